@@ -1,0 +1,3 @@
+"""Which fixtures does every test know?"""
+
+pytest_plugins = ["tests.plugins.servers"]

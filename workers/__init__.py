@@ -1,0 +1,1 @@
+"""Who does the work, and with what stubbornness?"""

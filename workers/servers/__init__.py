@@ -1,0 +1,20 @@
+"""Where do PostgreSQL and Valkey come from when nobody gives us any?
+
+From this package: both run as processes of the current user, on loopback ports the system chose, behind passwords, with
+their data in one folder. See `lease` for the way in.
+"""
+
+from workers.servers.binaries import NoServerFound
+from workers.servers.folder import FolderNotOurs
+from workers.servers.lease import RunningServers, ServerUrls, embedded_servers, running_servers
+from workers.servers.postgres import ServerDidNotStart
+
+__all__ = [
+    "FolderNotOurs",
+    "NoServerFound",
+    "RunningServers",
+    "ServerDidNotStart",
+    "ServerUrls",
+    "embedded_servers",
+    "running_servers",
+]

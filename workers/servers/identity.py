@@ -1,0 +1,116 @@
+"""As whom does PostgreSQL run, since it refuses uid 0?
+
+- An ordinary user: as that user.
+- root, and the data already belongs to somebody: as the owner.
+- root where user namespaces are allowed: as 65534 inside one. Outside it is still root's file access without root's
+  powers, so that binaries and data may lie below /root (mode 700).
+- root where they are refused (a plain container): as 65534 for real, keeping the one capability that lets it reach
+  binaries and data below folders it does not own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.servers.processes import LINUX, ends_with_parent
+
+NOBODY = 65534
+CLONE_NEWUSER = 0x10000000
+PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 8, 47, 2
+CAP_DAC_OVERRIDE = 1
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a server process becomes between fork and exec. `uid` None: stays who it is."""
+
+    uid: int | None = None
+    gid: int | None = None
+    namespace: bool = False
+
+    @property
+    def owner(self) -> int:
+        """The uid that the server's files must belong to, seen from outside."""
+        return os.getuid() if self.uid is None or self.namespace else self.uid
+
+    def becoming(self, parent: int, last_word: signal.Signals) -> Callable[[], None]:
+        """What to call between fork and exec; `last_word` arrives when `parent` dies."""
+        leash = ends_with_parent(parent, last_word)  # made before the fork: loading libc is not for the child
+        libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
+
+        def between_fork_and_exec() -> None:
+            if self.namespace and libc is not None:
+                _enter_namespace(libc)
+            elif self.uid is not None:
+                _drop(libc, self.uid, self.gid if self.gid is not None else self.uid)
+            leash()
+
+        return between_fork_and_exec
+
+
+def identity_for(data: Path) -> Identity:
+    """Who may run PostgreSQL on `data` (which may not exist yet)."""
+    if os.getuid() != 0:
+        return Identity()
+    if data.exists() and data.stat().st_uid != 0:
+        return Identity(data.stat().st_uid, data.stat().st_gid)
+    if _namespaces_allowed():
+        return Identity(NOBODY, NOBODY, namespace=True)
+    return Identity(NOBODY, NOBODY)
+
+
+def hand_over(tree: Path, identity: Identity) -> None:
+    """Make `tree` belong to `identity`, for data made while another way of leaving uid 0 was open."""
+    if os.getuid() != 0 or not tree.exists() or tree.stat().st_uid == identity.owner:
+        return
+    group = identity.gid if identity.gid is not None and not identity.namespace else 0
+    for path in [tree, *tree.rglob("*")]:
+        os.chown(path, identity.owner, group, follow_symlinks=False)
+
+
+def _namespaces_allowed() -> bool:
+    """Try it in a child: policies differ too much between kernels and containers to be read off."""
+    if not LINUX:
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    child = os.fork()
+    if child == 0:
+        verdict = 1
+        try:
+            _enter_namespace(libc)
+            verdict = 0 if os.geteuid() == NOBODY else 1
+        finally:
+            os._exit(verdict)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _enter_namespace(libc: ctypes.CDLL) -> None:
+    if libc.unshare(CLONE_NEWUSER) != 0:
+        raise OSError(ctypes.get_errno(), "a user namespace was refused")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} 0 1"), ("gid_map", f"{NOBODY} 0 1")):
+        Path("/proc/self", name).write_text(text)
+
+
+def _drop(libc: ctypes.CDLL | None, uid: int, gid: int) -> None:
+    if libc is not None:
+        libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+    if libc is not None:
+        _keep_file_access(libc)
+
+
+def _keep_file_access(libc: ctypes.CDLL) -> None:
+    """Carry CAP_DAC_OVERRIDE, and nothing else, through exec. Where it was not ours to keep, do without."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    wanted = 1 << CAP_DAC_OVERRIDE
+    sets = (ctypes.c_uint32 * 6)(wanted, wanted, wanted, 0, 0, 0)  # effective, permitted, inheritable; low then high
+    if libc.capset(header, sets) == 0:
+        libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0)

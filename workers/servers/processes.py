@@ -1,0 +1,114 @@
+"""Is that process still the one we started, and how does a child end with its parent?
+
+A process id alone proves nothing: it is given out again after a restart of the machine or of a container. A mark is
+the id together with the kernel's start time; where there is no /proc only the id is compared.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+LINUX = sys.platform == "linux"
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One process, recognisable even after its id was given out again. `started`: ticks since boot, 0 if unknown."""
+
+    pid: int
+    started: int = 0
+
+
+def mark_of(pid: int) -> Mark:
+    """The mark of a running process; `started` is 0 where the kernel does not tell."""
+    fields = _stat(pid)
+    return Mark(pid, int(fields[19]) if fields else 0)
+
+
+def alive(mark: Mark) -> bool:
+    """Whether that very process still runs. A zombie counts as gone: it holds no port and no file."""
+    if mark.pid <= 0:
+        return False
+    if _PROC.joinpath("self").exists():
+        fields = _stat(mark.pid)
+        return fields is not None and fields[0] not in "ZX" and mark.started in (0, int(fields[19]))
+    try:
+        os.kill(mark.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process, or "" when there is none to read."""
+    if _PROC.joinpath("self").exists():
+        try:
+            return _PROC.joinpath(str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            return ""
+    shown = subprocess.run(["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return shown.stdout.strip()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, *, step: float = 0.005) -> bool:
+    """Ask until the answer is yes or the time is over; the step grows from 5 ms to 100 ms."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(step)
+        step = min(step * 1.3, 0.1)
+    return True
+
+
+def end(mark: Mark, *signals_and_graces: tuple[signal.Signals, float]) -> bool:
+    """Send each signal in turn and wait its grace in seconds; True once the process is gone."""
+    for number, grace in signals_and_graces:
+        if not alive(mark):
+            return True
+        try:
+            os.kill(mark.pid, number)
+        except ProcessLookupError:
+            return True
+        if wait_until(lambda: not alive(mark), grace):
+            return True
+    return not alive(mark)
+
+
+def ends_with_parent(parent: int, number: signal.Signals) -> Callable[[], None]:
+    """A function for between fork and exec: the kernel sends `number` when `parent` dies, even by kill -9.
+
+    Linux ties it to the *thread* that forked, so only a thread that lives as long as its process may start children
+    this way. It must be asked for after every change of user: the kernel forgets it then.
+    """
+    if not LINUX:
+        return lambda: None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def between_fork_and_exec() -> None:
+        prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        if os.getppid() != parent:  # it died before we asked: nobody will send the signal any more
+            os._exit(125)
+
+    return between_fork_and_exec
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat from the state on (the name before it may hold blanks), or None."""
+    try:
+        text = _PROC.joinpath(str(pid), "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return text[text.rfind(")") + 2 :].split()
