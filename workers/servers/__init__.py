@@ -6,7 +6,7 @@ their data in one folder. See `lease` for the way in.
 
 from workers.servers.binaries import NoServerFound
 from workers.servers.folder import FolderNotOurs
-from workers.servers.lease import RunningServers, ServerUrls, embedded_servers, running_servers
+from workers.servers.lease import RunningServers, ServerUrls, embedded_servers, hold_servers, running_servers
 from workers.servers.postgres import ServerDidNotStart
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "ServerDidNotStart",
     "ServerUrls",
     "embedded_servers",
+    "hold_servers",
     "running_servers",
 ]

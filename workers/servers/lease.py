@@ -8,12 +8,14 @@ The first to ask starts them, the last to leave ends them and waits until they a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ from workers.servers.postgres import DATABASE, OWNER, ServerDidNotStart, last_li
 from workers.servers.processes import Mark, alive, end, wait_until
 
 PATIENCE = 90.0  # seconds to wait for another process that is just starting or ending the same servers
+
+_holding = threading.Lock()
+_held: dict[Path, ServerUrls] = {}
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,6 +74,17 @@ def embedded_servers(
         yield _urls(folder)
     finally:
         _leave(folder, in_use)
+
+
+def hold_servers(data_dir: Path) -> ServerUrls:
+    """The same servers until this process ends, for programs that have no block to wrap (Celery's own commands)."""
+    key = data_dir.resolve()
+    with _holding:
+        if key not in _held:
+            lease = embedded_servers(key)
+            _held[key] = lease.__enter__()
+            atexit.register(lease.__exit__, None, None, None)
+        return _held[key]
 
 
 def running_servers(data_dir: Path) -> RunningServers | None:
