@@ -1,0 +1,193 @@
+"""Which alerts are there, and which of them are due?  NPB, NRS and NSS share a table: they share a life."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Connection,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+
+from models.schema import Instant, metadata, one_of
+from models.sets import insert_set, update_set
+from models.terms import TermsBook
+from models.work import Work
+from policies.alerts import UNLOCKED_NOTE
+from policies.cases import Alert, AlertKind, AlertState
+from policies.statuses import Status
+
+_WAITING = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("alert_id", BigInteger, Identity(), primary_key=True),
+    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("terms_id", Integer, nullable=False),
+    Column("reminders", SmallInteger, nullable=False, server_default="0"),
+    Column("penalty_stands", Boolean, nullable=False),
+    Column("filed_at", Instant, nullable=False),
+    Column("unlocks_at", Instant, nullable=False),
+    Column("unlocked_at", Instant),
+    Column("remind_at", Instant),
+    Column("responded_at", Instant),
+    Column("penalty_accepted_at", Instant),
+    Column("penalty_withdrawn_at", Instant),
+    Column("closed_at", Instant),
+    Column("grounds", Text),
+    Column("previous_status", Text),
+    Column("comment", Text),
+    Column("response", Text),
+    one_of("kind", AlertKind),
+    one_of("state", AlertState),
+    CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
+    Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
+    Index("ix_alerts_order_id", "order_id", "alert_id"),
+    Index("ix_alerts_npb_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind = 'NPB' AND {_WAITING}")),
+    Index("ix_alerts_seller_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind <> 'NPB' AND {_WAITING}")),
+    Index(
+        "ix_alerts_remind", "remind_at", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")
+    ),
+)
+
+
+def latest_of(conn: Connection, order_ids: Iterable[int], book: TermsBook) -> dict[int, Alert]:
+    """The latest alert of each order, in any state.  The order's row lock guards it: nobody writes an alert without it."""
+    rows = conn.execute(
+        text(
+            "SELECT DISTINCT ON (order_id) * FROM unwind.alerts WHERE order_id = ANY(:ids) ORDER BY order_id, alert_id DESC"
+        ),
+        {"ids": sorted(order_ids)},
+    )
+    return {r.order_id: alert_of(r, book) for r in rows}
+
+
+def alert_of(row: Any, book: TermsBook) -> Alert:
+    """Read a row as the facts of an alert."""
+    return Alert(
+        kind=AlertKind(row.kind),
+        filed_at=row.filed_at,
+        unlocks_at=row.unlocks_at,
+        terms=book.by_id(row.terms_id),
+        state=AlertState(row.state),
+        alert_id=row.alert_id,
+        grounds=row.grounds,
+        comment=row.comment,
+        previous_status=Status(row.previous_status) if row.previous_status else None,
+        responded_at=row.responded_at,
+        response=row.response,
+        penalty_accepted_at=row.penalty_accepted_at,
+        penalty_withdrawn_at=row.penalty_withdrawn_at,
+        unlocked_at=row.unlocked_at,
+        closed_at=row.closed_at,
+    )
+
+
+def store(conn: Connection, moved: Sequence[tuple[int, Alert]], book: TermsBook) -> None:
+    """Write alerts (order_id, alert) that were filed or changed."""
+    insert_set(
+        conn,
+        alerts,
+        [
+            _row(alert) | {"order_id": order_id, "terms_id": book.id_of(alert.terms)}
+            for order_id, alert in moved
+            if alert.alert_id is None
+        ],
+    )
+    update_set(
+        conn,
+        alerts,
+        ["alert_id"],
+        [_row(alert) | {"alert_id": alert.alert_id} for _, alert in moved if alert.alert_id is not None],
+    )
+
+
+def _row(alert: Alert) -> dict[str, Any]:
+    return {
+        "kind": alert.kind,
+        "state": alert.state,
+        "penalty_stands": alert.penalty_stands,
+        "filed_at": alert.filed_at,
+        "unlocks_at": alert.unlocks_at,
+        "unlocked_at": alert.unlocked_at,
+        "responded_at": alert.responded_at,
+        "penalty_accepted_at": alert.penalty_accepted_at,
+        "penalty_withdrawn_at": alert.penalty_withdrawn_at,
+        "closed_at": alert.closed_at,
+        "grounds": alert.grounds,
+        "previous_status": alert.previous_status,
+        "comment": alert.comment,
+        "response": alert.response,
+    }
+
+
+def unlock_due(work: Work[Any], kinds: Sequence[AlertKind], *, limit: int) -> int:
+    """Mark matured alerts, write their events and promises: one statement a batch, oldest first (R41 to R44).
+
+    Orders that a command holds at this moment are skipped and found by the next batch or the next sweep.  Gives how many.
+    """
+    npb = list(kinds) == [AlertKind.NPB]
+    statement = _UNLOCK_NPB if npb else _UNLOCK_SELLER
+    unlocked: int = work.conn.execute(statement, {"now": work.now, "limit": limit}).scalar_one()
+    work.promised = work.promised or unlocked > 0
+    return unlocked
+
+
+def next_unlock(conn: Connection) -> datetime | None:
+    """The earliest instant at which an alert that waits becomes due."""
+    return conn.execute(text(f"SELECT min(unlocks_at) FROM unwind.alerts WHERE {_WAITING}")).scalar()
+
+
+def _unlock(which: str, filer: str, task: str, notice: str) -> Any:
+    instant = "to_char(CAST(:now AS timestamptz) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
+    written = f"regexp_replace({instant}, '\\.?0*$', '') || 'Z'"
+    promised = "regexp_replace(to_char(d.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '\\.?0*$', '') || 'Z'"
+    return text(
+        f"""
+        WITH due AS MATERIALIZED (
+            SELECT a.alert_id, a.order_id, a.kind, a.unlocks_at, o.status, o.{filer} AS filer, o.version + 1 AS seq
+            FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id
+            WHERE {which} AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
+              AND a.unlocks_at <= :now
+            ORDER BY a.unlocks_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o, a SKIP LOCKED
+        ), marked AS (
+            UPDATE unwind.alerts SET unlocked_at = :now
+            WHERE alert_id = ANY (ARRAY(SELECT alert_id FROM due))
+        ), counted AS (
+            UPDATE unwind.orders SET version = version + 1, last_event_at = :now
+            WHERE order_id = ANY (ARRAY(SELECT order_id FROM due))
+        ), told AS (
+            INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
+            SELECT d.order_id, d.seq, :now, lower(d.kind) || '.unlocked', 'system', 'system', d.status, d.status, :note,
+                   jsonb_build_object('alert', jsonb_build_object('unlocked_at', {written}))
+            FROM due d
+        ), promised AS (
+            INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at)
+            SELECT '{notice}:' || d.order_id || ':' || d.seq || ':' || d.filer, '{task}', d.order_id,
+                   jsonb_build_object('event', '{notice}', 'recipient', d.filer, 'role', '{filer.removesuffix("_id")}',
+                       'facts', jsonb_build_object('kind', d.kind, 'unlocks_at', {promised})), :now, :now
+            FROM due d
+        )
+        SELECT count(*) FROM due
+        """  # noqa: S608 - every part is a constant of this module
+    ).bindparams(note=UNLOCKED_NOTE)
+
+
+_UNLOCK_NPB = _unlock("a.kind = 'NPB'", "seller_id", "notices.tell_seller", "npb_unlocked")
+_UNLOCK_SELLER = _unlock("a.kind <> 'NPB'", "buyer_id", "notices.tell_buyer", "seller_alert_unlocked")

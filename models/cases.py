@@ -1,0 +1,134 @@
+"""How is an order seen whole, locked, and written back?  One statement per table, however many orders a set has.
+
+Locks are taken in one order everywhere: members, orders (which guard their alerts, requests, lines and removals), then an
+advisory lock per (seller, item key), lots by id, and the ledger of a seller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from models import alerts, events, members, ocr, orders, terms
+from models.work import Work
+from policies import history
+from policies.cases import Actor, Case, Member
+from policies.verdicts import Granted
+
+
+class Cases:
+    """The orders of one set with their parties, as they are now in this transaction."""
+
+    def __init__(
+        self,
+        conn: Connection,
+        order_ids: Iterable[int],
+        *,
+        member_ids: Iterable[str] = (),
+        lock: bool = True,
+        lock_members: str = members.FOR_SHARE,
+    ) -> None:
+        """Read, and lock unless the case is only looked at.  `member_ids` are further members to know: those who act."""
+        self.conn = conn
+        wanted = set(order_ids)
+        parties = orders.parties_of(conn, wanted)
+        everybody = {m for pair in parties.values() for m in pair} | set(member_ids)
+        self.members = members.facts(conn, everybody, lock=lock_members if lock else members.NO_LOCK)
+        self._orders = orders.facts(conn, wanted, lock=lock)
+        self.book = terms.book(conn)
+        self._alerts = alerts.latest_of(conn, self._orders, self.book)
+        self._ocrs = ocr.latest_of(conn, self._orders, self.book)
+        self._members_before = dict(self.members)
+        self._granted: list[tuple[Case, Granted, datetime, Actor | None, str | None]] = []
+
+    def get(self, order_id: int, now: datetime) -> Case | None:
+        """The order, whole, with the terms in force at `now`; None when there is no such order."""
+        order = self._orders.get(order_id)
+        if order is None:
+            return None
+        return Case(
+            order=order,
+            buyer=self.members[order.buyer_id],
+            seller=self.members[order.seller_id],
+            terms=self.book.at(now),
+            ocr=self._ocrs.get(order_id),
+            alert=self._alerts.get(order_id),
+        )
+
+    def last_event_at(self, order_id: int) -> datetime | None:
+        """The instant before which nothing more may happen to the order."""
+        order = self._orders.get(order_id)
+        return order.last_event_at if order else None
+
+    def grant(
+        self, before: Case, granted: Granted, now: datetime, *, actor: Actor | None, request_id: str | None = None
+    ) -> None:
+        """Take a granted verdict: later verdicts of the set see it, and `write` carries it out."""
+        self._granted.append((before, granted, now, actor, request_id))
+        after = granted.case
+        self._orders[after.order.order_id] = after.order
+        self.members[after.buyer.member_id] = after.buyer
+        self.members[after.seller.member_id] = after.seller
+        if after.alert is not None:
+            self._alerts[after.order.order_id] = after.alert
+        if after.ocr is not None:
+            self._ocrs[after.order.order_id] = after.ocr
+
+    def set_member(self, member: Member) -> None:
+        """A member's standing moved."""
+        self.members[member.member_id] = member
+
+    def write(self, work: Work[Any]) -> None:
+        """Write everything that was granted: orders, alerts, requests, events, promises, members' standing."""
+        rows, stored = [], []
+        moved_alerts, moved_ocrs, promises = [], [], []
+        for before, granted, at, actor, request_id in self._granted:
+            after = granted.case
+            promises.extend(granted.promises)
+            if granted.events:
+                version = before.order.version
+                stored.append(replace(after.order, version=version + len(granted.events), last_event_at=at))
+                rows.extend(_event_rows(before, granted, at, actor, request_id))
+            if after.alert is not None and after.alert != before.alert:
+                moved_alerts.append((after.order.order_id, after.alert))
+            if after.ocr is not None and after.ocr != before.ocr:
+                moved_ocrs.append((after.order.order_id, after.ocr))
+        orders.store(self.conn, stored)
+        alerts.store(self.conn, moved_alerts, self.book)
+        ocr.store(self.conn, moved_ocrs, self.book)
+        events.append(self.conn, rows)
+        members.store_standing(self.conn, self._members_before, self.members.values(), work.now)
+        work.promise(promises)
+
+
+def _event_rows(
+    before: Case, granted: Granted, at: datetime, actor: Actor | None, request_id: str | None
+) -> list[dict[str, Any]]:
+    """The first event carries what changed; any further one only says something."""
+    after = granted.case
+    changed = history.changes(before if before.order.version else None, after)
+    role = before.role_of(actor) if actor is not None else None
+    found = []
+    for index, event in enumerate(granted.events):
+        first = index == 0
+        found.append(
+            events.event_row(
+                event.type,
+                at,
+                actor=str(actor) if actor is not None else "system",
+                role=str(role) if role is not None else "system",
+                order_id=after.order.order_id,
+                seq=before.order.version + 1 + index,
+                from_status=(before.order.status if before.order.version else None) if first else after.order.status,
+                to_status=after.order.status,
+                note=event.note,
+                changes=(changed | event.changes) if first else event.changes,
+                request_id=request_id,
+            )
+        )
+    return found
+

@@ -1,0 +1,143 @@
+"""Who trades here, and what counts against them?  Members and the strikes of cancelled orders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Connection, ForeignKey, Index, Table, Text, text
+
+from models.schema import Instant, metadata, one_of
+from models.sets import insert_set, update_set
+from policies.cases import Member
+from policies.statuses import Role
+
+members = Table(
+    "members",
+    metadata,
+    Column("member_id", Text, primary_key=True),
+    Column("handle", Text, nullable=False),
+    Column("email", Text, nullable=False),
+    Column("time_zone", Text, nullable=False),
+    Column("recorded_at", Instant, nullable=False),
+    Column("terminated_at", Instant),
+    Column("buying_revoked_at", Instant),
+    Column("selling_suspended_at", Instant),
+    Column("reinstated_at", Instant),
+)
+
+strikes = Table(
+    "strikes",
+    metadata,
+    Column("order_id", BigInteger, primary_key=True),
+    Column("member_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
+    Column("role", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("withdrawn_at", Instant),
+    one_of("role", (Role.BUYER, Role.SELLER)),
+    Index("ix_strikes_member_id", "member_id"),
+)
+
+NO_LOCK, FOR_SHARE, FOR_UPDATE = "", "FOR SHARE OF m", "FOR NO KEY UPDATE OF m"
+
+_FACTS = """
+    SELECT m.member_id, m.handle, m.terminated_at IS NOT NULL AS terminated, m.buying_revoked_at IS NULL AS can_buy,
+        m.selling_suspended_at IS NULL AS can_sell,
+        ARRAY(SELECT s.order_id FROM unwind.strikes s WHERE s.member_id = m.member_id AND s.role = 'buyer'
+              AND s.withdrawn_at IS NULL AND (m.reinstated_at IS NULL OR s.at > m.reinstated_at)
+              ORDER BY s.at, s.order_id) AS as_buyer,
+        ARRAY(SELECT s.order_id FROM unwind.strikes s WHERE s.member_id = m.member_id AND s.role = 'seller'
+              AND s.withdrawn_at IS NULL AND (m.reinstated_at IS NULL OR s.at > m.reinstated_at)
+              ORDER BY s.at, s.order_id) AS as_seller
+    FROM unwind.members m WHERE m.member_id = ANY(:ids) ORDER BY m.member_id
+"""
+
+
+def facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
+    """The members of these ids, by id; unknown ids are absent.  With a lock: in order of their ids, so nobody deadlocks."""
+    rows = conn.execute(text(f"{_FACTS} {lock}"), {"ids": sorted(set(member_ids))})
+    return {
+        r.member_id: Member(
+            r.member_id, r.handle, r.terminated, r.can_buy, r.can_sell, tuple(r.as_buyer), tuple(r.as_seller)
+        )
+        for r in rows
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where and how a member is written to."""
+
+    member_id: str
+    handle: str
+    email: str
+    time_zone: str
+
+
+def addresses(conn: Connection, member_ids: Iterable[str]) -> dict[str, Address]:
+    """The addresses of this moment, by member id."""
+    rows = conn.execute(
+        text("SELECT member_id, handle, email, time_zone FROM unwind.members WHERE member_id = ANY(:ids)"),
+        {"ids": sorted(set(member_ids))},
+    )
+    return {r.member_id: Address(r.member_id, r.handle, r.email, r.time_zone) for r in rows}
+
+
+def record(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Upsert members by id: handle, address and zone are replaced, privileges and history stay."""
+    for row in rows:
+        conn.execute(
+            text(
+                "INSERT INTO unwind.members (member_id, handle, email, time_zone, recorded_at) "
+                "VALUES (:member_id, :handle, :email, :time_zone, :recorded_at) ON CONFLICT (member_id) DO UPDATE "
+                "SET handle = excluded.handle, email = excluded.email, time_zone = excluded.time_zone"
+            ),
+            row,
+        )
+
+
+def store_standing(
+    conn: Connection, before: dict[str, Member], after: Iterable[Member], now: datetime
+) -> list[tuple[Member, Role, bool]]:
+    """Write what changed of members' accounts and privileges; gives (member, role, allowed) per privilege that moved."""
+    moved: list[tuple[Member, Role, bool]] = []
+    rows = []
+    for member in after:
+        old = before[member.member_id]
+        if old.can_buy != member.can_buy:
+            moved.append((member, Role.BUYER, member.can_buy))
+        if old.can_sell != member.can_sell:
+            moved.append((member, Role.SELLER, member.can_sell))
+        if (old.can_buy, old.can_sell, old.terminated) != (member.can_buy, member.can_sell, member.terminated):
+            rows.append(
+                {
+                    "member_id": member.member_id,
+                    "terminated_at": now if member.terminated else None,
+                    "buying_revoked_at": None if member.can_buy else now,
+                    "selling_suspended_at": None if member.can_sell else now,
+                }
+            )
+    update_set(conn, members, ["member_id"], rows)
+    return moved
+
+
+def mark_reinstated(conn: Connection, member_id: str, now: datetime) -> None:
+    """Strikes up to now no longer count."""
+    update_set(conn, members, ["member_id"], [{"member_id": member_id, "reinstated_at": now}])
+
+
+def strike(conn: Connection, given: Sequence[tuple[int, str, Role, datetime]]) -> None:
+    """Write strikes (order_id, member_id, role, at): the order is the key, so nothing counts twice (R97)."""
+    insert_set(
+        conn,
+        strikes,
+        [{"order_id": o, "member_id": m, "role": r, "at": at} for o, m, r, at in given],
+        skip_existing=True,
+    )
+
+
+def withdraw_strikes(conn: Connection, order_ids: Sequence[int], now: datetime) -> None:
+    """Take strikes back."""
+    update_set(conn, strikes, ["order_id"], [{"order_id": o, "withdrawn_at": now} for o in order_ids])

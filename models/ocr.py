@@ -1,0 +1,107 @@
+"""Which cancel requests are there?  One row per OCR; at most one is open per order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Connection,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+
+from models.schema import Instant, metadata, one_of
+from models.sets import insert_set, update_set
+from models.terms import TermsBook
+from policies.cases import Ocr, OcrState
+from policies.statuses import Role, Status
+
+ocrs = Table(
+    "ocrs",
+    metadata,
+    Column("ocr_id", BigInteger, Identity(), primary_key=True),
+    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id"), nullable=False),
+    Column("filed_by", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("terms_id", Integer, nullable=False),
+    Column("reminders", SmallInteger, nullable=False, server_default="0"),
+    Column("filed_at", Instant, nullable=False),
+    Column("remind_at", Instant),
+    Column("closed_at", Instant),
+    Column("previous_status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    one_of("filed_by", (Role.BUYER, Role.SELLER)),
+    one_of("state", OcrState),
+    CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
+    Index("uq_ocrs_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
+    Index("ix_ocrs_order_id", "order_id", "ocr_id"),
+    Index("ix_ocrs_remind", "remind_at", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")),
+)
+
+
+def latest_of(conn: Connection, order_ids: Iterable[int], book: TermsBook) -> dict[int, Ocr]:
+    """The latest cancel request of each order, in any state.  The order's row lock guards it."""
+    rows = conn.execute(
+        text("SELECT DISTINCT ON (order_id) * FROM unwind.ocrs WHERE order_id = ANY(:ids) ORDER BY order_id, ocr_id DESC"),
+        {"ids": sorted(order_ids)},
+    )
+    return {r.order_id: ocr_of(r, book) for r in rows}
+
+
+def ocr_of(row: Any, book: TermsBook) -> Ocr:
+    """Read a row as the facts of a cancel request."""
+    return Ocr(
+        filed_by=Role(row.filed_by),
+        reason=row.reason,
+        comment=row.comment,
+        filed_at=row.filed_at,
+        previous_status=Status(row.previous_status),
+        terms=book.by_id(row.terms_id),
+        state=OcrState(row.state),
+        ocr_id=row.ocr_id,
+        closed_at=row.closed_at,
+    )
+
+
+def store(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: TermsBook) -> None:
+    """Write cancel requests (order_id, ocr) that were filed or closed."""
+    insert_set(
+        conn,
+        ocrs,
+        [
+            {
+                "order_id": order_id,
+                "filed_by": ocr.filed_by,
+                "state": ocr.state,
+                "terms_id": book.id_of(ocr.terms),
+                "filed_at": ocr.filed_at,
+                "closed_at": ocr.closed_at,
+                "previous_status": ocr.previous_status,
+                "reason": ocr.reason,
+                "comment": ocr.comment,
+            }
+            for order_id, ocr in moved
+            if ocr.ocr_id is None
+        ],
+    )
+    update_set(
+        conn,
+        ocrs,
+        ["ocr_id"],
+        [
+            {"ocr_id": ocr.ocr_id, "state": ocr.state, "closed_at": ocr.closed_at}
+            for _, ocr in moved
+            if ocr.ocr_id is not None
+        ],
+    )

@@ -1,0 +1,191 @@
+"""What was bought, from whom, and where does it stand?  Orders and their lines, each with the snapshot of its lot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Connection,
+    Date,
+    ForeignKey,
+    Index,
+    Integer,
+    Row,
+    Table,
+    Text,
+    select,
+    text,
+)
+
+from models.schema import Cents, Instant, Json, Price, Rate, Total, a_number, metadata, one_of
+from models.sets import insert_set, update_set
+from policies.cases import Order
+from policies.statuses import Basis, PaymentStatus, Status
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("order_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("buyer_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
+    Column("seller_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
+    Column("status", Text, nullable=False),
+    Column("previous_status", Text),
+    Column("payment_status", Text, nullable=False),
+    Column("submitted_at", Instant, nullable=False),
+    Column("order_date", Instant, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("usd_rate", Rate, nullable=False),
+    Column("total", Total, nullable=False),
+    Column("fee", Cents, nullable=False),
+    Column("fee_month", Date),
+    Column("cancelled_at", Instant),
+    Column("basis", Text),
+    Column("cancelled_by", Text),
+    Column("version", Integer, nullable=False),
+    Column("last_event_at", Instant, nullable=False),
+    one_of("status", Status),
+    one_of("payment_status", PaymentStatus),
+    one_of("basis", Basis),
+    a_number("total"),
+    a_number("fee"),
+    CheckConstraint("buyer_id <> seller_id", name="two_parties"),
+    CheckConstraint("total >= 0 AND fee >= 0", name="not_negative"),
+    CheckConstraint(
+        "(status = 'CANCELLED') = (cancelled_at IS NOT NULL AND basis IS NOT NULL AND cancelled_by IS NOT NULL)",
+        name="cancelled_whole",
+    ),
+    CheckConstraint("extract(day FROM fee_month) = 1", name="fee_month_is_a_month"),
+    Index("ix_orders_buyer_npb", "buyer_id", "seller_id", postgresql_where=text("status = 'NPB'")),
+    Index("ix_orders_seller_id", "seller_id"),
+)
+
+order_lines = Table(
+    "order_lines",
+    metadata,
+    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id"), primary_key=True),
+    Column("line_no", Integer, primary_key=True),
+    Column("batch_no", Integer, nullable=False),
+    Column("lot_id", BigInteger, nullable=False),
+    Column("quantity", Integer, nullable=False),
+    Column("removed", Integer, nullable=False, server_default="0"),
+    Column("returned", Integer, nullable=False, server_default="0"),
+    Column("returned_to_lot", BigInteger),
+    Column("note", Text),
+    Column("unit_price", Price, nullable=False),
+    Column("snapshot", Json, nullable=False),
+    CheckConstraint("quantity > 0", name="something"),
+    CheckConstraint("removed >= 0 AND returned >= 0 AND removed + returned <= quantity", name="units_conserved"),
+    a_number("unit_price"),
+)
+
+
+def parties_of(conn: Connection, order_ids: Iterable[int]) -> dict[int, tuple[str, str]]:
+    """(buyer, seller) of each order that exists.  They never change, so no lock is needed."""
+    rows = conn.execute(
+        text("SELECT order_id, buyer_id, seller_id FROM unwind.orders WHERE order_id = ANY(:ids)"),
+        {"ids": sorted(order_ids)},
+    )
+    return {r.order_id: (r.buyer_id, r.seller_id) for r in rows}
+
+
+def facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
+    """The orders' own rows; with `lock` held for writing, in the order of their ids."""
+    rows = conn.execute(
+        text(
+            "SELECT * FROM unwind.orders WHERE order_id = ANY(:ids) ORDER BY order_id"
+            + (" FOR NO KEY UPDATE" if lock else "")
+        ),
+        {"ids": sorted(order_ids)},
+    )
+    return {r.order_id: order_of(r) for r in rows}
+
+
+def order_of(row: Any) -> Order:
+    """Read a row as the facts of an order."""
+    return Order(
+        order_id=row.order_id,
+        buyer_id=row.buyer_id,
+        seller_id=row.seller_id,
+        status=Status(row.status),
+        payment_status=PaymentStatus(row.payment_status),
+        order_date=row.order_date,
+        previous_status=Status(row.previous_status) if row.previous_status else None,
+        currency=row.currency,
+        usd_rate=row.usd_rate,
+        total=row.total,
+        fee=row.fee,
+        fee_month=row.fee_month,
+        cancelled_at=row.cancelled_at,
+        basis=Basis(row.basis) if row.basis else None,
+        cancelled_by=row.cancelled_by,
+        version=row.version,
+        last_event_at=row.last_event_at,
+    )
+
+
+def insert(conn: Connection, submitted: Sequence[Order]) -> None:
+    """Write new orders."""
+    insert_set(conn, orders, [_row(o) | {"submitted_at": o.order_date} for o in submitted])
+
+
+def store(conn: Connection, moved: Sequence[Order]) -> None:
+    """Write what changed of orders."""
+    fixed = ("buyer_id", "seller_id", "currency", "usd_rate")
+    update_set(conn, orders, ["order_id"], [{k: v for k, v in _row(o).items() if k not in fixed} for o in moved])
+
+
+def _row(order: Order) -> dict[str, Any]:
+    return {
+        "order_id": order.order_id,
+        "buyer_id": order.buyer_id,
+        "seller_id": order.seller_id,
+        "status": order.status,
+        "previous_status": order.previous_status,
+        "payment_status": order.payment_status,
+        "order_date": order.order_date,
+        "currency": order.currency,
+        "usd_rate": order.usd_rate,
+        "total": order.total,
+        "fee": order.fee,
+        "fee_month": order.fee_month,
+        "cancelled_at": order.cancelled_at,
+        "basis": order.basis,
+        "cancelled_by": order.cancelled_by,
+        "version": order.version,
+        "last_event_at": order.last_event_at,
+    }
+
+
+def lines_of(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[Any]]]:
+    """The lines of each order, by line number.  Guarded by the order's row lock."""
+    found: dict[int, list[Row[Any]]] = {order_id: [] for order_id in order_ids}
+    rows = conn.execute(
+        select(order_lines)
+        .where(order_lines.c.order_id.in_(list(found)))
+        .order_by(order_lines.c.order_id, order_lines.c.line_no)
+    )
+    for row in rows:
+        found[row.order_id].append(row)
+    return found
+
+
+def add_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Write new lines: order_id, line_no, batch_no, lot_id, quantity, unit_price, snapshot."""
+    insert_set(conn, order_lines, rows)
+
+
+def store_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Write what changed of lines, found by order_id and line_no."""
+    update_set(conn, order_lines, ["order_id", "line_no"], rows)
+
+
+def buyer_has_npb(conn: Connection, buyer_id: str, seller_id: str) -> bool:
+    """Whether any order of this buyer in this store is NPB (R25)."""
+    found = text(
+        "SELECT EXISTS (SELECT FROM unwind.orders WHERE buyer_id = :buyer AND seller_id = :seller AND status = 'NPB')"
+    )
+    return bool(conn.execute(found, {"buyer": buyer_id, "seller": seller_id}).scalar())

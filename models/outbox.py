@@ -1,0 +1,164 @@
+"""What did a commit promise that has not happened yet?  One row per promise, written by the commit that made it.
+
+The row is the truth and a message only rings the bell: a row stays due until its follower marks it done in the transaction of
+the effect, and is rung again with back-off until then (reliability 0.1 no. 10, X6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Integer, Table, Text, and_, func, select, text, update
+
+from models.schema import Instant, Json, metadata, one_of
+from models.sets import insert_set
+from policies.verdicts import Promise
+
+FIRST_RING_AGAIN = timedelta(seconds=30)
+LONGEST_WAIT = timedelta(minutes=15)
+MOST_ATTEMPTS = 12
+"""A follower that failed this often is parked in `dead_jobs`; with the back-off below that is after about an hour."""
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("outbox_id", BigInteger, Identity(), primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("task", Text, nullable=False),
+    Column("order_id", BigInteger),
+    Column("payload", Json, nullable=False),
+    Column("state", Text, nullable=False, server_default="due"),
+    Column("promised_at", Instant, nullable=False),
+    Column("due_at", Instant, nullable=False),
+    Column("rings", Integer, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("done_at", Instant),
+    Column("last_error", Text),
+    one_of("state", ("due", "done", "dead")),
+    Index("ix_outbox_due", "due_at", "outbox_id", postgresql_where=text("state = 'due'")),
+    Index("ix_outbox_order_id", "order_id"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One promise that waits to be kept."""
+
+    outbox_id: int
+    key: str
+    task: str
+    order_id: int | None
+    payload: dict[str, Any]
+    promised_at: datetime
+    attempts: int
+
+
+def promise(conn: Connection, promises: Sequence[Promise], now: datetime) -> None:
+    """Write promises; one whose key exists was made before and is not made again."""
+    insert_set(
+        conn,
+        outbox,
+        [
+            {
+                "key": p.key,
+                "task": p.task,
+                "order_id": p.order_id,
+                "payload": p.payload,
+                "promised_at": now,
+                "due_at": now,
+            }
+            for p in promises
+        ],
+        skip_existing=True,
+    )
+
+
+def claim(
+    conn: Connection, task: str, *, rows: Sequence[int] | None = None, order_id: int | None = None, limit: int = 500
+) -> list[Due]:
+    """Lock promises of one kind for keeping them in this transaction; those that somebody else holds are left to them.
+
+    With `rows` those of a message that are still due; without, whatever is due of that kind, oldest first (R103).
+    """
+    found = and_(outbox.c.task == task, outbox.c.state == "due")
+    if rows is not None:
+        found = and_(found, outbox.c.outbox_id.in_(rows))
+    if order_id is not None:
+        found = and_(found, outbox.c.order_id == order_id)
+    result = conn.execute(
+        select(outbox).where(found).order_by(outbox.c.outbox_id).limit(limit).with_for_update(skip_locked=True)
+    )
+    return [Due(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.promised_at, r.attempts) for r in result]
+
+
+def kept(conn: Connection, due: Sequence[Due], now: datetime) -> None:
+    """Mark promises as kept, by the commit that has their effect."""
+    if due:
+        conn.execute(
+            update(outbox)
+            .where(outbox.c.outbox_id.in_([d.outbox_id for d in due]))
+            .values(state="done", done_at=now, attempts=outbox.c.attempts + 1)
+        )
+
+
+def to_ring(conn: Connection, now: datetime, *, limit: int = 1000) -> dict[str, list[int]]:
+    """Take the rows whose bell is to be rung now, by task, and put off their next ring (doubling, capped)."""
+    ring = text(
+        """
+        WITH ringing AS (
+            SELECT outbox_id FROM unwind.outbox WHERE state = 'due' AND due_at <= :now
+            ORDER BY due_at, outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED
+        )
+        UPDATE unwind.outbox AS o
+        SET rings = o.rings + 1,
+            due_at = CAST(:now AS timestamptz) + LEAST(:first * power(2, LEAST(o.rings, 20)), :longest) * interval '1 second'
+        FROM ringing WHERE o.outbox_id = ringing.outbox_id
+        RETURNING o.task, o.outbox_id
+        """
+    )
+    found: dict[str, list[int]] = {}
+    for task, outbox_id in conn.execute(
+        ring,
+        {
+            "now": now,
+            "limit": limit,
+            "first": FIRST_RING_AGAIN.total_seconds(),
+            "longest": LONGEST_WAIT.total_seconds(),
+        },
+    ):
+        found.setdefault(task, []).append(outbox_id)
+    return {task: sorted(ids) for task, ids in sorted(found.items())}
+
+
+def failed(conn: Connection, rows: Sequence[int], error: str) -> list[int]:
+    """Count a failed attempt to keep these promises; gives those that have used up their attempts and are dead now."""
+    result = conn.execute(
+        update(outbox)
+        .where(outbox.c.outbox_id.in_(rows), outbox.c.state == "due")
+        .values(
+            attempts=outbox.c.attempts + 1,
+            last_error=error[:2000],
+            state=text(f"CASE WHEN attempts + 1 >= {MOST_ATTEMPTS} THEN 'dead' ELSE 'due' END"),
+        )
+        .returning(outbox.c.outbox_id, outbox.c.state)
+    )
+    return [row.outbox_id for row in result if row.state == "dead"]
+
+
+def oldest_due(conn: Connection) -> datetime | None:
+    """When the oldest promise that is not kept was made."""
+    return conn.execute(select(func.min(outbox.c.promised_at)).where(outbox.c.state == "due")).scalar()
+
+
+def tasks_due(conn: Connection, now: datetime) -> list[str]:
+    """The kinds of promises that are due, in the order in which the oldest of each was made."""
+    rows = conn.execute(
+        select(outbox.c.task)
+        .where(outbox.c.state == "due", outbox.c.due_at <= now)
+        .group_by(outbox.c.task)
+        .order_by(func.min(outbox.c.outbox_id))
+    )
+    return list(rows.scalars())

@@ -1,0 +1,170 @@
+"""Which commands were answered, and how?  The ledger that makes every command exactly-once (promises.md P2).
+
+A request row is written by the same commit as the effect.  It is inserted last: a twin that raced us makes the insert find
+a row, and the whole unit of work is then done again and finds the first answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, ClassVar, Protocol
+
+from sqlalchemy import BigInteger, Column, Connection, Index, LargeBinary, Table, Text, select
+
+from models.schema import Instant, Json, metadata, one_of
+from models.sets import insert_set
+from policies.instants import instant_text
+from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("task", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("order_id", BigInteger),
+    Column("outcome", Text, nullable=False),
+    Column("answer", Json, nullable=False),
+    Column("answered_at", Instant, nullable=False),
+    one_of("outcome", ("done", "refused")),
+    Index("ix_requests_answered_at", "answered_at"),
+)
+
+
+class RequestRaced(Exception):
+    """The same request id was answered by somebody else meanwhile: do the unit of work again and give that answer."""
+
+
+class Asked(Protocol):
+    """What the ledger needs to know of a command."""
+
+    task: ClassVar[str]
+
+    @property
+    def request_id(self) -> str:
+        """The idempotency key."""
+        ...
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Hash of task and normalised arguments."""
+        ...
+
+    @property
+    def subject(self) -> int | None:
+        """The order it is about, if any."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What every public task returns (contract 2.1)."""
+
+    outcome: str
+    request_id: str
+    message: str = ""
+    code: str | None = None
+    order_id: int | None = None
+    possible_from: str | None = None
+    errors: list[dict[str, str]] = field(default_factory=list)
+    effects: dict[str, Any] = field(default_factory=dict)
+    replayed: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer as the caller gets it."""
+        return {
+            "outcome": self.outcome,
+            "code": self.code,
+            "message": self.message,
+            "request_id": self.request_id,
+            "order_id": self.order_id,
+            "possible_from": self.possible_from,
+            "errors": self.errors,
+            "effects": self.effects,
+            "replayed": self.replayed,
+        }
+
+
+def answer_to(command: Asked, verdict: Verdict) -> Answer:
+    """Put a verdict into the words of the contract."""
+    if isinstance(verdict, Refused):
+        return Answer(
+            "refused",
+            command.request_id,
+            verdict.message,
+            verdict.code,
+            command.subject,
+            instant_text(verdict.possible_from) if verdict.possible_from else None,
+        )
+    if isinstance(verdict, Invalid):
+        return invalid(command.request_id, [(verdict.path, verdict.message)], order_id=command.subject)
+    return done(command, verdict)
+
+
+def done(command: Asked, granted: Granted | dict[str, Any]) -> Answer:
+    """A command that was carried out, with its effects."""
+    effects = granted.effects if isinstance(granted, Granted) else granted
+    return Answer("done", command.request_id, "Done.", order_id=command.subject, effects=effects)
+
+
+def invalid(request_id: str, problems: Iterable[tuple[str, str]], *, order_id: int | None = None) -> Answer:
+    """Arguments that do not fit: paths and messages, never the values."""
+    return Answer(
+        "invalid",
+        request_id,
+        "The arguments do not fit; `errors` names each.",
+        order_id=order_id,
+        errors=[{"path": path, "message": message} for path, message in problems],
+    )
+
+
+def conflict(command: Asked) -> Answer:
+    """The request id was used before with other arguments."""
+    return Answer(
+        "conflict",
+        command.request_id,
+        "This request id was used before for something else; use a new one for a new command.",
+        Code.REQUEST_ID_REUSED,
+        command.subject,
+    )
+
+
+def earlier_answers(conn: Connection, commands: Sequence[Asked]) -> dict[str, Answer]:
+    """The answers that were given before, by request id: the same again, or `conflict` for other arguments."""
+    by_id = {c.request_id: c for c in commands}
+    rows = conn.execute(
+        select(requests.c.request_id, requests.c.fingerprint, requests.c.answer).where(
+            requests.c.request_id.in_(list(by_id))
+        )
+    )
+    return {
+        row.request_id: replace(stored(row.answer), replayed=True)
+        if bytes(row.fingerprint) == by_id[row.request_id].fingerprint
+        else conflict(by_id[row.request_id])
+        for row in rows
+    }
+
+
+def keep(conn: Connection, answered: Sequence[tuple[Asked, Answer]], now: datetime) -> None:
+    """Write the request rows.  `invalid`, `conflict` and dry runs are not kept and must not be passed."""
+    rows = [
+        {
+            "request_id": command.request_id,
+            "task": command.task,
+            "fingerprint": command.fingerprint,
+            "order_id": command.subject,
+            "outcome": answer.outcome,
+            "answer": answer.as_json(),
+            "answered_at": now,
+        }
+        for command, answer in answered
+    ]
+    if len(insert_set(conn, requests, rows, skip_existing=True, returning="request_id")) != len(rows):
+        raise RequestRaced
+
+
+def stored(answer: dict[str, Any]) -> Answer:
+    """Read an answer back from its row."""
+    return Answer(**answer)

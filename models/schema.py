@@ -1,0 +1,44 @@
+"""What do all tables share?  One schema, named constraints, and the column types that keep money and time honest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Column, MetaData, Numeric, Text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+
+metadata = MetaData(
+    schema="unwind",
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    },
+)
+
+Instant = TIMESTAMP(timezone=True)
+Cents = Numeric(14, 2)
+"""US dollars with cents: what is owed."""
+Price = Numeric(14, 4)
+"""A unit price in the seller's currency, four decimals as the marketplace's own API keeps them."""
+Total = Numeric(24, 4)
+Rate = Numeric(18, 8)
+Json = JSONB(none_as_null=True)
+
+
+def one_of(column: str, values: Any, name: str | None = None) -> CheckConstraint:
+    """The database refuses a word that is not in the vocabulary."""
+    words = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({words})", name=name or f"{column}_known")
+
+
+def a_number(column: str) -> CheckConstraint:
+    """NaN is a valid `numeric` to PostgreSQL and never a valid amount to us (reliability F55)."""
+    return CheckConstraint(f"{column} <> 'NaN'", name=f"{column}_is_a_number")
+
+
+def word(name: str, *, nullable: bool = False) -> Column[str]:
+    """A text column for a word of a closed vocabulary."""
+    return Column(name, Text, nullable=nullable)

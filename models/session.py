@@ -1,0 +1,127 @@
+"""Where is the database, and what time is it there?  One engine per process, bound once, with the clock that decides.
+
+The clock is PostgreSQL's (`clock_timestamp()`), so all workers share one; replay supplies its own instead (R104).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+
+STATEMENT_TIMEOUT_MS = 15_000
+LOCK_TIMEOUT_MS = 3_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
+"""Bounded by the server, not by signals: an exception raised inside COMMIT leaves the outcome unknown (reliability F27)."""
+
+APP_ROLE = "unwind_app"
+_ENTER_ROLE = """
+    SELECT set_config('role', :role, false) FROM pg_roles
+    WHERE rolname = :role AND pg_has_role(session_user, oid, 'MEMBER')
+"""
+
+
+class Clock(Protocol):
+    """What time it is for the transaction on `conn`."""
+
+    def now(self, conn: Connection) -> datetime:
+        """The instant, aware, UTC."""
+        ...
+
+
+class DatabaseClock:
+    """The live clock: that of the database server, read after the locks (reliability F50)."""
+
+    def now(self, conn: Connection) -> datetime:
+        """The server's wall clock at this moment, not at the transaction's start."""
+        instant: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return instant.astimezone(UTC)
+
+
+@dataclass
+class SimulatedClock:
+    """The clock of a replay: whatever it was set to last."""
+
+    instant: datetime
+
+    def now(self, conn: Connection) -> datetime:
+        """The instant that was set."""
+        return self.instant
+
+
+def _nobody_waits() -> None:
+    """Nothing to nudge."""
+
+
+@dataclass
+class Database:
+    """One process's way to the database.  `on_promise` is called after a commit that promised something."""
+
+    engine: Engine
+    clock: Clock = field(default_factory=DatabaseClock)
+    on_promise: Callable[[], None] = _nobody_waits
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction, committed at its end; any exception rolls back and gives the connection up for lost."""
+        with self.engine.connect() as conn:
+            try:
+                with conn.begin():
+                    yield conn
+            except BaseException:
+                conn.invalidate()  # its state is unknown after a signal in mid-protocol (reliability F43)
+                raise
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1, as_app: bool = True) -> Database:
+    """Open the database.  `as_app`: every connection acts as the application's role, which cannot rewrite history."""
+    engine = create_engine(
+        database_url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        pool_timeout=5,
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "unwind",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} "
+            f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}",
+        },
+    )
+    if as_app:
+
+        @event.listens_for(engine, "connect")
+        def _enter_role(dbapi_connection: Any, _record: Any) -> None:
+            with dbapi_connection.cursor() as cursor:
+                cursor.execute(_ENTER_ROLE.replace(":role", "%(role)s"), {"role": APP_ROLE})
+            dbapi_connection.commit()
+
+    return Database(engine, clock or DatabaseClock())
+
+
+_bound: Database | None = None
+
+
+def bind(database: Database | None) -> None:
+    """Make `database` the one that this process works with."""
+    global _bound  # noqa: PLW0603 - one per process is the point
+    _bound = database
+
+
+def bound() -> Database:
+    """The database of this process."""
+    if _bound is None:
+        raise RuntimeError("no database is bound: call models.session.bind(connect(url)) when the process starts")
+    return _bound

@@ -1,0 +1,91 @@
+"""How is a whole set written in one statement?  Rows travel as one array per column and are unnested by the database.
+
+Round trips stay constant however many rows a set has (speed.md).  Statements are built once per shape and cached.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Table, TextClause, text
+from sqlalchemy.dialects.postgresql import JSONB, dialect
+
+_POSTGRESQL = dialect()  # type: ignore[no-untyped-call]
+
+
+def insert_set(
+    conn: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False, returning: str = ""
+) -> list[Any]:
+    """Insert all rows (same keys in each) and give the values of `returning` for the rows that went in, in order.
+
+    `skip_existing`: a row whose unique key is there already is left out instead of being an error.
+    """
+    if not rows:
+        return []
+    statement = _insert(table, tuple(rows[0]), skip_existing, returning)
+    result = conn.execute(statement, _columns(table, tuple(rows[0]), rows))
+    return list(result.scalars()) if returning else []
+
+
+def update_set(conn: Connection, table: Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> int:
+    """Update all rows (same keys in each), found by `keys`; gives how many there were."""
+    if not rows:
+        return 0
+    names = tuple(rows[0])
+    statement = _update(table, tuple(keys), names)
+    return conn.execute(statement, _columns(table, names, rows)).rowcount
+
+
+@lru_cache(maxsize=256)
+def _insert(table: Table, names: tuple[str, ...], skip_existing: bool, returning: str) -> TextClause:
+    conflict = "ON CONFLICT DO NOTHING" if skip_existing else ""
+    back = f"RETURNING {returning}" if returning else ""
+    return text(
+        f"INSERT INTO {table.fullname} ({', '.join(_quoted(names))}) SELECT {_values(table, names)} "  # noqa: S608 - names come from the table itself
+        f"FROM unnest({_arrays(table, names)}) WITH ORDINALITY AS v({', '.join(_quoted(names))}, row_no) "
+        f"ORDER BY row_no {conflict} {back}"
+    )
+
+
+@lru_cache(maxsize=256)
+def _update(table: Table, keys: tuple[str, ...], names: tuple[str, ...]) -> TextClause:
+    target = ", ".join(f'"{n}" = {_value(table, n)}' for n in names if n not in keys)
+    found = " AND ".join(f't."{k}" = v."{k}"' for k in keys)
+    return text(
+        f"UPDATE {table.fullname} AS t SET {target} "  # noqa: S608 - names come from the table itself
+        f"FROM unnest({_arrays(table, names)}) AS v({', '.join(_quoted(names))}) WHERE {found}"
+    )
+
+
+def _arrays(table: Table, names: tuple[str, ...]) -> str:
+    return ", ".join(f"CAST(:{n} AS {_carried(table, n)}[])" for n in names)
+
+
+def _values(table: Table, names: tuple[str, ...]) -> str:
+    return ", ".join(_value(table, n) for n in names)
+
+
+def _value(table: Table, name: str) -> str:
+    return f'CAST(v."{name}" AS jsonb)' if _is_json(table, name) else f'v."{name}"'
+
+
+def _carried(table: Table, name: str) -> str:
+    return "text" if _is_json(table, name) else table.c[name].type.compile(dialect=_POSTGRESQL)
+
+
+def _is_json(table: Table, name: str) -> bool:
+    return isinstance(table.c[name].type, JSONB)
+
+
+def _quoted(names: tuple[str, ...]) -> list[str]:
+    return [f'"{n}"' for n in names]
+
+
+def _columns(table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {
+        n: [None if r[n] is None else json.dumps(r[n]) for r in rows] if _is_json(table, n) else [r[n] for r in rows]
+        for n in names
+    }

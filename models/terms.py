@@ -1,0 +1,85 @@
+"""Under which terms was what decided?  Dated rows; the first, BrickLink's own, is there from the beginning of time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Column, Connection, Identity, Integer, Table, Text, select
+
+from models.schema import Instant, Json, metadata
+from policies.terms import DEFAULT_TERMS, Terms, read_terms
+
+terms = Table(
+    "terms",
+    metadata,
+    Column("terms_id", Integer, Identity(), primary_key=True),
+    Column("valid_from", Instant, nullable=False),
+    Column("settings", Json, nullable=False),
+    Column("applied_by", Text, nullable=False),
+    Column("applied_at", Instant, nullable=False),
+)
+
+BRICKLINK_TERMS_ID = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DatedTerms:
+    """One row of terms."""
+
+    terms_id: int
+    valid_from: datetime
+    terms: Terms
+    applied_by: str
+
+
+class TermsBook:
+    """All terms there ever were, for asking which were in force when, and which a case was filed under."""
+
+    def __init__(self, dated: Sequence[DatedTerms]) -> None:
+        self._dated = sorted(dated, key=lambda d: (d.valid_from, d.terms_id))
+        self._by_id = {d.terms_id: d.terms for d in dated} | {BRICKLINK_TERMS_ID: DEFAULT_TERMS}
+        self._ids = {terms: terms_id for terms_id, terms in self._by_id.items()}
+
+    def at(self, instant: datetime) -> Terms:
+        """The terms in force at that instant."""
+        held = DEFAULT_TERMS
+        for dated in self._dated:
+            if dated.valid_from <= instant:
+                held = dated.terms
+        return held
+
+    def by_id(self, terms_id: int) -> Terms:
+        """The terms a case was filed under."""
+        return self._by_id[terms_id]
+
+    def id_of(self, held: Terms) -> int:
+        """The row of these terms; 0 is BrickLink's own, which need no row."""
+        return self._ids[held]
+
+    def __iter__(self) -> Any:
+        return iter(self._dated)
+
+
+def book(conn: Connection) -> TermsBook:
+    """Read the terms."""
+    rows = conn.execute(select(terms).order_by(terms.c.terms_id))
+    return TermsBook(
+        [DatedTerms(r.terms_id, r.valid_from, _read(json.dumps(r.settings, sort_keys=True)), r.applied_by) for r in rows]
+    )
+
+
+@lru_cache(maxsize=64)
+def _read(settings: str) -> Terms:
+    return read_terms(json.loads(settings))
+
+
+def apply(conn: Connection, settings: dict[str, Any], valid_from: datetime, applied_by: str, now: datetime) -> int:
+    """Write dated terms; gives their id."""
+    row = terms.insert().values(settings=settings, valid_from=valid_from, applied_by=applied_by, applied_at=now)
+    terms_id: int = conn.execute(row.returning(terms.c.terms_id)).scalar_one()
+    return terms_id

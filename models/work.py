@@ -1,0 +1,104 @@
+"""What is one unit of work?  One transaction, one instant, one answer per command, committed at its edge and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from models import outbox, requests, session
+from models.requests import Answer, Asked
+from policies.verdicts import Promise, Verdict
+
+C = TypeVar("C", bound=Asked)
+T = TypeVar("T")
+
+
+class Work(Generic[C]):
+    """The transaction a task works in: its connection, its instant, its commands and their answers."""
+
+    def __init__(self, conn: Connection, clock: session.Clock, commands: Sequence[C]) -> None:
+        self.conn = conn
+        self.commands = commands
+        self._clock = clock
+        self._now: datetime | None = None
+        self._answers: dict[str, Answer] = requests.earlier_answers(conn, commands) if commands else {}
+        self._kept: list[tuple[Asked, Answer]] = []
+        self.promised = False
+        self.fresh: list[C] = [c for c in commands if c.request_id not in self._answers]
+
+    @property
+    def now(self) -> datetime:
+        """The instant of this unit of work, read once: take the locks first (reliability F50)."""
+        if self._now is None:
+            self._now = self._clock.now(self.conn)
+        return self._now
+
+    def answer(self, command: C, verdict: Verdict | Answer, *, keep: bool = True) -> None:
+        """Answer one command.  `done` and `refused` are kept for the same request id to come again (contract 2.1)."""
+        answer = verdict if isinstance(verdict, Answer) else requests.answer_to(command, verdict)
+        self._answers[command.request_id] = answer
+        if keep and answer.outcome in ("done", "refused"):
+            self._kept.append((command, answer))
+
+    def promise(self, promises: Sequence[Promise]) -> None:
+        """What must follow this commit."""
+        outbox.promise(self.conn, promises, self.now)
+        self.promised = self.promised or bool(promises)
+
+    @property
+    def answers(self) -> list[Answer]:
+        """One answer per command, in the order of the commands."""
+        return [self._answers[c.request_id] for c in self.commands]
+
+    def close(self) -> None:
+        """Write the request rows, last of all."""
+        if self._kept:
+            requests.keep(self.conn, self._kept, self.now)
+
+
+@contextmanager
+def unit_of_work(commands: Sequence[C] = ()) -> Iterator[Work[C]]:
+    """Open the transaction; at its end write the request rows and commit; after it nudge the relay if anything was promised.
+
+    Raises `RequestRaced` when a twin answered one of these requests meanwhile: nothing was written, do it again.
+    """
+    database = session.bound()
+    with database.transaction() as conn:
+        work = Work(conn, database.clock, commands)
+        yield work
+        work.close()
+    if work.promised:
+        database.on_promise()
+
+
+MOST_CLASHES = 6
+CLASHES = ("40001", "40P01", "55P03")
+"""Serialization failure, deadlock, lock timeout: nothing was written, and the whole unit of work may run again (F46)."""
+
+
+def at_once(body: Callable[[], T]) -> T:
+    """Run a unit of work, and again a few times with jitter when it clashed with somebody else's."""
+    retrying = Retrying(
+        retry=retry_if_exception(clashed),
+        stop=stop_after_attempt(MOST_CLASHES),
+        wait=wait_random_exponential(multiplier=0.02, max=0.5),
+        reraise=True,
+    )
+    return retrying(body)
+
+
+def clashed(error: BaseException) -> bool:
+    """Whether the unit of work lost against another one and may simply run again."""
+    if isinstance(error, DBAPIError):
+        return getattr(error.orig, "sqlstate", None) in CLASHES
+    return isinstance(error, requests.RequestRaced | Overtaken)
+
+
+class Overtaken(Exception):
+    """What was read before the locks is not true any more, so that weaker locks were taken than are needed."""

@@ -1,0 +1,94 @@
+"""What do all alerts share?  They unlock once, and their filer or staff may remove them (rules.md 3.5, R36 to R44, R49)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from policies.cases import Actor, Alert, AlertKind, AlertState, Case, blank, not_in_role, other
+from policies.instants import instant_text
+from policies.notices import tell
+from policies.statuses import PROBLEM, Role, Status
+from policies.verdicts import Code, Event, Granted, Refused
+
+SPOKEN = {
+    AlertKind.NPB: "non-paying buyer alert",
+    AlertKind.NRS: "non-responding seller alert",
+    AlertKind.NSS: "non-shipping seller alert",
+}
+
+
+def filer_of(kind: AlertKind) -> Role:
+    """Sellers file NPB, buyers file NRS and NSS."""
+    return Role.SELLER if kind is AlertKind.NPB else Role.BUYER
+
+
+def unlock(case: Case, now: datetime) -> Granted | None:
+    """T12: what a scan does to one alert.  None when it is not due, already marked, or not waiting (R41, R43, R44)."""
+    alert = case.open_alert
+    if (
+        alert is None
+        or alert.unlocked_at is not None
+        or alert.penalty_stands
+        or case.order.status not in PROBLEM
+        or now < alert.unlocks_at
+    ):
+        return None
+    after = replace(case, alert=replace(alert, unlocked_at=now))
+    notice = "npb_unlocked" if alert.kind is AlertKind.NPB else "seller_alert_unlocked"
+    return Granted(
+        after,
+        events=(Event(f"{alert.kind.lower()}.unlocked", UNLOCKED_NOTE),),
+        promises=(tell(after, filer_of(alert.kind), notice, kind=alert.kind, unlocks_at=instant_text(alert.unlocks_at)),),
+    )
+
+
+UNLOCKED_NOTE = "Cancellation through the alert is possible now."
+
+
+def remove(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
+    """T11, T16: the filer or staff takes the alert back; the order is PENDING, whatever it was before (R36, R49).
+
+    Staff may also remove an alert that a cancellation completed: the order stays cancelled, the strike goes (rules.md 8).
+    """
+    filer = filer_of(kind)
+    alert = case.alert if case.alert is not None and case.alert.kind is kind else None
+    completed = alert is not None and alert.state is AlertState.COMPLETED and case.role_of(actor) is Role.STAFF
+    if not completed and (
+        refused := not_in_role(case, actor, filer, Role.STAFF, act=f"remove a {SPOKEN[kind]}")
+    ):
+        return refused
+    if alert is None or alert.state not in (AlertState.OPEN, AlertState.COMPLETED):
+        return no_open_alert(case, kind)
+    if refused := blank(comment):
+        return refused
+    removed = replace(alert, state=AlertState.REMOVED, closed_at=now)
+    order = case.order if completed else replace(case.order, status=Status.PENDING, previous_status=None)
+    after = replace(case, order=order, alert=removed)
+    why = f": {comment}" if comment else "."
+    note = f"The {SPOKEN[kind]} is removed{why}" + (" The strike is withdrawn." if completed else "")
+    return Granted(
+        after,
+        events=(Event(f"{kind.lower()}.removed", note),),
+        promises=(
+            tell(after, other(filer), "alert_removed", kind=kind, comment=comment, by=case.role_of(actor), was_completed=completed),
+        ),
+        effects={"status": order.status, "strike_withdrawn": completed},
+    )
+
+
+def no_open_alert(case: Case, kind: AlertKind) -> Refused:
+    """The command needs an alert of that kind and none is open."""
+    return Refused(
+        Code.NO_OPEN_ALERT,
+        f"No {SPOKEN[kind]} is open for {case.named}.",
+        changes_it=f"the {filer_of(kind)} filing a {SPOKEN[kind]}",
+    )
+
+
+def open_alert(case: Case, kind: AlertKind) -> Alert | Refused:
+    """The running alert of that kind, or why there is none."""
+    alert = case.open_alert
+    if alert is None or alert.kind is not kind:
+        return no_open_alert(case, kind)
+    return alert

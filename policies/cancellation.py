@@ -1,0 +1,180 @@
+"""Who may cancel an order, on what ground, and what comes of it?  (rules.md 3.6, 3.7, 5.1, 8; R13 to R16, R53 to R62)
+
+Eligibility is decided from stored facts and the instant asked about, never from a mark that a scan left (R40).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from policies.cases import (
+    Actor,
+    Alert,
+    AlertKind,
+    AlertState,
+    Case,
+    OcrState,
+    already_cancelled,
+    blank,
+    not_a_party,
+)
+from policies.instants import instant_text
+from policies.reasons import check_reason, spoken
+from policies.statuses import Basis, Role, Status
+from policies.verdicts import Code, Event, Granted, Refused
+
+SPOKEN = {
+    Basis.OCR_SELLER: "the seller's own cancel request",
+    Basis.OCR_BUYER: "the buyer's cancel request, to which the seller agrees",
+    Basis.NPB: "the non-paying buyer alert",
+    Basis.NPX: "the penalty that the buyer accepted",
+    Basis.NRS: "the non-responding seller alert",
+    Basis.NSS: "the non-shipping seller alert",
+    Basis.BUYER_TERMINATED: "the termination of the buyer's account",
+    Basis.SELLER_TERMINATED: "the termination of the seller's account",
+}
+THROUGH_ALERT = (Basis.NPB, Basis.NPX, Basis.NRS, Basis.NSS)
+BY_BUYER = (Basis.NRS, Basis.NSS, Basis.SELLER_TERMINATED)
+
+
+def basis_for(case: Case, actor: Actor, now: datetime) -> Basis | Refused:
+    """The ground that holds now: OCR, NPX, matured alert, and termination only when none of them does (rules.md 3.7)."""
+    if refused := not_a_party(case, actor) or already_cancelled(case):
+        return refused
+    role = case.role_of(actor)
+    if role is Role.SELLER:
+        return _seller_basis(case, now)
+    if role is Role.BUYER:
+        return _buyer_basis(case, now)
+    return Refused(
+        Code.WRONG_ROLE,
+        "Staff cannot cancel an order; its buyer or seller can.",
+        changes_it="the buyer or the seller doing it",
+    )
+
+
+def cancel(
+    case: Case, actor: Actor, reason: str | None, comment: str | None, now: datetime
+) -> Granted | Refused:
+    """T4, T5, T13, T17 to T19: the order itself.  Stock, strike and fee are planned beside it by their own policies."""
+    basis = basis_for(case, actor, now)
+    if isinstance(basis, Refused):
+        return basis
+    role = case.role_of(actor)
+    assert role is not None
+    if reason is not None and (refused := check_reason(reason, comment, role)):
+        return refused
+    if refused := blank(comment):
+        return refused
+    order = replace(
+        case.order,
+        status=Status.CANCELLED,
+        previous_status=case.order.status,
+        cancelled_at=now,
+        basis=basis,
+        cancelled_by=str(actor),
+    )
+    ocr, alert = case.open_ocr, case.open_alert
+    agreed = basis in (Basis.OCR_SELLER, Basis.OCR_BUYER)
+    after = replace(
+        case,
+        order=order,
+        ocr=replace(ocr, state=OcrState.AGREED if agreed else OcrState.SUPERSEDED, closed_at=now) if ocr else case.ocr,
+        alert=_closed(alert, completed=basis in THROUGH_ALERT, now=now) if alert else case.alert,
+    )
+    because = f", because {spoken(reason)}" if reason else ""
+    said = f": {comment}" if comment else "."
+    return Granted(
+        after,
+        events=(Event("orders.cancelled", f"Cancelled by the {role} on the ground of {SPOKEN[basis]}{because}{said}"),),
+        effects={"basis": basis},
+    )
+
+
+def returns_items(basis: Basis, *, seller_terminated: bool) -> bool:
+    """Whether remaining units go back to the seller's inventory (rules.md 5.1, R63 to R65, A19)."""
+    return basis not in (Basis.NRS, Basis.NSS) and not seller_terminated
+
+
+def struck(basis: Basis) -> Role | None:
+    """Who gets a strike: the buyer through NPB and NPX, the seller through NRS and NSS, nobody else (R17, R95, R96)."""
+    if basis in (Basis.NPB, Basis.NPX):
+        return Role.BUYER
+    if basis in (Basis.NRS, Basis.NSS):
+        return Role.SELLER
+    return None
+
+
+def could_strike(case: Case) -> bool:
+    """Whether a cancellation of this order might give a strike, so that its parties' rows must be locked for writing."""
+    return case.open_alert is not None
+
+
+def _seller_basis(case: Case, now: datetime) -> Basis | Refused:
+    ocr, alert = case.open_ocr, case.open_alert
+    if ocr is not None:
+        return Basis.OCR_SELLER if ocr.filed_by is Role.SELLER else Basis.OCR_BUYER
+    if alert is not None and alert.kind is AlertKind.NPB:
+        if alert.penalty_stands:
+            return Basis.NPX
+        if now >= alert.unlocks_at:
+            return Basis.NPB
+    if case.buyer.terminated:
+        return Basis.BUYER_TERMINATED
+    if alert is None:
+        return Refused(
+            Code.NO_OPEN_REQUEST,
+            f"Nothing is open on {case.named} that would let the seller cancel it.",
+            changes_it="a cancel request being filed",
+        )
+    if alert.kind is not AlertKind.NPB:
+        return Refused(
+            Code.WRONG_ROLE,
+            f"{case.named.capitalize()} is in {alert.kind}: only the buyer, who filed the alert, can cancel through it.",
+            changes_it="the buyer removing the alert",
+        )
+    return _too_early(case, alert)
+
+
+def _buyer_basis(case: Case, now: datetime) -> Basis | Refused:
+    alert = case.open_alert
+    if alert is not None and alert.kind is not AlertKind.NPB and now >= alert.unlocks_at:
+        return Basis(alert.kind)
+    if case.seller.terminated:
+        return Basis.SELLER_TERMINATED
+    if case.open_ocr is not None or (alert is not None and alert.kind is AlertKind.NPB):
+        return Refused(
+            Code.WRONG_ROLE,
+            f"{case.named.capitalize()} is in {case.order.status}: cancelling is strictly the seller's decision.",
+            changes_it="the seller cancelling",
+        )
+    if alert is None:
+        return Refused(
+            Code.NO_OPEN_ALERT,
+            f"Nothing is open on {case.named} that would let the buyer cancel it; a buyer asks the seller with a cancel "
+            "request, or files an alert when the seller is silent or does not ship.",
+            changes_it="an alert being filed by the buyer and maturing",
+        )
+    return _too_early(case, alert)
+
+
+def _too_early(case: Case, alert: Alert) -> Refused:
+    due = instant_text(alert.unlocks_at)
+    if alert.kind is not AlertKind.NPB:
+        why = f"The alert was filed on {instant_text(alert.filed_at)}"
+    elif alert.responded_at is not None and alert.unlocks_at > alert.filed_at + alert.terms.npb_unlock_no_response:
+        why = f"The buyer answered on {instant_text(alert.responded_at)}"
+    else:
+        why = f"The alert was filed on {instant_text(alert.filed_at)} and the buyer has not answered"
+    accept = " or the buyer accepting the penalty" if alert.kind is AlertKind.NPB else ""
+    return Refused(
+        Code.TOO_EARLY,
+        f"{why}, so {case.named} can be cancelled from {due}.",
+        possible_from=alert.unlocks_at,
+        changes_it=f"time alone{accept}",
+    )
+
+
+def _closed(alert: Alert, *, completed: bool, now: datetime) -> Alert:
+    return replace(alert, state=AlertState.COMPLETED if completed else AlertState.SUPERSEDED, closed_at=now)

@@ -1,0 +1,225 @@
+"""What has to be known of an order to decide anything about it?  The facts, frozen, with the order's two parties.
+
+A `Case` is one order seen whole: the order, its parties, the open request or alert, and the terms in force.  Policies take
+a case and give a verdict; a granted verdict carries the case as it is afterwards.  Instants are aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from policies.statuses import Basis, PaymentStatus, Role, Status
+from policies.terms import Terms
+from policies.verdicts import Code, Refused
+
+
+class AlertKind(StrEnum):
+    """The three complaints: non-paying buyer, non-responding seller, non-shipping seller."""
+
+    NPB = "NPB"
+    NRS = "NRS"
+    NSS = "NSS"
+
+
+class AlertState(StrEnum):
+    """Where an alert is in its life (contract 3.1)."""
+
+    OPEN = "open"
+    COMPLETED = "completed"
+    REMOVED = "removed"
+    SUPERSEDED = "superseded"
+
+
+class OcrState(StrEnum):
+    """Where an order cancel request is in its life (contract 3.1)."""
+
+    OPEN = "open"
+    AGREED = "agreed"
+    DECLINED = "declined"
+    WITHDRAWN = "withdrawn"
+    SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks: a member by id, or staff by name.  Exactly one of the two."""
+
+    member_id: str | None = None
+    staff: str | None = None
+
+    def __str__(self) -> str:
+        return f"staff:{self.staff}" if self.staff is not None else str(self.member_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member with what the rules ask of them.  Strikes are the orders that count now, oldest first, by role."""
+
+    member_id: str
+    handle: str = ""
+    terminated: bool = False
+    can_buy: bool = True
+    can_sell: bool = True
+    strikes_as_buyer: tuple[int, ...] = ()
+    strikes_as_seller: tuple[int, ...] = ()
+
+    def strikes(self, role: Role) -> tuple[int, ...]:
+        """The orders that count against the member in that role."""
+        return self.strikes_as_buyer if role is Role.BUYER else self.strikes_as_seller
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order's own row.  `fee` is the stored charge in USD, `fee_month` the first day of the month it is charged in.
+
+    `version` is the number of the order's last event, `last_event_at` its instant: no decision may be earlier.
+    """
+
+    order_id: int
+    buyer_id: str
+    seller_id: str
+    status: Status
+    payment_status: PaymentStatus
+    order_date: datetime
+    previous_status: Status | None = None
+    currency: str = "USD"
+    usd_rate: Decimal = Decimal(1)
+    total: Decimal = Decimal(0)
+    fee: Decimal = Decimal("0.00")
+    fee_month: date | None = None
+    cancelled_at: datetime | None = None
+    basis: Basis | None = None
+    cancelled_by: str | None = None
+    version: int = 0
+    last_event_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One complaint.  `unlocks_at` is the promise made when it was filed or answered; `alert_id` is None until stored.
+
+    `terms` are those under which it was filed: they govern it to its end.
+    """
+
+    kind: AlertKind
+    filed_at: datetime
+    unlocks_at: datetime
+    terms: Terms
+    state: AlertState = AlertState.OPEN
+    alert_id: int | None = None
+    grounds: str | None = None
+    comment: str | None = None
+    previous_status: Status | None = None
+    responded_at: datetime | None = None
+    response: str | None = None
+    penalty_accepted_at: datetime | None = None
+    penalty_withdrawn_at: datetime | None = None
+    unlocked_at: datetime | None = None
+    closed_at: datetime | None = None
+
+    @property
+    def penalty_stands(self) -> bool:
+        """The buyer accepted the penalty and has not taken it back: the order is NPX."""
+        return self.penalty_accepted_at is not None and self.penalty_withdrawn_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class Ocr:
+    """One order cancel request.  `previous_status` is where a decline or a withdrawal leads back to (R10, R12)."""
+
+    filed_by: Role
+    reason: str
+    comment: str
+    filed_at: datetime
+    previous_status: Status
+    terms: Terms
+    state: OcrState = OcrState.OPEN
+    ocr_id: int | None = None
+    closed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One order, whole.  `ocr` and `alert` are the latest ones, in any state; `terms` those in force for new cases."""
+
+    order: Order
+    buyer: Member
+    seller: Member
+    terms: Terms
+    ocr: Ocr | None = None
+    alert: Alert | None = None
+
+    @property
+    def open_ocr(self) -> Ocr | None:
+        """The request waiting for an answer, if any."""
+        return self.ocr if self.ocr is not None and self.ocr.state is OcrState.OPEN else None
+
+    @property
+    def open_alert(self) -> Alert | None:
+        """The alert that is running, if any."""
+        return self.alert if self.alert is not None and self.alert.state is AlertState.OPEN else None
+
+    def role_of(self, actor: Actor) -> Role | None:
+        """Buyer, seller or staff; None for a stranger (R18)."""
+        if actor.staff is not None:
+            return Role.STAFF
+        if actor.member_id == self.order.buyer_id:
+            return Role.BUYER
+        if actor.member_id == self.order.seller_id:
+            return Role.SELLER
+        return None
+
+    def member(self, role: Role) -> Member:
+        """The party in that role."""
+        return self.buyer if role is Role.BUYER else self.seller
+
+    @property
+    def named(self) -> str:
+        """How the order is called in sentences."""
+        return f"order {self.order.order_id}"
+
+
+def other(role: Role) -> Role:
+    """The other party."""
+    return Role.SELLER if role is Role.BUYER else Role.BUYER
+
+
+def not_a_party(case: Case, actor: Actor) -> Refused | None:
+    """A stranger can do nothing (R18)."""
+    if case.role_of(actor) is None:
+        return Refused(Code.NOT_A_PARTY, f"This member is neither the buyer nor the seller of {case.named}.")
+    return None
+
+
+def already_cancelled(case: Case) -> Refused | None:
+    """Cancelled is final: nothing is possible any more (R56, T22)."""
+    if case.order.status is Status.CANCELLED:
+        return Refused(
+            Code.ALREADY_CANCELLED,
+            f"{case.named.capitalize()} is cancelled, and a cancelled order is never reinstated.",
+        )
+    return None
+
+
+def not_in_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused | None:
+    """First gate of every command: a party or staff, an order that lives, and the right role, in this precedence."""
+    if refused := not_a_party(case, actor) or already_cancelled(case):
+        return refused
+    if case.role_of(actor) not in allowed:
+        who = " or ".join(_spoken(role) for role in allowed)
+        return Refused(Code.WRONG_ROLE, f"Only {who} can {act}.", changes_it=f"{who} doing it")
+    return None
+
+
+def blank(comment: str | None) -> Refused | None:
+    """A comment that is there but says nothing is refused (R5)."""
+    if comment is not None and not comment.strip():
+        return Refused(Code.COMMENT_REQUIRED, "Please add a comment: it must say something.", changes_it="a comment")
+    return None
+
+
+def _spoken(role: Role) -> str:
+    return {Role.BUYER: "the buyer", Role.SELLER: "the seller", Role.STAFF: "staff"}.get(role, str(role))

@@ -1,0 +1,30 @@
+"""How is an instant written?  RFC 3339 in UTC, ending in Z, with a fraction only when it is not zero (contract 2.1)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
+
+
+def instant_text(instant: datetime) -> str:
+    """Write an aware instant as `2026-03-28T10:00:00Z`."""
+    utc = instant.astimezone(UTC)
+    text = utc.replace(tzinfo=None).isoformat(timespec="microseconds" if utc.microsecond else "seconds")
+    return (text.rstrip("0") if utc.microsecond else text) + "Z"
+
+
+def instant_from_text(text: str) -> datetime:
+    """Read an instant; a time without an offset is no instant and is refused (ValueError), never guessed."""
+    if not _INSTANT.fullmatch(text):
+        raise ValueError("must be an instant such as 2026-03-28T10:00:00Z, with its offset")
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("must be an instant that exists, such as 2026-03-28T10:00:00Z") from error
+
+
+def optional_text(instant: datetime | None) -> str | None:
+    """`instant_text`, or None for nothing."""
+    return None if instant is None else instant_text(instant)

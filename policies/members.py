@@ -1,0 +1,72 @@
+"""What may a member still do, and what does a strike cost?  (rules.md 8; R53 to R55, R95 to R99)"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from policies.cases import Member
+from policies.statuses import Role
+from policies.terms import Terms
+from policies.verdicts import Code, Refused
+
+
+def may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_store: bool) -> Refused | None:
+    """Whether this buyer may order from this seller: for a new order and for a batch alike (R25, R55)."""
+    for member in (buyer, seller):
+        if member.terminated:
+            return Refused(
+                Code.MEMBER_TERMINATED,
+                f"The account of member {member.member_id} is closed.",
+                changes_it="staff reinstating the account",
+            )
+    if not buyer.can_buy:
+        return Refused(
+            Code.PRIVILEGE_REVOKED,
+            f"Member {buyer.member_id} may not buy: the privilege was revoked after too many unpaid orders.",
+            changes_it="staff reinstating the member",
+        )
+    if not seller.can_sell:
+        return Refused(
+            Code.PRIVILEGE_REVOKED,
+            f"Member {seller.member_id} may not sell: the privilege is suspended after too many failed orders.",
+            changes_it="staff reinstating the member",
+        )
+    if buyer_has_npb_in_store:
+        return Refused(
+            Code.BUYER_BLOCKED_IN_STORE,
+            "An order of this buyer in this store is in NPB; until that is settled the buyer cannot order there.",
+            changes_it="that order being paid and its alert removed, or cancelled",
+        )
+    return None
+
+
+def struck(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
+    """The member with one more strike: counted once per order (R97), the limit costs the privilege (R95, R96)."""
+    if order_id in member.strikes(role):
+        return member
+    return judged(_with_strikes(member, role, (*member.strikes(role), order_id)), role, terms)
+
+
+def forgiven(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
+    """The member with that strike withdrawn and the privilege judged again (rules.md 8)."""
+    left = tuple(one for one in member.strikes(role) if one != order_id)
+    return judged(_with_strikes(member, role, left), role, terms)
+
+
+def reinstated(member: Member) -> Member:
+    """Staff opens the account again: privileges are restored and strikes before now no longer count (contract 2.2)."""
+    return replace(
+        member, terminated=False, can_buy=True, can_sell=True, strikes_as_buyer=(), strikes_as_seller=()
+    )
+
+
+def judged(member: Member, role: Role, terms: Terms) -> Member:
+    """The member's privilege in that role as the standing strikes have it."""
+    allowed = len(member.strikes(role)) < terms.strike_limit
+    return replace(member, can_buy=allowed) if role is Role.BUYER else replace(member, can_sell=allowed)
+
+
+def _with_strikes(member: Member, role: Role, strikes: tuple[int, ...]) -> Member:
+    if role is Role.BUYER:
+        return replace(member, strikes_as_buyer=strikes)
+    return replace(member, strikes_as_seller=strikes)

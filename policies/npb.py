@@ -1,0 +1,175 @@
+"""When may a seller file a non-paying buyer alert, when does it unlock cancellation, and what may the buyer do meanwhile?
+
+rules.md 3.2 to 3.5 and 3.8 (R19 to R44).  Deadlines are promised once: `unlocks_at` is computed when the alert is filed or
+answered, stored, and from then on only compared with the clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from policies.alerts import open_alert
+from policies.cases import Actor, Alert, AlertKind, Case, OcrState, blank, not_in_role
+from policies.instants import instant_text
+from policies.notices import tell
+from policies.statuses import ALERT_BLOCKERS, Role, Status
+from policies.verdicts import Code, Event, Granted, Refused
+
+
+def fileable_at(case: Case) -> datetime:
+    """The first instant at which the seller may file: order date + 7 d, inclusive (R19, R20)."""
+    return case.order.order_date + case.terms.npb_file_after
+
+
+def unlocks_at(alert: Alert) -> datetime:
+    """The instant from which the seller may cancel through this alert (rules.md 3.8).
+
+    One week without an answer, two weeks with one; an answer at or after the week is late and does not re-lock (A1, A2)
+    unless the terms say `relock`; a standing acceptance of the penalty unlocks at once.
+    """
+    terms = alert.terms
+    week = alert.filed_at + terms.npb_unlock_no_response
+    due = week
+    if alert.responded_at is not None and (alert.responded_at < week or terms.npb_late_response == "relock"):
+        due = alert.filed_at + terms.npb_unlock_response
+    if alert.penalty_stands and alert.penalty_accepted_at is not None:
+        return min(alert.penalty_accepted_at, due)
+    return due
+
+
+def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
+    """T7: the seller says that the buyer does not pay."""
+    if refused := not_in_role(case, actor, Role.SELLER, act="file a non-paying buyer alert"):
+        return refused
+    order = case.order
+    if order.status in ALERT_BLOCKERS:
+        return Refused(
+            Code.ORDER_HAS_PROBLEM,
+            f"{case.named.capitalize()} is already in {order.status}; one alert at a time.",
+            changes_it="the open alert being removed",
+        )
+    if now < (earliest := fileable_at(case)):
+        return Refused(
+            Code.TOO_EARLY,
+            f"The order was last submitted or updated on {instant_text(order.order_date)}; a non-paying buyer alert can be "
+            f"filed from {instant_text(earliest)}.",
+            possible_from=earliest,
+            changes_it="time alone",
+        )
+    if order.payment_status.is_paid:
+        return Refused(
+            Code.ALREADY_PAID,
+            f"The payment of {case.named} is {order.payment_status}, so the buyer is not a non-paying buyer.",
+            changes_it="the payment being voided",
+        )
+    if refused := blank(comment):
+        return refused
+    superseded = case.open_ocr
+    alert = Alert(
+        kind=AlertKind.NPB,
+        filed_at=now,
+        unlocks_at=now + case.terms.npb_unlock_no_response,
+        terms=case.terms,
+        comment=comment,
+        previous_status=order.status,
+    )
+    after = replace(
+        case,
+        order=replace(order, status=Status.NPB, previous_status=None),
+        alert=alert,
+        ocr=replace(superseded, state=OcrState.SUPERSEDED, closed_at=now) if superseded else case.ocr,
+    )
+    note = "The seller says the buyer has not paid." + (" The open cancel request is superseded." if superseded else "")
+    return Granted(
+        after,
+        events=(Event("npb.filed", note),),
+        promises=(tell(after, Role.BUYER, "npb_filed", unlocks_at=instant_text(alert.unlocks_at), comment=comment),),
+        effects={"status": Status.NPB, "unlocks_at": instant_text(alert.unlocks_at)},
+    )
+
+
+def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
+    """T8: the buyer answers on the case.  The first answer counts; later ones are stored and move nothing (R30)."""
+    if refused := not_in_role(case, actor, Role.BUYER, act="answer a non-paying buyer alert"):
+        return refused
+    alert = open_alert(case, AlertKind.NPB)
+    if isinstance(alert, Refused):
+        return alert
+    if case.order.status is not Status.NPB:
+        return Refused(
+            Code.WRONG_STATUS,
+            f"The penalty for {case.named} is accepted; take that back first if the order will be paid.",
+            changes_it="the buyer taking back the accepted penalty",
+        )
+    if refused := blank(comment):
+        return refused
+    if alert.responded_at is not None:
+        return Granted(
+            case,
+            events=(Event("npb.responded_again", f"The buyer answered again: {comment}"),),
+            promises=(tell(case, Role.SELLER, "npb_responded", unlocks_at=instant_text(alert.unlocks_at), comment=comment),),
+            effects={"unlocks_at": instant_text(alert.unlocks_at)},
+        )
+    after = replace(case, alert=_answered(alert, now, comment))
+    assert after.alert is not None
+    return Granted(
+        after,
+        events=(Event("npb.responded", f"The buyer answered: {comment}"),),
+        promises=(
+            tell(after, Role.SELLER, "npb_responded", unlocks_at=instant_text(after.alert.unlocks_at), comment=comment),
+        ),
+        effects={"unlocks_at": instant_text(after.alert.unlocks_at)},
+    )
+
+
+def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
+    """T9: the buyer takes the strike, so the seller need not wait (R32, R33)."""
+    if refused := not_in_role(case, actor, Role.BUYER, act="accept the penalty"):
+        return refused
+    alert = open_alert(case, AlertKind.NPB)
+    if isinstance(alert, Refused):
+        return alert
+    if case.order.status is not Status.NPB:
+        return Refused(Code.WRONG_STATUS, f"The penalty for {case.named} is accepted already.")
+    accepted = replace(alert, penalty_accepted_at=now, penalty_withdrawn_at=None)
+    accepted = replace(accepted, unlocks_at=unlocks_at(accepted))
+    after = replace(case, order=replace(case.order, status=Status.NPX), alert=accepted)
+    return Granted(
+        after,
+        events=(Event("npb.penalty_accepted", "The buyer accepts the penalty; the seller may cancel at once."),),
+        promises=(tell(after, Role.SELLER, "npx_accepted"),),
+        effects={"status": Status.NPX, "unlocks_at": instant_text(accepted.unlocks_at)},
+    )
+
+
+def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
+    """T10: the buyer will pay after all.  Counts as an answer at this instant unless one exists (R34)."""
+    if refused := not_in_role(case, actor, Role.BUYER, act="take back the accepted penalty"):
+        return refused
+    alert = open_alert(case, AlertKind.NPB)
+    if isinstance(alert, Refused):
+        return alert
+    if case.order.status is not Status.NPX:
+        return Refused(
+            Code.WRONG_STATUS,
+            f"No penalty is accepted for {case.named}.",
+            changes_it="the buyer accepting the penalty",
+        )
+    back = replace(alert, penalty_withdrawn_at=now)
+    back = replace(back, unlocks_at=unlocks_at(back)) if back.responded_at else _answered(back, now, None)
+    after = replace(case, order=replace(case.order, status=Status.NPB), alert=back)
+    return Granted(
+        after,
+        events=(Event("npb.taken_back", "The buyer takes the accepted penalty back and says the order will be paid."),),
+        promises=(tell(after, Role.SELLER, "npx_taken_back", unlocks_at=instant_text(back.unlocks_at)),),
+        effects={"status": Status.NPB, "unlocks_at": instant_text(back.unlocks_at)},
+    )
+
+
+def _answered(alert: Alert, now: datetime, comment: str | None) -> Alert:
+    """The first answer moves the deadline when it is in time; under `relock` it also takes back a marked unlock (R29)."""
+    answered = replace(alert, responded_at=now, response=comment)
+    due = unlocks_at(answered)
+    return replace(answered, unlocks_at=due, unlocked_at=None if due > now else answered.unlocked_at)
+

@@ -1,0 +1,113 @@
+"""Who may file an order cancel request, and what do a decline and a withdrawal lead back to?  (rules.md 3.1; R1 to R18)"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from policies.cases import Actor, Case, Ocr, OcrState, blank, not_in_role, other
+from policies.notices import tell
+from policies.reasons import check_reason, spoken
+from policies.statuses import PROBLEM, Role, Status
+from policies.verdicts import Code, Event, Granted, Refused
+
+
+def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> Granted | Refused:
+    """T1, T2: either party asks; the seller who asks may then cancel at once."""
+    if refused := not_in_role(case, actor, Role.BUYER, Role.SELLER, act="file a cancel request"):
+        return refused
+    order = case.order
+    role = case.role_of(actor)
+    assert role is not None
+    if order.status in PROBLEM:
+        return Refused(
+            Code.ORDER_HAS_PROBLEM,
+            f"{case.named.capitalize()} is in {order.status}; a cancel request cannot be filed over an open case.",
+            changes_it="the open request or alert being closed",
+        )
+    if order.status not in case.terms.ocr_fileable_statuses:
+        allowed = ", ".join(case.terms.ocr_fileable_statuses)
+        return Refused(
+            Code.WRONG_STATUS,
+            f"{case.named.capitalize()} is {order.status}; a cancel request can be filed in {allowed}.",
+            changes_it=f"the order being in one of {allowed}",
+        )
+    if refused := check_reason(reason, comment, role) or blank(comment):
+        return refused
+    request = Ocr(
+        filed_by=role, reason=reason, comment=comment, filed_at=now, previous_status=order.status, terms=case.terms
+    )
+    after = replace(case, order=replace(order, status=Status.OCR, previous_status=order.status), ocr=request)
+    return Granted(
+        after,
+        events=(Event("ocr.filed", f"The {role} asks to cancel, because {spoken(reason)}: {comment}"),),
+        promises=(
+            tell(
+                after,
+                other(role),
+                "ocr_filed" if role is Role.BUYER else "ocr_filed_by_seller",
+                reason=reason,
+                comment=comment,
+            ),
+        ),
+        effects={"status": Status.OCR},
+    )
+
+
+def decline(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
+    """T3: the seller does not agree; the order goes back to exactly the status it had (R12)."""
+    if refused := not_in_role(case, actor, Role.SELLER, act="decline a cancel request"):
+        return refused
+    request = case.open_ocr
+    if request is None:
+        return _no_open_request(case)
+    if request.filed_by is Role.SELLER:
+        return Refused(
+            Code.WRONG_ROLE,
+            "This cancel request is the seller's own; it can be withdrawn, not declined.",
+            changes_it="the seller withdrawing the request instead",
+        )
+    after = _back(case, request, OcrState.DECLINED, now)
+    return Granted(
+        after,
+        events=(Event("ocr.declined", "The seller does not agree to cancel."),),
+        promises=(tell(after, Role.BUYER, "ocr_declined", status=after.order.status),),
+        effects={"status": after.order.status},
+    )
+
+
+def withdraw(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
+    """T6: whoever filed the request takes it back."""
+    if refused := not_in_role(case, actor, Role.BUYER, Role.SELLER, act="withdraw a cancel request"):
+        return refused
+    request = case.open_ocr
+    if request is None:
+        return _no_open_request(case)
+    if case.role_of(actor) is not request.filed_by:
+        return Refused(
+            Code.WRONG_ROLE,
+            f"This cancel request was filed by the {request.filed_by}, who alone can withdraw it.",
+            changes_it=f"the {request.filed_by} withdrawing it",
+        )
+    after = _back(case, request, OcrState.WITHDRAWN, now)
+    return Granted(
+        after,
+        events=(Event("ocr.withdrawn", f"The {request.filed_by} takes the cancel request back."),),
+        effects={"status": after.order.status},
+    )
+
+
+def _back(case: Case, request: Ocr, state: OcrState, now: datetime) -> Case:
+    return replace(
+        case,
+        order=replace(case.order, status=request.previous_status, previous_status=None),
+        ocr=replace(request, state=state, closed_at=now),
+    )
+
+
+def _no_open_request(case: Case) -> Refused:
+    return Refused(
+        Code.NO_OPEN_REQUEST,
+        f"No cancel request is open for {case.named}.",
+        changes_it="a cancel request being filed",
+    )

@@ -1,0 +1,122 @@
+"""How does an order move in ordinary life: its status by hand, its payment, more items?  (rules.md 2.1, 2.3; T20, T21, T23)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
+
+from policies.cases import Actor, AlertKind, Case, already_cancelled, not_a_party
+from policies.notices import tell
+from policies.statuses import ADDABLE, OPEN_FLOW, PROBLEM, PaymentStatus, Role, Status
+from policies.verdicts import Code, Event, Granted, Refused
+
+BY_SELLER = (Status.PROCESSING, Status.READY, Status.PAID, Status.PACKED, Status.SHIPPED, Status.COMPLETED)
+BY_BUYER = {Status.RECEIVED: (Status.SHIPPED,), Status.COMPLETED: (Status.SHIPPED, Status.RECEIVED)}  # [1138]
+SMALLEST_PRICE = Decimal("0.0001")
+
+
+def set_status(case: Case, actor: Actor, wanted: Status, now: datetime) -> Granted | Refused:
+    """A party moves the order along by hand; in every PROBLEM status the case decides instead (R46)."""
+    if refused := not_a_party(case, actor) or already_cancelled(case):
+        return refused
+    role, order = case.role_of(actor), case.order
+    allowed: Iterable[Status] = BY_SELLER if role is Role.SELLER else BY_BUYER if role is Role.BUYER else ()
+    if role is Role.STAFF or (wanted in (*BY_SELLER, *BY_BUYER) and wanted not in allowed):
+        return Refused(
+            Code.WRONG_ROLE,
+            f"The {role} cannot set an order to {wanted}.",
+            changes_it="the other party setting it",
+        )
+    if order.status in PROBLEM:
+        return Refused(
+            Code.ORDER_HAS_PROBLEM,
+            f"{case.named.capitalize()} is in {order.status}; its status cannot be set by hand until that is closed.",
+            changes_it="the open request or alert being closed",
+        )
+    if wanted not in allowed:
+        return Refused(Code.WRONG_STATUS, f"{wanted} is never set by hand.")
+    sources = [s for s in OPEN_FLOW if s is not wanted] if role is Role.SELLER else BY_BUYER[wanted]
+    if order.status not in sources:
+        return Refused(
+            Code.WRONG_STATUS,
+            f"{case.named.capitalize()} is {order.status}; the {role} can set {wanted} from {', '.join(sources)}.",
+            changes_it=f"the order being in one of {', '.join(sources)}",
+        )
+    after = replace(case, order=replace(order, status=wanted))
+    return Granted(
+        after, events=(Event("orders.status_set", f"Set to {wanted} by the {role}."),), effects={"status": wanted}
+    )
+
+
+def record_payment(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refused:
+    """The payment service speaks.  A voided payment takes a PAID order back to READY (T23); nothing else moves."""
+    if refused := already_cancelled(case):
+        return refused
+    order = case.order
+    if payment is order.payment_status:
+        return Granted(case, effects={"status": order.status, "payment_status": payment})
+    voided = order.status is Status.PAID and order.payment_status.is_paid and not payment.is_paid
+    status = Status.READY if voided else order.status
+    after = replace(case, order=replace(order, payment_status=payment, status=status))
+    alert = case.open_alert
+    warn = payment.is_paid and not order.payment_status.is_paid and alert is not None and alert.kind is AlertKind.NPB
+    return Granted(
+        after,
+        events=(
+            Event(
+                "orders.payment_recorded",
+                f"The payment is {payment} (it was {order.payment_status})."
+                + (" The payment was voided, so the order is READY again." if voided else ""),
+            ),
+        ),
+        promises=(tell(after, Role.SELLER, "payment_during_alert", payment_status=payment),) if warn else (),
+        effects={"status": status, "payment_status": payment},
+    )
+
+
+def may_add_batch(case: Case) -> Refused | None:
+    """Whether the buyer's next purchase joins this order (T21); who may buy at all is asked of `policies.members`."""
+    if refused := already_cancelled(case):
+        return refused
+    status = case.order.status
+    if status in PROBLEM:
+        return Refused(
+            Code.ORDER_HAS_PROBLEM,
+            f"{case.named.capitalize()} is in {status}; nothing can be added until that is closed.",
+            changes_it="the open request or alert being closed",
+        )
+    if status not in ADDABLE:
+        return Refused(
+            Code.WRONG_STATUS,
+            f"{case.named.capitalize()} is {status}; items can be added in {', '.join(ADDABLE)}.",
+            changes_it=f"the order being in one of {', '.join(ADDABLE)}",
+        )
+    return None
+
+
+def updated(case: Case, *, total: Decimal, event: Event, now: datetime) -> Granted:
+    """T20, T21: the order has other items now, so order date and payment start again."""
+    order = replace(
+        case.order, status=Status.UPDATED, order_date=now, payment_status=PaymentStatus.NONE, total=total
+    )
+    return Granted(replace(case, order=order), events=(event,), effects={"status": Status.UPDATED})
+
+
+@dataclass(frozen=True, slots=True)
+class PriceList:
+    """What a lot asks for, in the seller's currency: a unit price, up to three (from quantity, price) tiers, a sale in %."""
+
+    unit_price: Decimal
+    tiers: tuple[tuple[int, Decimal], ...] = ()
+    sale_rate: int = 0
+
+
+def line_price(prices: PriceList, quantity: int) -> Decimal:
+    """Price of one unit when `quantity` are bought: the matching tier or the unit price, less the sale, half up to 4 places."""
+    price = prices.unit_price
+    for from_quantity, tier_price in prices.tiers:
+        if quantity >= from_quantity:
+            price = tier_price
+    return (price * (100 - prices.sale_rate) / 100).quantize(SMALLEST_PRICE, rounding=ROUND_HALF_UP)

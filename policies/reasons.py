@@ -1,0 +1,89 @@
+"""Which reasons may a party give for cancelling?  (rules.md 4; R4, R6 to R9)
+
+A reason is one word of a closed list per party.  Some are listed only to be refused: they are what people try.
+"""
+
+from __future__ import annotations
+
+from policies.statuses import Role
+from policies.verdicts import Code, Refused
+
+OTHER_COMMENT_LENGTH = 20
+"""`B_OTHER` and `S_OTHER` explain nothing by themselves: their comment needs at least this many characters."""
+
+VALID: dict[Role, dict[str, str]] = {
+    Role.BUYER: {
+        "B_MUTUAL": "both sides agree to call the order off",
+        "B_SELLER_SILENT": "the seller does not answer",
+        "B_SELLER_NO_STOCK": "the seller does not have the items",
+        "B_LISTING_ERROR": "the listing was wrong",
+        "B_SHIPPING_TOO_HIGH": "the postage asked is excessive and was not announced",
+        "B_EXCHANGE_RATE": "the seller's currency rate breaks the exchange rate policy",
+        "B_NOT_SHIPPED": "paid, but not sent",
+        "B_SELLER_UNDERAGE": "the seller is under 18",
+        "B_SELLER_UNREGISTERED": "the seller is no longer a member",
+        "B_SYSTEM_ERROR": "the site malfunctioned when the order was submitted",
+        "B_OTHER": "another reason, explained in the comment",
+    },
+    Role.SELLER: {
+        "S_MUTUAL": "both sides agree to call the order off",
+        "S_EMAIL_BOUNCED": "the buyer has no working mail address",
+        "S_NOT_PAID": "the buyer did not pay",
+        "S_BUYER_SILENT": "the buyer does not answer",
+        "S_TERMS_BREACH": "the buyer did not keep to the store terms",
+        "S_NO_FUNDS": "the buyer cannot afford the order",
+        "S_PRICE_HAGGLING": "the buyer insists on lower prices",
+        "S_BOGUS_ORDER": "the order was not meant seriously",
+        "S_BUYER_CHANGED_MIND": "the buyer no longer wants the goods",
+        "S_BUYER_FOUND_ELSEWHERE": "the buyer got the goods elsewhere",
+        "S_UNDELIVERABLE": "the parcel cannot be delivered to that address",
+        "S_RETURNED_PARCEL": "the parcel came back because of a wrong address",
+        "S_BUYER_UNDERAGE": "the buyer is under 18",
+        "S_BUYER_UNREGISTERED": "the buyer is no longer a member",
+        "S_SYSTEM_ERROR": "the site malfunctioned when the order was submitted",
+        "S_BUYER_REQUEST_OTHER": "the buyer asked for it on another ground",
+        "S_OTHER": "another reason, explained in the comment",
+    },
+}
+
+NOT_VALID: dict[Role, dict[str, str]] = {
+    Role.BUYER: {
+        "B_CHANGED_MIND": "An order is a contract; no longer wanting the goods is no valid reason for a buyer. "
+        "Ask the seller, who may cancel on that ground (S_BUYER_CHANGED_MIND).",
+        "B_FOUND_CHEAPER": "An order is a contract; a better price elsewhere is no valid reason for a buyer. "
+        "Ask the seller, who may cancel on that ground (S_BUYER_FOUND_ELSEWHERE).",
+    },
+    Role.SELLER: {
+        "S_CHANGED_MIND": "A seller may not call off a sale because of no longer wanting to sell.",
+        "S_FEE_AVOIDANCE": "Cancelling a sale that really happened to get the fee back is an offence.",
+    },
+}
+
+
+def spoken(reason: str) -> str:
+    """The reason in words, for mails and timelines."""
+    return next((words[reason] for words in VALID.values() if reason in words), reason)
+
+
+def check_reason(reason: str, comment: str | None, role: Role) -> Refused | None:
+    """Whether this party may give this reason; `role` is BUYER or SELLER."""
+    party = Role.SELLER if role is Role.BUYER else Role.BUYER
+    if reason in VALID[party] or reason in NOT_VALID[party]:
+        return Refused(
+            Code.REASON_OF_OTHER_PARTY,
+            f"That is a reason of the {party}, not of the {role}.",
+            changes_it=f"a reason from the {role}'s list",
+        )
+    if reason in NOT_VALID[role]:
+        return Refused(Code.REASON_NOT_VALID, NOT_VALID[role][reason], changes_it="another, valid reason")
+    if reason not in VALID[role]:
+        return Refused(
+            Code.REASON_UNKNOWN, "There is no such reason.", changes_it=f"a reason from the {role}'s list"
+        )
+    if reason in ("B_OTHER", "S_OTHER") and len((comment or "").strip()) < OTHER_COMMENT_LENGTH:
+        return Refused(
+            Code.COMMENT_REQUIRED,
+            f"Another reason must be explained in a comment of at least {OTHER_COMMENT_LENGTH} characters.",
+            changes_it="a longer comment",
+        )
+    return None

@@ -1,0 +1,137 @@
+"""When may items be taken out of an order, and by whom?  (rules.md 6; R20, R59, R60, R80)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from policies.cases import Actor, Case, not_in_role, other
+from policies.statuses import OPEN_FLOW, PROBLEM, Role
+from policies.verdicts import Code, Invalid, Refused
+
+
+class RemovalState(StrEnum):
+    """Where a removal request is in its life (contract 3.1)."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    WITHDRAWN = "withdrawn"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """One item removal request.  `lines` are (line_no, units to take out); `return_items` is None until it is decided."""
+
+    order_id: int
+    requested_by: Role
+    lines: tuple[tuple[int, int], ...]
+    requested_at: datetime
+    state: RemovalState = RemovalState.PENDING
+    return_items: bool | None = None
+    removal_id: int | None = None
+    decided_at: datetime | None = None
+
+
+def request(
+    case: Case,
+    actor: Actor,
+    lines: tuple[tuple[int, int], ...],
+    return_items: bool | None,
+    remaining: Mapping[int, int],
+    now: datetime,
+) -> Removal | Refused | Invalid:
+    """Either party asks to take units out.  `remaining` is what each line still has."""
+    if refused := not_in_role(case, actor, Role.BUYER, Role.SELLER, act="ask for items to be removed"):
+        return refused
+    role = case.role_of(actor)
+    assert role is not None
+    if refused := _in_the_way(case):
+        return refused
+    if return_items is not None and role is Role.BUYER:
+        return Invalid("return_items", "only the seller decides whether removed items return to the inventory")
+    if problem := _does_not_fit(case, lines, remaining):
+        return problem
+    if role is Role.SELLER and return_items is None:
+        return_items = True
+    return Removal(case.order.order_id, role, lines, now, return_items=return_items)
+
+
+def approve(
+    case: Case,
+    removal: Removal,
+    actor: Actor,
+    return_items: bool | None,
+    remaining: Mapping[int, int],
+    now: datetime,
+) -> Removal | Refused | Invalid:
+    """The other party agrees.  Checked again in full: much may have happened since the request (A11, R60)."""
+    if refused := _decidable(case, removal, actor, other(removal.requested_by), "approve"):
+        return refused
+    if refused := _in_the_way(case):
+        return refused
+    if return_items is not None and removal.requested_by is Role.SELLER:
+        return Invalid("return_items", "the seller said so already when asking for the removal")
+    if problem := _does_not_fit(case, removal.lines, remaining):
+        return problem
+    if removal.requested_by is Role.BUYER:
+        return_items = True if return_items is None else return_items
+    else:
+        return_items = removal.return_items
+    return replace(removal, state=RemovalState.APPROVED, return_items=return_items, decided_at=now)
+
+
+def deny(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
+    """The other party does not agree: nothing changes."""
+    if refused := _decidable(case, removal, actor, other(removal.requested_by), "deny"):
+        return refused
+    return replace(removal, state=RemovalState.DENIED, decided_at=now)
+
+
+def withdraw(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
+    """Whoever asked takes the request back."""
+    if refused := _decidable(case, removal, actor, removal.requested_by, "withdraw"):
+        return refused
+    return replace(removal, state=RemovalState.WITHDRAWN, decided_at=now)
+
+
+def _decidable(case: Case, removal: Removal, actor: Actor, by: Role, act: str) -> Refused | None:
+    if refused := not_in_role(case, actor, by, act=f"{act} this removal request"):
+        return refused
+    if removal.state is not RemovalState.PENDING:
+        return Refused(
+            Code.REMOVAL_NOT_PENDING, f"This removal request is {removal.state} already and cannot change any more."
+        )
+    return None
+
+
+def _in_the_way(case: Case) -> Refused | None:
+    if case.order.status in PROBLEM:
+        return Refused(
+            Code.ORDER_HAS_PROBLEM,
+            f"{case.named.capitalize()} is in {case.order.status}; items cannot be removed until that is closed.",
+            changes_it="the open request or alert being closed",
+        )
+    if case.order.status not in OPEN_FLOW:
+        return Refused(Code.WRONG_STATUS, f"{case.named.capitalize()} is {case.order.status}.")
+    return None
+
+
+def _does_not_fit(
+    case: Case, lines: tuple[tuple[int, int], ...], remaining: Mapping[int, int]
+) -> Refused | Invalid | None:
+    for index, (line_no, quantity) in enumerate(lines):
+        if line_no not in remaining:
+            return Invalid(f"lines.{index}.line_no", "the order has no such line")
+        if quantity > remaining[line_no]:
+            return Invalid(f"lines.{index}.quantity", "more than what remains of this line")
+    if sum(quantity for _, quantity in lines) >= sum(remaining.values()):
+        return Refused(
+            Code.NOTHING_WOULD_REMAIN,
+            f"Nothing would remain of {case.named}; an order is emptied by cancelling it.",
+            changes_it="a cancel request instead",
+        )
+    return None

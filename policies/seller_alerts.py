@@ -1,0 +1,126 @@
+"""When may a buyer complain about a seller who is silent (NRS) or does not ship (NSS), and when may the buyer cancel?
+
+rules.md 3.6 (R45 to R52).  Both unlock 14 days after filing, whatever the seller answers (A18).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from policies.alerts import SPOKEN, open_alert
+from policies.cases import Actor, Alert, AlertKind, Case, OcrState, blank, not_in_role
+from policies.instants import instant_text
+from policies.notices import tell
+from policies.statuses import ALERT_BLOCKERS, Role, Status
+from policies.verdicts import Code, Event, Granted, Refused
+
+GROUNDS = {
+    "NOT_SHIPPED": "the order was not shipped",
+    "INCOMPLETE": "the order is incomplete",
+    "NOT_AS_DESCRIBED": "the items are not as described",
+}
+
+
+def fileable_at(case: Case) -> datetime:
+    """The first instant at which the buyer may file: order date + 7 d, inclusive (R45)."""
+    return case.order.order_date + case.terms.seller_alert_file_after
+
+
+def file(
+    case: Case, kind: AlertKind, actor: Actor, grounds: str | None, comment: str, now: datetime
+) -> Granted | Refused:
+    """T14, T15: NRS when nothing was paid and the seller is silent, NSS when it was paid and went wrong."""
+    if refused := not_in_role(case, actor, Role.BUYER, act=f"file a {SPOKEN[kind]}"):
+        return refused
+    order = case.order
+    if order.status in ALERT_BLOCKERS:
+        return Refused(
+            Code.ORDER_HAS_PROBLEM,
+            f"{case.named.capitalize()} is already in {order.status}; one alert at a time.",
+            changes_it="the open alert being removed",
+        )
+    if now < (earliest := fileable_at(case)):
+        return Refused(
+            Code.TOO_EARLY,
+            f"The order was last submitted or updated on {instant_text(order.order_date)}; a {SPOKEN[kind]} can be filed "
+            f"from {instant_text(earliest)}.",
+            possible_from=earliest,
+            changes_it="time alone",
+        )
+    if kind is AlertKind.NRS and order.payment_status.is_paid:
+        return Refused(
+            Code.ALREADY_PAID,
+            f"{case.named.capitalize()} is paid; for a paid order the alert is the non-shipping seller alert (NSS).",
+            changes_it="filing NSS instead",
+        )
+    if kind is AlertKind.NSS and not order.payment_status.is_paid:
+        return Refused(
+            Code.NOT_PAID,
+            f"{case.named.capitalize()} is not paid; for an unpaid order the alert is the non-responding seller alert (NRS).",
+            changes_it="the payment being recorded",
+        )
+    if refused := blank(comment):
+        return refused
+    superseded = case.open_ocr
+    alert = Alert(
+        kind=kind,
+        filed_at=now,
+        unlocks_at=now + case.terms.seller_alert_unlock,
+        terms=case.terms,
+        grounds=grounds,
+        comment=comment,
+        previous_status=order.status,
+    )
+    after = replace(
+        case,
+        order=replace(order, status=Status(kind), previous_status=None),
+        alert=alert,
+        ocr=replace(superseded, state=OcrState.SUPERSEDED, closed_at=now) if superseded else case.ocr,
+    )
+    why = f"{GROUNDS[grounds]}: {comment}" if grounds else comment
+    return Granted(
+        after,
+        events=(Event(f"{kind.lower()}.filed", f"The buyer complains about the seller: {why}"),),
+        promises=(
+            tell(
+                after,
+                Role.SELLER,
+                "seller_alert_filed",
+                kind=kind,
+                grounds=grounds,
+                comment=comment,
+                unlocks_at=instant_text(alert.unlocks_at),
+            ),
+        ),
+        effects={"status": Status(kind), "unlocks_at": instant_text(alert.unlocks_at)},
+    )
+
+
+def respond(case: Case, kind: AlertKind, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
+    """The seller's answer is recorded and told to the buyer; it moves no date (R48)."""
+    if refused := not_in_role(case, actor, Role.SELLER, act=f"answer a {SPOKEN[kind]}"):
+        return refused
+    alert = open_alert(case, kind)
+    if isinstance(alert, Refused):
+        return alert
+    if refused := blank(comment):
+        return refused
+    after = case
+    if alert.responded_at is None:
+        after = replace(case, alert=replace(alert, responded_at=now, response=comment))
+    return Granted(
+        after,
+        events=(Event(f"{kind.lower()}.responded", f"The seller answered: {comment}"),),
+        promises=(
+            tell(
+                after,
+                Role.BUYER,
+                "seller_alert_responded",
+                kind=kind,
+                comment=comment,
+                unlocks_at=instant_text(alert.unlocks_at),
+            ),
+        ),
+        effects={"unlocks_at": instant_text(alert.unlocks_at)},
+    )

@@ -1,0 +1,263 @@
+"""What do the rules leave to the operator, and what are BrickLink's own values?
+
+One frozen `Terms` value holds every duration, slice and limit.  The defaults are those at the end of the rule book; an
+operator's own terms are a dated row in the database and a case keeps the terms under which it was filed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from policies.statuses import OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, Status
+
+SCAN_INTERVAL = timedelta(seconds=60)
+"""No unlock may be shorter than the interval at which alerts are looked at: the promise could not be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeeSlice:
+    """Part of an order total (USD) up to `up_to` (None: without end) charged at `rate` (0.03 is 3 %)."""
+
+    up_to: Decimal | None
+    rate: Decimal
+
+
+BRICKLINK_FEE_SLICES = (
+    FeeSlice(Decimal(500), Decimal("0.03")),
+    FeeSlice(Decimal(1000), Decimal("0.02")),
+    FeeSlice(None, Decimal("0.01")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Everything an operator may set about what is owed and when (rules.md, "Settings implied by this document")."""
+
+    npb_file_after: timedelta = timedelta(days=7)
+    npb_unlock_no_response: timedelta = timedelta(days=7)
+    npb_unlock_response: timedelta = timedelta(days=14)
+    npb_late_response: str = "sticky"  # A1: or "relock"
+    seller_alert_file_after: timedelta = timedelta(days=7)
+    seller_alert_unlock: timedelta = timedelta(days=14)
+    ocr_fileable_statuses: tuple[Status, ...] = OCR_FILEABLE_BY_DEFAULT
+    ocr_remind_after: tuple[timedelta, ...] = (timedelta(days=2), timedelta(days=5), timedelta(days=10))
+    unlock_remind_after: tuple[timedelta, ...] = (timedelta(days=3), timedelta(days=10))
+    billing_time_zone: str = "America/New_York"  # A5, A6
+    bill_day: int = 5
+    bill_due_day: int = 5
+    past_due_grace: timedelta = timedelta(days=10)
+    minimum_bill: Decimal = Decimal("0.00")
+    strike_limit: int = 3
+    release_auto_stockroom: bool = False
+    fee_slices: tuple[FeeSlice, ...] = BRICKLINK_FEE_SLICES
+    fee_exempt_sellers: tuple[str, ...] = ()  # rules 7.1: low-volume regions, per seller
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The billing zone: the only calendar the product knows (A6)."""
+        return ZoneInfo(self.billing_time_zone)
+
+
+DEFAULT_TERMS = Terms()
+
+
+@dataclass(frozen=True, slots=True)
+class TermsProblem:
+    """What is wrong with one setting, for the person who typed it."""
+
+    path: str
+    message: str
+
+
+def terms_from_mapping(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> Terms | list[TermsProblem]:
+    """Read terms as written by a person: names as in the rule book (`NPB_FILE_AFTER`), durations as `7d`, `36h`, `90s`.
+
+    Settings that are not named keep the value of `base`.  Gives all problems at once, or the terms.
+    """
+    known = {f.name for f in fields(Terms)}
+    values: dict[str, Any] = {}
+    problems: list[TermsProblem] = []
+    for name, raw in settings.items():
+        key = name.lower()
+        if key not in known:
+            problems.append(TermsProblem(name, "there is no such setting"))
+            continue
+        try:
+            values[key] = _READERS[key](raw)
+        except (ValueError, TypeError, InvalidOperation, KeyError, AttributeError) as error:
+            problems.append(TermsProblem(name, str(error).strip("'\"") or "not understood"))
+    if problems:
+        return problems
+    terms = replace(base, **values)
+    return _contradictions(terms) or terms
+
+
+def terms_to_mapping(terms: Terms) -> dict[str, Any]:
+    """The same shape as `terms_from_mapping` reads, as JSON values."""
+    return {
+        f.name.upper(): _written(getattr(terms, f.name)) for f in fields(Terms)
+    }
+
+
+def read_terms(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> Terms:
+    """Read settings that were validated before, or that a rehearsal on a throw-away database makes short on purpose."""
+    return replace(base, **{name.lower(): _READERS[name.lower()](raw) for name, raw in settings.items()})
+
+
+def _contradictions(terms: Terms) -> list[TermsProblem]:
+    problems: list[TermsProblem] = []
+
+    def wrong(name: str, message: str) -> None:
+        problems.append(TermsProblem(name.upper(), message))
+
+    for name in ("npb_unlock_no_response", "npb_unlock_response", "seller_alert_unlock"):
+        if getattr(terms, name) < SCAN_INTERVAL:
+            wrong(name, f"must be at least the scan interval of {int(SCAN_INTERVAL.total_seconds())} seconds")
+    for name in ("npb_file_after", "seller_alert_file_after", "past_due_grace"):
+        if getattr(terms, name) < timedelta(0):
+            wrong(name, "must not be negative")
+    if terms.npb_unlock_response < terms.npb_unlock_no_response:
+        wrong("npb_unlock_response", "must not be shorter than NPB_UNLOCK_NO_RESPONSE")
+    for name in ("ocr_remind_after", "unlock_remind_after"):
+        steps = getattr(terms, name)
+        if any(step <= timedelta(0) for step in steps) or list(steps) != sorted(set(steps)):
+            wrong(name, "must be rising durations, each longer than the one before")
+    for name in ("bill_day", "bill_due_day"):
+        if not 1 <= getattr(terms, name) <= 28:
+            wrong(name, "must be a day that every month has: 1 to 28")
+    if terms.minimum_bill < 0:
+        wrong("minimum_bill", "must not be negative")
+    if not 1 <= terms.strike_limit <= 1000:
+        wrong("strike_limit", "must be 1 or more")
+    if not terms.ocr_fileable_statuses:
+        wrong("ocr_fileable_statuses", "must name at least one status")
+    problems.extend(_slice_problems(terms.fee_slices))
+    return problems
+
+
+def _slice_problems(slices: tuple[FeeSlice, ...]) -> list[TermsProblem]:
+    if not slices or slices[-1].up_to is not None:
+        return [TermsProblem("FEE_SLICES", "the last slice must have no upper end")]
+    tops = [s.up_to for s in slices[:-1]]
+    if any(top is None or top <= 0 for top in tops):
+        return [TermsProblem("FEE_SLICES", "only the last slice may be without an upper end, and ends are above zero")]
+    if tops != sorted(set(tops), key=lambda top: top or Decimal(0)):
+        return [TermsProblem("FEE_SLICES", "slices must rise: each upper end above the one before")]
+    if any(not 0 <= s.rate <= 1 for s in slices):
+        return [TermsProblem("FEE_SLICES", "a rate must be between 0 and 1")]
+    return []
+
+
+def _duration(raw: Any) -> timedelta:
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    if not isinstance(raw, str) or len(raw) < 2 or raw[-1] not in units or not raw[:-1].isdecimal() or len(raw) > 10:
+        raise ValueError("must be a duration such as 7d, 36h, 90m or 45s")
+    return timedelta(seconds=int(raw[:-1]) * units[raw[-1]])
+
+
+def _durations(raw: Any) -> tuple[timedelta, ...]:
+    if not isinstance(raw, list):
+        raise TypeError("must be a list of durations such as ['2d', '5d']")
+    return tuple(_duration(one) for one in raw)
+
+
+def _statuses(raw: Any) -> tuple[Status, ...]:
+    if not isinstance(raw, list):
+        raise TypeError("must be a list of order statuses")
+    names = [str(one) for one in raw]
+    allowed = {str(status) for status in OPEN_FLOW}
+    if unknown := [name for name in names if name not in allowed]:
+        raise ValueError(f"{len(unknown)} of these are no status in which an order is open")
+    return tuple(status for status in Status if status in names)
+
+
+def _zone(raw: Any) -> str:
+    try:
+        return ZoneInfo(raw).key
+    except Exception as error:
+        raise ValueError("is not a known time zone such as America/New_York") from error
+
+
+def _whole(raw: Any) -> int:
+    if not isinstance(raw, int) or isinstance(raw, bool):
+        raise TypeError("must be a whole number")
+    return raw
+
+
+def _money(raw: Any) -> Decimal:
+    if not isinstance(raw, str):
+        raise TypeError('must be an amount written as text, such as "5.00"')
+    amount = Decimal(raw)
+    if not amount.is_finite() or amount != round(amount, 2):
+        raise ValueError("must be an amount with at most two decimals")
+    return round(amount, 2)
+
+
+def _switch(raw: Any) -> bool:
+    if not isinstance(raw, bool):
+        raise TypeError("must be true or false")
+    return raw
+
+
+def _late_response(raw: Any) -> str:
+    if raw not in ("sticky", "relock"):
+        raise ValueError("must be sticky or relock")
+    return str(raw)
+
+
+def _slices(raw: Any) -> tuple[FeeSlice, ...]:
+    if not isinstance(raw, list):
+        raise TypeError('must be a list of slices such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}]')
+    return tuple(
+        FeeSlice(None if one.get("up_to") is None else Decimal(str(one["up_to"])), Decimal(str(one["rate"])))
+        for one in raw
+    )
+
+
+def _names(raw: Any) -> tuple[str, ...]:
+    if not isinstance(raw, list) or not all(isinstance(one, str) and one for one in raw):
+        raise TypeError("must be a list of member ids")
+    return tuple(sorted(set(raw)))
+
+
+_READERS = {
+    "npb_file_after": _duration,
+    "npb_unlock_no_response": _duration,
+    "npb_unlock_response": _duration,
+    "npb_late_response": _late_response,
+    "seller_alert_file_after": _duration,
+    "seller_alert_unlock": _duration,
+    "ocr_fileable_statuses": _statuses,
+    "ocr_remind_after": _durations,
+    "unlock_remind_after": _durations,
+    "billing_time_zone": _zone,
+    "bill_day": _whole,
+    "bill_due_day": _whole,
+    "past_due_grace": _duration,
+    "minimum_bill": _money,
+    "strike_limit": _whole,
+    "release_auto_stockroom": _switch,
+    "fee_slices": _slices,
+    "fee_exempt_sellers": _names,
+}
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        seconds = int(value.total_seconds())
+        for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+            if seconds and seconds % size == 0:
+                return f"{seconds // size}{unit}"
+        return f"{seconds}s"
+    if isinstance(value, tuple):
+        return [_written(one) for one in value]
+    if isinstance(value, FeeSlice):
+        return {"up_to": None if value.up_to is None else str(value.up_to), "rate": str(value.rate)}
+    if isinstance(value, Decimal | Status):
+        return str(value)
+    return value

@@ -1,0 +1,29 @@
+"""Through which queue does each task go?  Four queues, so that the right pool serves each and none waits behind another."""
+
+from __future__ import annotations
+
+QUEUES = ("commands", "consequences", "notices", "sweeps")
+
+_OF_THE_HOUSE = {
+    "npb.scan_open_alerts": "sweeps",
+    "alerts.scan_seller_alerts": "sweeps",
+    "reminders.scan": "sweeps",
+    "bills.issue": "sweeps",
+    "outbox.relay": "sweeps",
+    "audit.check_invariants": "sweeps",
+    "removals.cancel_pending": "consequences",
+    "credits.post_to_next_invoice": "consequences",
+    "notices.tell_seller": "notices",
+    "notices.tell_buyer": "notices",
+    "notices.deliver": "notices",
+}
+
+
+def queue_of(task: str) -> str:
+    """The queue of a task by its wire name; whatever is not the house's own is a command."""
+    return _OF_THE_HOUSE.get(task, "commands")
+
+
+def followers() -> tuple[str, ...]:
+    """The tasks that keep what a commit promised."""
+    return tuple(task for task, queue in _OF_THE_HOUSE.items() if queue in ("consequences", "notices"))

@@ -1,0 +1,90 @@
+"""How is a set of commands about orders carried out?  Lock, ask, write, tell: the shape all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from models import members
+from models.cases import Cases
+from models.requests import Answer
+from models.work import Work, unit_of_work
+from policies.cases import Case
+from policies.instants import instant_text
+from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
+from tasks.command import OrderCommand
+
+OLDEST_OCCURRENCE = timedelta(hours=24)
+"""A message may have waited this long in a queue and still say when it really happened (contract 2)."""
+
+C = TypeVar("C", bound=OrderCommand)
+Decide = Callable[[C, Case, datetime], Verdict]
+
+
+def decide_cases(commands: Sequence[C], decide: Decide[C]) -> list[Answer]:
+    """Lock the orders of a set, ask the policy about each, write what was granted."""
+    with unit_of_work(commands) as work:
+        cases = lock_cases(work)
+        for command in work.fresh:
+            work.answer(command, decide_case(work, cases, command, decide))
+        cases.write(work)
+    return work.answers
+
+
+def lock_cases(work: Work[C], *, lock_members: str = members.FOR_SHARE) -> Cases:
+    """The orders of the commands that were not answered before, held for this transaction."""
+    return Cases(
+        work.conn,
+        [c.order_id for c in work.fresh],
+        member_ids=[c.member_id for c in work.fresh if c.member_id is not None],
+        lock_members=lock_members,
+    )
+
+
+def decide_case(work: Work[C], cases: Cases, command: C, decide: Decide[C]) -> Verdict:
+    """One verdict; a granted one is taken into `cases`, so that the next of the set sees it."""
+    case = known_case(cases, command, work.now)
+    if not isinstance(case, Case):
+        return case
+    instant = instant_of(command, case, work.now)
+    if isinstance(instant, Invalid):
+        return instant
+    verdict = decide(command, case, instant)
+    if isinstance(verdict, Granted):
+        cases.grant(case, verdict, instant, actor=command.actor, request_id=command.request_id)
+    return verdict
+
+
+def known_case(cases: Cases, command: OrderCommand, now: datetime) -> Case | Refused:
+    """The order the command is about, or which of the two is unknown."""
+    case = cases.get(command.order_id, now)
+    if case is None:
+        return order_unknown()
+    if command.member_id is not None and command.member_id not in cases.members:
+        return member_unknown()
+    return case
+
+
+def instant_of(command: OrderCommand, case: Case, now: datetime) -> datetime | Invalid:
+    """When the command happens: now, or when it says it really did; never before the order's last event."""
+    last = case.order.last_event_at or now
+    if command.occurred_at is None:
+        return max(now, last)
+    if command.occurred_at > now:
+        return Invalid("occurred_at", "must not be in the future")
+    if command.occurred_at < now - OLDEST_OCCURRENCE:
+        return Invalid("occurred_at", "must not be more than 24 hours ago")
+    if command.occurred_at < last:
+        return Invalid("occurred_at", f"must not be before the order's last event, which was at {instant_text(last)}")
+    return command.occurred_at
+
+
+def order_unknown() -> Refused:
+    """No such order."""
+    return Refused(Code.ORDER_UNKNOWN, "There is no order with this id.", changes_it="the order being submitted")
+
+
+def member_unknown() -> Refused:
+    """No such member."""
+    return Refused(Code.MEMBER_UNKNOWN, "There is no member with this id.", changes_it="the member being recorded")

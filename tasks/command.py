@@ -1,0 +1,139 @@
+"""What does a command look like when it comes in?  Argument models, strict: nothing is converted, nothing guessed.
+
+Each public task has one model.  The job base class validates a message into it and answers `invalid` otherwise
+(contract 2.1); the task itself only ever sees good commands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from policies.cases import Actor
+from policies.instants import instant_from_text, instant_text
+
+COMMENT_LENGTH = 2000
+SQL_INTEGER = 2**31 - 1
+SQL_BIGINT = 2**63 - 1
+
+
+def _storable(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not contain NUL")
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+        raise ValueError("must not contain unpaired surrogates")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if not value.strip() or any(ord(c) < 32 or ord(c) == 127 for c in value):
+        raise ValueError("must be one line of visible text")
+    return value
+
+
+def _instant(value: Any) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError("must be an instant written as text, such as 2026-03-28T10:00:00Z")  # noqa: TRY004 - pydantic wants ValueError
+    return instant_from_text(value)
+
+
+def _decimal(places: int) -> Any:
+    def read(value: Any) -> Decimal:
+        whole, _, fraction = value.partition(".") if isinstance(value, str) else ("", "", "")
+        digits = whole.removeprefix("-")
+        fits = digits.isascii() and digits.isdigit() and len(digits) <= 10 and len(fraction) <= places
+        if not fits or (fraction == "" and value.endswith(".")) or (fraction and not (fraction.isascii() and fraction.isdigit())):
+            raise ValueError(f'must be an amount written as text with at most {places} decimals, such as "20.00"')
+        amount = Decimal(value)
+        if amount.is_zero() and amount.is_signed():
+            raise ValueError("must not be minus zero")
+        return amount
+
+    return BeforeValidator(read)
+
+
+def _normalised(value: Any) -> str:
+    """`"20.0"` and `"20.00"` are one amount, `+01:00` and `Z` one instant."""
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f")
+    if isinstance(value, datetime):
+        return instant_text(value)
+    raise TypeError(f"no normal form for {type(value).__name__}")
+
+
+OrderId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT)]
+LotId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT)]
+RemovalId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT)]
+Whole = Annotated[int, Field(strict=True)]
+Quantity = Annotated[int, Field(strict=True, ge=1, le=SQL_INTEGER)]
+LineNo = Annotated[int, Field(strict=True, ge=1, le=SQL_INTEGER)]
+Switch = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True), AfterValidator(_storable)]
+MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(_one_line)]
+Staff = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(_one_line)]
+Comment = Annotated[Text, StringConstraints(max_length=COMMENT_LENGTH)]
+Word = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+RequestId = Annotated[Text, StringConstraints(pattern=r"^[A-Za-z0-9._:\-]{1,128}$")]
+Moment = Annotated[datetime, BeforeValidator(_instant)]
+Amount = Annotated[Decimal, _decimal(2)]
+UnitPrice = Annotated[Decimal, _decimal(4)]
+UsdRate = Annotated[Decimal, _decimal(8)]
+
+
+class Part(BaseModel):
+    """A piece of a command's arguments: frozen, and without room for what nobody asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Command(Part):
+    """What all public tasks take.  `request_id` is the idempotency key; the task id stands in for it when it is missing."""
+
+    task: ClassVar[str]
+    """The frozen wire name."""
+    request_id: RequestId
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Hash of the task and its normalised arguments: sameness of two requests (contract 2.1)."""
+        arguments = self.model_dump(exclude={"request_id"}, exclude_defaults=True)
+        written = json.dumps([self.task, arguments], sort_keys=True, separators=(",", ":"), default=_normalised)
+        return hashlib.sha256(written.encode()).digest()
+
+    @property
+    def subject(self) -> int | None:
+        """The order the command is about, if it names one."""
+        subject: int | None = getattr(self, "order_id", None)
+        return subject
+
+
+class ActorCommand(Command):
+    """A command from somebody: exactly one of a party of the order or staff by name."""
+
+    member_id: MemberId | None = None
+    staff: Staff | None = None
+    occurred_at: Moment | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one_actor(self) -> ActorCommand:
+        if (self.member_id is None) == (self.staff is None):
+            raise ValueError("exactly one of member_id and staff must be given")
+        return self
+
+    @property
+    def actor(self) -> Actor:
+        """Who asks."""
+        return Actor(self.member_id, self.staff)
+
+
+class OrderCommand(ActorCommand):
+    """A command about one order."""
+
+    order_id: OrderId
+
+

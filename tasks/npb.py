@@ -1,0 +1,88 @@
+"""How does a non-paying buyer alert run, step by step?  Filed, answered, accepted, taken back, removed, unlocked."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from celery import shared_task
+
+from models import alerts
+from models.requests import Answer
+from policies import npb as policy
+from policies.cases import AlertKind
+from tasks.alerts import RemoveAlert, remove_alerts
+from tasks.cases import decide_cases
+from tasks.command import Comment, OrderCommand
+from tasks.sweeps import Effects, sweep
+
+
+class FileNpb(OrderCommand):
+    """Arguments of `npb.file`."""
+
+    task: ClassVar[str] = "npb.file"
+    comment: Comment | None = None
+
+
+class RespondNpb(OrderCommand):
+    """Arguments of `npb.respond`."""
+
+    task: ClassVar[str] = "npb.respond"
+    comment: Comment
+
+
+class AcceptPenalty(OrderCommand):
+    """Arguments of `npb.accept_penalty`."""
+
+    task: ClassVar[str] = "npb.accept_penalty"
+
+
+class TakeBack(OrderCommand):
+    """Arguments of `npb.take_back`."""
+
+    task: ClassVar[str] = "npb.take_back"
+
+
+class RemoveNpb(RemoveAlert):
+    """Arguments of `npb.remove`."""
+
+    task: ClassVar[str] = "npb.remove"
+
+
+@shared_task(name=FileNpb.task)
+def file(commands: list[FileNpb]) -> list[Answer]:
+    """The seller says that the buyer does not pay (T7)."""
+    return decide_cases(commands, lambda c, case, now: policy.file(case, c.actor, c.comment, now))
+
+
+@shared_task(name=RespondNpb.task)
+def respond(commands: list[RespondNpb]) -> list[Answer]:
+    """The buyer answers on the case (T8)."""
+    return decide_cases(commands, lambda c, case, now: policy.respond(case, c.actor, c.comment, now))
+
+
+@shared_task(name=AcceptPenalty.task)
+def accept_penalty(commands: list[AcceptPenalty]) -> list[Answer]:
+    """The buyer takes the strike, so the seller need not wait (T9)."""
+    return decide_cases(commands, lambda c, case, now: policy.accept_penalty(case, c.actor, now))
+
+
+@shared_task(name=TakeBack.task)
+def take_back(commands: list[TakeBack]) -> list[Answer]:
+    """The buyer will pay after all (T10)."""
+    return decide_cases(commands, lambda c, case, now: policy.take_back(case, c.actor, now))
+
+
+@shared_task(name=RemoveNpb.task)
+def remove(commands: list[RemoveNpb]) -> list[Answer]:
+    """The seller or staff takes the alert back; the order is PENDING (T11)."""
+    return remove_alerts(commands, AlertKind.NPB)
+
+
+@shared_task(name="npb.scan_open_alerts")
+def scan_open_alerts() -> Effects:
+    """Unlock every alert whose instant has come, and tell its seller once (T12)."""
+    return sweep(
+        "npb.scan_open_alerts",
+        lambda work, limit: alerts.unlock_due(work, [AlertKind.NPB], limit=limit),
+        found="unlocked",
+    )

@@ -1,0 +1,50 @@
+"""How does an order cancel request run, step by step?  Filed, declined, withdrawn; agreeing is `orders.cancel`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from celery import shared_task
+
+from models.requests import Answer
+from policies import ocr as policy
+from tasks.cases import decide_cases
+from tasks.command import Comment, OrderCommand, Word
+
+
+class FileOcr(OrderCommand):
+    """Arguments of `ocr.file`."""
+
+    task: ClassVar[str] = "ocr.file"
+    reason: Word
+    comment: Comment
+
+
+class DeclineOcr(OrderCommand):
+    """Arguments of `ocr.decline`."""
+
+    task: ClassVar[str] = "ocr.decline"
+
+
+class WithdrawOcr(OrderCommand):
+    """Arguments of `ocr.withdraw`."""
+
+    task: ClassVar[str] = "ocr.withdraw"
+
+
+@shared_task(name=FileOcr.task)
+def file(commands: list[FileOcr]) -> list[Answer]:
+    """A party asks to cancel; the other one is told once (T1, T2)."""
+    return decide_cases(commands, lambda c, case, now: policy.file(case, c.actor, c.reason, c.comment, now))
+
+
+@shared_task(name=DeclineOcr.task)
+def decline(commands: list[DeclineOcr]) -> list[Answer]:
+    """The seller does not agree; the order goes back to where it was (T3)."""
+    return decide_cases(commands, lambda c, case, now: policy.decline(case, c.actor, now))
+
+
+@shared_task(name=WithdrawOcr.task)
+def withdraw(commands: list[WithdrawOcr]) -> list[Answer]:
+    """The filer takes the request back (T6)."""
+    return decide_cases(commands, lambda c, case, now: policy.withdraw(case, c.actor, now))

@@ -1,0 +1,107 @@
+"""How does a buyer's complaint about a seller run, step by step?  NRS and NSS: filed, answered, removed, unlocked."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from celery import shared_task
+
+from models import alerts
+from models.requests import Answer
+from policies import seller_alerts as policy
+from policies.cases import AlertKind
+from tasks.alerts import RemoveAlert, remove_alerts
+from tasks.cases import decide_cases
+from tasks.command import Comment, OrderCommand
+from tasks.sweeps import Effects, sweep
+
+
+class FileNrs(OrderCommand):
+    """Arguments of `nrs.file`."""
+
+    task: ClassVar[str] = "nrs.file"
+    comment: Comment
+
+
+class FileNss(OrderCommand):
+    """Arguments of `nss.file`."""
+
+    task: ClassVar[str] = "nss.file"
+    grounds: Literal["NOT_SHIPPED", "INCOMPLETE", "NOT_AS_DESCRIBED"]
+    comment: Comment
+
+
+class RespondNrs(OrderCommand):
+    """Arguments of `nrs.respond`."""
+
+    task: ClassVar[str] = "nrs.respond"
+    comment: Comment
+
+
+class RespondNss(OrderCommand):
+    """Arguments of `nss.respond`."""
+
+    task: ClassVar[str] = "nss.respond"
+    comment: Comment
+
+
+class RemoveNrs(RemoveAlert):
+    """Arguments of `nrs.remove`."""
+
+    task: ClassVar[str] = "nrs.remove"
+
+
+class RemoveNss(RemoveAlert):
+    """Arguments of `nss.remove`."""
+
+    task: ClassVar[str] = "nss.remove"
+
+
+@shared_task(name=FileNrs.task)
+def file_nrs(commands: list[FileNrs]) -> list[Answer]:
+    """Nothing was paid and the seller is silent (T14)."""
+    return decide_cases(
+        commands, lambda c, case, now: policy.file(case, AlertKind.NRS, c.actor, None, c.comment, now)
+    )
+
+
+@shared_task(name=FileNss.task)
+def file_nss(commands: list[FileNss]) -> list[Answer]:
+    """It was paid, and not shipped, incomplete or not as described (T15)."""
+    return decide_cases(
+        commands, lambda c, case, now: policy.file(case, AlertKind.NSS, c.actor, c.grounds, c.comment, now)
+    )
+
+
+@shared_task(name=RespondNrs.task)
+def respond_nrs(commands: list[RespondNrs]) -> list[Answer]:
+    """The seller's answer is recorded, told to the buyer, and moves no date (R48)."""
+    return decide_cases(commands, lambda c, case, now: policy.respond(case, AlertKind.NRS, c.actor, c.comment, now))
+
+
+@shared_task(name=RespondNss.task)
+def respond_nss(commands: list[RespondNss]) -> list[Answer]:
+    """The seller's answer is recorded, told to the buyer, and moves no date (R48)."""
+    return decide_cases(commands, lambda c, case, now: policy.respond(case, AlertKind.NSS, c.actor, c.comment, now))
+
+
+@shared_task(name=RemoveNrs.task)
+def remove_nrs(commands: list[RemoveNrs]) -> list[Answer]:
+    """The buyer or staff takes the alert back; the order is PENDING (T16)."""
+    return remove_alerts(commands, AlertKind.NRS)
+
+
+@shared_task(name=RemoveNss.task)
+def remove_nss(commands: list[RemoveNss]) -> list[Answer]:
+    """The buyer or staff takes the alert back; the order is PENDING (T16)."""
+    return remove_alerts(commands, AlertKind.NSS)
+
+
+@shared_task(name="alerts.scan_seller_alerts")
+def scan_seller_alerts() -> Effects:
+    """Unlock every NRS and NSS whose two weeks are over, and tell its buyer once."""
+    return sweep(
+        "alerts.scan_seller_alerts",
+        lambda work, limit: alerts.unlock_due(work, [AlertKind.NRS, AlertKind.NSS], limit=limit),
+        found="unlocked",
+    )
