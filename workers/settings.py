@@ -75,7 +75,7 @@ def _login(text: str) -> str:
 
 
 def _secret(check: Callable[[str], str]) -> BeforeValidator:
-    """A checked text that prints as stars; None stays None, and a default made by ourselves is checked like any other."""
+    """A checked text that prints as stars; None stays None, and our own defaults are checked too."""
 
     def checked(value: str | SecretStr | None) -> str | None:
         if value is None:
@@ -261,7 +261,11 @@ def settings_for_life(settings: Settings | None = None) -> Settings:
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """Variables named like ours that nobody reads: most likely typing errors."""
-    known = {str(field.validation_alias) for field in Settings.model_fields.values()} | {"UNWIND_VENV"}
+    known = {str(field.validation_alias) for field in Settings.model_fields.values()} | {
+        "UNWIND_VENV",
+        "UNWIND_SUPERVISED",
+        "UNWIND_READY_FILE",
+    }
     return sorted(
         name
         for name in (os.environ if environ is None else environ)

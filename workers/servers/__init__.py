@@ -5,7 +5,7 @@ their data in one folder. See `lease` for the way in.
 """
 
 from workers.servers.binaries import NoServerFound
-from workers.servers.folder import FolderNotOurs
+from workers.servers.folder import FolderNotOurs, free_port
 from workers.servers.lease import RunningServers, ServerUrls, embedded_servers, hold_servers, running_servers
 from workers.servers.postgres import ServerDidNotStart
 
@@ -16,6 +16,7 @@ __all__ = [
     "ServerDidNotStart",
     "ServerUrls",
     "embedded_servers",
+    "free_port",
     "hold_servers",
     "running_servers",
 ]

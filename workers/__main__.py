@@ -1,0 +1,6 @@
+"""What does `python -m workers` do? The same as `./run` and the installed script `unwind`."""
+
+from workers.cli import main
+
+if __name__ == "__main__":
+    main()

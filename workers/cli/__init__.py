@@ -1,0 +1,100 @@
+"""Which commands are there, and in which module does each live?
+
+A table of names, so that `./run --help` imports nothing and `./run show` only what it shows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+# name -> (module, what it does in one line for the list of commands)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("workers.cli.serve", "Start servers, workers, beat and Flower; keep data between runs."),
+    "down": ("workers.cli.serve", "Stop what `up --detach` left running."),
+    "migrate": ("workers.cli.serve", "Bring the database schema to its newest form."),
+    "env": ("workers.cli.serve", "Print where the running servers are, as lines for a shell."),
+    "test": ("workers.cli.develop", "Run the test suite; --all adds the long ones."),
+    "check": ("workers.cli.develop", "Check format, lint, types and import contracts."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click gives it
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click gives it
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{cmd_name} is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click gives it
+        """The list from the table alone: help must not import every command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Each command explains itself: ./run COMMAND --help",
+)
+@click.option("--data", metavar="DIR", help="Folder for data, logs and mails instead of .unwind (or UNWIND_DATA).")
+def group(data: str | None) -> None:
+    """Unwind: cancelling marketplace orders the right way round - status, stock, requests and fees, exactly once."""
+    choose_data(data)
+
+
+def choose_data(folder: str | None) -> None:
+    """`--data DIR` of any command: the same as setting UNWIND_DATA, for this process and all that it starts."""
+    if folder:
+        os.environ["UNWIND_DATA"] = os.path.abspath(os.path.expanduser(folder))  # noqa: PTH100, PTH111 - plain text
+
+
+def data_option(command: Any) -> Any:
+    """The option `--data DIR` for a command of its own (it may also stand before the command's name)."""
+    return click.option(
+        "--data",
+        metavar="DIR",
+        expose_value=False,
+        is_eager=True,
+        callback=lambda _context, _option, value: choose_data(value),
+        help="Folder for data, logs and mails instead of .unwind (or UNWIND_DATA).",
+    )(command)
+
+
+def main(words: list[str] | None = None) -> None:
+    """The entry point of `./run`, `python -m workers` and `unwind`. Exit codes: 0 fine, 1 not, 2 wrong words."""
+    from workers.servers import FolderNotOurs, NoServerFound, ServerDidNotStart
+
+    try:
+        status = group.main(args=words, prog_name="./run", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help())
+        status = 0
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        status = 130
+    except (FolderNotOurs, NoServerFound, ServerDidNotStart) as error:
+        click.echo(str(error), err=True)
+        status = 1
+    except Exception as error:
+        from workers.settings import SettingsProblem
+
+        if not isinstance(error, SettingsProblem):
+            raise
+        click.echo(str(error), err=True)
+        status = 2
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,72 @@
+"""How does one find out whether the code is right?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from workers.settings import CHECKOUT
+
+FLOORS = ("workers", "schedules", "tasks", "models", "policies")
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--all", "everything", is_flag=True, help="Also the long ones.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def test(everything: bool, words: tuple[str, ...]) -> None:
+    """Run the test suite on servers of its own. Extra WORDS go to pytest."""
+    os.chdir(CHECKOUT)
+    # A suite that met somebody's servers through the environment would be a disaster there.
+    ours = ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ours and (not name.startswith("UNWIND_") or name == "UNWIND_VENV")
+    }
+    selection = [] if everything else ["-m", "not long"]
+    os.execve(sys.executable, [sys.executable, "-m", "pytest", *selection, *words], environment)  # noqa: S606 - no shell wanted
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="Let ruff repair what it can before looking.")
+def check(fix: bool) -> None:
+    """Check format, lint, types and import contracts. Needs no servers."""
+    scripts = Path(sys.executable).parent
+    python = [sys.executable, "-m"]
+    if fix:
+        _call([*python, "ruff", "check", "--fix", "--quiet", "."])
+        _call([*python, "ruff", "format", "--quiet", "."])
+    typed = [name for name in (*FLOORS, "tests", "benchmarks", "run") if (CHECKOUT / name).exists()]
+    failed = [
+        name
+        for name, command in (
+            ("format", [*python, "ruff", "format", "--check", "."]),
+            ("lint", [*python, "ruff", "check", "."]),
+            ("imports", [str(scripts / "lint-imports")]),
+            ("types", [*python, "mypy", *typed]),
+        )
+        if not _passes(name, command)
+    ]
+    if failed:
+        raise click.ClickException(f"Not clean: {', '.join(failed)}.")
+    click.echo("All clean.")
+
+
+def _passes(name: str, command: list[str]) -> bool:
+    """Run one check, print its line, and what it said when it found something."""
+    began = time.monotonic()
+    done = _call(command)
+    word = click.style("ok", fg="green") if done.returncode == 0 else click.style("failed", fg="red")
+    click.echo(f"  {name:<8} {word}  ({time.monotonic() - began:.1f} s)")
+    if done.returncode != 0:
+        click.echo(done.stdout.decode(errors="replace"))
+    return done.returncode == 0
+
+
+def _call(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)

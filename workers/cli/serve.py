@@ -1,0 +1,189 @@
+"""How is an installation started, stopped, migrated, and how do other programs find its servers?"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from workers.cli import data_option
+from workers.programs import GROUPS, beat, flower, mail_place, shown, worker
+from workers.servers import running_servers
+from workers.servers.folder import Lock, read_json, servers_folder, write_json
+from workers.servers.processes import Mark, alive, mark_of, wait_until
+from workers.settings import CHECKOUT, Settings, load_settings, settings_with_servers
+from workers.supervisor import ProgramFailed, Supervisor
+
+READY_SECONDS = 90.0
+DOWN_SECONDS = 75.0  # longer than the supervisor's TERM, QUIT and KILL together
+
+
+@click.command()
+@click.option("--detach", is_flag=True, help="Return once everything is ready; `./run down` ends it.")
+@data_option
+def up(detach: bool) -> None:
+    """Start servers, workers, beat and Flower, and keep them running until Ctrl-C.
+
+    Uses the servers of DATABASE_URL and CELERY_BROKER_URL where given, embedded ones otherwise. Data is kept between
+    runs. All of it listens on loopback only.
+    """
+    settings = load_settings()
+    run = _run_folder(settings)
+    if detach:
+        _start_detached(settings, run)
+        return
+    lock = Lock(run / "up.lock")
+    if not lock.take():
+        raise click.ClickException(f"It is running already for {shown(settings.data_dir)}. `./run down` ends it.")
+    report = run / "up.json"
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        _serve(settings, report)
+    except KeyboardInterrupt:
+        click.echo("Stopped: everything has ended in good order.")
+    except ProgramFailed as problem:
+        raise click.ClickException(str(problem)) from None
+    finally:
+        report.unlink(missing_ok=True)
+        lock.close()
+
+
+@click.command()
+@data_option
+def down() -> None:
+    """Stop what `up --detach` left running (or an `up` in another terminal)."""
+    settings = load_settings()
+    report = read_json(settings.data_dir / "run" / "up.json")
+    mark = Mark(int(report.get("pid", 0)), int(report.get("started", 0)))
+    if not alive(mark):
+        click.echo("Nothing is running.")
+        return
+    os.kill(mark.pid, signal.SIGTERM)
+    if not wait_until(lambda: not alive(mark), DOWN_SECONDS):
+        os.kill(mark.pid, signal.SIGKILL)  # its programs and servers end with it: the kernel sees to that
+        raise click.ClickException(f"It did not end within {DOWN_SECONDS:.0f} s and was killed.")
+    click.echo("Stopped.")
+
+
+@click.command()
+@data_option
+def migrate() -> None:
+    """Bring the database schema to its newest form. Safe to repeat, and safe for two at once."""
+    with settings_with_servers() as settings:
+        migrate_database(settings)
+    click.echo("The schema is at its newest form.")
+
+
+@click.command()
+@data_option
+def env() -> None:
+    """Print where the running embedded servers are, as lines for a shell: eval "$(./run env)"."""
+    settings = load_settings()
+    if not settings.has_servers:
+        if running_servers(settings.data_dir) is None:
+            raise click.ClickException("No embedded servers are running here. Start them with `./run up`.")
+        with settings_with_servers(settings) as found:
+            settings = found
+    wanted = ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "UNWIND_DATA")
+    for name, value in settings.environment().items():
+        if name in wanted:
+            click.echo(f"export {name}={shlex.quote(value)}")
+
+
+def migrate_database(settings: Settings) -> None:
+    """The schema to head, as the owner."""
+    from models.migrations import upgrade
+
+    if settings.database_url is None:
+        raise click.ClickException("No database to migrate.")
+    upgrade(settings.database_url.get_secret_value())
+
+
+def _serve(settings: Settings, report: Path) -> None:
+    began = time.monotonic()
+    mark = mark_of(os.getpid())
+    state: dict[str, Any] = {"pid": mark.pid, "started": mark.started, "ready": False}
+    write_json(report, state)
+    with settings_with_servers(settings) as found, Supervisor(settings.data_dir, on_event=_tell) as supervisor:
+        _line("servers", _servers_line(settings))
+        migrate_database(found)
+        _line("schema", "at its newest form")
+        for group in GROUPS:
+            supervisor.start(worker(found, supervisor, group))
+        supervisor.start(beat(found, supervisor))
+        supervisor.wait_ready(READY_SECONDS)
+        for group, queues in GROUPS.items():
+            _line(f"{group}", f"a worker of {found.concurrency} processes for {' and '.join(queues)}")
+        window, address = flower(found)
+        supervisor.start(window)
+        supervisor.wait_ready(READY_SECONDS, ["flower"])
+        _line("flower", f"{address}  (looks only)")
+        _line("mail", mail_place(found))
+        _line("logs", shown(found.log_dir))
+        click.echo(f"Ready after {time.monotonic() - began:.1f} s. Ctrl-C or `./run down` ends everything.")
+        write_json(report, {**state, "ready": True, "flower": address})
+        sys.stdout.flush()
+        while True:
+            signal.pause()
+
+
+def _start_detached(settings: Settings, run: Path) -> None:
+    output = run.parent / "logs" / "up.log"
+    output.parent.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workers", "up"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "UNWIND_DATA": str(settings.data_dir), "PYTHONPATH": str(CHECKOUT)},
+            start_new_session=True,
+        )
+    ready: Callable[[], bool] = lambda: read_json(run / "up.json").get("ready") is True  # noqa: E731 - one question
+    wait_until(lambda: ready() or process.poll() is not None, 2 * READY_SECONDS)
+    click.echo(output.read_text(errors="replace").rstrip())
+    if process.poll() is not None or not ready():
+        raise click.ClickException("It did not start.")
+
+
+def _servers_line(settings: Settings) -> str:
+    running = running_servers(settings.data_dir)
+    parts = ["PostgreSQL of DATABASE_URL"] if settings.database_url is not None else []
+    parts += ["Redis of CELERY_BROKER_URL"] if settings.broker_url is not None else []
+    if running is not None and settings.database_url is None:
+        parts.append(f"PostgreSQL on 127.0.0.1:{running.postgres_port}")
+    if running is not None and settings.broker_url is None:
+        parts.append(f"Valkey on 127.0.0.1:{running.valkey_port}")
+    kept = "" if settings.has_servers else f", data in {shown(servers_folder(settings.data_dir))}"
+    return " and ".join(parts) + kept
+
+
+def _run_folder(settings: Settings) -> Path:
+    folder = servers_folder(settings.data_dir).parent / "run"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _interrupt(*_: object) -> None:
+    """One interruption is enough: a second one must not disturb the good order of the end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _line(what: str, text: str) -> None:
+    click.echo(f"  {click.style(f'{what:<9}', bold=True)} {text}")
+
+
+def _tell(sentence: str) -> None:
+    click.echo(f"  {sentence}", err=True)

@@ -1,0 +1,45 @@
+"""How does a program that we start end with us, and how does it say that it is ready?
+
+`python -m workers.leash PARENT SIGNAL [celery ...]` asks the kernel for SIGNAL when process PARENT dies, then runs
+Celery's command line in the same process. When the worker takes messages, or beat has its timetable, the file named by
+UNWIND_READY_FILE appears. A launcher instead of a function between fork and exec: those are unsafe in a process that
+has threads.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+READY_FILE = "UNWIND_READY_FILE"
+
+
+def announce_ready(**_: Any) -> None:
+    """Make the ready file. Celery's signals call it with arguments of no interest here."""
+    path = os.environ.get(READY_FILE)
+    if path:
+        Path(path).touch()
+
+
+def main() -> None:
+    """Take the leash, then be Celery."""
+    from workers.servers.processes import ends_with_parent
+
+    ends_with_parent(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))()
+
+    from celery.signals import beat_init, worker_ready
+
+    worker_ready.connect(announce_ready)
+    beat_init.connect(announce_ready)
+
+    from celery.__main__ import main as celery
+
+    sys.argv = ["celery", *sys.argv[3:]]
+    celery()
+
+
+if __name__ == "__main__":
+    main()

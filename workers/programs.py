@@ -1,0 +1,71 @@
+"""Which programs make a running installation, and with which words is each started?
+
+Two worker groups, so that a long sweep never keeps a command waiting; one beat; Flower, which only looks. `up` and
+`demo` start the same ones.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from workers.servers import free_port
+from workers.settings import Settings
+from workers.supervisor import Program, Supervisor, on_leash
+
+# Group -> its queues. Together they must cover every queue there is: a message in an unread queue waits for ever.
+GROUPS = {"commands": ("commands", "consequences"), "sweeps": ("sweeps", "notices")}
+
+
+def worker(settings: Settings, supervisor: Supervisor, group: str) -> Program:
+    """One worker group. Gossip and mingle stay off: fewer connections to break, and a faster start."""
+    words = ["-A", "workers.app", "worker", "-Q", ",".join(GROUPS[group]), "-n", f"{group}@%h"]
+    words += ["-c", str(settings.concurrency), "-l", settings.log_level, "--without-gossip", "--without-mingle"]
+    return Program(group, on_leash(words), settings.environment(), supervisor.ready_file(group).exists)
+
+
+def beat(settings: Settings, supervisor: Supervisor) -> Program:
+    """The clock that looks at the timetable. Two of them would change nothing but the number of ticks."""
+    memory = supervisor.run / "beat-schedule"
+    words = ["-A", "workers.app", "beat", "-s", str(memory), "--pidfile=", "-l", settings.log_level]
+    return Program("beat", on_leash(words), settings.environment(), supervisor.ready_file("beat").exists)
+
+
+def flower(settings: Settings, *, read_only: bool = True) -> tuple[Program, str]:
+    """Flower and its address. A login is not an authorisation there, so outside the demo it may only look (X10)."""
+    port = settings.flower_port or free_port()
+    words = ["-A", "workers.app", "flower", f"--address={settings.flower_address}", f"--port={port}"]
+    words += [f"--read_only={read_only}", "--purge_offline_workers=60"]
+    environment = settings.environment()
+    if settings.flower_login is not None:  # through the environment: a command line shows it to everybody
+        environment["FLOWER_BASIC_AUTH"] = settings.flower_login.get_secret_value()
+    host = "127.0.0.1" if settings.flower_address in {"0.0.0.0", "::"} else settings.flower_address  # noqa: S104
+    program = Program("flower", on_leash(words), environment, _answers(host, port))
+    return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def _answers(host: str, port: int) -> Callable[[], bool]:
+    def answers() -> bool:
+        try:
+            socket.create_connection((host, port), timeout=0.5).close()
+        except OSError:
+            return False
+        return True
+
+    return answers
+
+
+def mail_place(settings: Settings) -> str:
+    """Where mails go, for a person."""
+    if settings.smtp_url is None:
+        return f"files in {shown(settings.mail_dir)}"
+    return "the mail server of UNWIND_SMTP_URL"
+
+
+def shown(path: Path) -> str:
+    """A path as a person standing here would write it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
