@@ -17,6 +17,7 @@ from models import alerts, events, members, ocr, orders, terms
 from models.work import Work
 from policies import history
 from policies.cases import Actor, Case, Member
+from policies.statuses import Role
 from policies.verdicts import Granted
 
 
@@ -65,7 +66,7 @@ class Cases:
         return order.last_event_at if order else None
 
     def grant(
-        self, before: Case, granted: Granted, now: datetime, *, actor: Actor | None, request_id: str | None = None
+        self, before: Case, granted: Granted, now: datetime, *, actor: Actor | None = None, request_id: str | None = None
     ) -> None:
         """Take a granted verdict: later verdicts of the set see it, and `write` carries it out."""
         self._granted.append((before, granted, now, actor, request_id))
@@ -84,25 +85,39 @@ class Cases:
 
     def write(self, work: Work[Any]) -> None:
         """Write everything that was granted: orders, alerts, requests, events, promises, members' standing."""
-        rows, stored = [], []
+        rows, new, stored = [], [], []
         moved_alerts, moved_ocrs, promises = [], [], []
         for before, granted, at, actor, request_id in self._granted:
             after = granted.case
             promises.extend(granted.promises)
             if granted.events:
                 version = before.order.version
-                stored.append(replace(after.order, version=version + len(granted.events), last_event_at=at))
+                order = replace(after.order, version=version + len(granted.events), last_event_at=at)
+                (stored if version else new).append(order)
                 rows.extend(_event_rows(before, granted, at, actor, request_id))
             if after.alert is not None and after.alert != before.alert:
                 moved_alerts.append((after.order.order_id, after.alert))
             if after.ocr is not None and after.ocr != before.ocr:
                 moved_ocrs.append((after.order.order_id, after.ocr))
+        orders.insert(self.conn, new)
         orders.store(self.conn, stored)
         alerts.store(self.conn, moved_alerts, self.book)
         ocr.store(self.conn, moved_ocrs, self.book)
-        events.append(self.conn, rows)
-        members.store_standing(self.conn, self._members_before, self.members.values(), work.now)
+        moved = members.store_standing(self.conn, self._members_before, self.members.values(), work.now)
+        events.append(self.conn, [*rows, *(_standing_row(*one, work.now) for one in moved)])
         work.promise(promises)
+
+
+def _standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:
+    privilege = "buying" if role is Role.BUYER else "selling"
+    return events.event_row(
+        f"members.{privilege}_{'restored' if allowed else 'revoked'}",
+        at,
+        actor="system",
+        role="system",
+        member_id=member.member_id,
+        note=f"Strikes that count: {len(member.strikes(role))}.",
+    )
 
 
 def _event_rows(
@@ -119,7 +134,7 @@ def _event_rows(
             events.event_row(
                 event.type,
                 at,
-                actor=str(actor) if actor is not None else "system",
+                actor=str(actor) if actor is not None else "marketplace",
                 role=str(role) if role is not None else "system",
                 order_id=after.order.order_id,
                 seq=before.order.version + 1 + index,

@@ -87,25 +87,25 @@ class Answer:
         }
 
 
-def answer_to(command: Asked, verdict: Verdict) -> Answer:
-    """Put a verdict into the words of the contract."""
+def answer_to(command: Asked, verdict: Verdict, order_id: int | None = None) -> Answer:
+    """Put a verdict into the words of the contract.  `order_id` where the command names its order only indirectly."""
+    order_id = order_id or command.subject
     if isinstance(verdict, Refused):
         return Answer(
             "refused",
             command.request_id,
             verdict.message,
             verdict.code,
-            command.subject,
+            order_id,
             instant_text(verdict.possible_from) if verdict.possible_from else None,
         )
     if isinstance(verdict, Invalid):
-        return invalid(command.request_id, [(verdict.path, verdict.message)], order_id=command.subject)
-    return done(command, verdict)
+        return invalid(command.request_id, [(verdict.path, verdict.message)], order_id=order_id)
+    return Answer("done", command.request_id, "Done.", order_id=order_id, effects=verdict.effects)
 
 
-def done(command: Asked, granted: Granted | dict[str, Any]) -> Answer:
+def done(command: Asked, effects: dict[str, Any]) -> Answer:
     """A command that was carried out, with its effects."""
-    effects = granted.effects if isinstance(granted, Granted) else granted
     return Answer("done", command.request_id, "Done.", order_id=command.subject, effects=effects)
 
 

@@ -39,9 +39,11 @@ class Work(Generic[C]):
             self._now = self._clock.now(self.conn)
         return self._now
 
-    def answer(self, command: C, verdict: Verdict | Answer, *, keep: bool = True) -> None:
+    def answer(
+        self, command: C, verdict: Verdict | Answer, *, keep: bool = True, order_id: int | None = None
+    ) -> None:
         """Answer one command.  `done` and `refused` are kept for the same request id to come again (contract 2.1)."""
-        answer = verdict if isinstance(verdict, Answer) else requests.answer_to(command, verdict)
+        answer = verdict if isinstance(verdict, Answer) else requests.answer_to(command, verdict, order_id)
         self._answers[command.request_id] = answer
         if keep and answer.outcome in ("done", "refused"):
             self._kept.append((command, answer))
@@ -78,8 +80,9 @@ def unit_of_work(commands: Sequence[C] = ()) -> Iterator[Work[C]]:
 
 
 MOST_CLASHES = 6
-CLASHES = ("40001", "40P01", "55P03")
-"""Serialization failure, deadlock, lock timeout: nothing was written, and the whole unit of work may run again (F46)."""
+CLASHES = ("40001", "40P01", "55P03", "23505")
+"""Serialization failure, deadlock, lock timeout, and a natural key that somebody else wrote meanwhile: nothing of ours was
+written, and the whole unit of work may run again and will see what the other did (F46)."""
 
 
 def at_once(body: Callable[[], T]) -> T:

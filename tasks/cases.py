@@ -13,12 +13,12 @@ from models.work import Work, unit_of_work
 from policies.cases import Case
 from policies.instants import instant_text
 from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
-from tasks.command import OrderCommand
+from tasks.command import OrderCommand, OrderFact
 
 OLDEST_OCCURRENCE = timedelta(hours=24)
 """A message may have waited this long in a queue and still say when it really happened (contract 2)."""
 
-C = TypeVar("C", bound=OrderCommand)
+C = TypeVar("C", bound=OrderCommand | OrderFact)
 Decide = Callable[[C, Case, datetime], Verdict]
 
 
@@ -56,7 +56,7 @@ def decide_case(work: Work[C], cases: Cases, command: C, decide: Decide[C]) -> V
     return verdict
 
 
-def known_case(cases: Cases, command: OrderCommand, now: datetime) -> Case | Refused:
+def known_case(cases: Cases, command: OrderCommand | OrderFact, now: datetime) -> Case | Refused:
     """The order the command is about, or which of the two is unknown."""
     case = cases.get(command.order_id, now)
     if case is None:
@@ -66,7 +66,7 @@ def known_case(cases: Cases, command: OrderCommand, now: datetime) -> Case | Ref
     return case
 
 
-def instant_of(command: OrderCommand, case: Case, now: datetime) -> datetime | Invalid:
+def instant_of(command: OrderCommand | OrderFact, case: Case, now: datetime) -> datetime | Invalid:
     """When the command happens: now, or when it says it really did; never before the order's last event."""
     last = case.order.last_event_at or now
     if command.occurred_at is None:

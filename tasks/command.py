@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from models.requests import Answer, invalid
 from policies.cases import Actor
 from policies.instants import instant_from_text, instant_text
 
@@ -137,3 +139,43 @@ class OrderCommand(ActorCommand):
     order_id: OrderId
 
 
+class OrderFact(Command):
+    """What the marketplace says of one order: nobody acts, it simply is so."""
+
+    order_id: OrderId
+    member_id: ClassVar[None] = None
+    actor: ClassVar[None] = None
+    occurred_at: ClassVar[None] = None
+
+
+CommandModel = TypeVar("CommandModel", bound=Command)
+
+
+def understood(
+    model: type[CommandModel], arguments: Mapping[str, Any], message_id: str, *, positional: int = 0
+) -> CommandModel | Answer:
+    """The command that these arguments say, or the `invalid` answer naming what is wrong with each."""
+    given = dict(arguments)
+    if given.get("request_id") is None:
+        given["request_id"] = message_id
+    named = given["request_id"] if isinstance(given["request_id"], str) else message_id
+    if positional:
+        return invalid(named[:128], [("args", "only keyword arguments are taken")])
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        return invalid(named[:128], sorted({(_path(e["loc"]), _said(e)) for e in error.errors(include_input=False)}))
+    except RecursionError:
+        return invalid(named[:128], [("", "is nested too deeply")])
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """`lines.0.quantity`; what concerns the two actor arguments together is said of `member_id`."""
+    return ".".join(str(part) for part in location) or "member_id"
+
+
+def _said(error: Any) -> str:
+    message: str = error["msg"]
+    return {"extra_forbidden": "there is no such argument", "missing": "is missing"}.get(
+        error["type"], message.removeprefix("Value error, ")
+    )

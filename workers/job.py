@@ -15,13 +15,12 @@ from typing import Any
 
 import structlog
 from celery import Task
-from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError as PoolTimeout
 
 from models import dead_jobs, session
-from models.requests import Answer, invalid
+from models.requests import Answer
 from models.work import at_once
-from tasks.command import Command
+from tasks.command import Command, understood
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +42,10 @@ class Job(Task):  # type: ignore[misc]  # Celery ships no types
         """What a worker calls with the arguments of a message."""
         message_id = self.request.id or "local"
         with structlog.contextvars.bound_contextvars(
-            task=self.name, message=message_id, order=_plain(kwargs.get("order_id")), request=_plain(kwargs.get("request_id"))
+            task=self.name,
+            message=message_id,
+            order=_plain(kwargs.get("order_id")),
+            request=_plain(kwargs.get("request_id")),
         ):
             try:
                 answer = carry_out(self, kwargs, message_id, positional=len(args))
@@ -89,24 +91,6 @@ def carry_out(task: Any, arguments: Mapping[str, Any], message_id: str, *, posit
     return answers[0].as_json()
 
 
-def understood(
-    model: type[Command], arguments: Mapping[str, Any], message_id: str, *, positional: int = 0
-) -> Command | Answer:
-    """The command that these arguments say, or the `invalid` answer naming what is wrong with each."""
-    given = dict(arguments)
-    if given.get("request_id") is None:
-        given["request_id"] = message_id
-    named = given["request_id"] if isinstance(given["request_id"], str) else message_id
-    if positional:
-        return invalid(named[:128], [("args", "only keyword arguments are taken")])
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        return invalid(named[:128], sorted({(_path(e["loc"]), _said(e)) for e in error.errors(include_input=False)}))
-    except RecursionError:
-        return invalid(named[:128], [("", "is nested too deeply")])
-
-
 @lru_cache(maxsize=256)
 def command_of(task: Any) -> type[Command] | None:
     """The argument model of a public task, read from its signature; None for a task of the house."""
@@ -124,22 +108,8 @@ def is_database_trouble(error: BaseException) -> bool:
     return isinstance(error, OperationalError | InterfaceError | PoolTimeout)
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    """`lines.0.quantity`; what concerns the two actor arguments together is said of `member_id`."""
-    return ".".join(str(part) for part in location) or "member_id"
-
-
-def _said(error: Any) -> str:
-    message: str = error["msg"]
-    return {"extra_forbidden": "there is no such argument", "missing": "is missing"}.get(
-        error["type"], message.removeprefix("Value error, ")
-    )
-
-
 def _plain(value: Any) -> Any:
     """Only what is surely an id goes into a log line."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return value if isinstance(value, str) and len(value) <= 128 and value.isprintable() else None
-
-

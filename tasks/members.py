@@ -1,0 +1,136 @@
+"""How do members come and go?  Recorded by the marketplace, terminated and reinstated by staff."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Annotated, ClassVar
+from zoneinfo import ZoneInfo
+
+from celery import shared_task
+from pydantic import AfterValidator, StringConstraints
+
+from models import events, members
+from models.requests import Answer, done
+from models.work import Work, unit_of_work
+from policies import members as policy
+from policies.cases import Member, blank
+from tasks.cases import member_unknown
+from tasks.command import Command, Comment, MemberId, Staff, Text
+
+_ADDRESS = re.compile(r"[^@\s<>\"(),:;\[\]\\]{1,64}@[^@\s<>\"(),:;\[\]\\]{1,189}")
+
+
+def _address(value: str) -> str:
+    if not _ADDRESS.fullmatch(value) or any(ord(c) < 33 for c in value):
+        raise ValueError("must be one mail address such as name@example.org")
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        return ZoneInfo(value).key
+    except Exception as error:
+        raise ValueError("must be a time zone such as Europe/Berlin") from error
+
+
+class RecordMember(Command):
+    """Arguments of `members.record`."""
+
+    task: ClassVar[str] = "members.record"
+    member_id: MemberId
+    handle: MemberId
+    email: Annotated[Text, AfterValidator(_address)]
+    time_zone: Annotated[Text, StringConstraints(max_length=64), AfterValidator(_zone)] = "UTC"
+
+
+class TerminateMember(Command):
+    """Arguments of `members.terminate`."""
+
+    task: ClassVar[str] = "members.terminate"
+    member_id: MemberId
+    staff: Staff
+    comment: Comment
+
+
+class ReinstateMember(Command):
+    """Arguments of `members.reinstate`."""
+
+    task: ClassVar[str] = "members.reinstate"
+    member_id: MemberId
+    staff: Staff
+    comment: Comment
+
+
+@shared_task(name=RecordMember.task)
+def record(commands: list[RecordMember]) -> list[Answer]:
+    """The marketplace says who a member is; said again, it replaces handle, address and zone."""
+    with unit_of_work(commands) as work:
+        rows = [
+            c.model_dump(include={"member_id", "handle", "email", "time_zone"}) | {"recorded_at": work.now}
+            for c in work.fresh
+        ]
+        members.record(work.conn, rows)
+        for command in work.fresh:
+            work.answer(command, done(command, {"member_id": command.member_id}))
+    return work.answers
+
+
+@shared_task(name=TerminateMember.task)
+def terminate(commands: list[TerminateMember]) -> list[Answer]:
+    """Staff closes an account: the other party of each of its orders may cancel at once (R53, R54)."""
+    with unit_of_work(commands) as work:
+        known = members.facts(work.conn, [c.member_id for c in work.fresh], lock=members.FOR_UPDATE)
+        for command in work.fresh:
+            member = known.get(command.member_id)
+            if member is None or (refused := blank(command.comment)):
+                work.answer(command, member_unknown() if member is None else refused)
+                continue
+            if not member.terminated:
+                known[command.member_id] = replace(member, terminated=True)
+                _note(work, command, "members.terminated", known[command.member_id], member)
+            work.answer(command, done(command, {} if member.terminated else {"terminated": True}))
+    return work.answers
+
+
+@shared_task(name=ReinstateMember.task)
+def reinstate(commands: list[ReinstateMember]) -> list[Answer]:
+    """Staff opens an account again: privileges are back, and strikes before now no longer count."""
+    with unit_of_work(commands) as work:
+        known = members.facts(work.conn, [c.member_id for c in work.fresh], lock=members.FOR_UPDATE)
+        for command in work.fresh:
+            member = known.get(command.member_id)
+            if member is None or (refused := blank(command.comment)):
+                work.answer(command, member_unknown() if member is None else refused)
+                continue
+            again = policy.reinstated(member)
+            if again != member:
+                known[command.member_id] = again
+                members.mark_reinstated(work.conn, command.member_id, work.now)
+                _note(work, command, "members.reinstated", again, member)
+            work.answer(command, done(command, {} if again == member else {"reinstated": True}))
+    return work.answers
+
+
+def _note(
+    work: Work[TerminateMember] | Work[ReinstateMember],
+    command: TerminateMember | ReinstateMember,
+    type_: str,
+    after: Member,
+    before: Member,
+) -> None:
+    members.store_standing(work.conn, {before.member_id: before}, [after], work.now)
+    events.append(
+        work.conn,
+        [
+            events.event_row(
+                type_,
+                work.now,
+                actor=f"staff:{command.staff}",
+                role="staff",
+                member_id=command.member_id,
+                note=command.comment,
+                request_id=command.request_id,
+            )
+        ],
+    )
