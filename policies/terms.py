@@ -6,7 +6,7 @@ operator's own terms are a dated row in the database and a case keeps the terms 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
@@ -106,7 +106,8 @@ def terms_to_mapping(terms: Terms) -> dict[str, Any]:
 
 def read_terms(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> Terms:
     """Read settings that were validated before, or that a rehearsal on a throw-away database makes short on purpose."""
-    return replace(base, **{name.lower(): _READERS[name.lower()](raw) for name, raw in settings.items()})
+    values: dict[str, Any] = {name.lower(): _READERS[name.lower()](raw) for name, raw in settings.items()}
+    return replace(base, **values)
 
 
 def _contradictions(terms: Terms) -> list[TermsProblem]:
@@ -225,7 +226,7 @@ def _names(raw: Any) -> tuple[str, ...]:
     return tuple(sorted(set(raw)))
 
 
-_READERS = {
+_READERS: dict[str, Callable[[Any], Any]] = {
     "npb_file_after": _duration,
     "npb_unlock_no_response": _duration,
     "npb_unlock_response": _duration,

@@ -29,7 +29,11 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
         forgiven: list[int] = []
         for command in work.fresh:
             verdict = decide_case(
-                work, cases, command, lambda c, case, now: policy.remove(case, kind, c.actor, c.comment, now)
+                work,
+                cases,
+                command,
+                lambda c, case, now: policy.remove(case, kind, c.actor, c.comment, now),
+                order_id=command.order_id,
             )
             if isinstance(verdict, Granted) and verdict.effects["strike_withdrawn"]:
                 role = other(policy.filer_of(kind))

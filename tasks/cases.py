@@ -13,26 +13,27 @@ from models.work import Work, unit_of_work
 from policies.cases import Case
 from policies.instants import instant_text
 from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
-from tasks.command import OrderCommand, OrderFact
+from tasks.command import ActorCommand, OrderCommand, OrderFact
 
 OLDEST_OCCURRENCE = timedelta(hours=24)
 """A message may have waited this long in a queue and still say when it really happened (contract 2)."""
 
-C = TypeVar("C", bound=OrderCommand | OrderFact)
+C = TypeVar("C", bound=ActorCommand | OrderFact)
+O = TypeVar("O", bound=OrderCommand | OrderFact)
 Decide = Callable[[C, Case, datetime], Verdict]
 
 
-def decide_cases(commands: Sequence[C], decide: Decide[C]) -> list[Answer]:
+def decide_cases(commands: Sequence[O], decide: Decide[O]) -> list[Answer]:
     """Lock the orders of a set, ask the policy about each, write what was granted."""
     with unit_of_work(commands) as work:
         cases = lock_cases(work)
         for command in work.fresh:
-            work.answer(command, decide_case(work, cases, command, decide))
+            work.answer(command, decide_case(work, cases, command, decide, order_id=command.order_id))
         cases.write(work)
     return work.answers
 
 
-def lock_cases(work: Work[C], *, lock_members: str = members.FOR_SHARE) -> Cases:
+def lock_cases(work: Work[O], *, lock_members: str = members.FOR_SHARE) -> Cases:
     """The orders of the commands that were not answered before, held for this transaction."""
     return Cases(
         work.conn,
@@ -42,9 +43,9 @@ def lock_cases(work: Work[C], *, lock_members: str = members.FOR_SHARE) -> Cases
     )
 
 
-def decide_case(work: Work[C], cases: Cases, command: C, decide: Decide[C]) -> Verdict:
+def decide_case(work: Work[C], cases: Cases, command: C, decide: Decide[C], *, order_id: int) -> Verdict:
     """One verdict; a granted one is taken into `cases`, so that the next of the set sees it."""
-    case = known_case(cases, command, work.now)
+    case = known_case(cases, order_id, command.member_id, work.now)
     if not isinstance(case, Case):
         return case
     instant = instant_of(command, case, work.now)
@@ -56,17 +57,17 @@ def decide_case(work: Work[C], cases: Cases, command: C, decide: Decide[C]) -> V
     return verdict
 
 
-def known_case(cases: Cases, command: OrderCommand | OrderFact, now: datetime) -> Case | Refused:
-    """The order the command is about, or which of the two is unknown."""
-    case = cases.get(command.order_id, now)
+def known_case(cases: Cases, order_id: int, member_id: str | None, now: datetime) -> Case | Refused:
+    """The order somebody acts on, or which of the two is unknown."""
+    case = cases.get(order_id, now)
     if case is None:
         return order_unknown()
-    if command.member_id is not None and command.member_id not in cases.members:
+    if member_id is not None and member_id not in cases.members:
         return member_unknown()
     return case
 
 
-def instant_of(command: OrderCommand | OrderFact, case: Case, now: datetime) -> datetime | Invalid:
+def instant_of(command: ActorCommand | OrderFact, case: Case, now: datetime) -> datetime | Invalid:
     """When the command happens: now, or when it says it really did; never before the order's last event."""
     last = case.order.last_event_at or now
     if command.occurred_at is None:

@@ -83,8 +83,9 @@ def terminate(commands: list[TerminateMember]) -> list[Answer]:
         known = members.facts(work.conn, [c.member_id for c in work.fresh], lock=members.FOR_UPDATE)
         for command in work.fresh:
             member = known.get(command.member_id)
-            if member is None or (refused := blank(command.comment)):
-                work.answer(command, member_unknown() if member is None else refused)
+            refused = member_unknown() if member is None else blank(command.comment)
+            if member is None or refused is not None:
+                work.answer(command, refused or member_unknown())
                 continue
             if not member.terminated:
                 known[command.member_id] = replace(member, terminated=True)
@@ -100,8 +101,9 @@ def reinstate(commands: list[ReinstateMember]) -> list[Answer]:
         known = members.facts(work.conn, [c.member_id for c in work.fresh], lock=members.FOR_UPDATE)
         for command in work.fresh:
             member = known.get(command.member_id)
-            if member is None or (refused := blank(command.comment)):
-                work.answer(command, member_unknown() if member is None else refused)
+            refused = member_unknown() if member is None else blank(command.comment)
+            if member is None or refused is not None:
+                work.answer(command, refused or member_unknown())
                 continue
             again = policy.reinstated(member)
             if again != member:

@@ -19,6 +19,7 @@ def sweep(name: str, batch: Callable[[Work[Any], int], int], *, found: str, limi
     """Run `batch(work, limit)`, which gives how many rows it handled, until one comes back short; gives `{found: total}`."""
     total = 0
     for _ in range(MOST_BATCHES):
+        work: Work[Any]
         with unit_of_work() as work:
             handled = batch(work, limit)
             total += handled

@@ -1,0 +1,116 @@
+"""Which items were asked to be taken out of an order, and what became of it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Connection, ForeignKey, Identity, Index, Table, Text, select, text
+
+from models.schema import Instant, Json, metadata, one_of
+from models.sets import insert_set, update_set
+from policies.removals import Removal, RemovalState
+from policies.statuses import Role
+
+removals = Table(
+    "removals",
+    metadata,
+    Column("removal_id", BigInteger, Identity(), primary_key=True),
+    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id"), nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("lines", Json, nullable=False),
+    Column("return_items", Boolean),
+    Column("requested_at", Instant, nullable=False),
+    Column("decided_at", Instant),
+    one_of("requested_by", (Role.BUYER, Role.SELLER)),
+    one_of("state", RemovalState),
+    CheckConstraint("(state = 'pending') = (decided_at IS NULL)", name="decided_when_not_pending"),
+    Index("ix_removals_order_id", "order_id", "removal_id"),
+    Index("ix_removals_pending", "order_id", postgresql_where=text("state = 'pending'")),
+)
+
+
+def of_orders(conn: Connection, order_ids: Iterable[int], *, pending: bool = False) -> dict[int, list[Removal]]:
+    """The removal requests of each order, oldest first.  The order's row lock guards them."""
+    found = select(removals).where(removals.c.order_id.in_(list(order_ids))).order_by(removals.c.removal_id)
+    if pending:
+        found = found.where(removals.c.state == RemovalState.PENDING)
+    by_order: dict[int, list[Removal]] = {}
+    for row in conn.execute(found):
+        by_order.setdefault(row.order_id, []).append(removal_of(row))
+    return by_order
+
+
+def by_ids(conn: Connection, removal_ids: Iterable[int]) -> dict[int, Removal]:
+    """Removal requests by id; unknown ids are absent."""
+    rows = conn.execute(select(removals).where(removals.c.removal_id.in_(list(removal_ids))))
+    return {row.removal_id: removal_of(row) for row in rows}
+
+
+def removal_of(row: Any) -> Removal:
+    """Read a row as the facts of a removal request."""
+    return Removal(
+        order_id=row.order_id,
+        requested_by=Role(row.requested_by),
+        lines=tuple((line["line_no"], line["quantity"]) for line in row.lines),
+        requested_at=row.requested_at,
+        state=RemovalState(row.state),
+        return_items=row.return_items,
+        removal_id=row.removal_id,
+        decided_at=row.decided_at,
+    )
+
+
+def insert(conn: Connection, requested: Sequence[Removal]) -> list[int]:
+    """Write new requests; gives their ids in the same order."""
+    return insert_set(
+        conn,
+        removals,
+        [
+            {
+                "order_id": r.order_id,
+                "requested_by": r.requested_by,
+                "state": r.state,
+                "lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in r.lines],
+                "return_items": r.return_items,
+                "requested_at": r.requested_at,
+            }
+            for r in requested
+        ],
+        returning="removal_id",
+    )
+
+
+def store(conn: Connection, decided: Sequence[Removal]) -> None:
+    """Write decisions."""
+    update_set(
+        conn,
+        removals,
+        ["removal_id"],
+        [
+            {
+                "removal_id": r.removal_id,
+                "state": r.state,
+                "return_items": r.return_items,
+                "decided_at": r.decided_at,
+            }
+            for r in decided
+        ],
+    )
+
+
+def cancel_pending(conn: Connection, order_ids: Sequence[int], now: datetime) -> dict[int, list[Removal]]:
+    """Cancel what is pending on these cancelled orders, by order (R59); approved, denied and withdrawn ones stay."""
+    rows = conn.execute(
+        text(
+            "UPDATE unwind.removals SET state = 'cancelled', decided_at = :now "
+            "WHERE order_id = ANY(:ids) AND state = 'pending' RETURNING *"
+        ),
+        {"now": now, "ids": list(order_ids)},
+    )
+    found: dict[int, list[Removal]] = {}
+    for row in rows:
+        found.setdefault(row.order_id, []).append(removal_of(row))
+    return found
