@@ -16,9 +16,9 @@ from sqlalchemy import Connection
 from models import alerts, events, members, ocr, orders, terms
 from models.work import Work
 from policies import history
-from policies.cases import Actor, Case, Member
+from policies.cases import Actor, Alert, Case, Member, Ocr, Order
 from policies.statuses import Role
-from policies.verdicts import Granted
+from policies.verdicts import Granted, Promise
 
 
 class Cases:
@@ -85,8 +85,12 @@ class Cases:
 
     def write(self, work: Work[Any]) -> None:
         """Write everything that was granted: orders, alerts, requests, events, promises, members' standing."""
-        rows, new, stored = [], [], []
-        moved_alerts, moved_ocrs, promises = [], [], []
+        rows: list[dict[str, Any]] = []
+        new: list[Order] = []
+        stored: list[Order] = []
+        moved_alerts: list[tuple[int, Alert]] = []
+        moved_ocrs: list[tuple[int, Ocr]] = []
+        promises: list[Promise] = []
         for before, granted, at, actor, request_id in self._granted:
             after = granted.case
             promises.extend(granted.promises)
