@@ -1,6 +1,7 @@
 """As whom does PostgreSQL run, since it refuses uid 0?
 
-- An ordinary user: as that user.
+- An ordinary user: as that user; where that uid has no name (`docker run --user 12345`), which initdb refuses, as
+  65534 inside a user namespace of its own.
 - root, and the data already belongs to somebody: as the owner.
 - root where user namespaces are allowed: as 65534 inside one. Outside it is still root's file access without root's
   powers, so that binaries and data may lie below /root (mode 700).
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,7 +59,7 @@ class Identity:
 def identity_for(data: Path) -> Identity:
     """Who may run PostgreSQL on `data` (which may not exist yet)."""
     if os.getuid() != 0:
-        return Identity()
+        return Identity() if _has_a_name() or not _namespaces_allowed() else Identity(NOBODY, NOBODY, namespace=True)
     if data.exists() and data.stat().st_uid != 0:
         return Identity(data.stat().st_uid, data.stat().st_gid)
     if _namespaces_allowed():
@@ -90,10 +92,19 @@ def _namespaces_allowed() -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def _has_a_name() -> bool:
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True
+
+
 def _enter_namespace(libc: ctypes.CDLL) -> None:
+    uid, gid = os.geteuid(), os.getegid()  # inside, before the map is written, everybody is nobody
     if libc.unshare(CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "a user namespace was refused")
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} 0 1"), ("gid_map", f"{NOBODY} 0 1")):
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {uid} 1"), ("gid_map", f"{NOBODY} {gid} 1")):
         Path("/proc/self", name).write_text(text)
 
 
