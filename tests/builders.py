@@ -1,0 +1,74 @@
+"""How does a test get a case without a database?  Small builders with BrickLink's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from policies.cases import Actor, Case, Member, Order
+from policies.statuses import PaymentStatus, Status
+from policies.terms import DEFAULT_TERMS, Terms
+from policies.verdicts import Granted, Invalid, Refused, Verdict
+
+ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
+BUYER, SELLER, STRANGER, STAFF = Actor("buyer"), Actor("seller"), Actor("stranger"), Actor(staff="kim")
+DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
+
+
+def a_case(
+    status: Status = Status.PENDING,
+    *,
+    payment: PaymentStatus = PaymentStatus.NONE,
+    ordered: datetime = ORDERED,
+    terms: Terms = DEFAULT_TERMS,
+) -> Case:
+    """An order of 750.00 by `buyer` from `seller`."""
+    order = Order(
+        order_id=1003,
+        buyer_id="buyer",
+        seller_id="seller",
+        status=status,
+        payment_status=payment,
+        order_date=ordered,
+        total=Decimal("750.00"),
+        fee=Decimal("20.00"),
+        fee_month=ordered.date().replace(day=1),
+        version=1,
+        last_event_at=ordered,
+    )
+    return Case(order, Member("buyer", "Bea"), Member("seller", "Sam"), terms)
+
+
+def granted(verdict: Verdict | None) -> Case:
+    """The case after a verdict that must be a yes, with its event counted."""
+    assert isinstance(verdict, Granted), verdict
+    order = verdict.case.order
+    return replace(verdict.case, order=replace(order, version=order.version + len(verdict.events)))
+
+
+def refused(verdict: object) -> Refused:
+    """A verdict that must be a no."""
+    assert isinstance(verdict, Refused), verdict
+    return verdict
+
+
+def code(verdict: object) -> str | None:
+    """The code of a no, None for a yes."""
+    assert not isinstance(verdict, Invalid), verdict
+    return verdict.code if isinstance(verdict, Refused) else None
+
+
+def with_member(case: Case, *, buyer_terminated: bool = False, seller_terminated: bool = False) -> Case:
+    """The same order with closed accounts."""
+    return replace(
+        case,
+        buyer=replace(case.buyer, terminated=buyer_terminated),
+        seller=replace(case.seller, terminated=seller_terminated),
+    )
+
+
+def around(instant: datetime) -> Sequence[tuple[datetime, bool]]:
+    """One second before, at and after a boundary, with whether the boundary is reached."""
+    return [(instant - SECOND, False), (instant, True), (instant + SECOND, True)]

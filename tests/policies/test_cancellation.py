@@ -1,0 +1,127 @@
+"""Who may cancel, on what ground, and what comes of it?  (rules.md 3.7, 5.1, 8; R53 to R65, R95 to R97)"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from policies import cancellation, members, npb, ocr
+from policies.cases import AlertState, Member
+from policies.statuses import OPEN_FLOW, Basis, Role, Status
+from policies.terms import DEFAULT_TERMS
+from tests.builders import BUYER, DAY, ORDERED, SELLER, a_case, code, granted, with_member
+
+FILED = ORDERED + 7 * DAY
+
+
+@pytest.mark.parametrize("status", OPEN_FLOW)
+def test_seller_cancels_at_once_when_the_buyer_is_terminated(status: Status) -> None:
+    """R53, A15: no alert needed, in any open status."""
+    case = with_member(a_case(status), buyer_terminated=True)
+    assert granted(cancellation.cancel(case, SELLER, None, None, ORDERED)).order.basis is Basis.BUYER_TERMINATED
+
+
+@pytest.mark.parametrize("status", OPEN_FLOW)
+def test_buyer_cancels_at_once_when_the_seller_is_terminated(status: Status) -> None:
+    """R54."""
+    case = with_member(a_case(status), seller_terminated=True)
+    assert granted(cancellation.cancel(case, BUYER, None, None, ORDERED)).order.basis is Basis.SELLER_TERMINATED
+
+
+def test_one_owns_termination_unlocks_nothing_for_oneself() -> None:
+    """R53, R54: it is the other party's right."""
+    case = with_member(a_case(), buyer_terminated=True)
+    assert code(cancellation.cancel(case, BUYER, None, None, ORDERED)) == "NO_OPEN_ALERT"
+
+
+def test_a_suspended_or_revoked_account_unlocks_nothing() -> None:
+    """R55, A16."""
+    case = a_case()
+    case = replace(case, buyer=replace(case.buyer, can_buy=False), seller=replace(case.seller, can_sell=False))
+    assert code(cancellation.cancel(case, SELLER, None, None, ORDERED)) == "NO_OPEN_REQUEST"
+    assert code(cancellation.cancel(case, BUYER, None, None, ORDERED)) == "NO_OPEN_ALERT"
+
+
+def test_bases_come_in_their_order() -> None:
+    """rules.md 3.7: OCR, NPX, matured alert, and termination only when none of them does."""
+    gone_buyer = with_member(a_case(), buyer_terminated=True)
+    asked = granted(ocr.file(gone_buyer, SELLER, "S_BUYER_UNREGISTERED", "gone", ORDERED))
+    assert cancellation.basis_for(asked, SELLER, ORDERED) == "OCR_SELLER"
+    waiting = granted(npb.file(gone_buyer, SELLER, None, FILED))
+    assert cancellation.basis_for(waiting, SELLER, FILED) == "BUYER_TERMINATED"
+    assert cancellation.basis_for(waiting, SELLER, FILED + 7 * DAY) == "NPB"
+    accepted = granted(npb.accept_penalty(waiting, BUYER, FILED))
+    assert cancellation.basis_for(accepted, SELLER, FILED + 7 * DAY) == "NPX"
+
+
+def test_an_alert_beside_another_basis_is_superseded() -> None:
+    """rules.md 3.7: cancelled by termination, the open alert is not completed and gives no strike."""
+    case = granted(npb.file(with_member(a_case(), buyer_terminated=True), SELLER, None, FILED))
+    gone = granted(cancellation.cancel(case, SELLER, None, None, FILED))
+    assert gone.alert is not None
+    assert gone.alert.state is AlertState.SUPERSEDED
+    assert cancellation.struck(Basis.BUYER_TERMINATED) is None
+
+
+def test_cancelled_is_final() -> None:
+    """R56, R57, T22: a second cancel is refused, whoever asks."""
+    case = granted(cancellation.cancel(with_member(a_case(), buyer_terminated=True), SELLER, None, None, ORDERED))
+    for actor in (SELLER, BUYER):
+        assert code(cancellation.cancel(case, actor, None, None, ORDERED + DAY)) == "ALREADY_CANCELLED"
+
+
+def test_basis_actor_and_instant_are_kept() -> None:
+    """R61."""
+    case = granted(cancellation.cancel(with_member(a_case(), buyer_terminated=True), SELLER, None, None, ORDERED))
+    assert (case.order.basis, case.order.cancelled_by, case.order.cancelled_at) == (
+        Basis.BUYER_TERMINATED,
+        "seller",
+        ORDERED,
+    )
+
+
+def test_a_reason_given_with_the_cancel_is_checked() -> None:
+    """rules.md 4: optional, but never one of the other party."""
+    case = granted(ocr.file(a_case(), SELLER, "S_MUTUAL", "x", ORDERED))
+    assert code(cancellation.cancel(case, SELLER, "B_MUTUAL", "x", ORDERED)) == "REASON_OF_OTHER_PARTY"
+    assert code(cancellation.cancel(case, SELLER, "S_NOT_PAID", " ", ORDERED)) == "COMMENT_REQUIRED"
+    assert code(cancellation.cancel(case, SELLER, "S_NOT_PAID", None, ORDERED)) is None
+
+
+@pytest.mark.parametrize("basis", list(Basis))
+@pytest.mark.parametrize("seller_terminated", [False, True])
+def test_what_is_returned(basis: Basis, seller_terminated: bool) -> None:
+    """R63, R64, R65: everything but NRS, NSS and a terminated seller, whatever the basis."""
+    expected = basis not in (Basis.NRS, Basis.NSS) and not seller_terminated
+    assert cancellation.returns_items(basis, seller_terminated=seller_terminated) is expected
+
+
+@pytest.mark.parametrize(
+    ("basis", "role"),
+    [(Basis.NPB, Role.BUYER), (Basis.NPX, Role.BUYER), (Basis.NRS, Role.SELLER), (Basis.NSS, Role.SELLER)],
+)
+def test_the_third_strike_costs_the_privilege(basis: Basis, role: Role) -> None:
+    """R95, R96: each kind counts towards its own privilege."""
+    assert cancellation.struck(basis) is role
+    member = Member("m")
+    for order_id in (1, 2):
+        member = members.struck(member, role, order_id, DEFAULT_TERMS)
+        assert (member.can_buy, member.can_sell) == (True, True)
+    member = members.struck(member, role, 3, DEFAULT_TERMS)
+    assert (member.can_buy, member.can_sell) == (role is not Role.BUYER, role is not Role.SELLER)
+
+
+def test_an_order_strikes_once() -> None:
+    """R97."""
+    member = Member("m")
+    for _ in range(5):
+        member = members.struck(member, Role.BUYER, 7, DEFAULT_TERMS)
+    assert (member.strikes_as_buyer, member.can_buy) == ((7,), True)
+
+
+def test_a_forgiven_strike_gives_the_privilege_back() -> None:
+    """rules.md 8: staff removes a completed alert, the privilege is judged again."""
+    member = Member("m", strikes_as_buyer=(1, 2, 3), can_buy=False)
+    member = members.forgiven(member, Role.BUYER, 2, DEFAULT_TERMS)
+    assert (member.strikes_as_buyer, member.can_buy) == ((1, 3), True)

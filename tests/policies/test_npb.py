@@ -1,0 +1,257 @@
+"""When may a non-paying buyer alert be filed, when does it unlock, and what may the buyer do?  (rules.md 3.2 to 3.5, 3.8)"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies import alerts, cancellation, npb, ocr
+from policies.cases import AlertKind, AlertState, Case, OcrState
+from policies.instants import instant_text
+from policies.statuses import ALERT_BLOCKERS, OPEN_FLOW, PaymentStatus, Status
+from policies.terms import DEFAULT_TERMS
+from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, STAFF, STRANGER, a_case, around, code, granted, refused
+
+FILED = ORDERED + 7 * DAY
+RELOCK = replace(DEFAULT_TERMS, npb_late_response="relock")
+
+
+def filed(case: Case | None = None, at: datetime = FILED) -> Case:
+    return granted(npb.file(case or a_case(), SELLER, None, at))
+
+
+def cancel_code(case: Case, now: datetime) -> str | None:
+    basis = cancellation.basis_for(case, SELLER, now)
+    return code(basis) if not isinstance(basis, str) else None
+
+
+@pytest.mark.parametrize(("now", "reached"), around(FILED))
+def test_alert_can_be_filed_seven_days_after_the_order_date(now: datetime, reached: bool) -> None:
+    """R19: refused one second before order date + 7 d, accepted at and after it."""
+    verdict = npb.file(a_case(), SELLER, None, now)
+    assert code(verdict) == (None if reached else "TOO_EARLY")
+    if not reached:
+        assert refused(verdict).possible_from == FILED
+
+
+def test_filing_clock_starts_again_when_the_order_date_moves() -> None:
+    """R20: a batch or a removal on day 6 moves the earliest alert to 7 d after that."""
+    moved = a_case(Status.UPDATED, ordered=ORDERED + 6 * DAY)
+    assert refused(npb.file(moved, SELLER, None, FILED)).possible_from == ORDERED + 13 * DAY
+
+
+@pytest.mark.parametrize("status", ALERT_BLOCKERS)
+def test_one_alert_at_a_time(status: Status) -> None:
+    """R21: refused in NPB, NPX, NRS, NSS and CANCELLED."""
+    expected = "ALREADY_CANCELLED" if status is Status.CANCELLED else "ORDER_HAS_PROBLEM"
+    assert code(npb.file(a_case(status), SELLER, None, FILED)) == expected
+
+
+@pytest.mark.parametrize("status", OPEN_FLOW)
+def test_alert_can_be_filed_in_every_open_status_when_unpaid(status: Status) -> None:
+    """T7: shipped and completed orders are not excluded, only paid ones."""
+    assert code(npb.file(a_case(status), SELLER, None, FILED)) is None
+
+
+def test_alert_over_an_open_request_supersedes_it() -> None:
+    """R22, A9: NPB is accepted from OCR and closes that OCR as superseded."""
+    asked = granted(ocr.file(a_case(Status.READY), BUYER, "B_MUTUAL", "please", ORDERED + DAY))
+    case = filed(asked)
+    assert case.ocr is not None
+    assert (case.ocr.state, case.order.status) == (OcrState.SUPERSEDED, Status.NPB)
+
+
+@pytest.mark.parametrize(
+    ("payment", "expected"),
+    [
+        (PaymentStatus.NONE, None),
+        (PaymentStatus.SENT, None),
+        (PaymentStatus.RECEIVED, "ALREADY_PAID"),
+        (PaymentStatus.COMPLETED, "ALREADY_PAID"),
+    ],
+)
+def test_a_paid_order_is_no_case_of_non_payment(payment: PaymentStatus, expected: str | None) -> None:
+    """R23: only a received or completed payment blocks; Sent is the buyer's claim."""
+    assert code(npb.file(a_case(payment=payment), SELLER, None, FILED)) == expected
+
+
+@pytest.mark.parametrize(("actor", "expected"), [(BUYER, "WRONG_ROLE"), (STAFF, "WRONG_ROLE"), (STRANGER, "NOT_A_PARTY")])
+def test_only_the_seller_files(actor: object, expected: str) -> None:
+    """R18, R24."""
+    assert code(npb.file(a_case(), actor, None, FILED)) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("now", "reached"), around(FILED + 7 * DAY))
+def test_without_an_answer_cancelling_unlocks_after_one_week(now: datetime, reached: bool) -> None:
+    """R26."""
+    assert cancel_code(filed(), now) == (None if reached else "TOO_EARLY")
+
+
+@pytest.mark.parametrize(("now", "reached"), around(FILED + 14 * DAY))
+def test_with_an_answer_in_time_cancelling_unlocks_after_two_weeks(now: datetime, reached: bool) -> None:
+    """R27."""
+    answered = granted(npb.respond(filed(), BUYER, "I will pay", FILED + 7 * DAY - SECOND))
+    assert cancel_code(answered, now) == (None if reached else "TOO_EARLY")
+
+
+@pytest.mark.parametrize("late_by", [timedelta(0), SECOND, DAY])
+def test_a_late_answer_does_not_lock_again(late_by: timedelta) -> None:
+    """R28, A1, A2: an answer at exactly filing + 7 d is late."""
+    answered = granted(npb.respond(filed(), BUYER, "sorry", FILED + 7 * DAY + late_by))
+    assert answered.alert is not None
+    assert answered.alert.unlocks_at == FILED + 7 * DAY
+    assert cancel_code(answered, FILED + 7 * DAY + late_by) is None
+
+
+def test_a_late_answer_locks_again_where_the_terms_say_relock() -> None:
+    """R29: the mark of the first unlock is taken back, the second unlock is a new event."""
+    case = filed(a_case(terms=RELOCK))
+    unlocked = granted(alerts.unlock(case, FILED + 7 * DAY))
+    answered = granted(npb.respond(unlocked, BUYER, "sorry", FILED + 8 * DAY))
+    assert answered.alert is not None
+    assert (answered.alert.unlocks_at, answered.alert.unlocked_at) == (FILED + 14 * DAY, None)
+    assert cancel_code(answered, FILED + 13 * DAY) == "TOO_EARLY"
+    assert alerts.unlock(answered, FILED + 14 * DAY) is not None
+
+
+def test_a_second_answer_changes_nothing() -> None:
+    """R30."""
+    once = granted(npb.respond(filed(), BUYER, "one", FILED + DAY))
+    twice = granted(npb.respond(once, BUYER, "two", FILED + 2 * DAY))
+    assert twice.alert == once.alert
+
+
+def test_only_the_buyer_answers_and_only_in_npb() -> None:
+    """R31."""
+    assert code(npb.respond(filed(), SELLER, "x", FILED)) == "WRONG_ROLE"
+    assert code(npb.respond(a_case(), BUYER, "x", FILED)) == "NO_OPEN_ALERT"
+    accepted = granted(npb.accept_penalty(filed(), BUYER, FILED + DAY))
+    assert code(npb.respond(accepted, BUYER, "x", FILED + DAY)) == "WRONG_STATUS"
+    assert code(npb.respond(filed(), BUYER, " \n", FILED)) == "COMMENT_REQUIRED"
+
+
+def test_accepting_the_penalty_lets_the_seller_cancel_at_once() -> None:
+    """R32."""
+    accepted = granted(npb.accept_penalty(filed(), BUYER, FILED + DAY))
+    assert accepted.order.status is Status.NPX
+    assert cancellation.basis_for(accepted, SELLER, FILED + DAY) == "NPX"
+
+
+def test_the_penalty_can_be_accepted_in_npb_only() -> None:
+    """R33."""
+    assert code(npb.accept_penalty(a_case(), BUYER, FILED)) == "NO_OPEN_ALERT"
+    accepted = granted(npb.accept_penalty(filed(), BUYER, FILED))
+    assert code(npb.accept_penalty(accepted, BUYER, FILED)) == "WRONG_STATUS"
+
+
+@pytest.mark.parametrize(("back_after", "unlocks_after"), [(timedelta(days=3), 14), (timedelta(days=7), 7), (timedelta(days=9), 7)])
+def test_taking_back_counts_as_the_answer(back_after: timedelta, unlocks_after: int) -> None:
+    """R34: the 7/14-day rule from the original filing, with the take-back as the response."""
+    accepted = granted(npb.accept_penalty(filed(), BUYER, FILED + DAY))
+    back = granted(npb.take_back(accepted, BUYER, FILED + back_after))
+    assert back.alert is not None
+    assert (back.order.status, back.alert.responded_at) == (Status.NPB, FILED + back_after)
+    assert back.alert.unlocks_at == FILED + unlocks_after * DAY
+
+
+def test_taking_back_keeps_an_earlier_answer() -> None:
+    """R34: it counts as a response unless one exists."""
+    answered = granted(npb.respond(filed(), BUYER, "soon", FILED + DAY))
+    accepted = granted(npb.accept_penalty(answered, BUYER, FILED + 2 * DAY))
+    back = granted(npb.take_back(accepted, BUYER, FILED + 8 * DAY))
+    assert back.alert is not None
+    assert (back.alert.responded_at, back.alert.unlocks_at) == (FILED + DAY, FILED + 14 * DAY)
+
+
+def test_taking_back_needs_npx() -> None:
+    """R35 and T10: not from NPB, not after the cancellation."""
+    assert code(npb.take_back(filed(), BUYER, FILED)) == "WRONG_STATUS"
+    accepted = granted(npb.accept_penalty(filed(), BUYER, FILED + DAY))
+    gone = granted(cancellation.cancel(accepted, SELLER, None, None, FILED + DAY))
+    assert code(npb.take_back(gone, BUYER, FILED + DAY)) == "ALREADY_CANCELLED"
+
+
+@pytest.mark.parametrize("actor", [SELLER, STAFF])
+@pytest.mark.parametrize("status", [Status.READY, Status.PACKED, Status.OCR])
+def test_removing_leads_to_pending_whatever_it_was_before(actor: object, status: Status) -> None:
+    """R36, R37: from NPB and from NPX."""
+    before = a_case(status) if status is not Status.OCR else granted(ocr.file(a_case(), BUYER, "B_MUTUAL", "x", ORDERED))
+    for case in (filed(before), granted(npb.accept_penalty(filed(before), BUYER, FILED))):
+        removed = granted(alerts.remove(case, AlertKind.NPB, actor, "paid after all", FILED + DAY))  # type: ignore[arg-type]
+        assert removed.alert is not None
+        assert (removed.order.status, removed.alert.state) == (Status.PENDING, AlertState.REMOVED)
+
+
+def test_the_buyer_cannot_remove_an_alert() -> None:
+    """R38."""
+    assert code(alerts.remove(filed(), AlertKind.NPB, BUYER, None, FILED)) == "WRONG_ROLE"
+
+
+def test_a_new_alert_after_removal_has_a_new_clock() -> None:
+    """R39."""
+    removed = granted(alerts.remove(filed(), AlertKind.NPB, SELLER, None, FILED + 6 * DAY))
+    again = filed(removed, FILED + 6 * DAY)
+    assert again.alert is not None
+    assert again.alert.unlocks_at == FILED + 13 * DAY
+
+
+def test_eligibility_does_not_need_the_scan() -> None:
+    """R40: nobody marked the alert, and cancelling is possible all the same."""
+    case = filed()
+    assert case.alert is not None
+    assert case.alert.unlocked_at is None
+    assert cancel_code(case, FILED + 7 * DAY) is None
+
+
+@pytest.mark.parametrize(("now", "reached"), around(FILED + 7 * DAY))
+def test_scan_marks_a_matured_alert_once_and_moves_no_status(now: datetime, reached: bool) -> None:
+    """R41, R44."""
+    verdict = alerts.unlock(filed(), now)
+    assert (verdict is not None) is reached
+    if verdict is not None:
+        once = granted(verdict)
+        assert once.order.status is Status.NPB
+        assert alerts.unlock(once, now + DAY) is None
+
+
+def test_scan_leaves_removed_accepted_and_cancelled_alerts_alone() -> None:
+    """R43."""
+    late = FILED + 30 * DAY
+    assert alerts.unlock(granted(npb.accept_penalty(filed(), BUYER, FILED)), late) is None
+    assert alerts.unlock(granted(alerts.remove(filed(), AlertKind.NPB, SELLER, None, FILED)), late) is None
+    assert alerts.unlock(granted(cancellation.cancel(filed(), SELLER, None, None, FILED + 8 * DAY)), late) is None
+
+
+@given(
+    answer_after=st.none() | st.integers(0, 20 * 86400).map(lambda s: timedelta(seconds=s)),
+    asked_after=st.lists(st.integers(0, 30 * 86400).map(lambda s: timedelta(seconds=s)), min_size=2, max_size=2),
+    filed_at=st.datetimes(min_value=datetime(2024, 2, 20), max_value=datetime(2028, 3, 2)),  # noqa: DTZ001 - made aware below
+)
+def test_unlock_is_monotone_and_elapsed_hours(
+    answer_after: timedelta | None, asked_after: list[timedelta], filed_at: datetime
+) -> None:
+    """R26, R27, A1, A4: once possible it stays possible, and only elapsed time since filing counts, in any season."""
+    at = filed_at.replace(tzinfo=ORDERED.tzinfo)
+    case = filed(a_case(ordered=at - 8 * DAY), at)
+    if answer_after is not None:
+        case = granted(npb.respond(case, BUYER, "x", at + answer_after))
+    early, late = sorted(asked_after)
+    if cancel_code(case, at + early) is None:
+        assert cancel_code(case, at + late) is None
+    due = 14 * DAY if answer_after is not None and answer_after < 7 * DAY else 7 * DAY
+    assert (cancel_code(case, at + late) is None) == (late >= due)
+
+
+def test_timeline_of_the_worked_example_to_the_hour() -> None:
+    """E2: ordered 28 Mar 10:00Z, fileable 4 Apr 10:00Z, unlock 11 Apr 10:00Z, with an answer at 09:59Z 18 Apr 10:00Z."""
+    assert instant_text(npb.fileable_at(a_case())) == "2026-04-04T10:00:00Z"
+    case = filed()
+    assert case.alert is not None
+    assert instant_text(case.alert.unlocks_at) == "2026-04-11T10:00:00Z"
+    answered = granted(npb.respond(case, BUYER, "x", FILED + 7 * DAY - timedelta(minutes=1)))
+    assert answered.alert is not None
+    assert instant_text(answered.alert.unlocks_at) == "2026-04-18T10:00:00Z"

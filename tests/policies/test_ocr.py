@@ -1,0 +1,161 @@
+"""Who may file a cancel request, and where do a decline and a withdrawal lead?  (rules.md 3.1, 4; R1 to R18)"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from policies import cancellation, npb, ocr
+from policies.cases import Actor, OcrState
+from policies.reasons import NOT_VALID, VALID
+from policies.statuses import Role, Status
+from policies.terms import DEFAULT_TERMS
+from policies.verdicts import Granted
+from tests.builders import BUYER, DAY, ORDERED, SELLER, STAFF, STRANGER, a_case, code, granted, refused
+
+FILEABLE = [Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY, Status.PACKED]
+PARTIES = [(BUYER, "B_MUTUAL"), (SELLER, "S_MUTUAL")]
+LATER = ORDERED + DAY
+
+
+@pytest.mark.parametrize("status", FILEABLE)
+@pytest.mark.parametrize(("actor", "reason"), PARTIES)
+def test_either_party_can_file_in_the_five_statuses(status: Status, actor: Actor, reason: str) -> None:
+    """R1, R3, R10: status OCR, and the previous status is stored."""
+    case = granted(ocr.file(a_case(status), actor, reason, "please", ORDERED))
+    assert (case.order.status, case.order.previous_status) == (Status.OCR, status)
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s not in FILEABLE])
+def test_no_request_in_any_other_status(status: Status) -> None:
+    """R2, A10: refused with the code that says what is in the way."""
+    expected = {
+        Status.CANCELLED: "ALREADY_CANCELLED",
+        Status.OCR: "ORDER_HAS_PROBLEM",
+        Status.NPB: "ORDER_HAS_PROBLEM",
+        Status.NPX: "ORDER_HAS_PROBLEM",
+        Status.NRS: "ORDER_HAS_PROBLEM",
+        Status.NSS: "ORDER_HAS_PROBLEM",
+    }.get(status, "WRONG_STATUS")
+    assert code(ocr.file(a_case(status), BUYER, "B_MUTUAL", "please", ORDERED)) == expected
+
+
+def test_an_operator_may_let_paid_orders_be_asked_about() -> None:
+    """rules.md 3.1: PAID is the first status an operator adds to OCR_FILEABLE_STATUSES."""
+    terms = replace(DEFAULT_TERMS, ocr_fileable_statuses=(*DEFAULT_TERMS.ocr_fileable_statuses, Status.PAID))
+    assert code(ocr.file(a_case(Status.PAID), BUYER, "B_MUTUAL", "x", ORDERED)) == "WRONG_STATUS"
+    assert code(ocr.file(a_case(Status.PAID, terms=terms), BUYER, "B_MUTUAL", "x", ORDERED)) is None
+
+
+@pytest.mark.parametrize("comment", ["", " ", "\t\n "])
+def test_a_request_needs_a_comment(comment: str) -> None:
+    """R5."""
+    assert code(ocr.file(a_case(), BUYER, "B_MUTUAL", comment, ORDERED)) == "COMMENT_REQUIRED"
+
+
+@pytest.mark.parametrize(
+    ("actor", "reason", "expected"),
+    [
+        (BUYER, "NO_SUCH_REASON", "REASON_UNKNOWN"),
+        (BUYER, "", "REASON_UNKNOWN"),
+        *[(BUYER, reason, "REASON_OF_OTHER_PARTY") for reason in (*VALID[Role.SELLER], *NOT_VALID[Role.SELLER])],
+        *[(SELLER, reason, "REASON_OF_OTHER_PARTY") for reason in (*VALID[Role.BUYER], *NOT_VALID[Role.BUYER])],
+        (BUYER, "B_CHANGED_MIND", "REASON_NOT_VALID"),
+        (BUYER, "B_FOUND_CHEAPER", "REASON_NOT_VALID"),
+        (SELLER, "S_CHANGED_MIND", "REASON_NOT_VALID"),
+        (SELLER, "S_FEE_AVOIDANCE", "REASON_NOT_VALID"),
+        *[(BUYER, reason, None) for reason in VALID[Role.BUYER]],
+        *[(SELLER, reason, None) for reason in VALID[Role.SELLER]],
+    ],
+)
+def test_reasons_are_those_of_the_party(actor: Actor, reason: str, expected: str | None) -> None:
+    """R4, R6, R7, R8, R9."""
+    comment = "a comment that is long enough for any reason"
+    assert code(ocr.file(a_case(), actor, reason, comment, ORDERED)) == expected
+
+
+def test_a_refused_buyer_is_sent_to_the_seller() -> None:
+    """rules.md 4.4: the buyer's changed mind is the seller's valid reason, and the refusal says so."""
+    assert "S_BUYER_CHANGED_MIND" in refused(ocr.file(a_case(), BUYER, "B_CHANGED_MIND", "x", ORDERED)).message
+
+
+@pytest.mark.parametrize(("comment", "expected"), [("x" * 19, "COMMENT_REQUIRED"), ("x" * 20, None), (" " * 30, "COMMENT_REQUIRED")])
+@pytest.mark.parametrize(("actor", "reason"), [(BUYER, "B_OTHER"), (SELLER, "S_OTHER")])
+def test_another_reason_must_be_explained(actor: Actor, reason: str, comment: str, expected: str | None) -> None:
+    """rules.md 4: `*_OTHER` needs a comment of at least 20 characters."""
+    assert code(ocr.file(a_case(), actor, reason, comment, ORDERED)) == expected
+
+
+def test_a_buyers_request_tells_the_seller() -> None:
+    """R11, N1: one promise, with a key that makes it one notice."""
+    verdict = ocr.file(a_case(), BUYER, "B_MUTUAL", "please", ORDERED)
+    assert isinstance(verdict, Granted)
+    assert [(p.task, p.key) for p in verdict.promises] == [("notices.tell_seller", "ocr_filed:1003:2:seller")]
+
+
+@pytest.mark.parametrize("status", FILEABLE)
+def test_a_decline_leads_back_to_exactly_the_stored_status(status: Status) -> None:
+    """R12, T3."""
+    asked = granted(ocr.file(a_case(status), BUYER, "B_MUTUAL", "please", ORDERED))
+    declined = granted(ocr.decline(asked, SELLER, LATER))
+    assert declined.ocr is not None
+    assert (declined.order.status, declined.order.previous_status) == (status, None)
+    assert declined.ocr.state is OcrState.DECLINED
+
+
+def test_only_the_seller_declines_and_only_a_buyers_request() -> None:
+    """T3."""
+    asked = granted(ocr.file(a_case(), BUYER, "B_MUTUAL", "please", ORDERED))
+    assert code(ocr.decline(asked, BUYER, LATER)) == "WRONG_ROLE"
+    assert code(ocr.decline(a_case(), SELLER, LATER)) == "NO_OPEN_REQUEST"
+    own = granted(ocr.file(a_case(), SELLER, "S_MUTUAL", "please", ORDERED))
+    assert code(ocr.decline(own, SELLER, LATER)) == "WRONG_ROLE"
+
+
+@pytest.mark.parametrize(("filer", "reason", "other"), [(BUYER, "B_MUTUAL", SELLER), (SELLER, "S_MUTUAL", BUYER)])
+def test_the_filer_alone_withdraws(filer: Actor, reason: str, other: Actor) -> None:
+    """T6."""
+    asked = granted(ocr.file(a_case(Status.PACKED), filer, reason, "please", ORDERED))
+    assert code(ocr.withdraw(asked, other, LATER)) == "WRONG_ROLE"
+    back = granted(ocr.withdraw(asked, filer, LATER))
+    assert back.order.status is Status.PACKED
+    assert code(ocr.withdraw(back, filer, LATER)) == "NO_OPEN_REQUEST"
+
+
+def test_a_buyer_cannot_cancel_in_ocr() -> None:
+    """R13."""
+    for filer, reason in PARTIES:
+        asked = granted(ocr.file(a_case(), filer, reason, "please", ORDERED))
+        assert code(cancellation.cancel(asked, BUYER, None, None, LATER)) == "WRONG_ROLE"
+
+
+def test_the_seller_cancels_on_a_request_at_once_and_at_any_age() -> None:
+    """R14, R15."""
+    for filer, reason, basis in [(SELLER, "S_MUTUAL", "OCR_SELLER"), (BUYER, "B_MUTUAL", "OCR_BUYER")]:
+        asked = granted(ocr.file(a_case(), filer, reason, "please", ORDERED))
+        for now in (ORDERED, ORDERED + 5000 * DAY):
+            gone = granted(cancellation.cancel(asked, SELLER, None, None, now))
+            assert gone.ocr is not None
+            assert (gone.order.status, gone.order.basis) == (Status.CANCELLED, basis)
+            assert gone.ocr.state is OcrState.AGREED
+
+
+def test_a_request_costs_nobody_a_strike() -> None:
+    """R17."""
+    for basis in (cancellation.Basis.OCR_BUYER, cancellation.Basis.OCR_SELLER):
+        assert cancellation.struck(basis) is None
+
+
+@pytest.mark.parametrize("act", [ocr.decline, ocr.withdraw, npb.accept_penalty, npb.take_back])
+def test_a_stranger_can_do_nothing(act: object) -> None:
+    """R18."""
+    assert code(act(a_case(), STRANGER, LATER)) == "NOT_A_PARTY"  # type: ignore[operator]
+    assert code(ocr.file(a_case(), STRANGER, "B_MUTUAL", "x", LATER)) == "NOT_A_PARTY"
+    assert code(cancellation.cancel(a_case(), STRANGER, None, None, LATER)) == "NOT_A_PARTY"
+
+
+def test_staff_files_and_cancels_nothing() -> None:
+    """reliability.md section 8: staff removes alerts, it does not act for a party."""
+    assert code(ocr.file(a_case(), STAFF, "B_MUTUAL", "x", LATER)) == "WRONG_ROLE"
+    assert code(cancellation.cancel(a_case(), STAFF, None, None, LATER)) == "WRONG_ROLE"

@@ -1,0 +1,125 @@
+"""When may a buyer complain about a seller, and when cancel through it?  (rules.md 3.6; R45 to R52)"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from policies import alerts, cancellation, orders, seller_alerts
+from policies.cases import Actor, AlertKind, AlertState, Case
+from policies.statuses import ALERT_BLOCKERS, OPEN_FLOW, PaymentStatus, Status
+from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, STAFF, a_case, around, code, granted, with_member
+
+NRS, NSS = AlertKind.NRS, AlertKind.NSS
+FILED = ORDERED + 7 * DAY
+PAID = {NRS: PaymentStatus.NONE, NSS: PaymentStatus.COMPLETED}
+KINDS = pytest.mark.parametrize("kind", [NRS, NSS])
+
+
+def file(kind: AlertKind, case: Case, at: datetime = FILED, actor: Actor = BUYER) -> object:
+    return seller_alerts.file(case, kind, actor, "NOT_SHIPPED" if kind is NSS else None, "nothing came", at)
+
+
+def filed(kind: AlertKind, case: Case | None = None) -> Case:
+    return granted(file(kind, case or a_case(payment=PAID[kind])))  # type: ignore[arg-type]
+
+
+@KINDS
+@pytest.mark.parametrize(("now", "reached"), around(FILED))
+def test_fileable_seven_days_after_the_order_date(kind: AlertKind, now: datetime, reached: bool) -> None:
+    """R45."""
+    assert code(file(kind, a_case(payment=PAID[kind]), now)) == (None if reached else "TOO_EARLY")
+
+
+@KINDS
+@pytest.mark.parametrize("actor", [SELLER, STAFF])
+def test_only_the_buyer_files(kind: AlertKind, actor: Actor) -> None:
+    """R45."""
+    assert code(file(kind, a_case(payment=PAID[kind]), FILED, actor)) == "WRONG_ROLE"
+
+
+@KINDS
+@pytest.mark.parametrize("status", ALERT_BLOCKERS)
+def test_one_alert_at_a_time(kind: AlertKind, status: Status) -> None:
+    """R45, R50: NRS cannot become NSS without removal first."""
+    expected = "ALREADY_CANCELLED" if status is Status.CANCELLED else "ORDER_HAS_PROBLEM"
+    assert code(file(kind, a_case(status, payment=PAID[kind]))) == expected
+
+
+@pytest.mark.parametrize("payment", list(PaymentStatus))
+def test_nrs_is_for_unpaid_and_nss_for_paid_orders(payment: PaymentStatus) -> None:
+    """rules.md 3.6."""
+    assert code(file(NRS, a_case(payment=payment))) == ("ALREADY_PAID" if payment.is_paid else None)
+    assert code(file(NSS, a_case(payment=payment))) == (None if payment.is_paid else "NOT_PAID")
+
+
+@KINDS
+@pytest.mark.parametrize("wanted", [s for s in OPEN_FLOW if s not in (Status.PENDING, Status.UPDATED)])
+def test_the_seller_cannot_change_the_status(kind: AlertKind, wanted: Status) -> None:
+    """R46."""
+    expected = "WRONG_ROLE" if wanted is Status.RECEIVED else "ORDER_HAS_PROBLEM"
+    assert code(orders.set_status(filed(kind), SELLER, wanted, FILED)) == expected
+
+
+@KINDS
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize(("now", "reached"), around(FILED + 14 * DAY))
+def test_the_buyer_cancels_after_two_weeks_whatever_the_seller_answers(
+    kind: AlertKind, answered: bool, now: datetime, reached: bool
+) -> None:
+    """R47, R48, A18."""
+    case = filed(kind)
+    if answered:
+        case = granted(seller_alerts.respond(case, kind, SELLER, "it is on its way", FILED + DAY))
+    assert code(cancellation.cancel(case, BUYER, None, None, now)) == (None if reached else "TOO_EARLY")
+
+
+@KINDS
+@pytest.mark.parametrize("actor", [BUYER, STAFF])
+def test_removing_leads_to_pending(kind: AlertKind, actor: Actor) -> None:
+    """R49: also for an order that was paid or shipped before."""
+    case = filed(kind, a_case(Status.SHIPPED, payment=PAID[kind]))
+    removed = granted(alerts.remove(case, kind, actor, None, FILED + DAY))
+    assert removed.alert is not None
+    assert (removed.order.status, removed.alert.state) == (Status.PENDING, AlertState.REMOVED)
+    assert removed.order.payment_status is PAID[kind]
+
+
+@KINDS
+def test_the_seller_cannot_remove_it(kind: AlertKind) -> None:
+    """rules.md 3.5: the accused asks staff."""
+    assert code(alerts.remove(filed(kind), kind, SELLER, None, FILED)) == "WRONG_ROLE"
+
+
+def test_removing_the_other_kind_finds_nothing() -> None:
+    """An NRS is not removed by `nss.remove`."""
+    assert code(alerts.remove(filed(NRS), NSS, BUYER, None, FILED)) == "NO_OPEN_ALERT"
+
+
+@KINDS
+def test_the_seller_cannot_cancel_except_when_the_buyer_is_terminated(kind: AlertKind) -> None:
+    """R52: then the alert is superseded and nobody gets a strike."""
+    late = FILED + 30 * DAY
+    assert code(cancellation.cancel(filed(kind), SELLER, None, None, late)) == "WRONG_ROLE"
+    gone = granted(cancellation.cancel(with_member(filed(kind), buyer_terminated=True), SELLER, None, None, late))
+    assert gone.alert is not None
+    assert (gone.order.basis, gone.alert.state) == ("BUYER_TERMINATED", AlertState.SUPERSEDED)
+
+
+@KINDS
+def test_cancelling_through_it_completes_it_and_strikes_the_seller(kind: AlertKind) -> None:
+    """T17, R96; R64 and R85: nothing is returned."""
+    gone = granted(cancellation.cancel(filed(kind), BUYER, None, None, FILED + 14 * DAY))
+    assert gone.alert is not None
+    assert gone.order.basis is not None
+    assert gone.alert.state is AlertState.COMPLETED
+    assert cancellation.struck(gone.order.basis) == "seller"
+    assert not cancellation.returns_items(gone.order.basis, seller_terminated=False)
+
+
+def test_a_scan_unlocks_it_at_its_instant() -> None:
+    """N9: the sibling of the NPB scan."""
+    case = filed(NRS)
+    assert alerts.unlock(case, FILED + 14 * DAY - SECOND) is None
+    assert alerts.unlock(case, FILED + 14 * DAY) is not None
