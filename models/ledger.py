@@ -1,0 +1,238 @@
+"""What does each seller owe, line by line?  An append-only ledger: nothing in it ever changes (R86, P5).
+
+A line sits on the bill of one seller and one month.  Lines are posted under a lock that keeps that seller's bills from
+being issued meanwhile; a line meant for a bill that is issued already goes on the following open one (rules.md 7.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Connection,
+    Date,
+    ForeignKey,
+    Identity,
+    Index,
+    Table,
+    Text,
+    text,
+)
+
+from models.schema import Cents, Instant, a_number, metadata, one_of
+from models.sets import insert_set
+from policies.billing_months import next_month
+from policies.cases import Order
+from policies.credits import charge_note, recharge_note, reversal_note
+
+KINDS = ("charge", "reset", "credit", "reversal", "payment", "manual_credit")
+
+ledger_lines = Table(
+    "ledger_lines",
+    metadata,
+    Column("line_id", BigInteger, Identity(), primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("seller_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
+    Column("billing_month", Date, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("amount", Cents, nullable=False),
+    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id")),
+    Column("charged_month", Date),
+    Column("credited_month", Date),
+    Column("payment_id", Text, unique=True),
+    Column("excess", Cents),
+    Column("opens_month", Date),
+    Column("note", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    one_of("kind", KINDS),
+    a_number("amount"),
+    CheckConstraint("CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name="signed_by_kind"),
+    CheckConstraint("kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name="of_an_order"),
+    CheckConstraint("(kind = 'payment') = (payment_id IS NOT NULL)", name="payment_has_its_id"),
+    CheckConstraint(
+        "(excess IS NULL) = (opens_month IS NULL) "
+        "AND (excess IS NULL OR (kind = 'payment' AND excess > 0 AND excess <= -amount))",
+        name="excess_of_a_payment",
+    ),
+    CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),
+    Index("ix_ledger_lines_bill", "seller_id", "billing_month"),
+    Index("ix_ledger_lines_billing_month", "billing_month"),
+    Index("ix_ledger_lines_order_id", "order_id"),
+    Index("ix_ledger_lines_opens_month", "opens_month", postgresql_where=text("opens_month IS NOT NULL")),
+    # R57, R90: a cancellation has at most one reset or credit, whoever posts it.
+    Index(
+        "uq_ledger_lines_one_reset_or_credit",
+        "order_id",
+        unique=True,
+        postgresql_where=text("kind IN ('reset', 'credit')"),
+    ),
+)
+
+billing_months = Table(
+    "billing_months",
+    metadata,
+    Column("billing_month", Date, primary_key=True),
+    Column("closed_at", Instant, nullable=False),
+    CheckConstraint("extract(day FROM billing_month) = 1", name="is_a_month"),
+)
+"""Months whose bills are all issued: a seller without anything to bill has no row in `bills`, and yet no open bill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line to be posted.  `amount` in USD: positive is owed by the seller, negative is owed to them or was paid."""
+
+    key: str
+    seller_id: str
+    billing_month: date
+    kind: str
+    amount: Decimal
+    at: datetime
+    note: str
+    order_id: int | None = None
+    charged_month: date | None = None
+    credited_month: date | None = None
+    payment_id: str | None = None
+    excess: Decimal | None = None
+    opens_month: date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recharge:
+    """An order whose items changed: charged as it was `before`, to be charged as it is `after`, because `why`."""
+
+    before: Order
+    after: Order
+    at: datetime
+    why: str
+
+
+def book_charge(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) -> None:
+    """Book the fee of each new order, at its instant, in the order's `fee_month`; a fee of 0.00 has no line.
+
+    Call it after the orders' rows are written: the ledger is last in the order of locks.
+    """
+    post(conn, [_charge(order, at, seq=1) for order, at in submitted if order.fee > 0])
+
+
+def book_recharge(conn: Connection, changed: Sequence[Recharge]) -> None:
+    """Take the old charge back and charge the whole order anew, both in the month of the change (A21, E6)."""
+    lines = []
+    for change in changed:
+        month = _month_of(change.after)
+        seq = change.before.version + 1  # the number of the event that changed the order
+        if change.before.fee > 0:
+            lines.append(_reversal(change, month, seq))
+        if change.after.fee > 0:
+            note = recharge_note(change.after.order_id, month, change.why)
+            lines.append(replace(_charge(change.after, change.at, seq), note=note))
+    post(conn, lines)
+
+
+def post(conn: Connection, lines: Sequence[Line]) -> list[Line]:
+    """Write lines to the bills of their months, or to the first open bill after; gives them as they were written.
+
+    A line whose key is there already was posted before and is left out, so whoever comes twice posts once (R90).
+    """
+    if not lines:
+        return []
+    hold_open(conn, {line.seller_id for line in lines})
+    first_open = first_open_months(conn, {line.seller_id for line in lines})
+    placed = [_placed(line, first_open[line.seller_id]) for line in lines]
+    written = set(insert_set(conn, ledger_lines, [_row(line) for line in placed], skip_existing=True, returning="key"))
+    return [line for line in placed if line.key in written]
+
+
+def hold_open(conn: Connection, seller_ids: Iterable[str]) -> None:
+    """Keep these sellers' bills from being issued until the end of the transaction; many may hold at once."""
+    _lock(conn, seller_ids, months="_shared", sellers="_shared")
+
+
+def hold_alone(conn: Connection, seller_ids: Iterable[str]) -> None:
+    """Keep everybody else from posting to these sellers' bills, to issue one or to compare a payment with it."""
+    _lock(conn, seller_ids, months="_shared", sellers="")
+
+
+def hold_months(conn: Connection) -> None:
+    """Keep everybody from posting anything, for the moment of closing a month."""
+    conn.execute(text(f"SELECT pg_advisory_xact_lock({_MONTHS}, 0)"))
+
+
+_MONTHS, _SELLERS = 7301, 7302
+"""The two families of advisory locks of the ledger.  Sellers are locked by rising hash, so nobody deadlocks."""
+
+
+def _lock(conn: Connection, seller_ids: Iterable[str], *, months: str, sellers: str) -> None:
+    conn.execute(
+        text(
+            f"SELECT pg_advisory_xact_lock{months}({_MONTHS}, 0), "  # noqa: S608 - both are words of this module
+            f"(SELECT count(pg_advisory_xact_lock{sellers}({_SELLERS}, h)) FROM "
+            "(SELECT DISTINCT hashtext(s) AS h FROM unnest(CAST(:sellers AS text[])) s ORDER BY h) hashes)"
+        ),
+        {"sellers": sorted(seller_ids)},
+    )
+
+
+def first_open_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, date]:
+    """The month after each seller's last issued bill: nothing earlier may be posted to.  Hold the sellers first."""
+    rows = conn.execute(
+        text(
+            "SELECT s AS seller_id, GREATEST("
+            "(SELECT max(billing_month) FROM unwind.bills b WHERE b.seller_id = s), "
+            "(SELECT max(billing_month) FROM unwind.billing_months)) AS issued FROM unnest(CAST(:sellers AS text[])) s"
+        ),
+        {"sellers": sorted(seller_ids)},
+    )
+    return {r.seller_id: next_month(r.issued) if r.issued else date.min for r in rows}
+
+
+def _placed(line: Line, first_open: date) -> Line:
+    return replace(line, billing_month=max(line.billing_month, first_open))
+
+
+def _charge(order: Order, at: datetime, seq: int) -> Line:
+    month = _month_of(order)
+    return Line(
+        key=f"charge:{order.order_id}:{seq}",
+        seller_id=order.seller_id,
+        billing_month=month,
+        kind="charge",
+        amount=order.fee,
+        at=at,
+        note=charge_note(order.order_id, month),
+        order_id=order.order_id,
+        charged_month=month,
+    )
+
+
+def _reversal(change: Recharge, month: date, seq: int) -> Line:
+    before = change.before
+    return Line(
+        key=f"reversal:{before.order_id}:{seq}",
+        seller_id=before.seller_id,
+        billing_month=month,
+        kind="reversal",
+        amount=-before.fee,
+        at=change.at,
+        note=reversal_note(before.order_id, before.fee_month, change.why),
+        order_id=before.order_id,
+        charged_month=before.fee_month,
+        credited_month=month,
+    )
+
+
+def _month_of(order: Order) -> date:
+    if order.fee_month is None:
+        raise ValueError(f"order {order.order_id} is to be charged, but in no month")
+    return order.fee_month
+
+
+def _row(line: Line) -> dict[str, Any]:
+    return {name: getattr(line, name) for name in Line.__slots__}

@@ -1,0 +1,104 @@
+"""What becomes of an order's fee when the order is cancelled?  (rules.md 7.3, R83 to R90, R93, E1 to E10)
+
+Same billing month as the charge: the fee is reset and the bill shows nothing.  A later month: the earlier bill stands
+and the stored amount is credited on the bill of the cancellation's month.  Through NRS and NSS the fee stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from policies.billing_months import month_of, month_text, spoken
+from policies.cases import Order
+from policies.fees import ZERO
+from policies.instants import instant_text
+from policies.statuses import Basis
+from policies.terms import Terms
+from policies.verdicts import Promise
+
+TASK = "credits.post_to_next_invoice"
+RESET, CREDIT, NONE, UNDECIDED = "reset", "credit", "none", "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class FeeDecision:
+    """What happens to the fee: `kind`, the signed `amount` (negative or 0.00, USD) and the month whose bill shows it.
+
+    `undecided`: it is not known when the fee was charged, so nobody can tell a reset from a credit; a person must look.
+    """
+
+    kind: str
+    amount: Decimal = ZERO
+    month: date | None = None
+
+
+def settle(order: Order, basis: Basis, cancelled_at: datetime, terms: Terms) -> FeeDecision:
+    """Decide from the stored charge: it is copied, never computed again (R93)."""
+    if basis in (Basis.NRS, Basis.NSS):
+        return FeeDecision(NONE)  # R85
+    if order.fee_month is None:
+        return FeeDecision(UNDECIDED)  # reliability C36: no guess
+    # A charge cannot lie after its cancellation unless the billing zone was moved between them; it is a reset then.
+    month = max(month_of(cancelled_at, terms), order.fee_month)
+    return FeeDecision(RESET if month == order.fee_month else CREDIT, ZERO - order.fee, month)
+
+
+def promise_of(decision: FeeDecision, order: Order, cancelled_at: datetime) -> Promise | None:
+    """The promise to carry it out, once per order; None when the fee stays.  An amount of 0.00 is handled like any."""
+    if decision.kind == NONE:
+        return None
+    return Promise(
+        task=TASK,
+        key=f"fee:{order.order_id}",
+        order_id=order.order_id,
+        payload={
+            "kind": decision.kind,
+            "amount": str(decision.amount),
+            "seller_id": order.seller_id,
+            "month": month_text(decision.month) if decision.month else None,
+            "charged_month": month_text(order.fee_month) if order.fee_month else None,
+            "cancelled_at": instant_text(cancelled_at),
+        },
+    )
+
+
+def effects_of(decision: FeeDecision) -> dict[str, Any]:
+    """The `fee` part of a cancellation's answer (contract 2.3): `bill` is the month whose bill shows it, or null."""
+    return {
+        "kind": decision.kind,
+        "amount": str(decision.amount),
+        "bill": month_text(decision.month) if decision.month else None,
+    }
+
+
+def charge_note(order_id: int, month: date) -> str:
+    """Why a charge is on the bill."""
+    return f"Fee for order {order_id}, charged in {spoken(month)}."
+
+
+def recharge_note(order_id: int, month: date, why: str) -> str:
+    """Why a new charge is on the bill after items were added or removed (A21)."""
+    return f"Fee for the whole of order {order_id}, charged in {spoken(month)} because {why}."
+
+
+def reversal_note(order_id: int, charged: date | None, why: str) -> str:
+    """Why the earlier charge is taken back (A21)."""
+    when = f"charged in {spoken(charged)}" if charged else "charged earlier"
+    return f"The fee for order {order_id} {when} is taken back because {why}; the whole order is charged anew."
+
+
+def reset_note(order_id: int, charged: date) -> str:
+    """Why a fee is reset."""
+    return f"Order {order_id} was cancelled in {spoken(charged)}, in which its fee was charged: the fee is reset."
+
+
+def credit_note(order_id: int, charged: date, cancelled: date, bill: date) -> str:
+    """Why a credit is on the bill: the order, the month charged and the month credited (rules.md 11)."""
+    late = "" if bill == cancelled else f" The bill of {spoken(cancelled)} was made already, so it is on this one."
+    return (
+        f"Order {order_id} was cancelled in {spoken(cancelled)}; its fee, charged in {spoken(charged)}, "
+        f"is credited in {spoken(bill)}.{late}"
+    )

@@ -1,0 +1,67 @@
+"""Does the ledger keep what it is told, once, and on a bill that is still open?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+from sqlalchemy import Connection, text
+
+from models import ledger, members, orders
+from policies.cases import Order
+from policies.statuses import PaymentStatus, Status
+from workers.stage import Stage
+
+NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
+MARCH, APRIL = date(2026, 3, 1), date(2026, 4, 1)
+
+
+def an_order(conn: Connection, fee: str = "9.00") -> Order:
+    """A stored order of seller s, charged in March."""
+    members.record(
+        conn,
+        [
+            {"member_id": m, "handle": m, "email": f"{m}@example.org", "time_zone": "UTC", "recorded_at": NOW}
+            for m in ("b", "s")
+        ],
+    )
+    order = Order(
+        7, "b", "s", Status.PENDING, PaymentStatus.NONE, NOW, total=Decimal(300), fee=Decimal(fee), fee_month=MARCH,
+        version=1, last_event_at=NOW,
+    )  # fmt: skip
+    orders.insert(conn, [order])
+    return order
+
+
+def lines(conn: Connection) -> list[tuple[str, str, date]]:
+    """(kind, amount, month) of every line, in the order of posting."""
+    rows = conn.execute(text("SELECT kind, amount, billing_month FROM unwind.ledger_lines ORDER BY line_id"))
+    return [(r.kind, str(r.amount), r.billing_month) for r in rows]
+
+
+def test_a_charge_is_booked_once_however_often_it_is_told(stage: Stage) -> None:
+    """P2: the natural key is the order's event."""
+    with stage.database.transaction() as conn:
+        order = an_order(conn)
+        ledger.book_charge(conn, [(order, NOW)])
+        ledger.book_charge(conn, [(order, NOW)])
+        assert lines(conn) == [("charge", "9.00", MARCH)]
+
+
+def test_a_fee_of_nothing_has_no_line(stage: Stage) -> None:
+    """C29."""
+    with stage.database.transaction() as conn:
+        ledger.book_charge(conn, [(an_order(conn, "0.00"), NOW)])
+        assert lines(conn) == []
+
+
+def test_more_items_take_the_old_charge_back_and_charge_the_whole_order(stage: Stage) -> None:
+    """A21, E6: both in the month of the change."""
+    with stage.database.transaction() as conn:
+        order = an_order(conn)
+        ledger.book_charge(conn, [(order, NOW)])
+        later = datetime(2026, 4, 2, tzinfo=UTC)
+        more = replace(order, fee=Decimal("19.00"), fee_month=APRIL)
+        ledger.book_recharge(conn, [ledger.Recharge(order, more, later, "items were added")])
+        assert lines(conn)[1:] == [("reversal", "-9.00", APRIL), ("charge", "19.00", APRIL)]
