@@ -1,0 +1,257 @@
+"""How is stock taken, put back and recorded?  A set of orders in a constant number of statements, under locks.
+
+Locks: an advisory lock per item key, sorted (a lot that does not exist yet cannot be row-locked), then the lots by id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from models import orders
+from models.lots import KEY_COLUMNS, lot_of, lot_row, lots, move_row, stock_moves, value_row
+from models.sets import insert_set, update_set
+from policies.inventory import Returning, ReturnPlan, Shelf
+from policies.lots import Lot, LotKey, from_snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Units that one new order line takes out of a lot."""
+
+    order_id: int
+    line_no: int
+    lot: Lot
+    quantity: int
+
+
+_CANDIDATES = """
+    SELECT l.* FROM unwind.lots AS l
+    JOIN unnest(CAST(:seller_ids AS text[]), CAST(:item_types AS text[]), CAST(:item_nos AS text[]),
+        CAST(:color_ids AS integer[]), CAST(:new_or_useds AS text[]), CAST(:completenesss AS text[]))
+        AS k (seller_id, item_type, item_no, color_id, new_or_used, completeness)
+    ON l.seller_id = k.seller_id AND l.item_type = k.item_type AND l.item_no = k.item_no
+        AND l.color_id = k.color_id AND l.new_or_used = k.new_or_used
+        AND l.completeness IS NOT DISTINCT FROM k.completeness
+    ORDER BY l.lot_id
+"""
+
+
+def lock_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
+    """The lots of these ids, held for writing in the order of their ids; unknown ids are absent."""
+    rows = conn.execute(
+        text("SELECT * FROM unwind.lots WHERE lot_id = ANY(:ids) ORDER BY lot_id FOR UPDATE"),
+        {"ids": sorted(set(lot_ids))},
+    )
+    return {row.lot_id: lot_of(row) for row in rows}
+
+
+def take(conn: Connection, taken: Sequence[Taken], now: datetime) -> None:
+    """Take units out of lots held by `lock_lots`.  A lot sold out goes: to stockroom A when retained, else for good.
+
+    A reservation ends with the sale that it was made for, since a lot in a stockroom cannot be reserved [270].
+    """
+    if not taken:
+        return
+    sold: dict[int, int] = {}
+    for one in taken:
+        sold[one.lot.lot_id] = sold.get(one.lot.lot_id, 0) - one.quantity
+    _change_quantities(conn, sold)
+    ids = {"ids": list(sold)}
+    conn.execute(
+        text("DELETE FROM unwind.lots WHERE lot_id = ANY(:ids) AND quantity = 0 AND NOT is_retain"),
+        ids,
+    )
+    conn.execute(
+        text(
+            "UPDATE unwind.lots "
+            "SET is_stock_room = true, stock_room_id = 'A', auto_stockroom = true, reserved_for = NULL "
+            "WHERE lot_id = ANY(:ids) AND quantity = 0 AND is_retain AND NOT is_stock_room"
+        ),
+        ids,
+    )
+    moves = [
+        move_row(t.lot.key, t.lot.lot_id, -t.quantity, "sold", now, order_id=t.order_id, line_no=t.line_no)
+        for t in taken
+    ]
+    insert_set(conn, stock_moves, moves)
+
+
+def returning(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[Returning]:
+    """Rows of order lines as what comes back: what remains of each (R80), or the `units` by line of a removal."""
+    return [
+        Returning(
+            line.line_no,
+            line.quantity - line.removed - line.returned if units is None else units[line.line_no],
+            from_snapshot(line.snapshot),
+        )
+        for line in lines
+        if units is None or line.line_no in units
+    ]
+
+
+def lots_for_return(conn: Connection, lines: Iterable[Returning], *, lock: bool = True) -> Shelf:
+    """All lots that these lines could return to, on a shelf to plan with.
+
+    Holds an advisory lock per item key, in sorted order, then the lots by id: a lot that does not exist yet cannot be
+    row-locked, and two orders that need one must make one (C27).  Without `lock` it is only a look.
+    """
+    keys = sorted({line.item.key for line in lines}, key=_sortable)
+    if not keys:
+        return Shelf()
+    if lock:
+        lock_keys(conn, keys)
+    columns = {f"{column}s": [getattr(key, column) for key in keys] for column in KEY_COLUMNS}
+    found = text(_CANDIDATES + (" FOR UPDATE OF l" if lock else ""))
+    return Shelf(lot_of(row) for row in conn.execute(found, columns))
+
+
+def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -> list[ReturnPlan]:
+    """Carry plans out, in the order in which they were decided on one shelf; gives them with new lots numbered.
+
+    Writes lots, journal, and for cancellations (not removals) what each order line returned.  A constant number of
+    statements for any number of orders and sellers.
+    """
+    numbers = _take_numbers(conn, _new_lots(plans))
+    settled = [_numbered(plan, numbers) for plan in plans]
+    before: dict[int, Lot] = {}
+    after: dict[int, Lot] = {}
+    for plan in settled:
+        for lot_id, lot in plan.before.items():
+            before.setdefault(lot_id, lot)
+        after |= plan.lots
+    made = set(numbers.values())
+    insert_set(conn, lots, [lot_row(lot) for lot_id, lot in after.items() if lot_id in made])
+    grown = {lot_id: lot for lot_id, lot in after.items() if lot_id not in made}
+    _change_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in grown.items()})
+    changed = [lot for i, lot in grown.items() if replace(lot, quantity=before[i].quantity) != before[i]]
+    update_set(conn, lots, ["lot_id"], [value_row(lot) for lot in changed])
+    insert_set(
+        conn,
+        stock_moves,
+        [
+            move_row(
+                after[line.lot_id].key,
+                line.lot_id,
+                line.returned,
+                "returned",
+                now,
+                order_id=plan.order_id,
+                line_no=line.line_no,
+                removal_id=plan.removal_id,
+            )
+            for plan in settled
+            for line in plan.lines
+            if line.returned and line.lot_id is not None
+        ],
+    )
+    orders.store_lines(
+        conn,
+        [
+            {
+                "order_id": plan.order_id,
+                "line_no": line.line_no,
+                "returned": line.returned,
+                "returned_to_lot": line.lot_id,
+                "note": line.note,
+            }
+            for plan in settled
+            if plan.removal_id is None
+            for line in plan.lines
+        ],
+    )
+    return settled
+
+
+def foreseen(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
+    """The plans with the numbers that new lots would get if they were made now: for a dry run, writes nothing."""
+    new = _new_lots(plans)
+    if not new:
+        return list(plans)
+    row = conn.execute(text("SELECT last_value, is_called FROM unwind.own_lot_ids")).one()
+    first = row.last_value + (1 if row.is_called else 0)
+    numbers = {lot_id: first + index for index, lot_id in enumerate(new)}
+    return [_numbered(plan, numbers) for plan in plans]
+
+
+def lock_keys(conn: Connection, keys: Collection[LotKey]) -> None:
+    """Hold the items of these keys for this transaction, sorted so that nobody deadlocks."""
+    numbers = sorted({_key_number(key) for key in keys})
+    conn.execute(
+        text("SELECT pg_advisory_xact_lock(k) FROM unnest(CAST(:keys AS bigint[])) AS v (k)"),  # unnested in order
+        {"keys": numbers},
+    )
+
+
+def lots_of(conn: Connection, seller_id: str) -> list[Lot]:
+    """A seller's lots, by id."""
+    found = text("SELECT * FROM unwind.lots WHERE seller_id = :seller ORDER BY lot_id")
+    rows = conn.execute(found, {"seller": seller_id})
+    return [lot_of(row) for row in rows]
+
+
+def _change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
+    """Signed differences, never the amount itself, so that no parallel sale is overwritten (R78)."""
+    if not deltas:
+        return
+    changed = conn.execute(
+        text(
+            "UPDATE unwind.lots AS l SET quantity = l.quantity + v.delta "
+            "FROM unnest(CAST(:ids AS bigint[]), CAST(:deltas AS integer[])) AS v (lot_id, delta) "
+            "WHERE l.lot_id = v.lot_id"
+        ),
+        {"ids": list(deltas), "deltas": list(deltas.values())},
+    )
+    if changed.rowcount != len(deltas):
+        raise LotVanished(f"{len(deltas) - changed.rowcount} of {len(deltas)} lots are not there: were they locked?")
+
+
+class LotVanished(Exception):
+    """A lot that was to change is not there any more; it was not held, which is a mistake of ours."""
+
+
+def _new_lots(plans: Iterable[ReturnPlan]) -> list[int]:
+    """The provisional numbers of new lots, in the order in which they were made."""
+    return sorted({lot_id for plan in plans for lot_id in plan.lots if lot_id < 0}, reverse=True)
+
+
+def _take_numbers(conn: Connection, provisional: Sequence[int]) -> dict[int, int]:
+    if not provisional:
+        return {}
+    taken = conn.execute(
+        text("SELECT nextval('unwind.own_lot_ids') FROM generate_series(1, :count)"), {"count": len(provisional)}
+    )
+    return dict(zip(provisional, sorted(taken.scalars()), strict=True))
+
+
+def _numbered(plan: ReturnPlan, numbers: Mapping[int, int]) -> ReturnPlan:
+    if not numbers:
+        return plan
+
+    def number(lot_id: int) -> int:
+        return numbers.get(lot_id, lot_id)
+
+    def named(held: Mapping[int, Lot]) -> dict[int, Lot]:
+        return {number(i): replace(lot, lot_id=number(i)) for i, lot in held.items()}
+
+    return replace(
+        plan,
+        lines=tuple(replace(x, lot_id=None if x.lot_id is None else number(x.lot_id)) for x in plan.lines),
+        lots=named(plan.lots),
+        before=named(plan.before),
+        apart=frozenset(number(i) for i in plan.apart),
+    )
+
+
+def _key_number(key: LotKey) -> int:
+    written = "\x1f".join(str(part) for part in key)
+    return int.from_bytes(hashlib.blake2b(written.encode(), digest_size=8).digest(), signed=True)
+
+
+def _sortable(key: LotKey) -> tuple[str, ...]:
+    return tuple(str(part) for part in key)

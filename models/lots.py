@@ -1,0 +1,218 @@
+"""What does each seller have, and where did every unit come from?  Lots, and the append-only journal of their units.
+
+The journal is the history of the stock: per seller and item key, recorded + returned - sold + adjusted = on hand
+(promises.md, invariant 4).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Sequence,
+    Table,
+    Text,
+    text,
+)
+
+from models.schema import Instant, Price, a_number, metadata, one_of
+from policies.lots import COMPLETENESS, CONDITIONS, FIRST_OWN_ID, STOCKROOMS, Lot, LotKey
+
+KEY_COLUMNS = ("seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness")
+
+lots = Table(
+    "lots",
+    metadata,
+    Column("lot_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("seller_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
+    Column("item_type", Text, nullable=False),
+    Column("item_no", Text, nullable=False),
+    Column("color_id", Integer, nullable=False),
+    Column("new_or_used", Text, nullable=False),
+    Column("completeness", Text),
+    Column("quantity", Integer, nullable=False),
+    Column("unit_price", Price, nullable=False),
+    Column("bind_id", BigInteger, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("remarks", Text, nullable=False),
+    Column("bulk", Integer, nullable=False),
+    Column("is_retain", Boolean, nullable=False),
+    Column("is_stock_room", Boolean, nullable=False),
+    Column("stock_room_id", Text),
+    Column("auto_stockroom", Boolean, nullable=False),
+    Column("my_cost", Price),
+    Column("my_weight", Price),
+    Column("sale_rate", Integer, nullable=False),
+    Column("tier_quantity1", Integer),
+    Column("tier_price1", Price),
+    Column("tier_quantity2", Integer),
+    Column("tier_price2", Price),
+    Column("tier_quantity3", Integer),
+    Column("tier_price3", Price),
+    Column("reserved_for", Text),
+    one_of("new_or_used", CONDITIONS),
+    one_of("completeness", COMPLETENESS),
+    one_of("stock_room_id", STOCKROOMS),
+    *(a_number(name) for name in ("unit_price", "my_cost", "my_weight", *(f"tier_price{n}" for n in (1, 2, 3)))),
+    CheckConstraint("quantity >= 0", name="quantity_not_negative"),  # the type holds 2^31 - 1 and no more (C25)
+    CheckConstraint("unit_price > 0", name="price_above_zero"),
+    CheckConstraint("my_cost >= 0", name="cost_not_negative"),
+    CheckConstraint("my_weight >= 0", name="weight_not_negative"),
+    CheckConstraint("sale_rate BETWEEN 0 AND 99", name="sale_below_all"),
+    CheckConstraint("bulk >= 1", name="bulk_at_least_one"),
+    CheckConstraint("stock_room_id IS NULL OR is_stock_room", name="stockroom_named_only_inside"),
+    CheckConstraint("is_stock_room OR NOT auto_stockroom", name="put_away_only_inside"),
+    CheckConstraint("reserved_for IS NULL OR NOT is_stock_room", name="reserved_or_stockroom"),
+    *(
+        CheckConstraint(f"(tier_quantity{n} IS NULL) = (tier_price{n} IS NULL)", name=f"tier{n}_whole")
+        for n in (1, 2, 3)
+    ),
+    CheckConstraint("tier_quantity1 > 0 AND tier_price1 > 0 AND tier_price1 < unit_price", name="tier1_falls"),
+    *(
+        CheckConstraint(
+            f"tier_quantity{n} IS NULL OR (tier_quantity{n - 1} IS NOT NULL "
+            f"AND tier_quantity{n} > tier_quantity{n - 1} AND tier_price{n} > 0 AND tier_price{n} < tier_price{n - 1})",
+            name=f"tier{n}_rises_and_falls",
+        )
+        for n in (2, 3)
+    ),
+    Index("ix_lots_key", *KEY_COLUMNS),
+)
+
+own_lot_ids = Sequence("own_lot_ids", start=FIRST_OWN_ID, minvalue=FIRST_OWN_ID, metadata=metadata)
+
+stock_moves = Table(
+    "stock_moves",
+    metadata,
+    Column("move_id", BigInteger, Identity(), primary_key=True),
+    Column("seller_id", Text, nullable=False),
+    Column("item_type", Text, nullable=False),
+    Column("item_no", Text, nullable=False),
+    Column("color_id", Integer, nullable=False),
+    Column("new_or_used", Text, nullable=False),
+    Column("completeness", Text),
+    Column("lot_id", BigInteger, nullable=False),
+    Column("delta", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("order_id", BigInteger),
+    Column("line_no", Integer),
+    Column("removal_id", BigInteger),
+    Column("at", Instant, nullable=False),
+    one_of("kind", ("recorded", "sold", "returned", "adjusted")),
+    CheckConstraint(
+        "(kind IN ('sold', 'returned')) = (order_id IS NOT NULL AND line_no IS NOT NULL)", name="of_a_line"
+    ),
+    CheckConstraint("CASE kind WHEN 'sold' THEN delta < 0 WHEN 'adjusted' THEN true ELSE delta >= 0 END", name="sign"),
+    # One return per order line, and one per line of an approved removal, however often the work is done (R79).
+    Index("uq_stock_moves_sold", "order_id", "line_no", unique=True, postgresql_where=text("kind = 'sold'")),
+    Index(
+        "uq_stock_moves_returned",
+        "order_id",
+        "line_no",
+        unique=True,
+        postgresql_where=text("kind = 'returned' AND removal_id IS NULL"),
+    ),
+    Index(
+        "uq_stock_moves_removed", "removal_id", "line_no", unique=True, postgresql_where=text("removal_id IS NOT NULL")
+    ),
+    Index("ix_stock_moves_key", *KEY_COLUMNS),
+)
+
+HISTORY = ("stock_moves",)
+"""Tables that only grow."""
+
+
+def lot_of(row: Any) -> Lot:
+    """Read a row as a lot."""
+    return Lot(
+        lot_id=row.lot_id,
+        seller_id=row.seller_id,
+        item_type=row.item_type,
+        item_no=row.item_no,
+        color_id=row.color_id,
+        quantity=row.quantity,
+        new_or_used=row.new_or_used,
+        completeness=row.completeness,
+        unit_price=row.unit_price,
+        bind_id=row.bind_id,
+        description=row.description,
+        remarks=row.remarks,
+        bulk=row.bulk,
+        is_retain=row.is_retain,
+        is_stock_room=row.is_stock_room,
+        stock_room_id=row.stock_room_id,
+        auto_stockroom=row.auto_stockroom,
+        my_cost=row.my_cost,
+        my_weight=row.my_weight,
+        sale_rate=row.sale_rate,
+        tiers=tuple(
+            (quantity, price)
+            for quantity, price in (
+                (row.tier_quantity1, row.tier_price1),
+                (row.tier_quantity2, row.tier_price2),
+                (row.tier_quantity3, row.tier_price3),
+            )
+            if quantity is not None
+        ),
+        reserved_for=row.reserved_for,
+    )
+
+
+def lot_row(lot: Lot) -> dict[str, Any]:
+    """A lot as a row."""
+    identity = dict(zip(KEY_COLUMNS, lot.key, strict=True))
+    return value_row(lot) | identity | {"quantity": lot.quantity, "bind_id": lot.bind_id}
+
+
+def value_row(lot: Lot) -> dict[str, Any]:
+    """What a seller may choose anew when items come back (rules.md 5.3), by lot id."""
+    tiers = [*lot.tiers, (None, None), (None, None), (None, None)][:3]
+    return {
+        "lot_id": lot.lot_id,
+        "unit_price": lot.unit_price,
+        "description": lot.description,
+        "remarks": lot.remarks,
+        "bulk": lot.bulk,
+        "is_retain": lot.is_retain,
+        "is_stock_room": lot.is_stock_room,
+        "stock_room_id": lot.stock_room_id,
+        "auto_stockroom": lot.auto_stockroom,
+        "my_cost": lot.my_cost,
+        "my_weight": lot.my_weight,
+        "sale_rate": lot.sale_rate,
+        "reserved_for": lot.reserved_for,
+        **{f"tier_quantity{n}": quantity for n, (quantity, _) in enumerate(tiers, start=1)},
+        **{f"tier_price{n}": price for n, (_, price) in enumerate(tiers, start=1)},
+    }
+
+
+def move_row(
+    key: LotKey,
+    lot_id: int,
+    delta: int,
+    kind: str,
+    at: datetime,
+    *,
+    order_id: int | None = None,
+    line_no: int | None = None,
+    removal_id: int | None = None,
+) -> dict[str, Any]:
+    """One movement of units as a row of the journal."""
+    return dict(zip(KEY_COLUMNS, key, strict=True)) | {
+        "lot_id": lot_id,
+        "delta": delta,
+        "kind": kind,
+        "order_id": order_id,
+        "line_no": line_no,
+        "removal_id": removal_id,
+        "at": at,
+    }

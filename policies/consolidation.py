@@ -1,0 +1,103 @@
+"""When a returning item joins a lot of the same item, whose values does the lot have afterwards?  (R66 to R71)
+
+Old values are those of the lot that is there, new values those of the item that comes back.  Without a choice
+everything stays old; the quantity is always added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import ROUND_HALF_UP, Decimal
+from enum import StrEnum
+from typing import Any
+
+from policies.lots import Lot
+
+BETWEEN_TEXTS = " | "
+SMALLEST_COST = Decimal("0.0001")
+
+
+class Choice(StrEnum):
+    """Whose value a group of fields takes."""
+
+    OLD = "old"
+    NEW = "new"
+    CONCATENATE = "concatenate"
+    AVERAGE = "average"
+
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "price": ("unit_price", "tiers"),  # R70: price and tiers go together
+    "sale": ("sale_rate",),
+    "bulk": ("bulk",),
+    "description": ("description",),
+    "remarks": ("remarks",),
+    "cost": ("my_cost",),
+    "weight": ("my_weight",),
+    "retain": ("is_retain",),
+    "stockroom": ("is_stock_room", "stock_room_id", "auto_stockroom"),
+    "reserved": ("reserved_for",),
+}
+"""The groups that step 1 asks about, and the fields each decides (contract 2.3)."""
+
+ALLOWED: Mapping[str, tuple[Choice, ...]] = {
+    group: (
+        Choice.OLD,
+        Choice.NEW,
+        *((Choice.CONCATENATE,) if group in ("description", "remarks") else ()),
+        *((Choice.AVERAGE,) if group == "cost" else ()),
+    )
+    for group in FIELDS
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LineEdit:
+    """What step 2 did to one line: left out, fewer units, or other values for what comes back."""
+
+    delete: bool = False
+    quantity: int | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the seller decided in steps 1 and 2.  The one-step return is `ONE_STEP`."""
+
+    consolidate: bool = True
+    values: Mapping[str, Choice] = field(default_factory=dict)
+    edits: Mapping[int, LineEdit] = field(default_factory=dict)
+
+
+ONE_STEP = Choices()
+
+
+def merged(lot: Lot, item: Lot, units: int, values: Mapping[str, Choice]) -> Lot:
+    """The lot after `units` of `item` joined it, each group of fields as chosen."""
+    changed: dict[str, Any] = {"quantity": lot.quantity + units}
+    for group, choice in values.items():
+        if choice is Choice.NEW:
+            changed |= {name: getattr(item, name) for name in FIELDS[group]}
+        elif choice is Choice.CONCATENATE:
+            changed |= {name: concatenated(getattr(lot, name), getattr(item, name)) for name in FIELDS[group]}
+        elif choice is Choice.AVERAGE:
+            changed["my_cost"] = average_cost(lot.my_cost, lot.quantity, item.my_cost, units)
+    return replace(lot, **changed)
+
+
+def concatenated(old: str, new: str) -> str:
+    """`old | new`; an empty side adds nothing, and a text is not repeated after itself."""
+    if not old or not new or old == new:
+        return old or new
+    return f"{old}{BETWEEN_TEXTS}{new}"
+
+
+def average_cost(old: Decimal | None, old_units: int, new: Decimal | None, new_units: int) -> Decimal | None:
+    """The cost of one unit over both, weighted by quantity, half up to four decimals; an unknown cost has no weight."""
+    known = [(cost, units) for cost, units in ((old, old_units), (new, new_units)) if cost is not None]
+    units = sum(count for _, count in known)
+    if not units:
+        return old if old is not None else new
+    total = sum((cost * count for cost, count in known), Decimal(0))
+    return (total / units).quantize(SMALLEST_COST, rounding=ROUND_HALF_UP)

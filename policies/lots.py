@@ -1,0 +1,202 @@
+"""What is a lot, when are two lots the same item, and what must never be said of one?
+
+Field names are those of the marketplace's API inventory resource (contract 3.2).  Prices and costs are in the seller's
+currency with four decimals, weights in grams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+MOST_UNITS = 2**31 - 1
+TEXT_LENGTH = 2000
+TOO_MUCH = Decimal(10) ** 10
+"""What the database's price columns cannot hold."""
+STOCKROOMS = ("A", "B", "C")
+CONDITIONS = ("N", "U")
+COMPLETENESS = ("C", "B", "S")
+SOLD_OUT_STOCKROOM = "A"
+"""Where a sold-out lot goes that is to be retained [270]."""
+FIRST_OWN_ID = 9_000_000_000_000
+"""Lots that Unwind creates are numbered from here (contract 3.2); below are the marketplace's own."""
+
+
+class LotKey(NamedTuple):
+    """The identity of an item in one store: two lots with one key are the same thing (rules.md 5.2, R68, R69)."""
+
+    seller_id: str
+    item_type: str
+    item_no: str
+    color_id: int
+    new_or_used: str
+    completeness: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """One lot.  `tiers`: up to three (from quantity, price).  `auto_stockroom`: selling out put it in its stockroom."""
+
+    lot_id: int
+    seller_id: str
+    item_type: str
+    item_no: str
+    color_id: int
+    quantity: int
+    new_or_used: str
+    unit_price: Decimal
+    completeness: str | None = None
+    bind_id: int = 0
+    description: str = ""
+    remarks: str = ""
+    bulk: int = 1
+    is_retain: bool = False
+    is_stock_room: bool = False
+    stock_room_id: str | None = None
+    my_cost: Decimal | None = None
+    my_weight: Decimal | None = None
+    sale_rate: int = 0
+    tiers: tuple[tuple[int, Decimal], ...] = ()
+    reserved_for: str | None = None
+    auto_stockroom: bool = False
+
+    @property
+    def key(self) -> LotKey:
+        """The identity that consolidation goes by."""
+        return LotKey(self.seller_id, self.item_type, self.item_no, self.color_id, self.new_or_used, self.completeness)
+
+    @property
+    def in_catalogue(self) -> bool:
+        """A custom item has no catalogue number and is the same as nothing else (rules.md 5.2)."""
+        return bool(self.item_no.strip())
+
+    def snapshot(self) -> dict[str, Any]:
+        """The lot as JSON in the shape of contract 3.2, amounts as text: what an order line remembers."""
+        return {
+            "lot_id": self.lot_id,
+            "seller_id": self.seller_id,
+            "item": {"no": self.item_no, "type": self.item_type},
+            "color_id": self.color_id,
+            "quantity": self.quantity,
+            "new_or_used": self.new_or_used,
+            "completeness": self.completeness,
+            "unit_price": price_text(self.unit_price),
+            "bind_id": self.bind_id,
+            "description": self.description,
+            "remarks": self.remarks,
+            "bulk": self.bulk,
+            "is_retain": self.is_retain,
+            "is_stock_room": self.is_stock_room,
+            "stock_room_id": self.stock_room_id,
+            "my_cost": price_text(self.my_cost),
+            "my_weight": price_text(self.my_weight),
+            "sale_rate": self.sale_rate,
+            **{
+                f"tier_{field}{number}": value
+                for number in (1, 2, 3)
+                for field, value in _tier_json(self.tiers, number).items()
+            },
+            "reserved_for": self.reserved_for,
+        }
+
+
+def from_snapshot(seen: Mapping[str, Any]) -> Lot:
+    """Read a lot back from `Lot.snapshot`; what an old snapshot lacks takes the defaults of rules.md 5.5."""
+    return Lot(
+        lot_id=seen["lot_id"],
+        seller_id=seen["seller_id"],
+        item_type=seen["item"]["type"],
+        item_no=seen["item"]["no"],
+        color_id=seen["color_id"],
+        quantity=seen.get("quantity", 0),
+        new_or_used=seen["new_or_used"],
+        completeness=seen.get("completeness"),
+        unit_price=Decimal(seen["unit_price"]),
+        bind_id=seen.get("bind_id") or 0,
+        description=seen.get("description") or "",
+        remarks=seen.get("remarks") or "",
+        bulk=seen.get("bulk") or 1,
+        is_retain=seen.get("is_retain") or False,
+        is_stock_room=seen.get("is_stock_room") or False,
+        stock_room_id=seen.get("stock_room_id"),
+        my_cost=_amount(seen.get("my_cost")),
+        my_weight=_amount(seen.get("my_weight")),
+        sale_rate=seen.get("sale_rate") or 0,
+        tiers=tiers_of(seen),
+        reserved_for=seen.get("reserved_for"),
+    )
+
+
+def tiers_of(fields: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
+    """The tiers among `tier_quantity1` to `tier_price3`; pairs that are empty are left out."""
+    pairs = ((fields.get(f"tier_quantity{n}"), fields.get(f"tier_price{n}")) for n in (1, 2, 3))
+    return tuple((quantity, Decimal(price)) for quantity, price in pairs if quantity and price is not None)
+
+
+def price_text(amount: Decimal | None) -> str | None:
+    """Four decimals, as the marketplace's API writes prices, costs and weights."""
+    return None if amount is None else f"{amount:.4f}"
+
+
+def problems(lot: Lot) -> list[tuple[str, str]]:
+    """What must never be said of a lot: (field, sentence) for each, none when the lot may stand (rules.md 5.3)."""
+    return [*_number_problems(lot), *_tier_problems(lot), *_place_problems(lot), *_text_problems(lot)]
+
+
+def _number_problems(lot: Lot) -> list[tuple[str, str]]:
+    fits = {
+        "quantity": (0 <= lot.quantity <= MOST_UNITS, f"must be between 0 and {MOST_UNITS}"),
+        "unit_price": (0 < lot.unit_price < TOO_MUCH, "must be above zero"),
+        "sale_rate": (0 <= lot.sale_rate <= 99, "must be a whole percentage from 0 to 99"),
+        "bulk": (1 <= lot.bulk <= MOST_UNITS, "must be 1 or more"),
+        "my_cost": (lot.my_cost is None or 0 <= lot.my_cost < TOO_MUCH, "must not be negative"),
+        "my_weight": (lot.my_weight is None or 0 <= lot.my_weight < TOO_MUCH, "must not be negative"),
+    }
+    return [(name, sentence) for name, (holds, sentence) in fits.items() if not holds]
+
+
+def _place_problems(lot: Lot) -> list[tuple[str, str]]:
+    found = []
+    if lot.stock_room_id not in (None, *STOCKROOMS):
+        found.append(("stock_room_id", "must be A, B or C"))
+    if lot.stock_room_id is not None and not lot.is_stock_room:
+        found.append(("stock_room_id", "names a stockroom, but the lot is not in one"))
+    if lot.reserved_for is not None and lot.is_stock_room:
+        found.append(("reserved_for", "a lot in a stockroom cannot be reserved"))
+    return found
+
+
+def _text_problems(lot: Lot) -> list[tuple[str, str]]:
+    return [
+        (name, f"must not be longer than {TEXT_LENGTH} characters")
+        for name in ("description", "remarks")
+        if len(getattr(lot, name)) > TEXT_LENGTH
+    ]
+
+
+def _tier_problems(lot: Lot) -> list[tuple[str, str]]:
+    found = []
+    quantity, price = 0, lot.unit_price
+    for number, (tier_quantity, tier_price) in enumerate(lot.tiers, start=1):
+        if tier_quantity <= quantity or tier_quantity > MOST_UNITS:
+            found.append((f"tier_quantity{number}", "must be more than the tier before"))
+        if tier_price <= 0:
+            found.append((f"tier_price{number}", "must be above zero"))
+        elif tier_price >= price:
+            below = "the unit price" if number == 1 else "the price of the tier before"
+            found.append((f"tier_price{number}", f"must be below {below}"))
+        quantity, price = tier_quantity, tier_price
+    return found
+
+
+def _tier_json(tiers: tuple[tuple[int, Decimal], ...], number: int) -> dict[str, Any]:
+    if number > len(tiers):
+        return {"quantity": None, "price": None}
+    quantity, price = tiers[number - 1]
+    return {"quantity": quantity, "price": price_text(price)}
+
+
+def _amount(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
