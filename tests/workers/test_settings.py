@@ -1,0 +1,202 @@
+"""Is every setting read, explained and kept secret where it must be?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from workers.servers import ServerUrls
+from workers.settings import (
+    CHECKOUT,
+    Settings,
+    SettingsProblem,
+    load_settings,
+    settings_with_servers,
+    unknown_variables,
+)
+
+EXAMPLE = (CHECKOUT / ".env.example").read_text()
+VARIABLES = {str(field.validation_alias): name for name, field in Settings.model_fields.items()}
+NOT_SETTINGS = {  # read by ./run and by docker compose
+    "UNWIND_VENV",
+    "POSTGRES_PASSWORD",
+    "REDIS_PASSWORD",
+    "FLOWER_LOGIN",
+    "POSTGRES_PORT",
+    "REDIS_PORT",
+    "FLOWER_PORT",
+    "MAILPIT_PORT",
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_example_names_every_setting_and_no_other() -> None:
+    """A complete .env.example."""
+    named = set(re.findall(r"^#?([A-Z][A-Z_]+)=", EXAMPLE, re.MULTILINE))
+    assert named - NOT_SETTINGS == set(VARIABLES)
+
+
+@pytest.mark.parametrize("variable", sorted(VARIABLES))
+def test_every_variable_has_its_comment(variable: str) -> None:
+    """A name alone explains nothing."""
+    before = EXAMPLE[: EXAMPLE.index(f"\n#{variable}=")].splitlines()[-1]
+    assert re.match(r"# \w+", before)
+    assert Settings.model_fields[VARIABLES[variable]].description
+
+
+def test_the_example_taken_as_it_is_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every example value is one that the program accepts."""
+    for variable, value in re.findall(r"^#([A-Z][A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE):
+        if variable in VARIABLES:
+            monkeypatch.setenv(variable, value)
+    settings = load_settings()
+    assert settings.has_servers
+    assert settings.concurrency == 2
+
+
+def test_an_empty_environment_is_enough() -> None:
+    """The first command after a clone needs no setting."""
+    settings = load_settings()
+    assert not settings.has_servers
+    assert settings.data_dir == CHECKOUT / ".unwind"
+    assert settings.flower_address == "127.0.0.1"
+    assert settings.smtp_url is None
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files and shells pass empty strings for what was left out."""
+    monkeypatch.setenv("DATABASE_URL", "")
+    monkeypatch.setenv("UNWIND_CONCURRENCY", "")
+    assert load_settings().database_url is None
+    assert load_settings().concurrency == 2
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"])
+def test_every_usual_way_to_write_a_database_url_is_understood(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    """SQLAlchemy would load another driver, or none, for some of them."""
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://u:p%40ss@db:5432/unwind?sslmode=require")
+    database = load_settings().database_url
+    assert database is not None
+    assert database.get_secret_value() == "postgresql+psycopg://u:p%40ss@db:5432/unwind?sslmode=require"
+
+
+@pytest.mark.parametrize(
+    ("broker", "backend"),
+    [
+        ("redis://:pw@host:6379/0", "redis://:pw@host:6379/1"),
+        ("redis://host", "redis://host/1"),
+        ("rediss://:pw@host:6379/4?ssl_cert_reqs=required", "rediss://:pw@host:6379/5?ssl_cert_reqs=required"),
+        ("valkey://host/2", "redis://host/3"),
+    ],
+)
+def test_the_result_backend_is_the_brokers_next_database(
+    monkeypatch: pytest.MonkeyPatch, broker: str, backend: str
+) -> None:
+    """Contract 1: CELERY_RESULT_BACKEND defaults to the broker's second database."""
+    monkeypatch.setenv("CELERY_BROKER_URL", broker)
+    found = load_settings().result_backend
+    assert found is not None
+    assert found.get_secret_value() == backend
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "mend"),
+    [
+        ("DATABASE_URL", "mysql://root:hunter2@db/unwind", "must begin with postgresql://"),
+        ("DATABASE_URL", "postgresql://u:hunter2@db", "must name a database"),
+        ("CELERY_BROKER_URL", "amqp://u:hunter2@mq/", "must begin with redis://"),
+        ("CELERY_BROKER_URL", "redis://:hunter2@mq/queue", "must end with a database number"),
+        ("CELERY_RESULT_BACKEND", "db+sqlite:///hunter2", "must begin with redis://"),
+        ("UNWIND_APP_DATABASE_URL", "hunter2", "must begin with postgresql://"),
+        ("UNWIND_SMTP_URL", "mail.example.com:hunter2", "must look like smtp://"),
+        ("UNWIND_MAIL_FROM", "hunter2", "must be one mail address"),
+        ("UNWIND_MAIL_FROM", "a@b.c\nBcc: hunter2@b.c", "must be one mail address"),
+        ("UNWIND_MARKETPLACE_URL", "javascript:hunter2", "must begin with https://"),
+        ("UNWIND_SITE_NAME", "a\nhunter2", "pattern"),
+        ("UNWIND_CONCURRENCY", "hunter2", "valid integer"),
+        ("UNWIND_CONCURRENCY", "0", "greater than or equal to 1"),
+        ("UNWIND_LOG_LEVEL", "hunter2", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+        ("UNWIND_LOG_FORMAT", "hunter2", "'console' or 'json'"),
+        ("UNWIND_FLOWER_PORT", "66000", "less than or equal to 65535"),
+        ("UNWIND_FLOWER_LOGIN", "hunter2", "must be user:password"),
+        ("UNWIND_FLOWER_ADDRESS", "0.0.0.0", "UNWIND_FLOWER_LOGIN"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_mend_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, mend: str
+) -> None:
+    """Contract 2.1's rule for errors, applied to settings: name the place, never echo the value."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsProblem) as caught:
+        load_settings()
+    assert str(caught.value).startswith(f"{variable}: ")
+    assert mend in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One mend per attempt would be a guessing game."""
+    monkeypatch.setenv("CELERY_BROKER_URL", "amqp://mq")
+    monkeypatch.setenv("UNWIND_LOG_FORMAT", "xml")
+    with pytest.raises(SettingsProblem) as caught:
+        load_settings()
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "CELERY_BROKER_URL",
+        "UNWIND_LOG_FORMAT",
+    ]
+
+
+def test_secrets_print_as_stars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P9: what may hold a password stays out of logs and tracebacks."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:hunter2@db/unwind")
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://:hunter2@mq/0")
+    monkeypatch.setenv("UNWIND_SMTP_URL", "smtp://u:hunter2@mail")
+    monkeypatch.setenv("UNWIND_FLOWER_LOGIN", "u:hunter2")
+    assert "hunter2" not in repr(load_settings())
+    assert "hunter2" in load_settings().environment()["CELERY_RESULT_BACKEND"]
+
+
+def test_settings_travel_to_programs_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A worker that `up` starts must see what `up` saw, embedded servers included."""
+    monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
+    monkeypatch.setenv("UNWIND_CONCURRENCY", "3")
+    urls = ServerUrls(
+        "postgresql+psycopg://o:p@127.0.0.1:1/unwind", "redis://:p@127.0.0.1:2/0", "redis://:p@127.0.0.1:2/1"
+    )
+    settings = load_settings().at(urls)
+    for variable, value in settings.environment().items():
+        monkeypatch.setenv(variable, value)
+    assert load_settings() == settings
+
+
+def test_given_servers_win_over_embedded_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract 1: first match wins."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u@db/unwind")
+    urls = ServerUrls("postgresql+psycopg://embedded/unwind", "redis://embedded/0", "redis://embedded/1")
+    mixed = load_settings().at(urls).environment()
+    assert mixed["DATABASE_URL"] == "postgresql+psycopg://u@db/unwind"
+    assert mixed["CELERY_BROKER_URL"] == "redis://embedded/0"
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://given/7")
+    with settings_with_servers() as settings:  # starts nothing: both are given
+        assert settings.environment()["CELERY_RESULT_BACKEND"] == "redis://given/8"
+
+
+def test_a_relative_data_directory_is_meant_from_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Programs we start may stand elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNWIND_DATA", "somewhere")
+    assert load_settings().data_dir == tmp_path / "somewhere"
+
+
+def test_misspelt_variables_can_be_found() -> None:
+    """Doctor warns about them: a setting that nobody reads looks like a setting."""
+    assert unknown_variables({"UNWIND_LOGLEVEL": "DEBUG", "UNWIND_LOG_LEVEL": "DEBUG", "HOME": "/"}) == [
+        "UNWIND_LOGLEVEL"
+    ]
