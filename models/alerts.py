@@ -78,6 +78,12 @@ def latest_of(conn: Connection, order_ids: Iterable[int], book: TermsBook) -> di
     return {r.order_id: alert_of(r, book) for r in rows}
 
 
+def any_open(conn: Connection, order_ids: Iterable[int]) -> bool:
+    """Whether an alert is open on any of these orders: a look before the locks, to know how strong they must be."""
+    found = text("SELECT EXISTS (SELECT FROM unwind.alerts WHERE order_id = ANY(:ids) AND state = 'open')")
+    return bool(conn.execute(found, {"ids": sorted(order_ids)}).scalar())
+
+
 def alert_of(row: Any, book: TermsBook) -> Alert:
     """Read a row as the facts of an alert."""
     return Alert(

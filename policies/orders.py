@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 
-from policies.cases import Actor, AlertKind, Case, already_cancelled, not_a_party
+from policies.billing_months import month_of
+from policies.cases import Actor, AlertKind, Case, Order, already_cancelled, not_a_party
+from policies.fees import fee, usd
 from policies.notices import tell
 from policies.statuses import ADDABLE, OPEN_FLOW, PROBLEM, PaymentStatus, Role, Status
+from policies.terms import Terms
 from policies.verdicts import Code, Event, Granted, Refused
 
 BY_SELLER = (Status.PROCESSING, Status.READY, Status.PAID, Status.PACKED, Status.SHIPPED, Status.COMPLETED)
 BY_BUYER = {Status.RECEIVED: (Status.SHIPPED,), Status.COMPLETED: (Status.SHIPPED, Status.RECEIVED)}  # [1138]
-SMALLEST_PRICE = Decimal("0.0001")
 
 
 def set_status(case: Case, actor: Actor, wanted: Status, now: datetime) -> Granted | Refused:
@@ -97,26 +99,18 @@ def may_add_batch(case: Case) -> Refused | None:
 
 
 def updated(case: Case, *, total: Decimal, event: Event, now: datetime) -> Granted:
-    """T20, T21: the order has other items now, so order date and payment start again."""
-    order = replace(
-        case.order, status=Status.UPDATED, order_date=now, payment_status=PaymentStatus.NONE, total=total
+    """T20, T21: the order has other items now, so order date, payment and fee start again (A21)."""
+    order = charged(
+        replace(case.order, status=Status.UPDATED, order_date=now, payment_status=PaymentStatus.NONE, total=total),
+        case.terms,
     )
-    return Granted(replace(case, order=order), events=(event,), effects={"status": Status.UPDATED})
+    return Granted(replace(case, order=order), events=(event,), effects={"status": Status.UPDATED, "fee": str(order.fee)})
 
 
-@dataclass(frozen=True, slots=True)
-class PriceList:
-    """What a lot asks for, in the seller's currency: a unit price, up to three (from quantity, price) tiers, a sale in %."""
-
-    unit_price: Decimal
-    tiers: tuple[tuple[int, Decimal], ...] = ()
-    sale_rate: int = 0
-
-
-def line_price(prices: PriceList, quantity: int) -> Decimal:
-    """Price of one unit when `quantity` are bought: the matching tier or the unit price, less the sale, half up to 4 places."""
-    price = prices.unit_price
-    for from_quantity, tier_price in prices.tiers:
-        if quantity >= from_quantity:
-            price = tier_price
-    return (price * (100 - prices.sale_rate) / 100).quantize(SMALLEST_PRICE, rounding=ROUND_HALF_UP)
+def charged(order: Order, terms: Terms) -> Order:
+    """The order with the fee on its goods, booked in the month of its order date (R82, R88, R94)."""
+    return replace(
+        order,
+        fee=fee(usd(order.total, order.usd_rate), terms, order.seller_id),
+        fee_month=month_of(order.order_date, terms),
+    )

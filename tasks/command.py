@@ -81,6 +81,7 @@ Staff = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterVal
 Comment = Annotated[Text, StringConstraints(max_length=COMMENT_LENGTH)]
 Word = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 RequestId = Annotated[Text, StringConstraints(pattern=r"^[A-Za-z0-9._:\-]{1,128}$")]
+DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(_one_line)]
 Moment = Annotated[datetime, BeforeValidator(_instant)]
 Amount = Annotated[Decimal, _decimal(2)]
 UnitPrice = Annotated[Decimal, _decimal(4)]

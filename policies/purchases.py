@@ -1,0 +1,67 @@
+"""What does a purchase take from which lots, and at what price?  (contract 2.2, `orders.submit` and `orders.add_batch`)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+
+from policies.cases import Member
+from policies.lots import Lot
+from policies.verdicts import Code, Invalid, Refused
+
+SMALLEST_PRICE = Decimal("0.0001")
+
+
+@dataclass(frozen=True, slots=True)
+class PurchasedLine:
+    """Units of one lot at the price of one unit in the seller's currency; `lot` is as it was before the sale."""
+
+    lot: Lot
+    quantity: int
+    unit_price: Decimal
+
+
+def purchase(
+    lines: Sequence[tuple[int, int]], lots: Mapping[int, Lot], buyer: Member, seller_id: str
+) -> tuple[PurchasedLine, ...] | Refused | Invalid:
+    """Price the wanted (lot_id, quantity) lines.  Lots the buyer cannot see are unknown; so are those of other stores."""
+    for lot_id, _ in lines:
+        if not _for_sale(lots.get(lot_id), buyer, seller_id):
+            return Refused(Code.LOT_UNKNOWN, f"Lot {lot_id} is not for sale to this buyer in this store.")
+    for index, (lot_id, quantity) in enumerate(lines):
+        if quantity % lots[lot_id].bulk:
+            return Invalid(f"lines.{index}.quantity", f"must be a multiple of {lots[lot_id].bulk}, as the lot is sold in bulk")
+    wanted: dict[int, int] = {}
+    for lot_id, quantity in lines:
+        wanted[lot_id] = wanted.get(lot_id, 0) + quantity
+        if wanted[lot_id] > lots[lot_id].quantity:
+            return Refused(
+                Code.NOT_ENOUGH_STOCK,
+                f"Lot {lot_id} has {lots[lot_id].quantity} units, which is fewer than were asked for.",
+                changes_it="the seller adding stock",
+            )
+    return tuple(PurchasedLine(lots[lot_id], quantity, line_price(lots[lot_id], quantity)) for lot_id, quantity in lines)
+
+
+def line_price(lot: Lot, quantity: int) -> Decimal:
+    """Price of one unit when `quantity` are bought: the matching tier or the unit price, less the sale, half up to 4 places."""
+    price = lot.unit_price
+    for from_quantity, tier_price in lot.tiers:
+        if quantity >= from_quantity:
+            price = tier_price
+    return (price * (100 - lot.sale_rate) / 100).quantize(SMALLEST_PRICE, rounding=ROUND_HALF_UP)
+
+
+def goods_total(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
+    """Sum of (units, unit price), unrounded, in the seller's currency."""
+    return sum((units * price for units, price in lines), Decimal(0))
+
+
+def _for_sale(lot: Lot | None, buyer: Member, seller_id: str) -> bool:
+    return (
+        lot is not None
+        and lot.seller_id == seller_id
+        and not lot.is_stock_room
+        and lot.reserved_for in (None, buyer.handle, buyer.member_id)
+    )

@@ -1,0 +1,250 @@
+"""How does an order live until it has a problem?  Submitted, added to, moved along by its parties, paid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal
+
+from celery import shared_task
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from models import inventory, ledger, members, orders
+from models.cases import Cases
+from models.requests import Answer
+from models.work import Work, unit_of_work
+from policies import members as member_policy
+from policies import orders as policy
+from policies.cases import Case, Order
+from policies.purchases import PurchasedLine, goods_total, purchase
+from policies.statuses import PaymentStatus, Status
+from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
+from tasks.cases import decide_cases, member_unknown, order_unknown
+from tasks.command import LotId, MemberId, OrderCommand, OrderFact, Part, Quantity, Text, UsdRate
+
+MOST_LINES = 1000
+LARGEST_TOTAL = Decimal(10) ** 12
+"""In the seller's currency.  No order of a marketplace for bricks comes near; the columns hold more."""
+
+
+def _above_zero(rate: Decimal) -> Decimal:
+    if rate <= 0:
+        raise ValueError("must be above zero")
+    return rate
+
+
+class WantedLine(Part):
+    """Units of one lot."""
+
+    lot_id: LotId
+    quantity: Quantity
+
+
+Lines = Annotated[tuple[WantedLine, ...], Field(min_length=1, max_length=MOST_LINES)]
+
+
+class SubmitOrder(OrderFact):
+    """Arguments of `orders.submit`.  `usd_rate` is US dollars for one unit of `currency`."""
+
+    task: ClassVar[str] = "orders.submit"
+    buyer_id: MemberId
+    seller_id: MemberId
+    currency: Annotated[Text, StringConstraints(pattern=r"^[A-Z]{3}$")] = "USD"
+    usd_rate: Annotated[UsdRate, AfterValidator(_above_zero)] = Decimal(1)
+    lines: Lines
+
+    @model_validator(mode="after")
+    def _dollars_are_dollars(self) -> SubmitOrder:
+        if self.currency == "USD" and self.usd_rate != 1:
+            raise ValueError("usd_rate must be 1 for an order in USD")
+        return self
+
+
+class AddBatch(OrderFact):
+    """Arguments of `orders.add_batch`."""
+
+    task: ClassVar[str] = "orders.add_batch"
+    lines: Lines
+
+
+class SetStatus(OrderCommand):
+    """Arguments of `orders.set_status`."""
+
+    task: ClassVar[str] = "orders.set_status"
+    status: Literal[tuple(str(s) for s in Status)]  # type: ignore[valid-type]  # the words of contract 3.1
+
+
+class RecordPayment(OrderFact):
+    """Arguments of `orders.record_payment`."""
+
+    task: ClassVar[str] = "orders.record_payment"
+    payment_status: Literal[tuple(str(s) for s in PaymentStatus)]  # type: ignore[valid-type]  # the words of contract 2.2
+
+
+@shared_task(name=SubmitOrder.task)
+def submit(commands: list[SubmitOrder]) -> list[Answer]:
+    """A purchase becomes an order: stock is taken, each lot snapshotted into its line, the fee booked."""
+    with unit_of_work(commands) as work:
+        cases = Cases(
+            work.conn,
+            [c.order_id for c in work.fresh],
+            member_ids=[m for c in work.fresh for m in (c.buyer_id, c.seller_id)],
+            lock_members=members.FOR_UPDATE,
+        )
+        shop = _Shop(work.conn, [line.lot_id for c in work.fresh for line in c.lines])
+        for command in work.fresh:
+            work.answer(command, _submitted(work, cases, shop, command))
+        cases.write(work)
+        shop.write(work.now)
+    return work.answers
+
+
+@shared_task(name=AddBatch.task)
+def add_batch(commands: list[AddBatch]) -> list[Answer]:
+    """The buyer's next purchase joins the order; order date, payment and fee start again (T21)."""
+    with unit_of_work(commands) as work:
+        cases = Cases(work.conn, [c.order_id for c in work.fresh], lock_members=members.FOR_UPDATE)
+        shop = _Shop(work.conn, [line.lot_id for c in work.fresh for line in c.lines])
+        for command in work.fresh:
+            work.answer(command, _added(work, cases, shop, command))
+        cases.write(work)
+        shop.write(work.now)
+    return work.answers
+
+
+@shared_task(name=SetStatus.task)
+def set_status(commands: list[SetStatus]) -> list[Answer]:
+    """A party moves the order along by hand."""
+    return decide_cases(commands, lambda c, case, now: policy.set_status(case, c.actor, Status(c.status), now))
+
+
+@shared_task(name=RecordPayment.task)
+def record_payment(commands: list[RecordPayment]) -> list[Answer]:
+    """The payment service says what it knows."""
+    return decide_cases(
+        commands, lambda c, case, now: policy.record_payment(case, PaymentStatus(c.payment_status), now)
+    )
+
+
+class _Shop:
+    """The lots that a set of purchases takes from, each purchase seeing what the ones before it left."""
+
+    def __init__(self, conn: Any, lot_ids: Sequence[int]) -> None:
+        self.conn = conn
+        self.lots = inventory.lock_lots(conn, lot_ids)
+        self._lines: list[dict[str, Any]] = []
+        self._taken: list[inventory.Taken] = []
+        self._charged: list[tuple[Order, datetime]] = []
+        self._recharged: list[ledger.Recharge] = []
+
+    def sell(self, order_id: int, bought: Sequence[PurchasedLine], *, first_line: int, batch: int) -> None:
+        for line_no, line in enumerate(bought, start=first_line):
+            self._taken.append(inventory.Taken(order_id, line_no, line.lot, line.quantity))
+            self._lines.append(
+                {
+                    "order_id": order_id,
+                    "line_no": line_no,
+                    "batch_no": batch,
+                    "lot_id": line.lot.lot_id,
+                    "quantity": line.quantity,
+                    "unit_price": line.unit_price,
+                    "snapshot": line.lot.snapshot(),
+                }
+            )
+            left = self.lots[line.lot.lot_id]
+            self.lots[line.lot.lot_id] = replace(left, quantity=left.quantity - line.quantity)
+
+    def charge(self, order: Order, now: datetime) -> None:
+        self._charged.append((order, now))
+
+    def recharge(self, before: Order, after: Order, now: datetime) -> None:
+        self._recharged.append(ledger.Recharge(before, after, now, "items were added to the order"))
+
+    def write(self, now: datetime) -> None:
+        orders.add_lines(self.conn, self._lines)
+        inventory.take(self.conn, self._taken, now)
+        ledger.book_charge(self.conn, self._charged)
+        ledger.book_recharge(self.conn, self._recharged)
+
+
+def _submitted(work: Work[Any], cases: Cases, shop: _Shop, command: SubmitOrder) -> Verdict:
+    buyer, seller = cases.members.get(command.buyer_id), cases.members.get(command.seller_id)
+    if buyer is None or seller is None:
+        return member_unknown()
+    if command.buyer_id == command.seller_id:
+        return Invalid("seller_id", "must be another member than the buyer")
+    if cases.get(command.order_id, work.now) is not None:
+        return Refused(Code.ALREADY_EXISTS, f"Order {command.order_id} was submitted before.")
+    blocked = orders.buyer_has_npb(work.conn, command.buyer_id, command.seller_id)
+    bought = purchase([(x.lot_id, x.quantity) for x in command.lines], shop.lots, buyer, command.seller_id)
+    if isinstance(bought, Refused) and bought.code is Code.LOT_UNKNOWN:
+        return bought
+    if refused := member_policy.may_trade(buyer, seller, buyer_has_npb_in_store=blocked):
+        return refused
+    if not isinstance(bought, tuple):
+        return bought
+    total = goods_total((line.quantity, line.unit_price) for line in bought)
+    if total >= LARGEST_TOTAL:
+        return Invalid("lines", "come to more than an order may be worth")
+    terms = cases.book.at(work.now)
+    order = policy.charged(
+        Order(
+            order_id=command.order_id,
+            buyer_id=command.buyer_id,
+            seller_id=command.seller_id,
+            status=Status.PENDING,
+            payment_status=PaymentStatus.NONE,
+            order_date=work.now,
+            currency=command.currency,
+            usd_rate=command.usd_rate,
+            total=total,
+        ),
+        terms,
+    )
+    case = Case(order, buyer, seller, terms)
+    units = sum(line.quantity for line in bought)
+    note = f"{units} units in {len(bought)} lots for {total.normalize():f} {command.currency}; fee {order.fee} USD."
+    granted = Granted(
+        case,
+        events=(Event("orders.submitted", note),),
+        effects={"status": order.status, "total": f"{total.normalize():f}", "fee": str(order.fee)},
+    )
+    cases.grant(case, granted, work.now, request_id=command.request_id)
+    shop.sell(command.order_id, bought, first_line=1, batch=1)
+    shop.charge(order, work.now)
+    return granted
+
+
+def _added(work: Work[Any], cases: Cases, shop: _Shop, command: AddBatch) -> Verdict:
+    case = cases.get(command.order_id, work.now)
+    if case is None:
+        return order_unknown()
+    order = case.order
+    now = max(work.now, order.last_event_at or work.now)
+    bought = purchase([(x.lot_id, x.quantity) for x in command.lines], shop.lots, case.buyer, order.seller_id)
+    if isinstance(bought, Refused) and bought.code is Code.LOT_UNKNOWN:
+        return bought
+    blocked = orders.buyer_has_npb(work.conn, order.buyer_id, order.seller_id)
+    if refused := policy.may_add_batch(case) or member_policy.may_trade(
+        case.buyer, case.seller, buyer_has_npb_in_store=blocked
+    ):
+        return refused
+    if not isinstance(bought, tuple):
+        return bought
+    held = orders.lines_of(work.conn, [command.order_id])[command.order_id]
+    total = goods_total((line.quantity, line.unit_price) for line in bought) + goods_total(
+        (line.quantity - line.removed, line.unit_price) for line in held
+    )
+    if total >= LARGEST_TOTAL:
+        return Invalid("lines", "come to more than an order may be worth")
+    batch = max((line.batch_no for line in held), default=0) + 1
+    units = sum(line.quantity for line in bought)
+    note = f"Batch {batch}: {units} more units in {len(bought)} lots; order date, payment and fee start again."
+    granted = policy.updated(case, total=total, event=Event("orders.batch_added", note), now=now)
+    granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": f"{total.normalize():f}"})
+    cases.grant(case, granted, now, request_id=command.request_id)
+    shop.sell(command.order_id, bought, first_line=max((x.line_no for x in held), default=0) + 1, batch=batch)
+    shop.recharge(order, granted.case.order, now)
+    return granted
