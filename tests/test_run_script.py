@@ -1,0 +1,351 @@
+"""Does `./run` work as the first thing ever typed after a clone?
+
+Downloads nothing: a stand-in for uv makes the environment, and a stand-in for the product says what it was told. The
+real installation is what every clone does once.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.machinery
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers.servers.processes import wait_until
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+PRODUCT = """
+import json, os, sys
+print(json.dumps({"words": sys.argv[1:], "cwd": os.getcwd(), "path": os.environ["PYTHONPATH"], "first": sys.path[0]}))
+"""
+
+# Makes an "environment" whose Python is the one of the tests, and writes down each call.
+UV = """#!/bin/sh
+echo "$*" >> "{journal}"
+case "$1" in
+  venv)
+    for folder; do :; done
+    mkdir -p "$folder/bin"
+    cat > "$folder/bin/python" <<'END'
+#!/bin/sh
+if [ "$2" = pip ]; then echo "no route for pip either" >&2; exit 3; fi
+exec {python} "$@"
+END
+    chmod +x "$folder/bin/python"
+    touch "$folder/pyvenv.cfg" ;;
+  pip)
+    if [ -e "{slow}" ]; then sleep 600; fi
+    if [ -e "{broken}" ]; then echo "no route to the registry" >&2; exit 2; fi ;;
+esac
+"""
+
+
+class Clone:
+    """A fresh checkout with a product that only talks, on a machine with the stand-in for uv."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "a clone"
+        self.journal, self.slow, self.broken = folder / "journal", folder / "slow", folder / "broken"
+        (self.folder / "workers").mkdir(parents=True)
+        (self.folder / "workers" / "__init__.py").touch()
+        (self.folder / "workers" / "__main__.py").write_text(PRODUCT)
+        for name in ("run", "requirements.lock", "requirements-dev.lock"):
+            shutil.copy(CHECKOUT / name, self.folder / name)
+        tools = folder / "bin"
+        tools.mkdir()
+        uv = tools / "uv"
+        uv.write_text(UV.format(journal=self.journal, python=sys.executable, slow=self.slow, broken=self.broken))
+        uv.chmod(0o755)
+        self.environment = {"PATH": f"{tools}:/usr/bin:/bin", "HOME": str(folder)}
+
+    def start(self, *words: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(self.folder / "run"), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+            cwd=cwd or self.folder,
+            start_new_session=True,
+        )
+
+    def run(self, *words: str, cwd: Path | None = None) -> tuple[int, str, str]:
+        process = self.start(*words, cwd=cwd)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def calls(self, kind: str) -> list[str]:
+        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
+        return [line for line in lines if line.startswith(kind)]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path)
+
+
+def test_the_first_command_makes_the_environment_and_then_runs(clone: Clone, tmp_path: Path) -> None:
+    """Contract 1: each subcommand works as the first thing ever typed, from any folder."""
+    (tmp_path / "tasks").mkdir()
+    status, out, err = clone.run("show", "order", "1003", "--json", cwd=tmp_path)
+    assert status == 0, err
+    said = json.loads(out)
+    assert said["words"] == ["show", "order", "1003", "--json"]
+    assert said["cwd"] == str(tmp_path)
+    assert said["path"] == str(clone.folder)
+    assert said["first"] != str(tmp_path), "a folder `tasks` where the caller stands must not shadow ours"
+    assert "Setting up" in err
+    assert "Ready after" in err
+    install = clone.calls("pip")[0]
+    assert "--require-hashes" in install
+    assert install.endswith(f"{clone.folder}/requirements.lock")
+
+
+def test_the_second_command_starts_at_once(clone: Clone) -> None:
+    """Set-up is paid once."""
+    clone.run("up")
+    before = clone.journal.read_text()
+    status, _, err = clone.run("down")
+    assert (status, err, clone.journal.read_text()) == (0, "", before)
+
+
+def test_a_changed_lock_is_installed(clone: Clone) -> None:
+    """After `git pull` the environment is what the lock says now."""
+    clone.run("up")
+    with (clone.folder / "requirements.lock").open("a") as lock:
+        lock.write("# newer\n")
+    clone.run("up")
+    assert len(clone.calls("pip")) == 2
+    assert len(clone.calls("venv")) == 1
+
+
+@pytest.mark.parametrize("command", ["test", "check", "bench", "torture"])
+def test_commands_for_development_get_the_development_list_which_serves_the_others_too(
+    clone: Clone, command: str
+) -> None:
+    """A user of the product does not wait for linters; a developer installs once."""
+    clone.run(command, "--all")
+    assert clone.calls("pip")[0].endswith("requirements-dev.lock")
+    clone.run("up")
+    assert len(clone.calls("pip")) == 1
+
+
+def test_a_set_up_killed_in_the_middle_is_done_again(clone: Clone) -> None:
+    """Nobody knows what a half-installed environment holds, so it goes."""
+    clone.slow.touch()
+    process = clone.start("up")
+    assert wait_until(lambda: bool(clone.calls("pip")), 30)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    (clone.folder / ".venv" / "half-installed").touch()
+    clone.slow.unlink()
+    status, _, err = clone.run("up")
+    assert status == 0, err
+    assert not (clone.folder / ".venv" / "half-installed").exists()
+
+
+def test_two_first_commands_at_once_set_up_once(clone: Clone) -> None:
+    """A file lock: the second waits and finds it done."""
+    both = [clone.start("up"), clone.start("show")]
+    assert [process.wait(60) for process in both] == [0, 0]
+    for process in both:
+        process.communicate()
+    assert len(clone.calls("pip")) == 1
+
+
+def test_a_failed_installation_says_why(clone: Clone) -> None:
+    """Without a network: one message, exit 1, and the next attempt starts afresh."""
+    clone.broken.touch()
+    status, out, err = clone.run("up")
+    assert (status, out) == (1, "")
+    assert "no route to the registry" in err
+    assert "Trying pip instead" in err
+    assert "no route for pip either" in err
+    assert "Traceback" not in err
+    clone.broken.unlink()
+    assert clone.run("up")[0] == 0
+
+
+def test_home_may_be_missing(clone: Clone) -> None:
+    """`su`, cron and containers: no HOME, or one that is not there. No cache then."""
+    clone.environment["HOME"] = "/nonexistent"
+    assert clone.run("up")[0] == 0
+    assert "--no-cache" in clone.calls("pip")[0]
+    del clone.environment["HOME"]
+    shutil.rmtree(clone.folder / ".venv")
+    assert clone.run("up")[0] == 0
+
+
+def test_environment_and_data_may_lie_elsewhere(clone: Clone, tmp_path: Path) -> None:
+    """A checkout that may not be written to: UNWIND_VENV and UNWIND_DATA."""
+    clone.environment["UNWIND_VENV"] = str(tmp_path / "deep" / "venv")
+    assert clone.run("up")[0] == 0
+    assert not (clone.folder / ".venv").exists()
+    assert sorted(path.name for path in clone.folder.iterdir()) == [
+        "requirements-dev.lock",
+        "requirements.lock",
+        "run",
+        "workers",
+    ]
+
+
+def test_a_place_that_cannot_be_written_is_named_with_its_mend(clone: Clone, tmp_path: Path) -> None:
+    """A file in the way stands for a read-only checkout, for root too."""
+    (tmp_path / "file").touch()
+    clone.environment["UNWIND_VENV"] = str(tmp_path / "file" / "venv")
+    status, _, err = clone.run("up")
+    assert status == 1
+    assert "UNWIND_VENV=" in err
+    assert "Traceback" not in err
+
+
+def test_somebody_elses_folder_is_never_removed(clone: Clone) -> None:
+    """UNWIND_VENV=$HOME by mistake must not cost a home directory."""
+    (clone.folder / ".venv").mkdir()
+    (clone.folder / ".venv" / "diary").write_text("dear diary")
+    status, _, err = clone.run("up")
+    assert status == 1
+    assert "is no Python environment" in err
+    assert (clone.folder / ".venv" / "diary").read_text() == "dear diary"
+
+
+# -- what cannot be had on every machine: old Pythons, missing modules -------------------------------------------------
+
+
+@pytest.fixture
+def script() -> Any:
+    loader = importlib.machinery.SourceFileLoader("run_script", str(CHECKOUT / "run"))
+    spec = importlib.util.spec_from_loader("run_script", loader)
+    assert spec is not None
+    module = types.ModuleType("run_script")
+    module.__file__ = str(CHECKOUT / "run")
+    loader.exec_module(module)
+    return module
+
+
+def without_modules(*missing: str) -> Any:
+    """A Python that cannot import these."""
+
+    def answers(_python: str, program: str) -> str | None:
+        if "version_info" in program:
+            return "3 11\n"
+        return None if any(name in program for name in missing) else ""
+
+    return answers
+
+
+def test_old_pythons_can_read_the_script() -> None:
+    """A Python that is too old must get as far as saying so; nothing but the standard library is there."""
+    tree = ast.parse((CHECKOUT / "run").read_text(), feature_version=(3, 7))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert imported <= sys.stdlib_module_names
+    assert os.access(CHECKOUT / "run", os.X_OK)
+
+
+def test_an_old_python_finds_a_newer_one_on_the_path(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shims that do not start (pyenv) are passed over."""
+    monkeypatch.setattr(script.sys, "version_info", (3, 9, 2))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(script.CannotSetUp, match=r"needs Python 3\.11 or newer; this is 3\.9"):
+        script.suitable_python()
+    for name, body in (("python3.13", "exit 127"), ("python3.12", "echo 3 12")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    assert script.suitable_python() == str(tmp_path / "python3.12")
+
+
+def test_without_venv_an_ordinary_user_is_told_the_line_to_type(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain Debian has python3 and git but no pip and no venv."""
+    monkeypatch.setattr(script, "answers", without_modules("ensurepip", "pip"))
+    monkeypatch.setattr(script.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "apt-get" else None)
+    monkeypatch.setattr(script.os, "getuid", lambda: 1000)
+    with pytest.raises(script.CannotSetUp, match="sudo apt-get install -y python3-venv"):
+        script.make_venv("/nowhere", None)
+
+
+def test_without_venv_root_gets_it_installed_and_is_told(
+    script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As root with apt: say so and do it; a stale package list is refreshed once."""
+    called: list[list[str]] = []
+    results = iter([100, 0, 0])
+
+    def call(command: list[str], **_: Any) -> int:
+        called.append(command[1:])
+        return next(results)
+
+    monkeypatch.setattr(script, "answers", without_modules("ensurepip", "pip"))
+    monkeypatch.setattr(script.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "apt-get" else None)
+    monkeypatch.setattr(script.os, "getuid", lambda: 0)
+    monkeypatch.setattr(script.subprocess, "call", call)
+    monkeypatch.setattr(script, "work", lambda command, _purpose: called.append(command[1:]))
+    script.make_venv("/nowhere", None)
+    install = ["install", "-y", "-qq", "python3-venv"]
+    assert called == [install, ["update", "-qq"], install, ["-m", "venv", "/nowhere"]]
+    assert "lacks the module venv: running apt-get install -y python3-venv" in capsys.readouterr().err
+
+
+def test_without_venv_and_without_apt_the_ways_out_are_named(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other systems: no guess, but a sentence."""
+    monkeypatch.setattr(script, "answers", without_modules("ensurepip", "pip"))
+    monkeypatch.setattr(script.shutil, "which", lambda _name: None)
+    with pytest.raises(script.CannotSetUp, match=r"Install your system's package .* or uv"):
+        script.make_venv("/nowhere", None)
+
+
+def test_pip_alone_is_enough(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some images have pip and venv but no ensurepip."""
+    called: list[list[str]] = []
+    monkeypatch.setattr(script, "answers", without_modules("ensurepip"))
+    monkeypatch.setattr(script, "work", lambda command, _purpose: called.append(command[1:]))
+    script.make_venv("/nowhere", None)
+    script.install("/nowhere", None, "product")
+    assert called[0] == ["-m", "venv", "--without-pip", "/nowhere"]
+    assert "--require-hashes" in called[1]
+
+
+# -- the lists of packages ---------------------------------------------------------------------------------------------
+
+
+def versions(name: str) -> dict[str, str]:
+    text = (CHECKOUT / name).read_text()
+    return dict(re.findall(r"^([\w.-]+)==([^ \\;]+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_every_package_is_locked_by_hash_and_no_address_is_named(name: str) -> None:
+    """Where packages come from is the installer's business."""
+    text = (CHECKOUT / name).read_text()
+    assert "://" not in text
+    assert not re.search(r"^\s*--(index|extra|find|trusted)", text, re.MULTILINE)
+    blocks = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]
+    assert blocks
+    assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_the_development_list_contains_the_products() -> None:
+    """So that one environment serves both."""
+    product, development = versions("requirements.lock"), versions("requirements-dev.lock")
+    assert product.items() <= development.items()
+    assert product["kombu"] == "5.7.0"
+
+
+def test_what_ci_calls_is_what_the_readme_names() -> None:
+    """One test command for everybody."""
+    script = CHECKOUT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "./run test --all" in script.read_text()
