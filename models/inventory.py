@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, text
 from models import orders
 from models.lots import KEY_COLUMNS, lot_of, lot_row, lots, move_row, stock_moves, value_row
 from models.sets import insert_set, update_set
+from models.work import Overtaken
 from policies.inventory import Returning, ReturnPlan, Shelf
 from policies.lots import Lot, LotKey, from_snapshot
 
@@ -82,6 +83,56 @@ def take(conn: Connection, taken: Sequence[Taken], now: datetime) -> None:
     insert_set(conn, stock_moves, moves)
 
 
+def known_lots(conn: Connection, told: Sequence[Lot]) -> dict[int, Lot]:
+    """The lots that the marketplace speaks of, as they are, held for writing together with their old and new items.
+
+    Raises `Overtaken` when a lot became another item meanwhile, so that the item held is not the one it is now.
+    """
+    ids = sorted({lot.lot_id for lot in told})
+    seen = conn.execute(text("SELECT * FROM unwind.lots WHERE lot_id = ANY(:ids)"), {"ids": ids})
+    keys = {lot_of(row).key for row in seen} | {lot.key for lot in told}
+    lock_keys(conn, keys)
+    held = lock_lots(conn, ids)
+    if not {lot.key for lot in held.values()} <= keys:
+        raise Overtaken
+    return held
+
+
+def record(conn: Connection, told: Sequence[tuple[Lot | None, Lot]], now: datetime) -> None:
+    """Write lots as (before, after) in the order in which they were told; `before` is None for a lot's first time.
+
+    A difference in quantity is a manual adjustment in the journal; a lot that is another item now moves its units.
+    """
+    before: dict[int, Lot | None] = {}
+    for was, lot in told:
+        before.setdefault(lot.lot_id, was)
+    after = {lot.lot_id: lot for _, lot in told}
+    insert_set(conn, lots, [lot_row(lot) for i, lot in after.items() if before[i] is None])
+    existing = {i: (was, after[i]) for i, was in before.items() if was is not None}
+    rows = [lot_row(lot) for was, lot in existing.values() if replace(lot, quantity=was.quantity) != was]
+    update_set(conn, lots, ["lot_id"], [{k: v for k, v in row.items() if k != "quantity"} for row in rows])
+    _change_quantities(conn, {i: lot.quantity - was.quantity for i, (was, lot) in existing.items()})
+    insert_set(conn, stock_moves, [move for was, lot in told for move in _told_moves(was, lot, now)])
+
+
+def _told_moves(was: Lot | None, lot: Lot, now: datetime) -> list[dict[str, Any]]:
+    if was is None:
+        return [move_row(lot.key, lot.lot_id, lot.quantity, "recorded", now)]
+    if was.key == lot.key:
+        units = [(lot.key, lot.quantity - was.quantity)]
+    else:
+        units = [(was.key, -was.quantity), (lot.key, lot.quantity)]
+    return [move_row(key, lot.lot_id, delta, "adjusted", now) for key, delta in units if delta]
+
+
+def own_numbers(conn: Connection, count: int) -> list[int]:
+    """Numbers for lots that have none, rising."""
+    if not count:
+        return []
+    taken = conn.execute(text("SELECT nextval('unwind.own_lot_ids') FROM generate_series(1, :count)"), {"count": count})
+    return sorted(taken.scalars())
+
+
 def returning(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[Returning]:
     """Rows of order lines as what comes back: what remains of each (R80), or the `units` by line of a removal."""
     return [
@@ -117,7 +168,8 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
     Writes lots, journal, and for cancellations (not removals) what each order line returned.  A constant number of
     statements for any number of orders and sellers.
     """
-    numbers = _take_numbers(conn, _new_lots(plans))
+    new = _new_lots(plans)
+    numbers = dict(zip(new, own_numbers(conn, len(new)), strict=True))
     settled = [_numbered(plan, numbers) for plan in plans]
     before: dict[int, Lot] = {}
     after: dict[int, Lot] = {}
@@ -197,6 +249,7 @@ def lots_of(conn: Connection, seller_id: str) -> list[Lot]:
 
 def _change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
     """Signed differences, never the amount itself, so that no parallel sale is overwritten (R78)."""
+    deltas = {lot_id: delta for lot_id, delta in deltas.items() if delta}
     if not deltas:
         return
     changed = conn.execute(
@@ -218,15 +271,6 @@ class LotVanished(Exception):
 def _new_lots(plans: Iterable[ReturnPlan]) -> list[int]:
     """The provisional numbers of new lots, in the order in which they were made."""
     return sorted({lot_id for plan in plans for lot_id in plan.lots if lot_id < 0}, reverse=True)
-
-
-def _take_numbers(conn: Connection, provisional: Sequence[int]) -> dict[int, int]:
-    if not provisional:
-        return {}
-    taken = conn.execute(
-        text("SELECT nextval('unwind.own_lot_ids') FROM generate_series(1, :count)"), {"count": len(provisional)}
-    )
-    return dict(zip(provisional, sorted(taken.scalars()), strict=True))
 
 
 def _numbered(plan: ReturnPlan, numbers: Mapping[int, int]) -> ReturnPlan:

@@ -7,9 +7,11 @@ currency with four decimals, weights in grams.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, NamedTuple
+
+from policies.verdicts import Code, Invalid, Refused
 
 MOST_UNITS = 2**31 - 1
 TEXT_LENGTH = 2000
@@ -138,6 +140,23 @@ def tiers_of(fields: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
 def price_text(amount: Decimal | None) -> str | None:
     """Four decimals, as the marketplace's API writes prices, costs and weights."""
     return None if amount is None else f"{amount:.4f}"
+
+
+def may_record(lot: Lot, known: Lot | None, *, seller_known: bool, may_be_own: bool = False) -> Lot | Refused | Invalid:
+    """Whether the marketplace may say this of a lot, and the lot as it is then (contract 2.2, `inventory.record_lot`).
+
+    `known` is the lot of that id as it is now.  `may_be_own`: Unwind itself gave the number to a lot without.
+    """
+    if not seller_known:
+        return Refused(Code.MEMBER_UNKNOWN, "There is no member with this id.", changes_it="the seller being recorded")
+    if known is None:
+        if lot.lot_id >= FIRST_OWN_ID and not may_be_own:
+            return Invalid("lot.lot_id", f"numbers from {FIRST_OWN_ID} up belong to lots that were created by a return")
+        return lot
+    if known.seller_id != lot.seller_id:
+        return Refused(Code.NOT_A_PARTY, f"Lot {lot.lot_id} belongs to another seller.")
+    stays_put_away = known.auto_stockroom and lot.is_stock_room and lot.stock_room_id == known.stock_room_id
+    return replace(lot, auto_stockroom=stays_put_away)
 
 
 def problems(lot: Lot) -> list[tuple[str, str]]:

@@ -1,0 +1,139 @@
+"""How does stock come to be known?  The marketplace says what each lot is, as often as it likes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from celery import shared_task
+from pydantic import Field, StringConstraints
+
+from models import inventory, members
+from models.requests import Answer, done, invalid
+from models.work import Work, unit_of_work
+from policies.lots import TEXT_LENGTH, Lot, may_record, problems, tiers_of
+from policies.verdicts import Invalid, Refused
+from tasks.command import SQL_BIGINT, SQL_INTEGER, Command, LotId, MemberId, Part, Switch, Text, UnitPrice, Whole
+
+Units = Annotated[int, Field(strict=True, ge=0, le=SQL_INTEGER)]
+LotText = Annotated[Text, StringConstraints(max_length=TEXT_LENGTH)]
+Named = Annotated[Text, StringConstraints(max_length=64)]
+
+
+class Item(Part):
+    """The catalogue item of a lot; an empty number is a custom item, which is the same as nothing else."""
+
+    no: Named
+    type: Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+
+
+class LotFacts(Part):
+    """A lot in the shape of contract 3.2."""
+
+    lot_id: LotId
+    seller_id: MemberId
+    item: Item
+    color_id: Units
+    quantity: Units
+    new_or_used: Literal["N", "U"]
+    unit_price: UnitPrice
+    completeness: Literal["C", "B", "S"] | None = None
+    bind_id: Annotated[int, Field(strict=True, ge=0, le=SQL_BIGINT)] = 0
+    description: LotText = ""
+    remarks: LotText = ""
+    bulk: Whole = 1
+    is_retain: Switch = False
+    is_stock_room: Switch = False
+    stock_room_id: Literal["A", "B", "C"] | None = None
+    my_cost: UnitPrice | None = None
+    my_weight: UnitPrice | None = None
+    sale_rate: Whole = 0
+    tier_quantity1: Units | None = None
+    tier_quantity2: Units | None = None
+    tier_quantity3: Units | None = None
+    tier_price1: UnitPrice | None = None
+    tier_price2: UnitPrice | None = None
+    tier_price3: UnitPrice | None = None
+    reserved_for: MemberId | None = None
+
+    def lot(self) -> Lot:
+        """The same as the rules know it."""
+        given = self.model_dump(exclude={"item"})
+        plain = {name: value for name, value in given.items() if not name.startswith("tier_")}
+        return Lot(**plain, item_type=self.item.type, item_no=self.item.no, tiers=tiers_of(given))
+
+    def wrong(self) -> list[tuple[str, str]]:
+        """Which fields contradict one another, with a sentence for each."""
+        found = list(problems(self.lot()))
+        ended = False
+        for number in (1, 2, 3):
+            quantity, price = getattr(self, f"tier_quantity{number}"), getattr(self, f"tier_price{number}")
+            empty = not quantity and not price  # the marketplace's API writes 0 and 0.0000 for a tier that is not there
+            if not empty and not (quantity and price is not None):
+                found.append((f"tier_quantity{number}", "quantity and price of a tier go together"))
+            elif not empty and ended:
+                found.append((f"tier_quantity{number}", "the tier before it is missing"))
+            ended = ended or empty
+        return sorted(found)
+
+
+class RecordLot(Command):
+    """Arguments of `inventory.record_lot`."""
+
+    task: ClassVar[str] = "inventory.record_lot"
+    lot: LotFacts
+
+
+@shared_task(name=RecordLot.task)
+def record_lot(commands: list[RecordLot]) -> list[Answer]:
+    """The marketplace says what a lot is; said again, it replaces what was known, and differing units are booked."""
+    with unit_of_work(commands) as work:
+        recorder = _Recorder(work, [c.lot.lot() for c in work.fresh])
+        for command in work.fresh:
+            if wrong := command.lot.wrong():
+                work.answer(command, invalid(command.request_id, [(f"lot.{path}", said) for path, said in wrong]))
+                continue
+            told = recorder.take(command.lot.lot())
+            work.answer(command, told if isinstance(told, Refused | Invalid) else done(command, told))
+        recorder.write()
+    return work.answers
+
+
+def record_imported(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused | Invalid]:
+    """Record lots of a seller's own file, in one transaction.  A lot numbered 0 gets a number of ours."""
+    work: Work[RecordLot]
+    with unit_of_work() as work:
+        numbers = iter(inventory.own_numbers(work.conn, sum(not lot.lot_id for lot in lots)))
+        numbered = [lot if lot.lot_id else replace(lot, lot_id=next(numbers)) for lot in lots]
+        recorder = _Recorder(work, numbered)
+        answers = [recorder.take(lot, may_be_own=True) for lot in numbered]
+        recorder.write()
+    return answers
+
+
+class _Recorder:
+    """The lots of one set, each told one seeing those told before it."""
+
+    def __init__(self, work: Work[Any], lots: Sequence[Lot]) -> None:
+        self._work = work
+        self._sellers = members.facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
+        self._known = inventory.known_lots(work.conn, lots) if lots else {}
+        self._told: list[tuple[Lot | None, Lot]] = []
+
+    def take(self, lot: Lot, *, may_be_own: bool = False) -> dict[str, Any] | Refused | Invalid:
+        known = self._known.get(lot.lot_id)
+        verdict = may_record(lot, known, seller_known=lot.seller_id in self._sellers, may_be_own=may_be_own)
+        if not isinstance(verdict, Lot):
+            return verdict
+        self._told.append((known, verdict))
+        self._known[lot.lot_id] = verdict
+        return {
+            "lot_id": lot.lot_id,
+            "quantity": lot.quantity,
+            "recorded": known is None,
+            "adjusted": lot.quantity - known.quantity if known else 0,
+        }
+
+    def write(self) -> None:
+        inventory.record(self._work.conn, self._told, self._work.now)

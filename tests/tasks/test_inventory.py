@@ -1,0 +1,170 @@
+"""What may the marketplace say of a lot, and what comes of it?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from models import inventory
+from tasks.inventory import LotFacts, record_imported
+from workers.stage import Stage
+
+
+def a_lot(**fields: Any) -> dict[str, Any]:
+    """The arguments of a plain lot, with these fields instead."""
+    return {
+        "lot_id": 1,
+        "seller_id": "s",
+        "item": {"no": "3001", "type": "PART"},
+        "color_id": 5,
+        "quantity": 10,
+        "new_or_used": "N",
+        "unit_price": "0.1000",
+    } | fields
+
+
+@pytest.fixture
+def store(stage: Stage) -> Stage:
+    """Two sellers."""
+    for member in ("s", "t"):
+        stage.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
+    return stage
+
+
+def stock(stage: Stage, seller: str = "s") -> list[dict[str, Any]]:
+    with stage.database.transaction() as conn:
+        return [lot.snapshot() for lot in inventory.lots_of(conn, seller)]
+
+
+def journal(stage: Stage) -> list[tuple[Any, ...]]:
+    with stage.database.transaction() as conn:
+        return [tuple(r) for r in conn.execute(text("SELECT kind, delta FROM unwind.stock_moves ORDER BY move_id"))]
+
+
+FULL = a_lot(
+    completeness="S",
+    bind_id=0,
+    description="Sealed",
+    remarks="Shelf 3",
+    bulk=2,
+    is_retain=True,
+    is_stock_room=True,
+    stock_room_id="B",
+    my_cost="0.0500",
+    my_weight="2.3200",
+    sale_rate=10,
+    tier_quantity1=10,
+    tier_price1="0.0900",
+    tier_quantity2=20,
+    tier_price2="0.0800",
+    tier_quantity3=30,
+    tier_price3="0.0700",
+    reserved_for=None,
+)
+
+
+def test_a_lot_is_remembered_with_all_its_fields(store: Stage) -> None:
+    """Contract 3.2: what goes in comes out in the same shape."""
+    assert store.do("inventory.record_lot", lot=FULL)["outcome"] == "done"
+    assert stock(store) == [FULL]
+    assert journal(store) == [("recorded", 10)]
+
+
+def test_the_fields_of_the_marketplaces_api_for_no_tiers_are_taken(store: Stage) -> None:
+    """Contract 3.2: real data drops in; the API writes a tier that is not there as 0 and 0.0000."""
+    answer = store.do("inventory.record_lot", lot=a_lot(tier_quantity1=0, tier_price1="0.0000"))
+    assert answer["outcome"] == "done"
+    assert stock(store)[0]["tier_quantity1"] is None
+
+
+def test_a_difference_in_quantity_is_a_manual_adjustment(store: Stage) -> None:
+    """Contract 2.2."""
+    for quantity in (10, 7, 7, 12):
+        answer = store.do("inventory.record_lot", lot=a_lot(quantity=quantity))
+    assert answer["effects"] == {"lot_id": 1, "quantity": 12, "recorded": False, "adjusted": 5}
+    assert journal(store) == [("recorded", 10), ("adjusted", -3), ("adjusted", 5)]
+
+
+def test_a_lot_that_becomes_another_item_takes_its_units_along(store: Stage) -> None:
+    """promises.md, invariant 4: the units leave one key and enter the other."""
+    store.do("inventory.record_lot", lot=a_lot())
+    store.do("inventory.record_lot", lot=a_lot(color_id=6, quantity=8))
+    assert journal(store) == [("recorded", 10), ("adjusted", -10), ("adjusted", 8)]
+
+
+def test_a_lot_never_moves_to_another_seller(store: Stage) -> None:
+    """Contract 2.2."""
+    store.do("inventory.record_lot", lot=a_lot())
+    assert store.do("inventory.record_lot", lot=a_lot(seller_id="t"))["code"] == "NOT_A_PARTY"
+    assert stock(store, "t") == []
+
+
+def test_an_unknown_seller_has_no_lots(store: Stage) -> None:
+    """Contract 2.1."""
+    assert store.do("inventory.record_lot", lot=a_lot(seller_id="x"))["code"] == "MEMBER_UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"quantity": -1}, "lot.quantity"),
+        ({"quantity": 2**31}, "lot.quantity"),
+        ({"quantity": 1.0}, "lot.quantity"),
+        ({"quantity": True}, "lot.quantity"),
+        ({"unit_price": "0"}, "lot.unit_price"),
+        ({"unit_price": "-1.00"}, "lot.unit_price"),
+        ({"unit_price": 0.1}, "lot.unit_price"),
+        ({"unit_price": "0.00001"}, "lot.unit_price"),
+        ({"unit_price": "1e2"}, "lot.unit_price"),
+        ({"sale_rate": 100}, "lot.sale_rate"),
+        ({"sale_rate": -1}, "lot.sale_rate"),
+        ({"bulk": 0}, "lot.bulk"),
+        ({"bulk": 2**40}, "lot.bulk"),
+        ({"new_or_used": "X"}, "lot.new_or_used"),
+        ({"completeness": "X"}, "lot.completeness"),
+        ({"stock_room_id": "A"}, "lot.stock_room_id"),
+        ({"is_stock_room": True, "stock_room_id": "D"}, "lot.stock_room_id"),
+        ({"is_stock_room": True, "reserved_for": "b"}, "lot.reserved_for"),
+        ({"is_retain": "yes"}, "lot.is_retain"),
+        ({"my_cost": "-0.0100"}, "lot.my_cost"),
+        ({"description": "x" * 2001}, "lot.description"),
+        ({"remarks": "a\x00b"}, "lot.remarks"),
+        ({"tier_quantity1": 10}, "lot.tier_quantity1"),
+        ({"tier_price1": "0.05"}, "lot.tier_quantity1"),
+        ({"tier_quantity1": 10, "tier_price1": "0.1000"}, "lot.tier_price1"),
+        ({"tier_quantity2": 10, "tier_price2": "0.0900"}, "lot.tier_quantity2"),
+        (
+            {"tier_quantity1": 10, "tier_price1": "0.09", "tier_quantity2": 10, "tier_price2": "0.08"},
+            "lot.tier_quantity2",
+        ),
+        ({"tier_quantity1": 10, "tier_price1": "0.08", "tier_quantity2": 20, "tier_price2": "0.09"}, "lot.tier_price2"),
+        ({"lot_id": 9_000_000_000_000}, "lot.lot_id"),
+        ({"lot_id": 0}, "lot.lot_id"),
+        ({"item": {"no": "3001"}}, "lot.item.type"),
+        ({"colour": 5}, "lot.colour"),
+    ],
+)
+def test_what_no_lot_may_be_is_named_and_nothing_is_kept(store: Stage, fields: dict[str, Any], path: str) -> None:
+    """rules.md 5.3, contract 2.1."""
+    answer = store.do("inventory.record_lot", lot=a_lot(**fields))
+    assert answer["outcome"] == "invalid"
+    assert path in [problem["path"] for problem in answer["errors"]]
+    assert stock(store) == []
+    assert journal(store) == []
+
+
+def test_nobody_acts_in_a_fact(store: Stage) -> None:
+    """Contract 2: facts need neither a member nor staff."""
+    assert store.do("inventory.record_lot", lot=a_lot(), staff="ann")["outcome"] == "invalid"
+
+
+def test_a_lot_made_by_a_return_can_be_recorded_again(store: Stage) -> None:
+    """Contract 3.2: only a *new* lot in our range of numbers is refused."""
+    lot = LotFacts.model_validate(a_lot()).lot()
+    (told,) = record_imported([replace(lot, lot_id=0)])
+    assert isinstance(told, dict)
+    answer = store.do("inventory.record_lot", lot=a_lot(lot_id=told["lot_id"], quantity=3))
+    assert answer["effects"]["adjusted"] == -7
