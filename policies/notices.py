@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from datetime import datetime, timedelta
 from typing import Any
 
 from policies.cases import Case
+from policies.instants import instant_text
 from policies.statuses import Role
 from policies.verdicts import Promise
 
 
 def tell(case: Case, to: Role, notice: str, **facts: Any) -> Promise:
-    """The promise to tell one party of the event being written now; its key makes it one notice per (event, recipient)."""
+    """The promise to tell one party of the event being written now; the key makes it one per (event, recipient)."""
     return told(
         to,
         notice,
@@ -29,3 +32,22 @@ def told(to: Role, notice: str, *, member_id: str, order_id: int | None, occasio
         order_id=order_id,
         payload={"event": notice, "recipient": member_id, "role": to, "facts": facts},
     )
+
+
+LEASE = timedelta(minutes=10)
+"""How long one worker may take for a round of letters before another one tries them again."""
+
+TRY_AGAIN_AFTER = tuple(
+    timedelta(minutes=minutes) for minutes in (1, 5, 15, 30, 60, 120, 240, 480, 480, 480, 480)
+)
+"""Growing waits between tries: a mail server may be away for a night and a working day and everything arrives."""
+
+
+def next_try_at(attempts: int, now: datetime) -> datetime | None:
+    """When a letter that was not taken is tried again, after that many attempts; None when it is given up."""
+    return now + TRY_AGAIN_AFTER[attempts - 1] if attempts <= len(TRY_AGAIN_AFTER) else None
+
+
+def message_id(key: str, written_at: datetime) -> str:
+    """The left side of the Message-ID: one per (event, recipient) of one installation, the same at every try (I12)."""
+    return hashlib.sha256(f"{key} {instant_text(written_at)}".encode()).hexdigest()[:32]

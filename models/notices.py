@@ -1,0 +1,235 @@
+"""Who has been told what, and who has still to be?  One row per event and recipient: the notice; a mail is its copy.
+
+A notice is recorded by the commit that keeps the promise to tell.  Sending comes later, is claimed with a lease, and is
+tried again at `next_try_at`; nothing waits for it (rules.md 9, R102).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Connection, Identity, Index, Integer, Table, Text, text
+
+from models.schema import Instant, Json, metadata, one_of
+from models.sets import insert_set, update_set
+from policies.instants import optional_text
+from policies.letters import Letter, letter_from_json, plain
+
+STATES = ("pending", "sent", "parked")
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("notice_id", BigInteger, Identity(), primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("event", Text, nullable=False),
+    Column("order_id", BigInteger),
+    Column("recipient", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("letter", Json, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("next_try_at", Instant),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("sent_at", Instant),
+    Column("last_error", Text),
+    one_of("state", STATES),
+    CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_when_sent"),
+    CheckConstraint("(state = 'pending') = (next_try_at IS NOT NULL)", name="tried_again_while_pending"),
+    Index("ix_notices_due", "next_try_at", "notice_id", postgresql_where=text("state = 'pending'")),
+    Index("ix_notices_parked", "notice_id", postgresql_where=text("state = 'parked'")),
+    Index("ix_notices_order_id", "order_id"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """What a letter says of an order's parties."""
+
+    buyer: str
+    seller: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One notice that this worker holds for sending.  `attempts` counts this one and fences off an overtaken claim."""
+
+    notice_id: int
+    event: str
+    order_id: int | None
+    recipient: str
+    letter: Letter
+    message_id: str
+    created_at: datetime
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one try.  `next_try_at` is None unless the notice is still pending.
+
+    `silent`: the mail server did not answer at all.  `tried` false: this letter had no try of its own and gets it back.
+    """
+
+    claimed: Claimed
+    state: str
+    next_try_at: datetime | None = None
+    error: str | None = None
+    silent: bool = False
+    tried: bool = True
+
+
+def parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
+    """The handles of each order's buyer and seller, by order."""
+    rows = conn.execute(
+        text(
+            "SELECT o.order_id, b.handle AS buyer, s.handle AS seller FROM unwind.orders o "
+            "JOIN unwind.members b ON b.member_id = o.buyer_id JOIN unwind.members s ON s.member_id = o.seller_id "
+            "WHERE o.order_id = ANY(:ids)"
+        ),
+        {"ids": sorted(set(order_ids))},
+    )
+    return {r.order_id: Parties(r.buyer, r.seller) for r in rows}
+
+
+def record(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:
+    """Write notices that wait to be sent; one that is there already is not written again.  Gives how many were new."""
+    pending = {"state": "pending", "created_at": now, "next_try_at": now}
+    return len(
+        insert_set(conn, notices, [row | pending for row in rows], skip_existing=True, returning="notice_id")
+    )
+
+
+def claim(
+    conn: Connection, now: datetime, *, until: datetime, limit: int, order_id: int | None = None
+) -> list[Claimed]:
+    """Take pending notices whose time has come and lease them until `until`: count first, then work (crash loops end).
+
+    Fresh ones go before those that failed, so that one bad letter delays no other.
+    """
+    rows = conn.execute(
+        _CLAIM, {"now": now, "until": until, "limit": limit, "order_id": order_id}
+    )
+    claimed = [
+        Claimed(
+            r.notice_id,
+            r.event,
+            r.order_id,
+            r.recipient,
+            letter_from_json(r.letter),
+            r.message_id,
+            r.created_at,
+            r.attempts,
+        )
+        for r in rows
+    ]
+    return sorted(claimed, key=lambda c: (c.attempts, c.notice_id))
+
+
+_CLAIM = text(
+    """
+    WITH due AS (
+        SELECT notice_id FROM unwind.notices
+        WHERE state = 'pending' AND next_try_at <= :now
+          AND (CAST(:order_id AS bigint) IS NULL OR order_id = :order_id)
+        ORDER BY attempts, next_try_at, notice_id LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    UPDATE unwind.notices AS n SET attempts = n.attempts + 1, next_try_at = :until
+    FROM due WHERE n.notice_id = due.notice_id
+    RETURNING n.notice_id, n.event, n.order_id, n.recipient, n.letter, n.message_id, n.created_at, n.attempts
+    """
+)
+
+
+def mark(conn: Connection, outcomes: Sequence[Outcome], now: datetime) -> list[Outcome]:
+    """Write what became of these tries; gives those that were written: a claim that was overtaken is left alone."""
+    if not outcomes:
+        return []
+    held = conn.execute(
+        text(
+            "SELECT n.notice_id FROM unwind.notices n "
+            "JOIN unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[])) AS c(id, attempts) "
+            "ON n.notice_id = c.id AND n.attempts = c.attempts "
+            "WHERE n.state = 'pending' ORDER BY n.notice_id FOR UPDATE OF n"
+        ),
+        {
+            "ids": [o.claimed.notice_id for o in outcomes],
+            "attempts": [o.claimed.attempts for o in outcomes],
+        },
+    )
+    still = set(held.scalars())
+    written = [o for o in outcomes if o.claimed.notice_id in still]
+    update_set(
+        conn,
+        notices,
+        ["notice_id"],
+        [
+            {
+                "notice_id": o.claimed.notice_id,
+                "state": o.state,
+                "next_try_at": o.next_try_at,
+                "sent_at": now if o.state == "sent" else None,
+                "attempts": o.claimed.attempts if o.tried else o.claimed.attempts - 1,
+                "last_error": o.error[:2000] if o.error else None,
+            }
+            for o in written
+        ],
+    )
+    return written
+
+
+def revive(conn: Connection, notice_id: int, now: datetime) -> bool:
+    """Set a parked notice going again, from its first try; gives whether it was parked."""
+    result = conn.execute(
+        text(
+            "UPDATE unwind.notices SET state = 'pending', attempts = 0, next_try_at = :now "
+            "WHERE notice_id = :id AND state = 'parked'"
+        ),
+        {"id": notice_id, "now": now},
+    )
+    return result.rowcount > 0
+
+
+def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
+    """The notices of one order as people are shown them, oldest first; `until` as they were at that instant.
+
+    `{event, order_id, recipient, state, sent_at, subject, text}` (contract 4).
+    """
+    rows = conn.execute(
+        text(
+            "SELECT event, order_id, recipient, state, sent_at, letter FROM unwind.notices "
+            "WHERE order_id = :order_id AND (CAST(:until AS timestamptz) IS NULL OR created_at <= :until) "
+            "ORDER BY created_at, notice_id"
+        ),
+        {"order_id": order_id, "until": until},
+    )
+    return [_shown(r, until) for r in rows]
+
+
+def _shown(row: Any, until: datetime | None) -> dict[str, Any]:
+    letter = letter_from_json(row.letter)
+    not_yet = until is not None and row.sent_at is not None and row.sent_at > until
+    return {
+        "event": row.event,
+        "order_id": row.order_id,
+        "recipient": row.recipient,
+        "state": "pending" if not_yet else row.state,
+        "sent_at": None if not_yet else optional_text(row.sent_at),
+        "subject": letter.subject,
+        "text": plain(letter),
+    }
+
+
+def counts(conn: Connection) -> dict[str, int]:
+    """How many notices are in each state."""
+    rows = conn.execute(text("SELECT state, count(*) AS n FROM unwind.notices GROUP BY state"))
+    return dict.fromkeys(STATES, 0) | {r.state: r.n for r in rows}
+
+
+def next_try(conn: Connection) -> datetime | None:
+    """The earliest instant at which a pending notice is to be tried."""
+    return conn.execute(text("SELECT min(next_try_at) FROM unwind.notices WHERE state = 'pending'")).scalar()

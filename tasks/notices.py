@@ -1,0 +1,209 @@
+"""How are people told, step by step?  Record, send, mark: each on its own, so that nothing ever waits for a mail.
+
+The followers `notices.tell_seller` and `notices.tell_buyer` turn promises into notices.  `notices.deliver` sends what
+is due: it is rung after each recording and stands on the timetable for whatever has to be tried again (R102).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from celery import shared_task
+
+from models import dead_jobs, members, notices, outbox
+from models.notices import Claimed, Outcome
+from models.outbox import Due
+from models.work import Work, unit_of_work
+from policies import notices as policy
+from policies.letters import Letter, shown_line
+from policies.verdicts import Promise
+from policies.wording import compose
+from policies.wording.telling import Telling
+from tasks import postbox
+from tasks.postbox import Envelope, ServerSilent, TryLater, Undeliverable
+from tasks.sweeps import Effects
+
+log = structlog.get_logger(__name__)
+
+ROUND = 20
+"""Letters of one claim: what one mail server takes over one connection well within the lease."""
+MOST_ROUNDS = 250
+
+
+@shared_task(name="notices.tell_seller")
+def tell_seller(rows: list[int] | None = None, order_id: int | None = None) -> Effects:
+    """Record what sellers are to be told."""
+    return _record("notices.tell_seller", rows, order_id)
+
+
+@shared_task(name="notices.tell_buyer")
+def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> Effects:
+    """Record what buyers are to be told."""
+    return _record("notices.tell_buyer", rows, order_id)
+
+
+@shared_task(name="notices.deliver")
+def deliver(
+    rows: list[int] | None = None, order_id: int | None = None, notice_id: int | None = None
+) -> Effects:
+    """Send every letter that is due.  `notice_id` sets one going again that was parked."""
+    totals = {"sent": 0, "parked": 0, "later": 0}
+    for _ in range(MOST_ROUNDS):
+        work: Work[Any]
+        with unit_of_work() as work:
+            outbox.kept(work.conn, outbox.claim(work.conn, "notices.deliver", rows=rows, order_id=order_id), work.now)
+            if notice_id is not None:
+                notices.revive(work.conn, notice_id, work.now)
+                notice_id = None
+            claimed = notices.claim(
+                work.conn, work.now, until=work.now + policy.LEASE, limit=ROUND, order_id=order_id
+            )
+            addresses = members.addresses(work.conn, {c.recipient for c in claimed})
+        outcomes = _send(claimed, addresses)
+        with unit_of_work() as work:
+            written = notices.mark(work.conn, [_dated(o, work) for o in outcomes], work.now)
+            for outcome in written:
+                _park_if_given_up(work, outcome)
+        for outcome in written:
+            totals["later" if outcome.state == "pending" else outcome.state] += 1
+        if len(claimed) < ROUND or any(not o.tried for o in outcomes):
+            break
+    return totals
+
+
+def _record(task: str, rows: list[int] | None, order_id: int | None) -> Effects:
+    """Compose a letter for each promise; one that cannot be composed is in the end parked, and stops no other."""
+    work: Work[Any]
+    with unit_of_work() as work:
+        due = outbox.claim(work.conn, task, rows=rows, order_id=order_id)
+        if not due:
+            return {"recorded": 0}
+        addresses = members.addresses(work.conn, {d.payload["recipient"] for d in due})
+        parties = notices.parties(work.conn, [d.order_id for d in due if d.order_id is not None])
+        told: list[Due] = []
+        composed = []
+        for one in due:
+            address = addresses.get(one.payload["recipient"])
+            try:
+                letter = _letter(one, parties, address.time_zone if address else "UTC")
+            except Exception as error:  # noqa: BLE001 - one promise that makes no sense must not silence the others (P8)
+                _failed(work, one, error)
+                continue
+            told.append(one)
+            composed.append(_row(one, letter, work))
+        recorded = notices.record(work.conn, composed, work.now)
+        outbox.kept(work.conn, told, work.now)
+        if recorded:
+            work.promise([Promise("notices.deliver", f"deliver:{told[0].outbox_id}", None)])
+    return {"recorded": recorded}
+
+
+def _letter(one: Due, parties: dict[int, notices.Parties], zone: str) -> Letter:
+    between = parties.get(one.order_id or 0)
+    return compose(
+        Telling(
+            event=one.payload["event"],
+            role=one.payload["role"],
+            order_id=one.order_id,
+            facts=one.payload.get("facts") or {},
+            zone=zone,
+            buyer=shown_line(between.buyer) if between else "",
+            seller=shown_line(between.seller) if between else "",
+        )
+    )
+
+
+def _row(one: Due, letter: Letter, work: Work[Any]) -> dict[str, Any]:
+    return {
+        "key": one.key,
+        "event": one.payload["event"],
+        "order_id": one.order_id,
+        "recipient": one.payload["recipient"],
+        "role": one.payload["role"],
+        "letter": letter.as_json(),
+        "message_id": policy.message_id(one.key, work.now),
+    }
+
+
+def _failed(work: Work[Any], one: Due, error: Exception) -> None:
+    reason = f"{type(error).__name__}: {error}"
+    log.warning("a notice could not be composed", outbox_id=one.outbox_id, error=type(error).__name__)
+    if outbox.failed(work.conn, [one.outbox_id], reason):
+        dead_jobs.park(
+            work.conn,
+            task=one.task,
+            arguments={"rows": [one.outbox_id]},
+            error=reason,
+            attempts=one.attempts + 1,
+            now=work.now,
+            outbox_id=one.outbox_id,
+        )
+
+
+def _send(claimed: Sequence[Claimed], addresses: dict[str, members.Address]) -> list[Outcome]:
+    """Try each letter, outside any transaction.  When the server is silent the rest of the round is put off untried."""
+    outcomes: list[Outcome] = []
+    box = postbox.bound()
+    silent = False
+    try:
+        for one in claimed:
+            if silent:
+                outcomes.append(Outcome(one, "pending", error="the mail server did not answer", tried=False))
+                continue
+            outcome = _send_one(box, one, addresses.get(one.recipient))
+            silent = outcome.silent
+            outcomes.append(outcome)
+    finally:
+        box.close()
+    return outcomes
+
+
+def _send_one(box: postbox.Postbox, one: Claimed, address: members.Address | None) -> Outcome:
+    if address is None:
+        return Outcome(one, "parked", error="there is no member with this id")
+    try:
+        box.send(
+            Envelope(
+                message_id=one.message_id,
+                event=one.event,
+                order_id=one.order_id,
+                email=address.email,
+                handle=address.handle,
+                written_at=one.created_at,
+                letter=one.letter,
+            )
+        )
+    except Undeliverable as error:
+        return Outcome(one, "parked", error=str(error))
+    except TryLater as error:
+        return Outcome(one, "pending", error=str(error), silent=isinstance(error, ServerSilent))
+    except Exception as error:  # noqa: BLE001 - a letter that breaks the postbox is tried again and in the end parked (P8)
+        log.warning("a letter broke the postbox", notice_id=one.notice_id, error=type(error).__name__)
+        return Outcome(one, "pending", error=f"{type(error).__name__}: {error}")
+    return Outcome(one, "sent")
+
+
+def _dated(outcome: Outcome, work: Work[Any]) -> Outcome:
+    """When it is tried again, or that it is given up."""
+    if outcome.state != "pending":
+        return outcome
+    again = policy.next_try_at(outcome.claimed.attempts if outcome.tried else 1, work.now)
+    return replace(outcome, next_try_at=again, state="pending" if again else "parked")
+
+
+def _park_if_given_up(work: Work[Any], outcome: Outcome) -> None:
+    """A parked letter is seen where all given-up jobs are seen, and can be set going again from there."""
+    if outcome.state != "parked":
+        return
+    log.warning("a letter is parked", notice_id=outcome.claimed.notice_id, event_told=outcome.claimed.event)
+    dead_jobs.park(
+        work.conn,
+        task="notices.deliver",
+        arguments={"notice_id": outcome.claimed.notice_id},
+        error=outcome.error or "given up",
+        attempts=outcome.claimed.attempts,
+        now=work.now,
+    )
