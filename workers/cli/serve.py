@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,11 @@ def _start_detached(settings: Settings, run: Path) -> None:
             env={**os.environ, "UNWIND_DATA": str(settings.data_dir), "PYTHONPATH": str(CHECKOUT)},
             start_new_session=True,
         )
-    ready: Callable[[], bool] = lambda: read_json(run / "up.json").get("ready") is True  # noqa: E731 - one question
+
+    def ready() -> bool:  # a killed predecessor's report may still lie there
+        report = read_json(run / "up.json")
+        return report.get("pid") == process.pid and report.get("ready") is True
+
     wait_until(lambda: ready() or process.poll() is not None, 2 * READY_SECONDS)
     click.echo(output.read_text(errors="replace").rstrip())
     if process.poll() is not None or not ready():

@@ -11,6 +11,7 @@ line of JSON back on standard output. Standard library only: it is up in 50 ms.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -143,7 +144,8 @@ def main(folder: Path) -> int:
         keeper.start()
     except Exception as error:  # noqa: BLE001 - whatever it was, the one who waits must be told
         answer = {"error": str(error) or repr(error)}
-    print(json.dumps(answer), flush=True)
+    with contextlib.suppress(BrokenPipeError):  # the starter was killed: `keep` finds that nobody uses them
+        print(json.dumps(answer), flush=True)
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     if keeper is None:
         return 1
