@@ -49,7 +49,7 @@ class CancelMany(Command):
     """Arguments of `orders.cancel_many`; a bad item is answered by itself and stops no other."""
 
     task: ClassVar[str] = "orders.cancel_many"
-    orders: Annotated[tuple[Any, ...], Field(min_length=1, max_length=MOST_ORDERS)]
+    orders: Annotated[list[Any], Field(min_length=1, max_length=MOST_ORDERS)]
 
 
 @shared_task(name=CancelOrder.task)

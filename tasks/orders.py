@@ -42,7 +42,7 @@ class WantedLine(Part):
     quantity: Quantity
 
 
-Lines = Annotated[tuple[WantedLine, ...], Field(min_length=1, max_length=MOST_LINES)]
+Lines = Annotated[list[WantedLine], Field(min_length=1, max_length=MOST_LINES)]
 
 
 class SubmitOrder(OrderFact):

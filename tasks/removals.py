@@ -38,7 +38,7 @@ class RemovalLine(Part):
     quantity: Quantity
 
 
-def _each_line_once(lines: tuple[RemovalLine, ...]) -> tuple[RemovalLine, ...]:
+def _each_line_once(lines: list[RemovalLine]) -> list[RemovalLine]:
     if len({line.line_no for line in lines}) < len(lines):
         raise ValueError("must name each line once")
     return lines
@@ -48,7 +48,7 @@ class RequestRemoval(OrderCommand):
     """Arguments of `removals.request`."""
 
     task: ClassVar[str] = "removals.request"
-    lines: Annotated[tuple[RemovalLine, ...], Field(min_length=1, max_length=MOST_LINES), AfterValidator(_each_line_once)]
+    lines: Annotated[list[RemovalLine], Field(min_length=1, max_length=MOST_LINES), AfterValidator(_each_line_once)]
     return_items: Switch | None = None
 
 

@@ -1,3 +1,3 @@
 """Which fixtures does every test know?"""
 
-pytest_plugins = ["tests.plugins.servers", "tests.plugins.stage"]
+pytest_plugins = ["tests.plugins.servers", "tests.plugins.stage", "tests.plugins.market"]

@@ -1,0 +1,94 @@
+"""Which marketplace does a test play in?  A seller, a buyer, a stranger and some lots, recorded through the public tasks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from workers.stage import Stage
+
+ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
+FILED = ORDERED + timedelta(days=7)
+WEEK = timedelta(days=7)
+
+
+class Market:
+    """Tells the marketplace's facts to a stage, and asks what came of them."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        for member_id in ("seller", "buyer", "stranger", "other_seller"):
+            self.done("members.record", member_id=member_id, handle=member_id.title(), email=f"{member_id}@example.org")
+
+    def at(self, instant: datetime) -> Market:
+        """Let it be that time."""
+        self.stage.clock.instant = instant
+        return self
+
+    def do(self, task: str, **arguments: Any) -> dict[str, Any]:
+        """Carry out one command and everything it promised."""
+        answer = self.stage.do(task, **arguments)
+        self.stage.settle()
+        return answer
+
+    def done(self, task: str, **arguments: Any) -> dict[str, Any]:
+        """A command that must succeed; gives its effects."""
+        answer = self.do(task, **arguments)
+        assert answer["outcome"] == "done", answer
+        effects: dict[str, Any] = answer["effects"]
+        return effects
+
+    def code(self, task: str, **arguments: Any) -> str | None:
+        """The code of a refusal, None when it was done."""
+        answer = self.do(task, **arguments)
+        assert answer["outcome"] in ("done", "refused"), answer
+        code: str | None = answer["code"]
+        return code
+
+    def lot(self, lot_id: int = 501, **fields: Any) -> int:
+        """Record a lot of 100 red bricks of 1.00 unless told otherwise; gives its id."""
+        lot = {
+            "lot_id": lot_id,
+            "seller_id": "seller",
+            "item": {"no": "3001", "type": "PART"},
+            "color_id": 5,
+            "quantity": 100,
+            "new_or_used": "N",
+            "unit_price": "1.0000",
+        } | fields
+        self.done("inventory.record_lot", lot=lot)
+        return lot_id
+
+    def order(self, order_id: int = 1003, lines: list[tuple[int, int]] | None = None, **fields: Any) -> int:
+        """Submit an order of ten bricks unless told otherwise; gives its id."""
+        if lines is None:
+            lines = [(self.lot(500_000 + order_id), 10)]
+        arguments = {
+            "order_id": order_id,
+            "buyer_id": "buyer",
+            "seller_id": "seller",
+            "lines": [{"lot_id": lot_id, "quantity": quantity} for lot_id, quantity in lines],
+        } | fields
+        self.done("orders.submit", **arguments)
+        return order_id
+
+    def row(self, sql: str, **values: Any) -> Any:
+        """One row (or None) of the database."""
+        rows = self.rows(sql, **values)
+        return rows[0] if rows else None
+
+    def rows(self, sql: str, **values: Any) -> list[Any]:
+        """Rows of the database."""
+        from sqlalchemy import text
+
+        with self.stage.database.transaction() as conn:
+            return list(conn.execute(text(sql), values))
+
+
+@pytest.fixture
+def market(stage: Stage) -> Market:
+    """A marketplace at 2026-03-28T10:00:00Z."""
+    stage.clock.instant = ORDERED
+    return Market(stage)

@@ -1,0 +1,281 @@
+"""How is an order unwound, and what follows?  (rules.md 3.7, 5.1, 7.3, 8; R53 to R65, R83 to R85, R95 to R99; issue of units and cents)"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.plugins.market import FILED, ORDERED, WEEK, Market
+
+SECOND = timedelta(seconds=1)
+
+
+def tables(market: Market, *, requests: bool = False) -> dict[str, list[Any]]:
+    """Everything that a refused command must leave as it was."""
+    names = [
+        r.table_name
+        for r in market.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = 'unwind' ORDER BY 1")
+        if r.table_name not in ("alembic_version", "sweeps") and (requests or r.table_name != "requests")
+    ]
+    return {name: sorted(map(repr, market.rows(f"SELECT * FROM unwind.{name}"))) for name in names}  # noqa: S608
+
+
+def cancelled_through_npb(market: Market, order_id: int = 1003) -> dict[str, Any]:
+    market.at(FILED).done("npb.file", order_id=order_id, member_id="seller")
+    return market.at(FILED + WEEK).done("orders.cancel", order_id=order_id, member_id="seller")
+
+
+def test_cancelling_through_an_alert_unwinds_everything(market: Market) -> None:
+    """T13, R56, R58, R61, R63, R84: status, stock, alert, strike, and the fee as a credit of the later month."""
+    lot = market.lot(quantity=100, unit_price="75.0000")
+    market.order(1003, [(lot, 10)])
+    effects = cancelled_through_npb(market)
+    assert effects == {
+        "basis": "NPB",
+        "lines": [{"line_no": 1, "returned": 10, "lot_id": lot, "note": None}],
+        "removals_cancelled": 0,
+        "fee": {"kind": "credit", "amount": "-20.00", "bill": "2026-04"},
+    }
+    row = market.row("SELECT * FROM unwind.orders")
+    assert (row.status, row.basis, row.cancelled_by, row.cancelled_at) == ("CANCELLED", "NPB", "seller", FILED + WEEK)
+    assert market.row("SELECT quantity FROM unwind.lots").quantity == 100
+    assert market.row("SELECT state FROM unwind.alerts").state == "completed"
+    strike = market.row("SELECT * FROM unwind.strikes")
+    assert (strike.member_id, strike.role) == ("buyer", "buyer")
+    credit = market.row("SELECT * FROM unwind.ledger_lines WHERE kind = 'credit'")
+    assert (credit.amount, str(credit.billing_month)) == (Decimal("-20.00"), "2026-04-01")
+    told = market.rows("SELECT recipient FROM unwind.notices WHERE event = 'order_cancelled' ORDER BY recipient")
+    assert [r.recipient for r in told] == ["buyer", "seller"]
+
+
+def test_the_same_month_resets_the_fee(market: Market) -> None:
+    """R83."""
+    market.order(1003, [(market.lot(unit_price="12.0000"), 10)])
+    market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
+    effects = market.done("orders.cancel", order_id=1003, member_id="seller")
+    assert effects["fee"] == {"kind": "reset", "amount": "-3.60", "bill": "2026-03"}
+    assert market.row("SELECT sum(amount) AS s FROM unwind.ledger_lines").s == 0
+
+
+def test_pending_removal_requests_go_with_the_order(market: Market) -> None:
+    """R59: pending ones become cancelled, others keep their state, both parties are told once."""
+    market.order(1003)
+    ask = {"order_id": 1003, "lines": [{"line_no": 1, "quantity": 1}]}
+    first = market.done("removals.request", member_id="buyer", **ask)["removal_id"]
+    second = market.done("removals.request", member_id="seller", **ask)["removal_id"]
+    market.done("removals.deny", removal_id=first, member_id="seller")
+    market.done("ocr.file", order_id=1003, member_id="buyer", reason="B_MUTUAL", comment="please")
+    assert market.done("orders.cancel", order_id=1003, member_id="seller")["removals_cancelled"] == 1
+    states = {r.removal_id: r.state for r in market.rows("SELECT * FROM unwind.removals")}
+    assert states == {first: "denied", second: "cancelled"}
+    told = market.rows("SELECT recipient FROM unwind.notices WHERE event = 'removal_cancelled' ORDER BY recipient")
+    assert [r.recipient for r in told] == ["buyer", "seller"]
+
+
+def test_a_stale_approval_loses_even_before_the_follower_ran(market: Market) -> None:
+    """R60."""
+    market.order(1003)
+    ask = {"order_id": 1003, "lines": [{"line_no": 1, "quantity": 1}]}
+    removal = market.done("removals.request", member_id="buyer", **ask)["removal_id"]
+    market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
+    assert market.stage.do("orders.cancel", order_id=1003, member_id="seller")["outcome"] == "done"
+    assert market.stage.do("removals.approve", removal_id=removal, member_id="seller")["code"] == "ALREADY_CANCELLED"
+    market.stage.settle()
+    assert market.row("SELECT state FROM unwind.removals").state == "cancelled"
+
+
+@pytest.mark.parametrize("kind", ["nrs", "nss"])
+def test_a_buyers_cancel_returns_and_credits_nothing(market: Market, kind: str) -> None:
+    """T17, R47, R64, R85, R96: and strikes the seller."""
+    lot = market.lot()
+    market.order(1003, [(lot, 10)])
+    extra = {}
+    if kind == "nss":
+        market.done("orders.record_payment", order_id=1003, payment_status="Completed")
+        extra = {"grounds": "NOT_SHIPPED"}
+    market.at(FILED).done(f"{kind}.file", order_id=1003, member_id="buyer", comment="nothing", **extra)
+    cancel = {"order_id": 1003, "member_id": "buyer"}
+    assert market.at(FILED + 2 * WEEK - SECOND).code("orders.cancel", **cancel) == "TOO_EARLY"
+    effects = market.at(FILED + 2 * WEEK).done("orders.cancel", **cancel)
+    assert effects["basis"] == kind.upper()
+    assert effects["lines"] == [{"line_no": 1, "returned": 0, "lot_id": None, "note": None}]
+    assert effects["fee"] == {"kind": "none", "amount": "0.00", "bill": None}
+    assert market.row("SELECT quantity FROM unwind.lots").quantity == 90
+    assert [r.kind for r in market.rows("SELECT kind FROM unwind.ledger_lines")] == ["charge"]
+    assert market.row("SELECT member_id FROM unwind.strikes").member_id == "seller"
+
+
+def test_a_terminated_sellers_stock_is_never_touched(market: Market) -> None:
+    """R54, R65, rules.md 7.6: nothing returns, the fee is booked all the same."""
+    lot = market.lot()
+    market.order(1003, [(lot, 10)])
+    market.done("members.terminate", member_id="seller", staff="kim", comment="fraud")
+    effects = market.done("orders.cancel", order_id=1003, member_id="buyer")
+    assert (effects["basis"], effects["lines"][0]["returned"], effects["fee"]["kind"]) == ("SELLER_TERMINATED", 0, "reset")
+    assert market.row("SELECT quantity FROM unwind.lots").quantity == 90
+
+
+def test_the_seller_cancels_at_once_when_the_buyer_is_terminated(market: Market) -> None:
+    """R53, T18."""
+    market.order(1003)
+    market.done("members.terminate", member_id="buyer", staff="kim", comment="fraud")
+    effects = market.done("orders.cancel", order_id=1003, member_id="seller")
+    assert (effects["basis"], effects["lines"][0]["returned"]) == ("BUYER_TERMINATED", 10)
+
+
+def test_a_second_cancel_has_no_second_effect(market: Market) -> None:
+    """R57: refused under a new request id, the first answer under the same one."""
+    market.order(1003)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    cancel = {"order_id": 1003, "member_id": "seller"}
+    first = market.at(FILED + WEEK).do("orders.cancel", request_id="r-1", **cancel)
+    before = tables(market)
+    assert market.do("orders.cancel", request_id="r-1", **cancel) == first | {"replayed": True}
+    assert market.code("orders.cancel", request_id="r-2", **cancel) == "ALREADY_CANCELLED"
+    reused = market.do("orders.cancel", request_id="r-1", order_id=1003, member_id="buyer")
+    assert (reused["outcome"], reused["code"]) == ("conflict", "REQUEST_ID_REUSED")
+    assert tables(market) == before
+
+
+def test_a_dry_run_says_the_plan_and_writes_nothing(market: Market) -> None:
+    """contract 2.3: the same effects as the real run, and no table changed, requests included."""
+    sold_out = market.lot(501, quantity=10)
+    market.order(1003, [(sold_out, 10), (market.lot(502), 3)])
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    cancel = {"order_id": 1003, "member_id": "seller"}
+    before = tables(market, requests=True)
+    foretold = market.at(FILED + WEEK).done("orders.cancel", dry_run=True, request_id="r-1", **cancel)
+    assert tables(market, requests=True) == before
+    assert market.done("orders.cancel", request_id="r-1", **cancel) == foretold
+
+
+def test_three_unpaid_orders_cost_the_buyer_the_privilege(market: Market) -> None:
+    """R95, R97, R99, N15: a removed alert does not count; staff takes one back, and the privilege with it."""
+    lot = market.lot()
+    for order_id in (1, 2, 3, 4, 5):
+        market.order(order_id, [(lot, 1)])
+    market.at(FILED)
+    for order_id in (1, 2, 3, 4):
+        market.done("npb.file", order_id=order_id, member_id="seller")
+    market.done("npb.remove", order_id=4, member_id="seller")
+    market.at(FILED + WEEK)
+    for order_id in (1, 2):
+        market.done("orders.cancel", order_id=order_id, member_id="seller")
+    can_buy = "SELECT buying_revoked_at IS NULL AS yes FROM unwind.members WHERE member_id = 'buyer'"
+    assert market.row(can_buy).yes
+    market.done("orders.cancel", order_id=3, member_id="seller")
+    assert not market.row(can_buy).yes
+    assert [r.recipient for r in market.rows("SELECT recipient FROM unwind.notices WHERE event = 'privilege_revoked'")] == ["buyer"]
+    wanted = {"buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": lot, "quantity": 1}]}
+    assert market.code("orders.submit", order_id=6, **wanted) == "PRIVILEGE_REVOKED"
+    assert market.code("npb.remove", order_id=2, member_id="seller") == "ALREADY_CANCELLED"
+    assert market.done("npb.remove", order_id=2, staff="kim", comment="was paid")["strike_withdrawn"]
+    assert market.row(can_buy).yes
+    assert market.row("SELECT status FROM unwind.orders WHERE order_id = 2").status == "CANCELLED"
+    assert market.code("orders.submit", order_id=6, **wanted) is None
+
+
+def test_strikes_of_one_set_count_together(market: Market) -> None:
+    """R95 across a set: three cancellations in one message revoke exactly once."""
+    lot = market.lot()
+    for order_id in (1, 2, 3):
+        market.order(order_id, [(lot, 1)])
+        market.at(FILED).done("npb.file", order_id=order_id, member_id="seller")
+        market.at(ORDERED)
+        market.stage.clock.instant = FILED if order_id == 3 else ORDERED
+        if order_id < 3:
+            market.do("npb.remove", order_id=order_id, member_id="seller")
+    for order_id in (1, 2):
+        market.at(FILED).done("npb.file", order_id=order_id, member_id="seller")
+    items = [{"order_id": n, "member_id": "seller"} for n in (1, 2, 3)]
+    effects = market.at(FILED + WEEK).done("orders.cancel_many", orders=items)
+    assert effects["counts"] == {"done": 3}
+    assert not market.row("SELECT buying_revoked_at IS NULL AS yes FROM unwind.members WHERE member_id = 'buyer'").yes
+    assert market.row("SELECT count(*) AS n FROM unwind.notices WHERE event = 'privilege_revoked'").n == 1
+
+
+def test_many_are_cancelled_and_the_bad_ones_answered(market: Market) -> None:
+    """C49, C50: one answer each, in order; the second of a pair is ALREADY_CANCELLED; nothing stops the others."""
+    lot = market.lot(quantity=1000)
+    for order_id in range(1, 121):
+        market.order(order_id, [(lot, 1)])
+    market.done("members.terminate", member_id="buyer", staff="kim", comment="fraud")
+    items: list[Any] = [{"order_id": n, "member_id": "seller"} for n in range(1, 121)]
+    items[7] = {"order_id": 7777, "member_id": "seller"}
+    items[8] = {"order_id": "9", "member_id": "seller"}
+    items[9] = "ten"
+    items[10] = {"order_id": 1, "member_id": "seller"}
+    items[11] = {"order_id": 12, "member_id": "stranger"}
+    answer = market.do("orders.cancel_many", request_id="batch", orders=items)
+    answers = answer["effects"]["answers"]
+    said = {n: (answers[n]["outcome"], answers[n]["code"]) for n in range(7, 12)}
+    assert said == {
+        7: ("refused", "ORDER_UNKNOWN"),
+        8: ("invalid", None),
+        9: ("invalid", None),
+        10: ("refused", "ALREADY_CANCELLED"),
+        11: ("refused", "NOT_A_PARTY"),
+    }
+    assert answer["effects"]["counts"] == {"done": 115, "invalid": 2, "refused": 3}
+    assert answers[0]["request_id"] == "batch:0"
+    assert market.row("SELECT quantity FROM unwind.lots").quantity == 1000 - 5
+    assert market.do("orders.cancel_many", request_id="batch", orders=items) == answer | {"replayed": True}
+
+
+@pytest.mark.parametrize("orders", [[], [{"order_id": 1, "member_id": "seller"}] * 1001, "all", None])
+def test_a_set_has_one_to_a_thousand_orders(market: Market, orders: Any) -> None:
+    """C49."""
+    assert market.do("orders.cancel_many", orders=orders)["outcome"] == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "outcome", "code"),
+    [
+        ({"order_id": 9}, "refused", "ORDER_UNKNOWN"),
+        ({"member_id": "nobody"}, "refused", "MEMBER_UNKNOWN"),
+        ({"member_id": "stranger"}, "refused", "NOT_A_PARTY"),
+        ({"member_id": "buyer"}, "refused", "WRONG_ROLE"),
+        ({}, "refused", "TOO_EARLY"),
+        ({"occurred_at": "2026-04-05T10:00:01Z"}, "invalid", None),
+        ({"occurred_at": "2026-04-04T09:59:59Z"}, "invalid", None),
+        ({"occurred_at": "2026-04-05T10:00:00"}, "invalid", None),
+        ({"occurred_at": 5}, "invalid", None),
+        ({"comment": "x" * 2001}, "invalid", None),
+        ({"comment": "x" * 10_000_000}, "invalid", None),
+        ({"comment": "nul\x00"}, "invalid", None),
+        ({"comment": "\ud800"}, "invalid", None),
+        ({"request_id": "with space"}, "invalid", None),
+        ({"request_id": "x" * 129}, "invalid", None),
+        ({"request_id": ""}, "invalid", None),
+        ({"staff": "kim"}, "invalid", None),
+        ({"order_id": None}, "invalid", None),
+        ({"order_id": True}, "invalid", None),
+        ({"dry_run": 1}, "invalid", None),
+        ({"extra": {}}, "invalid", None),
+    ],
+)
+def test_bad_input_is_answered_and_changes_nothing(
+    market: Market, arguments: dict[str, Any], outcome: str, code: str | None
+) -> None:
+    """contract 2.1: each has its answer, and every table stays as it was."""
+    market.order(1003)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    before = tables(market.at(FILED + timedelta(days=1)))
+    answer = market.do("orders.cancel", **({"order_id": 1003, "member_id": "seller"} | arguments))
+    assert (answer["outcome"], answer["code"]) == (outcome, code)
+    assert all("nobody" not in e["message"] for e in answer["errors"])
+    if code == "TOO_EARLY":
+        assert answer["possible_from"] == "2026-04-11T10:00:00Z"
+    assert tables(market) == before
+
+
+def test_what_happened_earlier_counts_from_when_it_happened(market: Market) -> None:
+    """contract 2: `occurred_at` decides the month of the fee and the instant of the cancellation."""
+    market.order(1003)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    market.at(FILED + WEEK + timedelta(hours=5))
+    market.done("orders.cancel", order_id=1003, member_id="seller", occurred_at="2026-04-11T11:00:00+01:00")
+    assert market.row("SELECT cancelled_at FROM unwind.orders").cancelled_at == FILED + WEEK

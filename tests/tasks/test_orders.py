@@ -1,0 +1,216 @@
+"""How is an order submitted, added to, moved along and paid?  (contract 2.2; T20, T21, T23, R20, R25)"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.plugins.market import FILED, ORDERED, Market
+
+SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
+
+
+def order_row(market: Market, order_id: int = 1003) -> Any:
+    return market.row("SELECT * FROM unwind.orders WHERE order_id = :id", id=order_id)
+
+
+def test_submitting_takes_stock_snapshots_lots_and_books_the_fee(market: Market) -> None:
+    """contract 2.2, R82: 750.00 costs 20.00, charged in the month of the order date."""
+    lot = market.lot(quantity=100, unit_price="75.0000", remarks="shelf 4")
+    market.order(1003, [(lot, 10)])
+    row = order_row(market)
+    assert (row.status, row.payment_status, row.order_date) == ("PENDING", "None", ORDERED)
+    assert (row.total, row.fee, str(row.fee_month)) == (Decimal("750"), Decimal("20.00"), "2026-03-01")
+    assert market.row("SELECT quantity FROM unwind.lots WHERE lot_id = :id", id=lot).quantity == 90
+    line = market.row("SELECT * FROM unwind.order_lines")
+    assert (line.line_no, line.quantity, line.snapshot["remarks"]) == (1, 10, "shelf 4")
+    charge = market.row("SELECT * FROM unwind.ledger_lines")
+    assert (charge.kind, charge.amount, str(charge.billing_month)) == ("charge", Decimal("20.00"), "2026-03-01")
+
+
+def test_tier_and_sale_make_the_line_price(market: Market) -> None:
+    """contract 2.2: matching tier price less the sale, half up to four decimals; the total is not rounded."""
+    lot = market.lot(unit_price="0.1111", tier_quantity1=10, tier_price1="0.1001", sale_rate=33)
+    market.order(1, [(lot, 9)])
+    market.order(2, [(lot, 10)])
+    prices = [r.unit_price for r in market.rows("SELECT unit_price FROM unwind.order_lines ORDER BY order_id")]
+    assert prices == [Decimal("0.0744"), Decimal("0.0671")]
+
+
+def test_an_order_in_another_currency_is_charged_in_dollars(market: Market) -> None:
+    """R94: the fee base is total times rate."""
+    lot = market.lot(unit_price="100.0000")
+    market.order(1, [(lot, 1)], currency="EUR", usd_rate="1.0832")
+    assert order_row(market, 1).fee == Decimal("3.25")
+
+
+def test_a_lot_sold_out_is_deleted_and_a_retained_one_put_away(market: Market) -> None:
+    """rules.md 5.6 [270]."""
+    gone, kept = market.lot(501, quantity=5), market.lot(502, quantity=5, is_retain=True)
+    market.order(1, [(gone, 5), (kept, 5)])
+    rows = market.rows("SELECT lot_id, quantity, is_stock_room, stock_room_id FROM unwind.lots")
+    assert [tuple(r) for r in rows] == [(kept, 0, True, "A")]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"order_id": 1003}, "ALREADY_EXISTS"),
+        ({"buyer_id": "nobody"}, "MEMBER_UNKNOWN"),
+        ({"seller_id": "nobody"}, "MEMBER_UNKNOWN"),
+        ({"seller_id": "other_seller"}, "LOT_UNKNOWN"),
+        ({"lines": [{"lot_id": 99, "quantity": 1}]}, "LOT_UNKNOWN"),
+        ({"lines": [{"lot_id": 502, "quantity": 1}]}, "LOT_UNKNOWN"),
+        ({"lines": [{"lot_id": 503, "quantity": 1}]}, "LOT_UNKNOWN"),
+        ({"lines": [{"lot_id": 501, "quantity": 91}]}, "NOT_ENOUGH_STOCK"),
+        ({"lines": [{"lot_id": 501, "quantity": 50}, {"lot_id": 501, "quantity": 50}]}, "NOT_ENOUGH_STOCK"),
+    ],
+)
+def test_what_cannot_be_bought_is_refused_and_changes_nothing(
+    market: Market, change: dict[str, Any], expected: str
+) -> None:
+    """contract 2.1, 2.2: each refusal has its code."""
+    market.order(1003, [(market.lot(501), 10)])
+    market.lot(502, is_stock_room=True, stock_room_id="B")
+    market.lot(503, reserved_for="Somebody")
+    before = market.rows("SELECT * FROM unwind.lots ORDER BY lot_id")
+    arguments = {"order_id": 2, "buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": 501, "quantity": 1}]}
+    assert market.code("orders.submit", **(arguments | change)) == expected
+    assert market.rows("SELECT * FROM unwind.lots ORDER BY lot_id") == before
+    assert market.row("SELECT count(*) AS n FROM unwind.orders").n == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"lines": []}, "lines"),
+        ({"lines": [{"lot_id": 501, "quantity": 0}]}, "lines.0.quantity"),
+        ({"lines": [{"lot_id": 501, "quantity": -1}]}, "lines.0.quantity"),
+        ({"lines": [{"lot_id": 501, "quantity": 1.0}]}, "lines.0.quantity"),
+        ({"lines": [{"lot_id": 501, "quantity": True}]}, "lines.0.quantity"),
+        ({"lines": [{"lot_id": 501, "quantity": 3}]}, "lines.0.quantity"),
+        ({"lines": [{"lot_id": "501", "quantity": 2}]}, "lines.0.lot_id"),
+        ({"buyer_id": "seller"}, "seller_id"),
+        ({"usd_rate": 1.5, "currency": "EUR"}, "usd_rate"),
+        ({"usd_rate": "1e2", "currency": "EUR"}, "usd_rate"),
+        ({"usd_rate": "-0", "currency": "EUR"}, "usd_rate"),
+        ({"usd_rate": "NaN", "currency": "EUR"}, "usd_rate"),
+        ({"currency": "eur"}, "currency"),
+        ({"order_id": 0}, "order_id"),
+        ({"order_id": 2**63}, "order_id"),
+        ({"member_id": "buyer"}, "member_id"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(market: Market, change: dict[str, Any], path: str) -> None:
+    """contract 2.1: `invalid` with the path, nothing kept."""
+    market.lot(501, bulk=2)
+    arguments = {"order_id": 2, "buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": 501, "quantity": 2}]}
+    answer = market.do("orders.submit", request_id="r-1", **(arguments | change))
+    assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", [path])
+    assert market.do("orders.submit", request_id="r-1", **arguments)["outcome"] == "done"
+
+
+def test_lots_reserved_for_the_buyer_can_be_bought(market: Market) -> None:
+    """rules.md 1: a reserved lot is held for one named buyer."""
+    lot = market.lot(reserved_for="Buyer")
+    market.order(1, [(lot, 1)])
+
+
+def test_a_buyer_with_an_unpaid_order_cannot_order_in_that_store(market: Market) -> None:
+    """R25: in that store, while any order of theirs is NPB; elsewhere they can, and afterwards too."""
+    lot = market.lot()
+    elsewhere = market.lot(777, seller_id="other_seller")
+    market.order(1, [(lot, 1)])
+    market.order(2, [(lot, 1)])
+    market.at(FILED).done("npb.file", order_id=1, member_id="seller")
+    wanted = {"lines": [{"lot_id": lot, "quantity": 1}]}
+    assert market.code("orders.submit", order_id=3, buyer_id="buyer", seller_id="seller", **wanted) == "BUYER_BLOCKED_IN_STORE"
+    assert market.code("orders.add_batch", order_id=2, **wanted) == "BUYER_BLOCKED_IN_STORE"
+    market.order(4, [(elsewhere, 1)], seller_id="other_seller")
+    market.done("npb.remove", order_id=1, member_id="seller")
+    market.order(5, [(lot, 1)])
+
+
+@pytest.mark.parametrize("who", ["buyer", "seller"])
+def test_terminated_members_do_not_trade(market: Market, who: str) -> None:
+    """contract 2.1: MEMBER_TERMINATED answers submit and add_batch; reinstated, they trade again."""
+    lot = market.lot()
+    market.order(1, [(lot, 1)])
+    assert market.done("members.terminate", member_id=who, staff="kim", comment="fraud") == {"terminated": True}
+    assert market.done("members.terminate", member_id=who, staff="kim", comment="again") == {}
+    wanted = {"lines": [{"lot_id": lot, "quantity": 1}]}
+    assert market.code("orders.submit", order_id=2, buyer_id="buyer", seller_id="seller", **wanted) == "MEMBER_TERMINATED"
+    assert market.code("orders.add_batch", order_id=1, **wanted) == "MEMBER_TERMINATED"
+    market.done("members.reinstate", member_id=who, staff="kim", comment="cleared")
+    market.order(2, [(lot, 1)])
+
+
+def test_a_batch_starts_date_payment_and_fee_again(market: Market) -> None:
+    """T21, R20, E6: reversal and new charge in the month of the batch."""
+    lot = market.lot(quantity=1000)
+    market.order(1, [(lot, 300)])
+    market.done("orders.record_payment", order_id=1, payment_status="Sent")
+    later = ORDERED + 6 * DAY
+    market.at(later).done("orders.add_batch", order_id=1, lines=[{"lot_id": lot, "quantity": 400}])
+    row = order_row(market, 1)
+    assert (row.status, row.payment_status, row.order_date) == ("UPDATED", "None", later)
+    assert (row.total, row.fee, str(row.fee_month)) == (Decimal(700), Decimal("19.00"), "2026-04-01")
+    lines = market.rows("SELECT kind, amount FROM unwind.ledger_lines ORDER BY line_id")
+    assert [tuple(x) for x in lines] == [
+        ("charge", Decimal("9.00")),
+        ("reversal", Decimal("-9.00")),
+        ("charge", Decimal("19.00")),
+    ]
+    assert market.at(later + 7 * DAY - SECOND).code("npb.file", order_id=1, member_id="seller") == "TOO_EARLY"
+    assert market.at(later + 7 * DAY).code("npb.file", order_id=1, member_id="seller") is None
+
+
+@pytest.mark.parametrize("status", ["PAID", "PACKED", "SHIPPED", "COMPLETED"])
+def test_nothing_joins_an_order_that_is_too_far(market: Market, status: str) -> None:
+    """[62]: ADDABLE statuses only."""
+    lot = market.lot()
+    market.order(1, [(lot, 1)])
+    market.done("orders.set_status", order_id=1, member_id="seller", status=status)
+    assert market.code("orders.add_batch", order_id=1, lines=[{"lot_id": lot, "quantity": 1}]) == "WRONG_STATUS"
+
+
+def test_statuses_are_set_by_the_party_they_belong_to(market: Market) -> None:
+    """contract 2.2, rules.md 2.1 [1138]."""
+    market.order(1)
+    set_by = lambda who, status: market.code("orders.set_status", order_id=1, member_id=who, status=status)  # noqa: E731
+    assert set_by("buyer", "RECEIVED") == "WRONG_STATUS"
+    assert set_by("buyer", "PROCESSING") == "WRONG_ROLE"
+    assert set_by("seller", "RECEIVED") == "WRONG_ROLE"
+    assert set_by("seller", "PENDING") == "WRONG_STATUS"
+    assert set_by("seller", "CANCELLED") == "WRONG_STATUS"
+    assert set_by("stranger", "PAID") == "NOT_A_PARTY"
+    assert set_by("nobody", "PAID") == "MEMBER_UNKNOWN"
+    assert set_by("seller", "SHIPPED") is None
+    assert set_by("seller", "SHIPPED") == "WRONG_STATUS"
+    assert set_by("buyer", "RECEIVED") is None
+    assert set_by("buyer", "COMPLETED") is None
+
+
+def test_a_voided_payment_makes_a_paid_order_unpaid_again(market: Market) -> None:
+    """T23, [2672]: PAID goes to READY, and a non-paying buyer alert becomes possible."""
+    market.order(1)
+    market.done("orders.record_payment", order_id=1, payment_status="Completed")
+    market.done("orders.set_status", order_id=1, member_id="seller", status="PAID")
+    assert market.at(FILED).code("npb.file", order_id=1, member_id="seller") == "ALREADY_PAID"
+    effects = market.done("orders.record_payment", order_id=1, payment_status="None")
+    assert effects == {"status": "READY", "payment_status": "None"}
+    assert market.code("npb.file", order_id=1, member_id="seller") is None
+
+
+def test_a_payment_during_an_alert_warns_the_seller(market: Market) -> None:
+    """N18: the order stays in NPB, and nobody but the seller removes the alert."""
+    market.order(1)
+    market.at(FILED).done("npb.file", order_id=1, member_id="seller")
+    market.done("orders.record_payment", order_id=1, payment_status="Received")
+    assert order_row(market, 1).status == "NPB"
+    told = market.rows("SELECT event FROM unwind.notices WHERE recipient = 'seller'")
+    assert [r.event for r in told] == ["payment_during_alert"]

@@ -1,0 +1,156 @@
+"""Is everybody reminded at the right instant, of the right step, and once?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from models import reminders
+from tests.plugins.market import FILED, ORDERED, WEEK, Market
+
+DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
+SORRY = {"reason": "B_OTHER", "comment": "I can explain this in more than twenty letters."}
+
+
+def told(market: Market, event: str) -> list[str]:
+    """Who was told of this kind of event, in order."""
+    return [r.recipient for r in market.rows("SELECT recipient FROM unwind.notices WHERE event = :e ORDER BY 1", e=event)]
+
+
+def scan(market: Market) -> int:
+    """One sweep; gives how many rows it handled."""
+    found: int = market.done("reminders.scan")["reminded"]
+    return found
+
+
+@pytest.fixture
+def asked(market: Market) -> Market:
+    """A buyer's cancel request, filed with the order."""
+    market.at(ORDERED).order()
+    market.done("ocr.file", order_id=1003, member_id="buyer", **SORRY)
+    return market
+
+
+@pytest.fixture
+def unlocked(market: Market) -> Market:
+    """An NPB that was unlocked at its instant."""
+    market.at(ORDERED).order()
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    market.at(FILED + WEEK).done("npb.scan_open_alerts")
+    return market
+
+
+@pytest.mark.parametrize(("step", "already"), [(2, 0), (5, 1), (10, 2)])
+def test_an_unanswered_request_reminds_its_seller_at_each_step_and_once(asked: Market, step: int, already: int) -> None:
+    """N16, A13: 2, 5 and 10 days after the request, never a second early."""
+    for earlier in (2, 5, 10)[:already]:
+        asked.at(ORDERED + earlier * DAY)
+        scan(asked)
+    for instant, more in [(-SECOND, 0), (0 * SECOND, 1), (SECOND, 1)]:
+        asked.at(ORDERED + step * DAY + instant)
+        scan(asked)
+        scan(asked)
+        assert told(asked, "ocr_reminder") == ["seller"] * (already + more)
+
+
+def test_after_an_outage_only_the_latest_step_is_told(asked: Market) -> None:
+    """A13: nobody gets three reminders on one day."""
+    asked.at(ORDERED + 45 * DAY)
+    assert (scan(asked), scan(asked)) == (1, 0)
+    assert told(asked, "ocr_reminder") == ["seller"]
+    row = asked.row("SELECT reminders, remind_at FROM unwind.ocrs")
+    assert (row.reminders, row.remind_at) == (3, None)
+    with asked.stage.database.transaction() as conn:
+        assert reminders.unanswered(conn) == [1003]
+
+
+def test_a_request_that_was_answered_reminds_nobody(asked: Market) -> None:
+    """N16: declined is answered."""
+    asked.at(ORDERED + DAY).done("ocr.decline", order_id=1003, member_id="seller")
+    asked.at(ORDERED + 45 * DAY)
+    assert scan(asked) == 0
+
+
+def test_a_sellers_own_request_reminds_nobody(market: Market) -> None:
+    """N16 is about what the other side asked."""
+    market.at(ORDERED).order()
+    market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="As agreed.")
+    market.at(ORDERED + 45 * DAY)
+    assert scan(market) == 0
+
+
+@pytest.mark.parametrize(("step", "already"), [(3, 0), (10, 1)])
+def test_an_unlocked_alert_that_nobody_touches_reminds_its_filer(unlocked: Market, step: int, already: int) -> None:
+    """N17: 3 and 10 days after the unlock."""
+    since = FILED + WEEK
+    for earlier in (3, 10)[:already]:
+        unlocked.at(since + earlier * DAY)
+        scan(unlocked)
+    for instant, more in [(-SECOND, 0), (0 * SECOND, 1), (SECOND, 1)]:
+        unlocked.at(since + step * DAY + instant)
+        scan(unlocked)
+        assert told(unlocked, "unlock_reminder") == ["seller"] * (already + more)
+
+
+def test_an_alert_that_is_not_unlocked_reminds_nobody(market: Market) -> None:
+    """N17: there is nothing to do yet."""
+    market.at(ORDERED).order()
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    market.at(FILED + 45 * DAY)
+    assert scan(market) == 0
+
+
+def test_an_accepted_penalty_reminds_from_its_acceptance_and_stops_when_taken_back(market: Market) -> None:
+    """N17: NPX counts from the acceptance."""
+    market.at(ORDERED).order()
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    market.at(FILED + DAY).done("npb.accept_penalty", order_id=1003, member_id="buyer")
+    market.at(FILED + 4 * DAY - SECOND)
+    assert scan(market) == 0
+    market.at(FILED + 4 * DAY)
+    assert scan(market) == 1
+    market.done("npb.take_back", order_id=1003, member_id="buyer")
+    market.at(FILED + 11 * DAY)
+    assert scan(market) == 0
+    assert told(market, "unlock_reminder") == ["seller"]
+
+
+def test_a_late_answer_does_not_start_the_reminders_again(unlocked: Market) -> None:
+    """N17, A1: the alert stays unlocked since the same instant."""
+    since = FILED + WEEK
+    unlocked.at(since + 3 * DAY)
+    assert scan(unlocked) == 1
+    unlocked.done("npb.respond", order_id=1003, member_id="buyer", comment="Sorry, I was away.")
+    assert scan(unlocked) == 0
+    unlocked.at(since + 10 * DAY)
+    assert scan(unlocked) == 1
+
+
+@pytest.mark.parametrize(("kind", "paid"), [("nrs", False), ("nss", True)])
+def test_a_buyers_unlocked_alert_reminds_the_buyer(market: Market, kind: str, paid: bool) -> None:
+    """N17: the filer is the buyer."""
+    market.at(ORDERED).order()
+    if paid:
+        market.done("orders.record_payment", order_id=1003, payment_status="Received")
+    grounds = {"grounds": "NOT_SHIPPED"} if kind == "nss" else {}
+    market.at(FILED).done(f"{kind}.file", order_id=1003, member_id="buyer", comment="Nothing came.", **grounds)
+    market.at(FILED + 2 * WEEK).done("alerts.scan_seller_alerts")
+    market.at(FILED + 2 * WEEK + 3 * DAY)
+    assert scan(market) == 1
+    assert told(market, "unlock_reminder") == ["buyer"]
+
+
+def test_a_cancelled_order_reminds_nobody(unlocked: Market) -> None:
+    """N17: it was touched."""
+    unlocked.done("orders.cancel", order_id=1003, member_id="seller")
+    unlocked.at(FILED + 45 * DAY)
+    assert scan(unlocked) == 0
+
+
+def test_replay_knows_when_the_next_reminder_is_due(asked: Market) -> None:
+    """Contract 5: time stops at each deadline."""
+    with asked.stage.database.transaction() as conn:
+        assert reminders.next_reminder(conn) == ORDERED + 2 * DAY
+    asked.stage.advance(ORDERED + 45 * DAY)
+    assert told(asked, "ocr_reminder") == ["seller"] * 3

@@ -1,0 +1,127 @@
+"""How are items taken out of an order?  (rules.md 6; T20, R20, R59, R60, R80, A11)"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.plugins.market import FILED, ORDERED, Market
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def bought(market: Market) -> Market:
+    """Order 1003: line 1 of ten units at 30.00, line 2 of five at 60.00, submitted on 28 March."""
+    market.order(1003, [(market.lot(501, unit_price="30.0000"), 10), (market.lot(502, color_id=9, unit_price="60.0000"), 5)])
+    return market
+
+
+def ask(market: Market, *lines: tuple[int, int], member_id: str = "buyer", **extra: Any) -> dict[str, Any]:
+    wanted = [{"line_no": line_no, "quantity": quantity} for line_no, quantity in lines]
+    return market.do("removals.request", order_id=1003, member_id=member_id, lines=wanted, **extra)
+
+
+def test_an_approved_removal_starts_date_payment_and_fee_again(bought: Market) -> None:
+    """T20, R20, A21: fee over what remains, order date now, payment None; the seller's default is to take the items back."""
+    removal = ask(bought, (1, 4))["effects"]["removal_id"]
+    bought.done("orders.record_payment", order_id=1003, payment_status="Sent")
+    later = ORDERED + 6 * DAY
+    effects = bought.at(later).done("removals.approve", removal_id=removal, member_id="seller")
+    assert (effects["removal_id"], effects["state"], effects["status"]) == (removal, "approved", "UPDATED")
+    row = bought.row("SELECT * FROM unwind.orders")
+    assert (row.status, row.payment_status, row.order_date, row.total) == ("UPDATED", "None", later, Decimal(480))
+    assert (row.fee, str(row.fee_month)) == (Decimal("14.40"), "2026-04-01")
+    assert bought.row("SELECT quantity FROM unwind.lots WHERE lot_id = 501").quantity == 94
+    kinds = bought.rows("SELECT kind, amount FROM unwind.ledger_lines ORDER BY line_id")
+    assert [tuple(k) for k in kinds] == [
+        ("charge", Decimal("17.00")),
+        ("reversal", Decimal("-17.00")),
+        ("charge", Decimal("14.40")),
+    ]
+    assert bought.at(later + 7 * DAY - timedelta(seconds=1)).code("npb.file", order_id=1003, member_id="seller") == "TOO_EARLY"
+    assert bought.at(later + 7 * DAY).code("npb.file", order_id=1003, member_id="seller") is None
+
+
+@pytest.mark.parametrize("by", ["buyer", "seller"])
+def test_units_removed_without_return_never_come_back(bought: Market, by: str) -> None:
+    """rules.md 5.6, R80: the Return box is the seller's, when asking or when approving."""
+    extra = {"return_items": False} if by == "seller" else {}
+    removal = ask(bought, (1, 4), member_id=by, **extra)["effects"]["removal_id"]
+    other, said = ("seller", {"return_items": False}) if by == "buyer" else ("buyer", {})
+    bought.done("removals.approve", removal_id=removal, member_id=other, **said)
+    assert bought.row("SELECT quantity FROM unwind.lots WHERE lot_id = 501").quantity == 90
+    bought.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
+    lines = bought.done("orders.cancel", order_id=1003, member_id="seller")["lines"]
+    assert [line["returned"] for line in lines] == [6, 5]
+    assert bought.row("SELECT quantity FROM unwind.lots WHERE lot_id = 501").quantity == 96
+
+
+def test_only_the_other_party_decides(bought: Market) -> None:
+    """[267]: submitted by either, approved or denied by the other, withdrawn by whoever asked."""
+    removal = ask(bought, (1, 1))["effects"]["removal_id"]
+    for task in ("removals.approve", "removals.deny"):
+        assert bought.code(task, removal_id=removal, member_id="buyer") == "WRONG_ROLE"
+    assert bought.code("removals.withdraw", removal_id=removal, member_id="seller") == "WRONG_ROLE"
+    assert bought.code("removals.deny", removal_id=removal, member_id="stranger") == "NOT_A_PARTY"
+    assert bought.code("removals.deny", removal_id=999, member_id="seller") == "REMOVAL_UNKNOWN"
+    assert bought.code("removals.withdraw", removal_id=removal, member_id="buyer") is None
+    for task, who in (("removals.approve", "seller"), ("removals.deny", "seller"), ("removals.withdraw", "buyer")):
+        assert bought.code(task, removal_id=removal, member_id=who) == "REMOVAL_NOT_PENDING"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([(1, 10), (2, 5)], "NOTHING_WOULD_REMAIN"),
+        ([(1, 11)], "lines.0.quantity"),
+        ([(3, 1)], "lines.0.line_no"),
+        ([(1, 0)], "lines.0.quantity"),
+        ([(1, 1), (1, 1)], "lines"),
+        ([], "lines"),
+    ],
+)
+def test_what_cannot_be_taken_out(bought: Market, lines: list[tuple[int, int]], expected: str) -> None:
+    """[2087]: an order is not emptied by removals; more than remains is invalid."""
+    answer = ask(bought, *lines)
+    assert expected in (answer["code"], *(e["path"] for e in answer["errors"]))
+
+
+def test_the_buyer_does_not_decide_about_the_return(bought: Market) -> None:
+    """[267]: the tick box is the seller's."""
+    assert ask(bought, (1, 1), return_items=True)["errors"][0]["path"] == "return_items"
+    removal = ask(bought, (1, 1), member_id="seller")["effects"]["removal_id"]
+    answer = bought.do("removals.approve", removal_id=removal, member_id="buyer", return_items=True)
+    assert answer["errors"][0]["path"] == "return_items"
+
+
+def test_two_requests_for_one_line_are_checked_when_approved(bought: Market) -> None:
+    """contract 2.2: both may be pending; the second approval looks again."""
+    first, second = (ask(bought, (1, 6))["effects"]["removal_id"] for _ in range(2))
+    bought.done("removals.approve", removal_id=first, member_id="seller")
+    answer = bought.do("removals.approve", removal_id=second, member_id="seller")
+    assert (answer["outcome"], answer["errors"][0]["path"]) == ("invalid", "lines.0.quantity")
+
+
+def test_nothing_is_taken_out_while_a_case_is_open(bought: Market) -> None:
+    """A11: neither asked for nor approved; denying and withdrawing stay possible."""
+    waiting, denied = (ask(bought, (1, 1))["effects"]["removal_id"] for _ in range(2))
+    bought.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    assert ask(bought, (1, 1))["code"] == "ORDER_HAS_PROBLEM"
+    assert bought.code("removals.approve", removal_id=waiting, member_id="seller") == "ORDER_HAS_PROBLEM"
+    assert bought.code("removals.deny", removal_id=denied, member_id="seller") is None
+
+
+def test_every_decision_is_on_the_timeline(bought: Market) -> None:
+    """R100."""
+    removal = ask(bought, (1, 1))["effects"]["removal_id"]
+    bought.done("removals.deny", removal_id=removal, member_id="seller")
+    events = bought.rows("SELECT seq, type, actor, role FROM unwind.events WHERE order_id = 1003 ORDER BY seq")
+    assert [tuple(e) for e in events] == [
+        (1, "orders.submitted", "marketplace", "system"),
+        (2, "removals.requested", "buyer", "buyer"),
+        (3, "removals.denied", "seller", "seller"),
+    ]
