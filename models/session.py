@@ -64,6 +64,8 @@ class Database:
     engine: Engine
     clock: Clock = field(default_factory=DatabaseClock)
     on_promise: Callable[[], None] = _nobody_waits
+    short_terms: bool = False
+    """Terms of seconds may be applied here: true only for a history played into a database of its own."""
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:

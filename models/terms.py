@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, Connection, Identity, Integer, Table, Text, select
+from sqlalchemy import Column, Connection, Identity, Integer, Table, Text, select, text
 
 from models.schema import Instant, Json, metadata
 from policies.terms import DEFAULT_TERMS, Terms, read_terms
@@ -61,6 +61,10 @@ class TermsBook:
         """The row of these terms; 0 is BrickLink's own, which need no row."""
         return self._ids[held]
 
+    def by_ids(self) -> dict[int, Terms]:
+        """All terms there are, by the id that a case keeps."""
+        return dict(self._by_id)
+
     def __iter__(self) -> Any:
         return iter(self._dated)
 
@@ -69,13 +73,21 @@ def book(conn: Connection) -> TermsBook:
     """Read the terms."""
     rows = conn.execute(select(terms).order_by(terms.c.terms_id))
     return TermsBook(
-        [DatedTerms(r.terms_id, r.valid_from, _read(json.dumps(r.settings, sort_keys=True)), r.applied_by) for r in rows]
+        [
+            DatedTerms(r.terms_id, r.valid_from, _read(json.dumps(r.settings, sort_keys=True)), r.applied_by)
+            for r in rows
+        ]
     )
 
 
 @lru_cache(maxsize=64)
 def _read(settings: str) -> Terms:
     return read_terms(json.loads(settings))
+
+
+def lock(conn: Connection) -> None:
+    """Keep others from applying terms until this transaction ends: each builds on what it found."""
+    conn.execute(text("SELECT pg_advisory_xact_lock(7303, 0)"))
 
 
 def apply(conn: Connection, settings: dict[str, Any], valid_from: datetime, applied_by: str, now: datetime) -> int:

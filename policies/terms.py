@@ -18,6 +18,9 @@ from policies.statuses import OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, Status
 SCAN_INTERVAL = timedelta(seconds=60)
 """No unlock may be shorter than the interval at which alerts are looked at: the promise could not be kept."""
 
+LONGEST = timedelta(days=3650)
+LARGEST_AMOUNT = Decimal(10) ** 9
+
 
 @dataclass(frozen=True, slots=True)
 class FeeSlice:
@@ -74,10 +77,13 @@ class TermsProblem:
     message: str
 
 
-def terms_from_mapping(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> Terms | list[TermsProblem]:
+def terms_from_mapping(
+    settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS, allow_short: bool = False
+) -> Terms | list[TermsProblem]:
     """Read terms as written by a person: names as in the rule book (`NPB_FILE_AFTER`), durations as `7d`, `36h`, `90s`.
 
-    Settings that are not named keep the value of `base`.  Gives all problems at once, or the terms.
+    Settings that are not named keep the value of `base`.  Gives all problems at once, or the terms.  `allow_short`: unlocks
+    may be shorter than the interval of the scans, for rehearsals on a database of their own.
     """
     known = {f.name for f in fields(Terms)}
     values: dict[str, Any] = {}
@@ -89,19 +95,19 @@ def terms_from_mapping(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TER
             continue
         try:
             values[key] = _READERS[key](raw)
-        except (ValueError, TypeError, InvalidOperation, KeyError, AttributeError) as error:
-            problems.append(TermsProblem(name, str(error).strip("'\"") or "not understood"))
+        except InvalidOperation:
+            problems.append(TermsProblem(name, "is no number"))
+        except (ValueError, TypeError) as error:
+            problems.append(TermsProblem(name, str(error)))
     if problems:
         return problems
     terms = replace(base, **values)
-    return _contradictions(terms) or terms
+    return _contradictions(terms, allow_short=allow_short) or terms
 
 
 def terms_to_mapping(terms: Terms) -> dict[str, Any]:
     """The same shape as `terms_from_mapping` reads, as JSON values."""
-    return {
-        f.name.upper(): _written(getattr(terms, f.name)) for f in fields(Terms)
-    }
+    return {f.name.upper(): _written(getattr(terms, f.name)) for f in fields(Terms)}
 
 
 def read_terms(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> Terms:
@@ -110,14 +116,14 @@ def read_terms(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> T
     return replace(base, **values)
 
 
-def _contradictions(terms: Terms) -> list[TermsProblem]:
+def _contradictions(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
     problems: list[TermsProblem] = []
 
     def wrong(name: str, message: str) -> None:
         problems.append(TermsProblem(name.upper(), message))
 
     for name in ("npb_unlock_no_response", "npb_unlock_response", "seller_alert_unlock"):
-        if getattr(terms, name) < SCAN_INTERVAL:
+        if getattr(terms, name) < SCAN_INTERVAL and not allow_short:
             wrong(name, f"must be at least the scan interval of {int(SCAN_INTERVAL.total_seconds())} seconds")
     for name in ("npb_file_after", "seller_alert_file_after", "past_due_grace"):
         if getattr(terms, name) < timedelta(0):
@@ -158,7 +164,10 @@ def _duration(raw: Any) -> timedelta:
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
     if not isinstance(raw, str) or len(raw) < 2 or raw[-1] not in units or not raw[:-1].isdecimal() or len(raw) > 10:
         raise ValueError("must be a duration such as 7d, 36h, 90m or 45s")
-    return timedelta(seconds=int(raw[:-1]) * units[raw[-1]])
+    duration = timedelta(seconds=int(raw[:-1]) * units[raw[-1]])
+    if duration > LONGEST:  # deadlines are instants plus durations, and calendars end
+        raise ValueError(f"must not be longer than {LONGEST.days} days")
+    return duration
 
 
 def _durations(raw: Any) -> tuple[timedelta, ...]:
@@ -194,8 +203,8 @@ def _money(raw: Any) -> Decimal:
     if not isinstance(raw, str):
         raise TypeError('must be an amount written as text, such as "5.00"')
     amount = Decimal(raw)
-    if not amount.is_finite() or amount != round(amount, 2):
-        raise ValueError("must be an amount with at most two decimals")
+    if not amount.is_finite() or abs(amount) > LARGEST_AMOUNT or amount != round(amount, 2):
+        raise ValueError(f"must be an amount with at most two decimals and not above {LARGEST_AMOUNT}")
     return round(amount, 2)
 
 
@@ -213,11 +222,21 @@ def _late_response(raw: Any) -> str:
 
 def _slices(raw: Any) -> tuple[FeeSlice, ...]:
     if not isinstance(raw, list):
-        raise TypeError('must be a list of slices such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}]')
-    return tuple(
-        FeeSlice(None if one.get("up_to") is None else Decimal(str(one["up_to"])), Decimal(str(one["rate"])))
-        for one in raw
-    )
+        raise TypeError(_SLICES_LIKE)
+    return tuple(_slice(one) for one in raw)
+
+
+_SLICES_LIKE = 'must be a list of slices such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}]'
+
+
+def _slice(raw: Any) -> FeeSlice:
+    fits = isinstance(raw, dict) and "rate" in raw and set(raw) <= {"up_to", "rate"}
+    if not fits or not all(isinstance(one, str | None) for one in raw.values()) or raw["rate"] is None:
+        raise TypeError(_SLICES_LIKE)
+    top, rate = None if raw.get("up_to") is None else Decimal(raw["up_to"]), Decimal(raw["rate"])
+    if not rate.is_finite() or (top is not None and (not top.is_finite() or top > LARGEST_AMOUNT)):
+        raise ValueError("every slice needs numbers")
+    return FeeSlice(top, rate)
 
 
 def _names(raw: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""How is a history played without broker and without sleeping?  The same task bodies, the same transactions, a clock one sets.
+"""How is a history played without broker and sleep?  The same task bodies, the same transactions, a clock one sets.
 
 Replay and tests stand on a `Stage`: commands are carried out in this process, what a commit promised is kept before the
 next command, and time moves from deadline to deadline: each sweep runs exactly when something it covers becomes due.
@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection
 
@@ -35,7 +35,8 @@ def _deadlines() -> tuple[tuple[Deadline, tuple[str, ...]], ...]:
         ("models.bills", "next_issue", "bills.issue"),
     ):
         try:
-            found.append((getattr(importlib.import_module(module), name), (task,)))
+            if task in app.tasks:
+                found.append((getattr(importlib.import_module(module), name), (task,)))
         except (ImportError, AttributeError):
             continue
     return tuple(found)
@@ -48,13 +49,17 @@ class SweepStuck(Exception):
 class Stage:
     """One database with a simulated clock, bound to this process while the stage stands."""
 
-    def __init__(self, database_url: str, *, at: datetime = datetime(2026, 3, 1, tzinfo=UTC)) -> None:
+    def __init__(
+        self, database_url: str, *, at: datetime = datetime(2026, 3, 1, tzinfo=UTC), allow_short: bool = False
+    ) -> None:
+        """`at` is where the clock stands.  `allow_short`: terms of seconds may be applied, for rehearsals."""
         self.clock = session.SimulatedClock(at)
         self.database = session.connect(database_url, clock=self.clock)
+        self.database.short_terms = allow_short
         self._numbers = itertools.count(1)
         self._deadlines = _deadlines()
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Self:
         session.bind(self.database)
         return self
 
@@ -87,7 +92,7 @@ class Stage:
     def advance(self, to: datetime) -> int:
         """Let time pass until `to`, inclusive: every sweep at every instant at which something becomes due.
 
-        Promises are kept as they are made.  Gives how many instants there were.  `to` may not lie in the past (ValueError).
+        Promises are kept as they are made.  Gives how many instants there were.  Raises ValueError when `to` is past.
         """
         if to < self.clock.instant:
             raise ValueError("time does not run backwards")

@@ -1,0 +1,180 @@
+"""What can this party do with this order now, and for everything else: why not, from when, and what would change it?
+
+Nothing is decided here.  Each action is put to the very policy that its command asks, with arguments that nobody could
+object to, so that what is announced is what is answered.  Removal requests are options of their own, one per request that
+waits; `orders.set_status` names the statuses that may be set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from policies import alerts, cancellation, npb, ocr, orders, removals, seller_alerts
+from policies.cases import Actor, AlertKind, Case
+from policies.instants import optional_text
+from policies.removals import Removal
+from policies.statuses import Role, Status
+from policies.verdicts import Code, Granted, Invalid, Refused
+
+COMMENT = "Said on the Problem Order page."
+GROUNDS = "NOT_SHIPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is asked about: the order, whole, what each of its lines still has, and the removal requests that wait."""
+
+    case: Case
+    remaining: Mapping[int, int] = field(default_factory=dict)
+    waiting: Sequence[Removal] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One action: possible, or the code, the sentence and the instant that its command would answer with.
+
+    `arguments` are those it was tried with (or those that name what it is about); `values` the statuses for
+    `orders.set_status`.
+    """
+
+    action: str
+    possible: bool
+    why: str
+    code: Code | None = None
+    possible_from: datetime | None = None
+    changes_it: str = ""
+    removal_id: int | None = None
+    values: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The shape of contract 2.3."""
+        written: dict[str, Any] = {
+            "action": self.action,
+            "possible": self.possible,
+            "code": self.code,
+            "why": self.why,
+            "possible_from": optional_text(self.possible_from),
+            "changes_it": self.changes_it,
+        }
+        if self.removal_id is not None:
+            written["removal_id"] = self.removal_id
+        if self.action == "orders.set_status":
+            written["values"] = list(self.values)
+        return written
+
+
+Answered = Granted | Refused | Invalid | Removal
+Ask = Callable[[Subject, Actor, datetime], Answered]
+
+ACTIONS: dict[str, Ask] = {
+    "ocr.file": lambda o, by, now: ocr.file(o.case, by, reason_of(o.case.role_of(by)), COMMENT, now),
+    "ocr.decline": lambda o, by, now: ocr.decline(o.case, by, now),
+    "ocr.withdraw": lambda o, by, now: ocr.withdraw(o.case, by, now),
+    "npb.file": lambda o, by, now: npb.file(o.case, by, COMMENT, now),
+    "npb.respond": lambda o, by, now: npb.respond(o.case, by, COMMENT, now),
+    "npb.accept_penalty": lambda o, by, now: npb.accept_penalty(o.case, by, now),
+    "npb.take_back": lambda o, by, now: npb.take_back(o.case, by, now),
+    "npb.remove": lambda o, by, now: alerts.remove(o.case, AlertKind.NPB, by, COMMENT, now),
+    "nrs.file": lambda o, by, now: seller_alerts.file(o.case, AlertKind.NRS, by, None, COMMENT, now),
+    "nrs.respond": lambda o, by, now: seller_alerts.respond(o.case, AlertKind.NRS, by, COMMENT, now),
+    "nrs.remove": lambda o, by, now: alerts.remove(o.case, AlertKind.NRS, by, COMMENT, now),
+    "nss.file": lambda o, by, now: seller_alerts.file(o.case, AlertKind.NSS, by, GROUNDS, COMMENT, now),
+    "nss.respond": lambda o, by, now: seller_alerts.respond(o.case, AlertKind.NSS, by, COMMENT, now),
+    "nss.remove": lambda o, by, now: alerts.remove(o.case, AlertKind.NSS, by, COMMENT, now),
+    "orders.cancel": lambda o, by, now: cancellation.cancel(o.case, by, None, COMMENT, now),
+    "removals.request": lambda o, by, now: removals.request(o.case, by, one_unit(o.remaining), None, o.remaining, now),
+}
+
+
+def options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
+    """Everything there is to do, for one member or staff, at that instant.  The actor must be known to the order."""
+    found = [_option(action, ask(order, actor, now), order, actor, now) for action, ask in ACTIONS.items()]
+    found.append(_status_option(order.case, actor, now))
+    for waiting in order.waiting:
+        decided: dict[str, Answered] = {
+            "removals.approve": removals.approve(order.case, waiting, actor, None, order.remaining, now),
+            "removals.deny": removals.deny(order.case, waiting, actor, now),
+            "removals.withdraw": removals.withdraw(order.case, waiting, actor, now),
+        }
+        found.extend(
+            _option(action, answer, order, actor, now, removal_id=waiting.removal_id)
+            for action, answer in decided.items()
+        )
+    return found
+
+
+def arguments(action: str, case: Case, actor: Actor, remaining: Mapping[int, int]) -> dict[str, Any]:
+    """The arguments, beside order and actor, with which a command says the same as the option did."""
+    if action == "ocr.file":
+        return {"reason": reason_of(case.role_of(actor)), "comment": COMMENT}
+    if action == "nss.file":
+        return {"grounds": GROUNDS, "comment": COMMENT}
+    if action == "removals.request":
+        return {"lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in one_unit(remaining)]}
+    if action in ("ocr.decline", "ocr.withdraw", "npb.accept_penalty", "npb.take_back"):
+        return {}
+    return {"comment": COMMENT}
+
+
+def reason_of(role: Role | None) -> str:
+    """A reason that is on that party's list."""
+    return "S_MUTUAL" if role is Role.SELLER else "B_MUTUAL"
+
+
+def one_unit(remaining: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
+    """One unit of the first line that still has any."""
+    return tuple((line_no, 1) for line_no in sorted(remaining) if remaining[line_no] > 0)[:1]
+
+
+def verdict(order: Subject, now: datetime) -> str:
+    """The one thing a support agent is asked: can this order be cancelled, by whom, and if not, what then?"""
+    case = order.case
+    if case.order.status is Status.CANCELLED:
+        basis = cancellation.SPOKEN[case.order.basis] if case.order.basis else "an unknown ground"
+        return f"{case.named.capitalize()} is cancelled, on the ground of {basis}. That is final."
+    said = []
+    for role in (Role.SELLER, Role.BUYER):
+        answer = cancellation.basis_for(case, Actor(case.member(role).member_id), now)
+        if not isinstance(answer, Refused):
+            said.append(f"The {role} can cancel {case.named} now, on the ground of {cancellation.SPOKEN[answer]}.")
+        elif answer.possible_from is not None:
+            said.append(f"The {role} cannot cancel yet. {answer.message} What would change it: {answer.changes_it}.")
+        elif answer.changes_it:
+            said.append(f"The {role} cannot cancel. {answer.message} What would change it: {answer.changes_it}.")
+        else:
+            said.append(f"The {role} cannot cancel. {answer.message}")
+    return " ".join(said)
+
+
+def _option(
+    action: str, answer: Answered, order: Subject, actor: Actor, now: datetime, *, removal_id: int | None = None
+) -> Option:
+    if isinstance(answer, Refused):
+        return Option(
+            action, False, answer.message, answer.code, answer.possible_from, answer.changes_it, removal_id=removal_id
+        )
+    if isinstance(answer, Invalid):  # more units asked for than remain by now: approving is no refusal but cannot be
+        return Option(action, False, f"{answer.path} {answer.message}.", removal_id=removal_id)
+    return Option(action, True, _yes(action, order.case, actor, now), removal_id=removal_id)
+
+
+def _yes(action: str, case: Case, actor: Actor, now: datetime) -> str:
+    if action == "orders.cancel":
+        basis = cancellation.basis_for(case, actor, now)
+        if not isinstance(basis, Refused):
+            return f"Possible now, on the ground of {cancellation.SPOKEN[basis]}."
+    return "Possible now."
+
+
+def _status_option(case: Case, actor: Actor, now: datetime) -> Option:
+    """By hand: possible when any status can be set; else the answer to the one that was refused last."""
+    wanted = orders.BY_SELLER if case.role_of(actor) is Role.SELLER else tuple(orders.BY_BUYER)
+    answers = {status: orders.set_status(case, actor, status, now) for status in wanted}
+    settable = tuple(str(status) for status, answer in answers.items() if isinstance(answer, Granted))
+    if settable:
+        return Option("orders.set_status", True, f"Can be set to {', '.join(settable)}.", values=settable)
+    refused = [answer for answer in answers.values() if isinstance(answer, Refused)][-1]
+    return Option("orders.set_status", False, refused.message, refused.code, refused.possible_from, refused.changes_it)

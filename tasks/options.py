@@ -1,0 +1,60 @@
+"""What can this member do with this order now?  Read only, and always what the commands would answer (contract 2.3)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from celery import shared_task
+
+from models import look_order, members
+from models.requests import Answer, done
+from models.work import Work, unit_of_work
+from policies import options as policy
+from policies.cases import not_a_party
+from policies.instants import instant_text
+from policies.verdicts import Invalid
+from tasks.cases import instant_of, member_unknown, order_unknown
+from tasks.command import OrderCommand
+
+
+class AskOptions(OrderCommand):
+    """Arguments of `orders.options`."""
+
+    task: ClassVar[str] = "orders.options"
+
+
+@shared_task(name=AskOptions.task)
+def options(commands: list[AskOptions]) -> list[Answer]:
+    """Everything there is to do for a party or staff: possible, or why not, from when, and what would change it."""
+    with unit_of_work(commands) as work:
+        for command in work.fresh:
+            _answer(work, command)
+    return work.answers
+
+
+def _answer(work: Work[AskOptions], command: AskOptions) -> None:
+    seen = look_order.see(work.conn, command.order_id, at=None, now=work.now)
+    if seen is None:
+        work.answer(command, order_unknown())
+        return
+    if command.member_id is not None and not members.facts(work.conn, [command.member_id]):
+        work.answer(command, member_unknown())
+        return
+    if refused := not_a_party(seen.case, command.actor):
+        work.answer(command, refused)
+        return
+    instant = instant_of(command, seen.case, work.now)
+    if isinstance(instant, Invalid):
+        work.answer(command, instant)
+        return
+    found = policy.options(look_order.subject_of(seen), command.actor, instant)
+    answer = done(
+        command,
+        {
+            "status": seen.case.order.status,
+            "at": instant_text(instant),
+            "options": [option.as_json() for option in found],
+        },
+    )
+    work.answer(command, replace(answer, message=policy.verdict(look_order.subject_of(seen), instant)))

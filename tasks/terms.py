@@ -1,0 +1,80 @@
+"""How do an operator's own terms come into force?  Dated, whole, checked; a running case keeps those it was filed under."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, ClassVar
+
+from celery import shared_task
+from pydantic import AfterValidator, Field
+
+from models import events, session, terms
+from models.requests import Answer, done, invalid
+from models.work import Work, unit_of_work
+from policies.instants import instant_text
+from policies.terms import TermsProblem, terms_from_mapping, terms_to_mapping
+from tasks.command import Command, Moment, Staff, Word
+
+MOST_SETTINGS = 100
+LONGEST = 100_000
+"""Characters of all settings together, as JSON."""
+
+
+def _storable(settings: dict[str, Any]) -> dict[str, Any]:
+    written = json.dumps(settings, ensure_ascii=False, allow_nan=False)
+    if len(written) > LONGEST:
+        raise ValueError("say more than terms can say")
+    if "\\u0000" in written or any(0xD800 <= ord(c) <= 0xDFFF for c in written):
+        raise ValueError("must not contain NUL or unpaired surrogates")
+    return settings
+
+
+class ApplyTerms(Command):
+    """Arguments of `terms.apply`: settings by the names of the rule book, and the instant `from` which they hold."""
+
+    task: ClassVar[str] = "terms.apply"
+    terms: Annotated[dict[Word, Any], Field(min_length=1, max_length=MOST_SETTINGS), AfterValidator(_storable)]
+    from_: Annotated[Moment, Field(alias="from")]
+    staff: Staff
+
+
+@shared_task(name=ApplyTerms.task)
+def apply(commands: list[ApplyTerms]) -> list[Answer]:
+    """New cases from that instant on are filed under these terms; settings that are not named stay as they are by then."""
+    with unit_of_work(commands) as work:
+        for command in work.fresh:
+            work.answer(command, _applied(work, command))
+    return work.answers
+
+
+def _applied(work: Work[ApplyTerms], command: ApplyTerms) -> Answer:
+    terms.lock(work.conn)
+    if command.from_ < work.now:
+        return invalid(command.request_id, [("from", "must not be in the past: what was decided stays decided")])
+    held = terms.book(work.conn).at(command.from_)
+    wanted = terms_from_mapping(command.terms, base=held, allow_short=session.bound().short_terms)
+    if isinstance(wanted, list):
+        return invalid(command.request_id, [(_path(problem), problem.message) for problem in wanted])
+    before, after = terms_to_mapping(held), terms_to_mapping(wanted)
+    changed = {name: value for name, value in after.items() if value != before[name]}
+    terms_id = terms.apply(work.conn, after, command.from_, command.staff, work.now)
+    note = "; ".join(f"{name}: {before[name]} becomes {value}" for name, value in changed.items()) or "Nothing changes."
+    events.append(
+        work.conn,
+        [
+            events.event_row(
+                "terms.applied",
+                work.now,
+                actor=f"staff:{command.staff}",
+                role="staff",
+                note=f"From {instant_text(command.from_)}: {note}",
+                changes={"terms": {"terms_id": terms_id, "from": instant_text(command.from_), "settings": changed}},
+                request_id=command.request_id,
+            )
+        ],
+    )
+    return done(command, {"terms_id": terms_id, "from": instant_text(command.from_), "changed": changed})
+
+
+def _path(problem: TermsProblem) -> str:
+    return f"terms.{problem.path}"
