@@ -22,10 +22,12 @@ from sqlalchemy import (
     text,
 )
 
+from models import terms
 from models.schema import Instant, metadata, one_of
 from models.sets import insert_set, update_set
 from models.terms import TermsBook
 from models.work import Work
+from policies import reminders
 from policies.alerts import UNLOCKED_NOTE
 from policies.cases import Alert, AlertKind, AlertState
 from policies.statuses import Status
@@ -45,6 +47,7 @@ alerts = Table(
     Column("filed_at", Instant, nullable=False),
     Column("unlocks_at", Instant, nullable=False),
     Column("unlocked_at", Instant),
+    Column("remind_from", Instant),
     Column("remind_at", Instant),
     Column("responded_at", Instant),
     Column("penalty_accepted_at", Instant),
@@ -122,6 +125,34 @@ def store(conn: Connection, moved: Sequence[tuple[int, Alert]], book: TermsBook)
         ["alert_id"],
         [_row(alert) | {"alert_id": alert.alert_id} for _, alert in moved if alert.alert_id is not None],
     )
+    _store_reminders(conn, [alert for _, alert in moved if alert.alert_id and alert.state is AlertState.OPEN])
+
+
+def _store_reminders(conn: Connection, moved: Sequence[Alert]) -> None:
+    """Start the reminders again where the alert can be acted on since another instant than before (N17)."""
+    since = [reminders.actionable_since(alert) for alert in moved]
+    if moved:
+        conn.execute(
+            _REMIND_FROM,
+            {
+                "ids": [alert.alert_id for alert in moved],
+                "since": since,
+                "first": [
+                    reminders.first_at(at, alert.terms.unlock_remind_after)
+                    for at, alert in zip(since, moved, strict=True)
+                ],
+            },
+        )
+
+
+_REMIND_FROM = text(
+    """
+    UPDATE unwind.alerts AS a SET remind_from = v.since, remind_at = v.first, reminders = 0
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:since AS timestamptz[]), CAST(:first AS timestamptz[]))
+        AS v(id, since, first)
+    WHERE a.alert_id = v.id AND a.remind_from IS DISTINCT FROM v.since
+    """
+)
 
 
 def _row(alert: Alert) -> dict[str, Any]:
@@ -150,7 +181,15 @@ def unlock_due(work: Work[Any], kinds: Sequence[AlertKind], *, limit: int) -> in
     """
     npb = list(kinds) == [AlertKind.NPB]
     statement = _UNLOCK_NPB if npb else _UNLOCK_SELLER
-    unlocked: int = work.conn.execute(statement, {"now": work.now, "limit": limit}).scalar_one()
+    firsts = {
+        terms_id: held.unlock_remind_after[0].total_seconds()
+        for terms_id, held in terms.book(work.conn).by_ids().items()
+        if held.unlock_remind_after
+    }
+    unlocked: int = work.conn.execute(
+        statement,
+        {"now": work.now, "limit": limit, "terms": list(firsts), "firsts": list(firsts.values())},
+    ).scalar_one()
     work.promised = work.promised or unlocked > 0
     return unlocked
 
@@ -173,7 +212,10 @@ def _unlock(which: str, filer: str, task: str, notice: str) -> Any:
               AND a.unlocks_at <= :now
             ORDER BY a.unlocks_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o, a SKIP LOCKED
         ), marked AS (
-            UPDATE unwind.alerts SET unlocked_at = :now
+            UPDATE unwind.alerts a SET unlocked_at = :now, remind_from = :now, reminders = 0,
+                remind_at = CAST(:now AS timestamptz) + interval '1 second' * (
+                    SELECT f.seconds FROM unnest(CAST(:terms AS integer[]), CAST(:firsts AS float8[]))
+                        AS f(terms_id, seconds) WHERE f.terms_id = a.terms_id)
             WHERE alert_id = ANY (ARRAY(SELECT alert_id FROM due))
         ), counted AS (
             UPDATE unwind.orders SET version = version + 1, last_event_at = :now

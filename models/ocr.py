@@ -23,6 +23,7 @@ from sqlalchemy import (
 from models.schema import Instant, metadata, one_of
 from models.sets import insert_set, update_set
 from models.terms import TermsBook
+from policies import reminders
 from policies.cases import Ocr, OcrState
 from policies.statuses import Role, Status
 
@@ -86,6 +87,9 @@ def store(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: TermsBook) -
                 "state": ocr.state,
                 "terms_id": book.id_of(ocr.terms),
                 "filed_at": ocr.filed_at,
+                "remind_at": reminders.first_at(ocr.filed_at, ocr.terms.ocr_remind_after)
+                if ocr.filed_by is Role.BUYER
+                else None,
                 "closed_at": ocr.closed_at,
                 "previous_status": ocr.previous_status,
                 "reason": ocr.reason,

@@ -15,7 +15,8 @@ SORRY = {"reason": "B_OTHER", "comment": "I can explain this in more than twenty
 
 def told(market: Market, event: str) -> list[str]:
     """Who was told of this kind of event, in order."""
-    return [r.recipient for r in market.rows("SELECT recipient FROM unwind.notices WHERE event = :e ORDER BY 1", e=event)]
+    rows = market.rows("SELECT recipient FROM unwind.notices WHERE event = :event ORDER BY notice_id", event=event)
+    return [row.recipient for row in rows]
 
 
 def scan(market: Market) -> int:
