@@ -68,7 +68,7 @@ def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime
 
 
 def explain(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
-    """`explain order`: what either party can do at that instant, what not and why not; an instant to come is allowed."""
+    """`explain order`: what either party can do at that instant and what not; an instant to come is allowed."""
     instant = at or now
     seen = see(conn, order_id, at=at if instant < now else None, now=now)
     if seen is None:
@@ -194,7 +194,7 @@ def _ocr_then(conn: Connection, order_id: int, state: dict[str, Any] | None, boo
 
 
 def _member_then(conn: Connection, member_id: str, at: datetime) -> Member:
-    """Whether the account was open then: of all a member's standing, only that decides about existing orders (R53 to R55)."""
+    """Whether the account was open then: of a member's standing only that decides about existing orders (R53, R55)."""
     last = conn.execute(
         text(
             "SELECT type FROM unwind.events WHERE member_id = :member AND at <= :at "

@@ -124,7 +124,7 @@ def _explain(conn: Connection, wanted: Look, now: datetime) -> Any:
     return look_order.explain(conn, wanted.which[0], at=wanted.at, now=now)
 
 
-def _lots(conn: Connection, wanted: Look, now: datetime) -> Any:
+def _lots(conn: Connection, wanted: Look, _now: datetime) -> Any:
     (seller_id,) = wanted.which
     if not members.facts(conn, [seller_id]):
         return None
@@ -136,7 +136,7 @@ def _bill(conn: Connection, wanted: Look, now: datetime) -> Any:
     return bills.bill(conn, seller_id, month, now)
 
 
-def _member(conn: Connection, wanted: Look, now: datetime) -> Any:
+def _member(conn: Connection, wanted: Look, _now: datetime) -> Any:
     found = members.facts(conn, wanted.which).get(wanted.which[0])
     if found is None:
         return None
@@ -153,13 +153,13 @@ def _member(conn: Connection, wanted: Look, now: datetime) -> Any:
     }
 
 
-def _notices(conn: Connection, wanted: Look, now: datetime) -> Any:
+def _notices(conn: Connection, wanted: Look, _now: datetime) -> Any:
     (order_id,) = wanted.which
     known = conn.execute(text("SELECT FROM unwind.orders WHERE order_id = :id"), {"id": order_id}).one_or_none()
     return None if known is None else notices.of_order(conn, order_id)
 
 
-def _alerts(conn: Connection, wanted: Look, now: datetime) -> Any:
+def _alerts(conn: Connection, wanted: Look, _now: datetime) -> Any:
     rows = conn.execute(
         text(
             "SELECT a.*, o.seller_id, o.buyer_id, o.status FROM unwind.alerts a JOIN unwind.orders o USING (order_id) "
@@ -183,10 +183,11 @@ def _alerts(conn: Connection, wanted: Look, now: datetime) -> Any:
     ]
 
 
-def _request(conn: Connection, wanted: Look, now: datetime) -> Any:
+def _request(conn: Connection, wanted: Look, _now: datetime) -> Any:
     row = conn.execute(
         text(
-            "SELECT request_id, task, order_id, outcome, answer, answered_at FROM unwind.requests WHERE request_id = :id"
+            "SELECT request_id, task, order_id, outcome, answer, answered_at FROM unwind.requests "
+            "WHERE request_id = :id"
         ),
         {"id": wanted.which[0]},
     ).one_or_none()

@@ -1,8 +1,8 @@
 """What can this party do with this order now, and for everything else: why not, from when, and what would change it?
 
 Nothing is decided here.  Each action is put to the very policy that its command asks, with arguments that nobody could
-object to, so that what is announced is what is answered.  Removal requests are options of their own, one per request that
-waits; `orders.set_status` names the statuses that may be set.
+object to, so that what is announced is what is answered.  A removal request that waits is an option of its
+own, and `orders.set_status` names the statuses that may be set.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Option:
         written: dict[str, Any] = {
             "action": self.action,
             "possible": self.possible,
-            "code": self.code,
+            "code": None if self.code is None else str(self.code),
             "why": self.why,
             "possible_from": optional_text(self.possible_from),
             "changes_it": self.changes_it,

@@ -82,8 +82,8 @@ def terms_from_mapping(
 ) -> Terms | list[TermsProblem]:
     """Read terms as written by a person: names as in the rule book (`NPB_FILE_AFTER`), durations as `7d`, `36h`, `90s`.
 
-    Settings that are not named keep the value of `base`.  Gives all problems at once, or the terms.  `allow_short`: unlocks
-    may be shorter than the interval of the scans, for rehearsals on a database of their own.
+    Settings that are not named keep the value of `base`.  Gives all problems at once, or the terms.  `allow_short`:
+    unlocks may be shorter than the interval of the scans, for rehearsals on a database of their own.
     """
     known = {f.name for f in fields(Terms)}
     values: dict[str, Any] = {}
@@ -122,6 +122,26 @@ def _contradictions(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
     def wrong(name: str, message: str) -> None:
         problems.append(TermsProblem(name.upper(), message))
 
+    problems.extend(_duration_problems(terms, allow_short=allow_short))
+    for name in ("bill_day", "bill_due_day"):
+        if not 1 <= getattr(terms, name) <= 28:
+            wrong(name, "must be a day that every month has: 1 to 28")
+    if terms.minimum_bill < 0:
+        wrong("minimum_bill", "must not be negative")
+    if not 1 <= terms.strike_limit <= 1000:
+        wrong("strike_limit", "must be 1 or more")
+    if not terms.ocr_fileable_statuses:
+        wrong("ocr_fileable_statuses", "must name at least one status")
+    problems.extend(_slice_problems(terms.fee_slices))
+    return problems
+
+
+def _duration_problems(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
+    problems: list[TermsProblem] = []
+
+    def wrong(name: str, message: str) -> None:
+        problems.append(TermsProblem(name.upper(), message))
+
     for name in ("npb_unlock_no_response", "npb_unlock_response", "seller_alert_unlock"):
         if getattr(terms, name) < SCAN_INTERVAL and not allow_short:
             wrong(name, f"must be at least the scan interval of {int(SCAN_INTERVAL.total_seconds())} seconds")
@@ -134,16 +154,6 @@ def _contradictions(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
         steps = getattr(terms, name)
         if any(step <= timedelta(0) for step in steps) or list(steps) != sorted(set(steps)):
             wrong(name, "must be rising durations, each longer than the one before")
-    for name in ("bill_day", "bill_due_day"):
-        if not 1 <= getattr(terms, name) <= 28:
-            wrong(name, "must be a day that every month has: 1 to 28")
-    if terms.minimum_bill < 0:
-        wrong("minimum_bill", "must not be negative")
-    if not 1 <= terms.strike_limit <= 1000:
-        wrong("strike_limit", "must be 1 or more")
-    if not terms.ocr_fileable_statuses:
-        wrong("ocr_fileable_statuses", "must name at least one status")
-    problems.extend(_slice_problems(terms.fee_slices))
     return problems
 
 

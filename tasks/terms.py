@@ -1,4 +1,4 @@
-"""How do an operator's own terms come into force?  Dated, whole, checked; a running case keeps those it was filed under."""
+"""How do an operator's own terms come into force?  Dated, checked; a running case keeps its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ApplyTerms(Command):
 
 @shared_task(name=ApplyTerms.task)
 def apply(commands: list[ApplyTerms]) -> list[Answer]:
-    """New cases from that instant on are filed under these terms; settings that are not named stay as they are by then."""
+    """New cases from that instant on are filed under these terms; what is not named stays as it is by then."""
     with unit_of_work(commands) as work:
         for command in work.fresh:
             work.answer(command, _applied(work, command))

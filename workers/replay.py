@@ -1,7 +1,7 @@
 """How does a written history become a marketplace?  Line by line on a stage, with time passing in between (contract 5).
 
-A file is read and checked whole before anything runs.  Then each line happens at its instant: first every sweep that is due
-by then, then the line, then everything its commit promised.
+A file is read and checked whole before anything runs.  Then each line happens at its instant: first every sweep that is
+due by then, then the line, then everything its commit promised.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def lines_from(written: Iterable[str], name: str = "history") -> list[Line]:
 def play(lines: Iterable[Line], stage: Stage, *, until: datetime | None = None) -> Iterator[Played]:
     """Play lines on a stage that stands at or before the first of them, and let time pass up to `until`.
 
-    Lines after `until` are not played.  Message ids are `replay:1`, `replay:2` …, by line, so that a history played twice
-    gives the same answers.
+    Lines after `until` are not played.  Message ids are `replay:1`, `replay:2` …, by line, so that a history played
+    twice gives the same answers.
     """
     for line in lines:
         if until is not None and line.at > until:
@@ -171,8 +171,7 @@ def _perform(line: Line, stage: Stage) -> Any:
     if line.show is not None:
         with stage.database.transaction() as conn:
             return looks.look(conn, line.show, now=stage.clock.instant)
-    assert line.task is not None
-    return stage.carry_out(line.task, line.arguments or {}, f"replay:{line.number}")
+    return stage.carry_out(line.task or "", line.arguments or {}, f"replay:{line.number}")
 
 
 def _line(number: int, written: str) -> Line:

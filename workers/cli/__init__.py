@@ -18,6 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "down": ("workers.cli.serve", "Stop what `up --detach` left running."),
     "migrate": ("workers.cli.serve", "Bring the database schema to its newest form."),
     "env": ("workers.cli.serve", "Print where the running servers are, as lines for a shell."),
+    "replay": ("workers.cli.replay", "Play a written history into a database of its own, in seconds."),
+    "show": ("workers.cli.look", "Show an order, a bill, a member, lots, notices, alerts or a request."),
+    "explain": ("workers.cli.look", "Say what either party of an order can do, and why not."),
+    "terms": ("workers.cli.terms", "Show the terms, or apply others from a date on."),
     "test": ("workers.cli.develop", "Run the test suite; --all adds the long ones."),
     "check": ("workers.cli.develop", "Check format, lint, types and import contracts."),
 }

@@ -1,0 +1,67 @@
+"""How does one look at things from the command line?  The looks of contract 4, for people or as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from workers.cli import data_option
+from workers.cli.database import open_database
+
+WORDS = {"ignore_unknown_options": True}  # the options of a look are words of the look
+
+
+class NothingThere(click.ClickException):
+    """What was asked for does not exist."""
+
+
+class WrongWords(click.ClickException):
+    """There is no such look."""
+
+    exit_code = 2
+
+
+@click.command(context_settings=WORDS)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
+@data_option
+def show(as_json: bool, words: tuple[str, ...]) -> None:
+    """Show something: what it is now, or with --at T what an order was at any instant.
+
+    \b
+      show order ID [--at T]            show lots SELLER
+      show bill SELLER 2026-03          show member ID
+      show notices --order ID           show alerts --due-before T
+      show request REQUEST_ID
+    """
+    _see(words, as_json)
+
+
+@click.command(context_settings=WORDS)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
+@data_option
+def explain(as_json: bool, words: tuple[str, ...]) -> None:
+    """Explain order ID [--at T]: what its seller and its buyer can do, and why not all else."""
+    _see(("explain", *words), as_json)
+
+
+def _see(words: tuple[str, ...], as_json: bool) -> None:
+    from models import looks
+
+    try:
+        wanted = looks.understood(words)
+    except looks.NotALook as problem:
+        raise WrongWords(f"{str(problem)[:1].upper()}{str(problem)[1:]}.") from None
+    with open_database() as database, database.transaction() as conn:
+        seen: Any = looks.look(conn, words, now=database.clock.now(conn))
+    if as_json:
+        click.echo(json.dumps(seen, indent=2))
+        return
+    if seen is None:
+        raise NothingThere("There is no such thing" + (" at that instant." if wanted.at else "."))
+    from workers.story import show_to_people
+
+    show_to_people(wanted.noun, seen)

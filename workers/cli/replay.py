@@ -1,0 +1,92 @@
+"""How is a written history played from the command line?  (contract 5)"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import click
+import structlog
+
+from workers import replay as player
+from workers.stage import Stage
+from workers.story import tell
+
+
+class WrongFile(click.ClickException):
+    """The file, not the playing of it, is what does not fit."""
+
+    exit_code = 2
+
+
+def instant(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+    """An option that takes an instant."""
+    from policies.instants import instant_from_text
+
+    try:
+        return None if value is None else instant_from_text(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--until", metavar="T", callback=instant, help="Let time pass up to this instant; later lines are left out."
+)
+@click.option("--answers", is_flag=True, help="One JSON object per line of input, and nothing else.")
+@click.option("--database-url", metavar="URL", help="Play into this empty database and leave it ready for live work.")
+@click.option("--allow-short", is_flag=True, help="Terms of seconds may be applied in it: for rehearsals.")
+def replay(
+    files: tuple[Path, ...], until: datetime | None, answers: bool, database_url: str | None, allow_short: bool
+) -> None:
+    """Play histories from FILES (one JSON object a line), each in a fresh throw-away database with a simulated clock.
+
+    A line is {"at": "2026-03-28T10:00:00Z", "task": "orders.submit", "kwargs": {...}} or
+    {"at": ..., "show": ["order", 1003]}.
+    No sleeping, no broker, no mail; the same tasks and transactions as live. Exit 2: a file does not fit, nothing ran.
+    """
+    if database_url is not None and len(files) > 1:
+        raise WrongFile("Into one database goes one file.")
+    try:
+        histories = [(path, player.read(path)) for path in files]
+    except player.Malformed as problem:
+        raise WrongFile(str(problem)) from None
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # standard output is for answers
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
+    with contextlib.ExitStack() as held:
+        if database_url is None:
+            stages = held.enter_context(player.fresh_stages())
+        for path, lines in histories:
+            at = player.beginning(lines, until)
+            if database_url is None:
+                stage = stages.new(at, allow_short=allow_short)
+            else:
+                stage = _theirs(database_url, at, allow_short)
+            if not answers:
+                click.secho(f"{path.name}", bold=True)
+            with stage:
+                _play(lines, stage, until, _print_answer if answers else tell)
+
+
+def _theirs(database_url: str, at: datetime, allow_short: bool) -> Stage:
+    try:
+        return player.stage_in_empty(database_url, at, allow_short=allow_short)
+    except player.NotEmpty as problem:
+        raise click.ClickException(str(problem)) from None
+
+
+def _play(lines: list[player.Line], stage: Stage, until: datetime | None, say: Callable[[player.Played], None]) -> None:
+    for played in player.play(lines, stage, until=until):
+        say(played)
+
+
+def _print_answer(played: player.Played) -> None:
+    click.echo(json.dumps(played.as_json()))

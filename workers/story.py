@@ -1,0 +1,196 @@
+"""How is what happened told to people?  Plain sentences, a table where there are many of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from policies.instants import instant_text
+from workers.replay import Played
+
+
+def tell(played: Played) -> None:
+    """One line of a replayed history: when, what, and what came of it."""
+    console = _console()
+    line, result = played.line, played.result
+    console.print(Text.assemble((instant_text(line.at), "dim"), "  ", _what(played)))
+    if line.show is None:
+        console.print(Text("    " + _outcome(result), style=_STYLES.get(result["outcome"], "")))
+    elif result is None:
+        console.print("    There is no such thing.")
+    else:
+        show_to_people("explain" if line.show[0] == "explain" else str(line.show[0]), result)
+
+
+def show_to_people(noun: str, seen: Any) -> None:
+    """What a look found, in words."""
+    _PAGES[noun](_console(), seen)
+
+
+def _what(played: Played) -> str:
+    line = played.line
+    if line.show is not None:
+        return "show " + " ".join(str(word) for word in line.show)
+    arguments = line.arguments or {}
+    named = [
+        f"{name}={arguments[name]}"
+        for name in ("order_id", "removal_id", "draft_id", "seller_id", "member_id", "buyer_id", "staff", "status")
+        if isinstance(arguments.get(name), str | int)
+    ]
+    return " ".join([line.task or "", *named])
+
+
+def _outcome(answer: dict[str, Any]) -> str:
+    if answer["outcome"] == "done":
+        effects = ", ".join(f"{name}: {_short(value)}" for name, value in answer["effects"].items())
+        return f"done. {effects}" if effects else "done."
+    if answer["outcome"] == "invalid":
+        return "invalid. " + "; ".join(f"{one['path']} {one['message']}" for one in answer["errors"])
+    return f"{answer['outcome']} ({answer['code']}). {answer['message']}"
+
+
+def _short(value: Any) -> str:
+    written = str(value)
+    return written if len(written) <= 100 else f"{written[:97]}..."
+
+
+_STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "red"}
+
+
+def _order(console: Console, seen: dict[str, Any]) -> None:
+    console.print(Text(f"Order {seen['order_id']} is {seen['status']}.", style="bold"))
+    console.print(
+        f"{seen['buyer_id']} bought from {seen['seller_id']} for {seen['total']} {seen['currency']} "
+        f"(order date {seen['order_date']}, payment {seen['payment_status']})."
+    )
+    if seen["cancelled_at"]:
+        console.print(f"Cancelled on {seen['cancelled_at']} by {seen['cancelled_by']}, on the ground {seen['basis']}.")
+    for line in seen["lines"]:
+        console.print(f"  {_line(line)}")
+    if ocr := seen["ocr"]:
+        console.print(f"Cancel request of the {ocr['filed_by']}: {ocr['state']}, filed {ocr['filed_at']}.")
+    if alert := seen["alert"]:
+        console.print(f"Alert {alert['kind']}: {alert['state']}, filed {alert['filed_at']}; {_unlock(alert)}.")
+    for removal in seen["removals"]:
+        console.print(f"Removal request {removal['removal_id']} of the {removal['requested_by']}: {removal['state']}.")
+    console.print(_fee(seen["fee"]))
+    console.print("What happened:")
+    for row in seen["timeline"]:
+        console.print(Text.assemble("  ", (row["at"], "dim"), f"  {_mover(row)}: {row['note']}", _move(row)))
+
+
+def _line(line: dict[str, Any]) -> str:
+    said = f"Line {line['line_no']}: {line['quantity']} of lot {line['lot_id']} at {line['unit_price']}"
+    if line["removed"]:
+        said += f", {line['removed']} taken out"
+    if line["returned"]:
+        said += f", {line['returned']} returned to lot {line['returned_to_lot']}"
+    return said + (f" ({line['note']})" if line["note"] else "")
+
+
+def _unlock(alert: dict[str, Any]) -> str:
+    answered = f"answered {alert['responded_at']}; " if alert["responded_at"] else ""
+    return f"{answered}cancellation possible from {alert['unlocks_at']}"
+
+
+def _fee(fee: dict[str, Any]) -> str:
+    said = f"Fee: {fee['charged']} USD charged for {fee['charged_month'] or 'no month'}"
+    if fee["reset"]:
+        said += f", reset by {fee['reset']} in the same month"
+    if fee["credit"]:
+        said += f", credited {fee['credit']} on the bill of {fee['credit_month']}"
+    return f"{said}; {fee['net']} USD remains."
+
+
+def _mover(row: dict[str, Any]) -> str:
+    return row["actor"] if row["role"] == "system" else f"{row['actor']} ({row['role']})"
+
+
+def _move(row: dict[str, Any]) -> str:
+    return f"  [{row['from'] or 'new'} → {row['to']}]" if row["from"] != row["to"] else ""
+
+
+def _explain(console: Console, seen: dict[str, Any]) -> None:
+    console.print(Text(f"Order {seen['order_id']} is {seen['status']} (at {seen['at']}).", style="bold"))
+    console.print(seen["verdict"])
+    for role in ("seller", "buyer"):
+        console.print(Text(f"The {role}", style="bold"))
+        for option in sorted(seen[role], key=lambda one: not one["possible"]):
+            if option["possible"]:
+                console.print(Text(f"  can {option['action']}. {option['why']}", style="green"))
+            elif option["code"] != "WRONG_ROLE":  # what is never theirs to do explains nothing
+                console.print(f"  cannot {option['action']}: {option['why']}{_until(option)}")
+
+
+def _until(option: dict[str, Any]) -> str:
+    if option["possible_from"]:
+        return f" Possible from {option['possible_from']}."
+    return f" What would change it: {option['changes_it']}." if option["changes_it"] else ""
+
+
+def _bill(console: Console, seen: dict[str, Any]) -> None:
+    console.print(
+        Text(f"Bill of {seen['seller_id']} for {seen['billing_month']}: {seen['total']} USD, {seen['state']}.", "bold")
+    )
+    if seen["issued_on"]:
+        console.print(f"Issued {seen['issued_on']}, due {seen['due_on']}, paid {seen['paid']}.")
+    console.print(f"Opening credit {seen['opening_credit']}, carried forward {seen['carried_forward']}.")
+    for line in seen["lines"]:
+        console.print(f"  {line['amount']:>12}  {line['kind']:<13} {line['note']}")
+
+
+def _lots(console: Console, seen: list[dict[str, Any]]) -> None:
+    table = Table("Lot", "Item", "Colour", "Condition", "Quantity", "Price", "Where")
+    for lot in seen:
+        where = f"stockroom {lot['stock_room_id'] or ''}" if lot["is_stock_room"] else "for sale"
+        table.add_row(
+            *(str(one) for one in (lot["lot_id"], lot["item"]["no"], lot["color_id"], lot["new_or_used"])),
+            *(str(one) for one in (lot["quantity"], lot["unit_price"], where)),
+        )
+    console.print(table if seen else "No lots.")
+
+
+def _member(console: Console, seen: dict[str, Any]) -> None:
+    rights = [word for word, allowed in (("buy", seen["can_buy"]), ("sell", seen["can_sell"])) if allowed]
+    console.print(Text(f"{seen['member_id']} ({seen['handle']}) is {seen['state']}.", style="bold"))
+    console.print(f"Privileges: {' and '.join(rights) or 'none'}.")
+    console.print(f"Strikes that count: {', '.join(str(one) for one in seen['strikes']) or 'none'}.")
+
+
+def _notices(console: Console, seen: list[dict[str, Any]]) -> None:
+    for one in seen:
+        console.print(f"  {one['sent_at'] or one['state']:<22} to {one['recipient']}: {one['subject']}")
+    if not seen:
+        console.print("Nobody was told anything.")
+
+
+def _alerts(console: Console, seen: list[dict[str, Any]]) -> None:
+    for one in seen:
+        console.print(f"  {one['unlocks_at']:<22} order {one['order_id']}: {one['kind']}, order {one['status']}")
+    if not seen:
+        console.print("No alert is due by then.")
+
+
+def _request(console: Console, seen: dict[str, Any]) -> None:
+    console.print(Text(f"Request {seen['request_id']}: {seen['task']}, answered {seen['answered_at']}.", style="bold"))
+    console.print(_outcome(seen["answer"]))
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True, markup=False)
+
+
+_PAGES: dict[str, Callable[[Console, Any], None]] = {
+    "order": _order,
+    "explain": _explain,
+    "bill": _bill,
+    "lots": _lots,
+    "member": _member,
+    "notices": _notices,
+    "alerts": _alerts,
+    "request": _request,
+}
