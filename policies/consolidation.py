@@ -41,20 +41,10 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 """The groups that step 1 asks about, and the fields each decides (contract 2.3)."""
 
-ALLOWED: Mapping[str, tuple[Choice, ...]] = {
-    group: (
-        Choice.OLD,
-        Choice.NEW,
-        *((Choice.CONCATENATE,) if group in ("description", "remarks") else ()),
-        *((Choice.AVERAGE,) if group == "cost" else ()),
-    )
-    for group in FIELDS
-}
-
 
 @dataclass(frozen=True, slots=True)
 class LineEdit:
-    """What step 2 did to one line: left out, fewer units, or other values for what comes back."""
+    """What step 2 did to one line: left out, fewer units, or other values, in the shape of `Lot.snapshot`."""
 
     delete: bool = False
     quantity: int | None = None

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from policies.consolidation import ONE_STEP, Choices, LineEdit, merged
-from policies.lots import MOST_UNITS, Lot, LotKey, from_snapshot, problems
+from policies.lots import MOST_UNITS, Lot, LotKey, edited, from_snapshot, problems, tier_gaps
 
 __all__ = [
     "Lot",
@@ -185,13 +185,14 @@ class _Planning:
         units = line.units if edit.quantity is None else min(edit.quantity, line.units)  # no stock out of thin air
         if units <= 0:
             return ReturnedLine(line.line_no, 0)
-        item = replace(line.item, **edit.fields) if edit.fields else line.item
+        item = edited(line.item, edit.fields)
         target = self._target(item)
         after, note = self._new_lot(item, units, edit) if target is None else self._join(target, item, units)
         if after.quantity > MOST_UNITS:
             raise TooManyUnits(f"lot {after.lot_id} cannot hold {after.quantity} units")
         if self._choices is not ONE_STEP:
-            self.problems.extend((line.line_no, name, sentence) for name, sentence in problems(after))
+            wrong = [*tier_gaps({**line.item.snapshot(), **edit.fields}), *problems(after)]
+            self.problems.extend((line.line_no, name, sentence) for name, sentence in wrong)
         self.changed[after.lot_id] = after
         return ReturnedLine(line.line_no, units, after.lot_id, note)
 

@@ -112,22 +112,29 @@ def from_snapshot(seen: Mapping[str, Any]) -> Lot:
         item_type=seen["item"]["type"],
         item_no=seen["item"]["no"],
         color_id=seen["color_id"],
-        quantity=seen.get("quantity", 0),
+        quantity=_given(seen.get("quantity"), 0),
         new_or_used=seen["new_or_used"],
         completeness=seen.get("completeness"),
         unit_price=Decimal(seen["unit_price"]),
-        bind_id=seen.get("bind_id") or 0,
+        bind_id=_given(seen.get("bind_id"), 0),
         description=seen.get("description") or "",
         remarks=seen.get("remarks") or "",
-        bulk=seen.get("bulk") or 1,
+        bulk=_given(seen.get("bulk"), 1),
         is_retain=seen.get("is_retain") or False,
         is_stock_room=seen.get("is_stock_room") or False,
         stock_room_id=seen.get("stock_room_id"),
         my_cost=_amount(seen.get("my_cost")),
         my_weight=_amount(seen.get("my_weight")),
-        sale_rate=seen.get("sale_rate") or 0,
+        sale_rate=_given(seen.get("sale_rate"), 0),
         tiers=tiers_of(seen),
         reserved_for=seen.get("reserved_for"),
+    )
+
+
+def edited(item: Lot, fields: Mapping[str, Any]) -> Lot:
+    """The lot with other values, given in the shape of `Lot.snapshot`."""
+    return (
+        replace(from_snapshot(item.snapshot() | dict(fields)), auto_stockroom=item.auto_stockroom) if fields else item
     )
 
 
@@ -135,6 +142,24 @@ def tiers_of(fields: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
     """The tiers among `tier_quantity1` to `tier_price3`; pairs that are empty are left out."""
     pairs = ((fields.get(f"tier_quantity{n}"), fields.get(f"tier_price{n}")) for n in (1, 2, 3))
     return tuple((quantity, Decimal(price)) for quantity, price in pairs if quantity and price is not None)
+
+
+def tier_gaps(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with how tiers are given: half a tier, or one behind a tier that is not there.
+
+    The marketplace's API writes 0 and 0.0000 for a tier that is not there.
+    """
+    found: list[tuple[str, str]] = []
+    ended = False
+    for number in (1, 2, 3):
+        quantity, price = fields.get(f"tier_quantity{number}"), fields.get(f"tier_price{number}")
+        there = bool(quantity) or bool(price is not None and Decimal(price))
+        if there and (not quantity or price is None):
+            found.append((f"tier_quantity{number}", "quantity and price of a tier go together"))
+        elif there and ended:
+            found.append((f"tier_quantity{number}", "the tier before it is missing"))
+        ended = ended or not there
+    return found
 
 
 def price_text(amount: Decimal | None) -> str | None:
@@ -215,6 +240,10 @@ def _tier_json(tiers: tuple[tuple[int, Decimal], ...], number: int) -> dict[str,
         return {"quantity": None, "price": None}
     quantity, price = tiers[number - 1]
     return {"quantity": quantity, "price": price_text(price)}
+
+
+def _given(value: Any, default: int) -> int:
+    return default if value is None else int(value)
 
 
 def _amount(text: str | None) -> Decimal | None:

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 from models import inventory, members
 from models.requests import Answer, done, invalid
 from models.work import Work, unit_of_work
-from policies.lots import TEXT_LENGTH, Lot, may_record, problems, tiers_of
+from policies.lots import TEXT_LENGTH, Lot, may_record, problems, tier_gaps, tiers_of
 from policies.verdicts import Invalid, Refused
 from tasks.command import SQL_BIGINT, SQL_INTEGER, Command, LotId, MemberId, Part, Switch, Text, UnitPrice, Whole
 
@@ -65,17 +65,7 @@ class LotFacts(Part):
 
     def wrong(self) -> list[tuple[str, str]]:
         """Which fields contradict one another, with a sentence for each."""
-        found = list(problems(self.lot()))
-        ended = False
-        for number in (1, 2, 3):
-            quantity, price = getattr(self, f"tier_quantity{number}"), getattr(self, f"tier_price{number}")
-            empty = not quantity and not price  # the marketplace's API writes 0 and 0.0000 for a tier that is not there
-            if not empty and not (quantity and price is not None):
-                found.append((f"tier_quantity{number}", "quantity and price of a tier go together"))
-            elif not empty and ended:
-                found.append((f"tier_quantity{number}", "the tier before it is missing"))
-            ended = ended or empty
-        return sorted(found)
+        return sorted([*problems(self.lot()), *tier_gaps(self.model_dump())])
 
 
 class RecordLot(Command):

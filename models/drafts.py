@@ -1,0 +1,163 @@
+"""What has a seller prepared before cancelling?  Drafts of a return, guarded by the row lock of their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    text,
+)
+
+from models.schema import Instant, Json, metadata, one_of
+from models.sets import insert_set, update_set
+from policies.consolidation import Choice, LineEdit
+from policies.drafts import CHANGES_NOTHING, Draft, DraftState
+
+drafts = Table(
+    "drafts",
+    metadata,
+    Column("draft_id", Text, primary_key=True),
+    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id"), nullable=False),
+    Column("seller_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
+    Column("order_version", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("consolidate", Boolean, nullable=False),
+    Column("choices", Json, nullable=False),
+    Column("opened_at", Instant, nullable=False),
+    Column("verified_at", Instant),
+    Column("used_at", Instant),
+    one_of("state", (DraftState.OPEN, DraftState.VERIFIED, DraftState.USED)),
+    CheckConstraint("(state = 'used') = (used_at IS NOT NULL)", name="used_at_an_instant"),
+    CheckConstraint("state = 'open' OR verified_at IS NOT NULL", name="verified_before_use"),
+    Index("ix_drafts_order_id", "order_id"),
+    # An order is cancelled once, so at most one of its drafts was used.
+    Index("uq_drafts_used", "order_id", unique=True, postgresql_where=text("state = 'used'")),
+)
+
+draft_lines = Table(
+    "draft_lines",
+    metadata,
+    Column("draft_id", Text, ForeignKey("unwind.drafts.draft_id"), primary_key=True),
+    Column("line_no", Integer, primary_key=True),
+    Column("deleted", Boolean, nullable=False),
+    Column("quantity", Integer),
+    Column("fields", Json, nullable=False),
+    CheckConstraint("quantity >= 0", name="quantity_not_negative"),
+)
+
+
+def orders_of(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]:
+    """The order of each draft that exists.  It never changes, so no lock is needed."""
+    rows = conn.execute(
+        text("SELECT draft_id, order_id FROM unwind.drafts WHERE draft_id = ANY(:ids)"), {"ids": sorted(set(draft_ids))}
+    )
+    return {row.draft_id: row.order_id for row in rows}
+
+
+def facts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
+    """The drafts of these ids, by id; unknown ids are absent.  Lock their orders first."""
+    ids = sorted(set(draft_ids))
+    if not ids:
+        return {}
+    edits: dict[str, dict[int, LineEdit]] = {}
+    for line in conn.execute(
+        text("SELECT * FROM unwind.draft_lines WHERE draft_id = ANY(:ids) ORDER BY draft_id, line_no"), {"ids": ids}
+    ):
+        edits.setdefault(line.draft_id, {})[line.line_no] = LineEdit(line.deleted, line.quantity, line.fields)
+    rows = conn.execute(
+        text(
+            """
+            SELECT d.*, EXISTS (
+                SELECT FROM unwind.events AS e
+                WHERE e.order_id = d.order_id AND e.seq > d.order_version AND NOT e.type = ANY(:harmless)
+            ) AS order_changed
+            FROM unwind.drafts AS d WHERE d.draft_id = ANY(:ids) ORDER BY d.draft_id
+            """
+        ),
+        {"ids": ids, "harmless": list(CHANGES_NOTHING)},
+    )
+    return {row.draft_id: _draft_of(row, edits.get(row.draft_id, {})) for row in rows}
+
+
+def how_many(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]:
+    """How many drafts each order has had; the next one's number follows from it."""
+    rows = conn.execute(
+        text("SELECT order_id, count(*) AS n FROM unwind.drafts WHERE order_id = ANY(:ids) GROUP BY order_id"),
+        {"ids": sorted(set(order_ids))},
+    )
+    return {row.order_id: row.n for row in rows}
+
+
+def insert(conn: Connection, opened: Sequence[Draft]) -> None:
+    """Write new drafts."""
+    insert_set(conn, drafts, [_row(draft) for draft in opened])
+
+
+def store(conn: Connection, changed: Sequence[Draft]) -> None:
+    """Write what changed of drafts."""
+    fixed = ("order_id", "seller_id", "order_version", "opened_at")
+    update_set(
+        conn, drafts, ["draft_id"], [{k: v for k, v in _row(draft).items() if k not in fixed} for draft in changed]
+    )
+    lines = [
+        {
+            "draft_id": draft.draft_id,
+            "line_no": line_no,
+            "deleted": edit.delete,
+            "quantity": edit.quantity,
+            "fields": dict(edit.fields),
+        }
+        for draft in changed
+        for line_no, edit in draft.edits.items()
+    ]
+    insert_set(conn, draft_lines, [row | {"deleted": False, "quantity": None} for row in lines], skip_existing=True)
+    update_set(conn, draft_lines, ["draft_id", "line_no"], lines)
+
+
+def mark_used(conn: Connection, draft_ids: Sequence[str], now: datetime) -> None:
+    """Their orders were cancelled with them."""
+    update_set(conn, drafts, ["draft_id"], [{"draft_id": i, "state": "used", "used_at": now} for i in draft_ids])
+
+
+def _draft_of(row: Any, edits: dict[int, LineEdit]) -> Draft:
+    return Draft(
+        draft_id=row.draft_id,
+        order_id=row.order_id,
+        seller_id=row.seller_id,
+        order_version=row.order_version,
+        opened_at=row.opened_at,
+        consolidate=row.consolidate,
+        values={group: Choice(choice) for group, choice in row.choices.items()},
+        edits=edits,
+        state=DraftState(row.state),
+        verified_at=row.verified_at,
+        used_at=row.used_at,
+        order_changed=row.order_changed,
+    )
+
+
+def _row(draft: Draft) -> dict[str, Any]:
+    return {
+        "draft_id": draft.draft_id,
+        "order_id": draft.order_id,
+        "seller_id": draft.seller_id,
+        "order_version": draft.order_version,
+        "state": draft.state,
+        "consolidate": draft.consolidate,
+        "choices": dict(draft.values),
+        "opened_at": draft.opened_at,
+        "verified_at": draft.verified_at,
+        "used_at": draft.used_at,
+    }

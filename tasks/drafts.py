@@ -1,0 +1,279 @@
+"""How does a seller prepare a cancellation?  Steps 1 to 3 of the four; step 4 is `orders.cancel` with the draft."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal
+
+from celery import shared_task
+from pydantic import Field, StringConstraints, model_serializer
+
+from models import drafts, inventory, orders
+from models.cases import Cases
+from models.requests import Answer, done
+from models.work import Work, unit_of_work
+from policies import drafts as policy
+from policies.cases import Case
+from policies.consolidation import Choice
+from policies.drafts import Draft, DraftState, Edit
+from policies.instants import instant_text
+from policies.inventory import plan_return
+from policies.lots import price_text
+from policies.verdicts import Invalid, Refused
+from tasks.cases import instant_of, known_case, lock_cases, member_unknown
+from tasks.command import (
+    SQL_INTEGER,
+    ActorCommand,
+    DraftId,
+    LineNo,
+    MemberId,
+    OrderCommand,
+    Part,
+    Switch,
+    Text,
+    UnitPrice,
+)
+
+OldOrNew = Literal["old", "new"]
+TextChoice = Literal["old", "new", "concatenate"]
+CostChoice = Literal["old", "new", "average"]
+AnyWhole = Annotated[int, Field(strict=True, ge=-SQL_INTEGER, le=SQL_INTEGER)]
+LotText = Annotated[Text, StringConstraints(max_length=4000)]
+MOST_LINES = 1000
+
+
+class Values(Part):
+    """Step 1: whose value each group of fields takes when items join a lot; a group that is not named stays old."""
+
+    price: OldOrNew = "old"
+    sale: OldOrNew = "old"
+    bulk: OldOrNew = "old"
+    description: TextChoice = "old"
+    remarks: TextChoice = "old"
+    cost: CostChoice = "old"
+    weight: OldOrNew = "old"
+    retain: OldOrNew = "old"
+    stockroom: OldOrNew = "old"
+    reserved: OldOrNew = "old"
+
+
+class EditedFields(Part):
+    """Step 2: other values for what comes back, of which only those that are given count (`given`).
+
+    Types are checked here; whether the values fit is what step 3 says.
+    """
+
+    unit_price: UnitPrice = Decimal(1)
+    tier_quantity1: AnyWhole | None = None
+    tier_quantity2: AnyWhole | None = None
+    tier_quantity3: AnyWhole | None = None
+    tier_price1: UnitPrice | None = None
+    tier_price2: UnitPrice | None = None
+    tier_price3: UnitPrice | None = None
+    sale_rate: AnyWhole = 0
+    bulk: AnyWhole = 1
+    description: LotText = ""
+    remarks: LotText = ""
+    my_cost: UnitPrice | None = None
+    my_weight: UnitPrice | None = None
+    is_retain: Switch = False
+    is_stock_room: Switch = False
+    stock_room_id: Literal["A", "B", "C"] | None = None
+    reserved_for: MemberId | None = None
+
+    @model_serializer
+    def given(self) -> dict[str, Any]:
+        """The fields that were named, as JSON values in the shape of contract 3.2."""
+        named = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        return {name: price_text(value) if isinstance(value, Decimal) else value for name, value in named.items()}
+
+
+class EditedLine(Part):
+    """Step 2 for one line."""
+
+    line_no: LineNo
+    delete: Switch | None = None
+    quantity: Annotated[int, Field(strict=True, ge=0, le=SQL_INTEGER)] | None = None
+    fields: EditedFields | None = None
+
+    def edit(self) -> Edit:
+        """The same as the rules know it."""
+        return Edit(self.line_no, self.delete, self.quantity, self.fields.given() if self.fields else {})
+
+
+class OpenDraft(OrderCommand):
+    """Arguments of `drafts.open`."""
+
+    task: ClassVar[str] = "drafts.open"
+    consolidate: Switch
+    values: Values
+
+
+class DraftCommand(ActorCommand):
+    """A command about one draft."""
+
+    draft_id: DraftId
+
+
+class EditDraft(DraftCommand):
+    """Arguments of `drafts.edit`."""
+
+    task: ClassVar[str] = "drafts.edit"
+    lines: Annotated[tuple[EditedLine, ...], Field(min_length=1, max_length=MOST_LINES)]
+
+
+class VerifyDraft(DraftCommand):
+    """Arguments of `drafts.verify`."""
+
+    task: ClassVar[str] = "drafts.verify"
+
+
+@shared_task(name=OpenDraft.task)
+def open_draft(commands: list[OpenDraft]) -> list[Answer]:
+    """Step 1: the seller says how returning items join what is there."""
+    with unit_of_work(commands) as work:
+        cases = lock_cases(work)
+        counts = drafts.how_many(work.conn, [c.order_id for c in work.fresh])
+        opened: list[Draft] = []
+        for command in work.fresh:
+            draft = _opened(work, cases, command, counts.get(command.order_id, 0) + 1)
+            if isinstance(draft, Draft):
+                counts[command.order_id] = counts.get(command.order_id, 0) + 1
+                opened.append(draft)
+                work.answer(command, done(command, _effects(draft)))
+            else:
+                work.answer(command, draft)
+        drafts.insert(work.conn, opened)
+    return work.answers
+
+
+@shared_task(name=EditDraft.task)
+def edit(commands: list[EditDraft]) -> list[Answer]:
+    """Step 2: lines left out, fewer units, other values."""
+    with unit_of_work(commands) as work:
+        table = _Table(work, work.fresh)
+        for command in work.fresh:
+            laid = table.lay(command)
+            if isinstance(laid, _Laid):
+                changed = policy.edit(laid.draft, [line.edit() for line in command.lines], laid.remaining)
+                table.answer(command, changed if isinstance(changed, Invalid) else (changed, _effects(changed)))
+            else:
+                table.answer(command, laid)
+        table.write()
+    return work.answers
+
+
+@shared_task(name=VerifyDraft.task)
+def verify(commands: list[VerifyDraft]) -> list[Answer]:
+    """Step 3: which lot each line goes to and what that lot is then, or what is wrong."""
+    with unit_of_work(commands) as work:
+        table = _Table(work, work.fresh)
+        for command in work.fresh:
+            laid = table.lay(command)
+            if isinstance(laid, _Laid):
+                plan = laid.planned(work.conn)
+                changed = policy.verified(laid.draft, plan, laid.instant)
+                table.answer(command, (changed, policy.shown(changed, plan)))
+            else:
+                table.answer(command, laid)
+        table.write()
+    return work.answers
+
+
+def _opened(work: Work[OpenDraft], cases: Cases, command: OpenDraft, number: int) -> Draft | Refused | Invalid:
+    case = known_case(cases, command.order_id, command.member_id, work.now)
+    if isinstance(case, Refused):
+        return case
+    instant = instant_of(command, case, work.now)
+    if isinstance(instant, Invalid):
+        return instant
+    if refused := policy.may_open(case, command.actor, instant):
+        return refused
+    return Draft(
+        draft_id=f"{command.order_id}-{number}",
+        order_id=command.order_id,
+        seller_id=case.order.seller_id,
+        order_version=case.order.version,
+        opened_at=instant,
+        consolidate=command.consolidate,
+        values={group: Choice(choice) for group, choice in command.values.model_dump().items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """A draft with its order and lines, ready to go on with."""
+
+    draft: Draft
+    case: Case
+    instant: datetime
+    lines: Sequence[Any]
+
+    @property
+    def remaining(self) -> dict[int, int]:
+        return {line.line_no: line.quantity - line.removed - line.returned for line in self.lines}
+
+    def planned(self, conn: Any) -> Any:
+        """The plan that a cancellation now would carry out; nothing is locked, nothing is written."""
+        lines = inventory.returning(self.lines)
+        plan = plan_return(
+            self.case.order.order_id,
+            lines,
+            inventory.lots_for_return(conn, lines, lock=False),
+            choices=self.draft.choices,
+            release_auto_stockroom=self.case.terms.release_auto_stockroom,
+        )
+        return inventory.foreseen(conn, [plan])[0]
+
+
+class _Table:
+    """The drafts of one set on the table, each command seeing what the one before it did."""
+
+    def __init__(self, work: Work[Any], commands: Sequence[DraftCommand]) -> None:
+        self._work = work
+        found = drafts.orders_of(work.conn, [c.draft_id for c in commands])
+        actors = [c.member_id for c in commands if c.member_id is not None]
+        self._cases = Cases(work.conn, found.values(), member_ids=actors)
+        self._drafts = drafts.facts(work.conn, found)
+        self._lines = orders.lines_of(work.conn, found.values())
+        self._changed: dict[str, Draft] = {}
+
+    def lay(self, command: DraftCommand) -> _Laid | Refused | Invalid:
+        draft = self._drafts.get(command.draft_id)
+        if command.member_id is not None and command.member_id not in self._cases.members and draft is not None:
+            return member_unknown()
+        refused = policy.belongs(draft, command.actor)
+        case = self._cases.get(draft.order_id, self._work.now) if draft is not None else None
+        if refused or draft is None or case is None:
+            return refused or member_unknown()
+        instant = instant_of(command, case, self._work.now)
+        if isinstance(instant, Invalid):
+            return instant
+        if refused := policy.usable(draft, case, command.actor, instant):
+            return refused
+        return _Laid(draft, case, instant, self._lines[draft.order_id])
+
+    def answer(self, command: DraftCommand, given: tuple[Draft, dict[str, Any]] | Refused | Invalid) -> None:
+        draft = self._drafts.get(command.draft_id)
+        order_id = draft.order_id if draft is not None else None
+        if isinstance(given, Refused | Invalid):
+            self._work.answer(command, given, order_id=order_id)
+            return
+        changed, effects = given
+        self._drafts[changed.draft_id] = self._changed[changed.draft_id] = changed
+        self._work.answer(command, replace(done(command, effects), order_id=order_id))
+
+    def write(self) -> None:
+        drafts.store(self._work.conn, list(self._changed.values()))
+
+
+def _effects(draft: Draft) -> dict[str, Any]:
+    return {
+        "draft_id": draft.draft_id,
+        "state": str(DraftState(draft.state)),
+        "expires_at": instant_text(draft.expires_at),
+        "order_version": draft.order_version,
+    }
