@@ -14,6 +14,7 @@ import click
 
 # name -> (module, what it does in one line for the list of commands)
 COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("workers.cli.demo", "Play a sample marketplace live: the whole story in half a minute."),
     "up": ("workers.cli.serve", "Start servers, workers, beat and Flower; keep data between runs."),
     "down": ("workers.cli.serve", "Stop what `up --detach` left running."),
     "migrate": ("workers.cli.serve", "Bring the database schema to its newest form."),

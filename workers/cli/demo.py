@@ -1,0 +1,178 @@
+"""How does a newcomer see the main job run?  `./run demo`: a sample marketplace, real servers, the whole story live."""
+
+from __future__ import annotations
+
+import contextlib
+import email
+import email.policy
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from celery import Celery
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from models import session
+from workers.cli import data_option
+from workers.demo.sample_market import SELLERS, Sample, sample_market
+from workers.demo.story import News, Story, StoryBroken
+from workers.programs import GROUPS, beat, flower, mail_place, worker
+from workers.replay import NotEmpty, lines_from, play, stage_in_empty
+from workers.settings import Settings, load_settings, settings_with_servers
+from workers.supervisor import ProgramFailed, Supervisor
+
+READY_SECONDS = 60.0
+COLOURS = {"unlocked": "bold yellow", "cancelled": "bold green", "filed": "cyan", "declined": "cyan", "removed": "magenta"}
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Stop by itself once the story is told; exit 0 when all of it came true.")
+@data_option
+def demo(once: bool) -> None:
+    """Play a sample marketplace: alerts unlock, sellers are told, orders are cancelled with everything that follows.
+
+    Uses servers of its own in a folder of its own, which goes with it, or those of DATABASE_URL (an empty database) and
+    CELERY_BROKER_URL.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    console = Console(highlight=False)
+    given = load_settings()
+    try:
+        with _folder(given) as folder, settings_with_servers(given.model_copy(update={"data_dir": folder})) as settings:
+            _play(console, settings, once=once)
+    except KeyboardInterrupt:
+        console.print("\nThe demo has ended; its servers and its data are gone.")
+    except (StoryBroken, ProgramFailed, NotEmpty) as problem:
+        raise click.ClickException(str(problem)) from None
+
+
+def _play(console: Console, settings: Settings, *, once: bool) -> None:
+    console.rule("[bold]Unwind: a marketplace unwinds its problem orders")
+    sample = _write_past(console, settings)
+    with Supervisor(settings.data_dir, on_event=lambda said: console.print(f"  [red]{said}")) as supervisor:
+        for group in GROUPS:
+            supervisor.start(worker(settings, supervisor, group))
+        supervisor.start(beat(settings, supervisor))
+        window, address = flower(settings, read_only=False)
+        with console.status("Starting two worker groups and beat …"):
+            supervisor.wait_ready(READY_SECONDS)
+        supervisor.start(window)
+        console.print(f"  [bold]workers[/]  {', '.join(' and '.join(queues) for queues in GROUPS.values())}; beat looks for due alerts")
+        console.print(f"  [bold]Flower[/]   [link={address}]{address}[/link]")
+        console.print(f"  [bold]mails[/]    {mail_place(settings)}\n")
+        _tell(console, settings, sample)
+        supervisor.wait_ready(READY_SECONDS, ["flower"])
+        if once:
+            return
+        console.print(f"\nEverything keeps running: look around in Flower at {address}, or ask in another terminal, for example")
+        console.print(f"  ./run show order {min(sample.ending_cancelled)} --data {settings.data_dir}")
+        console.print(f"  ./run explain order {min(sample.left_alone)} --data {settings.data_dir}")
+        console.print("Ctrl-C ends the demo and takes its data with it.")
+        sys.stdout.flush()
+        while True:
+            signal.pause()
+
+
+def _write_past(console: Console, settings: Settings) -> Sample:
+    """Ten weeks of history, whose last instant is the present, into an empty database."""
+    assert settings.database_url is not None
+    sample = sample_market(datetime.now(UTC))  # noqa: TID251, DTZ005 - the present, at which the history ends
+    lines = lines_from(json.dumps(line) for line in sample.lines)
+    with stage_in_empty(settings.database_url.get_secret_value(), lines[0].at) as stage:
+        with console.status(f"Writing the past: {len(lines)} facts and commands of ten weeks …"):
+            for played in play(lines, stage):
+                if played.result["outcome"] != "done":
+                    raise StoryBroken(f"The past does not fit: {played.as_json()}")
+    console.print(
+        f"  [bold]market[/]   {len(SELLERS)} stores, {len(sample.parties)} orders of ten weeks, "
+        f"{len(sample.unlocking)} alerts about to fall due"
+    )
+    return sample
+
+
+def _tell(console: Console, settings: Settings, sample: Sample) -> None:
+    assert settings.database_url is not None and settings.broker_url is not None and settings.result_backend is not None
+    client = Celery(
+        "storefront",
+        broker=settings.broker_url.get_secret_value(),
+        backend=settings.result_backend.get_secret_value(),
+    )
+    database = session.connect(settings.database_url.get_secret_value())
+    try:
+        story = Story.from_now(sample, database, client)
+        with database.transaction() as conn:
+            began = database.clock.now(conn)
+        story.open()
+        with console.status("") as status:
+            for news in story.follow(lambda done, of: status.update(f"{done} of {of} alerts have unlocked …")):
+                console.print(_sentence(news))
+        _show_mail(console, settings, sample)
+        console.print(_summary(story.summary(began)))
+    finally:
+        database.dispose()
+        client.close()
+
+
+def _sentence(news: News) -> str:
+    noun, _, verb = news.type.partition(".")
+    colour = COLOURS.get(verb, "white")
+    order = f"order {news.order_id}" if news.order_id is not None else ""
+    store = SELLERS.get(news.seller_id or "", ("", ""))[0]
+    return f"{news.at.astimezone():%H:%M:%S}  [{colour}]{verb.replace('_', ' '):<17}[/] {order:<11} [dim]{store:<14}[/] {news.note}"
+
+
+def _show_mail(console: Console, settings: Settings, sample: Sample) -> None:
+    """One of the mails that sellers got, whole."""
+    wanted = {f"{seller_id}@sellers.example" for seller_id in SELLERS}
+    found = sorted(settings.mail_dir.glob("**/*.eml"))
+    for path in found:
+        message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+        if str(message["To"]) and any(address in str(message["To"]) for address in wanted) and "unlock" in str(message).lower():
+            body = message.get_body(("plain",))
+            text = body.get_content().strip() if body is not None else ""
+            title = f"one of {len(found)} mails, to {message['To']}: {message['Subject']}"
+            console.print()
+            console.print(Panel(text, title=title, border_style="dim"), markup=False)
+            return
+
+
+def _summary(counts: dict[str, Any]) -> Table:
+    table = Table(title="What was done while you watched", title_style="bold", show_header=False, min_width=60)
+    for what, figure in (
+        ("alerts unlocked, each once", counts["unlocked"]),
+        ("orders cancelled", counts["cancelled"]),
+        ("units returned to inventory", f"{counts['units']} in {counts['lots']} lots"),
+        ("fees credited on the next bill", f"{counts['credits']}, {counts['credited']} USD"),
+        ("fees reset in the same month", f"{counts['resets']}, {counts['reset']} USD"),
+        ("pending removal requests cancelled", counts["removals"]),
+        ("sellers told", counts["sellers_told"]),
+        ("buyers told", counts["buyers_told"]),
+        ("strikes given", counts["strikes"]),
+    ):
+        table.add_row(what, str(figure))
+    return table
+
+
+@contextlib.contextmanager
+def _folder(settings: Settings) -> Iterator[Path]:
+    """A folder of the demo's own, so that it meets neither `up` nor another demo; it goes with the demo."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="demo-", dir=settings.data_dir))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

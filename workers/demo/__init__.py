@@ -1,0 +1,1 @@
+"""What does a newcomer see first?  A sample marketplace with a past, and its alerts falling due while one watches."""
