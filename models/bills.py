@@ -1,20 +1,41 @@
-"""What does the bill of a month say?  Issued once and never changed; open ones are computed  (rules.md 7, R86)"""
+"""What does the bill of a month say?  Issued once and never changed; open ones are computed  (rules.md 7, R86)
+
+A month in which a seller has neither lines nor an opening credit has no row: its bill is 0.00 and carries nothing on.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Connection,
     Date,
     ForeignKey,
     Identity,
+    Index,
     Table,
     Text,
     UniqueConstraint,
+    select,
+    text,
 )
 
+from models import terms
+from models.ledger import ledger_lines
 from models.schema import Cents, Instant, a_number, metadata
+from models.terms import TermsBook
+from policies import bills as policy
+from policies.billing_months import bill_issues_at, due_on, grace_until, issued_on, month_text, next_month
+from policies.bills import BillLine, Sums
+from policies.fees import ZERO
+from policies.instants import instant_text
+from policies.terms import Terms
 
 bills = Table(
     "bills",
@@ -40,4 +61,193 @@ bills = Table(
     CheckConstraint("lines_sum + opening_credit = total + carried_forward", name="adds_up"),
     CheckConstraint("total >= 0 AND (total = 0 OR carried_forward = 0)", name="floored_at_zero"),
     CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),
+    Index("ix_bills_carried", "billing_month", "seller_id", postgresql_where=text("carried_forward <> 0")),
 )
+
+LINES_HASH = """
+    encode(sha256(convert_to(coalesce(string_agg(
+        concat_ws('|', l.line_id, l.kind, l.amount, l.order_id, l.charged_month, l.credited_month, l.note),
+        E'\\n' ORDER BY l.line_id), ''), 'UTF8')), 'hex')
+"""
+"""SQL: the fingerprint of a bill's lines (alias `l`, without payments), stored at issue and compared for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """One seller's bill of one month.  The dates are None while it is open."""
+
+    seller_id: str
+    month: date
+    state: str
+    sums: Sums
+    lines: tuple[BillLine, ...]
+    paid: Decimal
+    overpaid: Decimal
+    issued_on: date | None = None
+    due_on: date | None = None
+    grace_until: date | None = None
+
+    @property
+    def is_issued(self) -> bool:
+        """Whether it will never change any more."""
+        return self.state != policy.OPEN
+
+    def as_json(self) -> dict[str, Any]:
+        """The bill as it is shown (contract 4); amounts are text with two decimals, months and days are dates."""
+        return {
+            "seller_id": self.seller_id,
+            "billing_month": month_text(self.month),
+            "state": self.state,
+            "issued_on": _day(self.issued_on),
+            "due_on": _day(self.due_on),
+            "grace_until": _day(self.grace_until),
+            "currency": "USD",
+            "opening_credit": str(self.sums.opening_credit),
+            "lines": [
+                {
+                    "kind": line.kind,
+                    "order_id": line.order_id,
+                    "amount": str(line.amount),
+                    "note": line.note,
+                    "at": instant_text(line.at),
+                    "charged_month": month_text(line.charged_month) if line.charged_month else None,
+                    "credited_month": month_text(line.credited_month) if line.credited_month else None,
+                }
+                for line in policy.shown(self.lines, self.month)
+            ],
+            "total": str(self.sums.total),
+            "carried_forward": str(self.sums.carried_forward),
+            "paid": str(self.paid),
+            "overpaid": str(self.overpaid),
+        }
+
+
+def bill(conn: Connection, seller_id: str, month: date, now: datetime) -> dict[str, Any] | None:
+    """The bill as JSON (contract 4); None for somebody who is not recorded and for a month that has not begun."""
+    found = of_month(conn, seller_id, month, now)
+    return found.as_json() if found else None
+
+
+def of_month(conn: Connection, seller_id: str, month: date, now: datetime) -> Bill | None:
+    """The bill as facts; None for somebody who is not recorded and for a month that has not begun."""
+    book = terms.book(conn)
+    known = conn.execute(text("SELECT FROM unwind.members WHERE member_id = :id"), {"id": seller_id}).first()
+    if known is None or not policy.known_month(month, now, book.at(now)):
+        return None
+    lines = _lines(conn, seller_id, month)
+    paid, overpaid = paid_for(conn, seller_id, month)
+    row = conn.execute(
+        select(bills).where(bills.c.seller_id == seller_id, bills.c.billing_month == month)
+    ).one_or_none()
+    if row is not None:
+        held = Sums(row.opening_credit, row.lines_sum, row.total, row.carried_forward)
+        state = policy.state(row.total, paid, row.past_due_at, now)
+        return Bill(seller_id, month, state, held, lines, paid, overpaid, row.issued_on, row.due_on, row.grace_until)
+    opening = _opening(conn, book, seller_id, month)
+    ruling = terms_of(book, month)
+    computed = policy.sums(sum((line.amount for line in lines), ZERO), opening, ruling)
+    if lines or not computed.is_empty or now < bill_issues_at(month, ruling):
+        return Bill(seller_id, month, policy.OPEN, computed, lines, paid, overpaid)
+    due = due_on(month, ruling)
+    days = (issued_on(month, ruling), due, grace_until(due, ruling))
+    return Bill(seller_id, month, policy.PAID, computed, lines, paid, overpaid, *days)
+
+
+def paid_for(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, Decimal]:
+    """(all payments for that bill, how much of them was more than it asked for)."""
+    row = conn.execute(
+        text(
+            "SELECT COALESCE(-sum(amount), 0.00) AS paid, COALESCE(sum(excess), 0.00) AS over FROM unwind.ledger_lines "
+            "WHERE seller_id = :seller AND billing_month = :month AND kind = 'payment'"
+        ),
+        {"seller": seller_id, "month": month},
+    ).one()
+    return row.paid, row.over
+
+
+def terms_of(book: TermsBook, month: date) -> Terms:
+    """The terms that rule the bill of a month: those in force at its end in UTC, for the zone is a term too."""
+    return book.at(datetime.combine(next_month(month), time(), tzinfo=UTC))
+
+
+def next_issue(conn: Connection) -> datetime | None:
+    """The earliest instant at which a bill is to be issued; None when nobody has anything to be billed."""
+    month = first_pending(conn)
+    return None if month is None else bill_issues_at(month, terms_of(terms.book(conn), month))
+
+
+def last_closed(conn: Connection) -> date | None:
+    """The last month whose bills are all issued."""
+    closed: date | None = conn.execute(text("SELECT max(billing_month) FROM unwind.billing_months")).scalar()
+    return closed
+
+
+def first_pending(conn: Connection) -> date | None:
+    """The earliest month for which some seller has something that is on no issued bill: lines, a credit, a promise."""
+    closed = last_closed(conn)
+    month: date | None = conn.execute(text(_FIRST_PENDING), {"closed": closed or policy.OLDEST_MONTH}).scalar()
+    return month if month is None or closed is None else max(month, next_month(closed))
+
+
+_FIRST_PENDING = """
+    SELECT min(month) FROM (
+        SELECT min(l.billing_month) AS month FROM unwind.ledger_lines l
+        WHERE l.billing_month >= :closed AND l.kind <> 'payment' AND NOT EXISTS (
+            SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)
+        UNION ALL
+        SELECT min(b.billing_month + interval '1 month')::date FROM unwind.bills b
+        WHERE b.billing_month >= :closed AND b.carried_forward <> 0 AND NOT EXISTS (
+            SELECT FROM unwind.bills n WHERE n.seller_id = b.seller_id AND n.billing_month > b.billing_month)
+        UNION ALL
+        SELECT min(l.opens_month) FROM unwind.ledger_lines l
+        WHERE l.opens_month >= :closed AND NOT EXISTS (
+            SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.opens_month)
+        UNION ALL
+        SELECT min((o.payload ->> 'month') || '-01')::date FROM unwind.outbox o
+        WHERE o.state = 'due' AND o.task = 'credits.post_to_next_invoice' AND o.payload ->> 'month' IS NOT NULL
+    ) pending
+"""
+
+
+def _opening(conn: Connection, book: TermsBook, seller_id: str, month: date) -> Decimal:
+    """What an open bill opens with: carried from the last issued one through the months not issued yet."""
+    last = conn.execute(
+        select(bills.c.billing_month, bills.c.carried_forward)
+        .where(bills.c.seller_id == seller_id, bills.c.billing_month < month)
+        .order_by(bills.c.billing_month.desc())
+        .limit(1)
+    ).one_or_none()
+    since = last.billing_month if last else date.min
+    rows = conn.execute(
+        text(
+            "SELECT billing_month AS month, sum(amount) AS lines, 0.00 AS excess FROM unwind.ledger_lines "
+            "WHERE seller_id = :seller AND kind <> 'payment' AND billing_month > :since AND billing_month < :month "
+            "GROUP BY billing_month UNION ALL "
+            "SELECT opens_month, 0.00, sum(excess) FROM unwind.ledger_lines "
+            "WHERE seller_id = :seller AND opens_month > :since AND opens_month <= :month GROUP BY opens_month"
+        ),
+        {"seller": seller_id, "since": since, "month": month},
+    ).all()
+    carried = last.carried_forward if last else ZERO
+    at = next_month(last.billing_month) if last else min((row.month for row in rows), default=month)
+    while at < month:
+        opening = carried - sum((row.excess for row in rows if row.month == at), ZERO)
+        came = sum((row.lines for row in rows if row.month == at), ZERO)
+        carried = policy.sums(came, opening, terms_of(book, at)).carried_forward
+        at = next_month(at)
+    opening = carried - sum((row.excess for row in rows if row.month == month), ZERO)
+    return ZERO if opening.is_zero() else opening
+
+
+def _lines(conn: Connection, seller_id: str, month: date) -> tuple[BillLine, ...]:
+    c = ledger_lines.c
+    rows = conn.execute(
+        select(c.kind, c.order_id, c.amount, c.note, c.at, c.charged_month, c.credited_month)
+        .where(c.seller_id == seller_id, c.billing_month == month, c.kind != "payment")
+        .order_by(c.line_id)
+    ).all()
+    return tuple(BillLine(*row._tuple()) for row in rows)
+
+
+def _day(day: date | None) -> str | None:
+    return day.isoformat() if day else None

@@ -84,6 +84,48 @@ billing_months = Table(
 )
 """Months whose bills are all issued: a seller without anything to bill has no row in `bills`, and yet no open bill."""
 
+GUARDS: tuple[str, ...] = (
+    """
+    CREATE OR REPLACE FUNCTION unwind.ledger_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION '% is append-only: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'restrict_violation';
+    END $$
+    """,
+    # P5, R86: with the transition table the whole set is looked at once, whatever its size.  A bill that was issued
+    # while a line was on its way is a lost race: the unit of work is done again (40001) and meets a later open bill.
+    """
+    CREATE OR REPLACE FUNCTION unwind.issued_bills_are_frozen() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF EXISTS (
+            SELECT FROM fresh f WHERE f.kind <> 'payment' AND (
+                EXISTS (SELECT FROM unwind.bills b
+                        WHERE b.seller_id = f.seller_id AND b.billing_month >= f.billing_month)
+                OR EXISTS (SELECT FROM unwind.billing_months m WHERE m.billing_month >= f.billing_month))
+        ) THEN
+            RAISE EXCEPTION 'the bill of that month is issued and never changes'
+                USING ERRCODE = 'serialization_failure';
+        END IF;
+        RETURN NULL;
+    END $$
+    """,
+    "DROP TRIGGER IF EXISTS issued_bills_are_frozen ON unwind.ledger_lines",
+    """
+    CREATE TRIGGER issued_bills_are_frozen AFTER INSERT ON unwind.ledger_lines
+    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION unwind.issued_bills_are_frozen()
+    """,
+    *(
+        statement
+        for table in ("ledger_lines", "bills", "billing_months")
+        for statement in (
+            f"DROP TRIGGER IF EXISTS {table}_append_only ON unwind.{table}",
+            (
+                f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON unwind.{table} "
+                "FOR EACH STATEMENT EXECUTE FUNCTION unwind.ledger_is_append_only()"
+            ),
+        )
+    ),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -148,6 +190,17 @@ def post(conn: Connection, lines: Sequence[Line]) -> list[Line]:
     placed = [_placed(line, first_open[line.seller_id]) for line in lines]
     written = set(insert_set(conn, ledger_lines, [_row(line) for line in placed], skip_existing=True, returning="key"))
     return [line for line in placed if line.key in written]
+
+
+def post_payment(conn: Connection, line: Line) -> None:
+    """Write a payment: it stands beside the issued bill that it pays.  Hold the seller alone before."""
+    insert_set(conn, ledger_lines, [_row(line)])
+
+
+def has_payment(conn: Connection, payment_id: str) -> bool:
+    """Whether that payment is recorded, for whichever seller."""
+    found = text("SELECT EXISTS (SELECT FROM unwind.ledger_lines WHERE payment_id = :id)")
+    return bool(conn.execute(found, {"id": payment_id}).scalar())
 
 
 def hold_open(conn: Connection, seller_ids: Iterable[str]) -> None:

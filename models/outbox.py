@@ -11,7 +11,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Integer, Table, Text, and_, func, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Identity,
+    Index,
+    Integer,
+    Table,
+    Text,
+    and_,
+    func,
+    select,
+    text,
+    update,
+)
 
 from models.schema import Instant, Json, metadata, one_of
 from models.sets import insert_set
@@ -94,6 +108,17 @@ def claim(
     return [Due(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.promised_at, r.attempts) for r in result]
 
 
+def hold(conn: Connection, task: str, fact: str, values: Sequence[str]) -> list[Due]:
+    """Lock all promises of one kind whose payload says one of `values` for `fact`, waiting for whoever is at one."""
+    result = conn.execute(
+        select(outbox)
+        .where(outbox.c.task == task, outbox.c.state == "due", outbox.c.payload[fact].astext.in_(values))
+        .order_by(outbox.c.outbox_id)
+        .with_for_update()
+    )
+    return [Due(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.promised_at, r.attempts) for r in result]
+
+
 def kept(conn: Connection, due: Sequence[Due], now: datetime) -> None:
     """Mark promises as kept, by the commit that has their effect."""
     if due:
@@ -146,6 +171,15 @@ def failed(conn: Connection, rows: Sequence[int], error: str) -> list[int]:
         .returning(outbox.c.outbox_id, outbox.c.state)
     )
     return [row.outbox_id for row in result if row.state == "dead"]
+
+
+def give_up(conn: Connection, rows: Sequence[int], error: str) -> None:
+    """These promises can never be kept as they are: no more rings; the follower parks them in `dead_jobs`."""
+    conn.execute(
+        update(outbox)
+        .where(outbox.c.outbox_id.in_(rows), outbox.c.state == "due")
+        .values(attempts=outbox.c.attempts + 1, last_error=error[:2000], state="dead")
+    )
 
 
 def oldest_due(conn: Connection) -> datetime | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import create_engine, text
 
+from models.ledger import GUARDS
 from models.tables import metadata
 
 
@@ -13,4 +14,6 @@ def upgrade(database_url: str) -> None:
     with engine.begin() as conn:
         conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
         metadata.create_all(conn)
+        for statement in GUARDS:
+            conn.execute(text(statement))
     engine.dispose()

@@ -1,0 +1,184 @@
+"""How are the bills of a month made?  Seller by seller in sets, in the order of months, and then the month is closed.
+
+Each seller's promised resets and credits are posted first, so that a late follower changes nothing (rules.md 7.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from models import credits as postings
+from models import events, ledger, outbox, terms
+from models.bills import LINES_HASH, bills, first_pending, last_closed, terms_of
+from models.sets import insert_set
+from models.work import Work
+from policies import bills as policy
+from policies.billing_months import (
+    bill_issues_at,
+    due_on,
+    grace_until,
+    issued_on,
+    month_of,
+    month_text,
+    next_month,
+    past_due_from,
+    previous_month,
+    spoken,
+)
+from policies.credits import TASK
+from policies.fees import ZERO
+from policies.notices import told
+from policies.statuses import Role
+
+
+def month_to_close(conn: Connection, now: datetime) -> date | None:
+    """The earliest month that is not closed although the day of its bills has come."""
+    book = terms.book(conn)
+    closed = last_closed(conn)
+    if closed is not None:
+        month = next_month(closed)
+    else:
+        month = first_pending(conn) or _last_elapsed(now, book)
+    return month if now >= bill_issues_at(month, terms_of(book, month)) else None
+
+
+def sellers_to_bill(conn: Connection, month: date, *, after: str = "", limit: int = 500) -> list[str]:
+    """Whoever has lines, an opening credit or a promised posting in that month, and no bill; by id, from `after` on."""
+    return list(
+        conn.execute(
+            text(
+                f"SELECT seller_id FROM ({_TO_BILL} UNION SELECT o.payload ->> 'seller_id' FROM unwind.outbox o "  # noqa: S608
+                "WHERE o.state = 'due' AND o.task = :task AND o.payload ->> 'month' <= :text) AS wanted "
+                "WHERE seller_id > :after AND NOT EXISTS (SELECT FROM unwind.bills b "
+                "WHERE b.seller_id = wanted.seller_id AND b.billing_month = :month) ORDER BY seller_id LIMIT :limit"
+            ),
+            {
+                "month": month,
+                "before": previous_month(month),
+                "task": TASK,
+                "text": month_text(month),
+                "after": after,
+                "limit": limit,
+            },
+        ).scalars()
+    )
+
+
+_TO_BILL = """
+    SELECT l.seller_id FROM unwind.ledger_lines l WHERE l.billing_month = :month AND l.kind <> 'payment'
+    UNION SELECT b.seller_id FROM unwind.bills b WHERE b.billing_month = :before AND b.carried_forward <> 0
+    UNION SELECT l.seller_id FROM unwind.ledger_lines l WHERE l.opens_month = :month
+"""
+
+
+def issue(work: Work[Any], month: date, seller_ids: Sequence[str]) -> int:
+    """Make the bills of these sellers for one month and promise to tell them; gives how many were made."""
+    conn = work.conn
+    # The promises before the ledger, as everywhere: a follower at work is waited for, not passed by (C34).
+    promised = outbox.hold(conn, TASK, "seller_id", seller_ids)
+    ledger.hold_alone(conn, seller_ids)
+    postings.keep(work, [due for due in promised if str(due.payload.get("month")) <= month_text(month)])
+    ruling = terms_of(terms.book(conn), month)
+    due = due_on(month, ruling)
+    rows = [
+        {
+            "seller_id": row.seller_id,
+            "billing_month": month,
+            "issued_at": work.now,
+            "issued_on": issued_on(month, ruling),
+            "due_on": due,
+            "grace_until": grace_until(due, ruling),
+            "past_due_at": past_due_from(due, ruling),
+            "opening_credit": made.opening_credit,
+            "lines_sum": made.lines_sum,
+            "total": made.total,
+            "carried_forward": made.carried_forward,
+            "lines_hash": row.lines_hash,
+        }
+        for row in conn.execute(text(_SUMS), {"month": month, "sellers": list(seller_ids)})
+        if row.lines or row.opening != 0
+        for made in [policy.sums(row.lines_sum, row.opening, ruling)]
+    ]
+    insert_set(conn, bills, rows)
+    _tell(work, rows)
+    return len(rows)
+
+
+_SUMS = f"""
+    SELECT s AS seller_id, sums.lines, sums.lines_sum, sums.lines_hash,
+        COALESCE((SELECT b.carried_forward FROM unwind.bills b WHERE b.seller_id = s AND b.billing_month < :month
+                  ORDER BY b.billing_month DESC LIMIT 1), 0.00)
+        - COALESCE((SELECT sum(p.excess) FROM unwind.ledger_lines p
+                    WHERE p.seller_id = s AND p.opens_month = :month), 0.00) AS opening
+    FROM unnest(CAST(:sellers AS text[])) s
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS lines, COALESCE(sum(l.amount), 0.00) AS lines_sum, {LINES_HASH} AS lines_hash
+        FROM unwind.ledger_lines l WHERE l.seller_id = s AND l.billing_month = :month AND l.kind <> 'payment'
+    ) sums
+    WHERE NOT EXISTS (SELECT FROM unwind.bills b WHERE b.seller_id = s AND b.billing_month = :month)
+    ORDER BY s
+"""  # noqa: S608 - the hash is an expression of ours
+
+
+def close(work: Work[Any], month: date) -> bool:
+    """Close the month when nobody has anything unbilled in it; False when somebody came in between."""
+    ledger.hold_months(work.conn)
+    left = work.conn.execute(
+        text(
+            f"SELECT EXISTS (SELECT FROM ({_TO_BILL}) AS wanted WHERE NOT EXISTS (SELECT FROM unwind.bills b "  # noqa: S608
+            "WHERE b.seller_id = wanted.seller_id AND b.billing_month = :month))"
+        ),
+        {"month": month, "before": previous_month(month)},
+    ).scalar()
+    if left:
+        return False
+    work.conn.execute(
+        text(
+            "INSERT INTO unwind.billing_months (billing_month, closed_at) VALUES (:month, :now) ON CONFLICT DO NOTHING"
+        ),
+        {"month": month, "now": work.now},
+    )
+    return True
+
+
+def _tell(work: Work[Any], rows: Sequence[dict[str, Any]]) -> None:
+    events.append(
+        work.conn,
+        [
+            events.event_row(
+                "bills.issued",
+                work.now,
+                actor="system",
+                role="system",
+                member_id=row["seller_id"],
+                note=f"The bill of {spoken(row['billing_month'])} is made: {row['total']} USD, due on {row['due_on']}.",
+                changes={"bill": {"month": month_text(row["billing_month"]), "total": str(row["total"])}},
+            )
+            for row in rows
+        ],
+    )
+    work.promise(
+        [
+            told(
+                Role.SELLER,
+                "bill_issued",
+                member_id=row["seller_id"],
+                order_id=None,
+                occasion=month_text(row["billing_month"]),
+                month=month_text(row["billing_month"]),
+                total=str(row["total"]),
+                due_on=row["due_on"].isoformat(),
+            )
+            for row in rows
+            if row["total"] > ZERO
+        ]
+    )
+
+
+def _last_elapsed(now: datetime, book: terms.TermsBook) -> date:
+    month = previous_month(month_of(now, book.at(now)))
+    return month if now >= bill_issues_at(month, terms_of(book, month)) else previous_month(month)

@@ -1,0 +1,162 @@
+"""How do bills come about and get paid, step by step?  Issued by a sweep, paid as the marketplace says."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar
+
+from celery import shared_task
+from pydantic import AfterValidator, StringConstraints
+
+from models import bills, events, issuing, ledger, members, sweeps, terms
+from models.requests import Answer, done
+from models.work import Work, unit_of_work
+from policies import bills as policy
+from policies.billing_months import month_from_text, month_text
+from policies.cases import Member
+from policies.verdicts import Invalid, Refused
+from tasks.cases import member_unknown
+from tasks.command import Amount, Command, MemberId, Text
+from tasks.sweeps import Effects
+
+BATCH = 500
+"""Sellers of one transaction: each is locked against postings while it runs."""
+
+
+def _month(value: str) -> str:
+    month_from_text(value)
+    return value
+
+
+class RecordPayment(Command):
+    """Arguments of `bills.record_payment`."""
+
+    task: ClassVar[str] = "bills.record_payment"
+    seller_id: MemberId
+    billing_month: Annotated[Text, StringConstraints(max_length=7), AfterValidator(_month)]
+    amount: Amount
+    payment_id: MemberId
+
+    @property
+    def month(self) -> date:
+        """The month of the bill that is paid."""
+        return month_from_text(self.billing_month)
+
+
+@shared_task(name="bills.issue")
+def issue() -> Effects:
+    """Make every bill that should exist by now and does not, month by month, each seller's once (R86, R92)."""
+    issued = 0
+    while (month := _month_to_close()) is not None:
+        issued += _issue_month(month)
+    work: Work[Any]
+    with unit_of_work() as work:
+        sweeps.ran(work.conn, "bills.issue", issued, work.now)
+    return {"issued": issued}
+
+
+def _month_to_close() -> date | None:
+    work: Work[Any]
+    with unit_of_work() as work:
+        return issuing.month_to_close(work.conn, work.now)
+
+
+def _issue_month(month: date) -> int:
+    work: Work[Any]
+    issued, last = 0, ""
+    while True:
+        with unit_of_work() as work:
+            sellers = issuing.sellers_to_bill(work.conn, month, after=last, limit=BATCH)
+            if sellers:
+                issued += issuing.issue(work, month, sellers)
+                last = sellers[-1]
+            elif issuing.close(work, month):
+                return issued
+            else:
+                last = ""  # somebody's lines came in between: look at all of them again
+
+
+@shared_task(name=RecordPayment.task)
+def record_payment(commands: list[RecordPayment]) -> list[Answer]:
+    """A seller paid: parts add up, and what is more than the bill asked for opens the next one."""
+    with unit_of_work(commands) as work:
+        sellers = members.facts(work.conn, [c.seller_id for c in work.fresh])
+        ledger.hold_alone(work.conn, sellers)
+        for command in work.fresh:
+            no = _why_not(command, sellers)
+            work.answer(command, no or _record(work, command))
+    return work.answers
+
+
+def _why_not(command: RecordPayment, sellers: dict[str, Member]) -> Refused | Invalid | None:
+    if command.amount <= 0:
+        return Invalid("amount", "must be more than 0.00")
+    return None if command.seller_id in sellers else member_unknown()
+
+
+def _record(work: Work[RecordPayment], command: RecordPayment) -> Refused | Answer:
+    conn, month = work.conn, command.month
+    bill = bills.of_month(conn, command.seller_id, month, work.now)
+    if bill is None or not bill.is_issued:
+        return policy.not_issued(month)
+    if ledger.has_payment(conn, command.payment_id):
+        return policy.counted_once(command.payment_id)
+    excess = policy.excess(bill.sums.total, bill.paid, command.amount)
+    opens = _opens(work, command.seller_id) if excess > 0 else None
+    note = policy.payment_note(command.amount, month, command.payment_id, excess, opens)
+    ledger.post_payment(
+        conn,
+        ledger.Line(
+            key=f"payment:{command.payment_id}",
+            seller_id=command.seller_id,
+            billing_month=month,
+            kind="payment",
+            amount=-command.amount,
+            at=work.now,
+            note=note,
+            payment_id=command.payment_id,
+            excess=excess or None,
+            opens_month=opens,
+        ),
+    )
+    _note(work, command, note, excess, opens)
+    effects = {
+        "seller_id": bill.seller_id,
+        "billing_month": command.billing_month,
+        "total": str(bill.sums.total),
+        "paid": str(bill.paid + command.amount),
+        "excess": str(excess),
+        "opens": month_text(opens) if opens else None,
+    }
+    return done(command, effects)
+
+
+def _opens(work: Work[RecordPayment], seller_id: str) -> date:
+    ruling = terms.book(work.conn).at(work.now)
+    return max(policy.open_month(work.now, ruling), ledger.first_open_months(work.conn, [seller_id])[seller_id])
+
+
+def _note(work: Work[RecordPayment], command: RecordPayment, note: str, excess: Decimal, opens: date | None) -> None:
+    events.append(
+        work.conn,
+        [
+            events.event_row(
+                "bills.payment_recorded",
+                work.now,
+                actor="marketplace",
+                role="system",
+                member_id=command.seller_id,
+                note=note,
+                changes={
+                    "payment": {
+                        "month": command.billing_month,
+                        "amount": str(command.amount),
+                        "excess": str(excess),
+                        "opens": month_text(opens) if opens else None,
+                    }
+                },
+                request_id=command.request_id,
+            )
+        ],
+    )

@@ -1,0 +1,107 @@
+"""How is a seller's fee given back, step by step?  Promised by the cancellation, posted once; by hand by staff."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, ClassVar
+
+from celery import shared_task
+
+from models import credits as postings
+from models import events, ledger, members, orders, outbox, terms
+from models.requests import Answer, done
+from models.work import Work, unit_of_work
+from policies import bills as policy
+from policies.billing_months import month_of, month_text
+from policies.cases import Member, blank
+from policies.credits import TASK
+from policies.verdicts import Code, Invalid, Refused
+from tasks.cases import member_unknown, order_unknown
+from tasks.command import Amount, Command, Comment, MemberId, OrderId, Staff
+
+
+class PostManual(Command):
+    """Arguments of `credits.post_manual`."""
+
+    task: ClassVar[str] = "credits.post_manual"
+    seller_id: MemberId
+    amount: Amount
+    order_id: OrderId | None = None
+    staff: Staff
+    comment: Comment
+
+
+@shared_task(name=TASK)
+def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = None) -> dict[str, Any]:
+    """Reset or credit the fees of cancelled orders: once, however often this is called (R90)."""
+    work: Work[Any]
+    with unit_of_work() as work:
+        due = outbox.claim(work.conn, TASK, rows=rows, order_id=order_id)
+        posted = postings.keep(work, due)
+    return {"posted": posted}
+
+
+@shared_task(name=PostManual.task)
+def post_manual(commands: list[PostManual]) -> list[Answer]:
+    """Staff gives a seller something back: a line on the open bill ([KB55])."""
+    with unit_of_work(commands) as work:
+        sellers = members.facts(work.conn, [c.seller_id for c in work.fresh])
+        parties = orders.parties_of(work.conn, [c.order_id for c in work.fresh if c.order_id is not None])
+        ledger.hold_open(work.conn, sellers)
+        first_open = ledger.first_open_months(work.conn, sellers)
+        this_month = month_of(work.now, terms.book(work.conn).at(work.now))
+        lines = []
+        for command in work.fresh:
+            if no := _why_not(command, sellers, parties):
+                work.answer(command, no)
+                continue
+            line = _line(work, command, max(this_month, first_open[command.seller_id]))
+            lines.append(line)
+            effects = {"seller_id": line.seller_id, "amount": str(line.amount), "bill": month_text(line.billing_month)}
+            work.answer(command, done(command, effects))
+        ledger.post(work.conn, lines)
+    return work.answers
+
+
+def _why_not(
+    command: PostManual, sellers: dict[str, Member], parties: dict[int, tuple[str, str]]
+) -> Refused | Invalid | None:
+    if wrong := policy.manual_credit(command.amount):
+        return wrong
+    if command.seller_id not in sellers:
+        return member_unknown()
+    if command.order_id is not None and command.order_id not in parties:
+        return order_unknown()
+    if command.order_id is not None and parties[command.order_id][1] != command.seller_id:
+        return Refused(Code.NOT_A_PARTY, f"Order {command.order_id} is not one of this seller's.")
+    return blank(command.comment)
+
+
+def _line(work: Work[PostManual], command: PostManual, month: date) -> ledger.Line:
+    note = policy.manual_note(command.order_id, command.staff, command.comment, month)
+    events.append(
+        work.conn,
+        [
+            events.event_row(
+                "credits.posted_by_hand",
+                work.now,
+                actor=f"staff:{command.staff}",
+                role="staff",
+                member_id=command.seller_id,
+                note=note,
+                changes={"credit": {"month": month_text(month), "amount": str(-command.amount)}},
+                request_id=command.request_id,
+            )
+        ],
+    )
+    return ledger.Line(
+        key=f"manual:{command.request_id}",
+        seller_id=command.seller_id,
+        billing_month=month,
+        kind="manual_credit",
+        amount=-command.amount,
+        at=work.now,
+        note=note,
+        order_id=command.order_id,
+        credited_month=month,
+    )
