@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 READY_FILE = "UNWIND_READY_FILE"
+TOKEN = "UNWIND_SUPERVISED"  # noqa: S105 - the name of the variable by which a supervisor knows its own, not a secret
 
 
 def announce_ready(**_: Any) -> None:
@@ -24,12 +26,8 @@ def announce_ready(**_: Any) -> None:
         Path(path).touch()
 
 
-def main() -> None:
-    """Take the leash, then be Celery."""
-    from workers.servers.processes import ends_with_parent
-
-    ends_with_parent(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))()
-
+def be_celery(words: Sequence[str]) -> None:
+    """Run `celery WORDS` in this process; ends with SystemExit, as Celery's command line does."""
     from celery.signals import beat_init, worker_ready
 
     worker_ready.connect(announce_ready)
@@ -37,8 +35,17 @@ def main() -> None:
 
     from celery.__main__ import main as celery
 
-    sys.argv = ["celery", *sys.argv[3:]]
+    sys.argv = ["celery", *words]
     celery()
+
+
+def main() -> None:
+    """Take the leash, then be Celery."""
+    from workers.servers.processes import ends_with_parent
+
+    ends_with_parent(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))()
+
+    be_celery(sys.argv[3:])
 
 
 if __name__ == "__main__":

@@ -22,14 +22,16 @@ def worker(settings: Settings, supervisor: Supervisor, group: str) -> Program:
     """One worker group. Gossip and mingle stay off: fewer connections to break, and a faster start."""
     words = ["-A", "workers.app", "worker", "-Q", ",".join(GROUPS[group]), "-n", f"{group}@%h"]
     words += ["-c", str(settings.concurrency), "-l", settings.log_level, "--without-gossip", "--without-mingle"]
-    return Program(group, on_leash(words), settings.environment(), supervisor.ready_file(group).exists)
+    ready = supervisor.ready_file(group).exists
+    return Program(group, on_leash(words), settings.environment(), ready, celery=words)
 
 
 def beat(settings: Settings, supervisor: Supervisor) -> Program:
     """The clock that looks at the timetable. Two of them would change nothing but the number of ticks."""
     memory = supervisor.run / "beat-schedule"
     words = ["-A", "workers.app", "beat", "-s", str(memory), "--pidfile=", "-l", settings.log_level]
-    return Program("beat", on_leash(words), settings.environment(), supervisor.ready_file("beat").exists)
+    ready = supervisor.ready_file("beat").exists
+    return Program("beat", on_leash(words), settings.environment(), ready, celery=words)
 
 
 def flower(settings: Settings, *, read_only: bool = True) -> tuple[Program, str]:
@@ -41,7 +43,7 @@ def flower(settings: Settings, *, read_only: bool = True) -> tuple[Program, str]
     if settings.flower_login is not None:  # through the environment: a command line shows it to everybody
         environment["FLOWER_BASIC_AUTH"] = settings.flower_login.get_secret_value()
     host = "127.0.0.1" if settings.flower_address in {"0.0.0.0", "::"} else settings.flower_address  # noqa: S104
-    program = Program("flower", on_leash(words), environment, _answers(host, port))
+    program = Program("flower", on_leash(words), environment, _answers(host, port), celery=words)
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 

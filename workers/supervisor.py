@@ -27,11 +27,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from workers.leash import READY_FILE
+from workers.leash import READY_FILE, TOKEN
+from workers.nursery import Nursery, Offspring
 from workers.servers.folder import read_json, write_json
 from workers.servers.processes import Mark, alive, mark_of, wait_until
 
-TOKEN = "UNWIND_SUPERVISED"  # noqa: S105 - the name of a variable, not a secret
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 SETTLED_AFTER = 60.0  # seconds alive after which an earlier death is forgotten
 LOG_BYTES = 50_000_000
@@ -46,7 +46,10 @@ class ProgramFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Program:
-    """One program to keep running. `ready` is asked until it says yes; without it, being alive is enough."""
+    """One program to keep running. `ready` is asked until it says yes; without it, being alive is enough.
+
+    `celery`: the same as `command` in Celery's own words, for a supervisor that has a nursery to fork them.
+    """
 
     name: str
     command: Sequence[str]
@@ -54,12 +57,13 @@ class Program:
     ready: Callable[[], bool] | None = None
     ending: Sequence[tuple[signal.Signals, float]] = ENDING
     restart: bool = True
+    celery: Sequence[str] | None = None
 
 
 @dataclass
 class _Child:
     program: Program
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Offspring
     mark: Mark
     started: float
     deaths: int = 0
@@ -69,13 +73,16 @@ class _Child:
 class Supervisor:
     """A set of programs, tended by one thread that lives as long as they do."""
 
-    def __init__(self, data_dir: Path, *, on_event: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, *, on_event: Callable[[str], None] | None = None, nursery: Nursery | None = None
+    ) -> None:
+        self._nursery = nursery
         self.logs = data_dir / "logs"
         self.run = data_dir / "run"
         for folder in (data_dir, self.logs, self.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._record = self.run / "programs.json"
-        self._token = secrets.token_hex(8)
+        self._token = nursery.token if nursery is not None else secrets.token_hex(8)
         self._say = on_event or (lambda _sentence: None)
         self._children: dict[str, _Child] = {}
         self._lock = threading.RLock()
@@ -176,12 +183,11 @@ class Supervisor:
         if path.exists() and path.stat().st_size > LOG_BYTES:
             path.replace(path.with_suffix(".old.log"))
         self.ready_file(program.name).unlink(missing_ok=True)
-        environment = {
-            **os.environ,
-            **program.environment,
-            TOKEN: self._token,
-            READY_FILE: str(self.ready_file(program.name)),
-        }
+        ours = {TOKEN: self._token, READY_FILE: str(self.ready_file(program.name))}
+        if program.celery is not None and self._nursery is not None and self._nursery.is_alive():
+            with contextlib.suppress(OSError):  # it died meanwhile: then the long way
+                forked = self._nursery.fork(program.name, program.celery, {**program.environment, **ours}, path)
+                return _Child(program, forked, mark_of(forked.pid), time.monotonic())
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "ab") as log:
             process = subprocess.Popen(
@@ -189,7 +195,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env={**os.environ, **program.environment, **ours},
                 process_group=0,
             )
         return _Child(program, process, mark_of(process.pid), time.monotonic())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import click
 
 from workers.cli import data_option
+from workers.nursery import Nursery
 from workers.programs import GROUPS, beat, flower, mail_place, shown, worker
 from workers.servers import running_servers
 from workers.servers.folder import Lock, read_json, servers_folder, write_json
@@ -112,7 +114,11 @@ def _serve(settings: Settings, report: Path) -> None:
     mark = mark_of(os.getpid())
     state: dict[str, Any] = {"pid": mark.pid, "started": mark.started, "ready": False}
     write_json(report, state)
-    with settings_with_servers(settings) as found, Supervisor(settings.data_dir, on_event=_tell) as supervisor:
+    with (
+        contextlib.closing(Nursery(_log_folder(settings) / "nursery.log")) as nursery,
+        settings_with_servers(settings) as found,
+        Supervisor(settings.data_dir, on_event=_tell, nursery=nursery) as supervisor,
+    ):
         _line("servers", _servers_line(settings))
         migrate_database(found)
         _line("schema", "at its newest form")
@@ -136,8 +142,7 @@ def _serve(settings: Settings, report: Path) -> None:
 
 
 def _start_detached(settings: Settings, run: Path) -> None:
-    output = run.parent / "logs" / "up.log"
-    output.parent.mkdir(mode=0o700, exist_ok=True)
+    output = _log_folder(settings) / "up.log"
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as log:
         process = subprocess.Popen(
@@ -175,6 +180,11 @@ def _run_folder(settings: Settings) -> Path:
     folder = servers_folder(settings.data_dir).parent / "run"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def _log_folder(settings: Settings) -> Path:
+    settings.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return settings.log_dir
 
 
 def _interrupt(*_: object) -> None:
