@@ -74,7 +74,7 @@ def plain(letter: Letter) -> str:
     blocks = [_wrapped(paragraph) for paragraph in letter.happened]
     if letter.quote is not None:
         blocks.append(f"{letter.quote.who} wrote:")
-        blocks.append("\n".join(_quoted_line(line) for line in shown_lines(letter.quote.text)))
+        blocks.append("\n".join(f"> {line}".rstrip() for line in shown_lines(letter.quote.text, width=WIDTH - 2)))
     for heading, paragraphs in letter.parts:
         blocks.append(f"{heading}\n{'-' * len(heading)}")
         blocks.extend(_wrapped(paragraph) for paragraph in paragraphs)
@@ -89,14 +89,16 @@ def shown_line(text: str, longest: int = LONGEST_NAME) -> str:
     return _isolated(line)
 
 
-def shown_lines(text: str) -> list[str]:
-    """A stranger's text as lines that can be shown one below the other, each with its own direction."""
-    return [_isolated(line.rstrip()) for line in _harmless(text).strip("\n").split("\n")]
-
-
-def _quoted_line(line: str) -> str:
-    wrapped = textwrap.wrap(line, WIDTH - 2, break_long_words=False, break_on_hyphens=False) or [""]
-    return "\n".join(f"> {one}".rstrip() for one in wrapped)
+def shown_lines(text: str, *, width: int | None = None) -> list[str]:
+    """A stranger's text as lines, each with a direction of its own; wrapped when `width` is given."""
+    lines = [line.rstrip() for line in _harmless(text).strip("\n").split("\n")]
+    if width is not None:
+        lines = [
+            one
+            for line in lines
+            for one in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
+        ]
+    return [_isolated(line) for line in lines]
 
 
 def _wrapped(paragraph: str) -> str:

@@ -1,8 +1,8 @@
 """When is somebody reminded, and of what?  (A13, N16, N17)
 
-A cancel request that the seller leaves unanswered, and a cancellation that its filer could make and does not.  Each step
-of the case's own terms is told once; after an outage only the latest one that is due, because the earlier ones are
-news no more.  A reminder changes nothing about the case.
+A cancel request that the seller leaves unanswered, and a cancellation that its filer could make and does not.  Each
+step of the case's own terms is told once; after an outage only the latest one that is due: the earlier ones are news no
+more.  A reminder changes nothing about the case.
 """
 
 from __future__ import annotations
