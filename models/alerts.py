@@ -64,9 +64,7 @@ alerts = Table(
     Index("ix_alerts_order_id", "order_id", "alert_id"),
     Index("ix_alerts_npb_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind = 'NPB' AND {_WAITING}")),
     Index("ix_alerts_seller_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind <> 'NPB' AND {_WAITING}")),
-    Index(
-        "ix_alerts_remind", "remind_at", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")
-    ),
+    Index("ix_alerts_remind", "remind_at", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")),
 )
 
 
@@ -202,7 +200,9 @@ def next_unlock(conn: Connection) -> datetime | None:
 def _unlock(which: str, filer: str, task: str, notice: str) -> Any:
     instant = "to_char(CAST(:now AS timestamptz) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
     written = f"regexp_replace({instant}, '\\.?0*$', '') || 'Z'"
-    promised = "regexp_replace(to_char(d.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '\\.?0*$', '') || 'Z'"
+    promised = (
+        "regexp_replace(to_char(d.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '\\.?0*$', '') || 'Z'"
+    )
     return text(
         f"""
         WITH due AS MATERIALIZED (

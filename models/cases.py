@@ -66,7 +66,13 @@ class Cases:
         return order.last_event_at if order else None
 
     def grant(
-        self, before: Case, granted: Granted, now: datetime, *, actor: Actor | None = None, request_id: str | None = None
+        self,
+        before: Case,
+        granted: Granted,
+        now: datetime,
+        *,
+        actor: Actor | None = None,
+        request_id: str | None = None,
     ) -> None:
         """Take a granted verdict: later verdicts of the set see it, and `write` carries it out."""
         self._granted.append((before, granted, now, actor, request_id))
@@ -150,4 +156,3 @@ def _event_rows(
             )
         )
     return found
-

@@ -54,7 +54,9 @@ ocrs = Table(
 def latest_of(conn: Connection, order_ids: Iterable[int], book: TermsBook) -> dict[int, Ocr]:
     """The latest cancel request of each order, in any state.  The order's row lock guards it."""
     rows = conn.execute(
-        text("SELECT DISTINCT ON (order_id) * FROM unwind.ocrs WHERE order_id = ANY(:ids) ORDER BY order_id, ocr_id DESC"),
+        text(
+            "SELECT DISTINCT ON (order_id) * FROM unwind.ocrs WHERE order_id = ANY(:ids) ORDER BY order_id, ocr_id DESC"
+        ),
         {"ids": sorted(order_ids)},
     )
     return {r.order_id: ocr_of(r, book) for r in rows}

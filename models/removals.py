@@ -6,7 +6,20 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Connection, ForeignKey, Identity, Index, Table, Text, select, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Connection,
+    ForeignKey,
+    Identity,
+    Index,
+    Table,
+    Text,
+    select,
+    text,
+)
 
 from models.schema import Instant, Json, metadata, one_of
 from models.sets import insert_set, update_set

@@ -17,7 +17,12 @@ _POSTGRESQL = dialect()  # type: ignore[no-untyped-call]
 
 
 def insert_set(
-    conn: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, skip_existing: bool = False, returning: str = ""
+    conn: Connection,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    skip_existing: bool = False,
+    returning: str = "",
 ) -> list[Any]:
     """Insert all rows (same keys in each) and give the values of `returning` for the rows that went in, in order.
 

@@ -39,9 +39,7 @@ class Work(Generic[C]):
             self._now = self._clock.now(self.conn)
         return self._now
 
-    def answer(
-        self, command: C, verdict: Verdict | Answer, *, keep: bool = True, order_id: int | None = None
-    ) -> None:
+    def answer(self, command: C, verdict: Verdict | Answer, *, keep: bool = True, order_id: int | None = None) -> None:
         """Answer one command.  `done` and `refused` are kept for the same request id to come again (contract 2.1)."""
         answer = verdict if isinstance(verdict, Answer) else requests.answer_to(command, verdict, order_id)
         self._answers[command.request_id] = answer

@@ -39,7 +39,9 @@ def unlock(case: Case, now: datetime) -> Granted | None:
     return Granted(
         after,
         events=(Event(f"{alert.kind.lower()}.unlocked", UNLOCKED_NOTE),),
-        promises=(tell(after, filer_of(alert.kind), notice, kind=alert.kind, unlocks_at=instant_text(alert.unlocks_at)),),
+        promises=(
+            tell(after, filer_of(alert.kind), notice, kind=alert.kind, unlocks_at=instant_text(alert.unlocks_at)),
+        ),
     )
 
 
@@ -54,9 +56,7 @@ def remove(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: 
     filer = filer_of(kind)
     alert = case.alert if case.alert is not None and case.alert.kind is kind else None
     completed = alert is not None and alert.state is AlertState.COMPLETED and case.role_of(actor) is Role.STAFF
-    if not completed and (
-        refused := not_in_role(case, actor, filer, Role.STAFF, act=f"remove a {SPOKEN[kind]}")
-    ):
+    if not completed and (refused := not_in_role(case, actor, filer, Role.STAFF, act=f"remove a {SPOKEN[kind]}")):
         return refused
     if alert is None or alert.state not in (AlertState.OPEN, AlertState.COMPLETED):
         return no_open_alert(case, kind)
@@ -71,7 +71,15 @@ def remove(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: 
         after,
         events=(Event(f"{kind.lower()}.removed", note),),
         promises=(
-            tell(after, other(filer), "alert_removed", kind=kind, comment=comment, by=case.role_of(actor), was_completed=completed),
+            tell(
+                after,
+                other(filer),
+                "alert_removed",
+                kind=kind,
+                comment=comment,
+                by=case.role_of(actor),
+                was_completed=completed,
+            ),
         ),
         effects={"status": order.status, "strike_withdrawn": completed},
     )

@@ -54,9 +54,7 @@ def basis_for(case: Case, actor: Actor, now: datetime) -> Basis | Refused:
     )
 
 
-def cancel(
-    case: Case, actor: Actor, reason: str | None, comment: str | None, now: datetime
-) -> Granted | Refused:
+def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, now: datetime) -> Granted | Refused:
     """T4, T5, T13, T17 to T19: the order itself.  Stock, strike and fee are planned beside it by their own policies."""
     basis = basis_for(case, actor, now)
     if isinstance(basis, Refused):

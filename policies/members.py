@@ -55,9 +55,7 @@ def forgiven(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
 
 def reinstated(member: Member) -> Member:
     """Staff opens the account again: privileges are restored and strikes before now no longer count (contract 2.2)."""
-    return replace(
-        member, terminated=False, can_buy=True, can_sell=True, strikes_as_buyer=(), strikes_as_seller=()
-    )
+    return replace(member, terminated=False, can_buy=True, can_sell=True, strikes_as_buyer=(), strikes_as_seller=())
 
 
 def judged(member: Member, role: Role, terms: Terms) -> Member:

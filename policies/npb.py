@@ -108,7 +108,9 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
         return Granted(
             case,
             events=(Event("npb.responded_again", f"The buyer answered again: {comment}"),),
-            promises=(tell(case, Role.SELLER, "npb_responded", unlocks_at=instant_text(alert.unlocks_at), comment=comment),),
+            promises=(
+                tell(case, Role.SELLER, "npb_responded", unlocks_at=instant_text(alert.unlocks_at), comment=comment),
+            ),
             effects={"unlocks_at": instant_text(alert.unlocks_at)},
         )
     after = replace(case, alert=_answered(alert, now, comment))
@@ -172,4 +174,3 @@ def _answered(alert: Alert, now: datetime, comment: str | None) -> Alert:
     answered = replace(alert, responded_at=now, response=comment)
     due = unlocks_at(answered)
     return replace(answered, unlocks_at=due, unlocked_at=None if due > now else answered.unlocked_at)
-

@@ -104,7 +104,9 @@ def updated(case: Case, *, total: Decimal, event: Event, now: datetime) -> Grant
         replace(case.order, status=Status.UPDATED, order_date=now, payment_status=PaymentStatus.NONE, total=total),
         case.terms,
     )
-    return Granted(replace(case, order=order), events=(event,), effects={"status": Status.UPDATED, "fee": str(order.fee)})
+    return Granted(
+        replace(case, order=order), events=(event,), effects={"status": Status.UPDATED, "fee": str(order.fee)}
+    )
 
 
 def charged(order: Order, terms: Terms) -> Order:

@@ -31,7 +31,9 @@ def purchase(
             return Refused(Code.LOT_UNKNOWN, f"Lot {lot_id} is not for sale to this buyer in this store.")
     for index, (lot_id, quantity) in enumerate(lines):
         if quantity % lots[lot_id].bulk:
-            return Invalid(f"lines.{index}.quantity", f"must be a multiple of {lots[lot_id].bulk}, as the lot is sold in bulk")
+            return Invalid(
+                f"lines.{index}.quantity", f"must be a multiple of {lots[lot_id].bulk}, as the lot is sold in bulk"
+            )
     wanted: dict[int, int] = {}
     for lot_id, quantity in lines:
         wanted[lot_id] = wanted.get(lot_id, 0) + quantity
@@ -41,7 +43,9 @@ def purchase(
                 f"Lot {lot_id} has {lots[lot_id].quantity} units, which is fewer than were asked for.",
                 changes_it="the seller adding stock",
             )
-    return tuple(PurchasedLine(lots[lot_id], quantity, line_price(lots[lot_id], quantity)) for lot_id, quantity in lines)
+    return tuple(
+        PurchasedLine(lots[lot_id], quantity, line_price(lots[lot_id], quantity)) for lot_id, quantity in lines
+    )
 
 
 def line_price(lot: Lot, quantity: int) -> Decimal:

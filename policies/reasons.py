@@ -77,9 +77,7 @@ def check_reason(reason: str, comment: str | None, role: Role) -> Refused | None
     if reason in NOT_VALID[role]:
         return Refused(Code.REASON_NOT_VALID, NOT_VALID[role][reason], changes_it="another, valid reason")
     if reason not in VALID[role]:
-        return Refused(
-            Code.REASON_UNKNOWN, "There is no such reason.", changes_it=f"a reason from the {role}'s list"
-        )
+        return Refused(Code.REASON_UNKNOWN, "There is no such reason.", changes_it=f"a reason from the {role}'s list")
     if reason in ("B_OTHER", "S_OTHER") and len((comment or "").strip()) < OTHER_COMMENT_LENGTH:
         return Refused(
             Code.COMMENT_REQUIRED,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 from models import members
 from models.requests import Answer
 from models.work import unit_of_work

@@ -15,18 +15,21 @@ from typing import Annotated, Any, ClassVar
 from celery import shared_task
 from pydantic import Field
 
-from models import alerts, inventory, members, orders, removals
+from models import alerts, drafts, inventory, members, orders, removals
 from models.cases import Cases
 from models.requests import Answer, done, invalid
 from models.work import Overtaken, Work, at_once, unit_of_work
 from policies import cancellation as policy
 from policies import credits
+from policies import drafts as draft_policy
 from policies import members as member_policy
 from policies.cases import Case, Member
+from policies.consolidation import ONE_STEP
+from policies.drafts import Draft
 from policies.inventory import Returning, ReturnPlan, nothing_returns, plan_return
 from policies.notices import tell, told
 from policies.statuses import Role
-from policies.verdicts import Granted, Invalid, Promise, Verdict
+from policies.verdicts import Granted, Invalid, Promise, Refused, Verdict
 from tasks.cases import instant_of, known_case, lock_cases
 from tasks.command import Command, Comment, DraftId, OrderCommand, Switch, Word, understood
 
@@ -120,6 +123,7 @@ class _Unwinding:
     granted: Granted
     instant: datetime
     plan: ReturnPlan | None = None
+    draft: Draft | None = None
 
     @property
     def after(self) -> Case:
@@ -130,13 +134,32 @@ class _Unwinding:
         return self.command.dry_run
 
 
+class _DraftsDoNotFit(Exception):
+    """The lots changed since these drafts were verified: the set is done again with their commands refused."""
+
+    def __init__(self, refused: dict[str, Refused]) -> None:
+        super().__init__(f"{len(refused)} drafts do not fit the inventory any more")
+        self.refused = refused
+
+
 def _cancel_set(commands: Sequence[CancelOrder]) -> list[Answer]:
+    misfits: dict[str, Refused] = {}
+    while True:
+        try:
+            return _cancel_once(commands, misfits)
+        except _DraftsDoNotFit as found:
+            misfits |= found.refused
+
+
+def _cancel_once(commands: Sequence[CancelOrder], misfits: dict[str, Refused]) -> list[Answer]:
     with unit_of_work(commands) as work:
         at_stake = alerts.any_open(work.conn, [c.order_id for c in work.fresh])
         cases = lock_cases(work, lock_members=members.FOR_UPDATE if at_stake else members.FOR_SHARE)
         unwinding: list[_Unwinding] = []
+        prepared = drafts.facts(work.conn, [c.draft_id for c in work.fresh if c.draft_id is not None])
         for command in work.fresh:
-            verdict = _judged(work, cases, command, unwinding)
+            refused = misfits.get(command.request_id)
+            verdict = refused or _judged(work, cases, command, unwinding, prepared.get(command.draft_id or ""))
             if not isinstance(verdict, Granted):
                 work.answer(command, verdict)
         if not at_stake and any(policy.could_strike(u.case) for u in unwinding):
@@ -151,21 +174,28 @@ def _cancel_set(commands: Sequence[CancelOrder]) -> list[Answer]:
     return work.answers
 
 
-def _judged(work: Work[CancelOrder], cases: Cases, command: CancelOrder, unwinding: list[_Unwinding]) -> Verdict:
+def _judged(
+    work: Work[CancelOrder], cases: Cases, command: CancelOrder, unwinding: list[_Unwinding], draft: Draft | None
+) -> Verdict:
     """Ask the policy; a granted cancellation joins the set with the strike it gives, so that the next one sees both."""
     case = known_case(cases, command.order_id, command.member_id, work.now)
     if not isinstance(case, Case):
         return case
+    if command.draft_id is not None and (unknown := draft_policy.belongs(draft, command.actor, command.order_id)):
+        return unknown
     instant = instant_of(command, case, work.now)
     if isinstance(instant, Invalid):
         return instant
     verdict = policy.cancel(case, command.actor, command.reason, command.comment, instant)
+    basis = verdict.case.order.basis if isinstance(verdict, Granted) else None
+    if draft is not None and basis is not None and (refused := draft_policy.check(draft, case, basis, instant)):
+        return refused
     if isinstance(verdict, Granted):
         verdict = _with_strike(case, verdict)
         if not command.dry_run:
             cases.set_member(verdict.case.buyer)
             cases.set_member(verdict.case.seller)
-        unwinding.append(_Unwinding(command, case, verdict, instant))
+        unwinding.append(_Unwinding(command, case, verdict, instant, draft=draft))
     return verdict
 
 
@@ -210,17 +240,27 @@ def _plan_stock(work: Work[CancelOrder], unwinding: Sequence[_Unwinding]) -> Non
     for one in unwinding:
         order_id = one.case.order.order_id
         if order_id in returning:
-            release = one.case.terms.release_auto_stockroom
-            one.plan = plan_return(order_id, returning[order_id], shelf, release_auto_stockroom=release)
+            one.plan = plan_return(
+                order_id,
+                returning[order_id],
+                shelf,
+                choices=one.draft.choices if one.draft else ONE_STEP,
+                release_auto_stockroom=one.case.terms.release_auto_stockroom,
+            )
             if not one.dry:
                 shelf.take(one.plan)
         else:
             one.plan = nothing_returns(order_id, [line.line_no for line in lines[order_id]])
+    refused = {u.command.request_id: draft_policy.check_plan(u.plan) for u in unwinding if u.plan}
+    if misfits := {request_id: no for request_id, no in refused.items() if no is not None}:
+        raise _DraftsDoNotFit(misfits)
     dry = [u for u in unwinding if u.dry]
     for one, plan in zip(dry, inventory.foreseen(work.conn, [u.plan for u in dry if u.plan]), strict=True):
         one.plan = plan
     real = [u for u in unwinding if not u.dry]
-    for one, plan in zip(real, inventory.apply_return(work.conn, [u.plan for u in real if u.plan], work.now), strict=True):
+    for one, plan in zip(
+        real, inventory.apply_return(work.conn, [u.plan for u in real if u.plan], work.now), strict=True
+    ):
         one.plan = plan
 
 
@@ -275,6 +315,7 @@ def _write(work: Work[CancelOrder], cases: Cases, unwinding: Sequence[_Unwinding
         cases.grant(one.case, granted, one.instant, actor=command.actor, request_id=command.request_id)
     members.strike(work.conn, [given for one in unwinding if (given := _strike_of(one))])
     cases.write(work)
+    drafts.mark_used(work.conn, [one.draft.draft_id for one in unwinding if one.draft], work.now)
 
 
 def _strike_of(one: _Unwinding) -> tuple[int, str, Role, datetime] | None:

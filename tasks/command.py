@@ -13,7 +13,16 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from models.requests import Answer, invalid
 from policies.cases import Actor
@@ -40,7 +49,7 @@ def _one_line(value: str) -> str:
 
 def _instant(value: Any) -> datetime:
     if not isinstance(value, str):
-        raise ValueError("must be an instant written as text, such as 2026-03-28T10:00:00Z")  # noqa: TRY004 - pydantic wants ValueError
+        raise ValueError("must be an instant written as text, such as 2026-03-28T10:00:00Z")
     return instant_from_text(value)
 
 
@@ -49,7 +58,11 @@ def _decimal(places: int) -> Any:
         whole, _, fraction = value.partition(".") if isinstance(value, str) else ("", "", "")
         digits = whole.removeprefix("-")
         fits = digits.isascii() and digits.isdigit() and len(digits) <= 10 and len(fraction) <= places
-        if not fits or (fraction == "" and value.endswith(".")) or (fraction and not (fraction.isascii() and fraction.isdigit())):
+        if (
+            not fits
+            or (fraction == "" and value.endswith("."))
+            or (fraction and not (fraction.isascii() and fraction.isdigit()))
+        ):
             raise ValueError(f'must be an amount written as text with at most {places} decimals, such as "20.00"')
         amount = Decimal(value)
         if amount.is_zero() and amount.is_signed():

@@ -96,9 +96,7 @@ def request(commands: list[RequestRemoval]) -> list[Answer]:
             note = f"The {removal.requested_by} asks to take {_units(removal)} out of the order."
             return Granted(case, events=(Event("removals.requested", note),))
 
-        verdicts = {
-            c.request_id: decide_case(work, cases, c, decide, order_id=c.order_id) for c in work.fresh
-        }
+        verdicts = {c.request_id: decide_case(work, cases, c, decide, order_id=c.order_id) for c in work.fresh}
         ids = removals.insert(work.conn, [removal for _, removal in asked])
         known = {command.request_id: removal_id for (command, _), removal_id in zip(asked, ids, strict=True)}
         for command in work.fresh:
@@ -172,8 +170,6 @@ def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -
         cases.write(work)
         outbox.kept(work.conn, due, work.now)
     return {"cancelled": sum(len(gone) for gone in cancelled.values())}
-
-
 
 
 R = TypeVar("R", bound=RemovalCommand)
@@ -262,7 +258,11 @@ def _take_out(work: Work[Any], found: _Requests[Any], approved: Sequence[tuple[R
     orders.store_lines(
         work.conn,
         [
-            {"order_id": removal.order_id, "line_no": line.line_no, "removed": line.removed + dict(removal.lines)[line.line_no]}
+            {
+                "order_id": removal.order_id,
+                "line_no": line.line_no,
+                "removed": line.removed + dict(removal.lines)[line.line_no],
+            }
             for removal, _, _ in approved
             for line in found.lines[removal.order_id]
             if line.line_no in dict(removal.lines)
@@ -288,7 +288,9 @@ def _remaining(lines: Sequence[Any]) -> dict[int, int]:
 
 def _units(removal: Removal) -> str:
     units = sum(quantity for _, quantity in removal.lines)
-    return f"{units} unit{'s' if units != 1 else ''} of {len(removal.lines)} line{'s' if len(removal.lines) != 1 else ''}"
+    return (
+        f"{units} unit{'s' if units != 1 else ''} of {len(removal.lines)} line{'s' if len(removal.lines) != 1 else ''}"
+    )
 
 
 def _removal_unknown() -> Refused:

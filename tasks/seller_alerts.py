@@ -60,9 +60,7 @@ class RemoveNss(RemoveAlert):
 @shared_task(name=FileNrs.task)
 def file_nrs(commands: list[FileNrs]) -> list[Answer]:
     """Nothing was paid and the seller is silent (T14)."""
-    return decide_cases(
-        commands, lambda c, case, now: policy.file(case, AlertKind.NRS, c.actor, None, c.comment, now)
-    )
+    return decide_cases(commands, lambda c, case, now: policy.file(case, AlertKind.NRS, c.actor, None, c.comment, now))
 
 
 @shared_task(name=FileNss.task)

@@ -79,7 +79,9 @@ def test_a_paid_order_is_no_case_of_non_payment(payment: PaymentStatus, expected
     assert code(npb.file(a_case(payment=payment), SELLER, None, FILED)) == expected
 
 
-@pytest.mark.parametrize(("actor", "expected"), [(BUYER, "WRONG_ROLE"), (STAFF, "WRONG_ROLE"), (STRANGER, "NOT_A_PARTY")])
+@pytest.mark.parametrize(
+    ("actor", "expected"), [(BUYER, "WRONG_ROLE"), (STAFF, "WRONG_ROLE"), (STRANGER, "NOT_A_PARTY")]
+)
 def test_only_the_seller_files(actor: object, expected: str) -> None:
     """R18, R24."""
     assert code(npb.file(a_case(), actor, None, FILED)) == expected  # type: ignore[arg-type]
@@ -148,7 +150,9 @@ def test_the_penalty_can_be_accepted_in_npb_only() -> None:
     assert code(npb.accept_penalty(accepted, BUYER, FILED)) == "WRONG_STATUS"
 
 
-@pytest.mark.parametrize(("back_after", "unlocks_after"), [(timedelta(days=3), 14), (timedelta(days=7), 7), (timedelta(days=9), 7)])
+@pytest.mark.parametrize(
+    ("back_after", "unlocks_after"), [(timedelta(days=3), 14), (timedelta(days=7), 7), (timedelta(days=9), 7)]
+)
 def test_taking_back_counts_as_the_answer(back_after: timedelta, unlocks_after: int) -> None:
     """R34: the 7/14-day rule from the original filing, with the take-back as the response."""
     accepted = granted(npb.accept_penalty(filed(), BUYER, FILED + DAY))
@@ -179,7 +183,9 @@ def test_taking_back_needs_npx() -> None:
 @pytest.mark.parametrize("status", [Status.READY, Status.PACKED, Status.OCR])
 def test_removing_leads_to_pending_whatever_it_was_before(actor: object, status: Status) -> None:
     """R36, R37: from NPB and from NPX."""
-    before = a_case(status) if status is not Status.OCR else granted(ocr.file(a_case(), BUYER, "B_MUTUAL", "x", ORDERED))
+    before = (
+        a_case(status) if status is not Status.OCR else granted(ocr.file(a_case(), BUYER, "B_MUTUAL", "x", ORDERED))
+    )
     for case in (filed(before), granted(npb.accept_penalty(filed(before), BUYER, FILED))):
         removed = granted(alerts.remove(case, AlertKind.NPB, actor, "paid after all", FILED + DAY))  # type: ignore[arg-type]
         assert removed.alert is not None

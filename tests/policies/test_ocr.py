@@ -80,7 +80,9 @@ def test_a_refused_buyer_is_sent_to_the_seller() -> None:
     assert "S_BUYER_CHANGED_MIND" in refused(ocr.file(a_case(), BUYER, "B_CHANGED_MIND", "x", ORDERED)).message
 
 
-@pytest.mark.parametrize(("comment", "expected"), [("x" * 19, "COMMENT_REQUIRED"), ("x" * 20, None), (" " * 30, "COMMENT_REQUIRED")])
+@pytest.mark.parametrize(
+    ("comment", "expected"), [("x" * 19, "COMMENT_REQUIRED"), ("x" * 20, None), (" " * 30, "COMMENT_REQUIRED")]
+)
 @pytest.mark.parametrize(("actor", "reason"), [(BUYER, "B_OTHER"), (SELLER, "S_OTHER")])
 def test_another_reason_must_be_explained(actor: Actor, reason: str, comment: str, expected: str | None) -> None:
     """rules.md 4: `*_OTHER` needs a comment of at least 20 characters."""

@@ -17,7 +17,9 @@ def tables(market: Market, *, requests: bool = False) -> dict[str, list[Any]]:
     """Everything that a refused command must leave as it was."""
     names = [
         r.table_name
-        for r in market.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = 'unwind' ORDER BY 1")
+        for r in market.rows(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'unwind' ORDER BY 1"
+        )
         if r.table_name not in ("alembic_version", "sweeps") and (requests or r.table_name != "requests")
     ]
     return {name: sorted(map(repr, market.rows(f"SELECT * FROM unwind.{name}"))) for name in names}  # noqa: S608
@@ -114,7 +116,11 @@ def test_a_terminated_sellers_stock_is_never_touched(market: Market) -> None:
     market.order(1003, [(lot, 10)])
     market.done("members.terminate", member_id="seller", staff="kim", comment="fraud")
     effects = market.done("orders.cancel", order_id=1003, member_id="buyer")
-    assert (effects["basis"], effects["lines"][0]["returned"], effects["fee"]["kind"]) == ("SELLER_TERMINATED", 0, "reset")
+    assert (effects["basis"], effects["lines"][0]["returned"], effects["fee"]["kind"]) == (
+        "SELLER_TERMINATED",
+        0,
+        "reset",
+    )
     assert market.row("SELECT quantity FROM unwind.lots").quantity == 90
 
 
@@ -168,7 +174,9 @@ def test_three_unpaid_orders_cost_the_buyer_the_privilege(market: Market) -> Non
     assert market.row(can_buy).yes
     market.done("orders.cancel", order_id=3, member_id="seller")
     assert not market.row(can_buy).yes
-    assert [r.recipient for r in market.rows("SELECT recipient FROM unwind.notices WHERE event = 'privilege_revoked'")] == ["buyer"]
+    assert [
+        r.recipient for r in market.rows("SELECT recipient FROM unwind.notices WHERE event = 'privilege_revoked'")
+    ] == ["buyer"]
     wanted = {"buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": lot, "quantity": 1}]}
     assert market.code("orders.submit", order_id=6, **wanted) == "PRIVILEGE_REVOKED"
     assert market.code("npb.remove", order_id=2, member_id="seller") == "ALREADY_CANCELLED"

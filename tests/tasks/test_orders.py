@@ -23,7 +23,7 @@ def test_submitting_takes_stock_snapshots_lots_and_books_the_fee(market: Market)
     market.order(1003, [(lot, 10)])
     row = order_row(market)
     assert (row.status, row.payment_status, row.order_date) == ("PENDING", "None", ORDERED)
-    assert (row.total, row.fee, str(row.fee_month)) == (Decimal("750"), Decimal("20.00"), "2026-03-01")
+    assert (row.total, row.fee, str(row.fee_month)) == (Decimal(750), Decimal("20.00"), "2026-03-01")
     assert market.row("SELECT quantity FROM unwind.lots WHERE lot_id = :id", id=lot).quantity == 90
     line = market.row("SELECT * FROM unwind.order_lines")
     assert (line.line_no, line.quantity, line.snapshot["remarks"]) == (1, 10, "shelf 4")
@@ -128,7 +128,10 @@ def test_a_buyer_with_an_unpaid_order_cannot_order_in_that_store(market: Market)
     market.order(2, [(lot, 1)])
     market.at(FILED).done("npb.file", order_id=1, member_id="seller")
     wanted = {"lines": [{"lot_id": lot, "quantity": 1}]}
-    assert market.code("orders.submit", order_id=3, buyer_id="buyer", seller_id="seller", **wanted) == "BUYER_BLOCKED_IN_STORE"
+    assert (
+        market.code("orders.submit", order_id=3, buyer_id="buyer", seller_id="seller", **wanted)
+        == "BUYER_BLOCKED_IN_STORE"
+    )
     assert market.code("orders.add_batch", order_id=2, **wanted) == "BUYER_BLOCKED_IN_STORE"
     market.order(4, [(elsewhere, 1)], seller_id="other_seller")
     market.done("npb.remove", order_id=1, member_id="seller")
@@ -143,7 +146,9 @@ def test_terminated_members_do_not_trade(market: Market, who: str) -> None:
     assert market.done("members.terminate", member_id=who, staff="kim", comment="fraud") == {"terminated": True}
     assert market.done("members.terminate", member_id=who, staff="kim", comment="again") == {}
     wanted = {"lines": [{"lot_id": lot, "quantity": 1}]}
-    assert market.code("orders.submit", order_id=2, buyer_id="buyer", seller_id="seller", **wanted) == "MEMBER_TERMINATED"
+    assert (
+        market.code("orders.submit", order_id=2, buyer_id="buyer", seller_id="seller", **wanted) == "MEMBER_TERMINATED"
+    )
     assert market.code("orders.add_batch", order_id=1, **wanted) == "MEMBER_TERMINATED"
     market.done("members.reinstate", member_id=who, staff="kim", comment="cleared")
     market.order(2, [(lot, 1)])

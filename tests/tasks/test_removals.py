@@ -16,7 +16,9 @@ DAY = timedelta(days=1)
 @pytest.fixture
 def bought(market: Market) -> Market:
     """Order 1003: line 1 of ten units at 30.00, line 2 of five at 60.00, submitted on 28 March."""
-    market.order(1003, [(market.lot(501, unit_price="30.0000"), 10), (market.lot(502, color_id=9, unit_price="60.0000"), 5)])
+    market.order(
+        1003, [(market.lot(501, unit_price="30.0000"), 10), (market.lot(502, color_id=9, unit_price="60.0000"), 5)]
+    )
     return market
 
 
@@ -42,7 +44,10 @@ def test_an_approved_removal_starts_date_payment_and_fee_again(bought: Market) -
         ("reversal", Decimal("-17.00")),
         ("charge", Decimal("14.40")),
     ]
-    assert bought.at(later + 7 * DAY - timedelta(seconds=1)).code("npb.file", order_id=1003, member_id="seller") == "TOO_EARLY"
+    assert (
+        bought.at(later + 7 * DAY - timedelta(seconds=1)).code("npb.file", order_id=1003, member_id="seller")
+        == "TOO_EARLY"
+    )
     assert bought.at(later + 7 * DAY).code("npb.file", order_id=1003, member_id="seller") is None
 
 
