@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("workers.cli.look", "Show an order, a bill, a member, lots, notices, alerts or a request."),
     "explain": ("workers.cli.look", "Say what either party of an order can do, and why not."),
     "terms": ("workers.cli.terms", "Show the terms, or apply others from a date on."),
+    "docs": ("workers.cli.docs", "Write the pages that are made from the code."),
     "test": ("workers.cli.develop", "Run the test suite; --all adds the long ones."),
     "check": ("workers.cli.develop", "Check format, lint, types and import contracts."),
 }

@@ -1,0 +1,71 @@
+"""What does each code mean, in one line?  For support and for whoever integrates (rules.md 2.1, contract 2.1, 3.1)"""
+
+from __future__ import annotations
+
+from policies.statuses import Basis, Status
+from policies.verdicts import Code
+
+STATUSES: dict[Status, str] = {
+    Status.PENDING: "submitted; the seller has not acted. Also where every removed alert leads",
+    Status.UPDATED: "items were added or taken out",
+    Status.PROCESSING: "the seller has seen it and cannot invoice yet",
+    Status.READY: "checked, costs added, invoice sent",
+    Status.PAID: "payment received",
+    Status.PACKED: "sealed, not sent",
+    Status.SHIPPED: "sent",
+    Status.RECEIVED: "arrived, not checked by the buyer",
+    Status.COMPLETED: "arrived and checked",
+    Status.OCR: "a cancel request is open; nobody is penalised by it",
+    Status.NPB: "a non-paying buyer alert is open",
+    Status.NPX: "the buyer accepted the penalty of the NPB; the seller may cancel at once, and has not yet",
+    Status.NRS: "a non-responding seller alert is open: nothing paid, seller silent",
+    Status.NSS: "a non-shipping seller alert is open: paid, and not shipped, incomplete or not as described",
+    Status.CANCELLED: "final",
+}
+
+BASES: dict[Basis, str] = {
+    Basis.OCR_SELLER: "through the seller's own cancel request",
+    Basis.OCR_BUYER: "the seller agreed to the buyer's cancel request",
+    Basis.NPB: "through a matured non-paying buyer alert; a strike for the buyer",
+    Basis.NPX: "the buyer accepted the penalty; a strike for the buyer",
+    Basis.NRS: "through a matured non-responding seller alert; no return, no credit, a strike for the seller",
+    Basis.NSS: "through a matured non-shipping seller alert; no return, no credit, a strike for the seller",
+    Basis.BUYER_TERMINATED: "the buyer's account is closed",
+    Basis.SELLER_TERMINATED: "the seller's account is closed; nothing returns to the inventory",
+}
+
+CODES: dict[Code, str] = {
+    Code.ORDER_UNKNOWN: "no order has this id",
+    Code.MEMBER_UNKNOWN: "no member has this id",
+    Code.LOT_UNKNOWN: "no such lot, or not for sale to this buyer",
+    Code.REMOVAL_UNKNOWN: "no removal request has this id",
+    Code.DRAFT_UNKNOWN: "no draft has this id",
+    Code.BILL_UNKNOWN: "no bill was issued to this seller for that month",
+    Code.REASON_UNKNOWN: "no such reason",
+    Code.NOT_A_PARTY: "neither buyer nor seller of it",
+    Code.ALREADY_CANCELLED: "the order is cancelled, and that is final",
+    Code.WRONG_ROLE: "the other party, or staff, may do this",
+    Code.NO_OPEN_REQUEST: "it needs an open cancel request and none is open",
+    Code.NO_OPEN_ALERT: "it needs an open alert of that kind and none is open",
+    Code.ORDER_HAS_PROBLEM: "an open request or alert is in the way",
+    Code.WRONG_STATUS: "not in this status",
+    Code.TOO_EARLY: "time alone makes it possible: see possible_from",
+    Code.ALREADY_PAID: "the payment is received, so nobody fails to pay",
+    Code.NOT_PAID: "nothing is paid, so nothing can be missing for it",
+    Code.REASON_OF_OTHER_PARTY: "that reason is on the other party's list",
+    Code.REASON_NOT_VALID: "that reason is listed as not valid",
+    Code.COMMENT_REQUIRED: "the comment says nothing, or too little for that reason",
+    Code.MEMBER_TERMINATED: "the account is closed: no new purchases",
+    Code.PRIVILEGE_REVOKED: "buying is revoked or selling suspended, after too many strikes",
+    Code.BUYER_BLOCKED_IN_STORE: "an order of this buyer in this store is in NPB",
+    Code.NOT_ENOUGH_STOCK: "the lot has fewer units",
+    Code.NOTHING_WOULD_REMAIN: "an order is emptied by cancelling it, not by removals",
+    Code.REMOVAL_NOT_PENDING: "the removal request was decided already",
+    Code.DRAFT_STALE: "the order changed since the draft was opened",
+    Code.DRAFT_EXPIRED: "the draft is older than a day",
+    Code.DRAFT_INCOMPLETE: "the draft was not verified without problems",
+    Code.RETURN_NOT_ALLOWED: "nothing of this order may return to the inventory",
+    Code.BILL_ALREADY_ISSUED: "an issued bill never changes",
+    Code.ALREADY_EXISTS: "there is one with this id already",
+    Code.REQUEST_ID_REUSED: "the request id was used before with other arguments (outcome `conflict`)",
+}

@@ -1,0 +1,281 @@
+"""From which state does which event lead where, and who may cause it?  The transition table as data (rules.md 2.3).
+
+T1 to T23 are numbered as in the rule book.  S1 to S6 are the moves of ordinary life and the sayings that move nothing, so
+that every event an order can have is in the table.  Nothing decides by it: the policies do.  It is what they are held
+against, and what `docs/support.md` is made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from policies.statuses import ADDABLE, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, Role, Status
+
+PREVIOUS = "previous status"
+"""Where a declined or withdrawn cancel request leads: to exactly the status that the order had (R12)."""
+SAME = "no change"
+
+NON_FINAL = tuple(status for status in Status if status is not Status.CANCELLED)
+NPB_FILEABLE = (*OPEN_FLOW, Status.OCR)
+NO_RETURN = "no inventory return"
+FULL = "stock back, alert or request closed, fee reset or credited, pending removal requests cancelled, both told"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One row.  `events` are the timeline's names for it; `target` is a status, PREVIOUS, SAME or None (refused)."""
+
+    name: str
+    sources: tuple[Status, ...]
+    says: str
+    actors: tuple[Role, ...]
+    target: Status | str | None
+    effects: str
+    events: tuple[str, ...]
+
+    def covers(self, event: str, source: Status | None, target: Status, role: Role) -> bool:
+        """Whether an event that was seen is one that this row allows."""
+        return (
+            event in self.events
+            and role in self.actors
+            and (source in self.sources if source is not None else not self.sources)
+            and self._leads_to(source, target)
+        )
+
+    def _leads_to(self, source: Status | None, target: Status) -> bool:
+        if self.target == SAME:
+            return target is source
+        if self.target == PREVIOUS:
+            return target in OCR_FILEABLE_BY_DEFAULT
+        return target is self.target
+
+
+BUYER, SELLER, STAFF, SYSTEM = Role.BUYER, Role.SELLER, Role.STAFF, Role.SYSTEM
+S = Status
+CANCEL = ("orders.cancelled",)
+
+TABLE: tuple[Transition, ...] = (
+    Transition(
+        "T1",
+        OCR_FILEABLE_BY_DEFAULT,
+        "file a cancel request",
+        (BUYER,),
+        S.OCR,
+        "previous status kept; seller told",
+        ("ocr.filed",),
+    ),
+    Transition(
+        "T2",
+        OCR_FILEABLE_BY_DEFAULT,
+        "file a cancel request",
+        (SELLER,),
+        S.OCR,
+        "previous status kept; cancel possible at once",
+        ("ocr.filed",),
+    ),
+    Transition("T3", (S.OCR,), "decline the buyer's request", (SELLER,), PREVIOUS, "buyer told", ("ocr.declined",)),
+    Transition("T4", (S.OCR,), "agree to the buyer's request", (SELLER,), S.CANCELLED, FULL, CANCEL),
+    Transition("T5", (S.OCR,), "cancel through one's own request", (SELLER,), S.CANCELLED, FULL, CANCEL),
+    Transition(
+        "T6", (S.OCR,), "withdraw one's own request", (BUYER, SELLER), PREVIOUS, "request closed", ("ocr.withdrawn",)
+    ),
+    Transition(
+        "T7",
+        NPB_FILEABLE,
+        "file NPB, 7 days after the order date",
+        (SELLER,),
+        S.NPB,
+        "buyer reminded and warned, and blocked in that store; an open request is superseded",
+        ("npb.filed",),
+    ),
+    Transition(
+        "T8",
+        (S.NPB,),
+        "answer the NPB",
+        (BUYER,),
+        SAME,
+        "a first answer in time moves the unlock from 7 to 14 days",
+        ("npb.responded", "npb.responded_again"),
+    ),
+    Transition(
+        "T9",
+        (S.NPB,),
+        "accept the penalty",
+        (BUYER,),
+        S.NPX,
+        "cancel possible at once; seller told",
+        ("npb.penalty_accepted",),
+    ),
+    Transition(
+        "T10",
+        (S.NPX,),
+        "take the penalty back",
+        (BUYER,),
+        S.NPB,
+        "counts as an answer; seller told",
+        ("npb.taken_back",),
+    ),
+    Transition(
+        "T11", (S.NPB, S.NPX), "remove the NPB", (SELLER, STAFF), S.PENDING, "alert closed, no strike", ("npb.removed",)
+    ),
+    Transition(
+        "T12", (S.NPB,), "the NPB matures", (SYSTEM,), SAME, "cancel possible; seller told once", ("npb.unlocked",)
+    ),
+    Transition(
+        "T13",
+        (S.NPB, S.NPX),
+        "cancel through the matured NPB or the accepted penalty",
+        (SELLER,),
+        S.CANCELLED,
+        f"{FULL}; buyer strike",
+        CANCEL,
+    ),
+    Transition(
+        "T14",
+        NPB_FILEABLE,
+        "file NRS, unpaid, 7 days after the order date",
+        (BUYER,),
+        S.NRS,
+        "seller warned and can no longer set the status",
+        ("nrs.filed",),
+    ),
+    Transition(
+        "T15",
+        NPB_FILEABLE,
+        "file NSS, paid, 7 days after the order date",
+        (BUYER,),
+        S.NSS,
+        "seller warned and can no longer set the status",
+        ("nss.filed",),
+    ),
+    Transition(
+        "T16",
+        (S.NRS, S.NSS),
+        "remove the NRS or NSS",
+        (BUYER, STAFF),
+        S.PENDING,
+        "alert closed",
+        ("nrs.removed", "nss.removed"),
+    ),
+    Transition(
+        "T17",
+        (S.NRS, S.NSS),
+        "cancel through the NRS or NSS, 14 days after filing",
+        (BUYER,),
+        S.CANCELLED,
+        f"{NO_RETURN}, no fee credit, seller strike",
+        CANCEL,
+    ),
+    Transition("T18", NON_FINAL, "cancel, the buyer being terminated", (SELLER,), S.CANCELLED, FULL, CANCEL),
+    Transition(
+        "T19",
+        NON_FINAL,
+        "cancel, the seller being terminated",
+        (BUYER,),
+        S.CANCELLED,
+        f"{NO_RETURN}; fee reset or credited",
+        CANCEL,
+    ),
+    Transition(
+        "T20",
+        OPEN_FLOW,
+        "approve a removal request",
+        (BUYER, SELLER),
+        S.UPDATED,
+        "order date, payment status and fee start again",
+        ("removals.approved",),
+    ),
+    Transition(
+        "T21",
+        ADDABLE,
+        "add a batch",
+        (BUYER, SYSTEM),
+        S.UPDATED,
+        "order date, payment status and fee start again",
+        ("orders.batch_added",),
+    ),
+    Transition("T22", (S.CANCELLED,), "anything", (BUYER, SELLER, SYSTEM), None, "refused: never reinstated", ()),
+    Transition(
+        "T23",
+        (S.PAID,),
+        "the payment is voided",
+        (SYSTEM,),
+        S.READY,
+        "unpaid again, so NPB becomes possible",
+        ("orders.payment_recorded",),
+    ),
+    Transition("S1", (), "submit", (SYSTEM,), S.PENDING, "stock taken, fee booked", ("orders.submitted",)),
+    *(
+        Transition(
+            "S2",
+            tuple(s for s in OPEN_FLOW if s is not to),
+            f"set {to} by hand",
+            (SELLER,),
+            to,
+            "",
+            ("orders.status_set",),
+        )
+        for to in (S.PROCESSING, S.READY, S.PAID, S.PACKED, S.SHIPPED, S.COMPLETED)
+    ),
+    Transition("S3", (S.SHIPPED,), "say that it arrived", (BUYER,), S.RECEIVED, "", ("orders.status_set",)),
+    Transition(
+        "S3", (S.SHIPPED, S.RECEIVED), "say that it is complete", (BUYER,), S.COMPLETED, "", ("orders.status_set",)
+    ),
+    Transition(
+        "S4",
+        (S.NRS, S.NSS),
+        "the NRS or NSS is answered, or matures",
+        (SELLER, SYSTEM),
+        SAME,
+        "an answer moves no date; maturing is told to the buyer once",
+        ("nrs.responded", "nss.responded", "nrs.unlocked", "nss.unlocked"),
+    ),
+    Transition(
+        "S5",
+        NON_FINAL,
+        "record a payment, or ask for, deny or withdraw a removal",
+        (BUYER, SELLER, SYSTEM),
+        SAME,
+        "",
+        ("orders.payment_recorded", "removals.requested", "removals.denied", "removals.withdrawn"),
+    ),
+    Transition(
+        "S6",
+        (S.CANCELLED,),
+        "what followed the cancellation: removal requests cancelled, a strike withdrawn by staff",
+        (STAFF, SYSTEM),
+        SAME,
+        "the order is not touched",
+        ("removals.cancelled", "npb.removed", "nrs.removed", "nss.removed"),
+    ),
+)
+
+
+def allowing(event: str, source: Status | None, target: Status, role: Role) -> Transition | None:
+    """The first row that allows an event that was seen, or None: then it must not happen."""
+    return next((row for row in TABLE if row.covers(event, source, target, role)), None)
+
+
+def edges() -> Iterator[tuple[Status, Status]]:
+    """Every step from one status to another that the table allows."""
+    for row in TABLE:
+        for source in row.sources:
+            targets = OCR_FILEABLE_BY_DEFAULT if row.target == PREVIOUS else (row.target,)
+            for target in targets:
+                if isinstance(target, Status):
+                    yield source, target
+
+
+def reachable(start: Status) -> set[Status]:
+    """Everywhere an order may still get to from there, itself left out unless a way leads back."""
+    found: set[Status] = set()
+    ways = set(edges())
+    ahead = [start]
+    while ahead:
+        here = ahead.pop()
+        for source, target in ways:
+            if source is here and target not in found:
+                found.add(target)
+                ahead.append(target)
+    return found
