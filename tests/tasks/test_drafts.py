@@ -1,0 +1,323 @@
+"""How does the four-step edit behave from outside?  Steps 1 to 3 change a draft only, step 4 re-checks everything."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.plugins.market import FILED, ORDERED, WEEK, Market
+
+UNLOCKED = FILED + WEEK
+
+
+@pytest.fixture
+def waiting(market: Market) -> Market:
+    """Order 1003 of two lots, which its seller can cancel: 4 of 10 of lot 1 in red, 6 of 6 of lot 2 in blue (sold out)."""
+    market.lot(1, quantity=10, remarks="Box 1", my_cost="0.0500")
+    market.lot(2, quantity=6, color_id=7, remarks="Box 2")
+    market.order(1003, [(1, 4), (2, 6)])
+    market.done("ocr.file", order_id=1003, member_id="seller", reason="S_BUYER_CHANGED_MIND", comment="Miscounted.")
+    return market
+
+
+def opened(market: Market, *, consolidate: bool = True, **values: str) -> str:
+    effects = market.done("drafts.open", order_id=1003, member_id="seller", consolidate=consolidate, values=values)
+    draft_id: str = effects["draft_id"]
+    return draft_id
+
+
+def edit(market: Market, draft_id: str, *lines: dict[str, Any]) -> dict[str, Any]:
+    return market.do("drafts.edit", draft_id=draft_id, member_id="seller", lines=list(lines))
+
+
+def verified(market: Market, draft_id: str) -> dict[str, Any]:
+    return market.done("drafts.verify", draft_id=draft_id, member_id="seller")
+
+
+def cancel(market: Market, draft_id: str, **fields: Any) -> dict[str, Any]:
+    return market.do("orders.cancel", order_id=1003, member_id="seller", draft_id=draft_id, **fields)
+
+
+def stock(market: Market) -> dict[int, dict[str, Any]]:
+    return {row.lot_id: dict(row._mapping) for row in market.rows("SELECT * FROM unwind.lots ORDER BY lot_id")}
+
+
+def everything(market: Market) -> list[Any]:
+    return [
+        market.rows(f"SELECT * FROM unwind.{table} ORDER BY 1, 2")  # noqa: S608 - our own names
+        for table in ("orders", "order_lines", "lots", "stock_moves", "events")
+    ]
+
+
+def test_steps_one_to_three_change_neither_order_nor_stock(waiting: Market) -> None:
+    """R72."""
+    before = everything(waiting)
+    draft_id = opened(waiting, price="new")
+    edit(waiting, draft_id, {"line_no": 1, "quantity": 2})
+    verified(waiting, draft_id)
+    assert everything(waiting) == before
+
+
+def test_verification_shows_the_target_lot_and_its_values(waiting: Market) -> None:
+    """Issue "Stock": step 3 names the lot and what it will be, per line."""
+    draft_id = opened(waiting, remarks="concatenate")
+    edit(waiting, draft_id, {"line_no": 1, "quantity": 3, "fields": {"remarks": "Came back"}})
+    seen = verified(waiting, draft_id)
+    assert (seen["state"], seen["problems"]) == ("verified", [])
+    first, second = seen["lines"]
+    assert (first["returned"], first["lot_id"], first["new"]) == (3, 1, False)
+    assert (first["values"]["quantity"], first["values"]["remarks"]) == (9, "Box 1 | Came back")
+    assert (second["returned"], second["lot_id"], second["new"]) == (6, 9_000_000_000_000, True)
+    assert second["values"]["remarks"] == "Box 2"
+
+
+def test_step_four_does_what_step_three_showed(waiting: Market) -> None:
+    """R70, R71, R73."""
+    draft_id = opened(waiting, remarks="concatenate", price="new", cost="average")
+    fields = {"remarks": "Came back", "unit_price": "0.5000", "my_cost": "0.1000"}
+    edit(waiting, draft_id, {"line_no": 1, "quantity": 2, "fields": fields}, {"line_no": 2, "delete": True})
+    verified(waiting, draft_id)
+    answer = cancel(waiting, draft_id)
+    assert answer["effects"]["lines"] == [
+        {"line_no": 1, "returned": 2, "lot_id": 1, "note": None},
+        {"line_no": 2, "returned": 0, "lot_id": None, "note": "DELETED_IN_DRAFT"},
+    ]
+    (lot,) = stock(waiting).values()
+    assert (lot["quantity"], lot["remarks"], str(lot["unit_price"])) == (8, "Box 1 | Came back", "0.5000")
+    assert str(lot["my_cost"]) == "0.0625"  # (6 x 0.05 + 2 x 0.10) / 8
+    assert waiting.row("SELECT state FROM unwind.drafts").state == "used"
+
+
+def test_a_dry_run_with_a_draft_is_what_the_real_run_does(waiting: Market) -> None:
+    """Issue "Stock": dry run."""
+    draft_id = opened(waiting, consolidate=False)
+    verified(waiting, draft_id)
+    before = everything(waiting)
+    foreseen = cancel(waiting, draft_id, dry_run=True)["effects"]
+    assert everything(waiting) == before
+    assert cancel(waiting, draft_id)["effects"] == foreseen
+    assert len(stock(waiting)) == 3
+
+
+def test_all_lines_deleted_cancels_with_an_empty_return(waiting: Market) -> None:
+    """rules.md 5.4, step 4."""
+    draft_id = opened(waiting)
+    edit(waiting, draft_id, {"line_no": 1, "delete": True}, {"line_no": 2, "delete": True})
+    verified(waiting, draft_id)
+    assert cancel(waiting, draft_id)["outcome"] == "done"
+    assert [lot["quantity"] for lot in stock(waiting).values()] == [6]
+
+
+def test_a_draft_that_was_not_verified_is_incomplete(waiting: Market) -> None:
+    """Contract 2.3; editing after verifying asks for another verification."""
+    draft_id = opened(waiting)
+    assert cancel(waiting, draft_id)["code"] == "DRAFT_INCOMPLETE"
+    verified(waiting, draft_id)
+    edit(waiting, draft_id, {"line_no": 1, "quantity": 1})
+    assert cancel(waiting, draft_id)["code"] == "DRAFT_INCOMPLETE"
+    verified(waiting, draft_id)
+    assert cancel(waiting, draft_id)["outcome"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"unit_price": "0.0000"}, "unit_price"),
+        ({"unit_price": "-1.0000"}, "unit_price"),
+        ({"sale_rate": 100}, "sale_rate"),
+        ({"bulk": 0}, "bulk"),
+        ({"tier_quantity1": 10}, "tier_quantity1"),
+        ({"tier_quantity2": 10, "tier_price2": "0.5000"}, "tier_quantity2"),
+        ({"tier_quantity1": 10, "tier_price1": "1.0000"}, "tier_price1"),
+        (
+            {"tier_quantity1": 10, "tier_price1": "0.5000", "tier_quantity2": 5, "tier_price2": "0.4000"},
+            "tier_quantity2",
+        ),
+        ({"is_stock_room": True, "stock_room_id": "B", "reserved_for": "buyer"}, "reserved_for"),
+        ({"stock_room_id": "B"}, "stock_room_id"),
+        ({"my_cost": "-0.0100"}, "my_cost"),
+        ({"remarks": "x" * 2001}, "remarks"),
+    ],
+)
+def test_verification_names_what_is_wrong_and_the_draft_stays_unusable(
+    waiting: Market, fields: dict[str, Any], named: str
+) -> None:
+    """Issue "Stock": tier order, bulk, sale, stockroom against reserved, price."""
+    draft_id = opened(waiting, consolidate=False)
+    edit(waiting, draft_id, {"line_no": 1, "fields": fields})
+    seen = verified(waiting, draft_id)
+    assert (seen["state"], [(p["line_no"], p["field"]) for p in seen["problems"]]) == ("open", [(1, named)])
+    assert cancel(waiting, draft_id)["code"] == "DRAFT_INCOMPLETE"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"line_no": 3},
+        {"line_no": 1, "quantity": 5},
+        {"line_no": 1, "quantity": -1},
+        {"line_no": 1, "delete": True, "quantity": 1},
+        {"line_no": 1, "fields": {"color_id": 3}},
+        {"line_no": 1, "fields": {"unit_price": 1.0}},
+        {"line_no": 1, "fields": {"unit_price": None}},
+        {"line_no": 1, "units": 1},
+    ],
+)
+def test_an_edit_that_makes_stock_out_of_thin_air_is_invalid(waiting: Market, line: dict[str, Any]) -> None:
+    """rules.md 5.4, step 2."""
+    draft_id = opened(waiting)
+    assert edit(waiting, draft_id, line)["outcome"] == "invalid"
+
+
+def test_a_line_named_twice_is_invalid(waiting: Market) -> None:
+    """Contract 2.3."""
+    draft_id = opened(waiting)
+    assert edit(waiting, draft_id, {"line_no": 1}, {"line_no": 1})["outcome"] == "invalid"
+
+
+def test_edits_add_up_and_a_deleted_line_can_be_brought_back(waiting: Market) -> None:
+    """rules.md 5.4, step 2."""
+    draft_id = opened(waiting, consolidate=False)
+    edit(waiting, draft_id, {"line_no": 1, "fields": {"remarks": "A", "bulk": 2}})
+    edit(waiting, draft_id, {"line_no": 1, "delete": True})
+    edit(waiting, draft_id, {"line_no": 1, "delete": False, "fields": {"remarks": ""}})
+    values = verified(waiting, draft_id)["lines"][0]["values"]
+    assert (values["remarks"], values["bulk"]) == ("", 2)
+
+
+def test_values_that_differ_are_different_requests(waiting: Market) -> None:
+    """Contract 2.1: clearing a text is not the same as leaving it."""
+    draft_id = opened(waiting)
+    asked = {"draft_id": draft_id, "member_id": "seller", "request_id": "r-1"}
+    waiting.done("drafts.edit", **asked, lines=[{"line_no": 1, "fields": {"remarks": ""}}])
+    again = waiting.do("drafts.edit", **asked, lines=[{"line_no": 1, "fields": {"description": ""}}])
+    assert again["outcome"] == "conflict"
+
+
+def test_a_draft_is_stale_when_the_order_changed(waiting: Market) -> None:
+    """C28."""
+    draft_id = opened(waiting)
+    verified(waiting, draft_id)
+    waiting.done("orders.record_payment", order_id=1003, payment_status="Sent")
+    assert cancel(waiting, draft_id)["code"] == "DRAFT_STALE"
+    assert edit(waiting, draft_id, {"line_no": 1, "quantity": 1})["code"] == "DRAFT_STALE"
+    again = opened(waiting)
+    verified(waiting, again)
+    assert cancel(waiting, again)["outcome"] == "done"
+
+
+def test_a_mark_that_time_left_does_not_make_a_draft_stale(market: Market) -> None:
+    """R40: the order can be cancelled from its deadline on; that the scan notes it later changes nothing."""
+    market.lot(1, quantity=10)
+    market.order(1003, [(1, 4)])
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    market.at(UNLOCKED)
+    draft_id = opened(market)
+    verified(market, draft_id)
+    market.do("npb.scan_open_alerts")
+    assert cancel(market, draft_id)["outcome"] == "done"
+
+
+def test_a_draft_expires_after_a_day(waiting: Market) -> None:
+    """C28: 24 hours, boundary inclusive."""
+    draft_id = opened(waiting)
+    verified(waiting, draft_id)
+    waiting.at(ORDERED + timedelta(hours=24))
+    assert cancel(waiting, draft_id)["code"] == "DRAFT_EXPIRED"
+    assert waiting.code("drafts.verify", draft_id=draft_id, member_id="seller") == "DRAFT_EXPIRED"
+    waiting.at(ORDERED + timedelta(hours=24, microseconds=-1))
+    assert cancel(waiting, draft_id)["outcome"] == "done"
+
+
+def test_a_draft_belongs_to_its_seller(waiting: Market) -> None:
+    """C28."""
+    draft_id = opened(waiting)
+    for member in ("buyer", "other_seller"):
+        assert waiting.code("drafts.verify", draft_id=draft_id, member_id=member) == "NOT_A_PARTY"
+    assert waiting.code("drafts.verify", draft_id="no-such", member_id="seller") == "DRAFT_UNKNOWN"
+    assert cancel(waiting, "no-such")["code"] == "DRAFT_UNKNOWN"
+
+
+def test_a_draft_of_another_order_is_unknown(waiting: Market) -> None:
+    """Contract 2.3."""
+    draft_id = opened(waiting)
+    waiting.order(1004)
+    waiting.done("ocr.file", order_id=1004, member_id="seller", reason="S_BUYER_CHANGED_MIND", comment="Miscounted.")
+    assert waiting.code("orders.cancel", order_id=1004, member_id="seller", draft_id=draft_id) == "DRAFT_UNKNOWN"
+
+
+def test_a_draft_is_opened_only_where_cancelling_is_possible(market: Market) -> None:
+    """Refused exactly as `orders.cancel` would be."""
+    market.order(1003)
+    asked: dict[str, Any] = {"order_id": 1003, "consolidate": True, "values": {}}
+    for member in ("seller", "stranger"):
+        refused = market.code("orders.cancel", order_id=1003, member_id=member)
+        assert market.code("drafts.open", member_id=member, **asked) == refused is not None
+    assert market.code("drafts.open", member_id="buyer", **asked) == "WRONG_ROLE"
+    assert market.code("drafts.open", member_id="seller", **(asked | {"order_id": 9})) == "ORDER_UNKNOWN"
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    early = market.do("drafts.open", member_id="seller", **asked)
+    assert (early["code"], early["possible_from"]) == ("TOO_EARLY", "2026-04-11T10:00:00Z")
+
+
+def test_nothing_can_be_prepared_where_nothing_returns(market: Market) -> None:
+    """R64, R65: a buyer's cancellation and a terminated seller accept no draft."""
+    market.order(1003)
+    asked: dict[str, Any] = {"order_id": 1003, "consolidate": True, "values": {}}
+    market.at(FILED).done("nrs.file", order_id=1003, member_id="buyer", comment="Silence.")
+    assert market.code("drafts.open", member_id="seller", **asked) == "RETURN_NOT_ALLOWED"
+
+
+def test_a_terminated_seller_prepares_nothing(waiting: Market) -> None:
+    """R65."""
+    draft_id = opened(waiting)
+    verified(waiting, draft_id)
+    waiting.done("members.terminate", member_id="seller", staff="ann", comment="Fraud.")
+    assert cancel(waiting, draft_id)["code"] == "RETURN_NOT_ALLOWED"
+    asked: dict[str, Any] = {"order_id": 1003, "consolidate": True, "values": {}}
+    assert waiting.code("drafts.open", member_id="seller", **asked) == "RETURN_NOT_ALLOWED"
+
+
+def test_eligibility_that_was_lost_since_the_verification_stops_step_four(market: Market) -> None:
+    """R74: the buyer took the accepted penalty back."""
+    market.lot(1, quantity=10)
+    market.order(1003, [(1, 4)])
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    market.done("npb.accept_penalty", order_id=1003, member_id="buyer")
+    draft_id = opened(market)
+    verified(market, draft_id)
+    market.done("npb.take_back", order_id=1003, member_id="buyer")
+    assert cancel(market, draft_id)["code"] == "TOO_EARLY"
+    assert stock(market)[1]["quantity"] == 6
+
+
+def test_values_that_no_longer_fit_the_lot_stop_step_four(waiting: Market) -> None:
+    """R74: the seller raised nothing in the order, but lowered the lot's price below the tiers to come."""
+    draft_id = opened(waiting, stockroom="new")
+    edit(waiting, draft_id, {"line_no": 1, "fields": {"is_stock_room": True, "stock_room_id": "B"}})
+    assert verified(waiting, draft_id)["problems"] == []
+    waiting.lot(1, quantity=6, reserved_for=None, bind_id=0)
+    waiting.lot(1, quantity=6, remarks="Box 1")
+    assert cancel(waiting, draft_id)["outcome"] == "done"
+    assert stock(waiting)[1]["stock_room_id"] == "B"
+
+
+def test_two_drafts_of_one_order_stand_side_by_side(waiting: Market) -> None:
+    """Each is its own; the one that is used cancels, and nothing more can be done with the other."""
+    first, second = opened(waiting), opened(waiting, price="new")
+    assert first != second
+    verified(waiting, second)
+    assert cancel(waiting, second)["outcome"] == "done"
+    assert waiting.code("drafts.verify", draft_id=first, member_id="seller") == "ALREADY_CANCELLED"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"consolidate": "yes"}, {"values": {"price": "average"}}, {"values": {"colour": "old"}}, {"values": None}],
+)
+def test_choices_that_are_not_on_offer_are_invalid(waiting: Market, wrong: dict[str, Any]) -> None:
+    """Contract 2.3."""
+    asked = {"order_id": 1003, "member_id": "seller", "consolidate": True, "values": {}} | wrong
+    assert waiting.do("drafts.open", **asked)["outcome"] == "invalid"
