@@ -31,7 +31,7 @@ from typing import IO, Any, NoReturn
 from workers.leash import TOKEN, be_celery
 from workers.servers.processes import LINUX, alive, ends_with_parent, mark_of, wait_until
 
-# What every program needs and nothing that looks at settings: those arrive with the first request.
+# What every program needs. None of it looks at the environment while it is imported: that comes with the requests.
 LIBRARIES = (
     "celery.apps.beat",
     "celery.apps.worker",
@@ -46,6 +46,7 @@ LIBRARIES = (
     "pydantic",
     "sqlalchemy.dialects.postgresql.psycopg",
     "structlog",
+    "workers.app",
 )
 PR_SET_NAME = 15
 
@@ -187,7 +188,6 @@ def main() -> None:
 
 def _fork(request: Mapping[str, Any]) -> int:
     os.environ.update(request["environment"])
-    importlib.import_module("workers.app")
     gc.freeze()  # what is shared now stays shared: the collector would copy every page by writing into it
     here = os.getpid()
     child = os.fork()
