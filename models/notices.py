@@ -99,9 +99,7 @@ def parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
 def record(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:
     """Write notices that wait to be sent; one that is there already is not written again.  Gives how many were new."""
     pending = {"state": "pending", "created_at": now, "next_try_at": now}
-    return len(
-        insert_set(conn, notices, [row | pending for row in rows], skip_existing=True, returning="notice_id")
-    )
+    return len(insert_set(conn, notices, [row | pending for row in rows], skip_existing=True, returning="notice_id"))
 
 
 def claim(
@@ -111,9 +109,7 @@ def claim(
 
     Fresh ones go before those that failed, so that one bad letter delays no other.
     """
-    rows = conn.execute(
-        _CLAIM, {"now": now, "until": until, "limit": limit, "order_id": order_id}
-    )
+    rows = conn.execute(_CLAIM, {"now": now, "until": until, "limit": limit, "order_id": order_id})
     claimed = [
         Claimed(
             r.notice_id,

@@ -37,9 +37,7 @@ def told(to: Role, notice: str, *, member_id: str, order_id: int | None, occasio
 LEASE = timedelta(minutes=10)
 """How long one worker may take for a round of letters before another one tries them again."""
 
-TRY_AGAIN_AFTER = tuple(
-    timedelta(minutes=minutes) for minutes in (1, 5, 15, 30, 60, 120, 240, 480, 480, 480, 480)
-)
+TRY_AGAIN_AFTER = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 30, 60, 120, 240, 480, 480, 480, 480))
 """Growing waits between tries: a mail server may be away for a night and a working day and everything arrives."""
 
 

@@ -46,9 +46,7 @@ def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> Ef
 
 
 @shared_task(name="notices.deliver")
-def deliver(
-    rows: list[int] | None = None, order_id: int | None = None, notice_id: int | None = None
-) -> Effects:
+def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_id: int | None = None) -> Effects:
     """Send every letter that is due.  `notice_id` sets one going again that was parked."""
     totals = {"sent": 0, "parked": 0, "later": 0}
     for _ in range(MOST_ROUNDS):
@@ -58,9 +56,7 @@ def deliver(
             if notice_id is not None:
                 notices.revive(work.conn, notice_id, work.now)
                 notice_id = None
-            claimed = notices.claim(
-                work.conn, work.now, until=work.now + policy.LEASE, limit=ROUND, order_id=order_id
-            )
+            claimed = notices.claim(work.conn, work.now, until=work.now + policy.LEASE, limit=ROUND, order_id=order_id)
             addresses = members.addresses(work.conn, {c.recipient for c in claimed})
         outcomes = _send(claimed, addresses)
         with unit_of_work() as work:
