@@ -60,10 +60,10 @@ class Cases:
             alert=self._alerts.get(order_id),
         )
 
-    def last_event_at(self, order_id: int) -> datetime | None:
-        """The instant before which nothing more may happen to the order."""
-        order = self._orders.get(order_id)
-        return order.last_event_at if order else None
+    @property
+    def orders(self) -> list[int]:
+        """The ids of the orders that exist."""
+        return sorted(self._orders)
 
     def grant(
         self,

@@ -82,11 +82,16 @@ def may_open(case: Case, actor: Actor, now: datetime) -> Refused | None:
     return basis if isinstance(basis, Refused) else None
 
 
-def belongs(draft: Draft | None, actor: Actor, order_id: int | None = None) -> Refused | None:
-    """The first question of steps 2 to 4: is there such a draft (of this order), and is it theirs?"""
-    if draft is None or (order_id is not None and draft.order_id != order_id):
-        of_order = "" if order_id is None else f" of order {order_id}"
-        return Refused(Code.DRAFT_UNKNOWN, f"There is no draft with this id{of_order}.", changes_it="opening a draft")
+def unknown(order_id: int | None = None) -> Refused:
+    """There is no such draft (of this order)."""
+    of_order = "" if order_id is None else f" of order {order_id}"
+    return Refused(Code.DRAFT_UNKNOWN, f"There is no draft with this id{of_order}.", changes_it="opening a draft")
+
+
+def belongs(draft: Draft | None, actor: Actor) -> Refused | None:
+    """The first question of steps 2 and 3: is there such a draft, and is it theirs?"""
+    if draft is None:
+        return unknown()
     if actor.staff is None and actor.member_id != draft.seller_id:
         return Refused(Code.NOT_A_PARTY, "This draft belongs to another member.")
     return None

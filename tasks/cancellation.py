@@ -26,9 +26,11 @@ from policies import members as member_policy
 from policies.cases import Case, Member
 from policies.consolidation import ONE_STEP
 from policies.drafts import Draft
-from policies.inventory import Returning, ReturnPlan, nothing_returns, plan_return
+from policies.consolidation import ONE_STEP
+from policies.drafts import Draft
+from policies.inventory import ReturnPlan, nothing_returns, plan_return
 from policies.notices import tell, told
-from policies.statuses import Role
+from policies.statuses import Basis, Role
 from policies.verdicts import Granted, Invalid, Promise, Refused, Verdict
 from tasks.cases import instant_of, known_case, lock_cases
 from tasks.command import Command, Comment, DraftId, OrderCommand, Switch, Word, understood
@@ -116,93 +118,132 @@ def _sets(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, Canc
 
 @dataclass
 class _Unwinding:
-    """One order of the set that will be cancelled, with what is decided about it so far."""
+    """One order of the set that will be cancelled, with what is decided about it."""
 
     command: CancelOrder
     case: Case
     granted: Granted
     instant: datetime
-    plan: ReturnPlan | None = None
-    draft: Draft | None = None
+    plan: ReturnPlan
 
     @property
     def after(self) -> Case:
         return self.granted.case
 
     @property
-    def dry(self) -> bool:
-        return self.command.dry_run
-
-
-class _DraftsDoNotFit(Exception):
-    """The lots changed since these drafts were verified: the set is done again with their commands refused."""
-
-    def __init__(self, refused: dict[str, Refused]) -> None:
-        super().__init__(f"{len(refused)} drafts do not fit the inventory any more")
-        self.refused = refused
+    def basis(self) -> Basis:
+        assert self.after.order.basis is not None
+        return self.after.order.basis
 
 
 def _cancel_set(commands: Sequence[CancelOrder]) -> list[Answer]:
-    misfits: dict[str, Refused] = {}
-    while True:
-        try:
-            return _cancel_once(commands, misfits)
-        except _DraftsDoNotFit as found:
-            misfits |= found.refused
-
-
-def _cancel_once(commands: Sequence[CancelOrder], misfits: dict[str, Refused]) -> list[Answer]:
     with unit_of_work(commands) as work:
-        at_stake = alerts.any_open(work.conn, [c.order_id for c in work.fresh])
-        cases = lock_cases(work, lock_members=members.FOR_UPDATE if at_stake else members.FOR_SHARE)
-        unwinding: list[_Unwinding] = []
-        prepared = drafts.facts(work.conn, [c.draft_id for c in work.fresh if c.draft_id is not None])
+        unwinder = _Unwinder(work)
         for command in work.fresh:
-            refused = misfits.get(command.request_id)
-            verdict = refused or _judged(work, cases, command, unwinding, prepared.get(command.draft_id or ""))
+            verdict = unwinder.judge(command)
             if not isinstance(verdict, Granted):
                 work.answer(command, verdict)
-        if not at_stake and any(policy.could_strike(u.case) for u in unwinding):
-            raise Overtaken("an alert was filed between the look and the locks")
-        _plan_stock(work, unwinding)
-        pending = removals.of_orders(work.conn, [u.case.order.order_id for u in unwinding], pending=True)
-        for one in unwinding:
-            waiting = len(pending.get(one.case.order.order_id, ()))
-            _decide_consequences(one, waiting)
-            work.answer(one.command, one.granted, keep=not one.dry)
-        _write(work, cases, [u for u in unwinding if not u.dry])
+        unwinder.carry_out()
     return work.answers
 
 
-def _judged(
-    work: Work[CancelOrder], cases: Cases, command: CancelOrder, unwinding: list[_Unwinding], draft: Draft | None
-) -> Verdict:
-    """Ask the policy; a granted cancellation joins the set with the strike it gives, so that the next one sees both."""
-    case = known_case(cases, command.order_id, command.member_id, work.now)
-    if not isinstance(case, Case):
-        return case
-    if command.draft_id is not None and (unknown := draft_policy.belongs(draft, command.actor, command.order_id)):
-        return unknown
-    instant = instant_of(command, case, work.now)
-    if isinstance(instant, Invalid):
-        return instant
-    verdict = policy.cancel(case, command.actor, command.reason, command.comment, instant)
-    basis = verdict.case.order.basis if isinstance(verdict, Granted) else None
-    if draft is not None and basis is not None and (refused := draft_policy.check(draft, case, basis, instant)):
-        return refused
-    if isinstance(verdict, Granted):
-        verdict = _with_strike(case, verdict)
-        if not command.dry_run:
-            cases.set_member(verdict.case.buyer)
-            cases.set_member(verdict.case.seller)
-        unwinding.append(_Unwinding(command, case, verdict, instant, draft=draft))
-    return verdict
+class _Unwinder:
+    """Decides a set of cancellations in order, each seeing what the ones before it did, and then writes them all."""
+
+    def __init__(self, work: Work[CancelOrder]) -> None:
+        """Take every lock the set may need; only then is the clock read."""
+        self._work = work
+        # A strike may cost a privilege, so whoever might get one is held for writing; a look without locks tells.
+        self._strikes = alerts.any_open(work.conn, [c.order_id for c in work.fresh])
+        self._cases = lock_cases(work, lock_members=members.FOR_UPDATE if self._strikes else members.FOR_SHARE)
+        self._drafts = drafts.facts(work.conn, [c.draft_id for c in work.fresh if c.draft_id is not None])
+        self._lines = orders.lines_of(work.conn, self._cases.orders)
+        self._returning = {order_id: inventory.returning(lines) for order_id, lines in self._lines.items()}
+        self._shelf = inventory.lots_for_return(
+            work.conn,
+            [line for lines in self._returning.values() for line in lines],
+            lock=any(not c.dry_run for c in work.fresh),
+        )
+        self._real: list[_Unwinding] = []
+        self._dry: list[_Unwinding] = []
+
+    def judge(self, command: CancelOrder) -> Verdict:
+        """Ask the policies; a granted cancellation joins the set with its plan and the strike it gives."""
+        case = known_case(self._cases, command.order_id, command.member_id, self._work.now)
+        if not isinstance(case, Case):
+            return case
+        draft = self._drafts.get(command.draft_id) if command.draft_id is not None else None
+        if command.draft_id is not None and (draft is None or draft.order_id != command.order_id):
+            return draft_policy.unknown(command.order_id)
+        instant = instant_of(command, case, self._work.now)
+        if isinstance(instant, Invalid):
+            return instant
+        verdict = policy.cancel(case, command.actor, command.reason, command.comment, instant)
+        if not isinstance(verdict, Granted):
+            return verdict
+        if not self._strikes and policy.could_strike(case):
+            raise Overtaken("an alert was filed between the look and the locks")
+        basis = verdict.case.order.basis
+        assert basis is not None
+        if draft is not None and (refused := draft_policy.check(draft, case, basis, instant)):
+            return refused
+        plan = self._plan(case, basis, draft)
+        if draft is not None and (refused := draft_policy.check_plan(plan)):
+            return refused
+        self._join(_Unwinding(command, case, _with_strike(case, verdict), instant, plan))
+        return verdict
+
+    def carry_out(self) -> None:
+        """Number the new lots, decide fees and followers, answer, and write the whole set."""
+        foreseen = inventory.foreseen(self._work.conn, [one.plan for one in self._dry])
+        settled = inventory.apply_return(self._work.conn, [one.plan for one in self._real], self._work.now)
+        pending = removals.of_orders(self._work.conn, self._lines, pending=True)
+        for one, plan in zip([*self._dry, *self._real], [*foreseen, *settled], strict=True):
+            one.plan = plan
+            one.granted = _with_consequences(one, len(pending.get(one.case.order.order_id, ())))
+            self._work.answer(one.command, one.granted, keep=not one.command.dry_run)
+        for one in self._real:
+            self._grant(one)
+        members.strike(self._work.conn, [given for one in self._real if (given := _strike_of(one))])
+        used = [one.command.draft_id for one in self._real if one.command.draft_id is not None]
+        drafts.mark_used(self._work.conn, used, self._work.now)
+        self._cases.write(self._work)
+
+    def _plan(self, case: Case, basis: Basis, draft: Draft | None) -> ReturnPlan:
+        order_id = case.order.order_id
+        if not policy.returns_items(basis, seller_terminated=case.seller.terminated):
+            return nothing_returns(order_id, [line.line_no for line in self._lines[order_id]])
+        return plan_return(
+            order_id,
+            self._returning[order_id],
+            self._shelf,
+            choices=draft.choices if draft is not None else ONE_STEP,
+            release_auto_stockroom=case.terms.release_auto_stockroom,
+        )
+
+    def _join(self, one: _Unwinding) -> None:
+        if one.command.dry_run:
+            self._dry.append(one)
+            return
+        self._shelf.take(one.plan)
+        self._cases.set_member(one.after.buyer)
+        self._cases.set_member(one.after.seller)
+        self._real.append(one)
+
+    def _grant(self, one: _Unwinding) -> None:
+        # Members stand as the whole set leaves them: a later order of the set may have given them another strike.
+        whole = replace(
+            one.after,
+            buyer=self._cases.members[one.case.order.buyer_id],
+            seller=self._cases.members[one.case.order.seller_id],
+        )
+        granted = replace(one.granted, case=whole)
+        self._cases.grant(one.case, granted, one.instant, actor=one.command.actor, request_id=one.command.request_id)
 
 
 def _with_strike(case: Case, granted: Granted) -> Granted:
     after = granted.case
-    assert after.order.basis is not None
-    role = policy.struck(after.order.basis)
+    role = policy.struck(after.order.basis) if after.order.basis is not None else None
     if role is None:
         return granted
     terms = after.alert.terms if after.alert is not None else after.terms
@@ -229,97 +270,38 @@ def _lost_privilege(before: Member, after: Member, role: Role, case: Case) -> tu
     )
 
 
-def _plan_stock(work: Work[CancelOrder], unwinding: Sequence[_Unwinding]) -> None:
-    """Where every remaining unit goes, order by order, each seeing the lots as the ones before leave them."""
-    lines = orders.lines_of(work.conn, [u.case.order.order_id for u in unwinding])
-    returning: dict[int, list[Returning]] = {
-        u.case.order.order_id: inventory.returning(lines[u.case.order.order_id]) for u in unwinding if _returns(u)
-    }
-    lock = any(not u.dry for u in unwinding)
-    shelf = inventory.lots_for_return(work.conn, [x for found in returning.values() for x in found], lock=lock)
-    for one in unwinding:
-        order_id = one.case.order.order_id
-        if order_id in returning:
-            one.plan = plan_return(
-                order_id,
-                returning[order_id],
-                shelf,
-                choices=one.draft.choices if one.draft else ONE_STEP,
-                release_auto_stockroom=one.case.terms.release_auto_stockroom,
-            )
-            if not one.dry:
-                shelf.take(one.plan)
-        else:
-            one.plan = nothing_returns(order_id, [line.line_no for line in lines[order_id]])
-    refused = {u.command.request_id: draft_policy.check_plan(u.plan) for u in unwinding if u.plan}
-    if misfits := {request_id: no for request_id, no in refused.items() if no is not None}:
-        raise _DraftsDoNotFit(misfits)
-    dry = [u for u in unwinding if u.dry]
-    for one, plan in zip(dry, inventory.foreseen(work.conn, [u.plan for u in dry if u.plan]), strict=True):
-        one.plan = plan
-    real = [u for u in unwinding if not u.dry]
-    for one, plan in zip(
-        real, inventory.apply_return(work.conn, [u.plan for u in real if u.plan], work.now), strict=True
-    ):
-        one.plan = plan
-
-
-def _returns(one: _Unwinding) -> bool:
-    basis = one.after.order.basis
-    assert basis is not None
-    return policy.returns_items(basis, seller_terminated=one.case.seller.terminated)
-
-
-def _decide_consequences(one: _Unwinding, pending_removals: int) -> None:
+def _with_consequences(one: _Unwinding, pending_removals: int) -> Granted:
     """The fee, the removal requests and what both parties are told: promised by this commit, carried out by followers."""
-    order, plan = one.after.order, one.plan
-    assert order.basis is not None and plan is not None
-    fee = credits.settle(order, order.basis, one.instant, one.case.terms)
+    order, lines = one.after.order, one.plan.lines
+    fee = credits.settle(order, one.basis, one.instant, one.case.terms)
+    fee_effects = credits.effects_of(fee)
     facts = {
-        "basis": order.basis,
+        "basis": one.basis,
         "by": one.case.role_of(one.command.actor),
-        "returns": _returns(one),
-        "lines_returned": sum(1 for line in plan.lines if line.returned),
-        "units_returned": sum(line.returned for line in plan.lines),
-        "strike": policy.struck(order.basis) is not None,
+        "returns": policy.returns_items(one.basis, seller_terminated=one.case.seller.terminated),
+        "lines_returned": sum(1 for line in lines if line.returned),
+        "units_returned": sum(line.returned for line in lines),
+        "strike": policy.struck(one.basis) is not None,
     }
     promises = [
         *one.granted.promises,
-        tell(one.after, Role.SELLER, "order_cancelled", **facts, fee=credits.effects_of(fee)),
+        tell(one.after, Role.SELLER, "order_cancelled", **facts, fee=fee_effects),
         tell(one.after, Role.BUYER, "order_cancelled", **facts),
     ]
     if settled := credits.promise_of(fee, order, one.instant):
         promises.append(settled)
     if pending_removals:
         promises.append(Promise("removals.cancel_pending", f"removals:{order.order_id}", order.order_id))
+    event = replace(one.granted.events[0], changes={"returned": one.plan.effects(), "fee": fee_effects})
     effects = {
-        "basis": order.basis,
-        "lines": plan.effects(),
+        "basis": one.basis,
+        "lines": one.plan.effects(),
         "removals_cancelled": pending_removals,
-        "fee": credits.effects_of(fee),
+        "fee": fee_effects,
     }
-    event = replace(one.granted.events[0], changes={"returned": plan.effects(), "fee": credits.effects_of(fee)})
-    one.granted = replace(one.granted, events=(event,), promises=tuple(promises), effects=effects)
-
-
-def _write(work: Work[CancelOrder], cases: Cases, unwinding: Sequence[_Unwinding]) -> None:
-    for one in unwinding:
-        command = one.command
-        # Members stand as the whole set leaves them: a later order of the set may have given them another strike.
-        whole = replace(
-            one.granted.case,
-            buyer=cases.members[one.case.order.buyer_id],
-            seller=cases.members[one.case.order.seller_id],
-        )
-        granted = replace(one.granted, case=whole)
-        cases.grant(one.case, granted, one.instant, actor=command.actor, request_id=command.request_id)
-    members.strike(work.conn, [given for one in unwinding if (given := _strike_of(one))])
-    cases.write(work)
-    drafts.mark_used(work.conn, [one.draft.draft_id for one in unwinding if one.draft], work.now)
+    return replace(one.granted, events=(event,), promises=tuple(promises), effects=effects)
 
 
 def _strike_of(one: _Unwinding) -> tuple[int, str, Role, datetime] | None:
-    order = one.after.order
-    assert order.basis is not None
-    role = policy.struck(order.basis)
-    return None if role is None else (order.order_id, one.after.member(role).member_id, role, one.instant)
+    role = policy.struck(one.basis)
+    return None if role is None else (one.case.order.order_id, one.after.member(role).member_id, role, one.instant)
