@@ -1,8 +1,8 @@
 """From which state does which event lead where, and who may cause it?  The transition table as data (rules.md 2.3).
 
-T1 to T23 are numbered as in the rule book.  S1 to S6 are the moves of ordinary life and the sayings that move nothing, so
-that every event an order can have is in the table.  Nothing decides by it: the policies do.  It is what they are held
-against, and what `docs/support.md` is made from.
+T1 to T23 are numbered as in the rule book.  S1 to S6 are the moves of ordinary life and the sayings that move nothing,
+so that every event an order can have is in the table.  Nothing decides by it: the policies do.  It is what they
+are held against, and what `docs/support.md` is made from.
 """
 
 from __future__ import annotations

@@ -1,0 +1,146 @@
+"""Is what is announced what is answered?  Options against the commands' own policies, over random lives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from policies import cancellation, npb, ocr, seller_alerts
+from policies.cases import Actor, AlertKind, Case
+from policies.options import ACTIONS, Option, Subject, options, verdict
+from policies.removals import Removal
+from policies.statuses import PaymentStatus, Role, Status
+from policies.verdicts import Code, Granted, Refused
+from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, STAFF, a_case, granted, with_member
+from tests.random_cases import PARTIES, life
+
+LINES = {1: 10, 2: 3}
+
+
+def asked(case: Case, actor: Actor, now: datetime) -> dict[str, Option]:
+    """The options of one actor by action."""
+    return {option.action: option for option in options(Subject(case, LINES), actor, now)}
+
+
+def test_every_action_of_the_problem_order_page_is_an_option() -> None:
+    """Contract 2.3: for each thing, possible or not."""
+    found = asked(a_case(), SELLER, ORDERED)
+    assert set(found) == {*ACTIONS, "orders.set_status"}
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_what_is_announced_is_what_the_policy_answers(seed: int) -> None:
+    """Options against other, equally valid arguments of the same commands, at every step of a random life."""
+    for step in life(seed):
+        for actor in PARTIES:
+            found = asked(step.before, actor, step.now)
+            role = step.before.role_of(actor)
+            answers = {
+                "ocr.file": ocr.file(
+                    step.before, actor, "S_NOT_PAID" if role is Role.SELLER else "B_SELLER_SILENT", "other", step.now
+                ),
+                "npb.file": npb.file(step.before, actor, None, step.now),
+                "npb.respond": npb.respond(step.before, actor, "other words", step.now),
+                "nss.file": seller_alerts.file(
+                    step.before, AlertKind.NSS, actor, "NOT_AS_DESCRIBED", "blue instead of red", step.now
+                ),
+                "orders.cancel": cancellation.cancel(step.before, actor, None, None, step.now),
+            }
+            for action, answer in answers.items():
+                option = found[action]
+                assert option.possible is isinstance(answer, Granted), (action, option, answer)
+                if isinstance(answer, Refused):
+                    assert (option.code, option.why, option.possible_from) == (
+                        answer.code,
+                        answer.message,
+                        answer.possible_from,
+                    )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_move_of_a_random_life_was_announced(seed: int) -> None:
+    """The other way round: what was granted was an option just before, what was refused was none."""
+    for step in life(seed):
+        if step.actor is None or step.before.role_of(step.actor) is Role.STAFF:
+            continue
+        option = asked(step.before, step.actor, step.now).get(step.move)
+        if option is not None and step.move not in (
+            "ocr.file",
+            "orders.set_status",
+        ):  # those are about one value of many
+            assert option.possible is isinstance(step.verdict, Granted)
+            assert option.code == getattr(step.verdict, "code", None)
+
+
+def test_possible_from_is_the_first_instant_at_which_it_is_possible() -> None:
+    """R19, R26: a second earlier it is not, at that instant it is."""
+    early = asked(a_case(), SELLER, ORDERED + 3 * DAY)["npb.file"]
+    assert (early.code, early.possible_from) == (Code.TOO_EARLY, ORDERED + 7 * DAY)
+    assert not asked(a_case(), SELLER, ORDERED + 7 * DAY - SECOND)["npb.file"].possible
+    assert asked(a_case(), SELLER, ORDERED + 7 * DAY)["npb.file"].possible
+    filed = granted(npb.file(a_case(), SELLER, None, ORDERED + 7 * DAY))
+    waiting = asked(filed, SELLER, ORDERED + 8 * DAY)["orders.cancel"]
+    assert (waiting.code, waiting.possible_from) == (Code.TOO_EARLY, ORDERED + 14 * DAY)
+    assert "accepting the penalty" in waiting.changes_it
+    assert asked(filed, SELLER, ORDERED + 14 * DAY)["orders.cancel"].possible
+
+
+def test_nothing_is_possible_on_a_cancelled_order() -> None:
+    """R56, T22: every option says why."""
+    filed = granted(ocr.file(a_case(), SELLER, "S_MUTUAL", "agreed by mail", ORDERED))
+    done = granted(cancellation.cancel(filed, SELLER, None, None, ORDERED))
+    for actor in PARTIES:
+        assert {option.code for option in asked(done, actor, ORDERED).values()} == {Code.ALREADY_CANCELLED}
+
+
+def test_staff_may_take_back_a_completed_alert() -> None:
+    """rules.md 8: the one thing that still can be done with a cancelled order."""
+    filed = granted(npb.file(a_case(), SELLER, None, ORDERED + 7 * DAY))
+    done = granted(cancellation.cancel(filed, SELLER, None, None, ORDERED + 14 * DAY))
+    possible = [action for action, option in asked(done, STAFF, ORDERED + 15 * DAY).items() if option.possible]
+    assert possible == ["npb.remove"]
+
+
+def test_statuses_that_may_be_set_are_named() -> None:
+    """Contract 2.2: from SHIPPED the buyer may say RECEIVED or COMPLETED."""
+    option = asked(a_case(Status.SHIPPED), BUYER, ORDERED)["orders.set_status"]
+    assert option.as_json()["values"] == ["RECEIVED", "COMPLETED"]
+    assert asked(a_case(), BUYER, ORDERED)["orders.set_status"].code is Code.WRONG_STATUS
+    assert asked(a_case(Status.OCR), SELLER, ORDERED)["orders.set_status"].code is Code.ORDER_HAS_PROBLEM
+
+
+def test_a_removal_request_that_waits_is_an_option_of_its_own() -> None:
+    """rules.md 6: the other party approves or denies, whoever asked withdraws."""
+    case = a_case()
+    waiting = Removal(case.order.order_id, Role.BUYER, ((1, 2),), ORDERED, removal_id=7)
+    found = options(Subject(case, LINES, [waiting]), SELLER, ORDERED + DAY)
+    about = {option.action: option for option in found if option.removal_id == 7}
+    assert {action: option.possible for action, option in about.items()} == {
+        "removals.approve": True,
+        "removals.deny": True,
+        "removals.withdraw": False,
+    }
+
+
+def test_a_line_that_is_all_that_remains_cannot_be_asked_away() -> None:
+    """rules.md 6: an order is emptied by cancelling it."""
+    found = {option.action: option for option in options(Subject(a_case(), {1: 1}), BUYER, ORDERED)}
+    assert found["removals.request"].code is Code.NOTHING_WOULD_REMAIN
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        (
+            with_member(a_case(), buyer_terminated=True),
+            "The seller can cancel order 1003 now, on the ground of the term",
+        ),
+        (a_case(payment=PaymentStatus.RECEIVED), "The seller cannot cancel. Nothing is open on order 1003"),
+        (replace(a_case(), terms=a_case().terms), "asks the seller with a cancel request"),
+    ],
+)
+def test_the_verdict_is_a_sentence_to_be_read_out(case: Case, says: str) -> None:
+    """R53: what a support agent says first."""
+    assert says in verdict(Subject(case, LINES), ORDERED + timedelta(days=1))

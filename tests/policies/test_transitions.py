@@ -1,0 +1,90 @@
+"""Is the transition table whole, and does every policy keep to it?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from policies import transitions
+from policies.glossary import BASES, CODES, STATUSES
+from policies.statuses import OPEN_FLOW, Basis, Status
+from policies.transitions import TABLE, allowing, edges, reachable
+from policies.verdicts import Code, Granted
+from tests.random_cases import life
+from workers.support_page import DIAGRAM, support_page
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_the_rule_books_rows_are_all_there_once_and_in_order() -> None:
+    """T1 to T23."""
+    assert [row.name for row in TABLE if row.name.startswith("T")] == [f"T{n}" for n in range(1, 24)]
+
+
+def test_cancelled_is_final() -> None:
+    """T22, R56: no row leads out of CANCELLED."""
+    assert reachable(Status.CANCELLED) == set()
+    assert all(row.target in (None, transitions.SAME) for row in TABLE if Status.CANCELLED in row.sources[:1])
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s is not Status.CANCELLED])
+def test_every_other_status_can_reach_the_end(status: Status) -> None:
+    """T18, T19 and all ways through a case: nothing is stuck for ever."""
+    assert Status.CANCELLED in reachable(status)
+
+
+def test_no_event_leads_outside_the_table() -> None:
+    """Every step is from one of the 15 statuses to one of them, and every status is met."""
+    met = {status for edge in edges() for status in edge}
+    assert met == set(Status)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_whatever_a_policy_grants_is_in_the_table(seed: int) -> None:
+    """T1 to T23: event, source, target and role of every granted verdict of a random life."""
+    for step in life(seed):
+        if isinstance(step.verdict, Granted):
+            for event in step.verdict.events[:1]:
+                source, target = step.before.order.status, step.verdict.case.order.status
+                assert allowing(event.type, source, target, step.role), (event.type, source, target, step.role)
+
+
+def test_random_lives_meet_nearly_every_row() -> None:
+    """The test above is only worth something when the lives are lived fully."""
+    seen = set()
+    for seed in range(400):
+        for step in life(seed, moves=40):
+            if isinstance(step.verdict, Granted) and step.verdict.events:
+                after = step.verdict.case.order
+                row = allowing(step.verdict.events[0].type, step.before.order.status, after.status, step.role)
+                assert row is not None
+                seen.add(row.says)
+    removals_apart = {row.says for row in TABLE if row.events and "removals.approved" not in row.events} - {"submit"}
+    assert removals_apart - seen <= {row.says for row in TABLE if row.events == transitions.CANCEL}
+
+
+def test_the_diagram_shows_what_the_table_says() -> None:
+    """The picture is drawn by hand, its arrows are not."""
+
+    def drawn(status: Status) -> str:
+        return "open" if status in OPEN_FLOW else str(status)
+
+    arrows = {match.groups() for line in DIAGRAM if (match := re.match(r"(\w+) --> (\w+):", line))}
+    allowed = {(drawn(a), drawn(b)) for a, b in edges() if drawn(a) != drawn(b)}
+    through_termination = {(str(s), "CANCELLED") for s in Status}
+    assert arrows - allowed == set()
+    assert allowed - arrows - through_termination == set()
+
+
+def test_every_code_has_its_line() -> None:
+    """Published codes with one-line meanings: none is missing, none is left over."""
+    assert set(CODES) == set(Code)
+    assert set(STATUSES) == set(Status)
+    assert set(BASES) == set(Basis)
+
+
+def test_the_page_for_support_is_not_stale() -> None:
+    """`./run docs` writes it anew."""
+    assert (REPOSITORY / "docs" / "support.md").read_text(encoding="utf-8") == support_page()
