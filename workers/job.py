@@ -1,87 +1,113 @@
 """How is a message turned into an answer, and how hard do we try?
 
-Every task of the house runs as a `Job`: arguments are validated into a command (`invalid` otherwise), the task works on a set
-of one, clashes with others are tried again at once, trouble with the database is retried with back-off, and what is used up
-is parked in `dead_jobs` where ops see it and can replay it.  Nothing is dropped.
+Every task of the house runs as a `Job`: arguments are validated into a command (`invalid` otherwise), the task works on
+a set of one, and clashes with others are tried again at once.  What then still fails depends on who asked:
+
+- a command is tried again with back-off and in the end parked in `dead_jobs`, where ops see it and can replay it;
+- a follower's rows are tried apart from each other, so that one that cannot be kept stops no other; it is rung again
+  by the relay with back-off, and in the end parked too;
+- a tick of the timetable is not tried again: the next tick does all its work.
 """
 
 from __future__ import annotations
 
 import random
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import structlog
 from celery import Task
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError as PoolTimeout
 
-from models import dead_jobs, session
+from models import dead_jobs, outbox, session
 from models.requests import Answer
 from models.work import at_once
 from tasks.command import Command, understood
+from workers.failures import JobFailed, described, is_database_trouble, path_of
 
 log = structlog.get_logger(__name__)
 
 MOST_RETRIES = 8
 """For a failure nobody expected: with the waits below the job is parked after about two minutes."""
+FOLLOWER_RETRIES = 2
+"""While the database is away; after that the row itself comes round again, 30 s after its first ring."""
 LONGEST_WAIT = 30.0
-"""Seconds.  Far below half the visibility timeout, past which a waiting message is delivered twice (reliability F06)."""
+"""Seconds.  Far below half the visibility timeout: past it a waiting message is delivered twice (reliability F06)."""
+UNCOUNTED = 1_000_000
+"""Parking needs the database too, so a command waits for it however long it takes; its message stays in the broker."""
 
 
-class Job(Task):  # type: ignore[misc]  # Celery ships no types
+class Job(Task):
     """Base class of all tasks: see the module."""
 
     abstract = True
+    Request = "workers.shown:ShownRequest"
     typing = False  # a missing argument is the caller's mistake and gets an answer, not a TypeError
-    max_retries = None
+    max_retries = MOST_RETRIES  # bounds what a worker lost on the way is tried again (reliability F24)
+    default_retry_delay = 1
     resultrepr_maxsize = 128
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What a worker calls with the arguments of a message."""
         message_id = self.request.id or "local"
+        facts = {
+            "task": self.name,
+            "message": message_id,
+            "order": _plain(kwargs.get("order_id")),
+            "request": _plain(kwargs.get("request_id")),
+            "cause": _plain(self.request.parent_id),
+        }
         with structlog.contextvars.bound_contextvars(
-            task=self.name,
-            message=message_id,
-            order=_plain(kwargs.get("order_id")),
-            request=_plain(kwargs.get("request_id")),
+            **{name: fact for name, fact in facts.items() if fact is not None}
         ):
             try:
                 answer = carry_out(self, kwargs, message_id, positional=len(args))
-            except Exception as error:
-                self._again_or_park(kwargs, error)
-                raise
-            log.info("answered", outcome=answer["outcome"], code=answer["code"])
+            except Exception as error:  # noqa: BLE001 - whatever it is, the job is not lost
+                self._failed(kwargs, error)
+                # Celery tells logs, events and the result backend of what is raised: of kind and place only.
+                raise JobFailed(described(error)) from None
+            said = log.info if command_of(self) is not None else log.debug  # a line a tick would hide the others
+            said("answered", outcome=answer["outcome"], code=answer["code"])
             return answer
 
-    def _again_or_park(self, kwargs: dict[str, Any], error: Exception) -> None:
+    def _failed(self, kwargs: dict[str, Any], error: Exception) -> None:
+        """Have it tried again (raises Celery's Retry), or note that it was given up."""
+        trouble = is_database_trouble(error)
+        rows = kwargs.get("rows")
+        if command_of(self) is None and not kwargs:
+            log.error("failed; the next tick does it all", error=described(error), path=path_of(error))
+        elif command_of(self) is None and rows is not None:
+            if trouble:
+                if self.request.retries < FOLLOWER_RETRIES:
+                    self._again(error, FOLLOWER_RETRIES)
+                log.warning("database trouble, the rows will be rung for again", error=described(error))
+            else:
+                keep_apart(self, rows, error)
+        elif trouble:
+            self._again(error, UNCOUNTED)
+        elif self.request.retries < MOST_RETRIES:
+            self._again(error, MOST_RETRIES)
+        else:
+            log.error("failed for good, parked", error=described(error), path=path_of(error))
+            park(self.name, kwargs, described(error), attempts=self.request.retries + 1, message_id=self.request.id)
+
+    def _again(self, error: Exception, most: int) -> None:
         retries = self.request.retries
-        wait = min(LONGEST_WAIT, 0.5 * 2**retries) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-        if is_database_trouble(error):
-            # Parking needs the database too, so this waits for it however long it takes; the message stays in the broker.
-            log.warning("database trouble, trying again", error=type(error).__name__, wait=round(wait, 1))
-            raise self.retry(exc=error, countdown=wait)
-        if retries < MOST_RETRIES:
-            log.warning("failed, trying again", error=type(error).__name__, attempt=retries + 1, exc_info=True)
-            raise self.retry(exc=error, countdown=wait)
-        log.error("failed for good, parked", error=type(error).__name__, attempts=retries + 1, exc_info=True)
-        with session.bound().transaction() as conn:
-            dead_jobs.park(
-                conn,
-                task=self.name,
-                message_id=self.request.id,
-                arguments=kwargs,
-                error=f"{type(error).__name__}: {error}",
-                attempts=retries + 1,
-                now=session.bound().clock.now(conn),
-            )
+        wait = min(LONGEST_WAIT, 0.5 * 2 ** min(retries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        log.warning("failed, trying again", error=described(error), attempt=retries + 1, wait=round(wait, 1))
+        raise self.retry(exc=JobFailed(described(error)), countdown=wait, max_retries=most)
 
 
 def carry_out(task: Any, arguments: Mapping[str, Any], message_id: str, *, positional: int = 0) -> dict[str, Any]:
     """Validate, run, answer.  Raises only for bugs and broken infrastructure; `task` is a registered task object."""
     model = command_of(task)
     if model is None:
+        wrong = _not_taken(task, arguments, positional)
+        if wrong:
+            return Answer(
+                "invalid", message_id, "The arguments do not fit; `errors` names each.", errors=wrong
+            ).as_json()
         effects = at_once(lambda: task.run(**arguments))
         return Answer("done", message_id, "Done.", effects=effects).as_json()
     command = understood(model, arguments, message_id, positional=positional)
@@ -89,6 +115,48 @@ def carry_out(task: Any, arguments: Mapping[str, Any], message_id: str, *, posit
         return command.as_json()
     answers: list[Answer] = at_once(lambda: task.run([command]))
     return answers[0].as_json()
+
+
+def keep_apart(task: Any, rows: Sequence[int], error: Exception) -> None:
+    """A set of promises failed: try its halves, down to the ones that fail alone, and count those as failed (P8)."""
+    if len(rows) > 1:
+        middle = len(rows) // 2
+        for half in (rows[:middle], rows[middle:]):
+            try:
+                at_once(lambda half=half: task.run(rows=list(half)))  # type: ignore[misc]
+            except Exception as worse:  # noqa: BLE001 - whatever it is belongs to the half that raised it
+                if is_database_trouble(worse):
+                    raise JobFailed(described(worse)) from None
+                keep_apart(task, half, worse)
+        return
+    log.error("a promise could not be kept", outbox_id=rows[0], error=described(error), path=path_of(error))
+    database = session.bound()
+    with database.transaction() as conn:
+        for outbox_id in outbox.failed(conn, list(rows), described(error)):
+            dead_jobs.park(
+                conn,
+                task=task.name,
+                arguments={"rows": [outbox_id]},
+                error=described(error),
+                attempts=outbox.MOST_ATTEMPTS,
+                now=database.clock.now(conn),
+                outbox_id=outbox_id,
+            )
+
+
+def park(task: str, arguments: Mapping[str, Any], error: str, *, attempts: int, message_id: str | None) -> None:
+    """Keep a job that is given up, in a transaction of its own."""
+    database = session.bound()
+    with database.transaction() as conn:
+        dead_jobs.park(
+            conn,
+            task=task,
+            message_id=message_id,
+            arguments=arguments,
+            error=error,
+            attempts=attempts,
+            now=database.clock.now(conn),
+        )
 
 
 @lru_cache(maxsize=256)
@@ -101,11 +169,24 @@ def command_of(task: Any) -> type[Command] | None:
     return model
 
 
-def is_database_trouble(error: BaseException) -> bool:
-    """The database or the way to it, not the job, is what failed: nothing was decided, so trying again is always right."""
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    return isinstance(error, OperationalError | InterfaceError | PoolTimeout)
+def _not_taken(task: Any, arguments: Mapping[str, Any], positional: int) -> list[tuple[str, str]]:
+    """What a task of the house cannot use of a message: unknown names and values of another kind."""
+    takes = {name: hint for name, hint in typing.get_type_hints(task.run).items() if name != "return"}
+    wrong = [("args", "only keyword arguments are taken")] if positional else []
+    for name, value in arguments.items():
+        if name not in takes:
+            wrong.append((name[:100], "there is no such argument"))
+        elif value is not None and not (_are_rows(value) if name == "rows" else _is_id(value)):
+            wrong.append((name, "must be a list of ids" if name == "rows" else "must be an id"))
+    return wrong
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= 10_000 and all(_is_id(v) for v in value)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
 
 
 def _plain(value: Any) -> Any:

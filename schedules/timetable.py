@@ -1,0 +1,48 @@
+"""When is everything looked at?  One table: what for, which task, how often; nothing here decides anything.
+
+Every entry is level-triggered: its task finds whatever is due, however long nobody looked, and two looks at once change
+nothing.  So a tick is worth nothing once the next one is there, and expires with its cadence: a worker that was stopped
+for three days finds one tick, not a quarter of a million.  Intervals in UTC, no crontab: nothing depends on a zone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from schedules.routes import queue_of
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the timetable."""
+
+    title: str
+    task: str
+    every: timedelta
+
+    @property
+    def expires(self) -> timedelta:
+        """After this a tick that nobody took is dropped: the next one does all its work."""
+        return self.every
+
+    @property
+    def queue(self) -> str:
+        """Through which queue the tick goes."""
+        return queue_of(self.task)
+
+
+TIMETABLE: tuple[Entry, ...] = (
+    # P7, X6: commits nudge the relay at once; this is the net for a nudge that was lost.
+    Entry("ring what commits have promised", "outbox.relay", timedelta(seconds=2)),
+    # P3, R41: "found by the first sweep" is the promise, so the cadence is what a seller may wait beyond the instant.
+    Entry("unlock matured NPB alerts", "npb.scan_open_alerts", timedelta(seconds=5)),
+    Entry("unlock matured NRS and NSS alerts", "alerts.scan_seller_alerts", timedelta(seconds=5)),
+    # First tries are rung by the recording commit; this one is for letters whose next try has come (R102).
+    Entry("send letters again", "notices.deliver", timedelta(seconds=15)),
+    # N16, N17 count in days.
+    Entry("remind of open cases", "reminders.scan", timedelta(minutes=1)),
+    # R86: bills exist from the 5th 00:00 of the billing zone; a minute is well inside anybody's morning.
+    Entry("issue bills that should exist", "bills.issue", timedelta(minutes=1)),
+    Entry("compare what is with what must be", "audit.check_invariants", timedelta(minutes=1)),
+)

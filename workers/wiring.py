@@ -1,0 +1,187 @@
+"""What is connected to what when a process starts, and taken apart when it ends?
+
+Every process that carries out tasks gets its own database engine after the fork (an engine made before it mixes up
+answers silently, reliability F42), a postbox, and a bell to ring followers with.  Beat and Flower get nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from celery import signals
+
+from schedules.routes import queue_of
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from models.session import Database
+    from workers.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+NUDGE_EVERY = 0.05
+"""Seconds.  At most one nudge per process in this time: a relay that starts later finds all that is there by then."""
+RING_EXPIRES = 600
+"""Seconds.  A ring that nobody heard for that long has been rung again from its row."""
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, with servers that answer until it ends."""
+    from workers.settings import load_settings, settings_for_life
+
+    found = load_settings()
+    if found.broker_url is not None:
+        # Celery lets the variables beat whatever is set in code, so they must hold the normalised form.
+        os.environ["CELERY_BROKER_URL"] = found.broker_url.get_secret_value()
+        if found.result_backend is not None:
+            os.environ["CELERY_RESULT_BACKEND"] = found.result_backend.get_secret_value()
+        return found  # a producer, beat or Flower needs no database
+    return settings_for_life(found)
+
+
+class QueueBell:
+    """Rings through the broker: a message with the ids of the rows, to the queue of their follower."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def ring(self, task: str, rows: Sequence[int]) -> None:
+        """Publish one message.  Raises when the broker cannot be reached: the rows come round again."""
+        self._app.send_task(
+            task, kwargs={"rows": list(rows)}, queue=queue_of(task), ignore_result=True, expires=RING_EXPIRES
+        )
+
+
+class Nudge:
+    """Calls the relay soon after a commit that promised something, without the commit waiting for it.
+
+    A thread of its own publishes: a broker that hangs must not keep a worker from its next command, and what is lost
+    here is found by the next tick of the timetable.
+    """
+
+    def __init__(self, publish: Callable[[], None]) -> None:
+        self._publish = publish
+        self._wanted = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __call__(self) -> None:
+        """A commit has promised something."""
+        self._wanted.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="nudge", daemon=True)
+            self._thread.start()
+
+    def close(self, seconds: float = 2.0) -> None:
+        """Publish what is still wanted and end."""
+        self._closed.set()
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._wanted.wait()
+            self._wanted.clear()
+            try:
+                self._publish()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the timetable's tick does the same work
+                log.warning("the relay could not be nudged", error=type(error).__name__)
+            self._closed.wait(NUDGE_EVERY)
+
+
+def _nudge_relay(app: Celery) -> None:
+    app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True, expires=30)
+
+
+def open_database(found: Settings, *, pool_size: int = 1) -> Database:
+    """The application's way to the database: as the login of its own, else in the role without rights to history."""
+    from models import session
+
+    url = found.app_database_url or found.database_url
+    if url is None:
+        from workers.settings import settings_for_life
+
+        url = settings_for_life(found).database_url
+    if url is None:
+        raise RuntimeError("there is no database: set DATABASE_URL")
+    return session.connect(url.get_secret_value(), pool_size=pool_size)
+
+
+_nudge: Nudge | None = None
+
+
+def start(app: Celery) -> None:
+    """Connect this process: database, postbox, bell, nudge."""
+    global _nudge  # noqa: PLW0603 - one per process is the point
+    from models import session
+    from tasks import bell, postbox
+    from workers.mail import postbox as choose_postbox
+
+    found = settings()
+    database = open_database(found)
+    _nudge = Nudge(lambda: _nudge_relay(app))
+    database.on_promise = _nudge
+    session.bind(database)
+    postbox.bind(choose_postbox(found))
+    bell.bind(QueueBell(app))
+
+
+def stop() -> None:
+    """Take it apart again."""
+    global _nudge  # noqa: PLW0603
+    from models import session
+    from tasks import bell, postbox
+
+    if _nudge is not None:
+        _nudge.close()
+        _nudge = None
+    with contextlib.suppress(RuntimeError):
+        session.bound().dispose()
+    session.bind(None)
+    postbox.bind(None)
+    bell.bind(None)
+
+
+@contextlib.contextmanager
+def wired(app: Celery) -> Iterator[None]:
+    """The same for a process that is no worker, for as long as the block runs."""
+    start(app)
+    try:
+        yield
+    finally:
+        stop()
+
+
+@signals.worker_process_init.connect
+def _start_child(**_: Any) -> None:
+    from workers.app import app
+
+    start(app)
+
+
+@signals.worker_process_shutdown.connect
+def _stop_child(**_: Any) -> None:
+    stop()
+
+
+@signals.setup_logging.connect
+def _set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
+    """Receivers of this signal keep Celery from configuring logging itself."""
+    from workers import logs
+    from workers.settings import load_settings
+
+    logs.configure(load_settings().log_format, loglevel if loglevel is not None else load_settings().log_level)
+
+
+@signals.task_unknown.connect
+def _unknown_task(name: str = "", id: str = "", **_: Any) -> None:  # noqa: A002 - the signal's own names
+    log.error("a message names no task of ours and is dropped", named=str(name)[:100], message=str(id)[:100])
