@@ -194,7 +194,7 @@ def unlock_due(work: Work[Any], kinds: Sequence[AlertKind], *, limit: int) -> in
 
 def next_unlock(conn: Connection) -> datetime | None:
     """The earliest instant at which an alert that waits becomes due."""
-    return conn.execute(text(f"SELECT min(unlocks_at) FROM unwind.alerts WHERE {_WAITING}")).scalar()
+    return conn.execute(text(f"SELECT min(unlocks_at) FROM unwind.alerts WHERE {_WAITING}")).scalar()  # noqa: S608 - a constant
 
 
 def _unlock(which: str, filer: str, task: str, notice: str) -> Any:

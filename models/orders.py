@@ -92,15 +92,13 @@ def parties_of(conn: Connection, order_ids: Iterable[int]) -> dict[int, tuple[st
     return {r.order_id: (r.buyer_id, r.seller_id) for r in rows}
 
 
+_FACTS = "SELECT * FROM unwind.orders WHERE order_id = ANY(:ids) ORDER BY order_id"
+_FACTS_HELD = f"{_FACTS} FOR NO KEY UPDATE"
+
+
 def facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
     """The orders' own rows; with `lock` held for writing, in the order of their ids."""
-    rows = conn.execute(
-        text(
-            "SELECT * FROM unwind.orders WHERE order_id = ANY(:ids) ORDER BY order_id"
-            + (" FOR NO KEY UPDATE" if lock else "")
-        ),
-        {"ids": sorted(order_ids)},
-    )
+    rows = conn.execute(text(_FACTS_HELD if lock else _FACTS), {"ids": sorted(order_ids)})
     return {r.order_id: order_of(r) for r in rows}
 
 

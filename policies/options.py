@@ -172,7 +172,7 @@ def _yes(action: str, case: Case, actor: Actor, now: datetime) -> str:
 def _status_option(case: Case, actor: Actor, now: datetime) -> Option:
     """By hand: possible when any status can be set; else the answer to the one that was refused last."""
     wanted = orders.BY_SELLER if case.role_of(actor) is Role.SELLER else tuple(orders.BY_BUYER)
-    answers = {status: orders.set_status(case, actor, status, now) for status in wanted}
+    answers = {status: orders.set_status(case, actor, status) for status in wanted}
     settable = tuple(str(status) for status, answer in answers.items() if isinstance(answer, Granted))
     if settable:
         return Option("orders.set_status", True, f"Can be set to {', '.join(settable)}.", values=settable)

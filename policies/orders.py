@@ -19,7 +19,7 @@ BY_SELLER = (Status.PROCESSING, Status.READY, Status.PAID, Status.PACKED, Status
 BY_BUYER = {Status.RECEIVED: (Status.SHIPPED,), Status.COMPLETED: (Status.SHIPPED, Status.RECEIVED)}  # [1138]
 
 
-def set_status(case: Case, actor: Actor, wanted: Status, now: datetime) -> Granted | Refused:
+def set_status(case: Case, actor: Actor, wanted: Status) -> Granted | Refused:
     """A party moves the order along by hand; in every PROBLEM status the case decides instead (R46)."""
     if refused := not_a_party(case, actor) or already_cancelled(case):
         return refused
@@ -52,7 +52,7 @@ def set_status(case: Case, actor: Actor, wanted: Status, now: datetime) -> Grant
     )
 
 
-def record_payment(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refused:
+def record_payment(case: Case, payment: PaymentStatus) -> Granted | Refused:
     """The payment service speaks.  A voided payment takes a PAID order back to READY (T23); nothing else moves."""
     if refused := already_cancelled(case):
         return refused

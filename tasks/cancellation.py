@@ -16,22 +16,19 @@ from celery import shared_task
 from pydantic import Field
 
 from models import alerts, drafts, inventory, members, orders, removals
-from models.cases import Cases
 from models.requests import Answer, done, invalid
 from models.work import Overtaken, Work, at_once, unit_of_work
 from policies import cancellation as policy
-from policies import credits
+from policies import credits as credit_policy
 from policies import drafts as draft_policy
 from policies import members as member_policy
 from policies.cases import Case, Member
 from policies.consolidation import ONE_STEP
 from policies.drafts import Draft
-from policies.consolidation import ONE_STEP
-from policies.drafts import Draft
 from policies.inventory import ReturnPlan, nothing_returns, plan_return
 from policies.notices import tell, told
 from policies.statuses import Basis, Role
-from policies.verdicts import Granted, Invalid, Promise, Refused, Verdict
+from policies.verdicts import Granted, Invalid, Promise, Verdict
 from tasks.cases import instant_of, known_case, lock_cases
 from tasks.command import Command, Comment, DraftId, OrderCommand, Switch, Word, understood
 
@@ -273,8 +270,8 @@ def _lost_privilege(before: Member, after: Member, role: Role, case: Case) -> tu
 def _with_consequences(one: _Unwinding, pending_removals: int) -> Granted:
     """The fee, the removal requests and what both parties are told: promised by this commit, carried out by followers."""
     order, lines = one.after.order, one.plan.lines
-    fee = credits.settle(order, one.basis, one.instant, one.case.terms)
-    fee_effects = credits.effects_of(fee)
+    fee = credit_policy.settle(order, one.basis, one.instant, one.case.terms)
+    fee_effects = credit_policy.effects_of(fee)
     facts = {
         "basis": one.basis,
         "by": one.case.role_of(one.command.actor),
@@ -288,7 +285,7 @@ def _with_consequences(one: _Unwinding, pending_removals: int) -> Granted:
         tell(one.after, Role.SELLER, "order_cancelled", **facts, fee=fee_effects),
         tell(one.after, Role.BUYER, "order_cancelled", **facts),
     ]
-    if settled := credits.promise_of(fee, order, one.instant):
+    if settled := credit_policy.promise_of(fee, order, one.instant):
         promises.append(settled)
     if pending_removals:
         promises.append(Promise("removals.cancel_pending", f"removals:{order.order_id}", order.order_id))

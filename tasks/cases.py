@@ -19,11 +19,11 @@ OLDEST_OCCURRENCE = timedelta(hours=24)
 """A message may have waited this long in a queue and still say when it really happened (contract 2)."""
 
 C = TypeVar("C", bound=ActorCommand | OrderFact)
-O = TypeVar("O", bound=OrderCommand | OrderFact)
+OfOrder = TypeVar("OfOrder", bound=OrderCommand | OrderFact)
 Decide = Callable[[C, Case, datetime], Verdict]
 
 
-def decide_cases(commands: Sequence[O], decide: Decide[O]) -> list[Answer]:
+def decide_cases(commands: Sequence[OfOrder], decide: Decide[OfOrder]) -> list[Answer]:
     """Lock the orders of a set, ask the policy about each, write what was granted."""
     with unit_of_work(commands) as work:
         cases = lock_cases(work)
@@ -33,7 +33,7 @@ def decide_cases(commands: Sequence[O], decide: Decide[O]) -> list[Answer]:
     return work.answers
 
 
-def lock_cases(work: Work[O], *, lock_members: str = members.FOR_SHARE) -> Cases:
+def lock_cases(work: Work[OfOrder], *, lock_members: str = members.FOR_SHARE) -> Cases:
     """The orders of the commands that were not answered before, held for this transaction."""
     return Cases(
         work.conn,

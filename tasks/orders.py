@@ -117,15 +117,13 @@ def add_batch(commands: list[AddBatch]) -> list[Answer]:
 @shared_task(name=SetStatus.task)
 def set_status(commands: list[SetStatus]) -> list[Answer]:
     """A party moves the order along by hand."""
-    return decide_cases(commands, lambda c, case, now: policy.set_status(case, c.actor, Status(c.status), now))
+    return decide_cases(commands, lambda c, case, _now: policy.set_status(case, c.actor, Status(c.status)))
 
 
 @shared_task(name=RecordPayment.task)
 def record_payment(commands: list[RecordPayment]) -> list[Answer]:
     """The payment service says what it knows."""
-    return decide_cases(
-        commands, lambda c, case, now: policy.record_payment(case, PaymentStatus(c.payment_status), now)
-    )
+    return decide_cases(commands, lambda c, case, _now: policy.record_payment(case, PaymentStatus(c.payment_status)))
 
 
 class _Shop:

@@ -62,8 +62,8 @@ MOVES: dict[str, Move] = {
         c, r.choice((AlertKind.NRS, AlertKind.NSS)), a, "sent yesterday", now
     ),
     "orders.cancel": lambda c, a, _, now: cancellation.cancel(c, a, None, None, now),
-    "orders.set_status": lambda c, a, r, now: orders.set_status(c, a, r.choice(list(Status)), now),
-    "orders.record_payment": lambda c, _, r, now: orders.record_payment(c, r.choice(list(PaymentStatus)), now),
+    "orders.set_status": lambda c, a, r, _now: orders.set_status(c, a, r.choice(list(Status))),
+    "orders.record_payment": lambda c, _, r, _now: orders.record_payment(c, r.choice(list(PaymentStatus))),
     "orders.add_batch": _batch,
     "unlock": lambda c, _, __, now: alerts.unlock(c, now),
     "members": _terminated,

@@ -59,7 +59,7 @@ def test_nrs_is_for_unpaid_and_nss_for_paid_orders(payment: PaymentStatus) -> No
 def test_the_seller_cannot_change_the_status(kind: AlertKind, wanted: Status) -> None:
     """R46."""
     expected = "WRONG_ROLE" if wanted is Status.RECEIVED else "ORDER_HAS_PROBLEM"
-    assert code(orders.set_status(filed(kind), SELLER, wanted, FILED)) == expected
+    assert code(orders.set_status(filed(kind), SELLER, wanted)) == expected
 
 
 @KINDS

@@ -1,4 +1,4 @@
-"""How is an order unwound, and what follows?  (rules.md 3.7, 5.1, 7.3, 8; R53 to R65, R83 to R85, R95 to R99; issue of units and cents)"""
+"""How is an order unwound, and what follows?  (rules.md 3.7, 5.1, 7.3, 8; R53 to R65, R83 to R85, R95 to R99)"""
 
 from __future__ import annotations
 

@@ -31,7 +31,13 @@ from workers.settings import Settings, load_settings, settings_with_servers
 from workers.supervisor import ProgramFailed, Supervisor
 
 READY_SECONDS = 60.0
-COLOURS = {"unlocked": "bold yellow", "cancelled": "bold green", "filed": "cyan", "declined": "cyan", "removed": "magenta"}
+COLOURS = {
+    "unlocked": "bold yellow",
+    "cancelled": "bold green",
+    "filed": "cyan",
+    "declined": "cyan",
+    "removed": "magenta",
+}
 
 
 @click.command()
@@ -67,14 +73,17 @@ def _play(console: Console, settings: Settings, *, once: bool) -> None:
         with console.status("Starting two worker groups and beat …"):
             supervisor.wait_ready(READY_SECONDS)
         supervisor.start(window)
-        console.print(f"  [bold]workers[/]  {', '.join(' and '.join(queues) for queues in GROUPS.values())}; beat looks for due alerts")
+        queues = ", ".join(" and ".join(group) for group in GROUPS.values())
+        console.print(f"  [bold]workers[/]  {queues}; beat looks for due alerts")
         console.print(f"  [bold]Flower[/]   [link={address}]{address}[/link]")
         console.print(f"  [bold]mails[/]    {mail_place(settings)}\n")
         _tell(console, settings, sample)
         supervisor.wait_ready(READY_SECONDS, ["flower"])
         if once:
             return
-        console.print(f"\nEverything keeps running: look around in Flower at {address}, or ask in another terminal, for example")
+        console.print(
+            f"\nEverything keeps running: look around in Flower at {address}, or ask in another terminal, for example"
+        )
         console.print(f"  ./run show order {min(sample.ending_cancelled)} --data {settings.data_dir}")
         console.print(f"  ./run explain order {min(sample.left_alone)} --data {settings.data_dir}")
         console.print("Ctrl-C ends the demo and takes its data with it.")
@@ -86,13 +95,15 @@ def _play(console: Console, settings: Settings, *, once: bool) -> None:
 def _write_past(console: Console, settings: Settings) -> Sample:
     """Ten weeks of history, whose last instant is the present, into an empty database."""
     assert settings.database_url is not None
-    sample = sample_market(datetime.now(UTC))  # noqa: TID251, DTZ005 - the present, at which the history ends
+    sample = sample_market(datetime.now(UTC))  # noqa: TID251 - the present, at which the history ends
     lines = lines_from(json.dumps(line) for line in sample.lines)
-    with stage_in_empty(settings.database_url.get_secret_value(), lines[0].at) as stage:
-        with console.status(f"Writing the past: {len(lines)} facts and commands of ten weeks …"):
-            for played in play(lines, stage):
-                if played.result["outcome"] != "done":
-                    raise StoryBroken(f"The past does not fit: {played.as_json()}")
+    with (
+        console.status(f"Writing the past: {len(lines)} facts and commands of ten weeks …"),
+        stage_in_empty(settings.database_url.get_secret_value(), lines[0].at) as stage,
+    ):
+        for played in play(lines, stage):
+            if played.result["outcome"] != "done":
+                raise StoryBroken(f"The past does not fit: {played.as_json()}")
     console.print(
         f"  [bold]market[/]   {len(SELLERS)} stores, {len(sample.parties)} orders of ten weeks, "
         f"{len(sample.unlocking)} alerts about to fall due"
@@ -101,7 +112,9 @@ def _write_past(console: Console, settings: Settings) -> Sample:
 
 
 def _tell(console: Console, settings: Settings, sample: Sample) -> None:
-    assert settings.database_url is not None and settings.broker_url is not None and settings.result_backend is not None
+    assert settings.database_url is not None
+    assert settings.broker_url is not None
+    assert settings.result_backend is not None
     client = Celery(
         "storefront",
         broker=settings.broker_url.get_secret_value(),
@@ -116,7 +129,7 @@ def _tell(console: Console, settings: Settings, sample: Sample) -> None:
         with console.status("") as status:
             for news in story.follow(lambda done, of: status.update(f"{done} of {of} alerts have unlocked …")):
                 console.print(_sentence(news))
-        _show_mail(console, settings, sample)
+        _show_mail(console, settings)
         console.print(_summary(story.summary(began)))
     finally:
         database.dispose()
@@ -124,20 +137,21 @@ def _tell(console: Console, settings: Settings, sample: Sample) -> None:
 
 
 def _sentence(news: News) -> str:
-    noun, _, verb = news.type.partition(".")
+    verb = news.type.rpartition(".")[2]
     colour = COLOURS.get(verb, "white")
     order = f"order {news.order_id}" if news.order_id is not None else ""
     store = SELLERS.get(news.seller_id or "", ("", ""))[0]
     return f"{news.at.astimezone():%H:%M:%S}  [{colour}]{verb.replace('_', ' '):<17}[/] {order:<11} [dim]{store:<14}[/] {news.note}"
 
 
-def _show_mail(console: Console, settings: Settings, sample: Sample) -> None:
+def _show_mail(console: Console, settings: Settings) -> None:
     """One of the mails that sellers got, whole."""
     wanted = {f"{seller_id}@sellers.example" for seller_id in SELLERS}
     found = sorted(settings.mail_dir.glob("**/*.eml"))
     for path in found:
         message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
-        if str(message["To"]) and any(address in str(message["To"]) for address in wanted) and "unlock" in str(message).lower():
+        to_seller = any(address in str(message["To"]) for address in wanted)
+        if to_seller and "cancel" in str(message["Subject"]).lower():
             body = message.get_body(("plain",))
             text = body.get_content().strip() if body is not None else ""
             title = f"one of {len(found)} mails, to {message['To']}: {message['Subject']}"

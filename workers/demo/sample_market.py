@@ -124,7 +124,9 @@ class _Playwright:
         seller_id = list(SELLERS)[order_id % 3]
         buyer_id = f"b-{BUYERS[(order_id // 3) % len(BUYERS)]}"
         parts, larger = self._lots[seller_id][:8], self._lots[seller_id][8:]
-        lines = [{"lot_id": parts[(order_id + step) % 8], "quantity": 10 + order_id * (step + 3) % 90} for step in (0, 3, 5)]
+        lines = [
+            {"lot_id": parts[(order_id + step) % 8], "quantity": 10 + order_id * (step + 3) % 90} for step in (0, 3, 5)
+        ]
         lines.append({"lot_id": larger[order_id % 4], "quantity": 1})
         self.sample.parties[order_id] = (seller_id, buyer_id)
         self._say(at, "orders.submit", order_id=order_id, buyer_id=buyer_id, seller_id=seller_id, lines=lines)
@@ -153,7 +155,9 @@ class _Playwright:
             self._by_seller(self.now - (days_ago - 8) * DAY, "npb.file", order_id)
             self._by_seller(self.now - (days_ago - 15) * DAY, "orders.cancel", order_id)
         order_id = self._order(self.now - 45 * DAY)
-        self._by_buyer(self.now - 44 * DAY, "ocr.file", order_id, reason="B_SELLER_NO_STOCK", comment="They wrote that it is gone.")
+        self._by_buyer(
+            self.now - 44 * DAY, "ocr.file", order_id, reason="B_SELLER_NO_STOCK", comment="They wrote that it is gone."
+        )
         self._by_seller(self.now - 43 * DAY, "orders.cancel", order_id)
 
     def _cases_about_to_unlock(self) -> None:
@@ -169,7 +173,9 @@ class _Playwright:
             self._by_seller(filed, "npb.file", order_id, comment="No payment and no word.")
             if answered:
                 self._by_buyer(filed + 2 * DAY, "npb.respond", order_id, comment="I will pay at the end of the month.")
-            {8: self.sample.sellers_remove, 9: self.sample.left_alone}.get(number, self.sample.sellers_cancel).add(order_id)
+            {8: self.sample.sellers_remove, 9: self.sample.left_alone}.get(number, self.sample.sellers_cancel).add(
+                order_id
+            )
         filed = next(dues) - 14 * DAY
         order_id = self._order(filed - 12 * DAY)
         self._say(filed - 11 * DAY, "orders.record_payment", order_id=order_id, payment_status="Completed")
@@ -187,5 +193,3 @@ class _Playwright:
             asked.add(order_id)
         for hours in range(6):
             self._order(self.now - (7 - hours) * HOUR)
-
-

@@ -125,13 +125,7 @@ class Story:
         if order_id is None:
             return
         if news.type.endswith(".unlocked"):
-            self.unlocked.add(order_id)
-            if order_id in self.sample.sellers_cancel:
-                self._ask("orders.cancel", order_id, self._seller(order_id))
-            elif order_id in self.sample.buyers_cancel:
-                self._ask("orders.cancel", order_id, self._buyer(order_id))
-            elif order_id in self.sample.sellers_remove:
-                self._ask("npb.remove", order_id, self._seller(order_id), comment="The money came today.")
+            self._react_to_unlock(order_id)
         elif news.type == "npb.penalty_accepted":
             self._ask("orders.cancel", order_id, self._seller(order_id))
         elif news.type == "ocr.filed":
@@ -143,6 +137,15 @@ class Story:
             self.declined.add(order_id)
         elif news.type == "npb.removed":
             self.removed.add(order_id)
+
+    def _react_to_unlock(self, order_id: int) -> None:
+        self.unlocked.add(order_id)
+        if order_id in self.sample.sellers_cancel:
+            self._ask("orders.cancel", order_id, self._seller(order_id))
+        elif order_id in self.sample.buyers_cancel:
+            self._ask("orders.cancel", order_id, self._buyer(order_id))
+        elif order_id in self.sample.sellers_remove:
+            self._ask("npb.remove", order_id, self._seller(order_id), comment="The money came today.")
 
     def _ask(self, task: str, order_id: int, member_id: str, **arguments: Any) -> None:
         """One command through the broker, as any upstream system sends it."""
@@ -163,7 +166,7 @@ class Story:
         if self.asked or any(getattr(self, name) < wanted for name, wanted in self._expected()):
             return False
         with self.database.transaction() as conn:
-            return conn.execute(text(_UNKEPT)).scalar_one() == 0
+            return bool(conn.execute(text(_UNKEPT)).scalar_one() == 0)
 
     def _expected(self) -> list[tuple[str, set[int]]]:
         return [
