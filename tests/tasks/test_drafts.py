@@ -14,7 +14,7 @@ UNLOCKED = FILED + WEEK
 
 @pytest.fixture
 def waiting(market: Market) -> Market:
-    """Order 1003 of two lots, which its seller can cancel: 4 of 10 of lot 1 in red, 6 of 6 of lot 2 in blue (sold out)."""
+    """Order 1003, which its seller can cancel: 4 of the 10 units of lot 1, and all 6 of lot 2, which is gone."""
     market.lot(1, quantity=10, remarks="Box 1", my_cost="0.0500")
     market.lot(2, quantity=6, color_id=7, remarks="Box 2")
     market.order(1003, [(1, 4), (2, 6)])

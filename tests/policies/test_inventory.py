@@ -1,0 +1,184 @@
+"""Which laws hold for every return, whatever the inventory and the order look like?"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from policies.inventory import (
+    Lot,
+    LotKey,
+    Note,
+    Returning,
+    ReturnPlan,
+    Shelf,
+    TooManyUnits,
+    from_snapshot,
+    may_be_target,
+    nothing_returns,
+    plan_return,
+)
+from policies.lots import MOST_UNITS
+
+prices = some.decimals("0.0001", "99.9999", places=4)
+rooms = some.sampled_from([(False, None, False), (True, "A", True), (True, "B", False)])
+
+
+@some.composite
+def lots(draw: some.DrawFn, lot_id: int) -> Lot:
+    """Few items, so that they meet."""
+    in_room, room, auto = draw(rooms)
+    return Lot(
+        lot_id=lot_id,
+        seller_id=draw(some.sampled_from(["s", "t"])),
+        item_type="PART",
+        item_no=draw(some.sampled_from(["3001", "3001", "3002", ""])),
+        color_id=draw(some.sampled_from([5, 7])),
+        quantity=draw(some.integers(0, 20)),
+        new_or_used=draw(some.sampled_from(["N", "U"])),
+        unit_price=draw(prices),
+        bind_id=draw(some.sampled_from([0, 0, 0, 9])),
+        remarks=draw(some.sampled_from(["", "Box"])),
+        is_retain=draw(some.booleans()),
+        is_stock_room=in_room,
+        stock_room_id=room,
+        auto_stockroom=auto,
+        reserved_for=None if in_room else draw(some.sampled_from([None, None, "ann"])),
+    )
+
+
+inventories = some.integers(0, 6).flatmap(lambda n: some.tuples(*(lots(i) for i in range(1, n + 1))))
+orders = some.integers(1, 5).flatmap(
+    lambda n: some.tuples(
+        *(
+            some.builds(
+                Returning,
+                line_no=some.just(i),
+                units=some.integers(0, 9),
+                item=some.integers(1, 8).flatmap(lots).map(lambda lot: replace(lot, seller_id="s")),
+            )
+            for i in range(1, n + 1)
+        )
+    )
+)
+
+
+def units(held: list[Lot]) -> dict[LotKey, int]:
+    found: dict[LotKey, int] = {}
+    for lot in held:
+        found[lot.key] = found.get(lot.key, 0) + lot.quantity
+    return {key: count for key, count in found.items() if count}
+
+
+def after(shelf: Shelf, plan: ReturnPlan) -> list[Lot]:
+    return list((shelf.lots | dict(plan.lots)).values())
+
+
+@given(inventories, orders)
+def test_every_unit_is_there_afterwards_under_its_own_item(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+    """promises.md, invariant 4: per item, what was there plus what came back."""
+    shelf = Shelf(held)
+    plan = plan_return(1, lines, shelf)
+    back = [replace(line.item, quantity=line.units) for line in lines]
+    assert units(after(shelf, plan)) == units([*held, *back])
+    assert [line.returned for line in plan.lines] == [line.units for line in lines]
+
+
+@given(inventories, orders)
+def test_no_lot_of_r81_ever_takes_anything_in(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+    """R81: bonds, reservations, the catalogue, other sellers."""
+    for lot_id, was in plan_return(1, lines, Shelf(held)).before.items():
+        assert may_be_target(was), lot_id
+        assert was.seller_id == "s"
+
+
+@given(inventories, orders)
+def test_one_step_changes_nothing_but_quantities(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+    """R66."""
+    plan = plan_return(1, lines, Shelf(held))
+    for lot_id, was in plan.before.items():
+        assert replace(plan.lots[lot_id], quantity=was.quantity) == was
+
+
+@given(inventories, orders, some.randoms())
+def test_where_units_go_does_not_depend_on_the_order_of_lots_or_lines(
+    held: tuple[Lot, ...], lines: tuple[Returning, ...], chance: random.Random
+) -> None:
+    """R76: deterministic, by rule and never by chance."""
+    shuffled_lots, shuffled_lines = list(held), list(lines)
+    chance.shuffle(shuffled_lots)
+    chance.shuffle(shuffled_lines)
+    assert plan_return(1, lines, Shelf(held)) == plan_return(1, shuffled_lines, Shelf(shuffled_lots))
+
+
+@given(inventories, orders, orders)
+def test_two_orders_of_a_set_are_one_after_the_other(
+    held: tuple[Lot, ...], first: tuple[Returning, ...], second: tuple[Returning, ...]
+) -> None:
+    """C27: the second sees the lots as the first left them; which units are where does not depend on who came first."""
+
+    def played(*orders: tuple[Returning, ...]) -> dict[LotKey, int]:
+        shelf = Shelf(held)
+        for number, lines in enumerate(orders):
+            shelf.take(plan_return(number, lines, shelf))
+        return units(list(shelf.lots.values()))
+
+    assert played(first, second) == played(second, first)
+
+
+@given(inventories, orders)
+def test_planning_touches_nothing(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+    """R72: a plan that is not taken never happened, so a dry run and the real run are the same plan."""
+    shelf = Shelf(held)
+    assert plan_return(1, lines, shelf) == plan_return(1, lines, shelf)
+
+
+@given(inventories, orders)
+def test_at_most_one_new_lot_per_item_unless_it_is_to_be_reviewed(
+    held: tuple[Lot, ...], lines: tuple[Returning, ...]
+) -> None:
+    """R75."""
+    shelf = Shelf(held)
+    for number in (1, 2):
+        shelf.take(plan_return(number, lines, shelf))
+    plain = [lot.key for lot in shelf.lots.values() if lot.lot_id < 0 and may_be_target(lot)]
+    bound = {line.item.key for line in lines if line.item.bind_id}
+    assert all(plain.count(key) == 1 for key in set(plain) - bound)
+
+
+@given(inventories, orders)
+def test_the_note_says_where_the_seller_must_look(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+    """R77, rules.md 5.6."""
+    plan = plan_return(1, lines, Shelf(held))
+    for line in plan.lines:
+        if line.lot_id is None:
+            assert line.note is None
+        elif line.note is not Note.NEEDS_REVIEW:
+            assert (line.note is Note.RETURNED_TO_STOCKROOM) == plan.lots[line.lot_id].is_stock_room
+
+
+@given(some.integers(1, 9).flatmap(lots))
+def test_a_snapshot_gives_the_lot_again(lot: Lot) -> None:
+    """rules.md 5.5: the whole lot is remembered at the sale, except that selling out may have put it away."""
+    assert from_snapshot(lot.snapshot()) == replace(lot, auto_stockroom=False)
+
+
+def test_a_lot_that_would_overflow_stops_the_whole_return() -> None:
+    """C25."""
+    lot = Lot(1, "s", "PART", "3001", 5, MOST_UNITS - 3, "N", Decimal(1))
+    assert plan_return(1, [Returning(1, 3, lot)], Shelf([lot])).lots[1].quantity == MOST_UNITS
+    with pytest.raises(TooManyUnits):
+        plan_return(1, [Returning(1, 2, lot), Returning(2, 2, lot)], Shelf([lot]))
+
+
+def test_where_nothing_returns_every_line_says_so() -> None:
+    """R64, R65."""
+    plan = nothing_returns(1, [2, 1])
+    assert [line.effects() for line in plan.lines] == [
+        {"line_no": n, "returned": 0, "lot_id": None, "note": None} for n in (1, 2)
+    ]
