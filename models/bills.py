@@ -246,7 +246,7 @@ def _lines(conn: Connection, seller_id: str, month: date) -> tuple[BillLine, ...
         .where(c.seller_id == seller_id, c.billing_month == month, c.kind != "payment")
         .order_by(c.line_id)
     ).all()
-    return tuple(BillLine(*row._tuple()) for row in rows)
+    return tuple(BillLine(*row) for row in rows)
 
 
 def _day(day: date | None) -> str | None:

@@ -1,0 +1,193 @@
+"""What does a bill come to, what does it show, and when is it paid?  (rules.md 7.2 to 7.4, 7.7)"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.bills import BillLine, excess, manual_credit, open_month, shown, state, sums
+from policies.instants import instant_from_text
+from policies.terms import DEFAULT_TERMS
+
+NOW = datetime(2026, 4, 10, tzinfo=UTC)
+MARCH, APRIL = date(2026, 3, 1), date(2026, 4, 1)
+
+
+def line(kind: str, amount: str, order_id: int = 1003, charged: date = APRIL) -> BillLine:
+    """A line of April's bill."""
+    return BillLine(kind, order_id, Decimal(amount), "", NOW, charged)
+
+
+def kinds(lines: list[BillLine]) -> list[tuple[str, str]]:
+    """(kind, amount)."""
+    return [(one.kind, str(one.amount)) for one in lines]
+
+
+TOTALS = [
+    # sum of lines, opening credit, minimum -> total, carried forward
+    ("0.00", "0.00", "0.00", "0.00", "0.00"),
+    ("20.00", "0.00", "0.00", "20.00", "0.00"),  # E2, March
+    ("15.50", "0.00", "0.00", "15.50", "0.00"),  # E2, April
+    ("-3.00", "0.00", "0.00", "0.00", "-3.00"),  # E3
+    ("-15.00", "0.00", "0.00", "0.00", "-15.00"),  # E5, April
+    ("18.00", "-15.00", "0.00", "3.00", "0.00"),  # E5, May
+    ("10.00", "0.00", "0.00", "10.00", "0.00"),  # E6
+    ("-9.00", "0.00", "0.00", "0.00", "-9.00"),  # E7
+    ("15.00", "-15.00", "0.00", "0.00", "0.00"),
+    ("0.01", "-15.00", "0.00", "0.00", "-14.99"),
+    ("0.00", "-15.00", "0.00", "0.00", "-15.00"),
+    ("-5.00", "-15.00", "0.00", "0.00", "-20.00"),
+    ("4.99", "0.00", "5.00", "0.00", "4.99"),
+    ("5.00", "0.00", "5.00", "5.00", "0.00"),
+    ("0.01", "4.99", "5.00", "5.00", "0.00"),
+    ("0.00", "4.99", "5.00", "0.00", "4.99"),
+    ("-4.99", "4.99", "5.00", "0.00", "0.00"),
+    ("-6.00", "4.99", "5.00", "0.00", "-1.01"),
+]
+
+
+@pytest.mark.parametrize(("lines", "opening", "minimum", "total", "carried"), TOTALS)
+def test_a_bill_is_floored_at_zero_and_carries_on_what_is_left(
+    lines: str, opening: str, minimum: str, total: str, carried: str
+) -> None:
+    """R91, `MINIMUM_BILL`."""
+    made = sums(Decimal(lines), Decimal(opening), replace(DEFAULT_TERMS, minimum_bill=Decimal(minimum)))
+    assert (str(made.total), str(made.carried_forward)) == (total, carried)
+
+
+cents = st.decimals(min_value=-2000, max_value=2000, places=2)
+
+
+@given(st.lists(cents, max_size=24), st.decimals(min_value=0, max_value=50, places=2))
+def test_no_cent_is_lost_over_any_number_of_months(months: list[Decimal], minimum: Decimal) -> None:
+    """Promises 5: each opens with what the one before carried on, so lines = totals + what is carried at the end."""
+    terms = replace(DEFAULT_TERMS, minimum_bill=minimum)
+    made = [sums(Decimal(0), Decimal(0), terms)]
+    for lines in months:
+        made.append(sums(lines, made[-1].carried_forward, terms))
+    assert sum(months) == sum(one.total for one in made) + made[-1].carried_forward
+    for before, after in pairwise(made):
+        assert after.opening_credit == before.carried_forward
+        assert after.lines_sum + after.opening_credit == after.total + after.carried_forward
+        assert after.total >= 0
+        assert after.carried_forward < max(minimum, Decimal("0.01"))
+
+
+SHOWN = [
+    ("nothing", [], []),
+    ("a charge", [("charge", "20.00")], [("charge", "20.00")]),
+    ("a charge and its reset (E1)", [("charge", "3.60"), ("reset", "-3.60")], []),
+    ("a credit", [("credit", "-20.00")], [("credit", "-20.00")]),
+    (
+        "a batch in a later month (E6)",
+        [("reversal", "-9.00"), ("charge", "19.00")],
+        [("reversal", "-9.00"), ("charge", "19.00")],
+    ),
+    (
+        "a batch in a later month, then cancelled (E7)",
+        [("reversal", "-9.00"), ("charge", "19.00"), ("reset", "-19.00")],
+        [("reversal", "-9.00")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("lines", "seen"), [case[1:] for case in SHOWN], ids=[case[0] for case in SHOWN])
+def test_a_charge_and_its_reset_of_one_month_are_not_shown(
+    lines: list[tuple[str, str]], seen: list[tuple[str, str]]
+) -> None:
+    """R83."""
+    charged = {"reversal": MARCH, "credit": MARCH}
+    given_lines = [line(kind, amount, charged=charged.get(kind, APRIL)) for kind, amount in lines]
+    assert kinds(shown(given_lines, APRIL)) == seen
+
+
+def test_a_batch_of_the_same_month_is_shown_until_the_order_is_reset() -> None:
+    """R83: nothing of an order that was charged, charged anew and cancelled in one month appears."""
+    batch = [line("charge", "9.00"), line("reversal", "-9.00"), line("charge", "19.00")]
+    assert kinds(shown(batch, APRIL)) == [("charge", "9.00"), ("reversal", "-9.00"), ("charge", "19.00")]
+    assert shown([*batch, line("reset", "-19.00")], APRIL) == []
+
+
+def test_a_reset_hides_no_charge_of_another_order() -> None:
+    """Two orders with the same fee."""
+    lines = [line("charge", "3.00", 1), line("charge", "3.00", 2), line("reset", "-3.00", 1)]
+    assert [one.order_id for one in shown(lines, APRIL)] == [2]
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 300)), max_size=12), st.sets(st.integers(1, 4)))
+def test_what_is_not_shown_sums_to_nothing(charges: list[tuple[int, int]], reset: set[int]) -> None:
+    """The lines that people see come to the same total as all of them."""
+    lines: list[BillLine] = []
+    last: dict[int, str] = {}
+    for order_id, amount in charges:
+        if order_id in last:
+            lines.append(line("reversal", f"-{last[order_id]}", order_id))
+        last[order_id] = f"{amount}.00"
+        lines.append(line("charge", last[order_id], order_id))
+    lines.extend(line("reset", f"-{last[one]}", one) for one in sorted(reset) if one in last)
+    assert sum(one.amount for one in shown(lines, APRIL)) == sum(one.amount for one in lines)
+    assert not {one.order_id for one in shown(lines, APRIL)} & reset
+
+
+@pytest.mark.parametrize(
+    ("total", "paid", "seconds", "wanted"),
+    [
+        ("20.00", "0.00", -1, "issued"),
+        ("20.00", "0.00", 0, "past_due"),
+        ("20.00", "19.99", -1, "issued"),
+        ("20.00", "19.99", 0, "past_due"),
+        ("20.00", "20.00", 0, "paid"),
+        ("20.00", "25.00", 0, "paid"),
+        ("0.00", "0.00", -1, "paid"),
+        ("0.00", "0.00", 0, "paid"),
+    ],
+)
+def test_a_bill_is_issued_then_paid_or_past_due(total: str, paid: str, seconds: int, wanted: str) -> None:
+    """R92; a bill of 0.00 is paid at issue (contract 4)."""
+    due = datetime(2026, 5, 6, 4, tzinfo=UTC)
+    assert state(Decimal(total), Decimal(paid), due, due + timedelta(seconds=seconds)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("total", "before", "amount", "over"),
+    [
+        ("20.00", "0.00", "20.00", "0.00"),
+        ("20.00", "0.00", "5.00", "0.00"),
+        ("20.00", "15.00", "5.00", "0.00"),
+        ("20.00", "15.00", "5.01", "0.01"),
+        ("20.00", "0.00", "32.50", "12.50"),
+        ("20.00", "20.00", "1.00", "1.00"),
+        ("20.00", "30.00", "1.00", "1.00"),
+        ("0.00", "0.00", "7.00", "7.00"),
+    ],
+)
+def test_what_is_paid_beyond_the_bill_is_excess(total: str, before: str, amount: str, over: str) -> None:
+    """Contract 2.2: it becomes the next opening credit."""
+    assert str(excess(Decimal(total), Decimal(before), Decimal(amount))) == over
+
+
+@pytest.mark.parametrize(
+    ("now", "month"),
+    [
+        ("2026-04-01T04:00:00Z", MARCH),
+        ("2026-04-05T03:59:59Z", MARCH),
+        ("2026-04-05T04:00:00Z", APRIL),
+        ("2026-04-30T12:00:00Z", APRIL),
+    ],
+)
+def test_the_first_open_bill_is_the_one_that_is_made_next(now: str, month: date) -> None:
+    """Until the 5th the bill of the month before is still open."""
+    assert open_month(instant_from_text(now), DEFAULT_TERMS) == month
+
+
+def test_only_a_credit_can_be_booked_by_hand() -> None:
+    """[KB55]: nothing and less than nothing are refused."""
+    assert manual_credit(Decimal("0.01")) is None
+    assert manual_credit(Decimal("0.00")) is not None
+    assert manual_credit(Decimal("-1.00")) is not None

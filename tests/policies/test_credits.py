@@ -1,0 +1,112 @@
+"""Reset, credit, or neither, and on which bill?  (rules.md 7.3; R83 to R89, R93, E1 to E10)"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+
+from policies.billing_months import month_from_text
+from policies.cases import Order
+from policies.credits import effects_of, promise_of, settle
+from policies.instants import instant_from_text
+from policies.statuses import Basis, PaymentStatus, Status
+from policies.terms import DEFAULT_TERMS
+
+ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
+
+
+def order(fee: str = "20.00", month: str | None = "2026-03") -> Order:
+    """An order charged that fee in that month."""
+    charged = month_from_text(month) if month else None
+    return Order(
+        1003, "b", "s", Status.NPB, PaymentStatus.NONE, ORDERED, fee=Decimal(fee), fee_month=charged, version=3
+    )
+
+
+GOLDEN = [
+    # basis, charged month, cancelled at, kind, bill
+    ("OCR_SELLER", "2026-03", "2026-03-31T23:00:00Z", "reset", "2026-03"),  # E1
+    ("OCR_BUYER", "2026-03", "2026-04-01T03:59:59.999999Z", "reset", "2026-03"),  # C35: still March in New York
+    ("OCR_BUYER", "2026-03", "2026-04-01T04:00:00Z", "credit", "2026-04"),  # C35
+    ("OCR_SELLER", "2026-03", "2026-04-01T04:30:00Z", "credit", "2026-04"),  # E9
+    ("OCR_SELLER", "2026-03", "2026-04-02T12:00:00Z", "credit", "2026-04"),  # E3: before the bill is made
+    ("NPB", "2026-03", "2026-04-12T10:00:00Z", "credit", "2026-04"),  # E2
+    ("NPX", "2026-03", "2026-04-12T10:00:00Z", "credit", "2026-04"),
+    ("NPB", "2026-04", "2026-04-20T10:00:00Z", "reset", "2026-04"),  # E7: charged anew by a batch
+    ("BUYER_TERMINATED", "2026-03", "2026-03-30T10:00:00Z", "reset", "2026-03"),
+    ("BUYER_TERMINATED", "2026-03", "2026-05-30T10:00:00Z", "credit", "2026-05"),
+    ("SELLER_TERMINATED", "2026-03", "2026-03-30T10:00:00Z", "reset", "2026-03"),  # rules 7.6
+    ("SELLER_TERMINATED", "2026-03", "2026-04-30T10:00:00Z", "credit", "2026-04"),
+    ("OCR_SELLER", "2026-12", "2027-01-02T12:00:00Z", "credit", "2027-01"),  # E10
+    ("OCR_SELLER", "2026-12", "2027-01-01T04:59:59Z", "reset", "2026-12"),
+    ("OCR_SELLER", "2025-03", "2026-03-15T00:00:00Z", "credit", "2026-03"),  # the same month of another year
+    ("NRS", "2026-03", "2026-03-30T10:00:00Z", "none", None),  # R85
+    ("NRS", "2026-03", "2026-04-30T10:00:00Z", "none", None),
+    ("NSS", "2026-03", "2026-03-30T10:00:00Z", "none", None),
+    ("NSS", "2026-02", "2026-03-06T10:00:00Z", "none", None),  # E4
+]
+
+
+@pytest.mark.parametrize(("basis", "charged", "at", "kind", "bill"), GOLDEN)
+def test_the_month_of_the_charge_and_of_the_cancellation_decide(
+    basis: str, charged: str, at: str, kind: str, bill: str | None
+) -> None:
+    """Rules 7.3."""
+    decision = settle(order(month=charged), Basis(basis), instant_from_text(at), DEFAULT_TERMS)
+    amount = "0.00" if kind == "none" else "-20.00"
+    assert effects_of(decision) == {"kind": kind, "amount": amount, "bill": bill}
+
+
+def test_the_stored_charge_is_given_back_whatever_the_fee_table_says_now() -> None:
+    """R93."""
+    odd = order(fee="13.37")
+    decision = settle(odd, Basis.NPB, datetime(2026, 4, 12, tzinfo=UTC), replace(DEFAULT_TERMS, fee_slices=()))
+    assert decision.amount == Decimal("-13.37")
+
+
+def test_a_fee_of_nothing_is_handled_like_any_other() -> None:
+    """C29: recorded as handled, with an amount of 0.00 and not of minus zero."""
+    decision = settle(order(fee="0.00"), Basis.NPB, ORDERED, DEFAULT_TERMS)
+    assert effects_of(decision) == {"kind": "reset", "amount": "0.00", "bill": "2026-03"}
+    assert promise_of(decision, order(fee="0.00"), ORDERED) is not None
+
+
+def test_an_unknown_month_of_charge_is_not_guessed() -> None:
+    """C36: it is promised to nobody's account, and a person will have to look."""
+    unknown = order(month=None)
+    decision = settle(unknown, Basis.NPB, ORDERED, DEFAULT_TERMS)
+    assert effects_of(decision) == {"kind": "undecided", "amount": "0.00", "bill": None}
+    promise = promise_of(decision, unknown, ORDERED)
+    assert promise is not None
+    assert promise.payload["kind"] == "undecided"
+
+
+def test_nothing_is_promised_when_the_fee_stays() -> None:
+    """R85."""
+    assert promise_of(settle(order(), Basis.NSS, ORDERED, DEFAULT_TERMS), order(), ORDERED) is None
+
+
+def test_the_promise_is_one_per_order_and_says_all_that_is_needed() -> None:
+    """R90: its key is the order's."""
+    at = datetime(2026, 4, 12, 10, tzinfo=UTC)
+    promise = promise_of(settle(order(), Basis.NPB, at, DEFAULT_TERMS), order(), at)
+    assert promise is not None
+    assert (promise.task, promise.key, promise.order_id) == ("credits.post_to_next_invoice", "fee:1003", 1003)
+    assert promise.payload == {
+        "kind": "credit",
+        "amount": "-20.00",
+        "seller_id": "s",
+        "month": "2026-04",
+        "charged_month": "2026-03",
+        "cancelled_at": "2026-04-12T10:00:00Z",
+    }
+
+
+def test_a_zone_moved_after_the_charge_never_puts_a_reset_before_it() -> None:
+    """The charge is in April by the old zone, the cancellation in March by the new one: one and the same month."""
+    late = order(month="2026-04")
+    decision = settle(late, Basis.NPB, datetime(2026, 4, 1, 1, tzinfo=UTC), DEFAULT_TERMS)
+    assert (decision.kind, decision.month) == ("reset", date(2026, 4, 1))

@@ -1,0 +1,310 @@
+"""Does every cent end up on the right bill, once, and stay there?"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from models import bills
+from tests.plugins.market import Market
+
+
+def instant(written: str) -> datetime:
+    """`2026-04-05 04:00` in UTC."""
+    return datetime.strptime(written, "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+
+
+def advance(market: Market, written: str) -> Market:
+    """Let time pass with all its sweeps."""
+    market.stage.advance(instant(written))
+    return market
+
+
+def bill(market: Market, month: str, seller_id: str = "seller") -> dict[str, Any]:
+    """The bill of a month as it is shown now."""
+    stage = market.stage
+    with stage.database.transaction() as conn:
+        found = bills.bill(conn, seller_id, date.fromisoformat(f"{month}-01"), stage.clock.instant)
+    assert found is not None
+    return found
+
+
+def amounts(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """(kind, amount) of each line."""
+    return [(line["kind"], line["amount"]) for line in found["lines"]]
+
+
+def totals(found: dict[str, Any]) -> tuple[str, str, str]:
+    """(opening credit, total, carried forward)."""
+    return found["opening_credit"], found["total"], found["carried_forward"]
+
+
+def priced(market: Market, order_id: int, dollars: str, **fields: Any) -> int:
+    """An order of one thing at that price."""
+    return market.order(order_id, [(market.lot(600_000 + order_id, unit_price=dollars), 1)], **fields)
+
+
+def cancelled(market: Market, order_id: int) -> dict[str, Any]:
+    """The order, cancelled through the seller's own request; the fee's part of the answer."""
+    market.done("ocr.file", order_id=order_id, member_id="seller", reason="S_MUTUAL", comment="gone")
+    fee: dict[str, Any] = market.done("orders.cancel", order_id=order_id, member_id="seller")["fee"]
+    return fee
+
+
+@pytest.fixture
+def billed(market: Market) -> Market:
+    """An order of 750.00 on 28 March whose bill of 20.00 was made on 5 April."""
+    priced(market, 1003, "750")
+    return advance(market, "2026-04-05 04:00")
+
+
+def test_a_bill_is_made_at_midnight_of_the_fifth_in_the_billing_zone(market: Market) -> None:
+    """R92: 5 April 00:00 in New York is 04:00Z, and not a second before."""
+    priced(market, 1003, "750")
+    advance(market, "2026-04-05 03:59")
+    assert bill(market, "2026-03") | {"lines": []} == {
+        "seller_id": "seller",
+        "billing_month": "2026-03",
+        "state": "open",
+        "issued_on": None,
+        "due_on": None,
+        "grace_until": None,
+        "currency": "USD",
+        "opening_credit": "0.00",
+        "lines": [],
+        "total": "20.00",
+        "carried_forward": "0.00",
+        "paid": "0.00",
+        "overpaid": "0.00",
+    }
+    made = bill(advance(market, "2026-04-05 04:00"), "2026-03")
+    assert (made["state"], made["issued_on"], made["due_on"], made["grace_until"]) == (
+        "issued",
+        "2026-04-05",
+        "2026-05-05",
+        "2026-05-15",
+    )
+    assert amounts(made) == [("charge", "20.00")]
+
+
+def test_an_unpaid_bill_is_past_due_from_the_sixth(billed: Market) -> None:
+    """R92: the due day itself is still in time; what is past due changes nothing but the state."""
+    assert bill(advance(billed, "2026-05-06 03:59"), "2026-03")["state"] == "issued"
+    assert bill(advance(billed, "2026-05-06 04:00"), "2026-03")["state"] == "past_due"
+
+
+def test_a_known_seller_has_a_bill_for_any_month_up_to_now(billed: Market) -> None:
+    """Contract 4: without lines it is 0.00 and paid; the month to come and strangers have none."""
+    assert bill(billed, "2025-11")["state"] == "paid"
+    assert bill(billed, "2026-04")["state"] == "open"
+    stage = billed.stage
+    with stage.database.transaction() as conn:
+        assert bills.bill(conn, "seller", date(2026, 5, 1), stage.clock.instant) is None
+        assert bills.bill(conn, "nobody", date(2026, 3, 1), stage.clock.instant) is None
+
+
+def test_a_cancellation_in_the_month_of_the_charge_leaves_nothing_on_the_bill(market: Market) -> None:
+    """R83, E1."""
+    priced(market, 1003, "120")
+    assert cancelled(market, 1003) == {"kind": "reset", "amount": "-3.60", "bill": "2026-03"}
+    made = bill(advance(market, "2026-04-05 04:00"), "2026-03")
+    assert (made["lines"], made["total"], made["state"]) == ([], "0.00", "paid")
+    assert market.row("SELECT count(*) AS n FROM unwind.notices WHERE event = 'bill_issued'").n == 0
+
+
+def test_a_cancellation_after_the_month_is_one_credit_on_the_bill_of_its_month(billed: Market) -> None:
+    """R84, R93, E2, E8: the old bill stands and stays due in full."""
+    before = bill(billed, "2026-03")
+    assert cancelled(advance(billed, "2026-04-12 10:00"), 1003) == {
+        "kind": "credit",
+        "amount": "-20.00",
+        "bill": "2026-04",
+    }
+    priced(billed, 1004, "1550")
+    made = bill(advance(billed, "2026-05-05 04:00"), "2026-04")
+    assert amounts(made) == [("credit", "-20.00"), ("charge", "30.50")]
+    assert totals(made) == ("0.00", "10.50", "0.00")
+    assert made["lines"][0]["note"] == (
+        "Order 1003 was cancelled in April 2026; its fee, charged in March 2026, is credited in April 2026."
+    )
+    assert bill(billed, "2026-03") == before
+    told = billed.rows("SELECT event, recipient FROM unwind.notices WHERE event IN ('credit_posted', 'bill_issued')")
+    assert sorted((r.event, r.recipient) for r in told) == [
+        ("bill_issued", "seller"),
+        ("bill_issued", "seller"),
+        ("credit_posted", "seller"),
+    ]
+
+
+def test_a_credit_that_is_more_than_the_bill_opens_the_following_bills(billed: Market) -> None:
+    """R91, E5: carried on until it is used up, over months without any line."""
+    cancelled(advance(billed, "2026-04-12 10:00"), 1003)
+    assert totals(bill(advance(billed, "2026-07-10 00:00"), "2026-04")) == ("0.00", "0.00", "-20.00")
+    assert totals(bill(billed, "2026-05")) == ("-20.00", "0.00", "-20.00")
+    assert totals(bill(billed, "2026-06")) == ("-20.00", "0.00", "-20.00")
+    priced(billed, 1005, "800")
+    assert totals(bill(billed, "2026-07")) == ("-20.00", "1.00", "0.00")
+    assert bill(billed, "2026-05")["state"] == "paid"
+
+
+def test_an_issued_bill_refuses_every_further_line(billed: Market) -> None:
+    """R86, P5: the database itself refuses."""
+    line = (
+        "INSERT INTO unwind.ledger_lines (key, seller_id, billing_month, kind, amount, note, at) "
+        "VALUES ('x', 'seller', '2026-03-01', 'manual_credit', -1, '', '2026-04-06T00:00Z')"
+    )
+    with pytest.raises(DBAPIError, match="issued and never changes"), billed.stage.database.transaction() as conn:
+        conn.execute(text(line))
+
+
+@pytest.mark.parametrize("table", ["ledger_lines", "bills", "billing_months"])
+@pytest.mark.parametrize(
+    "change", ["DELETE FROM unwind.{}", "UPDATE unwind.{} SET billing_month = '2020-01-01'", "TRUNCATE unwind.{}"]
+)
+def test_nothing_of_the_books_is_ever_changed(billed: Market, table: str, change: str) -> None:
+    """P5: lines, bills and closed months are only added to."""
+    with pytest.raises(DBAPIError, match="append-only"), billed.stage.database.transaction() as conn:
+        conn.execute(text(change.format(table)))
+
+
+def test_bills_are_made_once_however_often_the_sweep_runs(billed: Market) -> None:
+    """R103, P2."""
+    for _ in range(3):
+        assert billed.done("bills.issue") == {"issued": 0}
+    assert billed.row("SELECT count(*) AS n FROM unwind.bills").n == 1
+    assert billed.row("SELECT count(*) AS n FROM unwind.notices WHERE event = 'bill_issued'").n == 1
+
+
+def test_a_follower_that_is_late_changes_nothing(market: Market) -> None:
+    """Rules 7.3, C33: issuing posts what was promised up to the month's end before it makes the bill."""
+    priced(market, 1003, "750")
+    market.stage.do("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="gone")
+    market.stage.do("orders.cancel", order_id=1003, member_id="seller")
+    market.at(instant("2026-04-09 12:00")).stage.do("bills.issue")
+    assert totals(bill(market, "2026-03")) == ("0.00", "0.00", "0.00")
+    market.stage.settle()
+    assert [r.kind for r in market.rows("SELECT kind FROM unwind.ledger_lines ORDER BY line_id")] == ["charge", "reset"]
+
+
+def test_a_line_whose_bill_is_issued_goes_on_the_following_one(billed: Market) -> None:
+    """Rules 7.3: a broken posting mended after the bill was made never touches it."""
+    with billed.stage.database.transaction() as conn:
+        conn.execute(
+            text(
+                "INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at) VALUES "
+                "('fee:1003', 'credits.post_to_next_invoice', 1003, CAST(:payload AS jsonb), :at, :at)"
+            ),
+            {
+                "at": instant("2026-04-06 00:00"),
+                "payload": '{"kind": "reset", "amount": "-20.00", "seller_id": "seller", "month": "2026-03", '
+                '"charged_month": "2026-03", "cancelled_at": "2026-03-30T10:00:00Z"}',
+            },
+        )
+    market = advance(billed, "2026-04-06 00:00")
+    market.stage.settle()
+    assert amounts(bill(market, "2026-04")) == [("credit", "-20.00")]
+    assert bill(market, "2026-04")["lines"][0]["note"].endswith(
+        "The bill of March 2026 was made already, so it is on this one."
+    )
+
+
+def test_payments_in_parts_add_up_and_settle_the_bill(billed: Market) -> None:
+    """Payments stand beside the bill: never in its lines, its total or what it carries on."""
+    paid = {"seller_id": "seller", "billing_month": "2026-03"}
+    billed.done("bills.record_payment", **paid, amount="5.00", payment_id="p-1")
+    assert (bill(billed, "2026-03")["state"], bill(billed, "2026-03")["paid"]) == ("issued", "5.00")
+    billed.done("bills.record_payment", **paid, amount="15.00", payment_id="p-2")
+    made = bill(billed, "2026-03")
+    assert (made["state"], made["paid"], made["total"], amounts(made)) == (
+        "paid",
+        "20.00",
+        "20.00",
+        [("charge", "20.00")],
+    )
+
+
+def test_what_is_paid_too_much_opens_the_next_bill(billed: Market) -> None:
+    """Contract 2.2: the issued bill does not change; the open one opens with the rest."""
+    before = bill(billed, "2026-03")
+    effects = billed.done(
+        "bills.record_payment", seller_id="seller", billing_month="2026-03", amount="32.50", payment_id="p-1"
+    )
+    assert (effects["excess"], effects["opens"]) == ("12.50", "2026-04")
+    after = bill(billed, "2026-03")
+    assert after == before | {"state": "paid", "paid": "32.50", "overpaid": "12.50"}
+    priced(billed, 1004, "100")
+    assert totals(bill(billed, "2026-04")) == ("-12.50", "0.00", "-9.50")
+    assert totals(bill(advance(billed, "2026-05-05 04:00"), "2026-04")) == ("-12.50", "0.00", "-9.50")
+    assert totals(bill(billed, "2026-05")) == ("-9.50", "0.00", "-9.50")
+
+
+def test_a_payment_id_counts_once(billed: Market) -> None:
+    """Contract 2.2: under another request it is refused; under the same it is the first answer again."""
+    paid = {"seller_id": "seller", "billing_month": "2026-03", "amount": "5.00", "payment_id": "p-1"}
+    billed.done("bills.record_payment", **paid, request_id="r-1")
+    assert billed.do("bills.record_payment", **paid, request_id="r-1")["replayed"]
+    assert billed.code("bills.record_payment", **paid, request_id="r-2") == "ALREADY_EXISTS"
+    assert bill(billed, "2026-03")["paid"] == "5.00"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"seller_id": "nobody"}, "MEMBER_UNKNOWN"),
+        ({"billing_month": "2026-04"}, "BILL_UNKNOWN"),
+        ({"billing_month": "2030-01"}, "BILL_UNKNOWN"),
+        ({"billing_month": "1999-12"}, "BILL_UNKNOWN"),
+        ({"amount": "0.00"}, None),
+        ({"amount": "-1"}, None),
+        ({"amount": "1e2"}, None),
+        ({"amount": "1.005"}, None),
+        ({"amount": 5.0}, None),
+        ({"amount": "NaN"}, None),
+        ({"billing_month": "2026-13"}, None),
+        ({"billing_month": "2026-3"}, None),
+        ({"billing_month": "２０２６-03"}, None),
+    ],
+)
+def test_a_payment_that_does_not_fit_changes_nothing(billed: Market, change: dict[str, Any], code: str | None) -> None:
+    """C30, C31; an unknown bill is one that is not issued."""
+    arguments = {"seller_id": "seller", "billing_month": "2026-03", "amount": "5.00", "payment_id": "p-1"} | change
+    answer = billed.do("bills.record_payment", **arguments)
+    assert (answer["outcome"], answer["code"]) == ("refused" if code else "invalid", code)
+    assert billed.row("SELECT count(*) AS n FROM unwind.ledger_lines WHERE kind = 'payment'").n == 0
+
+
+def test_a_small_bill_is_carried_over_until_it_reaches_the_minimum(market: Market) -> None:
+    """`MINIMUM_BILL`: rules 7.2; what is too small is owed with the next bill."""
+    market.stage.clock.instant = instant("2026-03-01 00:00")
+    with market.stage.database.transaction() as conn:
+        conn.execute(
+            text(
+                "INSERT INTO unwind.terms (valid_from, settings, applied_by, applied_at) VALUES "
+                """(:now, '{"MINIMUM_BILL": "5.00"}', 'kim', :now)"""
+            ),
+            {"now": instant("2026-03-01 00:00")},
+        )
+    priced(market.at(instant("2026-03-10 00:00")), 1003, "100")
+    advance(market, "2026-04-06 00:00")
+    assert totals(bill(market, "2026-03")) == ("0.00", "0.00", "3.00")
+    priced(market, 1004, "100")
+    advance(market, "2026-05-06 00:00")
+    assert totals(bill(market, "2026-04")) == ("3.00", "6.00", "0.00")
+
+
+def test_a_sweep_after_a_long_outage_makes_the_bills_of_all_months_in_their_order(market: Market) -> None:
+    """Level-triggered: three months late, and each opens with what the one before carried on."""
+    priced(market, 1003, "750")
+    market.at(instant("2026-04-12 10:00"))
+    cancelled(market, 1003)
+    market.at(instant("2026-08-20 00:00"))
+    assert market.done("bills.issue") == {"issued": 5}
+    months = ["2026-03", "2026-04", "2026-05", "2026-06", "2026-07"]
+    assert [bill(market, month)["total"] for month in months] == ["20.00", "0.00", "0.00", "0.00", "0.00"]
+    assert bill(market, "2026-08")["opening_credit"] == "-20.00"
+    assert Decimal(bill(market, "2026-07")["carried_forward"]) == -20

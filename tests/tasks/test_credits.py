@@ -1,0 +1,236 @@
+"""Is every reset and credit posted exactly once, and does a broken one hold up nobody else?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from models import bills, dead_jobs, session
+from models.work import at_once
+from tests.plugins.market import Market
+from workers.app import app
+
+APRIL = datetime(2026, 4, 12, 10, tzinfo=UTC)
+
+
+def promise(market: Market, order_id: int, **facts: Any) -> int:
+    """A promise as a cancellation makes it, changed by `facts`; gives its number."""
+    given = {
+        "kind": "credit",
+        "amount": "-20.00",
+        "seller_id": "seller",
+        "month": "2026-04",
+        "charged_month": "2026-03",
+        "cancelled_at": "2026-04-12T10:00:00Z",
+    } | facts
+    with market.stage.database.transaction() as conn:
+        outbox_id: int = conn.execute(
+            text(
+                "INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at) "
+                "SELECT 'fee:' || CAST(:id AS text), 'credits.post_to_next_invoice', :id, "
+                "jsonb_object(CAST(:names AS text[]), CAST(:values AS text[])), :at, :at RETURNING outbox_id"
+            ),
+            {"id": order_id, "names": list(given), "values": list(given.values()), "at": APRIL},
+        ).scalar_one()
+    return outbox_id
+
+
+def posted(market: Market) -> list[tuple[int, str, Decimal, date]]:
+    """(order, kind, amount, month) of resets and credits."""
+    rows = market.rows(
+        "SELECT order_id, kind, amount, billing_month FROM unwind.ledger_lines "
+        "WHERE kind IN ('reset', 'credit') ORDER BY line_id"
+    )
+    return [tuple(row) for row in rows]
+
+
+@pytest.fixture
+def charged(market: Market) -> Market:
+    """Two orders charged 20.00 in March; it is 12 April."""
+    for order_id in (1, 2):
+        market.order(order_id, [(market.lot(500 + order_id, unit_price="750"), 1)])
+    return market.at(APRIL)
+
+
+@pytest.mark.parametrize("times", [2, 10])
+def test_a_credit_is_posted_once_however_often_the_follower_runs(charged: Market, times: int) -> None:
+    """R90, C33: by number, by order, and by whatever is due."""
+    number = promise(charged, 1)
+    ways: list[dict[str, Any]] = [{"rows": [number]}, {"order_id": 1}, {}]
+    for turn in range(times):
+        how = ways[turn % 3]
+        charged.done("credits.post_to_next_invoice", **how)
+    assert posted(charged) == [(1, "credit", Decimal("-20.00"), date(2026, 4, 1))]
+    told = charged.rows("SELECT payload FROM unwind.outbox WHERE payload ->> 'event' = 'credit_posted'")
+    assert [row.payload["facts"] for row in told] == [
+        {"amount": "20.00", "bill": "2026-04", "charged_month": "2026-03"}
+    ]
+
+
+def test_a_reset_tells_nobody(charged: Market) -> None:
+    """N13 is for credits: of a reset nothing appears on the bill."""
+    promise(charged, 1, kind="reset", month="2026-03")
+    charged.stage.settle()
+    assert posted(charged) == [(1, "reset", Decimal("-20.00"), date(2026, 3, 1))]
+    assert not charged.rows("SELECT FROM unwind.outbox WHERE payload ->> 'event' = 'credit_posted'")
+
+
+def test_a_fee_of_nothing_is_handled_without_a_line(charged: Market) -> None:
+    """C29."""
+    promise(charged, 1, amount="0.00")
+    charged.stage.settle()
+    assert posted(charged) == []
+    assert charged.row("SELECT state FROM unwind.outbox WHERE key = 'fee:1'").state == "done"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"kind": "undecided", "month": None},
+        {"amount": "20.00"},
+        {"amount": "NaN"},
+        {"amount": "much"},
+        {"charged_month": None},
+        {"month": "April"},
+        {"kind": "gift"},
+    ],
+)
+def test_what_cannot_be_posted_is_parked_and_holds_up_nobody(charged: Market, broken: dict[str, Any]) -> None:
+    """C36, P8: no guess, and the other order's credit is posted by the same run."""
+    promise(charged, 1, **broken)
+    promise(charged, 2)
+    charged.done("credits.post_to_next_invoice")
+    assert [row[0] for row in posted(charged)] == [2]
+    with charged.stage.database.transaction() as conn:
+        (dead,) = dead_jobs.waiting(conn)
+    assert (dead.task, dead.arguments["order_id"]) == ("credits.post_to_next_invoice", 1)
+    assert dead.error
+    assert charged.row("SELECT state FROM unwind.outbox WHERE key = 'fee:1'").state == "dead"
+
+
+def test_what_the_database_refuses_is_tried_again_and_holds_up_nobody(charged: Market) -> None:
+    """P8: an order that does not exist; its promise stays due, the other is kept."""
+    promise(charged, 999)
+    promise(charged, 2)
+    charged.stage.do("credits.post_to_next_invoice")
+    assert [row[0] for row in posted(charged)] == [2]
+    held = charged.row("SELECT state, attempts, last_error FROM unwind.outbox WHERE key = 'fee:999'")
+    assert (held.state, held.attempts) == ("due", 1)
+    for _ in range(11):
+        charged.stage.do("credits.post_to_next_invoice")
+    with charged.stage.database.transaction() as conn:
+        assert [job.arguments["order_id"] for job in dead_jobs.waiting(conn)] == [999]
+
+
+def test_ten_followers_at_once_post_one_credit(charged: Market) -> None:
+    """P2: whoever comes second finds the promise held or kept."""
+    number = promise(charged, 1)
+    database = session.connect(
+        str(charged.stage.database.engine.url.render_as_string(hide_password=False)), pool_size=10
+    )
+    database.clock = charged.stage.clock
+    session.bind(database)
+    try:
+        run_together([lambda: at_once(lambda: app.tasks["credits.post_to_next_invoice"].run(rows=[number]))] * 10)
+    finally:
+        session.bind(charged.stage.database)
+        database.dispose()
+    assert len(posted(charged)) == 1
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(charged: Market, attempt: int) -> None:
+    """C34: on this bill or the next, never both, never none; issuing waits for a follower at work, so it is on this one."""
+    number = promise(charged, 1)
+    charged.at(datetime(2026, 5, 6, attempt, tzinfo=UTC))
+    database = session.connect(
+        str(charged.stage.database.engine.url.render_as_string(hide_password=False)), pool_size=4
+    )
+    database.clock = charged.stage.clock
+    session.bind(database)
+    try:
+        run_together(
+            [
+                lambda: at_once(lambda: app.tasks["credits.post_to_next_invoice"].run(rows=[number])),
+                lambda: at_once(app.tasks["bills.issue"].run),
+                lambda: at_once(app.tasks["bills.issue"].run),
+            ]
+        )
+    finally:
+        session.bind(charged.stage.database)
+        database.dispose()
+    assert posted(charged) == [(1, "credit", Decimal("-20.00"), date(2026, 4, 1))]
+    with charged.stage.database.transaction() as conn:
+        april = bills.bill(conn, "seller", date(2026, 4, 1), charged.stage.clock.instant)
+    assert april is not None
+    assert (april["carried_forward"], april["issued_on"]) == ("-20.00", "2026-05-05")
+
+
+def run_together(bodies: list[Callable[[], Any]]) -> None:
+    """Run all at the same moment and raise what any of them raised."""
+    barrier = threading.Barrier(len(bodies))
+
+    def one(body: Callable[[], Any]) -> None:
+        barrier.wait(10)
+        body()
+
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        for running in [pool.submit(one, body) for body in bodies]:
+            running.result(30)
+
+
+def test_staff_give_something_back_on_the_open_bill(charged: Market) -> None:
+    """[KB55]: a line on the bill of this month that says who, what for and why."""
+    effects = charged.done(
+        "credits.post_manual", seller_id="seller", amount="4.50", order_id=1, staff="kim", comment="partial refund"
+    )
+    assert effects == {"seller_id": "seller", "amount": "-4.50", "bill": "2026-04"}
+    line = charged.row("SELECT * FROM unwind.ledger_lines WHERE kind = 'manual_credit'")
+    assert (line.amount, line.billing_month, line.order_id) == (Decimal("-4.50"), date(2026, 4, 1), 1)
+    assert line.note == "Credit for order 1 in April 2026 by staff (kim): partial refund"
+
+
+def test_the_same_request_gives_something_back_once(charged: Market) -> None:
+    """P2."""
+    for _ in range(2):
+        charged.done(
+            "credits.post_manual", seller_id="seller", amount="4.50", staff="kim", comment="sorry", request_id="r-1"
+        )
+    assert charged.row("SELECT count(*) AS n FROM unwind.ledger_lines WHERE kind = 'manual_credit'").n == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome", "code"),
+    [
+        ({"seller_id": "nobody"}, "refused", "MEMBER_UNKNOWN"),
+        ({"order_id": 77}, "refused", "ORDER_UNKNOWN"),
+        ({"order_id": 1, "seller_id": "other_seller"}, "refused", "NOT_A_PARTY"),
+        ({"comment": "  "}, "refused", "COMMENT_REQUIRED"),
+        ({"comment": None}, "invalid", None),
+        ({"amount": "0.00"}, "invalid", None),
+        ({"amount": "-4.50"}, "invalid", None),
+        ({"amount": "-0"}, "invalid", None),
+        ({"amount": "0x10"}, "invalid", None),
+        ({"amount": " 1"}, "invalid", None),
+        ({"amount": "1,00"}, "invalid", None),
+        ({"amount": "1" * 40}, "invalid", None),
+        ({"amount": 4.5}, "invalid", None),
+        ({"staff": ""}, "invalid", None),
+        ({"currency": "EUR"}, "invalid", None),
+    ],
+)
+def test_a_manual_credit_that_does_not_fit_changes_nothing(
+    charged: Market, change: dict[str, Any], outcome: str, code: str | None
+) -> None:
+    """C30, C31."""
+    arguments = {"seller_id": "seller", "amount": "4.50", "staff": "kim", "comment": "sorry"} | change
+    answer = charged.do("credits.post_manual", **arguments)
+    assert (answer["outcome"], answer["code"]) == (outcome, code)
+    assert charged.row("SELECT count(*) AS n FROM unwind.ledger_lines").n == 2
