@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -259,13 +259,14 @@ def end_left_overs(record: Path) -> int:
     """
     known = read_json(record)
     token, programs = str(known.get("token", "")), known.get("programs", {})
-    groups = [int(entry["pid"]) for entry in programs.values() if _group_carries(int(entry["pid"]), token)]
-    for group in groups:
-        _signal_group(group, signal.SIGTERM)
-    gone = wait_until(lambda: not any(_group_carries(group, token) for group in groups), 15.0)
-    if not gone:
+    groups = {int(entry["pid"]): _members(int(entry["pid"]), token) for entry in programs.values()}
+    groups = {group: members for group, members in groups.items() if members}
+    left = [member for members in groups.values() for member in members]
+    for number, grace in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
         for group in groups:
-            _kill_group(group)
+            _signal_group(group, number)
+        if wait_until(lambda: not any(alive(member) for member in left), grace):
+            break
     record.unlink(missing_ok=True)
     return len(groups)
 
@@ -301,20 +302,17 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _group_carries(group: int, token: str) -> bool:
+def _members(group: int, token: str) -> list[Mark]:
+    """The living processes of a group, if one of them carries the token."""
     if not Path("/proc/self").exists():
-        return alive(Mark(group))
-    wanted = f"{TOKEN}={token}".encode()
-    return any(wanted in environment for environment in _environments_of(group))
-
-
-def _environments_of(group: int) -> Iterator[bytes]:
+        return [Mark(group)] if alive(Mark(group)) else []
+    members, known = [], False
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
+            with contextlib.suppress(OSError, ProcessLookupError):
                 stat = (entry / "stat").read_text(errors="replace")
                 fields = stat[stat.rfind(")") + 2 :].split()
                 if int(fields[2]) == group and fields[0] not in "ZX":
-                    yield (entry / "environ").read_bytes()
-            except OSError:
-                continue
+                    members.append(Mark(int(entry.name), int(fields[19])))
+                    known = known or f"{TOKEN}={token}".encode() in (entry / "environ").read_bytes()
+    return members if known else []

@@ -64,7 +64,8 @@ def test_programs_end_with_the_nursery_and_the_nursery_with_its_supervisor(
     """Kill -9 anywhere above leaves no program behind."""
     program = nursery.fork("events", listening(servers), environment, tmp_path / "events.log")
     mark = mark_of(program.pid)
-    assert wait_until(lambda: "evdump" in (tmp_path / "events.log").read_text(), 20)
+    log = tmp_path / "events.log"
+    assert wait_until(lambda: log.exists() and "evdump" in log.read_text(), 20)
     os.kill(nursery.pid, signal.SIGKILL)
     assert wait_until(lambda: not alive(mark), 20)
     assert program.poll() is not None
