@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from sqlalchemy import Connection
 
-from models import alerts, outbox, session
+from models import alerts, bills, notices, outbox, reminders, session
 from models.work import at_once
 from workers.app import app
 from workers.job import carry_out
@@ -22,24 +22,17 @@ from workers.job import carry_out
 Deadline = Callable[[Connection], datetime | None]
 
 
-def _deadlines() -> tuple[tuple[Deadline, tuple[str, ...]], ...]:
-    """When is something due, and which sweeps cover it?  In the order in which they run at equal instants."""
-    import importlib
+DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
+    (alerts.next_unlock, ("npb.scan_open_alerts", "alerts.scan_seller_alerts")),
+    (notices.next_try, ("notices.deliver",)),
+    (reminders.next_reminder, ("reminders.scan",)),
+    (bills.next_issue, ("bills.issue",)),
+)
+"""When is something due, and which sweeps cover it?  In the order in which they run at equal instants."""
 
-    found: list[tuple[Deadline, tuple[str, ...]]] = [
-        (alerts.next_unlock, ("npb.scan_open_alerts", "alerts.scan_seller_alerts"))
-    ]
-    for module, name, task in (
-        ("models.notices", "next_try", "notices.deliver"),
-        ("models.reminders", "next_reminder", "reminders.scan"),
-        ("models.bills", "next_issue", "bills.issue"),
-    ):
-        try:
-            if task in app.tasks:
-                found.append((getattr(importlib.import_module(module), name), (task,)))
-        except (ImportError, AttributeError):
-            continue
-    return tuple(found)
+
+def _nobody_listens(_instant: datetime, _sweep: str, _effects: dict[str, Any]) -> None:
+    """Nobody wants to know."""
 
 
 class SweepStuck(Exception):
@@ -57,7 +50,8 @@ class Stage:
         self.database = session.connect(database_url, clock=self.clock)
         self.database.short_terms = allow_short
         self._numbers = itertools.count(1)
-        self._deadlines = _deadlines()
+        self.on_sweep: Callable[[datetime, str, dict[str, Any]], None] = _nobody_listens
+        """Called after each sweep with its instant, its name and its effects."""
 
     def __enter__(self) -> Self:
         session.bind(self.database)
@@ -111,11 +105,11 @@ class Stage:
                 raise SweepStuck(f"{' and '.join(sweeps)} left behind what was due at {instant}")
             last = (instant, sweeps)
             for sweep in sweeps:
-                at_once(app.tasks[sweep].run)
+                self.on_sweep(self.clock.instant, sweep, at_once(app.tasks[sweep].run))
             instants += 1
 
     def _next_due(self) -> tuple[datetime, tuple[str, ...]] | None:
         """The earliest deadline and the sweeps that cover it."""
         with self.database.transaction() as conn:
-            due = [(instant, sweeps) for find, sweeps in self._deadlines if (instant := find(conn)) is not None]
+            due = [(instant, sweeps) for find, sweeps in DEADLINES if (instant := find(conn)) is not None]
         return min(due, key=lambda one: one[0], default=None)

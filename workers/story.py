@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +25,14 @@ def tell(played: Played) -> None:
         console.print("    There is no such thing.")
     else:
         show_to_people("explain" if line.show[0] == "explain" else str(line.show[0]), result)
+
+
+def tell_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
+    """What a sweep found between the lines, if anything."""
+    found = {name: count for name, count in effects.items() if count}
+    if found:
+        said = ", ".join(f"{name}: {_short(count)}" for name, count in found.items())
+        _console().print(Text.assemble((instant_text(instant), "dim"), f"  {sweep}\n    {said}"))
 
 
 def show_to_people(noun: str, seen: Any) -> None:

@@ -6,16 +6,17 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import click
 import structlog
 
+from models import session
+from policies.instants import instant_from_text, instant_text
 from workers import replay as player
 from workers.stage import Stage
-from workers.story import tell
+from workers.story import tell, tell_sweep
 
 
 class WrongFile(click.ClickException):
@@ -26,8 +27,6 @@ class WrongFile(click.ClickException):
 
 def instant(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
     """An option that takes an instant."""
-    from policies.instants import instant_from_text
-
     try:
         return None if value is None else instant_from_text(value)
     except ValueError as error:
@@ -72,8 +71,15 @@ def replay(
                 stage = _theirs(database_url, at, allow_short)
             if not answers:
                 click.secho(f"{path.name}", bold=True)
+                stage.on_sweep = tell_sweep
             with stage:
-                _play(lines, stage, until, _print_answer if answers else tell)
+                for played in player.play(lines, stage, until=until):
+                    if answers:
+                        click.echo(json.dumps(played.as_json()))
+                    else:
+                        tell(played)
+                if database_url is not None:
+                    _warn_of_the_future(stage)
 
 
 def _theirs(database_url: str, at: datetime, allow_short: bool) -> Stage:
@@ -83,10 +89,12 @@ def _theirs(database_url: str, at: datetime, allow_short: bool) -> Stage:
         raise click.ClickException(str(problem)) from None
 
 
-def _play(lines: list[player.Line], stage: Stage, until: datetime | None, say: Callable[[player.Played], None]) -> None:
-    for played in player.play(lines, stage, until=until):
-        say(played)
-
-
-def _print_answer(played: player.Played) -> None:
-    click.echo(json.dumps(played.as_json()))
+def _warn_of_the_future(stage: Stage) -> None:
+    with stage.database.transaction() as conn:
+        present = session.DatabaseClock().now(conn)
+    if stage.clock.instant > present:
+        click.echo(
+            f"The history ends at {instant_text(stage.clock.instant)}, which is still to come: live work on its orders is "
+            "dated from there until then.",
+            err=True,
+        )
