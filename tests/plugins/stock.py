@@ -1,0 +1,84 @@
+"""How does a test take stock and put it back without the tasks around it?  Straight on a connection."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection
+
+from models import inventory, members, orders
+from models.inventory import Taken
+from models.lots import lot_row, lots
+from models.sets import insert_set
+from policies.cases import Order
+from policies.inventory import Lot, ReturnPlan, plan_return
+from policies.statuses import PaymentStatus, Status
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def a_lot(lot_id: int, **fields: Any) -> Lot:
+    known: dict[str, Any] = {
+        "seller_id": "s",
+        "item_type": "PART",
+        "item_no": "3001",
+        "color_id": 5,
+        "quantity": 10,
+        "new_or_used": "N",
+        "unit_price": Decimal("0.1000"),
+    }
+    return Lot(lot_id, **(known | fields))
+
+
+def given(conn: Connection, *stock: Lot) -> None:
+    """Two sellers, a buyer, and these lots."""
+    members.record(
+        conn,
+        [
+            {"member_id": m, "handle": m, "email": f"{m}@example.org", "time_zone": "UTC", "recorded_at": NOW}
+            for m in ("s", "t", "b")
+        ],
+    )
+    insert_set(conn, lots, [lot_row(lot) for lot in stock])
+
+
+def bought(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> None:
+    """An order of (lot, units), submitted as the marketplace does it."""
+    held = inventory.lock_lots(conn, [lot_id for lot_id, _ in wanted])
+    seller = held[wanted[0][0]].seller_id
+    orders.insert(conn, [Order(order_id, "b", seller, Status.PENDING, PaymentStatus.NONE, NOW, last_event_at=NOW)])
+    orders.add_lines(
+        conn,
+        [
+            {
+                "order_id": order_id,
+                "line_no": number,
+                "batch_no": 1,
+                "lot_id": lot_id,
+                "quantity": units,
+                "unit_price": held[lot_id].unit_price,
+                "snapshot": held[lot_id].snapshot(),
+            }
+            for number, (lot_id, units) in enumerate(wanted, start=1)
+        ],
+    )
+    taken = [Taken(order_id, n, held[lot_id], units) for n, (lot_id, units) in enumerate(wanted, start=1)]
+    inventory.take(conn, taken, NOW)
+
+
+def returned(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
+    """Put these orders back as one set."""
+    lines = {order_id: inventory.returning(rows) for order_id, rows in orders.lines_of(conn, order_ids).items()}
+    shelf = inventory.lots_for_return(conn, [line for found in lines.values() for line in found])
+    plans = []
+    for order_id in order_ids:
+        plan = plan_return(order_id, lines[order_id], shelf)
+        shelf.take(plan)
+        plans.append(plan)
+    return inventory.apply_return(conn, plans, NOW)
+
+
+def on_hand(conn: Connection, seller: str = "s") -> dict[int, int]:
+    return {lot.lot_id: lot.quantity for lot in inventory.lots_of(conn, seller)}

@@ -1,0 +1,144 @@
+"""Is every unit accounted for after many buyers and sellers acted at once, through the tasks themselves?"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from models import session
+from tests.plugins.market import ORDERED
+from workers.app import app
+from workers.job import carry_out
+
+UNACCOUNTED = text(
+    """
+    SELECT key, sum(units) FROM (
+        SELECT (seller_id, item_type, item_no, color_id, new_or_used, completeness)::text AS key, quantity AS units
+        FROM unwind.lots
+        UNION ALL
+        SELECT (seller_id, item_type, item_no, color_id, new_or_used, completeness)::text, -delta FROM unwind.stock_moves
+    ) AS all_of_it GROUP BY key HAVING sum(units) <> 0
+    """
+)
+
+
+NOT_KEPT_AFTER_CANCELLING = text(
+    "SELECT order_id, line_no FROM unwind.order_lines JOIN unwind.orders USING (order_id) "
+    "WHERE quantity <> returned + removed + CASE status WHEN 'CANCELLED' THEN 0 ELSE quantity - returned - removed END"
+)
+
+
+class Shop:
+    """Several at once on one database, with a clock that stands still."""
+
+    def __init__(self, database: session.Database) -> None:
+        self.database = database
+        self._numbers = itertools.count(1)
+
+    def do(self, task: str, **arguments: Any) -> dict[str, Any]:
+        return carry_out(app.tasks[task], arguments, f"message-{next(self._numbers)}")
+
+    def at_once(self, task: str, many: list[dict[str, Any]]) -> Counter[str]:
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda arguments: self.do(task, **arguments), many))
+        return Counter(answer["code"] or answer["outcome"] for answer in answers)
+
+    def rows(self, sql: Any) -> list[Any]:
+        with self.database.transaction() as conn:
+            return [tuple(row) for row in conn.execute(sql)]
+
+
+@pytest.fixture
+def shop(database_url: str) -> Iterator[Shop]:
+    """A seller with 60 bricks in one lot, and a buyer."""
+    database = session.connect(database_url, clock=session.SimulatedClock(ORDERED), pool_size=4)
+    session.bind(database)
+    opened = Shop(database)
+    for member in ("seller", "buyer"):
+        opened.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
+    lot = {
+        "lot_id": 1,
+        "seller_id": "seller",
+        "item": {"no": "3001", "type": "PART"},
+        "color_id": 5,
+        "quantity": 60,
+        "new_or_used": "N",
+        "unit_price": "1.0000",
+    }
+    opened.do("inventory.record_lot", lot=lot)
+    yield opened
+    session.bind(None)
+    database.dispose()
+
+
+def purchase(number: int, quantity: int) -> dict[str, Any]:
+    return {
+        "order_id": number,
+        "buyer_id": "buyer",
+        "seller_id": "seller",
+        "lines": [{"lot_id": 1, "quantity": quantity}],
+        "request_id": f"buy-{number}",
+    }
+
+
+def test_a_lot_is_sold_out_exactly_and_comes_back_as_one(shop: Shop) -> None:
+    """R78, C26, C27: twenty orders of five from sixty at once, then all of them cancelled at once."""
+    bought = shop.at_once("orders.submit", [purchase(number, 5) for number in range(1, 21)])
+    assert bought == {"done": 12, "LOT_UNKNOWN": 8}  # the lot is gone when it is sold out
+    assert shop.rows(text("SELECT * FROM unwind.lots")) == []
+    orders = [number for (number,) in shop.rows(text("SELECT order_id FROM unwind.orders"))]
+    request = {"member_id": "seller", "reason": "S_MUTUAL", "comment": "Agreed with the buyer by mail."}
+    shop.at_once("ocr.file", [request | {"order_id": n, "request_id": f"ocr-{n}"} for n in orders])
+    asked = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in orders]
+    assert shop.at_once("orders.cancel", asked * 2) == {"done": 24}  # each asked twice, answered the same, done once
+    assert shop.rows(text("SELECT quantity FROM unwind.lots")) == [(60,)]
+    assert shop.rows(UNACCOUNTED) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_units_are_conserved_over_random_histories(shop: Shop, seed: int) -> None:
+    """promises.md, invariant 4: sold = returned + kept + removed, and the journal is what is on hand."""
+    chance = random.Random(seed)
+    clock = shop.database.clock
+    assert isinstance(clock, session.SimulatedClock)
+    number = 0
+    for _ in range(4):
+        batch = []
+        for _ in range(6):
+            number += 1
+            batch.append(purchase(number, chance.randint(1, 9)))
+        shop.at_once("orders.submit", batch)
+        orders = [n for (n,) in shop.rows(text("SELECT order_id FROM unwind.orders WHERE status = 'PENDING'"))]
+        removed = [n for n in orders if chance.random() < 0.4]
+        for n in removed:
+            line = [{"line_no": 1, "quantity": 1}]
+            asked = shop.do(
+                "removals.request", order_id=n, member_id="buyer", lines=line, request_id=f"ask-{n}-{number}"
+            )
+            if asked["outcome"] == "done":
+                shop.do(
+                    "removals.approve",
+                    removal_id=asked["effects"]["removal_id"],
+                    member_id="seller",
+                    return_items=chance.random() < 0.5,
+                    request_id=f"approve-{n}-{number}",
+                )
+        doomed = [n for n in orders if chance.random() < 0.5]
+        request = {"member_id": "seller", "reason": "S_MUTUAL", "comment": "Agreed with the buyer by mail."}
+        for n in doomed:
+            shop.do("ocr.file", **request, order_id=n, request_id=f"ocr-{n}")
+        asked_all = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in doomed]
+        shop.at_once("orders.cancel", asked_all)
+        clock.instant += timedelta(hours=1)
+        assert shop.rows(UNACCOUNTED) == []
+    assert shop.rows(NOT_KEPT_AFTER_CANCELLING) == []
+    kinds = {kind for (kind,) in shop.rows(text("SELECT DISTINCT kind FROM unwind.stock_moves"))}
+    assert kinds == {"recorded", "sold", "returned"}
