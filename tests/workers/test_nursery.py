@@ -24,9 +24,9 @@ def environment(servers: ServerUrls) -> dict[str, str]:
     return load_settings().at(servers).environment()
 
 
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with contextlib.closing(Nursery(tmp_path / "nursery.log")) as running:
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with contextlib.closing(Nursery(tmp_path_factory.mktemp("nursery") / "nursery.log")) as running:
         yield running
 
 
@@ -58,10 +58,9 @@ def test_programs_are_heads_of_groups_of_their_own_and_end_by_signals(
     assert program.wait(10) == -9
 
 
-def test_programs_end_with_the_nursery_and_the_nursery_with_its_supervisor(
-    nursery: Nursery, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
-) -> None:
+def test_programs_end_with_their_nursery(environment: dict[str, str], servers: ServerUrls, tmp_path: Path) -> None:
     """Kill -9 anywhere above leaves no program behind."""
+    nursery = Nursery(tmp_path / "nursery.log")
     program = nursery.fork("events", listening(servers), environment, tmp_path / "events.log")
     mark = mark_of(program.pid)
     log = tmp_path / "events.log"
@@ -69,6 +68,7 @@ def test_programs_end_with_the_nursery_and_the_nursery_with_its_supervisor(
     os.kill(nursery.pid, signal.SIGKILL)
     assert wait_until(lambda: not alive(mark), 20)
     assert program.poll() is not None
+    nursery.close()
 
 
 def test_a_supervisor_restarts_a_forked_program(
