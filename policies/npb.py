@@ -84,7 +84,16 @@ def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Grante
     return Granted(
         after,
         events=(Event("npb.filed", note),),
-        promises=(tell(after, Role.BUYER, "npb_filed", unlocks_at=instant_text(alert.unlocks_at), comment=comment),),
+        promises=(
+            tell(
+                after,
+                Role.BUYER,
+                "npb_filed",
+                unlocks_at=instant_text(alert.unlocks_at),
+                unlocks_at_if_answered=instant_text(now + alert.terms.npb_unlock_response),
+                comment=comment,
+            ),
+        ),
         effects={"status": Status.NPB, "unlocks_at": instant_text(alert.unlocks_at)},
     )
 
