@@ -1,0 +1,47 @@
+"""Do the worked examples of the rule book come out to the cent?  (rules.md 7.7, E1 to E10)
+
+Beside each `tests/histories/eNN_NAME.jsonl` stands `eNN_NAME.expected.json`: the story in words, what each cancellation
+answers of its fee, and for each `show bill` of the history, in order, what that bill must say; a bill's `lines` are
+`[kind, order, amount]`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers import replay
+from workers.stage import Stage
+
+HISTORIES = Path(__file__).resolve().parents[1] / "histories"
+EXAMPLES = sorted(HISTORIES.glob("e[0-9][0-9]_*.jsonl"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
+def test_a_worked_example_comes_out_to_the_cent(path: Path, database_url: str) -> None:
+    """E1 to E10: every line can be carried out, and every bill says exactly what the rule book computed."""
+    lines = replay.read(path)
+    expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    with Stage(database_url, at=lines[0].at) as stage:
+        played = [one.as_json() for one in replay.play(lines, stage)]
+    answers = [one["answer"] for one in played if "task" in one]
+    assert {answer["outcome"] for answer in answers} == {"done"}, answers
+    assert [answer["effects"]["fee"] for answer in answers if "basis" in answer["effects"]] == expected.get("fees", [])
+    seen = [one["result"] for one in played if "show" in one]
+    assert [_as_expected(bill, wanted) for bill, wanted in zip(seen, expected["bills"], strict=True)] == expected[
+        "bills"
+    ]
+
+
+def test_every_worked_example_is_there() -> None:
+    """Ten of them."""
+    assert [path.stem[:3] for path in EXAMPLES] == [f"e{number:02}" for number in range(1, 11)]
+
+
+def _as_expected(bill: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """What the bill says of the things that are expected of it."""
+    lines = [[line["kind"], line["order_id"], line["amount"]] for line in bill["lines"]]
+    return {name: lines if name == "lines" else bill[name] for name in wanted}
