@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from models import session
+from models import bills, session, terms
+from policies.billing_months import month_of, previous_month
 from workers.cli import data_option
 from workers.demo.sample_market import SELLERS, Sample, sample_market
 from workers.demo.story import News, Story, StoryBroken
@@ -31,12 +33,15 @@ from workers.settings import Settings, load_settings, settings_with_servers
 from workers.supervisor import ProgramFailed, Supervisor
 
 READY_SECONDS = 60.0
-COLOURS = {
-    "unlocked": "bold yellow",
-    "cancelled": "bold green",
-    "filed": "cyan",
-    "declined": "cyan",
-    "removed": "magenta",
+SAID = {
+    "npb.unlocked": ("unlocked", "bold yellow", "one week without payment or answer, or two with: the seller may cancel"),
+    "nss.unlocked": ("unlocked", "bold yellow", "two weeks without shipping: the buyer may cancel"),
+    "npb.penalty_accepted": ("penalty accepted", "cyan", "the buyer takes the strike: the seller may cancel at once"),
+    "ocr.filed": ("cancel asked for", "cyan", "the buyer asks, the seller is told"),
+    "ocr.declined": ("declined", "cyan", "the seller says no: back to the status before"),
+    "npb.removed": ("alert removed", "magenta", "the money came: the order is pending again"),
+    "orders.cancelled": ("cancelled", "bold green", ""),
+    "removals.cancelled": ("removal dropped", "green", "the pending removal request goes with the order"),
 }
 
 
@@ -128,20 +133,20 @@ def _tell(console: Console, settings: Settings, sample: Sample) -> None:
         story.open()
         with console.status("") as status:
             for news in story.follow(lambda done, of: status.update(f"{done} of {of} alerts have unlocked …")):
-                console.print(_sentence(news))
+                console.print(_sentence(news), no_wrap=True, overflow="ellipsis")
         _show_mail(console, settings)
         console.print(_summary(story.summary(began)))
+        console.print(_bills(database, sample, began))
     finally:
         database.dispose()
         client.close()
 
 
 def _sentence(news: News) -> str:
-    verb = news.type.rpartition(".")[2]
-    colour = COLOURS.get(verb, "white")
-    order = f"order {news.order_id}" if news.order_id is not None else ""
+    verb, colour, note = SAID.get(news.type, (news.type, "white", ""))
     store = SELLERS.get(news.seller_id or "", ("", ""))[0]
-    return f"{news.at.astimezone():%H:%M:%S}  [{colour}]{verb.replace('_', ' '):<17}[/] {order:<11} [dim]{store:<14}[/] {news.note}"
+    what = f"[{colour}]{verb:<16}[/] order {news.order_id}  [dim]{store:<13}[/]"
+    return f"{news.at.astimezone():%H:%M:%S}  {what}  {note or news.note}"
 
 
 def _show_mail(console: Console, settings: Settings) -> None:
@@ -174,6 +179,25 @@ def _summary(counts: dict[str, Any]) -> Table:
         ("strikes given", counts["strikes"]),
     ):
         table.add_row(what, str(figure))
+    return table
+
+
+def _bills(database: session.Database, sample: Sample, now: datetime) -> Table:
+    """The last bills of the store whose orders were cancelled most: issued ones stand, the open one has the credits."""
+    sellers = [sample.parties[order_id][0] for order_id in sorted(sample.ending_cancelled)]
+    seller_id = max(sellers, key=sellers.count)
+    table = Table(title=f"Bills of {SELLERS[seller_id][0]}", title_style="bold", min_width=60)
+    for column in ("month", "state", "charges", "credits", "carried in", "total"):
+        table.add_column(column, justify="left" if column in ("month", "state") else "right")
+    with database.transaction() as conn:
+        this = month_of(now, terms.book(conn).at(now))
+        for month in (previous_month(previous_month(this)), previous_month(this), this):
+            if bill := bills.bill(conn, seller_id, month, now):
+                amounts = [Decimal(line["amount"]) for line in bill["lines"]]
+                charged, credited = (sum((a for a in amounts if (a > 0) is up), Decimal(0)) for up in (True, False))
+                table.add_row(
+                    bill["billing_month"], bill["state"], str(charged), str(credited), bill["opening_credit"], bill["total"]
+                )
     return table
 
 
