@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from policies import alerts, cancellation, npb, ocr, orders, removals, seller_alerts
+from policies import alerts, cancellation, drafts, npb, ocr, orders, removals, seller_alerts
 from policies.cases import Actor, AlertKind, Case
 from policies.instants import optional_text
 from policies.removals import Removal
@@ -85,6 +85,7 @@ ACTIONS: dict[str, Ask] = {
     "nss.respond": lambda o, by, now: seller_alerts.respond(o.case, AlertKind.NSS, by, COMMENT, now),
     "nss.remove": lambda o, by, now: alerts.remove(o.case, AlertKind.NSS, by, COMMENT, now),
     "orders.cancel": lambda o, by, now: cancellation.cancel(o.case, by, None, COMMENT, now),
+    "drafts.open": lambda o, by, now: drafts.may_open(o.case, by, now) or Granted(o.case),
     "removals.request": lambda o, by, now: removals.request(o.case, by, one_unit(o.remaining), None, o.remaining, now),
 }
 
@@ -92,7 +93,7 @@ ACTIONS: dict[str, Ask] = {
 def options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
     """Everything there is to do, for one member or staff, at that instant.  The actor must be known to the order."""
     found = [_option(action, ask(order, actor, now), order, actor, now) for action, ask in ACTIONS.items()]
-    found.append(_status_option(order.case, actor, now))
+    found.append(_status_option(order.case, actor))
     for waiting in order.waiting:
         decided: dict[str, Answered] = {
             "removals.approve": removals.approve(order.case, waiting, actor, None, order.remaining, now),
@@ -112,6 +113,8 @@ def arguments(action: str, case: Case, actor: Actor, remaining: Mapping[int, int
         return {"reason": reason_of(case.role_of(actor)), "comment": COMMENT}
     if action == "nss.file":
         return {"grounds": GROUNDS, "comment": COMMENT}
+    if action == "drafts.open":
+        return {"consolidate": True, "values": {}}
     if action == "removals.request":
         return {"lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in one_unit(remaining)]}
     if action in ("ocr.decline", "ocr.withdraw", "npb.accept_penalty", "npb.take_back"):
@@ -169,7 +172,7 @@ def _yes(action: str, case: Case, actor: Actor, now: datetime) -> str:
     return "Possible now."
 
 
-def _status_option(case: Case, actor: Actor, now: datetime) -> Option:
+def _status_option(case: Case, actor: Actor) -> Option:
     """By hand: possible when any status can be set; else the answer to the one that was refused last."""
     wanted = orders.BY_SELLER if case.role_of(actor) is Role.SELLER else tuple(orders.BY_BUYER)
     answers = {status: orders.set_status(case, actor, status) for status in wanted}
