@@ -1,0 +1,115 @@
+"""Do the written histories end as the rules say they must?
+
+Beside each `tests/histories/NAME.jsonl` stands `NAME.expected.json`: the story in words, the ids of the rules that it is
+about, and for each line what its task answers (`done`, `refused CODE [possible from]`, `invalid PATH …`, `conflict CODE`,
+with `replayed` added when the first answer came back) or what there is to see.  Expectations name only what matters:
+
+- an object holds for every object that has at least these members;
+- a list of objects holds for a list as long whose members hold one by one;
+- a list of words stands for the `event`s of a timeline, in order, or for `event > recipient` of notices, in any order;
+- an object of `action: "possible"` or `action: "CODE [possible from]"` stands for a list of options.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers import replay
+from workers.stage import Stage
+
+HISTORIES = Path(__file__).resolve().parents[1] / "histories"
+# The worked examples e01 to e10 have their own shape and their own test: bills, to the cent.
+FILES = sorted(path for path in HISTORIES.glob("*.jsonl") if path.name[0].isdigit())
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_a_history_ends_as_the_rules_say(path: Path, database_url: str) -> None:
+    """Contract 5: the expectations were written from the rules, before the history was ever played."""
+    lines = replay.read(path)
+    expected = _expected(path)
+    assert [one["line"] for one in expected["lines"]] == [line.number for line in lines], (
+        "each line has its expectation"
+    )
+    differing = []
+    with Stage(database_url, at=lines[0].at) as stage:
+        for played, wanted in zip(replay.play(lines, stage), expected["lines"], strict=True):
+            differing += [f"line {wanted['line']}, {what}" for what in _differences(played, wanted)]
+    if differing:
+        pytest.fail("\n".join([f"{path.stem}: {expected['story']}", *differing]), pytrace=False)
+
+
+def test_there_are_many_histories_and_each_tells_a_story() -> None:
+    """At least forty situations, each with its end in words and the rules that it is about."""
+    assert len(FILES) >= 40
+    for path in FILES:
+        expected = _expected(path)
+        assert len(expected["story"]) > 60, path.stem
+        assert expected["rules"], path.stem
+
+
+def _expected(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _differences(played: replay.Played, wanted: dict[str, Any]) -> list[str]:
+    came = json.loads(json.dumps(played.as_json()))  # as it is printed
+    if "show" in came:
+        assert wanted["show"] == " ".join(str(word) for word in came["show"])
+        return [f"show {wanted['show']}: {one}" for one in _misfits(wanted["sees"], came["result"], "")]
+    assert wanted["task"] == came["task"]
+    answer = came["answer"]
+    found = []
+    if (words := _in_words(answer)) != wanted["is"]:
+        found.append(f"{wanted['task']} is {words} instead of {wanted['is']}: {answer}")
+    if "effects" in wanted:
+        found += [f"{wanted['task']}: {one}" for one in _misfits(wanted["effects"], answer["effects"], "effects")]
+    return found
+
+
+def _in_words(answer: dict[str, Any]) -> str:
+    if "outcome" not in answer:  # a task of the house gives its effects
+        return "done"
+    words = [answer["outcome"], answer["code"], answer["possible_from"]]
+    words += sorted({error["path"] for error in answer["errors"]})
+    return " ".join(word for word in (*words, "replayed" if answer["replayed"] else None) if word)
+
+
+def _misfits(wanted: Any, seen: Any, where: str) -> list[str]:
+    if isinstance(wanted, dict) and isinstance(seen, dict):
+        return [
+            one
+            for name, value in wanted.items()
+            for one in (
+                [f"{where}.{name} is missing"] if name not in seen else _misfits(value, seen[name], f"{where}.{name}")
+            )
+        ]
+    if isinstance(wanted, dict) and isinstance(seen, list):
+        options = {one["action"]: _option(one) for one in seen}
+        return _misfits(wanted, options, where)
+    if isinstance(wanted, list) and isinstance(seen, list):
+        if any(isinstance(one, str) for one in wanted):
+            wanted, seen = _named(wanted, seen)
+            return [] if wanted == seen else [f"{where} is {seen} instead of {wanted}"]
+        if len(wanted) != len(seen):
+            return [f"{where} has {len(seen)} entries instead of {len(wanted)}: {seen}"]
+        return [
+            one for at, (a, b) in enumerate(zip(wanted, seen, strict=True)) for one in _misfits(a, b, f"{where}[{at}]")
+        ]
+    return [] if wanted == seen and type(wanted) is type(seen) else [f"{where} is {seen!r} instead of {wanted!r}"]
+
+
+def _named(wanted: list[str], seen: list[Any]) -> tuple[list[str], list[str]]:
+    if seen and isinstance(seen[0], dict) and "recipient" in seen[0]:
+        return sorted(wanted), sorted(f"{one['event']} > {one['recipient']}" for one in seen)
+    return wanted, [one["event"] if isinstance(one, dict) else one for one in seen]
+
+
+def _option(one: dict[str, Any]) -> str:
+    if one["possible"]:
+        return "possible"
+    return " ".join(word for word in (one["code"], one["possible_from"]) if word)
