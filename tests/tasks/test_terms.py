@@ -1,0 +1,128 @@
+"""How do an operator's own terms come into force, and what stays as it was?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from policies.instants import instant_text
+from tests.plugins.market import FILED, ORDERED, WEEK, Market
+
+DAY = timedelta(days=1)
+
+
+def apply(market: Market, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Apply terms from now on unless told otherwise."""
+    arguments = {"terms": settings, "from": instant_text(market.stage.clock.instant), "staff": "kim"} | more
+    return market.do("terms.apply", **arguments)
+
+
+def test_terms_hold_from_their_date_on(market: Market) -> None:
+    """Terms as data: not a second earlier."""
+    market.order(1003)
+    start = ORDERED + 2 * DAY
+    assert apply(market, {"NPB_FILE_AFTER": "2d"}, **{"from": instant_text(start)})["outcome"] == "done"
+    market.at(start - timedelta(seconds=1))
+    assert market.code("npb.file", order_id=1003, member_id="seller") == "TOO_EARLY"
+    market.at(start)
+    assert market.code("npb.file", order_id=1003, member_id="seller") is None
+
+
+def test_a_running_case_keeps_the_terms_it_was_filed_under(market: Market) -> None:
+    """An alert filed before the change unlocks, and is answered, by what was in force when it was filed."""
+    market.order(1003)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    apply(market, {"NPB_UNLOCK_NO_RESPONSE": "1d", "NPB_UNLOCK_RESPONSE": "2d"})
+    assert market.code("orders.cancel", order_id=1003, member_id="seller") == "TOO_EARLY"
+    market.at(FILED + 3 * DAY)
+    effects = market.done("npb.respond", order_id=1003, member_id="buyer", comment="I will pay")
+    assert effects["unlocks_at"] == instant_text(FILED + 2 * WEEK)
+
+
+def test_terms_build_on_those_that_hold_by_then(market: Market) -> None:
+    """What is not named stays, also after an earlier change."""
+    assert apply(market, {"STRIKE_LIMIT": 5})["effects"]["changed"] == {"STRIKE_LIMIT": 5}
+    market.at(ORDERED + DAY)
+    assert apply(market, {"BILL_DAY": 7})["effects"]["changed"] == {"BILL_DAY": 7}
+    settings = market.row("SELECT settings FROM unwind.terms ORDER BY terms_id DESC LIMIT 1").settings
+    assert (settings["STRIKE_LIMIT"], settings["BILL_DAY"], settings["NPB_FILE_AFTER"]) == (5, 7, "7d")
+
+
+def test_the_change_is_an_event_that_names_who_and_what(market: Market) -> None:
+    """R100: who, what, from, to, when."""
+    apply(market, {"STRIKE_LIMIT": 4})
+    event = market.row("SELECT actor, role, at, note FROM unwind.events WHERE type = 'terms.applied'")
+    assert (event.actor, event.role, event.at) == ("staff:kim", "staff", ORDERED)
+    assert "STRIKE_LIMIT: 3 becomes 4" in event.note
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [
+        ({"NPB_UNLOCK_NO_RESPONSE": "59s"}, "terms.NPB_UNLOCK_NO_RESPONSE"),
+        ({"NPB_UNLOCK_RESPONSE": "6d"}, "terms.NPB_UNLOCK_RESPONSE"),
+        ({"NPB_LATE_RESPONSE": "maybe"}, "terms.NPB_LATE_RESPONSE"),
+        ({"BILLING_TIME_ZONE": "Mars/Olympus"}, "terms.BILLING_TIME_ZONE"),
+        ({"BILLING_TIME_ZONE": 5}, "terms.BILLING_TIME_ZONE"),
+        (
+            {"FEE_SLICES": [{"up_to": "500", "rate": "0.03"}, {"up_to": "400", "rate": "0.02"}, {"rate": "0.01"}]},
+            "terms.FEE_SLICES",
+        ),
+        ({"FEE_SLICES": [{"up_to": "500", "rate": "0.03"}]}, "terms.FEE_SLICES"),
+        ({"FEE_SLICES": [{"rate": 0.03}]}, "terms.FEE_SLICES"),
+        ({"FEE_SLICES": [{"rate": "NaN"}]}, "terms.FEE_SLICES"),
+        ({"FEE_SLICES": [{"rate": "x"}]}, "terms.FEE_SLICES"),
+        ({"FEE_SLICES": ["0.03"]}, "terms.FEE_SLICES"),
+        ({"MINIMUM_BILL": "1e9999"}, "terms.MINIMUM_BILL"),
+        ({"MINIMUM_BILL": 5.0}, "terms.MINIMUM_BILL"),
+        ({"MINIMUM_BILL": "-1.00"}, "terms.MINIMUM_BILL"),
+        ({"BILL_DAY": 31}, "terms.BILL_DAY"),
+        ({"BILL_DAY": True}, "terms.BILL_DAY"),
+        ({"STRIKE_LIMIT": 0}, "terms.STRIKE_LIMIT"),
+        ({"OCR_REMIND_AFTER": ["5d", "2d"]}, "terms.OCR_REMIND_AFTER"),
+        ({"OCR_FILEABLE_STATUSES": ["CANCELLED"]}, "terms.OCR_FILEABLE_STATUSES"),
+        ({"OCR_FILEABLE_STATUSES": []}, "terms.OCR_FILEABLE_STATUSES"),
+        ({"NPB_FILE_AFTER": "99999999d"}, "terms.NPB_FILE_AFTER"),
+        ({"NPB_FILE_AFTER": "-1d"}, "terms.NPB_FILE_AFTER"),
+        ({"NPB_FILE_AFTER": None}, "terms.NPB_FILE_AFTER"),
+        ({"NPB_FILES_AFTER": "7d"}, "terms.NPB_FILES_AFTER"),
+        ({"FEE_EXEMPT_SELLERS": ["a\x00b"]}, "terms"),
+        ({}, "terms"),
+    ],
+)
+def test_terms_that_cannot_be_kept_are_refused_with_the_setting(
+    market: Market, settings: dict[str, Any], path: str
+) -> None:
+    """An unlock shorter than a scan, slices out of order, an unknown zone: invalid, with a path, nothing written."""
+    answer = apply(market, settings)
+    assert answer["outcome"] == "invalid", answer
+    assert path in [problem["path"] for problem in answer["errors"]]
+    assert market.rows("SELECT 1 FROM unwind.terms") == []
+
+
+def test_terms_of_the_past_are_refused(market: Market) -> None:
+    """What was decided stays decided."""
+    answer = apply(market, {"STRIKE_LIMIT": 4}, **{"from": instant_text(ORDERED - timedelta(seconds=1))})
+    assert [problem["path"] for problem in answer["errors"]] == ["from"]
+
+
+def test_an_operator_may_let_paid_orders_be_asked_to_cancel(market: Market) -> None:
+    """rules.md 3.1: PAID is the first value an operator should be able to add."""
+    market.order(1003)
+    market.done("orders.set_status", order_id=1003, member_id="seller", status="PAID")
+    request = {"order_id": 1003, "member_id": "seller", "reason": "S_MUTUAL", "comment": "agreed"}
+    assert market.code("ocr.file", **request) == "WRONG_STATUS"
+    apply(market, {"OCR_FILEABLE_STATUSES": ["PENDING", "PAID"]})
+    assert market.code("ocr.file", **request) is None
+    effects = market.done("ocr.withdraw", order_id=1003, member_id="seller")
+    assert effects["status"] == "PAID"
+
+
+def test_the_same_request_twice_is_one_row(market: Market) -> None:
+    """Exactly once: the second answer is the first."""
+    first = apply(market, {"STRIKE_LIMIT": 4}, request_id="t-1")
+    again = apply(market, {"STRIKE_LIMIT": 4}, request_id="t-1")
+    assert (again["effects"], again["replayed"]) == (first["effects"], True)
+    assert len(market.rows("SELECT 1 FROM unwind.terms")) == 1
