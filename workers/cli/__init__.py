@@ -22,7 +22,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("workers.cli.replay", "Play a written history into a database of its own, in seconds."),
     "show": ("workers.cli.look", "Show an order, a bill, a member, lots, notices, alerts or a request."),
     "explain": ("workers.cli.look", "Say what either party of an order can do, and why not."),
+    "audit": ("workers.cli.audit", "Ask what must always hold; prove the bills of a month."),
     "terms": ("workers.cli.terms", "Show the terms, or apply others from a date on."),
+    "import-lots": ("workers.cli.lots", "Read a store's BrickLink XML or BrickStore file into its lots."),
     "docs": ("workers.cli.docs", "Write the pages that are made from the code."),
     "test": ("workers.cli.develop", "Run the test suite; --all adds the long ones."),
     "check": ("workers.cli.develop", "Check format, lint, types and import contracts."),
@@ -99,8 +101,20 @@ def main(words: list[str] | None = None) -> None:
     except Exception as error:
         from workers.settings import SettingsProblem
 
-        if not isinstance(error, SettingsProblem):
+        sentence = str(error) if isinstance(error, SettingsProblem) else _unreachable(error)
+        if not sentence:
             raise
-        click.echo(str(error), err=True)
-        status = 2
+        click.echo(sentence, err=True)
+        status = 2 if isinstance(error, SettingsProblem) else 1
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _unreachable(error: Exception) -> str:
+    """A sentence for servers that do not answer; "" for anything else. Looks at names: importing drivers is slow."""
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    if kinds & {"sqlalchemy.OperationalError", "psycopg.OperationalError"}:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        return f"The database does not answer (DATABASE_URL): {reason}"
+    if kinds & {"kombu.OperationalError", "redis.ConnectionError"}:
+        return f"The broker does not answer (CELERY_BROKER_URL): {' '.join(str(error).split())}"
+    return ""
