@@ -89,7 +89,9 @@ def _line(work: Work[PostManual], command: PostManual, month: date) -> ledger.Li
                 role="staff",
                 member_id=command.seller_id,
                 note=note,
-                changes={"credit": {"month": month_text(month), "amount": str(-command.amount)}},
+                changes={
+                    "credit": {"month": month_text(month), "amount": str(-command.amount), "order_id": command.order_id}
+                },
                 request_id=command.request_id,
             )
         ],
