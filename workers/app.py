@@ -133,7 +133,7 @@ app.conf.update(
     event_serializer="json",
     accept_content=["json"],  # F62: nothing that can run code when it is read
     result_accept_content=["json"],
-    task_queues=tuple(Queue(name, routing_key=name) for name in QUEUES),
+    task_queues=tuple(Queue(name, routing_key=name) for name in QUEUES),  # type: ignore[no-untyped-call]
     task_default_queue="commands",
     task_create_missing_queues=False,  # a typing error is an error at the producer, not a queue nobody reads (F19)
     task_routes=(_route,),

@@ -105,9 +105,7 @@ def carry_out(task: Any, arguments: Mapping[str, Any], message_id: str, *, posit
     if model is None:
         wrong = _not_taken(task, arguments, positional)
         if wrong:
-            return Answer(
-                "invalid", message_id, "The arguments do not fit; `errors` names each.", errors=wrong
-            ).as_json()
+            return invalid(message_id, wrong).as_json()
         effects = at_once(lambda: task.run(**arguments))
         return Answer("done", message_id, "Done.", effects=effects).as_json()
     command = understood(model, arguments, message_id, positional=positional)

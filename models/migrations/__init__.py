@@ -1,19 +1,72 @@
-"""How does a database get its tables?"""
+"""How does a database get its tables, and how does it keep up with them?
+
+`upgrade(url)` brings any database to the newest schema, one migration at a time, safely for two that try at once.  While
+nothing is released the schema is one revision that is written anew whenever tables change:
+
+    python -m models.migrations regenerate
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import create_engine, text
+from pathlib import Path
+from typing import Any
 
-from models.ledger import GUARDS
-from models.tables import metadata
+from sqlalchemy import Connection, create_engine, text
+
+LOCK = 0x756E7769
+"""Number of the advisory lock ("unwi"): migrations of one database wait for each other."""
+LOCK_TIMEOUT = "5s"
+"""A migration that waits for a table makes everybody queue behind it; rather it gives up and is started again."""
+STATEMENT_TIMEOUT = "10min"
 
 
-def upgrade(database_url: str) -> None:
-    """Bring the database to the newest schema."""
-    engine = create_engine(database_url)
-    with engine.begin() as conn:
-        conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
-        metadata.create_all(conn)
-        for statement in GUARDS:
-            conn.execute(text(statement))
-    engine.dispose()
+def upgrade(database_url: str, revision: str = "head") -> None:
+    """Bring the database to the newest schema; all or nothing.  `database_url` logs in as the owner of the tables."""
+    from alembic import command
+
+    engine = create_engine(database_url, connect_args={"application_name": "unwind migrate", "connect_timeout": 5})
+    try:
+        with engine.begin() as conn:
+            conn.execute(text("SET LOCAL statement_timeout = 0"))
+            conn.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": LOCK})
+            conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+            conn.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
+            conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
+            command.upgrade(config(conn), revision)
+    finally:
+        engine.dispose()
+
+
+def drift(conn: Connection) -> list[object]:
+    """What the tables of the database lack against those of the code, as Alembic's differences; empty is right."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from models.tables import metadata
+
+    context = MigrationContext.configure(
+        conn,
+        opts={
+            "include_schemas": True,
+            "include_name": include_name,
+            "version_table_schema": "unwind",
+            "compare_server_default": True,
+        },
+    )
+    return list(compare_metadata(context, metadata))
+
+
+def include_name(name: str | None, kind: str, _parents: object) -> bool:
+    """Look at our schema only, whatever else lives in the database."""
+    return kind != "schema" or name == "unwind"
+
+
+def config(conn: Connection | None = None) -> Any:
+    """Alembic's configuration, working on `conn`, made here so that no file with an address lies about."""
+    from alembic.config import Config
+
+    made = Config()
+    made.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    made.set_main_option("path_separator", "os")
+    made.attributes["connection"] = conn
+    return made

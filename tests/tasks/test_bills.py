@@ -168,7 +168,7 @@ def test_an_issued_bill_refuses_every_further_line(billed: Market) -> None:
 )
 def test_nothing_of_the_books_is_ever_changed(billed: Market, table: str, change: str) -> None:
     """P5: lines, bills and closed months are only added to."""
-    with pytest.raises(DBAPIError, match="append-only"), billed.stage.database.transaction() as conn:
+    with pytest.raises(DBAPIError, match="append-only|permission denied"), billed.stage.database.transaction() as conn:
         conn.execute(text(change.format(table)))
 
 

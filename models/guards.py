@@ -1,0 +1,137 @@
+"""What does the database itself refuse, whoever asks?  Triggers for what is final, and a role that cannot rewrite history.
+
+Triggers hold for everybody, the owner included; the role `unwind_app` has besides no right to change what only grows
+(promises.md P5).  Where a login may not create roles the triggers stand alone.  No guard calls `now()`: simulated time must
+meet the same database as real time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import models
+from models.orders import orders
+from models.schema import metadata
+from models.session import APP_ROLE
+
+SUBMIT_ROLE = "unwind_submit"
+"""For producers that hand in commands by SQL: prepared, without rights so far."""
+READER_ROLE = "unwind_reader"
+"""For dashboards and people: sees everything but mail addresses, changes nothing."""
+
+ONLY_GROWS = ("events", "ledger_lines", "stock_moves", "bills", "billing_months", "requests", "terms")
+"""Tables in which the application inserts and never updates or deletes."""
+MAY_DELETE = ("lots",)
+"""A lot that is sold out and not retained ceases to exist (rules.md 5.1); nothing else ever does."""
+PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox")
+"""Mail addresses, letters and whole arguments are not for dashboards."""
+
+_MAY_STILL_CHANGE = ("version", "last_event_at")
+"""Of a cancelled order: its timeline goes on when staff removes a completed alert (R39) or a follower says it is done."""
+
+_changed = " OR ".join(
+    f'OLD."{c.name}" IS DISTINCT FROM NEW."{c.name}"' for c in orders.c if c.name not in _MAY_STILL_CHANGE
+)
+
+FINAL: tuple[str, ...] = (
+    """
+    CREATE OR REPLACE FUNCTION unwind.cancelled_is_final() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'order % is cancelled and final', OLD.order_id USING ERRCODE = 'restrict_violation';
+    END $$
+    """,
+    "DROP TRIGGER IF EXISTS orders_cancelled_is_final ON unwind.orders",
+    f"CREATE TRIGGER orders_cancelled_is_final BEFORE UPDATE ON unwind.orders FOR EACH ROW "
+    f"WHEN (OLD.status = 'CANCELLED' AND ({_changed})) EXECUTE FUNCTION unwind.cancelled_is_final()",
+    """
+    CREATE OR REPLACE FUNCTION unwind.only_grows() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION '% only grows: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'restrict_violation';
+    END $$
+    """,
+    *(
+        statement
+        for table, operations in (
+            ("events", "UPDATE OR DELETE OR TRUNCATE"),
+            ("stock_moves", "UPDATE OR DELETE OR TRUNCATE"),
+            ("requests", "UPDATE OR TRUNCATE"),  # old ones may be deleted by the owner after their thirty days
+            ("orders", "DELETE OR TRUNCATE"),
+            ("order_lines", "DELETE OR TRUNCATE"),
+        )
+        for statement in (
+            f"DROP TRIGGER IF EXISTS {table}_only_grows ON unwind.{table}",
+            f"CREATE TRIGGER {table}_only_grows BEFORE {operations} ON unwind.{table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION unwind.only_grows()",
+        )
+    ),
+)
+
+
+def _role(name: str) -> str:
+    """A role that is there already, or may not be made by this login, is no reason to stop.
+
+    Roles belong to the whole server, so two databases that are migrated at once may meet here.
+    """
+    return f"""
+    DO $$ BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN
+            CREATE ROLE {name} NOLOGIN;
+        END IF;
+        IF NOT pg_has_role(current_user, '{name}', 'SET') THEN
+            EXECUTE format('GRANT {name} TO %I', current_user);
+        END IF;
+    EXCEPTION WHEN duplicate_object OR unique_violation OR insufficient_privilege OR undefined_object OR internal_error THEN
+        RAISE NOTICE 'role {name} was not made by this migration: %', SQLERRM;
+    END $$
+    """
+
+
+def _when_there(role: str, *grants: str) -> str:
+    body = "\n".join(f"        {grant};" for grant in grants)
+    return f"""
+    DO $$ BEGIN
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+{body}
+        END IF;
+    END $$
+    """
+
+
+def rights() -> tuple[str, ...]:
+    """The roles and what each may do, for the tables there are now."""
+    tables = sorted(table.name for table in metadata.tables.values())
+    everything = ", ".join(f"unwind.{table}" for table in tables)
+    changing = ", ".join(f"unwind.{table}" for table in tables if table not in ONLY_GROWS)
+    growing = ", ".join(f"unwind.{table}" for table in tables if table in ONLY_GROWS)
+    deleting = ", ".join(f"unwind.{table}" for table in MAY_DELETE)
+    public = ", ".join(f"unwind.{table}" for table in tables if table not in PRIVATE_TO_READERS)
+    return (
+        _role(APP_ROLE),
+        _role(SUBMIT_ROLE),
+        _role(READER_ROLE),
+        "REVOKE ALL ON SCHEMA unwind FROM PUBLIC",
+        _when_there(
+            APP_ROLE,
+            f"GRANT USAGE ON SCHEMA unwind TO {APP_ROLE}",
+            f"GRANT SELECT, INSERT ON {everything} TO {APP_ROLE}",
+            f"GRANT UPDATE ON {changing} TO {APP_ROLE}",
+            f"REVOKE UPDATE, DELETE, TRUNCATE ON {growing} FROM {APP_ROLE}",
+            f"GRANT DELETE ON {deleting} TO {APP_ROLE}",
+            f"GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA unwind TO {APP_ROLE}",
+        ),
+        _when_there(
+            READER_ROLE,
+            f"GRANT USAGE ON SCHEMA unwind TO {READER_ROLE}",
+            f"GRANT SELECT ON {public} TO {READER_ROLE}",
+        ),
+    )
+
+
+def statements() -> tuple[str, ...]:
+    """All guards in their order: those of each module of models by name, what is final, and last the rights."""
+    found: list[str] = []
+    for module in sorted(m.name for m in pkgutil.iter_modules(models.__path__)):
+        if module not in ("guards", "migrations", "tables"):
+            found.extend(getattr(importlib.import_module(f"models.{module}"), "GUARDS", ()))
+    return (*found, *FINAL, *rights())

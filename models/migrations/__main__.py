@@ -1,0 +1,70 @@
+"""How is the first revision written anew, while nothing is released?  `python -m models.migrations regenerate`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from models.schema import metadata
+
+FIRST = Path(__file__).parent / "versions" / "0001_first_schema.py"
+
+_HEAD = '''# ruff: noqa: E501 - a CHECK is one text, however long
+"""The first schema: all tables, then the guards.  Written by `python -m models.migrations regenerate`."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+from models import guards
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Tables, indexes, triggers, roles."""
+'''
+_TAIL = '''
+    for statement in guards.statements():
+        op.execute(sa.text(statement.replace(":", r"\\:")))
+
+
+def downgrade() -> None:
+    """Schemas only go forward: restore a backup instead."""
+    raise NotImplementedError
+'''
+
+
+def first_revision() -> str:
+    """The text of the first revision for the tables there are now."""
+    from alembic.autogenerate import render_python_code
+    from alembic.operations import ops
+
+    import models.tables  # noqa: F401 - makes the metadata whole
+
+    steps: list[ops.MigrateOperation] = []
+    for table in metadata.sorted_tables:
+        steps.append(ops.CreateTableOp.from_table(table))
+        steps += [ops.CreateIndexOp.from_index(i) for i in sorted(table.indexes, key=lambda i: str(i.name))]
+    body = render_python_code(ops.UpgradeOps(ops=steps), sqlalchemy_module_prefix="sa.", alembic_module_prefix="op.")
+    sequences = [
+        f'    op.execute(sa.text("CREATE SEQUENCE {s.schema}.{s.name} AS bigint MINVALUE {s.minvalue} START {s.start}"))\n'
+        for s in metadata._sequences.values()  # there is no public list of them
+    ]
+    lines = [line for line in body.splitlines() if not line.lstrip().startswith("# ###")]
+    code = "\n".join(lines).replace("astext_type=Text()", "astext_type=sa.Text()")
+    return _HEAD + "".join(sequences) + code + "\n" + _TAIL
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["regenerate"]:
+        raise SystemExit("python -m models.migrations regenerate")
+    FIRST.parent.mkdir(exist_ok=True)
+    FIRST.write_text(first_revision())
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(FIRST)], check=True)

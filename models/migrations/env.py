@@ -1,0 +1,21 @@
+"""How does Alembic run here?  On the connection and in the transaction that `models.migrations.upgrade` gives it."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from models.migrations import include_name
+from models.tables import metadata
+
+connection = context.config.attributes.get("connection")
+if connection is None:
+    raise SystemExit("Use `./run migrate`: it finds the database and takes the lock.")
+
+context.configure(
+    connection=connection,
+    target_metadata=metadata,
+    version_table_schema="unwind",
+    include_schemas=True,
+    include_name=include_name,
+)
+context.run_migrations()

@@ -1,0 +1,693 @@
+# ruff: noqa: E501 - a CHECK is one text, however long
+"""The first schema: all tables, then the guards.  Written by `python -m models.migrations regenerate`."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+from models import guards
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Tables, indexes, triggers, roles."""
+    op.execute(sa.text("CREATE SEQUENCE unwind.own_lot_ids AS bigint MINVALUE 9000000000000 START 9000000000000"))
+    op.create_table(
+        "billing_months",
+        sa.Column("billing_month", sa.Date(), nullable=False),
+        sa.Column("closed_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.CheckConstraint("extract(day FROM billing_month) = 1", name=op.f("ck_billing_months_is_a_month")),
+        sa.PrimaryKeyConstraint("billing_month", name=op.f("pk_billing_months")),
+        schema="unwind",
+    )
+    op.create_table(
+        "dead_jobs",
+        sa.Column("dead_job_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("task", sa.Text(), nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=True),
+        sa.Column("outbox_id", sa.BigInteger(), nullable=True),
+        sa.Column("arguments", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("parked_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("replayed_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("dead_job_id", name=op.f("pk_dead_jobs")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_dead_jobs_waiting",
+        "dead_jobs",
+        ["dead_job_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("replayed_at IS NULL"),
+    )
+    op.create_table(
+        "events",
+        sa.Column("event_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=True),
+        sa.Column("seq", sa.Integer(), nullable=True),
+        sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("member_id", sa.Text(), nullable=True),
+        sa.Column("from_status", sa.Text(), nullable=True),
+        sa.Column("to_status", sa.Text(), nullable=True),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("changes", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("event_id", name=op.f("pk_events")),
+        sa.UniqueConstraint("order_id", "seq", name=op.f("uq_events_order_id_seq")),
+        schema="unwind",
+    )
+    op.create_table(
+        "members",
+        sa.Column("member_id", sa.Text(), nullable=False),
+        sa.Column("handle", sa.Text(), nullable=False),
+        sa.Column("email", sa.Text(), nullable=False),
+        sa.Column("time_zone", sa.Text(), nullable=False),
+        sa.Column("recorded_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("terminated_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("buying_revoked_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("selling_suspended_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("reinstated_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("member_id", name=op.f("pk_members")),
+        schema="unwind",
+    )
+    op.create_table(
+        "notices",
+        sa.Column("notice_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("event", sa.Text(), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=True),
+        sa.Column("recipient", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("letter", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("created_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("next_try_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("sent_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.CheckConstraint(
+            "(state = 'pending') = (next_try_at IS NOT NULL)", name=op.f("ck_notices_tried_again_while_pending")
+        ),
+        sa.CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name=op.f("ck_notices_sent_when_sent")),
+        sa.CheckConstraint("state IN ('pending', 'sent', 'parked')", name=op.f("ck_notices_state_known")),
+        sa.PrimaryKeyConstraint("notice_id", name=op.f("pk_notices")),
+        sa.UniqueConstraint("key", name=op.f("uq_notices_key")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_notices_due",
+        "notices",
+        ["next_try_at", "notice_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_index("ix_notices_order_id", "notices", ["order_id"], unique=False, schema="unwind")
+    op.create_index(
+        "ix_notices_parked",
+        "notices",
+        ["notice_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'parked'"),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("outbox_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("task", sa.Text(), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=True),
+        sa.Column("payload", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("state", sa.Text(), server_default="due", nullable=False),
+        sa.Column("promised_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("due_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("rings", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("done_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.CheckConstraint("state IN ('due', 'done', 'dead')", name=op.f("ck_outbox_state_known")),
+        sa.PrimaryKeyConstraint("outbox_id", name=op.f("pk_outbox")),
+        sa.UniqueConstraint("key", name=op.f("uq_outbox_key")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_outbox_due",
+        "outbox",
+        ["due_at", "outbox_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'due'"),
+    )
+    op.create_index("ix_outbox_order_id", "outbox", ["order_id"], unique=False, schema="unwind")
+    op.create_table(
+        "requests",
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("task", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=True),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("answer", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("answered_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.CheckConstraint("outcome IN ('done', 'refused')", name=op.f("ck_requests_outcome_known")),
+        sa.PrimaryKeyConstraint("request_id", name=op.f("pk_requests")),
+        schema="unwind",
+    )
+    op.create_index("ix_requests_answered_at", "requests", ["answered_at"], unique=False, schema="unwind")
+    op.create_table(
+        "stock_moves",
+        sa.Column("move_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("seller_id", sa.Text(), nullable=False),
+        sa.Column("item_type", sa.Text(), nullable=False),
+        sa.Column("item_no", sa.Text(), nullable=False),
+        sa.Column("color_id", sa.Integer(), nullable=False),
+        sa.Column("new_or_used", sa.Text(), nullable=False),
+        sa.Column("completeness", sa.Text(), nullable=True),
+        sa.Column("lot_id", sa.BigInteger(), nullable=False),
+        sa.Column("delta", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=True),
+        sa.Column("line_no", sa.Integer(), nullable=True),
+        sa.Column("removal_id", sa.BigInteger(), nullable=True),
+        sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.CheckConstraint(
+            "(kind IN ('sold', 'returned')) = (order_id IS NOT NULL AND line_no IS NOT NULL)",
+            name=op.f("ck_stock_moves_of_a_line"),
+        ),
+        sa.CheckConstraint(
+            "CASE kind WHEN 'sold' THEN delta < 0 WHEN 'adjusted' THEN true ELSE delta >= 0 END",
+            name=op.f("ck_stock_moves_sign"),
+        ),
+        sa.CheckConstraint(
+            "kind IN ('recorded', 'sold', 'returned', 'adjusted')", name=op.f("ck_stock_moves_kind_known")
+        ),
+        sa.PrimaryKeyConstraint("move_id", name=op.f("pk_stock_moves")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_stock_moves_key",
+        "stock_moves",
+        ["seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness"],
+        unique=False,
+        schema="unwind",
+    )
+    op.create_index(
+        "uq_stock_moves_removed",
+        "stock_moves",
+        ["removal_id", "line_no"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("removal_id IS NOT NULL"),
+    )
+    op.create_index(
+        "uq_stock_moves_returned",
+        "stock_moves",
+        ["order_id", "line_no"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("kind = 'returned' AND removal_id IS NULL"),
+    )
+    op.create_index(
+        "uq_stock_moves_sold",
+        "stock_moves",
+        ["order_id", "line_no"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("kind = 'sold'"),
+    )
+    op.create_table(
+        "sweeps",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("ran_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("found", sa.BigInteger(), nullable=False),
+        sa.Column("found_ever", sa.BigInteger(), nullable=False),
+        sa.Column("found_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_sweeps")),
+        schema="unwind",
+    )
+    op.create_table(
+        "terms",
+        sa.Column("terms_id", sa.Integer(), sa.Identity(always=False), nullable=False),
+        sa.Column("valid_from", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("settings", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("applied_by", sa.Text(), nullable=False),
+        sa.Column("applied_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("terms_id", name=op.f("pk_terms")),
+        schema="unwind",
+    )
+    op.create_table(
+        "bills",
+        sa.Column("bill_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("seller_id", sa.Text(), nullable=False),
+        sa.Column("billing_month", sa.Date(), nullable=False),
+        sa.Column("issued_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("issued_on", sa.Date(), nullable=False),
+        sa.Column("due_on", sa.Date(), nullable=False),
+        sa.Column("grace_until", sa.Date(), nullable=False),
+        sa.Column("past_due_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("opening_credit", sa.Numeric(precision=14, scale=2), nullable=False),
+        sa.Column("lines_sum", sa.Numeric(precision=14, scale=2), nullable=False),
+        sa.Column("total", sa.Numeric(precision=14, scale=2), nullable=False),
+        sa.Column("carried_forward", sa.Numeric(precision=14, scale=2), nullable=False),
+        sa.Column("lines_hash", sa.Text(), nullable=False),
+        sa.CheckConstraint("carried_forward <> 'NaN'", name=op.f("ck_bills_carried_forward_is_a_number")),
+        sa.CheckConstraint("lines_sum <> 'NaN'", name=op.f("ck_bills_lines_sum_is_a_number")),
+        sa.CheckConstraint("opening_credit <> 'NaN'", name=op.f("ck_bills_opening_credit_is_a_number")),
+        sa.CheckConstraint("total <> 'NaN'", name=op.f("ck_bills_total_is_a_number")),
+        sa.CheckConstraint("extract(day FROM billing_month) = 1", name=op.f("ck_bills_billing_month_is_a_month")),
+        sa.CheckConstraint("lines_sum + opening_credit = total + carried_forward", name=op.f("ck_bills_adds_up")),
+        sa.CheckConstraint("total >= 0 AND (total = 0 OR carried_forward = 0)", name=op.f("ck_bills_floored_at_zero")),
+        sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_bills_seller_id")),
+        sa.PrimaryKeyConstraint("bill_id", name=op.f("pk_bills")),
+        sa.UniqueConstraint("seller_id", "billing_month", name=op.f("uq_bills_seller_id_billing_month")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_bills_carried",
+        "bills",
+        ["billing_month", "seller_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("carried_forward <> 0"),
+    )
+    op.create_table(
+        "lots",
+        sa.Column("lot_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("seller_id", sa.Text(), nullable=False),
+        sa.Column("item_type", sa.Text(), nullable=False),
+        sa.Column("item_no", sa.Text(), nullable=False),
+        sa.Column("color_id", sa.Integer(), nullable=False),
+        sa.Column("new_or_used", sa.Text(), nullable=False),
+        sa.Column("completeness", sa.Text(), nullable=True),
+        sa.Column("quantity", sa.Integer(), nullable=False),
+        sa.Column("unit_price", sa.Numeric(precision=14, scale=4), nullable=False),
+        sa.Column("bind_id", sa.BigInteger(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("remarks", sa.Text(), nullable=False),
+        sa.Column("bulk", sa.Integer(), nullable=False),
+        sa.Column("is_retain", sa.Boolean(), nullable=False),
+        sa.Column("is_stock_room", sa.Boolean(), nullable=False),
+        sa.Column("stock_room_id", sa.Text(), nullable=True),
+        sa.Column("auto_stockroom", sa.Boolean(), nullable=False),
+        sa.Column("my_cost", sa.Numeric(precision=14, scale=4), nullable=True),
+        sa.Column("my_weight", sa.Numeric(precision=14, scale=4), nullable=True),
+        sa.Column("sale_rate", sa.Integer(), nullable=False),
+        sa.Column("tier_quantity1", sa.Integer(), nullable=True),
+        sa.Column("tier_price1", sa.Numeric(precision=14, scale=4), nullable=True),
+        sa.Column("tier_quantity2", sa.Integer(), nullable=True),
+        sa.Column("tier_price2", sa.Numeric(precision=14, scale=4), nullable=True),
+        sa.Column("tier_quantity3", sa.Integer(), nullable=True),
+        sa.Column("tier_price3", sa.Numeric(precision=14, scale=4), nullable=True),
+        sa.Column("reserved_for", sa.Text(), nullable=True),
+        sa.CheckConstraint("completeness IN ('C', 'B', 'S')", name=op.f("ck_lots_completeness_known")),
+        sa.CheckConstraint("my_cost <> 'NaN'", name=op.f("ck_lots_my_cost_is_a_number")),
+        sa.CheckConstraint("my_weight <> 'NaN'", name=op.f("ck_lots_my_weight_is_a_number")),
+        sa.CheckConstraint("new_or_used IN ('N', 'U')", name=op.f("ck_lots_new_or_used_known")),
+        sa.CheckConstraint("stock_room_id IN ('A', 'B', 'C')", name=op.f("ck_lots_stock_room_id_known")),
+        sa.CheckConstraint("tier_price1 <> 'NaN'", name=op.f("ck_lots_tier_price1_is_a_number")),
+        sa.CheckConstraint("tier_price2 <> 'NaN'", name=op.f("ck_lots_tier_price2_is_a_number")),
+        sa.CheckConstraint("tier_price3 <> 'NaN'", name=op.f("ck_lots_tier_price3_is_a_number")),
+        sa.CheckConstraint("unit_price <> 'NaN'", name=op.f("ck_lots_unit_price_is_a_number")),
+        sa.CheckConstraint("(tier_quantity1 IS NULL) = (tier_price1 IS NULL)", name=op.f("ck_lots_tier1_whole")),
+        sa.CheckConstraint("(tier_quantity2 IS NULL) = (tier_price2 IS NULL)", name=op.f("ck_lots_tier2_whole")),
+        sa.CheckConstraint("(tier_quantity3 IS NULL) = (tier_price3 IS NULL)", name=op.f("ck_lots_tier3_whole")),
+        sa.CheckConstraint("bulk >= 1", name=op.f("ck_lots_bulk_at_least_one")),
+        sa.CheckConstraint("is_stock_room OR NOT auto_stockroom", name=op.f("ck_lots_put_away_only_inside")),
+        sa.CheckConstraint("my_cost >= 0", name=op.f("ck_lots_cost_not_negative")),
+        sa.CheckConstraint("my_weight >= 0", name=op.f("ck_lots_weight_not_negative")),
+        sa.CheckConstraint("quantity >= 0", name=op.f("ck_lots_quantity_not_negative")),
+        sa.CheckConstraint("reserved_for IS NULL OR NOT is_stock_room", name=op.f("ck_lots_reserved_or_stockroom")),
+        sa.CheckConstraint("sale_rate BETWEEN 0 AND 99", name=op.f("ck_lots_sale_below_all")),
+        sa.CheckConstraint("stock_room_id IS NULL OR is_stock_room", name=op.f("ck_lots_stockroom_named_only_inside")),
+        sa.CheckConstraint(
+            "tier_quantity1 > 0 AND tier_price1 > 0 AND tier_price1 < unit_price", name=op.f("ck_lots_tier1_falls")
+        ),
+        sa.CheckConstraint(
+            "tier_quantity2 IS NULL OR (tier_quantity1 IS NOT NULL AND tier_quantity2 > tier_quantity1 AND tier_price2 > 0 AND tier_price2 < tier_price1)",
+            name=op.f("ck_lots_tier2_rises_and_falls"),
+        ),
+        sa.CheckConstraint(
+            "tier_quantity3 IS NULL OR (tier_quantity2 IS NOT NULL AND tier_quantity3 > tier_quantity2 AND tier_price3 > 0 AND tier_price3 < tier_price2)",
+            name=op.f("ck_lots_tier3_rises_and_falls"),
+        ),
+        sa.CheckConstraint("unit_price > 0", name=op.f("ck_lots_price_above_zero")),
+        sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_lots_seller_id")),
+        sa.PrimaryKeyConstraint("lot_id", name=op.f("pk_lots")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_lots_key",
+        "lots",
+        ["seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness"],
+        unique=False,
+        schema="unwind",
+    )
+    op.create_table(
+        "orders",
+        sa.Column("order_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("buyer_id", sa.Text(), nullable=False),
+        sa.Column("seller_id", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("previous_status", sa.Text(), nullable=True),
+        sa.Column("payment_status", sa.Text(), nullable=False),
+        sa.Column("submitted_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("order_date", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("usd_rate", sa.Numeric(precision=18, scale=8), nullable=False),
+        sa.Column("total", sa.Numeric(precision=24, scale=4), nullable=False),
+        sa.Column("fee", sa.Numeric(precision=14, scale=2), nullable=False),
+        sa.Column("fee_month", sa.Date(), nullable=True),
+        sa.Column("cancelled_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("basis", sa.Text(), nullable=True),
+        sa.Column("cancelled_by", sa.Text(), nullable=True),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("last_event_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.CheckConstraint(
+            "(status = 'CANCELLED') = (cancelled_at IS NOT NULL AND basis IS NOT NULL AND cancelled_by IS NOT NULL)",
+            name=op.f("ck_orders_cancelled_whole"),
+        ),
+        sa.CheckConstraint(
+            "basis IN ('OCR_SELLER', 'OCR_BUYER', 'NPB', 'NPX', 'NRS', 'NSS', 'BUYER_TERMINATED', 'SELLER_TERMINATED')",
+            name=op.f("ck_orders_basis_known"),
+        ),
+        sa.CheckConstraint("fee <> 'NaN'", name=op.f("ck_orders_fee_is_a_number")),
+        sa.CheckConstraint(
+            "payment_status IN ('None', 'Sent', 'Received', 'Completed')", name=op.f("ck_orders_payment_status_known")
+        ),
+        sa.CheckConstraint(
+            "status IN ('PENDING', 'UPDATED', 'PROCESSING', 'READY', 'PAID', 'PACKED', 'SHIPPED', 'RECEIVED', 'COMPLETED', 'OCR', 'NPB', 'NPX', 'NRS', 'NSS', 'CANCELLED')",
+            name=op.f("ck_orders_status_known"),
+        ),
+        sa.CheckConstraint("total <> 'NaN'", name=op.f("ck_orders_total_is_a_number")),
+        sa.CheckConstraint("buyer_id <> seller_id", name=op.f("ck_orders_two_parties")),
+        sa.CheckConstraint("extract(day FROM fee_month) = 1", name=op.f("ck_orders_fee_month_is_a_month")),
+        sa.CheckConstraint("total >= 0 AND fee >= 0", name=op.f("ck_orders_not_negative")),
+        sa.ForeignKeyConstraint(["buyer_id"], ["unwind.members.member_id"], name=op.f("fk_orders_buyer_id")),
+        sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_orders_seller_id")),
+        sa.PrimaryKeyConstraint("order_id", name=op.f("pk_orders")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_orders_buyer_npb",
+        "orders",
+        ["buyer_id", "seller_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("status = 'NPB'"),
+    )
+    op.create_index("ix_orders_seller_id", "orders", ["seller_id"], unique=False, schema="unwind")
+    op.create_table(
+        "strikes",
+        sa.Column("order_id", sa.BigInteger(), nullable=False),
+        sa.Column("member_id", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("withdrawn_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.CheckConstraint("role IN ('buyer', 'seller')", name=op.f("ck_strikes_role_known")),
+        sa.ForeignKeyConstraint(["member_id"], ["unwind.members.member_id"], name=op.f("fk_strikes_member_id")),
+        sa.PrimaryKeyConstraint("order_id", name=op.f("pk_strikes")),
+        schema="unwind",
+    )
+    op.create_index("ix_strikes_member_id", "strikes", ["member_id"], unique=False, schema="unwind")
+    op.create_table(
+        "alerts",
+        sa.Column("alert_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("terms_id", sa.Integer(), nullable=False),
+        sa.Column("reminders", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("penalty_stands", sa.Boolean(), nullable=False),
+        sa.Column("filed_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("unlocks_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("unlocked_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("remind_from", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("remind_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("responded_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("penalty_accepted_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("penalty_withdrawn_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("closed_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("grounds", sa.Text(), nullable=True),
+        sa.Column("previous_status", sa.Text(), nullable=True),
+        sa.Column("comment", sa.Text(), nullable=True),
+        sa.Column("response", sa.Text(), nullable=True),
+        sa.CheckConstraint("(state = 'open') = (closed_at IS NULL)", name=op.f("ck_alerts_closed_when_not_open")),
+        sa.CheckConstraint("kind IN ('NPB', 'NRS', 'NSS')", name=op.f("ck_alerts_kind_known")),
+        sa.CheckConstraint(
+            "state IN ('open', 'completed', 'removed', 'superseded')", name=op.f("ck_alerts_state_known")
+        ),
+        sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_alerts_order_id")),
+        sa.PrimaryKeyConstraint("alert_id", name=op.f("pk_alerts")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_alerts_npb_waiting",
+        "alerts",
+        ["unlocks_at", "alert_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("kind = 'NPB' AND state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"),
+    )
+    op.create_index("ix_alerts_order_id", "alerts", ["order_id", "alert_id"], unique=False, schema="unwind")
+    op.create_index(
+        "ix_alerts_remind",
+        "alerts",
+        ["remind_at"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'open' AND remind_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_alerts_seller_waiting",
+        "alerts",
+        ["unlocks_at", "alert_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("kind <> 'NPB' AND state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"),
+    )
+    op.create_index(
+        "uq_alerts_one_open_per_order",
+        "alerts",
+        ["order_id"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'open'"),
+    )
+    op.create_table(
+        "drafts",
+        sa.Column("draft_id", sa.Text(), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=False),
+        sa.Column("seller_id", sa.Text(), nullable=False),
+        sa.Column("order_version", sa.Integer(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("consolidate", sa.Boolean(), nullable=False),
+        sa.Column("choices", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("opened_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("verified_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("used_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.CheckConstraint("(state = 'used') = (used_at IS NOT NULL)", name=op.f("ck_drafts_used_at_an_instant")),
+        sa.CheckConstraint("state = 'open' OR verified_at IS NOT NULL", name=op.f("ck_drafts_verified_before_use")),
+        sa.CheckConstraint("state IN ('open', 'verified', 'used')", name=op.f("ck_drafts_state_known")),
+        sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_drafts_order_id")),
+        sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_drafts_seller_id")),
+        sa.PrimaryKeyConstraint("draft_id", name=op.f("pk_drafts")),
+        schema="unwind",
+    )
+    op.create_index("ix_drafts_order_id", "drafts", ["order_id"], unique=False, schema="unwind")
+    op.create_index(
+        "uq_drafts_used",
+        "drafts",
+        ["order_id"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'used'"),
+    )
+    op.create_table(
+        "ledger_lines",
+        sa.Column("line_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("seller_id", sa.Text(), nullable=False),
+        sa.Column("billing_month", sa.Date(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("amount", sa.Numeric(precision=14, scale=2), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=True),
+        sa.Column("charged_month", sa.Date(), nullable=True),
+        sa.Column("credited_month", sa.Date(), nullable=True),
+        sa.Column("payment_id", sa.Text(), nullable=True),
+        sa.Column("excess", sa.Numeric(precision=14, scale=2), nullable=True),
+        sa.Column("opens_month", sa.Date(), nullable=True),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.CheckConstraint(
+            "(excess IS NULL) = (opens_month IS NULL) AND (excess IS NULL OR (kind = 'payment' AND excess > 0 AND excess <= -amount))",
+            name=op.f("ck_ledger_lines_excess_of_a_payment"),
+        ),
+        sa.CheckConstraint(
+            "(kind = 'payment') = (payment_id IS NOT NULL)", name=op.f("ck_ledger_lines_payment_has_its_id")
+        ),
+        sa.CheckConstraint(
+            "CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name=op.f("ck_ledger_lines_signed_by_kind")
+        ),
+        sa.CheckConstraint("amount <> 'NaN'", name=op.f("ck_ledger_lines_amount_is_a_number")),
+        sa.CheckConstraint(
+            "kind IN ('charge', 'reset', 'credit', 'reversal', 'payment', 'manual_credit')",
+            name=op.f("ck_ledger_lines_kind_known"),
+        ),
+        sa.CheckConstraint(
+            "kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name=op.f("ck_ledger_lines_of_an_order")
+        ),
+        sa.CheckConstraint(
+            "extract(day FROM billing_month) = 1", name=op.f("ck_ledger_lines_billing_month_is_a_month")
+        ),
+        sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_ledger_lines_order_id")),
+        sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_ledger_lines_seller_id")),
+        sa.PrimaryKeyConstraint("line_id", name=op.f("pk_ledger_lines")),
+        sa.UniqueConstraint("key", name=op.f("uq_ledger_lines_key")),
+        sa.UniqueConstraint("payment_id", name=op.f("uq_ledger_lines_payment_id")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_ledger_lines_bill", "ledger_lines", ["seller_id", "billing_month"], unique=False, schema="unwind"
+    )
+    op.create_index("ix_ledger_lines_billing_month", "ledger_lines", ["billing_month"], unique=False, schema="unwind")
+    op.create_index(
+        "ix_ledger_lines_opens_month",
+        "ledger_lines",
+        ["opens_month"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("opens_month IS NOT NULL"),
+    )
+    op.create_index("ix_ledger_lines_order_id", "ledger_lines", ["order_id"], unique=False, schema="unwind")
+    op.create_index(
+        "uq_ledger_lines_one_reset_or_credit",
+        "ledger_lines",
+        ["order_id"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("kind IN ('reset', 'credit')"),
+    )
+    op.create_table(
+        "ocrs",
+        sa.Column("ocr_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=False),
+        sa.Column("filed_by", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("terms_id", sa.Integer(), nullable=False),
+        sa.Column("reminders", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("filed_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("remind_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("closed_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("previous_status", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("comment", sa.Text(), nullable=False),
+        sa.CheckConstraint("(state = 'open') = (closed_at IS NULL)", name=op.f("ck_ocrs_closed_when_not_open")),
+        sa.CheckConstraint("filed_by IN ('buyer', 'seller')", name=op.f("ck_ocrs_filed_by_known")),
+        sa.CheckConstraint(
+            "state IN ('open', 'agreed', 'declined', 'withdrawn', 'superseded')", name=op.f("ck_ocrs_state_known")
+        ),
+        sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_ocrs_order_id")),
+        sa.PrimaryKeyConstraint("ocr_id", name=op.f("pk_ocrs")),
+        schema="unwind",
+    )
+    op.create_index("ix_ocrs_order_id", "ocrs", ["order_id", "ocr_id"], unique=False, schema="unwind")
+    op.create_index(
+        "ix_ocrs_remind",
+        "ocrs",
+        ["remind_at"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'open' AND remind_at IS NOT NULL"),
+    )
+    op.create_index(
+        "uq_ocrs_one_open_per_order",
+        "ocrs",
+        ["order_id"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'open'"),
+    )
+    op.create_table(
+        "order_lines",
+        sa.Column("order_id", sa.BigInteger(), nullable=False),
+        sa.Column("line_no", sa.Integer(), nullable=False),
+        sa.Column("batch_no", sa.Integer(), nullable=False),
+        sa.Column("lot_id", sa.BigInteger(), nullable=False),
+        sa.Column("quantity", sa.Integer(), nullable=False),
+        sa.Column("removed", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("returned", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("returned_to_lot", sa.BigInteger(), nullable=True),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("unit_price", sa.Numeric(precision=14, scale=4), nullable=False),
+        sa.Column("snapshot", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.CheckConstraint("unit_price <> 'NaN'", name=op.f("ck_order_lines_unit_price_is_a_number")),
+        sa.CheckConstraint("quantity > 0", name=op.f("ck_order_lines_something")),
+        sa.CheckConstraint(
+            "removed >= 0 AND returned >= 0 AND removed + returned <= quantity",
+            name=op.f("ck_order_lines_units_conserved"),
+        ),
+        sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_order_lines_order_id")),
+        sa.PrimaryKeyConstraint("order_id", "line_no", name=op.f("pk_order_lines")),
+        schema="unwind",
+    )
+    op.create_table(
+        "removals",
+        sa.Column("removal_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=False),
+        sa.Column("requested_by", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("lines", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("return_items", sa.Boolean(), nullable=True),
+        sa.Column("requested_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("decided_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "(state = 'pending') = (decided_at IS NULL)", name=op.f("ck_removals_decided_when_not_pending")
+        ),
+        sa.CheckConstraint("requested_by IN ('buyer', 'seller')", name=op.f("ck_removals_requested_by_known")),
+        sa.CheckConstraint(
+            "state IN ('pending', 'approved', 'denied', 'withdrawn', 'cancelled')", name=op.f("ck_removals_state_known")
+        ),
+        sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_removals_order_id")),
+        sa.PrimaryKeyConstraint("removal_id", name=op.f("pk_removals")),
+        schema="unwind",
+    )
+    op.create_index("ix_removals_order_id", "removals", ["order_id", "removal_id"], unique=False, schema="unwind")
+    op.create_index(
+        "ix_removals_pending",
+        "removals",
+        ["order_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_table(
+        "draft_lines",
+        sa.Column("draft_id", sa.Text(), nullable=False),
+        sa.Column("line_no", sa.Integer(), nullable=False),
+        sa.Column("deleted", sa.Boolean(), nullable=False),
+        sa.Column("quantity", sa.Integer(), nullable=True),
+        sa.Column("fields", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.CheckConstraint("quantity >= 0", name=op.f("ck_draft_lines_quantity_not_negative")),
+        sa.ForeignKeyConstraint(["draft_id"], ["unwind.drafts.draft_id"], name=op.f("fk_draft_lines_draft_id")),
+        sa.PrimaryKeyConstraint("draft_id", "line_no", name=op.f("pk_draft_lines")),
+        schema="unwind",
+    )
+
+    for statement in guards.statements():
+        op.execute(sa.text(statement.replace(":", r"\:")))
+
+
+def downgrade() -> None:
+    """Schemas only go forward: restore a backup instead."""
+    raise NotImplementedError
