@@ -247,6 +247,15 @@ def lots_of(conn: Connection, seller_id: str) -> list[Lot]:
     return [lot_of(row) for row in rows]
 
 
+def units_returned(conn: Connection, seller_id: str) -> dict[int, int]:
+    """How many units ever came back to each lot of a seller."""
+    found = text(
+        "SELECT lot_id, sum(delta) AS units FROM unwind.stock_moves "
+        "WHERE seller_id = :seller AND kind = 'returned' GROUP BY lot_id ORDER BY lot_id"
+    )
+    return {row.lot_id: row.units for row in conn.execute(found, {"seller": seller_id})}
+
+
 def _change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
     """Signed differences, never the amount itself, so that no parallel sale is overwritten (R78)."""
     deltas = {lot_id: delta for lot_id, delta in deltas.items() if delta}

@@ -25,18 +25,27 @@ class WrongWords(click.ClickException):
 
 @click.command(context_settings=WORDS)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--xml", "as_xml", is_flag=True, help="Lots only: as BrickLink's inventory XML.")
+@click.option("--returned", is_flag=True, help="With --xml: only the units that came back.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
 @data_option
-def show(as_json: bool, words: tuple[str, ...]) -> None:
+def show(as_json: bool, as_xml: bool, returned: bool, words: tuple[str, ...]) -> None:
     """Show something: what it is now, or with --at T what an order was at any instant.
 
     \b
-      show order ID [--at T]            show lots SELLER
+      show order ID [--at T]            show lots SELLER [--xml [--returned]]
       show bill SELLER 2026-03          show member ID
       show notices --order ID           show alerts --due-before T
       show request REQUEST_ID
     """
-    _see(words, as_json)
+    if not as_xml and not returned:
+        _see(words, as_json)
+        return
+    if len(words) != 2 or words[0] != "lots" or not as_xml or as_json:
+        raise WrongWords("XML is for lots: show lots SELLER --xml [--returned].")
+    from workers.cli.lots import lots_as_xml
+
+    lots_as_xml(words[1], returned=returned)
 
 
 @click.command(context_settings=WORDS)
@@ -61,7 +70,8 @@ def _see(words: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(seen, indent=2))
         return
     if seen is None:
-        raise NothingThere("There is no such thing" + (" at that instant." if wanted.at else "."))
+        named = " ".join(str(one) for one in words if not str(one).startswith("--") and one != "explain")
+        raise NothingThere(f"There is no {named}.")
     from workers.story import show_to_people
 
     show_to_people(wanted.noun, seen)
