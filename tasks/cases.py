@@ -71,7 +71,9 @@ def instant_of(command: ActorCommand | OrderFact, case: Case, now: datetime) -> 
     """When the command happens: now, or when it says it really did; never before the order's last event."""
     last = case.order.last_event_at or now
     if command.occurred_at is None:
-        return max(now, last)
+        # A submission by SQL counts from its insert; a day later, or overtaken by another event, it counts from then.
+        since = max(command.accepted_at or now, now - OLDEST_OCCURRENCE)
+        return max(min(since, now), last)
     if command.occurred_at > now:
         return Invalid("occurred_at", "must not be in the future")
     if command.occurred_at < now - OLDEST_OCCURRENCE:

@@ -19,6 +19,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -113,6 +114,16 @@ class Command(Part):
     task: ClassVar[str]
     """The frozen wire name."""
     request_id: RequestId
+    _accepted_at: datetime | None = PrivateAttr(None)
+
+    @property
+    def accepted_at(self) -> datetime | None:
+        """When a door took the command, where it waited since: the instant of a submission by SQL (contract 2)."""
+        return self._accepted_at
+
+    def accept(self, at: datetime) -> None:
+        """A door took the command then."""
+        self._accepted_at = at
 
     @property
     def fingerprint(self) -> bytes:

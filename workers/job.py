@@ -21,7 +21,7 @@ import structlog
 from celery import Task
 
 from models import dead_jobs, outbox, session
-from models.requests import Answer
+from models.requests import Answer, invalid
 from models.work import at_once
 from tasks.command import Command, understood
 from workers.failures import JobFailed, described, is_database_trouble, path_of
