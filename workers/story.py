@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policies.instants import instant_text
+from workers.bill_page import as_text
 from workers.replay import Played
 
 
@@ -37,7 +38,7 @@ def tell_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
 
 def show_to_people(noun: str, seen: Any) -> None:
     """What a look found, in words."""
-    _PAGES[noun](_console(), seen)
+    PAGES[noun](_console(), seen)
 
 
 def _what(played: Played) -> str:
@@ -130,9 +131,39 @@ def _explain(console: Console, seen: dict[str, Any]) -> None:
         console.print(Text(f"The {role}", style="bold"))
         for option in sorted(seen[role], key=lambda one: not one["possible"]):
             if option["possible"]:
-                console.print(Text(f"  can {option['action']}. {option['why']}", style="green"))
+                console.print(Text(f"  can {_spoken(option)}. {option['why']}", style="green"))
             elif option["code"] != "WRONG_ROLE":  # what is never theirs to do explains nothing
-                console.print(f"  cannot {option['action']}: {option['why']}{_until(option)}")
+                console.print(f"  cannot {_spoken(option)}: {option['why']}{_until(option)}")
+
+
+SPOKEN = {
+    "ocr.file": "file a cancel request",
+    "ocr.decline": "decline the cancel request",
+    "ocr.withdraw": "withdraw the cancel request",
+    "npb.file": "file a non-paying buyer alert",
+    "npb.respond": "answer the non-paying buyer alert",
+    "npb.accept_penalty": "accept the penalty",
+    "npb.take_back": "take the accepted penalty back",
+    "npb.remove": "remove the non-paying buyer alert",
+    "nrs.file": "file a non-responding seller alert",
+    "nrs.respond": "answer the non-responding seller alert",
+    "nrs.remove": "remove the non-responding seller alert",
+    "nss.file": "file a non-shipping seller alert",
+    "nss.respond": "answer the non-shipping seller alert",
+    "nss.remove": "remove the non-shipping seller alert",
+    "orders.cancel": "cancel the order",
+    "orders.set_status": "set the status by hand",
+    "drafts.open": "prepare what comes back",
+    "removals.request": "ask for items to be removed",
+    "removals.approve": "approve the removal request",
+    "removals.deny": "deny the removal request",
+    "removals.withdraw": "withdraw the removal request",
+}
+
+
+def _spoken(option: dict[str, Any]) -> str:
+    which = f" {option['removal_id']}" if option.get("removal_id") else ""
+    return f"{SPOKEN[option['action']]}{which} ({option['action']})"
 
 
 def _until(option: dict[str, Any]) -> str:
@@ -142,14 +173,9 @@ def _until(option: dict[str, Any]) -> str:
 
 
 def _bill(console: Console, seen: dict[str, Any]) -> None:
-    console.print(
-        Text(f"Bill of {seen['seller_id']} for {seen['billing_month']}: {seen['total']} USD, {seen['state']}.", "bold")
-    )
-    if seen["issued_on"]:
-        console.print(f"Issued {seen['issued_on']}, due {seen['due_on']}, paid {seen['paid']}.")
-    console.print(f"Opening credit {seen['opening_credit']}, carried forward {seen['carried_forward']}.")
-    for line in seen["lines"]:
-        console.print(f"  {line['amount']:>12}  {line['kind']:<13} {line['note']}")
+    heading, _, rest = as_text(seen).partition("\n")
+    console.print(Text(heading, "bold"))
+    console.print(Text(rest), end="")
 
 
 def _lots(console: Console, seen: list[dict[str, Any]]) -> None:
@@ -193,7 +219,7 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=True, markup=False)
 
 
-_PAGES: dict[str, Callable[[Console, Any], None]] = {
+PAGES: dict[str, Callable[[Console, Any], None]] = {
     "order": _order,
     "explain": _explain,
     "bill": _bill,

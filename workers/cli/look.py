@@ -27,19 +27,22 @@ class WrongWords(click.ClickException):
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--xml", "as_xml", is_flag=True, help="Lots only: as BrickLink's inventory XML.")
 @click.option("--returned", is_flag=True, help="With --xml: only the units that came back.")
+@click.option("--html", "as_html", is_flag=True, help="A bill only: as the page that a seller could be sent.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
 @data_option
-def show(as_json: bool, as_xml: bool, returned: bool, words: tuple[str, ...]) -> None:
+def show(as_json: bool, as_xml: bool, returned: bool, as_html: bool, words: tuple[str, ...]) -> None:
     """Show something: what it is now, or with --at T what an order was at any instant.
 
     \b
       show order ID [--at T]            show lots SELLER [--xml [--returned]]
-      show bill SELLER 2026-03          show member ID
+      show bill SELLER 2026-03 [--html] show member ID
       show notices --order ID           show alerts --due-before T
       show request REQUEST_ID
     """
+    if as_html and (words[0] != "bill" or as_json or as_xml):
+        raise WrongWords("HTML is for bills: show bill SELLER 2026-03 --html.")
     if not as_xml and not returned:
-        _see(words, as_json)
+        _see(words, as_json, as_html=as_html)
         return
     if len(words) != 2 or words[0] != "lots" or not as_xml or as_json:
         raise WrongWords("XML is for lots: show lots SELLER --xml [--returned].")
@@ -57,7 +60,7 @@ def explain(as_json: bool, words: tuple[str, ...]) -> None:
     _see(("explain", *words), as_json)
 
 
-def _see(words: tuple[str, ...], as_json: bool) -> None:
+def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> None:
     from models import looks
 
     try:
@@ -72,6 +75,11 @@ def _see(words: tuple[str, ...], as_json: bool) -> None:
     if seen is None:
         named = " ".join(str(one) for one in words if not str(one).startswith("--") and one != "explain")
         raise NothingThere(f"There is no {named}.")
+    if as_html:
+        from workers.bill_page import as_html as page
+
+        click.echo(page(seen), nl=False)
+        return
     from workers.story import show_to_people
 
     show_to_people(wanted.noun, seen)
