@@ -1,0 +1,700 @@
+"""Does the program do what the rules say, whatever happens in whatever order?
+
+Random histories are played on a real database and on the reference market of `tests/model`, which shares no code with the
+product.  After every step both must have answered the same and stand the same; at the end units and cents are
+conserved, and folding an order's events gives its row.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import text
+
+from models import looks
+from tests.model.market import COMPLAINTS, FLOW, INVALID, NO_REASONS, REASONS, Answer, Person, Purchase, Taking
+from tests.model.money import made_at, month_after, month_at
+from tests.model.shop import Reference
+from tests.model.stock import Shelved
+from tests.plugins.servers import fresh_database
+from workers.servers import ServerUrls
+from workers.stage import Stage
+
+DatabaseMaker = Callable[[], AbstractContextManager[str]]
+
+SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
+BEGINNINGS = (
+    datetime(2026, 3, 1, 4, 30, tzinfo=UTC),  # 28 February in the billing zone, and its clocks change on 8 March
+    datetime(2026, 3, 28, 10, tzinfo=UTC),  # the days of the worked examples
+    datetime(2026, 10, 27, 12, tzinfo=UTC),  # clocks go back on 1 November
+    datetime(2026, 12, 26, 23, 59, 59, tzinfo=UTC),  # over the end of a year
+    datetime(2028, 2, 24, tzinfo=UTC),  # over a leap day
+)
+SELLERS, BUYERS = ("anna", "ben"), ("cleo", "dan")
+EVERYBODY = (*SELLERS, *BUYERS)
+ITEMS = (("3001", 5, "N"), ("3001", 5, "U"), ("", 0, "N"))
+STATUSES = (*FLOW, "OCR", *COMPLAINTS, "CANCELLED")
+PAYMENTS = ("None", "Sent", "Received", "Completed")
+COMMENTS = ("We spoke about it.", "It is this and nothing else.", " ", "\t\n")
+PARTY_TASKS = (
+    "ocr.file", "ocr.decline", "ocr.withdraw", "npb.file", "npb.respond", "npb.accept_penalty", "npb.take_back",
+    "npb.remove", "nrs.file", "nrs.respond", "nrs.remove", "nss.file", "nss.respond", "nss.remove", "orders.cancel",
+    "orders.set_status",
+)  # fmt: skip
+OPTIONAL_COMMENT = ("npb.file", "npb.remove", "nrs.remove", "nss.remove", "orders.cancel")
+NEEDS_COMMENT = ("ocr.file", "npb.respond", "nrs.file", "nrs.respond", "nss.file", "nss.respond")
+CLOSED = ("removals.approve", "removals.deny", "removals.withdraw")
+
+
+def instant(written: str) -> datetime:
+    return datetime.fromisoformat(written)
+
+
+class Histories(RuleBasedStateMachine):
+    """One history.  `make_database` gives a migrated database that goes away with the machine."""
+
+    make_database: DatabaseMaker
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._database = self.make_database()
+        self.stage = Stage(self._database.__enter__())
+        self.stage.__enter__()
+        self.numbers = itertools.count(1)
+        self.told: list[str] = []
+        self.last: tuple[str, dict[str, Any], str, dict[str, Any]] | None = None
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "book"):
+                self.the_end()
+        finally:
+            self.stage.__exit__(None, None, None)
+            self._database.__exit__(None, None, None)
+
+    # ---------------------------------------------------------------------------------------------- how a step is made
+    @property
+    def now(self) -> datetime:
+        return self.stage.clock.instant
+
+    def do(self, task: str, **arguments: Any) -> dict[str, Any]:
+        """One command with everything that it promised, told in a form that a replay file has."""
+        request_id = f"h-{next(self.numbers)}"
+        answer = self.stage.carry_out(self.stage_task(task), arguments, request_id)
+        self.stage.settle()
+        if not arguments.get("dry_run"):
+            self.last = (task, arguments, request_id, answer)
+        self.told.append(f"{self.now.isoformat()} {task} {arguments} -> {answer['outcome']} {answer['code']}")
+        return answer
+
+    @staticmethod
+    def stage_task(task: str) -> str:
+        return task
+
+    def expected(self, task: str, arguments: dict[str, Any]) -> Answer:
+        """What the reference says of a command, without carrying it out."""
+        given = {k: v for k, v in arguments.items() if k not in ("occurred_at", "member_id", "staff")}
+        at = instant(arguments["occurred_at"]) if "occurred_at" in arguments else self.now
+        order_id = given.pop("order_id", None)
+        taking = self.book.takings.get(given.get("removal_id", 0))
+        subject = self.book.orders.get(order_id or (taking.order_id if taking else 0))
+        who = arguments.get("member_id")
+        if "occurred_at" in arguments and subject is not None and (who is None or who in self.book.people):
+            known = self.last_event(subject.order_id)
+            if at > self.now or at < self.now - DAY or at < known:
+                return INVALID
+        judge = getattr(self.book, task.replace(".", "_"))
+        if "lines" in given and task.startswith("removals"):
+            given["lines"] = {line["line_no"]: line["quantity"] for line in given["lines"]}
+            given["returns"] = given.pop("return_items", None)
+        elif task == "removals.approve":
+            given["returns"] = given.pop("return_items", None)
+        if "removal_id" in given:
+            verdict = judge(given.pop("removal_id"), who, at, **given)
+        else:
+            verdict = judge(order_id, who, at, **given)
+        assert isinstance(verdict, Answer)
+        return verdict
+
+    def last_event(self, order_id: int) -> datetime:
+        (row,) = self.rows("SELECT last_event_at FROM unwind.orders WHERE order_id = :id", id=order_id)
+        found: datetime = row.last_event_at
+        return found
+
+    def rows(self, sql: str, **values: Any) -> list[Any]:
+        with self.stage.database.transaction() as conn:
+            return list(conn.execute(text(sql), values))
+
+    def same(self, answer: dict[str, Any], expected: Answer, what: object) -> None:
+        """Both answered alike: outcome, code, and from when it would be possible."""
+        possible_from = instant(answer["possible_from"]) if answer["possible_from"] else None
+        got = (answer["outcome"], answer["code"], possible_from)
+        assert got == (expected.outcome, expected.code, expected.possible_from), self.story(what, answer)
+
+    def story(self, *more: object) -> str:
+        return "\n".join([*self.told[-25:], *map(str, more)])
+
+    def act(self, task: str, **arguments: Any) -> None:
+        """A command from a party: announced, answered and carried out on both sides."""
+        announced = self.announced(task, arguments)
+        expected = self.expected(task, arguments)
+        foreseen = None
+        if task == "orders.cancel" and expected.outcome == "done":
+            foreseen = self.do(task, **arguments, dry_run=True)
+        answer = self.do(task, **arguments)
+        self.same(answer, expected, (task, arguments))
+        if announced is not None and "occurred_at" not in arguments:
+            self.as_announced(announced, task, arguments, answer)
+        if expected.outcome != "done":
+            return
+        made = expected.do()
+        if foreseen is not None:
+            assert foreseen["effects"] == answer["effects"], self.story(foreseen["effects"], answer["effects"])
+            self.as_planned(answer)
+        if isinstance(made, Taking):
+            self.book.takings[answer["effects"]["removal_id"]] = made
+
+    def announced(self, task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        """What `orders.options` says of the command beforehand (issue: one source of truth)."""
+        taking = self.book.takings.get(arguments.get("removal_id", 0))
+        order = self.book.orders.get(arguments.get("order_id", taking.order_id if taking else 0))
+        who = arguments.get("member_id")
+        if order is None or who is None or self.book.role(order, who) is None:
+            return None
+        asked = self.stage.do("orders.options", order_id=order.order_id, member_id=who)
+        assert asked["outcome"] == "done", asked
+        for option in asked["effects"]["options"]:
+            found: dict[str, Any] = option
+            if option["action"] == task and option.get("removal_id") == arguments.get("removal_id"):
+                return found
+        return None
+
+    def as_announced(
+        self, announced: dict[str, Any], task: str, arguments: dict[str, Any], answer: dict[str, Any]
+    ) -> None:
+        about_arguments = ("COMMENT_REQUIRED", "REASON_NOT_VALID", "REASON_OF_OTHER_PARTY", "REASON_UNKNOWN")
+        if answer["code"] in about_arguments or answer["outcome"] == "invalid":
+            return
+        if task in ("orders.set_status", "removals.request"):  # which status or how many units decides as well
+            if answer["outcome"] == "done":
+                assert announced["possible"], self.story(announced)
+            if task == "orders.set_status" and announced["possible"]:
+                assert (arguments["status"] in announced["values"]) == (answer["outcome"] == "done"), self.story(
+                    announced
+                )
+            return
+        got = (announced["possible"], announced["code"], announced["possible_from"])
+        assert got == (answer["outcome"] == "done", answer["code"], answer["possible_from"]), self.story(announced)
+
+    def as_planned(self, answer: dict[str, Any]) -> None:
+        """The answer of a cancellation says what became of each line and of the fee."""
+        order = self.book.orders[answer["order_id"]]
+        effects = answer["effects"]
+        assert effects["basis"] == order.basis, self.story(effects)
+        got = {line["line_no"]: line["returned"] for line in effects["lines"]}
+        assert got == {number: line.returned for number, line in order.lines.items()}, self.story(effects)
+        posted = [
+            p for p in self.book.ledger.postings if p.order_id == order.order_id and p.kind in ("reset", "credit")
+        ]
+        kinds = ("none",) if order.basis in ("NRS", "NSS") else ("reset", "credit")
+        assert effects["fee"]["kind"] in kinds, self.story(effects)
+        if posted:
+            fee = {"kind": posted[0].kind, "amount": str(posted[0].amount), "bill": posted[0].month}
+            assert effects["fee"] == fee, self.story(effects)
+
+    # ----------------------------------------------------------------------------------------------------- the rules
+    @initialize(
+        begins=st.sampled_from(BEGINNINGS),
+        relock=st.booleans(),
+        limit=st.sampled_from((2, 3)),
+        release=st.booleans(),
+        data=st.data(),
+    )
+    def opening(self, begins: datetime, relock: bool, limit: int, release: bool, data: st.DataObject) -> None:
+        self.stage.clock.instant = begins
+        self.book = Reference(relock=relock, limit=limit, release=release)
+        chosen = {
+            "NPB_LATE_RESPONSE": "relock" if relock else "sticky",
+            "STRIKE_LIMIT": limit,
+            "RELEASE_AUTO_STOCKROOM": release,
+        }
+        told = self.do("terms.apply", terms=chosen, staff="kim", **{"from": begins.isoformat().replace("+00:00", "Z")})
+        assert told["outcome"] == "done", told
+        for member in (*EVERYBODY, "eve"):
+            self.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
+            self.book.people[member] = Person()
+        for seller in SELLERS:
+            for _ in range(2):
+                self.put_on_sale(data, seller)
+        self.buy(data)
+
+    def put_on_sale(self, data: st.DataObject, seller: str) -> None:
+        lot_id = data.draw(st.integers(1, 6)) + (100 if seller == "ben" else 0)
+        room = data.draw(st.sampled_from((None, None, None, "B")))
+        lot = Shelved(
+            lot_id,
+            seller,
+            data.draw(st.sampled_from(ITEMS)),
+            data.draw(st.integers(1, 12)) * 2,
+            data.draw(st.sampled_from((Decimal("0.0833"), Decimal("12.5000"), Decimal("99.9900"), Decimal("0.0100")))),
+            bulk=data.draw(st.sampled_from((1, 1, 2))),
+            sale=data.draw(st.sampled_from((0, 0, 33))),
+            retain=data.draw(st.booleans()),
+            room=room,
+            reserved_for=None if room else data.draw(st.sampled_from((None, None, None, "cleo"))),
+            bind=data.draw(st.sampled_from((0, 0, 0, 7))),
+        )
+        if data.draw(st.booleans()):
+            lot.tier = (4, (lot.price / 2).quantize(Decimal("0.0001")))
+        known = self.book.shelves.lots.get(lot_id)
+        lot.put_away_by_sale = bool(known and known.put_away_by_sale and lot.room == known.room)
+        told = self.do("inventory.record_lot", lot=written(lot))
+        assert told["outcome"] == "done", told
+        self.book.shelves.lots[lot_id] = lot
+
+    @rule(data=st.data(), seller=st.sampled_from(SELLERS))
+    def stock(self, data: st.DataObject, seller: str) -> None:
+        """The marketplace says what a lot is (again)."""
+        self.put_on_sale(data, seller)
+
+    @rule(data=st.data())
+    def buy(self, data: st.DataObject) -> None:
+        """Somebody orders: mostly what is there, sometimes what is not."""
+        buyer = data.draw(st.sampled_from((*BUYERS, *BUYERS, "anna", "nobody")))
+        seller = data.draw(st.sampled_from(SELLERS))
+        order_id = data.draw(st.sampled_from([len(self.book.orders) + 1] * 5 + [1]))
+        rate = data.draw(st.sampled_from(("1", "1", "1.0832")))
+        wanted = self.wanted(data, buyer, seller)
+        expected = self.book.orders_submit(order_id, buyer, seller, self.now, wanted, Decimal(rate))
+        lines = [{"lot_id": lot_id, "quantity": units} for lot_id, units in wanted]
+        currency = {"currency": "EUR", "usd_rate": rate} if rate != "1" else {}
+        answer = self.do("orders.submit", order_id=order_id, buyer_id=buyer, seller_id=seller, lines=lines, **currency)
+        self.same(answer, expected, ("orders.submit", wanted))
+        expected.do()
+
+    def wanted(self, data: st.DataObject, buyer: str, seller: str) -> list[tuple[int, int]]:
+        """One or two lines: mostly of lots that this buyer can have from that seller."""
+        lots = self.book.shelves.lots
+        good = sorted(
+            x.lot_id
+            for x in lots.values()
+            if x.seller == seller and x.room is None and x.reserved_for in (None, buyer) and x.quantity
+        )
+        ids = data.draw(st.sampled_from([good or [77]] * 9 + [[*sorted(lots), 77]]))
+        chosen = []
+        for _ in range(data.draw(st.integers(1, 2))):
+            lot_id = data.draw(st.sampled_from(ids))
+            most = lots[lot_id].quantity if lot_id in lots else 1
+            chosen.append((lot_id, data.draw(st.sampled_from(sorted({1, 2, 4, max(1, most), most + 2})))))
+        return chosen
+
+    @precondition(lambda self: self.book.orders)
+    @rule(data=st.data())
+    def add(self, data: st.DataObject) -> None:
+        """The buyer adds a batch."""
+        order = self.book.orders[data.draw(st.sampled_from(sorted(self.book.orders)))]
+        wanted = self.wanted(data, order.buyer, order.seller)
+        expected = self.book.orders_add_batch(order.order_id, self.now, wanted)
+        lines = [{"lot_id": lot_id, "quantity": units} for lot_id, units in wanted]
+        answer = self.do("orders.add_batch", order_id=order.order_id, lines=lines)
+        self.same(answer, expected, ("orders.add_batch", wanted))
+        expected.do()
+
+    @precondition(lambda self: self.book.orders)
+    @rule(data=st.data(), payment=st.sampled_from(PAYMENTS))
+    def pay(self, data: st.DataObject, payment: str) -> None:
+        """The payment service speaks."""
+        order_id = data.draw(st.sampled_from(sorted(self.book.orders)))
+        expected = self.book.orders_record_payment(order_id, self.now, payment)
+        answer = self.do("orders.record_payment", order_id=order_id, payment_status=payment)
+        self.same(answer, expected, ("orders.record_payment", payment))
+        expected.do()
+
+    @precondition(lambda self: self.book.orders)
+    @rule(data=st.data())
+    def act_well(self, data: st.DataObject) -> None:
+        """One of the commands that the rules allow now: leads histories deep."""
+        self.one_that_goes(data)
+
+    @precondition(lambda self: self.book.orders)
+    @rule(data=st.data())
+    def act_well_again(self, data: st.DataObject) -> None:
+        """The same, twice as likely."""
+        self.one_that_goes(data)
+
+    def one_that_goes(self, data: st.DataObject) -> None:
+        live = [o for o in self.book.orders.values() if o.status != "CANCELLED"] or list(self.book.orders.values())
+        order = data.draw(st.sampled_from(sorted(live, key=lambda o: o.order_id)))
+        good = [one for one in self.thinkable(order) if self.expected(*one).outcome == "done"]
+        if not good:
+            return
+        problem = [one for one in good if one[0] != "orders.set_status"]
+        task, arguments = data.draw(st.sampled_from(problem or good))
+        self.act(task, **arguments)
+
+    def thinkable(self, order: Purchase) -> list[tuple[str, dict[str, Any]]]:
+        """Every sensible command about an order."""
+        found: list[tuple[str, dict[str, Any]]] = []
+        for who in ({"member_id": order.buyer}, {"member_id": order.seller}, {"staff": "kim"}):
+            for task in PARTY_TASKS:
+                base: dict[str, Any] = {"order_id": order.order_id, **who}
+                if task in NEEDS_COMMENT:
+                    base["comment"] = COMMENTS[0]
+                if task == "ocr.file":
+                    base["reason"] = REASONS["buyer" if who.get("member_id") == order.buyer else "seller"][2]
+                if task == "nss.file":
+                    base["grounds"] = "INCOMPLETE"
+                if task == "orders.set_status":
+                    found.extend(
+                        (task, base | {"status": status}) for status in ("READY", "PAID", "SHIPPED", "RECEIVED")
+                    )
+                else:
+                    found.append((task, base))
+            taking: dict[str, Any] = {"lines": [{"line_no": 1, "quantity": 1}], "order_id": order.order_id}
+            found.append(("removals.request", taking | who))
+            for removal_id, one in self.book.takings.items():
+                if one.order_id == order.order_id:
+                    found.extend((task, {"removal_id": removal_id, **who}) for task in CLOSED)
+        return found
+
+    @rule(data=st.data())
+    def act_anyhow(self, data: st.DataObject) -> None:
+        """Any command by anybody about anything."""
+        draw = data.draw
+        order_id = draw(st.sampled_from([*sorted(self.book.orders), 4711]))
+        order = self.book.orders.get(order_id)
+        parties = [order.buyer, order.seller] * 3 if order else []
+        who = draw(st.sampled_from([*parties, "eve", "nobody", None]))
+        arguments: dict[str, Any] = {"staff": "kim"} if who is None else {"member_id": who}
+        task = draw(st.sampled_from((*PARTY_TASKS, *PARTY_TASKS, "removals.request", *CLOSED)))
+        if task in CLOSED:
+            arguments["removal_id"] = draw(st.sampled_from([*sorted(self.book.takings), 4711]))
+            if task == "removals.approve" and draw(st.booleans()):
+                arguments["return_items"] = draw(st.booleans())
+        else:
+            arguments["order_id"] = order_id
+        arguments |= self.further(data, task)
+        occurs = draw(st.sampled_from((None, None, None, None, "now", "last", "hour", "old", "future")))
+        if occurs is not None:
+            known = self.last_event(order_id) if order else self.now
+            at = {
+                "now": self.now,
+                "last": known,
+                "hour": self.now - HOUR,
+                "old": self.now - DAY - SECOND,
+                "future": self.now + SECOND,
+            }[occurs]
+            arguments["occurred_at"] = at.isoformat().replace("+00:00", "Z")
+        self.act(task, **arguments)
+
+    def further(self, data: st.DataObject, task: str) -> dict[str, Any]:
+        """The arguments beside order and actor."""
+        draw = data.draw
+        found: dict[str, Any] = {}
+        if task in NEEDS_COMMENT or (task in OPTIONAL_COMMENT and draw(st.booleans())):
+            found["comment"] = draw(st.sampled_from(COMMENTS))
+        if task == "ocr.file" or (task == "orders.cancel" and draw(st.booleans())):
+            every = [*REASONS["buyer"], *REASONS["seller"], *NO_REASONS["buyer"], *NO_REASONS["seller"], "NO_SUCH"]
+            found["reason"] = draw(st.sampled_from(every))
+        if task == "nss.file":
+            found["grounds"] = draw(st.sampled_from(("NOT_SHIPPED", "INCOMPLETE", "NOT_AS_DESCRIBED")))
+        if task == "orders.set_status":
+            found["status"] = draw(st.sampled_from(STATUSES))
+        if task == "removals.request":
+            numbers = draw(st.lists(st.integers(1, 3), min_size=1, max_size=2, unique=True))
+            found["lines"] = [{"line_no": n, "quantity": draw(st.integers(1, 4))} for n in numbers]
+            if draw(st.booleans()):
+                found["return_items"] = draw(st.booleans())
+        return found
+
+    @precondition(lambda self: self.last is not None)
+    @rule()
+    def say_it_again(self) -> None:
+        """The same request id: the first answer comes again, and nothing moves (contract 2.1)."""
+        assert self.last is not None
+        task, arguments, request_id, first = self.last
+        again = self.stage.carry_out(task, arguments, request_id)
+        self.stage.settle()
+        self.last = None
+        if first["outcome"] in ("done", "refused"):
+            assert again == first | {"replayed": True}, self.story(first, again)
+
+    @rule(member=st.sampled_from((*EVERYBODY, "nobody")), closed=st.sampled_from((True, False, False)))
+    def standing(self, member: str, closed: bool) -> None:
+        """Staff closes or opens an account."""
+        expected = self.book.members_terminate(member, closed)
+        task = "members.terminate" if closed else "members.reinstate"
+        answer = self.do(task, member_id=member, staff="kim", comment="looked into it")
+        self.same(answer, expected, (task, member))
+        expected.do()
+
+    def somewhen(self, data: st.DataObject) -> datetime:
+        """Later: a step, or exactly at, just before or just after something becomes due."""
+        steps = [self.now + step for step in (timedelta(0), SECOND, HOUR, DAY, 6 * DAY, 7 * DAY)]
+        due = [o.date + 7 * DAY for o in self.book.orders.values()]
+        due += [o.complaint.unlocks(self.book.relock) for o in self.book.orders.values() if o.complaint]
+        due.append(made_at(month_at(self.now)))
+        exact = [at + off for at in due for off in (-SECOND, timedelta(0), SECOND) if at + off > self.now]
+        return data.draw(st.sampled_from(sorted({*steps, *exact, *exact})))
+
+    @rule(data=st.data())
+    def time_passes(self, data: st.DataObject) -> None:
+        """With every sweep at its instant."""
+        started, to = self.now, self.somewhen(data)
+        self.stage.advance(to)
+        self.book.scan(started, to)
+        self.told.append(f"{to.isoformat()} sweeps ran")
+
+    @rule(data=st.data())
+    def nobody_sweeps(self, data: st.DataObject) -> None:
+        """R40: the scheduler is down, and the answers are the same."""
+        self.stage.clock.instant = self.somewhen(data)
+
+    # ------------------------------------------------------------------------------------------- what must always hold
+    @invariant()
+    def both_stand_the_same(self) -> None:
+        if not hasattr(self, "book"):
+            return
+        self.orders_stand()
+        self.alerts_stand()
+        self.lots_stand()
+        people = {
+            r.member_id: (r.terminated, r.can_buy, r.can_sell)
+            for r in self.rows(
+                "SELECT member_id, terminated_at IS NOT NULL AS terminated, buying_revoked_at IS NULL AS can_buy, "
+                "selling_suspended_at IS NULL AS can_sell FROM unwind.members"
+            )
+        }
+        expected = {name: (p.terminated, p.can_buy, p.can_sell) for name, p in self.book.people.items()}
+        assert people == expected, self.story(people, expected)
+        states = {r.removal_id: r.state for r in self.rows("SELECT removal_id, state FROM unwind.removals")}
+        assert states == {number: one.state for number, one in self.book.takings.items()}, self.story(states)
+        posted = sorted(
+            (r.order_id, r.month, r.kind, r.amount)
+            for r in self.rows(
+                "SELECT order_id, to_char(billing_month, 'YYYY-MM') AS month, kind, amount FROM unwind.ledger_lines"
+            )
+        )
+        meant = sorted((p.order_id, p.month, p.kind, p.amount) for p in self.book.ledger.postings)
+        assert posted == meant, self.story(posted, meant)
+
+    def orders_stand(self) -> None:
+        found = {
+            r.order_id: (r.status, r.payment_status, r.order_date, r.fee, r.month, r.basis, r.total)
+            for r in self.rows("SELECT *, to_char(fee_month, 'YYYY-MM') AS month FROM unwind.orders")
+        }
+        expected = {
+            o.order_id: (o.status, o.payment, o.date, o.fee, o.fee_month, o.basis, o.total)
+            for o in self.book.orders.values()
+        }
+        assert found == expected, self.story(found, expected)
+        lines = {
+            (r.order_id, r.line_no): (r.quantity, r.unit_price, r.removed)
+            for r in self.rows("SELECT * FROM unwind.order_lines")
+        }
+        meant = {
+            (o.order_id, number): (line.quantity, line.price, line.removed)
+            for o in self.book.orders.values()
+            for number, line in o.lines.items()
+        }
+        assert lines == meant, self.story(lines, meant)
+
+    def alerts_stand(self) -> None:
+        found = {
+            r.order_id: (r.kind, r.state, r.filed_at, r.responded_at, r.unlocks_at if r.open else None, r.unlocked_at)
+            for r in self.rows(
+                "SELECT DISTINCT ON (order_id) *, state = 'open' AS open FROM unwind.alerts ORDER BY order_id, alert_id DESC"
+            )
+        }
+        expected = {
+            o.order_id: (
+                o.alert.kind,
+                o.alert.state,
+                o.alert.filed,
+                o.alert.responded,
+                o.alert.unlocks(self.book.relock) if o.complaint else None,
+                o.alert.unlocked,
+            )
+            for o in self.book.orders.values()
+            if o.alert
+        }
+        assert found == expected, self.story(found, expected)
+        wishes = {
+            r.order_id: (r.filed_by, r.state)
+            for r in self.rows("SELECT DISTINCT ON (order_id) * FROM unwind.ocrs ORDER BY order_id, ocr_id DESC")
+        }
+        meant = {o.order_id: (o.ocr.by, o.ocr.state) for o in self.book.orders.values() if o.ocr}
+        assert wishes == meant, self.story(wishes, meant)
+
+    def lots_stand(self) -> None:
+        rows = {r.lot_id: r for r in self.rows("SELECT * FROM unwind.lots ORDER BY lot_id")}
+        mine = self.book.shelves.lots
+        unnamed = sorted(lot_id for lot_id in rows if lot_id not in mine)
+        for provisional in sorted((lot_id for lot_id in mine if lot_id < 0), reverse=True):  # -1 was made before -2
+            same = [
+                n
+                for n in unnamed
+                if (rows[n].item_no, rows[n].color_id, rows[n].new_or_used) == mine[provisional].item
+                and (rows[n].seller_id, rows[n].quantity) == (mine[provisional].seller, mine[provisional].quantity)
+            ]
+            assert same, self.story("no new lot like", mine[provisional], rows)
+            unnamed.remove(same[0])
+            self.book.shelves.is_known_as(provisional, same[0])
+        found = {
+            n: (
+                r.seller_id,
+                r.quantity,
+                r.unit_price,
+                r.stock_room_id if r.is_stock_room else None,
+                r.reserved_for,
+                r.bind_id,
+            )
+            for n, r in rows.items()
+        }
+        expected = {n: (x.seller, x.quantity, x.price, x.room, x.reserved_for, x.bind) for n, x in mine.items()}
+        assert found == expected, self.story(found, expected)
+
+    # ------------------------------------------------------------------------------------------------------- the end
+    def the_end(self) -> None:
+        """Let everything fall due, then count units and cents, look at every bill, and fold every order's events."""
+        started, to = self.now, made_at(month_at(self.now)) + HOUR
+        self.stage.advance(to)
+        self.book.scan(started, to)
+        self.both_stand_the_same()
+        self.units_are_conserved()
+        self.bills_say_the_same()
+        self.events_give_the_rows()
+        assert not self.rows("SELECT 1 FROM unwind.outbox WHERE state <> 'done'"), self.story("promises are left")
+        assert not self.rows("SELECT 1 FROM unwind.dead_jobs"), self.story("jobs died")
+
+    def units_are_conserved(self) -> None:
+        moved = {
+            r.key: r.units
+            for r in self.rows(
+                "SELECT concat_ws('/', seller_id, item_type, item_no, color_id, new_or_used, completeness) AS key, "
+                "sum(delta) AS units FROM unwind.stock_moves GROUP BY 1"
+            )
+            if r.units
+        }
+        there = {
+            r.key: r.units
+            for r in self.rows(
+                "SELECT concat_ws('/', seller_id, item_type, item_no, color_id, new_or_used, completeness) AS key, "
+                "sum(quantity) AS units FROM unwind.lots GROUP BY 1"
+            )
+            if r.units
+        }
+        assert moved == there, self.story(moved, there)
+
+    def bills_say_the_same(self) -> None:
+        for seller in SELLERS:
+            month = min((p.month for p in self.book.ledger.postings if p.seller == seller), default=month_at(self.now))
+            while month <= month_at(self.now):
+                with self.stage.database.transaction() as conn:
+                    bill = looks.look(conn, ["bill", seller, month], now=self.now)
+                sums = {name: Decimal(bill[name]) for name in ("opening_credit", "total", "carried_forward")}
+                assert sums == self.book.ledger.bill(seller, month), self.story(bill)
+                shown = sorted((x["kind"], x["order_id"], Decimal(x["amount"])) for x in bill["lines"])
+                assert shown == self.book.ledger.shown(seller, month), self.story(bill)
+                if made_at(month) <= self.now:
+                    assert bill["state"] in (("paid",) if bill["total"] == "0.00" else ("issued", "past_due")), bill
+                month = month_after(month)
+
+    def events_give_the_rows(self) -> None:
+        for row in self.rows("SELECT *, to_char(fee_month, 'YYYY-MM') AS month FROM unwind.orders"):
+            events = self.rows("SELECT * FROM unwind.events WHERE order_id = :id ORDER BY seq", id=row.order_id)
+            assert [e.seq for e in events] == list(range(1, row.version + 1)), self.story(events)
+            assert [e.at for e in events] == sorted(e.at for e in events), self.story(events)
+            told: dict[str, Any] = {}
+            status = None
+            for event in events:
+                told |= event.changes.get("order", {})
+                assert event.from_status == status, self.story(events)
+                status = event.to_status
+            assert status == row.status
+            held = {
+                "status": row.status,
+                "payment_status": row.payment_status,
+                "previous_status": row.previous_status,
+                "basis": row.basis,
+                "cancelled_by": row.cancelled_by,
+                "fee_month": row.month,
+            }
+            assert {name: told.get(name) for name in held} == held, self.story(told, held)
+            assert (Decimal(told["fee"]), Decimal(told["total"])) == (row.fee, row.total), self.story(told)
+            assert instant(told["order_date"]) == row.order_date, self.story(told)
+            final = [e for e in events if e.to_status == "CANCELLED" and e.from_status != "CANCELLED"]
+            assert len(final) == (row.status == "CANCELLED"), self.story(events)
+
+
+def written(lot: Shelved) -> dict[str, Any]:
+    """The lot in the shape of contract 3.2."""
+    tier = {"tier_quantity1": lot.tier[0], "tier_price1": str(lot.tier[1])} if lot.tier else {}
+    return tier | {
+        "lot_id": lot.lot_id,
+        "seller_id": lot.seller,
+        "item": {"no": lot.item[0], "type": "PART"},
+        "color_id": lot.item[1],
+        "new_or_used": lot.item[2],
+        "quantity": lot.quantity,
+        "unit_price": str(lot.price),
+        "bulk": lot.bulk,
+        "sale_rate": lot.sale,
+        "is_retain": lot.retain,
+        "is_stock_room": lot.room is not None,
+        "stock_room_id": lot.room,
+        "reserved_for": lot.reserved_for,
+        "bind_id": lot.bind,
+    }
+
+
+def play(maker: DatabaseMaker, *, histories: int, steps: int, always_the_same: bool) -> None:
+    machine = type("OneHistory", (Histories,), {"make_database": staticmethod(maker)})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=histories,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            derandomize=always_the_same,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.explicit, Phase.generate),
+        ),
+    )
+
+
+@pytest.fixture
+def maker(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> DatabaseMaker:
+    """Makes migrated databases."""
+    return lambda: fresh_database(servers, admin, template_database)
+
+
+def test_random_histories_go_as_the_rules_say(maker: DatabaseMaker) -> None:
+    """R1 to R60, R63 to R69, R75 to R80, R82 to R91, R93 to R97, R99, R100, T1 to T23: against the reference market."""
+    play(maker, histories=25, steps=30, always_the_same=True)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_many_random_histories_go_as_the_rules_say(maker: DatabaseMaker) -> None:
+    """The same, longer and different every time."""
+    play(maker, histories=250, steps=60, always_the_same=False)

@@ -1,0 +1,93 @@
+"""What would a bill say, reckoned by hand?  The second opinion on fees and bills: rules.md 7, no code of the product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from zoneinfo import ZoneInfo
+
+EASTERN = ZoneInfo("America/New_York")
+NOTHING = Decimal("0.00")
+
+
+def fee_of(total_usd: Decimal) -> Decimal:
+    """Rules 7.1 and 7.5: three slices, rounded once, half up."""
+    if total_usd <= 500:
+        exact = total_usd * Decimal("0.03")
+    elif total_usd <= 1000:
+        exact = 15 + (total_usd - 500) * Decimal("0.02")
+    else:
+        exact = 25 + (total_usd - 1000) * Decimal("0.01")
+    return exact.quantize(Decimal("0.01"), rounding=ROUND_HALF_UP)
+
+
+def month_at(instant: datetime) -> str:
+    """A6: the calendar month in the billing zone, as `2026-03`."""
+    return instant.astimezone(EASTERN).strftime("%Y-%m")
+
+
+def month_after(month: str) -> str:
+    """The next month."""
+    year, number = int(month[:4]), int(month[5:])
+    return f"{year + 1}-01" if number == 12 else f"{year}-{number + 1:02}"
+
+
+def made_at(month: str) -> datetime:
+    """Rules 7.2: the bill of a month is made on the 5th of the next one, as that day begins in the billing zone."""
+    first = date.fromisoformat(f"{month_after(month)}-01")
+    return datetime(first.year, first.month, 5, tzinfo=EASTERN).astimezone(ZoneInfo("UTC"))
+
+
+@dataclass(frozen=True)
+class Posting:
+    """One line of the ledger.  `charged` is the month in which the amount that is taken back was charged."""
+
+    seller: str
+    month: str
+    kind: str
+    order_id: int
+    amount: Decimal
+    charged: str
+
+
+class Ledger:
+    """Every posting ever made; lines of nothing are not written."""
+
+    def __init__(self) -> None:
+        self.postings: list[Posting] = []
+
+    def post(self, seller: str, month: str, kind: str, order_id: int, amount: Decimal, charged: str) -> None:
+        """Write one line."""
+        if amount:
+            self.postings.append(Posting(seller, month, kind, order_id, amount, charged))
+
+    def of_order(self, order_id: int) -> list[tuple[str, str, Decimal]]:
+        """(month, kind, amount) of one order, sorted."""
+        return sorted((p.month, p.kind, p.amount) for p in self.postings if p.order_id == order_id)
+
+    def shown(self, seller: str, month: str) -> list[tuple[str, int, Decimal]]:
+        """What the bill lists (R83): of an order that was reset, only what concerns earlier months."""
+        held = [p for p in self.postings if (p.seller, p.month) == (seller, month)]
+        reset = {p.order_id for p in held if p.kind == "reset"}
+        return sorted(
+            (p.kind, p.order_id, p.amount)
+            for p in held
+            if p.order_id not in reset or (p.kind == "reversal" and p.charged != month)
+        )
+
+    def bill(self, seller: str, month: str) -> dict[str, Decimal]:
+        """`opening_credit`, `total` and `carried_forward` of a month: what is below zero is carried on (R91)."""
+        at = min((p.month for p in self.postings if p.seller == seller), default=month)
+        opening = NOTHING
+        while True:
+            came = sum((p.amount for p in self.postings if (p.seller, p.month) == (seller, at)), NOTHING)
+            left = opening + came
+            if at >= month:
+                return {
+                    "opening_credit": opening,
+                    "total": max(NOTHING, left),
+                    "carried_forward": min(NOTHING, left),
+                }
+            opening = min(NOTHING, left)
+            at = month_after(at)

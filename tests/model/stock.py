@@ -1,0 +1,87 @@
+"""Where would returned bricks lie, sorted by hand?  The second opinion on stock: rules.md 5, no code of the product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from decimal import ROUND_HALF_UP, Decimal
+
+
+@dataclass
+class Shelved:
+    """One lot.  `item` is what makes two lots the same thing; `room` the stockroom, None while it is for sale."""
+
+    lot_id: int
+    seller: str
+    item: tuple[str, int, str]
+    quantity: int
+    price: Decimal
+    bulk: int = 1
+    sale: int = 0
+    tier: tuple[int, Decimal] | None = None
+    retain: bool = False
+    room: str | None = None
+    put_away_by_sale: bool = False
+    reserved_for: str | None = None
+    bind: int = 0
+
+    def price_of_one(self, wanted: int) -> Decimal:
+        """Contract 2.2: the tier's price from its quantity on, less the sale, half up to four decimals."""
+        price = self.tier[1] if self.tier and wanted >= self.tier[0] else self.price
+        return (price * (100 - self.sale) / 100).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP)
+
+    def takes_in(self, what: Shelved) -> bool:
+        """Rules 5.2: the same item of the same seller, and not a superlot part, reserved, or without a number."""
+        same = (self.seller, self.item) == (what.seller, what.item)
+        return same and self.bind == 0 and self.reserved_for is None and self.item[0] != ""
+
+
+@dataclass
+class Shelves:
+    """All lots of all sellers, by id.  New lots are numbered from -1 down until their real number is known."""
+
+    lots: dict[int, Shelved] = field(default_factory=dict)
+    made: Iterator[int] = field(default_factory=lambda: iter(range(-1, -(10**9), -1)))
+    release: bool = False
+    apart: set[int] = field(default_factory=set)
+    """Lots that the return under way made for a superlot part or a custom item: nothing else joins them (rules 5.6)."""
+
+    def sell(self, lot_id: int, units: int) -> Shelved:
+        """Take units out; gives the lot as it was.  Sold out: gone, or retained in stockroom A [270]."""
+        lot = self.lots[lot_id]
+        before = replace(lot)
+        lot.quantity -= units
+        if lot.quantity == 0 and not lot.retain:
+            del self.lots[lot_id]
+        elif lot.quantity == 0 and lot.room is None:
+            lot.room, lot.put_away_by_sale, lot.reserved_for = "A", True, None
+        return before
+
+    def put_back(self, sold: Shelved, units: int) -> int | None:
+        """Return units of what was sold; gives the lot they are in now (R66, R67, R75, R76)."""
+        if units == 0:
+            return None
+        target = None
+        if sold.bind == 0:
+            fitting = [lot for lot in self.lots.values() if lot.takes_in(sold) and lot.lot_id not in self.apart]
+            # The lot it came from, then one for sale, then the lowest number; lots not numbered yet are the highest.
+            fitting.sort(
+                key=lambda x: (x.lot_id != sold.lot_id, x.room is not None, x.lot_id < 0, abs(x.lot_id)),
+            )
+            target = fitting[0] if fitting else None
+        if target is None:
+            target = replace(sold, lot_id=next(self.made), quantity=0, bind=0, reserved_for=None)
+            target.put_away_by_sale = False
+            self.lots[target.lot_id] = target
+            if sold.bind or not sold.item[0]:
+                self.apart.add(target.lot_id)
+        target.quantity += units
+        if self.release and target.put_away_by_sale:
+            target.room, target.put_away_by_sale = None, False
+        return target.lot_id
+
+    def is_known_as(self, provisional: int, lot_id: int) -> None:
+        """A new lot has its real number now."""
+        lot = self.lots.pop(provisional)
+        lot.lot_id = lot_id
+        self.lots[lot_id] = lot
