@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - a CHECK is one text, however long
+# ruff: noqa: E501, PLR0915 - a CHECK is one text, and a schema as long as its tables
 """The first schema: all tables, then the guards.  Written by `python -m models.migrations regenerate`."""
 
 from __future__ import annotations
@@ -63,10 +63,17 @@ def upgrade() -> None:
         sa.Column("note", sa.Text(), nullable=False),
         sa.Column("changes", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
         sa.Column("request_id", sa.Text(), nullable=True),
+        sa.Column(
+            "written_in",
+            sa.BigInteger(),
+            server_default=sa.text("(pg_current_xact_id()::text)::bigint"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("event_id", name=op.f("pk_events")),
         sa.UniqueConstraint("order_id", "seq", name=op.f("uq_events_order_id_seq")),
         schema="unwind",
     )
+    op.create_index("ix_events_written_in", "events", ["written_in", "event_id"], unique=False, schema="unwind")
     op.create_table(
         "members",
         sa.Column("member_id", sa.Text(), nullable=False),
@@ -180,6 +187,12 @@ def upgrade() -> None:
         sa.Column("order_id", sa.BigInteger(), nullable=True),
         sa.Column("line_no", sa.Integer(), nullable=True),
         sa.Column("removal_id", sa.BigInteger(), nullable=True),
+        sa.Column(
+            "written_in",
+            sa.BigInteger(),
+            server_default=sa.text("(pg_current_xact_id()::text)::bigint"),
+            nullable=False,
+        ),
         sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
             "(kind IN ('sold', 'returned')) = (order_id IS NOT NULL AND line_no IS NOT NULL)",
@@ -201,6 +214,9 @@ def upgrade() -> None:
         ["seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness"],
         unique=False,
         schema="unwind",
+    )
+    op.create_index(
+        "ix_stock_moves_written_in", "stock_moves", ["written_in", "move_id"], unique=False, schema="unwind"
     )
     op.create_index(
         "uq_stock_moves_removed",
@@ -225,6 +241,42 @@ def upgrade() -> None:
         unique=True,
         schema="unwind",
         postgresql_where=sa.text("kind = 'sold'"),
+    )
+    op.create_table(
+        "submissions",
+        sa.Column("submission_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("task", sa.Text(), nullable=False),
+        sa.Column("payload", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=True),
+        sa.Column("submitted_by", sa.Text(), nullable=False),
+        sa.Column("submitted_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("due_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("answer", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
+        sa.Column("answered_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.CheckConstraint("state IN ('waiting', 'answered', 'dead')", name=op.f("ck_submissions_state_known")),
+        sa.PrimaryKeyConstraint("submission_id", name=op.f("pk_submissions")),
+        sa.UniqueConstraint("request_id", name=op.f("uq_submissions_request_id")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_submissions_due",
+        "submissions",
+        ["due_at", "submission_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'waiting'"),
+    )
+    op.create_index(
+        "ix_submissions_order",
+        "submissions",
+        ["order_id", "submission_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'waiting'"),
     )
     op.create_table(
         "sweeps",
@@ -261,6 +313,12 @@ def upgrade() -> None:
         sa.Column("total", sa.Numeric(precision=14, scale=2), nullable=False),
         sa.Column("carried_forward", sa.Numeric(precision=14, scale=2), nullable=False),
         sa.Column("lines_hash", sa.Text(), nullable=False),
+        sa.Column(
+            "written_in",
+            sa.BigInteger(),
+            server_default=sa.text("(pg_current_xact_id()::text)::bigint"),
+            nullable=False,
+        ),
         sa.CheckConstraint("carried_forward <> 'NaN'", name=op.f("ck_bills_carried_forward_is_a_number")),
         sa.CheckConstraint("lines_sum <> 'NaN'", name=op.f("ck_bills_lines_sum_is_a_number")),
         sa.CheckConstraint("opening_credit <> 'NaN'", name=op.f("ck_bills_opening_credit_is_a_number")),
@@ -281,6 +339,7 @@ def upgrade() -> None:
         schema="unwind",
         postgresql_where=sa.text("carried_forward <> 0"),
     )
+    op.create_index("ix_bills_written_in", "bills", ["written_in", "bill_id"], unique=False, schema="unwind")
     op.create_table(
         "lots",
         sa.Column("lot_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -528,6 +587,12 @@ def upgrade() -> None:
         sa.Column("excess", sa.Numeric(precision=14, scale=2), nullable=True),
         sa.Column("opens_month", sa.Date(), nullable=True),
         sa.Column("note", sa.Text(), nullable=False),
+        sa.Column(
+            "written_in",
+            sa.BigInteger(),
+            server_default=sa.text("(pg_current_xact_id()::text)::bigint"),
+            nullable=False,
+        ),
         sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
             "(excess IS NULL) = (opens_month IS NULL) AND (excess IS NULL OR (kind = 'payment' AND excess > 0 AND excess <= -amount))",
@@ -570,6 +635,9 @@ def upgrade() -> None:
         postgresql_where=sa.text("opens_month IS NOT NULL"),
     )
     op.create_index("ix_ledger_lines_order_id", "ledger_lines", ["order_id"], unique=False, schema="unwind")
+    op.create_index(
+        "ix_ledger_lines_written_in", "ledger_lines", ["written_in", "line_id"], unique=False, schema="unwind"
+    )
     op.create_index(
         "uq_ledger_lines_one_reset_or_credit",
         "ledger_lines",
