@@ -134,6 +134,15 @@ class Stages:
         self._run(f"CREATE DATABASE {name} TEMPLATE unwind_first STRATEGY FILE_COPY")
         return Stage(f"{self._server}/{name}", at=at, allow_short=allow_short)
 
+    @contextlib.contextmanager
+    def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Stage]:
+        """The same, standing for as long as the block runs, and then gone with its database."""
+        stage = self.new(at, allow_short=allow_short)
+        name = stage.database.engine.url.database
+        with stage:
+            yield stage
+        self._run(f"DROP DATABASE {name} WITH (FORCE)")
+
     def _run(self, statement: str) -> None:
         with self._admin.connect() as conn:
             conn.execute(text(statement))

@@ -27,7 +27,7 @@ class SettingsProblem(ValueError):
     """The environment does not fit; one line per variable, each with its mend and without its value."""
 
 
-def _postgres(url: str) -> str:
+def postgres_url(url: str) -> str:
     scheme, separator, rest = url.strip().partition("://")
     if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"}:
         raise ValueError("must begin with postgresql://")
@@ -101,12 +101,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", case_sensitive=True)
 
-    database_url: Annotated[SecretStr | None, _secret(_postgres)] = Field(
+    database_url: Annotated[SecretStr | None, _secret(postgres_url)] = Field(
         None,
         validation_alias="DATABASE_URL",
         description="PostgreSQL as the owner of the tables. Unset: an embedded server, data below UNWIND_DATA.",
     )
-    app_database_url: Annotated[SecretStr | None, _secret(_postgres)] = Field(
+    app_database_url: Annotated[SecretStr | None, _secret(postgres_url)] = Field(
         None,
         validation_alias="UNWIND_APP_DATABASE_URL",
         description="PostgreSQL for everything but migrations. Unset: DATABASE_URL and SET ROLE unwind_app.",

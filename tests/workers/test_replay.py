@@ -114,7 +114,7 @@ def test_the_same_history_twice_gives_the_same_answers(servers: Any) -> None:
     with replay.fresh_stages() as stages:
         runs = []
         for _ in range(2):
-            with stages.new(ORDERED) as stage:
+            with stages.fresh(ORDERED) as stage:
                 runs.append(played(history, stage))
     assert runs[0] == runs[1]
     assert runs[0][0]["request_id"] == "replay:1"

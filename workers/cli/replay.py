@@ -15,12 +15,13 @@ import structlog
 from models import session
 from policies.instants import instant_from_text, instant_text
 from workers import replay as player
+from workers.settings import postgres_url
 from workers.stage import Stage
 from workers.story import tell, tell_sweep
 
 
 class WrongFile(click.ClickException):
-    """The file, not the playing of it, is what does not fit."""
+    """What was given, not the playing of it, is what does not fit."""
 
     exit_code = 2
 
@@ -65,14 +66,14 @@ def replay(
             stages = held.enter_context(player.fresh_stages())
         for path, lines in histories:
             at = player.beginning(lines, until)
-            if database_url is None:
-                stage = stages.new(at, allow_short=allow_short)
-            else:
-                stage = _theirs(database_url, at, allow_short)
-            if not answers:
-                click.secho(f"{path.name}", bold=True)
-                stage.on_sweep = tell_sweep
-            with stage:
+            with contextlib.ExitStack() as playing:
+                if database_url is None:
+                    stage = playing.enter_context(stages.fresh(at, allow_short=allow_short))
+                else:
+                    stage = playing.enter_context(_theirs(database_url, at, allow_short))
+                if not answers:
+                    click.secho(path.name, bold=True)
+                    stage.on_sweep = tell_sweep
                 for played in player.play(lines, stage, until=until):
                     if answers:
                         click.echo(json.dumps(played.as_json()))
@@ -84,9 +85,11 @@ def replay(
 
 def _theirs(database_url: str, at: datetime, allow_short: bool) -> Stage:
     try:
-        return player.stage_in_empty(database_url, at, allow_short=allow_short)
+        return player.stage_in_empty(postgres_url(database_url), at, allow_short=allow_short)
     except player.NotEmpty as problem:
         raise click.ClickException(str(problem)) from None
+    except ValueError as problem:
+        raise WrongFile(f"--database-url: {problem}") from None
 
 
 def _warn_of_the_future(stage: Stage) -> None:
