@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from models import terms
 from models.ledger import ledger_lines
-from models.schema import Cents, Instant, a_number, metadata
+from models.schema import Cents, Instant, a_number, metadata, written_in
 from models.terms import TermsBook
 from policies import bills as policy
 from policies.billing_months import bill_issues_at, due_on, grace_until, issued_on, month_text, next_month
@@ -53,6 +53,8 @@ bills = Table(
     Column("total", Cents, nullable=False),
     Column("carried_forward", Cents, nullable=False),
     Column("lines_hash", Text, nullable=False),
+    written_in(),
+    Index("ix_bills_written_in", "written_in", "bill_id"),
     UniqueConstraint("seller_id", "billing_month"),
     a_number("opening_credit"),
     a_number("lines_sum"),

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Identity, Integer, Row, Table, Text, UniqueConstraint, select
+from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Integer, Row, Table, Text, UniqueConstraint, select
 
-from models.schema import Instant, Json, metadata
+from models.schema import Instant, Json, metadata, written_in
 from models.sets import insert_set
 
 events = Table(
@@ -27,7 +27,9 @@ events = Table(
     Column("note", Text, nullable=False),
     Column("changes", Json, nullable=False),
     Column("request_id", Text),
+    written_in(),
     UniqueConstraint("order_id", "seq"),
+    Index("ix_events_written_in", "written_in", "event_id"),
 )
 
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-from models.schema import Cents, Instant, a_number, metadata, one_of
+from models.schema import Cents, Instant, a_number, metadata, one_of, written_in
 from models.sets import insert_set
 from policies.billing_months import next_month
 from policies.cases import Order
@@ -50,6 +50,8 @@ ledger_lines = Table(
     Column("excess", Cents),
     Column("opens_month", Date),
     Column("note", Text, nullable=False),
+    written_in(),
+    Index("ix_ledger_lines_written_in", "written_in", "line_id"),
     Column("at", Instant, nullable=False),
     one_of("kind", KINDS),
     a_number("amount"),

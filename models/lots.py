@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-from models.schema import Instant, Price, a_number, metadata, one_of
+from models.schema import Instant, Price, a_number, metadata, one_of, written_in
 from policies.lots import COMPLETENESS, CONDITIONS, FIRST_OWN_ID, STOCKROOMS, Lot, LotKey
 
 KEY_COLUMNS = ("seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness")
@@ -106,6 +106,8 @@ stock_moves = Table(
     Column("order_id", BigInteger),
     Column("line_no", Integer),
     Column("removal_id", BigInteger),
+    written_in(),
+    Index("ix_stock_moves_written_in", "written_in", "move_id"),
     Column("at", Instant, nullable=False),
     one_of("kind", ("recorded", "sold", "returned", "adjusted")),
     CheckConstraint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, MetaData, Numeric, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, Numeric, Text, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 metadata = MetaData(
@@ -26,6 +26,12 @@ Price = Numeric(14, 4)
 Total = Numeric(24, 4)
 Rate = Numeric(18, 8)
 Json = JSONB(none_as_null=True)
+
+
+def written_in() -> Column[int]:
+    """The transaction that wrote a row, for readers who must not miss what commits late (models/feed.py)."""
+    default = text("(pg_current_xact_id()::text)::bigint")
+    return Column("written_in", BigInteger, nullable=False, server_default=default)
 
 
 def one_of(column: str, values: Any, name: str | None = None) -> CheckConstraint:
