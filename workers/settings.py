@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from workers.servers import ServerUrls, embedded_servers, hold_servers
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+IN_A_CHECKOUT = (CHECKOUT / "run").exists()  # else installed as a package, whose folder is no place for data
 
 
 class SettingsProblem(ValueError):
@@ -145,7 +146,7 @@ class Settings(BaseSettings):
         description="Where links in mails lead.",
     )
     data_dir: Path = Field(
-        CHECKOUT / ".unwind",
+        CHECKOUT / ".unwind" if IN_A_CHECKOUT else Path("~/.local/share/unwind"),
         validation_alias="UNWIND_DATA",
         description="Folder for embedded servers' data, logs, mail files. Unset: .unwind in the checkout.",
     )
