@@ -15,7 +15,7 @@ from models.orders import orders
 from models.session import APP_ROLE
 
 SUBMIT_ROLE = "unwind_submit"
-"""For producers that hand in commands by SQL: prepared, without rights so far."""
+"""For producers that hand in commands by SQL: may call one function and do nothing else."""
 READER_ROLE = "unwind_reader"
 """For dashboards and people: sees everything but mail addresses, changes nothing."""
 
@@ -23,7 +23,13 @@ ONLY_GROWS = ("events", "ledger_lines", "stock_moves", "bills", "billing_months"
 """Tables in which the application inserts and never updates or deletes."""
 MAY_DELETE = ("lots",)
 """A lot that is sold out and not retained ceases to exist (rules.md 5.1); nothing else ever does."""
-PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox")
+DOORS = {
+    "FUNCTION unwind.submit_command(text, jsonb, text)": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
+    "FUNCTION unwind.events_after(text, integer)": ("EXECUTE", (APP_ROLE, READER_ROLE)),
+    "unwind.command_answers": ("SELECT", (APP_ROLE, READER_ROLE)),
+}
+"""What the outside may use beside tables, and who."""
+PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox", "submissions")
 """Mail addresses, letters and whole arguments are not for dashboards."""
 
 _MAY_STILL_CHANGE = ("version", "last_event_at")
@@ -129,7 +135,19 @@ def rights() -> tuple[str, ...]:
         "REVOKE ALL ON SCHEMA unwind FROM PUBLIC",
         _rights_of(APP_ROLE, "''", grows, deletes),
         _rights_of(READER_ROLE, _quoted(PRIVATE_TO_READERS), grows, deletes),
+        *(_door(thing, right, role) for thing, (right, roles) in DOORS.items() for role in roles),
     )
+
+
+def _door(thing: str, right: str, role: str) -> str:
+    return f"""
+    DO $$ BEGIN
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+            GRANT USAGE ON SCHEMA unwind TO {role};
+            GRANT {right} ON {thing} TO {role};
+        END IF;
+    END $$
+    """
 
 
 def _quoted(names: tuple[str, ...]) -> str:
