@@ -1,0 +1,78 @@
+"""What do systems that mirror us see?  Everything, in order, without gap or repeat, and nothing that people wrote."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from models import feed
+from tests.plugins.market import FILED, WEEK, Market
+
+
+def read_all(market: Market, *, page: int = 7) -> list[dict[str, Any]]:
+    """The whole feed, page by page, as a reader that remembers its cursor."""
+    cursor, found = None, []
+    while True:
+        with market.stage.database.transaction() as conn:
+            rows = feed.after(conn, cursor, page)
+        if not rows:
+            return found
+        cursor = rows[-1][0]
+        found += [event for _, event in rows]
+
+
+def test_a_story_is_told_in_cloudevents_words(market: Market) -> None:
+    """Each change once, with its subject, its instant and the sequence of its order."""
+    market.order(1003)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller", comment="a private word")
+    market.at(FILED + WEEK).done("npb.scan_open_alerts")
+    market.done("orders.cancel", order_id=1003, member_id="seller", comment="another private word")
+    told = read_all(market)
+    of_order = [(e["type"], e["sequence"]) for e in told if e.get("subject") == "order/1003"]
+    assert of_order == [("orders.submitted", 1), ("npb.filed", 2), ("npb.unlocked", 3), ("orders.cancelled", 4)]
+    assert {"inventory.lot_changed", "fees.charged", "credits.posted"} <= {e["type"] for e in told}
+    assert all(e["specversion"] == "1.0" and e["source"] == "/unwind" and e["time"].endswith("Z") for e in told)
+    assert len({e["id"] for e in told}) == len(told)
+    assert "private word" not in json.dumps(told)
+
+
+def test_a_late_commit_is_neither_missed_nor_repeated(market: Market, database_url: str) -> None:
+    """A reader that looks while a transaction is still open gets its events later, and none before it is done."""
+    plain = database_url.replace("postgresql+psycopg://", "postgresql://")
+    row = "INSERT INTO unwind.events (at, type, actor, role, note, changes) VALUES (clock_timestamp(), %s, 'x', 'x', '', '{}')"
+    with psycopg.connect(plain) as slow, psycopg.connect(plain) as quick:
+        slow.execute(row, ["test.slow"])
+        quick.execute(row, ["test.quick"])
+        quick.commit()
+        with market.stage.database.transaction() as conn:
+            early = feed.after(conn, None, 100)
+        assert [e["type"] for _, e in early if e["type"].startswith("test.")] == []
+        slow.commit()
+    cursor = early[-1][0] if early else None
+    with market.stage.database.transaction() as conn:
+        late = feed.after(conn, cursor, 100)
+    assert [e["type"] for _, e in late] == ["test.slow", "test.quick"]
+
+
+@pytest.mark.parametrize("cursor", ["", "1", "1.2", "a.b.c", "1.2.3.4", "1.1.1; DROP TABLE x", "-1.1.1"])
+def test_what_is_no_cursor_is_said_to_be_none(market: Market, database_url: str, cursor: str) -> None:
+    """A reader that lost its place is told, not given the beginning again."""
+    plain = database_url.replace("postgresql+psycopg://", "postgresql://")
+    with psycopg.connect(plain) as conn, pytest.raises(psycopg.errors.InvalidParameterValue):
+        conn.execute("SELECT * FROM unwind.events_after(%s, 10)", [cursor])
+
+
+def test_nothing_new_gives_nothing(market: Market) -> None:
+    """At its end the feed is empty, and goes on from there."""
+    market.order(1003)
+    with market.stage.database.transaction() as conn:
+        last = feed.after(conn, None, 10_000)[-1][0]
+    with market.stage.database.transaction() as conn:
+        assert feed.after(conn, last, 100) == []
+    market.at(FILED + timedelta(seconds=1)).done("npb.file", order_id=1003, member_id="seller")
+    with market.stage.database.transaction() as conn:
+        assert [e["type"] for _, e in feed.after(conn, last, 100)] == ["npb.filed"]
