@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 import pytest
 
-from models import reminders
+import tasks.reminders
+from models import reminders, session
+from models.work import at_once
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
@@ -147,6 +150,59 @@ def test_a_cancelled_order_reminds_nobody(unlocked: Market) -> None:
     unlocked.done("orders.cancel", order_id=1003, member_id="seller")
     unlocked.at(FILED + 45 * DAY)
     assert scan(unlocked) == 0
+
+
+def test_an_acceptance_after_the_unlock_starts_the_steps_again(unlocked: Market) -> None:
+    """N17: the seller was told of the acceptance, so the reminders count from there."""
+    since = FILED + WEEK
+    unlocked.at(since + 3 * DAY)
+    assert scan(unlocked) == 1
+    unlocked.at(since + 4 * DAY).done("npb.accept_penalty", order_id=1003, member_id="buyer")
+    unlocked.at(since + 7 * DAY - SECOND)
+    assert scan(unlocked) == 0
+    unlocked.at(since + 7 * DAY)
+    assert scan(unlocked) == 1
+    assert told(unlocked, "unlock_reminder") == ["seller"] * 2
+
+
+def test_sweeps_at_the_same_time_remind_once(asked: Market) -> None:
+    """N16, P2: two beats and several workers change nothing."""
+    for number in range(2000, 2020):
+        asked.order(number)
+        asked.done("ocr.file", order_id=number, member_id="buyer", **SORRY)
+    stage = asked.at(ORDERED + 2 * DAY).stage
+    database = session.connect(stage.database.engine.url.render_as_string(hide_password=False), pool_size=4)
+    database.clock = stage.clock
+    session.bind(database)
+    barrier = threading.Barrier(4)
+
+    def sweep() -> None:
+        barrier.wait()
+        at_once(tasks.reminders.scan.run)
+
+    sweeps = [threading.Thread(target=sweep) for _ in range(4)]
+    for one in sweeps:
+        one.start()
+    for one in sweeps:
+        one.join()
+    session.bind(stage.database)
+    database.dispose()
+    stage.settle()
+    assert scan(asked) == 0
+    assert told(asked, "ocr_reminder") == ["seller"] * 21
+
+
+def test_a_case_keeps_the_reminders_of_the_terms_it_was_filed_under(asked: Market) -> None:
+    """Settings: dated terms; running cases keep theirs."""
+    later = {"OCR_REMIND_AFTER": ["1d"]}
+    answer = asked.do("terms.apply", terms=later, **{"from": "2026-03-28T11:00:00Z"}, staff="kim")
+    assert answer["outcome"] == "done", answer
+    asked.at(ORDERED + 2 * DAY - SECOND)
+    assert scan(asked) == 0
+    asked.order(1004)
+    asked.done("ocr.file", order_id=1004, member_id="buyer", **SORRY)
+    asked.at(ORDERED + 3 * DAY - SECOND)
+    assert scan(asked) == 2
 
 
 def test_replay_knows_when_the_next_reminder_is_due(asked: Market) -> None:

@@ -283,6 +283,14 @@ def test_a_wrong_password_parks_no_letter(stage: Stage, mailbox: Mailbox) -> Non
     assert "planted-secret" not in str(caught.value)
 
 
+def test_a_server_without_encryption_gets_neither_password_nor_letter(mailbox: Mailbox, server: Controller) -> None:
+    """Security: starttls=1 is a demand, not a wish."""
+    box = SmtpPostbox(f"smtp://me:planted-secret@127.0.0.1:{server.port}?starttls=1", STATIONERY, timeout=2)
+    with pytest.raises(postbox.ServerSilent):
+        box.send(an_envelope())
+    assert mailbox.taken == []
+
+
 def test_letters_go_to_the_address_of_the_moment_of_sending(sam: Stage, mailbox: Mailbox) -> None:
     """C54."""
     mailbox.recipient_answer = lambda address: "450 later"

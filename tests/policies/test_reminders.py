@@ -1,0 +1,95 @@
+"""Which step of a case's reminders is due, and since when does it count?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, strategies
+
+from policies import npb
+from policies.cases import AlertState
+from policies.reminders import actionable_since, due_step, first_at
+from policies.terms import Terms
+from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, a_case, granted
+
+STEPS = (2 * DAY, 5 * DAY, 10 * DAY)
+WEEK = timedelta(days=7)
+
+
+@pytest.mark.parametrize(
+    ("passed", "already", "number", "next_after"),
+    [
+        (2 * DAY - SECOND, 0, None, None),
+        (2 * DAY, 0, 1, 5 * DAY),
+        (2 * DAY, 1, None, None),
+        (5 * DAY - SECOND, 1, None, None),
+        (5 * DAY, 1, 2, 10 * DAY),
+        (6 * DAY, 0, 2, 10 * DAY),
+        (10 * DAY, 2, 3, None),
+        (400 * DAY, 0, 3, None),
+        (400 * DAY, 3, None, None),
+    ],
+)
+def test_the_latest_step_that_has_come_and_was_not_told(
+    passed: timedelta, already: int, number: int | None, next_after: timedelta | None
+) -> None:
+    """A13, N16: boundary inclusive, earlier steps overtaken."""
+    step = due_step(ORDERED, STEPS, already, ORDERED + passed)
+    if number is None:
+        assert step is None
+    else:
+        assert step is not None
+        assert (step.number, step.after) == (number, STEPS[number - 1])
+        assert step.next_at == (ORDERED + next_after if next_after else None)
+
+
+@given(
+    strategies.lists(strategies.integers(1, 100), min_size=1, max_size=6, unique=True).map(sorted),
+    strategies.lists(strategies.integers(0, 200), max_size=30).map(sorted),
+)
+def test_each_step_is_told_at_most_once_and_the_last_one_always(days: list[int], looks: list[int]) -> None:
+    """A13: whatever sweeps ran or did not."""
+    steps = [day * DAY for day in days]
+    told: list[int] = []
+    for look in looks:
+        step = due_step(ORDERED, steps, told[-1] if told else 0, ORDERED + look * DAY)
+        if step is not None:
+            told.append(step.number)
+    assert told == sorted(set(told))
+    assert (bool(told) and told[-1] == len(steps)) == bool(looks and looks[-1] >= days[-1])
+
+
+def test_an_alert_waits_since_its_unlock_or_its_acceptance_and_only_while_it_is_open() -> None:
+    """N17: NPX counts from the acceptance."""
+    filed = granted(npb.file(a_case(ordered=ORDERED - WEEK), SELLER, None, ORDERED))
+    assert filed.alert is not None
+    assert actionable_since(filed.alert) is None
+    unlocked = replace(filed.alert, unlocked_at=ORDERED + WEEK)
+    assert actionable_since(unlocked) == ORDERED + WEEK
+    accepted = granted(npb.accept_penalty(replace(filed, alert=unlocked), BUYER, ORDERED + 9 * DAY))
+    assert accepted.alert is not None
+    assert actionable_since(accepted.alert) == ORDERED + 9 * DAY
+    back = granted(npb.take_back(accepted, BUYER, ORDERED + 10 * DAY))
+    assert back.alert is not None
+    assert actionable_since(back.alert) == ORDERED + WEEK
+    assert actionable_since(replace(unlocked, state=AlertState.REMOVED)) is None
+
+
+def test_a_new_lock_ends_the_waiting() -> None:
+    """A1 `relock`: what can no longer be done needs no reminder."""
+    terms = Terms(npb_late_response="relock")
+    filed = granted(npb.file(a_case(ordered=ORDERED - WEEK, terms=terms), SELLER, None, ORDERED))
+    assert filed.alert is not None
+    unlocked = replace(filed, alert=replace(filed.alert, unlocked_at=ORDERED + WEEK))
+    late = granted(npb.respond(unlocked, BUYER, "Sorry.", ORDERED + 8 * DAY))
+    assert late.alert is not None
+    assert actionable_since(late.alert) is None
+
+
+def test_terms_without_steps_remind_nobody() -> None:
+    """Settings: an empty list switches reminders off."""
+    assert first_at(ORDERED, ()) is None
+    assert first_at(None, STEPS) is None
+    assert due_step(ORDERED, (), 0, ORDERED + 400 * DAY) is None
