@@ -188,8 +188,10 @@ def _send_one(box: postbox.Postbox, one: Claimed, address: members.Address | Non
         )
     except Undeliverable as error:
         return Outcome(one, "parked", error=str(error))
+    except ServerSilent as error:
+        return Outcome(one, "pending", error=str(error), silent=True, tried=error.tried)
     except TryLater as error:
-        return Outcome(one, "pending", error=str(error), silent=isinstance(error, ServerSilent))
+        return Outcome(one, "pending", error=str(error))
     except Exception as error:  # noqa: BLE001 - a letter that breaks the postbox is tried again and in the end parked (P8)
         log.warning("a letter broke the postbox", notice_id=one.notice_id, error=type(error).__name__)
         return Outcome(one, "pending", error=f"{type(error).__name__}: {error}")

@@ -31,7 +31,14 @@ class TryLater(Exception):
 
 
 class ServerSilent(TryLater):
-    """There is no talking to the mail server at the moment: the other letters need not be tried either."""
+    """There is no talking to the mail server at the moment: the other letters need not be tried either.
+
+    `tried` is False when not even this letter was: it keeps its try.
+    """
+
+    def __init__(self, reason: str, *, tried: bool = True) -> None:
+        super().__init__(reason)
+        self.tried = tried
 
 
 class Postbox(Protocol):

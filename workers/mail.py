@@ -12,6 +12,7 @@ import re
 import smtplib
 import ssl
 import tempfile
+import time
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -20,8 +21,10 @@ from tasks.postbox import Envelope, Postbox, ServerSilent, TryLater, Undeliverab
 from workers.letters import Stationery, mail, mail_address
 from workers.settings import Settings
 
-ANSWER_WITHIN = 15.0
+ANSWER_WITHIN = 10.0
 """Seconds for each answer of the server: a round of letters stays well within its lease even when it starts to hang."""
+PAUSE = 40.0
+"""Seconds in which a server that was silent is not asked again: while it hangs, a process gives it a fifth of its time."""
 CLOSING = 421
 """The one 4xx that is about the server, not about the letter."""
 
@@ -29,22 +32,27 @@ CLOSING = 421
 class SmtpPostbox:
     """Hands letters to a mail server, one connection a round.  `url` as `smtp://user:password@host:587?starttls=1`."""
 
-    def __init__(self, url: str, stationery: Stationery, *, timeout: float = ANSWER_WITHIN) -> None:
+    def __init__(
+        self, url: str, stationery: Stationery, *, timeout: float = ANSWER_WITHIN, pause: float = PAUSE
+    ) -> None:
         self._url = urlsplit(url)
         self._starttls = parse_qs(self._url.query).get("starttls", ["0"])[-1] in ("1", "true", "yes")
         self._stationery = stationery
         self._timeout = timeout
+        self._pause = pause
+        self._paused_until = 0.0
         self._server: smtplib.SMTP | None = None
 
     def send(self, envelope: Envelope) -> None:
         """Hand one letter over.  Raises `Undeliverable`, `TryLater` or `ServerSilent`."""
         message = mail(envelope, self._stationery)
         recipient = mail_address(envelope.email)
+        if time.monotonic() < self._paused_until:
+            raise ServerSilent("the mail server was silent a moment ago", tried=False)
         try:
             server = self._connected()
         except (OSError, smtplib.SMTPException) as error:
-            self.close()
-            raise ServerSilent(f"no mail server to talk to: {_said(error)}") from error
+            raise self._silent(f"no mail server to talk to: {_said(error)}") from error
         try:
             server.send_message(message, self._stationery.sender_address, [recipient])
         except smtplib.SMTPRecipientsRefused as error:
@@ -53,8 +61,7 @@ class SmtpPostbox:
         except smtplib.SMTPResponseException as error:
             self._judge(error.smtp_code, error.smtp_error, error)
         except (OSError, smtplib.SMTPException) as error:
-            self.close()
-            raise ServerSilent(f"the mail server broke off: {_said(error)}") from error
+            raise self._silent(f"the mail server broke off: {_said(error)}") from error
 
     def close(self) -> None:
         """Give the connection back."""
@@ -82,11 +89,18 @@ class SmtpPostbox:
             server.login(unquote(url.username), unquote(url.password or ""))
         return server
 
+    def _silent(self, reason: str) -> ServerSilent:
+        """Give the connection up and the server time."""
+        self._paused_until = time.monotonic() + self._pause
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()  # no QUIT: that would wait for an answer once more
+        return ServerSilent(reason)
+
     def _judge(self, code: int, answer: bytes | str, error: Exception) -> None:
         said = f"{code} {shown_line(answer.decode('utf-8', 'replace') if isinstance(answer, bytes) else answer, 200)}"
         if code == CLOSING:
-            self.close()
-            raise ServerSilent(f"the mail server is closing: {said}") from error
+            raise self._silent(f"the mail server is closing: {said}") from error
         if 500 <= code < 600:
             raise Undeliverable(f"the mail server refused it for good: {said}") from error
         raise TryLater(f"the mail server did not take it now: {said}") from error

@@ -94,7 +94,7 @@ def sam(stage: Stage, server: Controller) -> Iterator[Stage]:
     for name in ("sam", "sue"):
         answer = stage.do("members.record", member_id=name, handle=name.title(), email=f"{name}@example.org")
         assert answer["outcome"] == "done"
-    postbox.bind(SmtpPostbox(f"smtp://127.0.0.1:{server.port}", STATIONERY, timeout=0.5))
+    postbox.bind(SmtpPostbox(f"smtp://127.0.0.1:{server.port}", STATIONERY, timeout=0.5, pause=0))
     yield stage
     postbox.bind(None)
 
@@ -253,13 +253,24 @@ def test_a_hanging_server_costs_one_wait_and_no_tries_of_the_others(sam: Stage, 
 def test_a_dead_server_is_waited_for(sam: Stage) -> None:
     """R102: nothing is lost and nothing else waits."""
     alive = postbox.bound()
-    postbox.bind(SmtpPostbox(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5))
+    postbox.bind(SmtpPostbox(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=0))
     promise("sam")
     sam.settle()
     assert states(sam) == {"sam": ("pending", 1)}
     postbox.bind(alive)
     later(sam, minutes=1)
     assert states(sam) == {"sam": ("sent", 2)}
+
+
+def test_a_silent_server_is_given_time_and_costs_no_tries_meanwhile(sam: Stage, mailbox: Mailbox) -> None:
+    """P8: a hanging server must not take all the time of the workers."""
+    postbox.bind(SmtpPostbox(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=60))
+    promise("sam")
+    sam.settle()
+    assert states(sam) == {"sam": ("pending", 1)}
+    for _ in range(20):
+        later(sam, minutes=5)
+    assert states(sam) == {"sam": ("pending", 1)}
 
 
 def test_a_wrong_password_parks_no_letter(stage: Stage, mailbox: Mailbox) -> None:
