@@ -83,13 +83,18 @@ class Database:
         self.engine.dispose()
 
 
-def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1, as_app: bool = True) -> Database:
-    """Open the database.  `as_app`: every connection acts as the application's role, which cannot rewrite history."""
+def connect(
+    database_url: str, *, clock: Clock | None = None, pool_size: int = 1, as_app: bool = True, pre_ping: bool = True
+) -> Database:
+    """Open the database.  `as_app`: every connection acts as the application's role, which cannot rewrite history.
+
+    `pre_ping`: ask a connection whether it lives before each use; a replay on a server of its own saves that round trip.
+    """
     engine = create_engine(
         database_url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_pre_ping=True,
+        pool_pre_ping=pre_ping,
         pool_recycle=1800,
         pool_timeout=5,
         hide_parameters=True,  # comments and addresses stay out of errors, and so out of logs (P9)

@@ -98,9 +98,9 @@ def play(lines: Iterable[Line], stage: Stage, *, until: datetime | None = None) 
     for line in lines:
         if until is not None and line.at > until:
             break
-        stage.advance(line.at)
+        stage.advance(line.at)  # keeps what the line before promised, first of all
         yield Played(line, _perform(line, stage))
-        stage.settle()
+    stage.settle()
     if until is not None and until > stage.clock.instant:
         stage.advance(until)
 
