@@ -5,6 +5,7 @@ from __future__ import annotations
 QUEUES = ("commands", "consequences", "notices", "sweeps")
 
 _OF_THE_HOUSE = {
+    "submissions.drain": "commands",
     "npb.scan_open_alerts": "sweeps",
     "alerts.scan_seller_alerts": "sweeps",
     "reminders.scan": "sweeps",

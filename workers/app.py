@@ -34,6 +34,7 @@ TASK_MODULES = (
     "tasks.terms",
     "tasks.outbox",
     "tasks.audit",
+    "workers.drain",
 )
 """Named one by one: a file that appears beside them is not a wire name by accident."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from models.session import Database
+    from workers.listen import Listener
     from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -117,6 +118,7 @@ def open_database(found: Settings, *, pool_size: int = 1) -> Database:
 
 
 _nudge: Nudge | None = None
+_listener: Listener | None = None
 
 
 def start(app: Celery) -> None:
@@ -166,6 +168,31 @@ def _start_child(**_: Any) -> None:
     from workers.app import app
 
     start(app)
+
+
+@signals.worker_ready.connect
+def _start_listening(sender: Any = None, **_: Any) -> None:
+    """The worker group that takes commands also hears of those that come in by SQL (one group, one thread)."""
+    global _listener  # noqa: PLW0603 - one per process
+    from workers.app import app
+    from workers.listen import Listener
+
+    found = settings()
+    url = found.app_database_url or found.database_url
+    if url is None or "commands" not in app.amqp.queues.consume_from:
+        return
+    _listener = Listener(url.get_secret_value(), lambda: _drain(app))
+    _listener.start()
+
+
+@signals.worker_shutting_down.connect
+def _stop_listening(**_: Any) -> None:
+    if _listener is not None:
+        _listener.close()
+
+
+def _drain(app: Celery) -> None:
+    app.send_task("submissions.drain", queue=queue_of("submissions.drain"), ignore_result=True, expires=30)
 
 
 @signals.worker_process_shutdown.connect
