@@ -1,0 +1,98 @@
+"""Does the migrated database have exactly the tables of the code, whoever migrates, however often, in whatever company?"""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from models import migrations
+from models.schema import metadata
+
+
+def test_the_migrated_database_has_no_drift_against_the_code(database_url: str) -> None:
+    """House: `alembic check` as a test. If this fails: python -m models.migrations regenerate."""
+    engine = create_engine(database_url)
+    with engine.connect() as conn:
+        assert migrations.drift(conn) == []
+    engine.dispose()
+
+
+def test_a_column_that_is_missing_is_noticed(database_url: str) -> None:
+    """The check above must be able to fail."""
+    engine = create_engine(database_url)
+    with engine.begin() as conn:
+        conn.execute(text("ALTER TABLE unwind.alerts DROP COLUMN grounds"))
+        assert "grounds" in str(migrations.drift(conn))
+    engine.dispose()
+
+
+def test_migrating_again_changes_nothing(database_url: str) -> None:
+    """`./run migrate` is safe to repeat."""
+    before = _catalogue(database_url)
+    migrations.upgrade(database_url)
+    assert _catalogue(database_url) == before
+
+
+def test_two_that_migrate_at_once_make_one_schema(empty_database_url: str) -> None:
+    """The advisory lock lets the second one wait and find everything done."""
+    failures: list[BaseException] = []
+
+    def migrate() -> None:
+        try:
+            migrations.upgrade(empty_database_url)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    both = [threading.Thread(target=migrate) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(60)
+    assert not failures
+    assert {table.name for table in metadata.tables.values()} <= set(_catalogue(empty_database_url))
+
+
+def test_a_migration_gives_up_rather_than_make_everybody_queue_behind_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reliability 4.3: lock_timeout. A migration that must wait for a table leaves the schema as it was."""
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "100ms")
+    engine = create_engine(database_url)
+    with engine.connect() as holder:
+        holder.execute(text("UPDATE unwind.alembic_version SET version_num = version_num"))
+        holder.execute(text("LOCK TABLE unwind.alembic_version IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            migrations.upgrade(database_url)
+        holder.rollback()
+    migrations.upgrade(database_url)
+    engine.dispose()
+
+
+def test_every_constraint_has_a_name(database_url: str) -> None:
+    """An error names its rule, and a later migration can drop it."""
+    engine = create_engine(database_url)
+    with engine.connect() as conn:
+        names = conn.execute(
+            text(
+                "SELECT conname FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace "
+                "WHERE n.nspname = 'unwind' AND contype IN ('c', 'u', 'f', 'p') AND conrelid::regclass::text !~ 'alembic'"
+            )
+        ).scalars()
+        unnamed = [name for name in names if not name.startswith(("ck_", "uq_", "fk_", "pk_"))]
+    engine.dispose()
+    assert unnamed == []
+
+
+def _catalogue(url: str) -> list[str]:
+    engine = create_engine(url)
+    with engine.connect() as conn:
+        found = conn.execute(
+            text("SELECT relname FROM pg_class WHERE relnamespace = 'unwind'::regnamespace ORDER BY 1")
+        )
+        names = list(found.scalars())
+    engine.dispose()
+    return names
