@@ -182,6 +182,15 @@ def give_up(conn: Connection, rows: Sequence[int], error: str) -> None:
     )
 
 
+def revive(conn: Connection, rows: Sequence[int], now: datetime) -> None:
+    """Promises that were given up are due again, as if they had just been made."""
+    conn.execute(
+        update(outbox)
+        .where(outbox.c.outbox_id.in_(rows), outbox.c.state == "dead")
+        .values(state="due", attempts=0, rings=0, due_at=now)
+    )
+
+
 def oldest_due(conn: Connection) -> datetime | None:
     """When the oldest promise that is not kept was made."""
     return conn.execute(select(func.min(outbox.c.promised_at)).where(outbox.c.state == "due")).scalar()

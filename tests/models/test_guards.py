@@ -60,7 +60,7 @@ def app(database_url: str) -> Iterator[Connection]:
 )
 def test_what_is_final_is_final_for_the_owner_too(owner: Connection, change: str) -> None:
     """P5, R60: no path writes to a cancelled order or to an event."""
-    with pytest.raises(DBAPIError, match="final|only grows|append-only"):
+    with pytest.raises(DBAPIError, match=r"final|only grows|append-only"):
         owner.execute(text(change))
 
 
@@ -88,7 +88,7 @@ def test_the_application_may_not_change_what_only_grows(app: Connection, table: 
 )
 def test_the_application_may_not_change_the_schema(app: Connection, statement: str) -> None:
     """Reliability 4.3: never DDL."""
-    with pytest.raises(DBAPIError, match="permission denied|must be owner"):
+    with pytest.raises(DBAPIError, match=r"permission denied|must be owner"):
         app.execute(text(statement))
 
 

@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "migrate": ("workers.cli.serve", "Bring the database schema to its newest form."),
     "env": ("workers.cli.serve", "Print where the running servers are, as lines for a shell."),
     "replay": ("workers.cli.replay", "Play a written history into a database of its own, in seconds."),
+    "send": ("workers.cli.send", "Send one command through the broker and print its answer."),
+    "jobs": ("workers.cli.jobs", "Look at jobs that were given up, and set them going again."),
     "show": ("workers.cli.look", "Show an order, a bill, a member, lots, notices, alerts or a request."),
     "explain": ("workers.cli.look", "Say what either party of an order can do, and why not."),
     "audit": ("workers.cli.audit", "Ask what must always hold; prove the bills of a month."),
