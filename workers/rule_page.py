@@ -1,0 +1,118 @@
+"""Which rules does the house keep, and which test states each of them?
+
+`docs/rulebook.toml` has one sentence for each id.  The tests say themselves what they state: by the ids in the
+docstring of a test function (`R40`, or `R40 to R42`), or by the `rules` of a written history.  Out of both comes
+`docs/rules.md`, so that an id in code leads somewhere and nobody keeps a list by hand.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.settings import CHECKOUT
+
+RULE_BOOK = CHECKOUT / "docs" / "rulebook.toml"
+RULE_PAGE = CHECKOUT / "docs" / "rules.md"
+TESTS = CHECKOUT / "tests"
+
+LONGEST_RANGE = 6
+"""A test that says it states more rules in a row than this would make the page say that everything is stated."""
+
+_MENTION = re.compile(r"\b([RTNAE])0?(\d{1,3})\b(?:(?: to |-|–)\1?0?(\d{1,3})\b)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Rules that belong together: a heading, and a sentence for each id."""
+
+    title: str
+    rules: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Stated:
+    """A test that states a rule: its file, from the checkout on, and the name in it (none: the file is the test)."""
+
+    file: str
+    name: str = ""
+
+
+def rule_page() -> str:
+    """`docs/rules.md` as it should be."""
+    tests = statements()
+    parts = [_HEAD]
+    for section in rule_book():
+        rows = [f"| {rule} | {says} | {_named(tests.get(rule, ()))} |" for rule, says in section.rules.items()]
+        parts.append("\n".join([f"## {section.title}", "", "| id | rule | stated by |", "| --- | --- | --- |", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def rule_book() -> list[Section]:
+    """The sections of the rule book, in the order of the file."""
+    with RULE_BOOK.open("rb") as file:
+        book = tomllib.load(file)
+    return [Section(part.pop("title"), part) for part in book.values()]
+
+
+def statements() -> dict[str, list[Stated]]:
+    """For each id the tests that state it, in the order of their files and names."""
+    found: dict[str, set[Stated]] = {}
+    for rule, stated in (*_test_functions(), *_histories()):
+        found.setdefault(rule, set()).add(stated)
+    return {rule: sorted(tests) for rule, tests in found.items()}
+
+
+def mentioned(text: str) -> set[str]:
+    """The ids in a text; `R40 to R42` names three, `N07` is N7.  A range of many is a chapter, not a statement."""
+    ids: set[str] = set()
+    for kind, first, last in _MENTION.findall(text):
+        numbers = range(int(first), int(last or first) + 1)
+        if len(numbers) <= LONGEST_RANGE:
+            ids |= {f"{kind}{number}" for number in numbers}
+    return ids
+
+
+def _test_functions() -> Iterator[tuple[str, Stated]]:
+    for path in sorted(TESTS.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                stated = Stated(str(path.relative_to(CHECKOUT)), node.name)
+                for rule in mentioned(ast.get_docstring(node) or ""):
+                    yield rule, stated
+
+
+def _histories() -> Iterator[tuple[str, Stated]]:
+    for path in sorted((TESTS / "histories").glob("*.expected.json")):
+        stated = Stated(str(path.relative_to(CHECKOUT)))
+        rules = json.loads(path.read_text(encoding="utf-8")).get("rules", ())
+        for rule in rules or mentioned(path.name.partition("_")[0].upper()):  # e07_… is the worked example E7
+            yield rule, stated
+
+
+def _named(tests: list[Stated] | tuple[()]) -> str:
+    """One link for each file, with the names that are in it; histories are named by their number."""
+    files: dict[str, list[str]] = {}
+    for one in tests:
+        files.setdefault(one.file, []).append(one.name.removeprefix("test_"))
+    return "<br>".join(_linked(file, names) for file, names in files.items())
+
+
+def _linked(file: str, names: list[str]) -> str:
+    if file.endswith(".expected.json"):
+        return f"[{Path(file).name.removesuffix('.expected.json')}](../{file})"
+    return f"[{file.removeprefix('tests/')}](../{file}): {', '.join(name.replace('_', ' ') for name in names)}"
+
+
+_HEAD = """# The rule book
+
+One sentence for each rule, and the tests that state it: test functions by what they are called, and written histories
+(`tests/histories`, to be played with `./run replay`). Code and tests name rules by these ids.
+
+This page is made from `docs/rulebook.toml` and the tests; `./run docs` writes it anew, and a test holds that it is
+not stale. R are rules, T transitions, N notices, A decisions where the sources are silent, E worked examples."""
