@@ -1,0 +1,431 @@
+"""Who wins when both parties act at once?  One of them, always, and the other gets the code that says so (A17, R62).
+
+Every race is run by processes with connections of their own, released by one barrier: 25 rounds in the everyday suite,
+200 among the long tests.  After the rounds everything promised is carried out and the books are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tests.e2e.racers import Racers
+from tests.plugins.market import Market
+from workers.stage import Stage
+
+DAY = timedelta(days=1)
+Answer = dict[str, Any]
+Ends = dict[tuple[str, ...], str]
+"""In which status the order ends, by the two answers; any other pair of answers is wrong."""
+
+
+@pytest.fixture(scope="module")
+def racers() -> Iterator[Racers]:
+    """Racers for rounds of two and of three."""
+    with Racers(3) as standing:
+        yield standing
+
+
+@pytest.fixture(params=[25, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
+def rounds(request: pytest.FixtureRequest) -> range:
+    """The numbers of the orders that are raced for."""
+    return range(1, request.param + 1)
+
+
+class Track:
+    """A market in the past, racers in the present."""
+
+    def __init__(self, stage: Stage, database_url: str, racers: Racers) -> None:
+        self.stage, self.racers = stage, racers.at(database_url)
+        with stage.database.transaction() as conn:
+            self.present: datetime = conn.execute(text("SELECT date_trunc('second', clock_timestamp())")).scalar_one()
+        self.days_ago(30)
+        self.market = Market(stage)
+        self.lot = self.market.lot(quantity=1_000_000)
+
+    def days_ago(self, days: int) -> Track:
+        """Let it be that many days before the race."""
+        self.stage.clock.instant = self.present - days * DAY
+        return self
+
+    def do(self, task: str, **arguments: Any) -> Answer:
+        """Prepare something that must succeed.  What it promises is kept at the end."""
+        answer = self.stage.do(task, **arguments)
+        assert answer["outcome"] == "done", (task, answer)
+        return answer
+
+    def order(self, number: int, *, lot: int | None = None, quantity: int = 5, **who: str) -> int:
+        """An order of thirty days ago by a buyer of its own."""
+        buyer = who.get("buyer", f"buyer-{number}")
+        self.days_ago(30)
+        self.do("members.record", member_id=buyer, handle=buyer, email=f"{buyer}@example.org")
+        lines = [{"lot_id": self.lot if lot is None else lot, "quantity": quantity}]
+        seller = who.get("seller", "seller")
+        self.do("orders.submit", order_id=number, buyer_id=buyer, seller_id=seller, lines=lines)
+        return number
+
+    def npb(self, number: int, *, days_ago: int, accepted: bool = False) -> None:
+        """An alert filed that long ago."""
+        self.days_ago(days_ago).do("npb.file", order_id=number, member_id="seller")
+        if accepted:
+            self.do("npb.accept_penalty", order_id=number, member_id=f"buyer-{number}")
+
+    def ocr(self, number: int, by: str) -> None:
+        """A cancel request of five days ago."""
+        reason = "S_MUTUAL" if by.startswith("seller") else "B_MUTUAL"
+        self.days_ago(5).do("ocr.file", order_id=number, member_id=by, reason=reason, comment="we spoke")
+
+    def finish(self) -> None:
+        """Keep every promise, then hold what must hold whoever won."""
+        with self.stage.database.transaction() as conn:
+            self.stage.clock.instant = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
+        self.stage.settle()
+        for sentence, question in EMPTY.items():
+            found = self.rows(question)
+            assert not found, (sentence, found[:5])
+
+    def rows(self, sql: str, **values: Any) -> list[Any]:
+        return self.market.rows(sql, **values)
+
+    def status(self, number: int) -> str:
+        found: str = self.market.row("SELECT status FROM unwind.orders WHERE order_id = :id", id=number).status
+        return found
+
+
+EMPTY = {
+    "an order is cancelled once": """
+        SELECT order_id FROM unwind.events WHERE type = 'orders.cancelled' GROUP BY 1 HAVING count(*) > 1""",
+    "nothing stays open on a cancelled order": """
+        SELECT o.order_id FROM unwind.orders o WHERE o.status = 'CANCELLED' AND (
+            EXISTS (SELECT FROM unwind.alerts a WHERE a.order_id = o.order_id AND a.state = 'open')
+            OR EXISTS (SELECT FROM unwind.ocrs r WHERE r.order_id = o.order_id AND r.state = 'open')
+            OR EXISTS (SELECT FROM unwind.removals m WHERE m.order_id = o.order_id AND m.state = 'pending')
+            OR NOT EXISTS (SELECT FROM unwind.events e WHERE e.order_id = o.order_id AND e.type = 'orders.cancelled'))""",
+    "nothing happens to a cancelled order": """
+        SELECT e.order_id FROM unwind.events e JOIN unwind.events c USING (order_id)
+        WHERE c.type = 'orders.cancelled' AND e.seq > c.seq AND e.type <> 'removals.cancelled'""",
+    "units are conserved": """
+        SELECT seller_id, item_no FROM (
+            SELECT seller_id, item_no, color_id, delta AS units FROM unwind.stock_moves
+            UNION ALL SELECT seller_id, item_no, color_id, -quantity FROM unwind.lots) m
+        GROUP BY seller_id, item_no, color_id HAVING sum(units) <> 0""",
+    "each order's ledger comes to its fee, or to nothing": """
+        SELECT order_id FROM unwind.orders JOIN unwind.ledger_lines USING (order_id)
+        GROUP BY order_id, status, basis, fee HAVING sum(amount) <>
+            CASE WHEN status = 'CANCELLED' AND basis NOT IN ('NRS', 'NSS') THEN 0 ELSE fee END""",
+    "every version has its event": """
+        SELECT order_id FROM unwind.orders o
+        WHERE version <> (SELECT count(*) FROM unwind.events e WHERE e.order_id = o.order_id)""",
+    "events of an order never run backwards": """
+        SELECT order_id FROM (
+            SELECT order_id, at, lag(at) OVER (PARTITION BY order_id ORDER BY seq) AS before FROM unwind.events
+            WHERE order_id IS NOT NULL) e
+        WHERE at < before""",
+    "every promise is kept": "SELECT task FROM unwind.outbox WHERE state <> 'done'",
+}
+
+
+@pytest.fixture
+def track(stage: Stage, database_url: str, racers: Racers) -> Track:
+    """An empty market thirty days before the race."""
+    return Track(stage, database_url, racers)
+
+
+def codes(answers: list[Answer]) -> tuple[str, ...]:
+    return tuple("done" if a["outcome"] == "done" else str(a["code"] or a["outcome"]) for a in answers)
+
+
+def test_of_two_cancels_one_is_carried_out(track: Track, rounds: range) -> None:
+    """R62, C15: the other is told that the order is cancelled; one strike, one return, one credit."""
+    for number in rounds:
+        track.npb(track.order(number), days_ago=8)
+    for number in rounds:
+        cancel = ("orders.cancel", {"order_id": number, "member_id": "seller"})
+        assert sorted(codes(track.racers.race(cancel, cancel))) == ["ALREADY_CANCELLED", "done"]
+    track.finish()
+    assert len(track.rows("SELECT 1 FROM unwind.strikes")) == len(rounds)
+    returned = track.rows("SELECT order_id FROM unwind.stock_moves WHERE kind = 'returned'")
+    assert sorted(r.order_id for r in returned) == list(rounds)
+    booked = track.rows("SELECT order_id FROM unwind.ledger_lines WHERE kind IN ('reset', 'credit')")
+    assert sorted(r.order_id for r in booked) == list(rounds)
+
+
+def test_a_penalty_is_taken_back_or_the_order_cancelled(track: Track, rounds: range) -> None:
+    """R34, R35, A17, C21."""
+    for number in rounds:
+        track.npb(track.order(number), days_ago=2, accepted=True)
+    for number in rounds:
+        answers = track.racers.race(
+            ("orders.cancel", {"order_id": number, "member_id": "seller"}),
+            ("npb.take_back", {"order_id": number, "member_id": f"buyer-{number}"}),
+        )
+        ends: Ends = {("done", "ALREADY_CANCELLED"): "CANCELLED", ("TOO_EARLY", "done"): "NPB"}
+        assert track.status(number) == ends[codes(answers)]
+    track.finish()
+    struck = [r.order_id for r in track.rows("SELECT order_id FROM unwind.strikes ORDER BY order_id")]
+    assert struck == [number for number in rounds if track.status(number) == "CANCELLED"]
+
+
+def test_a_removal_is_approved_before_the_cancel_or_not_at_all(track: Track, rounds: range) -> None:
+    """R60, R80, C51: units go back once, whoever is first."""
+    asked = {}
+    for number in rounds:
+        track.order(number)
+        ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 2}]}
+        asked[number] = track.days_ago(5).do("removals.request", **ask)["effects"]["removal_id"]
+        track.do("members.terminate", member_id=f"buyer-{number}", staff="kim", comment="fraud")
+    for number in rounds:
+        answers = track.racers.race(
+            ("orders.cancel", {"order_id": number, "member_id": "seller"}),
+            ("removals.approve", {"removal_id": asked[number], "member_id": "seller"}),
+        )
+        assert codes(answers) in {("done", "ALREADY_CANCELLED"), ("done", "done")}
+        returned = 5 if codes(answers)[1] != "done" else 3
+        assert answers[0]["effects"]["lines"][0]["returned"] == returned
+    track.finish()
+    assert track.market.row("SELECT quantity FROM unwind.lots").quantity == 1_000_000
+
+
+def test_a_payment_that_arrives_first_keeps_the_alert_away(track: Track, rounds: range) -> None:
+    """R23, N18: and one that arrives second is told to the seller."""
+    for number in rounds:
+        track.order(number)
+    for number in rounds:
+        answers = track.racers.race(
+            ("npb.file", {"order_id": number, "member_id": "seller"}),
+            ("orders.record_payment", {"order_id": number, "payment_status": "Completed"}),
+        )
+        ends: Ends = {("ALREADY_PAID", "done"): "PENDING", ("done", "done"): "NPB"}
+        assert track.status(number) == ends[codes(answers)]
+    track.finish()
+    told = track.rows("SELECT order_id FROM unwind.notices WHERE event = 'payment_during_alert' ORDER BY order_id")
+    assert [r.order_id for r in told] == [number for number in rounds if track.status(number) == "NPB"]
+
+
+def test_a_request_is_declined_or_agreed_to(track: Track, rounds: range) -> None:
+    """R12, R15, A17."""
+    for number in rounds:
+        track.ocr(track.order(number), f"buyer-{number}")
+    for number in rounds:
+        answers = track.racers.race(
+            ("orders.cancel", {"order_id": number, "member_id": "seller"}),
+            ("ocr.decline", {"order_id": number, "member_id": "seller"}),
+        )
+        ends: Ends = {("done", "ALREADY_CANCELLED"): "CANCELLED", ("NO_OPEN_REQUEST", "done"): "PENDING"}
+        assert track.status(number) == ends[codes(answers)]
+    track.finish()
+
+
+def test_one_request_sent_twice_is_answered_once_and_repeated(track: Track, rounds: range) -> None:
+    """C16: both senders get the same answer, one of them marked as a repetition."""
+    for number in rounds:
+        track.ocr(track.order(number), "seller")
+    for number in rounds:
+        cancel = ("orders.cancel", {"order_id": number, "member_id": "seller", "request_id": f"r-{number}"})
+        first, second = track.racers.race(cancel, cancel)
+        assert {first["replayed"], second["replayed"]} == {False, True}, (first, second)
+        assert first | {"replayed": None} == second | {"replayed": None}
+        assert first["outcome"] == "done"
+    track.finish()
+
+
+def test_one_request_id_used_for_two_things_is_a_conflict(track: Track, rounds: range) -> None:
+    """C11, C12: what came first is carried out, the other changes nothing."""
+    for number in rounds:
+        track.ocr(track.order(number), f"buyer-{number}")
+    for number in rounds:
+        answers = track.racers.race(
+            ("orders.cancel", {"order_id": number, "member_id": "seller", "request_id": f"r-{number}"}),
+            ("ocr.decline", {"order_id": number, "member_id": "seller", "request_id": f"r-{number}"}),
+        )
+        ends: Ends = {("done", "REQUEST_ID_REUSED"): "CANCELLED", ("REQUEST_ID_REUSED", "done"): "PENDING"}
+        assert track.status(number) == ends[codes(answers)]
+    track.finish()
+
+
+def test_two_orders_return_to_one_lot(track: Track, rounds: range) -> None:
+    """C26: both are added."""
+    for number in rounds:
+        track.ocr(track.order(number), "seller")
+        track.ocr(track.order(1000 + number), "seller")
+    for number in rounds:
+        answers = track.racers.race(
+            ("orders.cancel", {"order_id": number, "member_id": "seller"}),
+            ("orders.cancel", {"order_id": 1000 + number, "member_id": "seller"}),
+        )
+        assert codes(answers) == ("done", "done")
+    track.finish()
+    assert track.market.row("SELECT quantity FROM unwind.lots").quantity == 1_000_000
+
+
+def test_two_orders_that_need_a_new_lot_of_one_item_make_one(track: Track, rounds: range) -> None:
+    """C27, R75: a lot that does not exist yet cannot be row-locked, and is made once all the same."""
+    for number in rounds:
+        lot = track.days_ago(30).market.lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
+        track.ocr(track.order(number, lot=lot), "seller")
+        track.ocr(track.order(1000 + number, lot=lot), "seller")
+    for number in rounds:
+        answers = track.racers.race(
+            ("orders.cancel", {"order_id": number, "member_id": "seller"}),
+            ("orders.cancel", {"order_id": 1000 + number, "member_id": "seller"}),
+        )
+        assert codes(answers) == ("done", "done")
+    track.finish()
+    made = track.rows("SELECT item_no, quantity FROM unwind.lots WHERE item_no LIKE 'no-%' ORDER BY lot_id")
+    assert sorted(r.item_no for r in made) == sorted(f"no-{number}" for number in rounds)
+    assert {r.quantity for r in made} == {10}
+
+
+def test_a_lot_is_sold_out_while_units_come_back_to_it(track: Track, rounds: range) -> None:
+    """R78: the last units are bought while others return: none is lost, none appears."""
+    for number in rounds:
+        lot = track.days_ago(30).market.lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
+        track.ocr(track.order(number, lot=lot), "seller")
+    for number in rounds:
+        answers = track.racers.race(
+            ("orders.cancel", {"order_id": number, "member_id": "seller"}),
+            (
+                "orders.submit",
+                {
+                    "order_id": 1000 + number,
+                    "buyer_id": "buyer",
+                    "seller_id": "seller",
+                    "lines": [{"lot_id": 5000 + number, "quantity": 5}],
+                },
+            ),
+        )
+        assert codes(answers) == ("done", "done")
+    track.finish()
+    left = track.rows("SELECT item_no, sum(quantity) AS n FROM unwind.lots WHERE item_no LIKE 'no-%' GROUP BY 1")
+    assert {r.n for r in left} == {5}
+    assert len(left) == len(rounds)
+
+
+def test_two_scans_mark_and_tell_once(track: Track, rounds: range) -> None:
+    """R41: overlapping scans, one mark and one notice for each alert."""
+    for number in rounds:
+        for order in (number, 1000 + number, 2000 + number):
+            track.order(order)
+    for number in rounds:
+        for order in (number, 1000 + number, 2000 + number):
+            track.npb(order, days_ago=9)
+        answers = track.racers.race(("npb.scan_open_alerts", {}), ("npb.scan_open_alerts", {}))
+        assert codes(answers) == ("done", "done")
+        assert not track.rows("SELECT 1 FROM unwind.alerts WHERE unlocked_at IS NULL")
+    track.finish()
+    events = track.rows("SELECT order_id FROM unwind.events WHERE type = 'npb.unlocked'")
+    assert len(events) == len({r.order_id for r in events}) == 3 * len(rounds)
+    told = track.rows("SELECT order_id FROM unwind.notices WHERE event = 'npb_unlocked'")
+    assert len(told) == len({r.order_id for r in told}) == 3 * len(rounds)
+
+
+def test_an_alert_that_is_removed_while_a_scan_runs_is_not_unlocked_afterwards(track: Track, rounds: range) -> None:
+    """R43, C19."""
+    for number in rounds:
+        track.order(number)
+    for number in rounds:
+        track.npb(number, days_ago=9)
+        answers = track.racers.race(
+            ("npb.scan_open_alerts", {}), ("npb.remove", {"order_id": number, "member_id": "seller"})
+        )
+        assert codes(answers) == ("done", "done")
+    track.finish()
+    found = track.rows(
+        "SELECT e.order_id FROM unwind.events e JOIN unwind.events r USING (order_id) "
+        "WHERE r.type = 'npb.removed' AND e.type = 'npb.unlocked' AND e.seq > r.seq"
+    )
+    assert not found
+    assert {r.status for r in track.rows("SELECT status FROM unwind.orders")} == {"PENDING"}
+
+
+def test_an_order_is_placed_before_the_alert_or_refused(track: Track, rounds: range) -> None:
+    """R25: no order of that buyer in that store is younger than the alert."""
+    for number in rounds:
+        track.order(number)
+    for number in rounds:
+        answers = track.racers.race(
+            ("npb.file", {"order_id": number, "member_id": "seller"}),
+            (
+                "orders.submit",
+                {
+                    "order_id": 1000 + number,
+                    "buyer_id": f"buyer-{number}",
+                    "seller_id": "seller",
+                    "lines": [{"lot_id": track.lot, "quantity": 1}],
+                },
+            ),
+        )
+        assert codes(answers) in {("done", "done"), ("done", "BUYER_BLOCKED_IN_STORE")}
+        if codes(answers)[1] == "done":
+            row = track.market.row(
+                "SELECT a.filed_at, o.order_date FROM unwind.alerts a, unwind.orders o "
+                "WHERE a.order_id = :old AND o.order_id = :new",
+                old=number,
+                new=1000 + number,
+            )
+            assert row.order_date <= row.filed_at
+    track.finish()
+
+
+def test_three_strikes_at_once_cost_the_privilege(track: Track, rounds: range) -> None:
+    """R95, R97: each cancellation counts the others', in whatever order they commit."""
+    for number in rounds:
+        buyer = f"buyer-{number}"
+        for order in (number, 1000 + number, 2000 + number):
+            track.order(order, buyer=buyer)
+        for order in (number, 1000 + number, 2000 + number):
+            track.npb(order, days_ago=9)
+    for number in rounds:
+        orders = (number, 1000 + number, 2000 + number)
+        answers = track.racers.race(*[("orders.cancel", {"order_id": o, "member_id": "seller"}) for o in orders])
+        assert codes(answers) == ("done", "done", "done")
+    track.finish()
+    allowed = track.rows(
+        "SELECT member_id FROM unwind.members WHERE member_id LIKE 'buyer-%' AND buying_revoked_at IS NULL"
+    )
+    assert not allowed, f"{len(allowed)} of {len(rounds)} buyers with three strikes may still buy"
+    told = track.rows("SELECT recipient FROM unwind.notices WHERE event = 'privilege_revoked'")
+    assert len(told) == len({r.recipient for r in told}) == len(rounds)
+
+
+def test_a_seller_is_closed_before_the_stock_returns_or_after(track: Track, rounds: range) -> None:
+    """R65, C22: the rule at the instant after the locks; both answers agree with the order of the commits."""
+    for number in rounds:
+        seller = f"seller-{number}"
+        track.days_ago(30).do("members.record", member_id=seller, handle=seller, email=f"{seller}@example.org")
+        track.market.lot(5000 + number, seller_id=seller)
+        track.order(number, lot=5000 + number, seller=seller)
+        track.ocr(number, seller)
+    for number in rounds:
+        answers = track.racers.race(
+            ("orders.cancel", {"order_id": number, "member_id": f"seller-{number}"}),
+            ("members.terminate", {"member_id": f"seller-{number}", "staff": "kim", "comment": "fraud"}),
+        )
+        assert codes(answers) == ("done", "done")
+        row = track.market.row(
+            "SELECT o.cancelled_at <= m.terminated_at AS before FROM unwind.orders o, unwind.members m "
+            "WHERE o.order_id = :id AND m.member_id = o.seller_id",
+            id=number,
+        )
+        assert answers[0]["effects"]["lines"][0]["returned"] == (5 if row.before else 0)
+    track.finish()
+
+
+def test_of_two_requests_for_the_same_units_one_is_approved(track: Track, rounds: range) -> None:
+    """Contract 2.2: two pending requests may name one line; the second approval is checked again."""
+    asked = {}
+    for number in rounds:
+        track.order(number)
+        ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 3}]}
+        asked[number] = [track.days_ago(5).do("removals.request", **ask)["effects"]["removal_id"] for _ in range(2)]
+    for number in rounds:
+        answers = track.racers.race(
+            *[("removals.approve", {"removal_id": removal, "member_id": "seller"}) for removal in asked[number]]
+        )
+        assert sorted(codes(answers)) == ["done", "invalid"]
+    track.finish()
+    assert {r.removed for r in track.rows("SELECT removed FROM unwind.order_lines")} == {3}
