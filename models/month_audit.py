@@ -26,6 +26,9 @@ NOTHING = Decimal("0.00")
 EITHER_SIDE = timedelta(days=2)
 """No zone is further than that from UTC, so a month's events lie within its UTC days and this much more."""
 
+CHARGING = ("orders.submitted", "orders.batch_added", "removals.approved")
+"""What gives an order other items, and so a fee for the whole of it (A21)."""
+
 
 class Expected(NamedTuple):
     """A line that must be in the ledger."""
@@ -126,7 +129,7 @@ def _of_order(events: list[Any], book: TermsBook) -> list[Expected]:
         total = Decimal(moved.get("total", total))
         held = book.at(event.at)
         month = _month(event.at, held)
-        if "order_date" in moved:
+        if event.type in CHARGING:
             if fee:
                 demanded.append(Expected(seller, month, "reversal", order_id, -fee))
             fee, charged = _fee(total * event.usd_rate, held, seller), month
@@ -270,9 +273,9 @@ _PAYMENTS = "SELECT seller_id, amount FROM unwind.ledger_lines WHERE billing_mon
 _BILLS = "SELECT * FROM unwind.bills WHERE billing_month = :month"
 _CLOSED = "SELECT EXISTS (SELECT FROM unwind.billing_months WHERE billing_month >= :month)"
 _EVENTS = """
-    SELECT e.order_id, e.at, e.changes -> 'order' AS moved, o.seller_id, o.usd_rate
+    SELECT e.order_id, e.at, e.type, COALESCE(e.changes -> 'order', '{}') AS moved, o.seller_id, o.usd_rate
     FROM unwind.events e JOIN unwind.orders o USING (order_id)
-    WHERE e.changes -> 'order' IS NOT NULL AND e.order_id IN (
+    WHERE e.order_id IN (
         SELECT order_id FROM unwind.events WHERE at >= :begin AND at < :end AND order_id IS NOT NULL
         UNION SELECT unnest(CAST(:also AS bigint[])))
     ORDER BY e.order_id, e.seq

@@ -68,8 +68,8 @@ def _standing(bill: Mapping[str, Any]) -> str:
     left = Decimal(bill["total"]) - Decimal(bill["paid"])
     if bill["state"] == "past_due":
         return (
-            f"{made} It was due on {_day(bill['due_on'])} and is past due: {left} are to be paid, "
-            f"at the latest by {_day(bill['grace_until'])}."
+            f"{made} It was due on {_day(bill['due_on'])} and is past due: {left} are to be paid. "
+            f"The days of grace end on {_day(bill['grace_until'])}."
         )
     return f"{made} Please pay {left} by {_day(bill['due_on'])}."
 

@@ -21,23 +21,17 @@ APRIL = datetime(2026, 4, 12, 10, tzinfo=UTC)
 
 
 def promise(market: Market, order_id: int, **facts: Any) -> int:
-    """A promise as a cancellation makes it, changed by `facts`; gives its number."""
-    given = {
-        "kind": "credit",
-        "amount": "-20.00",
-        "seller_id": "seller",
-        "month": "2026-04",
-        "charged_month": "2026-03",
-        "cancelled_at": "2026-04-12T10:00:00Z",
-    } | facts
+    """Cancel the order and change what that promised by `facts`, before anybody keeps it; gives the promise's number."""
+    by = {"order_id": order_id, "member_id": "seller"}
+    assert market.stage.do("ocr.file", **by, reason="S_MUTUAL", comment="both agree")["outcome"] == "done"
+    assert market.stage.do("orders.cancel", **by)["outcome"] == "done"
     with market.stage.database.transaction() as conn:
         outbox_id: int = conn.execute(
             text(
-                "INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at) "
-                "SELECT 'fee:' || CAST(:id AS text), 'credits.post_to_next_invoice', :id, "
-                "jsonb_object(CAST(:names AS text[]), CAST(:values AS text[])), :at, :at RETURNING outbox_id"
+                "UPDATE unwind.outbox SET payload = payload || jsonb_object(CAST(:names AS text[]), CAST(:values AS text[])) "
+                "WHERE key = 'fee:' || CAST(:id AS text) RETURNING outbox_id"
             ),
-            {"id": order_id, "names": list(given), "values": list(given.values()), "at": APRIL},
+            {"id": order_id, "names": list(facts), "values": list(facts.values())},
         ).scalar_one()
     return outbox_id
 
@@ -84,10 +78,11 @@ def test_a_reset_tells_nobody(charged: Market) -> None:
 
 def test_a_fee_of_nothing_is_handled_without_a_line(charged: Market) -> None:
     """C29."""
-    promise(charged, 1, amount="0.00")
+    charged.order(3, [(charged.lot(503, unit_price="0.10"), 1)])
+    promise(charged, 3)
     charged.stage.settle()
     assert posted(charged) == []
-    assert charged.row("SELECT state FROM unwind.outbox WHERE key = 'fee:1'").state == "done"
+    assert charged.row("SELECT state FROM unwind.outbox WHERE key = 'fee:3'").state == "done"
 
 
 @pytest.mark.parametrize(
@@ -117,11 +112,13 @@ def test_what_cannot_be_posted_is_parked_and_holds_up_nobody(charged: Market, br
 
 def test_what_the_database_refuses_is_tried_again_and_holds_up_nobody(charged: Market) -> None:
     """P8: an order that does not exist; its promise stays due, the other is kept."""
-    promise(charged, 999)
+    promise(charged, 1)
+    with charged.stage.database.transaction() as conn:
+        conn.execute(text("UPDATE unwind.outbox SET order_id = 999 WHERE key = 'fee:1'"))
     promise(charged, 2)
     charged.stage.do("credits.post_to_next_invoice")
     assert [row[0] for row in posted(charged)] == [2]
-    held = charged.row("SELECT state, attempts, last_error FROM unwind.outbox WHERE key = 'fee:999'")
+    held = charged.row("SELECT state, attempts, last_error FROM unwind.outbox WHERE key = 'fee:1'")
     assert (held.state, held.attempts) == ("due", 1)
     for _ in range(11):
         charged.stage.do("credits.post_to_next_invoice")

@@ -102,7 +102,7 @@ def test_the_plain_text_says_the_same() -> None:
         ({"state": "open", "issued_on": None, "due_on": None}, "still open"),
         ({}, "Please pay 20.00 by 5 May 2026."),
         ({"paid": "5.00"}, "Please pay 15.00 by 5 May 2026."),
-        ({"state": "past_due"}, "20.00 are to be paid, at the latest by 15 May 2026."),
+        ({"state": "past_due"}, "20.00 are to be paid. The days of grace end on 15 May 2026."),
         ({"state": "paid", "paid": "20.00"}, "It is paid."),
         ({"state": "paid", "total": "0.00", "lines": []}, "Nothing is to be paid."),
     ],
