@@ -51,6 +51,15 @@ def park(
     return dead_job_id
 
 
+def park_once(
+    conn: Connection, *, task: str, message_id: str, arguments: Mapping[str, Any], error: str, now: datetime
+) -> None:
+    """Keep a command that nobody but staff can help, unless the same one waits already."""
+    same = (dead_jobs.c.task == task, dead_jobs.c.message_id == message_id, dead_jobs.c.replayed_at.is_(None))
+    if not conn.execute(select(select(dead_jobs).where(*same).exists())).scalar():
+        park(conn, task=task, message_id=message_id, arguments=arguments, error=error, attempts=1, now=now)
+
+
 def waiting(conn: Connection) -> list[Row[Any]]:
     """The jobs that wait for somebody, oldest first."""
     return list(

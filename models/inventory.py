@@ -231,13 +231,27 @@ def foreseen(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
     return [_numbered(plan, numbers) for plan in plans]
 
 
+MOST_KEYS = 1000
+"""Advisory locks live in a table of fixed size: a set of more items holds the gate alone instead of each item."""
+_GATE = 7_243_001
+_LOCK_KEYS = text(
+    """
+    WITH gate AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(:gate) AS passed)
+    SELECT pg_advisory_xact_lock(k) FROM gate, unnest(CAST(:keys AS bigint[])) AS v (k)
+    """
+)
+
+
 def lock_keys(conn: Connection, keys: Collection[LotKey]) -> None:
-    """Hold the items of these keys for this transaction, sorted so that nobody deadlocks."""
+    """Hold the items of these keys for this transaction, sorted so that nobody deadlocks.
+
+    Everybody passes the gate together, except a set of very many items, which waits until it is alone and needs no more.
+    """
+    if len(keys) > MOST_KEYS:
+        conn.execute(text("SELECT pg_advisory_xact_lock(:gate)"), {"gate": _GATE})
+        return
     numbers = sorted({_key_number(key) for key in keys})
-    conn.execute(
-        text("SELECT pg_advisory_xact_lock(k) FROM unnest(CAST(:keys AS bigint[])) AS v (k)"),  # unnested in order
-        {"keys": numbers},
-    )
+    conn.execute(_LOCK_KEYS, {"gate": _GATE, "keys": numbers})
 
 
 def lots_of(conn: Connection, seller_id: str) -> list[Lot]:

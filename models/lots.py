@@ -129,9 +129,6 @@ stock_moves = Table(
     Index("ix_stock_moves_key", *KEY_COLUMNS),
 )
 
-HISTORY = ("stock_moves",)
-"""Tables that only grow."""
-
 
 def lot_of(row: Any) -> Lot:
     """Read a row as a lot."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar
 from celery import shared_task
 from pydantic import Field
 
-from models import alerts, drafts, inventory, members, orders, removals
+from models import alerts, dead_jobs, drafts, inventory, members, orders, removals
 from models.requests import Answer, done, invalid
 from models.work import Overtaken, Work, at_once, unit_of_work
 from policies import cancellation as policy
@@ -25,7 +25,7 @@ from policies import members as member_policy
 from policies.cases import Case, Member
 from policies.consolidation import ONE_STEP
 from policies.drafts import Draft
-from policies.inventory import ReturnPlan, nothing_returns, plan_return
+from policies.inventory import ReturnPlan, TooManyUnits, nothing_returns, plan_return
 from policies.notices import tell, told
 from policies.statuses import Basis, Role
 from policies.verdicts import Granted, Invalid, Promise, Verdict
@@ -184,7 +184,10 @@ class _Unwinder:
         assert basis is not None
         if draft is not None and (refused := draft_policy.check(draft, case, basis, instant)):
             return refused
-        plan = self._plan(case, basis, draft)
+        try:
+            plan = self._plan(case, basis, draft)
+        except TooManyUnits as full:
+            return self._parked(command, full)
         if draft is not None and (refused := draft_policy.check_plan(plan)):
             return refused
         self._join(_Unwinding(command, case, _with_strike(case, verdict), instant, plan))
@@ -216,6 +219,21 @@ class _Unwinder:
             self._shelf,
             choices=draft.choices if draft is not None else ONE_STEP,
             release_auto_stockroom=case.terms.release_auto_stockroom,
+        )
+
+    def _parked(self, command: CancelOrder, full: TooManyUnits) -> Invalid:
+        """C25: nothing of this cancellation is written, staff finds it among the dead jobs, the rest of the set goes on."""
+        if not command.dry_run:
+            dead_jobs.park_once(
+                self._work.conn,
+                task=command.task,
+                message_id=command.request_id,
+                arguments=command.model_dump(mode="json", exclude_none=True),
+                error=f"TooManyUnits: {full}",
+                now=self._work.now,
+            )
+        return Invalid(
+            "order_id", f"its items cannot be put back ({full}); nothing is written, and staff has it to look at"
         )
 
     def _join(self, one: _Unwinding) -> None:
