@@ -19,6 +19,7 @@ from policies import options as policy
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, Member, Ocr, OcrState, Order
 from policies.history import alert_state, fold, ocr_state, order_state
 from policies.instants import instant_from_text, instant_text, optional_text
+from policies.purchases import total_text
 from policies.removals import Removal, RemovalState
 from policies.statuses import Basis, PaymentStatus, Role, Status
 
@@ -54,7 +55,7 @@ def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime
         "seller_id": case.order.seller_id,
         "buyer_id": case.order.buyer_id,
         "currency": case.order.currency,
-        "total": amount(case.order.total),
+        "total": total_text(case.order.total),
         "cancelled_at": stated["cancelled_at"],
         "basis": stated["basis"],
         "cancelled_by": stated["cancelled_by"],
@@ -110,12 +111,6 @@ def see(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) 
     if at is not None:
         lines = [_line_then(line, case.order, known) for line in lines]
     return Seen(case, lines, known, happened)
-
-
-def amount(value: Decimal) -> str:
-    """Money as text: at least two decimals, up to four where there is something in them."""
-    cents = value.quantize(Decimal("0.01"))
-    return str(cents) if cents == value else f"{value.normalize():f}"
 
 
 def _present(conn: Connection, row: Order, now: datetime) -> Case:
@@ -218,7 +213,7 @@ def _lines(conn: Connection, order_id: int, happened: Sequence[Any], at: datetim
             "note": row.note,
             "lot_id": row.lot_id,
             "batch_no": row.batch_no,
-            "unit_price": amount(row.unit_price),
+            "unit_price": total_text(row.unit_price),
         }
         for row in orders.lines_of(conn, [order_id])[order_id]
         if at is None or row.batch_no <= batches
@@ -271,11 +266,11 @@ def _fee(conn: Connection, held: Order, at: datetime | None) -> dict[str, Any]:
     back = {row.kind: row for row in rows if row.kind in ("reset", "credit")}
     reset, credit = back.get("reset"), back.get("credit")
     return {
-        "charged": amount(held.fee),
+        "charged": total_text(held.fee),
         "charged_month": month(held.fee_month),
-        "net": amount(sum((row.amount for row in rows), Decimal(0))),
-        "reset": amount(reset.amount) if reset else None,
-        "credit": amount(credit.amount) if credit else None,
+        "net": total_text(sum((row.amount for row in rows), Decimal(0))),
+        "reset": total_text(reset.amount) if reset else None,
+        "credit": total_text(credit.amount) if credit else None,
         "credit_month": month(credit.billing_month) if credit else None,
     }
 

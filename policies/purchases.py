@@ -62,6 +62,12 @@ def goods_total(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
     return sum((units * price for units, price in lines), Decimal(0))
 
 
+def total_text(total: Decimal) -> str:
+    """A goods total as text: two decimals, more only where there are any (totals are not rounded)."""
+    cents = total.quantize(Decimal("0.01"))
+    return str(cents) if cents == total else f"{total.normalize():f}"
+
+
 def _for_sale(lot: Lot | None, buyer: Member, seller_id: str) -> bool:
     return (
         lot is not None

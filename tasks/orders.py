@@ -18,7 +18,7 @@ from models.work import Work, unit_of_work
 from policies import members as member_policy
 from policies import orders as policy
 from policies.cases import Case, Order
-from policies.purchases import PurchasedLine, goods_total, purchase
+from policies.purchases import PurchasedLine, goods_total, purchase, total_text
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
 from tasks.cases import decide_cases, member_unknown, order_unknown
@@ -203,11 +203,11 @@ def _submitted(work: Work[Any], cases: Cases, shop: _Shop, command: SubmitOrder)
     )
     case = Case(order, buyer, seller, terms)
     units = sum(line.quantity for line in bought)
-    note = f"{units} units in {len(bought)} lots for {total.normalize():f} {command.currency}; fee {order.fee} USD."
+    note = f"{units} units in {len(bought)} lots for {total_text(total)} {command.currency}; fee {order.fee} USD."
     granted = Granted(
         case,
         events=(Event("orders.submitted", note),),
-        effects={"status": order.status, "total": f"{total.normalize():f}", "fee": str(order.fee)},
+        effects={"status": order.status, "total": total_text(total), "fee": str(order.fee)},
     )
     cases.grant(case, granted, work.now, request_id=command.request_id)
     shop.sell(command.order_id, bought, first_line=1, batch=1)
@@ -241,7 +241,7 @@ def _added(work: Work[Any], cases: Cases, shop: _Shop, command: AddBatch) -> Ver
     units = sum(line.quantity for line in bought)
     note = f"Batch {batch}: {units} more units in {len(bought)} lots; order date, payment and fee start again."
     granted = policy.updated(case, total=total, event=Event("orders.batch_added", note), now=now)
-    granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": f"{total.normalize():f}"})
+    granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": total_text(total)})
     cases.grant(case, granted, now, request_id=command.request_id)
     shop.sell(command.order_id, bought, first_line=max((x.line_no for x in held), default=0) + 1, batch=batch)
     shop.recharge(order, granted.case.order, now)
