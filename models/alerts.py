@@ -30,7 +30,7 @@ from models.work import Work
 from policies import reminders
 from policies.alerts import UNLOCKED_NOTE
 from policies.cases import Alert, AlertKind, AlertState
-from policies.statuses import Status
+from policies.statuses import Role, Status
 
 _WAITING = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
 
@@ -83,6 +83,24 @@ def any_open(conn: Connection, order_ids: Iterable[int]) -> bool:
     """Whether an alert is open on any of these orders: a look before the locks, to know how strong they must be."""
     found = text("SELECT EXISTS (SELECT FROM unwind.alerts WHERE order_id = ANY(:ids) AND state = 'open')")
     return bool(conn.execute(found, {"ids": sorted(order_ids)}).scalar())
+
+
+def pending_against(conn: Connection, at_least: int) -> list[tuple[str, Role, int]]:
+    """Who has that many open alerts against them at once: (member_id, accused as, how many), most first (R98).
+
+    For operators to look at.  Nothing follows from it by itself: only completed alerts are strikes (A20).
+    """
+    rows = conn.execute(
+        text(
+            "SELECT accused, role, count(*) AS pending FROM (SELECT "
+            "  CASE a.kind WHEN 'NPB' THEN o.buyer_id ELSE o.seller_id END AS accused,"
+            "  CASE a.kind WHEN 'NPB' THEN 'buyer' ELSE 'seller' END AS role "
+            "  FROM unwind.alerts a JOIN unwind.orders o USING (order_id) WHERE a.state = 'open') open "
+            "GROUP BY accused, role HAVING count(*) >= :at_least ORDER BY pending DESC, accused, role"
+        ),
+        {"at_least": at_least},
+    )
+    return [(row.accused, Role(row.role), row.pending) for row in rows]
 
 
 def alert_of(row: Any, book: TermsBook) -> Alert:

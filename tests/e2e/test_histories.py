@@ -28,7 +28,7 @@ FILES = sorted(path for path in HISTORIES.glob("*.jsonl") if path.name[0].isdigi
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 def test_a_history_ends_as_the_rules_say(path: Path, database_url: str) -> None:
-    """Contract 5: the expectations were written from the rules, before the history was ever played."""
+    """R104: time is handed in, nothing sleeps.  The expectations were written from the rules, not from what came out."""
     lines = replay.read(path)
     expected = _expected(path)
     assert [one["line"] for one in expected["lines"]] == [line.number for line in lines], (
