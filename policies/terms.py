@@ -171,6 +171,7 @@ def _slice_problems(slices: tuple[FeeSlice, ...]) -> list[TermsProblem]:
 
 
 def _duration(raw: Any) -> timedelta:
+    raw = raw.replace(" ", "", 1) if isinstance(raw, str) else raw  # the rule book writes `7 d`
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
     if not isinstance(raw, str) or len(raw) < 2 or raw[-1] not in units or not raw[:-1].isdecimal() or len(raw) > 10:
         raise ValueError("must be a duration such as 7d, 36h, 90m or 45s")

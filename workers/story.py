@@ -18,7 +18,7 @@ from workers.replay import Played
 def tell(played: Played) -> None:
     """One line of a replayed history: when, what, and what came of it."""
     console = _console()
-    line, result = played.line, played.result
+    line, result = played.line, harmless(played.result)
     console.print(Text.assemble((instant_text(line.at), "dim"), "  ", _what(played)))
     if line.show is None:
         console.print(Text("    " + _outcome(result), style=_STYLES.get(result["outcome"], "")))
@@ -26,6 +26,17 @@ def tell(played: Played) -> None:
         console.print("    There is no such thing.")
     else:
         show_to_people("explain" if line.show[0] == "explain" else str(line.show[0]), result)
+
+
+def harmless(seen: Any) -> Any:
+    """The same without characters that would act on a terminal instead of being read: people's comments are in it."""
+    if isinstance(seen, dict):
+        return {name: harmless(value) for name, value in seen.items()}
+    if isinstance(seen, list):
+        return [harmless(one) for one in seen]
+    if isinstance(seen, str) and not seen.isprintable():
+        return "".join(c if c.isprintable() else " " if c.isspace() else f"<U+{ord(c):04X}>" for c in seen)
+    return seen
 
 
 def tell_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
@@ -38,20 +49,21 @@ def tell_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
 
 def show_to_people(noun: str, seen: Any) -> None:
     """What a look found, in words."""
-    PAGES[noun](_console(), seen)
+    PAGES[noun](_console(), harmless(seen))
 
 
 def _what(played: Played) -> str:
     line = played.line
     if line.show is not None:
-        return "show " + " ".join(str(word) for word in line.show)
+        return str(harmless("show " + " ".join(str(word) for word in line.show)))
     arguments = line.arguments or {}
     named = [
         f"{name}={arguments[name]}"
         for name in ("order_id", "removal_id", "draft_id", "seller_id", "member_id", "buyer_id", "staff", "status")
         if isinstance(arguments.get(name), str | int)
     ]
-    return " ".join([line.task or "", *named])
+    said: str = harmless(" ".join([line.task or "", *named]))
+    return said
 
 
 def _outcome(answer: dict[str, Any]) -> str:

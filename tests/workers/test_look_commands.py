@@ -15,7 +15,7 @@ from policies.instants import instant_text
 from policies.options import ACTIONS
 from tests.plugins.market import FILED, ORDERED, Market
 from workers.cli import group
-from workers.story import PAGES, SPOKEN
+from workers.story import PAGES, SPOKEN, harmless
 
 DAY = timedelta(days=1)
 
@@ -117,6 +117,13 @@ def test_terms_that_cannot_be_kept_are_refused_with_their_reason(typed: Any, tmp
     done = typed("terms", "apply", str(file), "--from", "2100-07-01")
     assert done.exit_code == 1
     assert "terms.NPB_UNLOCK_NO_RESPONSE: must be at least the scan interval" in done.output
+
+
+def test_what_people_wrote_cannot_act_on_a_terminal() -> None:
+    """Escape sequences and direction overrides in comments are shown, not obeyed."""
+    assert harmless({"note": ["a\x1b[31mb", "c\u202ed", "e\nf", 5]}) == {
+        "note": ["a<U+001B>[31mb", "c<U+202E>d", "e f", 5]
+    }
 
 
 def test_every_action_and_every_look_can_be_said() -> None:

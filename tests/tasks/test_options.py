@@ -1,0 +1,84 @@
+"""Who may ask what can be done with an order, and what does asking change?"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from policies.instants import instant_text
+from tests.plugins.market import FILED, ORDERED, WEEK, Market
+
+
+def ask(market: Market, **arguments: Any) -> dict[str, dict[str, Any]]:
+    """The options of one member by action."""
+    effects = market.done("orders.options", order_id=1003, **arguments)
+    return {one["action"]: one for one in effects["options"]}
+
+
+def test_unknown_orders_unknown_members_and_strangers_are_refused(market: Market) -> None:
+    """R18, in the order of precedence."""
+    market.order(1003)
+    assert market.code("orders.options", order_id=9, member_id="buyer") == "ORDER_UNKNOWN"
+    assert market.code("orders.options", order_id=1003, member_id="nobody") == "MEMBER_UNKNOWN"
+    assert market.code("orders.options", order_id=1003, member_id="stranger") == "NOT_A_PARTY"
+
+
+def test_asking_moves_nothing(market: Market) -> None:
+    """Contract 2.3: read only."""
+    market.order(1003)
+    before = market.row("SELECT * FROM unwind.orders")
+    ask(market, member_id="seller")
+    assert market.row("SELECT * FROM unwind.orders") == before
+    assert len(market.rows("SELECT 1 FROM unwind.events WHERE order_id = 1003")) == 1
+
+
+def test_each_option_has_the_shape_of_the_contract(market: Market) -> None:
+    """Contract 2.3: action, possible, code, why, possible_from, changes_it."""
+    market.order(1003)
+    option = ask(market, member_id="seller")["npb.file"]
+    assert option == {
+        "action": "npb.file",
+        "possible": False,
+        "code": "TOO_EARLY",
+        "why": option["why"],
+        "possible_from": instant_text(ORDERED + WEEK),
+        "changes_it": "time alone",
+    }
+
+
+def test_the_unlock_is_announced_and_kept_without_any_scan(market: Market) -> None:
+    """R40: with the scheduler stopped the option appears at the instant, from the facts alone."""
+    market.order(1003)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    market.at(FILED + WEEK - timedelta(seconds=1))
+    assert ask(market, member_id="seller")["orders.cancel"]["possible_from"] == instant_text(FILED + WEEK)
+    market.at(FILED + WEEK)
+    assert ask(market, member_id="seller")["orders.cancel"]["possible"]
+    assert market.code("orders.cancel", order_id=1003, member_id="seller") is None
+
+
+def test_staff_sees_what_staff_may_do(market: Market) -> None:
+    """R37: removing an alert, and nothing else."""
+    market.order(1003)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    assert [one["action"] for one in ask(market, staff="kim").values() if one["possible"]] == ["npb.remove"]
+
+
+def test_a_pending_removal_can_be_decided_by_the_other_party(market: Market) -> None:
+    """rules.md 6: what the option names, the command takes."""
+    market.order(1003)
+    asked = market.done("removals.request", order_id=1003, member_id="buyer", lines=[{"line_no": 1, "quantity": 1}])
+    options = ask(market, member_id="seller")
+    assert options["removals.approve"]["removal_id"] == asked["removal_id"]
+    assert (options["removals.approve"]["possible"], options["removals.withdraw"]["possible"]) == (True, False)
+    market.done("removals.approve", removal_id=asked["removal_id"], member_id="seller")
+    assert "removals.approve" not in ask(market, member_id="seller")
+
+
+def test_the_same_question_under_the_same_id_has_the_same_answer(market: Market) -> None:
+    """P2: also for those who only ask."""
+    market.order(1003)
+    first = market.do("orders.options", order_id=1003, member_id="seller", request_id="q-1")
+    market.at(FILED)
+    again = market.do("orders.options", order_id=1003, member_id="seller", request_id="q-1")
+    assert (again["effects"], again["replayed"]) == (first["effects"], True)
