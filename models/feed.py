@@ -21,10 +21,12 @@ _SOURCES = (
         "event_id",
         "e.at",
         "e.type",
-        "CASE WHEN e.order_id IS NOT NULL THEN 'order/' || e.order_id WHEN e.member_id IS NOT NULL THEN 'member/' || e.member_id END",
+        "coalesce('order/' || e.order_id, 'member/' || e.member_id)",
         "e.seq",
-        "jsonb_build_object('order_id', e.order_id, 'member_id', e.member_id, 'actor', e.actor, 'role', e.role, "
-        "'from', e.from_status, 'to', e.to_status, 'request_id', e.request_id, 'changes', e.changes)",
+        (
+            "jsonb_build_object('order_id', e.order_id, 'member_id', e.member_id, 'actor', e.actor, 'role', e.role, "
+            "'from', e.from_status, 'to', e.to_status, 'request_id', e.request_id, 'changes', e.changes)"
+        ),
     ),
     (
         2,
@@ -34,20 +36,26 @@ _SOURCES = (
         "'inventory.lot_changed'",
         "'lot/' || e.lot_id",
         "NULL::integer",
-        "jsonb_build_object('lot_id', e.lot_id, 'seller_id', e.seller_id, 'delta', e.delta, 'kind', e.kind, "
-        "'order_id', e.order_id, 'line_no', e.line_no)",
+        (
+            "jsonb_build_object('lot_id', e.lot_id, 'seller_id', e.seller_id, 'delta', e.delta, 'kind', e.kind, "
+            "'order_id', e.order_id, 'line_no', e.line_no)"
+        ),
     ),
     (
         3,
         "ledger_lines",
         "line_id",
         "e.at",
-        "CASE e.kind WHEN 'charge' THEN 'fees.charged' WHEN 'reversal' THEN 'fees.reversed' "
-        "WHEN 'payment' THEN 'bills.payment_recorded' ELSE 'credits.posted' END",
+        (
+            "CASE e.kind WHEN 'charge' THEN 'fees.charged' WHEN 'reversal' THEN 'fees.reversed' "
+            "WHEN 'payment' THEN 'bills.payment_recorded' ELSE 'credits.posted' END"
+        ),
         "'bill/' || e.seller_id || '/' || to_char(e.billing_month, 'YYYY-MM')",
         "NULL::integer",
-        "jsonb_build_object('seller_id', e.seller_id, 'billing_month', to_char(e.billing_month, 'YYYY-MM'), 'kind', e.kind, "
-        "'amount', e.amount::text, 'order_id', e.order_id, 'payment_id', e.payment_id)",
+        (
+            "jsonb_build_object('seller_id', e.seller_id, 'billing_month', to_char(e.billing_month, 'YYYY-MM'), 'kind', e.kind, "
+            "'amount', e.amount::text, 'order_id', e.order_id, 'payment_id', e.payment_id)"
+        ),
     ),
     (
         4,
@@ -57,9 +65,11 @@ _SOURCES = (
         "'bills.issued'",
         "'bill/' || e.seller_id || '/' || to_char(e.billing_month, 'YYYY-MM')",
         "NULL::integer",
-        "jsonb_build_object('seller_id', e.seller_id, 'billing_month', to_char(e.billing_month, 'YYYY-MM'), "
-        "'total', e.total::text, 'opening_credit', e.opening_credit::text, 'carried_forward', e.carried_forward::text, "
-        "'due_on', e.due_on)",
+        (
+            "jsonb_build_object('seller_id', e.seller_id, 'billing_month', to_char(e.billing_month, 'YYYY-MM'), "
+            "'total', e.total::text, 'opening_credit', e.opening_credit::text, 'carried_forward', e.carried_forward::text, "
+            "'due_on', e.due_on)"
+        ),
     ),
 )
 

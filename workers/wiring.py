@@ -171,7 +171,7 @@ def _start_child(**_: Any) -> None:
 
 
 @signals.worker_ready.connect
-def _start_listening(sender: Any = None, **_: Any) -> None:
+def _start_listening(**_: Any) -> None:
     """The worker group that takes commands also hears of those that come in by SQL (one group, one thread)."""
     global _listener  # noqa: PLW0603 - one per process
     from workers.app import app

@@ -9,7 +9,7 @@ import pytest
 from policies import cancellation, npb, ocr
 from policies.cases import Actor, OcrState
 from policies.reasons import NOT_VALID, VALID
-from policies.statuses import Role, Status
+from policies.statuses import Basis, Role, Status
 from policies.terms import DEFAULT_TERMS
 from policies.verdicts import Granted
 from tests.builders import BUYER, DAY, ORDERED, SELLER, STAFF, STRANGER, a_case, code, granted, refused
@@ -145,7 +145,7 @@ def test_the_seller_cancels_on_a_request_at_once_and_at_any_age() -> None:
 
 def test_a_request_costs_nobody_a_strike() -> None:
     """R17."""
-    for basis in (cancellation.Basis.OCR_BUYER, cancellation.Basis.OCR_SELLER):
+    for basis in (Basis.OCR_BUYER, Basis.OCR_SELLER):
         assert cancellation.struck(basis) is None
 
 

@@ -15,7 +15,8 @@ from tests.plugins.market import FILED, WEEK, Market
 
 def read_all(market: Market, *, page: int = 7) -> list[dict[str, Any]]:
     """The whole feed, page by page, as a reader that remembers its cursor."""
-    cursor, found = None, []
+    cursor: str | None = None
+    found: list[dict[str, Any]] = []
     while True:
         with market.stage.database.transaction() as conn:
             rows = feed.after(conn, cursor, page)

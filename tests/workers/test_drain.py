@@ -41,7 +41,9 @@ def answer_of(caller: Any, request_id: str) -> Any:
 
 def test_the_door_takes_exactly_the_public_commands() -> None:
     """The frozen names of the door are the tasks that have an argument model."""
-    public = {name for name, task in app.tasks.items() if not name.startswith("celery.") and command_of(task) is not None}
+    public = {
+        name for name, task in app.tasks.items() if not name.startswith("celery.") and command_of(task) is not None
+    }
     assert set(submissions.PUBLIC_TASKS) == public
 
 
@@ -152,7 +154,7 @@ def test_the_submitting_role_can_do_nothing_else(market: Market, caller: Any) ->
 def test_a_commit_with_a_submission_is_heard_at_once(caller: Any, database_url: str) -> None:
     """NOTIFY wakes the listener; a transaction that is taken back does not."""
     woken = threading.Semaphore(0)
-    listener = Listener(database_url, lambda: woken.release())
+    listener = Listener(database_url, woken.release)
     listener.start()
     try:
         assert listener.listening.wait(10)
