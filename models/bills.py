@@ -191,24 +191,45 @@ def first_pending(conn: Connection) -> date | None:
     return month if month is None or closed is None else max(month, next_month(closed))
 
 
+# Each part walks an index in the order of months and stops at the first find, however much there is to be billed.
 _FIRST_PENDING = """
     SELECT min(month) FROM (
-        SELECT min(l.billing_month) AS month FROM unwind.ledger_lines l
-        WHERE l.billing_month >= :closed AND l.kind <> 'payment' AND NOT EXISTS (
-            SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)
+        (SELECT l.billing_month AS month FROM unwind.ledger_lines l
+         WHERE l.billing_month >= :closed AND l.kind <> 'payment' AND NOT EXISTS (
+             SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)
+         ORDER BY l.billing_month LIMIT 1)
         UNION ALL
-        SELECT min(b.billing_month + interval '1 month')::date FROM unwind.bills b
-        WHERE b.billing_month >= :closed AND b.carried_forward <> 0 AND NOT EXISTS (
-            SELECT FROM unwind.bills n WHERE n.seller_id = b.seller_id AND n.billing_month > b.billing_month)
+        (SELECT (b.billing_month + interval '1 month')::date FROM unwind.bills b
+         WHERE b.billing_month >= :closed AND b.carried_forward <> 0 AND NOT EXISTS (
+             SELECT FROM unwind.bills n WHERE n.seller_id = b.seller_id AND n.billing_month > b.billing_month)
+         ORDER BY b.billing_month LIMIT 1)
         UNION ALL
-        SELECT min(l.opens_month) FROM unwind.ledger_lines l
-        WHERE l.opens_month >= :closed AND NOT EXISTS (
-            SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.opens_month)
+        (SELECT l.opens_month FROM unwind.ledger_lines l
+         WHERE l.opens_month >= :closed AND NOT EXISTS (
+             SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.opens_month)
+         ORDER BY l.opens_month LIMIT 1)
         UNION ALL
         SELECT min((o.payload ->> 'month') || '-01')::date FROM unwind.outbox o
         WHERE o.state = 'due' AND o.task = 'credits.post_to_next_invoice' AND o.payload ->> 'month' IS NOT NULL
     ) pending
 """
+
+
+def past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Decimal]]:
+    """(seller, month, what is still to be paid) of every bill that is past due, oldest first: a finding for ops, no more.
+
+    It changes nothing of what the member may do (rules.md 7.2).
+    """
+    rows = conn.execute(
+        text(
+            "SELECT b.seller_id, b.billing_month, b.total + COALESCE(sum(l.amount), 0) AS owed FROM unwind.bills b "
+            "LEFT JOIN unwind.ledger_lines l ON l.seller_id = b.seller_id AND l.billing_month = b.billing_month "
+            "AND l.kind = 'payment' WHERE b.total > 0 AND b.past_due_at <= :now "
+            "GROUP BY b.bill_id HAVING b.total + COALESCE(sum(l.amount), 0) > 0 ORDER BY b.billing_month, b.seller_id"
+        ),
+        {"now": now},
+    )
+    return [(row.seller_id, row.billing_month, row.owed) for row in rows]
 
 
 def _opening(conn: Connection, book: TermsBook, seller_id: str, month: date) -> Decimal:

@@ -6,12 +6,15 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
+import pytest
 from sqlalchemy import Connection, text
 
 from models import ledger, members, orders
 from policies.cases import Order
 from policies.statuses import PaymentStatus, Status
 from workers.stage import Stage
+
+pytestmark = pytest.mark.breaks_invariants("the order is put there without its history")
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 MARCH, APRIL = date(2026, 3, 1), date(2026, 4, 1)

@@ -158,6 +158,7 @@ PLANTED = [
 ]
 
 
+@pytest.mark.breaks_invariants("the books are falsified on purpose")
 @pytest.mark.parametrize(("statement", "sentence", "named"), PLANTED)
 def test_a_planted_fault_is_found(market: Market, database_url: str, statement: str, sentence: str, named: str) -> None:
     """Each sentence catches what breaks it."""

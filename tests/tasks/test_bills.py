@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models import bills
+from models import bills, session
 from tests.plugins.market import Market
 
 
@@ -235,6 +236,45 @@ def test_what_is_paid_too_much_opens_the_next_bill(billed: Market) -> None:
     assert totals(bill(billed, "2026-04")) == ("-12.50", "0.00", "-9.50")
     assert totals(bill(advance(billed, "2026-05-05 04:00"), "2026-04")) == ("-12.50", "0.00", "-9.50")
     assert totals(bill(billed, "2026-05")) == ("-9.50", "0.00", "-9.50")
+
+
+def test_bills_past_due_are_a_finding_for_ops(billed: Market) -> None:
+    """Rules 7.2: who owes what since when; a bill that is paid or still in time is none."""
+
+    def found() -> list[tuple[str, date, Decimal]]:
+        with billed.stage.database.transaction() as conn:
+            return bills.past_due(conn, billed.stage.clock.instant)
+
+    paid = {"seller_id": "seller", "billing_month": "2026-03"}
+    billed.done("bills.record_payment", **paid, amount="5.00", payment_id="p-1")
+    advance(billed, "2026-05-06 03:59")
+    assert found() == []
+    advance(billed, "2026-05-06 04:00")
+    assert found() == [("seller", date(2026, 3, 1), Decimal("15.00"))]
+    billed.done("bills.record_payment", **paid, amount="15.00", payment_id="p-2")
+    assert found() == []
+
+
+def test_payments_at_the_same_moment_add_up(billed: Market) -> None:
+    """P2: each sees what the one before it paid, so that only what is too much opens the next bill."""
+    database = session.connect(billed.stage.database.engine.url.render_as_string(hide_password=False), pool_size=8)
+    database.clock = billed.stage.clock
+    session.bind(database)
+
+    def pay(number: int) -> str:
+        arguments = {"seller_id": "seller", "billing_month": "2026-03", "amount": "5.00", "payment_id": f"p-{number}"}
+        outcome: str = billed.stage.do("bills.record_payment", **arguments)["outcome"]
+        return outcome
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(pay, range(8))) == {"done"}
+    finally:
+        session.bind(billed.stage.database)
+        database.dispose()
+    made = bill(billed, "2026-03")
+    assert (made["paid"], made["overpaid"], made["state"]) == ("40.00", "20.00", "paid")
+    assert bill(billed, "2026-04")["opening_credit"] == "-20.00"
 
 
 def test_a_payment_id_counts_once(billed: Market) -> None:
