@@ -46,6 +46,7 @@ def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime
         return None
     case = seen.case
     stated = order_state(case.order)
+    book = terms.book(conn)
     return {
         "order_id": order_id,
         "status": stated["status"],
@@ -60,11 +61,11 @@ def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime
         "basis": stated["basis"],
         "cancelled_by": stated["cancelled_by"],
         "lines": seen.lines,
-        "ocr": ocr_state(case.ocr) if case.ocr else None,
-        "alert": alert_state(case.alert) if case.alert else None,
+        "ocr": {**ocr_state(case.ocr), "terms_id": book.id_of(case.ocr.terms)} if case.ocr else None,
+        "alert": {**alert_state(case.alert), "terms_id": book.id_of(case.alert.terms)} if case.alert else None,
         "removals": [_removal(one) for one in seen.removals],
         "fee": _fee(conn, case.order, at),
-        "timeline": [_happened(row) for row in seen.events],
+        "timeline": [_happened(row, book) for row in seen.events],
     }
 
 
@@ -280,7 +281,8 @@ def month(first_day: date | None) -> str | None:
     return None if first_day is None else f"{first_day:%Y-%m}"
 
 
-def _happened(row: Any) -> dict[str, Any]:
+def _happened(row: Any, book: terms.TermsBook) -> dict[str, Any]:
+    """Who, what, from, to, when, why, on which ground, under which terms (R100); terms 0 are BrickLink's own."""
     return {
         "at": instant_text(row.at),
         "event": row.type,
@@ -289,6 +291,9 @@ def _happened(row: Any) -> dict[str, Any]:
         "from": row.from_status,
         "to": row.to_status,
         "note": row.note,
+        "basis": row.changes.get("order", {}).get("basis"),
+        "terms_id": book.id_of(book.at(row.at)),
+        "request_id": row.request_id,
     }
 
 
