@@ -22,6 +22,7 @@ from pydantic import (
     PrivateAttr,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -73,6 +74,11 @@ def _decimal(places: int) -> Any:
     return BeforeValidator(read)
 
 
+def _written(places: int) -> WithJsonSchema:
+    """What the contract files say of such an amount (contract 2: decimal strings, never JSON floats)."""
+    return WithJsonSchema({"type": "string", "pattern": rf"^-?[0-9]{{1,10}}(\.[0-9]{{1,{places}}})?$"})
+
+
 def _normalised(value: Any) -> str:
     """`"20.0"` and `"20.00"` are one amount, `+01:00` and `Z` one instant."""
     if isinstance(value, Decimal):
@@ -94,12 +100,15 @@ MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), After
 Staff = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(_one_line)]
 Comment = Annotated[Text, StringConstraints(max_length=COMMENT_LENGTH)]
 Word = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
-RequestId = Annotated[Text, StringConstraints(pattern=r"^[A-Za-z0-9._:\-]{1,128}$")]
+_REQUEST_ID = r"^[A-Za-z0-9._:\-]{1,128}$"
+RequestId = Annotated[
+    Text, StringConstraints(pattern=_REQUEST_ID), WithJsonSchema({"type": "string", "pattern": _REQUEST_ID})
+]
 DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(_one_line)]
 Moment = Annotated[datetime, BeforeValidator(_instant)]
-Amount = Annotated[Decimal, _decimal(2)]
-UnitPrice = Annotated[Decimal, _decimal(4)]
-UsdRate = Annotated[Decimal, _decimal(8)]
+Amount = Annotated[Decimal, _decimal(2), _written(2)]
+UnitPrice = Annotated[Decimal, _decimal(4), _written(4)]
+UsdRate = Annotated[Decimal, _decimal(8), _written(8)]
 
 
 class Part(BaseModel):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from workers import contract_files
 from workers.rule_page import RULE_PAGE, rule_page
 from workers.settings import CHECKOUT
 from workers.support_page import support_page
@@ -17,8 +18,12 @@ PAGES: dict[Path, Callable[[], str]] = {SUPPORT_PAGE: support_page, RULE_PAGE: r
 
 @click.command()
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; fail when a page is not as it should be.")
-def docs(only_check: bool) -> None:
-    """Write docs/support.md and docs/rules.md anew, from the code and the tests."""
+@click.option(
+    "--breaking", is_flag=True, help="Write contract files even where somebody who relies on them would break."
+)
+def docs(only_check: bool, breaking: bool) -> None:
+    """Write docs/support.md, docs/rules.md and contract/ anew, from the code and the tests."""
+    _contract(only_check=only_check, breaking=breaking)
     for path, made in PAGES.items():
         name, page = path.relative_to(CHECKOUT), made()
         if not only_check:
@@ -29,3 +34,17 @@ def docs(only_check: bool) -> None:
             raise click.ClickException(f"{name} is stale: `./run docs` writes it anew.")
         else:
             click.echo(f"{name} is as it should be.")
+
+
+def _contract(*, only_check: bool, breaking: bool) -> None:
+    """The contract files: never so that a message that fitted fits no more, unless somebody insists."""
+    broken = [] if breaking else contract_files.breaking_changes()
+    if broken:
+        raise click.ClickException("The contract would break (--breaking insists):\n  " + "\n  ".join(broken))
+    if only_check and (old := contract_files.stale()):
+        raise click.ClickException(f"contract/ is stale ({', '.join(old)}): `./run docs` writes it anew.")
+    changed = [] if only_check else contract_files.write()
+    for path in changed:
+        click.echo(f"Written: contract/{path}")
+    if not changed:
+        click.echo("contract/ is as it should be.")
