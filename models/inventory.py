@@ -18,7 +18,7 @@ from models.lots import KEY_COLUMNS, lot_of, lot_row, lots, move_row, stock_move
 from models.sets import insert_set, update_set
 from models.work import Overtaken
 from policies.inventory import Returning, ReturnPlan, Shelf
-from policies.lots import Lot, LotKey, from_snapshot
+from policies.lots import Lot, LotKey, Remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def returning(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None)
         Returning(
             line.line_no,
             line.quantity - line.removed - line.returned if units is None else units[line.line_no],
-            from_snapshot(line.snapshot),
+            Remembered(line.snapshot),
         )
         for line in lines
         if units is None or line.line_no in units

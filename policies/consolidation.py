@@ -65,6 +65,8 @@ ONE_STEP = Choices()
 
 def merged(lot: Lot, item: Lot, units: int, values: Mapping[str, Choice]) -> Lot:
     """The lot after `units` of `item` joined it, each group of fields as chosen."""
+    if not values:
+        return lot.with_quantity(lot.quantity + units)
     changed: dict[str, Any] = {"quantity": lot.quantity + units}
     for group, choice in values.items():
         if choice is Choice.NEW:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from policies.consolidation import ONE_STEP, Choices, LineEdit, merged
-from policies.lots import MOST_UNITS, Lot, LotKey, edited, from_snapshot, problems, tier_gaps
+from policies.lots import MOST_UNITS, Lot, LotKey, Remembered, edited, from_snapshot, problems, tier_gaps
 
 __all__ = [
     "Lot",
@@ -48,7 +48,7 @@ class Returning:
 
     line_no: int
     units: int
-    item: Lot
+    item: Lot | Remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Shelf:
 
     def __init__(self, lots: Iterable[Lot] = ()) -> None:
         self.lots: dict[int, Lot] = {}
-        self._by_key: dict[LotKey, set[int]] = {}
+        self._by_key: dict[LotKey, list[int]] = {}
         self._apart: set[int] = set()
         self._new = 0
         for lot in lots:
@@ -108,17 +108,15 @@ class Shelf:
         """A provisional number for a new lot; `already` = how many this plan has made."""
         return self._new - already - 1
 
-    def candidates(self, key: LotKey) -> list[Lot]:
-        """The lots that could take an item of this key, never one of R81 or a lot that is kept apart for review."""
-        found = (self.lots[lot_id] for lot_id in self._by_key.get(key, ()) if lot_id not in self._apart)
-        return [lot for lot in found if may_be_target(lot)]
+    def numbers(self, key: LotKey) -> Iterable[int]:
+        """The lots of this item, apart from those that wait for a review."""
+        return (lot_id for lot_id in self._by_key.get(key, ()) if lot_id not in self._apart)
 
     def _put(self, lot: Lot) -> None:
-        before = self.lots.get(lot.lot_id)
-        if before is not None and before.key != lot.key:
-            self._by_key[before.key].discard(lot.lot_id)
+        # A lot never becomes another item here, so that its key needs to be looked at once.
+        if lot.lot_id not in self.lots:
+            self._by_key.setdefault(lot.key, []).append(lot.lot_id)
         self.lots[lot.lot_id] = lot
-        self._by_key.setdefault(lot.key, set()).add(lot.lot_id)
 
 
 def may_be_target(lot: Lot) -> bool:
@@ -126,13 +124,11 @@ def may_be_target(lot: Lot) -> bool:
     return lot.bind_id == 0 and lot.reserved_for is None and lot.in_catalogue
 
 
-def target_of(item: Lot, candidates: Iterable[Lot]) -> Lot | None:
+def target_of(source: int, candidates: Sequence[Lot]) -> Lot | None:
     """The lot it was sold from, then one for sale, then the lowest number; new lots come last (R76)."""
-    return min(
-        candidates,
-        key=lambda lot: (lot.lot_id != item.lot_id, lot.is_stock_room, lot.lot_id < 0, abs(lot.lot_id)),
-        default=None,
-    )
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    return min(candidates, key=lambda lot: (lot.lot_id != source, lot.is_stock_room, lot.lot_id < 0, abs(lot.lot_id)))
 
 
 def plan_return(
@@ -174,6 +170,7 @@ class _Planning:
         self._choices = choices
         self._release = release
         self._made = 0
+        self._new_of_key: dict[LotKey, list[int]] = {}
         self.changed: dict[int, Lot] = {}
         self.apart: set[int] = set()
         self.problems: list[tuple[int, str, str]] = []
@@ -185,27 +182,27 @@ class _Planning:
         units = line.units if edit.quantity is None else min(edit.quantity, line.units)  # no stock out of thin air
         if units <= 0:
             return ReturnedLine(line.line_no, 0)
-        item = edited(line.item, edit.fields)
-        target = self._target(item)
+        target = self._target(line.item)
+        # Without choices only the key of what comes back matters to the lot that takes it (R66).
+        item = edited(line.item.whole, edit.fields) if target is None or self._choices.values else target
         after, note = self._new_lot(item, units, edit) if target is None else self._join(target, item, units)
         if after.quantity > MOST_UNITS:
             raise TooManyUnits(f"lot {after.lot_id} cannot hold {after.quantity} units")
         if self._choices is not ONE_STEP:
-            wrong = [*tier_gaps({**line.item.snapshot(), **edit.fields}), *problems(after)]
+            wrong = [*tier_gaps({**line.item.whole.snapshot(), **edit.fields}), *problems(after)]
             self.problems.extend((line.line_no, name, sentence) for name, sentence in wrong)
+        if target is None and after.lot_id not in self.apart:
+            self._new_of_key.setdefault(after.key, []).append(after.lot_id)
         self.changed[after.lot_id] = after
         return ReturnedLine(line.line_no, units, after.lot_id, note)
 
-    def _target(self, item: Lot) -> Lot | None:
+    def _target(self, item: Lot | Remembered) -> Lot | None:
         if not self._choices.consolidate or needs_own_lot(item):
             return None
-        lots = {lot.lot_id: lot for lot in self._shelf.candidates(item.key)}
-        for lot_id, lot in self.changed.items():
-            if lot.key == item.key and may_be_target(lot) and lot_id not in self.apart:
-                lots[lot_id] = lot
-            else:
-                lots.pop(lot_id, None)
-        return target_of(item, lots.values())
+        key, shelf, changed = item.key, self._shelf.lots, self.changed
+        numbers = [*self._shelf.numbers(key), *self._new_of_key.get(key, ())]
+        lots = [changed[i] if i in changed else shelf[i] for i in numbers]
+        return target_of(item.lot_id, [lot for lot in lots if may_be_target(lot)])
 
     def _join(self, target: Lot, item: Lot, units: int) -> tuple[Lot, Note | None]:
         after = merged(target, item, units, self._choices.values)
@@ -233,6 +230,6 @@ class _Planning:
         return lot, Note.RETURNED_TO_STOCKROOM if lot.is_stock_room else None
 
 
-def needs_own_lot(item: Lot) -> bool:
+def needs_own_lot(item: Lot | Remembered) -> bool:
     """Parts of a superlot and items outside the catalogue get a lot of their own, to be reviewed (rules.md 5.6)."""
     return item.bind_id != 0 or not item.in_catalogue

@@ -6,9 +6,10 @@ currency with four decimals, weights in grams.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from policies.verdicts import Code, Invalid, Refused
@@ -74,6 +75,17 @@ class Lot:
         """A custom item has no catalogue number and is the same as nothing else (rules.md 5.2)."""
         return bool(self.item_no.strip())
 
+    @property
+    def whole(self) -> Lot:
+        """Itself: what `Remembered.whole` gives."""
+        return self
+
+    def with_quantity(self, quantity: int) -> Lot:
+        """The same lot with another quantity; much faster than `replace`, and a set needs hundreds."""
+        values = list(_VALUES(self))
+        values[_QUANTITY] = quantity
+        return Lot(*values)
+
     def snapshot(self) -> dict[str, Any]:
         """The lot as JSON in the shape of contract 3.2, amounts as text: what an order line remembers."""
         return {
@@ -102,6 +114,47 @@ class Lot:
             },
             "reserved_for": self.reserved_for,
         }
+
+
+_NAMES = tuple(field.name for field in fields(Lot))
+_VALUES: Callable[[Lot], tuple[Any, ...]] = attrgetter(*_NAMES)
+_QUANTITY = _NAMES.index("quantity")
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A lot as an order line remembers it, read only as far as it is asked: most returns need no more than its key."""
+
+    seen: Mapping[str, Any]
+
+    @property
+    def lot_id(self) -> int:
+        """The lot that the units were sold from."""
+        number: int = self.seen["lot_id"]
+        return number
+
+    @property
+    def key(self) -> LotKey:
+        """The identity that consolidation goes by."""
+        seen, item = self.seen, self.seen["item"]
+        return LotKey(
+            seen["seller_id"], item["type"], item["no"], seen["color_id"], seen["new_or_used"], seen.get("completeness")
+        )
+
+    @property
+    def bind_id(self) -> int:
+        """The superlot it was a part of, 0 for none."""
+        return _given(self.seen.get("bind_id"), 0)
+
+    @property
+    def in_catalogue(self) -> bool:
+        """A custom item has no catalogue number and is the same as nothing else (rules.md 5.2)."""
+        return bool(self.seen["item"]["no"].strip())
+
+    @property
+    def whole(self) -> Lot:
+        """All of it."""
+        return from_snapshot(self.seen)
 
 
 def from_snapshot(seen: Mapping[str, Any]) -> Lot:

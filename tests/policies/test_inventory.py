@@ -23,7 +23,7 @@ from policies.inventory import (
     nothing_returns,
     plan_return,
 )
-from policies.lots import MOST_UNITS
+from policies.lots import MOST_UNITS, Remembered
 
 prices = some.decimals("0.0001", "99.9999", places=4)
 rooms = some.sampled_from([(False, None, False), (True, "A", True), (True, "B", False)])
@@ -84,7 +84,7 @@ def test_every_unit_is_there_afterwards_under_its_own_item(held: tuple[Lot, ...]
     """promises.md, invariant 4: per item, what was there plus what came back."""
     shelf = Shelf(held)
     plan = plan_return(1, lines, shelf)
-    back = [replace(line.item, quantity=line.units) for line in lines]
+    back = [replace(line.item.whole, quantity=line.units) for line in lines]
     assert units(after(shelf, plan)) == units([*held, *back])
     assert [line.returned for line in plan.lines] == [line.units for line in lines]
 
@@ -160,6 +160,19 @@ def test_the_note_says_where_the_seller_must_look(held: tuple[Lot, ...], lines: 
             assert line.note is None
         elif line.note is not Note.NEEDS_REVIEW:
             assert (line.note is Note.RETURNED_TO_STOCKROOM) == plan.lots[line.lot_id].is_stock_room
+
+
+@given(inventories, orders)
+def test_a_line_remembers_all_that_the_plan_asks(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+    """rules.md 5.5: from its snapshot as from the lot itself."""
+    remembered = [replace(line, item=Remembered(line.item.whole.snapshot())) for line in lines]
+    assert plan_return(1, remembered, Shelf(held)) == plan_return(1, lines, Shelf(held))
+
+
+@given(some.integers(1, 9).flatmap(lots), some.integers(0, 99))
+def test_another_quantity_is_all_that_changes(lot: Lot, quantity: int) -> None:
+    """R66: the fast way and the plain way agree."""
+    assert lot.with_quantity(quantity) == replace(lot, quantity=quantity)
 
 
 @given(some.integers(1, 9).flatmap(lots))
