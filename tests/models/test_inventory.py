@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 
@@ -10,14 +11,22 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from models import inventory, orders
+from models.session import Database, connect
 from policies.inventory import plan_return
 from tests.plugins.stock import NOW, a_lot, bought, given, on_hand, returned
-from workers.stage import Stage
 
 
-def test_units_come_back_to_the_lot_they_were_sold_from(stage: Stage) -> None:
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The test's own database."""
+    opened = connect(database_url)
+    yield opened
+    opened.dispose()
+
+
+def test_units_come_back_to_the_lot_they_were_sold_from(database: Database) -> None:
     """R66."""
-    with stage.database.transaction() as conn:
+    with database.transaction() as conn:
         given(conn, a_lot(1), a_lot(2))
         before = inventory.lots_of(conn, "s")
         bought(conn, 100, (2, 4))
@@ -27,9 +36,9 @@ def test_units_come_back_to_the_lot_they_were_sold_from(stage: Stage) -> None:
         assert inventory.lots_of(conn, "s") == before
 
 
-def test_a_lot_that_sold_out_is_gone_and_comes_back_under_a_new_number(stage: Stage) -> None:
+def test_a_lot_that_sold_out_is_gone_and_comes_back_under_a_new_number(database: Database) -> None:
     """R67, rules.md 5.6."""
-    with stage.database.transaction() as conn:
+    with database.transaction() as conn:
         old = a_lot(1, remarks="Box 7", tiers=((5, Decimal("0.0900")),))
         given(conn, old)
         bought(conn, 100, (1, 10))
@@ -40,9 +49,9 @@ def test_a_lot_that_sold_out_is_gone_and_comes_back_under_a_new_number(stage: St
         assert plan.lines[0].lot_id == new.lot_id
 
 
-def test_a_retained_lot_that_sold_out_waits_in_stockroom_a(stage: Stage) -> None:
+def test_a_retained_lot_that_sold_out_waits_in_stockroom_a(database: Database) -> None:
     """R77."""
-    with stage.database.transaction() as conn:
+    with database.transaction() as conn:
         given(conn, a_lot(1, is_retain=True))
         bought(conn, 100, (1, 10))
         (empty,) = inventory.lots_of(conn, "s")
@@ -51,9 +60,9 @@ def test_a_retained_lot_that_sold_out_waits_in_stockroom_a(stage: Stage) -> None
         assert plan.effects() == [{"line_no": 1, "returned": 10, "lot_id": 1, "note": "RETURNED_TO_STOCKROOM"}]
 
 
-def test_a_set_of_orders_of_two_sellers_returns_in_one_go_and_makes_one_new_lot_per_item(stage: Stage) -> None:
+def test_a_set_of_orders_of_two_sellers_returns_in_one_go_and_makes_one_new_lot_per_item(database: Database) -> None:
     """R75, C27."""
-    with stage.database.transaction() as conn:
+    with database.transaction() as conn:
         given(conn, a_lot(1), a_lot(2, seller_id="t"))
         bought(conn, 100, (1, 4))
         bought(conn, 101, (1, 6))
@@ -64,9 +73,9 @@ def test_a_set_of_orders_of_two_sellers_returns_in_one_go_and_makes_one_new_lot_
         assert (on_hand(conn), on_hand(conn, "t")) == ({mine: 10}, {theirs: 10})
 
 
-def test_what_a_dry_run_foresees_is_what_happens(stage: Stage) -> None:
+def test_what_a_dry_run_foresees_is_what_happens(database: Database) -> None:
     """Contract 2.3: the plan of a dry run names the very lot that the real run makes."""
-    with stage.database.transaction() as conn:
+    with database.transaction() as conn:
         given(conn, a_lot(1), a_lot(2, color_id=6))
         bought(conn, 100, (1, 10), (2, 10))
         lines = inventory.returning(orders.lines_of(conn, [100])[100])
@@ -77,25 +86,25 @@ def test_what_a_dry_run_foresees_is_what_happens(stage: Stage) -> None:
         assert seen == done
 
 
-def test_a_line_that_returned_once_never_returns_again(stage: Stage) -> None:
+def test_a_line_that_returned_once_never_returns_again(database: Database) -> None:
     """R79: planned again nothing is left; forced, the journal's key says no."""
-    with stage.database.transaction() as conn:
+    with database.transaction() as conn:
         given(conn, a_lot(1))
         bought(conn, 100, (1, 4))
         (first,) = returned(conn, 100)
         (again,) = returned(conn, 100)
         assert again.lines[0].returned == 0
-    with pytest.raises(IntegrityError, match="uq_stock_moves_returned"), stage.database.transaction() as conn:
+    with pytest.raises(IntegrityError, match="uq_stock_moves_returned"), database.transaction() as conn:
         inventory.apply_return(conn, [first], NOW)
-    with stage.database.transaction() as conn:
+    with database.transaction() as conn:
         assert on_hand(conn) == {1: 10}
 
 
-def test_the_journal_adds_up_to_what_is_on_hand(stage: Stage) -> None:
+def test_the_journal_adds_up_to_what_is_on_hand(database: Database) -> None:
     """promises.md, invariant 4."""
-    with stage.database.transaction() as conn:
+    with database.transaction() as conn:
         given(conn, a_lot(1))
         bought(conn, 100, (1, 4))
         returned(conn, 100)
         moves = conn.execute(text("SELECT kind, delta, order_id FROM unwind.stock_moves ORDER BY move_id")).all()
-        assert [tuple(m) for m in moves] == [("sold", -4, 100), ("returned", 4, 100)]
+        assert [tuple(m) for m in moves] == [("recorded", 10, None), ("sold", -4, 100), ("returned", 4, 100)]

@@ -10,8 +10,6 @@ from sqlalchemy import Connection
 
 from models import inventory, members, orders
 from models.inventory import Taken
-from models.lots import lot_row, lots
-from models.sets import insert_set
 from policies.cases import Order
 from policies.inventory import Lot, ReturnPlan, plan_return
 from policies.statuses import PaymentStatus, Status
@@ -41,7 +39,7 @@ def given(conn: Connection, *stock: Lot) -> None:
             for m in ("s", "t", "b")
         ],
     )
-    insert_set(conn, lots, [lot_row(lot) for lot in stock])
+    inventory.record(conn, [(None, lot) for lot in stock], NOW)
 
 
 def bought(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> None:
