@@ -1,3 +1,3 @@
 """Which fixtures does every test know?"""
 
-pytest_plugins = ["tests.plugins.servers", "tests.plugins.stage", "tests.plugins.market"]
+pytest_plugins = ["tests.plugins.servers", "tests.plugins.stage", "tests.plugins.market", "tests.plugins.invariants"]

@@ -1,0 +1,32 @@
+"""Does what must always hold, hold after every test?  Asked of every stage a test played on, as it is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "breaks_invariants(reason): the test plants what must never be")
+
+
+@pytest.fixture(autouse=True)
+def _invariants_hold(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After the test: all invariants, unless it is marked with `breaks_invariants` and a reason."""
+    if "stage" not in request.fixturenames or request.node.get_closest_marker("breaks_invariants"):
+        yield
+        return
+    url = request.getfixturevalue("database_url")
+    yield
+    from models import invariants, session
+
+    database = session.connect(url)
+    try:
+        with database.transaction() as conn:
+            broken = invariants.check(conn, datetime(2100, 1, 1, tzinfo=UTC), in_time=False)
+    finally:
+        database.dispose()
+    assert not broken, broken
