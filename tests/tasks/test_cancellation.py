@@ -17,9 +17,7 @@ def tables(market: Market, *, requests: bool = False) -> dict[str, list[Any]]:
     """Everything that a refused command must leave as it was."""
     names = [
         r.table_name
-        for r in market.rows(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'unwind' ORDER BY 1"
-        )
+        for r in market.rows("SELECT tablename AS table_name FROM pg_tables WHERE schemaname = 'unwind' ORDER BY 1")
         if r.table_name not in ("alembic_version", "sweeps") and (requests or r.table_name != "requests")
     ]
     return {name: sorted(map(repr, market.rows(f"SELECT * FROM unwind.{name}"))) for name in names}  # noqa: S608
