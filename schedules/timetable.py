@@ -1,8 +1,8 @@
 """When is everything looked at?  One table: what for, which task, how often; nothing here decides anything.
 
 Every entry is level-triggered: its task finds whatever is due, however long nobody looked, and two looks at once change
-nothing.  So a tick is worth nothing once the next one is there, and expires with its cadence: a worker that was stopped
-for three days finds one tick, not a quarter of a million.  Intervals in UTC, no crontab: nothing depends on a zone.
+nothing.  So a tick is worth nothing once the next one is there, and expires soon: a worker that was stopped for three
+days finds a minute of ticks, not a quarter of a million.  Intervals in UTC, no crontab: nothing depends on a zone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from schedules.routes import queue_of
+
+
+SHORTEST_LIFE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +26,11 @@ class Entry:
 
     @property
     def expires(self) -> timedelta:
-        """After this a tick that nobody took is dropped: the next one does all its work."""
-        return self.every
+        """After this a tick that nobody took is dropped: a later one does all its work.
+
+        Never less than a minute: it is the worker's clock that compares, and clocks of machines differ by seconds (F34).
+        """
+        return max(self.every, SHORTEST_LIFE)
 
     @property
     def queue(self) -> str:
@@ -38,8 +44,8 @@ TIMETABLE: tuple[Entry, ...] = (
     # A commit with a submission is told of at once (LISTEN); this is the net for when nobody listened.
     Entry("take commands that came in by SQL", "submissions.drain", timedelta(seconds=5)),
     # P3, R41: "found by the first sweep" is the promise, so the cadence is what a seller may wait beyond the instant.
-    Entry("unlock matured NPB alerts", "npb.scan_open_alerts", timedelta(seconds=5)),
-    Entry("unlock matured NRS and NSS alerts", "alerts.scan_seller_alerts", timedelta(seconds=5)),
+    Entry("unlock matured NPB alerts", "npb.scan_open_alerts", timedelta(seconds=1)),
+    Entry("unlock matured NRS and NSS alerts", "alerts.scan_seller_alerts", timedelta(seconds=1)),
     # First tries are rung by the recording commit; this one is for letters whose next try has come (R102).
     Entry("send letters again", "notices.deliver", timedelta(seconds=15)),
     # N16, N17 count in days.

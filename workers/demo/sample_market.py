@@ -37,7 +37,7 @@ CATALOGUE = (
 )
 CALM_ORDERS = 22
 UNPAID_ORDERS = 10
-FIRST_DUE, BETWEEN_DUES = timedelta(seconds=14), timedelta(seconds=0.8)
+FIRST_DUE, BETWEEN_DUES = timedelta(seconds=16), timedelta(seconds=1)
 """The first alert falls due this long after the past was written, by when the workers are up; then one after the other."""
 
 
