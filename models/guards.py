@@ -29,7 +29,7 @@ DOORS = {
     "unwind.command_answers": ("SELECT", (APP_ROLE, READER_ROLE)),
 }
 """What the outside may use beside tables, and who."""
-PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox", "submissions")
+PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox", "submissions", "odd_messages")
 """Mail addresses, letters and whole arguments are not for dashboards."""
 
 _MAY_STILL_CHANGE = ("version", "last_event_at")

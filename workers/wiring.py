@@ -207,8 +207,3 @@ def _set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
     from workers.settings import load_settings
 
     logs.configure(load_settings().log_format, loglevel if loglevel is not None else load_settings().log_level)
-
-
-@signals.task_unknown.connect
-def _unknown_task(name: str = "", id: str = "", **_: Any) -> None:  # noqa: A002 - the signal's own names
-    log.error("a message names no task of ours and is dropped", named=str(name)[:100], message=str(id)[:100])

@@ -14,13 +14,16 @@ from workers.settings import load_settings, settings_with_servers
 
 
 @contextlib.contextmanager
-def open_database() -> Iterator[session.Database]:
-    """The database of DATABASE_URL, else the embedded one, started and migrated when it is not there yet."""
+def open_database(*, as_app: bool = True) -> Iterator[session.Database]:
+    """The database of DATABASE_URL, else the embedded one, started and migrated when it is not there yet.
+
+    `as_app`: act in the application's role, as all but what only the owner may do.
+    """
     settings = load_settings()
     with contextlib.ExitStack() as held:
         given = settings.database_url
         url = (given or held.enter_context(settings_with_servers(settings)).database_url).get_secret_value()  # type: ignore[union-attr]
-        database = session.connect(url)
+        database = session.connect(url, as_app=as_app)
         held.callback(database.dispose)
         try:
             with database.transaction() as conn:

@@ -1,7 +1,8 @@
-"""Which jobs were given up, and how are they set going again?
+"""Which jobs were given up, how are they set going again, and which messages could nobody take?
 
 ./run jobs dead
 ./run jobs replay 17
+./run jobs odd
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @click.group()
 @data_option
 def jobs() -> None:
-    """Jobs that were given up: look at them, set them going again."""
+    """Jobs that were given up: look at them, set them going again. And messages that no task could take."""
 
 
 @jobs.command()
@@ -60,6 +61,44 @@ def replay(number: int) -> None:
     with open_database() as database:
         task = set_going(database, number)
     click.echo(f"{task} is on its way again.")
+
+
+@jobs.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, metavar="N")
+def odd(as_json: bool, limit: int) -> None:
+    """Messages that name no task of ours or are none, newest first, and those in lists that nobody reads."""
+    from models import odd_messages
+    from policies.instants import instant_text
+    from workers.app import app
+    from workers.odd import strays
+
+    with open_database() as database, database.transaction() as conn:
+        kept = odd_messages.latest(conn, limit=limit)
+    with app.connection_for_read() as connection:
+        lying = strays(connection.default_channel.client)
+    for row in kept:
+        told = {"reason": row.reason, "task": row.named, "message": row.message_id, "queue": row.queue}
+        came = instant_text(row.came_at)
+        if as_json:
+            click.echo(json.dumps(told | {"id": row.odd_message_id, "bytes": row.body_bytes, "came_at": came}))
+        else:
+            about = {"TASK_UNKNOWN": "names no task of ours", "NOT_A_COMMAND": "is no command"}[row.reason]
+            click.echo(f"{row.odd_message_id:>6}  {came}  {row.named or '?'}  {row.message_id or '?'}")
+            click.echo(f"        {about}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
+    for stray in lying:
+        if as_json:
+            for task, message in stray.first:
+                told = {"reason": "QUEUE_UNREAD", "task": task, "message": message, "queue": stray.queue}
+                click.echo(json.dumps(told | {"of": stray.count}))
+        else:
+            click.echo(
+                f"{stray.count} messages lie in the list {stray.queue!r}, which nobody reads: send to `commands`"
+            )
+            for task, message in stray.first:
+                click.echo(f"        {task}  {message}")
+    if not kept and not lying and not as_json:
+        click.echo("There are no odd messages.")
 
 
 def set_going(database: Database, number: int) -> str:

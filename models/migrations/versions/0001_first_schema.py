@@ -131,6 +131,20 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'parked'"),
     )
     op.create_table(
+        "odd_messages",
+        sa.Column("odd_message_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("named", sa.Text(), nullable=True),
+        sa.Column("message_id", sa.Text(), nullable=True),
+        sa.Column("queue", sa.Text(), nullable=True),
+        sa.Column("body_bytes", sa.Integer(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("came_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.CheckConstraint("reason IN ('TASK_UNKNOWN', 'NOT_A_COMMAND')", name=op.f("ck_odd_messages_reason_known")),
+        sa.PrimaryKeyConstraint("odd_message_id", name=op.f("pk_odd_messages")),
+        schema="unwind",
+    )
+    op.create_table(
         "outbox",
         sa.Column("outbox_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),

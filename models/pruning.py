@@ -1,0 +1,70 @@
+"""How long is an answer kept, and who takes old ones away?  Thirty days at least, and only the owner of the tables.
+
+The application's role cannot delete what only grows; `unwind.prune_requests` is for the owner, works in small batches that lock
+nobody out, and refuses to touch what callers were promised (contract 2.1).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+KEPT_FOR = timedelta(days=90)
+"""Unless the operator says otherwise."""
+PROMISED_DAYS = 30
+"""The least that callers were promised."""
+BATCH = 1000
+
+# Promises of credits stay: the proof of a month's bills reads from them in which month a late credit was due.
+PRUNE_REQUESTS = f"""
+CREATE OR REPLACE FUNCTION unwind.prune_requests(older_than timestamptz, batch integer DEFAULT {BATCH})
+RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, unwind AS $body$
+DECLARE
+    wanted integer := least(greatest(coalesce(batch, {BATCH}), 1), 10000);
+    gone integer;
+    total integer := 0;
+BEGIN
+    IF older_than IS NULL OR older_than > clock_timestamp() - interval '{PROMISED_DAYS} days' THEN
+        RAISE EXCEPTION 'answers are kept for at least {PROMISED_DAYS} days' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    DELETE FROM unwind.requests AS r WHERE r.request_id = ANY (ARRAY(
+        SELECT o.request_id FROM unwind.requests AS o WHERE o.answered_at < older_than
+        ORDER BY o.answered_at LIMIT wanted FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    total := total + gone;
+    DELETE FROM unwind.submissions AS s WHERE s.submission_id = ANY (ARRAY(
+        SELECT o.submission_id FROM unwind.submissions AS o WHERE o.state = 'answered' AND o.answered_at < older_than
+        ORDER BY o.submission_id LIMIT wanted FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    total := total + gone;
+    DELETE FROM unwind.outbox AS p WHERE p.outbox_id = ANY (ARRAY(
+        SELECT o.outbox_id FROM unwind.outbox AS o
+        WHERE o.state = 'done' AND o.done_at < older_than AND o.task <> 'credits.post_to_next_invoice'
+        ORDER BY o.outbox_id LIMIT wanted FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    total := total + gone;
+    DELETE FROM unwind.odd_messages AS m WHERE m.odd_message_id = ANY (ARRAY(
+        SELECT o.odd_message_id FROM unwind.odd_messages AS o WHERE o.came_at < older_than
+        ORDER BY o.odd_message_id LIMIT wanted FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN total + gone;
+END
+$body$
+"""  # noqa: S608 - built from constants of this module
+
+GUARDS: tuple[str, ...] = (
+    PRUNE_REQUESTS,
+    "REVOKE ALL ON FUNCTION unwind.prune_requests(timestamptz, integer) FROM PUBLIC",
+)
+
+
+def prune(conn: Connection, older_than: datetime, batch: int = BATCH) -> int:
+    """Take away one batch of each kind that is older; gives how many rows went, 0 when nothing is left.
+
+    Raises the database's InvalidParameterValue for less than thirty days, InsufficientPrivilege for anybody but the owner.
+    """
+    gone: int = conn.execute(
+        text("SELECT unwind.prune_requests(:older_than, :batch)"), {"older_than": older_than, "batch": batch}
+    ).scalar_one()
+    return gone
