@@ -242,3 +242,28 @@ def test_the_command_exits_with_2_for_a_malformed_file(tmp_path: Path) -> None:
     done = run("--answers", str(good), str(bad), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "bad.jsonl, line 2" in done.stderr
+
+
+def test_the_command_adopts_a_marketplace_once(tmp_path: Path, empty_database_url: str) -> None:
+    """Contract 5: `--database-url` takes an empty database, in any spelling of its address, and refuses it afterwards."""
+    story = tmp_path / "story.jsonl"
+    story.write_text("\n".join(NPB))
+    address = empty_database_url.replace("postgresql+psycopg://", "postgres://")
+    first = run("--answers", "--database-url", address, str(story), cwd=tmp_path)
+    assert (first.returncode, len(first.stdout.splitlines())) == (0, len(NPB))
+    second = run("--answers", "--database-url", address, str(story), cwd=tmp_path)
+    assert (second.returncode, second.stdout) == (1, "")
+    assert "not empty" in second.stderr
+    both = run("--database-url", address, str(story), str(story), cwd=tmp_path)
+    assert both.returncode == 2
+
+
+def test_a_history_that_ends_in_the_future_is_played_with_a_warning(tmp_path: Path, empty_database_url: str) -> None:
+    """Simulated time must not leak into live work unnoticed."""
+    story = tmp_path / "story.jsonl"
+    story.write_text(
+        line(datetime(2150, 1, 1, tzinfo=UTC), "members.record", member_id="s", handle="S", email="s@x.org")
+    )
+    done = run("--answers", "--database-url", empty_database_url, str(story), cwd=tmp_path)
+    assert done.returncode == 0
+    assert "still to come" in done.stderr
