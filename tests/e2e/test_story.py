@@ -1,0 +1,169 @@
+"""Does the main job run for real?  Worker, beat and broker as processes, an upstream system that knows only wire names."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from pytest_celery import CeleryTestSetup
+
+from tests.e2e.nodes import ProcessNode, wait_until
+from tests.plugins.market import Market
+from tests.plugins.servers import plain
+from workers.stage import Stage
+
+Answer = dict[str, Any]
+
+
+@pytest.fixture
+def books(database_url: str) -> Iterator[psycopg.Connection]:
+    """The database as an auditor sees it."""
+    with psycopg.connect(plain(database_url), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def past(database_url: str) -> None:
+    """Two orders of three weeks ago whose buyer never paid, a removal request on the first, alerts of eight days ago."""
+    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the past of real processes ends in the real present
+    with Stage(database_url, at=now - timedelta(days=21)) as stage:
+        market = Market(stage)
+        lot = market.lot(quantity=100)
+        for order_id in (1001, 1002):
+            line = {"lot_id": lot, "quantity": 10}
+            market.done("orders.submit", order_id=order_id, buyer_id="buyer", seller_id="seller", lines=[line])
+        market.done("removals.request", order_id=1001, member_id="buyer", lines=[{"line_no": 1, "quantity": 1}])
+        market.at(now - timedelta(days=8))
+        for order_id in (1001, 1002):
+            market.done("npb.file", order_id=order_id, member_id="seller")
+
+
+def ask(setup: CeleryTestSetup, task: str, **arguments: Any) -> Answer:
+    """What an upstream system does: a name, keyword arguments, the queue `commands`."""
+    answer: Answer = setup.app.send_task(task, kwargs=arguments, queue="commands").get(timeout=30)
+    return answer
+
+
+def one(books: psycopg.Connection, query: str, *values: Any) -> Any:
+    """The single value of a query."""
+    row = books.execute(query.encode(), values).fetchone()
+    return row[0] if row else None
+
+
+def nothing_waits(books: psycopg.Connection) -> bool:
+    """All promises are kept and all letters sent."""
+    waiting = (
+        "SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')"
+        " + (SELECT count(*) FROM unwind.notices WHERE state <> 'sent')"
+    )
+    return bool(one(books, waiting) == 0)
+
+
+def test_the_story_is_told_by_real_processes(
+    past: None, celery_setup: CeleryTestSetup, beat: ProcessNode, books: psycopg.Connection, tmp_path: Path
+) -> None:
+    """Issue story: beat unlocks, the seller is told once, cancels, and stock, requests, fee and mails follow."""
+    unlocked = "SELECT count(unlocked_at) FROM unwind.alerts"
+    wait_until(lambda: one(books, unlocked) == 2, what="the unlocking")
+    assert one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
+
+    answer = ask(celery_setup, "orders.cancel", order_id=1001, member_id="seller", request_id="cancel-1001")
+    assert (answer["outcome"], answer["effects"]["basis"]) == ("done", "NPB")
+    wait_until(lambda: nothing_waits(books), what="the consequences")
+
+    assert one(books, "SELECT status FROM unwind.orders WHERE order_id = 1001") == "CANCELLED"
+    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert one(books, "SELECT state FROM unwind.removals") == "cancelled"
+    assert (
+        one(books, "SELECT count(*) FROM unwind.ledger_lines WHERE order_id = 1001 AND kind IN ('reset', 'credit')")
+        == 1
+    )
+    assert one(books, "SELECT count(*) FROM unwind.dead_jobs") == 0
+
+    told = "SELECT count(*) FROM unwind.notices n JOIN unwind.members m ON m.member_id = n.recipient WHERE n.state = 'sent'"
+    unlockings = " AND n.event = 'npb_unlocked' AND n.recipient = 'seller'"
+    assert one(books, told + unlockings) == 2
+    letters = [
+        email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+        for path in (tmp_path / "data" / "mail").rglob("*.eml")
+    ]
+    lately = " AND n.sent_at >= (SELECT max(ran_at) - interval '10 minutes' FROM unwind.sweeps)"
+    since_past = one(books, told + lately)
+    assert len({str(letter["Message-ID"]) for letter in letters}) == len(letters) == since_past
+
+
+def test_the_same_message_delivered_three_times_cancels_once(
+    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
+) -> None:
+    """P2: one cancellation, one return, one strike, and the same answer three times."""
+    answers = [
+        ask(celery_setup, "orders.cancel", order_id=1001, member_id="seller", request_id="r-1") for _ in range(3)
+    ]
+    assert [answer["outcome"] for answer in answers] == ["done"] * 3
+    assert [answer["replayed"] for answer in answers] == [False, True, True]
+    assert all({**answer, "replayed": False} == answers[0] for answer in answers)
+    assert one(books, "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'") == 1
+    assert one(books, "SELECT count(*) FROM unwind.stock_moves WHERE kind = 'returned'") == 1
+    assert one(books, "SELECT count(*) FROM unwind.strikes") == 1
+
+
+def test_two_worker_processes_race_for_one_cancel(
+    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
+) -> None:
+    """P2, R60: whoever comes second is told that it is done already."""
+    sent = [
+        celery_setup.app.send_task(
+            "orders.cancel", kwargs={"order_id": 1001, "member_id": "seller", "request_id": f"r-{n}"}, queue="commands"
+        )
+        for n in range(6)
+    ]
+    answers = [one_sent.get(timeout=30) for one_sent in sent]
+    assert sorted(str(answer["code"]) for answer in answers) == ["ALREADY_CANCELLED"] * 5 + ["None"]
+    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+
+
+def test_a_worker_killed_in_the_middle_of_a_cancel_cancels_once_after_its_restart(
+    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
+) -> None:
+    """P1, P2: the message was taken, the transaction open, the whole worker gets SIGKILL; then it is started again."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(plain(database_url)) as holder:
+        holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
+        sent = celery_setup.app.send_task(
+            "orders.cancel", kwargs={"order_id": 1001, "member_id": "seller", "request_id": "killed"}, queue="commands"
+        )
+        wait_until(lambda: one(books, waiting) >= 1, what="the cancel waiting for its order")
+        celery_setup.worker.kill()
+        holder.rollback()
+    assert one(books, "SELECT status FROM unwind.orders WHERE order_id = 1001") == "NPB"
+
+    celery_setup.worker.container.restart()
+    # The broker gives the message back after the visibility timeout; a caller who got no answer sends again (P1).
+    answer = ask(celery_setup, "orders.cancel", order_id=1001, member_id="seller", request_id="killed")
+    assert answer["outcome"] == "done"
+    wait_until(lambda: nothing_waits(books) or _relay(celery_setup), what="the consequences")
+    assert one(books, "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'") == 1
+    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert one(books, "SELECT state FROM unwind.removals") == "cancelled"
+    sent.forget()
+
+
+def _relay(setup: CeleryTestSetup) -> None:
+    ask(setup, "outbox.relay")
+
+
+def test_comments_of_a_command_reach_neither_log_nor_events(
+    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
+) -> None:
+    """P9, F64: ids and codes only."""
+    answer = ask(celery_setup, "npb.respond", order_id=1001, member_id="buyer", comment="my sister is very ill")
+    assert answer["outcome"] == "done"
+    log = celery_setup.worker.logs()
+    assert "order=1001" in log
+    assert "sister" not in log
