@@ -42,6 +42,11 @@ class NotALook(ValueError):
     """The words ask for nothing that can be shown; the message says what would."""
 
 
+def steady(conn: Connection) -> None:
+    """Let all of this transaction see one moment, so that nobody sees a half-done cancellation (P4).  Call it first."""
+    conn.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+
+
 def look(conn: Connection, words: Sequence[Any], *, now: datetime, at: datetime | None = None) -> Any:
     """The JSON that these words ask for, such as `["order", 1003]` or `["explain", "order", "1003", "--at", T]`.
 

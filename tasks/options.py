@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from celery import shared_task
 
-from models import look_order, members
+from models import look_order, members, orders
 from models.requests import Answer, done
 from models.work import Work, unit_of_work
 from policies import options as policy
@@ -28,6 +28,8 @@ class AskOptions(OrderCommand):
 def options(commands: list[AskOptions]) -> list[Answer]:
     """Everything there is to do for a party or staff: possible, or why not, from when, and what would change it."""
     with unit_of_work(commands) as work:
+        # Nothing is written to them: held, the parts of an order that are read one by one belong together.
+        orders.facts(work.conn, [c.order_id for c in work.fresh], lock=True)
         for command in work.fresh:
             _answer(work, command)
     return work.answers

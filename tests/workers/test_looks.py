@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models import look_order, looks, orders
+from models import look_order, looks, orders, session
 from models.looks import NotALook, understood
 from policies.cases import Actor
 from policies.history import order_state
@@ -165,6 +165,21 @@ def test_a_closed_account_is_seen_from_its_instant_on(market: Market) -> None:
         seen = see(market, "explain", "order", 1003, "--at", at)
         possible.append(next(one["possible"] for one in seen["seller"] if one["action"] == "orders.cancel"))
     assert possible == [False, True, True, False]
+
+
+def test_a_look_sees_one_moment(market: Market) -> None:
+    """P4: what is committed while somebody looks is not seen by halves."""
+    market.order(1003)
+    market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
+    looking = session.connect(market.stage.database.engine.url.render_as_string(hide_password=False))
+    now = market.stage.clock.instant
+    with looking.transaction() as conn:
+        looks.steady(conn)
+        before = looks.look(conn, ["order", 1003], now=now)
+        market.done("orders.cancel", order_id=1003, member_id="seller")
+        assert looks.look(conn, ["order", 1003], now=now) == before
+    looking.dispose()
+    assert see(market, "order", 1003)["status"] == "CANCELLED"
 
 
 def test_alerts_and_requests_are_found(market: Market) -> None:

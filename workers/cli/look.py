@@ -68,6 +68,7 @@ def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> Non
     except looks.NotALook as problem:
         raise WrongWords(f"{str(problem)[:1].upper()}{str(problem)[1:]}.") from None
     with open_database() as database, database.transaction() as conn:
+        looks.steady(conn)
         seen: Any = looks.look(conn, words, now=database.clock.now(conn))
     if as_json:
         click.echo(json.dumps(seen, indent=2))
