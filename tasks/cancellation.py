@@ -7,12 +7,13 @@ does not depend on the number of orders.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
-from celery import shared_task
+from celery import current_task, shared_task
 from pydantic import Field
 
 from models import alerts, dead_jobs, drafts, inventory, members, orders, removals
@@ -85,6 +86,7 @@ def _cancel_many(command: CancelMany) -> Answer:
     for chunk in _sets(understood_items):
         found = at_once(partial(_cancel_set, [item for _, item in chunk]))
         answers.update(zip((index for index, _ in chunk), found, strict=True))
+        _tell_progress(len(answers), len(command.orders))
     in_order = [answers[index].as_json() for index in range(len(command.orders))]
     outcomes = [answer["outcome"] for answer in in_order]
     effects = {"answers": in_order, "counts": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}}
@@ -92,6 +94,14 @@ def _cancel_many(command: CancelMany) -> Answer:
         for one in work.fresh:
             work.answer(one, done(one, effects))
     return work.answers[0]
+
+
+def _tell_progress(answered: int, of: int) -> None:
+    """Where a worker carries this out for somebody who waits, the task's meta says how far it is; losing that loses nothing."""
+    if not current_task or current_task.name != CancelMany.task or current_task.request.ignore_result:
+        return
+    with suppress(Exception):
+        current_task.update_state(state="PROGRESS", meta={"answered": answered, "of": of})
 
 
 def _sets(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, CancelOrder]]]:

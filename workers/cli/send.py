@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
 import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -59,17 +61,42 @@ def send(task: str, words: tuple[str, ...], written: str | None, no_wait: bool, 
         click.echo(request_id)
         return
     try:
-        answer = sent.get(timeout=seconds)
+        with _progress() as told:
+            answer = sent.get(timeout=seconds, on_message=told)
     except NoAnswer:
         raise click.ClickException(
             f"No answer within {seconds:g} s. It may still be carried out: ./run show request {request_id}, "
             f"or send it again with request_id={request_id}."
         ) from None
-    except Exception as error:  # whatever went wrong over there: its kind and place are all that is told
+    except Exception as error:  # noqa: BLE001 - whatever went wrong over there: its kind and place are all that is told
         raise click.ClickException(f"The job failed: {error}") from None
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     if answer.get("outcome") != "done":
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar on a terminal's standard error for commands that say how far they are; elsewhere a line now and then."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    bar = Progress(
+        "answered", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
+    )
+    line = bar.add_task("", total=None, visible=False)
+
+    def told(message: dict[str, Any]) -> None:
+        meta = message.get("result")
+        if message.get("status") != "PROGRESS" or not isinstance(meta, dict):
+            return
+        bar.update(line, completed=meta["answered"], total=meta["of"], visible=True)
+        if not console.is_terminal:
+            console.print(f"{meta['answered']} of {meta['of']} answered")
+
+    with bar:
+        yield told
 
 
 def arguments_of(words: tuple[str, ...], written: str | None) -> dict[str, Any]:
