@@ -195,7 +195,7 @@ def first_pending(conn: Connection) -> date | None:
 _FIRST_PENDING = """
     SELECT min(month) FROM (
         (SELECT l.billing_month AS month FROM unwind.ledger_lines l
-         WHERE l.billing_month >= :closed AND l.kind <> 'payment' AND NOT EXISTS (
+         WHERE l.billing_month > :closed AND l.kind <> 'payment' AND NOT EXISTS (
              SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)
          ORDER BY l.billing_month LIMIT 1)
         UNION ALL
@@ -205,7 +205,7 @@ _FIRST_PENDING = """
          ORDER BY b.billing_month LIMIT 1)
         UNION ALL
         (SELECT l.opens_month FROM unwind.ledger_lines l
-         WHERE l.opens_month >= :closed AND NOT EXISTS (
+         WHERE l.opens_month > :closed AND NOT EXISTS (
              SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.opens_month)
          ORDER BY l.opens_month LIMIT 1)
         UNION ALL
