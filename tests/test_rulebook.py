@@ -51,3 +51,8 @@ def test_the_page_is_what_the_generator_prints() -> None:
 def test_ids_are_found_in_docstrings(text: str, ids: set[str]) -> None:
     """Ranges of a few count each; a whole chapter counts none, for it states nothing in particular."""
     assert mentioned(text) == ids
+
+
+def test_a_test_with_a_case_for_each_may_name_a_chapter() -> None:
+    """Eighteen letters are eighteen cases of one test function."""
+    assert len(mentioned("N1 to N18.", whole_chapters=True)) == 18

@@ -68,12 +68,15 @@ def statements() -> dict[str, list[Stated]]:
     return {rule: sorted(tests) for rule, tests in found.items()}
 
 
-def mentioned(text: str) -> set[str]:
-    """The ids in a text; `R40 to R42` names three, `N07` is N7.  A range of many is a chapter, not a statement."""
+def mentioned(text: str, *, whole_chapters: bool = False) -> set[str]:
+    """The ids in a text; `R40 to R42` names three, `N07` is N7.
+
+    A range of many is a chapter, not a statement, unless each id has a case of its own (`whole_chapters`).
+    """
     ids: set[str] = set()
     for kind, first, last in _MENTION.findall(text):
         numbers = range(int(first), int(last or first) + 1)
-        if len(numbers) <= LONGEST_RANGE:
+        if whole_chapters or len(numbers) <= LONGEST_RANGE:
             ids |= {f"{kind}{number}" for number in numbers}
     return ids
 
@@ -83,8 +86,13 @@ def _test_functions() -> Iterator[tuple[str, Stated]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
                 stated = Stated(str(path.relative_to(CHECKOUT)), node.name)
-                for rule in mentioned(ast.get_docstring(node) or ""):
+                says = ast.get_docstring(node) or ""
+                for rule in mentioned(says, whole_chapters=_has_cases(node)):
                     yield rule, stated
+
+
+def _has_cases(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any("parametrize" in ast.unparse(decorator) for decorator in node.decorator_list)
 
 
 def _histories() -> Iterator[tuple[str, Stated]]:

@@ -1,0 +1,213 @@
+"""What does every button say in every status to everybody?
+
+A second table, written from the rules and not from the program: for each action the statuses in which each role may
+press it and the code that the role gets elsewhere.  Whatever is not named as possible is refused (rules.md 2.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from policies import alerts, cancellation, npb, ocr, orders, removals, seller_alerts
+from policies.cases import Actor, AlertKind, Case
+from policies.statuses import ADDABLE, OPEN_FLOW, PaymentStatus, Status
+from tests.builders import BUYER, DAY, ORDERED, SELLER, STAFF, STRANGER, a_case, code, granted
+
+FILED = ORDERED + 7 * DAY
+SOON, LATE = FILED + DAY, FILED + 14 * DAY
+
+
+def _paid() -> Case:
+    return a_case(Status.SHIPPED, payment=PaymentStatus.RECEIVED)
+
+
+def _npb() -> Case:
+    return granted(npb.file(a_case(), SELLER, None, FILED))
+
+
+def _request(actor: Actor, reason: str) -> Case:
+    return granted(ocr.file(a_case(Status.READY), actor, reason, "please", FILED))
+
+
+OPEN = tuple(str(status) for status in OPEN_FLOW)
+CASES: dict[str, Case] = {
+    **{str(status): a_case(status) for status in OPEN_FLOW},
+    "OCR by buyer": _request(BUYER, "B_MUTUAL"),
+    "OCR by seller": _request(SELLER, "S_MUTUAL"),
+    "NPB": _npb(),
+    "NPX": granted(npb.accept_penalty(_npb(), BUYER, FILED)),
+    "NRS": granted(seller_alerts.file(a_case(), AlertKind.NRS, BUYER, None, "silent", FILED)),
+    "NSS": granted(seller_alerts.file(_paid(), AlertKind.NSS, BUYER, "NOT_SHIPPED", "nothing", FILED)),
+    "CANCELLED": granted(cancellation.cancel(_request(SELLER, "S_MUTUAL"), SELLER, None, None, FILED)),
+}
+REQUESTS = ("OCR by buyer", "OCR by seller")
+NON_PAYING = ("NPB", "NPX")
+AGAINST_SELLER = ("NRS", "NSS")
+ALERTS = (*NON_PAYING, *AGAINST_SELLER)
+PROBLEMS = (*REQUESTS, *ALERTS)
+FILEABLE = ("PENDING", "UPDATED", "PROCESSING", "READY", "PACKED")
+
+Press = Callable[[Case, Actor, datetime], object]
+BUTTONS: dict[str, Press] = {
+    "ocr.file": lambda c, by, now: ocr.file(c, by, "S_MUTUAL" if by is SELLER else "B_MUTUAL", "please", now),
+    "ocr.decline": ocr.decline,
+    "ocr.withdraw": ocr.withdraw,
+    "npb.file": lambda c, by, now: npb.file(c, by, None, now),
+    "npb.respond": lambda c, by, now: npb.respond(c, by, "soon", now),
+    "npb.accept_penalty": npb.accept_penalty,
+    "npb.take_back": npb.take_back,
+    "npb.remove": lambda c, by, now: alerts.remove(c, AlertKind.NPB, by, None, now),
+    "nrs.file": lambda c, by, now: seller_alerts.file(c, AlertKind.NRS, by, None, "silent", now),
+    "nrs.respond": lambda c, by, now: seller_alerts.respond(c, AlertKind.NRS, by, "here", now),
+    "nrs.remove": lambda c, by, now: alerts.remove(c, AlertKind.NRS, by, None, now),
+    "nss.file": lambda c, by, now: seller_alerts.file(c, AlertKind.NSS, by, "INCOMPLETE", "half", now),
+    "nss.respond": lambda c, by, now: seller_alerts.respond(c, AlertKind.NSS, by, "here", now),
+    "nss.remove": lambda c, by, now: alerts.remove(c, AlertKind.NSS, by, None, now),
+    "orders.cancel": lambda c, by, now: cancellation.cancel(c, by, None, None, now),
+    "removals.request": lambda c, by, now: removals.request(c, by, ((1, 1),), None, {1: 5}, now),
+}
+
+# action -> role -> what it answers in which statuses; None is yes.  A role that is not named is of the wrong kind.
+ANSWERS: dict[str, dict[str, dict[str | None, tuple[str, ...]]]] = {
+    "ocr.file": {
+        role: {
+            None: FILEABLE,
+            "WRONG_STATUS": tuple(status for status in OPEN if status not in FILEABLE),
+            "ORDER_HAS_PROBLEM": PROBLEMS,
+        }
+        for role in ("buyer", "seller")
+    },
+    "ocr.decline": {
+        "seller": {None: ("OCR by buyer",), "WRONG_ROLE": ("OCR by seller",), "NO_OPEN_REQUEST": (*OPEN, *ALERTS)}
+    },
+    "ocr.withdraw": {
+        "buyer": {None: ("OCR by buyer",), "WRONG_ROLE": ("OCR by seller",), "NO_OPEN_REQUEST": (*OPEN, *ALERTS)},
+        "seller": {None: ("OCR by seller",), "WRONG_ROLE": ("OCR by buyer",), "NO_OPEN_REQUEST": (*OPEN, *ALERTS)},
+    },
+    "npb.file": {"seller": {None: (*OPEN, *REQUESTS), "ORDER_HAS_PROBLEM": ALERTS}},
+    "npb.respond": {
+        "buyer": {
+            None: ("NPB",),
+            "WRONG_STATUS": ("NPX",),
+            "NO_OPEN_ALERT": (*OPEN, *REQUESTS, *AGAINST_SELLER),
+        }
+    },
+    "npb.accept_penalty": {
+        "buyer": {
+            None: ("NPB",),
+            "WRONG_STATUS": ("NPX",),
+            "NO_OPEN_ALERT": (*OPEN, *REQUESTS, *AGAINST_SELLER),
+        }
+    },
+    "npb.take_back": {
+        "buyer": {
+            None: ("NPX",),
+            "WRONG_STATUS": ("NPB",),
+            "NO_OPEN_ALERT": (*OPEN, *REQUESTS, *AGAINST_SELLER),
+        }
+    },
+    "npb.remove": {
+        role: {None: NON_PAYING, "NO_OPEN_ALERT": (*OPEN, *REQUESTS, *AGAINST_SELLER)} for role in ("seller", "staff")
+    },
+    "nrs.file": {"buyer": {None: (*OPEN, *REQUESTS), "ORDER_HAS_PROBLEM": ALERTS}},
+    "nrs.respond": {"seller": {None: ("NRS",), "NO_OPEN_ALERT": (*OPEN, *REQUESTS, *NON_PAYING, "NSS")}},
+    "nrs.remove": {
+        role: {None: ("NRS",), "NO_OPEN_ALERT": (*OPEN, *REQUESTS, *NON_PAYING, "NSS")} for role in ("buyer", "staff")
+    },
+    "nss.file": {"buyer": {"NOT_PAID": (*OPEN, *REQUESTS), "ORDER_HAS_PROBLEM": ALERTS}},
+    "nss.respond": {"seller": {None: ("NSS",), "NO_OPEN_ALERT": (*OPEN, *REQUESTS, *NON_PAYING, "NRS")}},
+    "nss.remove": {
+        role: {None: ("NSS",), "NO_OPEN_ALERT": (*OPEN, *REQUESTS, *NON_PAYING, "NRS")} for role in ("buyer", "staff")
+    },
+    "orders.cancel": {
+        "seller": {
+            None: (*REQUESTS, "NPX"),
+            "TOO_EARLY": ("NPB",),
+            "WRONG_ROLE": AGAINST_SELLER,
+            "NO_OPEN_REQUEST": OPEN,
+        },
+        "buyer": {"TOO_EARLY": AGAINST_SELLER, "WRONG_ROLE": (*REQUESTS, *NON_PAYING), "NO_OPEN_ALERT": OPEN},
+    },
+    "removals.request": {role: {None: OPEN, "ORDER_HAS_PROBLEM": PROBLEMS} for role in ("buyer", "seller")},
+}
+ROLES = {"buyer": BUYER, "seller": SELLER, "staff": STAFF, "stranger": STRANGER}
+
+
+def _expected(button: str, role: str, status: str) -> str | None:
+    if role == "stranger":
+        return "NOT_A_PARTY"
+    if status == "CANCELLED":
+        return "ALREADY_CANCELLED"
+    named = ANSWERS[button].get(role, {"WRONG_ROLE": (*OPEN, *PROBLEMS)})
+    (answer,) = [answer for answer, statuses in named.items() if status in statuses]
+    return answer
+
+
+@pytest.mark.parametrize("button", BUTTONS)
+@pytest.mark.parametrize("role", ROLES)
+def test_every_button_in_every_status(button: str, role: str) -> None:
+    """T1 to T17, T22, R2, R13, R18, R21, R24, R31, R33, R38, R46, R50, R52, R56: everything else is refused."""
+    said = {status: code(BUTTONS[button](case, ROLES[role], SOON)) for status, case in CASES.items()}
+    assert said == {status: _expected(button, role, status) for status in CASES}
+
+
+@pytest.mark.parametrize("status", CASES)
+def test_what_time_alone_opens(status: str) -> None:
+    """T13, T17: fourteen days after the filing NPB opens for the seller, NRS and NSS for the buyer, and nothing else does."""
+    for role, opened in (("seller", ("NPB",)), ("buyer", AGAINST_SELLER), ("staff", ()), ("stranger", ())):
+        expected = None if status in opened else _expected("orders.cancel", role, status)
+        assert code(BUTTONS["orders.cancel"](CASES[status], ROLES[role], LATE)) == expected
+
+
+@pytest.mark.parametrize("status", [status for status in CASES if status != "CANCELLED"])
+def test_closed_accounts_open_every_status_that_lives(status: str) -> None:
+    """T18, T19, R53, R54: for the other party, at once, in any status that is not final."""
+    case = CASES[status]
+    buyer_gone = replace(case, buyer=replace(case.buyer, terminated=True))
+    assert code(cancellation.cancel(buyer_gone, SELLER, None, None, SOON)) is None
+    seller_gone = replace(case, seller=replace(case.seller, terminated=True))
+    assert code(cancellation.cancel(seller_gone, BUYER, None, None, SOON)) is None
+
+
+@pytest.mark.parametrize("status", CASES)
+def test_what_a_closed_account_may_not_do_with_its_own_orders(status: str) -> None:
+    """R53, R54: the ground is the other party's; one's own closed account opens nothing."""
+    case = CASES[status]
+    for role in ("buyer", "seller"):
+        own = replace(case, **{role: replace(getattr(case, role), terminated=True)})
+        assert code(cancellation.cancel(own, ROLES[role], None, None, SOON)) == _expected("orders.cancel", role, status)
+
+
+@pytest.mark.parametrize("status", CASES)
+def test_where_a_batch_may_join(status: str) -> None:
+    """T21, A11: only where the order is still being put together."""
+    expected = (
+        None
+        if status in [str(one) for one in ADDABLE]
+        else "WRONG_STATUS"
+        if status in OPEN
+        else "ALREADY_CANCELLED"
+        if status == "CANCELLED"
+        else "ORDER_HAS_PROBLEM"
+    )
+    assert code(orders.may_add_batch(CASES[status])) == expected
+
+
+@pytest.mark.parametrize("status", CASES)
+@pytest.mark.parametrize("payment", [PaymentStatus.NONE, PaymentStatus.SENT])
+def test_a_voided_payment_moves_a_paid_order_and_no_other(status: str, payment: PaymentStatus) -> None:
+    """T23: PAID becomes READY; in every other status only the payment status changes."""
+    case = CASES[status]
+    before = replace(case, order=replace(case.order, payment_status=PaymentStatus.RECEIVED))
+    verdict = orders.record_payment(before, payment)
+    if status == "CANCELLED":
+        assert code(verdict) == "ALREADY_CANCELLED"
+        return
+    after = granted(verdict).order
+    assert after.payment_status is payment
+    assert after.status is (Status.READY if status == "PAID" else case.order.status)
+    assert after.order_date == case.order.order_date
