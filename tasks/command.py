@@ -33,13 +33,17 @@ from policies.instants import instant_from_text, instant_text
 COMMENT_LENGTH = 2000
 SQL_INTEGER = 2**31 - 1
 SQL_BIGINT = 2**63 - 1
+DEEPEST = 6
+"""Levels of lists and objects in one argument (reliability.md 8)."""
 
 
 def _storable(value: str) -> str:
     if "\x00" in value:
         raise ValueError("must not contain NUL")
-    if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
-        raise ValueError("must not contain unpaired surrogates")
+    try:
+        value.encode()  # ten megabytes in milliseconds, where looking at each character takes a second
+    except UnicodeEncodeError:
+        raise ValueError("must not contain unpaired surrogates") from None
     return value
 
 
@@ -195,17 +199,37 @@ def understood(
     named = given["request_id"] if isinstance(given["request_id"], str) else message_id
     if positional:
         return invalid(named[:128], [("args", "only keyword arguments are taken")])
+    if deep := [name for name, value in given.items() if _is_deep(value)]:
+        return invalid(named[:128], [(_path((name,)), "is nested too deeply") for name in deep])
     try:
         return model.model_validate(given)
     except ValidationError as error:
         return invalid(named[:128], sorted({(_path(e["loc"]), _said(e)) for e in error.errors(include_input=False)}))
-    except RecursionError:
-        return invalid(named[:128], [("", "is nested too deeply")])
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether there are more levels than any argument has: looked at level by level, for recursion would end in an error."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """`lines.0.quantity`; what concerns the two actor arguments together is said of `member_id`."""
-    return ".".join(str(part) for part in location) or "member_id"
+    """`lines.0.quantity`; what concerns the two actor arguments together is said of `member_id`.
+
+    The name of an argument that nobody knows is the caller's text: it is shown short and printable, or as `?`.
+    """
+    parts = ("".join(c if c.isprintable() else "?" for c in str(part)[:64]) or "?" for part in location)
+    return ".".join(parts) or "member_id"
 
 
 def _said(error: Any) -> str:
