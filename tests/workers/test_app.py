@@ -1,0 +1,104 @@
+"""Is the application set up the way its reasons say, and can anybody import it anywhere?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schedules.routes import QUEUES
+from workers.app import HARD_LIMIT, VISIBILITY_TIMEOUT, app
+from workers.shown import shown_arguments
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def test_importing_it_needs_neither_environment_nor_servers_nor_opens_a_connection() -> None:
+    """House: servers are looked for by whoever wants a connection."""
+    script = (
+        "import socket\n"
+        "def refuse(*_): raise SystemExit('a connection was opened')\n"
+        "socket.socket.connect = refuse\n"
+        "from workers.app import app\n"
+        "assert app.conf.broker_url is None and app.conf.result_backend is None\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=CHECKOUT, env={}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("task_acks_late", True),
+        ("task_retry_on_worker_lost", True),
+        ("task_reject_on_worker_lost", False),
+        ("task_track_started", False),
+        ("task_soft_time_limit", None),
+        ("task_create_missing_queues", False),
+        ("task_serializer", "json"),
+        ("result_serializer", "json"),
+        ("accept_content", ["json"]),
+        ("result_accept_content", ["json"]),
+        ("result_backend_always_retry", True),
+        ("result_extended", False),
+        ("broker_channel_error_retry", True),
+        ("broker_connection_max_retries", None),
+        ("worker_prefetch_multiplier", 1),
+        ("worker_hijack_root_logger", False),
+        ("enable_utc", True),
+        ("timezone", "UTC"),
+    ],
+)
+def test_settings_that_were_paid_for_stay(setting: str, value: Any) -> None:
+    """Reliability 4.1: each of these was measured; the reason stands beside it in workers/app.py."""
+    assert app.conf[setting] == value
+
+
+def test_every_setting_is_one_that_celery_knows() -> None:
+    """A setting with a typing error would be ignored in silence."""
+    from celery.app.defaults import NAMESPACES, flatten
+
+    # The Redis backend reads that one although the table of settings lacks it.
+    known = {name for name, _ in flatten(NAMESPACES)} | {"redis_backend_health_check_interval", "deprecated_settings"}
+    assert set(app.conf.maps[0]) <= known
+
+
+def test_a_job_ends_long_before_its_message_comes_again() -> None:
+    """F05: the hard limit is below half the visibility timeout."""
+    assert HARD_LIMIT < VISIBILITY_TIMEOUT / 2
+    assert app.conf.broker_transport_options["visibility_timeout"] == VISIBILITY_TIMEOUT
+
+
+def test_there_are_the_four_queues_and_no_others() -> None:
+    """Contract 2.4."""
+    assert [queue.name for queue in app.conf.task_queues] == list(QUEUES)
+
+
+def test_only_ids_and_codes_of_a_message_are_shown() -> None:
+    """F64: what Flower and the logs see of a message."""
+    arguments = {
+        "order_id": 1003,
+        "member_id": "s-881",
+        "reason": "B_OTHER",
+        "comment": "private",
+        "email": "a@b.example",
+        "staff": "Anna",
+        "request_id": "bad id\n",
+        "rows": [1, 2, 3],
+        "draft_id": {"a": 1},
+    }
+    assert shown_arguments(arguments) == "order_id=1003 member_id=s-881 reason=B_OTHER rows=3"
+    assert shown_arguments(["x"]) == ""
+
+
+def test_a_message_we_send_shows_no_comment() -> None:
+    """The same for what our own producers write into a message's headers."""
+    message = app.amqp.as_task_v2("id", "ocr.file", (), {"order_id": 1, "comment": "private"})
+    assert "private" not in str(message.headers)
+    assert message.headers["kwargsrepr"] == "order_id=1"
+    assert message.body[1] == {"order_id": 1, "comment": "private"}
