@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.cases import Actor, Alert, AlertKind, AlertState, Case, blank, not_in_role, other
+from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState, other
+from policies.gates import blank, not_in_role
 from policies.instants import instant_text
 from policies.notices import tell
-from policies.statuses import PROBLEM, Role, Status
+from policies.statuses import ALERT_BLOCKERS, PROBLEM, Role, Status
 from policies.verdicts import Code, Event, Granted, Refused
 
 SPOKEN = {
@@ -21,6 +22,39 @@ SPOKEN = {
 def filer_of(kind: AlertKind) -> Role:
     """Sellers file NPB, buyers file NRS and NSS."""
     return Role.SELLER if kind is AlertKind.NPB else Role.BUYER
+
+
+def may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now: datetime) -> Refused | None:
+    """What all alerts ask of their filing: the right party, no other alert, seven days (R19, R21, R24, R45, R50)."""
+    if refused := not_in_role(case, actor, filer_of(kind), act=f"file a {SPOKEN[kind]}"):
+        return refused
+    order = case.order
+    if order.status in ALERT_BLOCKERS:
+        return Refused(
+            Code.ORDER_HAS_PROBLEM,
+            f"{case.named.capitalize()} is already in {order.status}; one alert at a time.",
+            changes_it="the open alert being removed",
+        )
+    if now < earliest:
+        return Refused(
+            Code.TOO_EARLY,
+            f"The order was last submitted or updated on {instant_text(order.order_date)}; a {SPOKEN[kind]} can be filed "
+            f"from {instant_text(earliest)}.",
+            possible_from=earliest,
+            changes_it="time alone",
+        )
+    return None
+
+
+def filed(case: Case, alert: Alert) -> Case:
+    """The case with a new alert; a cancel request that was open is superseded by it (R22, A9)."""
+    superseded = case.open_ocr
+    return replace(
+        case,
+        order=replace(case.order, status=Status(alert.kind), previous_status=None),
+        alert=alert,
+        ocr=replace(superseded, state=OcrState.SUPERSEDED, closed_at=alert.filed_at) if superseded else case.ocr,
+    )
 
 
 def unlock(case: Case, now: datetime) -> Granted | None:

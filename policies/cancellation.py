@@ -8,17 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.cases import (
-    Actor,
-    Alert,
-    AlertKind,
-    AlertState,
-    Case,
-    OcrState,
-    already_cancelled,
-    blank,
-    not_a_party,
-)
+from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState
+from policies.gates import already_cancelled, blank, not_a_party
 from policies.instants import instant_text
 from policies.reasons import check_reason, spoken
 from policies.statuses import Basis, Role, Status

@@ -13,7 +13,6 @@ from enum import StrEnum
 
 from policies.statuses import Basis, PaymentStatus, Role, Status
 from policies.terms import Terms
-from policies.verdicts import Code, Refused
 
 
 class AlertKind(StrEnum):
@@ -185,41 +184,3 @@ class Case:
 def other(role: Role) -> Role:
     """The other party."""
     return Role.SELLER if role is Role.BUYER else Role.BUYER
-
-
-def not_a_party(case: Case, actor: Actor) -> Refused | None:
-    """A stranger can do nothing (R18)."""
-    if case.role_of(actor) is None:
-        return Refused(Code.NOT_A_PARTY, f"This member is neither the buyer nor the seller of {case.named}.")
-    return None
-
-
-def already_cancelled(case: Case) -> Refused | None:
-    """Cancelled is final: nothing is possible any more (R56, T22)."""
-    if case.order.status is Status.CANCELLED:
-        return Refused(
-            Code.ALREADY_CANCELLED,
-            f"{case.named.capitalize()} is cancelled, and a cancelled order is never reinstated.",
-        )
-    return None
-
-
-def not_in_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused | None:
-    """First gate of every command: a party or staff, an order that lives, and the right role, in this precedence."""
-    if refused := not_a_party(case, actor) or already_cancelled(case):
-        return refused
-    if case.role_of(actor) not in allowed:
-        who = " or ".join(_spoken(role) for role in allowed)
-        return Refused(Code.WRONG_ROLE, f"Only {who} can {act}.", changes_it=f"{who} doing it")
-    return None
-
-
-def blank(comment: str | None) -> Refused | None:
-    """A comment that is there but says nothing is refused (R5)."""
-    if comment is not None and not comment.strip():
-        return Refused(Code.COMMENT_REQUIRED, "Please add a comment: it must say something.", changes_it="a comment")
-    return None
-
-
-def _spoken(role: Role) -> str:
-    return {Role.BUYER: "the buyer", Role.SELLER: "the seller", Role.STAFF: "staff"}.get(role, str(role))

@@ -13,8 +13,9 @@ from enum import StrEnum
 from typing import Any
 
 from policies.cancellation import basis_for, returns_items
-from policies.cases import Actor, Case, already_cancelled, not_in_role
+from policies.cases import Actor, Case
 from policies.consolidation import Choice, Choices, LineEdit
+from policies.gates import already_cancelled, not_in_role
 from policies.instants import instant_text
 from policies.inventory import ReturnPlan
 from policies.statuses import Basis, Role, Status

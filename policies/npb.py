@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.alerts import open_alert
-from policies.cases import Actor, Alert, AlertKind, Case, OcrState, blank, not_in_role
+from policies.alerts import filed, may_file, open_alert
+from policies.cases import Actor, Alert, AlertKind, Case
+from policies.gates import blank, not_in_role
 from policies.instants import instant_text
 from policies.notices import tell
-from policies.statuses import ALERT_BLOCKERS, Role, Status
+from policies.statuses import Role, Status
 from policies.verdicts import Code, Event, Granted, Refused
 
 
@@ -40,23 +41,9 @@ def unlocks_at(alert: Alert) -> datetime:
 
 def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
     """T7: the seller says that the buyer does not pay."""
-    if refused := not_in_role(case, actor, Role.SELLER, act="file a non-paying buyer alert"):
+    if refused := may_file(case, AlertKind.NPB, actor, fileable_at(case), now):
         return refused
     order = case.order
-    if order.status in ALERT_BLOCKERS:
-        return Refused(
-            Code.ORDER_HAS_PROBLEM,
-            f"{case.named.capitalize()} is already in {order.status}; one alert at a time.",
-            changes_it="the open alert being removed",
-        )
-    if now < (earliest := fileable_at(case)):
-        return Refused(
-            Code.TOO_EARLY,
-            f"The order was last submitted or updated on {instant_text(order.order_date)}; a non-paying buyer alert can be "
-            f"filed from {instant_text(earliest)}.",
-            possible_from=earliest,
-            changes_it="time alone",
-        )
     if order.payment_status.is_paid:
         return Refused(
             Code.ALREADY_PAID,
@@ -65,7 +52,6 @@ def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Grante
         )
     if refused := blank(comment):
         return refused
-    superseded = case.open_ocr
     alert = Alert(
         kind=AlertKind.NPB,
         filed_at=now,
@@ -74,13 +60,10 @@ def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Grante
         comment=comment,
         previous_status=order.status,
     )
-    after = replace(
-        case,
-        order=replace(order, status=Status.NPB, previous_status=None),
-        alert=alert,
-        ocr=replace(superseded, state=OcrState.SUPERSEDED, closed_at=now) if superseded else case.ocr,
+    after = filed(case, alert)
+    note = "The seller says the buyer has not paid." + (
+        " The open cancel request is superseded." if case.open_ocr else ""
     )
-    note = "The seller says the buyer has not paid." + (" The open cancel request is superseded." if superseded else "")
     return Granted(
         after,
         events=(Event("npb.filed", note),),

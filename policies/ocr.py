@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.cases import Actor, Case, Ocr, OcrState, blank, not_in_role, other
+from policies.cases import Actor, Case, Ocr, OcrState, other
+from policies.gates import blank, not_in_role
 from policies.notices import tell
 from policies.reasons import check_reason, spoken
 from policies.statuses import PROBLEM, Role, Status

@@ -8,8 +8,9 @@ from datetime import datetime
 from decimal import Decimal
 
 from policies.billing_months import month_of
-from policies.cases import Actor, AlertKind, Case, Order, already_cancelled, not_a_party
+from policies.cases import Actor, AlertKind, Case, Order
 from policies.fees import fee, usd
+from policies.gates import already_cancelled, not_a_party
 from policies.notices import tell
 from policies.statuses import ADDABLE, OPEN_FLOW, PROBLEM, PaymentStatus, Role, Status
 from policies.terms import Terms

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.alerts import SPOKEN, open_alert
-from policies.cases import Actor, Alert, AlertKind, Case, OcrState, blank, not_in_role
+from policies.alerts import SPOKEN, filed, may_file, open_alert
+from policies.cases import Actor, Alert, AlertKind, Case
+from policies.gates import blank, not_in_role
 from policies.instants import instant_text
 from policies.notices import tell
-from policies.statuses import ALERT_BLOCKERS, Role, Status
+from policies.statuses import Role, Status
 from policies.verdicts import Code, Event, Granted, Refused
 
 GROUNDS = {
@@ -31,23 +32,9 @@ def file(
     case: Case, kind: AlertKind, actor: Actor, grounds: str | None, comment: str, now: datetime
 ) -> Granted | Refused:
     """T14, T15: NRS when nothing was paid and the seller is silent, NSS when it was paid and went wrong."""
-    if refused := not_in_role(case, actor, Role.BUYER, act=f"file a {SPOKEN[kind]}"):
+    if refused := may_file(case, kind, actor, fileable_at(case), now):
         return refused
     order = case.order
-    if order.status in ALERT_BLOCKERS:
-        return Refused(
-            Code.ORDER_HAS_PROBLEM,
-            f"{case.named.capitalize()} is already in {order.status}; one alert at a time.",
-            changes_it="the open alert being removed",
-        )
-    if now < (earliest := fileable_at(case)):
-        return Refused(
-            Code.TOO_EARLY,
-            f"The order was last submitted or updated on {instant_text(order.order_date)}; a {SPOKEN[kind]} can be filed "
-            f"from {instant_text(earliest)}.",
-            possible_from=earliest,
-            changes_it="time alone",
-        )
     if kind is AlertKind.NRS and order.payment_status.is_paid:
         return Refused(
             Code.ALREADY_PAID,
@@ -62,7 +49,6 @@ def file(
         )
     if refused := blank(comment):
         return refused
-    superseded = case.open_ocr
     alert = Alert(
         kind=kind,
         filed_at=now,
@@ -72,12 +58,7 @@ def file(
         comment=comment,
         previous_status=order.status,
     )
-    after = replace(
-        case,
-        order=replace(order, status=Status(kind), previous_status=None),
-        alert=alert,
-        ocr=replace(superseded, state=OcrState.SUPERSEDED, closed_at=now) if superseded else case.ocr,
-    )
+    after = filed(case, alert)
     why = f"{GROUNDS[grounds]}: {comment}" if grounds else comment
     return Granted(
         after,

@@ -13,8 +13,9 @@ from models.requests import Answer, done
 from models.work import Work, unit_of_work
 from policies import bills as policy
 from policies.billing_months import month_of, month_text
-from policies.cases import Member, blank
+from policies.cases import Member
 from policies.credits import TASK
+from policies.gates import blank
 from policies.verdicts import Code, Invalid, Refused
 from tasks.cases import member_unknown, order_unknown
 from tasks.command import Amount, Command, Comment, MemberId, OrderId, Staff

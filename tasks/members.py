@@ -14,7 +14,8 @@ from models import events, members
 from models.requests import Answer, done
 from models.work import Work, unit_of_work
 from policies import members as policy
-from policies.cases import Member, blank
+from policies.cases import Member
+from policies.gates import blank
 from tasks.cases import member_unknown
 from tasks.command import Command, Comment, MemberId, Staff, Text
 

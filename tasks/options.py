@@ -11,7 +11,7 @@ from models import look_order, members, orders
 from models.requests import Answer, done
 from models.work import Work, unit_of_work
 from policies import options as policy
-from policies.cases import not_a_party
+from policies.gates import not_a_party
 from policies.instants import instant_text
 from policies.verdicts import Invalid
 from tasks.cases import instant_of, member_unknown, order_unknown
