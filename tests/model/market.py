@@ -63,24 +63,37 @@ class Person:
     sold_badly: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class House:
+    """What the operator may set: the terms of the house, as far as these histories play with them."""
+
+    relock: bool = False
+    limit: int = 3
+    release: bool = False
+    file_after: timedelta = WEEK
+    short: timedelta = WEEK
+    long: timedelta = 2 * WEEK
+
+
 @dataclass
 class Complaint:
-    """An alert."""
+    """An alert, with the terms it was filed under: they govern it to its end."""
 
     kind: str
     filed: datetime
+    house: House
     state: str = "open"
     responded: datetime | None = None
     accepted: datetime | None = None
     unlocked: datetime | None = None
 
-    def unlocks(self, relock: bool) -> datetime:
+    def unlocks(self) -> datetime:
         """Rules 3.8 and A1, as they are written there."""
         if self.kind != "NPB":
-            return self.filed + 2 * WEEK
-        base = self.filed + WEEK
-        if self.responded is not None and (relock or self.responded < self.filed + WEEK):
-            base = self.filed + 2 * WEEK
+            return self.filed + self.house.long
+        base = self.filed + self.house.short
+        if self.responded is not None and (self.house.relock or self.responded < base):
+            base = self.filed + self.house.long
         return base if self.accepted is None else min(self.accepted, base)
 
 
@@ -163,10 +176,10 @@ class Purchase:
 class Book:
     """Everything that is known: members, lots, orders, removal requests, the ledger; and how each of them moves."""
 
-    def __init__(self, *, relock: bool = False, limit: int = 3, release: bool = False) -> None:
-        self.relock, self.limit = relock, limit
+    def __init__(self, house: House) -> None:
+        self.house = house
         self.people: dict[str, Person] = {}
-        self.shelves = Shelves(release=release)
+        self.shelves = Shelves()
         self.orders: dict[int, Purchase] = {}
         self.takings: dict[int, Taking] = {}
         self.ledger = Ledger()
@@ -196,11 +209,11 @@ class Book:
         order.fee, order.fee_month = fee_of(order.total * order.rate), month_at(at)
         self.ledger.post(order.seller, order.fee_month, kind, order.order_id, order.fee, order.fee_month)
 
-    def judge_privilege(self, member: str) -> None:
-        """R95, R96: as many strikes as the limit, and the privilege is gone."""
+    def judge_privilege(self, member: str, limit: int) -> None:
+        """R95, R96: as many strikes as the limit of the alert's terms, and the privilege is gone."""
         person = self.people[member]
-        person.can_buy = len(person.bought_badly) < self.limit
-        person.can_sell = len(person.sold_badly) < self.limit
+        person.can_buy = len(person.bought_badly) < limit
+        person.can_sell = len(person.sold_badly) < limit
 
     def scan(self, started: datetime, now: datetime) -> None:
         """What the sweeps did by `now`: each alert marked at its instant, or at `started` when they were late (R41, R42)."""
@@ -208,7 +221,7 @@ class Book:
             alert = order.complaint
             if alert is None or alert.unlocked is not None or order.status == "NPX":
                 continue
-            due = alert.unlocks(self.relock)
+            due = alert.unlocks()
             if due <= now:
                 alert.unlocked = max(due, started)
 

@@ -7,7 +7,6 @@ from datetime import datetime
 from tests.model.market import (
     COMPLAINTS,
     OCR_FROM,
-    WEEK,
     Answer,
     Book,
     Complaint,
@@ -88,8 +87,9 @@ class Page(Book):
     def _complain(self, order: Purchase, kind: str, at: datetime, comment: str | None) -> Answer:
         if order.status in COMPLAINTS:
             return no("ORDER_HAS_PROBLEM")
-        if at < order.date + WEEK:
-            return no("TOO_EARLY", order.date + WEEK)
+        earliest = order.date + self.house.file_after
+        if at < earliest:
+            return no("TOO_EARLY", earliest)
         if order.paid and kind != "NSS":
             return no("ALREADY_PAID")
         if not order.paid and kind == "NSS":
@@ -100,7 +100,7 @@ class Page(Book):
         def do() -> None:
             if order.wish:
                 order.wish.state = "superseded"
-            order.status, order.alert = kind, Complaint(kind, at)
+            order.status, order.alert = kind, Complaint(kind, at, self.house)
 
         return yes(do)
 
@@ -125,7 +125,7 @@ class Page(Book):
     def _answered(self, alert: Complaint, at: datetime) -> None:
         if alert.responded is None:
             alert.responded = at
-            if alert.unlocks(self.relock) > at:
+            if alert.unlocks() > at:
                 alert.unlocked = None
 
     def npb_accept_penalty(self, order_id: int, who: str | None, at: datetime) -> Answer:
@@ -224,12 +224,12 @@ class Page(Book):
         ):
             if order.order_id in strikes:
                 strikes.remove(order.order_id)
-                self.judge_privilege(member)
+                self.judge_privilege(member, alert.house.limit)
 
     def basis(self, order: Purchase, who: str | None, at: datetime) -> str | Answer:
         """Rules 3.6 and 3.7: on what ground this party could cancel now."""
         alert, wish = order.complaint, order.wish
-        due = alert.unlocks(self.relock) if alert else at
+        due = alert.unlocks() if alert else at
         if self.role(order, who) == "seller":
             if wish:
                 return "OCR_SELLER" if wish.by == "seller" else "OCR_BUYER"
@@ -281,15 +281,15 @@ class Page(Book):
         for taking in self.takings.values():
             if taking.order_id == order.order_id and taking.state == "pending":
                 taking.state = "cancelled"  # R59
-        if basis in ("NPB", "NPX"):
+        if alert and basis in ("NPB", "NPX"):
             self.people[order.buyer].bought_badly.append(order.order_id)
-            self.judge_privilege(order.buyer)
-        if basis in ("NRS", "NSS"):
+            self.judge_privilege(order.buyer, alert.house.limit)
+        if alert and basis in ("NRS", "NSS"):
             self.people[order.seller].sold_badly.append(order.order_id)
-            self.judge_privilege(order.seller)
+            self.judge_privilege(order.seller, alert.house.limit)
             return  # R64, R85
         if not self.people[order.seller].terminated:  # R65
-            self.shelves.apart.clear()
+            self.shelves.begin(release=self.house.release)
             for line in order.lines.values():
                 line.now_in = self.shelves.put_back(line.sold, line.remaining)
                 line.returned += line.remaining

@@ -183,7 +183,7 @@ class Reference(Page):
 
         def do() -> None:
             taking.state = "approved"
-            self.shelves.apart.clear()
+            self.shelves.begin(release=self.house.release)
             for number, units in sorted(taking.lines.items()):
                 line = found.lines[number]
                 line.removed += units

@@ -46,6 +46,11 @@ class Shelves:
     apart: set[int] = field(default_factory=set)
     """Lots that the return under way made for a superlot part or a custom item: nothing else joins them (rules 5.6)."""
 
+    def begin(self, *, release: bool) -> None:
+        """A return begins, under these terms."""
+        self.apart.clear()
+        self.release = release
+
     def sell(self, lot_id: int, units: int) -> Shelved:
         """Take units out; gives the lot as it was.  Sold out: gone, or retained in stockroom A [270]."""
         lot = self.lots[lot_id]
