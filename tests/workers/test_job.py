@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -79,15 +80,22 @@ def test_what_is_said_of_a_database_error_has_its_constraint_and_no_values(stage
     assert not is_database_trouble(caught.value)
 
 
-def test_a_server_that_ends_the_connection_is_trouble_and_a_long_statement_is_not(stage: Stage) -> None:
+def test_a_server_that_ends_the_connection_is_trouble_and_a_long_statement_is_not(
+    stage: Stage, admin: psycopg.Connection
+) -> None:
     """Trouble is waited for without a count; a statement that is too long would be so every time."""
-    with pytest.raises(DBAPIError) as cut, stage.database.transaction() as conn:
-        conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    with pytest.raises(DBAPIError) as cut, stage.database.transaction() as conn:  # noqa: PT012 - the second statement is it
+        _end(admin, conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        conn.execute(text("SELECT 1"))
     assert is_database_trouble(cut.value)
-    with pytest.raises(DBAPIError) as slow, stage.database.transaction() as conn:
-        conn.execute(text("SET LOCAL statement_timeout = '20ms'"))
+    with pytest.raises(DBAPIError) as slow, stage.database.transaction() as conn:  # noqa: PT012 - the same
+        conn.execute(text("SELECT set_config('statement_timeout', '20ms', true)"))
         conn.execute(text("SELECT pg_sleep(5)"))
     assert not is_database_trouble(slow.value)
+
+
+def _end(admin: psycopg.Connection, pid: int) -> None:
+    admin.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
 
 @pytest.mark.parametrize(
