@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery import signals
+from celery import current_app, signals
 
 from schedules.routes import queue_of
 
@@ -165,23 +165,20 @@ def wired(app: Celery) -> Iterator[None]:
 
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
-    from workers.app import app
-
-    start(app)
+    start(current_app)
 
 
 @signals.worker_ready.connect
 def _start_listening(**_: Any) -> None:
     """The worker group that takes commands also hears of those that come in by SQL (one group, one thread)."""
     global _listener  # noqa: PLW0603 - one per process
-    from workers.app import app
     from workers.listen import Listener
 
     found = settings()
     url = found.app_database_url or found.database_url
-    if url is None or "commands" not in app.amqp.queues.consume_from:
+    if url is None or "commands" not in current_app.amqp.queues.consume_from:
         return
-    _listener = Listener(url.get_secret_value(), lambda: _drain(app))
+    _listener = Listener(url.get_secret_value(), lambda: _drain(current_app))
     _listener.start()
 
 

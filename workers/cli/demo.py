@@ -42,6 +42,8 @@ SAID = {
     "npb.removed": ("alert removed", "magenta", "the money came: the order is pending again"),
     "orders.cancelled": ("cancelled", "bold green", ""),
     "removals.cancelled": ("removal dropped", "green", "the pending removal request goes with the order"),
+    "members.buying_revoked": ("buying revoked", "red", "the third order cancelled unpaid"),
+    "members.selling_revoked": ("selling suspended", "red", "the third order cancelled unshipped or unanswered"),
 }
 
 
@@ -145,7 +147,8 @@ def _tell(console: Console, settings: Settings, sample: Sample) -> None:
 def _sentence(news: News) -> str:
     verb, colour, note = SAID.get(news.type, (news.type, "white", ""))
     store = SELLERS.get(news.seller_id or "", ("", ""))[0]
-    what = f"[{colour}]{verb:<16}[/] order {news.order_id}  [dim]{store:<13}[/]"
+    about = f"order {news.order_id}" if news.order_id is not None else f"member {news.member_id}"
+    what = f"[{colour}]{verb:<16}[/] {about:<11} [dim]{store:<13}[/]"
     return f"{news.at.astimezone():%H:%M:%S}  {what}  {note or news.note}"
 
 

@@ -60,6 +60,7 @@ class News:
     note: str
     seller_id: str | None
     buyer_id: str | None
+    member_id: str | None
 
 
 @dataclass
@@ -118,7 +119,7 @@ class Story:
         with self.database.transaction() as conn:
             rows = conn.execute(text(_NEWS), {"seen": self.seen}).all()
         self.seen = max((r.event_id for r in rows), default=self.seen)
-        return [News(r.at, r.type, r.order_id, r.note, r.seller_id, r.buyer_id) for r in rows]
+        return [News(r.at, r.type, r.order_id, r.note, r.seller_id, r.buyer_id, r.member_id) for r in rows]
 
     def _react(self, news: News) -> None:
         order_id = news.order_id
