@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, Column, Connection, Index, LargeBinary, Table
 from models.schema import Instant, Json, metadata, one_of
 from models.sets import insert_set
 from policies.instants import instant_text
-from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
+from policies.verdicts import Code, Invalid, Refused, Verdict
 
 requests = Table(
     "requests",
