@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import datetime
 from multiprocessing.connection import Connection
 from threading import Barrier
 from types import TracebackType
@@ -36,7 +37,9 @@ def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
                 database.clock.now(conn)  # connected before the first round
             pipe.send(None)
             continue
-        task, arguments, message_id, late, racers = told
+        task, arguments, message_id, late, racers, at = told
+        assert database is not None
+        database.clock = session.DatabaseClock() if at is None else session.SimulatedClock(at)
         starts[racers].wait(PATIENCE)
         time.sleep(late)
         try:
@@ -81,15 +84,15 @@ class Racers:
             _received(pipe)
         return self
 
-    def race(self, *commands: Command, ids: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """One round; gives the answers in the order of the commands.  `ids`: request ids where they matter."""
+    def race(self, *commands: Command, at: datetime | None = None) -> list[dict[str, Any]]:
+        """One round; gives the answers in the order of the commands.  `at`: another instant than the present."""
         self._rounds += 1
         lanes = self._lanes[: len(commands)]
         for lane, (task, arguments) in enumerate(commands):
-            message_id = ids[lane] if ids else f"race-{self._rounds}-{lane}"
+            message_id = f"race-{self._rounds}-{lane}"
             # Each third of the rounds starts level, with the first ahead, and with the last ahead.
             ahead = (0, lane, len(commands) - 1 - lane)[self._rounds % 3]
-            lanes[lane][0].send((task, arguments, message_id, ahead * 0.002 * (self._rounds % 4), len(lanes)))
+            lanes[lane][0].send((task, arguments, message_id, ahead * 0.002 * (self._rounds % 4), len(lanes), at))
         return [_received(pipe) for pipe, _ in lanes]
 
 

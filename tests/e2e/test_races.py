@@ -7,7 +7,7 @@ Every race is run by processes with connections of their own, released by one ba
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -429,3 +429,77 @@ def test_of_two_requests_for_the_same_units_one_is_approved(track: Track, rounds
         assert sorted(codes(answers)) == ["done", "invalid"]
     track.finish()
     assert {r.removed for r in track.rows("SELECT removed FROM unwind.order_lines")} == {3}
+
+
+def test_promises_are_kept_once_by_however_many_workers(track: Track, rounds: range) -> None:
+    """R41, R59, R90, C33: three followers at once, one credit, one cancelled request, one notice for each party."""
+    for number in rounds:
+        track.order(number)
+        ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 2}]}
+        track.days_ago(6).do("removals.request", **ask)
+        track.ocr(number, "seller")
+    for number in rounds:
+        track.days_ago(4).do("orders.cancel", order_id=number, member_id="seller")
+        for follower in ("credits.post_to_next_invoice", "removals.cancel_pending", "notices.tell_seller"):
+            assert codes(track.racers.race(*[(follower, {})] * 3)) == ("done", "done", "done")
+    track.finish()
+    booked = track.rows("SELECT order_id FROM unwind.ledger_lines WHERE kind IN ('reset', 'credit') ORDER BY 1")
+    assert [r.order_id for r in booked] == list(rounds)
+    cancelled = track.rows("SELECT order_id FROM unwind.events WHERE type = 'removals.cancelled' ORDER BY 1")
+    assert [r.order_id for r in cancelled] == list(rounds)
+    for event in ("order_cancelled", "removal_cancelled"):
+        told = track.rows("SELECT order_id, recipient FROM unwind.notices WHERE event = :event", event=event)
+        assert len(told) == len(set(told)) == 2 * len(rounds)
+
+
+def test_the_marketplace_corrects_a_lot_while_units_return_to_it(track: Track, rounds: range) -> None:
+    """Contract 2.2: the difference is booked against what was there under the lock, so no unit is lost in the books."""
+    for number in rounds:
+        lot = track.days_ago(30).market.lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
+        track.ocr(track.order(number, lot=lot), "seller")
+    for number in rounds:
+        facts = {
+            "lot_id": 5000 + number,
+            "seller_id": "seller",
+            "item": {"no": f"no-{number}", "type": "PART"},
+            "color_id": 5,
+            "quantity": 50,
+            "new_or_used": "N",
+            "unit_price": "1.0000",
+        }
+        answers = track.racers.race(
+            ("orders.cancel", {"order_id": number, "member_id": "seller"}), ("inventory.record_lot", {"lot": facts})
+        )
+        assert codes(answers) == ("done", "done")
+        left = track.market.row("SELECT quantity FROM unwind.lots WHERE lot_id = :id", id=5000 + number).quantity
+        assert left == {45: 55, 40: 50}[answers[1]["effects"]["adjusted"]]
+    track.finish()
+
+
+def test_a_credit_is_on_the_bill_of_its_month_though_the_bill_is_being_made(track: Track, rounds: range) -> None:
+    """R84, R90, C34: posting and issuing at once: one credit, on the bill of the month of the cancellation, always."""
+    fifty = [{"lot_id": track.lot, "quantity": 50}]
+    for number in rounds:
+        month = 12 * 2025 + number  # months, counted from the year 0
+        track.stage.clock.instant = datetime(month // 12, month % 12 + 1, 10, 12, tzinfo=UTC)
+        track.do("orders.submit", order_id=number, buyer_id="buyer", seller_id="seller", lines=fifty)
+        month += 1
+        track.stage.clock.instant = datetime(month // 12, month % 12 + 1, 20, 12, tzinfo=UTC)
+        track.do("ocr.file", order_id=number, member_id="seller", reason="S_MUTUAL", comment="we spoke")
+        track.do("orders.cancel", order_id=number, member_id="seller")
+        credited = track.stage.clock.instant
+        month += 1
+        answers = track.racers.race(
+            ("bills.issue", {}),
+            ("credits.post_to_next_invoice", {}),
+            at=datetime(month // 12, month % 12 + 1, 5, 6, tzinfo=UTC),
+        )
+        assert codes(answers) == ("done", "done")
+        booked = track.rows("SELECT * FROM unwind.ledger_lines WHERE order_id = :id AND kind = 'credit'", id=number)
+        assert [r.billing_month for r in booked] == [credited.date().replace(day=1)]
+    wrong = track.rows(
+        "SELECT b.billing_month FROM unwind.bills b WHERE b.lines_sum <> (SELECT coalesce(sum(l.amount), 0) "
+        "FROM unwind.ledger_lines l WHERE (l.seller_id, l.billing_month) = (b.seller_id, b.billing_month))"
+    )
+    assert not wrong
+    track.stage.settle()
