@@ -14,6 +14,7 @@ from kombu.entity import Queue
 
 from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE
+from workers import lost as lost  # noqa: PLC0414 - the same
 from workers import odd as odd  # noqa: PLC0414 - connects itself to Celery's signals
 from workers import wiring
 

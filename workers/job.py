@@ -44,7 +44,7 @@ class Job(Task):
     abstract = True
     Request = "workers.shown:ShownRequest"
     typing = False  # a missing argument is the caller's mistake and gets an answer, not a TypeError
-    max_retries = MOST_RETRIES  # bounds what a worker lost on the way is tried again (reliability F24)
+    max_retries = 3  # of a job whose worker dies with it; then `workers.lost` parks it (reliability F24)
     default_retry_delay = 1
     resultrepr_maxsize = 128
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from pytest_celery import CeleryTestSetup
@@ -164,3 +165,37 @@ def test_comments_of_a_command_reach_neither_log_nor_events(
     log = celery_setup.worker.logs()
     assert "order=1001" in log
     assert "sister" not in log
+
+
+def test_two_workers_that_race_for_an_alert_unlock_it_once(
+    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
+) -> None:
+    """P2, R42: six sweeps at once, one event and one letter for each alert."""
+    sent = [celery_setup.app.send_task("npb.scan_open_alerts", queue="sweeps") for _ in range(6)]
+    assert sum(one_sent.get(timeout=30)["effects"]["unlocked"] for one_sent in sent) == 2
+    assert one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
+    assert one(books, "SELECT count(*) FROM unwind.outbox WHERE key LIKE 'npb_unlocked:%%'") == 2
+
+
+def test_a_command_that_ends_its_worker_each_time_is_parked(
+    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
+) -> None:
+    """F24: tried again a few times, then visible among the dead jobs, and the worker lives on."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    head = psutil.Process(celery_setup.worker.container._container.pid)
+    with psycopg.connect(plain(database_url)) as holder:
+        holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
+        arguments = {"order_id": 1001, "member_id": "seller", "request_id": "killer", "comment": "private"}
+        celery_setup.app.send_task("orders.cancel", kwargs=arguments, queue="commands")
+
+        def parked() -> bool:
+            if one(books, waiting):
+                for child in head.children():
+                    child.kill()
+                books.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            return bool(one(books, "SELECT count(*) FROM unwind.dead_jobs"))
+
+        wait_until(parked, what="the parking")
+        holder.rollback()
+    assert one(books, "SELECT task || ' ' || error FROM unwind.dead_jobs").startswith("orders.cancel WorkerLostError")
+    assert ask(celery_setup, "orders.cancel", **arguments)["outcome"] == "done"
