@@ -6,6 +6,7 @@ does not depend on the number of orders.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from policies.notices import tell, told
 from policies.statuses import Basis, Role
 from policies.verdicts import Granted, Invalid, Promise, Verdict
 from tasks.cases import instant_of, known_case, lock_cases
-from tasks.command import Command, Comment, DraftId, OrderCommand, Switch, Word, understood
+from tasks.command import REQUEST_ID_LENGTH, Command, Comment, DraftId, OrderCommand, Switch, Word, understood
 
 SET_SIZE = 100
 """Orders of one transaction: the knee of the measured curve, 1,000 gain nothing (speed.md)."""
@@ -74,7 +75,7 @@ def _cancel_many(command: CancelMany) -> Answer:
     answers: dict[int, Answer] = {}
     understood_items: list[tuple[int, CancelOrder]] = []
     for index, item in enumerate(command.orders):
-        item_id = f"{command.request_id}:{index}"
+        item_id = _item_id(command.request_id, index)
         if not isinstance(item, dict):
             answers[index] = invalid(item_id, [(f"orders.{index}", "must be an object with order_id and member_id")])
             continue
@@ -102,6 +103,12 @@ def _tell_progress(answered: int, of: int) -> None:
         return
     with suppress(Exception):
         current_task.update_state(state="PROGRESS", meta={"answered": answered, "of": of})
+
+
+def _item_id(request_id: str, index: int) -> str:
+    """`<request_id>:<index>` (contract 2.3), or its hash where that would be longer than a request id may be."""
+    written = f"{request_id}:{index}"
+    return written if len(written) <= REQUEST_ID_LENGTH else hashlib.sha256(written.encode()).hexdigest()
 
 
 def _sets(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, CancelOrder]]]:

@@ -31,6 +31,7 @@ from policies.cases import Actor
 from policies.instants import instant_from_text, instant_text
 
 COMMENT_LENGTH = 2000
+REQUEST_ID_LENGTH = 128
 SQL_INTEGER = 2**31 - 1
 SQL_BIGINT = 2**63 - 1
 DEEPEST = 6

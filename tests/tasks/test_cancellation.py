@@ -203,6 +203,18 @@ def test_strikes_of_one_set_count_together(market: Market) -> None:
     assert market.row("SELECT count(*) AS n FROM unwind.notices WHERE event = 'privilege_revoked'").n == 1
 
 
+def test_the_longest_request_id_serves_many_orders_too(market: Market) -> None:
+    """Contract 2, 2.3: 128 characters are allowed, and with an item's index behind them they are still one request each."""
+    orders = [{"order_id": market.order(number), "member_id": "seller"} for number in (1, 2)]
+    for order in orders:
+        market.done("ocr.file", **order, reason="S_MUTUAL", comment="agreed")
+    first = market.done("orders.cancel_many", request_id="r" * 128, orders=orders)
+    assert [a["outcome"] for a in first["answers"]] == ["done", "done"]
+    assert len({a["request_id"] for a in first["answers"]}) == 2
+    again = market.do("orders.cancel_many", request_id="r" * 128, orders=orders)
+    assert (again["replayed"], again["effects"]) == (True, first)
+
+
 def test_many_are_cancelled_and_the_bad_ones_answered(market: Market) -> None:
     """C49, C50: one answer each, in order; the second of a pair is ALREADY_CANCELLED; nothing stops the others."""
     lot = market.lot(quantity=1000)
