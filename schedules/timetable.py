@@ -12,7 +12,6 @@ from datetime import timedelta
 
 from schedules.routes import queue_of
 
-
 SHORTEST_LIFE = timedelta(minutes=1)
 
 

@@ -63,13 +63,16 @@ class Job(Task):
         ):
             try:
                 answer = carry_out(self, kwargs, message_id, positional=len(args))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the job is not lost
-                self._failed(kwargs, error)
-                # Celery tells logs, events and the result backend of what is raised: of kind and place only.
-                raise JobFailed(described(error)) from None
-            said = log.info if command_of(self) is not None else log.debug  # a line a tick would hide the others
-            said("answered", outcome=answer["outcome"], code=answer["code"])
-            return answer
+            except Exception as caught:  # noqa: BLE001 - whatever it is, the job is not lost
+                error = caught
+            else:
+                said = log.info if command_of(self) is not None else log.debug  # a line a tick would hide the others
+                said("answered", outcome=answer["outcome"], code=answer["code"])
+                return answer
+            # Out of the handler, so that what is raised here drags no chain behind it: Celery tells logs, events and the
+            # result backend of it with its whole chain, and the error itself may hold private values (P9, F64).
+            self._failed(kwargs, error)
+            raise JobFailed(described(error))
 
     def _failed(self, kwargs: dict[str, Any], error: Exception) -> None:
         """Have it tried again (raises Celery's Retry), or note that it was given up."""

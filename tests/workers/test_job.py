@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models import dead_jobs, outbox
 from policies.verdicts import Promise
+from workers import job
 from workers.app import app
 from workers.failures import JobFailed, described, is_database_trouble
 from workers.job import carry_out, keep_apart
@@ -115,3 +117,17 @@ def test_the_failure_that_celery_sees_has_no_values() -> None:
         failure = JobFailed(described(error))
     assert "KeyError at tests/workers/test_job.py" in str(failure)
     assert "private" not in str(failure)
+
+
+def test_what_celery_is_told_drags_no_private_error_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F64: a traceback with its chain goes into Flower's events at every retry."""
+
+    words = "".join(("my sister", " is ill"))  # not one literal: a traceback quotes the lines of the source
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise KeyError(words)
+
+    monkeypatch.setattr(job, "carry_out", fails)
+    with pytest.raises(JobFailed) as caught:
+        app.tasks["ocr.file"](order_id=1)
+    assert words not in "".join(traceback.format_exception(caught.value))
