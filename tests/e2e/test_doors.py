@@ -1,0 +1,343 @@
+"""Can the doors be used wrongly without a clear answer?  Upstream systems of all kinds, a real worker, real servers.
+
+Nothing here uses code of ours to send: plain Celery, `celery call`, an envelope made by hand, SQL.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import psycopg
+import pytest
+from celery.exceptions import NotRegistered
+from psycopg.types.json import Jsonb
+
+from tests.plugins.market import Market
+from tests.plugins.upstream import Installation, installation, submit_orders, until
+from workers.contract_messages import envelope
+from workers.servers import ServerUrls
+from workers.settings import CHECKOUT
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("doors")]
+
+SUBMIT = "SELECT unwind.submit_command(%s, %s, %s)"
+
+
+def past(market: Market) -> None:
+    """Orders of three weeks ago that nobody paid."""
+    submit_orders(market, range(2001, 2013), buyer_id="stranger")
+
+
+@pytest.fixture(scope="module")
+def shop(
+    servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """An installation with a worker, shared by the tests of this module; each uses orders of its own."""
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("doors"), past) as ours:
+        ours.start_worker()
+        yield ours
+
+
+def odd(shop: Installation) -> list[dict[str, Any]]:
+    """What `./run jobs odd` shows."""
+    words = [sys.executable, "-m", "workers", "jobs", "odd", "--json"]
+    done = subprocess.run(words, env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_example_message_is_answered(shop: Installation) -> None:
+    """Each message of contract/examples, pushed as it stands, gets an answer that fits the contract, and none is `invalid`."""
+    schema = json.loads((CHECKOUT / "contract" / "answer.schema.json").read_text())
+    examples = [
+        json.loads(path.read_text())
+        for path in sorted((CHECKOUT / "contract" / "examples").glob("*.json"))
+        if not path.name.startswith("answer.")
+    ]
+    # Those that would move orders of other tests are about an order that is not there, which is an answer too.
+    assert len(examples) > 30
+    queue, results = shop.redis(), shop.redis(results=True)
+    keys = {one["task"]: f"celery-task-meta-{one['message']['headers']['id']}" for one in examples}
+    for one in examples:
+        if one["task"] != "terms.apply":
+            queue.lpush("commands", json.dumps(one["message"]))
+    for task, key in keys.items():
+        if task == "terms.apply":
+            continue
+        stored = json.loads(until(lambda key=key: results.get(key)))  # type: ignore[misc]
+        assert stored["status"] == "SUCCESS", (task, stored)
+        answer = stored["result"]
+        jsonschema.validate(answer, schema)
+        assert answer["request_id"] == f"example-{task}"
+        assert answer["outcome"] in ("done", "refused"), (task, answer)
+
+
+@pytest.mark.parametrize("representation", [{}, {"argsrepr": "()", "kwargsrepr": "{'comment': 'a secret word'}"}])
+@pytest.mark.parametrize("request_id", [None, "plain-1"])
+def test_a_plain_celery_client_is_answered(
+    shop: Installation, representation: dict[str, str], request_id: str | None
+) -> None:
+    """contract 2: without a request id the task's id stands in; what the producer wrote for people to see is never shown."""
+    chosen = request_id and f"{request_id}-{len(representation)}"
+    arguments = {"order_id": 2001, "member_id": "stranger", "comment": "a secret word"}
+    if chosen:
+        arguments["request_id"] = chosen
+    with shop.client() as client:
+        sent = client.send_task("npb.respond", kwargs=arguments, queue="commands", **representation)
+        answer = sent.get(timeout=30)
+    assert (answer["outcome"], answer["code"]) == ("refused", "NO_OPEN_ALERT")
+    assert answer["request_id"] == (chosen or sent.id)
+    assert "secret" not in shop.log()
+
+
+def test_celery_call_is_answered(shop: Installation) -> None:
+    """A person with Celery's own command line."""
+    words = [
+        str(Path(sys.executable).parent / "celery"),
+        "-b",
+        shop.broker_url,
+        "call",
+        "npb.file",
+        "--queue",
+        "commands",
+    ]
+    words += ["--kwargs", json.dumps({"order_id": 2002, "member_id": "seller", "request_id": "called-1"})]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=dict(os.environ))
+    assert uuid.UUID(done.stdout.strip())
+    assert shop.answer_of("called-1")["outcome"] == "done"
+
+
+def test_an_envelope_made_by_hand_is_answered_once_however_often_it_is_pushed(shop: Installation) -> None:
+    """A client in another language: LPUSH, twice because it was not sure; one effect, and the second answer says so."""
+    queue, results = shop.redis(), shop.redis(results=True)
+    arguments = {"order_id": 2003, "member_id": "seller", "request_id": "by-hand-1"}
+    first, second = (str(uuid.uuid4()) for _ in range(2))
+    answers = []
+    for message_id in (first, second):
+        message = envelope("npb.file", arguments, message_id, str(uuid.uuid4()))
+        queue.lpush("commands", json.dumps(message))
+        answers.append(json.loads(until(lambda key=f"celery-task-meta-{message_id}": results.get(key)))["result"])  # type: ignore[misc]
+    assert answers[0]["outcome"] == "done"
+    assert answers[1] == answers[0] | {"replayed": True}
+    assert shop.value("SELECT count(*) FROM unwind.alerts WHERE order_id = 2003") == 1
+
+
+def test_the_least_that_must_stand_in_an_envelope(shop: Installation) -> None:
+    """What docs/integrate.md calls required is enough."""
+    message_id = str(uuid.uuid4())
+    body = json.dumps([[], {"order_id": 1, "member_id": "x"}, {}])
+    least = {
+        "body": base64.b64encode(body.encode()).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"task": "npb.file", "id": message_id},
+        "properties": {
+            "delivery_info": {"exchange": "", "routing_key": "commands"},
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
+    shop.redis().lpush("commands", json.dumps(least))
+    results = shop.redis(results=True)
+    answer = json.loads(until(lambda: results.get(f"celery-task-meta-{message_id}")))["result"]
+    assert (answer["code"], answer["request_id"]) == ("ORDER_UNKNOWN", message_id)
+
+
+def test_positional_arguments_are_invalid(shop: Installation) -> None:
+    """contract 2: keyword arguments only; the answer says it, nothing is guessed."""
+    with shop.client() as client:
+        answer = client.send_task("npb.file", args=[2004, "seller"], queue="commands").get(timeout=30)
+    assert answer["outcome"] == "invalid"
+    assert answer["errors"] == [{"path": "args", "message": "only keyword arguments are taken"}]
+
+
+def test_what_nobody_can_take_is_told_and_visible(shop: Installation) -> None:
+    """An unknown task fails for its caller and is kept; a message without a queue, or with a priority, lies where ops sees it."""
+    with shop.client() as client:
+        unknown = client.send_task("orders.cancle", kwargs={"comment": "a secret word"}, queue="commands")
+        with pytest.raises(NotRegistered):
+            unknown.get(timeout=30)
+        nowhere = client.send_task("orders.cancel", kwargs={"order_id": 2004, "member_id": "seller"})
+        urgent = client.send_task("orders.cancel", kwargs={"order_id": 2004}, queue="commands", priority=3)
+    shop.redis().lpush("commands", json.dumps(_no_task()))
+    until(lambda: shop.value("SELECT count(*) = 2 FROM unwind.odd_messages"))
+    seen = odd(shop)
+    told = {(one["reason"], one["task"], one["message"], one["queue"]) for one in seen}
+    assert ("TASK_UNKNOWN", "orders.cancle", unknown.id, "commands") in told
+    assert ("QUEUE_UNREAD", "orders.cancel", nowhere.id, "celery") in told
+    assert ("QUEUE_UNREAD", "orders.cancel", urgent.id, "commands with priority 3") in told
+    assert ("NOT_A_COMMAND", None, None, "commands") in told
+    assert "secret" not in json.dumps(seen)
+    assert "secret" not in shop.log()
+    with shop.client() as client:  # and the worker goes on
+        assert client.send_task("npb.file", kwargs={}, queue="commands").get(timeout=30)["outcome"] == "invalid"
+
+
+def _no_task() -> dict[str, Any]:
+    message = envelope("x", {"comment": "a secret word"}, "x", str(uuid.uuid4()))
+    message["headers"] = {"subject": "greetings"}
+    message["body"] = base64.b64encode(b'{"hello": "a secret word"}').decode()
+    return message
+
+
+def test_one_request_through_both_doors_a_hundred_times_is_one(shop: Installation) -> None:
+    """contract 2.1: 100 times from 20 threads: one effect, 100 equal answers; other arguments are a conflict."""
+    arguments = {"order_id": 2005, "member_id": "seller", "comment": "once"}
+    barrier = threading.Barrier(20)
+
+    def five(thread: int) -> list[dict[str, Any]]:
+        barrier.wait(30)
+        answers = []
+        with shop.client() as client, shop.connect() as conn:
+            for n in range(5):
+                if (thread + n) % 2:
+                    with_id = arguments | {"request_id": "once-1"}
+                    answers.append(client.send_task("npb.file", kwargs=with_id, queue="commands").get(timeout=60))
+                else:
+                    row = conn.execute(SUBMIT, ["npb.file", Jsonb(arguments), "once-1"]).fetchone()
+                    assert row is not None
+                    assert row[0] == {"request_id": "once-1", "accepted": True, "code": None}
+                    answers.append(shop.answer_of("once-1"))
+        return answers
+
+    with ThreadPoolExecutor(20) as threads:
+        answers = [answer for found in threads.map(five, range(20)) for answer in found]
+    assert len(answers) == 100
+    assert len({json.dumps(answer | {"replayed": None}, sort_keys=True) for answer in answers}) == 1
+    assert answers[0]["outcome"] == "done"
+    assert shop.value("SELECT count(*) FROM unwind.alerts WHERE order_id = 2005") == 1
+    assert shop.value("SELECT count(*) FROM unwind.events WHERE order_id = 2005 AND type = 'npb.filed'") == 1
+    other = {"order_id": 2006, "member_id": "seller", "request_id": "once-1"}
+    with shop.client() as client, shop.connect() as conn:
+        conflict = client.send_task("npb.file", kwargs=other, queue="commands").get(timeout=30)
+        refused = conn.execute(SUBMIT, ["npb.file", Jsonb(other), "once-1"]).fetchone()
+    assert (conflict["outcome"], conflict["code"]) == ("conflict", "REQUEST_ID_REUSED")
+    assert refused is not None
+    assert refused[0] == {"request_id": "once-1", "accepted": False, "code": "REQUEST_ID_REUSED"}
+
+
+def test_a_caller_that_died_asks_later(shop: Installation) -> None:
+    """The answer outlives Redis: `./run show request ID`, the view, or the same command again."""
+    arguments = {"order_id": 2007, "member_id": "seller", "request_id": "died-1"}
+    with shop.client() as client:
+        client.send_task("npb.file", kwargs=arguments, queue="commands", ignore_result=True)
+    answer = shop.answer_of("died-1")
+    shop.redis(results=True).flushdb()
+    words = [sys.executable, "-m", "workers", "show", "request", "died-1", "--json"]
+    done = subprocess.run(words, env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert json.dumps(answer["outcome"]) in done.stdout
+    with shop.client() as client:
+        again = client.send_task("npb.file", kwargs=arguments, queue="commands").get(timeout=30)
+    assert again == answer | {"replayed": True}
+
+
+# -- bulk --------------------------------------------------------------------------------------------------------------
+
+
+def bulk_past(count: int) -> Any:
+    """`count` orders of a buyer whose account is closed; of another one three, of which one is cancelled already."""
+
+    def write(market: Market) -> None:
+        market.done("members.record", member_id="gone", handle="Gone", email="gone@example.org")
+        submit_orders(market, range(10_000, 10_000 + count), buyer_id="gone")
+        submit_orders(market, range(90_000, 90_003), buyer_id="stranger")
+        market.done("members.terminate", member_id="gone", staff="Kim", comment="closed")
+        market.done("ocr.file", order_id=90_002, member_id="seller", reason="S_MUTUAL", comment="agreed")
+        market.done("orders.cancel", order_id=90_002, member_id="seller")
+
+    return write
+
+
+def bulk(count: int, bad: int) -> tuple[list[Any], list[tuple[str, str | None]]]:
+    """Items of which `bad`, spread over them, are bad in different ways; and the outcome and code of each."""
+    kinds: list[tuple[Any, tuple[str, str | None]]] = [
+        ({"order_id": 999_999, "member_id": "seller"}, ("refused", "ORDER_UNKNOWN")),
+        ({"order_id": 90_000, "member_id": "other_seller"}, ("refused", "NOT_A_PARTY")),
+        ({"order_id": 90_001, "member_id": "seller"}, ("refused", "WRONG_STATUS")),
+        ({"order_id": 90_002, "member_id": "seller"}, ("refused", "ALREADY_CANCELLED")),
+        ({"order_id": "10000", "member_id": "seller"}, ("invalid", None)),
+        ({"order_id": 10_000}, ("invalid", None)),
+        ("not an object", ("invalid", None)),
+        ({"order_id": 10_000, "member_id": "seller", "surplus": 1}, ("invalid", None)),
+    ]
+    every = count // bad
+    items: list[Any] = []
+    expected: list[tuple[str, str | None]] = []
+    for n in range(count):
+        item, told = kinds[n // every % len(kinds)] if n % every == 0 and n // every < bad else (None, ("done", None))
+        items.append(item if item is not None else {"order_id": 10_000 + n, "member_id": "seller"})
+        expected.append(told)
+    return items, expected
+
+
+@pytest.mark.parametrize(("count", "bad"), [(200, 14), pytest.param(1000, 70, marks=pytest.mark.long)])
+def test_many_orders_are_cancelled_though_the_worker_is_killed_in_the_middle(
+    servers: ServerUrls,
+    admin: psycopg.Connection,
+    template_database: str,
+    tmp_path: Path,
+    shop: Installation,
+    count: int,
+    bad: int,
+) -> None:
+    """The bad ones get their codes and stop no other; progress is seen; after kill -9 it is finished, and nothing is done twice."""
+    shop.supervisor.stop(["commands"])  # one worker at a time on these queues
+    try:
+        with installation(servers, admin, template_database, tmp_path, bulk_past(count)) as ours:
+            _cut_and_finish(ours, count, bad)
+    finally:
+        shop.start_worker()
+
+
+def _cut_and_finish(ours: Installation, count: int, bad: int) -> None:
+    items, expected = bulk(count, bad)
+    ours.start_worker(concurrency=1)
+    seen: list[dict[str, Any]] = []
+    with ours.client() as client, psycopg.connect(_plain(ours)) as holder:
+        # Somebody else holds an order of the last set, so that the worker is in the middle when it is killed.
+        holder.execute("SELECT 1 FROM unwind.orders WHERE order_id = %s FOR UPDATE", [items[-1]["order_id"]])
+        arguments = {"orders": items, "request_id": "bulk-1"}
+        sent = client.send_task("orders.cancel_many", kwargs=arguments, queue="commands")
+        until(lambda: client.backend.get_task_meta(sent.id, cache=False)["status"] == "PROGRESS")
+        seen.append(client.backend.get_task_meta(sent.id, cache=False)["result"])
+        os.killpg(ours.supervisor.pid("commands"), signal.SIGKILL)
+        cut = ours.value("SELECT count(*) FROM unwind.orders WHERE status = 'CANCELLED'")
+        assert 0 < cut < count - bad
+        holder.rollback()
+        # The broker gives a dead worker's message back once its time is over: let it be over.
+        queue = ours.redis()
+        for tag in until(lambda: queue.zrange("unacked_index", 0, -1)):
+            queue.zadd("unacked_index", {tag: 0})
+        answer = sent.get(timeout=90, interval=0.1, on_message=lambda m: _note(m, seen))
+    assert answer["outcome"] == "done"
+    told = [(one["outcome"], one["code"]) for one in answer["effects"]["answers"]]
+    assert told == expected
+    assert sum(1 for outcome, _ in told if outcome == "done") == count - bad
+    assert [one["request_id"] for one in answer["effects"]["answers"]] == [f"bulk-1:{n}" for n in range(count)]
+    assert seen[0]["of"] == count
+    assert 0 < seen[0]["answered"] < count
+    assert ours.value("SELECT count(*) FROM unwind.orders WHERE status = 'CANCELLED'") == count - bad + 1
+    twice = "SELECT count(*) - count(DISTINCT order_id) FROM unwind.events WHERE type = 'orders.cancelled'"
+    assert ours.value(twice) == 0
+    units = "SELECT sum(quantity) FROM unwind.lots WHERE seller_id = 'seller'"
+    assert ours.value(units) == count + 1 - bad + 1 + 1  # one was never sold of each lot; what was cancelled came back
+
+
+def _note(message: dict[str, Any], seen: list[dict[str, Any]]) -> None:
+    if message.get("status") == "PROGRESS":
+        seen.append(message["result"])
+
+
+def _plain(ours: Installation) -> str:
+    return ours.database_url.replace("postgresql+psycopg://", "postgresql://")

@@ -1,0 +1,143 @@
+"""How does a test stand outside, as an upstream system does?  An installation with a past, a real worker, and its doors.
+
+No plugin of every test: modules that need it make a fixture of `installation`, for a worker takes seconds to start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import redis
+from celery import Celery
+
+from tests.plugins.market import Market
+from tests.plugins.servers import fresh_database, in_valkey_database, plain
+from workers.programs import worker
+from workers.servers import ServerUrls
+from workers.settings import Settings, load_settings
+from workers.stage import Stage
+from workers.supervisor import Supervisor
+
+READY = 60.0
+ANSWERED = 45.0
+FIRST_NUMBER = 40
+"""Valkey databases from here on are ours: those of single tests are below."""
+
+
+@dataclass
+class Installation:
+    """Servers, a worker, and what an upstream system knows of them."""
+
+    settings: Settings
+    supervisor: Supervisor
+    database_url: str
+    broker_url: str
+    result_backend: str
+
+    def client(self, **configured: Any) -> Celery:
+        """Plain Celery, without any code of ours."""
+        app = Celery("storefront", broker=self.broker_url, backend=self.result_backend, set_as_current=False)
+        app.conf.update(configured)
+        return app
+
+    def redis(self, *, results: bool = False) -> Any:
+        """A plain connection to the broker, or to where results wait."""
+        return redis.Redis.from_url(self.result_backend if results else self.broker_url)
+
+    def connect(self) -> psycopg.Connection:
+        """A connection of somebody who may submit commands."""
+        return psycopg.connect(plain(self.database_url), autocommit=True)
+
+    def value(self, sql: str, *values: Any) -> Any:
+        """The first column of the first row."""
+        with self.connect() as conn:
+            row = conn.execute(sql, values).fetchone()
+        return None if row is None else row[0]
+
+    def answer_of(self, request_id: str) -> dict[str, Any]:
+        """What was answered, asked for by SQL until it is there."""
+        query = "SELECT answer FROM unwind.command_answers WHERE request_id = %s AND state = 'answered'"
+        with self.connect() as conn:
+            row = until(lambda: conn.execute(query, [request_id]).fetchone())
+        answer: dict[str, Any] = row[0]
+        return answer
+
+    def environment(self) -> dict[str, str]:
+        """The variables with which programs find the servers."""
+        return os.environ | self.settings.environment()
+
+    def start_worker(self, **settings: Any) -> None:
+        """Start the worker group that takes commands, and wait until it does."""
+        self.supervisor.start(worker(self.settings.model_copy(update=settings), self.supervisor, "commands"))
+        self.supervisor.wait_ready(READY)
+
+    def log(self) -> str:
+        """What the worker said."""
+        return self.supervisor.log("commands").read_text(errors="replace")
+
+
+def until(ask: Callable[[], Any], seconds: float = ANSWERED) -> Any:
+    """Ask until there is something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = ask()
+        if found:
+            return found
+        threading.Event().wait(0.02)
+    raise AssertionError(f"nothing within {seconds} s")
+
+
+@contextlib.contextmanager
+def installation(
+    servers: ServerUrls, admin: psycopg.Connection, template: str, folder: Path, past: Callable[[Market], None]
+) -> Iterator[Installation]:
+    """An installation without a worker yet, whose past `past` writes: it begins three weeks ago and must end before now."""
+    number = FIRST_NUMBER + 2 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    broker, results = (in_valkey_database(servers.broker_url, n) for n in (number, number + 1))
+    for url in (broker, results):
+        with contextlib.closing(redis.Redis.from_url(url)) as connection:
+            connection.flushdb()
+    with fresh_database(servers, admin, template) as database_url:
+        with Stage(database_url, at=now(database_url) - timedelta(days=21)) as stage:
+            past(Market(stage))
+        settings = load_settings(
+            database_url=database_url, broker_url=broker, result_backend=results, data_dir=folder, log_level="INFO"
+        )
+        with Supervisor(folder) as supervisor:
+            yield Installation(settings, supervisor, database_url, broker, results)
+
+
+def now(database_url: str) -> datetime:
+    """The database's clock."""
+    with psycopg.connect(plain(database_url)) as conn:
+        row = conn.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    instant: datetime = row[0]
+    return instant.astimezone(UTC)
+
+
+def submit_orders(market: Market, order_ids: range, **fields: Any) -> None:
+    """Orders of one brick each, submitted in sets, which is quick."""
+    from tasks.command import understood
+    from workers.app import app
+    from workers.job import command_of
+
+    task = app.tasks["orders.submit"]
+    model = command_of(task)
+    assert model is not None
+    lot = market.lot(700_000 + order_ids.start, quantity=len(order_ids) + 1)
+    arguments = {"buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": lot, "quantity": 1}]} | fields
+    commands = [understood(model, arguments | {"order_id": number}, f"past-{number}") for number in order_ids]
+    for start in range(0, len(commands), 100):
+        answers = task.run(commands[start : start + 100])
+        assert {answer.outcome for answer in answers} == {"done"}, answers[0]
+    market.stage.settle()
