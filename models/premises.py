@@ -1,0 +1,73 @@
+"""What is to be known of the database server itself?  Its revision of our schema, its clock, its connections, our rights.
+
+Asked by whoever looks after an installation; nothing here is about orders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from models.session import APP_ROLE
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """How many clients the server takes besides superusers, and how many it has now."""
+
+    allowed: int
+    used: int
+
+
+def version(conn: Connection) -> str:
+    """Such as 18.1."""
+    said: str = conn.execute(text("SELECT split_part(current_setting('server_version'), ' ', 1)")).scalar_one()
+    return said
+
+
+def wall_clock(conn: Connection) -> datetime:
+    """What time the server has at this moment, whatever clock the rules are given."""
+    instant: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return instant
+
+
+def revision(conn: Connection) -> str | None:
+    """The revision of the schema; None where no migration ever ran."""
+    if not conn.execute(text("SELECT to_regclass('unwind.alembic_version') IS NOT NULL")).scalar():
+        return None
+    return conn.execute(text("SELECT max(version_num) FROM unwind.alembic_version")).scalar()
+
+
+def head() -> str | None:
+    """The revision that this code needs."""
+    from alembic.script import ScriptDirectory
+
+    from models.migrations import config
+
+    return ScriptDirectory.from_config(config()).get_current_head()
+
+
+def role_exists(conn: Connection) -> bool:
+    """Whether the server has the role in which the application is to act."""
+    found = conn.execute(text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)"), {"role": APP_ROLE})
+    return bool(found.scalar())
+
+
+def may_rewrite_history(conn: Connection) -> bool:
+    """Whether whoever acts on this connection has a right to change or delete what only grows (promises.md P5)."""
+    return bool(conn.execute(text("SELECT has_table_privilege('unwind.events', 'UPDATE, DELETE')")).scalar())
+
+
+def connections(conn: Connection) -> Connections:
+    """Of all databases of the server together; those kept for superusers (and, since 16, for a role) are not ours."""
+    row = conn.execute(
+        text(
+            "SELECT CAST(current_setting('max_connections') AS integer)"
+            " - CAST(current_setting('superuser_reserved_connections') AS integer)"
+            " - COALESCE(CAST(current_setting('reserved_connections', true) AS integer), 0) AS allowed,"
+            " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used"
+        )
+    ).one()
+    return Connections(row.allowed, row.used)

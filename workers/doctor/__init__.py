@@ -1,0 +1,181 @@
+"""What is wrong with this installation, and what mends it?
+
+Each check is a small function that looks and gives findings; one table lists them all.  A server that does not answer is said
+once, what needs it is left out, and no check that breaks keeps the others from being asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from workers.doctor import broker, database, marketplace, surroundings, work
+from workers.doctor.findings import Finding, Severity, error, exit_status, note
+from workers.doctor.place import Place, supervised_since
+from workers.servers import FolderNotOurs, NoServerFound, ServerDidNotStart, embedded_servers, running_servers
+from workers.settings import Settings, SettingsProblem, load_settings
+
+__all__ = ["Finding", "Place", "Severity", "examine", "exit_status", "look_at", "opened"]
+
+Check = Callable[[Place], list[Finding]]
+
+OF_THE_SURROUNDINGS: tuple[Check, ...] = (
+    surroundings.disk,
+    surroundings.mail_server,
+    surroundings.flower,
+)
+OF_THE_DATABASE: tuple[Check, ...] = (
+    database.rights,
+    database.clock,
+    database.connections,
+)
+OF_THE_TABLES: tuple[Check, ...] = (
+    work.sweeps,
+    work.unlocks,
+    work.promises,
+    work.submissions,
+    work.dead_jobs,
+    work.letters,
+    work.odd_messages,
+    work.invariants,
+    marketplace.many_alerts,
+    marketplace.unanswered_requests,
+    marketplace.bills_past_due,
+)
+OF_THE_BROKER: tuple[Check, ...] = (
+    broker.version,
+    broker.memory,
+    broker.persistence,
+    broker.answers,
+    broker.clock,
+    broker.queues,
+    broker.strays,
+)
+"""In the order in which they are asked: what explains the others first."""
+
+
+def examine() -> list[Finding]:
+    """Look at the installation of this environment; starts nothing that does not run."""
+    found = surroundings.unread_settings()
+    try:
+        settings = load_settings()
+    except SettingsProblem as problem:
+        return found + surroundings.wrong_settings(problem)
+    with opened(settings) as (place, trouble):
+        return found + trouble + look_at(place)
+
+
+def look_at(place: Place) -> list[Finding]:
+    """Every check that can be asked here."""
+    found = [one for check in OF_THE_SURROUNDINGS for one in _asked(check, place)]
+    if place.database is not None:
+        schema = _asked_with_rows(database.schema, place)
+        found += schema
+        for check in OF_THE_DATABASE:
+            found += _asked_with_rows(check, place)
+        if not any(one.severity is Severity.ERROR for one in schema):  # else each would say the same again
+            for check in OF_THE_TABLES:
+                found += _asked_with_rows(check, place)
+    if place.broker is not None:
+        found += [one for check in OF_THE_BROKER for one in _asked(check, place)]
+    return found
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[tuple[Place, list[Finding]]]:
+    """The installation with its servers open, and what is to be said of those that do not answer."""
+    trouble: list[Finding] = []
+    place = Place(
+        settings,
+        given_servers=settings.has_servers,
+        embedded_broker=settings.broker_url is None,
+        supervised_since=supervised_since(settings.data_dir),
+    )
+    with contextlib.ExitStack() as held:
+        if not settings.has_servers:
+            if running_servers(settings.data_dir) is None:
+                said = "The embedded servers are not running, so what is in them was not looked at."
+                trouble.append(note("SERVERS_NOT_RUNNING", said, "./run up"))
+            else:
+                try:
+                    place.settings = settings.at(held.enter_context(embedded_servers(settings.data_dir)))
+                except (FolderNotOurs, NoServerFound, ServerDidNotStart) as problem:
+                    said = f"The embedded servers cannot be reached: {problem}"
+                    trouble.append(error("SERVERS_UNREACHABLE", said, "./run down, then ./run up"))
+        trouble += _open_database(place, held)
+        trouble += _open_broker(place, held)
+        yield place, trouble
+
+
+def _open_database(place: Place, held: contextlib.ExitStack) -> list[Finding]:
+    url = place.settings.app_database_url or place.settings.database_url
+    if url is None:
+        return []
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from models import premises, session
+
+    opened = session.connect(url.get_secret_value())
+    held.callback(opened.dispose)
+    try:
+        with opened.transaction() as conn:
+            place.has_schema = premises.revision(conn) is not None
+    except SQLAlchemyError as problem:
+        reason = str(getattr(problem, "orig", None) or type(problem).__name__).strip().splitlines()[0]
+        said = f"The database does not answer: {_without(reason, url.get_secret_value())}"
+        return [error("DATABASE_UNREACHABLE", f"{said}.", "start PostgreSQL, or correct DATABASE_URL.")]
+    place.database = opened
+    return []
+
+
+def _open_broker(place: Place, held: contextlib.ExitStack) -> list[Finding]:
+    if place.settings.broker_url is None:
+        return []
+    import redis
+
+    url = place.settings.broker_url.get_secret_value()
+    try:
+        client = redis.Redis.from_url(url, **broker.patience())
+        held.callback(client.close)
+        place.broker_info = dict(client.info())
+        place.consumers = broker.consumers(url)
+    except (redis.RedisError, OSError) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        said = f"The broker does not answer: {_without(reason, url)}"
+        return [error("BROKER_UNREACHABLE", f"{said}.", "start Redis or Valkey, or correct CELERY_BROKER_URL.")]
+    place.broker = client
+    return []
+
+
+def _asked(check: Check, place: Place) -> list[Finding]:
+    try:
+        return check(place)
+    except Exception as problem:  # noqa: BLE001 - a check that breaks is a finding and keeps no other from being asked
+        return [_broke(check, problem)]
+
+
+def _asked_with_rows(check: Check, place: Place) -> list[Finding]:
+    try:
+        with place.reading():
+            return check(place)
+    except Exception as problem:  # noqa: BLE001 - the same
+        return [_broke(check, problem)]
+
+
+def _broke(check: Check, problem: Exception) -> Finding:
+    from workers.failures import described
+
+    about = check.__name__.replace("_", " ")
+    return error(
+        "CHECK_FAILED", f"Looking at {about} failed: {described(problem)}.", "./run doctor again; else report it."
+    )
+
+
+def _without(reason: str, url: str) -> str:
+    """What a server or a driver said, without the password if it repeats it."""
+    from urllib.parse import unquote, urlsplit
+
+    password = urlsplit(url).password
+    for secret in {password, unquote(password)} if password else ():
+        reason = reason.replace(secret, "***")
+    return reason.rstrip(".")

@@ -1,0 +1,87 @@
+"""Is the database ours to work with?  Schema, rights, clock, connections."""
+
+from __future__ import annotations
+
+from workers.doctor.findings import Finding, error, warning
+from workers.doctor.place import Place
+from workers.programs import GROUPS
+
+MOST_SKEW = 2.0
+"""Seconds (F34, F50): the database's clock decides what is owed, the others only when something is looked at."""
+BESIDES_CHILDREN = 1
+"""Connections of a worker group besides one per process: that which keeps odd messages."""
+OF_THE_HOUSE = 4
+"""The listener for submissions, a migration, and two commands that look at something (such as this one)."""
+
+
+def schema(place: Place) -> list[Finding]:
+    """At the newest revision, and really as that revision made it."""
+    from models import migrations, premises
+
+    found, head = premises.revision(place.conn), premises.head()
+    if found is None:
+        return [error("SCHEMA_MISSING", "The database has no tables of ours.", "./run migrate")]
+    if found != head:
+        said = f"The schema is at revision {found}, this program needs {head}."
+        return [
+            error("SCHEMA_NOT_AT_HEAD", said, "./run migrate (or the release of the program that fits the schema).")
+        ]
+    if differences := migrations.drift(place.conn):
+        said = f"The tables differ from revision {head} in {len(differences)} places, so somebody changed them by hand."
+        return [error("SCHEMA_DIFFERS", said, "restore the tables, or make the database anew and ./run migrate.")]
+    return []
+
+
+def rights(place: Place) -> list[Finding]:
+    """Triggers guard what is final whoever acts; the role is the second lock (promises.md P5)."""
+    from models import premises
+    from models.session import APP_ROLE
+
+    if not place.has_schema or not premises.may_rewrite_history(place.conn):
+        return []
+    if place.settings.app_database_url is not None:
+        said = "The login of UNWIND_APP_DATABASE_URL may rewrite history; only triggers keep it from that."
+        return [warning("HISTORY_UNGUARDED", said, f"give that login the role {APP_ROLE} and nothing else.")]
+    if not premises.role_exists(place.conn):
+        said = f"There is no role {APP_ROLE}, so the program acts as the owner; only triggers keep it from rewriting history."
+        return [
+            warning("ROLE_MISSING", said, f"as an administrator: CREATE ROLE {APP_ROLE} NOLOGIN; then ./run migrate.")
+        ]
+    said = (
+        f"The login of DATABASE_URL may not become {APP_ROLE}; only triggers keep the program from rewriting history."
+    )
+    return [warning("ROLE_NOT_GRANTED", said, f"as an administrator: GRANT {APP_ROLE} TO the login of DATABASE_URL.")]
+
+
+def clock(place: Place) -> list[Finding]:
+    """This machine's clock against the database's, less what the question took."""
+    from models import premises
+
+    before = place.clock()
+    there = premises.wall_clock(place.conn).timestamp()
+    return apart("This machine's clock", place.clock(), there, place.clock() - before)
+
+
+def apart(whose: str, here: float, there: float, took: float) -> list[Finding]:
+    """A finding when a clock differs from the database's by more than can be explained.  All in seconds."""
+    skew = here - there
+    if abs(skew) - took <= MOST_SKEW:
+        return []
+    said = f"{whose} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the database's."
+    return [warning("CLOCKS_DIFFER", said, "let all machines keep time by NTP (chrony or systemd-timesyncd).")]
+
+
+def connections(place: Place) -> list[Finding]:
+    """What all processes need together, against what the server takes (F49)."""
+    from models import premises
+
+    there = premises.connections(place.conn)
+    needed = len(GROUPS) * (place.settings.concurrency + BESIDES_CHILDREN) + OF_THE_HOUSE
+    mend = "raise max_connections of PostgreSQL, or lower UNWIND_CONCURRENCY."
+    if needed > there.allowed:
+        said = f"The processes need up to {needed} connections, the database takes {there.allowed}."
+        return [warning("CONNECTIONS_TOO_FEW", said, mend)]
+    if there.used >= 0.9 * there.allowed:
+        said = f"{there.used} of the database's {there.allowed} connections are in use."
+        return [warning("CONNECTIONS_NEARLY_USED", said, mend)]
+    return []

@@ -1,0 +1,94 @@
+"""Do the settings mean what was meant, is there room on the disk, does the mail server greet, who can see Flower?"""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+from collections.abc import Mapping
+from urllib.parse import parse_qs, urlsplit
+
+from workers.doctor.findings import Finding, error, note, warning
+from workers.doctor.place import Place
+from workers.settings import SettingsProblem, unknown_variables
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+GREETING_WITHIN = 3.0
+"""Seconds.  A server that takes longer keeps letters waiting, too."""
+LITTLE_ROOM, NO_ROOM = 2 * 10**9, 200 * 10**6
+"""Bytes.  The write-ahead log alone may take two gigabytes (`max_wal_size`)."""
+
+
+def wrong_settings(problem: SettingsProblem) -> list[Finding]:
+    """Settings that keep everything from starting: one finding for each variable."""
+    found = []
+    for line in str(problem).splitlines():
+        code = "FLOWER_EXPOSED" if line.startswith("UNWIND_FLOWER_ADDRESS: Flower shows") else "SETTING_WRONG"
+        variable = line.partition(":")[0]
+        found.append(error(code, line, f"set {variable} as .env.example shows, or unset it."))
+    return found
+
+
+def unread_settings(environ: Mapping[str, str] | None = None) -> list[Finding]:
+    """Variables named like ours that nobody reads: what was meant by them does not happen."""
+    return [
+        warning("SETTING_UNREAD", f"{name} is set, but nobody reads it.", f"correct its name or unset {name}.")
+        for name in unknown_variables(environ)
+    ]
+
+
+def flower(place: Place) -> list[Finding]:
+    """With a login it may be seen from outside, but a login is no encryption (reliability X10)."""
+    if place.settings.flower_address in LOOPBACK:
+        return []
+    return [
+        note(
+            "FLOWER_OPEN",
+            f"Flower listens on {place.settings.flower_address}: whoever reaches it is asked for the login, in clear text.",
+            "put a proxy with TLS before it, or set UNWIND_FLOWER_ADDRESS=127.0.0.1.",
+        )
+    ]
+
+
+def disk(place: Place) -> list[Finding]:
+    """Embedded servers, logs and mail files share the data folder's disk."""
+    free = place.free(place.settings.data_dir)
+    if free >= LITTLE_ROOM:
+        return []
+    said = f"Only {free / 10**6:.0f} MB are free where data, logs and mails are kept; a full disk stops the servers."
+    kind = error if free < NO_ROOM else warning
+    return [kind("DISK_LOW", said, "make room, or move the folder and set UNWIND_DATA.")]
+
+
+def mail_server(place: Place) -> list[Finding]:
+    """Greeting, and encryption where it is asked for; no letter is sent and no password shown."""
+    if place.settings.smtp_url is None:
+        if not place.given_servers:
+            return []
+        said = "No mail server is named: letters are files in the folder mail below UNWIND_DATA."
+        return [note("MAIL_TO_FILES", said, "set UNWIND_SMTP_URL if members are to get them.")]
+    url = urlsplit(place.settings.smtp_url.get_secret_value())
+    where = f"The mail server {url.hostname}{f':{url.port}' if url.port else ''}"
+    try:
+        if url.scheme == "smtps":
+            context = ssl.create_default_context()
+            server: smtplib.SMTP = smtplib.SMTP_SSL(
+                url.hostname or "", url.port or 0, timeout=GREETING_WITHIN, context=context
+            )
+        else:
+            server = smtplib.SMTP(url.hostname or "", url.port or 0, timeout=GREETING_WITHIN)
+        with server:
+            server.ehlo_or_helo_if_needed()
+            encrypts = server.has_extn("starttls")
+    except (OSError, smtplib.SMTPException) as problem:
+        reason = (
+            getattr(problem, "strerror", None) or type(problem).__name__
+        )  # never what it said: it may repeat secrets
+        said = f"{where} does not greet ({reason}): letters wait and are tried again."
+        return [error("MAIL_SERVER_SILENT", said, "start it, or correct UNWIND_SMTP_URL.")]
+    if parse_qs(url.query).get("starttls", ["0"])[-1] in ("1", "true", "yes") and not encrypts:
+        said = f"{where} offers no STARTTLS, which UNWIND_SMTP_URL asks for: no letter will be handed over."
+        return [error("MAIL_SERVER_NO_TLS", said, "switch it on there, or take starttls=1 out of UNWIND_SMTP_URL.")]
+    if url.username and not encrypts and url.scheme == "smtp" and url.hostname not in LOOPBACK:
+        said = f"{where} gets the password in clear text."
+        return [warning("MAIL_PASSWORD_IN_CLEAR", said, "use smtps:// or add ?starttls=1 to UNWIND_SMTP_URL.")]
+    return []

@@ -1,0 +1,142 @@
+"""Is the work being done?  Sweeps, promises, submissions, letters, given-up jobs, and what must always hold."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from workers.doctor.findings import Finding, error, few, note, warning
+from workers.doctor.place import Place
+
+PATIENCE = timedelta(minutes=1)
+"""Whatever waits longer than this while workers run, waits for something that does not come."""
+SWEEPS_LATE_AFTER = 3
+"""Intervals, and never less than a minute: X8 alarms after two, and one is lost when a worker is replaced."""
+SILENT_ABOUT_RUNS = ("submissions.drain",)
+"""Sweeps that do not note when they ran: how they do is seen by the age of what waits for them."""
+ODD_LATELY = timedelta(days=1)
+
+
+def sweeps(place: Place) -> list[Finding]:
+    """Judged by effect: a beat that hangs still answers pings (X8, F41)."""
+    if not place.should_run:
+        return []
+    from models.sweeps import last_runs
+    from schedules.timetable import TIMETABLE
+
+    now, seen = place.now(), last_runs(place.conn)
+    late, never = [], []
+    for entry in TIMETABLE:
+        if entry.task in SILENT_ABOUT_RUNS:
+            continue
+        known = [instant for instant in (seen.get(entry.task), place.supervised_since) if instant is not None]
+        if not known:
+            never.append(entry.task)
+        elif now - max(known) > max(SWEEPS_LATE_AFTER * entry.every, PATIENCE):
+            ran = seen.get(entry.task)
+            late.append(f"{entry.task} (last {_ago(now, ran)} ago)" if ran else f"{entry.task} (never)")
+    mend = "./run up, or see that celery -A workers.app beat runs and that its clock is right."
+    found = []
+    if late:
+        found.append(warning("SWEEPS_LATE", f"These sweeps do not run when they should: {few(late)}.", mend))
+    if never:
+        kind = note if seen else warning  # of a young installation some have run before others
+        found.append(kind("SWEEPS_NEVER_RAN", f"These sweeps have never run: {few(never)}.", mend))
+    return found
+
+
+def promises(place: Place) -> list[Finding]:
+    """What commits promised (P7): follow-ups, credits, notices."""
+    from models import outbox
+
+    said = "What a commit promised has waited for {ago} to be carried out."
+    mend = "see that workers run for consequences, notices and sweeps; what fails is in their logs: ./run jobs dead"
+    return _too_old(place, outbox.oldest_due(place.conn), "PROMISES_LATE", said, mend)
+
+
+def submissions(place: Place) -> list[Finding]:
+    """Commands that came in by SQL."""
+    from models import submissions as doors
+
+    said = "A command that was submitted by SQL has waited for {ago}."
+    return _too_old(
+        place,
+        doors.oldest_waiting(place.conn),
+        "SUBMISSIONS_LATE",
+        said,
+        "see that a worker runs for the queue commands.",
+    )
+
+
+def unlocks(place: Place) -> list[Finding]:
+    """Sellers may cancel from the instant on all the same (R40): late are the mark and the telling (P3)."""
+    from models import alerts
+
+    said = "An alert's time came {ago} ago, and nobody has been told."
+    return _too_old(
+        place, alerts.next_unlock(place.conn), "UNLOCKS_LATE", said, "see that beat and a worker for sweeps run."
+    )
+
+
+def dead_jobs(place: Place) -> list[Finding]:
+    """Jobs that were given up; parked letters are told of by themselves."""
+    from models import dead_jobs as jobs
+
+    waiting = [f"{job.dead_job_id} {job.task}" for job in jobs.waiting(place.conn) if job.task != "notices.deliver"]
+    if not waiting:
+        return []
+    said = f"{_count(waiting, 'job')} given up and waiting for somebody: {few(waiting)}."
+    return [warning("DEAD_JOBS", said, "./run jobs dead shows why; ./run jobs replay ID sets one going again.")]
+
+
+def letters(place: Place) -> list[Finding]:
+    """Letters that no further try is made for (R102)."""
+    from models import notices
+
+    parked = notices.counts(place.conn)["parked"]
+    if not parked:
+        return []
+    said = f"{parked} letters could not be delivered and are not tried again."
+    mend = "correct the addresses (members.record), then ./run jobs dead and ./run jobs replay ID."
+    return [warning("NOTICES_PARKED", said, mend)]
+
+
+def odd_messages(place: Place) -> list[Finding]:
+    """Messages that workers took and could not use."""
+    from models import odd_messages as odd
+
+    latest = odd.latest(place.conn, limit=1)
+    if not latest or place.now() - latest[0].came_at > ODD_LATELY:
+        return []
+    said = f"A message came that is no command of ours, the last one {_ago(place.now(), latest[0].came_at)} ago."
+    return [note("ODD_MESSAGES", said, "./run jobs odd shows what it was; correct its sender.")]
+
+
+def invariants(place: Place) -> list[Finding]:
+    """What must hold at every instant: a finding each, with the ids (promises.md, Invariants)."""
+    from models import invariants as queries
+
+    return [
+        error(
+            "INVARIANT_BROKEN", f"Broken: {one.sentence}: {few(one.ids)}.", "./run audit names all; report it as a bug."
+        )
+        for one in queries.check(place.conn, place.now(), in_time=False)
+    ]
+
+
+def _too_old(place: Place, since: datetime | None, code: str, said: str, mend: str) -> list[Finding]:
+    if since is None or not place.should_run:
+        return []
+    now = place.now()
+    return [warning(code, said.format(ago=_ago(now, since)), mend)] if now - since > PATIENCE else []
+
+
+def _ago(now: datetime, then: datetime) -> str:
+    seconds = (now - then).total_seconds()
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} seconds"
+
+
+def _count(things: list[str], name: str) -> str:
+    return f"One {name} is" if len(things) == 1 else f"{len(things)} {name}s are"
