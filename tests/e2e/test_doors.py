@@ -264,7 +264,7 @@ def bulk(count: int, bad: int) -> tuple[list[Any], list[tuple[str, str | None]]]
     kinds: list[tuple[Any, tuple[str, str | None]]] = [
         ({"order_id": 999_999, "member_id": "seller"}, ("refused", "ORDER_UNKNOWN")),
         ({"order_id": 90_000, "member_id": "other_seller"}, ("refused", "NOT_A_PARTY")),
-        ({"order_id": 90_001, "member_id": "seller"}, ("refused", "WRONG_STATUS")),
+        ({"order_id": 90_001, "member_id": "seller"}, ("refused", "NO_OPEN_REQUEST")),
         ({"order_id": 90_002, "member_id": "seller"}, ("refused", "ALREADY_CANCELLED")),
         ({"order_id": "10000", "member_id": "seller"}, ("invalid", None)),
         ({"order_id": 10_000}, ("invalid", None)),
