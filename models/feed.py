@@ -92,8 +92,16 @@ DECLARE
     after_source integer := 0;
     after_id bigint := 0;
     wanted integer := least(greatest(coalesce(max_events, 100), 1), 10000);
-    settled bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+    running bigint;
+    settled bigint;
 BEGIN
+    -- Everything below the oldest transaction that still runs is finished. Numbers are given out for the whole server, so
+    -- those that surely belong to another database are left out: whatever runs there must not hold this feed back.
+    SELECT min(x::text::bigint) INTO running FROM pg_snapshot_xip(pg_current_snapshot()) AS x
+    WHERE x::text::bigint % 4294967296 NOT IN (
+        SELECT l.transactionid::text::bigint FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+        WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted AND a.datname <> current_database());
+    settled := coalesce(running, pg_snapshot_xmax(pg_current_snapshot())::text::bigint);
     IF after_cursor IS NOT NULL THEN
         IF after_cursor !~ '^[0-9]{{1,18}}\\.[0-9]\\.[0-9]{{1,18}}$' THEN
             RAISE EXCEPTION 'this is no cursor that events_after gave' USING ERRCODE = 'invalid_parameter_value';

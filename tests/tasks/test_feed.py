@@ -11,6 +11,7 @@ import pytest
 
 from models import feed
 from tests.plugins.market import FILED, WEEK, Market
+from workers.servers import ServerUrls
 
 
 def read_all(market: Market, *, page: int = 7) -> list[dict[str, Any]]:
@@ -77,3 +78,11 @@ def test_nothing_new_gives_nothing(market: Market) -> None:
     market.at(FILED + timedelta(seconds=1)).done("npb.file", order_id=1003, member_id="seller")
     with market.stage.database.transaction() as conn:
         assert [e["type"] for _, e in feed.after(conn, last, 100)] == ["npb.filed"]
+
+
+def test_whatever_runs_in_another_database_holds_nothing_back(market: Market, servers: ServerUrls) -> None:
+    """Transaction numbers are the whole server's; somebody else's long transaction is none of this feed's business."""
+    with psycopg.connect(servers.database_url.replace("postgresql+psycopg://", "postgresql://")) as elsewhere:
+        elsewhere.execute("SELECT pg_current_xact_id()")
+        market.order(1003)
+        assert "orders.submitted" in {e["type"] for e in read_all(market)}
