@@ -1,0 +1,236 @@
+"""Does every snippet of docs/integrate.md work, run as it stands by somebody who has only the rights it gives?
+
+The worker of this module runs under the Redis user and the PostgreSQL login of the page, the snippets in Python under its producer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+import redis
+from celery import Celery
+
+from tests.plugins.market import Market
+from tests.plugins.servers import plain
+from tests.plugins.upstream import Installation, installation, submit_orders
+from workers.contract_files import public_tasks
+from workers.servers import ServerUrls
+from workers.settings import CHECKOUT
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("doors")]
+
+PAGE = CHECKOUT / "docs" / "integrate.md"
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+RIGHTS = [text for language, text in BLOCKS if language == "redis" or "CREATE ROLE" in text]
+SNIPPETS = [(language, text) for language, text in BLOCKS if text not in RIGHTS]
+LOGINS = ("storefront", "dashboard", "unwind_worker")
+USERS = ("unwind-producer", "unwind-asker", "unwind-worker", "unwind-flower")
+
+
+def as_user(url: str, user: str, password: str) -> str:
+    """The same server under another login."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.hostname}:{parts.port}"))
+
+
+def past(market: Market) -> None:
+    """The page's seller, with orders that nobody paid."""
+    market.done("members.record", member_id="s-881", handle="BrickBarn", email="barn@example.org")
+    market.lot(501, seller_id="s-881", quantity=100)
+    submit_orders(
+        market, range(1003, 1011), seller_id="s-881", buyer_id="buyer", lines=[{"lot_id": 501, "quantity": 1}]
+    )
+
+
+@pytest.fixture(scope="module")
+def shop(
+    servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """An installation whose rights were given by the page's own lines."""
+    with (
+        installation(servers, admin, template_database, tmp_path_factory.mktemp("integrate"), past) as ours,
+        contextlib.closing(ours.redis()) as broker,
+    ):
+        _forget(admin, broker)
+        try:
+            for text in RIGHTS:
+                if "CREATE ROLE" in text:
+                    with ours.connect() as conn:
+                        conn.execute(text)
+                    continue
+                for line in text.splitlines():
+                    broker.execute_command(*line.split())
+            ours.settings = type(ours.settings).model_validate(
+                ours.settings.environment()
+                | {
+                    "UNWIND_APP_DATABASE_URL": as_user(ours.database_url, "unwind_worker", "worker-secret"),
+                    "CELERY_BROKER_URL": as_user(ours.broker_url, "unwind-worker", "worker-secret"),
+                    "CELERY_RESULT_BACKEND": as_user(ours.result_backend, "unwind-worker", "worker-secret"),
+                }
+            )
+            ours.start_worker()
+            yield ours
+            ours.supervisor.stop(["commands"])
+        finally:
+            _forget(admin, broker)
+
+
+def _forget(admin: psycopg.Connection, broker: Any) -> None:
+    """Logins belong to the whole server, which other tests share."""
+    for name in LOGINS:
+        admin.execute(f"DROP ROLE IF EXISTS {name}")
+    broker.execute_command("ACL", "DELUSER", *USERS)
+
+
+def environment_of_a_producer(shop: Installation) -> dict[str, str]:
+    """What a storefront is given: it may push commands and wait for answers."""
+    return shop.environment() | {
+        "CELERY_BROKER_URL": as_user(shop.broker_url, "unwind-producer", "producer-secret"),
+        "CELERY_RESULT_BACKEND": as_user(shop.result_backend, "unwind-asker", "asker-secret"),
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+    }
+
+
+@pytest.mark.parametrize(("language", "text"), SNIPPETS, ids=[f"{n}-{one[0]}" for n, one in enumerate(SNIPPETS)])
+def test_a_snippet_works_as_it_stands(shop: Installation, language: str, text: str) -> None:
+    """docs/integrate.md is executed, top to bottom."""
+    if language == "json":
+        assert json.loads(text.replace("…", "."))["outcome"] in ("done", "refused", "invalid", "conflict")
+    elif language == "sql":
+        login = ("storefront", "storefront-secret") if "submit_command" in text else ("dashboard", "dashboard-secret")
+        if "command_answers" in text:
+            shop.answer_of("nightly-1006-npb")
+        with psycopg.connect(plain(as_user(shop.database_url, *login)), autocommit=True) as conn:
+            cursor = conn.execute(text)
+            if "SELECT" in text and "BEGIN" not in text:
+                rows = cursor.fetchall()
+                assert rows
+                assert "command_answers" not in text or rows[0][:3] == ("answered", "done", None)
+    elif language == "python":
+        done = _run(shop, [sys.executable, "-c", text])
+        assert done.returncode == 0, done.stderr
+        if "billing-1005-npb" in text:
+            assert shop.answer_of("billing-1005-npb")["outcome"] == "done"
+        if "batch-1007-npb" in text:
+            assert shop.answer_of("batch-1007-npb")["outcome"] == "done"
+        if "print(answer" in text:
+            assert done.stdout.startswith("done {")
+    else:
+        assert language == "sh", f"nobody runs {language}"
+        for request_id in re.findall(r"show request (\S+)", text):
+            shop.answer_of(request_id)
+        done = _run(shop, ["bash", "-e", "-c", text.replace("./run ", f"{sys.executable} -m workers ")])
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.strip()
+
+
+def _run(shop: Installation, words: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = environment_of_a_producer(shop)
+    if "-m workers" in words[-1]:
+        environment |= {"CELERY_BROKER_URL": shop.broker_url, "CELERY_RESULT_BACKEND": shop.result_backend}
+    return subprocess.run(words, check=False, env=environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+
+
+def test_a_redis_user_can_do_nothing_else(shop: Installation) -> None:
+    """Reliability F60: the producer cannot read, take back or touch another queue; who asks cannot push; Flower cannot push."""
+    refused = {
+        "unwind-producer:producer-secret": (
+            ("RPOP", "commands"),
+            ("LRANGE", "commands", "0", "-1"),
+            ("LPUSH", "sweeps", "x"),
+            ("LPUSH", "celery-task-meta-x", "x"),
+            ("DEL", "commands"),
+            ("GET", "celery-task-meta-x"),
+            ("FLUSHDB",),
+            ("KEYS", "*"),
+        ),
+        "unwind-asker:asker-secret": (
+            ("LPUSH", "commands", "x"),
+            ("SET", "celery-task-meta-x", "x"),
+            ("GET", "commands"),
+        ),
+        "unwind-worker:worker-secret": (("FLUSHALL",), ("CONFIG", "GET", "*"), ("ACL", "LIST")),
+        "unwind-flower:flower-secret": (
+            ("LPUSH", "commands", "x"),
+            ("DEL", "commands"),
+            ("SET", "x", "y"),
+            ("FLUSHDB",),
+        ),
+    }
+    for login, commands in refused.items():
+        with contextlib.closing(redis.Redis.from_url(as_user(shop.broker_url, *login.split(":")))) as connection:
+            assert connection.ping()
+            for words in commands:
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    connection.execute_command(*words)
+
+
+def test_flower_sees_what_goes_on_under_its_user(shop: Installation) -> None:
+    """Events of a command reach it; that is all it is for."""
+    seen: list[str] = []
+    flower = as_user(shop.broker_url, "unwind-flower", "flower-secret")
+    with Celery("looker", broker=flower, set_as_current=False) as looker, looker.connection() as connection:
+        receiver = looker.events.Receiver(connection, handlers={"*": lambda event: seen.append(event["type"])})
+        consuming = receiver.itercapture(limit=None, timeout=10, wakeup=False)
+        next(consuming)  # now it listens
+        with shop.client() as client:
+            client.send_task("npb.file", kwargs={}, queue="commands", ignore_result=True)
+        while "task-succeeded" not in seen:
+            next(consuming)
+    assert {"task-received", "task-succeeded"} <= set(seen)
+
+
+def test_a_postgresql_role_can_do_nothing_else(shop: Installation) -> None:
+    """promises.md P5, P9: each login has the rights of its role, and no other."""
+    refused = {
+        "storefront:storefront-secret": (
+            "SELECT * FROM unwind.orders",
+            "SELECT * FROM unwind.command_answers",
+            "SELECT * FROM unwind.events_after(NULL, 1)",
+        ),
+        "dashboard:dashboard-secret": (
+            "SELECT * FROM unwind.members",
+            "SELECT * FROM unwind.odd_messages",
+            "SELECT unwind.submit_command('npb.file', '{}', 'x')",
+            "UPDATE unwind.orders SET status = 'PAID'",
+            "SET ROLE unwind_app",
+        ),
+        "unwind_worker:worker-secret": (
+            "DELETE FROM unwind.events",
+            "UPDATE unwind.ledger_lines SET amount = 0",
+            "DELETE FROM unwind.requests",
+            "SELECT unwind.prune_requests('2020-01-01')",
+            "CREATE TABLE unwind.x (y int)",
+        ),
+    }
+    for login, statements in refused.items():
+        with psycopg.connect(plain(as_user(shop.database_url, *login.split(":"))), autocommit=True) as conn:
+            for statement in statements:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    conn.execute(statement)
+
+
+def test_the_page_names_what_there_is() -> None:
+    """Tasks and commands that the page shows exist, and what the contract says of requests is on it."""
+    page = PAGE.read_text(encoding="utf-8")
+    shown = {
+        name
+        for name in re.findall(r'send_task\(\s*"(\w+\.\w+)"|(?:call|send) (\w+\.\w+)', page)
+        for name in name
+        if name
+    }
+    assert shown
+    assert shown <= set(public_tasks())
+    assert "at least 30 days" in page
+    assert "(support.md#refusal-codes)" in page
+    assert "## Refusal codes" in (CHECKOUT / "docs" / "support.md").read_text(encoding="utf-8")
