@@ -172,7 +172,7 @@ def test_a_redis_user_can_do_nothing_else(shop: Installation) -> None:
             assert connection.ping()
             for words in commands:
                 with pytest.raises(redis.exceptions.NoPermissionError):
-                    connection.execute_command(*words)
+                    connection.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
 def test_flower_sees_what_goes_on_under_its_user(shop: Installation) -> None:

@@ -114,7 +114,7 @@ def test_celery_call_is_answered(shop: Installation) -> None:
     ]
     words += ["--kwargs", json.dumps({"order_id": 2002, "member_id": "seller", "request_id": "called-1"})]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=dict(os.environ))
-    assert uuid.UUID(done.stdout.strip())
+    assert str(uuid.UUID(done.stdout.strip())) == done.stdout.strip()
     assert shop.answer_of("called-1")["outcome"] == "done"
 
 

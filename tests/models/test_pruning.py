@@ -48,7 +48,7 @@ def owner(database_url: str) -> Any:
 def test_old_answers_go_in_batches_and_new_ones_stay(market_of_old: Market, owner: session.Database) -> None:
     """contract 2.1: kept for at least thirty days; history itself stays for ever."""
     before = counts(market_of_old)
-    rounds = []
+    rounds: list[int] = []
     while not rounds or rounds[-1]:
         with owner.transaction() as conn:
             rounds.append(pruning.prune(conn, LATER, batch=3))
