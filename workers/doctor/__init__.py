@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from workers.doctor import broker, database, marketplace, surroundings, work
 from workers.doctor.findings import Finding, Severity, error, exit_status, note
 from workers.doctor.place import Place, supervised_since
-from workers.servers import FolderNotOurs, NoServerFound, ServerDidNotStart, embedded_servers, running_servers
+from workers.servers import NoServerFound, ServerDidNotStart, embedded_servers, running_servers
 from workers.settings import Settings, SettingsProblem, load_settings
 
 __all__ = ["Finding", "Place", "Severity", "examine", "exit_status", "look_at", "opened"]
@@ -99,7 +99,7 @@ def opened(settings: Settings) -> Iterator[tuple[Place, list[Finding]]]:
             else:
                 try:
                     place.settings = settings.at(held.enter_context(embedded_servers(settings.data_dir)))
-                except (FolderNotOurs, NoServerFound, ServerDidNotStart) as problem:
+                except (OSError, NoServerFound, ServerDidNotStart) as problem:
                     said = f"The embedded servers cannot be reached: {problem}"
                     trouble.append(error("SERVERS_UNREACHABLE", said, "./run down, then ./run up"))
         trouble += _open_database(place, held)

@@ -125,17 +125,18 @@ def queues(place: Place) -> list[Finding]:
         said = f"Messages wait in queues that no worker reads: {few(f'{n} in {queue}' for queue, n in full.items())}."
         if not place.should_run:
             return [note("QUEUE_UNREAD", said, "./run up")]
-        return [error("QUEUE_UNREAD", said, _start(full))]
+        return [error("QUEUE_UNREAD", said, _start(place, full))]
     if waiting and place.should_run:
         who = "No worker answers" if not place.consumers else "No worker that answers reads some queues"
-        return [warning("WORKERS_MISSING", f"{who}: {few(waiting)} would wait.", _start(waiting))]
+        return [warning("WORKERS_MISSING", f"{who}: {few(waiting)} would wait.", _start(place, waiting))]
     if not place.should_run:
         return [note("NOTHING_RUNS", "No worker runs here, so nothing is unlocked, sent or billed.", "./run up")]
     return []
 
 
-def _start(names: dict[str, int]) -> str:
-    return f"./run up, or celery -A workers.app worker -Q {','.join(names)}"
+def _start(place: Place, names: dict[str, int]) -> str:
+    again = "./run down and ./run up" if place.supervised_since is not None else "./run up"
+    return f"{again}, or celery -A workers.app worker -Q {','.join(names)}"
 
 
 def strays(place: Place) -> list[Finding]:

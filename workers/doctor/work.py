@@ -34,7 +34,7 @@ def sweeps(place: Place) -> list[Finding]:
         elif now - max(known) > max(SWEEPS_LATE_AFTER * entry.every, PATIENCE):
             ran = seen.get(entry.task)
             late.append(f"{entry.task} (last {_ago(now, ran)} ago)" if ran else f"{entry.task} (never)")
-    mend = "./run up, or see that celery -A workers.app beat runs and that its clock is right."
+    mend = "see that beat and a worker for sweeps run (logs of beat and sweeps), or start anew: ./run down and ./run up"
     found = []
     if late:
         found.append(warning("SWEEPS_LATE", f"These sweeps do not run when they should: {few(late)}.", mend))
