@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -197,15 +198,15 @@ def understood(
     given = dict(arguments)
     if given.get("request_id") is None:
         given["request_id"] = message_id
-    named = given["request_id"] if isinstance(given["request_id"], str) else message_id
+    named = given["request_id"] if _is_request_id(given["request_id"]) else message_id[:128]  # no value is echoed
     if positional:
-        return invalid(named[:128], [("args", "only keyword arguments are taken")])
+        return invalid(named, [("args", "only keyword arguments are taken")])
     if deep := [name for name, value in given.items() if _is_deep(value)]:
-        return invalid(named[:128], [(_path((name,)), "is nested too deeply") for name in deep])
+        return invalid(named, [(_path((name,)), "is nested too deeply") for name in deep])
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        return invalid(named[:128], sorted({(_path(e["loc"]), _said(e)) for e in error.errors(include_input=False)}))
+        return invalid(named, sorted({(_path(e["loc"]), _said(e)) for e in error.errors(include_input=False)}))
 
 
 def _is_deep(value: Any) -> bool:
@@ -222,6 +223,10 @@ def _is_deep(value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def _is_request_id(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(_REQUEST_ID, value) is not None and not value.endswith("\n")
 
 
 def _path(location: tuple[int | str, ...]) -> str:
