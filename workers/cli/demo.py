@@ -34,7 +34,11 @@ from workers.supervisor import ProgramFailed, Supervisor
 
 READY_SECONDS = 60.0
 SAID = {
-    "npb.unlocked": ("unlocked", "bold yellow", "one week without payment or answer, or two with: the seller may cancel"),
+    "npb.unlocked": (
+        "unlocked",
+        "bold yellow",
+        "one week without payment or answer, or two with: the seller may cancel",
+    ),
     "nss.unlocked": ("unlocked", "bold yellow", "two weeks without shipping: the buyer may cancel"),
     "npb.penalty_accepted": ("penalty accepted", "cyan", "the buyer takes the strike: the seller may cancel at once"),
     "ocr.filed": ("cancel asked for", "cyan", "the buyer asks, the seller is told"),
@@ -199,7 +203,12 @@ def _bills(database: session.Database, sample: Sample, now: datetime) -> Table:
                 amounts = [Decimal(line["amount"]) for line in bill["lines"]]
                 charged, credited = (sum((a for a in amounts if (a > 0) is up), Decimal(0)) for up in (True, False))
                 table.add_row(
-                    bill["billing_month"], bill["state"], str(charged), str(credited), bill["opening_credit"], bill["total"]
+                    bill["billing_month"],
+                    bill["state"],
+                    str(charged),
+                    str(credited),
+                    bill["opening_credit"],
+                    bill["total"],
                 )
     return table
 
