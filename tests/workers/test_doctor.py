@@ -403,6 +403,9 @@ def test_a_broker_that_is_full_or_takes_nothing_is_found(bad_servers: ServerUrls
         client.config_set("maxmemory", 0)
         client.replicaof("127.0.0.1", 1)
         assert codes(broker.persistence(looked())) == ["BROKER_IS_REPLICA"]
+        said = codes(examine())
+        assert "BROKER_IS_REPLICA" in said
+        assert "BROKER_UNREACHABLE" not in said
         client.replicaof("NO", "ONE")
         failing = replace(place, broker_info={"aof_last_write_status": "err"})
         assert codes(broker.persistence(failing)) == ["BROKER_CANNOT_SAVE"]

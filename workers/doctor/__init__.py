@@ -115,16 +115,16 @@ def _open_database(place: Place, held: contextlib.ExitStack) -> list[Finding]:
 
     from models import premises, session
 
-    opened = session.connect(url.get_secret_value())
-    held.callback(opened.dispose)
+    database = session.connect(url.get_secret_value())
+    held.callback(database.dispose)
     try:
-        with opened.transaction() as conn:
+        with database.transaction() as conn:
             place.has_schema = premises.revision(conn) is not None
     except SQLAlchemyError as problem:
         reason = str(getattr(problem, "orig", None) or type(problem).__name__).strip().splitlines()[0]
         said = f"The database does not answer: {_without(reason, url.get_secret_value())}"
         return [error("DATABASE_UNREACHABLE", f"{said}.", "start PostgreSQL, or correct DATABASE_URL.")]
-    place.database = opened
+    place.database = database
     return []
 
 
@@ -138,12 +138,18 @@ def _open_broker(place: Place, held: contextlib.ExitStack) -> list[Finding]:
         client = redis.Redis.from_url(url, **broker.patience())
         held.callback(client.close)
         place.broker_info = dict(client.info())
-        place.consumers = broker.consumers(url)
     except (redis.RedisError, OSError) as problem:
         reason = " ".join(str(problem).split())[:200]
         said = f"The broker does not answer: {_without(reason, url)}"
         return [error("BROKER_UNREACHABLE", f"{said}.", "start Redis or Valkey, or correct CELERY_BROKER_URL.")]
     place.broker = client
+    return _asked(_ask_workers, place)
+
+
+def _ask_workers(place: Place) -> list[Finding]:
+    """Known before anything is looked at, for much is only wrong while workers run.  A broker that takes nothing fails here."""
+    assert place.settings.broker_url is not None
+    place.consumers = broker.consumers(place.settings.broker_url.get_secret_value())
     return []
 
 
@@ -165,9 +171,9 @@ def _asked_with_rows(check: Check, place: Place) -> list[Finding]:
 def _broke(check: Check, problem: Exception) -> Finding:
     from workers.failures import described
 
-    about = check.__name__.replace("_", " ")
+    about = check.__name__.strip("_").replace("_", " ")
     return error(
-        "CHECK_FAILED", f"Looking at {about} failed: {described(problem)}.", "./run doctor again; else report it."
+        "CHECK_FAILED", f"The check {about!r} failed: {described(problem)}.", "./run doctor again; else report it."
     )
 
 
