@@ -161,8 +161,27 @@ def test_deep_and_long_and_large_files_are_refused(monkeypatch: pytest.MonkeyPat
     """Issue "Stock": 100 MB; the memory needed does not grow with the file."""
     assert "deep" in why_not("<INVENTORY>" + "<a>" * 100_000)
     assert "longer" in why_not(f"<INVENTORY><ITEM><REMARKS>{'x' * 10_001}</REMARKS></ITEM></INVENTORY>")
+    assert "more than 200,000 items" in why_not("<INVENTORY>" + "<ITEM/>" * 200_001)
     monkeypatch.setattr(lot_files, "LARGEST_FILE", 2**20)
-    assert "larger than 1 MB" in why_not("<INVENTORY>" + "<ITEM/>" * 200_000)
+    assert "larger than 1 MB" in why_not("<INVENTORY>" + "<ITEM/>" * 180_000)
+
+
+def test_a_hundred_megabytes_are_refused_without_reading_them_all() -> None:
+    """Rules 5.3, hostile files: the reader stops where a file gets larger than any store's."""
+
+    class Endless(io.RawIOBase):
+        """A file that never ends and counts what was taken from it."""
+
+        taken = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.taken += size
+            return b"<INVENTORY>" if self.taken == size else b" " * size
+
+    file = Endless()
+    with pytest.raises(NotAnInventory, match="larger than 64 MB"):
+        read_lots(file, "s")
+    assert file.taken < 70 * 2**20
 
 
 @pytest.mark.parametrize(
