@@ -93,7 +93,7 @@ def _read(noun: str, kind: Kind, rest: list[str]) -> Look:
             raise NotALook(f"{word} does not belong there. It is: {kind.usage}")
         given[word] = options[word](value)
     if len(plain) != len(kind.words) or any(name not in given for name in kind.needs):
-        raise NotALook(f"it is: {kind.usage}")
+        raise NotALook(f"some words are missing or too many. It is: {kind.usage}")
     which = tuple(read(word) for read, word in zip(kind.words, plain, strict=True))
     return Look(noun, which + tuple(given[name] for name in kind.needs), given.get("--at"))
 

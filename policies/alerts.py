@@ -7,7 +7,7 @@ from datetime import datetime
 
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState, other
 from policies.gates import blank, not_in_role
-from policies.instants import instant_text
+from policies.instants import instant_said, instant_text
 from policies.notices import tell
 from policies.statuses import ALERT_BLOCKERS, PROBLEM, Role, Status
 from policies.verdicts import Code, Event, Granted, Refused
@@ -38,8 +38,8 @@ def may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now:
     if now < earliest:
         return Refused(
             Code.TOO_EARLY,
-            f"The order was last submitted or updated on {instant_text(order.order_date)}; a {SPOKEN[kind]} can be filed "
-            f"from {instant_text(earliest)}.",
+            f"The order was last submitted or updated on {instant_said(order.order_date)}; a {SPOKEN[kind]} can be filed "
+            f"from {instant_said(earliest, onwards=True)}.",
             possible_from=earliest,
             changes_it="time alone",
         )

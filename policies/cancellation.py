@@ -10,7 +10,7 @@ from datetime import datetime
 
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState
 from policies.gates import already_cancelled, blank, not_a_party
-from policies.instants import instant_text
+from policies.instants import instant_said
 from policies.reasons import check_reason, spoken
 from policies.statuses import Basis, Role, Status
 from policies.verdicts import Code, Event, Granted, Refused
@@ -149,13 +149,13 @@ def _buyer_basis(case: Case, now: datetime) -> Basis | Refused:
 
 
 def _too_early(case: Case, alert: Alert) -> Refused:
-    due = instant_text(alert.unlocks_at)
+    due = instant_said(alert.unlocks_at, onwards=True)
     if alert.kind is not AlertKind.NPB:
-        why = f"The alert was filed on {instant_text(alert.filed_at)}"
+        why = f"The alert was filed on {instant_said(alert.filed_at)}"
     elif alert.responded_at is not None and alert.unlocks_at > alert.filed_at + alert.terms.npb_unlock_no_response:
-        why = f"The buyer answered on {instant_text(alert.responded_at)}"
+        why = f"The buyer answered on {instant_said(alert.responded_at)}"
     else:
-        why = f"The alert was filed on {instant_text(alert.filed_at)} and the buyer has not answered"
+        why = f"The alert was filed on {instant_said(alert.filed_at)} and the buyer has not answered"
     accept = " or the buyer accepting the penalty" if alert.kind is AlertKind.NPB else ""
     return Refused(
         Code.TOO_EARLY,

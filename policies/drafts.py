@@ -16,7 +16,7 @@ from policies.cancellation import basis_for, returns_items
 from policies.cases import Actor, Case
 from policies.consolidation import Choice, Choices, LineEdit
 from policies.gates import already_cancelled, not_in_role
-from policies.instants import instant_text
+from policies.instants import instant_said, instant_text
 from policies.inventory import ReturnPlan
 from policies.statuses import Basis, Role, Status
 from policies.verdicts import Code, Invalid, Refused
@@ -190,7 +190,7 @@ def _lives(draft: Draft, case: Case, now: datetime) -> Refused | None:
     if now >= draft.expires_at:
         return Refused(
             Code.DRAFT_EXPIRED,
-            f"The draft could be used until {instant_text(draft.expires_at)}.",
+            f"The draft could be used until {instant_said(draft.expires_at)}.",
             changes_it="opening a new draft",
         )
     return None

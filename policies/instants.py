@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
 
@@ -13,6 +13,12 @@ def instant_text(instant: datetime) -> str:
     utc = instant.astimezone(UTC)
     text = utc.replace(tzinfo=None).isoformat(timespec="microseconds" if utc.microsecond else "seconds")
     return (text.rstrip("0") if utc.microsecond else text) + "Z"
+
+
+def instant_said(instant: datetime, *, onwards: bool = False) -> str:
+    """The same to the second, for sentences; of what holds `onwards` from then the next full one, so never too early."""
+    full = instant.replace(microsecond=0)
+    return instant_text(full + timedelta(seconds=1) if onwards and full < instant else full)
 
 
 def instant_from_text(text: str) -> datetime:

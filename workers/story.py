@@ -76,8 +76,19 @@ def _outcome(answer: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    written = str(value)
+    written = _plain(value)
     return written if len(written) <= 100 else f"{written[:97]}..."
+
+
+def _plain(value: Any) -> str:
+    """JSON as a person would write it: no quotes and braces, nothing that is null."""
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{name} {_plain(one)}" for name, one in value.items() if one is not None) + ")"
+    if isinstance(value, list):
+        return ", ".join(_plain(one) for one in value) or "none"
+    if value is None:
+        return "none"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 _STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "red"}

@@ -205,7 +205,7 @@ class Histories(RuleBasedStateMachine):
             self.book.takings[answer["effects"]["removal_id"]] = made
 
     def announced(self, task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
-        """What `orders.options` says of the command beforehand (issue: one source of truth)."""
+        """What `orders.options` says of the command beforehand: there is one source of truth."""
         taking = self.book.takings.get(arguments.get("removal_id", 0))
         order = self.book.orders.get(arguments.get("order_id", taking.order_id if taking else 0))
         who = arguments.get("member_id")

@@ -69,7 +69,7 @@ def nothing_waits(books: psycopg.Connection) -> bool:
 def test_the_story_is_told_by_real_processes(
     past: None, celery_setup: CeleryTestSetup, beat: ProcessNode, books: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """Issue story: beat unlocks, the seller is told once, cancels, and stock, requests, fee and mails follow."""
+    """The whole story: beat unlocks, the seller is told once, cancels, and stock, requests, fee and mails follow."""
     unlocked = "SELECT count(unlocked_at) FROM unwind.alerts"
     wait_until(lambda: one(books, unlocked) == 2, what="the unlocking")
     assert one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2

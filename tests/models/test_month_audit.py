@@ -55,7 +55,7 @@ def books(market: Market) -> Market:
 
 
 def test_the_books_of_every_month_are_proven(books: Market) -> None:
-    """Issue of a certificate: counts, sums and a fingerprint, nothing that differs."""
+    """The certificate: counts, sums and a fingerprint, nothing that differs."""
     march, april, may = (audit(books, month) for month in (MARCH, APRIL, MAY))
     assert (march.differences, april.differences, may.differences) == ([], [], [])
     assert march.closed

@@ -419,7 +419,7 @@ NAMES = {
 
 
 def test_the_table_is_long_enough() -> None:
-    """Issue "Stock and money": at least 40 cases, each once."""
+    """At least forty cases, each once."""
     assert len({row[0] for row in TABLE}) == len(TABLE) >= 40
 
 

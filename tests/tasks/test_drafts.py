@@ -61,7 +61,7 @@ def test_steps_one_to_three_change_neither_order_nor_stock(waiting: Market) -> N
 
 
 def test_verification_shows_the_target_lot_and_its_values(waiting: Market) -> None:
-    """Issue "Stock": step 3 names the lot and what it will be, per line."""
+    """Step 3 names the lot and what it will be, per line."""
     draft_id = opened(waiting, remarks="concatenate")
     edit(waiting, draft_id, {"line_no": 1, "quantity": 3, "fields": {"remarks": "Came back"}})
     seen = verified(waiting, draft_id)
@@ -91,7 +91,7 @@ def test_step_four_does_what_step_three_showed(waiting: Market) -> None:
 
 
 def test_a_dry_run_with_a_draft_is_what_the_real_run_does(waiting: Market) -> None:
-    """Issue "Stock": dry run."""
+    """A dry run answers what the real run then does."""
     draft_id = opened(waiting, consolidate=False)
     verified(waiting, draft_id)
     before = everything(waiting)
@@ -144,7 +144,7 @@ def test_a_draft_that_was_not_verified_is_incomplete(waiting: Market) -> None:
 def test_verification_names_what_is_wrong_and_the_draft_stays_unusable(
     waiting: Market, fields: dict[str, Any], named: str
 ) -> None:
-    """Issue "Stock": tier order, bulk, sale, stockroom against reserved, price."""
+    """Rules 5: tier order, bulk, sale, stockroom against reserved, price."""
     draft_id = opened(waiting, consolidate=False)
     edit(waiting, draft_id, {"line_no": 1, "fields": fields})
     seen = verified(waiting, draft_id)

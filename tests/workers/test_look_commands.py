@@ -92,9 +92,23 @@ def test_unknown_things_and_wrong_words_say_so(typed: Any) -> None:
     """Exit 1: there is none; exit 2: there is no such look."""
     missing = typed("show", "order", "9")
     assert (missing.exit_code, "There is no order 9" in missing.output) == (1, True)
+    assert "no member nobody" in typed("show", "lots", "nobody").output
+    assert "no bill of seller for 2999-01" in typed("show", "bill", "seller", "2999-01").output
+    assert "No answer is kept for request r-9" in typed("show", "request", "r-9").output
+    assert "no order 9." in typed("explain", "order", "9").output
     wrong = typed("show", "horse", "9")
     assert wrong.exit_code == 2
     assert "alerts" in wrong.output
+
+
+def test_an_order_at_another_instant_says_so(typed: Any) -> None:
+    """Contract 4, `--at`: before there was an order, while it was there, and when nobody can know yet."""
+    before = typed("show", "order", "1003", "--at", "2020-01-01T00:00:00Z")
+    assert (before.exit_code, "There was no order 1003 at 2020-01-01T00:00:00Z." in before.output) == (1, True)
+    assert "There was no order 1003" in typed("explain", "order", "1003", "--at", "2020-01-01T00:00:00Z").output
+    then = typed("show", "order", "1003", "--at", "2026-04-04T12:00:00Z")
+    assert then.output.startswith("As of 2026-04-04T12:00:00Z:"), then.output
+    assert typed("show", "order", "1003", "--at", "2999-01-01T00:00:00Z").output.startswith("Nobody knows yet")
 
 
 def test_terms_are_applied_from_a_file(typed: Any, tmp_path: Any) -> None:

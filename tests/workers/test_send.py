@@ -16,7 +16,7 @@ from models import dead_jobs
 from workers import wiring
 from workers.app import app
 from workers.cli.jobs import jobs
-from workers.cli.send import arguments_of, value_of
+from workers.cli.send import arguments_of, send, value_of
 from workers.stage import Stage
 
 
@@ -52,6 +52,16 @@ def test_what_is_no_argument_is_said_so(words: tuple[str, ...], written: str | N
     """Exit code 2 with a sentence, not a traceback."""
     with pytest.raises(click.BadParameter):
         arguments_of(words, written)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [("npb.fil", "Did you mean npb.file"), ("qqq", "in contract/"), ("celery.ping", "There is no task")],
+)
+def test_an_unknown_task_is_said_so_with_what_may_be_meant(typed: str, said: str) -> None:
+    """Nothing is sent, and the reader is told where names stand."""
+    done = CliRunner().invoke(send, [typed, "order_id=1"])
+    assert (done.exit_code, said in done.output) == (1, True), done.output
 
 
 @pytest.fixture

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from policies.instants import instant_text
 from workers.cli import data_option
 from workers.cli.database import open_database
+
+if TYPE_CHECKING:
+    from models.looks import Look
 
 WORDS = {"ignore_unknown_options": True}  # the options of a look are words of the look
 
@@ -69,13 +73,13 @@ def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> Non
         raise WrongWords(f"{str(problem)[:1].upper()}{str(problem)[1:]}.") from None
     with open_database() as database, database.transaction() as conn:
         looks.steady(conn)
-        seen: Any = looks.look(conn, words, now=database.clock.now(conn))
+        now = database.clock.now(conn)
+        seen: Any = looks.look(conn, words, now=now)
     if as_json:
         click.echo(json.dumps(seen, indent=2))
         return
     if seen is None:
-        named = " ".join(str(one) for one in words if not str(one).startswith("--") and one != "explain")
-        raise NothingThere(f"There is no {named}.")
+        raise NothingThere(_nothing(wanted))
     if as_html:
         from workers.bill_page import as_html as page
 
@@ -83,4 +87,24 @@ def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> Non
         return
     from workers.story import show_to_people
 
+    if wanted.noun == "order" and wanted.at is not None:  # `explain` says its instant itself, and can look ahead
+        come = wanted.at <= now
+        click.echo(f"As of {instant_text(wanted.at)}:" if come else "Nobody knows yet what will be then. This is now:")
     show_to_people(wanted.noun, seen)
+
+
+def _nothing(wanted: Look) -> str:
+    """What there is not, and where that is not plain, why one may have expected it."""
+    first = wanted.which[0]
+    if wanted.noun in ("order", "explain", "notices"):
+        return (
+            f"There was no order {first} at {instant_text(wanted.at)}." if wanted.at else f"There is no order {first}."
+        )
+    if wanted.noun == "bill":
+        return f"There is no bill of {first} for {wanted.which[1]:%Y-%m}: the seller is unknown or the month has not begun."
+    if wanted.noun == "request":
+        return (
+            f"No answer is kept for request {first}: it is still to come, or the request was invalid (those are not kept), "
+            "was never made, or was pruned."
+        )
+    return f"There is no member {first}."

@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -43,7 +44,7 @@ def send(task: str, words: tuple[str, ...], written: str | None, no_wait: bool, 
     from workers.app import app
 
     if task not in app.tasks or task.startswith("celery."):
-        raise click.ClickException(f"There is no task {task}. The names are in the contract, section 2.")
+        raise click.ClickException(f"There is no task {task}. {_meant(task, app.tasks)}")
     message_id = str(uuid.uuid4())
     # A task of the house takes no request id; for commands the caller must know it to be able to ask again.
     from workers.job import command_of
@@ -73,6 +74,12 @@ def send(task: str, words: tuple[str, ...], written: str | None, no_wait: bool, 
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     if answer.get("outcome") != "done":
         sys.exit(1)
+
+
+def _meant(task: str, registered: Iterable[str]) -> str:
+    """The names that look like the one that was typed, else where all of them stand."""
+    alike = difflib.get_close_matches(task, [name for name in registered if not name.startswith("celery.")], cutoff=0.7)
+    return f"Did you mean {' or '.join(alike)}?" if alike else "The names are those of the files in contract/."
 
 
 @contextlib.contextmanager
