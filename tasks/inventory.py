@@ -91,15 +91,28 @@ def record_lot(commands: list[RecordLot]) -> list[Answer]:
 
 
 def record_imported(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused | Invalid]:
-    """Record lots of a seller's own file, in one transaction.  A lot numbered 0 gets a number of ours."""
+    """Record lots of a seller's own file, in one transaction: all of them, or none when one is refused.
+
+    A lot numbered 0 gets a number of ours.
+    """
     work: Work[RecordLot]
     with unit_of_work() as work:
         numbers = iter(inventory.own_numbers(work.conn, sum(not lot.lot_id for lot in lots)))
         numbered = [lot if lot.lot_id else replace(lot, lot_id=next(numbers)) for lot in lots]
         recorder = _Recorder(work, numbered)
         answers = [recorder.take(lot, may_be_own=True) for lot in numbered]
-        recorder.write()
+        if all(isinstance(answer, dict) for answer in answers):
+            recorder.write()
     return answers
+
+
+def refused_imports(lots: Sequence[Lot]) -> list[Refused | Invalid]:
+    """What a file asks for and cannot get, asked before anything of it is written: another seller's lots."""
+    work: Work[RecordLot]
+    with unit_of_work() as work:
+        recorder = _Recorder(work, lots)
+        answers = [recorder.take(lot, may_be_own=True) for lot in lots if lot.lot_id]
+    return [answer for answer in answers if not isinstance(answer, dict)]
 
 
 class _Recorder:

@@ -310,5 +310,6 @@ def _visible(text: str) -> str:
 
 
 def with_quantities(lots: Iterable[Lot], units: Mapping[int, int]) -> Iterator[Lot]:
-    """Of these lots those named in `units`, with that many units."""
-    return (replace(lot, quantity=units[lot.lot_id]) for lot in lots if lot.lot_id in units)
+    """Of these lots those named in `units`, with that many units, or as many of them as were not sold again since."""
+    some = ((lot, min(units.get(lot.lot_id, 0), lot.quantity)) for lot in lots)
+    return (replace(lot, quantity=quantity) for lot, quantity in some if quantity > 0)

@@ -47,7 +47,7 @@ def test_the_others_of_a_set_are_not_stopped(market: Market) -> None:
 
 
 def test_a_dry_run_says_so_and_parks_nothing(market: Market) -> None:
-    """Issue "Stock": a dry run writes nothing."""
+    """Rules 5: a dry run writes nothing."""
     command = doomed(market, 1003, market.lot(1))
     market.lot(1, quantity=FULL)
     assert market.do("orders.cancel", **command, dry_run=True)["outcome"] == "invalid"

@@ -14,8 +14,10 @@ from hypothesis import strategies as some
 
 from models import inventory
 from policies.lots import Lot
+from tests.plugins.market import Market
 from workers import lot_files
 from workers.cli import group
+from workers.cli import lots as lots_command
 from workers.lot_files import NotAnInventory, read_lots, write_lots
 from workers.stage import Stage
 
@@ -89,12 +91,12 @@ def why_not(text: str | bytes) -> str:
 
 
 def test_an_upload_file_of_the_marketplace_is_read() -> None:
-    """Issue "Stock": all fields, thousands separators, tiers that are not there, I for incomplete."""
+    """Rules 5: all fields, thousands separators, tiers that are not there, I for incomplete."""
     assert read(BRICKLINK) == [FIRST, SECOND]
 
 
 def test_a_brickstore_file_is_read() -> None:
-    """Issue "Stock": its own names, its bare document type, excluded items, binary fractions, M for sealed."""
+    """Rules 5: its own names, its bare document type, excluded items, binary fractions, M for sealed."""
     lots = read(BRICKSTORE)
     assert [(x.lot_id, x.item_type, x.item_no, x.quantity, x.unit_price) for x in lots] == [
         (77, "PART", "3001", 4, Decimal("0.0400")),
@@ -128,7 +130,7 @@ LISTED = "<!DOCTYPE BrickStoreXML [<!ELEMENT Item ANY>]><BrickStoreXML/>"
 
 @pytest.mark.parametrize("hostile", [BOMB, OUTSIDE, INSIDE, LISTED, "<!DOCTYPE INVENTORY><INVENTORY/>"])
 def test_entities_and_document_types_are_refused(hostile: str) -> None:
-    """Issue "Stock": hostile XML is refused, and nothing outside the file is ever opened."""
+    """Rules 5: hostile XML is refused, and nothing outside the file is ever opened."""
     assert "is not read" in why_not(hostile)
 
 
@@ -148,7 +150,7 @@ def test_entities_and_document_types_are_refused(hostile: str) -> None:
     ],
 )
 def test_what_is_not_xml_or_badly_encoded_is_refused(broken: bytes) -> None:
-    """Issue "Stock": malformed, wrong encoding."""
+    """Rules 5: malformed, wrong encoding."""
     assert "not well-formed XML" in why_not(broken)
 
 
@@ -158,7 +160,7 @@ def test_other_documents_are_refused() -> None:
 
 
 def test_deep_and_long_and_large_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue "Stock": 100 MB; the memory needed does not grow with the file."""
+    """Rules 5: 100 MB; the memory needed does not grow with the file."""
     assert "deep" in why_not("<INVENTORY>" + "<a>" * 100_000)
     assert "longer" in why_not(f"<INVENTORY><ITEM><REMARKS>{'x' * 10_001}</REMARKS></ITEM></INVENTORY>")
     assert "more than 200,000 items" in why_not("<INVENTORY>" + "<ITEM/>" * 200_001)
@@ -169,12 +171,13 @@ def test_deep_and_long_and_large_files_are_refused(monkeypatch: pytest.MonkeyPat
 def test_a_hundred_megabytes_are_refused_without_reading_them_all() -> None:
     """Rules 5.3, hostile files: the reader stops where a file gets larger than any store's."""
 
-    class Endless(io.RawIOBase):
+    class Endless(io.BytesIO):
         """A file that never ends and counts what was taken from it."""
 
         taken = 0
 
-        def read(self, size: int = -1) -> bytes:
+        def read(self, size: int | None = -1) -> bytes:
+            assert size is not None
             self.taken += size
             return b"<INVENTORY>" if self.taken == size else b" " * size
 
@@ -203,7 +206,7 @@ def test_a_hundred_megabytes_are_refused_without_reading_them_all() -> None:
     ],
 )
 def test_an_item_that_is_no_lot_is_named(old: str, new: str, why: str) -> None:
-    """Issue "Stock": the seller is told which item and why; the others are not hurt."""
+    """Rules 5: the seller is told which item and why; the others are not hurt."""
     lots, bad = read_lots(io.BytesIO(BRICKLINK.replace(old, new).encode()), "s")
     assert lots == [SECOND]
     assert [one.number for one in bad] == [1]
@@ -219,7 +222,7 @@ def run(stage_url: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[i
 def test_a_file_becomes_lots_and_lots_a_file(
     stage: Stage, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue "Stock": `import-lots` and `show lots --xml`; a lot without a number gets one of ours, once imported again."""
+    """Rules 5: `import-lots` and `show lots --xml`; a lot without a number gets one of ours, once imported again."""
     stage.do("members.record", member_id="s", handle="s", email="s@example.org")
     file = tmp_path / "store.xml"
     file.write_text(BRICKLINK)
@@ -236,23 +239,45 @@ def test_a_file_becomes_lots_and_lots_a_file(
     assert (code, said) == (0, "0 lots imported, 2 known ones updated: 1753 units of s.\n")
 
 
-def test_only_what_came_back_is_written_on_request(
-    stage: Stage, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_what_came_back_and_is_still_there_is_written_on_request(
+    market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue "Stock": what came back, for upload."""
-    stage.do("members.record", member_id="s", handle="s", email="s@example.org")
+    """Rules 5: what came back, for upload; a lot from which nothing was ever sold is not in it, nor what was sold again."""
+    first, second = market.lot(501), market.lot(502, color_id=7)
+    market.order(1, [(first, 10), (second, 100)])
+    returned = ("show", "lots", "seller", "--xml", "--returned")
+    code, written = run(database_url, monkeypatch, *returned)
+    assert (code, read(written)) == (0, [])
+    market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
+    market.done("orders.cancel", order_id=1, member_id="seller")
+    code, written = run(database_url, monkeypatch, *returned)
+    back = [(lot.lot_id, lot.color_id, lot.quantity) for lot in read(written)]
+    assert (code, back) == (0, [(501, 5, 10), (9_000_000_000_000, 7, 100)])
+    market.order(2, [(first, 95)])
+    code, written = run(database_url, monkeypatch, *returned)
+    assert [(lot.lot_id, lot.quantity) for lot in read(written)] == [(501, 5), (9_000_000_000_000, 100)]
+    code, said = run(database_url, monkeypatch, "show", "lots", "nobody", "--xml")
+    assert (code, said) == (1, "Error: There is no seller nobody.\n")
+
+
+def test_another_sellers_lot_stops_an_import_before_anything_is_written(
+    market: Market, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R81, contract 2.2: a lot never moves to another seller, and what stands before it in the file is not imported."""
+    monkeypatch.setattr(lots_command, "AT_ONCE", 1)
+    market.lot(77, seller_id="other_seller")
     file = tmp_path / "store.xml"
-    file.write_text(BRICKLINK)
-    run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s")
-    code, written = run(database_url, monkeypatch, "show", "lots", "s", "--xml", "--returned")
-    assert code == 0
-    assert read(written) == []
+    file.write_text(BRICKLINK.replace("<ITEMTYPE>S", "<LOTID>77</LOTID><ITEMTYPE>S"))
+    code, said = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "seller")
+    assert (code, said) == (1, "Error: Lot 77 belongs to another seller. Nothing was imported.\n")
+    with market.stage.database.transaction() as conn:
+        assert inventory.lots_of(conn, "seller") == []
 
 
 def test_nothing_is_imported_when_an_item_is_no_lot(
     stage: Stage, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue "Stock": all or nothing, and the sentence names the item."""
+    """Rules 5: all or nothing, and the sentence names the item."""
     stage.do("members.record", member_id="s", handle="s", email="s@example.org")
     file = tmp_path / "store.xml"
     file.write_text(BRICKLINK.replace("<QTY>1</QTY>", "<QTY>one</QTY>"))

@@ -23,12 +23,12 @@ MOST_SHOWN = 20
 def import_lots(file: Path, seller_id: str) -> None:
     """Read lots from BrickLink's inventory XML or BrickStore's BSX.
 
-    A lot whose number (LOTID) is known is updated, one without gets a number of ours. When any item is no lot, each is
-    named and nothing is imported.
+    A lot whose number (LOTID) is known is updated, one without gets a number of ours. When an item is no lot, or the lot
+    of another seller, it is named and nothing is imported.
     """
     from models import session
     from models.work import at_once
-    from tasks.inventory import record_imported
+    from tasks.inventory import record_imported, refused_imports
     from workers.lot_files import NotAnInventory, read_lots
 
     try:
@@ -47,11 +47,17 @@ def import_lots(file: Path, seller_id: str) -> None:
     with open_database() as database:
         session.bind(database)
         try:
+            for some in (lots[at : at + AT_ONCE] for at in range(0, len(lots), AT_ONCE)):
+                for refused in at_once(partial(refused_imports, some)):
+                    raise click.ClickException(f"{refused.message} Nothing was imported.")
             rest = iter(lots)
             while some := list(islice(rest, AT_ONCE)):
                 for told in at_once(partial(record_imported, some)):
                     if not isinstance(told, dict):
-                        raise click.ClickException(told.message)
+                        so_far = (
+                            f"{new + known} lots before it were imported." if new or known else "Nothing was imported."
+                        )
+                        raise click.ClickException(f"{told.message} {so_far}")
                     new += told["recorded"]
                     known += not told["recorded"]
                     units += told["quantity"]
@@ -63,9 +69,12 @@ def import_lots(file: Path, seller_id: str) -> None:
 def lots_as_xml(seller_id: str, *, returned: bool) -> None:
     """Write a seller's lots as BrickLink's XML to standard output; `returned`: only the units that came back."""
     from models.inventory import lots_of, units_returned
+    from models.members import facts
     from workers.lot_files import with_quantities, write_lots
 
     with open_database() as database, database.transaction() as conn:
+        if not facts(conn, [seller_id]):
+            raise click.ClickException(f"There is no seller {seller_id}.")
         lots = iter(lots_of(conn, seller_id))
         if returned:
             lots = with_quantities(lots, units_returned(conn, seller_id))
