@@ -34,20 +34,16 @@ from workers.supervisor import ProgramFailed, Supervisor
 
 READY_SECONDS = 60.0
 SAID = {
-    "npb.unlocked": (
-        "unlocked",
-        "bold yellow",
-        "one week without payment or answer, or two with: the seller may cancel",
-    ),
-    "nss.unlocked": ("unlocked", "bold yellow", "two weeks without shipping: the buyer may cancel"),
-    "npb.penalty_accepted": ("penalty accepted", "cyan", "the buyer takes the strike: the seller may cancel at once"),
-    "ocr.filed": ("cancel asked for", "cyan", "the buyer asks, the seller is told"),
-    "ocr.declined": ("declined", "cyan", "the seller says no: back to the status before"),
-    "npb.removed": ("alert removed", "magenta", "the money came: the order is pending again"),
-    "orders.cancelled": ("cancelled", "bold green", ""),
-    "removals.cancelled": ("removal dropped", "green", "the pending removal request goes with the order"),
-    "members.buying_revoked": ("buying revoked", "red", "the third order cancelled unpaid"),
-    "members.selling_revoked": ("selling suspended", "red", "the third order cancelled unshipped or unanswered"),
+    "npb.unlocked": ("unlocked", "bold yellow", "the wait is over: the seller may cancel"),
+    "nss.unlocked": ("unlocked", "bold yellow", "two weeks unshipped: the buyer may cancel"),
+    "npb.penalty_accepted": ("penalty accepted", "cyan", "the seller may cancel at once"),
+    "ocr.filed": ("cancel asked for", "cyan", "by the buyer; the seller is told"),
+    "ocr.declined": ("declined", "cyan", "by the seller; all is as it was before"),
+    "npb.removed": ("alert removed", "magenta", "the money came: pending again"),
+    "orders.cancelled": ("cancelled", "bold green", "for ever, and all that belongs to it"),
+    "removals.cancelled": ("removal dropped", "green", "it was pending, and goes with the order"),
+    "members.buying_revoked": ("buying revoked", "red", "a third order cancelled unpaid"),
+    "members.selling_revoked": ("selling suspended", "red", "a third order that the seller failed"),
 }
 
 
@@ -84,8 +80,9 @@ def _play(console: Console, settings: Settings, *, once: bool) -> None:
         with console.status("Starting two worker groups and beat …"):
             supervisor.wait_ready(READY_SECONDS)
         supervisor.start(window)
-        queues = ", ".join(" and ".join(group) for group in GROUPS.values())
-        console.print(f"  [bold]workers[/]  {queues}; beat looks for due alerts")
+        console.print(
+            f"  [bold]workers[/]  {len(GROUPS)} groups for {sum(map(len, GROUPS.values()))} queues; beat looks for due alerts"
+        )
         console.print(f"  [bold]Flower[/]   [link={address}]{address}[/link]")
         console.print(f"  [bold]mails[/]    {mail_place(settings)}\n")
         _tell(console, settings, sample)
@@ -149,11 +146,9 @@ def _tell(console: Console, settings: Settings, sample: Sample) -> None:
 
 
 def _sentence(news: News) -> str:
-    verb, colour, note = SAID.get(news.type, (news.type, "white", ""))
-    store = SELLERS.get(news.seller_id or "", ("", ""))[0]
-    about = f"order {news.order_id}" if news.order_id is not None else f"member {news.member_id}"
-    what = f"[{colour}]{verb:<16}[/] {about:<11} [dim]{store:<13}[/]"
-    return f"{news.at.astimezone():%H:%M:%S}  {what}  {note or news.note}"
+    verb, colour, note = SAID.get(news.type, (news.type, "white", news.note))
+    about = f"order {news.order_id}" if news.order_id is not None else f"{news.member_id}"
+    return f"{news.at.astimezone():%H:%M:%S}  [{colour}]{verb:<17}[/] {about:<12} {note}"
 
 
 def _show_mail(console: Console, settings: Settings) -> None:
@@ -201,7 +196,7 @@ def _bills(database: session.Database, sample: Sample, now: datetime) -> Table:
         for month in (previous_month(previous_month(this)), previous_month(this), this):
             if bill := bills.bill(conn, seller_id, month, now):
                 amounts = [Decimal(line["amount"]) for line in bill["lines"]]
-                charged, credited = (sum((a for a in amounts if (a > 0) is up), Decimal(0)) for up in (True, False))
+                charged, credited = (sum((a for a in amounts if (a > 0) is up), Decimal("0.00")) for up in (True, False))
                 table.add_row(
                     bill["billing_month"],
                     bill["state"],

@@ -21,9 +21,7 @@ PATIENCE_SECONDS = 45.0
 LOOK_EVERY = 0.15
 
 _NEWS = """
-    SELECT e.event_id, e.at, e.type, e.order_id, e.member_id, e.note, o.seller_id, o.buyer_id, o.status
-    FROM unwind.events e LEFT JOIN unwind.orders o ON o.order_id = e.order_id
-    WHERE e.event_id > :seen ORDER BY e.event_id
+    SELECT event_id, at, type, order_id, member_id, note FROM unwind.events WHERE event_id > :seen ORDER BY event_id
 """
 _UNKEPT = """
     SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')
@@ -58,8 +56,6 @@ class News:
     type: str
     order_id: int | None
     note: str
-    seller_id: str | None
-    buyer_id: str | None
     member_id: str | None
 
 
@@ -119,7 +115,7 @@ class Story:
         with self.database.transaction() as conn:
             rows = conn.execute(text(_NEWS), {"seen": self.seen}).all()
         self.seen = max((r.event_id for r in rows), default=self.seen)
-        return [News(r.at, r.type, r.order_id, r.note, r.seller_id, r.buyer_id, r.member_id) for r in rows]
+        return [News(r.at, r.type, r.order_id, r.note, r.member_id) for r in rows]
 
     def _react(self, news: News) -> None:
         order_id = news.order_id
