@@ -7,11 +7,13 @@ something where no worker runs, so tests with a clock of their own leave them ou
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 from sqlalchemy import Connection, text
 
+from models import month_audit
 from models.money_invariants import QUERIES as MONEY
 
 MOST_IDS = 100
@@ -201,6 +203,9 @@ IN_TIME: tuple[tuple[str, str], ...] = (
 )
 
 
+MONTHS_PROVEN = "Of every closed month the bills say what orders and events say; audit month names what differs"
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """A broken promise and for which orders, alerts, bills or rows (as text, at most a hundred)."""
@@ -209,12 +214,17 @@ class Violation:
     ids: list[str]
 
 
-def check(conn: Connection, now: datetime, *, in_time: bool = True) -> list[Violation]:
-    """Ask all; empty is how it must be.  Without `in_time` only what must hold at every instant is asked."""
+def check(conn: Connection, now: datetime, *, in_time: bool = True, months: Iterable[date] = ()) -> list[Violation]:
+    """Ask all; empty is how it must be.  Without `in_time` only what must hold at every instant is asked.
+
+    `months`: the closed months (first days) whose books are computed again, each at the cost of reading its orders' events.
+    """
     found = []
     for sentence, query in (*ALWAYS, *(IN_TIME if in_time else ())):
         asked = text(f"SELECT * FROM ({query}) AS broken(id) LIMIT {MOST_IDS}")  # noqa: S608 - our own texts
         ids = conn.execute(asked, {"now": now} if ":now" in query else {}).scalars()
         if broken := [str(one) for one in ids]:
             found.append(Violation(sentence, broken))
+    if unproven := month_audit.unproven(conn, months):
+        found.append(Violation(MONTHS_PROVEN, unproven))
     return found

@@ -105,6 +105,17 @@ def audit_month(conn: Connection, month: date) -> Certificate:
     return found
 
 
+def closed_months(conn: Connection) -> list[date]:
+    """Every month whose bills are all issued, in order."""
+    return list(conn.execute(text("SELECT billing_month FROM unwind.billing_months ORDER BY billing_month")).scalars())
+
+
+def unproven(conn: Connection, months: Iterable[date]) -> list[str]:
+    """Those of these months, as `2026-03`, of which some row differs; empty is how it must be."""
+    found = (audit_month(conn, month) for month in months)
+    return [one.month for one in found if not one.holds]
+
+
 def _of_orders(conn: Connection, book: TermsBook, month: date, also: Iterable[int]) -> list[Expected]:
     """Every line that the histories of the month's orders demand, whichever month it is in."""
     begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - EITHER_SIDE

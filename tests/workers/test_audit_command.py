@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import create_engine, text
 
+from models.invariants import MONTHS_PROVEN
 from tests.plugins.market import Market
 from workers.cli.audit import audit
 from workers.cli.look import show
@@ -41,8 +42,7 @@ def test_a_month_that_is_right_gets_a_certificate() -> None:
 
 
 @pytest.mark.breaks_invariants("the books are falsified on purpose")
-@pytest.mark.usefixtures("books")
-def test_a_month_that_is_wrong_names_the_rows(database_url: str) -> None:
+def test_a_month_that_is_wrong_names_the_rows(books: Market, database_url: str) -> None:
     """Exit code 1, in words and as JSON; the invariants find it too."""
     engine = create_engine(database_url)
     with engine.begin() as conn:
@@ -57,6 +57,9 @@ def test_a_month_that_is_wrong_names_the_rows(database_url: str) -> None:
     asked = run()
     assert asked.exit_code == 1
     assert "Per order the lines add up" in asked.output
+    assert "Of every closed month the bills say what orders and events say" in asked.output
+    assert books.done("audit.check_invariants")["violations"][MONTHS_PROVEN] == ["2026-03"]
+    assert MONTHS_PROVEN not in books.done("audit.check_invariants")["violations"]  # a month's turn comes once an hour
 
 
 @pytest.mark.parametrize("month", ["2026-13", "march", "2026-3", ""])

@@ -30,13 +30,14 @@ def _month(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @data_option
 @click.pass_context
 def audit(context: click.Context, as_json: bool) -> None:
-    """Ask every invariant; `audit month 2026-03` computes a month's bills again. Exit code 1 when something differs."""
+    """Ask every invariant, the bills of every closed month among them; `audit month 2026-03` shows one month's
+    certificate. Exit code 1 when something differs."""
     if context.invoked_subcommand is not None:
         return
-    from models import invariants
+    from models import invariants, month_audit
 
     with open_database() as database, database.transaction() as conn:
-        broken = invariants.check(conn, database.clock.now(conn))
+        broken = invariants.check(conn, database.clock.now(conn), months=month_audit.closed_months(conn))
     if as_json:
         click.echo(json.dumps({"violations": [{"sentence": one.sentence, "ids": one.ids} for one in broken]}, indent=2))
     for one in broken if not as_json else ():
