@@ -66,8 +66,9 @@ def send(task: str, words: tuple[str, ...], written: str | None, no_wait: bool, 
             answer = sent.get(timeout=seconds, on_message=told)
     except NoAnswer:
         raise click.ClickException(
-            f"No answer within {seconds:g} s. It may still be carried out: ./run show request {request_id}, "
-            f"or send it again with request_id={request_id}."
+            f"No answer within {seconds:g} s. Is a worker running (./run up does that, ./run doctor tells)? The command "
+            "is not lost and may still be carried out. Its answer will be found by ./run show request "
+            f"{request_id}, or send it again with request_id={request_id}."
         ) from None
     except Exception as error:  # noqa: BLE001 - whatever went wrong over there: its kind and place are all that is told
         raise click.ClickException(f"The job failed: {error}") from None

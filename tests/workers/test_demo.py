@@ -1,0 +1,61 @@
+"""Does a newcomer see the whole story, told by real programs, and is nothing left when it is over?"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def marked(name: str) -> list[psutil.Process]:
+    """The living processes that have this variable in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if name in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.e2e
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_the_demo_tells_its_story_and_ends(tmp_path: Path) -> None:
+    """Contract 1: `demo --once` ends by itself with 0 in less than a minute; servers, workers and data go with it."""
+    mark = f"UNWIND_TEST_{os.getpid()}"
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("UNWIND_", "CELERY_")) and n != "DATABASE_URL"}
+    environment = {**kept, "PYTHONPATH": str(CHECKOUT), "TMPDIR": str(tmp_path), mark: "1"}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "workers", "demo", "--once"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=200,
+        check=False,
+    )
+    took = time.monotonic() - began
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert took < 60
+    assert re.search(r"Flower +http://127\.0\.0\.1:\d+/", done.stdout)
+    for counted in (
+        "alerts unlocked, each once",
+        "orders cancelled",
+        "units returned",
+        "fees credited",
+        "sellers told",
+    ):
+        assert re.search(rf"{counted}\D+[1-9]", done.stdout), (counted, done.stdout)
+    assert marked(mark) == []
+    assert list(tmp_path.iterdir()) == []
