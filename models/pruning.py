@@ -6,12 +6,10 @@ nobody out, and refuses to touch what callers were promised (contract 2.1).
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-KEPT_FOR = timedelta(days=90)
-"""Unless the operator says otherwise."""
 PROMISED_DAYS = 30
 """The least that callers were promised."""
 BATCH = 1000
