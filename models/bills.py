@@ -31,7 +31,7 @@ from models.ledger import ledger_lines
 from models.schema import Cents, Instant, a_number, metadata, written_in
 from models.terms import TermsBook
 from policies import bills as policy
-from policies.billing_months import bill_issues_at, due_on, grace_until, issued_on, month_text, next_month
+from policies.billing_months import bill_issues_at, due_on, grace_until, issued_on, month_of, month_text, next_month
 from policies.bills import BillLine, Sums
 from policies.fees import ZERO
 from policies.instants import instant_text
@@ -153,6 +153,11 @@ def of_month(conn: Connection, seller_id: str, month: date, now: datetime) -> Bi
     due = due_on(month, ruling)
     days = (issued_on(month, ruling), due, grace_until(due, ruling))
     return Bill(seller_id, month, policy.PAID, computed, lines, paid, overpaid, *days)
+
+
+def has_begun(conn: Connection, month: date, now: datetime) -> bool:
+    """Whether anything can be on the bills of that month already."""
+    return month <= month_of(now, terms.book(conn).at(now))
 
 
 def paid_for(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, Decimal]:

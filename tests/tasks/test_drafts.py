@@ -270,6 +270,24 @@ def test_nothing_can_be_prepared_where_nothing_returns(market: Market) -> None:
     assert market.code("drafts.open", member_id="seller", **asked) == "RETURN_NOT_ALLOWED"
 
 
+@pytest.mark.parametrize("kind", ["nrs", "nss"])
+def test_a_buyers_cancellation_accepts_no_draft(waiting: Market, kind: str) -> None:
+    """R64: not even one that the seller had prepared and verified while the order was theirs to cancel."""
+    draft_id = opened(waiting)
+    verified(waiting, draft_id)
+    waiting.done("ocr.withdraw", order_id=1003, member_id="seller")
+    grounds = {"grounds": "NOT_SHIPPED"} if kind == "nss" else {}
+    if kind == "nss":
+        waiting.done("orders.record_payment", order_id=1003, payment_status="Received")
+    waiting.at(FILED).done(f"{kind}.file", order_id=1003, member_id="buyer", comment="Silence.", **grounds)
+    waiting.stage.advance(FILED + 2 * WEEK)
+    before = everything(waiting)
+    asked = {"order_id": 1003, "member_id": "buyer"}
+    assert waiting.code("orders.cancel", **asked, draft_id=draft_id) == "RETURN_NOT_ALLOWED"
+    assert everything(waiting) == before
+    assert waiting.code("orders.cancel", **asked) is None
+
+
 def test_a_terminated_seller_prepares_nothing(waiting: Market) -> None:
     """R65."""
     draft_id = opened(waiting)

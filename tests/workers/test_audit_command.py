@@ -78,3 +78,10 @@ def test_a_bill_is_shown_as_a_page_and_as_words() -> None:
     assert "Fee for order 1003, charged in March 2026." in words.output
     assert CliRunner().invoke(show, ["order", "1003", "--html"]).exit_code == 2
     assert CliRunner().invoke(show, ["bill", "nobody", "2026-03", "--html"]).exit_code == 1
+
+
+@pytest.mark.usefixtures("books")
+def test_a_month_that_has_not_begun_gets_no_certificate() -> None:
+    """Nothing is proven of what is still to come."""
+    said = run("month", "2999-01")
+    assert (said.exit_code, said.output) == (1, "Error: 2999-01 has not begun, so there is nothing to prove.\n")

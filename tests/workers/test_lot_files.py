@@ -263,7 +263,7 @@ def test_only_what_came_back_and_is_still_there_is_written_on_request(
 def test_another_sellers_lot_stops_an_import_before_anything_is_written(
     market: Market, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R81, contract 2.2: a lot never moves to another seller, and what stands before it in the file is not imported."""
+    """Contract 2.2: a lot never moves to another seller, and what stands before it in the file is not imported."""
     monkeypatch.setattr(lots_command, "AT_ONCE", 1)
     market.lot(77, seller_id="other_seller")
     file = tmp_path / "store.xml"

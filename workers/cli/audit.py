@@ -54,9 +54,11 @@ def audit(context: click.Context, as_json: bool) -> None:
 @data_option
 def audit_month(month: date, as_json: bool) -> None:
     """Prove the bills of MONTH (such as 2026-03) from orders and events, or name every row that differs."""
-    from models import month_audit
+    from models import bills, month_audit
 
     with open_database() as database, database.transaction() as conn:
+        if not bills.has_begun(conn, month, database.clock.now(conn)):
+            raise click.ClickException(f"{month:%Y-%m} has not begun, so there is nothing to prove.")
         found = month_audit.audit_month(conn, month)
     said = found.as_json()
     click.echo(json.dumps(said, indent=2) if as_json else "\n".join(_in_words(said)))
