@@ -53,7 +53,9 @@ def removal_cancelled(told: Telling) -> Letter:
 def _who(told: Telling) -> str:
     by, ground = told.word("by"), GROUNDS.get(told.word("basis"), "")
     if by == told.role == "seller":
-        ground = ground.replace("the seller's cancel request", "your cancel request").replace("the seller agreed", "you agreed")
+        ground = ground.replace("the seller's cancel request", "your cancel request").replace(
+            "the seller agreed", "you agreed"
+        )
     named = {"seller": told.the_seller, "buyer": told.the_buyer}.get(by, "")
     if not named:
         return f"{capital(told.order)} was cancelled {ground}".rstrip() + "."
@@ -71,9 +73,7 @@ def _items(told: Telling) -> str:
         return ""
     if units == 0:
         return "No items went back into your inventory."
-    return (
-        f"{counted(units, 'item', 'items')} from {counted(lines, 'line', 'lines')} of the order went back into your inventory."
-    )
+    return f"{counted(units, 'item', 'items')} from {counted(lines, 'line', 'lines')} of the order went back into your inventory."
 
 
 def _fee(told: Telling) -> str:

@@ -9,7 +9,9 @@ CANCEL_NOW = (
     "You can cancel the order now, on its page. The items go back into your inventory, the fee for the order is given "
     "back to you, and the buyer gets a strike."
 )
-PAID_INSTEAD = "If the buyer has paid meanwhile, remove the alert instead: the order returns to PENDING and nobody gets a strike."
+PAID_INSTEAD = (
+    "If the buyer has paid meanwhile, remove the alert instead: the order returns to PENDING and nobody gets a strike."
+)
 
 
 def filed(told: Telling) -> Letter:

@@ -68,7 +68,10 @@ def unlocked(told: Telling) -> Letter:
     since = told.when("unlocks_at")
     return Letter(
         told.subject("you can cancel now"),
-        (f"The waiting time of your {_name(told)} for {told.order} " + (f"ended on {since}." if since else "is over."),),
+        (
+            f"The waiting time of your {_name(told)} for {told.order} "
+            + (f"ended on {since}." if since else "is over."),
+        ),
         None,
         ("Whether to cancel is your decision: the order is not cancelled by itself, and you may go on waiting.",),
         BUYER_CANCELS,

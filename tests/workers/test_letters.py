@@ -127,7 +127,11 @@ FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"amount": "20.00", "bill": "2026-04", "charged_month": "2026-03"},
     ),
     "N14-bill_issued": ("bill_issued", "seller", {"month": "2026-03", "total": "31.50", "due_on": "2026-05-05"}),
-    "N15-privilege_revoked-buying": ("privilege_revoked", "buyer", {"privilege": "buying", "strikes": [881, 942, 1003]}),
+    "N15-privilege_revoked-buying": (
+        "privilege_revoked",
+        "buyer",
+        {"privilege": "buying", "strikes": [881, 942, 1003]},
+    ),
     "N15-privilege_revoked-selling": (
         "privilege_revoked",
         "seller",
@@ -247,7 +251,11 @@ def test_only_the_seller_reads_about_the_fee() -> None:
         ("2026-04-11T10:00:00+00:00", "UTC", "Saturday, 11 April 2026, 10:00 (UTC)"),
         ("2026-03-29T00:59:59+00:00", "Europe/Berlin", "Sunday, 29 March 2026, 01:59:59 (Europe/Berlin, UTC+01:00)"),
         ("2026-03-29T01:00:00+00:00", "Europe/Berlin", "Sunday, 29 March 2026, 03:00 (Europe/Berlin, UTC+02:00)"),
-        ("2026-12-31T10:30:00+00:00", "Pacific/Kiritimati", "Friday, 1 January 2027, 00:30 (Pacific/Kiritimati, UTC+14:00)"),
+        (
+            "2026-12-31T10:30:00+00:00",
+            "Pacific/Kiritimati",
+            "Friday, 1 January 2027, 00:30 (Pacific/Kiritimati, UTC+14:00)",
+        ),
         ("2028-02-29T11:00:00+00:00", "Etc/GMT+12", "Monday, 28 February 2028, 23:00 (Etc/GMT+12, UTC-12:00)"),
         ("2026-04-11T10:00:00.000001+00:00", "UTC", "Saturday, 11 April 2026, 10:00:01 (UTC)"),
         ("2026-04-11T10:00:00+00:00", "Moon/Tranquility", "Saturday, 11 April 2026, 10:00 (UTC)"),
@@ -280,7 +288,9 @@ def test_a_comment_is_shown_and_obeyed_by_nothing() -> None:
     assert all(line.startswith(">") for line in text.split("The buyer wrote:\n\n")[1].split("\n\n")[0].split("\n"))
 
 
-@pytest.mark.parametrize("text", ["\u202e", "\u2069\u2069a", "\u2066\u202ea\u2069b", "אבג\nabc", "a\u202cb\u2067", "العربية 123"])
+@pytest.mark.parametrize(
+    "text", ["\u202e", "\u2069\u2069a", "\u2066\u202ea\u2069b", "אבג\nabc", "a\u202cb\u2067", "العربية 123"]
+)
 def test_no_text_turns_what_stands_after_it(text: str) -> None:
     """C42: right-to-left text is kept, and ends where it ends."""
     for line in [*shown_lines(text), shown_line(text)]:

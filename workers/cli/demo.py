@@ -196,7 +196,9 @@ def _bills(database: session.Database, sample: Sample, now: datetime) -> Table:
         for month in (previous_month(previous_month(this)), previous_month(this), this):
             if bill := bills.bill(conn, seller_id, month, now):
                 amounts = [Decimal(line["amount"]) for line in bill["lines"]]
-                charged, credited = (sum((a for a in amounts if (a > 0) is up), Decimal("0.00")) for up in (True, False))
+                charged, credited = (
+                    sum((a for a in amounts if (a > 0) is up), Decimal("0.00")) for up in (True, False)
+                )
                 table.add_row(
                     bill["billing_month"],
                     bill["state"],
