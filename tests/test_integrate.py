@@ -101,9 +101,18 @@ def environment_of_a_producer(shop: Installation) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("language", "text"), SNIPPETS, ids=[f"{n}-{one[0]}" for n, one in enumerate(SNIPPETS)])
-def test_a_snippet_works_as_it_stands(shop: Installation, language: str, text: str) -> None:
-    """docs/integrate.md is executed, top to bottom."""
+@pytest.mark.timeout(300)
+def test_every_snippet_works_as_it_stands(shop: Installation) -> None:
+    """docs/integrate.md is executed, top to bottom: each snippet may build on the ones before it."""
+    for number, (language, text) in enumerate(SNIPPETS):
+        try:
+            _try_snippet(shop, language, text)
+        except Exception as error:
+            error.add_note(f"snippet {number} of the page:\n{text}")
+            raise
+
+
+def _try_snippet(shop: Installation, language: str, text: str) -> None:
     if language == "json":
         assert json.loads(text.replace("…", "."))["outcome"] in ("done", "refused", "invalid", "conflict")
     elif language == "sql":

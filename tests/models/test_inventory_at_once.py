@@ -37,7 +37,8 @@ def while_held(database: Database, first: Callable[[Connection], object]) -> Ite
 
             waiting = pool.submit(run)
             with database.transaction() as watcher:
-                blocked = text("SELECT count(*) FROM pg_stat_activity WHERE :pid = ANY(pg_blocking_pids(pid))")
+                # Not pg_stat_activity: what it shows is frozen for the length of a transaction.
+                blocked = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND :pid = ANY(pg_blocking_pids(pid))")
                 while not watcher.execute(blocked, {"pid": pid}).scalar_one():
                     assert not waiting.done(), "it did not wait"
             return waiting
