@@ -27,7 +27,7 @@ from workers.contract_files import public_tasks
 from workers.servers import ServerUrls
 from workers.settings import CHECKOUT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("doors")]
+pytestmark = pytest.mark.e2e
 
 PAGE = CHECKOUT / "docs" / "integrate.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

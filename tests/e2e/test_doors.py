@@ -30,7 +30,7 @@ from workers.contract_messages import envelope
 from workers.servers import ServerUrls
 from workers.settings import CHECKOUT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("doors")]
+pytestmark = pytest.mark.e2e
 
 SUBMIT = "SELECT unwind.submit_command(%s, %s, %s)"
 

@@ -24,9 +24,10 @@ def test(everything: bool, words: tuple[str, ...]) -> None:
     words = tuple(word for word in words if word != "--all")
     os.chdir(CHECKOUT)
     selection = [] if everything else ["-m", "not long"]
-    # A whole run uses the cores there are; a chosen few tests start sooner in one process, where a debugger works too.
+    # A whole run uses the cores there are, a file staying in one process because its fixtures may be dear; a chosen few
+    # tests start sooner in one process, where a debugger works too.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    spread = ["-n", str(min(cores, 8)), "--dist", "loadgroup"] if not words and cores > 1 else []
+    spread = ["-n", str(min(cores, 8)), "--dist", "loadfile"] if not words and cores > 1 else []
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *selection, *spread, *words])  # noqa: S606 - no shell wanted
 
 
