@@ -145,7 +145,7 @@ def later(stage: Stage, **by: float) -> None:
 
 
 def test_a_letter_that_is_taken_is_marked_and_never_sent_again(sam: Stage, mailbox: Mailbox) -> None:
-    """P2, T17."""
+    """P2."""
     promise("sam")
     sam.settle()
     later(sam, days=1)
@@ -160,7 +160,7 @@ def test_a_letter_that_is_taken_is_marked_and_never_sent_again(sam: Stage, mailb
 
 
 def test_a_4xx_is_tried_again_with_growing_waits_and_in_the_end_parked(sam: Stage, mailbox: Mailbox) -> None:
-    """R102, T17: over hours, never by countdown, and visible when given up."""
+    """R102: over hours, never by countdown, and visible when given up."""
     mailbox.recipient_answer = lambda address: "450 try again"
     promise("sam")
     sam.settle()
@@ -190,7 +190,7 @@ def test_a_letter_that_is_not_taken_delays_no_other(sam: Stage, mailbox: Mailbox
 
 
 def test_a_5xx_is_parked_at_once_and_visible(sam: Stage, mailbox: Mailbox) -> None:
-    """T17, C53."""
+    """C53."""
     mailbox.recipient_answer = lambda address: "550 no such user"
     promise("sam")
     sam.settle()
@@ -212,7 +212,7 @@ def test_a_server_that_closes_after_the_data_gets_the_same_message_id_again(sam:
 
 
 def test_a_worker_that_dies_after_sending_repeats_with_the_same_message_id(sam: Stage, mailbox: Mailbox) -> None:
-    """I12, T17: a crash between send and mark."""
+    """I12: a crash between send and mark."""
 
     class Dies:
         def __init__(self, behind: postbox.Postbox) -> None:
@@ -274,7 +274,7 @@ def test_a_silent_server_is_given_time_and_costs_no_tries_meanwhile(sam: Stage, 
 
 
 def test_a_wrong_password_parks_no_letter(stage: Stage, mailbox: Mailbox) -> None:
-    """T17: a 5xx about us is no 5xx about the letter; and the password is not in the reason."""
+    """A 5xx about us is no 5xx about the letter; and the password is not in the reason."""
 
     def nobody(server: SMTP, session: Session, envelope: Received, mechanism: str, data: LoginPassword) -> AuthResult:
         return AuthResult(success=False, handled=False)
