@@ -80,14 +80,16 @@ FINAL: tuple[str, ...] = (
 def _role(name: str) -> str:
     """A role that is there already, or may not be made by this login, is no reason to stop.
 
-    Roles belong to the whole server, so two databases that are migrated at once may meet here.
+    Roles belong to the whole server, so two databases that are migrated at once may meet here.  Since PostgreSQL 16
+    membership alone does not allow SET ROLE; before, there is no such privilege to ask for.
     """
     return f"""
     DO $$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN
             CREATE ROLE {name} NOLOGIN;
         END IF;
-        IF NOT pg_has_role(current_user, '{name}', 'SET') THEN
+        IF NOT pg_has_role(current_user, '{name}',
+            CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END) THEN
             EXECUTE format('GRANT {name} TO %I', current_user);
         END IF;
     EXCEPTION WHEN duplicate_object OR unique_violation OR insufficient_privilege OR undefined_object OR internal_error THEN

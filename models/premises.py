@@ -21,12 +21,6 @@ class Connections:
     used: int
 
 
-def version(conn: Connection) -> str:
-    """Such as 18.1."""
-    said: str = conn.execute(text("SELECT split_part(current_setting('server_version'), ' ', 1)")).scalar_one()
-    return said
-
-
 def wall_clock(conn: Connection) -> datetime:
     """What time the server has at this moment, whatever clock the rules are given."""
     instant: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()

@@ -96,24 +96,19 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
         )
     if refused := blank(comment):
         return refused
-    if alert.responded_at is not None:
-        return Granted(
-            case,
-            events=(Event("npb.responded_again", f"The buyer answered again: {comment}"),),
-            promises=(
-                tell(case, Role.SELLER, "npb_responded", unlocks_at=instant_text(alert.unlocks_at), comment=comment),
-            ),
-            effects={"unlocks_at": instant_text(alert.unlocks_at)},
-        )
-    after = replace(case, alert=_answered(alert, now, comment))
-    assert after.alert is not None
+    again = alert.responded_at is not None
+    answered = alert if again else _answered(alert, now, comment)
+    after = replace(case, alert=answered)
+    due = instant_text(answered.unlocks_at)
     return Granted(
         after,
-        events=(Event("npb.responded", f"The buyer answered: {comment}"),),
-        promises=(
-            tell(after, Role.SELLER, "npb_responded", unlocks_at=instant_text(after.alert.unlocks_at), comment=comment),
+        events=(
+            Event("npb.responded_again", f"The buyer answered again: {comment}")
+            if again
+            else Event("npb.responded", f"The buyer answered: {comment}"),
         ),
-        effects={"unlocks_at": instant_text(after.alert.unlocks_at)},
+        promises=(tell(after, Role.SELLER, "npb_responded", unlocks_at=due, comment=comment),),
+        effects={"unlocks_at": due},
     )
 
 
