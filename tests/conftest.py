@@ -1,3 +1,9 @@
 """Which fixtures does every test know?"""
 
-pytest_plugins = ["tests.plugins.servers", "tests.plugins.stage", "tests.plugins.market", "tests.plugins.invariants"]
+pytest_plugins = [
+    "tests.plugins.servers",
+    "tests.plugins.stage",
+    "tests.plugins.market",
+    "tests.plugins.invariants",
+    "tests.plugins.promises",
+]

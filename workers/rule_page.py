@@ -11,7 +11,7 @@ import ast
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,9 @@ def rule_page() -> str:
     tests = statements()
     parts = [_HEAD]
     for section in rule_book():
-        rows = [f"| {rule} | {says} | {_named(tests.get(rule, ()))} |" for rule, says in section.rules.items()]
+        rows = [
+            f"| {rule} | {says} | {'<br>'.join(listed(tests.get(rule, ())))} |" for rule, says in section.rules.items()
+        ]
         parts.append("\n".join([f"## {section.title}", "", "| id | rule | stated by |", "| --- | --- | --- |", *rows]))
     return "\n\n".join(parts) + "\n"
 
@@ -103,12 +105,12 @@ def _histories() -> Iterator[tuple[str, Stated]]:
             yield rule, stated
 
 
-def _named(tests: list[Stated] | tuple[()]) -> str:
+def listed(tests: Sequence[Stated]) -> list[str]:
     """One link for each file, with the names that are in it; histories are named by their number."""
     files: dict[str, list[str]] = {}
     for one in tests:
         files.setdefault(one.file, []).append(one.name.removeprefix("test_"))
-    return "<br>".join(_linked(file, names) for file, names in files.items())
+    return [_linked(file, names) for file, names in files.items()]
 
 
 def _linked(file: str, names: list[str]) -> str:

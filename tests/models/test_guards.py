@@ -44,6 +44,7 @@ def app(database_url: str) -> Iterator[Connection]:
     database.dispose()
 
 
+@pytest.mark.promise("P5")
 @pytest.mark.parametrize(
     "change",
     [

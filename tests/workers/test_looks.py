@@ -167,6 +167,7 @@ def test_a_closed_account_is_seen_from_its_instant_on(market: Market) -> None:
     assert possible == [False, True, True, False]
 
 
+@pytest.mark.promise("P4")
 def test_a_look_sees_one_moment(market: Market) -> None:
     """P4: what is committed while somebody looks is not seen by halves."""
     market.order(1003)

@@ -1,0 +1,50 @@
+"""Which promise does a test show?  The marker `promise("P1")`; a run of `-m promise` prints each promise beside its tests.
+
+The sentences are those of docs/promises.md.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from workers.promise_page import promises
+
+_WIDTH = 118
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "promise(id, ...): the test shows these promises of docs/promises.md")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Write a test's promises into what it reports, which also a process of its own hands back."""
+    for item in items:
+        for name in sorted({str(name) for mark in item.iter_markers("promise") for name in mark.args}):
+            if name not in promises():
+                raise pytest.UsageError(f"{item.nodeid} shows {name}, which docs/promises.md does not make")
+            item.user_properties.append(("promise", name))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Each promise with its sentence and how its tests ended, when it was promises that were asked for."""
+    if "promise" not in str(config.getoption("markexpr")):
+        return
+    shown: dict[str, dict[str, list[str]]] = {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.getreports(outcome):
+            if isinstance(report, pytest.TestReport) and (report.when == "call" or outcome != "passed"):
+                test = report.nodeid.partition("[")[0]
+                for _, name in (p for p in report.user_properties if p[0] == "promise"):
+                    shown.setdefault(str(name), {}).setdefault(test, []).append(outcome)
+    terminalreporter.section("promises")
+    for name, says in promises().items():
+        sentence = says.replace("**", "")
+        terminalreporter.write_line(textwrap.fill(f"{name}  {sentence}", _WIDTH, subsequent_indent="    "), bold=True)
+        for test, outcomes in shown.get(name, {"no test of this run shows it": ["failed"]}).items():
+            good = set(outcomes) == {"passed"}
+            cases = f"  ({len(outcomes)} cases)" if len(outcomes) > 1 else ""
+            word = "passed" if good else "failed"
+            terminalreporter.write_line(f"    {word}  {test}{cases}", green=good, red=not good)
