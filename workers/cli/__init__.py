@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prune": ("workers.cli.prune", "Delete answers that are older than was promised to keep them."),
     "docs": ("workers.cli.docs", "Write the pages that are made from the code."),
     "test": ("workers.cli.develop", "Run the test suite; --all adds the long ones."),
+    "bench": ("workers.cli.develop", "Measure speed against the references; every bar as a ratio."),
     "check": ("workers.cli.develop", "Check format, lint, types and import contracts."),
 }
 

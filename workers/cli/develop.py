@@ -31,6 +31,14 @@ def test(everything: bool, words: tuple[str, ...]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *selection, *spread, *words])  # noqa: S606 - no shell wanted
 
 
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def bench(words: tuple[str, ...]) -> None:
+    """Measure speed against the references. `--help` tells all: NAME…, --quick, --full."""
+    os.chdir(CHECKOUT)
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *words])  # noqa: S606 - no shell wanted
+
+
 @click.command()
 @click.option("--fix", is_flag=True, help="Let ruff repair what it can before looking.")
 def check(fix: bool) -> None:

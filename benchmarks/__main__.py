@@ -1,0 +1,101 @@
+"""How is everything measured?  `./run bench`: a table, a file with all figures, pictures, and 0 when every bar is met."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import report
+from benchmarks.frame import SCALES, Bench, Result, Scale
+from benchmarks.place import Place, place
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def benches() -> dict[str, Bench]:
+    """Every measure, by name, from the files b01_… to b16_…"""
+    files = sorted(path.stem for path in Path(__file__).parent.glob("b[0-9][0-9]_*.py"))
+    found: list[Bench] = [importlib.import_module(f"benchmarks.{name}").BENCH for name in files]
+    return {bench.name: bench for bench in found}
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.option(
+    "--quick", "scale", flag_value="quick", help="A small version: shows that everything works, judges nothing."
+)
+@click.option(
+    "--full", "scale", flag_value="full", help="With the largest tables (5 million alerts, 2 million orders)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of a table.")
+@click.option(
+    "--keep/--no-keep", default=None, help="Write the results into benchmarks/results/ (default: whole runs only)."
+)
+def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | None) -> None:
+    """Measure ours against the references, by turns, on servers of this run's own.
+
+    NAME… are measures such as B1 B4; without any, all of them.  Exit code 0 when every bar is met.
+    """
+    known = benches()
+    chosen = [name.upper() for name in names] or list(known)
+    if unknown := [name for name in chosen if name not in known]:
+        raise click.UsageError(f"There is no measure {', '.join(unknown)}. There are {', '.join(known)}.")
+    size = SCALES[scale or "normal"]
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    console = Console(stderr=True, highlight=False)
+    minutes = sum(known[name].seconds.get(size.name, known[name].seconds["normal"]) for name in chosen) / 60
+    console.print(
+        f"Measuring {', '.join(chosen)}: about {max(minutes, 0.1):.1f} minutes on two idle cores. Ctrl-C leaves nothing."
+    )
+    began = time.monotonic()
+    with place() as there:
+        results = _measure(there, [known[name] for name in chosen], size, console)
+    record = report.record(results, size, time.monotonic() - began)
+    if keep or (keep is None and not names and size.name != "quick"):
+        path = report.write(record, RESULTS)
+        console.print(f"Written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    if as_json:
+        print(json.dumps(record, indent=1, ensure_ascii=False))
+    else:
+        shown = Console(highlight=False)
+        shown.width = max(shown.width, report.WIDTH)
+        shown.print(report.table(results))
+    sys.exit(0 if all(one.met for one in results) else 1)
+
+
+def _measure(there: Place, chosen: list[Bench], size: Scale, console: Console) -> list[Result]:
+    columns = (
+        TextColumn("{task.description:<46}"),
+        BarColumn(),
+        TextColumn("{task.fields[now]:<28}"),
+        TimeElapsedColumn(),
+    )
+    results: list[Result] = []
+    with Progress(*columns, console=console) as progress:
+        for bench in chosen:
+            bar = progress.add_task(f"{bench.name} {bench.shows}"[:46], total=bench.steps(size) + 1, now="")
+
+            def step(now: str, bar: int = bar) -> None:
+                progress.update(bar, advance=1, now=now[:28])  # type: ignore[arg-type]
+
+            found = bench.run(there, size, step)
+            progress.update(bar, completed=bench.steps(size) + 1, now=", ".join(report.short(one) for one in found))
+            results += found
+    return results
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

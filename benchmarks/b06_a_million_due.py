@@ -1,0 +1,44 @@
+"""What does unlocking a million alerts in batches cost beside one raw statement that does nothing else?
+
+`npb.scan_open_alerts` in a real worker with one process, batches of 5,000, each with its events and outbox rows, against one
+SQL statement writing the same rows in one transaction.
+"""
+
+from __future__ import annotations
+
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result
+from benchmarks.place import Place
+from benchmarks.scans import scanning, sweepers
+
+WORKERS = 1
+BAR = Bar(1.3, 1.1, at_least=False)
+
+
+def run(
+    place: Place, scale: Scale, step: Step, workers: int = WORKERS, measure: str = "B6", bar: Bar = BAR
+) -> list[Result]:
+    """Pairs on copies of one database."""
+    due = scale.of(20_000, 1_000_000)
+    step(f"making {due:,} due alerts")
+    with scanning(place, due) as scans, sweepers(place, workers) as client:
+
+        def swept() -> float:
+            step("npb.scan_open_alerts")
+            return scans.swept(client, workers)
+
+        def raw() -> float:
+            step("one raw statement")
+            return scans.raw()
+
+        found = by_turns(scale.pairs, swept, raw)
+    what = f"scan of {due:,} due, {workers} worker{'s' if workers > 1 else ''} / one raw statement"
+    return [result(measure, what, "s", bar, *found)]
+
+
+BENCH = Bench(
+    "B6",
+    "a scan of a million due alerts against one raw statement",
+    lambda s: 1 + 2 * s.pairs,
+    {"quick": 12, "normal": 200},
+    run,
+)

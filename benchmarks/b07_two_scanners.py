@@ -1,0 +1,20 @@
+"""Do two scanners share a million due alerts instead of waiting for each other?
+
+The same as B6 with two processes and two scans at once, against the same raw statement, which nobody can share.
+"""
+
+from __future__ import annotations
+
+from benchmarks import b06_a_million_due
+from benchmarks.frame import Bar, Bench, Result, Scale, Step
+from benchmarks.place import Place
+
+
+def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+    """As B6."""
+    return b06_a_million_due.run(place, scale, step, workers=2, measure="B7", bar=Bar(0.85, 0.7, at_least=False))
+
+
+BENCH = Bench(
+    "B7", "two scanners at once against one raw statement", lambda s: 1 + 2 * s.pairs, {"quick": 12, "normal": 180}, run
+)

@@ -1,0 +1,69 @@
+"""What is the most that PostgreSQL gives?  pgbench, two clients, a hundred orders a transaction, the same writes.
+
+pgbench comes with the embedded PostgreSQL; where neither that nor the machine has it, two processes send the same prepared
+statement through psycopg, which is a little slower than pgbench: the note of the result says which one it was.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.place import Place
+from workers.servers.binaries import postgres_folder
+
+CLIENTS = 2
+SCRIPT = r"""
+\set i :i + 1
+\set first :start + (:client_id * :per + :i) * :size
+SELECT bench.cancel_orders(ARRAY(SELECT generate_series(CAST(:first AS bigint), CAST(:first AS bigint) + :size - 1)), 'pgbench')
+"""
+
+
+def driver() -> str:
+    """What sends the statements: the path of pgbench, or "psycopg"."""
+    for found in (str(postgres_folder() / "pgbench"), shutil.which("pgbench")):
+        if found and Path(found).is_file():
+            return found
+    return "psycopg"
+
+
+def orders_per_second(place: Place, database: str, first: int, count: int, size: int = 100) -> float:
+    """Cancel `count` orders from `first` on in transactions of `size`; connecting is not on the clock."""
+    transactions = count // size // CLIENTS
+    if transactions * size * CLIENTS != count:
+        raise ValueError(f"{count} orders are no whole sets of {size} for {CLIENTS} clients")
+    program = driver()
+    if program == "psycopg":
+        return _by_psycopg(place, database, first, transactions, size)
+    script = place.folder / "bound.sql"
+    script.write_text(SCRIPT)
+    words = [program, "--no-vacuum", "--protocol=prepared", f"--client={CLIENTS}", f"--jobs={CLIENTS}"]
+    words += [f"--transactions={transactions}", f"--file={script}", f"--define=start={first}", f"--define=size={size}"]
+    words += [f"--define=per={transactions}", "--define=i=-1", place.plain(database)]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    rate = re.search(r"^tps = ([0-9.]+)", said.stdout, re.MULTILINE)
+    if said.returncode != 0 or rate is None:
+        raise RuntimeError(f"pgbench: {said.stderr or said.stdout}")
+    return float(rate.group(1)) * size
+
+
+def _by_psycopg(place: Place, database: str, first: int, transactions: int, size: int) -> float:
+    words = [sys.executable, "-m", "benchmarks.bound_client", place.plain(database)]
+    clients = [
+        subprocess.Popen(
+            [*words, str(first + number * transactions * size), str(transactions), str(size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(CLIENTS)
+    ]
+    for client in clients:
+        assert client.stdout is not None
+        client.stdout.readline()
+    spent = [float(client.communicate("go\n")[0]) for client in clients]
+    return transactions * size * CLIENTS / max(spent)

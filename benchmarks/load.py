@@ -1,0 +1,83 @@
+"""How are jobs handed to workers that are already waiting?  Published aside, then moved over in one step.
+
+Publishing costs as much time as carrying out: messages go into another database of the broker first, and MOVE hands over the
+whole queue at once.  Then only the workers' own work is on the clock, which is PostgreSQL's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from celery import Celery
+
+from benchmarks.place import Place, until
+
+ASIDE = 12
+"""Database of the broker in which messages wait for the start."""
+LONGEST = 240.0
+
+
+def publish(place: Place, queue: str, task: str, jobs: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Publish (id, arguments) with plain Celery, as an upstream system does, to where nobody takes them yet."""
+    client = Celery("upstream", broker=place.broker(ASIDE), set_as_current=False)
+    client.conf.task_create_missing_queues = True
+    with contextlib.closing(place.redis(ASIDE)) as connection:
+        connection.flushdb()
+    with client.connection_for_write() as connection, client.amqp.Producer(connection) as producer:
+        for message_id, arguments in jobs:
+            client.send_task(task, kwargs=arguments, queue=queue, task_id=message_id, producer=producer)
+    client.close()
+
+
+def hand_over(place: Place, queue: str, broker: int) -> None:
+    """Give the waiting messages to the workers of that broker database, all at once."""
+    with contextlib.closing(place.redis(ASIDE)) as connection:
+        if not connection.move(queue, broker):
+            raise RuntimeError(f"the queue {queue} was not empty")
+
+
+def seconds(place: Place, conn: psycopg.Connection, queue: str, broker: int, left: str, ended: str) -> float:
+    """Hand over, wait until the query `left` gives 0, and give the seconds up to the instant that `ended` gives."""
+    began = instant(conn, "SELECT clock_timestamp()")
+    hand_over(place, queue, broker)
+    until(lambda: instant(conn, left) == 0, LONGEST, every=0.1)
+    return float((instant(conn, ended) - began).total_seconds())
+
+
+def instant(conn: psycopg.Connection, query: str) -> Any:
+    """The single value of a query, usually an instant."""
+    row = conn.execute(query).fetchone()
+    found: datetime | int | None = None if row is None else row[0]
+    return found
+
+
+def cancelled(first: int, last: int) -> tuple[str, str]:
+    """Two queries: how many orders of the range are still to be cancelled, and when the last one was."""
+    found = f"FROM unwind.orders WHERE order_id BETWEEN {first} AND {last}"
+    return f"SELECT count(*) {found} AND status <> 'CANCELLED'", f"SELECT max(cancelled_at) {found}"
+
+
+def answered(prefix: str, count: int) -> tuple[str, str]:
+    """The same for messages whose own answer is kept: ids are `prefix` and a number, and end with `;`."""
+    found = f"FROM unwind.requests WHERE request_id >= '{prefix}' AND request_id < '{prefix}~' AND order_id IS NULL"
+    return f"SELECT {count} - count(*) {found}", f"SELECT max(answered_at) {found}"
+
+
+class Slices:
+    """The orders of a market, given out in ranges so that no two cells meet the same."""
+
+    def __init__(self, orders: int) -> None:
+        self._next = 1
+        self._orders = orders
+
+    def take(self, count: int) -> tuple[int, int]:
+        """First and last of the next `count` orders."""
+        first = self._next
+        self._next += count
+        if self._next > self._orders + 1:
+            raise RuntimeError(f"a market of {self._orders} orders is too small")
+        return first, self._next - 1

@@ -1,0 +1,131 @@
+"""How is a scan measured?  A database of due alerts, copied for each cell, and swept by real workers or by one statement."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from celery import Celery
+
+from benchmarks.frame import must_be
+from benchmarks.market import Market, build
+from benchmarks.place import Place
+
+TEMPLATE, CELL = "scan_template", "scan"
+LONGEST = 300.0
+
+RAW = """
+    WITH due AS (
+        UPDATE unwind.alerts a SET unlocked_at = n.now, remind_from = n.now, reminders = 0,
+            remind_at = n.now + interval '3 days'
+        FROM (SELECT clock_timestamp() AS now) AS n
+        WHERE a.kind = 'NPB' AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
+          AND a.unlocks_at <= n.now
+        RETURNING a.order_id, a.unlocks_at, n.now
+    ), counted AS (
+        UPDATE unwind.orders o SET version = o.version + 1, last_event_at = d.now FROM due d
+        WHERE o.order_id = d.order_id
+        RETURNING o.order_id, o.version, o.status, o.seller_id, d.now, d.unlocks_at
+    ), told AS (
+        INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
+        SELECT order_id, version, now, 'npb.unlocked', 'system', 'system', status, status,
+            'Cancellation through the alert is possible now.', jsonb_build_object('alert', jsonb_build_object('unlocked_at',
+                to_char(now AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')))
+        FROM counted
+    ), promised AS (
+        INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at)
+        SELECT 'npb_unlocked:' || order_id || ':' || version || ':' || seller_id, 'notices.tell_seller', order_id,
+            jsonb_build_object('event', 'npb_unlocked', 'recipient', seller_id, 'role', 'seller', 'facts',
+                jsonb_build_object('kind', 'NPB', 'unlocks_at',
+                    to_char(unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))), now, now
+        FROM counted
+    )
+    SELECT count(*) FROM due
+"""
+
+_LEFT = """
+    SELECT (SELECT count(*) FROM unwind.alerts WHERE unlocked_at IS NOT NULL AND remind_at IS NOT NULL),
+        (SELECT count(*) FROM unwind.orders WHERE version = 3),
+        (SELECT count(*) FROM unwind.events WHERE seq = 3 AND type = 'npb.unlocked'),
+        (SELECT count(*) FROM unwind.outbox WHERE task = 'notices.tell_seller')
+"""
+
+
+@dataclass
+class Scans:
+    """A template of `due` due alerts, and two ways to unlock them."""
+
+    place: Place
+    due: int
+    runs: int = field(default=0)
+
+    def fresh(self) -> None:
+        """The cell's database in its first state."""
+        self.place.copy(TEMPLATE, CELL)
+
+    def raw(self) -> float:
+        """Seconds of one statement that does it all, with the memory that such a statement wants."""
+        self.fresh()
+        with self.place.connect(CELL) as conn:
+            conn.execute("SET work_mem = '256MB'")
+            began = time.perf_counter()
+            found = conn.execute(RAW).fetchone()
+            spent = time.perf_counter() - began
+            must_be("alerts that the statement unlocked", found, (self.due,))
+        self.check()
+        return spent
+
+    def swept(self, client: Celery, scans: int) -> float:
+        """Seconds until so many scans at once, sent through the broker, have both come back."""
+        self.fresh()
+        began = time.perf_counter()
+        sent = [client.send_task("npb.scan_open_alerts", queue="sweeps") for _ in range(scans)]
+        answers: list[Any] = [one.get(timeout=LONGEST) for one in sent]
+        spent = time.perf_counter() - began
+        must_be("alerts unlocked", sum(answer["effects"]["unlocked"] for answer in answers), self.due)
+        self.check()
+        return spent
+
+    def check(self) -> None:
+        """Every alert, order, event and outbox row is as it must be after a scan, whoever made it."""
+        with self.place.connect(CELL) as conn:
+            found = conn.execute(_LEFT).fetchone()
+        must_be("alerts, orders, events and outbox rows", found, (self.due,) * 4)
+
+
+@contextmanager
+def scanning(place: Place, due: int) -> Iterator[Scans]:
+    """A template with `due` alerts that are due."""
+    place.create(TEMPLATE)
+    with place.connect(TEMPLATE) as conn:
+        build(conn, Market(due, lines=0, state="due", history=False))
+    yield Scans(place, due)
+    for database in (TEMPLATE, CELL):
+        place.drop(database)
+
+
+@contextmanager
+def sweepers(place: Place, processes: int) -> Iterator[Celery]:
+    """The product's worker group for sweeps, and a client that asks it."""
+    place.create(CELL)
+    settings = place.settings(CELL)
+    client = Celery("beat", broker=place.broker(0), backend=place.broker(1), set_as_current=False)
+    with place.workers(settings, "sweeps", processes=processes):
+        yield client
+    client.close()
+
+
+def idle(conn: psycopg.Connection, query: str, times: int) -> float:
+    """Median milliseconds of a statement that finds nothing."""
+    spent = []
+    for _ in range(times):
+        began = time.perf_counter()
+        conn.execute(query)
+        spent.append(time.perf_counter() - began)
+        threading.Event().wait(0.001)
+    return sorted(spent)[len(spent) // 2] * 1000
