@@ -4,6 +4,9 @@ from __future__ import annotations
 
 QUEUES = ("commands", "consequences", "notices", "sweeps")
 
+CANARIES = {f"canary.{queue}": queue for queue in QUEUES}
+"""One through each queue, to see that somebody takes what goes through it (reliability X9)."""
+
 _OF_THE_HOUSE = {
     "submissions.drain": "commands",
     "npb.scan_open_alerts": "sweeps",
@@ -22,7 +25,7 @@ _OF_THE_HOUSE = {
 
 def queue_of(task: str) -> str:
     """The queue of a task by its wire name; whatever is not the house's own is a command."""
-    return _OF_THE_HOUSE.get(task, "commands")
+    return _OF_THE_HOUSE.get(task) or CANARIES.get(task, "commands")
 
 
 def followers() -> tuple[str, ...]:

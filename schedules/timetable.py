@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from schedules.routes import queue_of
+from schedules.routes import CANARIES, queue_of
 
 SHORTEST_LIFE = timedelta(minutes=1)
 
@@ -52,4 +52,6 @@ TIMETABLE: tuple[Entry, ...] = (
     # R86: bills exist from the 5th 00:00 of the billing zone; a minute is well inside anybody's morning.
     Entry("issue bills that should exist", "bills.issue", timedelta(minutes=1)),
     Entry("compare what is with what must be", "audit.check_invariants", timedelta(minutes=1)),
+    # X9: a worker that misses three of them while messages wait is ended (workers/watch.py).
+    *(Entry(f"see that {queue} are taken", task, timedelta(seconds=15)) for task, queue in CANARIES.items()),
 )

@@ -16,6 +16,7 @@ from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE
 from workers import lost as lost  # noqa: PLC0414 - the same
 from workers import odd as odd  # noqa: PLC0414 - connects itself to Celery's signals
+from workers import watch as watch  # noqa: PLC0414 - the same
 from workers import wiring
 
 TASK_MODULES = (
@@ -36,6 +37,7 @@ TASK_MODULES = (
     "tasks.terms",
     "tasks.outbox",
     "tasks.audit",
+    "tasks.canary",
     "workers.drain",
 )
 """Named one by one: a file that appears beside them is not a wire name by accident."""

@@ -62,6 +62,7 @@ OF_THE_HOUSE = [
     "outbox.relay",
     "audit.check_invariants",
 ]
+CANARIES = ["canary.commands", "canary.consequences", "canary.notices", "canary.sweeps"]
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -70,7 +71,7 @@ def registered() -> set[str]:
     return {name for name in app.tasks if not name.startswith("celery.")}
 
 
-@pytest.mark.parametrize("name", [*PUBLIC, *OF_THE_HOUSE])
+@pytest.mark.parametrize("name", [*PUBLIC, *OF_THE_HOUSE, *CANARIES])
 def test_every_name_of_the_contract_is_a_task(name: str) -> None:
     """Contract 2.2 to 2.4."""
     assert name in registered()
@@ -91,6 +92,14 @@ def test_what_the_house_does_takes_no_command(name: str) -> None:
     assert command_of(app.tasks[name]) is None
     assert queue_of(name) in QUEUES
     assert queue_of(name) != "commands"
+
+
+@pytest.mark.parametrize("name", CANARIES)
+def test_a_canary_flies_through_the_queue_it_is_named_after(name: str) -> None:
+    """X9: and there is one for every queue."""
+    assert command_of(app.tasks[name]) is None
+    assert name == f"canary.{queue_of(name)}"
+    assert len(CANARIES) == len(QUEUES)
 
 
 def test_whatever_is_promised_has_a_follower() -> None:

@@ -511,6 +511,20 @@ def test_sweeps_are_judged_by_when_they_last_came_to_their_end(place: Place) -> 
     assert look_at(replace(place, supervised_since=None)) == []
 
 
+def test_a_queue_whose_canary_nobody_takes_is_an_error(place: Place) -> None:
+    """X9: the others are taken, so it is not beat that is silent."""
+    running_long = replace(place, supervised_since=real_now() - LONG_AGO)
+    assert place.database is not None
+    with place.database.transaction() as conn:
+        for entry in TIMETABLE:
+            late = entry.task == "canary.notices"
+            sweeps.ran(conn, entry.task, 0, real_now() - (LONG_AGO if late else timedelta(0)))
+    found = look_at(running_long)
+    assert (codes(found), severity(found)) == (["CANARY_LATE"], "error")
+    assert "notices (for 10 minutes)." in found[0].message
+    assert look_at(place) == []
+
+
 def test_jobs_letters_and_messages_that_wait_for_somebody_are_found(place: Place, owner: psycopg.Connection) -> None:
     """Given up, parked, odd: a finding each, and a parked letter is not told of twice."""
     assert place.database is not None

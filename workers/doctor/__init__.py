@@ -31,6 +31,7 @@ OF_THE_DATABASE: tuple[Check, ...] = (
 )
 OF_THE_TABLES: tuple[Check, ...] = (
     work.sweeps,
+    work.canaries,
     work.unlocks,
     work.promises,
     work.submissions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from schedules.routes import CANARIES
 from workers.doctor.findings import Finding, error, few, note, warning
 from workers.doctor.place import Place
 
@@ -11,8 +12,8 @@ PATIENCE = timedelta(minutes=1)
 """Whatever waits longer than this while workers run, waits for something that does not come."""
 SWEEPS_LATE_AFTER = 3
 """Intervals, and never less than a minute: X8 alarms after two, and one is lost when a worker is replaced."""
-SILENT_ABOUT_RUNS = ("submissions.drain",)
-"""Sweeps that do not note when they ran: how they do is seen by the age of what waits for them."""
+JUDGED_OTHERWISE = ("submissions.drain", *CANARIES)
+"""By the age of what waits for it, and by `canaries`."""
 ODD_LATELY = timedelta(days=1)
 
 
@@ -26,7 +27,7 @@ def sweeps(place: Place) -> list[Finding]:
     now, seen = place.now(), last_runs(place.conn)
     late, never = [], []
     for entry in TIMETABLE:
-        if entry.task in SILENT_ABOUT_RUNS:
+        if entry.task in JUDGED_OTHERWISE:
             continue
         known = [instant for instant in (seen.get(entry.task), place.supervised_since) if instant is not None]
         if not known:
@@ -42,6 +43,25 @@ def sweeps(place: Place) -> list[Finding]:
         kind = note if seen else warning  # of a young installation some have run before others
         found.append(kind("SWEEPS_NEVER_RAN", f"These sweeps have never run: {few(never)}.", mend))
     return found
+
+
+def canaries(place: Place) -> list[Finding]:
+    """A worker that takes nothing still answers pings (X8, X9).  When all are late it is beat, and `sweeps` says so."""
+    if not place.should_run:
+        return []
+    from models.sweeps import last_runs
+
+    now, seen = place.now(), last_runs(place.conn)
+    late = []
+    for task, queue in CANARIES.items():
+        known = [instant for instant in (seen.get(task), place.supervised_since) if instant is not None]
+        if known and now - max(known) > PATIENCE:
+            late.append(f"{queue} (for {_ago(now, max(known))})")
+    if not late or len(late) == len(CANARIES):
+        return []
+    said = f"Nobody takes the canaries of these queues: {few(late)}."
+    mend = "see that a worker for them runs; one that takes nothing ends by itself, as its log then says, and is started anew."
+    return [error("CANARY_LATE", said, mend)]
 
 
 def promises(place: Place) -> list[Finding]:

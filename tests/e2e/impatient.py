@@ -1,0 +1,36 @@
+"""What does a worker look like for which everything comes sooner?  `celery -A tests.e2e.impatient worker`.
+
+The same application with shorter waits, and with an ear that a test can stop: a worker whose process id stands in the file that
+TEST_DEAF names is alive, connected, answers pings, and takes no message.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from kombu.transport.virtual.base import QoS
+
+from models import session
+from workers import watch
+from workers.app import app
+
+watch.LOOK_EVERY = 0.1
+watch.SILENT_LOOKS = 20
+watch.BUSY_LOOKS = 60
+session.IDLE_IN_TRANSACTION_TIMEOUT_MS = 2_000
+app.conf.broker_transport_options |= {"visibility_timeout": 3, "unacked_restore_interval": 1}
+
+__all__ = ["app"]
+
+_hears: Any = QoS.can_consume
+
+
+def _can_consume(self: Any) -> bool:
+    deaf = Path(os.environ.get("TEST_DEAF", "/nonexistent"))
+    by_queue = bool(self.channel.active_queues)  # pings come through another channel
+    return bool(_hears(self)) and not (by_queue and deaf.exists() and deaf.read_text() == str(os.getpid()))
+
+
+QoS.can_consume = _can_consume  # type: ignore[method-assign]

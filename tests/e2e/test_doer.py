@@ -1,0 +1,128 @@
+"""Is a worker that takes nothing ended, and one that merely has a lot or nothing to do left alone?  Real processes, short waits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+import redis
+from celery import Celery
+
+from schedules.routes import CANARIES, queue_of
+from tests.e2e.nodes import ProcessNode, UnwindWorker, wait_until
+from tests.plugins.servers import plain
+
+
+@pytest.fixture
+def books(database_url: str) -> Iterator[psycopg.Connection]:
+    """The database as an auditor sees it."""
+    with psycopg.connect(plain(database_url), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def upstream(broker_url: str, result_backend: str) -> Iterator[Celery]:
+    """An upstream system: plain Celery, wire names only."""
+    with Celery("upstream", broker=broker_url, backend=result_backend, set_as_current=False) as app:
+        yield app
+
+
+@pytest.fixture
+def deaf(tmp_path: Path) -> Path:
+    """The file in which the worker stands that shall take nothing."""
+    return tmp_path / "deaf"
+
+
+@pytest.fixture
+def impatient(node_environment: dict[str, str], tmp_path: Path, deaf: Path) -> Iterator[ProcessNode]:
+    """A worker whose watcher looks ten times a second."""
+    words = [word.replace("workers.app", "tests.e2e.impatient") for word in UnwindWorker.command()]
+    node = ProcessNode("impatient", words, node_environment | {"TEST_DEAF": str(deaf)}, tmp_path)
+    wait_until(lambda: b" ready." in node.logs(), what="the start")
+    yield node
+    node.remove()
+
+
+def canaries(app: Celery) -> None:
+    """What beat does every 15 s."""
+    for task in CANARIES:
+        app.send_task(task, queue=queue_of(task), ignore_result=True)
+
+
+def landed(books: psycopg.Connection) -> set[Any]:
+    """The canaries that arrived."""
+    rows = books.execute("SELECT name FROM unwind.sweeps WHERE name LIKE 'canary.%'").fetchall()
+    return {name for (name,) in rows}
+
+
+@pytest.mark.e2e
+def test_a_worker_that_takes_nothing_ends_and_the_next_one_drains_its_queues(
+    impatient: ProcessNode, upstream: Celery, books: psycopg.Connection, deaf: Path
+) -> None:
+    """X9, F03, P8: it answers pings all the while; its children go with it, and its log says why."""
+    canaries(upstream)
+    wait_until(lambda: landed(books) == set(CANARIES), what="the landing of the canaries")
+    books.execute("DELETE FROM unwind.sweeps")
+    deaf.write_text(str(impatient.pid))
+    for _ in range(2):
+        canaries(upstream)  # one of them may be on its way to the deaf one already
+    assert upstream.control.ping(timeout=1.0), "deaf, but connected"
+    assert impatient.wait() == os.EX_SOFTWARE
+    assert b"takes nothing although messages wait" in impatient.logs()
+    wait_until(lambda: not _living(impatient.pid), what="the end of its children")
+    assert landed(books) == set()
+    impatient.start()
+    wait_until(lambda: landed(books) == set(CANARIES), what="the draining")
+
+
+@pytest.mark.e2e
+@pytest.mark.long
+def test_a_worker_without_broker_or_database_with_long_work_or_none_is_not_ended(
+    impatient: ProcessNode, upstream: Celery, books: psycopg.Connection, broker_url: str, database_url: str
+) -> None:
+    """X9: the same process all the while: idle; both children held by locks; its connections cut again and again."""
+    silence = 2.5  # its watcher ends a silent one after 2 s, one with work in hand after 6
+    with psycopg.connect(plain(database_url)) as holder:
+        signal.sigtimedwait([], silence)
+        holder.execute("LOCK TABLE unwind.sweeps")
+        for _ in range(3):
+            canaries(upstream)
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        wait_until(lambda: _value(books, waiting) == 2, what="both children waiting")
+        signal.sigtimedwait([], silence)
+        holder.rollback()
+    with redis.Redis.from_url(broker_url) as client:
+        for _ in range(10):
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            books.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'unwind' AND datname = current_database()"
+            )
+            canaries(upstream)
+            signal.sigtimedwait([], 0.3)
+        wait_until(lambda: client.llen("sweeps") == 0, what="the draining")
+    assert impatient.status == "running"
+
+
+def _living(group: int) -> list[int]:
+    """The processes of a group that still run."""
+    found = []
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(OSError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+def _value(books: psycopg.Connection, query: str) -> Any:
+    row = books.execute(query.encode()).fetchone()
+    return row[0] if row else None

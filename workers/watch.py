@@ -1,0 +1,198 @@
+"""Who notices a worker that is alive, connected, answers pings and takes nothing?  A thread in its head, which ends it.
+
+A lost acknowledgement or a hung connection can leave a consumer deaf for ever (reliability F03, F41).  The thread depends on
+nothing that the consumer uses: it has a connection of its own and counts what the consumer did between two looks.  Canaries see
+to it that even an idle queue has something in it to be deaf to (X9).  Whoever runs the program (`./run up`, systemd, compose)
+starts it anew.
+
+Only silence while messages wait in a broker that answers counts, so an idle worker, a dead broker and a dead database end nobody; a
+worker with jobs in hand has the hard limit on top.  Looks are counted, not seconds: a machine that slept has not been looked at.
+Beat is watched the same way: it must come round while the broker answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+from celery import current_app, signals
+from celery.worker import state
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY = 5.0
+SILENT_LOOKS = 9
+"""45 s: three canaries missed."""
+BUSY_LOOKS = SILENT_LOOKS + 13
+"""The same after the hard limit of 60 s, by which whatever is in hand must have ended."""
+ANSWER_WITHIN = 3.0
+PROBE = "unwind:watched"
+"""Written at each look: a broker that is full or only reads keeps every worker from taking, and a new one could not either."""
+
+
+class Watcher:
+    """Looks at one program's head now and then, and calls `end` when it did nothing although there was something to do.
+
+    `moved` gives anything that changes with whatever the program does; `waiting` how much waits for it, and raises when the
+    broker cannot be asked; `busy` whether it has work in hand that explains the silence for a while.
+    """
+
+    def __init__(
+        self,
+        *,
+        moved: Callable[[], Any],
+        waiting: Callable[[], int],
+        busy: Callable[[], bool],
+        end: Callable[[int], None],
+        every: float | None = None,
+    ) -> None:
+        self._moved, self._waiting, self._busy, self._end = moved, waiting, busy, end
+        self._every = LOOK_EVERY if every is None else every
+        self._last: Any = None
+        self.silent = 0
+        """Looks in a row at which nothing had moved while something waited."""
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more: a program that ends in good order takes nothing either."""
+        self._closed.set()
+
+    def look(self) -> None:
+        """One look."""
+        moved = self._moved()
+        try:
+            waiting = self._waiting()
+        except Exception:  # noqa: BLE001 - whatever is wrong with the broker, ending this program mends nothing
+            waiting = 0
+        self.silent = self.silent + 1 if waiting and moved == self._last else 0
+        self._last = moved
+        if self.silent >= (BUSY_LOOKS if self._busy() else SILENT_LOOKS) and not self._closed.is_set():
+            self._end(waiting)
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._every):
+            self.look()
+
+
+class _Broker:
+    """A connection of the watcher's own, made anew after trouble."""
+
+    def __init__(self, url: str) -> None:
+        import redis
+
+        self._client = redis.Redis.from_url(url, socket_timeout=ANSWER_WITHIN, socket_connect_timeout=ANSWER_WITHIN)
+
+    def waiting(self, queues: Iterable[str]) -> int:
+        """How many messages wait in these queues.  Raises when the broker does not answer or takes nothing."""
+        from redis.exceptions import NoPermissionError
+
+        with contextlib.suppress(NoPermissionError):  # one that lets us write only where we must
+            self._client.set(PROBE, 1, ex=60)
+        return sum(int(self._client.llen(queue)) for queue in queues)
+
+
+_taken = 0
+_watcher: Watcher | None = None
+
+
+@signals.task_received.connect
+@signals.task_revoked.connect
+@signals.task_rejected.connect
+@signals.task_unknown.connect
+def _took(**_: Any) -> None:
+    global _taken  # noqa: PLW0603 - one consumer per process
+    _taken += 1
+
+
+def _watch(watcher: Watcher) -> None:
+    global _watcher  # noqa: PLW0603 - one per process is the point
+    _watcher = watcher
+    watcher.start()
+
+
+@signals.worker_ready.connect
+def _watch_worker(sender: Any = None, **_: Any) -> None:
+    url = _broker_url()
+    if url is None:
+        return
+    broker, app = _Broker(url), current_app._get_current_object()
+
+    def end(waiting: int) -> None:
+        said = "takes nothing although messages wait, so it ends: whoever runs it starts it anew"
+        log.critical(said, waiting=waiting, queues=sorted(app.amqp.queues.consume_from))
+        _die(getattr(sender.pool, "info", {}).get("processes", ()))
+
+    _watch(
+        Watcher(
+            moved=lambda: (_taken, state.all_total_count[0], len(state.reserved_requests)),
+            waiting=lambda: broker.waiting(list(app.amqp.queues.consume_from)),
+            busy=lambda: bool(len(state.reserved_requests)),
+            end=end,
+        )
+    )
+
+
+@signals.beat_init.connect
+def _watch_beat(sender: Any = None, **_: Any) -> None:
+    url = _broker_url()
+    if url is None:
+        return
+    broker, rounds = _Broker(url), _Rounds(sender.scheduler)
+
+    def end(_waiting: int) -> None:
+        log.critical("the timetable is not looked at any more, so beat ends: whoever runs it starts it anew")
+        _die(())
+
+    def due() -> int:
+        broker.waiting(())
+        return 1  # the timetable always has something
+
+    _watch(Watcher(moved=lambda: rounds.count, waiting=due, busy=lambda: False, end=end))
+
+
+class _Rounds:
+    """Counts how often a scheduler came round."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.count = 0
+        self._tick = scheduler.tick
+        scheduler.tick = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """One round."""
+        self.count += 1
+        return self._tick(*args, **kwargs)
+
+
+@signals.worker_shutting_down.connect
+def _stop_watching(**_: Any) -> None:
+    if _watcher is not None:
+        _watcher.close()
+
+
+def _broker_url() -> str | None:
+    from workers import wiring
+
+    found = wiring.settings().broker_url
+    return None if found is None else found.get_secret_value()
+
+
+def _die(children: Iterable[int]) -> None:
+    """End at once: what cannot take messages cannot be trusted to end in good order.  Whatever it held comes again."""
+    for pid in children:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(os.EX_SOFTWARE)
