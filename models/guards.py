@@ -11,6 +11,7 @@ import importlib
 import pkgutil
 
 import models
+from models import views
 from models.orders import orders
 from models.session import APP_ROLE
 
@@ -27,6 +28,7 @@ DOORS = {
     "FUNCTION unwind.submit_command(text, jsonb, text)": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
     "FUNCTION unwind.events_after(text, integer)": ("EXECUTE", (APP_ROLE, READER_ROLE)),
     "unwind.command_answers": ("SELECT", (APP_ROLE, READER_ROLE)),
+    **{f"unwind.{view.name}": ("SELECT", (APP_ROLE, READER_ROLE)) for view in views.VIEWS},
 }
 """What the outside may use beside tables, and who."""
 PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox", "submissions", "odd_messages")

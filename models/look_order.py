@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from models import alerts, events, members, ocr, orders, removals, terms
+from models import alerts, events, look_credits, members, notices, ocr, orders, removals, terms
 from policies import options as policy
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, Member, Ocr, OcrState, Order
 from policies.history import alert_state, fold, ocr_state, order_state
@@ -65,6 +65,10 @@ def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime
         "alert": {**alert_state(case.alert), "terms_id": book.id_of(case.alert.terms)} if case.alert else None,
         "removals": [_removal(one) for one in seen.removals],
         "fee": _fee(conn, case.order, at),
+        "verdict": policy.verdict(subject_of(seen), at or now),
+        "credits": look_credits.of_order(conn, order_id, until=at),
+        "stock": _stock(conn, order_id, at),
+        "notices": notices.of_order(conn, order_id, until=at),
         "timeline": [_happened(row, book) for row in seen.events],
     }
 
@@ -274,6 +278,30 @@ def _fee(conn: Connection, held: Order, at: datetime | None) -> dict[str, Any]:
         "credit": total_text(credit.amount) if credit else None,
         "credit_month": month(credit.billing_month) if credit else None,
     }
+
+
+# Three branches, one for each of the journal's unique indexes: its rows need no index by order besides.
+_STOCK = text(
+    """
+    SELECT at, kind, lot_id, line_no, delta FROM (
+        SELECT * FROM unwind.stock_moves WHERE order_id = :order AND kind = 'sold'
+        UNION ALL
+        SELECT * FROM unwind.stock_moves WHERE order_id = :order AND kind = 'returned' AND removal_id IS NULL
+        UNION ALL
+        SELECT * FROM unwind.stock_moves WHERE removal_id IN (SELECT removal_id FROM unwind.removals WHERE order_id = :order)
+    ) AS m
+    WHERE CAST(:at AS timestamptz) IS NULL OR at <= :at ORDER BY move_id
+    """
+)
+
+
+def _stock(conn: Connection, order_id: int, at: datetime | None) -> list[dict[str, Any]]:
+    """What left and came back to which lot for this order, in the journal's words; `delta` in units."""
+    rows = conn.execute(_STOCK, {"order": order_id, "at": at})
+    return [
+        {"at": instant_text(r.at), "kind": r.kind, "lot_id": r.lot_id, "line_no": r.line_no, "delta": r.delta}
+        for r in rows
+    ]
 
 
 def month(first_day: date | None) -> str | None:

@@ -13,9 +13,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from models import bills, inventory, look_order, members, notices
+from models import bills, inventory, look_credits, look_forecast, look_order, members, notices
 from policies.instants import instant_from_text, instant_text, optional_text
 from policies.statuses import Role
+
+MOST_DAYS = 366
+"""Of a forecast: the longest that any terms may let an alert wait is far below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,12 @@ def billing_month(word: str) -> date:
         raise ValueError("a billing month is written like 2026-03") from None
 
 
+def _days(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and len(word) <= 3 and 0 < int(word) <= MOST_DAYS):
+        raise ValueError(f"a forecast is of 1 to {MOST_DAYS} days")
+    return int(word)
+
+
 def _identity(word: str) -> str:
     if "\x00" in word or any(0xD800 <= ord(c) <= 0xDFFF for c in word):
         raise ValueError("an id is plain text")
@@ -189,10 +198,12 @@ def _alerts(conn: Connection, wanted: Look, _now: datetime) -> Any:
 
 
 def _request(conn: Connection, wanted: Look, _now: datetime) -> Any:
+    """What became of a command: answered, or still waiting, or given up (contract 2.1)."""
     row = conn.execute(
         text(
-            "SELECT request_id, task, order_id, outcome, answer, answered_at FROM unwind.requests "
-            "WHERE request_id = :id"
+            "SELECT v.*, coalesce(r.answer, s.answer) AS answer FROM unwind.v_request_status AS v "
+            "LEFT JOIN unwind.requests AS r USING (request_id) LEFT JOIN unwind.submissions AS s USING (request_id) "
+            "WHERE v.request_id = :id"
         ),
         {"id": wanted.which[0]},
     ).one_or_none()
@@ -202,10 +213,43 @@ def _request(conn: Connection, wanted: Look, _now: datetime) -> Any:
         "request_id": row.request_id,
         "task": row.task,
         "order_id": row.order_id,
+        "door": row.door,
+        "state": row.state,
         "outcome": row.outcome,
-        "answered_at": instant_text(row.answered_at),
+        "code": row.code,
+        "message": row.message,
+        "submitted_at": optional_text(row.submitted_at),
+        "answered_at": optional_text(row.answered_at),
         "answer": row.answer,
     }
+
+
+def _credits(conn: Connection, wanted: Look, _now: datetime) -> Any:
+    (seller_id,) = wanted.which
+    if not members.facts(conn, [seller_id]):
+        return None
+    return {"seller_id": seller_id, "credits": look_credits.of_seller(conn, seller_id)}
+
+
+def _forecast(conn: Connection, wanted: Look, now: datetime) -> Any:
+    (days,) = wanted.which
+    return look_forecast.forecast(conn, days=days, now=now)
+
+
+def _sweeps(conn: Connection, _wanted: Look, _now: datetime) -> Any:
+    rows = conn.execute(text("SELECT * FROM unwind.v_sweep_history ORDER BY sweep, hour"))
+    return [
+        {
+            "sweep": row.sweep,
+            "last_ran_at": instant_text(row.last_ran_at),
+            "found_ever": row.found_ever,
+            "hour": optional_text(row.hour),
+            "found": row.found,
+            "runs": row.runs,
+            "longest_gap_seconds": row.longest_gap_seconds,
+        }
+        for row in rows
+    ]
 
 
 KINDS: dict[str, Kind] = {
@@ -217,4 +261,7 @@ KINDS: dict[str, Kind] = {
     "notices": Kind("notices --order ID", _notices, needs={"--order": order_number}),
     "alerts": Kind("alerts --due-before T", _alerts, needs={"--due-before": instant_from_text}),
     "request": Kind("request REQUEST_ID", _request, (_identity,)),
+    "credits": Kind("credits SELLER", _credits, (_identity,)),
+    "forecast": Kind("forecast --days N", _forecast, needs={"--days": _days}),
+    "sweeps": Kind("sweeps", _sweeps),
 }

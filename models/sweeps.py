@@ -1,12 +1,15 @@
-"""When was each sweep last seen to work?  Judged by effect, because a silent beat still answers pings (reliability X8)."""
+"""When was each sweep last seen to work, and what did it find?  By effect: a silent beat still answers pings (reliability X8)."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, Column, Connection, Table, Text, select, text
+from sqlalchemy import BigInteger, Column, Connection, Integer, Interval, Table, Text, select, text
 
 from models.schema import Instant, metadata
+
+LATE = timedelta(minutes=1)
+"""A sweep that had not run for longer came late, which is worth remembering even when it found nothing."""
 
 sweeps = Table(
     "sweeps",
@@ -18,18 +21,41 @@ sweeps = Table(
     Column("found_at", Instant),
 )
 
+sweep_hours = Table(
+    "sweep_hours",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("hour", Instant, primary_key=True),
+    Column("runs", Integer, nullable=False),
+    Column("found", BigInteger, nullable=False),
+    Column("longest_gap", Interval),
+)
+"""Only hours in which a sweep found something or came late, so an idle installation writes nothing here."""
+
+_RAN = text(
+    """
+    WITH before AS (
+        SELECT ran_at FROM unwind.sweeps WHERE name = :name
+    ), noted AS (
+        INSERT INTO unwind.sweep_hours AS h (name, hour, runs, found, longest_gap)
+        SELECT :name, date_trunc('hour', CAST(:now AS timestamptz), 'UTC'), 1, :found, g.gap
+        FROM (SELECT CASE WHEN :now - ran_at > :late THEN :now - ran_at END AS gap
+              FROM (SELECT max(ran_at) AS ran_at FROM before) AS b) AS g
+        WHERE :found > 0 OR g.gap IS NOT NULL
+        ON CONFLICT (name, hour) DO UPDATE SET runs = h.runs + 1, found = h.found + excluded.found,
+            longest_gap = GREATEST(h.longest_gap, excluded.longest_gap)
+    )
+    INSERT INTO unwind.sweeps AS s (name, ran_at, found, found_ever, found_at)
+    VALUES (:name, :now, :found, :found, CASE WHEN :found > 0 THEN CAST(:now AS timestamptz) END)
+    ON CONFLICT (name) DO UPDATE SET ran_at = :now, found = :found, found_ever = s.found_ever + :found,
+        found_at = CASE WHEN :found > 0 THEN :now ELSE s.found_at END
+    """
+)
+
 
 def ran(conn: Connection, name: str, found: int, now: datetime) -> None:
     """Note that a sweep came to its end, and what it found."""
-    conn.execute(
-        text(
-            "INSERT INTO unwind.sweeps AS s (name, ran_at, found, found_ever, found_at) "
-            "VALUES (:name, :now, :found, :found, CASE WHEN :found > 0 THEN CAST(:now AS timestamptz) END) "
-            "ON CONFLICT (name) DO UPDATE SET ran_at = :now, found = :found, found_ever = s.found_ever + :found, "
-            "found_at = CASE WHEN :found > 0 THEN :now ELSE s.found_at END"
-        ),
-        {"name": name, "now": now, "found": found},
-    )
+    conn.execute(_RAN, {"name": name, "now": now, "found": found, "late": LATE})
 
 
 def last_runs(conn: Connection) -> dict[str, datetime]:

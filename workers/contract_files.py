@@ -1,7 +1,8 @@
 """What exactly may be sent, and what comes back?  `contract/`: JSON Schemas and example messages, made from the argument models.
 
-One schema for the arguments of each public task, one for the answer, examples of both.  They are committed, a test compares them
-with the code, and `./run docs` refuses to write a form that would break somebody who relies on the form before.
+One schema for the arguments of each public task, one for the answer, examples of both, and one for a row of each view.  They
+are committed, a test compares them with the code, and `./run docs` refuses to write a form that would break somebody who relies
+on the form before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from models.views import VIEWS, View
 from policies.verdicts import Code
 from tasks.command import ActorCommand
 from workers.contract_changes import breaks_readers, breaks_senders
@@ -23,6 +25,7 @@ from workers.settings import CHECKOUT
 CONTRACT = CHECKOUT / "contract"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ANSWER_FILE = "answer.schema.json"
+VIEW_FOLDER = "views/"
 
 _RULE_ID = re.compile(r" \(\[?[A-Z]+[0-9]+\]?\)")
 """Ids of rules mean something to readers of the code only."""
@@ -42,6 +45,7 @@ def files() -> dict[str, str]:
     """All contract files as they must be: text by path below `contract/`."""
     made: dict[str, Any] = {f"{task}.schema.json": argument_schema(task) for task in public_tasks()}
     made[ANSWER_FILE] = answer_schema()
+    made |= {f"{VIEW_FOLDER}{view.name}.schema.json": view_schema(view) for view in VIEWS}
     made |= {f"examples/{task}.json": example(task) for task in public_tasks()}
     made |= {f"examples/answer.{outcome}.json": answer.as_json() for outcome, answer in ANSWERS.items()}
     return {path: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for path, content in made.items()}
@@ -101,6 +105,22 @@ def answer_schema() -> dict[str, Any]:
     }
 
 
+def view_schema(view: View) -> dict[str, Any]:
+    """JSON Schema of one row of a view, as PostgreSQL's `row_to_json` writes it.  Readers must expect new columns."""
+    return {
+        "$schema": DIALECT,
+        "$id": f"{VIEW_FOLDER}{view.name}.schema.json",
+        "title": view.name,
+        "description": f"Version {view.version}. {view.about}",
+        "type": "object",
+        "properties": {
+            name: {"type": kinds[0] if len(kinds) == 1 else list(kinds), "description": said}
+            for name, kinds, said in view.columns
+        },
+        "required": [name for name, _, _ in view.columns],
+    }
+
+
 def stale(folder: Path = CONTRACT) -> list[str]:
     """The files that are missing, other than they must be, or there for no task of ours."""
     wanted, there = files(), _there(folder)
@@ -117,7 +137,8 @@ def breaking_changes(folder: Path = CONTRACT, wanted: Mapping[str, str] | None =
         if path not in wanted:
             found.append(f"{path}: was taken away")
             continue
-        judge = breaks_readers if path == ANSWER_FILE else breaks_senders
+        read = path == ANSWER_FILE or path.startswith(VIEW_FOLDER)
+        judge = breaks_readers if read else breaks_senders
         found += [f"{path}: {why}" for why in judge(json.loads(text), json.loads(wanted[path]))]
     return found
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from itertools import groupby
+from textwrap import indent
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.text import Text
 
 from policies.instants import instant_text
 from workers.bill_page import as_text
+from workers.forecast_chart import forecast_chart
 from workers.replay import Played
 
 
@@ -31,12 +34,17 @@ def tell(played: Played) -> None:
 def harmless(seen: Any) -> Any:
     """The same without characters that would act on a terminal instead of being read: people's comments are in it."""
     if isinstance(seen, dict):
-        return {name: harmless(value) for name, value in seen.items()}
+        return {name: _lines(value) if name == "text" else harmless(value) for name, value in seen.items()}
     if isinstance(seen, list):
         return [harmless(one) for one in seen]
     if isinstance(seen, str) and not seen.isprintable():
         return "".join(c if c.isprintable() else " " if c.isspace() else f"<U+{ord(c):04X}>" for c in seen)
     return seen
+
+
+def _lines(text: Any) -> Any:
+    """A letter keeps its line breaks: it was made harmless line by line when it was written (policies.letters)."""
+    return "\n".join(harmless(line) for line in text.split("\n")) if isinstance(text, str) else harmless(text)
 
 
 def tell_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
@@ -96,6 +104,7 @@ _STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "
 
 def _order(console: Console, seen: dict[str, Any]) -> None:
     console.print(Text(f"Order {seen['order_id']} is {seen['status']}.", style="bold"))
+    console.print(seen["verdict"])
     console.print(
         f"{seen['buyer_id']} bought from {seen['seller_id']} for {seen['total']} {seen['currency']} "
         f"(order date {seen['order_date']}, payment {seen['payment_status']})."
@@ -111,9 +120,22 @@ def _order(console: Console, seen: dict[str, Any]) -> None:
     for removal in seen["removals"]:
         console.print(f"Removal request {removal['removal_id']} of the {removal['requested_by']}: {removal['state']}.")
     console.print(_fee(seen["fee"]))
+    for credit in seen["credits"]:
+        console.print(f"  {credit['where']}")
     console.print("What happened:")
     for row in seen["timeline"]:
         console.print(Text.assemble("  ", (row["at"], "dim"), f"  {_mover(row)}: {row['note']}", _move(row)))
+    console.print("What moved in the inventory:" if seen["stock"] else "Nothing moved in the inventory.")
+    _moves(console, seen["stock"])
+    console.print("Who was told:" if seen["notices"] else "Nobody was told anything.")
+    _letters(console, seen["notices"])
+
+
+def _moves(console: Console, moves: list[dict[str, Any]]) -> None:
+    """The journal of stock, a line for each time that units left or came back."""
+    for (at, kind), group in groupby(moves, key=lambda one: (one["at"], one["kind"])):
+        units = ", ".join(f"{one['delta']:+} in lot {one['lot_id']} (line {one['line_no']})" for one in group)
+        console.print(Text.assemble("  ", (at, "dim"), f"  {kind}: {units}"))
 
 
 def _line(line: dict[str, Any]) -> str:
@@ -220,10 +242,17 @@ def _member(console: Console, seen: dict[str, Any]) -> None:
 
 
 def _notices(console: Console, seen: list[dict[str, Any]]) -> None:
-    for one in seen:
-        console.print(f"  {one['sent_at'] or one['state']:<22} to {one['recipient']}: {one['subject']}")
+    _letters(console, seen)
     if not seen:
         console.print("Nobody was told anything.")
+
+
+def _letters(console: Console, notices: list[dict[str, Any]]) -> None:
+    for one in notices:
+        console.print(
+            Text.assemble("  ", (one["sent_at"] or one["state"], "dim"), f"  to {one['recipient']}: {one['subject']}")
+        )
+        console.print(Text(indent(one["text"], "      "), style="dim"))
 
 
 def _alerts(console: Console, seen: list[dict[str, Any]]) -> None:
@@ -234,8 +263,43 @@ def _alerts(console: Console, seen: list[dict[str, Any]]) -> None:
 
 
 def _request(console: Console, seen: dict[str, Any]) -> None:
+    if seen["state"] == "waiting":
+        when = f" since {seen['submitted_at']}" if seen["submitted_at"] else ""
+        console.print(Text(f"Request {seen['request_id']}: {seen['task']}, waiting{when} for a worker.", style="bold"))
+        return
+    if seen["state"] == "dead":
+        console.print(
+            Text(f"Request {seen['request_id']}: {seen['task']}, given up {seen['answered_at']}.", style="bold")
+        )
+        console.print("Nothing of it happened. ./run jobs dead says why, ./run jobs replay ID sets it going again.")
+        return
     console.print(Text(f"Request {seen['request_id']}: {seen['task']}, answered {seen['answered_at']}.", style="bold"))
     console.print(_outcome(seen["answer"]))
+
+
+def _credits(console: Console, seen: dict[str, Any]) -> None:
+    for one in seen["credits"]:
+        order = f"Order {one['order_id']}" if one["order_id"] is not None else "By hand"
+        if one["basis"] is not None:
+            order += f", cancelled {one['cancelled_at']} on the ground {one['basis']}"
+            order += f" (fee {one['charged']} USD, charged for {one['charged_month'] or 'no month'})"
+        console.print(f"  {order}: {one['where']}")
+    if not seen["credits"]:
+        console.print(f"No order of {seen['seller_id']} was cancelled, and no credit was given.")
+
+
+def _sweeps(console: Console, seen: list[dict[str, Any]]) -> None:
+    for sweep, hours in groupby(seen, key=lambda one: one["sweep"]):
+        first, *rest = hours
+        console.print(Text(f"{sweep}: last ran {first['last_ran_at']}, found {first['found_ever']} ever.", "bold"))
+        for one in (first, *rest):
+            if one["hour"] is not None:
+                late = f"; not run for {one['longest_gap_seconds']} s before" if one["longest_gap_seconds"] else ""
+                console.print(
+                    Text.assemble("  ", (one["hour"], "dim"), f"  found {one['found']} in {one['runs']} runs{late}")
+                )
+    if not seen:
+        console.print("No sweep has run yet.")
 
 
 def _console() -> Console:
@@ -251,4 +315,7 @@ PAGES: dict[str, Callable[[Console, Any], None]] = {
     "notices": _notices,
     "alerts": _alerts,
     "request": _request,
+    "credits": _credits,
+    "forecast": forecast_chart,
+    "sweeps": _sweeps,
 }

@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "send": ("workers.cli.send", "Send one command through the broker and print its answer."),
     "jobs": ("workers.cli.jobs", "Look at jobs that were given up, and set them going again."),
     "show": ("workers.cli.look", "Show an order, a bill, a member, lots, notices, alerts or a request."),
+    "credits": ("workers.cli.look", "Show where the fee credits of a seller are."),
+    "forecast": ("workers.cli.look", "Show when alerts unlock in the next days, overdue ones first."),
     "explain": ("workers.cli.look", "Say what either party of an order can do, and why not."),
     "audit": ("workers.cli.audit", "Ask what must always hold; prove the bills of a month."),
     "terms": ("workers.cli.terms", "Show the terms, or apply others from a date on."),

@@ -14,6 +14,8 @@ from workers.cli.database import open_database
 if TYPE_CHECKING:
     from models.looks import Look
 
+DAYS, MOST_DAYS = 14, 366  # of a forecast, as models.look_forecast and models.looks have them: importing those is slow
+
 WORDS = {"ignore_unknown_options": True}  # the options of a look are words of the look
 
 
@@ -41,7 +43,8 @@ def show(as_json: bool, as_xml: bool, returned: bool, as_html: bool, words: tupl
       show order ID [--at T]            show lots SELLER [--xml [--returned]]
       show bill SELLER 2026-03 [--html] show member ID
       show notices --order ID           show alerts --due-before T
-      show request REQUEST_ID
+      show request REQUEST_ID           show sweeps
+      show credits SELLER               show forecast --days N
     """
     if as_html and (words[0] != "bill" or as_json or as_xml):
         raise WrongWords("HTML is for bills: show bill SELLER 2026-03 --html.")
@@ -62,6 +65,24 @@ def show(as_json: bool, as_xml: bool, returned: bool, as_html: bool, words: tupl
 def explain(as_json: bool, words: tuple[str, ...]) -> None:
     """Explain order ID [--at T]: what its seller and its buyer can do, and why not all else."""
     _see(("explain", *words), as_json)
+
+
+@click.command()
+@click.option("--days", default=DAYS, show_default=True, type=click.IntRange(1, MOST_DAYS), help="How far to look.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@data_option
+def forecast(days: int, as_json: bool) -> None:
+    """Show when alerts will unlock, hour by hour, with the overdue ones on top."""
+    _see(("forecast", "--days", str(days)), as_json)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.argument("seller")
+@data_option
+def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's name
+    """Show what became of the fee of each cancelled order of SELLER: reset, credited, on which bill."""
+    _see(("credits", seller), as_json)
 
 
 def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> None:

@@ -293,6 +293,16 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'waiting'"),
     )
     op.create_table(
+        "sweep_hours",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("hour", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("runs", sa.Integer(), nullable=False),
+        sa.Column("found", sa.BigInteger(), nullable=False),
+        sa.Column("longest_gap", sa.Interval(), nullable=True),
+        sa.PrimaryKeyConstraint("name", "hour", name=op.f("pk_sweep_hours")),
+        schema="unwind",
+    )
+    op.create_table(
         "sweeps",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("ran_at", postgresql.TIMESTAMP(timezone=True), nullable=False),

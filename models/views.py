@@ -1,0 +1,197 @@
+"""What may a dashboard rely on?  Five views with frozen columns: the answers of the command line for anybody with SQL.
+
+A view here may gain a column at its end and never loses or re-means one; `contract/views/` freezes them.  No view asks what time
+it is: whoever reads compares with a `now` of his own, so that a replay shows what a live system would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One view: what a row of it is, and each column with its JSON types and what it says."""
+
+    name: str
+    version: int
+    about: str
+    columns: tuple[tuple[str, tuple[str, ...], str], ...]
+    query: str
+
+    def statements(self) -> tuple[str, str]:
+        """Make it, or bring an older one to its newest form, and say in the catalogue what it is."""
+        said = f"Version {self.version}. {self.about}".replace("'", "''")
+        return (
+            f"CREATE OR REPLACE VIEW unwind.{self.name} AS {self.query}",
+            f"COMMENT ON VIEW unwind.{self.name} IS '{said}'",
+        )
+
+
+_INTEGER, _TEXT, _INSTANT = ("integer",), ("string",), ("string",)
+_MAYBE_INTEGER, _MAYBE_TEXT = ("integer", "null"), ("string", "null")
+
+ORDER_TIMELINE = View(
+    "v_order_timeline",
+    1,
+    "A row is one thing that happened to an order, numbered from 1 without a gap.",
+    (
+        ("order_id", _INTEGER, "the order"),
+        ("seq", _INTEGER, "number of the event within its order"),
+        ("at", _INSTANT, "when"),
+        ("event", _TEXT, "what, as a stable name such as npb.filed"),
+        ("actor", _TEXT, "who: a member's id, staff by name, marketplace or system"),
+        ("role", _TEXT, "buyer, seller, staff or system"),
+        ("from_status", _MAYBE_TEXT, "the order's status before; null for its first event"),
+        ("to_status", _MAYBE_TEXT, "its status after"),
+        ("note", _TEXT, "why, in a sentence"),
+        ("basis", _MAYBE_TEXT, "the ground of a cancellation"),
+        ("request_id", _MAYBE_TEXT, "the command that did it"),
+    ),
+    """
+    SELECT e.order_id, e.seq, e.at, e.type AS event, e.actor, e.role, e.from_status, e.to_status, e.note,
+           e.changes #>> '{order,basis}' AS basis, e.request_id
+    FROM unwind.events AS e WHERE e.order_id IS NOT NULL
+    """,
+)
+
+UNLOCK_FORECAST = View(
+    "v_unlock_forecast",
+    1,
+    "A row is one open alert through which cancelling is not possible yet, with the instant from which it is.",
+    (
+        ("alert_id", _INTEGER, "the alert"),
+        ("order_id", _INTEGER, "the order"),
+        ("kind", _TEXT, "NPB, NRS or NSS"),
+        ("order_status", _TEXT, "the order's status now"),
+        ("seller_id", _TEXT, "the order's seller"),
+        ("buyer_id", _TEXT, "the order's buyer"),
+        ("filed_at", _INSTANT, "when it was filed"),
+        ("responded_at", _MAYBE_TEXT, "when the other party answered first"),
+        ("unlocks_at", _INSTANT, "from then on it can be cancelled through it; in the past: overdue"),
+        ("unlocks_hour", _INSTANT, "the same, down to the hour in UTC"),
+    ),
+    """
+    SELECT a.alert_id, a.order_id, a.kind, o.status AS order_status, o.seller_id, o.buyer_id, a.filed_at, a.responded_at,
+           a.unlocks_at, date_trunc('hour', a.unlocks_at, 'UTC') AS unlocks_hour
+    FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
+    WHERE a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
+    """,
+)
+
+FEE_CREDIT = View(
+    "v_fee_credit",
+    1,
+    "A row is what became of the fee of one cancelled order, or one credit that staff gave by hand.",
+    (
+        ("seller_id", _TEXT, "who is credited"),
+        ("order_id", _MAYBE_INTEGER, "the order; null for a credit by hand that names none"),
+        ("basis", _MAYBE_TEXT, "the ground of the cancellation; null for a credit by hand"),
+        ("cancelled_at", _MAYBE_TEXT, "when the order was cancelled"),
+        ("kind", _TEXT, "reset (same month), credit (a later bill), none (NRS, NSS), undecided, manual_credit"),
+        ("state", _TEXT, "posted, promised (a moment away), given_up (staff must look), stays (no credit is due)"),
+        ("charged", _MAYBE_TEXT, "the fee that was charged, USD"),
+        ("charged_month", _MAYBE_TEXT, "on the bill of which month, such as 2026-03"),
+        ("amount", _TEXT, "what is credited, USD, negative like the line on the bill"),
+        ("bill_month", _MAYBE_TEXT, "the month whose bill shows it, such as 2026-04"),
+        ("bill_issued_at", _MAYBE_TEXT, "when that bill was made; null while it is open"),
+        ("bill_issued_on", _MAYBE_TEXT, "the day on which it was made, in the billing zone"),
+        ("bill_due_on", _MAYBE_TEXT, "the day by which it is to be paid"),
+        ("posted_at", _MAYBE_TEXT, "when the line was written"),
+        ("note", _MAYBE_TEXT, "why, as the bill says it"),
+    ),
+    # The event of the cancellation says what was decided, the ledger what was done: a promise's row may be pruned by then.
+    """
+    SELECT o.seller_id, o.order_id, o.basis, o.cancelled_at, f.kind,
+           CASE WHEN l.line_id IS NOT NULL THEN 'posted' WHEN f.kind = 'none' THEN 'stays'
+                WHEN p.state = 'dead' THEN 'given_up' WHEN p.state = 'due' THEN 'promised' ELSE 'posted' END AS state,
+           CAST(o.fee AS text) AS charged, to_char(o.fee_month, 'YYYY-MM') AS charged_month,
+           CAST(coalesce(l.amount, f.amount) AS text) AS amount,
+           coalesce(to_char(l.billing_month, 'YYYY-MM'), f.bill) AS bill_month,
+           b.issued_at AS bill_issued_at, b.issued_on AS bill_issued_on, b.due_on AS bill_due_on,
+           coalesce(l.at, p.done_at) AS posted_at, l.note
+    FROM unwind.orders AS o
+    JOIN unwind.events AS e ON e.order_id = o.order_id AND e.type = 'orders.cancelled'
+    CROSS JOIN LATERAL (SELECT e.changes #>> '{fee,kind}' AS kind, CAST(e.changes #>> '{fee,amount}' AS numeric(12, 2)) AS amount,
+                               e.changes #>> '{fee,bill}' AS bill) AS f
+    LEFT JOIN unwind.ledger_lines AS l ON l.order_id = o.order_id AND l.kind IN ('reset', 'credit')
+    LEFT JOIN unwind.outbox AS p ON p.key = 'fee:' || o.order_id
+    LEFT JOIN unwind.bills AS b ON b.seller_id = o.seller_id
+        AND b.billing_month = coalesce(l.billing_month, to_date(f.bill, 'YYYY-MM'))
+    WHERE o.status = 'CANCELLED'
+    UNION ALL
+    SELECT l.seller_id, l.order_id, NULL, NULL, 'manual_credit', 'posted', NULL, NULL, CAST(l.amount AS text),
+           to_char(l.billing_month, 'YYYY-MM'), b.issued_at, b.issued_on, b.due_on, l.at, l.note
+    FROM unwind.ledger_lines AS l
+    LEFT JOIN unwind.bills AS b ON b.seller_id = l.seller_id AND b.billing_month = l.billing_month
+    WHERE l.kind = 'manual_credit'
+    """,
+)
+
+REQUEST_STATUS = View(
+    "v_request_status",
+    1,
+    "A row is one command that is known here, with what became of it; arguments and effects stay out.",
+    (
+        ("request_id", _TEXT, "its idempotency key"),
+        ("task", _TEXT, "what was asked for, such as orders.cancel"),
+        ("order_id", _MAYBE_INTEGER, "the order it is about"),
+        ("door", _TEXT, "sql or message: how it came in"),
+        ("state", _TEXT, "waiting, answered or dead (given up; ./run jobs dead)"),
+        ("outcome", _MAYBE_TEXT, "done, refused, invalid or conflict"),
+        ("code", _MAYBE_TEXT, "the code of a refusal"),
+        ("message", _MAYBE_TEXT, "the sentence of the answer"),
+        ("submitted_at", _MAYBE_TEXT, "when it came in by SQL"),
+        ("answered_at", _MAYBE_TEXT, "when it was answered, or given up"),
+    ),
+    """
+    SELECT s.request_id, s.task, s.order_id, 'sql' AS door, s.state, s.answer ->> 'outcome' AS outcome,
+           s.answer ->> 'code' AS code, s.answer ->> 'message' AS message, s.submitted_at, s.answered_at
+    FROM unwind.submissions AS s
+    UNION ALL
+    SELECT r.request_id, r.task, r.order_id, 'message', 'answered', r.outcome, r.answer ->> 'code', r.answer ->> 'message',
+           NULL, r.answered_at
+    FROM unwind.requests AS r
+    WHERE NOT EXISTS (SELECT FROM unwind.submissions AS s WHERE s.request_id = r.request_id)
+    UNION ALL
+    SELECT d.request_id, d.task, d.order_id, 'message', 'dead', NULL, NULL, NULL, NULL, d.parked_at
+    FROM (
+        SELECT DISTINCT ON (1) coalesce(j.arguments ->> 'request_id', j.message_id) AS request_id, j.task,
+               CASE WHEN jsonb_typeof(j.arguments -> 'order_id') = 'number' THEN CAST(j.arguments ->> 'order_id' AS bigint) END
+                   AS order_id, j.parked_at
+        FROM unwind.dead_jobs AS j WHERE j.replayed_at IS NULL AND j.outbox_id IS NULL
+        ORDER BY 1, j.dead_job_id DESC
+    ) AS d
+    WHERE d.request_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM unwind.requests AS r WHERE r.request_id = d.request_id)
+      AND NOT EXISTS (SELECT FROM unwind.submissions AS s WHERE s.request_id = d.request_id)
+    """,
+)
+
+SWEEP_HISTORY = View(
+    "v_sweep_history",
+    1,
+    "A row is one hour in which a sweep found something or came late; a sweep that never did has one row without an hour.",
+    (
+        ("sweep", _TEXT, "the sweep by its task's name"),
+        ("last_ran_at", _INSTANT, "when it last came to its end"),
+        ("found_ever", _INTEGER, "what it has found in all its life"),
+        ("hour", _MAYBE_TEXT, "the hour, in UTC"),
+        ("found", _MAYBE_INTEGER, "what it found in that hour"),
+        ("runs", _MAYBE_INTEGER, "runs of that hour that found something or came late"),
+        (
+            "longest_gap_seconds",
+            _MAYBE_INTEGER,
+            "the longest time in which it had not run, where that was over a minute",
+        ),
+    ),
+    """
+    SELECT s.name AS sweep, s.ran_at AS last_ran_at, s.found_ever, h.hour, h.found, h.runs,
+           CAST(extract(epoch FROM h.longest_gap) AS bigint) AS longest_gap_seconds
+    FROM unwind.sweeps AS s LEFT JOIN unwind.sweep_hours AS h USING (name)
+    """,
+)
+
+VIEWS = (ORDER_TIMELINE, UNLOCK_FORECAST, FEE_CREDIT, REQUEST_STATUS, SWEEP_HISTORY)
+
+GUARDS: tuple[str, ...] = tuple(statement for view in VIEWS for statement in view.statements())
