@@ -25,6 +25,7 @@ RUN python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement requirements.lock
 
 COPY pyproject.toml ./
+COPY flowerconfig.py ./
 COPY policies ./policies
 COPY models ./models
 COPY tasks ./tasks

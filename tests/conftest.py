@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.plugins.market",
     "tests.plugins.invariants",
     "tests.plugins.promises",
+    "tests.plugins.browser",
 ]

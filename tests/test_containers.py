@@ -56,7 +56,7 @@ def test_the_image_holds_every_floor_and_nothing_else_of_the_checkout() -> None:
     allowed = {line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = set(re.findall(r"^COPY (\S+) ", DOCKERFILE, re.MULTILINE))
     floors = {"policies", "models", "tasks", "schedules", "workers"}
-    assert copied == allowed == floors | {"requirements.lock", "pyproject.toml"}
+    assert copied == allowed == floors | {"requirements.lock", "pyproject.toml", "flowerconfig.py"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

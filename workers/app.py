@@ -18,6 +18,7 @@ from workers import lost as lost  # noqa: PLC0414 - the same
 from workers import odd as odd  # noqa: PLC0414 - connects itself to Celery's signals
 from workers import watch as watch  # noqa: PLC0414 - the same
 from workers import wiring
+from workers.shown import TICKS
 
 TASK_MODULES = (
     "tasks.members",
@@ -160,3 +161,5 @@ app.conf.update(
 for _module in TASK_MODULES:
     importlib.import_module(_module)
 app.finalize()
+for _tick in TICKS:
+    app.tasks[_tick].send_events = False  # those that found something are told of by `workers.shown`

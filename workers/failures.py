@@ -50,6 +50,14 @@ def described(error: BaseException) -> str:
     return " ".join(said) + (f" at {where[-1]}" if where else "")
 
 
+def told(error: BaseException) -> JobFailed:
+    """What is raised in its stead: described, and with the way through our code for whoever reads the traceback."""
+    failure = JobFailed(described(error))
+    for step in path_of(error):
+        failure.add_note(f"  by {step}")
+    return failure
+
+
 def path_of(error: BaseException) -> list[str]:
     """The way through our own code to the failure, outermost first."""
     return [

@@ -24,7 +24,7 @@ from models import dead_jobs, outbox, session
 from models.requests import Answer, invalid
 from models.work import at_once
 from tasks.command import Command, understood
-from workers.failures import JobFailed, described, is_database_trouble, path_of
+from workers.failures import JobFailed, described, is_database_trouble, path_of, told
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class Job(Task):
     typing = False  # a missing argument is the caller's mistake and gets an answer, not a TypeError
     max_retries = 3  # of a job whose worker dies with it; then `workers.lost` parks it (reliability F24)
     default_retry_delay = 1
-    resultrepr_maxsize = 128
+    resultrepr_maxsize = 512  # long enough for `workers.shown` to find the counts; nobody sees it as it is
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What a worker calls with the arguments of a message."""
@@ -72,7 +72,7 @@ class Job(Task):
             # Out of the handler, so that what is raised here drags no chain behind it: Celery tells logs, events and the
             # result backend of it with its whole chain, and the error itself may hold private values (P9, F64).
             self._failed(kwargs, error)
-            raise JobFailed(described(error))
+            raise told(error)
 
     def _failed(self, kwargs: dict[str, Any], error: Exception) -> None:
         """Have it tried again (raises Celery's Retry), or note that it was given up."""

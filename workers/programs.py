@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workers.servers import free_port
-from workers.settings import Settings
+from workers.settings import CHECKOUT, Settings
 from workers.supervisor import Program, Supervisor, on_leash
 
+FLOWER_CONFIG = CHECKOUT / "flowerconfig.py"
 # Group -> its queues. Together they must cover every queue there is: a message in an unread queue waits for ever.
 GROUPS = {"commands": ("commands", "consequences"), "sweeps": ("sweeps", "notices")}
 
@@ -34,14 +35,11 @@ def beat(settings: Settings, supervisor: Supervisor) -> Program:
     return Program("beat", on_leash(words), settings.environment(), ready, celery=words)
 
 
-def flower(settings: Settings, *, read_only: bool = True) -> tuple[Program, str]:
-    """Flower and its address. A login is not an authorisation there, so outside the demo it may only look (X10)."""
+def flower(settings: Settings) -> tuple[Program, str]:
+    """Flower and its address. Whatever else there is to set stands in `flowerconfig.py`."""
     port = settings.flower_port or free_port()
-    words = ["-A", "workers.app", "flower", f"--address={settings.flower_address}", f"--port={port}"]
-    words += [f"--read_only={read_only}", "--purge_offline_workers=60"]
-    environment = settings.environment()
-    if settings.flower_login is not None:  # through the environment: a command line shows it to everybody
-        environment["FLOWER_BASIC_AUTH"] = settings.flower_login.get_secret_value()
+    words = ["-A", "workers.app", "flower", f"--conf={FLOWER_CONFIG}", f"--port={port}"]
+    environment = settings.environment()  # the login too: a command line shows it to everybody
     host = "127.0.0.1" if settings.flower_address in {"0.0.0.0", "::"} else settings.flower_address  # noqa: S104
     program = Program("flower", on_leash(words), environment, _answers(host, port), celery=words)
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -185,11 +185,34 @@ class Settings(BaseSettings):
         validation_alias="UNWIND_FLOWER_LOGIN",
         description="user:password asked for by Flower. Unset: none, loopback only.",
     )
+    flower_read_only: bool = Field(
+        True,
+        validation_alias="UNWIND_FLOWER_READ_ONLY",
+        description="Whether Flower only looks. If not, whoever sees it may call any task as anybody.",
+    )
+    metrics_address: str = Field(
+        "127.0.0.1",
+        validation_alias="UNWIND_METRICS_ADDRESS",
+        min_length=1,
+        description="Address of /metrics, /livez and /readyz. They hold numbers without ids, and ask for no login.",
+    )
+    metrics_port: int = Field(
+        0,
+        validation_alias="UNWIND_METRICS_PORT",
+        ge=0,
+        le=65535,
+        description="Port of /metrics, /livez and /readyz; 0 takes a free one and prints it.",
+    )
 
     @property
     def mail_dir(self) -> Path:
         """Where `.eml` files go while there is no mail server."""
         return self.data_dir / "mail"
+
+    @property
+    def flower_dir(self) -> Path:
+        """Where Flower keeps what it has seen."""
+        return self.data_dir / "flower"
 
     @property
     def log_dir(self) -> Path:
@@ -230,7 +253,8 @@ class Settings(BaseSettings):
 
 def load_settings(**overrides: Any) -> Settings:
     """The settings of this process. Overrides go by field name. Raises SettingsProblem."""
-    given = {str(Settings.model_fields[name].validation_alias): value for name, value in overrides.items()}
+    given: dict[str, Any] = {**_from_files(os.environ)}
+    given |= {str(Settings.model_fields[name].validation_alias): value for name, value in overrides.items()}
     try:
         settings = Settings(**given)
     except ValidationError as error:
@@ -260,13 +284,39 @@ def settings_for_life(settings: Settings | None = None) -> Settings:
     return settings if settings.has_servers else settings.at(hold_servers(settings.data_dir))
 
 
+def _secrets() -> list[str]:
+    """The variables whose value may be a secret, and so may stand in a file."""
+    return [
+        str(field.validation_alias) for field in Settings.model_fields.values() if "SecretStr" in str(field.annotation)
+    ]
+
+
+def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
+    """What `NAME_FILE` points at, as containers and systemd hand secrets over; NAME itself, if set, counts more."""
+    found = {}
+    for name in _secrets():
+        path = environ.get(f"{name}_FILE")
+        if not path or environ.get(name):
+            continue
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as problem:
+            reason = getattr(problem, "strerror", None) or "no text"
+            raise SettingsProblem(
+                f"{name}_FILE: cannot be read ({reason}); it names a file that holds {name}."
+            ) from None
+    return found
+
+
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """Variables named like ours that nobody reads: most likely typing errors."""
     known = {str(field.validation_alias) for field in Settings.model_fields.values()} | {
         "UNWIND_VENV",
         "UNWIND_SUPERVISED",
         "UNWIND_READY_FILE",
+        "UNWIND_ALIVE_FILE",
     }
+    known |= {f"{name}_FILE" for name in _secrets()}
     return sorted(
         name
         for name in (os.environ if environ is None else environ)

@@ -2,6 +2,7 @@
 
 Flower, events and logs show the `argsrepr` and `kwargsrepr` of a message, and a producer puts there what it likes.  So
 our producers write them from an allow-list, and our workers rewrite them for messages from elsewhere (reliability F64).
+Answers are shown by outcome and code alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 from celery.app.amqp import AMQP
 from celery.exceptions import InvalidTaskError
 from celery.worker.request import Request
+
+from schedules.timetable import TIMETABLE
 
 SHOWN = (
     "order_id",
@@ -34,16 +37,41 @@ SHOWN = (
     "notice_id",
 )
 COUNTED = ("orders", "rows", "lines")
+TICKS = frozenset(entry.task for entry in TIMETABLE)
+"""Told of only when they found something or failed: five a second that found nothing would push all else off the page."""
 _PLAIN = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+_ANSWER = re.compile(r"\{'outcome': '(?P<outcome>[a-z]+)', 'code': (?:None|'(?P<code>[A-Z_]+)')")
+_COUNTS = re.compile(r"'effects': \{((?:'[a-z_]+': \d+(?:, )?)+)\}")
+_COUNT = re.compile(r"'([a-z_]+)': (\d+)")
 
 
 def shown_arguments(arguments: Any) -> str:
-    """`order_id=1003 member_id=s-881`: what is on the list and looks like an id or a code; lists by their length."""
+    """`order_id=1003 member_id=s-881`, for people and logs."""
+    return " ".join(f"{name}={value}" for name, value in _shown(arguments).items())
+
+
+def searched_arguments(arguments: Any) -> str:
+    """The same as Flower's search reads it: only in the words of a dict does it find `kwargs:order_id=1003`."""
+    return repr(_shown(arguments))
+
+
+def _shown(arguments: Any) -> dict[str, Any]:
+    """What is on the list and looks like an id or a code; lists by their length."""
     if not isinstance(arguments, Mapping):
+        return {}
+    said = {name: arguments[name] for name in SHOWN if name in arguments and _is_plain(arguments[name])}
+    return said | {name: len(arguments[name]) for name in COUNTED if isinstance(arguments.get(name), list)}
+
+
+def shown_answer(written: str) -> str:
+    """`refused TOO_EARLY`, `done unlocked=3`: outcome and code of an answer that Celery wrote down, and plain counts."""
+    answer = _ANSWER.match(written)
+    if answer is None:
         return ""
-    said = [f"{name}={arguments[name]}" for name in SHOWN if name in arguments and _is_plain(arguments[name])]
-    said += [f"{name}={len(arguments[name])}" for name in COUNTED if isinstance(arguments.get(name), list)]
-    return " ".join(said)
+    said = [answer["outcome"], answer["code"] or ""]
+    if effects := _COUNTS.search(written):
+        said += [f"{name}={count}" for name, count in _COUNT.findall(effects[1])]
+    return " ".join(word for word in said if word)
 
 
 def _is_plain(value: Any) -> bool:
@@ -62,7 +90,9 @@ class ShownMessages(AMQP):
         """Celery's own message, with our representation; Celery gives the arguments by place."""
         given = _AS_TASK.bind(self, *positional, **named)
         given.arguments["argsrepr"] = "()"
-        given.arguments["kwargsrepr"] = shown_arguments(given.arguments.get("kwargs"))
+        given.arguments["kwargsrepr"] = searched_arguments(given.arguments.get("kwargs"))
+        if given.arguments["name"] in TICKS and not given.arguments.get("kwargs"):
+            given.arguments["create_sent_event"] = False
         return super().as_task_v2(*given.args[1:], **given.kwargs)
 
 
@@ -80,5 +110,19 @@ class ShownRequest(Request):
         if not isinstance(self._args, (list, tuple)) or not isinstance(self._kwargs, dict):
             raise InvalidTaskError("not a message of ours: arguments are a list and a mapping")
         self._argsrepr = "()" if not self._args else f"({len(self._args)} positional)"
-        self._kwargsrepr = shown_arguments(self._kwargs)
+        self._kwargsrepr = searched_arguments(self._kwargs)
         self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
+
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name for it
+        """Tell those who watch.  Of a tick Celery itself tells nothing (`send_events` is off): here, once it is worth it."""
+        if type == "task-succeeded":
+            fields["result"] = shown_answer(str(fields.get("result")))
+        if self.task.send_events:
+            super().send_event(type, **fields)
+        elif self._eventer and self._eventer.enabled and type != "task-started":
+            if type == "task-succeeded" and not re.search(r"=[1-9]", fields["result"]):
+                return
+            about = {"name": self.name, "args": self._argsrepr, "kwargs": self._kwargsrepr, "uuid": self.id}
+            began = {"timestamp": self.time_start} if self.time_start else {}
+            self._eventer.send("task-received", root_id=self.root_id, parent_id=self.parent_id, **about, **began)
+            self._eventer.send(type, uuid=self.id, **fields)

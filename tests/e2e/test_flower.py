@@ -1,77 +1,292 @@
-"""Does Flower show our tasks, states and queues, and may those who look do nothing else?"""
+"""Does Flower show whose job did what, to those who may look, and may they do nothing else?  Real workers, as `up` starts it.
+
+The pages are read over HTTP, and as people see them in Chromium, where there is one.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+import psycopg
 import pytest
-from pytest_celery import CeleryTestSetup
+from flower import urls
+from playwright.sync_api import Error
 
-from tests.e2e.nodes import ProcessNode, wait_until
-from workers.servers import free_port
+from tests.plugins.market import Market
+from tests.plugins.upstream import READY, Installation, installation, until
+from workers.programs import GROUPS, flower, worker
+from workers.servers import ServerUrls
+from workers.settings import Settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+LOGIN = "ops:a-long-secret"
+PRIVATE = "very private words"
+PAGES = ["/", "/workers", "/tasks", "/broker", "/task/of-nobody", "/worker/of-nobody", "/tasks/datatable?draw=1"]
+OPEN = ["/healthcheck", "/metrics"]
+API = sorted({str(one.regex.pattern if hasattr(one, "regex") else one[0]) for one in urls.handlers})
+API = [re.sub(r"\(\.[+*]\)\$?", "npb.remove", pattern).rstrip("$") for pattern in API if pattern.startswith("/api/")]
+
+
+def past(market: Market) -> None:
+    """Two orders whose buyer never paid, with alerts that fall due today; another that is too young."""
+    for order_id in (1003, 1004, 1005):
+        market.order(order_id)
+    market.done("removals.request", order_id=1003, member_id="buyer", lines=[{"line_no": 1, "quantity": 1}])
+    assert market.stage.clock.instant is not None
+    market.at(market.stage.clock.instant + timedelta(days=13))
+    for order_id in (1003, 1004):
+        market.done("npb.file", order_id=order_id, member_id="seller")
+    market.at(market.stage.clock.instant + timedelta(days=6))
+    market.done("npb.file", order_id=1005, member_id="seller")
+
+
+@pytest.fixture(scope="module")
+def shop(
+    servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """Both worker groups, and Flower with a login, as `up` starts them."""
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("flower"), past) as ours:
+        ours.settings = Settings.model_validate(
+            ours.settings.environment() | {"UNWIND_FLOWER_LOGIN": LOGIN, "UNWIND_CONCURRENCY": "1"}
+        )
+        for group in GROUPS:
+            ours.supervisor.start(worker(ours.settings, ours.supervisor, group))
+        ours.supervisor.wait_ready(READY)
+        yield ours
+
+
+@pytest.fixture(scope="module")
+def window(shop: Installation) -> str:
+    """Flower's address, once it has met the workers and hears them."""
+    program, address = flower(shop.settings)
+    shop.supervisor.start(program)
+    shop.supervisor.wait_ready(READY, ["flower"])
+    with shop.client() as client:  # it repeats nothing that came before it listened
+
+        def heard() -> bool:
+            client.send_task("orders.options", kwargs={"order_id": 1, "member_id": "buyer"}, queue="commands").get(10)
+            return bool(rows(address, "name:orders.options state:SUCCESS"))
+
+        until(heard)
+    return address
+
+
+def asked(url: str, *, login: str | None = LOGIN, method: str = "GET", data: bytes | None = None) -> tuple[int, str]:
+    """Status and page."""
+    request = urllib.request.Request(url, data, method=method)
+    if login:
+        request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def rows(address: str, search: str) -> list[dict[str, Any]]:
+    """What the search field of Flower's tasks page finds."""
+    wanted = f"draw=1&start=0&length=100&search[value]={quote(search)}&order[0][column]=0&order[0][dir]=desc"
+    status, page = asked(f"{address}tasks/datatable?{wanted}&columns[0][data]=received")
+    assert status == 200, page
+    found: list[dict[str, Any]] = json.loads(page)["data"]
+    return found
+
+
+# -- who may see, and do, what -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_are_for_those_with_the_login(window: str, page: str) -> None:
+    """F56: page x {none, wrong, login}."""
+    assert asked(window.rstrip("/") + page, login=None)[0] == 401
+    assert asked(window.rstrip("/") + page, login="ops:guessed")[0] == 401
+    assert asked(window.rstrip("/") + page)[0] in (200, 400, 404)  # of nobody, and half a question
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("call", API)
+def test_the_api_is_closed_with_and_without_a_login(window: str, call: str, method: str) -> None:
+    """F57, X10: no task is started, no worker ended and no result read through Flower."""
+    body = b'{"kwargs": {"order_id": 1003, "staff": "me"}}' if method == "POST" else None
+    assert asked(window.rstrip("/") + call, login=None, method=method, data=body)[0] in (401, 403)
+    assert asked(window.rstrip("/") + call, method=method, data=body)[0] == 403
+
+
+@pytest.mark.parametrize("page", OPEN)
+def test_what_is_open_to_all_says_nothing_about_orders(window: str, page: str) -> None:
+    """Section 8 of reliability: both stay open in every mode, so they hold no id."""
+    status, said = asked(window.rstrip("/") + page, login=None)
+    assert status == 200
+    assert "1003" not in said
+    assert "s-881" not in said
+
+
+# -- what is seen ------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_found_by_its_order_whoever_sent_it_and_however_he_wrote_it(shop: Installation, window: str) -> None:
+    """F59, F64: what the producer wrote for people is written anew; its search finds `kwargs:order_id=1003`, no comment."""
+    forged = {"argsrepr": f"('{PRIVATE}',)", "kwargsrepr": "<script>alert(1)</script>", "shadow": "<script>x</script>"}
+    with shop.client() as client:
+        sent = client.send_task(
+            "npb.respond",
+            kwargs={"order_id": 1005, "member_id": "buyer", "comment": PRIVATE},
+            queue="commands",
+            **forged,
+        )
+        assert sent.get(timeout=30)["outcome"] == "done"
+    (row,) = until(lambda: [one for one in rows(window, "kwargs:order_id=1005") if one["state"] == "SUCCESS"])
+    assert (row["uuid"], row["result"]) == (sent.id, "done")
+    assert row["kwargs"] == "{'order_id': 1005, 'member_id': 'buyer'}"
+    page = asked(f"{window}task/{sent.id}")[1]
+    for text in (page, str(row)):
+        assert PRIVATE not in text
+    assert "<script>x" not in page
+    assert "<script>alert" not in page
+
+
+def test_a_refusal_is_a_success_that_shows_its_code(shop: Installation, window: str) -> None:
+    """Contract 2.1: FAILURE means work for ops; a rule that says no is an answer, found by its code."""
+    with shop.client() as client:
+        client.send_task("orders.cancel", kwargs={"order_id": 1005, "member_id": "seller"}, queue="commands").get(30)
+        client.send_task("orders.cancel", kwargs={"order_id": "1005 private"}, queue="commands").get(30)
+    (row,) = until(lambda: rows(window, "result:TOO_EARLY"))
+    assert (row["state"], row["result"]) == ("SUCCESS", "refused TOO_EARLY")
+    assert until(lambda: rows(window, "result:invalid"))[0]["kwargs"] == "{}"
+
+
+def test_sweeps_that_find_nothing_do_not_hide_the_others(shop: Installation, window: str) -> None:
+    """A tick is told of when it found something: two a second that found nothing would fill the page."""
+    with shop.client() as client:
+        for _ in range(3):
+            client.send_task("npb.scan_open_alerts", queue="sweeps").get(timeout=30)
+        client.send_task("orders.options", kwargs={"order_id": 77, "member_id": "buyer"}, queue="commands").get(30)
+    until(lambda: rows(window, "kwargs:order_id=77"))
+    found = until(lambda: rows(window, "name:npb.scan_open_alerts"))
+    assert [row["result"] for row in found] == ["done unlocked=2"]
+
+
+def test_what_was_seen_is_seen_again_after_a_restart(shop: Installation, window: str) -> None:
+    """Persistent, in a file below UNWIND_DATA; a login from the environment, not on the command line."""
+    with shop.client() as client:
+        client.send_task("orders.options", kwargs={"order_id": 78, "member_id": "buyer"}, queue="commands").get(30)
+    until(lambda: rows(window, "kwargs:order_id=78"))
+    shop.supervisor.stop(["flower"])
+    again = shop.settings.model_copy(update={"flower_port": int(window.rstrip("/").rpartition(":")[2])})
+    program, _ = flower(again)
+    assert "a-long-secret" not in " ".join(program.command)
+    shop.supervisor.start(program)
+    shop.supervisor.wait_ready(READY, ["flower"])
+    assert rows(window, "kwargs:order_id=78")
+    assert {path.parent.name for path in shop.settings.flower_dir.glob("tasks*")} == {"flower"}
+
+
+# -- as people see it --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def flower(celery_setup: CeleryTestSetup, node_environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
-    """Flower as `up` starts it, after the worker; gives its address."""
-    port = free_port()
-    words = ["celery", "-A", "workers.app", "flower", "--address=127.0.0.1", f"--port={port}", "--read_only=True"]
-    node = ProcessNode("flower", words, node_environment, tmp_path)
-    address = f"http://127.0.0.1:{port}"
-    wait_until(lambda: _page(f"{address}/healthcheck") is not None, what="Flower's first answer")
-    yield address
-    node.remove()
-
-
-def _page(url: str, data: bytes | None = None) -> str | None:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data), timeout=5) as answer:
-            text: str = answer.read().decode()
-            return text
-    except OSError:
-        return None
-
-
-def _tasks(address: str) -> list[dict[str, Any]]:
-    columns = "&".join(f"columns[{n}][data]={name}" for n, name in enumerate(("name", "uuid", "state", "received")))
-    asked = f"draw=1&start=0&length=100&search[value]=&order[0][column]=0&order[0][dir]=asc&{columns}"
-    page = _page(f"{address}/tasks/datatable", asked.encode())
-    rows: list[dict[str, Any]] = json.loads(page)["data"] if page else []
-    return rows
-
-
-def test_flower_shows_tasks_states_and_queues_but_no_comment(flower: str, celery_setup: CeleryTestSetup) -> None:
-    """X10, F64: the window of ops, over HTTP."""
-
-    def seen() -> dict[str, Any] | None:
-        # Flower listens to events and repeats nothing that came before it listened.
-        sent = {"order_id": 1003, "member_id": "buyer", "comment": "very private words"}
-        celery_setup.app.send_task("npb.respond", kwargs=sent, queue="commands").get(timeout=30)
-        rows = [row for row in _tasks(flower) if row["name"] == "npb.respond" and row["state"] == "SUCCESS"]
-        return rows[0] if rows else None
-
-    row = wait_until(seen, what="the task in Flower")
-    assert "order_id=1003" in str(row["kwargs"])
-    assert "private" not in str(_tasks(flower))
-    page = _page(f"{flower}/task/{row['uuid']}")
-    assert page is not None
-    assert "private" not in page
-    queues = wait_until(
-        lambda: "consequences" in (_page(f"{flower}/broker") or "") and _page(f"{flower}/broker"), what="queues"
+def page(browser: Browser, window: str) -> Iterator[Page]:
+    """A tab of somebody with the login."""
+    user, _, password = LOGIN.partition(":")
+    context = browser.new_context(
+        base_url=window,
+        http_credentials={"username": user, "password": password, "send": "always"},
+        viewport={"width": 1440, "height": 600},
+        timezone_id="UTC",
+        locale="en-GB",
     )
-    assert all(queue in queues for queue in ("commands", "consequences", "notices", "sweeps"))
-    assert "e2e@" in (_page(f"{flower}/workers") or "")
+    context.set_default_timeout(20_000)
+    yield context.new_page()
+    context.close()
 
 
-def test_nobody_can_give_commands_through_flower(flower: str) -> None:
-    """X10: a login there is not an authorisation, so outside the demo it only looks."""
-    body = json.dumps({"kwargs": {"order_id": 1, "staff": "me"}}).encode()
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(f"{flower}/api/task/async-apply/npb.remove", body), timeout=5)
-    refused.value.close()
-    assert refused.value.code in (401, 403, 404, 405)
+@pytest.mark.browser
+def test_a_browser_without_the_login_sees_nothing(browser: Browser, window: str) -> None:
+    """F56."""
+    context = browser.new_context(base_url=window)
+    try:
+        with pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
+            context.new_page().goto("/tasks")
+    finally:
+        context.close()
+
+
+@pytest.mark.browser
+def test_the_story_of_an_order_is_read_in_a_browser(
+    shop: Installation, window: str, page: Page, picture: Callable[[Page, str], None]
+) -> None:
+    """The whole way of ops: workers online, an order's jobs by its id, the queues."""
+    page.goto("/workers")
+    for group in GROUPS:
+        page.get_by_role("row").filter(has_text=f"{group}@").get_by_text("Online").wait_for()
+    picture(page, "flower-workers")
+
+    with shop.client() as client:
+        client.send_task("npb.scan_open_alerts", queue="sweeps").get(timeout=30)
+        for task, about in (
+            ("npb.respond", {"member_id": "stranger", "comment": PRIVATE}),
+            ("orders.options", {"member_id": "seller"}),
+            ("orders.cancel", {"member_id": "seller", "request_id": "story"}),
+        ):
+            client.send_task(task, kwargs={"order_id": 1003} | about, queue="commands").get(timeout=30)
+    assert shop.answer_of("story")["effects"]["basis"] == "NPB"
+    until(lambda: len(rows(window, "kwargs:order_id=1003")) == 3)
+    page.goto("/tasks")
+    page.get_by_role("searchbox").fill("kwargs:order_id=1003")
+    found = page.locator("#tasks-table tbody tr")
+    page.get_by_text("refused NOT_A_PARTY").wait_for()
+    page.wait_for_function("document.querySelectorAll('#tasks-table tbody tr').length === 3")
+    assert all("1003" in text for text in found.all_inner_texts())
+    assert PRIVATE not in page.content()
+    picture(page, "flower-order")
+
+    page.goto("/broker")
+    for queue in ("commands", "consequences", "notices", "sweeps"):
+        page.get_by_role("cell", name=queue, exact=True).wait_for()
+    picture(page, "flower-broker")
+
+
+@pytest.mark.browser
+def test_a_failed_job_shows_where_it_broke_and_nothing_private(
+    shop: Installation, window: str, page: Page, picture: Callable[[Page, str], None]
+) -> None:
+    """F64, P9: a FAILURE is work for ops, and its traceback tells where to look; the database's own words stay out."""
+    with shop.connect() as owner:
+        owner.execute(
+            "CREATE FUNCTION unwind.broken() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN RAISE EXCEPTION '{PRIVATE}'; END $$"
+        )
+        owner.execute(
+            "CREATE TRIGGER broken BEFORE INSERT OR UPDATE ON unwind.sweeps FOR EACH ROW EXECUTE FUNCTION unwind.broken()"
+        )
+        try:
+            with shop.client() as client:
+                sent = client.send_task("reminders.scan", queue="sweeps")
+                with pytest.raises(Exception, match="P0001"):
+                    sent.get(timeout=30)
+        finally:
+            owner.execute("DROP FUNCTION unwind.broken CASCADE")
+    until(lambda: rows(window, "state:FAILURE"))
+    page.goto("/tasks")
+    page.get_by_role("button", name="Failed").click()
+    page.get_by_role("link", name=sent.id[:8]).first.click()
+    page.get_by_text("FAILURE").first.wait_for()
+    said = page.locator("#task-page").inner_text()
+    assert "reminders.scan" in said
+    assert "by tasks/sweeps.py" in said, said
+    assert PRIVATE not in page.content()
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    picture(page, "flower-failure")

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.utils.saferepr import saferepr
 
+from models.requests import Answer
 from schedules.routes import QUEUES
 from workers.app import HARD_LIMIT, VISIBILITY_TIMEOUT, app
-from workers.shown import shown_arguments
+from workers.shown import searched_arguments, shown_answer, shown_arguments
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -94,11 +96,34 @@ def test_only_ids_and_codes_of_a_message_are_shown() -> None:
     }
     assert shown_arguments(arguments) == "order_id=1003 member_id=s-881 reason=B_OTHER rows=3"
     assert shown_arguments(["x"]) == ""
+    assert (
+        searched_arguments(arguments | {"rows": 3}) == "{'order_id': 1003, 'member_id': 's-881', 'reason': 'B_OTHER'}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        (Answer("refused", "r", "Not before Monday.", "TOO_EARLY", 1003, "2026-04-18T10:00:00Z"), "refused TOO_EARLY"),
+        (Answer("done", "r", "Done.", effects={"unlocked": 3}), "done unlocked=3"),
+        (Answer("done", "r", "Done.", effects={"lots": [{"remarks": "private"}]}), "done"),
+        (Answer("done", "r", "Done.", effects={"note": "private"}), "done"),
+        (Answer("invalid", "r", "'effects': {'private': 5}", errors=[{"path": "a", "message": "b"}]), "invalid"),
+    ],
+)
+def test_of_an_answer_outcome_code_and_counts_are_shown(answer: Answer, shown: str) -> None:
+    """Contract 2.1: a refusal is a SUCCESS, and its code is what people look for in Flower; texts may be private (P9)."""
+    assert shown_answer(saferepr(answer.as_json(), 512)) == shown
+
+
+def test_an_answer_of_another_shape_shows_nothing() -> None:
+    """F64."""
+    assert shown_answer("'private'") == ""
 
 
 def test_a_message_we_send_shows_no_comment() -> None:
     """The same for what our own producers write into a message's headers."""
     message = app.amqp.as_task_v2("id", "ocr.file", (), {"order_id": 1, "comment": "private"})
     assert "private" not in str(message.headers)
-    assert message.headers["kwargsrepr"] == "order_id=1"
+    assert message.headers["kwargsrepr"] == "{'order_id': 1}"
     assert message.body[1] == {"order_id": 1, "comment": "private"}

@@ -40,7 +40,7 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_example_names_every_setting_and_no_other() -> None:
     """A complete .env.example."""
     named = set(re.findall(r"^#?([A-Z][A-Z_]+)=", EXAMPLE, re.MULTILINE))
-    assert named - NOT_SETTINGS == set(VARIABLES)
+    assert named - NOT_SETTINGS == set(VARIABLES) | {"UNWIND_FLOWER_LOGIN_FILE"}
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES))
@@ -200,3 +200,21 @@ def test_misspelt_variables_can_be_found() -> None:
     assert unknown_variables({"UNWIND_LOGLEVEL": "DEBUG", "UNWIND_LOG_LEVEL": "DEBUG", "HOME": "/"}) == [
         "UNWIND_LOGLEVEL"
     ]
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers and systemd hand secrets over as files; a trailing newline is not part of one, and what is no secret has none."""
+    secret = tmp_path / "database_url"
+    secret.write_text("postgresql://me:hunter2@host/unwind\n")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(secret))
+    monkeypatch.setenv("UNWIND_LOG_LEVEL_FILE", str(secret))
+    found = load_settings().database_url
+    assert found is not None
+    assert found.get_secret_value() == "postgresql+psycopg://me:hunter2@host/unwind"
+    assert unknown_variables() == ["UNWIND_LOG_LEVEL_FILE"]
+    monkeypatch.setenv("DATABASE_URL", "postgresql://host/other")
+    assert str(load_settings().environment()["DATABASE_URL"]).endswith("host/other")
+    monkeypatch.delenv("DATABASE_URL")
+    secret.unlink()
+    with pytest.raises(SettingsProblem, match=r"^DATABASE_URL_FILE: cannot be read \(No such file"):
+        load_settings()

@@ -76,7 +76,7 @@ def _play(console: Console, settings: Settings, *, once: bool) -> None:
         for group in GROUPS:
             supervisor.start(worker(settings, supervisor, group))
         supervisor.start(beat(settings, supervisor))
-        window, address = flower(settings, read_only=False)
+        window, address = flower(settings.model_copy(update={"flower_read_only": False}))
         with console.status("Starting two worker groups and beat …"):
             supervisor.wait_ready(READY_SECONDS)
         supervisor.start(window)

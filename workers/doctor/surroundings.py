@@ -37,15 +37,20 @@ def unread_settings(environ: Mapping[str, str] | None = None) -> list[Finding]:
 
 
 def flower(place: Place) -> list[Finding]:
-    """With a login it may be seen from outside, but a login is no encryption (reliability X10)."""
+    """With a login it may be seen from outside, but a login is no encryption, and no authorisation (reliability X10)."""
+    found = []
+    if not place.settings.flower_read_only:
+        said = "Flower is not read-only: whoever sees it can call any task as anybody."
+        found.append(error("FLOWER_COMMANDS", said, "unset UNWIND_FLOWER_READ_ONLY, and start Flower anew."))
     if place.settings.flower_address in LOOPBACK:
-        return []
+        return found
     return [
+        *found,
         note(
             "FLOWER_OPEN",
             f"Flower listens on {place.settings.flower_address}: whoever reaches it is asked for the login, in clear text.",
             "put a proxy with TLS before it, or set UNWIND_FLOWER_ADDRESS=127.0.0.1.",
-        )
+        ),
     ]
 
 

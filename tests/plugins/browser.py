@@ -1,0 +1,63 @@
+"""With which browser does a test look at a page?  The Chromium of this machine, if there is one; nothing is downloaded."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ALONE = (
+    "--no-sandbox",  # the tests may run as root, and the pages are our own
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+IMAGES = Path(__file__).resolve().parents[2] / "docs" / "img"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Pictures in the docs are made by tests, but only when somebody wants them anew."""
+    parser.addoption("--screenshots", action="store_true", help="Write the pictures in docs/img anew.")
+
+
+def chromium_program() -> str | None:
+    """Where the browser is."""
+    return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests of a process; where there is none they are reported as not run."""
+    program = chromium_program()
+    if program is None:
+        pytest.skip("not run: there is no Chromium on this machine (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=program, args=list(ALONE))
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def picture(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
+    """Keep what the page shows for the docs, on request; else only see that it can be drawn."""
+
+    def keep(page: Page, name: str) -> None:
+        drawn = page.screenshot(animations="disabled")
+        assert drawn.startswith(b"\x89PNG")
+        if request.config.getoption("--screenshots"):
+            IMAGES.mkdir(parents=True, exist_ok=True)
+            (IMAGES / f"{name}.png").write_bytes(drawn)
+
+    return keep

@@ -1,0 +1,179 @@
+"""Does the doctor find what is wrong with PostgreSQL, with Redis, and with who reads the queues?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from models import session
+from models.migrations import upgrade
+from tests.plugins.servers import plain
+from tests.workers.doctor.findings import codes, run, severity
+from workers.doctor import (
+    Finding,
+    Place,
+    broker,
+    database,
+    examine,
+    look_at,
+    opened,
+)
+from workers.doctor.place import wall_clock
+from workers.servers import ServerUrls
+from workers.servers.folder import write_json
+from workers.servers.processes import mark_of
+from workers.settings import load_settings
+
+
+def test_servers_that_are_away_are_said_once_each_and_stop_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No password is shown."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody:secret-word@127.0.0.1:1/unwind")
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://:secret-word@127.0.0.1:1/0")
+    monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
+    said = run()
+    assert said.exit_code == 2
+    assert re.findall(r"[A-Z]+_[A-Z_]+(?=: )", said.output) == [
+        "DATABASE_UNREACHABLE",
+        "BROKER_UNREACHABLE",
+        "MAIL_TO_FILES",
+    ]
+    assert "secret-word" not in said.output
+
+
+def test_embedded_servers_that_cannot_be_joined_are_an_error(tmp_path: Path) -> None:
+    """A keeper lives, but its folder is spoilt."""
+    (tmp_path / "servers" / "starting.lock").mkdir(parents=True)
+    us = mark_of(os.getpid())
+    mark = {"pid": us.pid, "started": us.started, "port": 1}
+    write_json(tmp_path / "servers" / "running.json", dict.fromkeys(("keeper", "postgres", "valkey"), mark))
+    with opened(load_settings(data_dir=tmp_path)) as (_, trouble):
+        assert codes(trouble) == ["SERVERS_UNREACHABLE"]
+
+
+@pytest.mark.usefixtures("at_bad_servers")
+def test_servers_that_are_not_fit_for_it_are_findings(bad_servers: ServerUrls) -> None:
+    """F11, F15, F49: no tables, too few connections, a broker that evicts, forgets, and has no room for answers."""
+    assert codes(examine()) == [
+        "ANSWERS_UNREACHABLE",
+        "BROKER_EVICTS",
+        "BROKER_FORGETS",
+        "CONNECTIONS_TOO_FEW",
+        "MAIL_TO_FILES",
+        "SCHEMA_MISSING",
+        "WORKERS_MISSING",
+    ]
+
+
+@pytest.mark.usefixtures("at_bad_servers")
+def test_a_program_that_may_rewrite_history_is_warned_of(
+    bad_servers: ServerUrls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5: the role is there but not given to the login; a login of its own has too many rights; there is no role."""
+    upgrade(bad_servers.database_url)
+
+    def asked(check: Callable[[Place], list[Finding]] = database.rights) -> list[str]:
+        settings = load_settings(concurrency=1)
+        url = settings.app_database_url or settings.database_url
+        assert url is not None
+        place = Place(settings, database=session.connect(url.get_secret_value()), has_schema=True)
+        assert place.database is not None
+        try:
+            with place.reading():
+                return codes(check(place))
+        finally:
+            place.database.dispose()
+
+    assert asked() == []
+    outsider = re.sub(r"//[^@]*@", "//outsider:secret-word@", bad_servers.database_url)
+    with psycopg.connect(plain(bad_servers.database_url), autocommit=True) as admin:
+        admin.execute("CREATE ROLE outsider LOGIN PASSWORD 'secret-word'")
+        admin.execute("GRANT USAGE ON SCHEMA unwind TO outsider")
+        admin.execute("GRANT ALL ON ALL TABLES IN SCHEMA unwind TO outsider")
+        monkeypatch.setenv("UNWIND_APP_DATABASE_URL", outsider)
+        assert asked() == ["HISTORY_UNGUARDED"]
+        monkeypatch.delenv("UNWIND_APP_DATABASE_URL")
+        monkeypatch.setenv("DATABASE_URL", outsider)
+        assert asked() == ["ROLE_NOT_GRANTED"]
+        admin.execute("DROP OWNED BY unwind_app")
+        admin.execute("DROP ROLE unwind_app")
+        assert asked() == ["ROLE_MISSING"]
+        monkeypatch.setenv("DATABASE_URL", bad_servers.database_url)
+        with contextlib.ExitStack() as held:
+            for _ in range(8):
+                held.enter_context(psycopg.connect(plain(bad_servers.database_url)))
+            assert asked(database.connections) == ["CONNECTIONS_NEARLY_USED"]
+
+
+@pytest.mark.usefixtures("at_bad_servers")
+def test_a_broker_that_is_full_or_takes_nothing_is_found(bad_servers: ServerUrls) -> None:
+    """F13, F14."""
+    with contextlib.closing(redis.Redis.from_url(bad_servers.broker_url)) as client:
+        place = Place(load_settings(), broker=client, embedded_broker=False)
+
+        def looked() -> Place:
+            info: Any = client.info()
+            return replace(place, broker_info=info)
+
+        found = broker.persistence(looked())
+        assert (codes(found), severity(found)) == (["BROKER_FORGETS"], "warning")
+        client.config_set("maxmemory-policy", "noeviction")
+        assert broker.memory(looked()) == []
+        client.config_set("maxmemory", int(looked().broker_info["used_memory"] * 1.05))
+        assert codes(broker.memory(looked())) == ["BROKER_NEARLY_FULL"]
+        client.config_set("maxmemory", 0)
+        client.replicaof("127.0.0.1", 1)
+        assert codes(broker.persistence(looked())) == ["BROKER_IS_REPLICA"]
+        said = codes(examine())
+        assert "BROKER_IS_REPLICA" in said
+        assert "BROKER_UNREACHABLE" not in said
+        client.replicaof("NO", "ONE")
+        failing = replace(place, broker_info={"aof_last_write_status": "err"})
+        assert codes(broker.persistence(failing)) == ["BROKER_CANNOT_SAVE"]
+
+
+@pytest.mark.parametrize(("version", "expected"), [("6.0.16", ["BROKER_TOO_OLD"]), ("6.2.0", []), ("10.1", [])])
+def test_a_broker_without_blmove_is_too_old(tmp_path: Path, version: str, expected: list[str]) -> None:
+    """0.2 of reliability: without BLMOVE killed workers lose messages."""
+    place = Place(load_settings(data_dir=tmp_path), broker_info={"redis_version": version})
+    assert codes(broker.version(place)) == expected
+
+
+@pytest.mark.parametrize("off", [5.0, -5.0])
+def test_clocks_that_differ_are_found(place: Place, off: float) -> None:
+    """F34: more than two seconds."""
+    found = look_at(replace(place, clock=lambda: wall_clock() + off))
+    assert codes(found) == ["CLOCKS_DIFFER"]
+    assert f"5 s {'ahead of' if off > 0 else 'behind'} the database's" in found[0].message
+    assert look_at(replace(place, clock=lambda: wall_clock() + off / 5)) == []
+    assert codes(database.apart("The broker's clock", 100.0 + off, 100.0, 0.1)) == ["CLOCKS_DIFFER"]
+
+
+def test_messages_where_nobody_reads_are_found(with_broker: Place) -> None:
+    """F19, F20: in an unread queue of ours, in Celery's own, and under a priority."""
+    client = with_broker.broker
+    client.rpush("notices", "{}")
+    reading = {"worker@here": ["commands", "consequences", "sweeps"]}
+    found = broker.queues(replace(with_broker, consumers=reading))
+    assert (codes(found), severity(found)) == (["QUEUE_UNREAD"], "error")
+    assert "1 in notices" in found[0].message
+    assert "-Q notices" in found[0].mend
+    client.delete("notices")
+    assert codes(broker.queues(replace(with_broker, consumers=reading))) == ["WORKERS_MISSING"]
+    assert codes(broker.queues(replace(with_broker, consumers={}, supervised_since=None))) == ["NOTHING_RUNS"]
+    client.rpush("celery", json.dumps({"headers": {"task": "orders.cancel", "id": "a"}}))
+    client.rpush("commands\x06\x163", "no message")
+    found = broker.strays(with_broker)
+    assert codes(found) == ["STRAY_MESSAGES", "STRAY_MESSAGES"]
+    assert "orders.cancel" in found[0].message
