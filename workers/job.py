@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 MOST_RETRIES = 8
 """For a failure nobody expected: with the waits below the job is parked after about two minutes."""
 FOLLOWER_RETRIES = 2
-"""While the database is away; after that the row itself comes round again, 30 s after its first ring."""
+"""While the database is away; after that the row itself comes round again, 10 s after its first ring."""
 LONGEST_WAIT = 30.0
 """Seconds.  Far below half the visibility timeout: past it a waiting message is delivered twice (reliability F06)."""
 UNCOUNTED = 1_000_000

@@ -35,6 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "docs": ("workers.cli.docs", "Write the pages that are made from the code."),
     "test": ("workers.cli.develop", "Run the test suite; --all adds the long ones."),
     "bench": ("workers.cli.develop", "Measure speed against the references; every bar as a ratio."),
+    "torture": (
+        "workers.cli.develop",
+        "Torment an installation of its own and see that nothing is lost, doubled or early.",
+    ),
     "check": ("workers.cli.develop", "Check format, lint, types and import contracts."),
 }
 

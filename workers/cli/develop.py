@@ -39,6 +39,14 @@ def bench(words: tuple[str, ...]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *words])  # noqa: S606 - no shell wanted
 
 
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def torture(words: tuple[str, ...]) -> None:
+    """Torment an installation of its own. `--help` tells all: --minutes N, --seed S, --report FILE."""
+    os.chdir(CHECKOUT)
+    os.execv(sys.executable, [sys.executable, "-m", "tests.torture", *words])  # noqa: S606 - no shell wanted
+
+
 @click.command()
 @click.option("--fix", is_flag=True, help="Let ruff repair what it can before looking.")
 def check(fix: bool) -> None:

@@ -1,0 +1,151 @@
+"""How does a test get between a program and a server?  A small TCP proxy that can cut, delay, swallow and refuse.
+
+Everything happens in one thread with an event loop of its own; whoever tests only sets what is to happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+CHUNK = 65536
+
+
+@dataclass
+class Cut:
+    """One connection to be cut at a chosen place.  `happened` is set when it was."""
+
+    asked: bytes | None = None
+    """What the client says: it never reaches the server."""
+    replied: bytes | None = None
+    """What the server says: the server has done it, the client never hears of it."""
+    after_asking: bytes | None = None
+    """What the client says: it reaches the server, whose next reply never comes back."""
+    happened: threading.Event = field(default_factory=threading.Event)
+
+
+class Proxy:
+    """Listens on a loopback port and passes on to another one."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        """`port`: of the server behind."""
+        self._behind = (host, port)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
+        self._passing: set[asyncio.Task[None]] = set()
+        self._cuts: list[Cut] = []
+        self.delay = 0.0
+        """Seconds that every piece waits."""
+        self.silent = False
+        """Half-open: connections stand, and nothing comes through."""
+        self.closed = False
+        """New connections are closed at once."""
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._server = self._call(asyncio.start_server(self._meet, "127.0.0.1", 0))
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._call(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    def url(self, url: str) -> str:
+        """The same address by way of this proxy."""
+        host, port = self._behind
+        return url.replace(f"{host}:{port}", f"127.0.0.1:{self.port}")
+
+    def cut_all(self) -> None:
+        """End every connection there is, with a reset."""
+        self._loop.call_soon_threadsafe(self._abort_all)
+
+    def cut(self, cut: Cut) -> Cut:
+        """Cut one connection when it comes to that."""
+        self._loop.call_soon_threadsafe(self._cuts.append, cut)
+        return cut
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _end(self) -> None:
+        self._server.close()
+        self._abort_all()
+        for task in self._passing:
+            task.cancel()
+        await asyncio.gather(*self._passing, return_exceptions=True)
+
+    def _abort_all(self) -> None:
+        for pair in list(self._pairs):
+            self._abort(pair)
+
+    def _abort(self, pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter]) -> None:
+        self._pairs.discard(pair)
+        for writer in pair:
+            writer.transport.abort()
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.closed:
+            writer.transport.abort()
+            return
+        try:
+            there, onward = await asyncio.open_connection(*self._behind)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = (writer, onward)
+        self._pairs.add(pair)
+        waiting: list[Cut] = []
+        for source, target, asking in ((reader, onward, True), (there, writer, False)):
+            task = asyncio.ensure_future(self._pass(pair, source, target, waiting, asking=asking))
+            self._passing.add(task)
+            task.add_done_callback(self._passing.discard)
+
+    async def _pass(
+        self,
+        pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
+        source: asyncio.StreamReader,
+        target: asyncio.StreamWriter,
+        waiting: list[Cut],
+        *,
+        asking: bool,
+    ) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while piece := await source.read(CHUNK):
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                if self.silent:
+                    continue
+                if self._is_cut(piece, waiting, asking=asking):
+                    break
+                target.write(piece)
+                await target.drain()
+        self._abort(pair)
+
+    def _is_cut(self, piece: bytes, waiting: list[Cut], *, asking: bool) -> bool:
+        """Whether this piece is the one; `waiting` are cuts whose question went through on this connection."""
+        if not asking and waiting:
+            waiting.pop().happened.set()
+            return True
+        for cut in list(self._cuts):
+            wanted = cut.asked if asking else cut.replied
+            if wanted is not None and wanted in piece:
+                self._cuts.remove(cut)
+                cut.happened.set()
+                return True
+            if asking and cut.after_asking is not None and cut.after_asking in piece:
+                self._cuts.remove(cut)
+                waiting.append(cut)
+        return False

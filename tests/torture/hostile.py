@@ -1,0 +1,50 @@
+"""Which messages does nobody want?  A few of each kind, as anybody who can reach the broker could push them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from typing import Any
+
+
+def hostile(number: int) -> tuple[str, bytes]:
+    """One of them, by number: its kind and what is pushed."""
+    kind = list(KINDS)[number % len(KINDS)]
+    return kind, KINDS[kind]()
+
+
+def _envelope(task: str, body: Any, **changed: Any) -> bytes:
+    tag = str(uuid.uuid4())
+    headers: dict[str, Any] = {
+        "lang": "py", "task": task, "id": tag, "root_id": tag, "parent_id": None, "group": None, "retries": 0, "eta": None,
+        "expires": None, "timelimit": [None, None], "argsrepr": "()", "kwargsrepr": "{}", "origin": "somebody",
+        "ignore_result": False,
+    }  # fmt: skip
+    message = {
+        "body": base64.b64encode(json.dumps(body).encode()).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": headers | changed.pop("headers", {}),
+        "properties": {
+            "correlation_id": tag,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": "commands"},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
+    return json.dumps(message | changed).encode()
+
+
+KINDS: dict[str, Any] = {
+    "unknown task": lambda: _envelope("orders.cancel_everything", [[], {}, {}]),
+    "wrong types": lambda: _envelope("orders.cancel", [[], {"order_id": "1003", "member_id": 5}, {}]),
+    "positional": lambda: _envelope("orders.cancel", [[1003, "s0"], {}, {}]),
+    "forged ring": lambda: _envelope("credits.post_to_next_invoice", [[], {"rows": [1, 2, 3, 10**12]}, {}]),
+    "huge number": lambda: _envelope("orders.cancel", [[], {"order_id": 10**30, "member_id": "s0"}, {}]),
+    "old request id": lambda: _envelope(
+        "orders.cancel", [[], {"order_id": 1, "member_id": "s0", "request_id": "replay:2"}, {}]
+    ),
+}

@@ -1,0 +1,60 @@
+"""What did the producers send, and what were they told?  Their own book, which no worker ever sees."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Sent:
+    """One request as its sender knows it.  `answer` is whatever came first, from wherever."""
+
+    request_id: str
+    task: str
+    arguments: dict[str, Any]
+    door: str
+    at: float
+    """Monotonic seconds of the last sending."""
+    times: int = 0
+    accepted: bool = False
+    answer: dict[str, Any] | None = None
+    part_of: str | None = None
+    """The request that carried this one (an item of `orders.cancel_many`)."""
+
+
+@dataclass
+class Ledger:
+    """All requests of a run, by id, with what was counted on the way."""
+
+    sent: dict[str, Sent] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    outstanding: dict[str, Sent] = field(default_factory=dict)
+
+    def add(self, one: Sent, *, waits: bool = True) -> None:
+        """A request is about to be sent.  `waits`: its sender will go on until it is answered."""
+        with self.lock:
+            self.sent[one.request_id] = one
+            self.counts["commands"] += 1
+            if waits:
+                self.outstanding[one.request_id] = one
+
+    def count(self, what: str, times: int = 1) -> None:
+        """Count something."""
+        with self.lock:
+            self.counts[what] += times
+
+    def answered(self, one: Sent, answer: dict[str, Any]) -> None:
+        """The sender has its answer."""
+        with self.lock:
+            one.answer = answer
+            self.counts["answered"] += 1
+            self.outstanding.pop(one.request_id, None)
+
+    def waiting(self) -> list[Sent]:
+        """The requests whose senders have no answer yet."""
+        with self.lock:
+            return list(self.outstanding.values())

@@ -1,0 +1,60 @@
+"""To whom do the letters of a run go?  A real mail server on loopback that can be told to be in a bad mood."""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import email.policy
+import socket
+import threading
+from typing import cast
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+KIND, BUSY, REFUSING, HANGING, CLOSING = "kind", "4xx", "5xx", "hangs", "closes"
+
+
+class Mailroom:
+    """Keeps the ids of what it took.  `mood` may be changed at any time."""
+
+    def __init__(self) -> None:
+        self.mood = KIND
+        self.taken: list[str] = []
+        self._lock = threading.Lock()
+        with socket.socket() as free:  # aiosmtpd looks whether it has started on the port it was told: 0 does not do
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._controller = Controller(self, hostname="127.0.0.1", port=port)
+        self.url = f"smtp://127.0.0.1:{port}"
+
+    def start(self) -> None:
+        """Take letters from now on."""
+        self._controller.start()
+
+    def stop(self) -> None:
+        """No more letters."""
+        self.mood = KIND
+        self._controller.stop()
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd names it
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Answer for one recipient."""
+        if self.mood == BUSY:
+            return "451 try again later"
+        if self.mood == REFUSING:
+            return "550 nobody here"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+        """Keep the letter, then answer, or do not."""
+        while self.mood == HANGING:  # noqa: ASYNC110 - the mood is changed by another thread
+            await asyncio.sleep(0.05)
+        message = email.message_from_bytes(cast(bytes, envelope.content), policy=email.policy.default)
+        with self._lock:
+            self.taken.append(str(message["Message-ID"]).strip("<>").partition("@")[0])
+        if self.mood == CLOSING:
+            cast(asyncio.Transport, server.transport).abort()
+        return "250 OK"

@@ -1,0 +1,301 @@
+"""What will a run do?  All of it is a pure function of the seed: the lives of orders, the waves, and the demon's faults.
+
+When things happen to each other depends on processes and cannot be promised; what is tried, in which order and after
+which waits can.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+SELLERS = tuple(f"s{n}" for n in range(6))
+STRANGER = "eve"
+LOTS_EACH = 8
+UNLOCK, UNLOCK_ANSWERED = 2, 4
+"""Seconds: the week and the two weeks of this marketplace."""
+PLANTED = "planted-private-words"
+"""In every comment: nothing that a run writes but the database and mails may hold it (P9)."""
+BROKER, SQL = "broker", "sql"
+FIRST_ORDER = 1_000_000
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a life, given after `wait` seconds.  `copies`: so often it is sent at once; `late`: and again then."""
+
+    task: str
+    arguments: dict[str, Any]
+    wait: float = 0.0
+    copies: int = 1
+    late: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Life:
+    """One order from its buyer's first day to its end."""
+
+    name: str
+    door: str
+    order_id: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Wave:
+    """Many orders at once: bought and asked to be cancelled by SQL, cancelled by one message."""
+
+    name: str
+    buyer: str
+    seller: str
+    orders: tuple[tuple[int, tuple[dict[str, int], ...]], ...]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What the demon does, `at` seconds after the round began, for how long, and a number for whatever it must choose."""
+
+    at: float
+    kind: str
+    seconds: float
+    choice: int
+
+
+def lot_id(seller: str, number: int) -> int:
+    """The id of a seller's lot."""
+    return 1000 * (SELLERS.index(seller) + 1) + number
+
+
+def record(member: str) -> dict[str, Any]:
+    """Arguments of `members.record`."""
+    return {"member_id": member, "handle": member.title(), "email": f"{member}@example.org"}
+
+
+def lot(seller: str, number: int) -> dict[str, Any]:
+    """A lot that never runs out, of an item that no other lot has."""
+    return {
+        "lot_id": lot_id(seller, number),
+        "seller_id": seller,
+        "item": {"no": f"3{number:03}", "type": "PART"},
+        "color_id": number,
+        "quantity": 1_000_000,
+        "new_or_used": "N",
+        "unit_price": ("0.0833", "12.5000", "99.9900", "1.0000")[number % 4],
+    }
+
+
+def terms() -> dict[str, Any]:
+    """Terms of seconds, and strikes that cost nobody a privilege, so that the run never runs out of members."""
+    return {
+        "NPB_FILE_AFTER": "0s",
+        "SELLER_ALERT_FILE_AFTER": "0s",
+        "NPB_UNLOCK_NO_RESPONSE": f"{UNLOCK}s",
+        "NPB_UNLOCK_RESPONSE": f"{UNLOCK_ANSWERED}s",
+        "SELLER_ALERT_UNLOCK": f"{UNLOCK_ANSWERED}s",
+        "STRIKE_LIMIT": 1000,
+    }
+
+
+# -- lives -------------------------------------------------------------------------------------------------------------
+
+Move = tuple[str, str, dict[str, Any], float]
+"""Who (buyer, seller, stranger, staff or nobody), which task, further arguments, seconds to wait before."""
+COMMENT = {"comment": f"We spoke about it: {PLANTED}."}
+SOON, LATER = UNLOCK + 0.3, UNLOCK_ANSWERED + 0.3
+CANCEL: Move = ("seller", "orders.cancel", {}, 0)
+FILE: Move = ("seller", "npb.file", COMMENT, 0)
+ASK: Move = ("buyer", "ocr.file", {"reason": "B_MUTUAL", **COMMENT}, 0)
+TAKE: Move = ("buyer", "removals.request", {"lines": [{"line_no": 1, "quantity": 1}]}, 0)
+STORIES: tuple[tuple[Move, ...], ...] = (
+    (ASK, CANCEL),
+    (("seller", "ocr.file", {"reason": "S_NOT_PAID", **COMMENT}, 0), CANCEL),
+    (ASK, ("seller", "ocr.decline", {}, 0), FILE, CANCEL, (*CANCEL[:3], SOON)),
+    (ASK, ("buyer", "ocr.withdraw", {}, 0), ASK, CANCEL),
+    (FILE, CANCEL, (*CANCEL[:3], SOON)),
+    (FILE, ("buyer", "npb.respond", COMMENT, 0.5), (*CANCEL[:3], SOON - 0.5), (*CANCEL[:3], LATER - SOON)),
+    (FILE, ("buyer", "npb.accept_penalty", {}, 0), CANCEL),
+    (FILE, ("buyer", "npb.accept_penalty", {}, 0), ("buyer", "npb.take_back", {}, 0), CANCEL, (*CANCEL[:3], LATER)),
+    (FILE, ("seller", "npb.remove", COMMENT, 0.2), ASK, CANCEL),
+    (FILE, ("buyer", "npb.respond", COMMENT, UNLOCK), CANCEL, (*CANCEL[:3], LATER - UNLOCK)),
+    (("buyer", "nrs.file", COMMENT, 0), ("seller", "nrs.respond", COMMENT, 0), ("buyer", "orders.cancel", {}, LATER)),
+    (("buyer", "nrs.file", COMMENT, 0), ("buyer", "nrs.remove", COMMENT, 0.3), ASK, CANCEL),
+    (
+        ("nobody", "orders.record_payment", {"payment_status": "Received"}, 0),
+        ("seller", "orders.set_status", {"status": "PAID"}, 0),
+        ("buyer", "nss.file", {"grounds": "INCOMPLETE", **COMMENT}, 0),
+        ("buyer", "orders.cancel", {}, 1.0),
+        ("buyer", "orders.cancel", {}, LATER),
+    ),
+    (TAKE, ("seller", "removals.approve", {}, 0), ASK, CANCEL),
+    (TAKE, ("seller", "removals.deny", {}, 0), TAKE, ASK, CANCEL),
+    (TAKE, ("buyer", "removals.withdraw", {}, 0), FILE, (*CANCEL[:3], SOON)),
+    (TAKE, TAKE, ASK, CANCEL),
+    (("nobody", "orders.add_batch", {}, 0), ASK, CANCEL),
+)
+NOISE: tuple[Move, ...] = (
+    ("stranger", "orders.cancel", {}, 0),
+    ("staff", "orders.cancel", {}, 0),
+    ("buyer", "orders.cancel", {}, 0),
+    ("buyer", "npb.file", {}, 0),
+    ("seller", "ocr.decline", {}, 0),
+    ("seller", "npb.respond", COMMENT, 0),
+    ("stranger", "npb.remove", {}, 0),
+    ("seller", "orders.set_status", {"status": "READY"}, 0),
+    ("buyer", "ocr.file", {"reason": "S_MUTUAL", **COMMENT}, 0),
+    ("buyer", "ocr.file", {"reason": "B_MUTUAL", "comment": " "}, 0),
+    ("nobody", "orders.record_payment", {"payment_status": "Sent"}, 0),
+)
+
+
+def lives(seed: int, client: int, door: str) -> Iterator[Life]:
+    """The lives that one client looks after, without end."""
+    number = 0
+    while True:
+        yield life(seed, client, number, door)
+        number += 1
+
+
+def life(seed: int, client: int, number: int, door: str) -> Life:
+    """One of them."""
+    dice = random.Random(f"{seed}/life/{client}/{number}")
+    order_id = FIRST_ORDER * (client + 1) + number
+    buyer, seller = f"b{client}-{number}", dice.choice(SELLERS)
+    moves = list(dice.choice(STORIES))
+    for _ in range(dice.choice((0, 0, 1, 2))):
+        moves.insert(dice.randrange(len(moves) + 1), dice.choice(NOISE))
+    moves += [CANCEL] * dice.choice((0, 1))
+    steps = [Step("members.record", record(buyer)), _submit(dice, order_id, buyer, seller)]
+    whose = {
+        "buyer": {"member_id": buyer},
+        "seller": {"member_id": seller},
+        "stranger": {"member_id": STRANGER},
+        "staff": {"staff": "kim"},
+        "nobody": {},
+    }
+    for who, task, further, wait in moves:
+        about: dict[str, Any] = {"order_id": order_id}
+        if task in ("removals.approve", "removals.deny", "removals.withdraw"):
+            about = {"removal_id": None}  # known when the request is answered
+        arguments = about | whose[who] | further
+        if task == "orders.add_batch":
+            arguments["lines"] = _lines(dice, seller)
+        steps.append(Step(task, arguments, wait, *_delivery(dice)))
+    return Life(buyer, door, order_id, tuple(steps))
+
+
+def _submit(dice: random.Random, order_id: int, buyer: str, seller: str) -> Step:
+    arguments = {"order_id": order_id, "buyer_id": buyer, "seller_id": seller, "lines": _lines(dice, seller)}
+    return Step("orders.submit", arguments, 0.0, *_delivery(dice))
+
+
+def _lines(dice: random.Random, seller: str) -> list[dict[str, int]]:
+    numbers = sorted(dice.sample(range(LOTS_EACH), dice.randint(1, 3)))
+    return [{"lot_id": lot_id(seller, number), "quantity": dice.randint(3, 9)} for number in numbers]
+
+
+def _delivery(dice: random.Random) -> tuple[int, tuple[float, ...]]:
+    """Most messages come once; some up to five times at once, some again much later (out of order with all others)."""
+    copies = dice.choices((1, 2, 3, 5), (80, 12, 5, 3))[0]
+    late = tuple(dice.uniform(0.5, 12.0) for _ in range(dice.choices((0, 1, 2), (85, 11, 4))[0]))
+    return copies, late
+
+
+def waves(seed: int, client: int, size: int) -> Iterator[Wave]:
+    """Waves of `size` orders, without end."""
+    number = 0
+    while True:
+        dice = random.Random(f"{seed}/wave/{client}/{number}")
+        seller = dice.choice(SELLERS)
+        first = FIRST_ORDER * (client + 1) + number * size
+        bought = tuple((first + n, tuple(_lines(dice, seller)[:1])) for n in range(size))
+        yield Wave(f"w{client}-{number}", f"w{client}-{number}", seller, bought)
+        number += 1
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dose:
+    """How often a kind of fault comes in a round of `ROUND` seconds (a fraction: in so many rounds), and how long it lasts."""
+
+    times: float
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+
+ROUND = 20.0
+DOSES: dict[str, Dose] = {
+    "kill_child": Dose(6),
+    "kill_worker": Dose(2),
+    "kill_beat": Dose(0.5),
+    "stop_worker": Dose(0.35, (8.0, 9.0)),
+    "stop_child": Dose(0.2, (8.0, 9.0)),
+    "term_worker": Dose(0.3),
+    "quit_worker": Dose(0.2),
+    "flush_broker": Dose(0.3),
+    "kill_broker": Dose(0.25),
+    "empty_broker": Dose(0.25),
+    "close_broker": Dose(0.15, (1.5, 4.0)),
+    "sleep_broker": Dose(0.2, (1.0, 4.0)),
+    "storm": Dose(0.25, (3.0, 5.0)),
+    "cut_broker": Dose(0.5, (0.5, 3.0)),
+    "cut_database": Dose(0.4, (0.5, 3.0)),
+    "end_session": Dose(1.0),
+    "end_sessions": Dose(0.25),
+    "stop_database": Dose(0.25),
+    "kill_database": Dose(0.15),
+    "close_database": Dose(0.1, (1.5, 3.0)),
+    "hold_locks": Dose(0.5, (2.0, 5.0)),
+    "deadlock": Dose(0.4, (0.5, 1.0)),
+    "mail_4xx": Dose(0.3, (2.0, 5.0)),
+    "mail_5xx": Dose(0.15, (1.0, 2.0)),
+    "mail_hangs": Dose(0.15, (2.0, 5.0)),
+    "mail_closes": Dose(0.2, (1.0, 4.0)),
+    "hostile": Dose(1.0),
+}
+SERVERS = {
+    "broker": ("kill_broker", "empty_broker", "close_broker"),
+    "database": ("stop_database", "kill_database", "close_database"),
+}
+APART = 11.0
+"""Seconds between two ends of one server: who keeps it gives it up when it dies again and again at once."""
+
+
+@dataclass
+class _Deck:
+    """Deals each kind as often as its dose says, over many rounds exactly."""
+
+    seed: int
+    owed: dict[str, float] = field(default_factory=dict)
+
+    def deal(self, number: int, length: float) -> list[Fault]:
+        dice = random.Random(f"{self.seed}/faults/{number}")
+        dealt: list[str] = []
+        for kind, dose in DOSES.items():
+            first = random.Random(f"{self.seed}/{kind}").random()
+            owed = self.owed.get(kind, first) + dose.times * length / ROUND
+            dealt += [kind] * int(owed)
+            self.owed[kind] = owed - int(owed)
+        dice.shuffle(dealt)
+        faults: list[Fault] = []
+        ends: dict[str, float] = {}
+        for number_in, kind in enumerate(dealt):
+            at = 0.5 + (length - 0.5) * (number_in + dice.random()) / len(dealt)
+            server = next((name for name, kinds in SERVERS.items() if kind in kinds), None)
+            if server is not None:
+                if at - ends.get(server, -APART) < APART:
+                    self.owed[kind] += 1  # in the next round
+                    continue
+                ends[server] = at
+            faults.append(Fault(at, kind, dice.uniform(*DOSES[kind].seconds), dice.randrange(10**6)))
+        return faults
+
+
+def faults(seed: int, length: float = ROUND) -> Iterator[list[Fault]]:
+    """The faults of each round, without end."""
+    deck, number = _Deck(seed), 0
+    while True:
+        yield deck.deal(number, length)
+        number += 1
