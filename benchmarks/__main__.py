@@ -57,8 +57,12 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
         f"Measuring {', '.join(chosen)}: about {max(minutes, 0.1):.1f} minutes on two idle cores. Ctrl-C leaves nothing."
     )
     began = time.monotonic()
-    with place() as there:
-        results = _measure(there, [known[name] for name in chosen], size, console)
+    try:
+        with place() as there:
+            results = _measure(there, [known[name] for name in chosen], size, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted: servers, workers and data are gone.")
+        sys.exit(130)
     record = report.record(results, size, time.monotonic() - began)
     if keep or (keep is None and not names and size.name != "quick"):
         path = report.write(record, RESULTS)
@@ -74,21 +78,20 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
 
 def _measure(there: Place, chosen: list[Bench], size: Scale, console: Console) -> list[Result]:
     columns = (
-        TextColumn("{task.description:<46}"),
+        TextColumn("{task.description:<36}"),
         BarColumn(),
-        TextColumn("{task.fields[now]:<28}"),
+        TextColumn("{task.fields[now]:<40}"),
         TimeElapsedColumn(),
     )
     results: list[Result] = []
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         for bench in chosen:
-            bar = progress.add_task(f"{bench.name} {bench.shows}"[:46], total=bench.steps(size) + 1, now="")
-
-            def step(now: str, bar: int = bar) -> None:
-                progress.update(bar, advance=1, now=now[:28])  # type: ignore[arg-type]
-
-            found = bench.run(there, size, step)
-            progress.update(bar, completed=bench.steps(size) + 1, now=", ".join(report.short(one) for one in found))
+            steps = bench.steps(size) + 1
+            bar = progress.add_task(f"{bench.name} {bench.shows}"[:36], total=steps, now="")
+            found = bench.run(there, size, lambda now, bar=bar: progress.update(bar, advance=1, now=now[:40]))  # type: ignore[misc]
+            progress.update(bar, completed=steps, now=", ".join(map(report.short, found)))
+            if not console.is_terminal:
+                console.print(f"{bench.name} {bench.shows}: {', '.join(map(report.short, found))}")
             results += found
     return results
 

@@ -6,40 +6,24 @@ doing the same writes.  Two processes each, answers to the result backend on bot
 
 from __future__ import annotations
 
-from benchmarks import writes
-from benchmarks.cells import cancelling
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result
+from benchmarks.cells import cancelling, compared
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
 from benchmarks.place import Place
 
 
 def run(place: Place, scale: Scale, step: Step) -> list[Result]:
     """Five pairs on one market, each pair on orders of its own."""
-    size = scale.of(300, 2_000)
+    size = scale.of(200, 2_000)
     step("making a market")
-    with cancelling(place, size * 2 * (scale.pairs + 1), bare=2) as cells:
+    with cancelling(place, size * 2 * (scale.pairs + 1), "bare") as cells:
         step("warming up")
-        ours = cells.slices.take(0)[0]
-        cells.one_by_one(size)
-        reference = cells.slices.take(0)[0]
-        cells.bare(size)
-        writes.check_alike(cells.conn, ours, reference)
-
-        def one_by_one() -> float:
-            step("orders.cancel")
-            return cells.one_by_one(size)
-
-        def bare() -> float:
-            step("bare Celery")
-            return cells.bare(size)
-
-        found = by_turns(scale.pairs, one_by_one, bare)
+        compared(cells, size, cells.one_by_one, lambda count: cells.celery("bare", count))
+        found = by_turns(
+            scale.pairs,
+            told(step, "orders.cancel", lambda: cells.one_by_one(size)),
+            told(step, "bare Celery", lambda: cells.celery("bare", size)),
+        )
     return [result("B4", "cancel one per message / bare Celery task", "orders/s", Bar(0.5, 0.7), *found)]
 
 
-BENCH = Bench(
-    "B4",
-    "one order per message against a bare Celery task",
-    lambda s: 2 + 2 * s.pairs,
-    {"quick": 15, "normal": 70},
-    run,
-)
+BENCH = Bench("B4", "one per message against bare Celery", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 70}, run)

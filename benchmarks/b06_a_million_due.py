@@ -6,7 +6,7 @@ SQL statement writing the same rows in one transaction.
 
 from __future__ import annotations
 
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
 from benchmarks.place import Place
 from benchmarks.scans import scanning, sweepers
 
@@ -21,16 +21,11 @@ def run(
     due = scale.of(20_000, 1_000_000)
     step(f"making {due:,} due alerts")
     with scanning(place, due) as scans, sweepers(place, workers) as client:
-
-        def swept() -> float:
-            step("npb.scan_open_alerts")
-            return scans.swept(client, workers)
-
-        def raw() -> float:
-            step("one raw statement")
-            return scans.raw()
-
-        found = by_turns(scale.pairs, swept, raw)
+        found = by_turns(
+            scale.pairs,
+            told(step, "npb.scan_open_alerts", lambda: scans.swept(client, workers)),
+            told(step, "one raw statement", scans.raw),
+        )
     what = f"scan of {due:,} due, {workers} worker{'s' if workers > 1 else ''} / one raw statement"
     return [result(measure, what, "s", bar, *found)]
 

@@ -1,7 +1,7 @@
-"""What is the most that PostgreSQL gives?  pgbench, two clients, a hundred orders a transaction, the same writes.
+"""What is the most that PostgreSQL gives?  pgbench, two clients, statements that were prepared before.
 
 pgbench comes with the embedded PostgreSQL; where neither that nor the machine has it, two processes send the same prepared
-statement through psycopg, which is a little slower than pgbench: the note of the result says which one it was.
+statements through psycopg, which is a little slower than pgbench: the note of the result says which one it was.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from benchmarks.place import Place
 from workers.servers.binaries import postgres_folder
 
 CLIENTS = 2
-SCRIPT = r"""
-\set i :i + 1
-\set first :start + (:client_id * :per + :i) * :size
-SELECT bench.cancel_orders(ARRAY(SELECT generate_series(CAST(:first AS bigint), CAST(:first AS bigint) + :size - 1)), 'pgbench')
-"""
+BY_SETS = (
+    "SELECT bench.cancel_orders(ARRAY(SELECT generate_series(CAST(:first AS bigint), "
+    "CAST(:first AS bigint) + :size - 1)), 'bound')"
+)
+"""`size` neighbouring orders from `first` on, one transaction."""
 
 
 def driver() -> str:
@@ -31,16 +31,21 @@ def driver() -> str:
     return "psycopg"
 
 
-def orders_per_second(place: Place, database: str, first: int, count: int, size: int = 100) -> float:
-    """Cancel `count` orders from `first` on in transactions of `size`; connecting is not on the clock."""
+def driven_by() -> str:
+    """The same for people."""
+    return f"driven by {Path(driver()).name}, {CLIENTS} clients"
+
+
+def per_second(place: Place, database: str, statement: str, first: int, count: int, size: int = 1) -> float:
+    """Orders per second of a statement that takes `size` orders from :first on; connecting is not on the clock."""
     transactions = count // size // CLIENTS
     if transactions * size * CLIENTS != count:
         raise ValueError(f"{count} orders are no whole sets of {size} for {CLIENTS} clients")
     program = driver()
     if program == "psycopg":
-        return _by_psycopg(place, database, first, transactions, size)
+        return _by_psycopg(place, database, statement, first, transactions, size)
     script = place.folder / "bound.sql"
-    script.write_text(SCRIPT)
+    script.write_text(f"\\set i :i + 1\n\\set first :start + (:client_id * :per + :i) * :size\n{statement}\n")
     words = [program, "--no-vacuum", "--protocol=prepared", f"--client={CLIENTS}", f"--jobs={CLIENTS}"]
     words += [f"--transactions={transactions}", f"--file={script}", f"--define=start={first}", f"--define=size={size}"]
     words += [f"--define=per={transactions}", "--define=i=-1", place.plain(database)]
@@ -51,8 +56,8 @@ def orders_per_second(place: Place, database: str, first: int, count: int, size:
     return float(rate.group(1)) * size
 
 
-def _by_psycopg(place: Place, database: str, first: int, transactions: int, size: int) -> float:
-    words = [sys.executable, "-m", "benchmarks.bound_client", place.plain(database)]
+def _by_psycopg(place: Place, database: str, statement: str, first: int, transactions: int, size: int) -> float:
+    words = [sys.executable, "-m", "benchmarks.bound_client", place.plain(database), statement]
     clients = [
         subprocess.Popen(
             [*words, str(first + number * transactions * size), str(transactions), str(size)],

@@ -128,6 +128,16 @@ def by_turns(count: int, *cells: Callable[[], float]) -> list[list[float]]:
     return found
 
 
+def told(step: Step, now: str, cell: Callable[[], float]) -> Callable[[], float]:
+    """The cell, saying first what it is."""
+
+    def run() -> float:
+        step(now)
+        return cell()
+
+    return run
+
+
 class WrongWork(AssertionError):
     """A cell did not do the work it was measured for: its time means nothing."""
 

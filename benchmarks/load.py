@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -25,12 +24,17 @@ def publish(place: Place, queue: str, task: str, jobs: Iterable[tuple[str, dict[
     """Publish (id, arguments) with plain Celery, as an upstream system does, to where nobody takes them yet."""
     client = Celery("upstream", broker=place.broker(ASIDE), set_as_current=False)
     client.conf.task_create_missing_queues = True
-    with contextlib.closing(place.redis(ASIDE)) as connection:
-        connection.flushdb()
+    empty(place)
     with client.connection_for_write() as connection, client.amqp.Producer(connection) as producer:
         for message_id, arguments in jobs:
             client.send_task(task, kwargs=arguments, queue=queue, task_id=message_id, producer=producer)
     client.close()
+
+
+def empty(place: Place) -> None:
+    """Nothing waits aside any more."""
+    with contextlib.closing(place.redis(ASIDE)) as connection:
+        connection.flushdb()
 
 
 def hand_over(place: Place, queue: str, broker: int) -> None:
@@ -42,17 +46,16 @@ def hand_over(place: Place, queue: str, broker: int) -> None:
 
 def seconds(place: Place, conn: psycopg.Connection, queue: str, broker: int, left: str, ended: str) -> float:
     """Hand over, wait until the query `left` gives 0, and give the seconds up to the instant that `ended` gives."""
-    began = instant(conn, "SELECT clock_timestamp()")
+    began = value(conn, "SELECT clock_timestamp()")
     hand_over(place, queue, broker)
-    until(lambda: instant(conn, left) == 0, LONGEST, every=0.1)
-    return float((instant(conn, ended) - began).total_seconds())
+    until(lambda: value(conn, left) == 0, LONGEST, every=0.1)
+    return float((value(conn, ended) - began).total_seconds())
 
 
-def instant(conn: psycopg.Connection, query: str) -> Any:
-    """The single value of a query, usually an instant."""
+def value(conn: psycopg.Connection, query: str) -> Any:
+    """The single value of a query."""
     row = conn.execute(query).fetchone()
-    found: datetime | int | None = None if row is None else row[0]
-    return found
+    return None if row is None else row[0]
 
 
 def cancelled(first: int, last: int) -> tuple[str, str]:
@@ -71,13 +74,13 @@ class Slices:
     """The orders of a market, given out in ranges so that no two cells meet the same."""
 
     def __init__(self, orders: int) -> None:
-        self._next = 1
+        self.next = 1
         self._orders = orders
 
     def take(self, count: int) -> tuple[int, int]:
         """First and last of the next `count` orders."""
-        first = self._next
-        self._next += count
-        if self._next > self._orders + 1:
+        first = self.next
+        self.next += count
+        if self.next > self._orders + 1:
             raise RuntimeError(f"a market of {self._orders} orders is too small")
-        return first, self._next - 1
+        return first, self.next - 1

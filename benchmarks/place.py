@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +89,15 @@ class Place:
         return found
 
     @contextlib.contextmanager
-    def workers(self, settings: Settings, *groups: str, processes: int = 2) -> Iterator[None]:
-        """The product's own worker groups, as `./run up` starts them."""
+    def workers(self, settings: Settings, *groups: str, processes: int = 2, suffix: str = "") -> Iterator[None]:
+        """The product's own worker groups, as `./run up` starts them; with `suffix` beside those of another market."""
         chosen = settings.model_copy(update={"concurrency": processes})
-        with self.programs([worker(chosen, self.supervisor, group) for group in groups]):
+        programs = []
+        for group in groups:
+            program = worker(chosen, self.supervisor, group)
+            name = f"{group}{suffix}"
+            programs.append(replace(program, name=name, ready=self.supervisor.ready_file(name).exists))
+        with self.programs(programs):
             yield
 
     @contextlib.contextmanager

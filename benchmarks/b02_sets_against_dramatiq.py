@@ -1,0 +1,35 @@
+"""Would a faster queue be faster?  Sets of a hundred on Celery, against dramatiq with one job per order.
+
+dramatiq runs the body of the product's `orders.cancel` for a single order.  The peer beside it, dramatiq calling the SQL function
+of the bound and asking no rule, is what a queue could reach at best.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks.cells import cancelling, compared
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
+from benchmarks.place import Place
+
+
+def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+    """Five rounds of three on one market."""
+    sets, jobs = scale.of(1_000, 10_000), scale.of(200, 2_000)
+    step("making a market")
+    with cancelling(place, (sets + jobs * 2) * (scale.pairs + 1), "peer") as cells:
+        step("warming up")
+        compared(cells, jobs, lambda count: cells.peer("product", count), lambda count: cells.peer("function", count))
+        cells.in_sets(sets)
+        ours, product, function = by_turns(
+            scale.pairs,
+            told(step, "orders.cancel_many", lambda: cells.in_sets(sets)),
+            told(step, "dramatiq, product's body", lambda: cells.peer("product", jobs)),
+            told(step, "dramatiq, SQL function", lambda: cells.peer("function", jobs)),
+        )
+    what = "cancel in sets of 100 / dramatiq, one job per order"
+    peers = {"dramatiq calling one SQL function, no rules": statistics.median(function)}
+    return [result("B2", what, "orders/s", Bar(3, 5), ours, product, peers=peers)]
+
+
+BENCH = Bench("B2", "sets of 100 against dramatiq", lambda s: 2 + 3 * s.pairs, {"quick": 14, "normal": 90}, run)

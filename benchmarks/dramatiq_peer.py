@@ -1,0 +1,70 @@
+"""What if the queue were dramatiq, the fastest peer that keeps its promises?  Its actors, one job per order.
+
+Two processes with its default of eight threads, a connection per thread, results off as its guide has it.  One actor runs the
+body of the product's own `orders.cancel` for one order, the other calls the SQL function of the bound.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import psycopg
+from dramatiq.brokers.redis import RedisBroker
+
+QUEUE = "peer"
+THREADS = 8
+_mine = threading.local()
+
+
+class Ready(dramatiq.Middleware):
+    """Opens the product's way to the database in each process, and says when it is there."""
+
+    def after_process_boot(self, broker: Any) -> None:  # noqa: ARG002 - dramatiq gives it
+        """Once per process, after the fork."""
+        from models import session
+
+        session.bind(session.connect(os.environ["PEER_PRODUCT"], pool_size=THREADS))
+        import workers.app  # noqa: F401 - so that the first job does not pay for it
+
+        Path(os.environ["UNWIND_READY_FILE"]).touch()
+
+
+def broker(url: str) -> Any:
+    """dramatiq's Redis broker with the queue declared."""
+    found: Any = RedisBroker(url=url)  # type: ignore[no-untyped-call]
+    found.declare_queue(QUEUE)
+    return found
+
+
+def publish(url: str, actor: str, jobs: list[dict[str, Any]]) -> None:
+    """Enqueue jobs as any client does."""
+    there = broker(url)
+    for arguments in jobs:
+        there.enqueue(dramatiq.Message(queue_name=QUEUE, actor_name=actor, args=(), kwargs=arguments, options={}))
+    there.close()
+
+
+if "PEER_BROKER" in os.environ:
+    _broker = broker(os.environ["PEER_BROKER"])
+    _broker.add_middleware(Ready())
+    dramatiq.set_broker(_broker)
+
+    @dramatiq.actor(queue_name=QUEUE, actor_name="product")
+    def product(order_id: int, member_id: str, request_id: str) -> None:
+        """The product's body for one order."""
+        from workers.app import app
+        from workers.job import carry_out
+
+        task = app.tasks["orders.cancel"]
+        carry_out(task, {"order_id": order_id, "member_id": member_id, "request_id": request_id}, request_id)
+
+    @dramatiq.actor(queue_name=QUEUE, actor_name="function")
+    def function(order_id: int) -> None:
+        """One SQL function."""
+        if not hasattr(_mine, "conn"):
+            _mine.conn = psycopg.connect(os.environ["PEER_DATABASE"], autocommit=True, prepare_threshold=0)
+        _mine.conn.execute("SELECT bench.cancel_orders(ARRAY[%s::bigint], 'peer')", [order_id])

@@ -1,0 +1,23 @@
+"""How does a reference that is no Celery end with this run, however the run ends?
+
+`python -m benchmarks.leashed PARENT MODULE WORDS…` asks the kernel for TERM when process PARENT dies, then becomes that module.
+"""
+
+from __future__ import annotations
+
+import runpy
+import signal
+import sys
+
+from workers.servers.processes import ends_with_parent
+
+
+def main() -> None:
+    """Take the leash, then be the module."""
+    ends_with_parent(int(sys.argv[1]), signal.SIGTERM)()
+    module, sys.argv = sys.argv[2], sys.argv[2:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
