@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -30,6 +31,7 @@ from models.work import Work
 from policies import reminders
 from policies.alerts import UNLOCKED_NOTE
 from policies.cases import Alert, AlertKind, AlertState
+from policies.instants import instant_text
 from policies.statuses import Role, Status
 
 _WAITING = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
@@ -190,70 +192,99 @@ def _row(alert: Alert) -> dict[str, Any]:
     }
 
 
-def unlock_due(work: Work[Any], kinds: Sequence[AlertKind], *, limit: int) -> int:
-    """Mark matured alerts, write their events and promises: one statement a batch, oldest first (R41 to R44).
+class Unlocking:
+    """Unlocks what has matured, batch by batch, oldest first (R41 to R44).  One of these goes through everything once.
 
-    Orders that a command holds at this moment are skipped and found by the next batch or the next sweep.  Gives how many.
+    Orders that a command holds at this moment are passed by and found by the next sweep.
     """
-    npb = list(kinds) == [AlertKind.NPB]
-    statement = _UNLOCK_NPB if npb else _UNLOCK_SELLER
-    firsts = {
-        terms_id: held.unlock_remind_after[0].total_seconds()
-        for terms_id, held in terms.book(work.conn).by_ids().items()
-        if held.unlock_remind_after
-    }
-    unlocked: int = work.conn.execute(
-        statement,
-        {"now": work.now, "limit": limit, "terms": list(firsts), "firsts": list(firsts.values())},
-    ).scalar_one()
-    work.promised = work.promised or unlocked > 0
-    return unlocked
+
+    def __init__(self, kinds: Sequence[AlertKind]) -> None:
+        self._statement = _UNLOCK_NPB if list(kinds) == [AlertKind.NPB] else _UNLOCK_SELLER
+        self._after: tuple[datetime, int] = (_LONG_AGO, 0)
+
+    def __call__(self, work: Work[Any], limit: int) -> int:
+        """Mark at most `limit` alerts, write their events and promises, in one statement; gives how many."""
+        firsts = {
+            terms_id: held.unlock_remind_after[0].total_seconds()
+            for terms_id, held in terms.book(work.conn).by_ids().items()
+            if held.unlock_remind_after
+        }
+        now = instant_text(work.now)
+        found = work.conn.execute(
+            self._statement,
+            {
+                "now": work.now,
+                "limit": limit,
+                "after_at": self._after[0],
+                "after_id": self._after[1],
+                "terms": list(firsts),
+                "firsts": list(firsts.values()),
+                "changes": json.dumps({"alert": {"unlocked_at": now}}),
+            },
+        ).one()
+        if found.last_at is not None:
+            self._after = (found.last_at, found.last_id)
+        work.promised = work.promised or found.unlocked > 0
+        return int(found.unlocked)
 
 
 def next_unlock(conn: Connection) -> datetime | None:
     """The earliest instant at which an alert that waits becomes due."""
-    return conn.execute(text(f"SELECT min(unlocks_at) FROM unwind.alerts WHERE {_WAITING}")).scalar()  # noqa: S608 - a constant
+    return conn.execute(
+        text(
+            "SELECT least("  # noqa: S608 - constants; one question for each of the two partial indexes
+            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind = 'NPB' AND {_WAITING}), "
+            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind <> 'NPB' AND {_WAITING}))"
+        )
+    ).scalar()
 
 
 def _unlock(which: str, filer: str, task: str, notice: str) -> Any:
-    instant = "to_char(CAST(:now AS timestamptz) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
-    written = f"regexp_replace({instant}, '\\.?0*$', '') || 'Z'"
-    promised = (
-        "regexp_replace(to_char(d.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '\\.?0*$', '') || 'Z'"
-    )
+    # The order's lock guards the alert, so only orders are locked, and the alert is asked again when it is marked: a
+    # command may have closed it between the look and the lock.  An order that went on after `now` waits for the next sweep,
+    # else its events would run backwards.  The ids go through arrays, which keeps the planner from reading whole tables.
     return text(
         f"""
         WITH due AS MATERIALIZED (
-            SELECT a.alert_id, a.order_id, a.kind, a.unlocks_at, o.status, o.{filer} AS filer, o.version + 1 AS seq
+            SELECT a.alert_id, a.order_id, a.unlocks_at, o.status, o.{filer} AS filer, o.version + 1 AS seq
             FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id
-            WHERE {which} AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
-              AND a.unlocks_at <= :now
-            ORDER BY a.unlocks_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o, a SKIP LOCKED
+            WHERE {which} AND {_WAITING_A} AND a.unlocks_at <= :now
+              AND (a.unlocks_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
+              AND o.last_event_at <= :now
+            ORDER BY a.unlocks_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o SKIP LOCKED
         ), marked AS (
             UPDATE unwind.alerts a SET unlocked_at = :now, remind_from = :now, reminders = 0,
                 remind_at = CAST(:now AS timestamptz) + interval '1 second' * (
                     SELECT f.seconds FROM unnest(CAST(:terms AS integer[]), CAST(:firsts AS float8[]))
                         AS f(terms_id, seconds) WHERE f.terms_id = a.terms_id)
-            WHERE alert_id = ANY (ARRAY(SELECT alert_id FROM due))
+            WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due)) AND {which} AND {_WAITING_A}
+            RETURNING a.order_id, a.kind
+        ), unlocked AS MATERIALIZED (
+            SELECT d.*, m.kind FROM marked m JOIN due d USING (order_id)
         ), counted AS (
             UPDATE unwind.orders SET version = version + 1, last_event_at = :now
-            WHERE order_id = ANY (ARRAY(SELECT order_id FROM due))
+            WHERE order_id = ANY (ARRAY(SELECT order_id FROM unlocked))
         ), told AS (
             INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
-            SELECT d.order_id, d.seq, :now, lower(d.kind) || '.unlocked', 'system', 'system', d.status, d.status, :note,
-                   jsonb_build_object('alert', jsonb_build_object('unlocked_at', {written}))
-            FROM due d
+            SELECT u.order_id, u.seq, :now, lower(u.kind) || '.unlocked', 'system', 'system', u.status, u.status, :note,
+                   CAST(:changes AS jsonb)
+            FROM unlocked u
         ), promised AS (
             INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at)
-            SELECT '{notice}:' || d.order_id || ':' || d.seq || ':' || d.filer, '{task}', d.order_id,
-                   jsonb_build_object('event', '{notice}', 'recipient', d.filer, 'role', '{filer.removesuffix("_id")}',
-                       'facts', jsonb_build_object('kind', d.kind, 'unlocks_at', {promised})), :now, :now
-            FROM due d
+            SELECT '{notice}:' || u.order_id || ':' || u.seq || ':' || u.filer, '{task}', u.order_id,
+                   jsonb_build_object('event', '{notice}', 'recipient', u.filer, 'role', '{filer.removesuffix("_id")}',
+                       'facts', jsonb_build_object('kind', u.kind, 'unlocks_at', {_WRITTEN})), :now, :now
+            FROM unlocked u
         )
-        SELECT count(*) FROM due
+        SELECT (SELECT count(*) FROM unlocked) AS unlocked, max(unlocks_at) AS last_at, max(alert_id) FILTER (
+            WHERE unlocks_at = (SELECT max(unlocks_at) FROM due)) AS last_id FROM due
         """  # noqa: S608 - every part is a constant of this module
     ).bindparams(note=UNLOCKED_NOTE)
 
 
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+_WAITING_A = "a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands"
+_WRITTEN = "rtrim(rtrim(to_char(u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
+"""An instant as `policies.instants.instant_text` writes it."""
 _UNLOCK_NPB = _unlock("a.kind = 'NPB'", "seller_id", "notices.tell_seller", "npb_unlocked")
 _UNLOCK_SELLER = _unlock("a.kind <> 'NPB'", "buyer_id", "notices.tell_buyer", "seller_alert_unlocked")

@@ -55,7 +55,14 @@ outbox = Table(
     Column("last_error", Text),
     one_of("state", ("due", "done", "dead")),
     Index("ix_outbox_due", "due_at", "outbox_id", postgresql_where=text("state = 'due'")),
-    Index("ix_outbox_order_id", "order_id"),
+    Index("ix_outbox_waiting", "task", "outbox_id", postgresql_where=text("state = 'due'")),
+    Index("ix_outbox_order_id", "order_id", postgresql_where=text("state = 'due'")),
+    # Promises of credits stay for the proof of the month's bills; the rest goes by age (models/pruning.py).
+    Index(
+        "ix_outbox_done",
+        "done_at",
+        postgresql_where=text("state = 'done' AND task <> 'credits.post_to_next_invoice'"),
+    ),
 )
 
 
@@ -142,7 +149,7 @@ def to_ring(conn: Connection, now: datetime, *, limit: int = 1000) -> dict[str, 
         UPDATE unwind.outbox AS o
         SET rings = o.rings + 1,
             due_at = CAST(:now AS timestamptz) + LEAST(:first * power(2, LEAST(o.rings, 20)), :longest) * interval '1 second'
-        FROM ringing WHERE o.outbox_id = ringing.outbox_id
+        WHERE o.outbox_id = ANY (ARRAY(SELECT outbox_id FROM ringing))
         RETURNING o.task, o.outbox_id
         """
     )

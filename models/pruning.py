@@ -33,13 +33,13 @@ BEGIN
     total := total + gone;
     DELETE FROM unwind.submissions AS s WHERE s.submission_id = ANY (ARRAY(
         SELECT o.submission_id FROM unwind.submissions AS o WHERE o.state = 'answered' AND o.answered_at < older_than
-        ORDER BY o.submission_id LIMIT wanted FOR UPDATE SKIP LOCKED));
+        ORDER BY o.answered_at LIMIT wanted FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS gone = ROW_COUNT;
     total := total + gone;
     DELETE FROM unwind.outbox AS p WHERE p.outbox_id = ANY (ARRAY(
         SELECT o.outbox_id FROM unwind.outbox AS o
         WHERE o.state = 'done' AND o.done_at < older_than AND o.task <> 'credits.post_to_next_invoice'
-        ORDER BY o.outbox_id LIMIT wanted FOR UPDATE SKIP LOCKED));
+        ORDER BY o.done_at LIMIT wanted FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS gone = ROW_COUNT;
     total := total + gone;
     DELETE FROM unwind.odd_messages AS m WHERE m.odd_message_id = ANY (ARRAY(

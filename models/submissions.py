@@ -82,6 +82,7 @@ submissions = Table(
     Column("last_error", Text),
     one_of("state", ("waiting", "answered", "dead")),
     Index("ix_submissions_due", "due_at", "submission_id", postgresql_where=text("state = 'waiting'")),
+    Index("ix_submissions_answered", "answered_at", postgresql_where=text("state = 'answered'")),
     Index("ix_submissions_order", "order_id", "submission_id", postgresql_where=text("state = 'waiting'")),
 )
 

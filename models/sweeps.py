@@ -11,6 +11,10 @@ from models.schema import Instant, metadata
 LATE = timedelta(minutes=1)
 """A sweep that had not run for longer came late, which is worth remembering even when it found nothing."""
 
+NOTED_EVERY = timedelta(seconds=15)
+"""A sweep that goes on finding nothing writes only so often: an idle installation would else flush its log five times a
+second to say so.  Whoever judges a sweep by `ran_at` allows it this much more; the doctor allows a minute."""
+
 sweeps = Table(
     "sweeps",
     metadata,
@@ -46,7 +50,10 @@ _RAN = text(
             longest_gap = GREATEST(h.longest_gap, excluded.longest_gap)
     )
     INSERT INTO unwind.sweeps AS s (name, ran_at, found, found_ever, found_at)
-    VALUES (:name, :now, :found, :found, CASE WHEN :found > 0 THEN CAST(:now AS timestamptz) END)
+    SELECT :name, :now, :found, :found, CASE WHEN :found > 0 THEN CAST(:now AS timestamptz) END
+    WHERE :found > 0 OR NOT EXISTS (
+        SELECT FROM unwind.sweeps l WHERE l.name = :name AND l.found = 0
+        AND l.ran_at BETWEEN CAST(:now AS timestamptz) - CAST(:often AS interval) AND :now)
     ON CONFLICT (name) DO UPDATE SET ran_at = :now, found = :found, found_ever = s.found_ever + :found,
         found_at = CASE WHEN :found > 0 THEN :now ELSE s.found_at END
     """
@@ -54,8 +61,8 @@ _RAN = text(
 
 
 def ran(conn: Connection, name: str, found: int, now: datetime) -> None:
-    """Note that a sweep came to its end, and what it found."""
-    conn.execute(_RAN, {"name": name, "now": now, "found": found, "late": LATE})
+    """Note that a sweep came to its end, and what it found.  Of sweeps that find nothing not every one is noted."""
+    conn.execute(_RAN, {"name": name, "now": now, "found": found, "late": LATE, "often": NOTED_EVERY})
 
 
 def last_runs(conn: Connection) -> dict[str, datetime]:

@@ -81,8 +81,4 @@ def remove(commands: list[RemoveNpb]) -> list[Answer]:
 @shared_task(name="npb.scan_open_alerts")
 def scan_open_alerts() -> Effects:
     """Unlock every alert whose instant has come, and tell its seller once (T12)."""
-    return sweep(
-        "npb.scan_open_alerts",
-        lambda work, limit: alerts.unlock_due(work, [AlertKind.NPB], limit=limit),
-        found="unlocked",
-    )
+    return sweep("npb.scan_open_alerts", alerts.Unlocking([AlertKind.NPB]), found="unlocked")

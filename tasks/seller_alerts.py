@@ -98,8 +98,4 @@ def remove_nss(commands: list[RemoveNss]) -> list[Answer]:
 @shared_task(name="alerts.scan_seller_alerts")
 def scan_seller_alerts() -> Effects:
     """Unlock every NRS and NSS whose two weeks are over, and tell its buyer once."""
-    return sweep(
-        "alerts.scan_seller_alerts",
-        lambda work, limit: alerts.unlock_due(work, [AlertKind.NRS, AlertKind.NSS], limit=limit),
-        found="unlocked",
-    )
+    return sweep("alerts.scan_seller_alerts", alerts.Unlocking([AlertKind.NRS, AlertKind.NSS]), found="unlocked")

@@ -116,7 +116,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_notices_due",
         "notices",
-        ["next_try_at", "notice_id"],
+        ["attempts", "next_try_at", "notice_id"],
         unique=False,
         schema="unwind",
         postgresql_where=sa.text("state = 'pending'"),
@@ -164,6 +164,14 @@ def upgrade() -> None:
         schema="unwind",
     )
     op.create_index(
+        "ix_outbox_done",
+        "outbox",
+        ["done_at"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'done' AND task <> 'credits.post_to_next_invoice'"),
+    )
+    op.create_index(
         "ix_outbox_due",
         "outbox",
         ["due_at", "outbox_id"],
@@ -171,7 +179,22 @@ def upgrade() -> None:
         schema="unwind",
         postgresql_where=sa.text("state = 'due'"),
     )
-    op.create_index("ix_outbox_order_id", "outbox", ["order_id"], unique=False, schema="unwind")
+    op.create_index(
+        "ix_outbox_order_id",
+        "outbox",
+        ["order_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'due'"),
+    )
+    op.create_index(
+        "ix_outbox_waiting",
+        "outbox",
+        ["task", "outbox_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'due'"),
+    )
     op.create_table(
         "requests",
         sa.Column("request_id", sa.Text(), nullable=False),
@@ -275,6 +298,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("submission_id", name=op.f("pk_submissions")),
         sa.UniqueConstraint("request_id", name=op.f("uq_submissions_request_id")),
         schema="unwind",
+    )
+    op.create_index(
+        "ix_submissions_answered",
+        "submissions",
+        ["answered_at"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'answered'"),
     )
     op.create_index(
         "ix_submissions_due",

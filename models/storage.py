@@ -1,0 +1,46 @@
+"""How are the tables kept on disk?  Room in their pages where rows change in place, and a vacuum that comes in time.
+
+PostgreSQL looks after a table when a fifth of it has changed.  Of two million orders that is four hundred thousand dead rows in
+the indexes that every sweep begins with, so tables with a moving front are looked after by count.  Measured in
+docs/decisions/0008-how-the-tables-grow.md.
+"""
+
+from __future__ import annotations
+
+_MOVING = {
+    "autovacuum_vacuum_scale_factor": "0.01",
+    "autovacuum_vacuum_threshold": "5000",
+    "autovacuum_analyze_scale_factor": "0.02",
+    "autovacuum_analyze_threshold": "5000",
+}
+"""For tables whose rows are due, then done: what a sweep reads first is what the last one left dead."""
+_GROWING = {
+    "autovacuum_vacuum_insert_scale_factor": "0.05",
+    "autovacuum_analyze_scale_factor": "0.02",
+}
+"""For tables that only grow: frozen in pieces while their pages are warm, not by one long run at the end of the numbers."""
+
+STORAGE: dict[str, dict[str, str]] = {
+    # Every event of an order counts up its version, and no index knows that column: with room in the page it is a HOT update,
+    # one row written instead of one and three index entries.
+    "orders": {"fillfactor": "85", **_MOVING},
+    # A lot's quantity moves with every sale and return, and no index knows it.
+    "lots": {"fillfactor": "80", **_MOVING},
+    # Whatever moves an alert, a promise, a letter or a submission moves it out of a partial index: no room would help.
+    "alerts": _MOVING,
+    "ocrs": _MOVING,
+    "outbox": _MOVING,
+    "notices": _MOVING,
+    "submissions": _MOVING,
+    "events": _GROWING,
+    "stock_moves": _GROWING,
+    "ledger_lines": _GROWING,
+    "requests": _GROWING,
+    # A dozen rows that are written again all day: they stay in their page.
+    "sweeps": {"fillfactor": "20", "autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "500"},
+}
+
+GUARDS: tuple[str, ...] = tuple(
+    f"ALTER TABLE unwind.{table} SET ({', '.join(f'{name} = {value}' for name, value in options.items())})"
+    for table, options in STORAGE.items()
+)
