@@ -6,14 +6,23 @@ Round trips stay constant however many rows a set has (speed.md).  Statements ar
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Table, TextClause, text
-from sqlalchemy.dialects.postgresql import JSONB, dialect
+from sqlalchemy import Boolean, Connection, Date, LargeBinary, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, dialect
+
+from models.driver import byte_strings, instants, numbers, run, switches, texts
 
 _POSTGRESQL = dialect()  # type: ignore[no-untyped-call]
+_COMPACT = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Written(str):
+    """JSON that is text already."""
+
+    __slots__ = ()
 
 
 def insert_set(
@@ -30,9 +39,9 @@ def insert_set(
     """
     if not rows:
         return []
-    statement = _insert(table, tuple(rows[0]), skip_existing, returning)
-    result = conn.execute(statement, _columns(table, tuple(rows[0]), rows))
-    return list(result.scalars()) if returning else []
+    names = tuple(rows[0])
+    cursor = run(conn, _insert(table, names, skip_existing, returning), _columns(table, names, rows))
+    return [row[0] for row in cursor] if returning else []
 
 
 def update_set(conn: Connection, table: Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> int:
@@ -40,15 +49,14 @@ def update_set(conn: Connection, table: Table, keys: Sequence[str], rows: Sequen
     if not rows:
         return 0
     names = tuple(rows[0])
-    statement = _update(table, tuple(keys), names)
-    return conn.execute(statement, _columns(table, names, rows)).rowcount
+    return run(conn, _update(table, tuple(keys), names), _columns(table, names, rows)).rowcount
 
 
 @lru_cache(maxsize=256)
-def _insert(table: Table, names: tuple[str, ...], skip_existing: bool, returning: str) -> TextClause:
+def _insert(table: Table, names: tuple[str, ...], skip_existing: bool, returning: str) -> str:
     conflict = "ON CONFLICT DO NOTHING" if skip_existing else ""
     back = f"RETURNING {returning}" if returning else ""
-    return text(
+    return (
         f"INSERT INTO {table.fullname} ({', '.join(_quoted(names))}) SELECT {_values(table, names)} "  # noqa: S608 - names come from the table itself
         f"FROM unnest({_arrays(table, names)}) WITH ORDINALITY AS v({', '.join(_quoted(names))}, row_no) "
         f"ORDER BY row_no {conflict} {back}"
@@ -56,17 +64,17 @@ def _insert(table: Table, names: tuple[str, ...], skip_existing: bool, returning
 
 
 @lru_cache(maxsize=256)
-def _update(table: Table, keys: tuple[str, ...], names: tuple[str, ...]) -> TextClause:
+def _update(table: Table, keys: tuple[str, ...], names: tuple[str, ...]) -> str:
     target = ", ".join(f'"{n}" = {_value(table, n)}' for n in names if n not in keys)
     found = " AND ".join(f't."{k}" = v."{k}"' for k in keys)
-    return text(
+    return (
         f"UPDATE {table.fullname} AS t SET {target} "  # noqa: S608 - names come from the table itself
         f"FROM unnest({_arrays(table, names)}) AS v({', '.join(_quoted(names))}) WHERE {found}"
     )
 
 
 def _arrays(table: Table, names: tuple[str, ...]) -> str:
-    return ", ".join(f"CAST(:{n} AS {_carried(table, n)}[])" for n in names)
+    return ", ".join(f"CAST(%({n})s AS {_carried(table, n)}[])" for n in names)
 
 
 def _values(table: Table, names: tuple[str, ...]) -> str:
@@ -89,8 +97,24 @@ def _quoted(names: tuple[str, ...]) -> list[str]:
     return [f'"{n}"' for n in names]
 
 
-def _columns(table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    return {
-        n: [None if r[n] is None else json.dumps(r[n]) for r in rows] if _is_json(table, n) else [r[n] for r in rows]
-        for n in names
-    }
+def _columns(table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {n: _written(table, n)([row[n] for row in rows]) for n in names}
+
+
+@lru_cache(maxsize=512)
+def _written(table: Table, name: str) -> Callable[[Sequence[Any]], str]:
+    """How values of that column are written as one array."""
+    kind = table.c[name].type
+    if isinstance(kind, JSONB):
+        return _jsons
+    if isinstance(kind, Text):
+        return texts
+    if isinstance(kind, TIMESTAMP | Date):
+        return instants
+    if isinstance(kind, Boolean):
+        return switches
+    return byte_strings if isinstance(kind, LargeBinary) else numbers
+
+
+def _jsons(values: Sequence[Any]) -> str:
+    return texts([v if v is None or type(v) is Written else _COMPACT(v) for v in values])
