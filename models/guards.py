@@ -22,8 +22,8 @@ READER_ROLE = "unwind_reader"
 
 ONLY_GROWS = ("events", "ledger_lines", "stock_moves", "bills", "billing_months", "requests", "terms")
 """Tables in which the application inserts and never updates or deletes."""
-MAY_DELETE = ("lots",)
-"""A lot that is sold out and not retained ceases to exist (rules.md 5.1); nothing else ever does."""
+MAY_DELETE = ("lots", "odd_messages")
+"""A lot that is sold out and not retained ceases to exist (rules.md 5.1); of odd messages only the newest are kept."""
 DOORS = {
     "FUNCTION unwind.submit_command(text, jsonb, text)": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
     "FUNCTION unwind.events_after(text, integer)": ("EXECUTE", (APP_ROLE, READER_ROLE)),

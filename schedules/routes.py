@@ -28,6 +28,11 @@ def queue_of(task: str) -> str:
     return _OF_THE_HOUSE.get(task) or CANARIES.get(task, "commands")
 
 
+def is_of_the_house(task: str) -> bool:
+    """Whether the house itself sends it, again and again; whatever else there is, is a command of somebody."""
+    return task in _OF_THE_HOUSE or task in CANARIES
+
+
 def followers() -> tuple[str, ...]:
     """The tasks that keep what a commit promised."""
     return tuple(task for task, queue in _OF_THE_HOUSE.items() if queue in ("consequences", "notices"))

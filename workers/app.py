@@ -18,6 +18,8 @@ from workers import lost as lost  # noqa: PLC0414 - the same
 from workers import odd as odd  # noqa: PLC0414 - connects itself to Celery's signals
 from workers import watch as watch  # noqa: PLC0414 - the same
 from workers import wiring
+from workers.envelope import HARD_LIMIT
+from workers.in_hand import UNACKED
 from workers.shown import TICKS
 
 TASK_MODULES = (
@@ -43,7 +45,6 @@ TASK_MODULES = (
 )
 """Named one by one: a file that appears beside them is not a wire name by accident."""
 
-HARD_LIMIT = 60
 SOFT_SHUTDOWN = 20
 VISIBILITY_TIMEOUT = 180
 
@@ -112,13 +113,15 @@ app.conf.update(
         "unacked_restore_interval": 5,  # with the defaults a dead worker's messages return 100 s later (F09)
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,  # whoever restores may die meanwhile
+        "unacked_key": UNACKED,  # not another Celery's on the same database; a prefix for all would miss producers (F08)
+        "unacked_index_key": f"{UNACKED}.index",
+        "unacked_mutex_key": f"{UNACKED}.mutex",
         "socket_timeout": 10,  # the default waits for ever (F17); must exceed the blocking pop's second
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "health_check_interval": 10,  # notices a half-open connection within about 20 s
         "retry_on_timeout": False,  # no silent second publish (F18)
         "priority_steps": [0],  # one key per queue: urgency is a queue, not a number (F20)
-        "queue_order_strategy": "sorted",
     },
     task_publish_retry_policy={"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1},
     # --- answers ---

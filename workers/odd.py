@@ -1,32 +1,35 @@
 """What becomes of a message that no task of ours can take?  It is kept where `./run jobs odd` shows it, and stops nothing else.
 
-Celery drops such a message and writes its whole body to the log; here it goes into the database instead, written by a thread of
-its own so that a database that is away keeps no worker from its next message.  Messages that never reach a worker, because their
-producer named no queue, lie in lists that nobody reads: `strays` looks there.
+Celery drops such a message and writes its whole body to the log; the transport meets some that would end the worker.  Here they go
+into a short list in the broker, in the same step that takes them from their queue, and from there into the database, by a
+thread of its own: a database that is away keeps no worker from its next message.  Messages that never reach a worker, because
+their producer named no queue, lie in lists that nobody reads: `strays` looks there.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import logging
-import queue
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+from uuid import UUID, uuid4
 
 import structlog
-from celery import signals
+from celery import current_app, signals
 
+from models.odd_messages import BODY_BYTES
 from schedules.routes import QUEUES
 
 log = structlog.get_logger(__name__)
 
+WAITING = "unwind.odd"
+"""The list in the broker."""
 MOST_WAITING = 1000
-"""Messages in memory while the database is away; more are only logged."""
+"""The newest that many wait while the database is away, with the beginning of each."""
 TRY_AGAIN = 2.0
-IDLE = 1.0
-"""Seconds without an odd message after which the keeper lets go of its connection."""
 
 CELERYS_OWN_QUEUE = "celery"
 """Where a client pushes that was told no queue."""
@@ -37,102 +40,131 @@ FIRST_FEW = 20
 
 @dataclass(frozen=True, slots=True)
 class Odd:
-    """One message as it was found."""
+    """One message as it was found; of its bytes only the beginning, in base64."""
 
+    key: str
     reason: str
+    detail: str
     named: str | None
     message_id: str | None
     queue: str | None
-    body: bytes
+    length: int
+    begins: str
+
+    @classmethod
+    def of(
+        cls, reason: str, named: str | None, message_id: str | None, queue: str | None, raw: bytes, detail: str = ""
+    ) -> Odd:
+        """From the whole bytes."""
+        begins = base64.b64encode(raw[:BODY_BYTES]).decode()
+        return cls(
+            str(uuid4()),
+            reason,
+            detail,
+            named and _plain(named),
+            message_id and _plain(message_id),
+            queue,
+            len(raw),
+            begins,
+        )
+
+
+def put_aside(pipe: Any, odd: Odd) -> None:
+    """Add to a pipeline what keeps it in the broker."""
+    log.error(
+        "a message is none of ours", reason=odd.reason, detail=odd.detail, named=odd.named, message=odd.message_id
+    )
+    pipe.lpush(WAITING, json.dumps(asdict(odd))).ltrim(WAITING, 0, MOST_WAITING - 1)
 
 
 class Keeper:
-    """Writes odd messages down, one thread per worker group."""
+    """Writes odd messages down, one thread per worker group; several do not disturb each other."""
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[Odd] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._wanted = False
+        self._closed = threading.Event()
 
-    def keep(self, odd: Odd) -> None:
-        """Have it written, soon."""
-        log.error("a message is none of ours", reason=odd.reason, named=odd.named, message=odd.message_id)
-        try:
-            self._waiting.put_nowait(odd)
-        except queue.Full:
-            log.error("too many of them wait to be written down: this one is only logged")
-            return
+    def write_soon(self) -> None:
+        """Have written what waits in the broker."""
         with self._lock:
-            if self._thread is None or not self._thread.is_alive():
+            self._wanted = True
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="odd messages", daemon=True)
                 self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
-        """Give it time to write what waits."""
-        if self._thread is not None:
-            self._thread.join(seconds)
+        """Give it time to write what waits; what it does not get done waits for the next worker."""
+        self._closed.set()
+        if (thread := self._thread) is not None:
+            thread.join(seconds)
 
     def _run(self) -> None:
-        from workers import wiring
-
         while True:
             with self._lock:
-                if self._waiting.empty():
+                if not self._wanted:
                     self._thread = None
                     return
+                self._wanted = False
             try:
-                with contextlib.closing(_Disposed(wiring.open_database(wiring.settings()))) as held:
-                    self._write(held.database)
+                self._write()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again and stops nobody
                 log.warning("odd messages cannot be written down now", error=type(error).__name__)
-                threading.Event().wait(TRY_AGAIN)
+                if self._closed.wait(TRY_AGAIN):
+                    return
+                self._wanted = True
 
-    def _write(self, database: Any) -> None:
+    def _write(self) -> None:
+        from workers import wiring
+
+        with contextlib.ExitStack() as held:
+            database = wiring.open_database(wiring.settings())
+            held.callback(database.dispose)
+            connection = held.enter_context(current_app.connection_for_read())
+            broker = connection.default_channel.client
+            while (raw := broker.lindex(WAITING, -1)) is not None:
+                self._keep(database, json.loads(raw))
+                broker.lrem(WAITING, -1, raw)
+
+    @staticmethod
+    def _keep(database: Any, odd: dict[str, Any]) -> None:
         from models import odd_messages
 
-        while True:
-            try:
-                odd = self._waiting.get(timeout=IDLE)
-            except queue.Empty:
-                return
-            try:
-                with database.transaction() as conn:
-                    odd_messages.keep(
-                        conn,
-                        reason=odd.reason,
-                        named=odd.named,
-                        message_id=odd.message_id,
-                        queue=odd.queue,
-                        body=odd.body,
-                        now=database.clock.now(conn),
-                    )
-            except Exception:
-                with contextlib.suppress(queue.Full):
-                    self._waiting.put_nowait(odd)
-                raise
-
-
-@dataclass(frozen=True, slots=True)
-class _Disposed:
-    database: Any
-
-    def close(self) -> None:
-        self.database.dispose()
+        with database.transaction() as conn:
+            odd_messages.keep(
+                conn,
+                key=UUID(odd["key"]),
+                reason=odd["reason"],
+                detail=odd["detail"],
+                named=odd["named"],
+                message_id=odd["message_id"],
+                queue=odd["queue"],
+                body=base64.b64decode(odd["begins"]),
+                body_bytes=odd["length"],
+                now=database.clock.now(conn),
+            )
 
 
 _keeper = Keeper()
+write_soon = _keeper.write_soon
+
+
+@signals.worker_ready.connect
+def _write_what_was_left(**_: Any) -> None:
+    _keeper.write_soon()
 
 
 @signals.task_unknown.connect
 def _unknown_task(message: Any = None, name: Any = "", id: Any = "", **_: Any) -> None:  # noqa: A002 - the signal's names
-    _keeper.keep(_odd("TASK_UNKNOWN", message, name, id))
+    _keep("TASK_UNKNOWN", message, name, id)
 
 
 @signals.task_rejected.connect
 def _not_a_command(message: Any = None, **_: Any) -> None:
     headers = getattr(message, "headers", None)
     said = headers if isinstance(headers, dict) else {}
-    _keeper.keep(_odd("NOT_A_COMMAND", message, said.get("task"), said.get("id")))
+    _keep("NOT_A_COMMAND", message, said.get("task"), said.get("id"))
 
 
 @signals.worker_shutdown.connect
@@ -140,12 +172,21 @@ def _close(**_: Any) -> None:
     _keeper.close()
 
 
-def _odd(reason: str, message: Any, name: Any, message_id: Any) -> Odd:
+def _keep(reason: str, message: Any, name: Any, message_id: Any) -> None:
+    """What the transport let through and Celery would not take."""
     body = getattr(message, "body", b"")
     delivered = getattr(message, "delivery_info", None)
     where = delivered.get("routing_key") if isinstance(delivered, dict) else None
     raw = body if isinstance(body, bytes) else str(body).encode("utf-8", "surrogatepass")
-    return Odd(reason, _text(name), _text(message_id), _text(where), raw)
+    try:
+        with message.channel.conn_or_acquire() as client:
+            pipe = client.pipeline()
+            put_aside(pipe, Odd.of(reason, _text(name), _text(message_id), _text(where), raw))
+            pipe.execute()
+    except Exception as error:  # noqa: BLE001 - the worker's next message must not wait for this one
+        log.error("an odd message could not be kept", error=type(error).__name__)
+        return
+    _keeper.write_soon()
 
 
 def _text(value: Any) -> str | None:
@@ -201,4 +242,8 @@ def _named(raw: Any) -> tuple[str, str]:
 
 
 def _short(value: Any) -> str:
-    return "".join(c if c.isprintable() else "?" for c in value[:100]) if isinstance(value, str) else "?"
+    return _plain(value) if isinstance(value, str) else "?"
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:100])

@@ -17,6 +17,7 @@ from celery.exceptions import InvalidTaskError
 from celery.worker.request import Request
 
 from schedules.timetable import TIMETABLE
+from workers.transport import Connection
 
 SHOWN = (
     "order_id",
@@ -84,7 +85,9 @@ _AS_TASK = inspect.signature(AMQP.as_task_v2)
 
 
 class ShownMessages(AMQP):
-    """Writes messages whose representation shows ids and codes only."""
+    """Writes messages whose representation shows ids and codes only, and takes them by our own transport."""
+
+    Connection = Connection
 
     def as_task_v2(self, *positional: Any, **named: Any) -> Any:
         """Celery's own message, with our representation; Celery gives the arguments by place."""

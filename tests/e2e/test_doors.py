@@ -318,8 +318,8 @@ def _cut_and_finish(ours: Installation, count: int, bad: int) -> None:
         holder.rollback()
         # The broker gives a dead worker's message back once its time is over: let it be over.
         queue = ours.redis()
-        for tag in until(lambda: queue.zrange("unacked_index", 0, -1)):
-            queue.zadd("unacked_index", {tag: 0})
+        for tag in until(lambda: queue.zrange("unwind.unacked.index", 0, -1)):
+            queue.zadd("unwind.unacked.index", {tag: 0})
         answer = sent.get(timeout=90, interval=0.1, on_message=lambda m: _note(m, seen))
     assert answer["outcome"] == "done"
     told = [(one["outcome"], one["code"]) for one in answer["effects"]["answers"]]

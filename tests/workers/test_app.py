@@ -12,7 +12,8 @@ from celery.utils.saferepr import saferepr
 
 from models.requests import Answer
 from schedules.routes import QUEUES
-from workers.app import HARD_LIMIT, VISIBILITY_TIMEOUT, app
+from workers.app import VISIBILITY_TIMEOUT, app
+from workers.envelope import HARD_LIMIT
 from workers.shown import searched_arguments, shown_answer, shown_arguments
 
 CHECKOUT = Path(__file__).resolve().parents[2]

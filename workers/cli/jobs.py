@@ -78,14 +78,20 @@ def odd(as_json: bool, limit: int) -> None:
     with app.connection_for_read() as connection:
         lying = strays(connection.default_channel.client)
     for row in kept:
-        told = {"reason": row.reason, "task": row.named, "message": row.message_id, "queue": row.queue}
+        told = {
+            "reason": row.reason,
+            "detail": row.detail,
+            "task": row.named,
+            "message": row.message_id,
+            "queue": row.queue,
+        }
         came = instant_text(row.came_at)
         if as_json:
             click.echo(json.dumps(told | {"id": row.odd_message_id, "bytes": row.body_bytes, "came_at": came}))
         else:
-            about = {"TASK_UNKNOWN": "names no task of ours", "NOT_A_COMMAND": "is no command"}[row.reason]
+            about = odd_messages.REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
             click.echo(f"{row.odd_message_id:>6}  {came}  {row.named or '?'}  {row.message_id or '?'}")
-            click.echo(f"        {about}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
+            click.echo(f"        it {about}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
     for stray in lying:
         if as_json:
             for task, message in stray.first:

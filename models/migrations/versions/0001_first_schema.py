@@ -135,15 +135,21 @@ def upgrade() -> None:
     op.create_table(
         "odd_messages",
         sa.Column("odd_message_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("key", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), server_default="", nullable=False),
         sa.Column("named", sa.Text(), nullable=True),
         sa.Column("message_id", sa.Text(), nullable=True),
         sa.Column("queue", sa.Text(), nullable=True),
         sa.Column("body_bytes", sa.Integer(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("came_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
-        sa.CheckConstraint("reason IN ('TASK_UNKNOWN', 'NOT_A_COMMAND')", name=op.f("ck_odd_messages_reason_known")),
+        sa.CheckConstraint(
+            "reason IN ('TOO_LARGE', 'NOT_JSON', 'NOT_A_COMMAND', 'NOT_ALLOWED', 'WRONG_QUEUE', 'TASK_UNKNOWN', 'EXPIRED')",
+            name=op.f("ck_odd_messages_reason_known"),
+        ),
         sa.PrimaryKeyConstraint("odd_message_id", name=op.f("pk_odd_messages")),
+        sa.UniqueConstraint("key", name=op.f("uq_odd_messages_key")),
         schema="unwind",
     )
     op.create_table(
