@@ -133,22 +133,24 @@ def _read(due: Due) -> _Settlement:
 
 def _give_up(work: Work[Any], due: Due, reason: str) -> None:
     outbox.give_up(work.conn, [due.outbox_id], reason)
-    _park(work, due, reason, due.attempts + 1)
+    _park(work, due, reason, due.first_error or reason, "IMPOSSIBLE")
 
 
 def _failed(work: Work[Any], due: Due, error: DBAPIError) -> None:
     reason = f"{type(error).__name__}: {error.orig}"
-    if outbox.failed(work.conn, [due.outbox_id], reason):
-        _park(work, due, reason, due.attempts + 1)
+    if first := outbox.failed(work.conn, [due.outbox_id], reason):
+        _park(work, due, reason, first[due.outbox_id], "FAILED")
 
 
-def _park(work: Work[Any], due: Due, reason: str, attempts: int) -> None:
+def _park(work: Work[Any], due: Due, error: str, first_error: str, reason: str) -> None:
     dead_jobs.park(
         work.conn,
         task=due.task,
         arguments={"order_id": due.order_id, "rows": [due.outbox_id]},
-        error=reason,
-        attempts=attempts,
+        error=error,
+        first_error=first_error,
+        reason=reason,
+        attempts=due.attempts + 1,
         now=work.now,
         outbox_id=due.outbox_id,
     )

@@ -36,6 +36,7 @@ notices = Table(
     Column("next_try_at", Instant),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("sent_at", Instant),
+    Column("first_error", Text),
     Column("last_error", Text),
     one_of("state", STATES),
     CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_when_sent"),
@@ -67,6 +68,7 @@ class Claimed:
     message_id: str
     created_at: datetime
     attempts: int
+    first_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ def claim(
             r.message_id,
             r.created_at,
             r.attempts,
+            r.first_error,
         )
         for r in rows
     ]
@@ -137,7 +140,8 @@ _CLAIM = text(
     )
     UPDATE unwind.notices AS n SET attempts = n.attempts + 1, next_try_at = :until
     WHERE n.notice_id = ANY (ARRAY(SELECT notice_id FROM due))
-    RETURNING n.notice_id, n.event, n.order_id, n.recipient, n.letter, n.message_id, n.created_at, n.attempts
+    RETURNING n.notice_id, n.event, n.order_id, n.recipient, n.letter, n.message_id, n.created_at, n.attempts,
+        n.first_error
     """
 )
 
@@ -171,6 +175,7 @@ def mark(conn: Connection, outcomes: Sequence[Outcome], now: datetime) -> list[O
                 "next_try_at": o.next_try_at,
                 "sent_at": now if o.state == "sent" else None,
                 "attempts": o.claimed.attempts if o.tried else o.claimed.attempts - 1,
+                "first_error": o.claimed.first_error or (o.error[:2000] if o.error else None),
                 "last_error": o.error[:2000] if o.error else None,
             }
             for o in written
@@ -183,7 +188,7 @@ def revive(conn: Connection, notice_id: int, now: datetime) -> bool:
     """Set a parked notice going again, from its first try; gives whether it was parked."""
     result = conn.execute(
         text(
-            "UPDATE unwind.notices SET state = 'pending', attempts = 0, next_try_at = :now "
+            "UPDATE unwind.notices SET state = 'pending', attempts = 0, next_try_at = :now, first_error = NULL "
             "WHERE notice_id = :id AND state = 'parked'"
         ),
         {"id": notice_id, "now": now},

@@ -32,7 +32,7 @@ from models.sets import insert_set
 from policies.verdicts import Promise
 
 FIRST_RING_AGAIN = timedelta(seconds=10)
-"""A broker that forgot a ring is not noticed: it rings again after 10 s, 30 s and 70 s, so that all is done half a minute after a
+"""A ring that got lost without the broker losing all (`forgotten` sees to that) comes again after 10 s, 30 s and 70 s, so that all is done half a minute after a
 fault and a promise that waits out a storm is rung for about three times (X6)."""
 LONGEST_WAIT = timedelta(minutes=15)
 MOST_ATTEMPTS = 12
@@ -52,6 +52,7 @@ outbox = Table(
     Column("rings", Integer, nullable=False, server_default="0"),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("done_at", Instant),
+    Column("first_error", Text),
     Column("last_error", Text),
     one_of("state", ("due", "done", "dead")),
     Index("ix_outbox_due", "due_at", "outbox_id", postgresql_where=text("state = 'due'")),
@@ -65,6 +66,16 @@ outbox = Table(
     ),
 )
 
+bell_memories = Table(
+    "bell_memories",
+    metadata,
+    Column("memory", Text, primary_key=True),
+    Column("known_since", Instant, nullable=False),
+)
+"""By what the broker showed that it remembers, once for each time it began anew."""
+MOST_RUNG_AGAIN = 50_000
+"""Rows made due at once when the broker forgot; of more than that the rest comes by its own back-off."""
+
 
 @dataclass(frozen=True, slots=True)
 class Due:
@@ -77,6 +88,7 @@ class Due:
     payload: dict[str, Any]
     promised_at: datetime
     attempts: int
+    first_error: str | None = None
 
 
 def promise(conn: Connection, promises: Sequence[Promise], now: datetime) -> None:
@@ -114,7 +126,9 @@ def claim(
     result = conn.execute(
         select(outbox).where(found).order_by(outbox.c.outbox_id).limit(limit).with_for_update(skip_locked=True)
     )
-    return [Due(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.promised_at, r.attempts) for r in result]
+    return [
+        Due(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.promised_at, r.attempts, r.first_error) for r in result
+    ]
 
 
 def hold(conn: Connection, task: str, fact: str, values: Sequence[str]) -> list[Due]:
@@ -125,7 +139,9 @@ def hold(conn: Connection, task: str, fact: str, values: Sequence[str]) -> list[
         .order_by(outbox.c.outbox_id)
         .with_for_update()
     )
-    return [Due(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.promised_at, r.attempts) for r in result]
+    return [
+        Due(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.promised_at, r.attempts, r.first_error) for r in result
+    ]
 
 
 def kept(conn: Connection, due: Sequence[Due], now: datetime) -> None:
@@ -167,19 +183,44 @@ def to_ring(conn: Connection, now: datetime, *, limit: int = 1000) -> dict[str, 
     return {task: sorted(ids) for task, ids in sorted(found.items())}
 
 
-def failed(conn: Connection, rows: Sequence[int], error: str) -> list[int]:
-    """Count a failed attempt to keep these promises; gives those that have used up their attempts and are dead now."""
+def forgotten(conn: Connection, memory: str, now: datetime) -> int:
+    """Have rung again at once what was rung for a broker that has forgotten it; gives how many rows that is.
+
+    `memory` is what the broker shows now.  One that was seen before changes nothing, however late it is told.  Rings go on
+    being counted, so a broker that forgets every minute is not rung more often than that (X6).
+    """
+    new = text(
+        "INSERT INTO unwind.bell_memories (memory, known_since) VALUES (:memory, :now) "
+        "ON CONFLICT (memory) DO NOTHING RETURNING memory"
+    )
+    if conn.execute(new, {"memory": memory, "now": now}).first() is None:
+        return 0
+    rung = (
+        select(outbox.c.outbox_id)
+        .where(outbox.c.state == "due", outbox.c.rings > 0, outbox.c.due_at > now)
+        .order_by(outbox.c.due_at)
+        .limit(MOST_RUNG_AGAIN)
+        .with_for_update(skip_locked=True)
+    )
+    return conn.execute(
+        update(outbox).where(outbox.c.outbox_id.in_(rung.scalar_subquery())).values(due_at=now)
+    ).rowcount
+
+
+def failed(conn: Connection, rows: Sequence[int], error: str) -> dict[int, str]:
+    """Count a failed attempt to keep these promises; gives those that are dead now, each with its first error."""
     result = conn.execute(
         update(outbox)
         .where(outbox.c.outbox_id.in_(rows), outbox.c.state == "due")
         .values(
             attempts=outbox.c.attempts + 1,
+            first_error=func.coalesce(outbox.c.first_error, error[:2000]),
             last_error=error[:2000],
             state=text(f"CASE WHEN attempts + 1 >= {MOST_ATTEMPTS} THEN 'dead' ELSE 'due' END"),
         )
-        .returning(outbox.c.outbox_id, outbox.c.state)
+        .returning(outbox.c.outbox_id, outbox.c.state, outbox.c.first_error)
     )
-    return [row.outbox_id for row in result if row.state == "dead"]
+    return {row.outbox_id: row.first_error for row in result if row.state == "dead"}
 
 
 def give_up(conn: Connection, rows: Sequence[int], error: str) -> None:
@@ -187,7 +228,12 @@ def give_up(conn: Connection, rows: Sequence[int], error: str) -> None:
     conn.execute(
         update(outbox)
         .where(outbox.c.outbox_id.in_(rows), outbox.c.state == "due")
-        .values(attempts=outbox.c.attempts + 1, last_error=error[:2000], state="dead")
+        .values(
+            attempts=outbox.c.attempts + 1,
+            first_error=func.coalesce(outbox.c.first_error, error[:2000]),
+            last_error=error[:2000],
+            state="dead",
+        )
     )
 
 
@@ -196,7 +242,7 @@ def revive(conn: Connection, rows: Sequence[int], now: datetime) -> None:
     conn.execute(
         update(outbox)
         .where(outbox.c.outbox_id.in_(rows), outbox.c.state == "dead")
-        .values(state="due", attempts=0, rings=0, due_at=now)
+        .values(state="due", attempts=0, rings=0, due_at=now, first_error=None, last_error=None)
     )
 
 

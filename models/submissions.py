@@ -6,12 +6,13 @@ Redis is down, and is drained in sets.  Commands about one order are taken in th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Integer, Table, Text, text, update
+from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Integer, Table, Text, func, text, update
 
 from models.requests import Answer
 from models.schema import Instant, Json, metadata, one_of
@@ -79,6 +80,7 @@ submissions = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("answer", Json),
     Column("answered_at", Instant),
+    Column("first_error", Text),
     Column("last_error", Text),
     one_of("state", ("waiting", "answered", "dead")),
     Index("ix_submissions_due", "due_at", "submission_id", postgresql_where=text("state = 'waiting'")),
@@ -136,16 +138,41 @@ def answered(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now
     )
 
 
-def failed(conn: Connection, submission: Submission, error: str, now: datetime) -> bool:
-    """Put a command off that raised, ever longer; gives whether it has used up its attempts and is dead now."""
+def failed(conn: Connection, submission: Submission, error: str, now: datetime) -> str | None:
+    """Put a command off that raised, ever longer; gives its first error if it has used up its attempts and is dead now."""
     dead = submission.attempts >= MOST_ATTEMPTS
     wait = min(LONGEST_WAIT.total_seconds(), 2.0**submission.attempts)
-    conn.execute(
+    first: str = conn.execute(
         update(submissions)
         .where(submissions.c.submission_id == submission.submission_id)
-        .values(state="dead" if dead else "waiting", due_at=now + timedelta(seconds=wait), last_error=error[:2000])
+        .values(
+            state="dead" if dead else "waiting",
+            due_at=now + timedelta(seconds=wait),
+            first_error=func.coalesce(submissions.c.first_error, error[:2000]),
+            last_error=error[:2000],
+        )
+        .returning(submissions.c.first_error)
+    ).scalar_one()
+    return first if dead else None
+
+
+def again(conn: Connection, task: str, arguments: Mapping[str, Any], request_id: str, now: datetime) -> bool:
+    """Take a command that was given up once more, from its first try; false when this door cannot take it.
+
+    A row, not a message: it is there with the commit that takes the command from the dead jobs, whatever the broker does.
+    """
+    revived = conn.execute(
+        update(submissions)
+        .where(submissions.c.request_id == request_id, submissions.c.state == "dead", submissions.c.task == task)
+        .values(state="waiting", attempts=0, due_at=now, first_error=None, last_error=None)
     )
-    return dead
+    if revived.rowcount:
+        return True
+    taken = conn.execute(
+        text("SELECT unwind.submit_command(:task, CAST(:payload AS jsonb), :request_id)"),
+        {"task": task, "payload": json.dumps(dict(arguments) | {"request_id": request_id}), "request_id": request_id},
+    ).scalar_one()
+    return bool(taken["accepted"])
 
 
 def oldest_waiting(conn: Connection) -> datetime | None:

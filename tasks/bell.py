@@ -16,12 +16,20 @@ class Bell(Protocol):
         """Ring for these rows of the outbox."""
         ...
 
+    def memory(self) -> str | None:
+        """A text that is another one when rings may have been forgotten; None when nobody can tell."""
+        ...
+
 
 class _NobodyListens:
     """In a replay promises are kept by the stage itself."""
 
     def ring(self, task: str, rows: Sequence[int]) -> None:
         """Nobody is told."""
+
+    def memory(self) -> str | None:
+        """There is nothing to forget."""
+        return None
 
 
 _bound: Bell = _NobodyListens()

@@ -141,12 +141,13 @@ def _row(one: Due, letter: Letter, work: Work[Any]) -> dict[str, Any]:
 def _failed(work: Work[Any], one: Due, error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}"
     log.warning("a notice could not be composed", outbox_id=one.outbox_id, error=type(error).__name__)
-    if outbox.failed(work.conn, [one.outbox_id], reason):
+    if first := outbox.failed(work.conn, [one.outbox_id], reason):
         dead_jobs.park(
             work.conn,
             task=one.task,
             arguments={"rows": [one.outbox_id]},
             error=reason,
+            first_error=first[one.outbox_id],
             attempts=one.attempts + 1,
             now=work.now,
             outbox_id=one.outbox_id,
@@ -216,6 +217,8 @@ def _park_if_given_up(work: Work[Any], outcome: Outcome) -> None:
         task="notices.deliver",
         arguments={"notice_id": outcome.claimed.notice_id},
         error=outcome.error or "given up",
+        first_error=outcome.claimed.first_error,
+        reason="UNDELIVERABLE",
         attempts=outcome.claimed.attempts,
         now=work.now,
     )

@@ -1,19 +1,23 @@
 """How does what a commit promised reach those who keep it?  The relay takes what is to ring, commits, and rings.
 
 Taking a row puts off its next ring in the database, so a ring lost between that commit and the broker comes again by
-itself, and a thousand nudges ring each row once (reliability F21, X6).
+itself, and a thousand nudges ring each row once (reliability F21, X6).  A broker that has forgotten what it was told (emptied,
+started without its data) is found out here, and everything that was rung for in vain is rung for again (F10).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from celery import shared_task
 
 from models import outbox, sweeps
 from models.work import Work, unit_of_work
 from tasks import bell
 from tasks.sweeps import Effects
+
+log = structlog.get_logger(__name__)
 
 PASS = 1000
 MOST_PASSES = 10
@@ -25,10 +29,14 @@ MOST_ROWS_A_RING = 500
 @shared_task(name="outbox.relay")
 def relay() -> Effects:
     """Ring for every promise whose time to ring has come; gives how many rows were rung for."""
-    rung = 0
+    rung, memory = 0, bell.bound().memory()
     for _ in range(MOST_PASSES):
         work: Work[Any]
         with unit_of_work() as work:
+            if memory is not None:
+                forgotten, memory = outbox.forgotten(work.conn, memory, work.now), None
+                if forgotten:
+                    log.warning("the broker has forgotten what it was told", rows=forgotten)
             ringing = outbox.to_ring(work.conn, work.now, limit=PASS)
             taken = sum(len(rows) for rows in ringing.values())
             rung += taken

@@ -84,12 +84,14 @@ def _put_off(one: Submission, error: Exception) -> None:
     database = session.bound()
     with database.transaction() as conn:
         now = database.clock.now(conn)
-        if submissions.failed(conn, one, described(error), now):
+        if first := submissions.failed(conn, one, described(error), now):
             dead_jobs.park(
                 conn,
                 task=one.task,
                 arguments=one.payload | {"request_id": one.request_id},
                 error=described(error),
+                first_error=first,
                 attempts=one.attempts,
                 now=now,
+                message_id=one.request_id,
             )

@@ -34,6 +34,9 @@ FOLLOWER_RETRIES = 2
 """While the database is away; after that the row itself comes round again, 10 s after its first ring."""
 LONGEST_WAIT = 30.0
 """Seconds.  Far below half the visibility timeout: past it a waiting message is delivered twice (reliability F06)."""
+FIRST_ERROR = "first_error"
+"""Header of a message that is tried again: what is parked says what it failed of at first, too (promises.md P1)."""
+FIRST_ERROR_LENGTH = 500
 UNCOUNTED = 1_000_000
 """Parking needs the database too, so a command waits for it however long it takes; its message stays in the broker."""
 
@@ -93,13 +96,28 @@ class Job(Task):
             self._again(error, MOST_RETRIES)
         else:
             log.error("failed for good, parked", error=described(error), path=path_of(error))
-            park(self.name, kwargs, described(error), attempts=self.request.retries + 1, message_id=self.request.id)
+            park(
+                self.name,
+                kwargs,
+                described(error),
+                first_error=self._first_error(),
+                attempts=self.request.retries + 1,
+                message_id=self.request.id,
+            )
 
     def _again(self, error: Exception, most: int) -> None:
         retries = self.request.retries
         wait = min(LONGEST_WAIT, 0.5 * 2 ** min(retries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
         log.warning("failed, trying again", error=described(error), attempt=retries + 1, wait=round(wait, 1))
-        raise self.retry(exc=JobFailed(described(error)), countdown=wait, max_retries=most)
+        headers = {FIRST_ERROR: self._first_error() or described(error)[:FIRST_ERROR_LENGTH]}
+        raise self.retry(exc=JobFailed(described(error)), countdown=wait, max_retries=most, headers=headers)
+
+    def _first_error(self) -> str | None:
+        """What the first try said; it travels with the message, and a stranger may have written it."""
+        said = (self.request.headers or {}).get(FIRST_ERROR)
+        if not isinstance(said, str) or not said.isprintable():
+            return None
+        return said[:FIRST_ERROR_LENGTH]
 
 
 def carry_out(task: Any, arguments: Mapping[str, Any], message_id: str, *, positional: int = 0) -> dict[str, Any]:
@@ -133,19 +151,28 @@ def keep_apart(task: Any, rows: Sequence[int], error: Exception) -> None:
     log.error("a promise could not be kept", outbox_id=rows[0], error=described(error), path=path_of(error))
     database = session.bound()
     with database.transaction() as conn:
-        for outbox_id in outbox.failed(conn, list(rows), described(error)):
+        for outbox_id, first in outbox.failed(conn, list(rows), described(error)).items():
             dead_jobs.park(
                 conn,
                 task=task.name,
                 arguments={"rows": [outbox_id]},
                 error=described(error),
+                first_error=first,
                 attempts=outbox.MOST_ATTEMPTS,
                 now=database.clock.now(conn),
                 outbox_id=outbox_id,
             )
 
 
-def park(task: str, arguments: Mapping[str, Any], error: str, *, attempts: int, message_id: str | None) -> None:
+def park(
+    task: str,
+    arguments: Mapping[str, Any],
+    error: str,
+    *,
+    first_error: str | None,
+    attempts: int,
+    message_id: str | None,
+) -> None:
     """Keep a job that is given up, in a transaction of its own."""
     database = session.bound()
     with database.transaction() as conn:
@@ -155,6 +182,7 @@ def park(task: str, arguments: Mapping[str, Any], error: str, *, attempts: int, 
             message_id=message_id,
             arguments=arguments,
             error=error,
+            first_error=first_error,
             attempts=attempts,
             now=database.clock.now(conn),
         )

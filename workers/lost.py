@@ -28,11 +28,7 @@ def park_lost(
 
     if command_of(sender) is None:
         return
-    reason = (
-        "ran longer than the hard limit"
-        if isinstance(exception, TimeLimitExceeded)
-        else "its worker died with it each time"
-    )
+    reason = "TOO_LONG" if isinstance(exception, TimeLimitExceeded) else "WORKER_DIED"
     try:
         database = open_database(settings())
         try:
@@ -42,7 +38,8 @@ def park_lost(
                     task=sender.name,
                     message_id=task_id,
                     arguments=kwargs if isinstance(kwargs, dict) else {},
-                    error=f"{type(exception).__name__}: {reason}",
+                    error=f"{type(exception).__name__}: {dead_jobs.REASONS[reason]}",
+                    reason=reason,
                     attempts=sender.max_retries + 1,
                     now=database.clock.now(conn),
                 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 NUDGE_EVERY = 0.05
 """Seconds.  At most one nudge per process in this time: a relay that starts later finds all that is there by then."""
+MEMORY = "unwind:memory"
+"""Key in the broker: whoever does not find it there knows that the broker has forgotten everything else, too."""
+ANSWER_WITHIN = 2.0
 RING_EXPIRES = 600
 """Seconds.  A ring that nobody heard for that long has been rung again from its row."""
 
@@ -51,14 +55,38 @@ def settings() -> Settings:
 class QueueBell:
     """Rings through the broker: a message with the ids of the rows, to the queue of their follower."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, broker_url: str | None = None) -> None:
         self._app = app
+        self._client: Any = None
+        self._url = broker_url
 
     def ring(self, task: str, rows: Sequence[int]) -> None:
         """Publish one message.  Raises when the broker cannot be reached: the rows come round again."""
         self._app.send_task(
             task, kwargs={"rows": list(rows)}, queue=queue_of(task), ignore_result=True, expires=RING_EXPIRES
         )
+
+    def memory(self) -> str | None:
+        """What the broker loses with its data (a key) and with its process (its run's id: the last second may be gone, F11).
+
+        None when it does not answer: then it cannot be rung for either.
+        """
+        import redis
+
+        if self._url is None:
+            return None
+        if self._client is None:  # kombu's own connections wait for a broker that is away; this one asks once
+            self._client = redis.Redis.from_url(
+                self._url, socket_timeout=ANSWER_WITHIN, socket_connect_timeout=ANSWER_WITHIN, decode_responses=True
+            )
+        try:
+            self._client.set(MEMORY, uuid.uuid4().hex, nx=True)
+            kept, run = self._client.get(MEMORY), ""
+            with contextlib.suppress(redis.ResponseError):  # a hosted one that does not tell
+                run = self._client.info("server").get("run_id", "")
+        except (redis.RedisError, OSError):
+            return None
+        return f"{kept} {run}"
 
 
 class Nudge:
@@ -134,7 +162,7 @@ def start(app: Celery) -> None:
     database.on_promise = _nudge
     session.bind(database)
     postbox.bind(choose_postbox(found))
-    bell.bind(QueueBell(app))
+    bell.bind(QueueBell(app, found.broker_url.get_secret_value() if found.broker_url is not None else None))
 
 
 def stop() -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
+import importlib
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-import redis
 from click.testing import CliRunner
 
 from models import dead_jobs
-from workers import wiring
-from workers.app import app
 from workers.cli.jobs import jobs
 from workers.cli.send import arguments_of, send, value_of
 from workers.stage import Stage
+
+sender: Any = importlib.import_module("workers.cli.send")  # its package also has the command of that name
 
 
 @pytest.mark.parametrize(
@@ -64,28 +62,6 @@ def test_an_unknown_task_is_said_so_with_what_may_be_meant(typed: str, said: str
     assert (done.exit_code, said in done.output) == (1, True), done.output
 
 
-@pytest.fixture
-def installation(
-    stage: Stage,
-    database_url: str,
-    broker_url: str,
-    result_backend: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Stage:
-    """The environment names the test's servers."""
-    for name, value in (
-        ("DATABASE_URL", database_url),
-        ("CELERY_BROKER_URL", broker_url),
-        ("CELERY_RESULT_BACKEND", result_backend),
-        ("UNWIND_DATA", str(tmp_path)),
-    ):
-        monkeypatch.setenv(name, value)
-    wiring.settings.cache_clear()
-    monkeypatch.setattr(app, "servers_found", False)
-    return stage
-
-
 def _parked(stage: Stage) -> int:
     with stage.database.transaction() as conn:
         return dead_jobs.park(
@@ -99,26 +75,29 @@ def _parked(stage: Stage) -> int:
         )
 
 
-def test_dead_jobs_are_listed_without_their_words(installation: Stage) -> None:
+def test_dead_jobs_are_listed_without_their_words(environment: Stage) -> None:
     """P9: ids and codes only."""
-    number = _parked(installation)
+    number = _parked(environment)
     shown = CliRunner().invoke(jobs, ["dead", "--json"])
     (told,) = [json.loads(line) for line in shown.output.splitlines()]
     assert (told["id"], told["task"], told["about"], told["attempts"]) == (number, "ocr.file", "order_id=7", 9)
     assert "private" not in shown.output
 
 
-def test_a_dead_command_is_sent_again_with_its_own_request_id(installation: Stage, broker_url: str) -> None:
-    """P2: whatever it had done before it was given up is not done twice."""
-    number = _parked(installation)
-    done = CliRunner().invoke(jobs, ["replay", str(number)])
-    assert done.exit_code == 0, done.output
-    app.pool.force_close_all()
-    with redis.Redis.from_url(broker_url) as broker:
-        (message,) = [json.loads(one) for one in broker.lrange("commands", 0, -1)]
-    body = json.loads(base64.b64decode(message["body"]))
-    assert message["headers"]["task"] == "ocr.file"
-    assert body[1] == {"order_id": 7, "comment": "private words", "request_id": "m-1"}
-    assert "private" not in str(message["headers"])
-    again = CliRunner().invoke(jobs, ["replay", str(number)])
-    assert "already" in again.output
+def test_an_answer_that_the_broker_lost_is_read_from_the_database(
+    environment: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1: nobody takes the message here, as if its answer had been forgotten; the request row is asked."""
+    monkeypatch.setattr(sender, "LOOK_EVERY", 0.2)
+    words = ["members.record", "member_id=s-1", "handle=Sam", "email=sam@example.org"]
+    arguments = arguments_of(tuple(words[1:]), None)
+    assert environment.carry_out("members.record", arguments, "r-1")["outcome"] == "done"
+    done = CliRunner().invoke(send, [*words, "request_id=r-1", "--wait", "20"])
+    answer = json.loads(done.output)
+    assert (done.exit_code, answer["outcome"], answer["replayed"]) == (0, "done", True)
+    other = CliRunner().invoke(
+        send, [*words[:2], "handle=Tom", "email=t@example.org", "request_id=r-1", "--wait", "20"]
+    )
+    assert json.loads(other.output)["code"] == "REQUEST_ID_REUSED", "never another command's answer"
+    unknown = CliRunner().invoke(send, [*words, "request_id=r-2", "--wait", "0.5"])
+    assert "show request r-2" in unknown.output

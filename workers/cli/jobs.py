@@ -1,22 +1,20 @@
 """Which jobs were given up, how are they set going again, and which messages could nobody take?
 
 ./run jobs dead
-./run jobs replay 17
+./run jobs replay 17 18
+./run jobs replay --task npb.file
+./run jobs replay --all
 ./run jobs odd
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from workers.cli import data_option
 from workers.cli.database import open_database
-
-if TYPE_CHECKING:
-    from models.session import Database
 
 
 @click.group()
@@ -43,24 +41,48 @@ def dead(as_json: bool) -> None:
                 "id": row.dead_job_id,
                 "task": row.task,
                 "about": about,
+                "reason": row.reason,
+                "first_error": row.first_error,
                 "error": row.error,
                 "attempts": row.attempts,
             }
             click.echo(json.dumps(told | {"parked_at": instant_text(row.parked_at)}))
         else:
             click.echo(f"{row.dead_job_id:>6}  {instant_text(row.parked_at)}  {row.task}  {about}")
-            click.echo(f"        {row.error} (tried {row.attempts} times)")
+            click.echo(f"        {dead_jobs.REASONS[row.reason]}, tried {row.attempts} times: {row.error}")
+            if row.first_error != row.error:
+                click.echo(f"        at first: {row.first_error}")
     if not found and not as_json:
         click.echo("No job was given up.")
 
 
 @jobs.command()
-@click.argument("number", type=int, metavar="ID")
-def replay(number: int) -> None:
-    """Set one going again. It keeps its request id, so nothing happens twice."""
+@click.argument("numbers", type=int, nargs=-1, metavar="[ID]...")
+@click.option("--task", metavar="NAME", help="All jobs of this task that wait.")
+@click.option("--all", "everything", is_flag=True, help="All jobs that wait.")
+def replay(numbers: tuple[int, ...], task: str | None, everything: bool) -> None:
+    """Set jobs going again. They keep their request ids, so nothing happens twice."""
+    if (bool(numbers), task is not None, everything).count(True) != 1:
+        raise click.UsageError("Say which: ids, --task NAME or --all.")
+    from models import dead_jobs
+    from workers.revival import CannotRevive, set_going, tell_relay
+
     with open_database() as database:
-        task = set_going(database, number)
-    click.echo(f"{task} is on its way again.")
+        if not numbers:
+            with database.transaction() as conn:
+                numbers = tuple(job.dead_job_id for job in dead_jobs.waiting(conn) if task is None or job.task == task)
+        trouble = []
+        for number in numbers:  # each by itself: what cannot go keeps no other from going
+            try:
+                click.echo(f"{number:>6}  {set_going(database, number)} is on its way again.")
+            except CannotRevive as problem:
+                trouble.append(str(problem))
+    if not numbers:
+        click.echo("No job waits for that.")
+    elif len(trouble) < len(numbers):
+        tell_relay()
+    if trouble:
+        raise click.ClickException(" ".join(trouble))
 
 
 @jobs.command()
@@ -105,30 +127,3 @@ def odd(as_json: bool, limit: int) -> None:
                 click.echo(f"        {task}  {message}")
     if not kept and not lying and not as_json:
         click.echo("There are no odd messages.")
-
-
-def set_going(database: Database, number: int) -> str:
-    """Revive a promise or send a command again; gives the task. Raises ClickException for what is not there."""
-    from models import dead_jobs, outbox
-    from schedules.routes import queue_of
-    from workers.app import app
-    from workers.job import command_of
-
-    with database.transaction() as conn:
-        job = dead_jobs.get(conn, number)
-        if job is None:
-            raise click.ClickException(f"There is no dead job {number}.")
-        if job.replayed_at is not None:
-            raise click.ClickException(f"Dead job {number} was set going again already.")
-        now = database.clock.now(conn)
-        dead_jobs.replayed(conn, number, now)
-        if job.outbox_id is not None:
-            outbox.revive(conn, [job.outbox_id], now)
-    if job.outbox_id is not None:
-        app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)
-        return str(job.task)
-    arguments: dict[str, Any] = dict(job.arguments)
-    if job.task in app.tasks and command_of(app.tasks[job.task]) is not None and job.message_id:
-        arguments.setdefault("request_id", job.message_id)
-    app.send_task(job.task, kwargs=arguments, queue=queue_of(job.task), ignore_result=True)
-    return str(job.task)

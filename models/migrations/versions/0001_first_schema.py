@@ -21,6 +21,13 @@ def upgrade() -> None:
     op.execute(sa.text(FEED_BASE.format(base=0)))
     op.execute(sa.text("CREATE SEQUENCE unwind.own_lot_ids AS bigint MINVALUE 9000000000000 START 9000000000000"))
     op.create_table(
+        "bell_memories",
+        sa.Column("memory", sa.Text(), nullable=False),
+        sa.Column("known_since", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("memory", name=op.f("pk_bell_memories")),
+        schema="unwind",
+    )
+    op.create_table(
         "billing_months",
         sa.Column("billing_month", sa.Date(), nullable=False),
         sa.Column("closed_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
@@ -35,10 +42,20 @@ def upgrade() -> None:
         sa.Column("message_id", sa.Text(), nullable=True),
         sa.Column("outbox_id", sa.BigInteger(), nullable=True),
         sa.Column("arguments", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("payload_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("first_error", sa.Text(), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("parked_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("replayed_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "first_error <> '' AND error <> '' AND length(payload_hash) = 32", name=op.f("ck_dead_jobs_says_why")
+        ),
+        sa.CheckConstraint(
+            "reason IN ('FAILED', 'WORKER_DIED', 'TOO_LONG', 'UNDELIVERABLE', 'IMPOSSIBLE')",
+            name=op.f("ck_dead_jobs_reason_known"),
+        ),
         sa.PrimaryKeyConstraint("dead_job_id", name=op.f("pk_dead_jobs")),
         schema="unwind",
     )
@@ -105,6 +122,7 @@ def upgrade() -> None:
         sa.Column("next_try_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("sent_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("first_error", sa.Text(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "(state = 'pending') = (next_try_at IS NOT NULL)", name=op.f("ck_notices_tried_again_while_pending")
@@ -165,6 +183,7 @@ def upgrade() -> None:
         sa.Column("rings", sa.Integer(), server_default="0", nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("done_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("first_error", sa.Text(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.CheckConstraint("state IN ('due', 'done', 'dead')", name=op.f("ck_outbox_state_known")),
         sa.PrimaryKeyConstraint("outbox_id", name=op.f("pk_outbox")),
@@ -301,6 +320,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("answer", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("answered_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("first_error", sa.Text(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.CheckConstraint("state IN ('waiting', 'answered', 'dead')", name=op.f("ck_submissions_state_known")),
         sa.PrimaryKeyConstraint("submission_id", name=op.f("pk_submissions")),

@@ -1,0 +1,112 @@
+"""What is rung for, and what becomes of it when the broker forgets?  A real broker, emptied."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from models import outbox
+from policies.verdicts import Promise
+from tasks import bell
+from workers.app import app
+from workers.stage import Stage
+from workers.wiring import QueueBell
+
+TASK = "removals.cancel_pending"
+
+
+@pytest.fixture
+def ringing(environment: Stage, broker_url: str) -> Iterator[Stage]:
+    """A stage whose relay rings through the broker."""
+    bell.bind(QueueBell(app, broker_url))
+    yield environment
+    bell.bind(None)
+
+
+@pytest.fixture
+def broker(broker_url: str) -> Iterator[redis.Redis]:
+    """A plain connection to it."""
+    with redis.Redis.from_url(broker_url) as client:
+        yield client
+
+
+def promised(stage: Stage, count: int) -> list[int]:
+    with stage.database.transaction() as conn:
+        outbox.promise(conn, [Promise(TASK, f"test:{n}", None) for n in range(count)], stage.clock.instant)
+        return list(conn.execute(text("SELECT outbox_id FROM unwind.outbox ORDER BY 1")).scalars())
+
+
+def kept(stage: Stage, rows: list[int]) -> None:
+    with stage.database.transaction() as conn:
+        outbox.kept(conn, outbox.claim(conn, TASK, rows=rows), stage.clock.instant)
+
+
+def rung(broker: redis.Redis) -> list[int]:
+    """The rows that messages in the queue name."""
+    found: list[int] = []
+    for raw in broker.lrange("consequences", 0, -1):
+        found += json.loads(base64.b64decode(json.loads(raw)["body"]))[1]["rows"]
+    return sorted(found)
+
+
+@pytest.mark.promise("P1")
+def test_what_an_emptied_broker_was_told_is_told_again_by_the_next_relay(ringing: Stage, broker: redis.Redis) -> None:
+    """F10, promises.md 7: all that is not done, at once and once, and nothing that is."""
+    rows = promised(ringing, 5)
+    ringing.do("outbox.relay")
+    assert rung(broker) == rows
+    kept(ringing, rows[:2])
+    broker.flushdb()
+    ringing.clock.instant += timedelta(seconds=2)
+    for _ in range(3):
+        ringing.do("outbox.relay")
+    assert rung(broker) == rows[2:]
+    ringing.clock.instant += outbox.FIRST_RING_AGAIN
+    ringing.do("outbox.relay")
+    assert rung(broker) == rows[2:], "they were rung twice by now, so they wait twice as long"
+
+
+def test_a_broker_that_forgets_all_the_time_gets_each_ring_once_for_each_time(
+    ringing: Stage, broker: redis.Redis
+) -> None:
+    """X6: rings go on being counted and put off further and further; a loss rings once, not once a relay."""
+    (row,) = promised(ringing, 1)
+    for _ in range(3):
+        broker.flushdb()
+        for _ in range(10):
+            ringing.do("outbox.relay")
+        assert rung(broker) == [row]
+    with ringing.database.transaction() as conn:
+        assert conn.execute(text("SELECT rings FROM unwind.outbox")).scalar() == 3
+
+
+def test_a_memory_that_was_seen_before_changes_nothing_however_late_it_is_told(ringing: Stage) -> None:
+    """Two relays may have asked on either side of the loss; the slower one must not undo what the faster one noted."""
+    promised(ringing, 3)
+    with ringing.database.transaction() as conn:
+        now = ringing.clock.instant
+        outbox.forgotten(conn, "a", now)
+        outbox.to_ring(conn, now)
+        assert [outbox.forgotten(conn, memory, now) for memory in ("b", "a", "b", "a")] == [3, 0, 0, 0]
+        outbox.to_ring(conn, now)
+        assert outbox.forgotten(conn, "c", now) == 3
+
+
+def test_a_broker_that_does_not_answer_has_forgotten_nothing_yet(
+    ringing: Stage, broker: redis.Redis, broker_url: str
+) -> None:
+    """It is asked again by the next relay; and one that was started anew is known by its run."""
+    through = QueueBell(app, broker_url)
+    known = through.memory()
+    assert known == through.memory()
+    broker.delete("unwind:memory")
+    assert known is not None
+    assert through.memory() != known
+    assert through.memory().endswith(broker.info("server")["run_id"])  # type: ignore[union-attr]
+    assert QueueBell(app, "redis://127.0.0.1:1/0").memory() is None

@@ -1,0 +1,185 @@
+"""Are jobs that were given up set going again by rows, one by one and many at a time, and is what is said of them enough?"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from click.testing import CliRunner, Result
+from sqlalchemy.exc import IntegrityError
+
+from models import dead_jobs, outbox, submissions
+from models.session import DatabaseClock
+from policies.verdicts import Promise
+from tests.plugins.market import Market
+from tests.plugins.servers import plain
+from workers import job
+from workers.app import app
+from workers.cli.jobs import jobs
+from workers.failures import JobFailed
+from workers.stage import Stage
+
+
+@pytest.fixture
+def shop(environment: Stage) -> Market:
+    """Orders of eight days ago whose buyer has not paid: commands of `./run` act in the real present."""
+    environment.clock.instant = now = real_now(environment)
+    market = Market(environment).at(now - timedelta(days=8))
+    for order_id in (1, 2, 3):
+        market.order(order_id)
+    return market.at(now)
+
+
+def real_now(stage: Stage) -> datetime:
+    """What the database's own clock says."""
+    with stage.database.transaction() as conn:
+        return DatabaseClock().now(conn)
+
+
+def parked(market: Market, order_id: int, **fields: Any) -> int:
+    """A filing that was given up."""
+    known: dict[str, Any] = {
+        "task": "npb.file",
+        "message_id": f"m-{order_id}",
+        "arguments": {"order_id": order_id, "member_id": "seller"},
+        "error": "OperationalError",
+        "attempts": 9,
+        "now": market.stage.clock.instant,
+    }
+    with market.stage.database.transaction() as conn:
+        return dead_jobs.park(conn, **(known | fields))
+
+
+def replay(*words: object) -> Result:
+    """`./run jobs replay …`."""
+    return CliRunner().invoke(jobs, ["replay", *(str(word) for word in words)])
+
+
+def drained(market: Market) -> None:
+    """What was submitted is taken, at this very moment."""
+    market.at(real_now(market.stage)).do("submissions.drain")
+
+
+def test_a_command_is_taken_again_with_its_own_request_id_and_rests_on_no_message(
+    shop: Market, broker_url: str
+) -> None:
+    """P1, P2: the broker is emptied right after; what it had done before it was given up is not done twice."""
+    number = parked(shop, 1)
+    done = replay(number)
+    assert (done.exit_code, "npb.file is on its way again" in done.output) == (0, True), done.output
+    with redis.Redis.from_url(broker_url) as broker:
+        broker.flushdb()
+    drained(shop)
+    answer = shop.row("SELECT * FROM unwind.command_answers WHERE request_id = 'm-1'")
+    assert (answer.state, answer.outcome) == ("answered", "done")
+    assert "already" in replay(number).output
+    parked(shop, 1)
+    assert replay("--all").exit_code == 0
+    drained(shop)
+    assert shop.row("SELECT count(*) FROM unwind.events WHERE type = 'npb.filed'").count == 1
+
+
+@pytest.mark.promise("P8")
+def test_many_are_set_going_at_once_and_one_that_cannot_stops_no_other(shop: Market) -> None:
+    """P8: by task, or all; what cannot go stays among the dead jobs, with a reason."""
+    filings = [parked(shop, order_id) for order_id in (1, 2, 3)]
+    strange = parked(shop, 4, task="npb.of_another_version")
+    assert replay("--task", "ocr.file").output == "No job waits for that.\n"
+    done = replay("--task", "npb.file")
+    assert [line.split()[0] for line in done.output.splitlines()] == [str(number) for number in filings]
+    again = parked(shop, 1, message_id="m-4")
+    done = replay("--all")
+    assert (done.exit_code, f"{again}  npb.file" in done.output, "does not know" in done.output) == (1, True, True)
+    with shop.stage.database.transaction() as conn:
+        assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [strange]
+    drained(shop)
+    assert shop.row("SELECT count(*) FROM unwind.alerts").count == 3
+    assert replay().exit_code == replay(1, "--all").exit_code == 2
+
+
+def test_a_command_of_the_sql_door_that_was_given_up_is_answered_there_after_all(shop: Market) -> None:
+    """Contract 2: whoever submitted it finds its answer where it was promised."""
+    shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
+    with shop.stage.database.transaction() as conn:
+        (given,) = submissions.claim(conn, shop.stage.clock.now(conn).replace(year=2100), limit=9)
+        for attempt in range(submissions.MOST_ATTEMPTS):
+            one = submissions.Submission(**{f: getattr(given, f) for f in given.__slots__} | {"attempts": attempt + 1})
+            first = submissions.failed(conn, one, f"Error {attempt}", shop.stage.clock.instant)
+    assert first == "Error 0"
+    number = parked(shop, 1, message_id="r-1", first_error=first, arguments=given.payload | {"request_id": "r-1"})
+    assert replay(number).exit_code == 0
+    drained(shop)
+    assert shop.row("SELECT state FROM unwind.command_answers WHERE request_id = 'r-1'").state == "answered"
+
+
+def test_a_promise_and_a_letter_are_due_again(shop: Market) -> None:
+    """A letter is tried again as the letter it is."""
+    shop.do("npb.file", order_id=1, member_id="seller")
+    with shop.stage.database.transaction() as conn:
+        outbox.promise(conn, [Promise("removals.cancel_pending", "k", 1)], shop.stage.clock.instant)
+    (row,) = shop.rows("SELECT outbox_id FROM unwind.outbox WHERE key = 'k'")
+    with shop.stage.database.transaction() as conn:
+        outbox.give_up(conn, [row.outbox_id], "KeyError")
+    promise = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
+    letter_id = shop.row("SELECT min(notice_id) AS id FROM unwind.notices").id
+    shop.rows(
+        "UPDATE unwind.notices SET state = 'parked', next_try_at = NULL, sent_at = NULL WHERE notice_id = :id RETURNING 1",
+        id=letter_id,
+    )
+    letter = parked(shop, 1, task="notices.deliver", arguments={"notice_id": letter_id}, reason="UNDELIVERABLE")
+    assert replay(promise, letter).exit_code == 0
+    assert shop.row("SELECT state FROM unwind.outbox WHERE key = 'k'").state == "due"
+    shop.at(real_now(shop.stage)).stage.settle()
+    assert shop.row("SELECT state FROM unwind.notices WHERE notice_id = :id", id=letter_id).state == "sent"
+
+
+def test_what_was_changed_after_it_was_parked_is_not_set_going(shop: Market, database_url: str) -> None:
+    """Promises P1: the hash of what was parked."""
+    number = parked(shop, 1)
+    with psycopg.connect(plain(database_url)) as owner:
+        owner.execute('UPDATE unwind.dead_jobs SET arguments = \'{"order_id": 2, "member_id": "seller"}\'')
+    assert "changed its arguments" in replay(number).output
+    with shop.stage.database.transaction() as conn:
+        assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [number]
+
+
+def test_nothing_is_dead_without_saying_why(shop: Market) -> None:
+    """Promises P1: reason, first and last error, hash; the database refuses what does not say so."""
+    parked(shop, 1, first_error="KeyError", error="TypeError", reason="WORKER_DIED")
+    told = json.loads(CliRunner().invoke(jobs, ["dead", "--json"]).output)
+    assert (told["reason"], told["first_error"], told["error"]) == ("WORKER_DIED", "KeyError", "TypeError")
+    shown = CliRunner().invoke(jobs, ["dead"]).output
+    assert "its worker died with it each time, tried 9 times: TypeError" in shown
+    assert "at first: KeyError" in shown
+    for wrong in ({"reason": "BECAUSE"}, {"error": ""}):
+        if wrong == {"error": ""}:
+            parked(shop, 1, **wrong)
+            continue
+        with pytest.raises(IntegrityError):
+            parked(shop, 1, **wrong)
+    assert shop.rows("SELECT 1 FROM unwind.dead_jobs WHERE error = 'said nothing'")
+
+
+def test_the_first_error_travels_with_a_command_from_try_to_try(
+    environment: Stage, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promises P1: over messages, as each try is one; a header that a stranger wrote is not believed when it cannot be shown."""
+    errors = iter(["first", "second"])
+    task = app.tasks["npb.file"]
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise type(next(errors).title(), (Exception,), {})
+
+    monkeypatch.setattr(job, "carry_out", fails)
+    monkeypatch.setattr(job, "MOST_RETRIES", 1)
+    result = task.apply(kwargs={"order_id": 1, "member_id": "s"}, task_id="m-1", throw=False)
+    assert isinstance(result.result, JobFailed)
+    with environment.database.transaction() as conn:
+        (dead,) = dead_jobs.waiting(conn)
+    assert dead.first_error.startswith("First at")
+    assert dead.error.startswith("Second at")
+    assert (dead.attempts, dead.reason) == (2, "FAILED")
