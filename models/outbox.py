@@ -32,8 +32,8 @@ from models.sets import insert_set
 from policies.verdicts import Promise
 
 FIRST_RING_AGAIN = timedelta(seconds=10)
-"""A ring that got lost alone (`forgotten` sees to a broker that lost them all) comes again after 10 s, 30 s and 70 s, so that all is
-done half a minute after a fault and a promise that waits out a storm is rung for about three times (X6)."""
+"""A ring that got lost alone (`forgotten` sees to a broker that lost them all) comes again after 10 s, 30 s and 70 s, so that all
+is done half a minute after a fault and a promise that waits out a storm is rung for about three times (X6)."""
 LONGEST_WAIT = timedelta(minutes=15)
 MOST_ATTEMPTS = 12
 """A follower that failed this often is parked in `dead_jobs`; with the back-off below that is after about an hour."""
