@@ -37,7 +37,7 @@ if read_only:
     urls.handlers.insert(0, (r"/api/.*", _Closed))
 
 # -- what is shown: which job, about which order, how it ended ---------------------------------------------------------
-tasks_columns = "received,uuid,name,kwargs,state,result,runtime,worker"
+tasks_columns = "received,name,kwargs,state,result,runtime,uuid"
 # Some days of a busy shop. All of it is written every minute, so a larger number costs seconds each time.
 max_tasks = 20_000
 purge_offline_workers = 60  # seconds after which a worker that was replaced leaves the list

@@ -34,7 +34,7 @@ from policies.cases import Alert, AlertKind, AlertState
 from policies.instants import instant_text
 from policies.statuses import Role, Status
 
-_WAITING = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
+WAITING = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
 
 alerts = Table(
     "alerts",
@@ -64,8 +64,8 @@ alerts = Table(
     CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
     Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
     Index("ix_alerts_order_id", "order_id", "alert_id"),
-    Index("ix_alerts_npb_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind = 'NPB' AND {_WAITING}")),
-    Index("ix_alerts_seller_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind <> 'NPB' AND {_WAITING}")),
+    Index("ix_alerts_npb_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind = 'NPB' AND {WAITING}")),
+    Index("ix_alerts_seller_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind <> 'NPB' AND {WAITING}")),
     Index("ix_alerts_remind", "remind_at", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")),
 )
 
@@ -233,8 +233,8 @@ def next_unlock(conn: Connection) -> datetime | None:
     return conn.execute(
         text(
             "SELECT least("  # noqa: S608 - constants; one question for each of the two partial indexes
-            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind = 'NPB' AND {_WAITING}), "
-            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind <> 'NPB' AND {_WAITING}))"
+            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind = 'NPB' AND {WAITING}), "
+            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind <> 'NPB' AND {WAITING}))"
         )
     ).scalar()
 

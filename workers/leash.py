@@ -1,9 +1,9 @@
 """How does a program that we start end with us, and how does it say that it is ready?
 
-`python -m workers.leash PARENT SIGNAL [celery ...]` asks the kernel for SIGNAL when process PARENT dies, then runs
-Celery's command line in the same process. When the worker takes messages, or beat has its timetable, the file named by
-UNWIND_READY_FILE appears. A launcher instead of a function between fork and exec: those are unsafe in a process that
-has threads.
+`python -m workers.leash PARENT SIGNAL [words ...]` asks the kernel for SIGNAL when process PARENT dies, then runs
+Celery's command line, or one of our own (`metrics`), in the same process. When the worker takes messages, or beat has
+its timetable, the file named by UNWIND_READY_FILE appears. A launcher instead of a function between fork and exec:
+those are unsafe in a process that has threads.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 READY_FILE = "UNWIND_READY_FILE"
+OURS = ("metrics",)
+"""Commands of ours that run beside Celery's programs."""
 TOKEN = "UNWIND_SUPERVISED"  # noqa: S105 - the name of the variable by which a supervisor knows its own, not a secret
 
 
@@ -26,8 +28,14 @@ def announce_ready(**_: Any) -> None:
         Path(path).touch()
 
 
-def be_celery(words: Sequence[str]) -> None:
-    """Run `celery WORDS` in this process; ends with SystemExit, as Celery's command line does."""
+def become(words: Sequence[str]) -> None:
+    """Run `celery WORDS`, or our own command WORDS, in this process; ends with SystemExit, as command lines do."""
+    if words[0] in OURS:
+        from workers.cli import main as ours
+
+        ours(list(words))
+        return
+
     from celery.signals import beat_init, worker_ready
 
     worker_ready.connect(announce_ready)
@@ -40,12 +48,12 @@ def be_celery(words: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Take the leash, then be Celery."""
+    """Take the leash, then be the program."""
     from workers.servers.processes import ends_with_parent
 
     ends_with_parent(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))()
 
-    be_celery(sys.argv[3:])
+    become(sys.argv[3:])
 
 
 if __name__ == "__main__":

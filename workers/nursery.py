@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from workers.leash import TOKEN, be_celery
+from workers.leash import TOKEN, become
 from workers.servers.processes import LINUX, alive, ends_with_parent, mark_of, wait_until
 
 # What every program needs. None of it looks at the environment while it is imported: that comes with the requests.
@@ -47,6 +47,7 @@ LIBRARIES = (
     "sqlalchemy.dialects.postgresql.psycopg",
     "structlog",
     "workers.app",
+    "workers.cli.metrics",
 )
 PR_SET_NAME = 15
 
@@ -121,7 +122,7 @@ class Nursery:
             return self._ended.get(pid)
 
     def fork(self, name: str, words: Sequence[str], environment: Mapping[str, str], log: Path) -> Offspring:
-        """Run `celery WORDS` in a fork. Raises OSError when the nursery is gone or stays silent for a minute."""
+        """Run `celery WORDS`, or ours, in a fork. Raises OSError when the nursery is gone or silent for a minute."""
         request = {"name": name, "words": list(words), "environment": dict(environment), "log": str(log)}
         with self._asking:
             _stream(self._process.stdin).write(json.dumps(request).encode() + b"\n")
@@ -212,7 +213,7 @@ def _become(request: Mapping[str, Any], parent: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-    be_celery(request["words"])
+    become(request["words"])
     # Through `main` to the interpreter's own end: Flower has threads to join, Celery has exit functions.
     raise SystemExit(0)
 

@@ -1,7 +1,7 @@
 """Which programs make a running installation, and with which words is each started?
 
-Two worker groups, so that a long sweep never keeps a command waiting; one beat; Flower, which only looks. `up` and
-`demo` start the same ones.
+Two worker groups, so that a long sweep never keeps a command waiting; one beat; Flower, which only looks, and metrics, which
+machines read. `up` and `demo` start the same ones.
 """
 
 from __future__ import annotations
@@ -43,6 +43,16 @@ def flower(settings: Settings) -> tuple[Program, str]:
     host = "127.0.0.1" if settings.flower_address in {"0.0.0.0", "::"} else settings.flower_address  # noqa: S104
     program = Program("flower", on_leash(words), environment, _answers(host, port), celery=words)
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def metrics(settings: Settings) -> tuple[Program, str]:
+    """What machines read, and its address: a process of its own, for it must answer while workers do not."""
+    port = settings.metrics_port or free_port()
+    words = ["metrics"]
+    environment = settings.environment() | {"UNWIND_METRICS_PORT": str(port)}
+    host = "127.0.0.1" if settings.metrics_address in {"0.0.0.0", "::"} else settings.metrics_address  # noqa: S104
+    program = Program("metrics", on_leash(words), environment, _answers(host, port), celery=words)
+    return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
 def _answers(host: str, port: int) -> Callable[[], bool]:

@@ -48,7 +48,7 @@ class ProgramFailed(RuntimeError):
 class Program:
     """One program to keep running. `ready` is asked until it says yes; without it, being alive is enough.
 
-    `celery`: the same as `command` in Celery's own words, for a supervisor that has a nursery to fork them.
+    `celery`: the same as `command` in Celery's (or our) own words, for a supervisor that has a nursery to fork them.
     """
 
     name: str
@@ -247,7 +247,7 @@ class Supervisor:
 
 
 def on_leash(words: Sequence[str], *, last_word: signal.Signals = signal.SIGTERM) -> list[str]:
-    """The command line that runs `celery WORDS` and ends with this process, however this process ends."""
+    """The command line that runs `celery WORDS` (or our own command) and ends with this process, however this process ends."""
     return [sys.executable, "-m", "workers.leash", str(os.getpid()), str(int(last_word)), *words]
 
 

@@ -204,7 +204,7 @@ def page(browser: Browser, window: str) -> Iterator[Page]:
     context = browser.new_context(
         base_url=window,
         http_credentials={"username": user, "password": password, "send": "always"},
-        viewport={"width": 1440, "height": 600},
+        viewport={"width": 1600, "height": 600},
         timezone_id="UTC",
         locale="en-GB",
     )

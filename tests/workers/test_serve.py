@@ -74,7 +74,7 @@ def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Inst
         running = running_servers(installation.data)
         assert running is not None
         programs = json.loads((installation.data / "run" / "programs.json").read_text())["programs"]
-        assert list(programs) == ["commands", "sweeps", "beat", "flower"]
+        assert list(programs) == ["commands", "sweeps", "beat", "flower", "metrics"]
 
         again = installation.type("up")
         assert again.returncode == 1
@@ -90,6 +90,15 @@ def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Inst
         assert refused(address + "api/worker/shutdown/commands@x")
         with urllib.request.urlopen(address + "healthcheck", timeout=10) as page:
             assert page.status == 200
+
+        numbers = next(word for word in said.split() if word.endswith("/metrics"))
+        for page, expected in (
+            ("/metrics", 'unwind_up{part="broker"} 1.0'),
+            ("/livez", "alive"),
+            ("/readyz", "answers"),
+        ):
+            with urllib.request.urlopen(numbers.replace("/metrics", page), timeout=10) as answer:
+                assert expected in answer.read().decode()
 
         worker = mark_of(programs["commands"]["pid"])
         os.kill(worker.pid, signal.SIGKILL)

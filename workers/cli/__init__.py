@@ -15,7 +15,7 @@ import click
 # name -> (module, what it does in one line for the list of commands)
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("workers.cli.demo", "Play a sample marketplace live: the whole story in half a minute."),
-    "up": ("workers.cli.serve", "Start servers, workers, beat and Flower; keep data between runs."),
+    "up": ("workers.cli.serve", "Start servers, workers, beat, Flower and metrics; keep data between runs."),
     "down": ("workers.cli.serve", "Stop what `up --detach` left running."),
     "migrate": ("workers.cli.serve", "Bring the database schema to its newest form."),
     "env": ("workers.cli.serve", "Print where the running servers are, as lines for a shell."),
@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "terms": ("workers.cli.terms", "Show the terms, or apply others from a date on."),
     "import-lots": ("workers.cli.lots", "Read a store's BrickLink XML or BrickStore file into its lots."),
     "events": ("workers.cli.events", "Read what happened, by cursor, for systems that mirror it."),
+    "metrics": ("workers.cli.metrics", "Serve numbers of how the installation is doing, for Prometheus."),
     "doctor": ("workers.cli.doctor", "Say what is wrong with this installation, and what mends it."),
     "backup": ("workers.cli.backup", "Write everything into one file, while work goes on."),
     "restore": ("workers.cli.backup", "Bring such a file into an empty database, and prove it."),

@@ -16,7 +16,7 @@ import click
 
 from workers.cli import data_option
 from workers.nursery import Nursery
-from workers.programs import GROUPS, beat, flower, mail_place, shown, worker
+from workers.programs import GROUPS, beat, flower, mail_place, metrics, shown, worker
 from workers.servers import running_servers
 from workers.servers.folder import Lock, read_json, servers_folder, write_json
 from workers.servers.processes import Mark, alive, mark_of, wait_until
@@ -31,7 +31,7 @@ DOWN_SECONDS = 75.0  # longer than the supervisor's TERM, QUIT and KILL together
 @click.option("--detach", is_flag=True, help="Return once everything is ready; `./run down` ends it.")
 @data_option
 def up(detach: bool) -> None:
-    """Start servers, workers, beat and Flower, and keep them running until Ctrl-C.
+    """Start servers, workers, beat, Flower and metrics, and keep them running until Ctrl-C.
 
     Uses the servers of DATABASE_URL and CELERY_BROKER_URL where given, embedded ones otherwise. Data is kept between
     runs. All of it listens on loopback only.
@@ -130,12 +130,15 @@ def _serve(settings: Settings, report: Path) -> None:
             _line(f"{group}", f"a worker of {found.concurrency} processes for {' and '.join(queues)}")
         window, address = flower(found)
         supervisor.start(window)
-        supervisor.wait_ready(READY_SECONDS, ["flower"])
+        numbers, told_at = metrics(found)
+        supervisor.start(numbers)
+        supervisor.wait_ready(READY_SECONDS, ["flower", "metrics"])
         _line("flower", f"{address}  (looks only)")
+        _line("metrics", told_at)
         _line("mail", mail_place(found))
         _line("logs", shown(found.log_dir))
         click.echo(f"Ready after {time.monotonic() - began:.1f} s. Ctrl-C or `./run down` ends everything.")
-        write_json(report, {**state, "ready": True, "flower": address})
+        write_json(report, {**state, "ready": True, "flower": address, "metrics": told_at})
         sys.stdout.flush()
         while True:
             signal.pause()

@@ -1,0 +1,60 @@
+"""How do machines read how the installation is doing?  `./run metrics` serves it; `--once` prints it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from workers.cli import data_option
+from workers.leash import READY_FILE
+from workers.servers import running_servers
+from workers.settings import Settings, load_settings, settings_with_servers
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Print the metrics and end.")
+@data_option
+def metrics(once: bool) -> None:
+    """Serve /metrics, /livez and /readyz on UNWIND_METRICS_ADDRESS and UNWIND_METRICS_PORT; starts no servers.
+
+    Answers while PostgreSQL or Redis is down, and says so in unwind_up. No login: what is told has no ids.
+    """
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    from workers import logs
+    from workers.metrics import Gauges, serve
+
+    with _settings() as settings, contextlib.closing(Gauges(settings)) as gauges:
+        logs.configure(settings.log_format, settings.log_level)
+        if once:
+            registry = CollectorRegistry()
+            registry.register(gauges)
+            click.echo(generate_latest(registry).decode(), nl=False)
+            return
+        with serve(gauges, settings.metrics_address, settings.metrics_port) as server:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, _end)
+            host = settings.metrics_address
+            click.echo(f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
+            if ready := os.environ.get(READY_FILE):
+                Path(ready).touch()
+            with contextlib.suppress(KeyboardInterrupt):
+                server.serve_forever()
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[Settings]:
+    settings = load_settings()
+    if not settings.has_servers and running_servers(settings.data_dir) is None:
+        raise click.ClickException("No servers are running here. Start them with `./run up`, or name them.")
+    with settings_with_servers(settings) as found:
+        yield found
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
