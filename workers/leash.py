@@ -9,6 +9,7 @@ those are unsafe in a process that has threads.
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Sequence
@@ -31,9 +32,8 @@ def announce_ready(**_: Any) -> None:
 def become(words: Sequence[str]) -> None:
     """Run `celery WORDS`, or our own command WORDS, in this process; ends with SystemExit, as command lines do."""
     if words[0] in OURS:
-        from workers.cli import main as ours
-
-        ours(list(words))
+        sys.argv = ["unwind", *words]
+        runpy.run_module("workers", run_name="__main__")
         return
 
     from celery.signals import beat_init, worker_ready

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, text
 
-from models import readings
+from models import dead_jobs, readings, session
 from policies.verdicts import Code
 from schedules.routes import CANARIES, QUEUES, followers
 from schedules.timetable import TIMETABLE
@@ -115,16 +115,16 @@ def test_what_waits_is_counted_and_its_age_told(
             "'credits.post_to_next_invoice', '{}', clock_timestamp() - interval '1 hour', clock_timestamp() "
             "FROM generate_series(1, 3) AS n"
         )
-        owner.execute(
-            "INSERT INTO unwind.dead_jobs (task, arguments, error, attempts, parked_at) "
-            "VALUES ('orders.cancel', '{}', 'KeyError', 9, clock_timestamp())"
-        )
         owner.execute("SET session_replication_role = replica")
         owner.execute("UPDATE unwind.requests SET answered_at = clock_timestamp() - interval '10 seconds'")
         owner.execute(
             "INSERT INTO unwind.sweeps VALUES ('bills.issue', clock_timestamp() - interval '90 seconds', 0, 0)"
         )
         owner.execute("INSERT INTO unwind.sweeps VALUES ('audit.check_invariants', clock_timestamp(), 2, 2)")
+    database = session.connect(database_url)
+    with database.transaction() as conn:
+        dead_jobs.park(conn, task="orders.cancel", arguments={}, error="KeyError", attempts=9, now=FILED)
+    database.dispose()
     with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
         client.rpush("notices", "a", "b")
         client.rpush("celery", "lost")
