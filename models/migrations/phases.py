@@ -1,0 +1,86 @@
+"""May a revision be applied while workers of the version before still run?  Expand first, contract a release later.
+
+A release that needs other tables comes as two revisions: one that only adds (`phase = "expand"`), with which old and new
+workers both run, and one that takes away what nobody uses any more (`phase = "contract"`), in a later release.  What a revision
+does is read from its source, so that a slip is found by the suite and not on the night of the upgrade.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+EXPAND, CONTRACT = "expand", "contract"
+
+_TAKES_AWAY = {"drop_column", "drop_table", "drop_index", "drop_constraint"}
+_NEVER = {
+    "rename_table": "the version before knows the old name only: add another, copy, and drop the old one a release later",
+}
+
+
+def wrong(source: str) -> list[str]:
+    """Why this revision would stop or break a running installation, as sentences; empty when it would not."""
+    tree = ast.parse(source)
+    phase = _phase(tree)
+    if phase not in (EXPAND, CONTRACT):
+        return [
+            f'it says no phase: write phase = "{EXPAND}" (only adds) or phase = "{CONTRACT}" (takes away what is unused)'
+        ]
+    return [sentence for call in _operations(tree) for sentence in _said_of(call, phase)]
+
+
+def _phase(tree: ast.Module) -> str | None:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "phase":
+            return (
+                node.value.value if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else None
+            )
+    return None
+
+
+def _operations(tree: ast.Module) -> Iterator[ast.Call]:
+    """The calls `op.NAME(...)` of upgrade(), in their order."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "upgrade":
+            for call in ast.walk(node):
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and _is_op(call.func.value):
+                    yield call
+
+
+def _is_op(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "op"
+
+
+def _said_of(call: ast.Call, phase: str) -> Iterator[str]:
+    assert isinstance(call.func, ast.Attribute)
+    name, given = call.func.attr, {word.arg: word.value for word in call.keywords if word.arg}
+    where = f"line {call.lineno}, {name}"
+    if name in _NEVER:
+        yield f"{where}: {_NEVER[name]}"
+    if name in _TAKES_AWAY and phase == EXPAND:
+        yield f"{where}: workers of the version before may still use it; it belongs into a contract of a later release"
+    if name == "alter_column" and "new_column_name" in given:
+        yield f"{where}: the version before knows the old name only: add a column, copy, and drop the old one later"
+    if name == "alter_column" and "type_" in given:
+        yield f"{where}: another type rewrites the table under a lock: add a column of that type, copy, drop the old one later"
+    if name == "alter_column" and _is(given.get("nullable"), value=False) and phase == EXPAND:
+        yield f"{where}: the version before may still write nothing there; demand a value in a contract of a later release"
+    if name == "add_column" and _demands_a_value(call):
+        yield f"{where}: the version before does not write it: allow NULL, or give it a server_default"
+    if name == "create_index" and not _is(given.get("if_not_exists"), value=True):
+        yield (
+            f"{where}: on a large table it holds writers up: write if_not_exists=True, so that operators can make it "
+            "beforehand with CREATE INDEX CONCURRENTLY"
+        )
+    if name == "create_check_constraint" and not _is(given.get("postgresql_not_valid"), value=True):
+        yield f"{where}: it reads the whole table under a lock: write postgresql_not_valid=True and validate it afterwards"
+
+
+def _demands_a_value(call: ast.Call) -> bool:
+    columns = [arg for arg in call.args if isinstance(arg, ast.Call)]
+    given = {word.arg: word.value for column in columns for word in column.keywords if word.arg}
+    return _is(given.get("nullable"), value=False) and "server_default" not in given
+
+
+def _is(node: ast.expr | None, *, value: bool) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value

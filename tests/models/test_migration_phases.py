@@ -1,0 +1,72 @@
+"""Can an installation be upgraded while it works?  Every revision after the first is expand or contract, and does only that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.migrations import phases
+
+VERSIONS = Path(phases.__file__).parent / "versions"
+FIRST = "0001_first_schema.py"
+
+
+def test_no_revision_stops_or_breaks_a_running_installation() -> None:
+    """Expand, then contract; the first revision makes everything and meets nobody."""
+    revisions = {path.name: path.read_text(encoding="utf-8") for path in VERSIONS.glob("*.py")}
+    assert "create_table" in revisions.pop(FIRST)
+    assert {name: found for name, source in revisions.items() if (found := phases.wrong(source))} == {}
+
+
+def revision(phase: str, *operations: str) -> str:
+    """The source of a revision that does these things."""
+    body = "\n".join(f"    op.{operation}" for operation in operations)
+    return f'from alembic import op\nimport sqlalchemy as sa\nphase = "{phase}"\n\n\ndef upgrade() -> None:\n{body}\n'
+
+
+@pytest.mark.parametrize(
+    ("phase", "operation", "words"),
+    [
+        ("expand", "drop_column('orders', 'fee')", "may still use it"),
+        ("expand", "drop_table('orders')", "may still use it"),
+        ("expand", "rename_table('orders', 'sales')", "old name"),
+        ("contract", "rename_table('orders', 'sales')", "old name"),
+        ("expand", "alter_column('orders', 'fee', new_column_name='charge')", "old name"),
+        ("contract", "alter_column('orders', 'fee', type_=sa.Text())", "rewrites the table"),
+        ("expand", "alter_column('orders', 'fee', nullable=False)", "write nothing there"),
+        ("expand", "add_column('orders', sa.Column('x', sa.Text(), nullable=False))", "allow NULL"),
+        ("expand", "create_index('ix', 'orders', ['fee'])", "CONCURRENTLY"),
+        ("expand", "create_check_constraint('ck', 'orders', 'fee >= 0')", "whole table"),
+    ],
+)
+def test_what_would_stop_or_break_it_is_named(phase: str, operation: str, words: str) -> None:
+    """Each kind of slip has its sentence, with the line and what to do instead."""
+    (said,) = phases.wrong(revision(phase, operation))
+    assert said.startswith("line 7, ")
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("phase", "operation"),
+    [
+        ("expand", "add_column('orders', sa.Column('x', sa.Text()))"),
+        ("expand", "add_column('orders', sa.Column('x', sa.Text(), nullable=False, server_default=''))"),
+        ("expand", "create_table('x', sa.Column('y', sa.Text(), nullable=False))"),
+        ("expand", "create_index('ix', 'orders', ['fee'], if_not_exists=True)"),
+        ("expand", "create_check_constraint('ck', 'orders', 'fee >= 0', postgresql_not_valid=True)"),
+        ("contract", "drop_column('orders', 'fee')"),
+        ("contract", "alter_column('orders', 'fee', nullable=False)"),
+    ],
+)
+def test_what_old_and_new_workers_can_live_with_is_allowed(phase: str, operation: str) -> None:
+    """Adding is for expand, taking away for contract."""
+    assert phases.wrong(revision(phase, operation)) == []
+
+
+@pytest.mark.parametrize("phase", ["", "both", "Expand"])
+def test_a_revision_says_which_it_is(phase: str) -> None:
+    """Whoever writes one has to think about it; the template begins with expand."""
+    assert "it says no phase" in phases.wrong(revision(phase, "drop_table('x')"))[0]
+    template = (VERSIONS.parent / "script.py.mako").read_text(encoding="utf-8")
+    assert f'phase = "{phases.EXPAND}"' in template
