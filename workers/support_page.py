@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from models.views import VIEWS
 from policies.glossary import BASES, CODES, STATUSES
 from policies.statuses import ADDABLE, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, PROBLEM, Status
 from policies.transitions import NON_FINAL, NPB_FILEABLE, PREVIOUS, SAME, TABLE, Transition
@@ -21,11 +22,33 @@ GROUPS: tuple[tuple[str, tuple[Status, ...]], ...] = (
 PAGE = """\
 # What support needs to know
 
-This page is made by `./run docs` from `policies/transitions.py` and `policies/glossary.py`; a test compares it. Do not
-edit it by hand.
+This page is made by `./run docs` from `policies/transitions.py`, `policies/glossary.py` and `models/views.py`; a test compares
+it. Do not edit it by hand.
 
 Ask about one order: `./run explain order ID` says what its seller and its buyer can do now, and for everything else why
 not, from when, and what would change it. `./run show order ID` tells its story, `--at T` as of any instant.
+
+## Ready answers
+
+| you are asked | type | and read |
+| --- | --- | --- |
+{answers}
+
+## How to read an order
+
+Under the heading stands the **verdict** in one sentence. Then: who bought from whom; if it is cancelled, when, by whom and on
+which ground (below); each **line** with what was taken out and what came back to which lot; the latest cancel request and the
+latest **alert**, with the instant from which it allows a cancellation; removal requests; the **fee**, and under it where its
+credit is. *What happened* is the timeline, in which nothing is ever changed. *What moved in the inventory* is the journal: minus
+left a lot, plus came back. *Who was told* has every mail, whole. A status in capitals is explained below, and so is each code.
+All of it is in `--json` too.
+
+## The same with SQL
+
+Dashboards and reports read these views (role `unwind_reader`); `contract/views/` freezes their columns. New columns may be added at
+the end, none is taken away. They say what the commands above say, and a test compares both.
+
+{views}
 
 ## The life of an order
 
@@ -58,6 +81,60 @@ Groups:
 
 {codes}
 """
+
+ANSWERS = (
+    (
+        "Why can't I cancel this order, and when can I?",
+        "`./run explain order 1003`",
+        'the first sentence; "possible from" where waiting alone helps, "what would change it" where not',
+    ),
+    (
+        "What happened to this order?",
+        "`./run show order 1003`",
+        "the timeline: who, what, when, why",
+    ),
+    (
+        "What did it look like on Monday?",
+        "`./run show order 1003 --at 2026-03-30T09:00:00Z`",
+        "the same page, as of then",
+    ),
+    (
+        "Where is my credit?",
+        "`./run credits s-881`",
+        "one sentence for each cancelled order: reset, on which bill, or why there is none",
+    ),
+    (
+        "Where did my bricks go?",
+        "`./run show order 1003`",
+        '"What moved in the inventory": lot by lot; `NEEDS_REVIEW` marks what the seller should look at',
+    ),
+    (
+        "Nobody told me!",
+        "`./run show notices --order 1003`",
+        "each mail with its text, to whom, when it left, or that it waits",
+    ),
+    (
+        "I pressed the button and got no answer.",
+        "`./run show request REQUEST_ID`",
+        "answered, waiting, or given up; sending it again with the same id is always safe",
+    ),
+    (
+        "How many alerts unlock tomorrow? Is anything late?",
+        "`./run forecast`",
+        "overdue ones on top, then a cell for each hour",
+    ),
+    (
+        "Why may this member not buy or sell?",
+        "`./run show member b-12`",
+        "privileges, and the orders whose strikes count",
+    ),
+    (
+        "What is on my bill?",
+        "`./run show bill s-881 2026-03`",
+        "each line with its reason; `--html` is a page to send",
+    ),
+)
+"""What support is asked, what to type, and what to read there."""
 
 DIAGRAM = (
     "[*] --> open: submit",
@@ -95,6 +172,17 @@ def support_page() -> str:
         statuses=_list(STATUSES),
         bases=_list(BASES),
         codes=_list(CODES),
+        answers="\n".join(f"| {question} | {typed} | {read} |" for question, typed, read in ANSWERS),
+        views=_views(),
+    )
+
+
+def _views() -> str:
+    """A section a view: what a row is, and its columns."""
+    return "\n\n".join(
+        f"**`unwind.{view.name}`** (version {view.version}): {view.about}\n\n"
+        + "\n".join(f"- `{name}`: {said}" for name, _, said in view.columns)
+        for view in VIEWS
     )
 
 

@@ -16,6 +16,7 @@ from workers.settings import (
     settings_with_servers,
     unknown_variables,
 )
+from workers.settings_page import settings_page
 
 EXAMPLE = (CHECKOUT / ".env.example").read_text()
 VARIABLES = {str(field.validation_alias): name for name, field in Settings.model_fields.items()}
@@ -41,6 +42,13 @@ def test_the_example_names_every_setting_and_no_other() -> None:
     """A complete .env.example."""
     named = set(re.findall(r"^#?([A-Z][A-Z_]+)=", EXAMPLE, re.MULTILINE))
     assert named - NOT_SETTINGS == set(VARIABLES) | {"UNWIND_FLOWER_LOGIN_FILE"}
+
+
+def test_the_page_of_settings_is_what_the_generator_prints() -> None:
+    """docs/settings.md names every variable; `./run docs` writes it anew."""
+    page = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == settings_page()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(VARIABLES)
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES))

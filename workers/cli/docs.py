@@ -11,10 +11,17 @@ from workers import contract_files
 from workers.promise_page import PROMISE_PAGE, promise_page
 from workers.rule_page import RULE_PAGE, rule_page
 from workers.settings import CHECKOUT
+from workers.settings_page import settings_page
 from workers.support_page import support_page
 
 SUPPORT_PAGE = CHECKOUT / "docs" / "support.md"
-PAGES: dict[Path, Callable[[], str]] = {SUPPORT_PAGE: support_page, RULE_PAGE: rule_page, PROMISE_PAGE: promise_page}
+SETTINGS_PAGE = CHECKOUT / "docs" / "settings.md"
+PAGES: dict[Path, Callable[[], str]] = {
+    SUPPORT_PAGE: support_page,
+    SETTINGS_PAGE: settings_page,
+    RULE_PAGE: rule_page,
+    PROMISE_PAGE: promise_page,
+}
 
 
 @click.command()
@@ -23,7 +30,7 @@ PAGES: dict[Path, Callable[[], str]] = {SUPPORT_PAGE: support_page, RULE_PAGE: r
     "--breaking", is_flag=True, help="Write contract files even where somebody who relies on them would break."
 )
 def docs(only_check: bool, breaking: bool) -> None:
-    """Write docs/support.md, docs/rules.md, docs/promises.md and contract/ anew, from the code and the tests."""
+    """Write the pages of docs/ that are made, and contract/, anew, from the code and the tests."""
     _contract(only_check=only_check, breaking=breaking)
     for path, made in PAGES.items():
         name, page = path.relative_to(CHECKOUT), made()
