@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     select,
+    text,
 )
 
 from models.schema import Instant, Json, metadata, written_in
@@ -42,6 +43,7 @@ events = Table(
     written_in(),
     UniqueConstraint("order_id", "seq"),
     Index("ix_events_written_in", "written_in", "event_id"),
+    Index("ix_events_member_id", "member_id", "event_id", postgresql_where=text("member_id IS NOT NULL")),
 )
 
 

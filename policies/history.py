@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from policies.cases import Alert, Case, Ocr, Order
@@ -59,11 +60,12 @@ def changes(before: Case | None, after: Case) -> dict[str, Any]:
     if order:
         found["order"] = order
     if after.alert is not None:
-        old_alert = before.alert if before and before.alert and before.alert.filed_at == after.alert.filed_at else None
+        # By id too: an alert that is not stored yet is a new one, though it be filed at the instant of the one before.
+        old_alert = before.alert if before and before.alert and _named(before.alert) == _named(after.alert) else None
         if alert := _moved(alert_state(old_alert) if old_alert else None, alert_state(after.alert)):
             found["alert"] = alert
     if after.ocr is not None:
-        old_ocr = before.ocr if before and before.ocr and before.ocr.filed_at == after.ocr.filed_at else None
+        old_ocr = before.ocr if before and before.ocr and _named(before.ocr) == _named(after.ocr) else None
         if ocr := _moved(ocr_state(old_ocr) if old_ocr else None, ocr_state(after.ocr)):
             found["ocr"] = ocr
     return found
@@ -77,6 +79,10 @@ def fold(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, A
             if part in change:
                 state.setdefault(part, {}).update(change[part])
     return state
+
+
+def _named(one: Alert | Ocr) -> tuple[int | None, datetime]:
+    return (one.alert_id if isinstance(one, Alert) else one.ocr_id), one.filed_at
 
 
 def _moved(before: dict[str, Any] | None, after: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ _OF_THE_HOUSE = {
     "bills.issue": "sweeps",
     "outbox.relay": "sweeps",
     "audit.check_invariants": "sweeps",
+    "audit.check_everything": "sweeps",
     "removals.cancel_pending": "consequences",
     "credits.post_to_next_invoice": "consequences",
     "notices.tell_seller": "notices",

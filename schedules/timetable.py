@@ -51,7 +51,9 @@ TIMETABLE: tuple[Entry, ...] = (
     Entry("remind of open cases", "reminders.scan", timedelta(minutes=1)),
     # R86: bills exist from the 5th 00:00 of the billing zone; a minute is well inside anybody's morning.
     Entry("issue bills that should exist", "bills.issue", timedelta(minutes=1)),
+    # promises.md, Invariants: of what changed lately and a slice of the rest; and of everything, a portion a tick at night.
     Entry("compare what is with what must be", "audit.check_invariants", timedelta(minutes=1)),
+    Entry("compare everything, once a night", "audit.check_everything", timedelta(minutes=1)),
     # X9: a worker that misses three of them while messages wait is ended (workers/watch.py).
     *(Entry(f"see that {queue} are taken", task, timedelta(seconds=15)) for task, queue in CANARIES.items()),
 )

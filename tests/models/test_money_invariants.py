@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from models import bills, month_audit
-from models.money_invariants import QUERIES
+from models.invariants.cents import CENTS
 from policies.billing_months import month_of, next_month
 from policies.terms import DEFAULT_TERMS
 from tests.plugins.market import Market
@@ -23,10 +23,7 @@ SELLERS = ("seller", "other_seller")
 def broken(market: Market) -> dict[str, list[str]]:
     """What is not as it must be: sentence and ids."""
     with market.stage.database.transaction() as conn:
-        found = {
-            sentence: list(conn.execute(text(query), {"now": market.stage.clock.instant}).scalars())
-            for sentence, query in QUERIES
-        }
+        found = {one.sentence: one.broken(conn, market.stage.clock.instant) for one in CENTS}
     return {sentence: ids for sentence, ids in found.items() if ids}
 
 

@@ -61,6 +61,7 @@ OF_THE_HOUSE = [
     "reminders.scan",
     "outbox.relay",
     "audit.check_invariants",
+    "audit.check_everything",
 ]
 CANARIES = ["canary.commands", "canary.consequences", "canary.notices", "canary.sweeps"]
 CHECKOUT = Path(__file__).resolve().parents[2]

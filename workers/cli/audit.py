@@ -34,10 +34,15 @@ def audit(context: click.Context, as_json: bool) -> None:
     certificate. Exit code 1 when something differs."""
     if context.invoked_subcommand is not None:
         return
+    from models import audit as book
     from models import invariants, month_audit
 
     with open_database() as database, database.transaction() as conn:
-        broken = invariants.check(conn, database.clock.now(conn), months=month_audit.closed_months(conn))
+        now = database.clock.now(conn)
+        book.take_time(conn)
+        broken = invariants.check(conn, now, months=month_audit.closed_months(conn))
+        sentences = [one.sentence for one in (*invariants.ALWAYS, *invariants.IN_TIME)]
+        book.note(conn, broken, now, asked_whole=[*sentences, invariants.MONTHS_PROVEN])
     if as_json:
         click.echo(json.dumps({"violations": [{"sentence": one.sentence, "ids": one.ids} for one in broken]}, indent=2))
     for one in broken if not as_json else ():

@@ -132,16 +132,20 @@ def odd_messages(place: Place) -> list[Finding]:
 
 
 def invariants(place: Place) -> list[Finding]:
-    """What must hold at every instant, the books of the newest closed month too: a finding each, with the ids."""
+    """What is known to be broken, and what must hold of whatever changed lately: a finding each, with the ids."""
+    from models import audit, month_audit
     from models import invariants as queries
-    from models import month_audit
 
     newest = month_audit.closed_months(place.conn)[-1:]
+    scope, _ = audit.lately(place.conn, place.now())
+    found = {one.sentence: one for one in audit.open_violations(place.conn)}
+    for one in queries.check(place.conn, place.now(), in_time=False, months=newest, scope=scope):
+        found.setdefault(one.sentence, one)
     return [
         error(
             "INVARIANT_BROKEN", f"Broken: {one.sentence}: {few(one.ids)}.", "./run audit names all; report it as a bug."
         )
-        for one in queries.check(place.conn, place.now(), in_time=False, months=newest)
+        for one in found.values()
     ]
 
 

@@ -21,6 +21,14 @@ def upgrade() -> None:
     op.execute(sa.text(FEED_BASE.format(base=0)))
     op.execute(sa.text("CREATE SEQUENCE unwind.own_lot_ids AS bigint MINVALUE 9000000000000 START 9000000000000"))
     op.create_table(
+        "audit_marks",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("word", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_audit_marks")),
+        schema="unwind",
+    )
+    op.create_table(
         "bell_memories",
         sa.Column("memory", sa.Text(), nullable=False),
         sa.Column("known_since", postgresql.TIMESTAMP(timezone=True), nullable=False),
@@ -91,6 +99,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("event_id", name=op.f("pk_events")),
         sa.UniqueConstraint("order_id", "seq", name=op.f("uq_events_order_id_seq")),
         schema="unwind",
+    )
+    op.create_index(
+        "ix_events_member_id",
+        "events",
+        ["member_id", "event_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("member_id IS NOT NULL"),
     )
     op.create_index("ix_events_written_in", "events", ["written_in", "event_id"], unique=False, schema="unwind")
     op.create_table(
@@ -380,6 +396,25 @@ def upgrade() -> None:
         sa.Column("applied_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("terms_id", name=op.f("pk_terms")),
         schema="unwind",
+    )
+    op.create_table(
+        "violations",
+        sa.Column("violation_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("sentence", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("found_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("seen_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("cleared_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("violation_id", name=op.f("pk_violations")),
+        schema="unwind",
+    )
+    op.create_index(
+        "uq_violations_open",
+        "violations",
+        ["sentence", "subject"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("cleared_at IS NULL"),
     )
     op.create_table(
         "bills",
