@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class Cells:
         first, last = self.slices.take(count)
         run = self._run("many")
         jobs = [
-            (f"{run}{number}", {"orders": [self._order(order_id) for order_id in range(start, start + BLOCK)]})
+            (f"{run}{number}", {"orders": [self.order(order_id) for order_id in range(start, start + BLOCK)]})
             for number, start in enumerate(range(first, last + 1, BLOCK))
         ]
         load.publish(self.place, "commands", "orders.cancel_many", jobs)
@@ -49,7 +49,7 @@ class Cells:
         """Orders per second through `orders.cancel`, one a message; neighbours in the queue are of different stores."""
         first, last = self.slices.take(count)
         run = self._run("one")
-        jobs = [(f"{run}{order_id}", self._order(order_id)) for order_id in shuffled(first, last)]
+        jobs = [(f"{run}{order_id}", self.order(order_id)) for order_id in shuffled(first, last)]
         load.publish(self.place, "commands", "orders.cancel", jobs)
         spent = load.seconds(self.place, self.conn, "commands", self.broker, *load.cancelled(first, last))
         return self._rate(first, last, spent)
@@ -78,7 +78,7 @@ class Cells:
         run = self._run("peer")
         jobs: list[dict[str, object]] = [{"order_id": order_id} for order_id in shuffled(first, last)]
         if actor == "product":
-            jobs = [self._order(int(str(job["order_id"]))) | {"request_id": f"{run}{job['order_id']}"} for job in jobs]
+            jobs = [self.order(int(str(job["order_id"]))) | {"request_id": f"{run}{job['order_id']}"} for job in jobs]
         load.empty(self.place)
         dramatiq_peer.publish(self.place.broker(load.ASIDE), actor, jobs)
         queue = f"dramatiq:{dramatiq_peer.QUEUE}"
@@ -86,7 +86,8 @@ class Cells:
         spent = load.seconds(self.place, self.conn, queue, BROKERS["peer"], *load.cancelled(first, last))
         return self._rate(first, last, spent)
 
-    def _order(self, order_id: int) -> dict[str, object]:
+    def order(self, order_id: int) -> dict[str, object]:
+        """The arguments of a command that cancels an order, by its seller."""
         return {"order_id": order_id, "member_id": f"s-{(order_id - 1) // BLOCK % self.market.sellers}"}
 
     def _run(self, kind: str) -> str:
@@ -115,7 +116,13 @@ def shuffled(first: int, last: int) -> list[int]:
 
 @contextmanager
 def cancelling(
-    place: Place, orders: int, *references: str, ours: int = 2, database: str = "cancel", broker: int = BROKERS["ours"]
+    place: Place,
+    orders: int,
+    *references: str,
+    ours: int = 2,
+    groups: Sequence[str] = ("commands",),
+    database: str = "cancel",
+    broker: int = BROKERS["ours"],
 ) -> Iterator[Cells]:
     """A market with `orders` matured alerts of five lines; `ours` processes and those of the references wait for work."""
     market = Market(orders)
@@ -125,8 +132,7 @@ def cancelling(
         build(conn, market)
         writes.install(conn)
         settings = place.settings(database, broker=broker)
-        if ours:
-            stack.enter_context(place.workers(settings, "commands", processes=ours, suffix=f"-{database}"))
+        stack.enter_context(place.workers(settings, *groups, processes=ours, suffix=f"-{database}"))
         stack.enter_context(place.programs([_program(place, name, database) for name in references]))
         yield Cells(place, database, market, conn, Slices(orders), broker)
     place.drop(database)

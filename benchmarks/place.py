@@ -10,13 +10,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import redis
 
+from benchmarks.market import Market, build
 from models.migrations import upgrade
 from workers.programs import worker
 from workers.servers import ServerUrls, embedded_servers
@@ -34,6 +35,7 @@ class Place:
     folder: Path
     urls: ServerUrls
     supervisor: Supervisor
+    templates: dict[str, Market] = field(default_factory=dict)
 
     def url(self, database: str) -> str:
         """A SQLAlchemy URL, as the owner."""
@@ -62,6 +64,14 @@ class Place:
         with self.connect() as conn:
             conn.execute(f"CREATE DATABASE {database} TEMPLATE template0")
         upgrade(self.url(database))
+
+    def template(self, database: str, market: Market) -> None:
+        """A database with that market in it, made once in a run."""
+        if self.templates.get(database) != market:
+            self.create(database)
+            with self.connect(database) as conn:
+                build(conn, market)
+            self.templates[database] = market
 
     def copy(self, template: str, database: str) -> None:
         """The same database in the state of `template`: every cell begins with the same pages on disk."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import psycopg
 from celery import Celery
 
 from benchmarks.frame import must_be
-from benchmarks.market import Market, build
+from benchmarks.market import Market
 from benchmarks.place import Place
 
-TEMPLATE, CELL = "scan_template", "scan"
+CELL = "scan"
 LONGEST = 300.0
 
 RAW = """
@@ -62,11 +60,11 @@ class Scans:
 
     place: Place
     due: int
-    runs: int = field(default=0)
+    template: str
 
     def fresh(self) -> None:
         """The cell's database in its first state."""
-        self.place.copy(TEMPLATE, CELL)
+        self.place.copy(self.template, CELL)
 
     def raw(self) -> float:
         """Seconds of one statement that does it all, with the memory that such a statement wants."""
@@ -101,12 +99,10 @@ class Scans:
 @contextmanager
 def scanning(place: Place, due: int) -> Iterator[Scans]:
     """A template with `due` alerts that are due."""
-    place.create(TEMPLATE)
-    with place.connect(TEMPLATE) as conn:
-        build(conn, Market(due, lines=0, state="due", history=False))
-    yield Scans(place, due)
-    for database in (TEMPLATE, CELL):
-        place.drop(database)
+    template = f"due_{due}"
+    place.template(template, Market(due, lines=0, state="due", history=False))
+    yield Scans(place, due, template)
+    place.drop(CELL)
 
 
 @contextmanager
@@ -118,14 +114,3 @@ def sweepers(place: Place, processes: int) -> Iterator[Celery]:
     with place.workers(settings, "sweeps", processes=processes):
         yield client
     client.close()
-
-
-def idle(conn: psycopg.Connection, query: str, times: int) -> float:
-    """Median milliseconds of a statement that finds nothing."""
-    spent = []
-    for _ in range(times):
-        began = time.perf_counter()
-        conn.execute(query)
-        spent.append(time.perf_counter() - began)
-        threading.Event().wait(0.001)
-    return sorted(spent)[len(spent) // 2] * 1000

@@ -1,0 +1,101 @@
+"""Does looking when nothing is due stay cheap however many alerts wait?
+
+What `npb.scan_open_alerts` asks of the database, in its own transaction, with a million (`--full`: five million) open alerts,
+against the same with ten thousand; and how long it takes at all.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
+from benchmarks.market import Market
+from benchmarks.place import Place
+from models import alerts, session
+from models.work import Work, unit_of_work
+from policies.cases import AlertKind
+from tasks.npb import scan_open_alerts
+from tasks.sweeps import BATCH
+
+SMALL = 10_000
+LOOKS = 200
+
+
+def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+    """Rounds of two hundred looks at each size, by turns."""
+    big = scale.of(20_000, 1_000_000, 5_000_000)
+    step(f"making {big:,} open alerts")
+    with ExitStack() as stack:
+        found = []
+        for name, size in (("waiting_few", SMALL), ("waiting", big)):
+            place.template(name, Market(size, lines=0, state="waiting", history=name == "waiting"))
+            database = session.connect(place.url(name))
+            stack.callback(database.dispose)
+            found.append(database)
+        few, many = found
+        stack.callback(session.bind, None)
+        looks = scale.of(20, LOOKS)
+        at_few, at_many = by_turns(
+            scale.pairs,
+            told(step, f"{SMALL:,} open", lambda: look(few, looks)),
+            told(step, f"{big:,} open", lambda: look(many, looks)),
+        )
+        whole = whole_task(many, looks)
+    return [
+        result(
+            "B8",
+            f"idle scan at {big:,} / at {SMALL:,} open alerts",
+            "ms",
+            Bar(1.5, 1.2, at_least=False),
+            at_many,
+            at_few,
+        ),
+        result(
+            "B8 ms",
+            f"idle scan at {big:,} open alerts",
+            "ms",
+            Bar(2, 2, at_least=False, unit=" ms"),
+            at_many,
+            [],
+            at_many,
+            notes=[f"the whole task with its commit: {whole:.2f} ms"],
+        ),
+    ]
+
+
+def look(database: session.Database, looks: int) -> float:
+    """Median milliseconds of one look that finds nothing."""
+    session.bind(database)
+    spent = []
+    for _ in range(looks):
+        work: Work[Any]
+        with unit_of_work() as work:
+            _ = work.now
+            began = time.perf_counter()
+            unlocked = alerts.unlock_due(work, [AlertKind.NPB], limit=BATCH)
+            spent.append(time.perf_counter() - began)
+            must_be("alerts unlocked", unlocked, 0)
+    return statistics.median(spent) * 1000
+
+
+def whole_task(database: session.Database, looks: int) -> float:
+    """Median milliseconds of the task's body, from the first statement to the end of its commit."""
+    session.bind(database)
+    spent = []
+    for _ in range(looks):
+        began = time.perf_counter()
+        must_be("what the scan found", scan_open_alerts(), {"unlocked": 0})
+        spent.append(time.perf_counter() - began)
+    return statistics.median(spent) * 1000
+
+
+BENCH = Bench(
+    "B8",
+    "an idle scan at a million and at ten thousand",
+    lambda s: 1 + 2 * s.pairs,
+    {"quick": 6, "normal": 75, "full": 300},
+    run,
+)

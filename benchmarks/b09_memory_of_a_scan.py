@@ -1,0 +1,50 @@
+"""Does a scan's memory grow with what it finds?
+
+The most that a real worker process held while it unlocked a million alerts, against one that unlocked ten thousand; each in a
+fresh process, as the kernel counts it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
+from benchmarks.place import Place
+from benchmarks.scans import Scans, scanning, sweepers
+
+
+def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+    """Pairs of a big and a small scan."""
+    big, small = scale.of(20_000, 1_000_000), scale.of(1_000, 10_000)
+    step(f"making {big:,} due alerts")
+    with scanning(place, big) as many, scanning(place, small) as few:
+        found = by_turns(
+            scale.pairs,
+            told(step, f"{big:,} due", lambda: peak(place, many)),
+            told(step, f"{small:,} due", lambda: peak(place, few)),
+        )
+    what = f"peak memory scanning {big:,} / {small:,} due"
+    return [result("B9", what, "MB", Bar(1.2, 1.05, at_least=False), *found)]
+
+
+def peak(place: Place, scans: Scans) -> float:
+    """Most megabytes that the process which scanned ever held."""
+    with sweepers(place, 1) as client:
+        scans.swept(client, 1)
+        head = psutil.Process(place.supervisor.pid("sweeps"))
+        return max(_peak_of(child) for child in head.children(recursive=True))
+
+
+def _peak_of(process: psutil.Process) -> float:
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    except OSError:  # no such window on this system: what it holds now, after the scan
+        return float(process.memory_info().rss) / 2**20
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
+BENCH = Bench(
+    "B9", "memory of a worker that scans a million", lambda s: 1 + 2 * s.pairs, {"quick": 16, "normal": 170}, run
+)

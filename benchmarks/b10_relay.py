@@ -1,0 +1,103 @@
+"""Is handing over what a commit promised dearer than publishing without a promise?
+
+Outbox rows that the relay hands to their followers, claimed and put off in PostgreSQL, many to a message; against bare
+`send_task`, one message each, through the same connection of the same process.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
+from benchmarks.place import Place
+from workers.settings import CHECKOUT
+
+DATABASE = "relay"
+PROMISES = """
+    INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at)
+    SELECT 'bench:' || %(run)s || ':' || g, (ARRAY['notices.tell_seller', 'notices.tell_buyer',
+            'credits.post_to_next_invoice'])[1 + g %% 3], g / 3,
+        jsonb_build_object('role', 'seller', 'event', 'order_cancelled', 'recipient', 's-' || g, 'facts', jsonb_build_object(
+            'by', 'seller', 'basis', 'NPB', 'strike', true, 'returns', true, 'lines_returned', 5, 'units_returned', 10)),
+        clock_timestamp(), clock_timestamp()
+    FROM generate_series(1, %(count)s) g
+"""
+FOLLOWED = ("notices", "consequences")
+
+
+def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+    """Five pairs in one process."""
+    rows, messages = scale.of(2_000, 30_000), scale.of(300, 3_000)
+    step("starting a wired process")
+    place.create(DATABASE)
+    settings = place.settings(DATABASE)
+    environment = {**os.environ, **settings.environment(), "PYTHONPATH": str(CHECKOUT)}
+    words = [sys.executable, "-m", "benchmarks.relay_client"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            must_be("the process says", _line(process), "ready")
+            runs = iter(range(1_000))
+            found = by_turns(
+                scale.pairs,
+                told(step, "outbox.relay", lambda: rung(place, process, next(runs), rows)),
+                told(step, "send_task", lambda: sent(place, process, messages)),
+            )
+        finally:
+            process.kill()
+    place.drop(DATABASE)
+    return [result("B10", "outbox rows handed over / bare send_task", "per s", Bar(1.5, 5), *found)]
+
+
+def rung(place: Place, process: subprocess.Popen[str], number: int, count: int) -> float:
+    """Rows a second; afterwards each row has been rung for once, and stands in exactly one message."""
+    with place.connect(DATABASE) as conn:
+        conn.execute(PROMISES, {"run": number, "count": count})
+        spent = _do(process, "relay", count)
+        left = conn.execute(
+            "SELECT count(*), count(*) FILTER (WHERE rings = 1), sum(outbox_id) FROM unwind.outbox"
+        ).fetchone()
+        conn.execute("TRUNCATE unwind.outbox")
+    assert left is not None
+    must_be("rows rung for once", tuple(left[:2]), (count, count))
+    with contextlib.closing(place.redis()) as connection:
+        bodies = [message for queue in FOLLOWED for message in _messages(connection, queue)]
+        connection.flushdb()
+    named = [row for body in bodies for row in body[1]["rows"]]
+    must_be("rows named by messages, and their sum", (len(named), sum(named)), (count, left[2]))
+    return count / spent
+
+
+def sent(place: Place, process: subprocess.Popen[str], count: int) -> float:
+    """Messages a second, all of them in the queue afterwards."""
+    spent = _do(process, f"send {count}", count)
+    with contextlib.closing(place.redis()) as connection:
+        must_be("messages in the queue", connection.llen("sweeps"), count)
+        connection.flushdb()
+    return count / spent
+
+
+def _messages(connection: Any, queue: str) -> list[Any]:
+    return [json.loads(base64.b64decode(json.loads(raw)["body"])) for raw in connection.lrange(queue, 0, -1)]
+
+
+def _do(process: subprocess.Popen[str], word: str, count: int) -> float:
+    assert process.stdin is not None
+    process.stdin.write(f"{word}\n")
+    process.stdin.flush()
+    answer = json.loads(_line(process))
+    must_be(f"done by `{word}`", answer["done"], count)
+    return float(answer["seconds"])
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+BENCH = Bench("B10", "the relay against bare send_task", lambda s: 1 + 2 * s.pairs, {"quick": 6, "normal": 35}, run)

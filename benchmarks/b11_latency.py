@@ -1,0 +1,46 @@
+"""How long does one caller wait for a committed cancellation, when nobody else is there?
+
+From `send_task` to the answer of `orders.cancel`, against the same of the bare Celery task of B4: both have committed the same
+writes by then, and both answer through the result backend.
+"""
+
+from __future__ import annotations
+
+from benchmarks import latency
+from benchmarks.cells import cancelling, compared
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
+from benchmarks.place import Place
+
+
+def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+    """Rounds of calls on each side by turns; p50 and p99 of every round."""
+    calls = scale.of(50, 300)
+    step("making a market")
+    rounds: dict[str, list[list[float]]] = {"ours": [], "bare": []}
+    with (
+        cancelling(place, (calls * 2) * (scale.pairs + 1), "bare") as cells,
+        latency.caller(place, cells.broker) as client,
+        latency.caller(place, latency.BARE_BROKER) as other,
+    ):
+        step("warming up")
+        compared(cells, calls, lambda n: latency.ours(cells, client, n)[0], lambda n: latency.bare(cells, other, n)[0])
+
+        def ours() -> float:
+            rounds["ours"].append(latency.ours(cells, client, calls))
+            return 0.0
+
+        def bare() -> float:
+            rounds["bare"].append(latency.bare(cells, other, calls))
+            return 0.0
+
+        by_turns(scale.pairs, told(step, "orders.cancel", ours), told(step, "bare Celery", bare))
+    results = []
+    for name, share, bar in (("p50", 0.5, Bar(2.5, 1.8, at_least=False)), ("p99", 0.99, Bar(3.0, 1.8, at_least=False))):
+        sides = [[latency.percentile(one, share) for one in rounds[side]] for side in ("ours", "bare")]
+        results.append(result(f"B11 {name}", f"latency at light load, {name} / bare Celery task", "ms", bar, *sides))
+    return results
+
+
+BENCH = Bench(
+    "B11", "latency at light load against bare Celery", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 110}, run
+)

@@ -1,0 +1,60 @@
+"""How soon after a cancellation is the credit on the bill and are both mails handed over, by nudges alone?
+
+Both worker groups run and no beat, so that no tick helps; from the instant of the cancellation to that of the last of ledger line
+and two sent notices, p99, against the p99 of the answers to the same commands (B11's measure).
+"""
+
+from __future__ import annotations
+
+from benchmarks import latency, load
+from benchmarks.cells import Cells, cancelling
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
+from benchmarks.place import Place, until
+
+FOLLOWED = """
+    SELECT (SELECT count(*) FROM unwind.ledger_lines WHERE order_id = {order} AND kind IN ('reset', 'credit'))
+        + (SELECT count(*) FROM unwind.notices WHERE order_id = {order} AND state = 'sent')
+"""
+LAG = """
+    SELECT extract(epoch FROM greatest(
+        (SELECT max(at) FROM unwind.ledger_lines WHERE order_id = o.order_id AND kind IN ('reset', 'credit')),
+        (SELECT max(sent_at) FROM unwind.notices WHERE order_id = o.order_id)) - o.cancelled_at)::float8
+    FROM unwind.orders o WHERE o.order_id BETWEEN {first} AND {last}
+"""
+
+
+def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+    """Rounds of commands, each waited for until everything has followed."""
+    calls = scale.of(20, 120)
+    step("making a market")
+    lags: list[float] = []
+    answers: list[float] = []
+    with (
+        cancelling(place, calls * (scale.pairs + 1), groups=("commands", "sweeps")) as cells,
+        latency.caller(place, cells.broker) as client,
+    ):
+
+        def one_round() -> float:
+            first = cells.slices.next
+            spent = latency.ours(cells, client, calls, lambda order_id: _followed(cells, order_id))
+            rows = cells.conn.execute(LAG.format(first=first, last=first + calls - 1)).fetchall()
+            must_be("orders whose consequences are there", len([1 for (lag,) in rows if lag is not None]), calls)
+            lags.append(latency.percentile([lag for (lag,) in rows], 0.99))
+            answers.append(latency.percentile(spent, 0.99))
+            return 0.0
+
+        step("warming up")
+        one_round()
+        lags.clear()
+        answers.clear()
+        by_turns(scale.pairs, told(step, "cancel, and what follows", one_round))
+    bar = Bar(5, 3, at_least=False)
+    return [result("B12", "credit posted and mails handed over, p99 / p99 of the answer", "ms", bar, lags, answers)]
+
+
+def _followed(cells: Cells, order_id: int) -> None:
+    """Wait until the ledger line and both letters are there; asked rarely, so that the asking is no load."""
+    until(lambda: load.value(cells.conn, FOLLOWED.format(order=order_id)) == 3, latency.PATIENCE, every=0.03)
+
+
+BENCH = Bench("B12", "what follows a cancellation, by nudges", lambda s: 2 + s.pairs, {"quick": 14, "normal": 120}, run)

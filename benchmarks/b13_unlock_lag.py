@@ -1,0 +1,56 @@
+"""How long after the due instant is a seller's notice recorded, while a million alerts wait?
+
+A thousand of a million open alerts fall due within a minute; beat looks every second as its timetable says, real workers unlock,
+relay and record.  From each alert's own instant to its notice, p99.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks import latency
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, must_be, result
+from benchmarks.market import Market
+from benchmarks.place import Place, until
+from workers.programs import beat
+
+DATABASE = "lag"
+SPREAD = """
+    UPDATE unwind.alerts SET unlocks_at = clock_timestamp() + interval '3 seconds'
+        + order_id * interval '1 second' * ({seconds}::float8 / {falling})
+    WHERE order_id <= {falling}
+"""
+RECORDED = "SELECT count(*) FROM unwind.notices WHERE event = 'npb_unlocked'"
+LAGS = """
+    SELECT extract(epoch FROM n.created_at - a.unlocks_at)::float8 FROM unwind.notices n JOIN unwind.alerts a USING (order_id)
+    WHERE n.event = 'npb_unlocked'
+"""
+
+
+def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+    """One minute of it."""
+    waiting, falling, seconds = scale.of(20_000, 1_000_000), scale.of(100, 1_000), scale.of(6, 60)
+    step(f"making {waiting:,} open alerts")
+    place.template("waiting", Market(waiting, lines=0, state="waiting"))
+    place.copy("waiting", DATABASE)
+    settings = place.settings(DATABASE)
+    step("starting workers and beat")
+    with (
+        place.connect(DATABASE) as conn,
+        place.workers(settings, "commands", "sweeps"),
+        place.programs([beat(settings, place.supervisor)]),
+    ):
+        conn.execute(SPREAD.format(seconds=seconds, falling=falling))
+        step(f"{falling:,} fall due in {seconds} s")
+        until(lambda: conn.execute(RECORDED).fetchone() == (falling,), seconds + 60, every=1.0)
+        lags = [lag for (lag,) in conn.execute(LAGS)]
+    place.drop(DATABASE)
+    must_be("notices", len(lags), falling)
+    p99 = latency.percentile(lags, 0.99) / 1000
+    notes = [f"median {statistics.median(lags):.2f} s, longest {max(lags):.2f} s"]
+    bar = Bar(1.5, 1.1, at_least=False, unit=" s")
+    what = f"due instant to notice, p99 of {falling:,} among {waiting:,} open"
+    return [result("B13", what, "s", bar, [p99], [], [p99], notes=notes)]
+
+
+BENCH = Bench("B13", "unlock lag among a million open alerts", lambda _: 3, {"quick": 20, "normal": 130}, run)

@@ -1,0 +1,29 @@
+"""What does an open alert cost on disk, with all its indexes?"""
+
+from __future__ import annotations
+
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, must_be, result
+from benchmarks.market import Market
+from benchmarks.place import Place
+
+
+def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+    """The table with its indexes, divided by its rows."""
+    waiting = scale.of(20_000, 1_000_000)
+    step(f"making {waiting:,} open alerts")
+    place.template("waiting", Market(waiting, lines=0, state="waiting"))
+    with place.connect("waiting") as conn:
+        row = conn.execute(
+            "SELECT count(*), pg_table_size('unwind.alerts'), pg_indexes_size('unwind.alerts') "
+            "FROM unwind.alerts WHERE state = 'open'"
+        ).fetchone()
+    assert row is not None
+    must_be("open alerts", row[0], waiting)
+    table, indexes = row[1] / waiting, row[2] / waiting
+    notes = [f"table {table:.0f}, indexes {indexes:.0f}"]
+    bar = Bar(400, 250, at_least=False, unit=" B")
+    size = table + indexes
+    return [result("B14", f"bytes per open alert at {waiting:,}", "B", bar, [size], [], [size], notes=notes)]
+
+
+BENCH = Bench("B14", "bytes on disk per open alert", lambda _: 1, {"quick": 3, "normal": 5}, run)

@@ -1,0 +1,64 @@
+"""How long until one can work?  Importing the application, and `./run up` from nothing to ready.
+
+The one absolute bar.  `up` makes its servers' folders and the schema each time, for every round has a fresh data folder; only the
+environment was there before.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
+from benchmarks.place import Place
+from workers.settings import CHECKOUT
+
+IMPORT = "import time; began = time.perf_counter(); import workers.app; print(time.perf_counter() - began)"
+
+
+def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+    """Rounds of both."""
+    runs = iter(range(100))
+    imports, ups = by_turns(
+        scale.pairs,
+        told(step, "import workers.app", imported),
+        told(step, "./run up", lambda: up(place.folder / f"up-{next(runs)}")),
+    )
+    rounds = [
+        ("B15 import", "import time of workers.app", Bar(1.0, 0.6, at_least=False, unit=" s"), imports),
+        ("B15 up", "`./run up` to ready", Bar(6, 4, at_least=False, unit=" s"), ups),
+    ]
+    return [result(name, what, "s", bar, found, [], found) for name, what, bar, found in rounds]
+
+
+def imported() -> float:
+    """Seconds of the import in a fresh interpreter, which itself is not counted."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True, env=_environment(None)
+    )
+    return float(done.stdout)
+
+
+def up(data: Path) -> float:
+    """Seconds of `./run up --detach`, which comes back when everything is ready; ended afterwards."""
+    command = [sys.executable, str(CHECKOUT / "run")]
+    began = time.perf_counter()
+    try:
+        subprocess.run([*command, "up", "--detach"], capture_output=True, check=True, env=_environment(data))
+        return time.perf_counter() - began
+    finally:
+        subprocess.run([*command, "down"], capture_output=True, check=False, env=_environment(data))
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def _environment(data: Path | None) -> dict[str, str]:
+    given = {name: value for name, value in os.environ.items() if not name.startswith("UNWIND_")}
+    given |= {"PYTHONPATH": str(CHECKOUT), "UNWIND_VENV": sys.prefix}
+    return given | ({"UNWIND_DATA": str(data)} if data is not None else {})
+
+
+BENCH = Bench("B15", "import and start", lambda s: 2 * s.pairs, {"quick": 15, "normal": 75}, run)

@@ -1,0 +1,39 @@
+"""Does cancelling get dearer as the tables grow?
+
+B1's own cell on a market of ten thousand orders, and on one of two million (`--full`; half a million otherwise, which fits into
+the hour), by turns, each with a worker group of its own: orders per second of the small over those of the big.
+"""
+
+from __future__ import annotations
+
+from benchmarks.cells import cancelling
+from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
+from benchmarks.place import Place
+
+SMALL = 10_000
+
+
+def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+    """Pairs of a cell in each market."""
+    big, size = scale.of(20_000, 500_000, 2_000_000), scale.of(500, 1_600)
+    step(f"making {big:,} orders")
+    with (
+        cancelling(place, SMALL, database="few", broker=0) as few,
+        cancelling(place, big, database="many", broker=8) as many,
+    ):
+        step("warming up")
+        for cells in (few, many):
+            cells.in_sets(size)
+        at_many, at_few = by_turns(
+            scale.pairs,
+            told(step, f"among {big:,}", lambda: many.in_sets(size)),
+            told(step, f"among {SMALL:,}", lambda: few.in_sets(size)),
+        )
+    ratios = [small / large for small, large in zip(at_few, at_many, strict=True)]
+    what = f"sets of 100 among {SMALL:,} orders / among {big:,}"
+    return [result("B16", what, "orders/s", Bar(1.3, 1.15, at_least=False), at_many, at_few, ratios)]
+
+
+BENCH = Bench(
+    "B16", "sets of 100 as the tables grow", lambda s: 2 + 2 * s.pairs, {"quick": 16, "normal": 160, "full": 600}, run
+)

@@ -1,0 +1,66 @@
+"""How long does one caller wait?  Commands one after the other, with a breath between, as at light load."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from celery import Celery
+
+from benchmarks import writes
+from benchmarks.cells import BROKERS, Cells
+from benchmarks.frame import must_be
+from benchmarks.place import Place
+
+BREATH = 0.01
+PATIENCE = 30.0
+
+
+@contextmanager
+def caller(place: Place, broker: int) -> Iterator[Celery]:
+    """An upstream system that waits for its answers."""
+    client = Celery("upstream", broker=place.broker(broker), backend=place.broker(broker + 1), set_as_current=False)
+    client.conf.task_create_missing_queues = True
+    yield client
+    client.close()
+
+
+def ours(cells: Cells, client: Celery, count: int, then: Callable[[int], None] | None = None) -> list[float]:
+    """Seconds from `send_task` to the answer of `orders.cancel`, which is given after its commit."""
+    first, last = cells.slices.take(count)
+    spent = []
+    for order_id in range(first, last + 1):
+        spent.append(_ask(client, "orders.cancel", "commands", cells.order(order_id)))
+        if then is not None:
+            then(order_id)
+    writes.check(cells.conn, first, last, cells.market.lines)
+    return spent
+
+
+def bare(cells: Cells, client: Celery, count: int) -> list[float]:
+    """Seconds from `send_task` to the answer of the bare Celery task, which has committed the same writes."""
+    first, last = cells.slices.take(count)
+    spent = [_ask(client, "bare.cancel", "bare", {"order_id": order_id}) for order_id in range(first, last + 1)]
+    writes.check(cells.conn, first, last, cells.market.lines)
+    return spent
+
+
+def _ask(client: Celery, task: str, queue: str, arguments: dict[str, object]) -> float:
+    threading.Event().wait(BREATH)
+    began = time.perf_counter()
+    answer = client.send_task(task, kwargs=arguments, queue=queue).get(timeout=PATIENCE)
+    spent = time.perf_counter() - began
+    must_be(f"the outcome of {task}", answer["outcome"], "done")
+    return spent
+
+
+def percentile(spent: Sequence[float], share: float) -> float:
+    """The value below which that share of the sorted values lies, in milliseconds."""
+    ordered = sorted(spent)
+    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] * 1000
+
+
+BARE_BROKER = BROKERS["bare"]

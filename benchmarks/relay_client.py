@@ -1,0 +1,44 @@
+"""One process as a worker is wired: rings for what is promised, or publishes bare messages, through the same connection.
+
+Reads a line, does it, prints a JSON line: `relay` until nothing is left to ring, `send N` for N bare messages.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from schedules.routes import queue_of
+from workers import wiring
+from workers.app import app
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    with wiring.wired(app):
+        print("ready", flush=True)
+        for line in sys.stdin:
+            word, _, count = line.partition(" ")
+            began = time.perf_counter()
+            done = relay() if word.strip() == "relay" else send(int(count))
+            print(json.dumps({"done": done, "seconds": time.perf_counter() - began}), flush=True)
+
+
+def relay() -> int:
+    """The product's relay, as often as a busy worker would be asked."""
+    total = 0
+    while rung := app.tasks["outbox.relay"].run()["rung"]:
+        total += rung
+    return total
+
+
+def send(count: int) -> int:
+    """As many messages as Celery publishes one by one."""
+    for _ in range(count):
+        app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True, expires=30)
+    return count
+
+
+if __name__ == "__main__":
+    main()
