@@ -37,8 +37,7 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
     step("starting workers and beat")
     with (
         place.connect(DATABASE) as conn,
-        place.workers(settings, "commands", "sweeps"),
-        place.programs([beat(settings, place.supervisor)]),
+        place.programs([*place.workers(settings, "commands", "sweeps"), beat(settings, place.supervisor)]),
     ):
         conn.execute(SPREAD.format(seconds=seconds, falling=falling))
         step(f"{falling:,} fall due in {seconds} s")

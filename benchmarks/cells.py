@@ -132,8 +132,9 @@ def cancelling(
         build(conn, market)
         writes.install(conn)
         settings = place.settings(database, broker=broker)
-        stack.enter_context(place.workers(settings, *groups, processes=ours, suffix=f"-{database}"))
-        stack.enter_context(place.programs([_program(place, name, database) for name in references]))
+        programs = place.workers(settings, *groups, processes=ours, suffix=f"-{database}")
+        programs += [_program(place, name, database) for name in references]
+        stack.enter_context(place.programs(programs))
         yield Cells(place, database, market, conn, Slices(orders), broker)
     place.drop(database)
 

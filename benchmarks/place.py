@@ -19,12 +19,14 @@ import redis
 
 from benchmarks.market import Market, build
 from models.migrations import upgrade
+from workers.nursery import Nursery
 from workers.programs import worker
 from workers.servers import ServerUrls, embedded_servers
 from workers.settings import CHECKOUT, Settings, load_settings
 from workers.supervisor import Program, Supervisor, on_leash
 
 READY = 90.0
+EMPTY = "empty"
 SUPERUSER_SETTINGS = {"log_min_messages": "fatal"}
 
 
@@ -35,7 +37,7 @@ class Place:
     folder: Path
     urls: ServerUrls
     supervisor: Supervisor
-    templates: dict[str, Market] = field(default_factory=dict)
+    templates: dict[str, Market | None] = field(default_factory=dict)
 
     def url(self, database: str) -> str:
         """A SQLAlchemy URL, as the owner."""
@@ -60,10 +62,12 @@ class Place:
 
     def create(self, database: str) -> None:
         """A migrated, empty database in place of whatever had that name."""
-        self.drop(database)
-        with self.connect() as conn:
-            conn.execute(f"CREATE DATABASE {database} TEMPLATE template0")
-        upgrade(self.url(database))
+        if EMPTY not in self.templates:
+            with self.connect() as conn:
+                conn.execute(f"CREATE DATABASE {EMPTY} TEMPLATE template0")
+            upgrade(self.url(EMPTY))
+            self.templates[EMPTY] = None
+        self.copy(EMPTY, database)
 
     def template(self, database: str, market: Market) -> None:
         """A database with that market in it, made once in a run."""
@@ -98,29 +102,29 @@ class Place:
                 connection.flushdb()
         return found
 
-    @contextlib.contextmanager
-    def workers(self, settings: Settings, *groups: str, processes: int = 2, suffix: str = "") -> Iterator[None]:
+    def workers(self, settings: Settings, *groups: str, processes: int = 2, suffix: str = "") -> list[Program]:
         """The product's own worker groups, as `./run up` starts them; with `suffix` beside those of another market."""
         chosen = settings.model_copy(update={"concurrency": processes})
         programs = []
         for group in groups:
-            program = worker(chosen, self.supervisor, group)
             name = f"{group}{suffix}"
+            program = worker(chosen, self.supervisor, group)
             programs.append(replace(program, name=name, ready=self.supervisor.ready_file(name).exists))
-        with self.programs(programs):
-            yield
+        return programs
 
     @contextlib.contextmanager
     def programs(self, programs: Sequence[Program]) -> Iterator[None]:
         """Any programs, until the block ends."""
-        names = [program.name for program in programs]
+        started: list[str] = []
         try:
             for program in programs:
                 self.supervisor.start(program)
-            self.supervisor.wait_ready(READY, names)
+                started.append(program.name)
+            self.supervisor.wait_ready(READY, started)
             yield
         finally:
-            self.supervisor.stop(names)
+            if started:  # without names it would stop everything
+                self.supervisor.stop(started)
 
     def celery(self, name: str, application: str, environment: dict[str, str], *words: str) -> Program:
         """A reference that runs on plain Celery."""
@@ -151,7 +155,8 @@ def place() -> Iterator[Place]:
     try:
         with (
             embedded_servers(folder, durable=True, postgres_settings=SUPERUSER_SETTINGS) as urls,
-            Supervisor(folder, on_event=lambda said: print(said, file=sys.stderr)) as supervisor,
+            contextlib.closing(Nursery(folder / "nursery.log")) as nursery,
+            Supervisor(folder, on_event=lambda said: print(said, file=sys.stderr), nursery=nursery) as supervisor,
         ):
             yield Place(folder, urls, supervisor)
     finally:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.frame import Result, Scale
 
-WIDTH = 116
+WIDTH = 124
 """Columns that the table needs, where nobody says how wide the terminal is."""
 
 
@@ -59,13 +59,13 @@ def write(record: dict[str, Any], folder: Path) -> Path:
 def table(results: list[Result]) -> Table:
     """Measure, ours, reference, ratio, bar, met or not."""
     shown = Table(title="Ours against the references, by turns in one run", title_style="bold")
-    shown.add_column("")
+    shown.add_column("", no_wrap=True)
     shown.add_column("measure", min_width=34)
     for column in ("ours", "reference"):
         shown.add_column(column, justify="right")
     shown.add_column("ratio", no_wrap=True)
     shown.add_column("bar", justify="right", no_wrap=True)
-    shown.add_column("met")
+    shown.add_column("met", no_wrap=True)
     for one in results:
         shown.add_row(
             one.measure,

@@ -111,6 +111,6 @@ def sweepers(place: Place, processes: int) -> Iterator[Celery]:
     place.create(CELL)
     settings = place.settings(CELL)
     client = Celery("beat", broker=place.broker(0), backend=place.broker(1), set_as_current=False)
-    with place.workers(settings, "sweeps", processes=processes):
+    with place.programs(place.workers(settings, "sweeps", processes=processes)):
         yield client
     client.close()
