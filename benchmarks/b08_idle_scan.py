@@ -75,7 +75,7 @@ def look(database: session.Database, looks: int) -> float:
         with unit_of_work() as work:
             _ = work.now
             began = time.perf_counter()
-            unlocked = alerts.unlock_due(work, [AlertKind.NPB], limit=BATCH)
+            unlocked = alerts.Unlocking([AlertKind.NPB])(work, BATCH)
             spent.append(time.perf_counter() - began)
             must_be("alerts unlocked", unlocked, 0)
     return statistics.median(spent) * 1000
