@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from workers.leash import READY_FILE, TOKEN
+from workers.health import READY_FILE
+from workers.leash import TOKEN
 from workers.nursery import Nursery, Offspring
 from workers.servers.folder import read_json, write_json
 from workers.servers.processes import Mark, alive, mark_of, wait_until
@@ -160,7 +161,7 @@ class Supervisor:
         return "\n".join(f"    {line}" for line in text) or "    (its log is empty)"
 
     def ready_file(self, name: str) -> Path:
-        """The file through which `workers.leash` says that the program is ready."""
+        """The file through which `workers.health` says that the program is ready."""
         return self.run / f"{name}.ready"
 
     def stop(self, names: Sequence[str] | None = None) -> None:

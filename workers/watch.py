@@ -24,6 +24,8 @@ import structlog
 from celery import current_app, signals
 from celery.worker import state
 
+from workers import health
+
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 5.0
@@ -77,6 +79,8 @@ class Watcher:
             waiting = 0
         self.silent = self.silent + 1 if waiting and moved == self._last else 0
         self._last = moved
+        if not self.silent or self._busy():
+            health.is_alive()
         if self.silent >= (BUSY_LOOKS if self._busy() else SILENT_LOOKS) and not self._closed.is_set():
             self._end(waiting)
 
@@ -119,6 +123,7 @@ def _watch(watcher: Watcher) -> None:
     global _watcher  # noqa: PLW0603 - one per process is the point
     _watcher = watcher
     watcher.start()
+    health.is_ready()
 
 
 @signals.worker_ready.connect
@@ -177,6 +182,7 @@ class _Rounds:
 
 @signals.worker_shutting_down.connect
 def _stop_watching(**_: Any) -> None:
+    health.ends()
     if _watcher is not None:
         _watcher.close()
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
+from workers import health
 from workers.cli import data_option
-from workers.leash import READY_FILE
 from workers.servers import running_servers
 from workers.settings import Settings, load_settings, settings_with_servers
 
@@ -41,8 +39,7 @@ def metrics(once: bool) -> None:
                 signal.signal(number, _end)
             host = settings.metrics_address
             click.echo(f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
-            if ready := os.environ.get(READY_FILE):
-                Path(ready).touch()
+            health.is_ready()
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()
 
