@@ -19,12 +19,14 @@ from typing import Any
 import click
 from celery import Celery
 from rich.console import Console
+from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 
 from models import bills, session, terms
 from policies.billing_months import month_of, previous_month
 from workers.cli import data_option
+from workers.demo.board import SAID, Board
 from workers.demo.sample_market import SELLERS, Sample, sample_market
 from workers.demo.story import News, Story, StoryBroken
 from workers.programs import GROUPS, beat, flower, mail_place, worker
@@ -33,18 +35,6 @@ from workers.settings import Settings, load_settings, settings_with_servers
 from workers.supervisor import ProgramFailed, Supervisor
 
 READY_SECONDS = 60.0
-SAID = {
-    "npb.unlocked": ("unlocked", "bold yellow", "the wait is over: the seller may cancel"),
-    "nss.unlocked": ("unlocked", "bold yellow", "two weeks unshipped: the buyer may cancel"),
-    "npb.penalty_accepted": ("penalty accepted", "cyan", "the seller may cancel at once"),
-    "ocr.filed": ("cancel asked for", "cyan", "by the buyer; the seller is told"),
-    "ocr.declined": ("declined", "cyan", "by the seller; all is as it was before"),
-    "npb.removed": ("alert removed", "magenta", "the money came: pending again"),
-    "orders.cancelled": ("cancelled", "bold green", "for ever, and all that belongs to it"),
-    "removals.cancelled": ("removal dropped", "green", "it was pending, and goes with the order"),
-    "members.buying_revoked": ("buying revoked", "red", "a third order cancelled unpaid"),
-    "members.selling_revoked": ("selling suspended", "red", "a third order that the seller failed"),
-}
 
 
 @click.command()
@@ -72,32 +62,60 @@ def demo(once: bool) -> None:
 def _play(console: Console, settings: Settings, *, once: bool) -> None:
     console.rule("[bold]Unwind: a marketplace unwinds its problem orders")
     sample = _write_past(console, settings)
-    with Supervisor(settings.data_dir, on_event=lambda said: console.print(f"  [red]{said}")) as supervisor:
-        for group in GROUPS:
-            supervisor.start(worker(settings, supervisor, group))
-        supervisor.start(beat(settings, supervisor))
-        window, address = flower(settings.model_copy(update={"flower_read_only": False}))
-        with console.status("Starting two worker groups and beat …"):
-            supervisor.wait_ready(READY_SECONDS)
-        supervisor.start(window)
-        console.print(
-            f"  [bold]workers[/]  {len(GROUPS)} groups for {sum(map(len, GROUPS.values()))} queues; beat looks for due alerts"
-        )
-        console.print(f"  [bold]Flower[/]   [link={address}]{address}[/link]")
-        console.print(f"  [bold]mails[/]    {mail_place(settings)}\n")
-        _tell(console, settings, sample)
-        supervisor.wait_ready(READY_SECONDS, ["flower"])
-        if once:
-            return
-        console.print(
-            f"\nEverything keeps running: look around in Flower at {address}, or ask in another terminal, for example"
-        )
-        console.print(f"  ./run show order {min(sample.ending_cancelled)} --data {settings.data_dir}")
-        console.print(f"  ./run explain order {min(sample.left_alone)} --data {settings.data_dir}")
-        console.print("Ctrl-C ends the demo and takes its data with it.")
-        sys.stdout.flush()
-        while True:
-            signal.pause()
+    with _opened(settings) as (database, client):
+        story = Story.from_now(
+            sample, database, client
+        )  # before anybody works: on a slow machine alerts unlock meanwhile
+        with Supervisor(settings.data_dir, on_event=lambda said: console.print(f"  [red]{said}")) as supervisor:
+            for group in GROUPS:
+                supervisor.start(worker(settings, supervisor, group))
+            supervisor.start(beat(settings, supervisor))
+            window, address = flower(settings.model_copy(update={"flower_read_only": False}))
+            with console.status("Starting two worker groups and beat …"):
+                supervisor.wait_ready(READY_SECONDS)
+            supervisor.start(window)
+            queues = sum(map(len, GROUPS.values()))
+            console.print(f"  [bold]workers[/]  {len(GROUPS)} groups for {queues} queues; beat looks for due alerts")
+            console.print(f"  [bold]Flower[/]   [link={address}]{address}[/link]")
+            console.print(f"  [bold]mails[/]    {mail_place(settings)}\n")
+            _tell(console, settings, story, address)
+            supervisor.wait_ready(READY_SECONDS, ["flower"])
+            if once:
+                return
+            _invite(console, settings, sample, address)
+            while True:
+                signal.pause()
+
+
+def _invite(console: Console, settings: Settings, sample: Sample, address: str) -> None:
+    """What one can look at while everything keeps running."""
+    console.print(
+        f"\nEverything keeps running: look around in Flower at {address}, or ask in another terminal, for example"
+    )
+    console.print(f"  ./run show order {min(sample.ending_cancelled)} --data {settings.data_dir}")
+    console.print(f"  ./run explain order {min(sample.left_alone)} --data {settings.data_dir}")
+    console.print(f"  ./run credits {sample.parties[min(sample.sellers_cancel)][0]} --data {settings.data_dir}")
+    console.print("Ctrl-C ends the demo and takes its data with it.")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings) -> Iterator[tuple[session.Database, Celery]]:
+    """The database to look into, and a client as any upstream system has one."""
+    assert settings.database_url is not None
+    assert settings.broker_url is not None
+    assert settings.result_backend is not None
+    database = session.connect(settings.database_url.get_secret_value())
+    client = Celery(
+        "storefront",
+        broker=settings.broker_url.get_secret_value(),
+        backend=settings.result_backend.get_secret_value(),
+    )
+    try:
+        yield database, client
+    finally:
+        database.dispose()
+        client.close()
 
 
 def _write_past(console: Console, settings: Settings) -> Sample:
@@ -119,30 +137,23 @@ def _write_past(console: Console, settings: Settings) -> Sample:
     return sample
 
 
-def _tell(console: Console, settings: Settings, sample: Sample) -> None:
-    assert settings.database_url is not None
-    assert settings.broker_url is not None
-    assert settings.result_backend is not None
-    client = Celery(
-        "storefront",
-        broker=settings.broker_url.get_secret_value(),
-        backend=settings.result_backend.get_secret_value(),
-    )
-    database = session.connect(settings.database_url.get_secret_value())
-    try:
-        story = Story.from_now(sample, database, client)
-        with database.transaction() as conn:
-            began = database.clock.now(conn)
-        story.open()
-        with console.status("") as status:
-            for news in story.follow(lambda done, of: status.update(f"{done} of {of} alerts have unlocked …")):
-                console.print(_sentence(news), no_wrap=True, overflow="ellipsis")
-        _show_mail(console, settings)
-        console.print(_summary(story.summary(began)))
-        console.print(_bills(database, sample, began))
-    finally:
-        database.dispose()
-        client.close()
+def _tell(console: Console, settings: Settings, story: Story, flower_address: str) -> None:
+    story.open()
+    _follow(console, story, Board(story.sample, story.unlocks, story.now, {"Flower": flower_address}))
+    _show_mail(console, settings)
+    console.print(_summary(story.summary()))
+    console.print(_bills(story.database, story.sample, story.began))
+
+
+def _follow(console: Console, story: Story, board: Board) -> None:
+    """Tell the story to its end: on a terminal as one screen that changes, elsewhere as a line for each piece of news."""
+    if not console.is_terminal:
+        for news in story.follow():
+            console.print(_sentence(news), no_wrap=True, overflow="ellipsis")
+        return
+    with Live(board, console=console, refresh_per_second=5):
+        for news in story.follow():
+            board.hear(news)
 
 
 def _sentence(news: News) -> str:
@@ -160,10 +171,10 @@ def _show_mail(console: Console, settings: Settings) -> None:
         to_seller = any(address in str(message["To"]) for address in wanted)
         if to_seller and "cancel" in str(message["Subject"]).lower():
             body = message.get_body(("plain",))
-            text = body.get_content().strip() if body is not None else ""
+            words = body.get_content().strip() if body is not None else ""
             title = f"one of {len(found)} mails, to {message['To']}: {message['Subject']}"
             console.print()
-            console.print(Panel(text, title=title, border_style="dim"), markup=False)
+            console.print(Panel(words, title=title, border_style="dim"), markup=False)
             return
 
 

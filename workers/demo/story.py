@@ -6,9 +6,9 @@ The people of the demo are an upstream system: a plain Celery client without a l
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery import Celery
@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 45.0
 LOOK_EVERY = 0.15
 
 _NEWS = """
-    SELECT event_id, at, type, order_id, member_id, note FROM unwind.events WHERE event_id > :seen ORDER BY event_id
+    SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events WHERE event_id > :seen ORDER BY event_id
 """
 _UNKEPT = """
     SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')
@@ -57,6 +57,7 @@ class News:
     order_id: int | None
     note: str
     member_id: str | None
+    changes: dict[str, Any]
 
 
 @dataclass
@@ -66,7 +67,10 @@ class Story:
     sample: Sample
     database: Database
     client: Celery
+    began: datetime
+    unlocks: dict[int, datetime]
     seen: int = 0
+    _clock: float = field(default_factory=time.monotonic)
     unlocked: set[int] = field(default_factory=set)
     cancelled: set[int] = field(default_factory=set)
     declined: set[int] = field(default_factory=set)
@@ -78,7 +82,13 @@ class Story:
         """A story that begins after everything that has happened so far."""
         with database.transaction() as conn:
             seen = conn.execute(text("SELECT coalesce(max(event_id), 0) FROM unwind.events")).scalar_one()
-        return cls(sample, database, client, seen=seen)
+            forecast = conn.execute(text("SELECT order_id, unlocks_at FROM unwind.v_unlock_forecast"))
+            unlocks = {row.order_id: row.unlocks_at for row in forecast}
+            return cls(sample, database, client, database.clock.now(conn), unlocks, seen=seen)
+
+    def now(self) -> datetime:
+        """What time it is for the database, without asking it: it was asked when the story began."""
+        return self.began + timedelta(seconds=time.monotonic() - self._clock)
 
     def open(self) -> None:
         """What people do by themselves, without waiting for news."""
@@ -88,11 +98,8 @@ class Story:
             said = {"reason": "B_MUTUAL", "comment": "We talked about it: I ordered the wrong colour."}
             self._ask("ocr.file", order_id, self._buyer(order_id), **said)
 
-    def follow(self, waiting: Callable[[int, int], None]) -> Iterator[News]:
-        """Give the news as they come and let people act, until all has come true.  Raises StoryBroken.
-
-        `waiting(unlocked, expected)` is called whenever nothing is new, for a line of progress.
-        """
+    def follow(self) -> Iterator[News]:
+        """Give the news as they come and let people act, until all has come true.  Raises StoryBroken."""
         end = time.monotonic() + PATIENCE_SECONDS
         while not self._told():
             news = self._news()
@@ -103,19 +110,18 @@ class Story:
             if time.monotonic() > end:
                 raise StoryBroken(self._missing())
             if not news:
-                waiting(len(self.unlocked), len(self.sample.unlocking))
                 time.sleep(LOOK_EVERY)
 
-    def summary(self, since: datetime) -> dict[str, Any]:
-        """What was done since then, counted in the tables."""
+    def summary(self) -> dict[str, Any]:
+        """What was done since it began, counted in the tables."""
         with self.database.transaction() as conn:
-            return dict(conn.execute(text(_SUMMARY), {"since": since}).one()._mapping)
+            return dict(conn.execute(text(_SUMMARY), {"since": self.began}).one()._mapping)
 
     def _news(self) -> list[News]:
         with self.database.transaction() as conn:
             rows = conn.execute(text(_NEWS), {"seen": self.seen}).all()
         self.seen = max((r.event_id for r in rows), default=self.seen)
-        return [News(r.at, r.type, r.order_id, r.note, r.member_id) for r in rows]
+        return [News(r.at, r.type, r.order_id, r.note, r.member_id, r.changes) for r in rows]
 
     def _react(self, news: News) -> None:
         order_id = news.order_id
