@@ -116,10 +116,9 @@ class Board:
 def _what_came_back(changes: dict[str, Any]) -> str:
     """The stock and the money of a cancellation, as its event says them."""
     units = sum(line["returned"] for line in changes.get("returned", ()))
-    lots = len({line["lot_id"] for line in changes.get("returned", ()) if line["returned"]})
     fee = changes.get("fee", {})
     amount = str(fee.get("amount", "0.00")).removeprefix("-")
-    stock = f"{units} units to {lots} lots" if units else "nothing comes back"
+    stock = f"{units} units back" if units else "nothing comes back"
     money = {
         "credit": f"{amount} USD credited for {fee.get('bill')}",
         "reset": f"{amount} USD reset in {fee.get('bill')}",
