@@ -33,8 +33,9 @@ NUDGE_EVERY = 0.05
 MEMORY = "unwind:memory"
 """Key in the broker: whoever does not find it there knows that the broker has forgotten everything else, too."""
 ANSWER_WITHIN = 2.0
-RING_EXPIRES = 600
-"""Seconds.  A ring that nobody heard for that long has been rung again from its row."""
+RING_EXPIRES = 3600
+"""Seconds.  What nobody heard for that long has been sent again; less, and a worker whose clock is half an hour off would hear
+nothing of what others send (F34)."""
 
 
 @lru_cache(maxsize=1)
@@ -128,7 +129,7 @@ class Nudge:
 
 
 def _nudge_relay(app: Celery) -> None:
-    app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True, expires=30)
+    app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True, expires=RING_EXPIRES)
 
 
 def open_database(found: Settings, *, pool_size: int = 1) -> Database:
@@ -217,7 +218,7 @@ def _stop_listening(**_: Any) -> None:
 
 
 def _drain(app: Celery) -> None:
-    app.send_task("submissions.drain", queue=queue_of("submissions.drain"), ignore_result=True, expires=30)
+    app.send_task("submissions.drain", queue=queue_of("submissions.drain"), ignore_result=True, expires=RING_EXPIRES)
 
 
 @signals.worker_process_shutdown.connect

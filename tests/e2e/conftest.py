@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psycopg
 import pytest
+from celery import Celery
 from pytest_celery import CELERY_REDIS_BACKEND, CELERY_REDIS_BROKER, RedisTestBackend, RedisTestBroker
 
-from tests.e2e.nodes import ProcessNode, RunningServer, UnwindWorker
+from tests.e2e.nodes import ProcessNode, RunningServer, UnwindWorker, wait_until
+from tests.plugins.market import Market
+from tests.plugins.servers import plain
+from workers.stage import Stage
 
 
 class _NoDocker:
@@ -95,3 +101,58 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     for item in items:
         if "celery_setup" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture
+def books(database_url: str) -> Iterator[psycopg.Connection]:
+    """The database as an auditor sees it."""
+    with psycopg.connect(plain(database_url), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def past(database_url: str) -> None:
+    """Two orders of three weeks ago whose buyer never paid, a removal request on the first, alerts of eight days ago."""
+    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the past of real processes ends in the real present
+    with Stage(database_url, at=now - timedelta(days=21)) as stage:
+        market = Market(stage)
+        lot = market.lot(quantity=100)
+        for order_id in (1001, 1002):
+            line = {"lot_id": lot, "quantity": 10}
+            market.done("orders.submit", order_id=order_id, buyer_id="buyer", seller_id="seller", lines=[line])
+        market.done("removals.request", order_id=1001, member_id="buyer", lines=[{"line_no": 1, "quantity": 1}])
+        market.at(now - timedelta(days=8))
+        for order_id in (1001, 1002):
+            market.done("npb.file", order_id=order_id, member_id="seller")
+
+
+@pytest.fixture
+def upstream(broker_url: str, result_backend: str) -> Iterator[Celery]:
+    """An upstream system: plain Celery, wire names only."""
+    with Celery("upstream", broker=broker_url, backend=result_backend, set_as_current=False) as app:
+        yield app
+
+
+Run = Callable[..., ProcessNode]
+
+
+@pytest.fixture
+def run(node_environment: dict[str, str], tmp_path: Path) -> Iterator[Run]:
+    """Starts workers and beats, waits until they are ready, and ends them all."""
+    started: list[ProcessNode] = []
+
+    def start(name: str, *words: str, application: str = "workers.app", **variables: str) -> ProcessNode:
+        if name.startswith("beat"):
+            command = ["celery", "-A", application, "beat", "-s", str(tmp_path / f"{name}-schedule"), "--pidfile="]
+        else:
+            command = [application if word == "workers.app" else word for word in UnwindWorker.command()]
+            command[command.index("-n") + 1] = f"{name}@%h"
+        node = ProcessNode(name, [*command, *words], node_environment | variables, tmp_path)
+        started.append(node)
+        if not name.startswith("beat"):
+            wait_until(lambda: b" ready." in node.logs(), what=f"the start of {name}")
+        return node
+
+    yield start
+    for node in started:
+        node.remove()

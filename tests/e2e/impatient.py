@@ -13,14 +13,15 @@ from typing import Any
 from kombu.transport.virtual.base import QoS
 
 from models import session
-from workers import watch
+from workers import in_hand, transport, watch
 from workers.app import app
 
 watch.LOOK_EVERY = 0.1
 watch.SILENT_LOOKS = 20
 watch.BUSY_LOOKS = 60
 session.IDLE_IN_TRANSACTION_TIMEOUT_MS = 2_000
-app.conf.broker_transport_options |= {"visibility_timeout": 3, "unacked_restore_interval": 1}
+in_hand.ALIVE_FOR = 2
+transport.LOOK_EVERY = 0.5
 
 __all__ = ["app"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,10 @@ import redis
 from celery import Celery
 
 from schedules.routes import CANARIES, queue_of
-from tests.e2e.nodes import ProcessNode, UnwindWorker, wait_until
+from tests.e2e.books import one
+from tests.e2e.conftest import Run
+from tests.e2e.nodes import ProcessNode, wait_until
 from tests.plugins.servers import plain
-
-
-@pytest.fixture
-def books(database_url: str) -> Iterator[psycopg.Connection]:
-    """The database as an auditor sees it."""
-    with psycopg.connect(plain(database_url), autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def upstream(broker_url: str, result_backend: str) -> Iterator[Celery]:
-    """An upstream system: plain Celery, wire names only."""
-    with Celery("upstream", broker=broker_url, backend=result_backend, set_as_current=False) as app:
-        yield app
 
 
 @pytest.fixture
@@ -41,13 +28,9 @@ def deaf(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def impatient(node_environment: dict[str, str], tmp_path: Path, deaf: Path) -> Iterator[ProcessNode]:
+def impatient(run: Run, deaf: Path) -> ProcessNode:
     """A worker whose watcher looks ten times a second."""
-    words = [word.replace("workers.app", "tests.e2e.impatient") for word in UnwindWorker.command()]
-    node = ProcessNode("impatient", words, node_environment | {"TEST_DEAF": str(deaf)}, tmp_path)
-    wait_until(lambda: b" ready." in node.logs(), what="the start")
-    yield node
-    node.remove()
+    return run("impatient", application="tests.e2e.impatient", TEST_DEAF=str(deaf))
 
 
 def canaries(app: Celery) -> None:
@@ -97,7 +80,7 @@ def test_a_worker_without_broker_or_database_with_long_work_or_none_is_not_ended
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
-        wait_until(lambda: _value(books, waiting) == 2, what="both children waiting")
+        wait_until(lambda: one(books, waiting) == 2, what="both children waiting")
         signal.sigtimedwait([], silence)
         holder.rollback()
     with redis.Redis.from_url(broker_url) as client:
@@ -121,8 +104,3 @@ def _living(group: int) -> list[int]:
             if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return found
-
-
-def _value(books: psycopg.Connection, query: str) -> Any:
-    row = books.execute(query.encode()).fetchone()
-    return row[0] if row else None

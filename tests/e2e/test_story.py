@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import email
 import email.policy
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,56 +12,17 @@ import psycopg
 import pytest
 from pytest_celery import CeleryTestSetup
 
+from tests.e2e.books import nothing_waits, one
 from tests.e2e.nodes import ProcessNode, wait_until
-from tests.plugins.market import Market
 from tests.plugins.servers import plain
-from workers.stage import Stage
 
 Answer = dict[str, Any]
-
-
-@pytest.fixture
-def books(database_url: str) -> Iterator[psycopg.Connection]:
-    """The database as an auditor sees it."""
-    with psycopg.connect(plain(database_url), autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def past(database_url: str) -> None:
-    """Two orders of three weeks ago whose buyer never paid, a removal request on the first, alerts of eight days ago."""
-    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the past of real processes ends in the real present
-    with Stage(database_url, at=now - timedelta(days=21)) as stage:
-        market = Market(stage)
-        lot = market.lot(quantity=100)
-        for order_id in (1001, 1002):
-            line = {"lot_id": lot, "quantity": 10}
-            market.done("orders.submit", order_id=order_id, buyer_id="buyer", seller_id="seller", lines=[line])
-        market.done("removals.request", order_id=1001, member_id="buyer", lines=[{"line_no": 1, "quantity": 1}])
-        market.at(now - timedelta(days=8))
-        for order_id in (1001, 1002):
-            market.done("npb.file", order_id=order_id, member_id="seller")
 
 
 def ask(setup: CeleryTestSetup, task: str, **arguments: Any) -> Answer:
     """What an upstream system does: a name, keyword arguments, the queue `commands`."""
     answer: Answer = setup.app.send_task(task, kwargs=arguments, queue="commands").get(timeout=30)
     return answer
-
-
-def one(books: psycopg.Connection, query: str, *values: Any) -> Any:
-    """The single value of a query."""
-    row = books.execute(query.encode(), values).fetchone()
-    return row[0] if row else None
-
-
-def nothing_waits(books: psycopg.Connection) -> bool:
-    """All promises are kept and all letters sent."""
-    waiting = (
-        "SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')"
-        " + (SELECT count(*) FROM unwind.notices WHERE state <> 'sent')"
-    )
-    return bool(one(books, waiting) == 0)
 
 
 def test_the_story_is_told_by_real_processes(

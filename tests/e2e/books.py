@@ -1,0 +1,22 @@
+"""What does an end-to-end test ask of the database?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+
+def one(books: psycopg.Connection, query: str, *values: Any) -> Any:
+    """The single value of a query."""
+    row = books.execute(query.encode(), values).fetchone()
+    return row[0] if row else None
+
+
+def nothing_waits(books: psycopg.Connection) -> bool:
+    """All promises are kept and all letters sent."""
+    waiting = (
+        "SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')"
+        " + (SELECT count(*) FROM unwind.notices WHERE state <> 'sent')"
+    )
+    return bool(one(books, waiting) == 0)

@@ -1,0 +1,140 @@
+"""What if a worker is killed, paused, or has a wrong clock; beat runs twice or is killed; a broker forgets?  Real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from celery import Celery
+
+from tests.e2e.books import nothing_waits, one
+from tests.e2e.conftest import Run
+from tests.e2e.nodes import wait_until
+from tests.plugins.servers import plain
+
+pytestmark = pytest.mark.e2e
+
+LOCKED = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+CANCELLED = "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'"
+SKEWED = Path(__file__).parent / "skewed_clock"
+
+
+def cancel(upstream: Celery, order_id: int = 1001) -> Any:
+    """A seller's cancel, whose answer is waited for elsewhere."""
+    arguments = {"order_id": order_id, "member_id": "seller", "request_id": f"cancel-{order_id}"}
+    return upstream.send_task("orders.cancel", kwargs=arguments, queue="commands")
+
+
+@pytest.mark.promise("P1")
+def test_a_command_in_the_hand_of_a_killed_worker_is_answered_by_another_within_a_minute(
+    past: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
+) -> None:
+    """P1, F09: the whole group gets SIGKILL in the middle of it; nobody sends it again."""
+    first = run("first")
+    with psycopg.connect(plain(database_url)) as holder:
+        holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
+        sent = cancel(upstream)
+        wait_until(lambda: one(books, LOCKED) >= 1, what="the cancel waiting for its order")
+        first.kill()
+        holder.rollback()
+    run("second")
+    answer = sent.get(timeout=60)
+    assert (answer["outcome"], answer["replayed"]) == ("done", False)
+    assert one(books, CANCELLED) == 1
+
+
+@pytest.mark.promise("P2")
+def test_a_worker_that_was_paused_for_longer_than_its_messages_wait_writes_nothing_twice(
+    past: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
+) -> None:
+    """P2, F07: stopped in the middle of a cancel, believed dead, overtaken, and woken up again."""
+    paused = run("paused", application="tests.e2e.impatient")
+    with psycopg.connect(plain(database_url)) as holder:
+        holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
+        sent = cancel(upstream)
+        wait_until(lambda: one(books, LOCKED) >= 1, what="the cancel waiting for its order")
+        os.killpg(paused.pid, signal.SIGSTOP)
+        holder.rollback()  # the paused one has the lock now, and does not know
+    run("other", application="tests.e2e.impatient")
+    answer = sent.get(timeout=40)
+    assert (answer["outcome"], answer["replayed"]) == ("done", False)
+    os.killpg(paused.pid, signal.SIGCONT)
+    again = cancel(upstream).get(timeout=30)
+    assert (again["outcome"], again["replayed"]) == ("done", True)
+    wait_until(lambda: nothing_waits(books) or upstream.send_task("outbox.relay", queue="sweeps"), what="the rest")
+    assert one(books, CANCELLED) == 1
+    assert one(books, "SELECT count(*) FROM unwind.stock_moves WHERE kind = 'returned'") == 1
+    assert one(books, "SELECT count(*) FROM unwind.strikes") == 1
+    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert paused.status == "running"
+
+
+@pytest.mark.promise("P2", "P3")
+@pytest.mark.long
+def test_two_beats_of_which_one_is_killed_all_the_time_unlock_once_and_soon(
+    past: None, run: Run, books: psycopg.Connection, tmp_path: Path
+) -> None:
+    """F36, F37: everything is looked at by what is due, so ticks may come twice or not at all."""
+    run("worker")
+    steady = run("beat-steady")
+    for _ in range(3):
+        shaky = run("beat-shaky")
+        wait_until(lambda: list(tmp_path.glob("beat-shaky-schedule*")), what="the reading of the timetable")
+        shaky.kill()
+        for memory in tmp_path.glob("beat-shaky-schedule*"):
+            memory.unlink()
+    wait_until(lambda: one(books, "SELECT count(unlocked_at) FROM unwind.alerts") == 2, what="the unlocking")
+    wait_until(lambda: nothing_waits(books), what="the telling")
+    assert one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
+    told = "SELECT count(*) FROM unwind.notices WHERE event = 'npb_unlocked' AND recipient = 'seller'"
+    assert one(books, told) == 2
+    assert steady.status == "running"
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.long
+def test_what_a_broker_forgot_under_running_workers_is_done_all_the_same(
+    past: None, run: Run, upstream: Celery, books: psycopg.Connection, broker_url: str, database_url: str
+) -> None:
+    """P1, F10: emptied while a follower is at its work and others wait; all is done without anybody's help."""
+    run("worker")
+    run("beat")
+    with psycopg.connect(plain(database_url)) as holder, redis.Redis.from_url(broker_url) as broker:
+        holder.execute("LOCK TABLE unwind.notices IN EXCLUSIVE MODE")
+        assert cancel(upstream).get(timeout=30)["outcome"] == "done"
+        wait_until(lambda: one(books, LOCKED) >= 1, what="a follower at its work")
+        broker.flushdb()
+        holder.rollback()
+    wait_until(lambda: nothing_waits(books), 15, what="the rest")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("skew", [-1800, 1800])
+def test_a_worker_whose_clock_is_wrong_decides_and_looks_as_others_do(
+    past: None, run: Run, upstream: Celery, books: psycopg.Connection, skew: int
+) -> None:
+    """P3, F34: ten minutes early is early, whatever this machine thinks; and ticks from elsewhere are not stale to it."""
+    skewed = {"PYTHONPATH": str(SKEWED), "SKEW_SECONDS": str(skew)}
+    script = "import time, datetime as d; print(time.time(), d.datetime.now(d.UTC).timestamp())"
+    told = subprocess.run([sys.executable, "-c", script], env=skewed, capture_output=True, text=True, check=True).stdout
+    real: float = one(books, "SELECT extract(epoch FROM clock_timestamp())::float8")
+    assert all(abs(float(said) - real - skew) < 60 for said in told.split()), "the shim works"
+    books.execute(
+        "UPDATE unwind.alerts SET unlocks_at = clock_timestamp() + interval '10 minutes' WHERE order_id = 1002"
+    )
+    run("worker", **skewed)
+    run("beat")
+    wait_until(lambda: one(books, "SELECT count(unlocked_at) FROM unwind.alerts") == 1, what="the unlocking")
+    early = cancel(upstream, 1002).get(timeout=30)
+    assert (early["outcome"], early["code"]) == ("refused", "TOO_EARLY")
+    assert cancel(upstream).get(timeout=30)["outcome"] == "done"
+    wait_until(lambda: nothing_waits(books), what="the consequences")
+    written = "SELECT count(*) FROM unwind.events WHERE type IN ('npb.unlocked', 'orders.cancelled')"
+    assert one(books, f"{written} AND at <= clock_timestamp() AND at > clock_timestamp() - interval '5 minutes'") == 2
