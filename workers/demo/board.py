@@ -120,7 +120,7 @@ def _what_came_back(changes: dict[str, Any]) -> str:
     amount = str(fee.get("amount", "0.00")).removeprefix("-")
     stock = f"{units} units back" if units else "nothing comes back"
     money = {
-        "credit": f"{amount} USD credited for {fee.get('bill')}",
-        "reset": f"{amount} USD reset in {fee.get('bill')}",
+        "credit": f"{amount} USD credited",
+        "reset": f"{amount} USD reset",
     }.get(str(fee.get("kind")), "the fee stays")
     return f"{stock}, {money}"
