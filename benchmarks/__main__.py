@@ -13,9 +13,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import report
+from benchmarks import pictures, report
 from benchmarks.frame import SCALES, Bench, Result, Scale
 from benchmarks.place import Place, place
+from workers.settings import CHECKOUT
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -65,8 +66,11 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
         sys.exit(130)
     record = report.record(results, size, time.monotonic() - began)
     if keep or (keep is None and not names and size.name != "quick"):
-        path = report.write(record, RESULTS)
-        console.print(f"Written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+        record = report.write(record, RESULTS)
+        drawn = pictures.draw(record, CHECKOUT / "docs" / "img")
+        console.print(
+            f"Kept in benchmarks/results/, with {len(drawn)} pictures; `./run docs` writes docs/speed.md anew."
+        )
     if as_json:
         print(json.dumps(record, indent=1, ensure_ascii=False))
     else:

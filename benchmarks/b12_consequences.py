@@ -13,12 +13,13 @@ from benchmarks.place import Place, until
 
 FOLLOWED = """
     SELECT (SELECT count(*) FROM unwind.ledger_lines WHERE order_id = {order} AND kind IN ('reset', 'credit'))
-        + (SELECT count(*) FROM unwind.notices WHERE order_id = {order} AND state = 'sent')
+        + (SELECT count(*) FROM unwind.notices WHERE order_id = {order} AND event = 'order_cancelled' AND state = 'sent')
 """
 LAG = """
     SELECT extract(epoch FROM greatest(
         (SELECT max(at) FROM unwind.ledger_lines WHERE order_id = o.order_id AND kind IN ('reset', 'credit')),
-        (SELECT max(sent_at) FROM unwind.notices WHERE order_id = o.order_id)) - o.cancelled_at)::float8
+        (SELECT max(sent_at) FROM unwind.notices WHERE order_id = o.order_id AND event = 'order_cancelled')
+        ) - o.cancelled_at)::float8
     FROM unwind.orders o WHERE o.order_id BETWEEN {first} AND {last}
 """
 

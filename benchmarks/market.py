@@ -64,7 +64,7 @@ def build(conn: psycopg.Connection, market: Market) -> None:
             for statement in (LOTS, RECORDED, LINES, SOLD, CHARGES):
                 conn.execute(statement.format(**values))
         if market.history:
-            for statement in (SUBMITTED, FILED, *([UNLOCKED] if market.state == "unlocked" else [])):
+            for statement in (SUBMITTED, FILED, *([UNLOCKED, NOTICES] if market.state == "unlocked" else [])):
                 conn.execute(statement.format(**values))
         for definition in indexes:
             conn.execute(definition)
@@ -177,4 +177,11 @@ UNLOCKED = """
         'Cancellation through the alert is possible now.',
         jsonb_build_object('alert', jsonb_build_object('unlocked_at', unlocked_at))
     FROM unwind.alerts ORDER BY order_id
+"""
+NOTICES = """
+    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, letter, message_id, created_at, attempts, sent_at)
+    SELECT 'npb_unlocked:' || order_id || ':3:' || seller_id, 'npb_unlocked', order_id, seller_id, 'seller', 'sent',
+        jsonb_build_object('subject', 'Order ' || order_id || ': you can cancel now', 'happened', '[]'::jsonb, 'means',
+            '[]'::jsonb, 'next', '[]'::jsonb, 'quote', NULL), md5(order_id::text), last_event_at, 1, last_event_at
+    FROM unwind.orders ORDER BY order_id
 """

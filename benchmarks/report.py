@@ -48,12 +48,17 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def write(record: dict[str, Any], folder: Path) -> Path:
-    """Keep it where the docs find it."""
+def write(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Keep it where the docs find it; measures that this run did not make stay as they were.  Gives what is kept now."""
     folder.mkdir(exist_ok=True)
     path = folder / "latest.json"
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    return path
+    if path.exists():
+        made = {one["measure"] for one in record["results"]}
+        earlier = json.loads(path.read_text(encoding="utf-8"))["results"]
+        every = [*(one for one in earlier if one["measure"] not in made), *record["results"]]
+        record = record | {"results": sorted(every, key=lambda one: (int(one["measure"][1:3]), one["measure"]))}
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return record
 
 
 def table(results: list[Result]) -> Table:

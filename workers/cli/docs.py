@@ -12,15 +12,18 @@ from workers.promise_page import PROMISE_PAGE, promise_page
 from workers.rule_page import RULE_PAGE, rule_page
 from workers.settings import CHECKOUT
 from workers.settings_page import settings_page
+from workers.speed_page import speed_page
 from workers.support_page import support_page
 
 SUPPORT_PAGE = CHECKOUT / "docs" / "support.md"
 SETTINGS_PAGE = CHECKOUT / "docs" / "settings.md"
+SPEED_PAGE = CHECKOUT / "docs" / "speed.md"
 PAGES: dict[Path, Callable[[], str]] = {
     SUPPORT_PAGE: support_page,
     SETTINGS_PAGE: settings_page,
     RULE_PAGE: rule_page,
     PROMISE_PAGE: promise_page,
+    SPEED_PAGE: speed_page,
 }
 
 

@@ -1,0 +1,133 @@
+"""What do the figures look like?  One picture per group: ours, the peers, and the bound, as bars."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_FINDERS = list(sys.meta_path)
+import pygal  # noqa: E402
+from pygal.style import Style  # noqa: E402
+
+sys.meta_path[:] = _FINDERS  # pygal hooks a finder of an old kind into every later import, which then warns
+
+Record = dict[str, Any]
+Figures = dict[str, Record]
+OURS, THEIRS, REACHED, MISSED = "#1f6f8b", "#b8bec4", "#2f8f5b", "#c0513f"
+STYLE = Style(
+    background="white",
+    plot_background="white",
+    font_family="sans-serif",
+    label_font_size=12,
+    major_label_font_size=12,
+    title_font_size=15,
+    value_font_size=11,
+)
+
+
+def draw(record: Record, folder: Path) -> list[Path]:
+    """Write the pictures for which the record has figures."""
+    found: Figures = {one["measure"]: one for one in record["results"]}
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, (title, rows) in GROUPS.items():
+        bars = [bar for row in rows if (bar := row(found)) is not None]
+        if bars:
+            path = folder / f"speed-{name}.svg"
+            path.write_bytes(_chart(title, bars))
+            written.append(path)
+    path = folder / "speed-bars.svg"
+    path.write_bytes(
+        _chart("Distance to the bar: 100 is the bar, longer is better", [_distance(one) for one in found.values()])
+    )
+    return [*written, path]
+
+
+Bar = tuple[str, float, str]
+Row = Callable[[Figures], Bar | None]
+
+
+def _side(measure: str, side: str, label: str, colour: str) -> Row:
+    def bar(found: Figures) -> Bar | None:
+        figures = found.get(measure, {}).get(side)
+        return (label, statistics.median(figures), colour) if figures else None
+
+    return bar
+
+
+def _peer(measure: str, label: str) -> Row:
+    def bar(found: Figures) -> Bar | None:
+        peers = found.get(measure, {}).get("peers")
+        return (label, next(iter(peers.values())), THEIRS) if peers else None
+
+    return bar
+
+
+GROUPS: dict[str, tuple[str, tuple[Row, ...]]] = {
+    "cancelling": (
+        "Orders cancelled per second, everything that belongs to it included",
+        (
+            _side("B1", "reference", "PostgreSQL's bound (pgbench, sets of 100)", THEIRS),
+            _side("B1", "ours", "Unwind, sets of 100", OURS),
+            _side("B5", "ours", "Unwind, SQL door, one worker", OURS),
+            _peer("B2", "dramatiq + one SQL function, no rules"),
+            _side("B4", "reference", "bare Celery + one SQL function, no rules", THEIRS),
+            _side("B4", "ours", "Unwind, one order a message", OURS),
+            _side("B2", "reference", "dramatiq + Unwind's body, one order a job", THEIRS),
+            _side("B3", "reference", "Celery + ORM, one order a job", THEIRS),
+        ),
+    ),
+    "scanning": (
+        "Seconds to unlock all due alerts, with events and promises",
+        (
+            _side("B6", "reference", "one raw SQL statement", THEIRS),
+            _side("B6", "ours", "Unwind, one worker", OURS),
+            _side("B7", "ours", "Unwind, two workers", OURS),
+        ),
+    ),
+    "waiting": (
+        "Milliseconds that somebody waits",
+        (
+            _side("B11 p50", "reference", "bare Celery task, p50", THEIRS),
+            _side("B11 p50", "ours", "Unwind's answer, p50", OURS),
+            _side("B11 p99", "reference", "bare Celery task, p99", THEIRS),
+            _side("B11 p99", "ours", "Unwind's answer, p99", OURS),
+            _side("B12", "ours", "credit posted and mails gone, p99", OURS),
+        ),
+    ),
+    "relay": (
+        "Handed over per second",
+        (
+            _side("B10", "reference", "bare send_task, messages", THEIRS),
+            _side("B10", "ours", "Unwind's relay, promises", OURS),
+        ),
+    ),
+}
+
+
+def _distance(one: Record) -> Bar:
+    gain = one["bar"].startswith("≥")
+    share = one["value"] / one["limit"] if gain else one["limit"] / one["value"]
+    return f"{one['measure']} ({one['bar']})", min(share * 100, 400), REACHED if one["met"] else MISSED
+
+
+def _chart(title: str, bars: list[Bar]) -> bytes:
+    chart = pygal.HorizontalBar(
+        style=STYLE,
+        title=title,
+        show_legend=False,
+        print_values=True,
+        js=[],  # a picture fetches nothing
+        no_prefix=True,  # the same figures give the same file
+        height=70 + 34 * len(bars),
+        width=860,
+        value_formatter=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}",
+        x_labels=[label for label, _, _ in reversed(bars)],
+    )
+    chart.add("", [{"value": value, "color": colour} for _, value, colour in reversed(bars)])
+    drawn: bytes = chart.render()
+    return re.sub(rb"<script\b.*?</script>", b"", drawn, flags=re.DOTALL)

@@ -1,0 +1,57 @@
+"""Does every measure run, from the command a person types, and come from real work?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.settings import CHECKOUT
+
+MEASURES = [
+    *(f"B{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16)),
+    "B8 ms",
+    "B11 p50",
+    "B11 p99",
+    "B15 import",
+    "B15 up",
+]
+
+
+@pytest.mark.long
+@pytest.mark.bench
+@pytest.mark.timeout(900)
+def test_every_measure_runs_in_its_small_form(tmp_path: Path) -> None:
+    """`./run bench --quick`: all sixteen measures, each ratio made of two figures, and nothing left behind (B1 to B16)."""
+    environment = os.environ | {"UNWIND_DATA": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "workers", "bench", "--quick", "--json"],
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr  # whether the bars are met is judged on a quiet machine
+    found = {one["measure"]: one for one in json.loads(done.stdout)["results"]}
+    assert sorted(found) == sorted(MEASURES)
+    for one in found.values():
+        assert all(value > 0 for value in (*one["ours"], *one["reference"])), one
+        if one["reference"]:
+            ratios = [ours / theirs for ours, theirs in zip(one["ours"], one["reference"], strict=True)]
+            turned = [1 / ratio for ratio in ratios]
+            assert one["values"] in (pytest.approx(ratios), pytest.approx(turned)), one
+    assert done.returncode == (0 if all(one["met"] for one in found.values()) else 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_measure_is_named(tmp_path: Path) -> None:
+    """Before any server is started, with those there are."""
+    words = [sys.executable, "-m", "workers", "bench", "B99"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "There is no measure B99. There are B1, B2," in done.stderr

@@ -1,0 +1,78 @@
+"""Does the reference do what ours does?  A benchmark whose reference does less flatters; these tests end that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+
+from benchmarks import writes
+from benchmarks.frame import WrongWork
+from benchmarks.market import Market, build
+from models import invariants, session
+from tests.plugins.servers import plain
+from workers.stage import Stage
+
+MARKET = Market(orders=200, stores=2)
+
+
+@pytest.fixture
+def conn(database_url: str) -> Iterator[psycopg.Connection]:
+    """A market of two hundred matured alerts with the reference's function."""
+    with psycopg.connect(plain(database_url), autocommit=True) as connection:
+        build(connection, MARKET)
+        writes.install(connection)
+        yield connection
+
+
+@pytest.fixture
+def now(conn: psycopg.Connection) -> datetime:
+    row = conn.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    instant: datetime = row[0]
+    return instant.astimezone(UTC)
+
+
+def cancel(database_url: str, now: datetime, order_id: int) -> None:
+    """By the product, for the seller."""
+    with Stage(database_url, at=now) as stage:
+        answer = stage.do("orders.cancel", order_id=order_id, member_id=f"s-{(order_id - 1) // 100}")
+    assert answer["outcome"] == "done", answer
+
+
+def test_a_generated_market_is_one_that_the_product_could_have_written(
+    conn: psycopg.Connection, database_url: str, now: datetime
+) -> None:
+    """What must always hold holds in it, so that what is measured on it is the product's work (promises.md)."""
+    conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint, 2], 'test')")
+    cancel(database_url, now, 101)
+    database = session.connect(database_url)
+    try:
+        with database.transaction() as connection:
+            assert not invariants.check(connection, now, in_time=False)
+    finally:
+        database.dispose()
+
+
+def test_the_reference_leaves_the_same_rows(conn: psycopg.Connection, database_url: str, now: datetime) -> None:
+    """Every table has the same rows, with the same columns filled and the same words in their JSON (B1, B4)."""
+    conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint], 'test')")
+    cancel(database_url, now, 101)
+    writes.check(conn, 1, 1, MARKET.lines)
+    writes.check(conn, 101, 101, MARKET.lines)
+    writes.check_alike(conn, 101, 1)
+
+
+def test_a_cell_that_left_something_out_is_found(conn: psycopg.Connection) -> None:
+    """Counting is no ceremony: one order too few, or one row too few, ends the run (speed.md)."""
+    conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint, 2], 'test')")
+    writes.check(conn, 1, 2, MARKET.lines)
+    with pytest.raises(WrongWork, match="orders 1 to 3"):
+        writes.check(conn, 1, 3, MARKET.lines)
+    conn.execute("DELETE FROM unwind.outbox WHERE key = 'fee:2'")
+    with pytest.raises(WrongWork, match="outbox"):
+        writes.check(conn, 1, 2, MARKET.lines)
+    with pytest.raises(WrongWork, match="outbox"):
+        writes.check_alike(conn, 1, 2)

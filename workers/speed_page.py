@@ -1,0 +1,101 @@
+"""How fast is it, against what, and where was that measured?  `docs/speed.md`, made from the last kept run of `./run bench`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+from workers.settings import CHECKOUT
+
+RESULT = CHECKOUT / "benchmarks" / "results" / "latest.json"
+PICTURES = {
+    "cancelling": "Cancelling, orders per second",
+    "scanning": "Unlocking, seconds",
+    "waiting": "Waiting, milliseconds",
+    "relay": "Handing over, per second",
+    "bars": "Each measure against its bar",
+}
+
+PAGE = """\
+# How fast it is
+
+This page is made by `./run docs` from `benchmarks/results/latest.json`, which `./run bench` writes together with the pictures.
+
+## How it is measured
+
+`./run bench` measures everything from a clean checkout, on servers of its own that flush to disk, and leaves nothing behind. A
+figure that counts is a **ratio of two things measured by turns in one run**, the median of five pairs: another machine gives
+other figures, and nearly the same ratios. After every cell the rows of every table are counted on both sides, and once the rows
+themselves are compared, column by column and word by word of their JSON: a reference that did less would end the run.
+
+`./run bench B1 B4` measures some, `--quick` shows in a small version that everything works (its ratios judge nothing), `--full`
+takes the largest tables. It ends with 0 when every bar is met; `./run bench`, then `./run docs`, renews this page.
+
+## Against what
+
+- **The bound** is pgbench with two clients calling one SQL function that writes what a cancellation writes, on the same schema, a
+  hundred orders a transaction, without asking any rule ([`benchmarks/writes.py`](../benchmarks/writes.py)).
+- **The bare Celery task** calls that function with one order: prefork, a prefetch of 64, early acknowledgement, no events, its
+  statement prepared ([`benchmarks/bare_celery.py`](../benchmarks/bare_celery.py)).
+- **dramatiq**, two processes of eight threads, runs the body of `orders.cancel`, and as a peer the bare function
+  ([`benchmarks/dramatiq_peer.py`](../benchmarks/dramatiq_peer.py)).
+- **The naive job** is Celery as it comes and an ORM object per row ([`benchmarks/naive_orm.py`](../benchmarks/naive_orm.py)).
+- **The raw statement** unlocks all due alerts with events and promises in one go ([`benchmarks/scans.py`](../benchmarks/scans.py)).
+
+An order has five lines in five lots and a matured alert; its cancellation updates the order, the alert, five lines and five lots,
+and inserts five stock moves, a strike, an event, three promises and the request row. A store sends its own hundred as one set;
+single messages change stores from one to the next.
+{results}"""
+
+RESULTS = """
+## The figures
+
+Measured on {at} on {cores} cores of {processor} ({system}, Python {python}), scale `{scale}`, in {minutes} minutes.
+
+| | measure | ours | reference | value (least … most) | bar | stretch | met |
+| --- | --- | ---: | ---: | --- | --- | --- | --- |
+{rows}
+
+{pictures}
+"""
+
+
+def speed_page() -> str:
+    """The whole page, as Markdown; without figures where no run was kept."""
+    if not RESULT.exists():
+        return PAGE.format(results="\n## The figures\n\nNo run has been kept yet: `./run bench` makes one.\n")
+    record = json.loads(RESULT.read_text(encoding="utf-8"))
+    folder = CHECKOUT / "docs" / "img"
+    pictures = [
+        f"![{title}](img/speed-{name}.svg)"
+        for name, title in PICTURES.items()
+        if (folder / f"speed-{name}.svg").exists()
+    ]
+    results = RESULTS.format(
+        **record["machine"],
+        at=record["at"],
+        scale=record["scale"],
+        minutes=max(1, round(record["seconds"] / 60)),
+        rows="\n".join(_row(one) for one in record["results"]),
+        pictures="\n\n".join(pictures),
+    )
+    return PAGE.format(results=results)
+
+
+def _row(one: dict[str, Any]) -> str:
+    ours, reference = (_figure(one[side], one["unit"]) for side in ("ours", "reference"))
+    value = f"**{one['value']:.3g}** ({one['least']:.3g} … {one['most']:.3g})"
+    notes = "; ".join(
+        [*(f"{name}: {_figure([figure], one['unit'])}" for name, figure in one["peers"].items()), *one["notes"]]
+    )
+    what = f"{one['what']}{f' ({notes})' if notes else ''}"
+    stretch, met = f"{one['bar'][0]} {one['stretch']:g}", "yes" if one["met"] else "no"
+    return f"| {one['measure']} | {what} | {ours} | {reference} | {value} | {one['bar']} | {stretch} | {met} |"
+
+
+def _figure(values: list[float], unit: str) -> str:
+    if not values:
+        return ""
+    value = statistics.median(values)
+    return f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"
