@@ -10,8 +10,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from sqlalchemy import Table
+
 import models
 from models import views
+from models.alerts import alerts
+from models.members import strikes
 from models.orders import orders
 from models.session import APP_ROLE
 
@@ -34,12 +38,25 @@ DOORS = {
 PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox", "submissions", "odd_messages")
 """Mail addresses, letters and whole arguments are not for dashboards."""
 
-_MAY_STILL_CHANGE = ("version", "last_event_at")
+
+def _but(table: Table, *may_change: str) -> str:
+    """SQL: anything but these columns changes."""
+    return " OR ".join(f'OLD."{c.name}" IS DISTINCT FROM NEW."{c.name}"' for c in table.c if c.name not in may_change)
+
+
+_changed = _but(orders, "version", "last_event_at")
 """Of a cancelled order: its timeline goes on when staff removes a completed alert (R39) or a follower says it is done."""
 
-_changed = " OR ".join(
-    f'OLD."{c.name}" IS DISTINCT FROM NEW."{c.name}"' for c in orders.c if c.name not in _MAY_STILL_CHANGE
-)
+CLOSED = {
+    # R39: staff may still remove an alert that a cancellation completed.
+    "alerts": "OLD.state <> 'open' AND NOT (OLD.state = 'completed' AND NEW.state = 'removed' "
+    f"AND NOT ({_but(alerts, 'state', 'closed_at')}))",
+    "ocrs": "OLD.state <> 'open'",
+    "removals": "OLD.state <> 'pending'",
+    "strikes": f"OLD.withdrawn_at IS NOT NULL OR {_but(strikes, 'withdrawn_at')}",
+    "submissions": "OLD.state = 'answered'",
+}
+"""When a row of a table never changes again."""
 
 FINAL: tuple[str, ...] = (
     """
@@ -65,14 +82,69 @@ FINAL: tuple[str, ...] = (
             ("events", "UPDATE OR DELETE OR TRUNCATE"),
             ("stock_moves", "UPDATE OR DELETE OR TRUNCATE"),
             ("requests", "UPDATE OR TRUNCATE"),  # old ones may be deleted by the owner after their thirty days
-            ("orders", "DELETE OR TRUNCATE"),
-            ("order_lines", "DELETE OR TRUNCATE"),
+            ("terms", "UPDATE OR DELETE OR TRUNCATE"),
+            *(
+                (table, "DELETE OR TRUNCATE")
+                for table in ("orders", "order_lines", "alerts", "ocrs", "removals", "strikes")
+            ),
         )
         for statement in (
             f"DROP TRIGGER IF EXISTS {table}_only_grows ON unwind.{table}",
             f"""
             CREATE TRIGGER {table}_only_grows BEFORE {operations} ON unwind.{table}
             FOR EACH STATEMENT EXECUTE FUNCTION unwind.only_grows()
+            """,
+        )
+    ),
+    # What is closed is closed.  The condition stands in the trigger, so open rows, which sweeps move by the thousand, cost nothing.
+    """
+    CREATE OR REPLACE FUNCTION unwind.closed_is_final() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'this row of % is closed and final', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+    END $$
+    """,
+    *(
+        statement
+        for table, closed in CLOSED.items()
+        for statement in (
+            f"DROP TRIGGER IF EXISTS {table}_closed_is_final ON unwind.{table}",
+            f"""
+            CREATE TRIGGER {table}_closed_is_final BEFORE UPDATE ON unwind.{table} FOR EACH ROW
+            WHEN ({closed}) EXECUTE FUNCTION unwind.closed_is_final()
+            """,
+        )
+    ),
+    # A whole set is looked at once.  The cancelling transaction itself may write lines and order in any order, so only a
+    # cancellation that another transaction wrote makes them final.
+    """
+    CREATE OR REPLACE FUNCTION unwind.parts_of_cancelled_are_final() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE found bigint;
+    BEGIN
+        SELECT o.order_id INTO found FROM fresh f JOIN unwind.orders o USING (order_id)
+        WHERE o.status = 'CANCELLED' AND EXISTS (
+            SELECT FROM unwind.events e WHERE e.order_id = o.order_id AND e.type = 'orders.cancelled'
+            AND e.written_in <> pg_current_xact_id()::text::bigint) LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'order % is cancelled and final: % of % is refused', found, TG_OP, TG_TABLE_NAME
+                USING ERRCODE = 'restrict_violation';
+        END IF;
+        RETURN NULL;
+    END $$
+    """,
+    *(
+        statement
+        for table, operation in (
+            ("order_lines", "UPDATE"),
+            ("order_lines", "INSERT"),
+            ("alerts", "INSERT"),
+            ("ocrs", "INSERT"),
+            ("removals", "INSERT"),
+        )
+        for statement in (
+            f"DROP TRIGGER IF EXISTS {table}_{operation.lower()}_of_cancelled ON unwind.{table}",
+            f"""
+            CREATE TRIGGER {table}_{operation.lower()}_of_cancelled AFTER {operation} ON unwind.{table}
+            REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION unwind.parts_of_cancelled_are_final()
             """,
         )
     ),

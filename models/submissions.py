@@ -16,7 +16,6 @@ from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Integer,
 
 from models.requests import Answer
 from models.schema import Instant, Json, metadata, one_of
-from models.sets import update_set
 
 CHANNEL = "unwind_submissions"
 """NOTIFY channel on which a commit with a submission wakes the drain."""
@@ -126,25 +125,33 @@ def claim(conn: Connection, now: datetime, *, limit: int) -> list[Submission]:
 
 
 def answered(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now: datetime) -> None:
-    """Write the answers, for `unwind.command_answers`."""
-    update_set(
-        conn,
-        submissions,
-        ["submission_id"],
-        [
-            {"submission_id": s.submission_id, "state": "answered", "answer": a.as_json(), "answered_at": now}
-            for s, a in answers
-        ],
+    """Write the answers, for `unwind.command_answers`.  The first one stays: a drain that was overtaken changes nothing."""
+    conn.execute(
+        _ANSWERED,
+        {
+            "ids": [s.submission_id for s, _ in answers],
+            "answers": [json.dumps(a.as_json()) for _, a in answers],
+            "now": now,
+        },
     )
+
+
+_ANSWERED = text(
+    """
+    UPDATE unwind.submissions AS s SET state = 'answered', answer = CAST(v.answer AS jsonb), answered_at = :now
+    FROM unnest(CAST(:ids AS bigint[]), CAST(:answers AS text[])) AS v(id, answer)
+    WHERE s.submission_id = v.id AND s.state <> 'answered'
+    """
+)
 
 
 def failed(conn: Connection, submission: Submission, error: str, now: datetime) -> str | None:
     """Put a command off that raised, ever longer; gives its first error if it has used up its attempts and is dead now."""
     dead = submission.attempts >= MOST_ATTEMPTS
     wait = min(LONGEST_WAIT.total_seconds(), 2.0**submission.attempts)
-    first: str = conn.execute(
+    first: str | None = conn.execute(
         update(submissions)
-        .where(submissions.c.submission_id == submission.submission_id)
+        .where(submissions.c.submission_id == submission.submission_id, submissions.c.state != "answered")
         .values(
             state="dead" if dead else "waiting",
             due_at=now + timedelta(seconds=wait),
@@ -152,7 +159,7 @@ def failed(conn: Connection, submission: Submission, error: str, now: datetime) 
             last_error=error[:2000],
         )
         .returning(submissions.c.first_error)
-    ).scalar_one()
+    ).scalar_one_or_none()
     return first if dead else None
 
 

@@ -4,6 +4,7 @@ pytest_plugins = [
     "tests.plugins.servers",
     "tests.plugins.stage",
     "tests.plugins.market",
+    "tests.plugins.past",
     "tests.plugins.invariants",
     "tests.plugins.promises",
     "tests.plugins.browser",

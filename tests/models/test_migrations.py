@@ -24,7 +24,7 @@ def test_a_column_that_is_missing_is_noticed(database_url: str) -> None:
     """The check above must be able to fail."""
     engine = create_engine(database_url)
     with engine.begin() as conn:
-        conn.execute(text("ALTER TABLE unwind.alerts DROP COLUMN grounds"))
+        conn.execute(text("ALTER TABLE unwind.sweeps DROP COLUMN found_at"))
         assert "grounds" in str(migrations.drift(conn))
     engine.dispose()
 

@@ -1,0 +1,210 @@
+"""Does the database refuse, table by table and operation by operation, whoever asks?  (promises.md P5, R39, R60, R86)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from models import guards, session
+from models.tables import metadata
+
+TABLES = sorted(table.name for table in metadata.tables.values())
+FINAL = r"final|only grows|append-only"
+NO_RIGHT = "permission denied"
+
+# Of each table whose rows are final a change that would be one.  Order 1 was cancelled through its alert, 4 through the
+# penalty, 5 and 9 by request; 9 had a removal request that went with it, 7 one that was approved.
+CHANGES = {
+    "events": "UPDATE unwind.events SET note = 'it was otherwise' WHERE order_id = 1",
+    "ledger_lines": "UPDATE unwind.ledger_lines SET amount = amount * 2",
+    "stock_moves": "UPDATE unwind.stock_moves SET delta = delta",
+    "bills": "UPDATE unwind.bills SET due_on = due_on + 30",
+    "billing_months": "UPDATE unwind.billing_months SET closed_at = closed_at",
+    "requests": "UPDATE unwind.requests SET answer = '{}' WHERE request_id = 'cancel-1'",
+    "terms": "UPDATE unwind.terms SET settings = '{}'",
+    "orders": "UPDATE unwind.orders SET status = 'PENDING', cancelled_at = NULL, basis = NULL, cancelled_by = NULL "
+    "WHERE order_id = 1",
+    "order_lines": "UPDATE unwind.order_lines SET returned = 0 WHERE order_id = 1",
+    "alerts": "UPDATE unwind.alerts SET state = 'open', closed_at = NULL WHERE order_id = 1",
+    "ocrs": "UPDATE unwind.ocrs SET state = 'declined' WHERE order_id = 5",
+    "removals": "UPDATE unwind.removals SET state = 'approved' WHERE order_id = 9",
+    "strikes": "UPDATE unwind.strikes SET member_id = 'b2' WHERE order_id = 1",
+    "submissions": "UPDATE unwind.submissions SET answer = '{}' WHERE request_id = 'answered'",
+}
+BY_RIGHT = {*guards.ONLY_GROWS}
+"""Of these the application may update nothing at all, so it is refused before any trigger is asked."""
+ADDITIONS = {
+    "order_lines": "SELECT order_id, 2, batch_no, lot_id, quantity, 0, 0, NULL, NULL, unit_price, snapshot "
+    "FROM unwind.order_lines WHERE order_id = 1",
+    "alerts": "(order_id, kind, state, terms_id, penalty_stands, filed_at, unlocks_at) "
+    "VALUES (1, 'NPB', 'open', 0, false, '2026-06-01Z', '2026-06-08Z')",
+    "ocrs": "(order_id, filed_by, state, terms_id, filed_at, previous_status, reason, comment) "
+    "VALUES (1, 'seller', 'open', 0, '2026-06-01Z', 'PENDING', 'S_MUTUAL', 'x')",
+    "removals": "(order_id, requested_by, state, lines, requested_at) VALUES (1, 'buyer', 'pending', '[]', '2026-06-01Z')",
+}
+KEPT = sorted(set(CHANGES) - {"submissions", "requests", "terms"})
+"""Of these not even the owner deletes.  Answers are pruned by the owner when they are old; terms are empty here."""
+
+
+@pytest.fixture
+def owner(past: Engine) -> Iterator[Connection]:
+    """The owner of the tables, in a transaction that is rolled back."""
+    with past.connect() as conn:
+        conn.execute(
+            text(
+                "INSERT INTO unwind.submissions (request_id, task, payload, submitted_by, submitted_at, state, due_at) "
+                "VALUES ('answered', 'npb.file', '{}', 'x', '2026-06-01Z', 'answered', '2026-06-01Z')"
+            )
+        )
+        conn.execute(
+            text(
+                "INSERT INTO unwind.terms (valid_from, settings, applied_by, applied_at) "
+                "VALUES ('2027-01-01Z', '{}', 'x', '2026-06-01Z')"
+            )
+        )
+        yield conn
+        conn.rollback()
+
+
+@pytest.fixture
+def app(owner: Connection) -> Connection:
+    """The same transaction as the role every worker acts in."""
+    owner.execute(text(f"SET LOCAL ROLE {session.APP_ROLE}"))
+    return owner
+
+
+def refused(conn: Connection, statement: str, why: str) -> None:
+    """The statement fails, and for that reason."""
+    with pytest.raises(DBAPIError, match=why):
+        conn.execute(text(statement))
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("table", CHANGES)
+def test_the_application_changes_nothing_that_is_final(app: Connection, table: str) -> None:
+    """P5, R60: by raw SQL, as the role of every worker."""
+    refused(app, CHANGES[table], NO_RIGHT if table in BY_RIGHT else FINAL)
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("table", CHANGES)
+def test_the_owner_changes_nothing_that_is_final_either(owner: Connection, table: str) -> None:
+    """P5: triggers hold for everybody."""
+    refused(owner, CHANGES[table], FINAL)
+
+
+@pytest.mark.parametrize("operation", ["DELETE FROM", "TRUNCATE"])
+@pytest.mark.parametrize("table", TABLES)
+def test_the_application_deletes_nothing_but_lots_that_are_sold_out(
+    app: Connection, table: str, operation: str
+) -> None:
+    """P5: no row goes away but a lot that is sold out and an old odd message, and no table is emptied."""
+    statement = f"{operation} unwind.{table}"
+    if table in guards.MAY_DELETE and operation == "DELETE FROM":
+        app.execute(text(f"{statement} WHERE false"))
+    else:
+        refused(app, statement, NO_RIGHT)
+
+
+@pytest.mark.parametrize("operation", ["DELETE FROM {}", "TRUNCATE {} CASCADE"])
+@pytest.mark.parametrize("table", KEPT)
+def test_the_owner_deletes_no_history(owner: Connection, table: str, operation: str) -> None:
+    """P5: whatever its privileges."""
+    refused(owner, operation.format(f"unwind.{table}"), FINAL)
+
+
+@pytest.mark.parametrize("table", ADDITIONS)
+def test_nothing_is_added_to_a_cancelled_order(app: Connection, table: str) -> None:
+    """R60: no line, alert or request joins an order that is cancelled for ever."""
+    refused(app, f"INSERT INTO unwind.{table} {ADDITIONS[table]}", "order 1 is cancelled and final")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE unwind.alerts SET state = 'removed', closed_at = '2026-06-11Z' WHERE order_id = 1",
+        "UPDATE unwind.strikes SET withdrawn_at = '2026-06-11Z' WHERE order_id = 1",
+        "UPDATE unwind.orders SET version = version + 1, last_event_at = '2026-06-11Z' WHERE order_id = 1",
+        "UPDATE unwind.alerts SET reminders = 1 WHERE order_id = 2",
+        "UPDATE unwind.order_lines SET removed = 1 WHERE order_id = 3",
+    ],
+)
+def test_what_the_rules_allow_is_not_refused(app: Connection, change: str) -> None:
+    """R39: staff removes a completed alert and the strike goes; what is open moves on."""
+    assert app.execute(text(change)).rowcount == 1
+
+
+def test_a_removed_alert_stays_removed_and_a_withdrawn_strike_withdrawn(app: Connection) -> None:
+    """R39 allows one step, not a way back."""
+    app.execute(text("UPDATE unwind.alerts SET state = 'removed', closed_at = '2026-06-11Z' WHERE order_id = 1"))
+    with app.begin_nested() as step:
+        refused(app, "UPDATE unwind.alerts SET state = 'completed' WHERE order_id = 1", FINAL)
+        step.rollback()
+    app.execute(text("UPDATE unwind.strikes SET withdrawn_at = '2026-06-11Z' WHERE order_id = 1"))
+    refused(app, "UPDATE unwind.strikes SET withdrawn_at = NULL WHERE order_id = 1", FINAL)
+
+
+# What each role may do with each table, as one word a right: s(elect), i(nsert), u(pdate), d(elete).
+def _rights(conn: Connection, role: str, table: str) -> str:
+    asked = text("SELECT has_table_privilege(:role, :table, :right)")
+    return "".join(
+        right[0].lower()
+        for right in ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+        if conn.execute(asked, {"role": role, "table": f"unwind.{table}", "right": right}).scalar()
+    )
+
+
+@pytest.mark.promise("P9")
+@pytest.mark.parametrize("table", TABLES)
+def test_each_role_has_its_rights_and_no_other(owner: Connection, table: str) -> None:
+    """Least privilege: the application reads and adds, changes what lives; readers read what is not private; submitters nothing."""
+    changes = "" if table in guards.ONLY_GROWS else "u"
+    deletes = "d" if table in guards.MAY_DELETE else ""
+    assert _rights(owner, session.APP_ROLE, table) == f"si{changes}{deletes}"
+    assert _rights(owner, guards.READER_ROLE, table) == ("" if table in guards.PRIVATE_TO_READERS else "s")
+    assert _rights(owner, guards.SUBMIT_ROLE, table) == ""
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        (guards.SUBMIT_ROLE, "SELECT count(*) FROM unwind.orders"),
+        (guards.SUBMIT_ROLE, "SELECT * FROM unwind.command_answers"),
+        (guards.SUBMIT_ROLE, "SELECT * FROM unwind.events_after(NULL, 1)"),
+        (guards.SUBMIT_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
+        (guards.SUBMIT_ROLE, "CREATE TABLE unwind.mine (x int)"),
+        (guards.READER_ROLE, "SELECT unwind.submit_command('npb.file', '{}', 'x')"),
+        (guards.READER_ROLE, "SELECT email FROM unwind.members"),
+        (guards.READER_ROLE, "UPDATE unwind.orders SET fee = 0"),
+        (guards.READER_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
+        (session.APP_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
+        (session.APP_ROLE, "ALTER TABLE unwind.events DISABLE TRIGGER ALL"),
+        (session.APP_ROLE, "SET session_replication_role = replica"),
+        (session.APP_ROLE, "CREATE TABLE unwind.mine (x int)"),
+    ],
+)
+def test_no_role_gets_further_than_its_door(owner: Connection, role: str, statement: str) -> None:
+    """P9: and nobody switches the guards off."""
+    owner.execute(text(f"SET LOCAL ROLE {role}"))
+    refused(owner, statement, r"permission denied|must be owner")
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        (
+            guards.SUBMIT_ROLE,
+            "SELECT unwind.submit_command('npb.file', '{\"order_id\": 2, \"member_id\": \"seller\"}', 'x')",
+        ),
+        (guards.READER_ROLE, "SELECT count(*) FROM unwind.orders"),
+        (guards.READER_ROLE, "SELECT * FROM unwind.events_after(NULL, 1)"),
+        (session.APP_ROLE, "SELECT count(*) FROM unwind.requests"),
+    ],
+)
+def test_each_role_gets_through_its_door(owner: Connection, role: str, statement: str) -> None:
+    """What a role is for works."""
+    owner.execute(text(f"SET LOCAL ROLE {role}"))
+    assert owner.execute(text(statement.replace(":", "\\:"))).first() is not None
