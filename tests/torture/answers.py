@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,27 @@ KEPT = "SELECT request_id, answer FROM unwind.requests WHERE request_id = ANY(%s
 
 def compared_answers(place: Place, ledger: Ledger, conn: Connection[Any]) -> tuple[int, int, list[str]]:
     """How many were lost and how many done twice, with a sentence for each that is wrong."""
-    wrong = []
-    told = {one.request_id: one.answer for one in list(ledger.sent.values()) if one.answer is not None}
-    kept = dict(conn.execute(KEPT, [list(told)]).fetchall())
-    lost = 0
-    for request_id, answer in told.items():
-        if answer["outcome"] not in ("done", "refused"):
-            continue
-        if request_id not in kept:
-            lost += 1
-            wrong.append(f"{request_id}: was answered {answer['outcome']}, and nothing of it is kept")
-        elif _same(answer) != _same(kept[request_id]):
-            wrong.append(f"{request_id}: was answered in two ways")
+    told = [(one.request_id, one.answer) for one in list(ledger.sent.values()) if one.answer is not None]
+    lost, wrong = contradictions(conn, told)
     first_time, copies = noted(place.effects)
     doubled = [request_id for request_id, times in first_time.items() if times > 1]
     wrong += [f"{request_id}: was carried out {first_time[request_id]} times" for request_id in doubled]
     ledger.counts["duplicates suppressed"] = copies
     return lost, len(doubled), wrong
+
+
+def contradictions(conn: Connection[Any], told: Iterable[tuple[str, dict[str, Any]]]) -> tuple[int, list[str]]:
+    """How many of these answers are not kept, with a sentence for each that is not or was given otherwise."""
+    told = [(request_id, answer) for request_id, answer in told if answer["outcome"] in ("done", "refused")]
+    kept = dict(conn.execute(KEPT, [[request_id for request_id, _ in told]]).fetchall())
+    lost, wrong = 0, []
+    for request_id, answer in told:
+        if request_id not in kept:
+            lost += 1
+            wrong.append(f"{request_id}: was answered {answer['outcome']}, and nothing of it is kept")
+        elif _same(answer) != _same(kept[request_id]):
+            wrong.append(f"{request_id}: was answered in two ways")
+    return lost, wrong
 
 
 def _same(answer: dict[str, Any]) -> dict[str, Any]:

@@ -49,9 +49,10 @@ FIGURES = (
 @click.option(
     "--report", "report_to", type=click.Path(path_type=Path, dir_okay=False), help="Also write the figures as JSON."
 )
+@click.option("--mutants", is_flag=True, help="See instead that each of the seeded mistakes is caught, by name.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), default=Path("torture-failures"),
               show_default=True, help="Folder for the history of a run that failed.")  # fmt: skip
-def torture(minutes: float, seed: int | None, report_to: Path | None, keep: Path) -> None:
+def torture(minutes: float, seed: int | None, report_to: Path | None, mutants: bool, keep: Path) -> None:
     """Torment a whole installation of its own for some minutes, and see that nothing is lost, doubled or early.
 
     Real PostgreSQL, Valkey, three worker groups, two beats and a mail server, in a folder that goes with the run. Exit code 0:
@@ -60,6 +61,10 @@ def torture(minutes: float, seed: int | None, report_to: Path | None, keep: Path
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     console = Console(highlight=False)
+    if mutants:
+        from tests.torture.mutant_table import caught_all
+
+        sys.exit(0 if caught_all(console) else 1)
     seed = secrets.randbelow(10**9) if seed is None else seed
     torment = Torment(seed, minutes * 60)
     console.print(f"[bold]seed {seed}[/]  (the same plan again: ./run torture --seed {seed} --minutes {minutes:g})")

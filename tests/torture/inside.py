@@ -2,10 +2,12 @@
 
 Two things: a message of a worker that died comes back within seconds instead of minutes, so that a paused worker can
 outlast that too, and every answer is noted in a file that only grows: the third place where a run counts.
+A mistake of `tests.torture.mutants` can be let in here, to see whether it is caught.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from typing import Any
@@ -13,13 +15,13 @@ from typing import Any
 from celery import signals
 
 SETTINGS = "TORTURE_INSIDE"
-"""The variable that holds {effects: file, visibility: seconds} as JSON."""
+"""The variable that holds {effects: file, visibility: seconds, mutant: name} as JSON."""
 
 _told: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
 
 
 def set_up() -> None:
-    """Shorten what a worker waits for."""
+    """Shorten what a worker waits for, and let the mistake in, for as long as it lives."""
     from workers.app import app
 
     if _told.get("visibility"):
@@ -28,6 +30,9 @@ def set_up() -> None:
             "unacked_restore_interval": 1,
             "unacked_mutex_expire": 5,
         }
+    if _told.get("mutant"):
+        mutants = importlib.import_module("tests.torture.mutants").MUTANTS
+        mutants[_told["mutant"]].let_in("").__enter__()
 
 
 @signals.task_postrun.connect

@@ -30,6 +30,7 @@ from tests.torture.ledger import Ledger
 from tests.torture.place import GROUPS, Place, standing
 from tests.torture.referee import Referee
 from tests.torture.watch import dump
+from workers.in_hand import LISTS
 from workers.replay import lines_from, play, stage_in_empty
 
 CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL)
@@ -204,10 +205,12 @@ class Run:
                 self.ledger.answered(one, {"outcome": "dead"})
 
     def _queued(self) -> int:
-        """Messages that wait for a worker or that one holds: commands and consequences, hand-over lists included."""
-        with contextlib.closing(redis.Redis.from_url(self.place.broker_url, socket_timeout=3)) as client:
-            held = [key for key in client.scan_iter(match="*hand*over*", count=500) if client.type(key) == b"list"]
-            return sum(client.llen(name) for name in ("commands", "consequences", *held))
+        """Commands and consequences that wait for a worker, and whatever was handed to one and not taken."""
+        with contextlib.closing(
+            redis.Redis.from_url(self.place.broker_url, socket_timeout=3, decode_responses=True)
+        ) as client:
+            handed = [str(name) for name in client.hgetall(LISTS)]
+            return sum(client.llen(name) for name in ("commands", "consequences", *handed))
 
     def _left(self) -> str:
         waiting = self.ledger.waiting()
@@ -255,9 +258,9 @@ class Run:
         found.violations += words_that_got_out(self.place.folder)
 
 
-def past() -> Iterator[dict[str, Any]]:
-    """What there was before the run: terms of seconds, members, lots.  It ends at the present."""
-    at = datetime.now(UTC) - timedelta(minutes=1)  # noqa: TID251 - the present, at which the past ends
+def past(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, Any]]:
+    """What there was before the run: terms of seconds, members, lots.  `ended`: how long ago."""
+    at = datetime.now(UTC) - ended  # noqa: TID251 - the present, at which the past ends
 
     def line(task: str, **arguments: Any) -> dict[str, Any]:
         return {"at": instant_text(at), "task": task, "kwargs": arguments}

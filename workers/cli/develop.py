@@ -42,7 +42,7 @@ def bench(words: tuple[str, ...]) -> None:
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def torture(words: tuple[str, ...]) -> None:
-    """Torment an installation of its own. `--help` tells all: --minutes N, --seed S, --report FILE."""
+    """Torment an installation of its own. `--help` tells all: --minutes N, --seed S, --report FILE, --mutants."""
     os.chdir(CHECKOUT)
     os.execv(sys.executable, [sys.executable, "-m", "tests.torture", *words])  # noqa: S606 - no shell wanted
 
