@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -18,6 +20,8 @@ from tests.e2e.books import nothing_waits, one
 from tests.e2e.conftest import Run
 from tests.e2e.nodes import wait_until
 from tests.plugins.servers import plain
+from workers.mail import ANSWER_WITHIN
+from workers.programs import GROUPS
 
 pytestmark = pytest.mark.e2e
 
@@ -138,3 +142,24 @@ def test_a_worker_whose_clock_is_wrong_decides_and_looks_as_others_do(
     wait_until(lambda: nothing_waits(books), what="the consequences")
     written = "SELECT count(*) FROM unwind.events WHERE type IN ('npb.unlocked', 'orders.cancelled')"
     assert one(books, f"{written} AND at <= clock_timestamp() AND at > clock_timestamp() - interval '5 minutes'") == 2
+
+
+@pytest.mark.promise("P8")
+@pytest.mark.long
+def test_a_mail_server_that_hangs_delays_no_cancellation(
+    past: None, run: Run, upstream: Celery, books: psycopg.Connection
+) -> None:
+    """P8, R102: it takes the connection and says nothing; whoever delivers waits for it, nobody else does."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mail = {"UNWIND_SMTP_URL": f"smtp://127.0.0.1:{silent.getsockname()[1]}"}
+        for group, queues in GROUPS.items():
+            run(group, "-Q", ",".join(queues), **mail)
+        assert cancel(upstream, 1001).get(timeout=30)["outcome"] == "done"
+        silent.settimeout(30)
+        caller, _ = silent.accept()  # somebody waits for its greeting now
+        waiting = monotonic()
+        assert cancel(upstream, 1002).get(timeout=30)["outcome"] == "done"
+        assert monotonic() - waiting < ANSWER_WITHIN / 2
+        caller.close()
+    assert one(books, CANCELLED) == 2
+    assert one(books, "SELECT count(*) FROM unwind.notices WHERE state = 'parked'") == 0
