@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from models import terms
+from models.driver import Cursor, instants, numbers, run
 from models.schema import Instant, metadata, one_of
 from models.sets import insert_set, update_set
 from models.terms import TermsBook
@@ -70,21 +71,46 @@ alerts = Table(
 )
 
 
+_LATEST = """
+    SELECT DISTINCT ON (order_id) * FROM unwind.alerts WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))
+    ORDER BY order_id, alert_id DESC
+"""
+
+
 def latest_of(conn: Connection, order_ids: Iterable[int], book: TermsBook) -> dict[int, Alert]:
     """The latest alert of each order, in any state.  The order's row lock guards it: nobody writes an alert without it."""
-    rows = conn.execute(
-        text(
-            "SELECT DISTINCT ON (order_id) * FROM unwind.alerts WHERE order_id = ANY(:ids) ORDER BY order_id, alert_id DESC"
-        ),
-        {"ids": sorted(order_ids)},
-    )
+    return read(ask(conn, order_ids), book)
+
+
+def ask(conn: Connection, order_ids: Iterable[int]) -> Cursor:
+    """The same, to be `read` when the statements that go with it were sent."""
+    return run(conn, _LATEST, {"ids": numbers(sorted(order_ids))})
+
+
+def read(rows: Cursor, book: TermsBook) -> dict[int, Alert]:
+    """What was asked."""
     return {r.order_id: alert_of(r, book) for r in rows}
 
 
 def any_open(conn: Connection, order_ids: Iterable[int]) -> bool:
     """Whether an alert is open on any of these orders: a look before the locks, to know how strong they must be."""
-    found = text("SELECT EXISTS (SELECT FROM unwind.alerts WHERE order_id = ANY(:ids) AND state = 'open')")
-    return bool(conn.execute(found, {"ids": sorted(order_ids)}).scalar())
+    return read_any_open(ask_any_open(conn, order_ids))
+
+
+def ask_any_open(conn: Connection, order_ids: Iterable[int]) -> Cursor:
+    """The same, to be `read_any_open` when the statements that go with it were sent."""
+    return run(conn, _ANY_OPEN, {"ids": numbers(sorted(order_ids))})
+
+
+def read_any_open(rows: Cursor) -> bool:
+    """What was asked."""
+    return any(row.found for row in rows)
+
+
+_ANY_OPEN = """
+    SELECT EXISTS (
+        SELECT FROM unwind.alerts WHERE order_id = ANY(CAST(%(ids)s AS bigint[])) AND state = 'open') AS found
+"""
 
 
 def pending_against(conn: Connection, at_least: int) -> list[tuple[str, Role, int]]:
@@ -150,27 +176,19 @@ def _store_reminders(conn: Connection, moved: Sequence[Alert]) -> None:
     """Start the reminders again where the alert can be acted on since another instant than before (N17)."""
     since = [reminders.actionable_since(alert) for alert in moved]
     if moved:
-        conn.execute(
-            _REMIND_FROM,
-            {
-                "ids": [alert.alert_id for alert in moved],
-                "since": since,
-                "first": [
-                    reminders.first_at(at, alert.terms.unlock_remind_after)
-                    for at, alert in zip(since, moved, strict=True)
-                ],
-            },
-        )
+        firsts = [
+            reminders.first_at(at, alert.terms.unlock_remind_after) for at, alert in zip(since, moved, strict=True)
+        ]
+        ids = numbers([alert.alert_id for alert in moved])
+        run(conn, _REMIND_FROM, {"ids": ids, "since": instants(since), "first": instants(firsts)})
 
 
-_REMIND_FROM = text(
-    """
+_REMIND_FROM = """
     UPDATE unwind.alerts AS a SET remind_from = v.since, remind_at = v.first, reminders = 0
-    FROM unnest(CAST(:ids AS bigint[]), CAST(:since AS timestamptz[]), CAST(:first AS timestamptz[]))
+    FROM unnest(CAST(%(ids)s AS bigint[]), CAST(%(since)s AS timestamptz[]), CAST(%(first)s AS timestamptz[]))
         AS v(id, since, first)
     WHERE a.alert_id = v.id AND a.remind_from IS DISTINCT FROM v.since
-    """
-)
+"""
 
 
 def _row(alert: Alert) -> dict[str, Any]:

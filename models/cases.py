@@ -6,7 +6,7 @@ advisory lock per (seller, item key), lots by id, and the ledger of a seller.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -14,11 +14,16 @@ from typing import Any
 from sqlalchemy import Connection
 
 from models import alerts, events, members, ocr, orders, terms
+from models.driver import together
 from models.work import Work
 from policies import history
 from policies.cases import Actor, Alert, Case, Member, Ocr, Order
 from policies.statuses import Role
 from policies.verdicts import Granted, Promise
+
+
+def _nothing_else() -> None:
+    """The cases are all that is wanted."""
 
 
 class Cases:
@@ -32,17 +37,27 @@ class Cases:
         member_ids: Iterable[str] = (),
         lock: bool = True,
         lock_members: str = members.FOR_SHARE,
+        then: Callable[[], object] = _nothing_else,
     ) -> None:
-        """Read, and lock unless the case is only looked at.  `member_ids` are further members to know: those who act."""
+        """Read, and lock unless the case is only looked at.  `member_ids` are further members to know: those who act.
+
+        `then`: what else to lock or to ask, in the same trip and in the order of locks after the orders.
+        """
         self.conn = conn
         wanted = set(order_ids)
         parties = orders.parties_of(conn, wanted)
         everybody = {m for pair in parties.values() for m in pair} | set(member_ids)
-        self.members = members.facts(conn, everybody, lock=lock_members if lock else members.NO_LOCK)
-        self._orders = orders.facts(conn, wanted, lock=lock)
-        self.book = terms.book(conn)
-        self._alerts = alerts.latest_of(conn, self._orders, self.book)
-        self._ocrs = ocr.latest_of(conn, self._orders, self.book)
+        with together(conn):
+            people = members.ask(conn, everybody, lock=lock_members if lock else members.NO_LOCK)
+            rows = orders.ask(conn, wanted, lock=lock)
+            dated = terms.ask(conn)
+            complaints, requested = alerts.ask(conn, wanted), ocr.ask(conn, wanted)
+            then()
+        self.members = members.read(people)
+        self._orders = orders.read(rows)
+        self.book = terms.read(dated)
+        self._alerts = alerts.read(complaints, self.book)
+        self._ocrs = ocr.read(requested, self.book)
         self._members_before = dict(self.members)
         self._granted: list[tuple[Case, Granted, datetime, Actor | None, str | None]] = []
 
@@ -109,13 +124,15 @@ class Cases:
                 moved_alerts.append((after.order.order_id, after.alert))
             if after.ocr is not None and after.ocr != before.ocr:
                 moved_ocrs.append((after.order.order_id, after.ocr))
-        orders.insert(self.conn, new)
-        orders.store(self.conn, stored)
-        alerts.store(self.conn, moved_alerts, self.book)
-        ocr.store(self.conn, moved_ocrs, self.book)
-        moved = members.store_standing(self.conn, self._members_before, self.members.values(), work.now)
-        events.append(self.conn, [*rows, *(_standing_row(*one, work.now) for one in moved)])
-        work.promise(promises)
+        now = work.now
+        with together(self.conn):
+            orders.insert(self.conn, new)
+            orders.store(self.conn, stored)
+            alerts.store(self.conn, moved_alerts, self.book)
+            ocr.store(self.conn, moved_ocrs, self.book)
+            moved = members.store_standing(self.conn, self._members_before, self.members.values(), now)
+            events.append(self.conn, [*rows, *(_standing_row(*one, now) for one in moved)])
+            work.promise(promises)
 
 
 def _standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:

@@ -6,12 +6,13 @@ result rows, which cost more than most of these statements do (decision 0011).  
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any
 
 import psycopg
+from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -19,25 +20,27 @@ Cursor = psycopg.Cursor[Any]
 
 
 def run(conn: Connection, statement: str, values: Mapping[str, Any]) -> Cursor:
-    """Run one statement in the transaction of `conn`; its rows are tuples."""
+    """Run one statement in the transaction of `conn`; its rows have names.  Read it after the block that sends it `together`."""
     driver = _driver_of(conn)
-    with _errors_of(driver):
-        return driver.cursor().execute(statement, values, prepare=True)
+    try:
+        return driver.cursor(row_factory=namedtuple_row).execute(statement, values, prepare=True)
+    except psycopg.Error as error:
+        raise _known(error, driver) from error
 
 
 @contextmanager
-def together(conn: Connection) -> Iterator[Callable[[str, Mapping[str, Any]], Cursor]]:
-    """Send statements without waiting for each other's results, in one trip: their cursors can be read after the block.
+def together(conn: Connection) -> Iterator[None]:
+    """Let what is `run` in the block go in one trip, without waiting for results in between.
 
-    Each still is a statement of its own, with a look of its own at what others have committed by then.
+    Each still is a statement of its own, with a look of its own at what others have committed by then.  Reading a cursor
+    inside the block is possible and waits for all that was sent so far.
     """
     driver = _driver_of(conn)
-
-    def send(statement: str, values: Mapping[str, Any]) -> Cursor:
-        return driver.cursor().execute(statement, values, prepare=True)
-
-    with _errors_of(driver), driver.pipeline():
-        yield send
+    try:
+        with driver.pipeline():
+            yield
+    except psycopg.Error as error:
+        raise _known(error, driver) from error
 
 
 def _driver_of(conn: Connection) -> psycopg.Connection[Any]:
@@ -45,15 +48,11 @@ def _driver_of(conn: Connection) -> psycopg.Connection[Any]:
     return driver
 
 
-@contextmanager
-def _errors_of(driver: psycopg.Connection[Any]) -> Iterator[None]:
-    """Whoever catches database errors knows those of SQLAlchemy."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise DBAPIError.instance(
-            None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
-        ) from error
+def _known(error: psycopg.Error, driver: psycopg.Connection[Any]) -> BaseException:
+    """The same error as SQLAlchemy would raise it, which is what callers look for."""
+    return DBAPIError.instance(
+        None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
+    )
 
 
 def numbers(values: Sequence[Any]) -> str:

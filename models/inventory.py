@@ -5,7 +5,6 @@ Locks: an advisory lock per item key, sorted (a lot that does not exist yet cann
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,16 +30,15 @@ class Taken:
     quantity: int
 
 
-_CANDIDATES = """
+_KEY_ARRAYS = ", ".join(f"CAST(:{name}s AS {'integer' if name == 'color_id' else 'text'}[])" for name in KEY_COLUMNS)
+_CANDIDATES = f"""
     SELECT l.* FROM unwind.lots AS l
-    JOIN unnest(CAST(:seller_ids AS text[]), CAST(:item_types AS text[]), CAST(:item_nos AS text[]),
-        CAST(:color_ids AS integer[]), CAST(:new_or_useds AS text[]), CAST(:completenesss AS text[]))
-        AS k (seller_id, item_type, item_no, color_id, new_or_used, completeness)
+    JOIN unnest({_KEY_ARRAYS}) AS k ({", ".join(KEY_COLUMNS)})
     ON l.seller_id = k.seller_id AND l.item_type = k.item_type AND l.item_no = k.item_no
         AND l.color_id = k.color_id AND l.new_or_used = k.new_or_used
         AND l.completeness IS NOT DISTINCT FROM k.completeness
     ORDER BY l.lot_id
-"""
+"""  # noqa: S608 - constants
 
 
 def lock_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
@@ -152,12 +150,12 @@ def lots_for_return(conn: Connection, lines: Iterable[Returning], *, lock: bool 
     Holds an advisory lock per item key, in sorted order, then the lots by id: a lot that does not exist yet cannot be
     row-locked, and two orders that need one must make one (C27).  Without `lock` it is only a look.
     """
-    keys = sorted({line.item.key for line in lines}, key=_sortable)
+    keys = list({line.item.key for line in lines})
     if not keys:
         return Shelf()
     if lock:
         lock_keys(conn, keys)
-    columns = {f"{column}s": [getattr(key, column) for key in keys] for column in KEY_COLUMNS}
+    columns = _key_arrays(keys)
     found = text(_CANDIDATES + (" FOR UPDATE OF l" if lock else ""))
     return Shelf(lot_of(row) for row in conn.execute(found, columns))
 
@@ -233,12 +231,23 @@ def foreseen(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
 
 MOST_KEYS = 1000
 """Advisory locks live in a table of fixed size: a set of more items holds the gate alone instead of each item."""
-_GATE = 7_243_001
+GATE = 7_243_001
+
+
+def item_number(of: str) -> str:
+    """SQL for the advisory lock of an item, from the key columns of `of`."""
+    parts = ", ".join(
+        f"COALESCE({of}.{name}, '')" if name == "completeness" else f"{of}.{name}" for name in KEY_COLUMNS
+    )
+    return f"hashtextextended(concat_ws(chr(31), {parts}), 0)"
+
+
 _LOCK_KEYS = text(
-    """
-    WITH gate AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(:gate) AS passed)
-    SELECT pg_advisory_xact_lock(k) FROM gate, unnest(CAST(:keys AS bigint[])) AS v (k)
-    """
+    f"""
+    WITH gate AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(:gate) AS passed), items AS MATERIALIZED (
+        SELECT DISTINCT {item_number("k")} AS number FROM unnest({_KEY_ARRAYS}) AS k ({", ".join(KEY_COLUMNS)}) ORDER BY 1)
+    SELECT pg_advisory_xact_lock(number) FROM gate, items
+    """  # noqa: S608 - constants
 )
 
 
@@ -248,10 +257,9 @@ def lock_keys(conn: Connection, keys: Collection[LotKey]) -> None:
     Everybody passes the gate together, except a set of very many items, which waits until it is alone and needs no more.
     """
     if len(keys) > MOST_KEYS:
-        conn.execute(text("SELECT pg_advisory_xact_lock(:gate)"), {"gate": _GATE})
+        conn.execute(text("SELECT pg_advisory_xact_lock(:gate)"), {"gate": GATE})
         return
-    numbers = sorted({_key_number(key) for key in keys})
-    conn.execute(_LOCK_KEYS, {"gate": _GATE, "keys": numbers})
+    conn.execute(_LOCK_KEYS, {"gate": GATE, **_key_arrays(list(keys))})
 
 
 def lots_of(conn: Connection, seller_id: str) -> list[Lot]:
@@ -315,10 +323,5 @@ def _numbered(plan: ReturnPlan, numbers: Mapping[int, int]) -> ReturnPlan:
     )
 
 
-def _key_number(key: LotKey) -> int:
-    written = "\x1f".join(str(part) for part in key)
-    return int.from_bytes(hashlib.blake2b(written.encode(), digest_size=8).digest(), signed=True)
-
-
-def _sortable(key: LotKey) -> tuple[str, ...]:
-    return tuple(str(part) for part in key)
+def _key_arrays(keys: Sequence[LotKey]) -> dict[str, list[Any]]:
+    return {f"{column}s": [getattr(key, column) for key in keys] for column in KEY_COLUMNS}

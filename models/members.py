@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Connection, ForeignKey, Index, Table, Text, text
 
+from models.driver import Cursor, run, texts, together
 from models.schema import Instant, metadata, one_of
 from models.sets import insert_set, update_set
 from policies.cases import Member
@@ -51,20 +52,31 @@ _FACTS = """
         ARRAY(SELECT s.order_id FROM unwind.strikes s WHERE s.member_id = m.member_id AND s.role = 'seller'
               AND s.withdrawn_at IS NULL AND (m.reinstated_at IS NULL OR s.at > m.reinstated_at)
               ORDER BY s.at, s.order_id) AS as_seller
-    FROM unwind.members m WHERE m.member_id = ANY(:ids) ORDER BY m.member_id
+    FROM unwind.members m WHERE m.member_id = ANY(CAST(%(ids)s AS text[])) ORDER BY m.member_id
 """
 
-_HELD = "SELECT m.member_id FROM unwind.members m WHERE m.member_id = ANY(:ids) ORDER BY m.member_id"
+_HELD = "SELECT m.member_id FROM unwind.members m WHERE m.member_id = ANY(CAST(%(ids)s AS text[])) ORDER BY m.member_id"
 
 
 def facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
     """The members of these ids, by id; unknown ids are absent.  With a lock: in order of their ids, so nobody deadlocks."""
-    ids = {"ids": sorted(set(member_ids))}
+    with together(conn):
+        asked = ask(conn, member_ids, lock=lock)
+    return read(asked)
+
+
+def ask(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> Cursor:
+    """The same, to be `read` when the statements that go with it were sent."""
+    ids = {"ids": texts(sorted(set(member_ids)))}
     if lock == FOR_UPDATE:
         # First the lock, then the look: a statement that waited for the lock still counts strikes as of when it began,
         # and of three cancellations at once none would see the others' (R95).
-        conn.execute(text(f"{_HELD} {lock}"), ids)
-    rows = conn.execute(text(f"{_FACTS} {lock}"), ids)
+        run(conn, f"{_HELD} {lock}", ids)
+    return run(conn, f"{_FACTS} {lock}", ids)
+
+
+def read(rows: Cursor) -> dict[str, Member]:
+    """What was asked."""
     return {
         r.member_id: Member(
             r.member_id, r.handle, r.terminated, r.can_buy, r.can_sell, tuple(r.as_buyer), tuple(r.as_seller)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     text,
 )
 
+from models.driver import Cursor, numbers, run
 from models.schema import Instant, metadata, one_of
 from models.sets import insert_set, update_set
 from models.terms import TermsBook
@@ -51,14 +52,24 @@ ocrs = Table(
 )
 
 
+_LATEST = """
+    SELECT DISTINCT ON (order_id) * FROM unwind.ocrs WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))
+    ORDER BY order_id, ocr_id DESC
+"""
+
+
 def latest_of(conn: Connection, order_ids: Iterable[int], book: TermsBook) -> dict[int, Ocr]:
     """The latest cancel request of each order, in any state.  The order's row lock guards it."""
-    rows = conn.execute(
-        text(
-            "SELECT DISTINCT ON (order_id) * FROM unwind.ocrs WHERE order_id = ANY(:ids) ORDER BY order_id, ocr_id DESC"
-        ),
-        {"ids": sorted(order_ids)},
-    )
+    return read(ask(conn, order_ids), book)
+
+
+def ask(conn: Connection, order_ids: Iterable[int]) -> Cursor:
+    """The same, to be `read` when the statements that go with it were sent."""
+    return run(conn, _LATEST, {"ids": numbers(sorted(order_ids))})
+
+
+def read(rows: Cursor, book: TermsBook) -> dict[int, Ocr]:
+    """What was asked."""
     return {r.order_id: ocr_of(r, book) for r in rows}
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     text,
 )
 
+from models.driver import Cursor, numbers, run
 from models.schema import Cents, Instant, Json, Price, Rate, Total, a_number, metadata, one_of
 from models.sets import insert_set, update_set
 from policies.cases import Order
@@ -83,22 +84,31 @@ order_lines = Table(
 )
 
 
+_PARTIES = "SELECT order_id, buyer_id, seller_id FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))"
+
+
 def parties_of(conn: Connection, order_ids: Iterable[int]) -> dict[int, tuple[str, str]]:
     """(buyer, seller) of each order that exists.  They never change, so no lock is needed."""
-    rows = conn.execute(
-        text("SELECT order_id, buyer_id, seller_id FROM unwind.orders WHERE order_id = ANY(:ids)"),
-        {"ids": sorted(order_ids)},
-    )
+    rows = run(conn, _PARTIES, {"ids": numbers(sorted(order_ids))})
     return {r.order_id: (r.buyer_id, r.seller_id) for r in rows}
 
 
-_FACTS = "SELECT * FROM unwind.orders WHERE order_id = ANY(:ids) ORDER BY order_id"
+_FACTS = "SELECT * FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[])) ORDER BY order_id"
 _FACTS_HELD = f"{_FACTS} FOR NO KEY UPDATE"
 
 
 def facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
     """The orders' own rows; with `lock` held for writing, in the order of their ids."""
-    rows = conn.execute(text(_FACTS_HELD if lock else _FACTS), {"ids": sorted(order_ids)})
+    return read(ask(conn, order_ids, lock=lock))
+
+
+def ask(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> Cursor:
+    """The same, to be `read` when the statements that go with it were sent."""
+    return run(conn, _FACTS_HELD if lock else _FACTS, {"ids": numbers(sorted(order_ids))})
+
+
+def read(rows: Cursor) -> dict[int, Order]:
+    """What was asked."""
     return {r.order_id: order_of(r) for r in rows}
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     text,
 )
 
+from models.driver import Cursor, numbers, run
 from models.schema import Instant, Json, metadata, one_of
 from models.sets import insert_set, update_set
 from policies.removals import Removal, RemovalState
@@ -45,15 +46,29 @@ removals = Table(
 )
 
 
-def of_orders(conn: Connection, order_ids: Iterable[int], *, pending: bool = False) -> dict[int, list[Removal]]:
+def of_orders(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Removal]]:
     """The removal requests of each order, oldest first.  The order's row lock guards them."""
     found = select(removals).where(removals.c.order_id.in_(list(order_ids))).order_by(removals.c.removal_id)
-    if pending:
-        found = found.where(removals.c.state == RemovalState.PENDING)
     by_order: dict[int, list[Removal]] = {}
     for row in conn.execute(found):
         by_order.setdefault(row.order_id, []).append(removal_of(row))
     return by_order
+
+
+def ask_pending(conn: Connection, order_ids: Iterable[int]) -> Cursor:
+    """How many requests wait on each order, to be read with `read_pending` when the statements that go with it were sent."""
+    return run(conn, _PENDING, {"ids": numbers(sorted(order_ids))})
+
+
+def read_pending(rows: Cursor) -> dict[int, int]:
+    """What was asked; orders without any are absent."""
+    return {row.order_id: row.pending for row in rows}
+
+
+_PENDING = """
+    SELECT order_id, count(*) AS pending FROM unwind.removals
+    WHERE state = 'pending' AND order_id = ANY(CAST(%(ids)s AS bigint[])) GROUP BY order_id
+"""
 
 
 def by_ids(conn: Connection, removal_ids: Iterable[int]) -> dict[int, Removal]:

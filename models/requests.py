@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
-from sqlalchemy import BigInteger, Column, Connection, Index, LargeBinary, Table, Text, select
+from sqlalchemy import BigInteger, Column, Connection, Index, LargeBinary, Table, Text
 
+from models.driver import run, texts
 from models.schema import Instant, Json, metadata, one_of
 from models.sets import insert_set
 from policies.instants import instant_text
@@ -131,14 +132,15 @@ def conflict(command: Asked) -> Answer:
     )
 
 
+_EARLIER = """
+    SELECT request_id, fingerprint, answer FROM unwind.requests WHERE request_id = ANY(CAST(%(ids)s AS text[]))
+"""
+
+
 def earlier_answers(conn: Connection, commands: Sequence[Asked]) -> dict[str, Answer]:
     """The answers that were given before, by request id: the same again, or `conflict` for other arguments."""
     by_id = {c.request_id: c for c in commands}
-    rows = conn.execute(
-        select(requests.c.request_id, requests.c.fingerprint, requests.c.answer).where(
-            requests.c.request_id.in_(list(by_id))
-        )
-    )
+    rows = run(conn, _EARLIER, {"ids": texts(list(by_id))})
     return {
         row.request_id: replace(stored(row.answer), replayed=True)
         if bytes(row.fingerprint) == by_id[row.request_id].fingerprint

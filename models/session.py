@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event
+
+from models.driver import run
 
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 3_000
@@ -38,7 +40,7 @@ class DatabaseClock:
 
     def now(self, conn: Connection) -> datetime:
         """The server's wall clock at this moment, not at the transaction's start."""
-        instant: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
+        instant: datetime = run(conn, "SELECT clock_timestamp() AS instant", {}).fetchall()[0].instant
         return instant.astimezone(UTC)
 
 

@@ -9,8 +9,9 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, Connection, Identity, Integer, Table, Text, select, text
+from sqlalchemy import Column, Connection, Identity, Integer, Table, Text, text
 
+from models.driver import Cursor, run
 from models.schema import Instant, Json, metadata
 from policies.terms import DEFAULT_TERMS, Terms, read_terms
 
@@ -71,7 +72,16 @@ class TermsBook:
 
 def book(conn: Connection) -> TermsBook:
     """Read the terms."""
-    rows = conn.execute(select(terms).order_by(terms.c.terms_id))
+    return read(ask(conn))
+
+
+def ask(conn: Connection) -> Cursor:
+    """The same, to be `read` when the statements that go with it were sent."""
+    return run(conn, "SELECT * FROM unwind.terms ORDER BY terms_id", {})
+
+
+def read(rows: Cursor) -> TermsBook:
+    """What was asked."""
     return TermsBook(
         [
             DatedTerms(r.terms_id, r.valid_from, _read(json.dumps(r.settings, sort_keys=True)), r.applied_by)

@@ -20,6 +20,7 @@ __all__ = [
     "LotKey",
     "Note",
     "ReturnPlan",
+    "Returned",
     "ReturnedLine",
     "Returning",
     "Shelf",
@@ -84,6 +85,21 @@ class ReturnPlan:
     def effects(self) -> list[dict[str, Any]]:
         """`effects.lines` of the answer."""
         return [line.effects() for line in self.lines]
+
+    @property
+    def returned(self) -> Returned:
+        """What comes back by it."""
+        back = [line.returned for line in self.lines if line.returned]
+        return Returned(self.effects(), len(back), sum(back))
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What came back of one order: `effects.lines` of the answer, how many lines had something to return, how many units."""
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    lines_returned: int = 0
+    units_returned: int = 0
 
 
 class Shelf:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, ClassVar
@@ -17,20 +17,20 @@ from typing import Annotated, Any, ClassVar
 from celery import current_task, shared_task
 from pydantic import Field
 
-from models import alerts, dead_jobs, drafts, inventory, members, orders, removals
+from models import alerts, dead_jobs, drafts, inventory, members, orders, removals, returns
+from models.driver import together
 from models.requests import Answer, done, invalid
+from models.returns import PlanByHand
 from models.work import Overtaken, Work, at_once, unit_of_work
 from policies import cancellation as policy
-from policies import credits as credit_policy
+from policies import consequences
 from policies import drafts as draft_policy
-from policies import members as member_policy
-from policies.cases import Case, Member
+from policies.cases import Case
 from policies.consolidation import ONE_STEP
 from policies.drafts import Draft
-from policies.inventory import ReturnPlan, TooManyUnits, nothing_returns, plan_return
-from policies.notices import tell, told
+from policies.inventory import Returned, ReturnPlan, TooManyUnits, nothing_returns, plan_return
 from policies.statuses import Basis, Role
-from policies.verdicts import Granted, Invalid, Promise, Verdict
+from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.cases import instant_of, known_case, lock_cases
 from tasks.command import REQUEST_ID_LENGTH, Command, Comment, DraftId, OrderCommand, Switch, Word, understood
 
@@ -138,7 +138,9 @@ class _Unwinding:
     case: Case
     granted: Granted
     instant: datetime
-    plan: ReturnPlan
+    plan: ReturnPlan | None = None
+    """Where everything goes, where the pure plan decided it."""
+    back: Returned = field(default_factory=Returned)
 
     @property
     def after(self) -> Case:
@@ -149,10 +151,23 @@ class _Unwinding:
         assert self.after.order.basis is not None
         return self.after.order.basis
 
+    @property
+    def returns(self) -> bool:
+        """Whether what remains goes back to the seller's inventory."""
+        return policy.returns_items(self.basis, seller_terminated=self.case.seller.terminated)
+
 
 def _cancel_set(commands: Sequence[CancelOrder]) -> list[Answer]:
+    """One statement returns the items of the whole set; where it cannot, everything is done again by the pure plan."""
+    if not any(c.draft_id is not None or c.dry_run for c in commands):
+        with suppress(PlanByHand):
+            return _unwind(commands, by_hand=False)
+    return _unwind(commands, by_hand=True)
+
+
+def _unwind(commands: Sequence[CancelOrder], *, by_hand: bool) -> list[Answer]:
     with unit_of_work(commands) as work:
-        unwinder = _Unwinder(work)
+        unwinder = (_UnwinderByHand if by_hand else _Unwinder)(work)
         for command in work.fresh:
             verdict = unwinder.judge(command)
             if not isinstance(verdict, Granted):
@@ -169,26 +184,24 @@ class _Unwinder:
         self._work = work
         # A strike may cost a privilege, so whoever might get one is held for writing; a look without locks tells.
         self._strikes = alerts.any_open(work.conn, [c.order_id for c in work.fresh])
-        self._cases = lock_cases(work, lock_members=members.FOR_UPDATE if self._strikes else members.FOR_SHARE)
-        self._drafts = drafts.facts(work.conn, [c.draft_id for c in work.fresh if c.draft_id is not None])
-        self._lines = orders.lines_of(work.conn, self._cases.orders)
-        self._returning = {order_id: inventory.returning(lines) for order_id, lines in self._lines.items()}
-        self._shelf = inventory.lots_for_return(
-            work.conn,
-            [line for lines in self._returning.values() for line in lines],
-            lock=any(not c.dry_run for c in work.fresh),
+        self._cases = lock_cases(
+            work, lock_members=members.FOR_UPDATE if self._strikes else members.FOR_SHARE, then=self._lock_stock
         )
         self._real: list[_Unwinding] = []
-        self._dry: list[_Unwinding] = []
+
+    def _lock_stock(self) -> None:
+        ids = [c.order_id for c in self._work.fresh]
+        self._removals = removals.ask_pending(self._work.conn, ids)
+        returns.lock_stock(self._work.conn, ids)
+        _ = self._work.now  # all locks are held
 
     def judge(self, command: CancelOrder) -> Verdict:
-        """Ask the policies; a granted cancellation joins the set with its plan and the strike it gives."""
+        """Ask the policies; a granted cancellation joins the set with the strike it gives."""
         case = known_case(self._cases, command.order_id, command.member_id, self._work.now)
         if not isinstance(case, Case):
             return case
-        draft = self._drafts.get(command.draft_id) if command.draft_id is not None else None
-        if command.draft_id is not None and (draft is None or draft.order_id != command.order_id):
-            return draft_policy.unknown(command.order_id)
+        if unknown := self._draft_unknown(command):
+            return unknown
         instant = instant_of(command, case, self._work.now)
         if isinstance(instant, Invalid):
             return instant
@@ -197,45 +210,128 @@ class _Unwinder:
             return verdict
         if not self._strikes and policy.could_strike(case):
             raise Overtaken("an alert was filed between the look and the locks")
-        basis = verdict.case.order.basis
-        assert basis is not None
-        if draft is not None and (refused := draft_policy.check(draft, case, basis, instant)):
-            return refused
-        try:
-            plan = self._plan(case, basis, draft)
-        except TooManyUnits as full:
-            return self._parked(command, full)
-        if draft is not None and (refused := draft_policy.check_plan(plan)):
-            return refused
-        self._join(_Unwinding(command, case, _with_strike(case, verdict), instant, plan))
+        one = _Unwinding(command, case, consequences.with_strike(case, verdict), instant)
+        if no := self._planned(one):
+            return no
+        self._join(one)
         return verdict
 
     def carry_out(self) -> None:
-        """Number the new lots, decide fees and followers, answer, and write the whole set."""
-        foreseen = inventory.foreseen(self._work.conn, [one.plan for one in self._dry])
-        settled = inventory.apply_return(self._work.conn, [one.plan for one in self._real], self._work.now)
-        pending = removals.of_orders(self._work.conn, self._lines, pending=True)
-        for one, plan in zip([*self._dry, *self._real], [*foreseen, *settled], strict=True):
-            one.plan = plan
-            one.granted = _with_consequences(one, len(pending.get(one.case.order.order_id, ())))
+        """Return the items, decide fees and followers, answer, and write the whole set."""
+        self._return_items()
+        pending = removals.read_pending(self._removals)
+        for one in self._decided:
+            one.granted = consequences.of_cancelling(
+                one.case,
+                one.granted,
+                one.back,
+                by=one.case.role_of(one.command.actor),
+                at=one.instant,
+                pending_removals=pending.get(one.case.order.order_id, 0),
+            )
             self._work.answer(one.command, one.granted, keep=not one.command.dry_run)
         for one in self._real:
             self._grant(one)
-        members.strike(self._work.conn, [given for one in self._real if (given := _strike_of(one))])
-        used = [one.command.draft_id for one in self._real if one.command.draft_id is not None]
-        drafts.mark_used(self._work.conn, used, self._work.now)
-        self._cases.write(self._work)
+        with together(self._work.conn):
+            members.strike(self._work.conn, [given for one in self._real if (given := _strike_of(one))])
+            used = [one.command.draft_id for one in self._real if one.command.draft_id is not None]
+            drafts.mark_used(self._work.conn, used, self._work.now)
+            self._cases.write(self._work)
 
-    def _plan(self, case: Case, basis: Basis, draft: Draft | None) -> ReturnPlan:
-        order_id = case.order.order_id
-        if not policy.returns_items(basis, seller_terminated=case.seller.terminated):
+    @property
+    def _decided(self) -> Sequence[_Unwinding]:
+        return self._real
+
+    def _draft_unknown(self, _command: CancelOrder) -> Refused | None:
+        return None
+
+    def _planned(self, _one: _Unwinding) -> Refused | Invalid | None:
+        """What speaks against it in where its items would go: nothing that the one statement would not find itself."""
+        return None
+
+    def _return_items(self) -> None:
+        back = returns.bring_back(
+            self._work.conn,
+            [(one.case.order.order_id, one.returns) for one in self._real],
+            self._work.now,
+            release=any(one.case.terms.release_auto_stockroom for one in self._real),
+        )
+        for one in self._real:
+            one.back = back[one.case.order.order_id]
+
+    def _join(self, one: _Unwinding) -> None:
+        self._cases.set_member(one.after.buyer)
+        self._cases.set_member(one.after.seller)
+        self._real.append(one)
+
+    def _grant(self, one: _Unwinding) -> None:
+        # Members stand as the whole set leaves them: a later order of the set may have given them another strike.
+        whole = replace(
+            one.after,
+            buyer=self._cases.members[one.case.order.buyer_id],
+            seller=self._cases.members[one.case.order.seller_id],
+        )
+        granted = replace(one.granted, case=whole)
+        self._cases.grant(one.case, granted, one.instant, actor=one.command.actor, request_id=one.command.request_id)
+
+
+class _UnwinderByHand(_Unwinder):
+    """The same with the pure plan of each return: for drafts, dry runs, full lots and lots that leave their stockroom."""
+
+    def _lock_stock(self) -> None:
+        """Lots are held when the cases are known: whoever plans needs them here."""
+        self._removals = removals.ask_pending(self._work.conn, [c.order_id for c in self._work.fresh])
+
+    def __init__(self, work: Work[CancelOrder]) -> None:
+        """Bring the lines, the lots and the drafts here as well."""
+        super().__init__(work)
+        self._drafts = drafts.facts(work.conn, [c.draft_id for c in work.fresh if c.draft_id is not None])
+        self._lines = orders.lines_of(work.conn, self._cases.orders)
+        self._returning = {order_id: inventory.returning(lines) for order_id, lines in self._lines.items()}
+        self._shelf = inventory.lots_for_return(
+            work.conn,
+            [line for lines in self._returning.values() for line in lines],
+            lock=any(not c.dry_run for c in work.fresh),
+        )
+        self._dry: list[_Unwinding] = []
+
+    @property
+    def _decided(self) -> Sequence[_Unwinding]:
+        return [*self._dry, *self._real]
+
+    def _draft_unknown(self, command: CancelOrder) -> Refused | None:
+        if command.draft_id is None:
+            return None
+        draft = self._drafts.get(command.draft_id)
+        return draft_policy.unknown(command.order_id) if draft is None or draft.order_id != command.order_id else None
+
+    def _planned(self, one: _Unwinding) -> Refused | Invalid | None:
+        draft = self._drafts[one.command.draft_id] if one.command.draft_id is not None else None
+        if draft is not None and (refused := draft_policy.check(draft, one.case, one.basis, one.instant)):
+            return refused
+        try:
+            one.plan = self._plan(one, draft)
+        except TooManyUnits as full:
+            return self._parked(one.command, full)
+        return draft_policy.check_plan(one.plan) if draft is not None else None
+
+    def _return_items(self) -> None:
+        foreseen = inventory.foreseen(self._work.conn, [one.plan for one in self._dry if one.plan is not None])
+        plans = [one.plan for one in self._real if one.plan is not None]
+        settled = inventory.apply_return(self._work.conn, plans, self._work.now)
+        for one, plan in zip(self._decided, [*foreseen, *settled], strict=True):
+            one.back = plan.returned
+
+    def _plan(self, one: _Unwinding, draft: Draft | None) -> ReturnPlan:
+        order_id = one.case.order.order_id
+        if not one.returns:
             return nothing_returns(order_id, [line.line_no for line in self._lines[order_id]])
         return plan_return(
             order_id,
             self._returning[order_id],
             self._shelf,
             choices=draft.choices if draft is not None else ONE_STEP,
-            release_auto_stockroom=case.terms.release_auto_stockroom,
+            release_auto_stockroom=one.case.terms.release_auto_stockroom,
         )
 
     def _parked(self, command: CancelOrder, full: TooManyUnits) -> Invalid:
@@ -257,81 +353,9 @@ class _Unwinder:
         if one.command.dry_run:
             self._dry.append(one)
             return
+        assert one.plan is not None
         self._shelf.take(one.plan)
-        self._cases.set_member(one.after.buyer)
-        self._cases.set_member(one.after.seller)
-        self._real.append(one)
-
-    def _grant(self, one: _Unwinding) -> None:
-        # Members stand as the whole set leaves them: a later order of the set may have given them another strike.
-        whole = replace(
-            one.after,
-            buyer=self._cases.members[one.case.order.buyer_id],
-            seller=self._cases.members[one.case.order.seller_id],
-        )
-        granted = replace(one.granted, case=whole)
-        self._cases.grant(one.case, granted, one.instant, actor=one.command.actor, request_id=one.command.request_id)
-
-
-def _with_strike(case: Case, granted: Granted) -> Granted:
-    after = granted.case
-    role = policy.struck(after.order.basis) if after.order.basis is not None else None
-    if role is None:
-        return granted
-    terms = after.alert.terms if after.alert is not None else after.terms
-    member = member_policy.struck(after.member(role), role, after.order.order_id, terms)
-    lost = _lost_privilege(case.member(role), member, role, after)
-    struck = replace(after, buyer=member) if role is Role.BUYER else replace(after, seller=member)
-    return replace(granted, case=struck, promises=(*granted.promises, *lost))
-
-
-def _lost_privilege(before: Member, after: Member, role: Role, case: Case) -> tuple[Promise, ...]:
-    lost = (before.can_buy and not after.can_buy) or (before.can_sell and not after.can_sell)
-    if not lost:
-        return ()
-    return (
-        told(
-            role,
-            "privilege_revoked",
-            member_id=after.member_id,
-            order_id=case.order.order_id,
-            occasion=f"{case.order.order_id}:{case.order.version + 1}",
-            privilege="buying" if role is Role.BUYER else "selling",
-            strikes=list(after.strikes(role)),
-        ),
-    )
-
-
-def _with_consequences(one: _Unwinding, pending_removals: int) -> Granted:
-    """The fee, the removal requests and what both parties are told: promised by this commit, carried out by followers."""
-    order, lines = one.after.order, one.plan.lines
-    fee = credit_policy.settle(order, one.basis, one.instant, one.case.terms)
-    fee_effects = credit_policy.effects_of(fee)
-    facts = {
-        "basis": one.basis,
-        "by": one.case.role_of(one.command.actor),
-        "returns": policy.returns_items(one.basis, seller_terminated=one.case.seller.terminated),
-        "lines_returned": sum(1 for line in lines if line.returned),
-        "units_returned": sum(line.returned for line in lines),
-        "strike": policy.struck(one.basis) is not None,
-    }
-    promises = [
-        *one.granted.promises,
-        tell(one.after, Role.SELLER, "order_cancelled", **facts, fee=fee_effects),
-        tell(one.after, Role.BUYER, "order_cancelled", **facts),
-    ]
-    if settled := credit_policy.promise_of(fee, order, one.instant):
-        promises.append(settled)
-    if pending_removals:
-        promises.append(Promise("removals.cancel_pending", f"removals:{order.order_id}", order.order_id))
-    event = replace(one.granted.events[0], changes={"returned": one.plan.effects(), "fee": fee_effects})
-    effects = {
-        "basis": one.basis,
-        "lines": one.plan.effects(),
-        "removals_cancelled": pending_removals,
-        "fee": fee_effects,
-    }
-    return replace(one.granted, events=(event,), promises=tuple(promises), effects=effects)
+        super()._join(one)
 
 
 def _strike_of(one: _Unwinding) -> tuple[int, str, Role, datetime] | None:

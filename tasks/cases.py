@@ -33,13 +33,16 @@ def decide_cases(commands: Sequence[OfOrder], decide: Decide[OfOrder]) -> list[A
     return work.answers
 
 
-def lock_cases(work: Work[OfOrder], *, lock_members: str = members.FOR_SHARE) -> Cases:
-    """The orders of the commands that were not answered before, held for this transaction."""
+def lock_cases(
+    work: Work[OfOrder], *, lock_members: str = members.FOR_SHARE, then: Callable[[], object] = lambda: None
+) -> Cases:
+    """The orders of the commands that were not answered before, held for this transaction; `then` what else is held."""
     return Cases(
         work.conn,
         [c.order_id for c in work.fresh],
         member_ids=[c.member_id for c in work.fresh if c.member_id is not None],
         lock_members=lock_members,
+        then=then,
     )
 
 

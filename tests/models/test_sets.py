@@ -72,9 +72,9 @@ def test_a_text_with_nul_is_refused_and_moves_no_other(stage: Stage) -> None:
 def test_statements_sent_together_see_what_was_committed_meanwhile(stage: Stage) -> None:
     """F50: they save trips and nothing else; each has its own look at what others have done."""
     with stage.database.transaction() as conn:
-        with together(conn) as send:
-            first = send("SELECT CAST(%(n)s AS integer), clock_timestamp()", {"n": 1})
-            second = send("SELECT CAST(%(n)s AS integer), clock_timestamp()", {"n": 2})
+        with together(conn):
+            first = run(conn, "SELECT CAST(%(n)s AS integer), clock_timestamp()", {"n": 1})
+            second = run(conn, "SELECT CAST(%(n)s AS integer), clock_timestamp()", {"n": 2})
         ((one, earlier),), ((two, later),) = first.fetchall(), second.fetchall()
         assert (one, two) == (1, 2)
         assert timedelta(0) < later - earlier < timedelta(minutes=1)
@@ -85,10 +85,10 @@ def test_the_first_of_them_that_fails_is_the_one_that_is_told(stage: Stage) -> N
     with stage.database.transaction() as conn:
 
         def fails() -> None:
-            with together(conn) as send:
-                send("SELECT 1", {})
-                send("SELECT 1 / CAST(%(n)s AS integer)", {"n": 0})
-                send("SELECT 2", {})
+            with together(conn):
+                run(conn, "SELECT 1", {})
+                run(conn, "SELECT 1 / CAST(%(n)s AS integer)", {"n": 0})
+                run(conn, "SELECT 2", {})
 
         with pytest.raises(DBAPIError) as failed:
             fails()
