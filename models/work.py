@@ -22,12 +22,17 @@ T = TypeVar("T")
 class Work(Generic[C]):
     """The transaction a task works in: its connection, its instant, its commands and their answers."""
 
-    def __init__(self, conn: Connection, clock: session.Clock, commands: Sequence[C]) -> None:
+    def __init__(
+        self, conn: Connection, clock: session.Clock, commands: Sequence[C], part_of: Asked | None = None
+    ) -> None:
         self.conn = conn
         self.commands = commands
         self._clock = clock
         self._now: datetime | None = None
-        self._answers: dict[str, Answer] = requests.earlier_answers(conn, commands) if commands else {}
+        asked: list[Asked] = [*commands, *([part_of] if part_of is not None else [])]
+        self._answers: dict[str, Answer] = requests.earlier_answers(conn, asked) if asked else {}
+        self.whole = self._answers.pop(part_of.request_id, None) if part_of is not None else None
+        """The earlier answer of the command that this work is a part of."""
         self._kept: list[tuple[Asked, Answer]] = []
         self.promised = False
         self.fresh: list[C] = [c for c in commands if c.request_id not in self._answers]
@@ -46,6 +51,10 @@ class Work(Generic[C]):
         if keep and answer.outcome in ("done", "refused"):
             self._kept.append((command, answer))
 
+    def keep(self, command: Asked, answer: Answer) -> None:
+        """Keep the answer of a command that this work was the last part of."""
+        self._kept.append((command, answer))
+
     def promise(self, promises: Sequence[Promise]) -> None:
         """What must follow this commit."""
         outbox.promise(self.conn, promises, self.now)
@@ -63,14 +72,15 @@ class Work(Generic[C]):
 
 
 @contextmanager
-def unit_of_work(commands: Sequence[C] = ()) -> Iterator[Work[C]]:
+def unit_of_work(commands: Sequence[C] = (), *, part_of: Asked | None = None) -> Iterator[Work[C]]:
     """Open the transaction; at its end write the request rows and commit; after it nudge the relay if anything was promised.
 
+    `part_of`: the command of which these are a part; whether it was answered before is asked in the same trip.
     Raises `RequestRaced` when a twin answered one of these requests meanwhile: nothing was written, do it again.
     """
     database = session.bound()
     with database.transaction() as conn:
-        work = Work(conn, database.clock, commands)
+        work = Work(conn, database.clock, commands, part_of)
         yield work
         work.close()
     if work.promised:

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from models import alerts, dead_jobs, drafts, inventory, members, orders, removals, returns
 from models.driver import together
-from models.requests import Answer, done, invalid
+from models.requests import Answer, conflict, done, invalid
 from models.returns import PlanByHand
 from models.work import Overtaken, Work, at_once, unit_of_work
 from policies import cancellation as policy
@@ -69,9 +69,6 @@ def cancel_many(commands: list[CancelMany]) -> list[Answer]:
 
 
 def _cancel_many(command: CancelMany) -> Answer:
-    with unit_of_work([command]) as work:
-        if not work.fresh:
-            return work.answers[0]
     answers: dict[int, Answer] = {}
     understood_items: list[tuple[int, CancelOrder]] = []
     for index, item in enumerate(command.orders):
@@ -82,19 +79,48 @@ def _cancel_many(command: CancelMany) -> Answer:
         read = understood(CancelOrder, item, item_id)
         if isinstance(read, Answer):
             answers[index] = read
+        elif read.request_id == command.request_id:
+            answers[index] = conflict(read)
         else:
             understood_items.append((index, read))
+    whole = _Whole(command, answers)
     for chunk in _sets(understood_items):
-        found = at_once(partial(_cancel_set, [item for _, item in chunk]))
-        answers.update(zip((index for index, _ in chunk), found, strict=True))
+        at_once(partial(whole.carry_out, chunk))
+        if whole.earlier is not None:
+            return whole.earlier
         _tell_progress(len(answers), len(command.orders))
-    in_order = [answers[index].as_json() for index in range(len(command.orders))]
-    outcomes = [answer["outcome"] for answer in in_order]
-    effects = {"answers": in_order, "counts": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}}
-    with unit_of_work([command]) as work:
-        for one in work.fresh:
-            work.answer(one, done(one, effects))
-    return work.answers[0]
+    return whole.answer
+
+
+class _Whole:
+    """A command about many orders.  Its own answer is kept by the commit of its last set, which saves a commit of its own."""
+
+    def __init__(self, command: CancelMany, answers: dict[int, Answer]) -> None:
+        """`answers`: those that are known already, by place."""
+        self.command = command
+        self.earlier: Answer | None = None
+        """Its answer, when it was answered before."""
+        self._answers = answers
+        self._places: list[int] = []
+
+    def carry_out(self, chunk: Sequence[tuple[int, CancelOrder]]) -> None:
+        """Cancel one set, if the whole was not answered before."""
+        self._places = [index for index, _ in chunk]
+        _cancel_set([item for _, item in chunk], self)
+
+    def keep(self, work: Work[CancelOrder]) -> None:
+        """Take the answers of a set that is about to be committed; with the last of them the whole is answered."""
+        self._answers.update(zip(self._places, work.answers, strict=True))
+        if len(self._answers) == len(self.command.orders):
+            work.keep(self.command, self.answer)
+
+    @property
+    def answer(self) -> Answer:
+        """One answer per order, in order, and how many of each outcome."""
+        in_order = [self._answers[index].as_json() for index in range(len(self.command.orders))]
+        outcomes = [answer["outcome"] for answer in in_order]
+        counts = {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
+        return done(self.command, {"answers": in_order, "counts": counts})
 
 
 def _tell_progress(answered: int, of: int) -> None:
@@ -112,7 +138,10 @@ def _item_id(request_id: str, index: int) -> str:
 
 
 def _sets(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, CancelOrder]]]:
-    """Sets of at most a hundred in which no order and no request id stands twice: the second waits for a later set."""
+    """Sets of at most a hundred in which no order and no request id stands twice: the second waits for a later set.
+
+    There is one at least, be it empty: it answers for a command in which no order could be understood.
+    """
     sets: list[list[tuple[int, CancelOrder]]] = [[]]
     seen: list[set[int | str]] = [set()]
     first_open = 0
@@ -127,7 +156,7 @@ def _sets(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, Canc
         seen[number] |= {item.order_id, item.request_id}
         while first_open < len(sets) - 1 and len(sets[first_open]) >= SET_SIZE:
             first_open += 1
-    return [one for one in sets if one]
+    return sets
 
 
 @dataclass
@@ -157,22 +186,27 @@ class _Unwinding:
         return policy.returns_items(self.basis, seller_terminated=self.case.seller.terminated)
 
 
-def _cancel_set(commands: Sequence[CancelOrder]) -> list[Answer]:
+def _cancel_set(commands: Sequence[CancelOrder], whole: _Whole | None = None) -> list[Answer]:
     """One statement returns the items of the whole set; where it cannot, everything is done again by the pure plan."""
     if not any(c.draft_id is not None or c.dry_run for c in commands):
         with suppress(PlanByHand):
-            return _unwind(commands, by_hand=False)
-    return _unwind(commands, by_hand=True)
+            return _unwind(commands, whole, by_hand=False)
+    return _unwind(commands, whole, by_hand=True)
 
 
-def _unwind(commands: Sequence[CancelOrder], *, by_hand: bool) -> list[Answer]:
-    with unit_of_work(commands) as work:
+def _unwind(commands: Sequence[CancelOrder], whole: _Whole | None, *, by_hand: bool) -> list[Answer]:
+    with unit_of_work(commands, part_of=whole.command if whole is not None else None) as work:
+        if whole is not None and work.whole is not None:
+            whole.earlier = work.whole
+            return []
         unwinder = (_UnwinderByHand if by_hand else _Unwinder)(work)
         for command in work.fresh:
             verdict = unwinder.judge(command)
             if not isinstance(verdict, Granted):
                 work.answer(command, verdict)
         unwinder.carry_out()
+        if whole is not None:
+            whole.keep(work)
     return work.answers
 
 

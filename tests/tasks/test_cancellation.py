@@ -244,6 +244,20 @@ def test_many_are_cancelled_and_the_bad_ones_answered(market: Market) -> None:
     assert market.do("orders.cancel_many", request_id="batch", orders=items) == answer | {"replayed": True}
 
 
+def test_an_item_cannot_take_the_request_id_of_the_whole(market: Market) -> None:
+    """P2: ids are global, and that one is used: the item is answered so, and the others are cancelled."""
+    for order_id in (1, 2):
+        market.order(order_id)
+        market.done("ocr.file", order_id=order_id, member_id="seller", reason="S_MUTUAL", comment="agreed")
+    items = [{"order_id": 1, "member_id": "seller", "request_id": "whole"}, {"order_id": 2, "member_id": "seller"}]
+    first = market.do("orders.cancel_many", orders=items, request_id="whole")
+    assert [answer["code"] or answer["outcome"] for answer in first["effects"]["answers"]] == [
+        "REQUEST_ID_REUSED",
+        "done",
+    ]
+    assert market.do("orders.cancel_many", orders=items, request_id="whole") == first | {"replayed": True}
+
+
 @pytest.mark.parametrize("orders", [[], [{"order_id": 1, "member_id": "seller"}] * 1001, "all", None])
 def test_a_set_has_one_to_a_thousand_orders(market: Market, orders: Any) -> None:
     """C49."""

@@ -1,0 +1,129 @@
+"""Does a bigger set cost more statements?  Never: counted at the driver, for sets of one, ten and a hundred (speed.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from benchmarks.market import Market as Built
+from benchmarks.market import build
+from models.work import at_once
+from tests.plugins.servers import plain
+from workers.app import app
+from workers.stage import Stage
+
+SIZES = (1, 10, 100)
+SETTLED = 25
+"""More statements than any of these needs; a statement per order would be a hundred and more."""
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every statement that goes through the driver from now on."""
+    seen: list[str] = []
+    execute = psycopg.Cursor.execute
+
+    def counted(self: Any, query: Any, *args: Any, **named: Any) -> Any:
+        seen.append(query if isinstance(query, str) else repr(query))
+        return execute(self, query, *args, **named)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", counted)
+    return seen
+
+
+@pytest.fixture
+def many(stage: Stage, database_url: str) -> Stage:
+    """Three hundred orders of two lines with matured alerts, each with a removal request that waits."""
+    with psycopg.connect(plain(database_url), autocommit=True) as conn:
+        build(conn, Built(333, lines=2, state="due"))
+        conn.execute(
+            """INSERT INTO unwind.removals (order_id, requested_by, state, lines, requested_at)
+            SELECT order_id, 'buyer', 'pending', '[{"line_no": 1, "quantity": 1}]', last_event_at FROM unwind.orders"""
+        )
+        stage.clock.instant = conn.execute("SELECT clock_timestamp()").fetchone()[0]  # type: ignore[index]
+    return stage
+
+
+def orders_of(stage: Stage, count: int) -> list[dict[str, Any]]:
+    """That many orders that can be cancelled still, as their sellers would."""
+    with stage.database.transaction() as conn:
+        rows = conn.execute(
+            text("SELECT order_id, seller_id FROM unwind.orders WHERE status = 'NPB' ORDER BY order_id LIMIT :n"),
+            {"n": count},
+        )
+        return [{"order_id": row.order_id, "member_id": row.seller_id} for row in rows]
+
+
+def counted(sent: list[str], do: Callable[[], Any]) -> tuple[int, Any]:
+    before = len(sent)
+    found = do()
+    return len(sent) - before, found
+
+
+FOLLOWERS = ("removals.cancel_pending", "credits.post_to_next_invoice", "notices.tell_seller", "notices.tell_buyer")
+
+
+def test_a_bigger_set_needs_no_more_statements(many: Stage, sent: list[str]) -> None:
+    """Sets: cancelling, and each of its followers, costs the same statements for a hundred orders as for one."""
+    costs: dict[str, list[int]] = {}
+    for size in SIZES:
+        orders = orders_of(many, size)
+        cost, answer = counted(sent, lambda orders=orders: many.do("orders.cancel_many", orders=orders))  # type: ignore[misc]
+        assert answer["effects"]["counts"] == {"done": size}
+        costs.setdefault("orders.cancel_many", []).append(cost)
+        for follower in FOLLOWERS:
+            cost, effects = counted(sent, lambda follower=follower: at_once(app.tasks[follower].run))  # type: ignore[misc]
+            assert sum(effects.values()) >= size, (follower, effects)
+            costs.setdefault(follower, []).append(cost)
+        many.settle()
+    assert {task: (one, ten) for task, (one, ten, _) in costs.items()} == {
+        task: (ten, hundred) for task, (_, ten, hundred) in costs.items()
+    }
+    assert max(cost for row in costs.values() for cost in row) <= SETTLED, costs
+
+
+def test_one_order_alone_is_a_set_of_one(many: Stage, sent: list[str]) -> None:
+    """Sets: a single cancel sends what a set of a hundred sends."""
+    (order,) = orders_of(many, 1)
+    single, _ = counted(sent, lambda: many.do("orders.cancel", **order))
+    orders = orders_of(many, 100)
+    hundred, _ = counted(sent, lambda: many.do("orders.cancel_many", orders=orders))
+    assert single == hundred
+
+
+def test_commands_that_came_by_sql_are_drained_in_sets(many: Stage, sent: list[str]) -> None:
+    """C59: a set of commands through the SQL door costs the same statements whatever its size."""
+    costs = []
+    for size in SIZES:
+        orders = orders_of(many, size)
+        with many.database.transaction() as conn:
+            conn.execute(
+                text(
+                    "SELECT unwind.submit_command('orders.cancel', p, NULL) "
+                    "FROM jsonb_array_elements(CAST(:orders AS jsonb)) AS p"
+                ),
+                {"orders": json.dumps(orders)},
+            )
+        many.clock.instant += timedelta(minutes=1)
+        cost, effects = counted(sent, app.tasks["submissions.drain"].run)
+        assert effects == {"taken": size}
+        costs.append(cost)
+    assert len(set(costs)) == 1, costs
+
+
+def test_the_answer_of_the_whole_is_kept_by_the_commit_of_its_last_set(many: Stage) -> None:
+    """P2: of 150 orders the first hundred are one commit, and the rest is one with the answer about all of them."""
+    many.do("orders.cancel_many", orders=orders_of(many, 150), request_id="whole")
+    with many.database.transaction() as conn:
+        commits = conn.execute(
+            text(
+                "SELECT count(*) AS n, bool_or(request_id = 'whole') AS whole FROM unwind.requests GROUP BY xmin ORDER BY n"
+            )
+        )
+        assert [tuple(row) for row in commits] == [(51, True), (100, False)]
