@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,19 @@ import pytest
 import yaml
 from celery.bin.celery import celery
 
+from workers.app import SOFT_SHUTDOWN
 from workers.cli import COMMANDS
+from workers.envelope import HARD_LIMIT
 from workers.programs import GROUPS
-from workers.settings import Settings
+from workers.settings import load_settings, unknown_variables
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text()
-OURS = ["migrate", "worker-commands", "worker-sweeps", "beat", "flower"]
+OURS = ["migrate", "worker-commands", "worker-sweeps", "beat", "flower", "metrics"]
+PROFILES = {"celery-exporter": ["metrics"], "prometheus": ["metrics"], "mailpit": ["mail"]}
+SECRETS: dict[str, Any] = COMPOSE["secrets"]
 LASTING = sorted(set(SERVICES) - {"migrate"})
 
 
@@ -32,8 +37,9 @@ def words(name: str) -> list[str]:
 
 
 def test_the_installation_has_the_parts_that_the_documents_name() -> None:
-    """Postgres, redis, migrate, workers by queue, beat, flower, mailpit; one image for ours."""
-    assert set(SERVICES) == {"postgres", "redis", "mailpit", *OURS}
+    """Postgres, redis, migrate, workers by queue, beat, flower, metrics; one image for ours; the rest by profile."""
+    assert set(SERVICES) == {"postgres", "redis", *PROFILES, *OURS}
+    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == PROFILES
     assert {SERVICES[name]["image"] for name in OURS} == {"unwind:0.1.0"}
 
 
@@ -89,13 +95,15 @@ def test_nothing_works_before_the_schema_is_there() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_docker_waits_longer_than_the_soft_shutdown(name: str) -> None:
     """Reliability 4.1: worker_soft_shutdown_timeout is 20 s, the hard limit of one task 60 s."""
-    assert seconds(SERVICES[name]["stop_grace_period"]) >= 60
+    assert seconds(SERVICES[name]["stop_grace_period"]) > max(HARD_LIMIT, SOFT_SHUTDOWN)
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_our_containers_may_do_nothing_special(name: str) -> None:
-    """Read-only root, no capabilities, no new ones."""
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_containers_may_do_nothing_special_and_write_no_endless_log(name: str) -> None:
+    """Not root, read-only root, no capabilities, no new ones, logs that turn over."""
     service = SERVICES[name]
+    assert service["logging"]["options"] == {"max-size": "20m", "max-file": "5"}
+    assert name in (*OURS, "prometheus", "celery-exporter") or service["user"]  # those three name theirs in the image
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -133,43 +141,100 @@ def test_every_command_exists_with_these_words(name: str) -> None:
         assert used <= known
 
 
-def test_flower_looks_only_and_asks_who_is_there() -> None:
-    """X10: a logged-in Flower user could call any task as anybody."""
+def test_flower_asks_who_is_there_and_remembers() -> None:
+    """F56, F57: what it may is in flowerconfig.py, which it is given; its login is a secret, its memory a volume."""
     from flower import options
 
     said = words("flower")
-    assert "--read_only=True" in said
     known = set(options.default_options.as_dict())
     assert {word.removeprefix("--").partition("=")[0] for word in said[4:]} <= known
-    assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_LOGIN:?")
+    assert "--conf=/app/flowerconfig.py" in said
+    assert (CHECKOUT / "flowerconfig.py").exists()
+    assert SERVICES["flower"]["environment"]["UNWIND_FLOWER_LOGIN_FILE"] == "/run/secrets/flower_login"
+    assert "UNWIND_FLOWER_READ_ONLY" not in SERVICES["flower"]["environment"]
+    assert SERVICES["flower"]["volumes"] == ["flower:/data"]
+
+
+def test_health_is_judged_without_loading_the_program() -> None:
+    """X8: by effect; beat also by the ping that Celery answers only while it comes round."""
+    for name in ("worker-commands", "worker-sweeps", "beat"):
+        assert "python -m workers.health alive" in SERVICES[name]["healthcheck"]["test"][1]
+        assert SERVICES[name]["environment"]["UNWIND_ALIVE_FILE"].startswith("/tmp/")
+        assert "/tmp" in SERVICES[name]["tmpfs"]
+    assert "inspect ping" in SERVICES["beat"]["healthcheck"]["test"][1]
+    assert "celerybeat@$$HOSTNAME" in SERVICES["beat"]["healthcheck"]["test"][1]
 
 
 def test_our_containers_get_only_variables_that_are_read() -> None:
     """A setting with a typing error would be ignored in silence."""
-    known = {str(field.validation_alias) for field in Settings.model_fields.values()} | {"FLOWER_BASIC_AUTH"}
     for name in OURS:
-        assert set(SERVICES[name]["environment"]) <= known
+        variables = dict.fromkeys((one for one in SERVICES[name]["environment"] if one.startswith("UNWIND_")), "")
+        assert unknown_variables(variables) == []
+        others = {one.removesuffix("_FILE") for one in set(SERVICES[name]["environment"]) - set(variables)}
+        assert others <= {"DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
 
 
-def test_no_secret_has_a_default_and_none_is_on_a_command_line() -> None:
-    """Passwords come from .env or the start is refused; `ps` shows none."""
+def test_secrets_are_files_and_each_program_gets_its_own_alone() -> None:
+    """No password in a variable, on a command line or with a default; a file for each that is used, and no other."""
     text = (CHECKOUT / "docker-compose.yml").read_text()
-    assert not re.findall(r"\$\{\w*(?:PASSWORD|LOGIN)(?::-|})", text)
-    for service in SERVICES.values():
-        assert not re.search(r"(?<!\$)\$\{?\w*(PASSWORD|LOGIN)", " ".join(map(str, service.get("command", []))))
+    assert not re.findall(r"\$\{\w*(?:PASSWORD|LOGIN|SECRET)", text)
+    assert {name for service in SERVICES.values() for name in service.get("secrets", [])} == set(SECRETS)
+    for name, service in SERVICES.items():
+        named = set(re.findall(r"/run/secrets/(\w+)", yaml.safe_dump(service)))
+        assert named == set(service.get("secrets", [])), name
+    assert "database_url" not in SERVICES["flower"]["secrets"]
+    assert "broker_url" not in (*SERVICES["flower"]["secrets"], *SERVICES["metrics"]["secrets"])
 
 
-def test_redis_keeps_what_it_was_given() -> None:
-    """F10, F11, F15: append-only file, noeviction."""
-    said = " ".join(words("redis"))
-    assert "appendonly yes" in said
-    assert "appendfsync everysec" in said
-    assert "maxmemory-policy noeviction" in said
+def test_the_secrets_are_made_once_and_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """deploy/make-secrets: each file that compose and the units name, in a folder for its owner, accepted by the program."""
+    folder = tmp_path / "secrets"
+    made = [CHECKOUT / "deploy" / "make-secrets", folder]
+    subprocess.run(made, check=True, capture_output=True)
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    assert {Path(secret["file"]).name for secret in SECRETS.values()} <= set(before)
+    assert all(secret["file"].startswith("deploy/secrets/") for secret in SECRETS.values())
+    assert folder.stat().st_mode & 0o077 == 0
+    for name in ("worker-commands", "flower", "metrics"):
+        for variable, value in SERVICES[name]["environment"].items():
+            if variable.endswith(("_URL_FILE", "_BACKEND_FILE", "_LOGIN_FILE")):
+                monkeypatch.setenv(variable, value.replace("/run/secrets", str(folder)))
+        settings = load_settings()
+        assert settings.broker_url is not None
+        user, password = re.findall(r"//([^:]*):([^@]*)@", settings.broker_url.get_secret_value())[0]
+        assert f"user {user} on >{password} " in before["redis_users"]
+        monkeypatch.delenv("CELERY_RESULT_BACKEND_FILE", raising=False)
+    assert f":{before['postgres_password'].strip()}@postgres" in before["database_url"]
+    assert "-secret " not in before["redis_users"]
+    subprocess.run(made, check=True, capture_output=True)
+    assert before == {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_redis_keeps_what_it_was_given_and_knows_its_users() -> None:
+    """F10, F11, F15: append-only file, noeviction; reliability 4.2: a user for each role."""
+    said = words("redis")
+    settings = dict(zip(said[1::2], said[2::2], strict=True))
+    assert settings["--appendonly"] == "yes"
+    assert settings["--appendfsync"] == "everysec"
+    assert settings["--maxmemory-policy"] == "noeviction"
+    assert settings["--aclfile"] == "/run/secrets/redis_users"
     assert SERVICES["redis"]["volumes"] == ["redis:/data"]
+
+
+def test_what_prometheus_scrapes_is_there() -> None:
+    """Targets are services of the installation, at the ports they listen on; the rules are where it looks for them."""
+    folder = CHECKOUT / "deploy" / "prometheus"
+    config = yaml.safe_load((folder / "prometheus.yml").read_text())
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
+    assert targets == {"unwind": ["metrics:9464"], "celery": ["celery-exporter:9808"]}
+    assert SERVICES["metrics"]["environment"]["UNWIND_METRICS_PORT"] == "9464"
+    assert config["rule_files"] == ["/etc/prometheus/alerts.yml"]
+    assert (folder / "alerts.yml").exists()
 
 
 def test_every_volume_and_network_that_is_used_is_declared() -> None:
     """Compose refuses a file that names what it does not declare."""
     used = {str(volume).partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    used -= {folder for folder in used if folder.startswith("./") and (CHECKOUT / folder).is_dir()}
     assert used == set(COMPOSE["volumes"])
     assert {network for service in SERVICES.values() for network in service["networks"]} == set(COMPOSE["networks"])

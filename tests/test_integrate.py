@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,15 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 import redis
-from celery import Celery
 
 from tests.plugins.market import Market
 from tests.plugins.servers import plain
-from tests.plugins.upstream import Installation, installation, submit_orders
+from tests.plugins.upstream import Installation, installation, submit_orders, until
 from workers.contract_files import public_tasks
+from workers.metrics import Gauges
+from workers.programs import flower
 from workers.servers import ServerUrls
-from workers.settings import CHECKOUT
+from workers.settings import CHECKOUT, Settings
 
 pytestmark = pytest.mark.e2e
 
@@ -34,6 +36,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), 
 RIGHTS = [text for language, text in BLOCKS if language == "redis" or "CREATE ROLE" in text]
 SNIPPETS = [(language, text) for language, text in BLOCKS if text not in RIGHTS]
 LOGINS = ("storefront", "dashboard", "unwind_worker")
+ALL_TASKS = "draw=1&start=0&length=100&order[0][column]=0&order[0][dir]=desc&columns[0][data]=received"
 USERS = ("unwind-producer", "unwind-asker", "unwind-worker", "unwind-flower")
 
 
@@ -184,19 +187,46 @@ def test_a_redis_user_can_do_nothing_else(shop: Installation) -> None:
                     connection.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
-def test_flower_sees_what_goes_on_under_its_user(shop: Installation) -> None:
-    """Events of a command reach it; that is all it is for."""
-    seen: list[str] = []
-    flower = as_user(shop.broker_url, "unwind-flower", "flower-secret")
-    with Celery("looker", broker=flower, set_as_current=False) as looker, looker.connection() as connection:
-        receiver = looker.events.Receiver(connection, handlers={"*": lambda event: seen.append(event["type"])})
-        consuming = receiver.itercapture(limit=None, timeout=10, wakeup=False)
-        next(consuming)  # now it listens
+def test_flower_and_metrics_see_what_goes_on_under_their_user(shop: Installation) -> None:
+    """Flower itself, not a part of it: jobs, workers and queues reach it, and the metrics count what waits."""
+    theirs = {"CELERY_BROKER_URL": as_user(shop.broker_url, "unwind-flower", "flower-secret")}
+    settings = Settings.model_validate(shop.settings.environment() | theirs)
+    program, address = flower(settings)
+    shop.supervisor.start(program)
+    try:
+        shop.supervisor.wait_ready(60, ["flower"])
         with shop.client() as client:
-            client.send_task("npb.file", kwargs={}, queue="commands", ignore_result=True)
-        while "task-succeeded" not in seen:
-            next(consuming)
-    assert {"task-received", "task-succeeded"} <= set(seen)
+
+            def seen() -> bool:  # it repeats nothing that came before it listened
+                arguments = {"order_id": 1, "member_id": "s-881"}
+                client.send_task("orders.options", kwargs=arguments, queue="commands").get(timeout=30)
+                return "refused ORDER_UNKNOWN" in page(f"{address}tasks/datatable?{ALL_TASKS}")
+
+            until(seen)
+        until(lambda: "commands@" in page(f"{address}workers"))
+        assert all(queue in page(f"{address}broker") for queue in ("commands", "consequences"))
+    finally:
+        shop.supervisor.stop(["flower"])
+    with contextlib.closing(Gauges(settings)) as gauges:
+        assert gauges.ready() == {"database": True, "broker": True}
+
+
+def page(url: str) -> str:
+    """What Flower says there."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def test_the_file_of_users_gives_the_rights_of_the_page() -> None:
+    """deploy/redis/users.acl.example is what containers load: the same users, nobody else but ops, and none by default."""
+    file = (CHECKOUT / "deploy" / "redis" / "users.acl.example").read_text()
+    said = [line.removeprefix("ACL SETUSER ") for text in RIGHTS if "ACL" in text for line in text.splitlines()]
+    users = {line.split()[0]: line.partition(" reset on ")[2] for line in said}
+    given = dict(re.findall(r"^user (\S+) on (.*)$", file, re.MULTILINE))
+    assert given.pop("unwind-ops") == ">ops-secret ~* &* +@all"
+    assert given == users
+    assert "user default off\n" in file
 
 
 def test_a_postgresql_role_can_do_nothing_else(shop: Installation) -> None:

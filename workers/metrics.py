@@ -135,6 +135,7 @@ class Gauges:
     def _ask_broker(self) -> list[Family]:
         import redis
 
+        from workers.in_hand import UNACKED
         from workers.odd import strays
 
         if self._broker is None:
@@ -148,7 +149,9 @@ class Gauges:
         info = client.info()
         return [
             waiting,
-            _one("unwind_unacknowledged_messages", "Messages that workers have taken.", client.zcard("unacked_index")),
+            _one(
+                "unwind_unacknowledged_messages", "Messages that workers have taken.", client.zcard(f"{UNACKED}.index")
+            ),
             _one("unwind_stray_messages", "Messages where nobody reads.", sum(one.count for one in strays(client))),
             _one("unwind_broker_memory_bytes", "Memory that the broker uses.", info.get("used_memory", 0)),
             _one("unwind_broker_memory_limit_bytes", "Memory that it may use; 0: no limit.", info.get("maxmemory", 0)),

@@ -22,12 +22,11 @@ EXAMPLE = (CHECKOUT / ".env.example").read_text()
 VARIABLES = {str(field.validation_alias): name for name, field in Settings.model_fields.items()}
 NOT_SETTINGS = {  # read by ./run and by docker compose
     "UNWIND_VENV",
-    "POSTGRES_PASSWORD",
-    "REDIS_PASSWORD",
-    "FLOWER_LOGIN",
     "POSTGRES_PORT",
     "REDIS_PORT",
     "FLOWER_PORT",
+    "METRICS_PORT",
+    "PROMETHEUS_PORT",
     "MAILPIT_PORT",
 }
 
