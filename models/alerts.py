@@ -217,7 +217,8 @@ class Unlocking:
     """
 
     def __init__(self, kinds: Sequence[AlertKind]) -> None:
-        self._statement = _UNLOCK_NPB if list(kinds) == [AlertKind.NPB] else _UNLOCK_SELLER
+        npb = list(kinds) == [AlertKind.NPB]
+        self._statement, self._next = (_UNLOCK_NPB, _NEXT_NPB) if npb else (_UNLOCK_SELLER, _NEXT_SELLER)
         self._after: tuple[datetime, int] = (_LONG_AGO, 0)
 
     def __call__(self, work: Work[Any], limit: int) -> int:
@@ -244,6 +245,16 @@ class Unlocking:
             self._after = (found.last_at, found.last_id)
         work.promised = work.promised or found.unlocked > 0
         return int(found.unlocked)
+
+    def pass_over(self, work: Work[Any]) -> int | None:
+        """Go on behind the alert that comes next, for it cannot be unlocked; gives its id."""
+        first = work.conn.execute(
+            self._next, {"now": work.now, "after_at": self._after[0], "after_id": self._after[1]}
+        ).one_or_none()
+        if first is None:
+            return None
+        self._after = (first.unlocks_at, first.alert_id)
+        return int(first.alert_id)
 
 
 def next_unlock(conn: Connection) -> datetime | None:
@@ -300,9 +311,19 @@ def _unlock(which: str, filer: str, task: str, notice: str) -> Any:
     ).bindparams(note=UNLOCKED_NOTE)
 
 
+def _next(which: str) -> Any:
+    return text(
+        "SELECT a.alert_id, a.unlocks_at FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id "  # noqa: S608 - constants
+        f"WHERE {which} AND {_WAITING_A} AND a.unlocks_at <= :now AND o.last_event_at <= :now "
+        "AND (a.unlocks_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint)) "
+        "ORDER BY a.unlocks_at, a.alert_id LIMIT 1 FOR NO KEY UPDATE OF o SKIP LOCKED"
+    )
+
+
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 _WAITING_A = "a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands"
 _WRITTEN = "rtrim(rtrim(to_char(u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
 """An instant as `policies.instants.instant_text` writes it."""
 _UNLOCK_NPB = _unlock("a.kind = 'NPB'", "seller_id", "notices.tell_seller", "npb_unlocked")
 _UNLOCK_SELLER = _unlock("a.kind <> 'NPB'", "buyer_id", "notices.tell_buyer", "seller_alert_unlocked")
+_NEXT_NPB, _NEXT_SELLER = _next("a.kind = 'NPB'"), _next("a.kind <> 'NPB'")

@@ -81,4 +81,5 @@ def remove(commands: list[RemoveNpb]) -> list[Answer]:
 @shared_task(name="npb.scan_open_alerts")
 def scan_open_alerts() -> Effects:
     """Unlock every alert whose instant has come, and tell its seller once (T12)."""
-    return sweep("npb.scan_open_alerts", alerts.Unlocking([AlertKind.NPB]), found="unlocked")
+    unlocking = alerts.Unlocking([AlertKind.NPB])
+    return sweep("npb.scan_open_alerts", unlocking, found="unlocked", pass_over=unlocking.pass_over)

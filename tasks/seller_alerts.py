@@ -98,4 +98,5 @@ def remove_nss(commands: list[RemoveNss]) -> list[Answer]:
 @shared_task(name="alerts.scan_seller_alerts")
 def scan_seller_alerts() -> Effects:
     """Unlock every NRS and NSS whose two weeks are over, and tell its buyer once."""
-    return sweep("alerts.scan_seller_alerts", alerts.Unlocking([AlertKind.NRS, AlertKind.NSS]), found="unlocked")
+    unlocking = alerts.Unlocking([AlertKind.NRS, AlertKind.NSS])
+    return sweep("alerts.scan_seller_alerts", unlocking, found="unlocked", pass_over=unlocking.pass_over)

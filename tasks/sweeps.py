@@ -1,29 +1,64 @@
-"""How does a sweep go through everything that is due?  In batches, each its own transaction, until nothing is left."""
+"""How does a sweep go through everything that is due?  In batches, each its own transaction, until nothing is left.
+
+A batch that fails is done again in ever smaller ones, until the row that cannot be handled stands alone; that one is passed
+over, and the others get what they wait for (P8).  The next sweep tries it again; meanwhile log, audit and doctor tell of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import structlog
+
 from models import sweeps
 from models.work import Work, unit_of_work
 
 Effects = dict[str, Any]
 
+log = structlog.get_logger(__name__)
+
 BATCH = 5000
 """Rows of one transaction: 5,000 swept a million due alerts about as fast as one statement (speed.md)."""
 MOST_BATCHES = 1000
+SMALLER = 8
+"""By which a batch that failed is divided: five tries from 5,000 rows to one."""
 
 
-def sweep(name: str, batch: Callable[[Work[Any], int], int], *, found: str, limit: int = BATCH) -> Effects:
-    """Run `batch(work, limit)`, which gives how many rows it handled, until one comes back short; gives `{found: total}`."""
-    total = 0
+def sweep(
+    name: str,
+    batch: Callable[[Work[Any], int], int],
+    *,
+    found: str,
+    pass_over: Callable[[Work[Any]], int | None] | None = None,
+    limit: int = BATCH,
+) -> Effects:
+    """Run `batch(work, limit)`, which gives how many rows it handled, until one comes back short; gives `{found: total}`.
+
+    `pass_over(work)` goes on behind the row that comes next and gives its id, None when there is none.
+    """
+    total, size = 0, limit
+    work: Work[Any]
     for _ in range(MOST_BATCHES):
-        work: Work[Any]
-        with unit_of_work() as work:
-            handled = batch(work, limit)
-            total += handled
-            if handled < limit:
-                sweeps.ran(work.conn, name, total, work.now)
-                break
+        try:
+            with unit_of_work() as work:
+                handled = batch(work, size)
+                if handled < size:
+                    sweeps.ran(work.conn, name, total + handled, work.now)
+        except Exception as error:
+            if pass_over is None:
+                raise
+            if size > 1:
+                size = max(1, size // SMALLER)
+                continue
+            with unit_of_work() as work:  # fails as well when it is the database that is in trouble
+                row = pass_over(work)
+            if row is None:
+                raise
+            log.error("a row is passed over", sweep=name, row=row, error=type(error).__name__)
+            size = limit
+            continue
+        total += handled
+        if handled < size:
+            break
     return {found: total}

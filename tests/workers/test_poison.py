@@ -1,0 +1,96 @@
+"""What does one thing that can never work stop?  Nothing else: not its set, not its queue, not its sweep; and it is seen."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from models.session import DatabaseClock
+from models.submissions import MOST_ATTEMPTS
+from tests.plugins.market import Market
+from tests.plugins.servers import plain
+from workers.cli.jobs import jobs
+from workers.stage import Stage
+
+ORDERS = range(1, 8)
+BAD = 4
+
+
+@pytest.fixture
+def shop(environment: Stage) -> Market:
+    """Seven orders of eight days ago that nobody paid."""
+    now = real_now(environment)
+    environment.clock.instant = now - timedelta(days=8)
+    market = Market(environment)
+    for order_id in ORDERS:
+        market.order(order_id)
+    return market.at(now - timedelta(seconds=1))
+
+
+def real_now(stage: Stage) -> datetime:
+    """What the database's own clock says."""
+    with stage.database.transaction() as conn:
+        return DatabaseClock().now(conn)
+
+
+@contextlib.contextmanager
+def poisoned(database_url: str, table: str, when: str) -> Iterator[None]:
+    """For as long as the block runs the database refuses one order's rows, as a row of another version might be refused."""
+    with psycopg.connect(plain(database_url), autocommit=True) as owner:
+        owner.execute(
+            f"CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN IF {when} THEN RAISE EXCEPTION 'poison'; END IF; RETURN NEW; END $$;"
+            f"CREATE TRIGGER poison BEFORE INSERT OR UPDATE ON unwind.{table} FOR EACH ROW EXECUTE FUNCTION poison()"
+        )
+        try:
+            yield
+        finally:
+            owner.execute("DROP FUNCTION poison CASCADE")
+
+
+@pytest.mark.promise("P8")
+def test_a_command_that_always_fails_stops_no_other_of_its_set_is_parked_and_set_going_in_bulk(
+    shop: Market, database_url: str
+) -> None:
+    """P8: retried ever later, then among the dead jobs; when what was wrong is mended, one word sets it going."""
+    shop.rows(
+        "SELECT unwind.submit_command('npb.file', jsonb_build_object('order_id', n, 'member_id', 'seller'), 'file-' || n) "
+        "FROM generate_series(1, 7) AS n"
+    )
+    filed = "SELECT order_id FROM unwind.alerts ORDER BY 1"
+    with poisoned(database_url, "alerts", f"NEW.order_id = {BAD}"):
+        shop.at(real_now(shop.stage)).do("submissions.drain")
+        assert [row.order_id for row in shop.rows(filed)] == [n for n in ORDERS if n != BAD]
+        waits = []
+        for _ in range(MOST_ATTEMPTS - 1):
+            (row,) = shop.rows("SELECT due_at FROM unwind.submissions WHERE state = 'waiting'")
+            waits.append(row.due_at - shop.stage.clock.instant)
+            shop.at(row.due_at).do("submissions.drain")
+        assert waits == sorted(waits), "ever later"
+        assert waits[-1] > 100 * waits[0]
+    (dead,) = shop.rows("SELECT * FROM unwind.dead_jobs")
+    assert (dead.task, dead.reason, dead.attempts) == ("npb.file", "FAILED", MOST_ATTEMPTS)
+    assert CliRunner().invoke(jobs, ["replay", "--task", "npb.file"]).exit_code == 0
+    shop.do("submissions.drain")
+    assert [row.order_id for row in shop.rows(filed)] == list(ORDERS)
+
+
+@pytest.mark.promise("P8")
+def test_a_row_that_cannot_be_swept_keeps_no_other_from_being_swept(shop: Market, database_url: str) -> None:
+    """P8, P3: the batch is divided until the row stands alone; it is tried again by every sweep."""
+    for order_id in ORDERS:
+        shop.done("npb.file", order_id=order_id, member_id="seller")
+        shop.at(shop.stage.clock.instant + timedelta(seconds=1))
+    shop.at(shop.stage.clock.instant + timedelta(days=8))
+    with poisoned(database_url, "events", f"NEW.order_id = {BAD} AND NEW.type = 'npb.unlocked'"):
+        for unlocked in (len(ORDERS) - 1, 0):
+            assert shop.done("npb.scan_open_alerts")["unlocked"] == unlocked
+    locked = "SELECT order_id FROM unwind.alerts WHERE unlocked_at IS NULL"
+    assert [row.order_id for row in shop.rows(locked)] == [BAD]
+    assert shop.done("npb.scan_open_alerts")["unlocked"] == 1
+    assert shop.rows(locked) == []
