@@ -109,8 +109,8 @@ READINGS = (
     ),
     Reading(
         "unwind_invariant_violations",
-        "Sentences that must always hold and did not when they were last asked.",
-        "SELECT coalesce(max(found), 0) FROM unwind.sweeps WHERE name = 'audit.check_invariants'",
+        "What must always hold and does not: sentences that are not true of an order, a bill or a row.",
+        "SELECT count(*) FROM unwind.violations WHERE cleared_at IS NULL",
     ),
     Reading(
         "unwind_sweep_age_seconds",

@@ -120,7 +120,10 @@ def test_what_waits_is_counted_and_its_age_told(
         owner.execute(
             "INSERT INTO unwind.sweeps VALUES ('bills.issue', clock_timestamp() - interval '90 seconds', 0, 0)"
         )
-        owner.execute("INSERT INTO unwind.sweeps VALUES ('audit.check_invariants', clock_timestamp(), 2, 2)")
+        owner.execute(
+            "INSERT INTO unwind.violations (sentence, subject, found_at, seen_at) SELECT 'a sentence', n, now(), now() "
+            "FROM generate_series(1, 2) AS n"
+        )
     database = session.connect(database_url)
     with database.transaction() as conn:
         dead_jobs.park(conn, task="orders.cancel", arguments={}, error="KeyError", attempts=9, now=FILED)
@@ -221,7 +224,7 @@ def test_no_question_reads_a_whole_large_table(database_url: str) -> None:
             conn.execute(text("SET enable_seqscan = off"))
             for reading in readings.READINGS:
                 plan = "\n".join(conn.execute(text(f"EXPLAIN {reading.sql}")).scalars())
-                large = r"Seq Scan on (alerts|outbox|requests|submissions|notices|dead_jobs|events|ledger_lines)"
+                large = r"Seq Scan on (alerts|outbox|requests|submissions|notices|dead_jobs|violations|events)"
                 assert not re.search(large, plan), plan
     finally:
         engine.dispose()

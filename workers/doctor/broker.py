@@ -56,7 +56,7 @@ def memory(place: Place) -> list[Finding]:
             error("BROKER_EVICTS", said, "CONFIG SET maxmemory-policy noeviction, and the same in its configuration.")
         ]
     most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
-    if most and used > 0.9 * most:
+    if most and used > 0.7 * most:  # reliability 4.2: time enough to find out why
         said = f"The broker uses {used * 100 // most} % of its memory; when that is full it takes no more messages."
         return [warning("BROKER_NEARLY_FULL", said, "raise its maxmemory, or find out who fills it: ./run jobs odd")]
     return []
