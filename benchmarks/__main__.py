@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import pictures, report
-from benchmarks.frame import SCALES, Bench, Result, Scale
+from benchmarks.frame import SCALES, Bench, Result, Scale, WrongWork
 from benchmarks.place import Place, place
 from workers.settings import CHECKOUT
+from workers.supervisor import ProgramFailed
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -61,6 +62,8 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
     try:
         with place() as there:
             results = _measure(there, [known[name] for name in chosen], size, console)
+    except (ProgramFailed, WrongWork, TimeoutError) as problem:
+        raise click.ClickException(f"The run ends here: {problem}") from None
     except KeyboardInterrupt:
         console.print("Interrupted: servers, workers and data are gone.")
         sys.exit(130)

@@ -20,6 +20,7 @@ app.conf.update(
     task_ignore_result=False,
     result_expires=3600,
     broker_connection_retry_on_startup=True,
+    worker_proc_alive_timeout=30,
 )
 _held: dict[str, psycopg.Connection] = {}
 

@@ -20,7 +20,7 @@ from models import alerts, events, lots, members, orders, outbox, requests
 from models.schema import metadata as product_metadata
 
 app = Celery("naive", broker=os.environ.get("ORM_BROKER"), backend=os.environ.get("ORM_BACKEND"))
-app.conf.update(task_default_queue="naive", broker_connection_retry_on_startup=True)
+app.conf.update(task_default_queue="naive", broker_connection_retry_on_startup=True, worker_proc_alive_timeout=30)
 _held: dict[str, Any] = {}
 
 

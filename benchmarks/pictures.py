@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_FINDERS = list(sys.meta_path)
-import pygal  # noqa: E402
-from pygal.style import Style  # noqa: E402
+import pygal
+from pygal.style import Style
 
-sys.meta_path[:] = _FINDERS  # pygal hooks a finder of an old kind into every later import, which then warns
+# pygal hooks a finder of an old kind into every later import, which then warns; what its plugins need is imported by now.
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "PluginImportFixer"]
 
 Record = dict[str, Any]
 Figures = dict[str, Record]

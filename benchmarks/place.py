@@ -25,7 +25,7 @@ from workers.servers import ServerUrls, embedded_servers
 from workers.settings import CHECKOUT, Settings, load_settings
 from workers.supervisor import Program, Supervisor, on_leash
 
-READY = 90.0
+READY = 180.0
 EMPTY = "empty"
 SUPERUSER_SETTINGS = {"log_min_messages": "fatal"}
 
