@@ -1,15 +1,17 @@
 """What does a worker look like for which everything comes sooner?  `celery -A tests.e2e.impatient worker`.
 
 The same application with shorter waits, and with an ear that a test can stop: a worker whose process id stands in the file that
-TEST_DEAF names is alive, connected, answers pings, and takes no message.
+TEST_DEAF names is alive, connected, answers pings, and takes no message; such a beat looks at no timetable.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+from celery.beat import Scheduler
 from kombu.transport.virtual.base import QoS
 
 from models import session
@@ -25,13 +27,25 @@ transport.LOOK_EVERY = 0.5
 
 __all__ = ["app"]
 
+_ticks: Any = Scheduler.tick
 _hears: Any = QoS.can_consume
 
 
 def _can_consume(self: Any) -> bool:
-    deaf = Path(os.environ.get("TEST_DEAF", "/nonexistent"))
     by_queue = bool(self.channel.active_queues)  # pings come through another channel
-    return bool(_hears(self)) and not (by_queue and deaf.exists() and deaf.read_text() == str(os.getpid()))
+    return bool(_hears(self)) and not (by_queue and _is_deaf())
+
+
+def _is_deaf() -> bool:
+    deaf = Path(os.environ.get("TEST_DEAF", "/nonexistent"))
+    return deaf.exists() and deaf.read_text() == str(os.getpid())
+
+
+def _tick(self: Any, *args: Any, **kwargs: Any) -> Any:
+    while _is_deaf():
+        Event().wait(0.1)
+    return _ticks(self, *args, **kwargs)
 
 
 QoS.can_consume = _can_consume  # type: ignore[method-assign]
+Scheduler.tick = _tick

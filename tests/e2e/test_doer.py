@@ -104,3 +104,16 @@ def _living(group: int) -> list[int]:
             if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return found
+
+
+@pytest.mark.e2e
+@pytest.mark.long
+def test_a_beat_that_no_longer_comes_round_ends(run: Run, deaf: Path, broker_url: str) -> None:
+    """F41, X8: it lives and is connected; its log says why it ended, and not before it fell silent."""
+    beat = run("beat", application="tests.e2e.impatient", TEST_DEAF=str(deaf))
+    with redis.Redis.from_url(broker_url) as client:
+        wait_until(lambda: client.llen("sweeps") > 10, what="a few rounds")
+        assert beat.status == "running"
+        deaf.write_text(str(beat.pid))
+        assert beat.wait() == os.EX_SOFTWARE
+    assert b"timetable is not looked at any more" in beat.logs()
