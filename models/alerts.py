@@ -67,7 +67,9 @@ alerts = Table(
     Index("ix_alerts_order_id", "order_id", "alert_id"),
     Index("ix_alerts_npb_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind = 'NPB' AND {WAITING}")),
     Index("ix_alerts_seller_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind <> 'NPB' AND {WAITING}")),
-    Index("ix_alerts_remind", "remind_at", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")),
+    Index(
+        "ix_alerts_remind", "remind_at", "alert_id", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")
+    ),
 )
 
 

@@ -84,7 +84,8 @@ def _branch(number: int, table: str, key: str, at: str, type_: str, subject: str
         (SELECT e.written_in AS tx, {number} AS source, e.{key} AS id, {type_} AS type, {subject} AS subject,
                 {sequence} AS sequence, {_INSTANT.format(at=at)} AS at, {data} AS data
          FROM unwind.{table} AS e
-         WHERE (e.written_in, {number}, e.{key}) > (after_tx, after_source, after_id) AND e.written_in >= after_tx
+         WHERE (e.written_in, e.{key}) > (after_tx, CASE WHEN {number} = after_source THEN after_id
+                   WHEN {number} > after_source THEN -1 ELSE 9223372036854775807 END)
            AND e.written_in < settled
          ORDER BY e.written_in, e.{key} LIMIT wanted)"""  # noqa: S608 - built from constants of this module
 

@@ -48,7 +48,7 @@ ocrs = Table(
     CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
     Index("uq_ocrs_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
     Index("ix_ocrs_order_id", "order_id", "ocr_id"),
-    Index("ix_ocrs_remind", "remind_at", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")),
+    Index("ix_ocrs_remind", "remind_at", "ocr_id", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")),
 )
 
 

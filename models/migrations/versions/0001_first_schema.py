@@ -354,7 +354,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_submissions_due",
         "submissions",
-        ["due_at", "submission_id"],
+        ["submission_id", "due_at"],
         unique=False,
         schema="unwind",
         postgresql_where=sa.text("state = 'waiting'"),
@@ -640,7 +640,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_alerts_remind",
         "alerts",
-        ["remind_at"],
+        ["remind_at", "alert_id"],
         unique=False,
         schema="unwind",
         postgresql_where=sa.text("state = 'open' AND remind_at IS NOT NULL"),
@@ -791,7 +791,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_ocrs_remind",
         "ocrs",
-        ["remind_at"],
+        ["remind_at", "ocr_id"],
         unique=False,
         schema="unwind",
         postgresql_where=sa.text("state = 'open' AND remind_at IS NOT NULL"),

@@ -1,0 +1,278 @@
+"""Does everything that is asked of big tables find its rows by an index, and does an idle sweep touch next to nothing?
+
+A market of a hundred thousand orders, made once.  Nothing here measures time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from benchmarks.market import Market, build
+from models import alerts, issuing, looks, notices, outbox, pruning, session, submissions
+from policies.billing_months import month_of
+from policies.instants import instant_text
+from policies.terms import DEFAULT_TERMS
+from tests.plugins.plans import Plans, watched
+from tests.plugins.servers import fresh_database, plain
+from workers.app import app
+from workers.job import carry_out
+from workers.servers import ServerUrls
+
+pytestmark = pytest.mark.long
+
+ORDERS = 100_000
+BIG = 10_000
+"""Tables of at least so many rows must not be read from end to end."""
+
+# One order in twenty has an open alert: NRS that wait or are due, NPB that wait, are due or are unlocked.
+_MIXED = """
+    SET session_replication_role = replica;
+    UPDATE unwind.alerts SET state = 'removed', closed_at = filed_at + interval '1 day' WHERE order_id % 20 <> 0;
+    UPDATE unwind.orders SET status = 'COMPLETED', payment_status = 'Received' WHERE order_id % 20 <> 0;
+    UPDATE unwind.orders SET status = 'PENDING', payment_status = 'None' WHERE order_id % 20 = 1;
+    UPDATE unwind.alerts SET kind = 'NRS', unlocks_at = filed_at + interval '14 days' WHERE order_id % 200 = 0;
+    UPDATE unwind.alerts SET kind = 'NRS', unlocks_at = filed_at WHERE order_id % 4000 = 0;
+    UPDATE unwind.orders SET status = 'NRS' WHERE order_id % 200 = 0;
+    UPDATE unwind.alerts SET filed_at = filed_at - interval '4 days', unlocks_at = unlocks_at - interval '4 days'
+    WHERE order_id % 1000 IN (20, 40) OR order_id % 1000 BETWEEN 300 AND 600;
+    UPDATE unwind.alerts SET unlocked_at = unlocks_at, remind_from = unlocks_at,
+        remind_at = now() + (order_id % 90) * interval '1 hour' WHERE order_id % 1000 BETWEEN 300 AND 600 AND state = 'open';
+    UPDATE unwind.alerts SET remind_at = now() - interval '1 hour' WHERE order_id % 1000 = 340;
+    INSERT INTO unwind.ocrs (order_id, filed_by, state, terms_id, filed_at, remind_at, closed_at, previous_status, reason,
+        comment) SELECT order_id, 'buyer', CASE WHEN order_id % 20 = 1 THEN 'open' ELSE 'declined' END, 0, order_date,
+        CASE WHEN order_id % 20 = 1 THEN now() + (order_id % 77) * interval '1 hour' END,
+        CASE WHEN order_id % 20 <> 1 THEN now() END, 'PENDING', 'B_OTHER', 'Please.' FROM unwind.orders WHERE order_id % 4 = 1;
+    INSERT INTO unwind.outbox (key, task, order_id, payload, state, promised_at, due_at, rings, attempts, done_at)
+    SELECT 'filed:' || order_id, CASE WHEN order_id % 9 = 0 THEN 'credits.post_to_next_invoice' ELSE 'notices.tell_buyer' END,
+        order_id, jsonb_build_object('event', 'npb_filed', 'recipient', buyer_id, 'role', 'buyer'),
+        CASE WHEN order_id % 1000 = 7 THEN 'due' ELSE 'done' END, now() - interval '20 days' + order_id * interval '15 s',
+        now() - interval '1 minute', 1, 1, CASE WHEN order_id % 1000 <> 7 THEN now() - interval '20 days' + order_id
+        * interval '15 s' END FROM unwind.orders;
+    INSERT INTO unwind.requests (request_id, task, fingerprint, order_id, outcome, answer, answered_at)
+    SELECT 'r-' || order_id, 'orders.submit', '\\x00', order_id, 'done', '{"outcome": "done", "request_id": "x"}',
+        now() - interval '40 days' + order_id * interval '30 s' FROM unwind.orders;
+    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, letter, message_id, created_at, next_try_at,
+        attempts, sent_at) SELECT key, 'npb_filed', order_id, payload ->> 'recipient', 'buyer',
+        CASE WHEN order_id % 100 = 7 THEN 'pending' ELSE 'sent' END,
+        '{"subject": "A letter", "happened": ["It says something."], "means": [], "next": []}', key || '@example.org', promised_at,
+        CASE WHEN order_id % 100 = 7 THEN now() + (order_id % 7 - 3) * interval '1 minute' END, order_id % 3,
+        CASE WHEN order_id % 100 <> 7 THEN promised_at END FROM unwind.outbox WHERE state = 'done' OR order_id % 100 = 7;
+    INSERT INTO unwind.submissions (request_id, task, payload, order_id, submitted_by, submitted_at, state, due_at, attempts,
+        answer, answered_at) SELECT 's-' || order_id, 'npb.file', jsonb_build_object('order_id', order_id), order_id, 'shop',
+        order_date, CASE WHEN order_id % 500 = 1 THEN 'waiting' ELSE 'answered' END, order_date, 1, '{"outcome": "done"}',
+        CASE WHEN order_id % 500 <> 1 THEN now() - interval '40 days' + order_id * interval '30 s' END FROM unwind.orders;
+    SET session_replication_role = DEFAULT;
+"""
+
+
+class Town:
+    """A big market that the code works on, with the real clock."""
+
+    def __init__(self, database: session.Database, big: set[str], now: datetime) -> None:
+        self.database, self.big, self.now = database, big, now
+
+    def ask(self, question: Callable[[Any], Any]) -> Callable[[], Any]:
+        """A question to the models, in a transaction of its own."""
+
+        def asked() -> Any:
+            with self.database.transaction() as conn:
+                return question(conn)
+
+        return asked
+
+    def vacuum(self) -> None:
+        """Clear away what sweeps left dead."""
+        with psycopg.connect(
+            plain(self.database.engine.url.render_as_string(hide_password=False)), autocommit=True
+        ) as conn:
+            conn.execute("VACUUM (INDEX_CLEANUP ON)")
+
+    def plans(self, body: Callable[[], Any]) -> Plans:
+        """What the body asked."""
+        with watched(self.database) as plans:
+            body()
+        assert plans.of
+        return plans
+
+
+@pytest.fixture(scope="module")
+def town(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Town]:
+    """Made once, set by set."""
+    with fresh_database(servers, admin, template_database) as url:
+        with psycopg.connect(plain(url), autocommit=True) as conn:
+            build(conn, Market(ORDERS, lines=1, state="waiting"))
+            conn.execute(_MIXED)
+            conn.execute("VACUUM (ANALYZE)")
+            rows = conn.execute(
+                "SELECT relname, now() FROM pg_class WHERE relnamespace = 'unwind'::regnamespace AND relkind = 'r' "
+                "AND reltuples >= %s",
+                [BIG],
+            ).fetchall()
+        database = session.connect(url)
+        session.bind(database)
+        yield Town(database, {name for name, _ in rows}, rows[0][1])
+        session.bind(None)
+        database.dispose()
+
+
+def run(task: str, **arguments: Any) -> Callable[[Town], Callable[[], Any]]:
+    """A task without a command: a sweep or a follower."""
+    return lambda _town: lambda: app.tasks[task].run(**arguments)
+
+
+def command(task: str, **arguments: Any) -> Callable[[Town], Callable[[], Any]]:
+    """A command, and it must be done."""
+
+    def carried(town: Town) -> Callable[[], Any]:
+        def body() -> None:
+            answer = carry_out(app.tasks[task], arguments, f"plans-{task}-{arguments.get('order_id', 'set')}")
+            assert answer["outcome"] == "done", answer
+
+        return body
+
+    return carried
+
+
+def look(*words: Any) -> Callable[[Town], Callable[[], Any]]:
+    """A look of contract 4 that shows something."""
+
+    def seen(town: Town) -> Callable[[], Any]:
+        def body(conn: Any) -> None:
+            assert looks.look(conn, words, now=town.now) is not None
+
+        return town.ask(body)
+
+    return seen
+
+
+def model(question: Callable[[Any, datetime], Any]) -> Callable[[Town], Callable[[], Any]]:
+    """A function of the models."""
+    return lambda town: town.ask(lambda conn: question(conn, town.now))
+
+
+SOON = timedelta(hours=1)
+ASKED: dict[str, tuple[Callable[[Town], Callable[[], Any]], set[str]]] = {
+    "scan of NPB alerts": (run("npb.scan_open_alerts"), {"ix_alerts_npb_waiting", "pk_orders", "pk_alerts"}),
+    "scan of seller alerts": (run("alerts.scan_seller_alerts"), {"ix_alerts_seller_waiting", "pk_orders"}),
+    "reminders": (run("reminders.scan"), {"ix_alerts_remind", "ix_ocrs_remind", "pk_orders"}),
+    "relay": (run("outbox.relay"), {"ix_outbox_due", "pk_outbox"}),
+    "follower of rows": (run("notices.tell_buyer", rows=[7, 1007]), {"ix_outbox_waiting"}),
+    "follower of anything due": (run("notices.tell_seller"), {"ix_outbox_waiting"}),
+    "follower of one order": (run("notices.tell_buyer", order_id=3007), {"ix_outbox_order_id"}),
+    "credits": (run("credits.post_to_next_invoice"), {"ix_outbox_waiting"}),
+    "letters": (
+        model(lambda conn, now: notices.claim(conn, now, until=now + SOON, limit=50)),
+        {"ix_notices_due", "pk_notices"},
+    ),
+    "commands by SQL": (
+        model(lambda conn, now: submissions.claim(conn, now, limit=100)),
+        {"ix_submissions_due", "pk_submissions"},
+    ),
+    "answer of a command by SQL": (
+        model(
+            lambda conn, _now: conn.execute(
+                text("SELECT answer FROM unwind.command_answers WHERE request_id = 's-77'")
+            ).one()
+        ),
+        {"uq_submissions_request_id", "pk_requests"},
+    ),
+    "cancel": (
+        command("orders.cancel", order_id=320, member_id="s-3"),
+        {"pk_orders", "ix_alerts_order_id", "pk_members", "pk_order_lines", "pk_requests"},
+    ),
+    "cancel many": (
+        command(
+            "orders.cancel_many",
+            orders=[{"order_id": n, "member_id": f"s-{(n - 1) // 100}"} for n in range(1320, 1600, 20)],
+        ),
+        {"pk_orders", "ix_alerts_order_id"},
+    ),
+    "file": (command("npb.file", order_id=1421, member_id="s-14"), {"pk_orders", "ix_alerts_order_id"}),
+    "options": (command("orders.options", order_id=320, member_id="s-3"), {"pk_orders"}),
+    "show order": (
+        look("order", 320),
+        {"pk_orders", "uq_events_order_id_seq", "pk_order_lines", "ix_ledger_lines_order_id"},
+    ),
+    "show order as it was": (look("order", 660, "--at", "2030-01-01T00:00:00Z"), {"uq_events_order_id_seq"}),
+    "explain order": (look("explain", "order", 340), {"pk_orders", "ix_alerts_order_id"}),
+    "show lots": (look("lots", "s-3"), {"ix_lots_key"}),
+    "show member": (look("member", "s-3"), {"pk_members"}),
+    "show notices": (look("notices", "--order", 340), {"ix_notices_order_id"}),
+    "show request": (look("request", "r-340"), {"pk_requests"}),
+    "show credits": (look("credits", "s-3"), {"ix_ledger_lines_bill"}),
+    "alerts due before": (
+        lambda town: look("alerts", "--due-before", instant_text(town.now))(town),
+        {"uq_alerts_one_open_per_order", "pk_orders"},
+    ),
+    "next unlock": (
+        model(lambda conn, _now: alerts.next_unlock(conn)),
+        {"ix_alerts_npb_waiting", "ix_alerts_seller_waiting"},
+    ),
+    "oldest promise": (model(lambda conn, _now: outbox.oldest_due(conn)), {"ix_outbox_due"}),
+    "oldest submission": (model(lambda conn, _now: submissions.oldest_waiting(conn)), set()),
+    "next letter": (model(lambda conn, _now: notices.next_try(conn)), {"ix_notices_due"}),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_everything_is_found_by_its_index(town: Town, what: str) -> None:
+    """speed.md, B16: the intended index of each question, and no big table is read from end to end."""
+    ask, indexes = ASKED[what]
+    plans = town.plans(ask(town))
+    assert plans.read_whole(town.big) == []
+    assert indexes <= plans.indexes, plans.of
+
+
+def test_the_bill_of_a_month_is_made_by_seller(town: Town) -> None:
+    """R86: bills are made from the lines of their sellers, whatever else the ledger holds."""
+    month: date = month_of(town.now - timedelta(days=20), DEFAULT_TERMS)
+    sellers = [f"s-{n}" for n in range(3)]
+
+    def body(conn: Any) -> None:
+        looks.look(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=town.now)
+        assert issuing.sellers_to_bill(conn, month, limit=3)
+        conn.execute(text(issuing._SUMS), {"month": month, "sellers": sellers}).all()
+
+    plans = town.plans(town.ask(body))
+    assert "ix_ledger_lines_bill" in plans.indexes
+    assert [where for where in plans.read_whole(town.big) if "sellers_to_bill" not in where[1]] == []
+
+
+def test_the_feed_and_the_pruning_read_only_what_they_give(town: Town, servers: ServerUrls) -> None:
+    """What functions inside the database do: no big table is read from end to end, with or without a cursor."""
+
+    def feed(conn: Any) -> None:
+        from models import feed
+
+        first = feed.after(conn, None, 100)
+        assert len(first) == 100
+        assert len(feed.after(conn, first[-1][0], 100)) == 100
+
+    assert town.plans(town.ask(feed)).read_whole(town.big) == []
+    owner = session.connect(town.database.engine.url.render_as_string(hide_password=False), as_app=False)
+    with watched(owner) as plans, owner.transaction() as conn:
+        assert pruning.prune(conn, town.now - timedelta(days=31), batch=50) == 100
+    assert plans.read_whole(town.big) == []
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    ["npb.scan_open_alerts", "alerts.scan_seller_alerts", "reminders.scan", "outbox.relay"],
+)
+def test_an_idle_sweep_touches_fewer_than_ten_pages(town: Town, sweep: str) -> None:
+    """B8: with nothing due, the work of a sweep does not grow with what waits."""
+    while any(app.tasks[sweep].run().values()):
+        pass
+    town.vacuum()  # which the suite's servers do not do by themselves
+    app.tasks[sweep].run()  # whoever comes by first marks the entries of what was due, and nobody visits them again
+    with watched(town.database, carried_out=True) as plans:
+        found = app.tasks[sweep].run()
+    assert not any(found.values())
+    assert plans.of
+    assert plans.pages < 10, "\n".join(f"{plan.pages} {plan.indexes} {plan.statement[:40]}" for plan in plans.of)

@@ -1,0 +1,106 @@
+"""How does the database find what a statement asks for?  Each statement of the code itself, as it is sent, with its plan.
+
+The statements are met where they leave the process: at the cursor of the driver.  What functions inside the database do is
+not seen there; of them the database counts which tables it has read from end to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from sqlalchemy import event
+
+from models import session
+
+_PLANNED = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
+_READ_WHOLE = """
+    SELECT relname, seq_tup_read FROM pg_stat_xact_user_tables WHERE schemaname = 'unwind' AND seq_tup_read > 0
+"""
+
+
+@dataclass
+class Plan:
+    """One statement and what it touches: indexes by name, tables read from end to end, pages."""
+
+    statement: str
+    indexes: set[str] = field(default_factory=set)
+    read_whole: set[str] = field(default_factory=set)
+    pages: int = 0
+
+
+@dataclass
+class Plans:
+    """What was asked while somebody listened."""
+
+    of: list[Plan] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
+    """Rows read by reading tables from end to end, functions inside the database included, by table."""
+
+    @property
+    def indexes(self) -> set[str]:
+        """All indexes."""
+        return {name for plan in self.of for name in plan.indexes}
+
+    @property
+    def pages(self) -> int:
+        """Pages touched by all statements."""
+        return sum(plan.pages for plan in self.of)
+
+    def read_whole(self, big: set[str]) -> list[tuple[str, str]]:
+        """The big tables that were read from end to end, each with the statement that did it."""
+        found = [(table, plan.statement) for plan in self.of for table in plan.read_whole & big]
+        return found + [(table, f"{rows} rows by a function") for table, rows in self.counted.items() if table in big]
+
+
+@contextlib.contextmanager
+def watched(database: session.Database, *, carried_out: bool = False) -> Iterator[Plans]:
+    """Listen to what the code asks of this database.  `carried_out`: count pages, each statement being done twice for it.
+
+    So with `carried_out` only what changes nothing may be watched.
+    """
+    plans = Plans()
+    options = "ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON" if carried_out else "FORMAT JSON"
+
+    class Watching(psycopg.Cursor[Any]):
+        def execute(self, query: Any, params: Any = None, **how: Any) -> Any:
+            if isinstance(query, str) and query.lstrip().upper().startswith(_PLANNED):
+                with psycopg.Cursor(self.connection) as beside:
+                    row = beside.execute(f"EXPLAIN ({options}) {query}".encode(), params).fetchone()
+                plans.of.append(_read(query, row[0][0] if row else {}))
+            return super().execute(query, params, **how)
+
+    def begin(dbapi_connection: Any, *_: Any) -> None:
+        dbapi_connection.cursor_factory = Watching
+
+    def count(conn: Any) -> None:
+        with psycopg.Cursor(conn.connection.driver_connection) as beside:
+            for table, rows in beside.execute(_READ_WHOLE).fetchall():
+                plans.counted[table] = plans.counted.get(table, 0) + rows
+
+    database.dispose()  # so that the connection is a new one
+    event.listen(database.engine, "connect", begin)
+    event.listen(database.engine, "commit", count)
+    try:
+        yield plans
+    finally:
+        event.remove(database.engine, "connect", begin)
+        event.remove(database.engine, "commit", count)
+        database.dispose()
+
+
+def _read(statement: str, explained: dict[str, Any]) -> Plan:
+    plan = Plan(" ".join(statement.split()))
+    waiting = [explained["Plan"]]
+    plan.pages = sum(explained["Plan"].get(f"Shared {how} Blocks", 0) for how in ("Hit", "Read"))
+    while waiting:
+        node = waiting.pop()
+        waiting.extend(node.get("Plans", ()))
+        if "Index Name" in node:
+            plan.indexes.add(node["Index Name"])
+        if node["Node Type"] == "Seq Scan":
+            plan.read_whole.add(node["Relation Name"])
+    return plan
