@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from workers.rule_page import TESTS, Stated, listed
 from workers.settings import CHECKOUT
+from workers.torture_page import with_figures
 
 PROMISE_PAGE = CHECKOUT / "docs" / "promises.md"
 
@@ -26,9 +27,9 @@ def promises() -> dict[str, str]:
 
 
 def promise_page() -> str:
-    """`docs/promises.md` as it should be: its sentences as they are, its lists from the markers."""
+    """`docs/promises.md` as it should be: its sentences as they are, lists from the markers, figures from `docs/torture/`."""
     shown = shown_by()
-    return _LIST.sub(lambda found: found.group(1) + _list(shown.get(found.group(2), [])), _page())
+    return with_figures(_LIST.sub(lambda found: found.group(1) + _list(shown.get(found.group(2), [])), _page()))
 
 
 def shown_by() -> dict[str, list[Stated]]:

@@ -23,6 +23,8 @@ from tests.torture.run import Outcome, Torment, prepared
 
 SET_UP, LAST_ROUND = 10, 20
 """Seconds that a run takes beside the minutes asked for, about."""
+LARGE_WAVE = 250
+"""So that half an hour on two cores carries tens of thousands of commands, whatever is killed meanwhile."""
 FIGURES = (
     ("commands", "commands sent, each with a request id of its own"),
     ("accepted", "of these with a kept answer in the database"),
@@ -66,7 +68,7 @@ def torture(minutes: float, seed: int | None, report_to: Path | None, mutants: b
 
         sys.exit(0 if caught_all(console) else 1)
     seed = secrets.randbelow(10**9) if seed is None else seed
-    torment = Torment(seed, minutes * 60)
+    torment = Torment(seed, minutes * 60, wave=LARGE_WAVE)
     console.print(f"[bold]seed {seed}[/]  (the same plan again: ./run torture --seed {seed} --minutes {minutes:g})")
     console.print(
         f"  about {(torment.seconds + SET_UP + LAST_ROUND) / 60:.1f} minutes, in rounds of {torment.round:.0f} s"

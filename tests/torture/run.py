@@ -26,7 +26,7 @@ from tests.torture.answers import compared_answers, words_that_got_out
 from tests.torture.books import broken_promises, connected, ends_alike, odd_rows
 from tests.torture.clients import Client, Wholesaler
 from tests.torture.demon import Demon
-from tests.torture.ledger import Ledger
+from tests.torture.ledger import Ledger, Sent
 from tests.torture.place import GROUPS, Place, standing
 from tests.torture.referee import Referee
 from tests.torture.watch import dump
@@ -35,7 +35,7 @@ from workers.replay import lines_from, play, stage_in_empty
 
 CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL)
 LIVES_EACH = 8
-WAVE = 60
+WHOLESALERS = 2
 NO_PROGRESS = 60.0
 """Seconds without any progress after which a run that should run dry has failed."""
 WAITING = """
@@ -64,6 +64,8 @@ class Torment:
     seconds: float
     round: float = plan.ROUND
     faults: frozenset[str] | None = None
+    wave: int = 50
+    """Orders that a wholesaler buys, has cancelled and cancels at once."""
 
 
 @dataclass
@@ -105,8 +107,10 @@ class Run:
             Client(f"storefront {n}", place, self.ledger, plan.lives(torment.seed, n, door), LIVES_EACH)
             for n, door in enumerate(CLIENTS)
         ]
-        number = len(CLIENTS)
-        self._clients.append(Wholesaler("wholesaler", place, self.ledger, plan.waves(torment.seed, number, WAVE)))
+        self._clients += [
+            Wholesaler(f"wholesaler {n}", place, self.ledger, plan.waves(torment.seed, len(CLIENTS) + n, torment.wave))
+            for n in range(WHOLESALERS)
+        ]
 
     def go(self) -> Outcome:
         """All rounds.  Stops at the first violation: what comes after it proves nothing."""
@@ -246,8 +250,9 @@ class Run:
         for kind, times in self.demon.counts.items():
             found.counts[f"fault {kind}"] = times
         found.timeline = self.demon.timeline
-        found.judged = [(at, one.task, {**one.arguments, "request_id": one.request_id})
-                        for at, one in self.referee.judged.values() if one.part_of is None]  # fmt: skip
+        found.judged = [
+            (at, one.task, self._to_be_replayed(one)) for at, one in self.referee.judged.values() if one.part_of is None
+        ]
         with contextlib.suppress(psycopg.Error), connected(self.place.database_url) as conn:
             row = conn.execute(TOTALS).fetchone()
             assert row is not None
@@ -256,6 +261,13 @@ class Run:
             found.counts["letters sent"] = row[5]
             found.rings = {"promises": row[1], "per job": round(float(row[2]) / max(1, row[1]), 3), "most": row[3]}
         found.violations += words_that_got_out(self.place.folder)
+
+    def _to_be_replayed(self, one: Sent) -> dict[str, Any]:
+        """Its arguments as a replay needs them, where removal requests are numbered without gaps."""
+        arguments = {**one.arguments, "request_id": one.request_id}
+        if "removal_id" in arguments:
+            arguments["removal_id"] = list(self.referee.court.takings).index(arguments["removal_id"]) + 1
+        return arguments
 
 
 def past(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, Any]]:

@@ -12,8 +12,6 @@ from tests.torture import plan
 from tests.torture.report import keep_failure, report
 from tests.torture.run import Torment, prepared
 
-pytestmark = [pytest.mark.promise("P1", "P2", "P3", "P6")]
-
 
 def tormented(torment: Torment, folder: Path) -> None:
     """A run in which nothing may be violated; one that fails leaves its history beside the servers' folder."""
@@ -27,12 +25,14 @@ def tormented(torment: Torment, folder: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.promise("P1", "P2", "P3", "P6")
 def test_a_known_plan_violates_nothing(tmp_path: Path) -> None:
     """P1, P2, P3, P6: half a minute of everything that the demon knows."""
     tormented(Torment(seed=4, seconds=20), tmp_path)
 
 
 @pytest.mark.long
+@pytest.mark.promise("P1", "P2", "P3", "P6")
 def test_a_plan_by_chance_violates_nothing(tmp_path: Path) -> None:
     """The same with a seed that nobody chose; `./run torture --seed` plays it again."""
     seed = secrets.randbelow(10**9)
