@@ -18,6 +18,9 @@ from models.submissions import CHANNEL
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 1.0
+CALL_EVERY = 0.05
+"""Seconds.  A drain takes everything that is due, so whatever is told of meanwhile needs only one more: with a message for each
+commit, drains that found nothing stood before the commands of the other door (72 of 110 messages in a measured backlog)."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds between tries to reach a database that is away."""
 
@@ -59,8 +62,9 @@ class Listener:
             self.listening.set()
             self._call()  # whatever came while nobody listened
             while not self._closed.is_set():
-                for _ in conn.notifies(timeout=LOOK_EVERY, stop_after=1):
+                if list(conn.notifies(timeout=LOOK_EVERY, stop_after=1)):
                     self._call()
+                    self._closed.wait(CALL_EVERY)
 
     def _call(self) -> None:
         with contextlib.suppress(Exception):  # a broker that is away is the timetable's business

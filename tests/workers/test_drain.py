@@ -164,3 +164,29 @@ def test_a_commit_with_a_submission_is_heard_at_once(caller: Any, database_url: 
         assert woken.acquire(timeout=10)
     finally:
         listener.close()
+
+
+def test_many_commits_while_the_drain_is_being_woken_wake_it_once_more(caller: Any, database_url: str) -> None:
+    """A drain takes everything that is due, so a message for each commit would only keep other commands waiting."""
+    calls, told, go_on = [0], threading.Semaphore(0), threading.Event()
+
+    def wake() -> None:
+        calls[0] += 1
+        told.release()
+        assert go_on.wait(20)
+
+    listener = Listener(database_url, wake)
+    listener.start()
+    try:
+        assert told.acquire(timeout=10)  # the first call, for whatever came before, does not end yet
+        for order_id in range(1, 31):
+            submit(caller, "npb.file", {"order_id": order_id, "member_id": "x"})
+            caller.commit()
+        go_on.set()
+        assert told.acquire(timeout=10)
+        while told.acquire(timeout=1.0):
+            pass
+        assert calls[0] <= 4, "one before, one for all of them; two more if the network cut them into pieces"
+    finally:
+        go_on.set()
+        listener.close()
