@@ -52,7 +52,7 @@ _CELERYS = frozenset(name for name in vars(Context) if not name.startswith("__")
 _TO_OTHERS = ("group", "group_index", "stamped_headers", "stamps", "replaced_task_nesting")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Refused(Exception):
     """Not a message for this queue.  `reason`: one of models.odd_messages.REASONS; `detail`: a sentence without values of it."""
 

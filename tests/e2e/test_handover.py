@@ -1,0 +1,155 @@
+"""Is a message lost between the broker and a worker, whatever is cut and whoever is killed?  And would these tests see it?"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.proxy import Cut, Proxy
+from tests.plugins.takers import Takers
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+SOON = 10.0
+"""Seconds within which everything must be done after a connection was cut (F03)."""
+
+
+@pytest.fixture
+def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: str) -> Iterator[Takers]:
+    """A broker without workers yet."""
+    with Takers(
+        tmp_path, database_url=database_url, broker_url=broker_url, result_backend=result_backend
+    ) as those_who_take:
+        yield those_who_take
+
+
+@pytest.fixture
+def proxy(broker_url: str) -> Iterator[Proxy]:
+    """A way to the broker that can be cut."""
+    port = int(broker_url.rpartition(":")[2].partition("/")[0])
+    with Proxy(port) as between:
+        yield between
+
+
+def _cut(proxy: Proxy, takers: Takers, cut: Cut) -> None:
+    """Three messages, one cut, and all of them done."""
+    proxy.cut(cut)
+    takers.send(3)
+    assert cut.happened.wait(SOON), cut
+    takers.wait_drained(SOON)
+    assert takers.lost() == set(), cut
+
+
+@pytest.mark.promise("P1")
+def test_a_connection_cut_at_any_command_loses_and_stalls_nothing(takers: Takers, proxy: Proxy) -> None:
+    """F01, F02, F03: one process with one slot; before the broker hears, and after it did and the answer is lost."""
+    takers.start(concurrency=1, at=proxy.url)
+    number = len(takers.sent) + 1
+    _cut(proxy, takers, Cut(asked=b"BLMOVE"))
+    number = len(takers.sent) + 1
+    _cut(proxy, takers, Cut(replied=f"effect-{number}-".encode()))
+    _cut(proxy, takers, Cut(asked=b"ZADD"))
+    _cut(proxy, takers, Cut(after_asking=b"ZADD"))
+    _cut(proxy, takers, Cut(asked=b"ZREM"))
+    _cut(proxy, takers, Cut(after_asking=b"ZREM"))
+    _cut(proxy, takers, Cut(asked=b"celery-task-meta-"))
+    _cut(proxy, takers, Cut(after_asking=b"celery-task-meta-"))
+    assert all(times <= 2 for times in takers.noted().values())
+
+
+def test_with_kombus_own_acknowledgement_a_worker_falls_silent(takers: Takers, proxy: Proxy) -> None:
+    """F03: one acknowledgement cut off, and the only slot is gone: these tests would see it."""
+    takers.start(concurrency=1, transport="stock ack", at=proxy.url)
+    cut = proxy.cut(Cut(asked=b"ZREM"))
+    takers.send(1)
+    assert cut.happened.wait(SOON)
+    waiting = takers.send(2)
+    with pytest.raises(AssertionError, match="in the queue"):
+        takers.wait_drained(3)
+    assert not set(waiting) & set(takers.noted())
+
+
+def test_with_kombus_own_transport_a_message_is_lost(takers: Takers, proxy: Proxy) -> None:
+    """F02: popped, and its connection cut before the worker heard of it: these tests would see it."""
+    takers.start(concurrency=1, transport="stock", at=proxy.url)
+    cut = proxy.cut(Cut(replied=b"effect-1-"))
+    takers.send(1)
+    assert cut.happened.wait(SOON)
+    takers.send(3)
+    takers.wait_drained(SOON)
+    assert takers.lost() == {1}
+
+
+def _kill_under_load(takers: Takers, kills: int, rate: int, transport: str = "ours") -> None:
+    """Two workers, one after the other killed at any moment while messages come in; then one that does the rest."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    done = threading.Event()
+
+    def live_and_die(number: int) -> None:
+        chance = random.Random(seed + number)
+        for _ in range(kills // 2):
+            name = takers.start(concurrency=2, transport=transport)
+            done.wait(chance.uniform(0.05, 0.6))
+            takers.kill(name)
+
+    with ThreadPoolExecutor(3) as threads:
+        sending = threads.submit(takers.send_for, done, rate)
+        lives = [threads.submit(live_and_die, number) for number in range(2)]
+        try:
+            for life in lives:
+                life.result()
+        finally:
+            done.set()
+        sending.result()
+    takers.set_aside(but=300)
+    takers.start(concurrency=2, transport=transport)
+
+
+@pytest.mark.promise("P1")
+def test_whole_workers_killed_under_load_lose_nothing(takers: Takers) -> None:
+    """P1, F01: six kills of everything at once, while messages come in."""
+    _kill_under_load(takers, kills=6, rate=100)
+    takers.wait_drained(30)
+    _none_is_lost(takers, kills=6)
+
+
+@pytest.mark.long
+def test_sixty_workers_killed_under_load_lose_nothing(takers: Takers) -> None:
+    """P1, F01: the same sixty times at 250 messages a second, where kombu's transport loses a dozen."""
+    _kill_under_load(takers, kills=60, rate=250)
+    takers.wait_drained(60)
+    assert len(takers.noted()) > 300
+    _none_is_lost(takers, kills=60)
+
+
+def _none_is_lost(takers: Takers, kills: int) -> None:
+    assert takers.lost() == set(), takers.whereabouts()
+    twice = sum(times - 1 for times in takers.noted().values())
+    assert twice <= kills * 4, "each kill repeats what two children and two hands held, and no more"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_storm_of_cut_connections_loses_and_stalls_nothing(takers: Takers, seed: int) -> None:
+    """F02, F03, X2: every connection cut every 50 to 400 ms for ten seconds, with two workers under load."""
+    chance, done = random.Random(seed), threading.Event()
+    for _ in range(2):
+        takers.start(concurrency=2)
+    with ThreadPoolExecutor(1) as threads:
+        sending = threads.submit(takers.send_for, done, 100)
+        cuts = 0
+        for _ in range(45):
+            cuts += takers.cut_connections()
+            done.wait(chance.uniform(0.05, 0.4))
+        done.set()
+        sending.result()
+    assert cuts > 100
+    takers.set_aside(but=300)
+    takers.wait_drained(30)
+    assert takers.lost() == set(), takers.whereabouts()

@@ -1,0 +1,66 @@
+"""Does handing over cost anything against kombu's own way?  Both by turns in one run, the same messages, the same settings."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.takers import Takers
+
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(300)]
+
+ROUNDS, MESSAGES, ALONE = 5, 400, 30
+RATE, WORK, WAIT = 0.80, 1.15, 1.25
+"""Bars wider than what docs/decisions/0008-the-transport.md measured, for machines with other things to do."""
+
+
+@pytest.fixture
+def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: str) -> Iterator[Takers]:
+    """A broker without workers yet."""
+    with Takers(
+        tmp_path, database_url=database_url, broker_url=broker_url, result_backend=result_backend
+    ) as those_who_take:
+        yield those_who_take
+
+
+def test_it_is_as_fast_as_kombus_own_and_as_quick(takers: Takers) -> None:
+    """Messages a second, processor time for each, and the wait of a lone one: medians of both, one beside the other."""
+    found: dict[str, list[tuple[float, float, float]]] = {"ours": [], "stock": []}
+    for number in range(ROUNDS):
+        for transport in ("ours", "stock") if number % 2 else ("stock", "ours"):
+            name = takers.start(concurrency=2, transport=transport)
+            found[transport].append(_measured(takers, name))
+            takers.kill(name)
+    rate, work, wait = (
+        statistics.median(one[n] for one in found["ours"]) / statistics.median(one[n] for one in found["stock"])
+        for n in range(3)
+    )
+    print(f"against kombu: {rate:.2f} of the rate, {work:.2f} of the work, {wait:.2f} of the wait")
+    print("\n".join(f"{name}: {[tuple(round(n, 4) for n in one) for one in all_]}" for name, all_ in found.items()))
+    assert (rate >= RATE, work <= WORK, wait <= WAIT) == (True, True, True), found
+
+
+def _measured(takers: Takers, name: str) -> tuple[float, float, float]:
+    takers.send(20)
+    _done(takers)
+    waits = []
+    for _ in range(ALONE):
+        began = time.monotonic()
+        takers.send(1)
+        _done(takers, 0.0005)
+        waits.append(time.monotonic() - began)
+    spent, began = takers.processor_time(name), time.monotonic()
+    takers.send(MESSAGES)
+    _done(takers, 0.01)
+    taken = time.monotonic() - began
+    return MESSAGES / taken, (takers.processor_time(name) - spent) / MESSAGES, statistics.median(waits)
+
+
+def _done(takers: Takers, look: float = 0.02) -> None:
+    while takers.noted_so_far() < len(takers.sent):
+        threading.Event().wait(look)

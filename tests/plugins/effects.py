@@ -1,0 +1,39 @@
+"""What does a worker look like that only notes what it was given?  `celery -A tests.plugins.effects worker`.
+
+The application itself, with one more task that writes its number to the end of a list in the broker, by a connection of its own.
+TEST_TRANSPORT says how messages are taken: as they are (`ours`), with kombu's acknowledgement (`stock ack`), or by kombu alone
+(`stock`): what those two lose shows that the tests would see it.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Any
+
+import redis
+from kombu.connection import Connection
+from kombu.transport import redis as stock
+
+from workers import transport
+from workers.app import app
+
+EFFECTS = "test.effects"
+TASK = "test.effect"
+
+if os.environ.get("TEST_TRANSPORT") == "stock":
+    app.amqp.Connection = Connection
+if os.environ.get("TEST_TRANSPORT") == "stock ack":
+    transport.QoS.ack = stock.QoS.ack  # type: ignore[method-assign]
+
+
+@lru_cache(maxsize=1)
+def _notes() -> Any:
+    return redis.Redis.from_url(os.environ["TEST_NOTES"])
+
+
+@app.task(name=TASK)
+def effect(number: int) -> dict[str, Any]:
+    """Note it."""
+    _notes().rpush(EFFECTS, number)
+    return {}
