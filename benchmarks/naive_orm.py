@@ -16,6 +16,7 @@ from celery import Celery, signals
 from sqlalchemy import create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Session
 
+from benchmarks import announced as announced  # noqa: PLC0414 - connects itself to a signal
 from models import alerts, events, lots, members, orders, outbox, requests
 from models.schema import metadata as product_metadata
 
