@@ -244,7 +244,14 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _said(error: Any) -> str:
-    message: str = error["msg"]
+    """What is wrong with one argument, in a person's words where the library's own would be those of a program."""
+    kind, message = error["type"], str(error["msg"])
+    if kind in ("too_long", "string_too_long"):
+        # Text that is checked after its validators is measured like a list, and called so.
+        items = "items" if error["ctx"].get("field_type") == "List" else "characters"
+        return f"must have at most {error['ctx']['max_length']} {items}"
+    if kind in ("too_short", "string_too_short"):
+        return "must not be empty"
     return {"extra_forbidden": "there is no such argument", "missing": "is missing"}.get(
-        error["type"], message.removeprefix("Value error, ")
+        kind, message.removeprefix("Value error, ")
     )

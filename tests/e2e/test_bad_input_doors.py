@@ -1,0 +1,163 @@
+"""Is nonsense answered the same through every door?  By message, by SQL and as an item of many, on a real worker."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from models.requests import Answer
+from tasks.cancellation import CancelOrder
+from tasks.command import understood
+from tests.bad_input import GOOD, MARK, PUBLIC, nonsense, replaced
+from tests.plugins.market import Market
+from tests.plugins.upstream import ANSWERED, Installation, installation, submit_orders
+from workers.app import app
+from workers.job import command_of
+from workers.servers import ServerUrls
+
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
+
+TRIED_A_TASK = 12
+"""Of the hundreds that the tests of the tasks try on each: enough that each door meets every kind."""
+SUBMIT = "SELECT unwind.submit_command(%s, %s, %s)"
+STEPS = random.Random(20_260_328)
+LONGEST = 100_000
+"""Characters of one value here; ten millions are tried by themselves, for a message of many of them is no message (B55)."""
+
+
+def past(market: Market) -> None:
+    """Something that nonsense could change."""
+    submit_orders(market, range(2001, 2003), buyer_id="stranger")
+
+
+@pytest.fixture(scope="module")
+def shop(
+    servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """An installation with a worker, shared by the tests of this module."""
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("nonsense"), past) as ours:
+        ours.start_worker()
+        yield ours
+
+
+def bearable(arguments: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
+    """Each argument with everything that it must never be, but for what is too long."""
+    return [(path, bad) for path, bad in nonsense(arguments) if not (isinstance(bad, str) and len(bad) > LONGEST)]
+
+
+def tried() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
+    """(task, request id, arguments, the errors that must be named), a few of every task."""
+    found = []
+    for task in PUBLIC:
+        model = command_of(app.tasks[task])
+        assert model is not None
+        cases = bearable(GOOD[task])
+        for number, (path, bad) in enumerate(STEPS.sample(cases, min(TRIED_A_TASK, len(cases)))):
+            request_id = f"nonsense:{task}:{number}"
+            arguments = replaced(GOOD[task], path, bad) | {"request_id": request_id}
+            answer = understood(model, arguments, request_id)
+            if isinstance(answer, Answer):
+                found.append((task, request_id, arguments, answer.as_json()["errors"]))
+    return found
+
+
+def business(shop: Installation) -> str:
+    """What the tables of the marketplace hold, as one text."""
+    tables = (
+        "members",
+        "orders",
+        "order_lines",
+        "lots",
+        "stock_moves",
+        "alerts",
+        "ocrs",
+        "removals",
+        "ledger_lines",
+        "events",
+    )
+    asked = " || ".join(
+        f"(SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM unwind.{name} AS t)"  # noqa: S608 - ours
+        for name in tables
+    )
+    held: str = shop.value(f"SELECT {asked}")
+    return held
+
+
+def test_by_message(shop: Installation) -> None:
+    """promises.md: `invalid`, each argument named as the task names it, no value echoed, no row changed, the worker lives."""
+    before = business(shop)
+    with shop.client() as client:
+        sent = [(wanted, client.send_task(task, kwargs=said, queue="commands")) for task, _, said, wanted in tried()]
+        for wanted, result in sent:
+            answer = result.get(timeout=ANSWERED)
+            assert (answer["outcome"], answer["errors"]) == ("invalid", wanted)
+            assert MARK not in json.dumps(answer)
+    assert len(sent) > 10 * len(PUBLIC)
+    assert business(shop) == before
+    assert shop.supervisor.restarts == 0
+
+
+def test_by_sql(shop: Installation) -> None:
+    """The same errors; what PostgreSQL's own JSON cannot hold (NUL, half a surrogate) is refused to its sender at once."""
+    before, refused, accepted = business(shop), 0, []
+    with shop.connect() as conn:
+        for task, request_id, arguments, wanted in tried():
+            said = {name: value for name, value in arguments.items() if name != "request_id"}
+            try:
+                (at_once,) = conn.execute(SUBMIT, [task, Jsonb(said), f"sql:{request_id}"]).fetchone() or ({},)
+            except (psycopg.DataError, UnicodeEncodeError):
+                refused += 1
+                continue
+            assert at_once["accepted"], (task, at_once)
+            accepted.append((f"sql:{request_id}", wanted))
+    for request_id, wanted in accepted:
+        answer = shop.answer_of(request_id)
+        assert (answer["outcome"], answer["errors"]) == ("invalid", wanted), request_id
+        assert MARK not in json.dumps(answer)
+    assert len(accepted) > 5 * refused > 0
+    assert business(shop) == before
+    assert shop.supervisor.restarts == 0
+
+
+def test_as_items_of_many(shop: Installation) -> None:
+    """Each bad item of `orders.cancel_many` has the errors that it would have alone."""
+    items, wanted = [], []
+    for number, (path, bad) in enumerate(bearable(GOOD["orders.cancel"])):
+        item = replaced(GOOD["orders.cancel"], path, bad)
+        answer = understood(CancelOrder, item, f"many-bad:{number}")
+        if isinstance(answer, Answer):
+            items.append(item)
+            wanted.append(answer.as_json()["errors"])
+    assert 50 < len(items) <= 1000
+    before = business(shop)
+    with shop.client() as client:
+        sent = {"orders": items, "request_id": "many-bad"}
+        answer = client.send_task("orders.cancel_many", kwargs=sent, queue="commands").get(timeout=ANSWERED)
+    assert answer["outcome"] == "done"
+    assert [one["errors"] for one in answer["effects"]["answers"]] == wanted
+    assert business(shop) == before
+
+
+@pytest.mark.parametrize("characters", [2_001, 10_000_000])
+def test_a_comment_that_is_far_too_long(shop: Installation, characters: int) -> None:
+    """X11: ten million characters are `invalid` through every door, and the next command is answered as before."""
+    said = {"order_id": 2001, "member_id": "seller", "comment": "x" * characters}
+    wanted = [{"path": "comment", "message": "must have at most 2000 characters"}]
+    with shop.client() as client:
+        answer = client.send_task("npb.file", kwargs=said, queue="commands").get(timeout=ANSWERED)
+        assert (answer["outcome"], answer["errors"]) == ("invalid", wanted)
+        request_id = f"long:{characters}"
+        with shop.connect() as conn:
+            conn.execute(SUBMIT, ["npb.file", Jsonb(said), request_id])
+        assert shop.answer_of(request_id)["errors"] == wanted
+        options = {"order_id": 2001, "member_id": "seller"}
+        assert (
+            client.send_task("orders.options", kwargs=options, queue="commands").get(timeout=ANSWERED)["outcome"]
+            == "done"
+        )
