@@ -1,0 +1,82 @@
+"""Do the tables with a moving front keep their size?  Twenty minutes of alerts that fall due, are told of, and wait again.
+
+`python -m benchmarks.churn --minutes 20` prints, minute by minute, how large each moving table is and how many of its rows are
+dead.  It is no measure with a bar: what it showed stands in docs/decisions/0012-how-the-tables-grow.md.
+"""
+
+from __future__ import annotations
+
+import time
+
+import click
+import psycopg
+
+from benchmarks.market import Market, build
+from benchmarks.place import Place, place
+from models import session
+from workers.app import app
+
+DATABASE = "churn"
+ORDERS = 50_000
+WAVE = 500
+"""Alerts that fall due together; ten such waves touch a tenth of all orders."""
+TABLES = ("orders", "alerts", "outbox", "notices", "sweeps")
+
+# What was unlocked waits again, as if filed anew, and the next ones are due.
+_NEXT_WAVE = """
+    UPDATE unwind.alerts SET unlocked_at = NULL, remind_at = NULL, remind_from = NULL, unlocks_at = now() + interval '3 days'
+    WHERE unlocked_at IS NOT NULL;
+    UPDATE unwind.alerts SET unlocks_at = now() WHERE order_id BETWEEN %(first)s AND %(last)s
+"""
+_SIZES = """
+    SELECT s.relname, pg_relation_size(s.relid) / 1024 AS kilobytes, pg_indexes_size(s.relid) / 1024 AS of_indexes, s.n_dead_tup,
+        s.autovacuum_count, round(100.0 * s.n_tup_hot_upd / greatest(s.n_tup_upd, 1)) AS hot
+    FROM pg_stat_user_tables AS s WHERE s.schemaname = 'unwind' AND s.relname = ANY (%s) ORDER BY s.relname
+"""
+
+
+def churn(where: Place, minutes: float) -> None:
+    """Wave after wave until the time is over."""
+    where.create(DATABASE)
+    with where.connect(DATABASE) as conn:
+        build(conn, Market(ORDERS, lines=1, state="waiting"))
+    database = session.connect(where.url(DATABASE))
+    session.bind(database)
+    began, minute, waves = time.monotonic(), 0, 0
+    try:
+        with where.connect(DATABASE) as conn:
+            while (spent := time.monotonic() - began) < minutes * 60:
+                first = waves * WAVE % ORDERS + 1
+                with psycopg.ClientCursor(conn) as cursor:
+                    cursor.execute(_NEXT_WAVE, {"first": first, "last": first + WAVE - 1})
+                for task in ("npb.scan_open_alerts", "outbox.relay", "notices.tell_seller"):
+                    app.tasks[task].run()
+                waves += 1
+                if spent >= minute * 60:
+                    minute += 1
+                    show(conn, spent, waves)
+            show(conn, spent, waves)
+    finally:
+        session.bind(None)
+        database.dispose()
+
+
+def show(conn: psycopg.Connection, spent: float, waves: int) -> None:
+    """One line a table."""
+    click.echo(f"after {spent / 60:.1f} min, {waves * WAVE:,} alerts unlocked")
+    for table, kilobytes, of_indexes, dead, vacuums, hot in conn.execute(_SIZES, [list(TABLES)]).fetchall():
+        click.echo(
+            f"  {table:<8} {kilobytes:>9,} KB {of_indexes:>9,} KB of indexes {dead:>8,} dead {vacuums:>4} vacuums {hot:>4} % HOT"
+        )
+
+
+@click.command()
+@click.option("--minutes", default=20.0, show_default=True, help="How long to go on.")
+def main(minutes: float) -> None:
+    """Measure how the moving tables keep their size."""
+    with place() as where:
+        churn(where, minutes)
+
+
+if __name__ == "__main__":
+    main()
