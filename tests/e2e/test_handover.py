@@ -137,7 +137,7 @@ def _none_is_lost(takers: Takers, kills: int) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_storm_of_cut_connections_loses_and_stalls_nothing(takers: Takers, seed: int) -> None:
-    """F02, F03, X2: every connection cut every 50 to 400 ms for ten seconds, with two workers under load."""
+    """F02, F03: every connection cut every 50 to 400 ms for ten seconds, with two workers under load."""
     chance, done = random.Random(seed), threading.Event()
     for _ in range(2):
         takers.start(concurrency=2)
