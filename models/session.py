@@ -24,10 +24,18 @@ PLANNING = "-c random_page_cost=1.1 -c jit=off"
 """What is worked on lies in memory or on a solid-state disk; the default cost of 4 reads whole tables where a set of five
 hundred needs a row for each.  Compiling statements (`jit`) costs more than any of ours takes."""
 
+TRANSACTION_TIMEOUT_MS = 45_000
+"""From PostgreSQL 17 on, and below a job's hard limit: a client that stops between the statements of one trip is not idle to the
+server, and would keep its locks as long as it is paused (F07)."""
+
 APP_ROLE = "unwind_app"
 _ENTER_ROLE = """
     SELECT set_config('role', :role, false) FROM pg_roles
     WHERE rolname = :role AND pg_has_role(session_user, oid, 'MEMBER')
+"""
+
+_BOUND_TRANSACTIONS = """
+    SELECT set_config(name, %(most)s, false) FROM pg_settings WHERE name = 'transaction_timeout'
 """
 
 
@@ -121,6 +129,7 @@ def connect(
         def _enter_role(dbapi_connection: Any, _record: Any) -> None:
             with dbapi_connection.cursor() as cursor:
                 cursor.execute(_ENTER_ROLE.replace(":role", "%(role)s"), {"role": APP_ROLE})
+                cursor.execute(_BOUND_TRANSACTIONS, {"most": f"{TRANSACTION_TIMEOUT_MS}ms"})
             dbapi_connection.commit()
 
     return Database(engine, clock or DatabaseClock())

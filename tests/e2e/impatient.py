@@ -22,6 +22,7 @@ watch.LOOK_EVERY = 0.1
 watch.SILENT_LOOKS = 20
 watch.BUSY_LOOKS = 60
 session.IDLE_IN_TRANSACTION_TIMEOUT_MS = 2_000
+session.TRANSACTION_TIMEOUT_MS = 6_000
 in_hand.ALIVE_FOR = 2
 transport.LOOK_EVERY = 0.5
 

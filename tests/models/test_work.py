@@ -108,9 +108,16 @@ def test_nobody_waits_long_behind_a_lock_nor_keeps_one_idle(stage: Stage) -> Non
     with stage.database.transaction() as conn:
         shown = {
             name: conn.execute(text(f"SHOW {name}")).scalar()
-            for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "timezone")
+            for name in (
+                "lock_timeout",
+                "statement_timeout",
+                "idle_in_transaction_session_timeout",
+                "transaction_timeout",
+                "timezone",
+            )
         }
     assert shown == {
+        "transaction_timeout": "45s",
         "lock_timeout": "3s",
         "statement_timeout": "15s",
         "idle_in_transaction_session_timeout": "30s",
