@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.plugins.stage",
     "tests.plugins.market",
     "tests.plugins.past",
+    "tests.plugins.crashes",
     "tests.plugins.invariants",
     "tests.plugins.promises",
     "tests.plugins.browser",

@@ -1,0 +1,221 @@
+"""At which points can a worker die, and what is left then?  Found by listening at the driver, not by hand.
+
+Every statement that goes through a connection passes a cursor of ours, whoever sends it and however (SQLAlchemy or the
+driver itself), and every commit a connection of ours; rings and letters pass a bell and a postbox of ours.  A first run
+counts the points; then one run dies at each, in one of three ways, and the same work comes again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, event
+
+from models.tables import metadata
+from policies.lots import FIRST_OWN_ID
+from tasks import bell, postbox
+from tasks.postbox import Envelope
+from tests.plugins.servers import plain
+
+Way = Callable[[psycopg.Connection[Any] | None], None]
+
+
+PING = "SELECT 1"
+"""Asked of a connection that was used before, outside of any work: how often that is, is chance."""
+
+
+class Died(BaseException):
+    """The worker is gone."""
+
+
+class Points:
+    """The points of one piece of work, in the order in which it passes them."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._deadly = 0
+        self._way: Way | None = None
+        self.struck = False
+
+    def arm(self, number: int, way: Way | None) -> None:
+        """Count anew; die at that point, in that way."""
+        self.names, self._deadly, self._way, self.struck = [], number, way, False
+
+    def reach(self, name: str, connection: psycopg.Connection[Any] | None = None) -> None:
+        """The work has come here."""
+        self.names.append(name)
+        if self._way is not None and len(self.names) == self._deadly:
+            self.struck = True
+            self._way(connection)
+
+    def watch(self, engine: Engine) -> None:
+        """Listen at every connection that this engine will make."""
+        engine.dispose()
+        points = self
+
+        class Cursor(psycopg.Cursor[Any]):
+            """Says when a statement begins and when it is over."""
+
+            def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+                if query == PING:
+                    return super().execute(query, *args, **kwargs)
+                said = " ".join(str(query).split())[:60]
+                points.reach(f"before {said}", self.connection)
+                super().execute(query, *args, **kwargs)
+                points.reach(f"after {said}", self.connection)
+                return self
+
+        class Connection(psycopg.Connection[Any]):
+            """Says when a commit is asked for, and when it is durable but nobody has been told."""
+
+            def commit(self) -> None:
+                points.reach("before commit", self)
+                super().commit()
+                points.reach("after commit", self)
+
+        @event.listens_for(engine, "connect")
+        def _watched(dbapi_connection: Any, _record: Any) -> None:
+            dbapi_connection.__class__ = Connection
+            dbapi_connection.cursor_factory = Cursor
+
+
+class Bell:
+    """A bell that keeps what it was told."""
+
+    def __init__(self, points: Points) -> None:
+        self.rung: set[int] = set()
+        self._points = points
+
+    def memory(self) -> str | None:
+        """A broker that forgets nothing."""
+        return None
+
+    def ring(self, task: str, rows: Sequence[int]) -> None:
+        """Told, or dead before, or dead after."""
+        self._points.reach(f"before ringing {task}")
+        self.rung |= set(rows)
+        self._points.reach(f"after ringing {task}")
+
+
+class Tray:
+    """A postbox that keeps what it was given."""
+
+    def __init__(self, points: Points) -> None:
+        self.letters: set[str] = set()
+        self._points = points
+
+    def send(self, envelope: Envelope) -> None:
+        """Sent, or dead before, or dead after."""
+        self._points.reach("before sending")
+        self.letters.add(envelope.message_id)
+        self._points.reach("after sending")
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def raises(_connection: psycopg.Connection[Any] | None) -> None:
+    """The process ends by an exception that nobody catches."""
+    raise Died
+
+
+def is_killed(_connection: psycopg.Connection[Any] | None) -> None:
+    """SIGKILL: nothing at all is tidied up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def loses_its_session(admin: psycopg.Connection[Any]) -> Way:
+    """The server ends the session; the process goes on and finds out by itself."""
+
+    def end(connection: psycopg.Connection[Any] | None) -> None:
+        if connection is not None:
+            admin.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+
+    return end
+
+
+def in_a_child(body: Callable[[], Any]) -> int:
+    """Run it in a process of its own; gives the signal that ended it, or 0."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child does nothing but this body
+        child = os.fork()
+    if child == 0:
+        try:
+            body()
+        finally:
+            os._exit(0)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
+
+
+_BY_CHANCE = rf"\b{str(FIRST_OWN_ID)[:4]}\d{{9}}\b|(?<=\"replayed\": )(?:true|false)"
+"""Numbers of lots made here, and whether an answer inside an answer was given a second time."""
+
+
+class Shelf:
+    """One state of a database, put back as often as one likes: faster than a new database each time."""
+
+    UNTOLD = ("sweeps", "sweep_hours", "audit_marks", "violations")
+    """When somebody last looked is not what came of it."""
+    TRIES = (
+        "written_in",
+        "rings",
+        "attempts",
+        "due_at",
+        "sent_at",
+        "done_at",
+        "lines_hash",
+        "first_error",
+        "last_error",
+    )
+    """How often something was tried, by which transaction, and hashes over numbers that a lost try used up."""
+
+    def __init__(self, database_url: str) -> None:
+        self._owner = psycopg.connect(plain(database_url), autocommit=True)
+        self._tables = {table.name: table for table in metadata.tables.values()}
+        self._numbers = {c.name for table in self._tables.values() for c in table.c if c.identity is not None}
+        self._owner.execute("CREATE SCHEMA saved")
+        for name in self._tables:
+            self._owner.execute(f"CREATE TABLE saved.{name} AS TABLE unwind.{name}")
+        again = "DELETE FROM unwind.{0}; INSERT INTO unwind.{0} OVERRIDING SYSTEM VALUE SELECT * FROM saved.{0};"
+        self._back = "BEGIN; SET LOCAL session_replication_role = replica;" + "".join(map(again.format, self._tables))
+
+    def put_back(self) -> None:
+        """As it was."""
+        self._owner.execute(self._back + "COMMIT")
+
+    def bury(self) -> None:
+        """Wait for the sessions of the dead to be gone: what they still hold is skipped by whoever comes meanwhile."""
+        self._owner.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name = 'unwind'"
+        )
+
+    def state(self) -> dict[str, list[str]]:
+        """All that business is about, without the numbers that rows and own lots happened to get."""
+        found = {}
+        for name in sorted(set(self._tables) - set(self.UNTOLD)):
+            rows = self._owner.execute(f"SELECT to_jsonb(t) FROM unwind.{name} t").fetchall()  # noqa: S608 - a name of ours
+            hidden = {*self._numbers, *self.TRIES}
+            kept = ({k: v for k, v in row.items() if k not in hidden} for (row,) in rows)
+            found[name] = sorted(re.sub(_BY_CHANCE, "…", json.dumps(one, sort_keys=True)) for one in kept)
+        return found
+
+    def close(self) -> None:
+        """Leave the database alone."""
+        self._owner.close()
+
+
+@pytest.fixture
+def points() -> Iterator[Points]:
+    """What this test's worker passes, its bell and postbox among it."""
+    yield Points()
+    bell.bind(None)
+    postbox.bind(None)

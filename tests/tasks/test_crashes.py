@@ -1,0 +1,234 @@
+"""What if a worker dies before or after any statement, at its commit, or while it rings or sends?  (promises.md, crash)"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from models import invariants, session
+from models.work import at_once
+from tasks import bell, postbox
+from tests.plugins.crashes import Bell, Died, Points, Shelf, Tray, Way, in_a_child, is_killed, loses_its_session, raises
+from tests.plugins.market import FILED, WEEK, Market
+from workers.app import app
+
+UNLOCKED = FILED + WEEK
+LATE = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One piece of work: how it comes about, what is done, and how many points it has at least."""
+
+    task: str
+    prepare: Callable[[Market], None]
+    least: int
+    arguments: dict[str, Any] | None = None
+    later: timedelta = timedelta(0)
+    """How much later it comes again: leases and bells have to run out."""
+
+
+def three_due(market: Market) -> None:
+    """Three orders whose alerts have matured and were told of; of the first a removal is pending, the second sold a lot out."""
+    for n in (1, 2, 3):
+        market.done("members.record", member_id=f"b{n}", handle=f"B{n}", email=f"b{n}@example.org")
+        lot = market.lot(500 + n, item={"no": f"n{n}", "type": "PART"}, unit_price="75", quantity=10 if n == 2 else 30)
+        line = {"lot_id": lot, "quantity": 10}
+        market.done("orders.submit", order_id=n, buyer_id=f"b{n}", seller_id="seller", lines=[line])
+    lines = [{"line_no": 1, "quantity": 2}]
+    market.done("removals.request", order_id=1, member_id="b1", lines=lines)
+    market.stage.advance(FILED)
+    for n in (1, 2, 3):
+        market.done("npb.file", order_id=n, member_id="seller", comment="no payment")
+
+
+def unlocked(market: Market) -> None:
+    """They may be cancelled now."""
+    three_due(market)
+    market.stage.advance(UNLOCKED)
+
+
+def mature(market: Market) -> None:
+    """They may be cancelled now, and no scan has been there."""
+    three_due(market)
+    market.stage.settle()
+    market.at(UNLOCKED)
+
+
+def cancelled(market: Market) -> None:
+    """Two were cancelled this moment, and nothing that follows was done."""
+    unlocked(market)
+    for n in (1, 2):
+        market.stage.do("orders.cancel", order_id=n, member_id="seller")
+
+
+def told(market: Market) -> None:
+    """Two were cancelled, and the letters lie there."""
+    cancelled(market)
+    for task in ("notices.tell_seller", "notices.tell_buyer"):
+        at_once(app.tasks[task].run)
+
+
+def two_months(market: Market) -> None:
+    """The bills of two months are to be made, with a credit on the second that was promised and not posted."""
+    cancelled(market)
+    market.at(datetime(2026, 5, 10, tzinfo=UTC))
+
+
+CANCEL = {"order_id": 1, "member_id": "seller", "request_id": "r-1"}
+MANY = {"orders": [{"order_id": n, "member_id": "seller"} for n in (1, 2, 2)], "request_id": "r-2"}
+WORKS = (
+    Work("orders.cancel", unlocked, 30, CANCEL),
+    Work("orders.cancel_many", unlocked, 40, MANY),
+    Work("npb.scan_open_alerts", mature, 8),
+    Work("credits.post_to_next_invoice", cancelled, 15),
+    Work("removals.cancel_pending", cancelled, 20),
+    Work("bills.issue", two_months, 40),
+    Work("notices.deliver", told, 15, later=LATE),
+    Work("outbox.relay", cancelled, 8, later=LATE),
+)
+
+
+class Ordeal:
+    """One piece of work on one database, to be gone through again and again."""
+
+    def __init__(self, market: Market, database_url: str, work: Work, points: Points) -> None:
+        self.work, self.points, self.stage = work, points, market.stage
+        work.prepare(market)
+        market.stage.database.dispose()
+        # As a worker has it: whether a connection lives is asked before it is used again.
+        market.stage.database = session.connect(database_url, clock=market.stage.clock)
+        session.bind(market.stage.database)
+        self.shelf = Shelf(database_url)
+        self.at = self.stage.clock.instant
+        self.points.watch(self.stage.database.engine)
+        self.judge = session.connect(database_url, as_app=False)
+        self.wanted, self.names = self.go_through(0, None)
+
+    def body(self) -> None:
+        """Do it once."""
+        if self.work.arguments is not None:
+            self.stage.carry_out(self.work.task, self.work.arguments, "message")
+        else:
+            at_once(app.tasks[self.work.task].run)
+
+    def go_through(self, number: int, way: Way | None) -> tuple[dict[str, Any], list[str]]:
+        """From the beginning: die at that point (0: nowhere), come again; gives the end and the points passed before."""
+        self.shelf.put_back()
+        self.stage.clock.instant = self.at
+        kept, tray = Bell(self.points), Tray(self.points)
+        bell.bind(kept)
+        postbox.bind(tray)
+        self.points.arm(number, way)
+        if way is is_killed:
+            assert in_a_child(self._alone) == 9
+        else:
+            with contextlib.suppress(Died, DBAPIError):
+                self.body()
+            assert self.points.struck == (way is not None)
+        names = list(self.points.names)
+        if way is not None:
+            self.stage.database.engine.dispose()
+            self.shelf.bury()
+        self.points.arm(0, None)
+        self.stage.clock.instant = self.at + self.work.later
+        self.body()
+        state: dict[str, Any] = dict(self.shelf.state())
+        return state | {"rung": len(kept.rung), "letters": sorted(tray.letters)}, names
+
+    def _alone(self) -> None:
+        self.stage.database.engine.dispose(close=False)
+        self.body()
+
+    def broken(self) -> list[invariants.Violation]:
+        """Everything is asked after every death."""
+        with self.judge.transaction() as conn:
+            return _asked(conn, self.stage.clock.instant)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.judge.dispose()
+        self.shelf.close()
+
+
+def _asked(conn: Connection, now: datetime) -> list[invariants.Violation]:
+    return invariants.check(conn, now, in_time=False)
+
+
+def dies_everywhere(ordeal: Ordeal, way: Way, numbers: list[int]) -> None:
+    """At each of these points, and whatever is wrong is said with the point it is wrong after.
+
+    Equal ends are equally right, but for what numbers by chance: so the invariants are asked at commits and now and then.
+    """
+    for number in numbers:
+        found, _ = ordeal.go_through(number, way)
+        point = f"{ordeal.work.task} died at point {number}, {ordeal.names[number - 1]}"
+        wrong = {part: (found[part], ordeal.wanted[part]) for part in found if found[part] != ordeal.wanted[part]}
+        if way is is_killed:
+            # What the child rang and sent went with it; that it comes again is what the rows say.
+            wrong = {part: both for part, both in wrong.items() if part not in ("rung", "letters")}
+        assert not wrong, (point, wrong)
+        if number % 5 == 1 or "commit" in point:
+            assert ordeal.broken() == [], point
+
+
+OTHERS = [pytest.param(work, id=work.task) for work in WORKS[1:]]
+EACH = [pytest.param(work, id=work.task) for work in WORKS]
+
+
+def dies_at_every_point(market: Market, database_url: str, points: Points, work: Work) -> None:
+    """By an exception, at all there are."""
+    with contextlib.closing(Ordeal(market, database_url, work, points)) as ordeal:
+        assert len(ordeal.names) >= work.least, ordeal.names
+        assert {"before commit", "after commit"} <= set(ordeal.names)
+        dies_everywhere(ordeal, raises, list(range(1, len(ordeal.names) + 1)))
+
+
+@pytest.mark.promise("P1", "P2", "P4")
+def test_a_cancellation_that_dies_at_any_point_and_comes_again_ends_as_if_nothing_had_happened(
+    market: Market, database_url: str, points: Points
+) -> None:
+    """P1, P2, P4: before and after every statement, before the commit, and after it with nobody told."""
+    dies_at_every_point(market, database_url, points, WORKS[0])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("work", OTHERS)
+def test_whatever_dies_at_any_point_and_comes_again_ends_as_if_nothing_had_happened(
+    market: Market, database_url: str, points: Points, work: Work
+) -> None:
+    """P1, P2, P4: the same of sets, sweeps, followers, bills, letters and rings."""
+    dies_at_every_point(market, database_url, points, work)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("work", EACH)
+def test_losing_the_session_at_any_point_ends_as_if_nothing_had_happened(
+    market: Market, database_url: str, points: Points, admin: psycopg.Connection, work: Work
+) -> None:
+    """F43: after a statement is before the next one here, so those before it and the commits are all there are."""
+    with contextlib.closing(Ordeal(market, database_url, work, points)) as ordeal:
+        numbers = [
+            n for n, name in enumerate(ordeal.names, start=1) if re.match("before (?!ring|send)|after commit", name)
+        ]
+        dies_everywhere(ordeal, loses_its_session(admin), numbers)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("work", EACH)
+def test_being_killed_ends_as_if_nothing_had_happened(
+    market: Market, database_url: str, points: Points, work: Work
+) -> None:
+    """P1: SIGKILL of a process that is in the middle of it, at every ninth point and around each commit."""
+    with contextlib.closing(Ordeal(market, database_url, work, points)) as ordeal:
+        numbers = [n for n, name in enumerate(ordeal.names, start=1) if n % 9 == 1 or "commit" in name]
+        dies_everywhere(ordeal, is_killed, numbers)
