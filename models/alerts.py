@@ -94,27 +94,6 @@ def read(rows: Cursor, book: TermsBook) -> dict[int, Alert]:
     return {r.order_id: alert_of(r, book) for r in rows}
 
 
-def any_open(conn: Connection, order_ids: Iterable[int]) -> bool:
-    """Whether an alert is open on any of these orders: a look before the locks, to know how strong they must be."""
-    return read_any_open(ask_any_open(conn, order_ids))
-
-
-def ask_any_open(conn: Connection, order_ids: Iterable[int]) -> Cursor:
-    """The same, to be `read_any_open` when the statements that go with it were sent."""
-    return run(conn, _ANY_OPEN, {"ids": numbers(sorted(order_ids))})
-
-
-def read_any_open(rows: Cursor) -> bool:
-    """What was asked."""
-    return any(row.found for row in rows)
-
-
-_ANY_OPEN = """
-    SELECT EXISTS (
-        SELECT FROM unwind.alerts WHERE order_id = ANY(CAST(%(ids)s AS bigint[])) AND state = 'open') AS found
-"""
-
-
 def pending_against(conn: Connection, at_least: int) -> list[tuple[str, Role, int]]:
     """Who has that many open alerts against them at once: (member_id, accused as, how many), most first (R98).
 

@@ -45,7 +45,9 @@ class Cases:
         """
         self.conn = conn
         wanted = set(order_ids)
-        parties = orders.parties_of(conn, wanted)
+        parties, self.accused = orders.parties_and_accused(conn, wanted)
+        if lock_members == members.AS_ACCUSED:
+            lock_members = members.FOR_UPDATE if self.accused else members.FOR_SHARE
         everybody = {m for pair in parties.values() for m in pair} | set(member_ids)
         with together(conn):
             people = members.ask(conn, everybody, lock=lock_members if lock else members.NO_LOCK)

@@ -1,7 +1,7 @@
 """How does a hot path speak to the database?  Through the driver's own cursor: SQL written once, many statements in one trip.
 
 SQLAlchemy keeps the connection and its transaction; what runs thousands of times a minute goes past its compiler and its
-result rows, which cost more than most of these statements do (decision 0011).  Placeholders are psycopg's: `%(name)s`.
+result rows, which cost more than most of these statements do (docs/decisions/0011).  Placeholders are psycopg's: `%(name)s`.
 """
 
 from __future__ import annotations

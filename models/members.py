@@ -42,6 +42,8 @@ strikes = Table(
 )
 
 NO_LOCK, FOR_SHARE, FOR_UPDATE = "", "FOR SHARE OF m", "FOR NO KEY UPDATE OF m"
+AS_ACCUSED = "as accused"
+"""For writing where an alert is open on any order of the set: a strike may cost a privilege.  Else shared."""
 
 _FACTS = """
     SELECT m.member_id, m.handle, m.terminated_at IS NOT NULL AS terminated, m.buying_revoked_at IS NULL AS can_buy,

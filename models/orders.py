@@ -85,12 +85,23 @@ order_lines = Table(
 
 
 _PARTIES = "SELECT order_id, buyer_id, seller_id FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))"
+_ACCUSED = """
+    SELECT o.order_id, o.buyer_id, o.seller_id,
+        EXISTS (SELECT FROM unwind.alerts AS a WHERE a.order_id = o.order_id AND a.state = 'open') AS accused
+    FROM unwind.orders AS o WHERE o.order_id = ANY(CAST(%(ids)s AS bigint[]))
+"""
 
 
 def parties_of(conn: Connection, order_ids: Iterable[int]) -> dict[int, tuple[str, str]]:
     """(buyer, seller) of each order that exists.  They never change, so no lock is needed."""
     rows = run(conn, _PARTIES, {"ids": numbers(sorted(order_ids))})
     return {r.order_id: (r.buyer_id, r.seller_id) for r in rows}
+
+
+def parties_and_accused(conn: Connection, order_ids: Iterable[int]) -> tuple[dict[int, tuple[str, str]], bool]:
+    """The same, and whether an alert is open on any of them: a look before the locks, to know how strong they must be."""
+    rows = run(conn, _ACCUSED, {"ids": numbers(sorted(order_ids))}).fetchall()
+    return {r.order_id: (r.buyer_id, r.seller_id) for r in rows}, any(r.accused for r in rows)
 
 
 _FACTS = "SELECT * FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[])) ORDER BY order_id"

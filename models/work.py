@@ -66,9 +66,10 @@ class Work(Generic[C]):
         return [self._answers[c.request_id] for c in self.commands]
 
     def close(self) -> None:
-        """Write the request rows, last of all."""
-        if self._kept:
-            requests.keep(self.conn, self._kept, self.now)
+        """Write the request rows, last of all; whoever closes in the trip of its own last writes saves one."""
+        kept, self._kept = self._kept, []
+        if kept:
+            requests.keep(self.conn, kept, self.now)
 
 
 @contextmanager
@@ -95,13 +96,7 @@ written, and the whole unit of work may run again and will see what the other di
 
 def at_once(body: Callable[[], T]) -> T:
     """Run a unit of work, and again a few times with jitter when it clashed with somebody else's."""
-    retrying = Retrying(
-        retry=retry_if_exception(clashed),
-        stop=stop_after_attempt(MOST_CLASHES),
-        wait=wait_random_exponential(multiplier=0.02, max=0.5),
-        reraise=True,
-    )
-    return retrying(body)
+    return _AGAIN(body)
 
 
 def clashed(error: BaseException) -> bool:
@@ -109,6 +104,14 @@ def clashed(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return getattr(error.orig, "sqlstate", None) in CLASHES
     return isinstance(error, requests.RequestRaced | Overtaken)
+
+
+_AGAIN = Retrying(
+    retry=retry_if_exception(clashed),
+    stop=stop_after_attempt(MOST_CLASHES),
+    wait=wait_random_exponential(multiplier=0.02, max=0.5),
+    reraise=True,
+)
 
 
 class Overtaken(Exception):

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar
 from celery import current_task, shared_task
 from pydantic import Field
 
-from models import alerts, dead_jobs, drafts, inventory, members, orders, removals, returns
+from models import dead_jobs, drafts, inventory, members, orders, removals, returns
 from models.driver import together
 from models.requests import Answer, conflict, done, invalid
 from models.returns import PlanByHand
@@ -207,6 +207,9 @@ def _unwind(commands: Sequence[CancelOrder], whole: _Whole | None, *, by_hand: b
         unwinder.carry_out()
         if whole is not None:
             whole.keep(work)
+        with together(work.conn):
+            unwinder.write()
+            work.close()
     return work.answers
 
 
@@ -216,11 +219,7 @@ class _Unwinder:
     def __init__(self, work: Work[CancelOrder]) -> None:
         """Take every lock the set may need; only then is the clock read."""
         self._work = work
-        # A strike may cost a privilege, so whoever might get one is held for writing; a look without locks tells.
-        self._strikes = alerts.any_open(work.conn, [c.order_id for c in work.fresh])
-        self._cases = lock_cases(
-            work, lock_members=members.FOR_UPDATE if self._strikes else members.FOR_SHARE, then=self._lock_stock
-        )
+        self._cases = lock_cases(work, lock_members=members.AS_ACCUSED, then=self._lock_stock)
         self._real: list[_Unwinding] = []
 
     def _lock_stock(self) -> None:
@@ -242,7 +241,7 @@ class _Unwinder:
         verdict = policy.cancel(case, command.actor, command.reason, command.comment, instant)
         if not isinstance(verdict, Granted):
             return verdict
-        if not self._strikes and policy.could_strike(case):
+        if not self._cases.accused and policy.could_strike(case):
             raise Overtaken("an alert was filed between the look and the locks")
         one = _Unwinding(command, case, consequences.with_strike(case, verdict), instant)
         if no := self._planned(one):
@@ -251,7 +250,7 @@ class _Unwinder:
         return verdict
 
     def carry_out(self) -> None:
-        """Return the items, decide fees and followers, answer, and write the whole set."""
+        """Return the items, decide fees and followers, and answer."""
         self._return_items()
         pending = removals.read_pending(self._removals)
         for one in self._decided:
@@ -266,11 +265,13 @@ class _Unwinder:
             self._work.answer(one.command, one.granted, keep=not one.command.dry_run)
         for one in self._real:
             self._grant(one)
-        with together(self._work.conn):
-            members.strike(self._work.conn, [given for one in self._real if (given := _strike_of(one))])
-            used = [one.command.draft_id for one in self._real if one.command.draft_id is not None]
-            drafts.mark_used(self._work.conn, used, self._work.now)
-            self._cases.write(self._work)
+
+    def write(self) -> None:
+        """Write the whole set."""
+        members.strike(self._work.conn, [given for one in self._real if (given := _strike_of(one))])
+        used = [one.command.draft_id for one in self._real if one.command.draft_id is not None]
+        drafts.mark_used(self._work.conn, used, self._work.now)
+        self._cases.write(self._work)
 
     @property
     def _decided(self) -> Sequence[_Unwinding]:

@@ -30,29 +30,43 @@ MOST_SETS = 1000
 def drain() -> dict[str, Any]:
     """Take what was submitted by SQL until nothing is due."""
     total = 0
+    answers: list[tuple[Submission, Answer]] = []
     for _ in range(MOST_SETS):
-        with session.bound().transaction() as conn:
-            claimed = submissions.claim(conn, session.bound().clock.now(conn), limit=SET_SIZE)
+        claimed = _next_set(answers)
+        answers = []
         if not claimed:
             break
         total += len(claimed)
         for task in dict.fromkeys(s.task for s in claimed):
-            _take_set(task, [s for s in claimed if s.task == task])
+            answers += _take_set(task, [s for s in claimed if s.task == task])
+    _note(answers)
     return {"taken": total}
 
 
-def _take_set(task: str, claimed: Sequence[Submission]) -> None:
-    """Carry out commands of one kind about different orders, and note their answers."""
+def _next_set(answers: Sequence[tuple[Submission, Answer]]) -> list[Submission]:
+    """Note the answers of the set before and lease the next one, in one commit.
+
+    A drain that dies before this commit has answered all the same: its commands come round again and find their answers.
+    """
+    database = session.bound()
+    with database.transaction() as conn:
+        now = database.clock.now(conn)
+        if answers:
+            submissions.answered(conn, answers, now)
+        return submissions.claim(conn, now, limit=SET_SIZE)
+
+
+def _take_set(task: str, claimed: Sequence[Submission]) -> list[tuple[Submission, Answer]]:
+    """Carry out commands of one kind about different orders; gives their answers, apart from those that are put off."""
     try:
-        _note(_answers(task, claimed))
+        return _answers(task, claimed)
     except Exception as error:
         if is_database_trouble(error):
             raise  # the lease runs out, and everything is done again
         if len(claimed) > 1:
-            for one in claimed:
-                _take_set(task, [one])
-            return
+            return [answer for one in claimed for answer in _take_set(task, [one])]
         _put_off(claimed[0], error)
+        return []
 
 
 def _answers(task: str, claimed: Sequence[Submission]) -> list[tuple[Submission, Answer]]:
@@ -74,6 +88,9 @@ def _answers(task: str, claimed: Sequence[Submission]) -> list[tuple[Submission,
 
 
 def _note(answers: Sequence[tuple[Submission, Answer]]) -> None:
+    """The answers of a last set after which there is no next one."""
+    if not answers:
+        return
     database = session.bound()
     with database.transaction() as conn:
         submissions.answered(conn, answers, database.clock.now(conn))

@@ -1,0 +1,153 @@
+"""Do sets that overlap ever lock each other out?  Eight workers at once on one store, and not one deadlock.
+
+The order of locks is that of `models.cases`; whoever takes them in another order fails here.  Thirty seconds among the long
+tests; `OVERLAP_SECONDS=600` for the ten minutes of a night.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from benchmarks.market import Market, build
+from models import invariants, outbox, session
+from models.work import at_once
+from tests.plugins.servers import plain
+from workers.app import app
+from workers.job import carry_out
+
+WORKERS = 8
+ORDERS = 1000
+LINES = 3
+SET = 40
+FIRST_NEW = 1_000_000
+SECONDS = float(os.environ.get("OVERLAP_SECONDS", "30"))
+FOLLOWERS = ("removals.cancel_pending", "credits.post_to_next_invoice", "notices.tell_seller", "notices.tell_buyer")
+
+
+class Worker(threading.Thread):
+    """Cancels sets that overlap with everybody else's, in no order, and in between sells, asks, takes out and follows up."""
+
+    def __init__(self, number: int, until: float) -> None:
+        super().__init__(name=f"worker-{number}", daemon=True)
+        self._chance = random.Random(number)
+        self._number, self._until = number, until
+        self._asked = 0
+        self._mine: list[int] = []
+        self.did: Counter[str] = Counter()
+        self.failed: BaseException | None = None
+
+    def run(self) -> None:
+        """Until the time is up, or until something reached the caller that no caller should see."""
+        plays = (
+            self.cancel_many,
+            self.cancel_many,
+            self.cancel_many,
+            self.cancel_one,
+            self.sell,
+            self.request,
+            self.follow,
+        )
+        try:
+            while time.monotonic() < self._until:
+                self._chance.choice(plays)()
+        except BaseException as error:  # noqa: BLE001 - the test shall say what it was
+            self.failed = error
+
+    def cancel_many(self) -> None:
+        """A set of orders, most of which others want too, in any order."""
+        known = [*self._chance.sample(range(1, ORDERS + 1), SET), *self._mine[-5:]]
+        self._chance.shuffle(known)
+        answer = self._ask("orders.cancel_many", orders=[{"order_id": n, "member_id": "s-0"} for n in known])
+        self.did.update({f"cancel {outcome}": n for outcome, n in answer["effects"]["counts"].items()})
+
+    def cancel_one(self) -> None:
+        """A set of one."""
+        answer = self._ask("orders.cancel", order_id=self._chance.randint(1, ORDERS), member_id="s-0")
+        self.did[f"cancel {answer['outcome']}"] += 1
+
+    def sell(self) -> None:
+        """A purchase from the lots that the others' orders return to."""
+        number = FIRST_NEW * (self._number + 1) + self._asked
+        lots = self._chance.sample(range(1, 100 * LINES + 1), 4)
+        lines = [{"lot_id": lot, "quantity": 1} for lot in lots]
+        answer = self._ask(
+            "orders.submit", order_id=number, buyer_id=f"b-{self._chance.randint(1, 900)}", seller_id="s-0", lines=lines
+        )
+        if answer["outcome"] == "done":
+            self._mine.append(number)
+        self.did[f"sell {answer['outcome']}"] += 1
+
+    def request(self) -> None:
+        """A removal that waits, and a cancel request, on an order of one's own."""
+        if not self._mine:
+            return
+        order = {"order_id": self._chance.choice(self._mine), "member_id": "s-0"}
+        self._ask("removals.request", **order, lines=[{"line_no": 1, "quantity": 1}], return_items=True)
+        answer = self._ask("ocr.file", **order, reason="S_MUTUAL", comment="we spoke")
+        self.did[f"request {answer['outcome']}"] += 1
+
+    def follow(self) -> None:
+        """What the commits of all have promised."""
+        task = self._chance.choice(FOLLOWERS)
+        at_once(app.tasks[task].run)
+        self.did["follow"] += 1
+
+    def _ask(self, task: str, **arguments: Any) -> dict[str, Any]:
+        self._asked += 1
+        return carry_out(app.tasks[task], arguments, f"w{self._number}-{self._asked}")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(SECONDS + 240)
+def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -> None:
+    """F46, R62, C15: locks are taken in one order everywhere, so nobody waits in a ring; and all that must hold, holds."""
+    with psycopg.connect(plain(database_url), autocommit=True) as conn:
+        build(conn, Market(ORDERS, lines=LINES, state="due", stores=1))
+    database = session.connect(database_url, pool_size=WORKERS)
+    session.bind(database)
+    try:
+        workers = [Worker(number, time.monotonic() + SECONDS) for number in range(WORKERS)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(SECONDS + 120)
+        assert [worker.failed for worker in workers] == [None] * WORKERS
+        settle(database)
+        with psycopg.connect(plain(database_url), autocommit=True) as conn:
+            conn.execute(
+                "ANALYZE"
+            )  # nothing looks after this database, and the questions below join its largest tables
+        with database.transaction() as held:
+            held.execute(text("SET LOCAL statement_timeout = '2min'"))
+            broken = invariants.check(held, database.clock.now(held), in_time=False)
+    finally:
+        session.bind(None)
+        database.dispose()
+    did = sum((worker.did for worker in workers), Counter())
+    assert not broken, (broken, did)
+    assert did["cancel done"] > 100, did
+    assert did["cancel refused"] > 100, did
+    with psycopg.connect(plain(database_url), autocommit=True) as conn:
+        row = conn.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
+    assert row == (0,), f"{row} deadlocks that were resolved by trying again; {did}"
+
+
+def settle(database: session.Database) -> None:
+    """Keep what is promised."""
+    while True:
+        with database.transaction() as conn:
+            due = outbox.tasks_due(conn, database.clock.now(conn))
+        due = [task for task in due if task in FOLLOWERS]
+        if not due:
+            return
+        for task in due:
+            at_once(app.tasks[task].run)
