@@ -232,6 +232,12 @@ def counts(conn: Connection) -> dict[str, int]:
     return dict.fromkeys(STATES, 0) | {r.state: r.n for r in rows}
 
 
+def parked(conn: Connection) -> int:
+    """How many notices were given up: asked of their own index, however many were sent."""
+    found: int = conn.execute(text("SELECT count(*) FROM unwind.notices WHERE state = 'parked'")).scalar_one()
+    return found
+
+
 def next_try(conn: Connection) -> datetime | None:
     """The earliest instant at which a pending notice is to be tried."""
     return conn.execute(text("SELECT min(next_try_at) FROM unwind.notices WHERE state = 'pending'")).scalar()

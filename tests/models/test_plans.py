@@ -216,6 +216,7 @@ ASKED: dict[str, tuple[Callable[[Town], Callable[[], Any]], set[str]]] = {
     ),
     "oldest promise": (model(lambda conn, _now: outbox.oldest_due(conn)), {"ix_outbox_due"}),
     "oldest submission": (model(lambda conn, _now: submissions.oldest_waiting(conn)), set()),
+    "letters that were given up": (model(lambda conn, _now: notices.parked(conn)), {"ix_notices_parked"}),
     "next letter": (model(lambda conn, _now: notices.next_try(conn)), {"ix_notices_due"}),
 }
 

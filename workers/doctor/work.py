@@ -112,7 +112,7 @@ def letters(place: Place) -> list[Finding]:
     """Letters that no further try is made for (R102)."""
     from models import notices
 
-    parked = notices.counts(place.conn)["parked"]
+    parked = notices.parked(place.conn)
     if not parked:
         return []
     said = f"{parked} letters could not be delivered and are not tried again."
