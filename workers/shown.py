@@ -116,6 +116,11 @@ class ShownRequest(Request):
         self._kwargsrepr = searched_arguments(self._kwargs)
         self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
 
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 - Celery's signature
+        """What `celery inspect active` and Flower's page of a worker say of it: never the arguments themselves (F64)."""
+        told: dict[str, Any] = super().info(safe=True)
+        return told
+
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name for it
         """Tell those who watch.  Of a tick Celery itself tells nothing (`send_events` is off): here, once it is worth it."""
         if type == "task-succeeded":

@@ -1,0 +1,138 @@
+"""Does anything that a stranger might read hold a secret or a private word?  Planted, and looked for everywhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from celery import Celery
+
+from tests.plugins.market import Market
+from tests.plugins.servers import plain
+from tests.plugins.upstream import ANSWERED, READY, Installation, installation, submit_orders, until
+from workers.programs import beat, worker
+from workers.servers import ServerUrls
+from workers.settings import CHECKOUT, Settings
+from workers.supervisor import Supervisor
+
+pytestmark = pytest.mark.e2e
+
+PRIVATE = "planted-private-words"
+SMTP_PASSWORD = "planted-smtp-password"
+FLOWER_PASSWORD = "planted-flower-password"
+
+
+def past(market: Market) -> None:
+    """Orders that can be complained about."""
+    submit_orders(market, range(2001, 2004), buyer_id="stranger")
+
+
+@pytest.fixture(scope="module")
+def shop(
+    servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """An installation whose every secret is planted; its mail server does not answer, and its logs tell everything."""
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("secrets"), past) as ours:
+        ours.settings = Settings.model_validate(
+            ours.settings.environment()
+            | {
+                "UNWIND_SMTP_URL": f"smtp://me:{SMTP_PASSWORD}@127.0.0.1:1",
+                "UNWIND_FLOWER_LOGIN": f"ops:{FLOWER_PASSWORD}",
+                "UNWIND_LOG_LEVEL": "DEBUG",
+            }
+        )
+        for group in ("commands", "sweeps"):
+            ours.supervisor.start(worker(ours.settings, ours.supervisor, group))
+        ours.supervisor.start(beat(ours.settings, ours.supervisor))
+        ours.supervisor.wait_ready(READY)
+        yield ours
+
+
+def secrets_of(shop: Installation) -> set[str]:
+    """Everything that may stand nowhere."""
+    passwords = {
+        url.partition("://")[2].rpartition("@")[0].rpartition(":")[2] for url in (shop.database_url, shop.broker_url)
+    }
+    assert all(len(password) > 10 for password in passwords)
+    return passwords | {PRIVATE, SMTP_PASSWORD, FLOWER_PASSWORD}
+
+
+def told(shop: Installation, text: str) -> set[str]:
+    """Which of them stand in a text."""
+    return {secret for secret in secrets_of(shop) if secret in text}
+
+
+def live_through_everything(shop: Installation, client: Celery) -> None:
+    """Commands that are done, refused, invalid, that fail for good reasons and for bad ones, and a letter that cannot leave."""
+    said = {"order_id": 2001, "member_id": "seller", "reason": "S_MUTUAL", "comment": PRIVATE}
+    done = client.send_task("ocr.file", kwargs=said, queue="commands").get(timeout=ANSWERED)
+    assert done["outcome"] == "done", done
+    assert client.send_task("ocr.file", kwargs=said, queue="commands").get(timeout=ANSWERED)["outcome"] == "refused"
+    invalid = said | {"surprise": PRIVATE, "comment": [PRIVATE]}
+    assert client.send_task("ocr.file", kwargs=invalid, queue="commands").get(timeout=ANSWERED)["outcome"] == "invalid"
+    client.send_task("no.such_task", kwargs=said, queue="commands")
+    with psycopg.connect(plain(shop.database_url), autocommit=True) as owner:
+        owner.execute("ALTER TABLE unwind.ocrs RENAME TO ocrs_away")  # a bug, as far as a worker can tell
+        broken = client.send_task("ocr.file", kwargs=said | {"order_id": 2002}, queue="commands")
+        until(lambda: "failed, trying again" in shop.log())
+        owner.execute("ALTER TABLE unwind.ocrs_away RENAME TO ocrs")
+    assert broken.get(timeout=ANSWERED)["outcome"] == "done"
+    until(lambda: shop.value("SELECT count(*) > 0 FROM unwind.notices WHERE attempts > 0 AND last_error IS NOT NULL"))
+    until(lambda: shop.value("SELECT count(*) > 0 FROM unwind.odd_messages"))
+
+
+@pytest.mark.promise("P9")
+def test_no_secret_and_no_private_word_leaves_the_house(shop: Installation, servers: ServerUrls) -> None:
+    """P9, F64, I18: logs at their most talkative, `celery report`, what workers say of themselves, and what is left in Redis."""
+    with shop.client() as client:
+        live_through_everything(shop, client)
+        inspect = client.control.inspect(timeout=5)
+        said = {
+            name: getattr(inspect, name)()
+            for name in ("active", "reserved", "scheduled", "stats", "conf", "registered", "report", "active_queues")
+        }
+    assert said["stats"]
+    assert {name: leaked for name, answer in said.items() if (leaked := told(shop, repr(answer)))} == {}
+    report = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "workers.app", "report"],
+        env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "alerts.scan_seller_alerts" in report.stdout
+    assert told(shop, report.stdout + report.stderr) == set()
+    logs = {path.name: path.read_text(errors="replace") for path in shop.supervisor.logs.glob("*.log")}
+    assert {"commands.log", "sweeps.log", "beat.log"} <= set(logs)
+    assert {name: leaked for name, text in logs.items() if (leaked := told(shop, text))} == {}
+    for connection in (shop.redis(), shop.redis(results=True)):
+        with connection:
+            held = {key: connection.dump(key) for key in connection.scan_iter() if b"odd" not in key}
+        assert {key: leaked for key, raw in held.items() if (leaked := told(shop, raw.decode("latin-1")))} == {}
+
+
+def test_a_worker_takes_no_orders_from_afar(shop: Installation) -> None:
+    """Section 8 of reliability: whoever reaches Redis cannot end a worker, drop a command or close a queue with a message."""
+    with shop.client() as client:
+        before = {name: shop.supervisor.pid(name) for name in ("commands", "sweeps")}
+        said = {"order_id": 2003, "member_id": "seller", "reason": "S_MUTUAL", "comment": "agreed by mail"}
+        client.control.revoke("to-be-dropped", reply=False)
+        client.control.cancel_consumer("commands", reply=False)
+        answers = client.control.broadcast("shutdown", reply=True, timeout=5)
+        assert len(answers) == 2
+        assert all("KeyError" in repr(answer) for answer in answers), answers
+        answer = client.send_task("ocr.file", kwargs=said, queue="commands", task_id="to-be-dropped").get(
+            timeout=ANSWERED
+        )
+        assert answer["outcome"] == "done"
+        assert {name: shop.supervisor.pid(name) for name in before} == before
+        alive = {name.partition("@")[0] for name in client.control.inspect(timeout=5).ping() or {}}
+        assert alive == {"commands", "sweeps", "celerybeat"}
+
+
+def test_a_supervisor_s_files_are_for_their_owner(tmp_path: Path) -> None:
+    """Logs and records of an installation can be read by nobody else."""
+    with Supervisor(tmp_path / "data") as supervisor:
+        for folder in (tmp_path / "data", supervisor.logs, supervisor.run):
+            assert folder.stat().st_mode & 0o077 == 0, folder
