@@ -87,7 +87,7 @@ def live_through_everything(shop: Installation, client: Celery) -> None:
 
 @pytest.mark.promise("P9")
 def test_no_secret_and_no_private_word_leaves_the_house(shop: Installation, servers: ServerUrls) -> None:
-    """P9, F64, I18: logs at their most talkative, `celery report`, what workers say of themselves, and what is left in Redis."""
+    """P9, F64: logs at their most talkative, `celery report`, what workers say of themselves, and what is left in Redis."""
     with shop.client() as client:
         live_through_everything(shop, client)
         inspect = client.control.inspect(timeout=5)
