@@ -8,8 +8,11 @@ from sqlalchemy import BigInteger, Column, Connection, Integer, Interval, Table,
 
 from models.schema import Instant, metadata
 
-LATE = timedelta(minutes=1)
-"""A sweep that had not run for longer came late, which is worth remembering even when it found nothing."""
+LATE = timedelta(minutes=3)
+"""A sweep that had not run for longer came late, which is worth remembering even when it found nothing.
+
+More than a minute, the slowest cadence of the timetable's sweeps, and than `NOTED_EVERY` on top.
+"""
 
 NOTED_EVERY = timedelta(seconds=15)
 """A sweep that goes on finding nothing writes only so often: an idle installation would else flush its log five times a

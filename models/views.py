@@ -182,7 +182,7 @@ SWEEP_HISTORY = View(
         (
             "longest_gap_seconds",
             _MAYBE_INTEGER,
-            "the longest time in which it had not run, where that was over a minute",
+            "the longest time in which it had not run, where that was over three minutes",
         ),
     ),
     """

@@ -208,12 +208,12 @@ def test_the_history_of_sweeps_is_that_of_the_command(lived: Market) -> None:
 
 
 def test_an_idle_sweep_leaves_no_history(market: Market) -> None:
-    """A row for each idle second would be 86,400 a day that say nothing; a minute and a second of silence says something."""
-    for seconds in (0, 60, 121):
+    """A row for each idle second would be 86,400 a day that say nothing; three minutes and a second of silence say something."""
+    for seconds in (0, 180, 361):
         market.at(ORDERED + timedelta(seconds=seconds))
         market.stage.do("npb.scan_open_alerts")
     (only,) = read(market, "v_sweep_history", "sweep = 'npb.scan_open_alerts'")
-    assert (only["runs"], only["found"], only["longest_gap_seconds"]) == (1, 0, 61)
+    assert (only["runs"], only["found"], only["longest_gap_seconds"]) == (1, 0, 181)
 
 
 @pytest.fixture
