@@ -98,15 +98,16 @@ WITH line AS MATERIALIZED (
     FROM unnest(CAST(%(orders)s AS bigint[]), CAST(%(returns)s AS boolean[])) WITH ORDINALITY AS w (order_id, returns, place)
     JOIN unwind.order_lines AS l ON l.order_id = w.order_id
 ), placed AS MATERIALIZED (
-    SELECT line.*, t.lot_id AS target, t.is_stock_room AS inside, t.auto_stockroom AS put_away
+    SELECT line.*, t.lot_id AS target, t.is_stock_room AS inside,
+        %(release)s AND t.is_stock_room AND t.auto_stockroom AS released
     FROM line LEFT JOIN LATERAL (
         SELECT c.* FROM unwind.lots AS c WHERE {_SAME.format("line")} AND c.bind_id = 0 AND c.reserved_for IS NULL
         ORDER BY c.lot_id <> line.source, c.is_stock_room, c.lot_id LIMIT 1
     ) AS t ON line.units > 0 AND NOT line.own
 ), homeless AS (
-    SELECT *, row_number() OVER (PARTITION BY {_KEYS}, own, CASE WHEN own THEN place END, CASE WHEN own THEN line_no END
+    SELECT *, row_number() OVER (PARTITION BY {_KEYS}, own, CASE WHEN own THEN (place, line_no) END
         ORDER BY place, line_no) AS nth
-    FROM placed WHERE units > 0 AND target IS NULL
+    FROM placed WHERE units > 0 AND target IS NULL AND NOT EXISTS (SELECT FROM placed WHERE released)
 ), made AS MATERIALIZED (
     SELECT nextval('unwind.own_lot_ids') AS lot_id, h.* FROM (SELECT * FROM homeless WHERE nth = 1 ORDER BY place, line_no) AS h
 ), settled AS MATERIALIZED (
@@ -118,7 +119,7 @@ WITH line AS MATERIALIZED (
     FROM placed AS p LEFT JOIN made AS c ON p.units > 0 AND p.target IS NULL AND {_SAME.format("p")}
         AND CASE WHEN p.own THEN c.place = p.place AND c.line_no = p.line_no ELSE NOT c.own END
 ), amounts AS MATERIALIZED (
-    SELECT lot_id, CAST(sum(units) AS integer) AS units FROM settled WHERE units > 0 GROUP BY lot_id
+    SELECT lot_id, CAST(sum(units) AS integer) AS units FROM settled WHERE lot_id > 0 GROUP BY lot_id
 ), created AS (
     INSERT INTO unwind.lots SELECT r.* FROM made AS m JOIN amounts AS a USING (lot_id),
         jsonb_populate_record(NULL::unwind.lots, '{_SPARE}' || jsonb_strip_nulls(m.snapshot) || jsonb_build_object(
@@ -128,16 +129,18 @@ WITH line AS MATERIALIZED (
     UPDATE unwind.lots AS t SET quantity = t.quantity + a.units FROM amounts AS a WHERE t.lot_id = a.lot_id
 ), moved AS (
     INSERT INTO unwind.stock_moves ({_KEYS}, lot_id, delta, kind, order_id, line_no, at)
-    SELECT {_KEYS}, lot_id, units, 'returned', order_id, line_no, %(now)s FROM settled WHERE units > 0
+    SELECT {_KEYS}, lot_id, units, 'returned', order_id, line_no, %(now)s FROM settled WHERE lot_id > 0
     ORDER BY place, line_no
 ), noted AS (
     UPDATE unwind.order_lines AS l SET returned = s.units, returned_to_lot = s.lot_id, note = s.note FROM settled AS s
-    WHERE l.order_id = s.order_id AND l.line_no = s.line_no AND s.units > 0
+    WHERE l.order_id = s.order_id AND l.line_no = s.line_no AND s.lot_id > 0
 )
 SELECT order_id, CAST(json_agg(json_build_object('line_no', line_no, 'returned', units, 'lot_id', lot_id, 'note', note)
     ORDER BY line_no) AS text) AS lines, count(*) FILTER (WHERE units > 0) AS number, CAST(sum(units) AS bigint) AS units,
-    bool_or(%(release)s AND inside AND put_away) AS released
+    bool_or(released) AS released
 FROM settled GROUP BY order_id
 """.split()  # noqa: S608 - constants
 )
-"""In one line: the driver remembers how it read a statement only up to 4,096 characters, and reading costs a millisecond."""
+"""Where it declines, it gives no number to a new lot: a sequence is not rolled back, and a dry run says the next one.
+
+In one line: the driver remembers how it read a statement only up to 4,096 characters, and reading costs a millisecond."""

@@ -216,3 +216,18 @@ def test_a_lot_that_would_overflow_is_left_to_the_pure_plan(stage: Stage, units:
         an_order(conn, 1, [full], [(0, units, 0)])
         assert (in_one_statement(conn, [(1, True)], release=False) is None) == (units > 3)
         whole.rollback()
+
+
+def test_a_statement_that_declines_uses_up_no_number_of_a_new_lot(stage: Stage) -> None:
+    """contract 2.3: a sequence is not rolled back, and the pure plan is to give the new lot the number that a dry run foresaw."""
+    put_away = a_lot(100, item_no="3001", is_stock_room=True, is_retain=True, auto_stockroom=True, quantity=0)
+    gone = a_lot(101, item_no="3002")
+    with stage.database.engine.connect() as conn, conn.begin() as whole:
+        given_stock(conn, put_away)
+        an_order(conn, 1, [put_away, gone], [(0, 1, 0), (1, 1, 0)])
+        (first,) = inventory.own_numbers(conn, 1)
+        assert in_one_statement(conn, [(1, True)], release=True) is None
+        assert inventory.own_numbers(conn, 1) == [first + 1]
+        assert in_one_statement(conn, [(1, True)], release=False) is not None
+        assert inventory.own_numbers(conn, 1) == [first + 3]
+        whole.rollback()
