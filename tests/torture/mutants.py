@@ -219,9 +219,9 @@ MUTANTS: dict[str, Mutant] = {
             "one_life",
             "units of the rules",
             rewritten(
-                "models.inventory:apply_return",
-                "lot.quantity - before[i].quantity",
-                "2 * (lot.quantity - before[i].quantity)",
+                "models.returns:bring_back",
+                "run(conn, _BRING_BACK, values)",
+                "run(conn, _BRING_BACK.replace('t.quantity + a.units', 't.quantity + 2 * a.units'), values)",
             ),
         ),
         Mutant(
