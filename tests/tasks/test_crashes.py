@@ -85,6 +85,19 @@ def two_months(market: Market) -> None:
     market.at(datetime(2026, 5, 10, tzinfo=UTC))
 
 
+def billed(market: Market) -> None:
+    """A bill was made, and is about to be paid."""
+    market.order(1, [(market.lot(500, unit_price="750"), 1)])
+    market.stage.advance(datetime(2026, 4, 5, 4, tzinfo=UTC))
+
+
+PAY = {
+    "seller_id": "seller",
+    "billing_month": "2026-03",
+    "amount": "25.00",
+    "payment_id": "p-1",
+    "request_id": "r-3",
+}
 CANCEL = {"order_id": 1, "member_id": "seller", "request_id": "r-1"}
 MANY = {"orders": [{"order_id": n, "member_id": "seller"} for n in (1, 2, 2)], "request_id": "r-2"}
 WORKS = (
@@ -94,6 +107,7 @@ WORKS = (
     Work("credits.post_to_next_invoice", cancelled, 15),
     Work("removals.cancel_pending", cancelled, 20),
     Work("bills.issue", two_months, 40),
+    Work("bills.record_payment", billed, 10, PAY),
     Work("notices.deliver", told, 15, later=LATE),
     Work("outbox.relay", cancelled, 8, later=LATE),
 )
