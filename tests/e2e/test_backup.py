@@ -14,10 +14,12 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
 from models import feed, invariants, session
+from schedules.routes import queue_of
 from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database, plain
 from tests.plugins.upstream import Installation, installation, now, submit_orders, until
 from workers.cli import group
+from workers.programs import worker
 from workers.servers import ServerUrls
 
 pytestmark = pytest.mark.e2e
@@ -66,15 +68,16 @@ def test_a_restored_installation_keeps_its_promises(
     with installation(servers, admin, template_database, tmp_path / "new", lambda _market: None) as new:
         new.database_url = empty_database_url
         new.settings = new.settings.model_copy(update={"database_url": SecretStr(empty_database_url)})
+        new.supervisor.start(worker(new.settings, new.supervisor, "sweeps"))
         new.start_worker()
-        ask = new.client()
-        ask.send_task("outbox.relay", queue="commands", ignore_result=True)  # as beat does; here no other worker runs
-        until(lambda: new.value("SELECT state = 'done' FROM unwind.outbox WHERE key = 'fee:2001'"))
-        again = ask.send_task(
-            "orders.cancel",
-            kwargs={"order_id": 2001, "member_id": "seller", "request_id": "before-the-backup"},
-            queue="commands",
-        ).get(timeout=30)
+        with new.client() as ask:
+            ask.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)  # as beat does
+            until(lambda: new.value("SELECT state = 'done' FROM unwind.outbox WHERE key = 'fee:2001'"))
+            again = ask.send_task(
+                "orders.cancel",
+                kwargs={"order_id": 2001, "member_id": "seller", "request_id": "before-the-backup"},
+                queue="commands",
+            ).get(timeout=30)
         assert again == before | {"replayed": True}
         database = session.connect(empty_database_url)
         with database.transaction() as conn:

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from pytest_celery import CeleryTestSetup
 
+from schedules.routes import queue_of
 from tests.e2e.books import nothing_waits, one
 from tests.e2e.nodes import ProcessNode, wait_until
 from tests.plugins.servers import plain
@@ -20,8 +21,8 @@ Answer = dict[str, Any]
 
 
 def ask(setup: CeleryTestSetup, task: str, **arguments: Any) -> Answer:
-    """What an upstream system does: a name, keyword arguments, the queue `commands`."""
-    answer: Answer = setup.app.send_task(task, kwargs=arguments, queue="commands").get(timeout=30)
+    """What an upstream system does: a name, keyword arguments, the queue `commands`; what beat does goes where that sends it."""
+    answer: Answer = setup.app.send_task(task, kwargs=arguments, queue=queue_of(task)).get(timeout=30)
     return answer
 
 

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from sqlalchemy import Connection, create_engine, text
 
-from models import guards, looks
+from models import dead_jobs, guards, looks
 from models.views import VIEWS, View
 from policies.instants import instant_from_text, instant_text
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
@@ -177,12 +177,14 @@ def test_a_request_is_found_whatever_became_of_it(lived: Market) -> None:
             text("SELECT unwind.submit_command('npb.remove', CAST(:payload AS jsonb), 'by-sql')"),
             {"payload": '{"order_id": 1006, "member_id": "seller"}'},
         )
-        conn.execute(
-            text(
-                "INSERT INTO unwind.dead_jobs (task, message_id, arguments, error, attempts, parked_at) "
-                "VALUES ('orders.cancel', 'lost', '{\"order_id\": 1006}', 'Broken', 9, :now)"
-            ),
-            {"now": lived.stage.clock.instant},
+        dead_jobs.park(
+            conn,
+            task="orders.cancel",
+            message_id="lost",
+            arguments={"order_id": 1006},
+            error="Broken",
+            attempts=9,
+            now=lived.stage.clock.instant,
         )
     expected = {
         "same-month": ("answered", "done", "message"),

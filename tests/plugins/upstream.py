@@ -45,7 +45,7 @@ class Installation:
 
     def client(self, **configured: Any) -> Celery:
         """Plain Celery, without any code of ours."""
-        app = Celery("storefront", broker=self.broker_url, backend=self.result_backend, set_as_current=False)
+        app = _Closing("storefront", broker=self.broker_url, backend=self.result_backend, set_as_current=False)
         app.conf.update(configured)
         return app
 
@@ -83,6 +83,16 @@ class Installation:
     def log(self) -> str:
         """What the worker said."""
         return self.supervisor.log("commands").read_text(errors="replace")
+
+
+class _Closing(Celery):
+    """Plain Celery that also closes the connection on which it hears of answers: left to the collector it warns."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.backend.result_consumer.stop()
+        self.backend.client.connection_pool.disconnect()
+        super().close()
 
 
 def until(ask: Callable[[], Any], seconds: float = ANSWERED) -> Any:

@@ -60,8 +60,8 @@ def fingerprint(market: Market) -> dict[str, str]:
     """What every table holds, but for the answers that were given."""
     names = [
         r.table_name
-        for r in market.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = 'unwind'")
-        if r.table_name not in ("requests", "command_answers", "alembic_version")
+        for r in market.rows("SELECT tablename AS table_name FROM pg_tables WHERE schemaname = 'unwind'")
+        if r.table_name not in ("requests", "alembic_version")
     ]
     asked = " UNION ALL ".join(
         f"SELECT '{name}' AS name, md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) AS held FROM unwind.{name} t"  # noqa: S608

@@ -70,6 +70,7 @@ def test_a_promise_that_fails_again_and_again_is_parked_and_can_be_set_going_aga
         assert (job.task, job.arguments, job.outbox_id) == (TASK, {"rows": [row]}, row)
         assert "private" not in job.error
         outbox.revive(conn, [row], stage.clock.instant)
+        assert dead_jobs.replayed(conn, job.dead_job_id, stage.clock.instant)
     Follower(stage, set()).run([row])
     assert states(stage) == {row: "done"}
 
