@@ -6,6 +6,7 @@ Nothing here uses code of ours to send: plain Celery, `celery call`, an envelope
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import os
 import signal
@@ -191,6 +192,9 @@ def _no_task() -> dict[str, Any]:
     return message
 
 
+# Celery's clients leave the connections on which a thread heard of answers to the collector, which may find a socket before
+# what would have closed it. They are collected here, so that no other test is blamed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_one_request_through_both_doors_a_hundred_times_is_one(shop: Installation) -> None:
     """contract 2.1: 100 times from 20 threads: one effect, 100 equal answers; other arguments are a conflict."""
     arguments = {"order_id": 2005, "member_id": "seller", "comment": "once"}
@@ -213,6 +217,7 @@ def test_one_request_through_both_doors_a_hundred_times_is_one(shop: Installatio
 
     with ThreadPoolExecutor(20) as threads:
         answers = [answer for found in threads.map(five, range(20)) for answer in found]
+    gc.collect()
     assert len(answers) == 100
     assert len({json.dumps(answer | {"replayed": None}, sort_keys=True) for answer in answers}) == 1
     assert answers[0]["outcome"] == "done"

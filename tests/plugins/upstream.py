@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Installation:
     database_url: str
     broker_url: str
     result_backend: str
+    _redis: dict[str, Any] = field(default_factory=dict)
 
     def client(self, **configured: Any) -> Celery:
         """Plain Celery, without any code of ours."""
@@ -50,8 +51,16 @@ class Installation:
         return app
 
     def redis(self, *, results: bool = False) -> Any:
-        """A plain connection to the broker, or to where results wait."""
-        return redis.Redis.from_url(self.result_backend if results else self.broker_url)
+        """A plain connection to the broker, or to where results wait; closed with the installation."""
+        url = self.result_backend if results else self.broker_url
+        if url not in self._redis:
+            self._redis[url] = redis.Redis.from_url(url)
+        return self._redis[url]
+
+    def close(self) -> None:
+        """Let go of what was connected on the way."""
+        for connection in self._redis.values():
+            connection.close()
 
     def connect(self) -> psycopg.Connection:
         """A connection of somebody who may submit commands."""
@@ -122,8 +131,11 @@ def installation(
         settings = load_settings(
             database_url=database_url, broker_url=broker, result_backend=results, data_dir=folder, log_level="INFO"
         )
-        with Supervisor(folder) as supervisor:
-            yield Installation(settings, supervisor, database_url, broker, results)
+        with (
+            Supervisor(folder) as supervisor,
+            contextlib.closing(Installation(settings, supervisor, database_url, broker, results)) as ours,
+        ):
+            yield ours
 
 
 def now(database_url: str) -> datetime:
