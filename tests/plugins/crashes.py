@@ -159,6 +159,11 @@ _BY_CHANCE = rf"\b{str(FIRST_OWN_ID)[:4]}\d{{9}}\b|(?<=\"replayed\": )(?:true|fa
 """Numbers of lots made here, and whether an answer inside an answer was given a second time."""
 
 
+def without_chance(thing: Any) -> str:
+    """It as JSON, without what is another each time the same is done."""
+    return re.sub(_BY_CHANCE, "…", json.dumps(thing, sort_keys=True))
+
+
 class Shelf:
     """One state of a database, put back as often as one likes: faster than a new database each time."""
 
@@ -205,7 +210,7 @@ class Shelf:
             rows = self._owner.execute(f"SELECT to_jsonb(t) FROM unwind.{name} t").fetchall()  # noqa: S608 - a name of ours
             hidden = {*self._numbers, *self.TRIES}
             kept = ({k: v for k, v in row.items() if k not in hidden} for (row,) in rows)
-            found[name] = sorted(re.sub(_BY_CHANCE, "…", json.dumps(one, sort_keys=True)) for one in kept)
+            found[name] = sorted(map(without_chance, kept))
         return found
 
     def close(self) -> None:

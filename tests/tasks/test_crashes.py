@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,19 @@ from sqlalchemy.exc import DBAPIError
 from models import invariants, session
 from models.work import at_once
 from tasks import bell, postbox
-from tests.plugins.crashes import Bell, Died, Points, Shelf, Tray, Way, in_a_child, is_killed, loses_its_session, raises
+from tests.plugins.crashes import (
+    Bell,
+    Died,
+    Points,
+    Shelf,
+    Tray,
+    Way,
+    in_a_child,
+    is_killed,
+    loses_its_session,
+    raises,
+    without_chance,
+)
 from tests.plugins.market import FILED, WEEK, Market
 from workers.app import app
 
@@ -131,12 +142,11 @@ class Ordeal:
         self.wanted, self.names = self.go_through(0, None)
 
     def body(self) -> str:
-        """Do it once; gives a command's answer, but for whether it or one inside it was given before."""
+        """Do it once; gives a command's answer, but for whether it or one inside it was given before, and new lots' numbers."""
         if self.work.arguments is None:
             at_once(app.tasks[self.work.task].run)
             return ""
-        answer = self.stage.carry_out(self.work.task, self.work.arguments, "message")
-        return json.dumps(answer, sort_keys=True).replace('"replayed": true', '"replayed": false')
+        return without_chance(self.stage.carry_out(self.work.task, self.work.arguments, "message"))
 
     def go_through(self, number: int, way: Way | None) -> tuple[dict[str, Any], list[str]]:
         """From the beginning: die at that point (0: nowhere), come again; gives the end and the points passed before."""
