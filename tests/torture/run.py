@@ -41,10 +41,12 @@ NO_PROGRESS = 60.0
 WAITING = """
     SELECT (SELECT count(*) FROM unwind.submissions WHERE state = 'waiting'),
            (SELECT count(*) FROM unwind.outbox WHERE state = 'due'),
-           (SELECT count(*) FROM unwind.notices WHERE state = 'pending' AND attempts = 0),
+           -- A letter that a silent mail server gave back untried waits for its minute, as it should: only those due wait for us.
+           (SELECT count(*) FROM unwind.notices WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp()),
            (SELECT count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands
             AND unlocks_at <= clock_timestamp()),
-           (SELECT count(*) FROM unwind.requests)
+           (SELECT count(*) FROM unwind.requests),
+           (SELECT count(*) FROM unwind.notices WHERE state = 'sent')
 """
 DEAD = "SELECT message_id, task FROM unwind.dead_jobs WHERE replayed_at IS NULL"
 TOTALS = """
@@ -199,7 +201,7 @@ class Run:
         except (psycopg.Error, redis.RedisError, OSError):
             return 1, (-2, -2, -2)
         outstanding = len(self.ledger.outstanding)
-        return sum(row[:4]) + queued + outstanding, (row[4], row[1], outstanding)
+        return sum(row[:4]) + queued + outstanding, (row[4] + row[5], row[1], outstanding)
 
     def _bury(self, dead: dict[str | None, str]) -> None:
         """A command that was given up is seen among the dead jobs: it is not lost, and its sender need not wait."""
