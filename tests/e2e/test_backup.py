@@ -46,6 +46,7 @@ def counts(url: str) -> dict[str, int]:
         }
 
 
+@pytest.mark.long
 def test_a_restored_installation_keeps_its_promises(
     servers: ServerUrls,
     admin: psycopg.Connection,

@@ -19,7 +19,7 @@ from workers.servers import ServerUrls
 from workers.settings import CHECKOUT, Settings
 from workers.supervisor import Supervisor
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 PRIVATE = "planted-private-words"
 SMTP_PASSWORD = "planted-smtp-password"

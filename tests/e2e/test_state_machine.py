@@ -766,4 +766,4 @@ def test_random_histories_go_as_the_rules_say(maker: DatabaseMaker) -> None:
 @pytest.mark.timeout(1500)
 def test_many_random_histories_go_as_the_rules_say(maker: DatabaseMaker) -> None:
     """The same, longer and different every time."""
-    play(maker, histories=200, steps=100, always_the_same=False)
+    play(maker, histories=120, steps=100, always_the_same=False)

@@ -59,6 +59,7 @@ def _name(one: psutil.Process) -> str:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_no_process_behind(
     started: subprocess.Popen[str], tmp_path: Path, how: signal.Signals
@@ -68,5 +69,5 @@ def test_a_run_that_is_stopped_leaves_no_process_behind(
     assert started.stdout.readline().startswith("seed 12 ")
     marks = all_started(started, tmp_path)
     started.send_signal(how)
-    started.wait(60)
+    started.wait(110)  # TERM, QUIT and KILL of eight programs have 50 s in all, and servers follow
     assert wait_until(lambda: not any(alive(mark) for mark in marks), 60), [mark for mark in marks if alive(mark)]
