@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from models import terms
-from models.driver import Cursor, instants, numbers, run
+from models.driver import Cursor, instants, numbers, run, together
 from models.schema import Instant, metadata, one_of
 from models.sets import insert_set, update_set
 from models.terms import TermsBook
@@ -199,29 +199,39 @@ class Unlocking:
 
     def __init__(self, kinds: Sequence[AlertKind]) -> None:
         npb = list(kinds) == [AlertKind.NPB]
-        self._statement, self._next = (_UNLOCK_NPB, _NEXT_NPB) if npb else (_UNLOCK_SELLER, _NEXT_SELLER)
+        self._look, self._statement, self._next = (
+            (_LOOK_NPB, _UNLOCK_NPB, _NEXT_NPB) if npb else (_LOOK_SELLER, _UNLOCK_SELLER, _NEXT_SELLER)
+        )
         self._after: tuple[datetime, int] = (_LONG_AGO, 0)
 
     def __call__(self, work: Work[Any], limit: int) -> int:
-        """Mark at most `limit` alerts, write their events and promises, in one statement; gives how many."""
+        """Mark at most `limit` alerts, write their events and promises, in one statement; gives how many.
+
+        Whether there is any is looked up first: to start that statement for nothing takes five times as long (B8).
+        """
+        where = self._where(work)
+        with together(work.conn):
+            asked = terms.ask(work.conn)
+            due = run(work.conn, self._look, where)
+        if due.fetchone() is None:
+            return 0
         firsts = {
             terms_id: held.unlock_remind_after[0].total_seconds()
-            for terms_id, held in terms.book(work.conn).by_ids().items()
+            for terms_id, held in terms.read(asked).by_ids().items()
             if held.unlock_remind_after
         }
-        now = instant_text(work.now)
-        found = work.conn.execute(
+        found = run(
+            work.conn,
             self._statement,
             {
-                "now": work.now,
+                **where,
                 "limit": limit,
-                "after_at": self._after[0],
-                "after_id": self._after[1],
                 "terms": list(firsts),
                 "firsts": list(firsts.values()),
-                "changes": json.dumps({"alert": {"unlocked_at": now}}),
+                "changes": json.dumps({"alert": {"unlocked_at": instant_text(work.now)}}),
+                "note": UNLOCKED_NOTE,
             },
-        ).one()
+        ).fetchall()[0]
         if found.last_at is not None:
             self._after = (found.last_at, found.last_id)
         work.promised = work.promised or found.unlocked > 0
@@ -229,13 +239,14 @@ class Unlocking:
 
     def pass_over(self, work: Work[Any]) -> int | None:
         """Go on behind the alert that comes next, for it cannot be unlocked; gives its id."""
-        first = work.conn.execute(
-            self._next, {"now": work.now, "after_at": self._after[0], "after_id": self._after[1]}
-        ).one_or_none()
+        first = run(work.conn, self._next, self._where(work)).fetchone()
         if first is None:
             return None
         self._after = (first.unlocks_at, first.alert_id)
         return int(first.alert_id)
+
+    def _where(self, work: Work[Any]) -> dict[str, Any]:
+        return {"now": work.now, "after_at": self._after[0], "after_id": self._after[1]}
 
 
 def next_unlock(conn: Connection) -> datetime | None:
@@ -249,62 +260,70 @@ def next_unlock(conn: Connection) -> datetime | None:
     ).scalar()
 
 
-def _unlock(which: str, filer: str, task: str, notice: str) -> Any:
+def _unlock(which: str, filer: str, task: str, notice: str) -> str:
     # The order's lock guards the alert, so only orders are locked, and the alert is asked again when it is marked: a
     # command may have closed it between the look and the lock.  An order that went on after `now` waits for the next sweep,
     # else its events would run backwards.  The ids go through arrays, which keeps the planner from reading whole tables.
-    return text(
-        f"""
+    return f"""
         WITH due AS MATERIALIZED (
             SELECT a.alert_id, a.order_id, a.unlocks_at, o.status, o.{filer} AS filer, o.version + 1 AS seq
             FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id
-            WHERE {which} AND {_WAITING_A} AND a.unlocks_at <= :now
-              AND (a.unlocks_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
-              AND o.last_event_at <= :now
-            ORDER BY a.unlocks_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o SKIP LOCKED
+            WHERE {which} AND {_WAITING_A} AND {_COMES} AND o.last_event_at <= %(now)s
+            ORDER BY a.unlocks_at, a.alert_id LIMIT %(limit)s FOR NO KEY UPDATE OF o SKIP LOCKED
         ), marked AS (
-            UPDATE unwind.alerts a SET unlocked_at = :now, remind_from = :now, reminders = 0,
-                remind_at = CAST(:now AS timestamptz) + interval '1 second' * (
-                    SELECT f.seconds FROM unnest(CAST(:terms AS integer[]), CAST(:firsts AS float8[]))
+            UPDATE unwind.alerts a SET unlocked_at = %(now)s, remind_from = %(now)s, reminders = 0,
+                remind_at = CAST(%(now)s AS timestamptz) + interval '1 second' * (
+                    SELECT f.seconds FROM unnest(CAST(%(terms)s AS integer[]), CAST(%(firsts)s AS float8[]))
                         AS f(terms_id, seconds) WHERE f.terms_id = a.terms_id)
             WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due)) AND {which} AND {_WAITING_A}
             RETURNING a.order_id, a.kind
         ), unlocked AS MATERIALIZED (
             SELECT d.*, m.kind FROM marked m JOIN due d USING (order_id)
         ), counted AS (
-            UPDATE unwind.orders SET version = version + 1, last_event_at = :now
+            UPDATE unwind.orders SET version = version + 1, last_event_at = %(now)s
             WHERE order_id = ANY (ARRAY(SELECT order_id FROM unlocked))
         ), told AS (
             INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
-            SELECT u.order_id, u.seq, :now, lower(u.kind) || '.unlocked', 'system', 'system', u.status, u.status, :note,
-                   CAST(:changes AS jsonb)
+            SELECT u.order_id, u.seq, %(now)s, lower(u.kind) || '.unlocked', 'system', 'system', u.status, u.status, %(note)s,
+                   CAST(%(changes)s AS jsonb)
             FROM unlocked u
         ), promised AS (
             INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at)
             SELECT '{notice}:' || u.order_id || ':' || u.seq || ':' || u.filer, '{task}', u.order_id,
                    jsonb_build_object('event', '{notice}', 'recipient', u.filer, 'role', '{filer.removesuffix("_id")}',
-                       'facts', jsonb_build_object('kind', u.kind, 'unlocks_at', {_WRITTEN})), :now, :now
+                       'facts', jsonb_build_object('kind', u.kind, 'unlocks_at', {_WRITTEN})), %(now)s, %(now)s
             FROM unlocked u
         )
         SELECT (SELECT count(*) FROM unlocked) AS unlocked, max(unlocks_at) AS last_at, max(alert_id) FILTER (
             WHERE unlocks_at = (SELECT max(unlocks_at) FROM due)) AS last_id FROM due
         """  # noqa: S608 - every part is a constant of this module
-    ).bindparams(note=UNLOCKED_NOTE)
 
 
-def _next(which: str) -> Any:
-    return text(
+def _look(which: str) -> str:
+    # In the order of the index, else the planner might read the table for the first row that fits.
+    return (
+        f"SELECT 1 FROM unwind.alerts a WHERE {which} AND {_WAITING_A} AND {_COMES} "  # noqa: S608 - constants
+        "ORDER BY a.unlocks_at, a.alert_id LIMIT 1"
+    )
+
+
+def _next(which: str) -> str:
+    return (
         "SELECT a.alert_id, a.unlocks_at FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id "  # noqa: S608 - constants
-        f"WHERE {which} AND {_WAITING_A} AND a.unlocks_at <= :now AND o.last_event_at <= :now "
-        "AND (a.unlocks_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint)) "
+        f"WHERE {which} AND {_WAITING_A} AND {_COMES} AND o.last_event_at <= %(now)s "
         "ORDER BY a.unlocks_at, a.alert_id LIMIT 1 FOR NO KEY UPDATE OF o SKIP LOCKED"
     )
 
 
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 _WAITING_A = "a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands"
+_COMES = (
+    "a.unlocks_at <= %(now)s "
+    "AND (a.unlocks_at, a.alert_id) > (CAST(%(after_at)s AS timestamptz), CAST(%(after_id)s AS bigint))"
+)
 _WRITTEN = "rtrim(rtrim(to_char(u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
 """An instant as `policies.instants.instant_text` writes it."""
 _UNLOCK_NPB = _unlock("a.kind = 'NPB'", "seller_id", "notices.tell_seller", "npb_unlocked")
 _UNLOCK_SELLER = _unlock("a.kind <> 'NPB'", "buyer_id", "notices.tell_buyer", "seller_alert_unlocked")
+_LOOK_NPB, _LOOK_SELLER = _look("a.kind = 'NPB'"), _look("a.kind <> 'NPB'")
 _NEXT_NPB, _NEXT_SELLER = _next("a.kind = 'NPB'"), _next("a.kind <> 'NPB'")

@@ -15,12 +15,10 @@ TAKES_SQL = {"text", "execute", "exec_driver_sql", "executemany", "run", "send"}
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 
 REVIEWED = {
-    "models/alerts.py:_unlock": "called twice at import, with words of that module",
     "models/feed.py:go_on_counting": "a number, and made one again right there; ALTER SEQUENCE takes no parameters",
     "models/invariants/invariant.py:broken": "a constant of the package, narrowed by conditions that are constants too",
     "models/inventory.py:lots_for_return": "a lock or none",
     "models/ledger.py:_lock": "the lock's kind, a word of that module",
-    "models/alerts.py:_next": "one of two conditions of that module",
     "models/inventory.py:": "columns of the key and an expression of that module",
     "models/members.py:ask": "one of three kinds of lock that are constants of that module",
     "workers/backup.py:_count": "the name of a table of ours; an identifier cannot be a parameter",

@@ -9,11 +9,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import event
 
 from models import alerts
 from policies.cases import AlertKind
 from tasks.sweeps import sweep
+from tests.plugins.crashes import Died, Points, raises
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import plain
 
@@ -21,8 +21,17 @@ DUE = FILED + WEEK
 ORDERS = range(1, 8)
 
 
-class Died(BaseException):
-    """The worker is gone."""
+class ThirdBatch(Points):
+    """Dies when the statement of the third batch has been carried out and is not committed."""
+
+    batches = 0
+
+    def reach(self, name: str, connection: psycopg.Connection[Any] | None = None) -> None:
+        """The scan has come here."""
+        self.batches += name.startswith("after WITH due AS")
+        if self.batches == 3:
+            self.batches += 1
+            raises(connection)
 
 
 @pytest.fixture
@@ -84,17 +93,9 @@ def test_two_scans_share_what_is_due(ripe: Market, database_url: str) -> None:
 
 def test_a_scan_that_is_killed_in_the_middle_is_finished_by_the_next(ripe: Market) -> None:
     """P2, P3: batches that were committed stay, the one that was not is done anew, nothing is doubled."""
-    engine, count = ripe.stage.database.engine, [0]
-
-    def strike(*told: Any) -> None:
-        count[0] += "UPDATE unwind.alerts" in told[2]
-        if count[0] == 3:
-            raise Died
-
-    event.listen(engine, "after_cursor_execute", strike)
+    ThirdBatch().watch(ripe.stage.database.engine)
     with pytest.raises(Died):
         scan(2)
-    event.remove(engine, "after_cursor_execute", strike)
     assert len(unlocked(ripe)) == 4
     assert scan(2) == 3
     assert unlocked(ripe) == EACH_ONCE
