@@ -13,11 +13,22 @@ HOUSE = Path(__file__).resolve().parents[1]
 FLOORS = ("workers", "schedules", "tasks", "models")
 TAKES_SQL = {"text", "execute", "exec_driver_sql", "executemany", "run", "send"}
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
+BEGINS_SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|ALTER|CREATE|DROP|GRANT)\b")
 
 REVIEWED = {
+    "models/alerts.py:_unlock": "called twice at import, with words of that module",
+    "models/alerts.py:_look": "one of two conditions of that module",
+    "models/alerts.py:_next": "one of two conditions of that module",
     "models/feed.py:go_on_counting": "a number, and made one again right there; ALTER SEQUENCE takes no parameters",
     "models/invariants/invariant.py:broken": "a constant of the package, narrowed by conditions that are constants too",
     "models/inventory.py:lots_for_return": "a lock or none",
+    "models/invariants/lives.py:held": "called at import by the invariants, with the name of a column",
+    "models/invariants/lives.py:first_answer": "called at import by the invariants, with names of columns",
+    "models/invariants/timelines.py:_folded": "called at import, with words of that module",
+    "models/invariants/timelines.py:_numbered": "called at import, with words of that module",
+    "models/readings.py:_age": "called at import, with words of that module",
+    "models/sets.py:_insert": "names of a table of ours, and what its callers write as a constant to have it given back",
+    "models/sets.py:_update": "names of a table of ours",
     "models/ledger.py:_lock": "the lock's kind, a word of that module",
     "models/inventory.py:": "columns of the key and an expression of that module",
     "models/members.py:ask": "one of three kinds of lock that are constants of that module",
@@ -40,7 +51,9 @@ def made_up(node: ast.expr) -> list[str] | None:
 
 
 def statements(module: ast.Module) -> Iterator[tuple[str, int, list[str]]]:
-    """(function, line, what is put in) of each text that is handed to something that takes SQL, directly or by a name."""
+    """(function, line, what is put in) of each text that is handed to something that takes SQL, directly or by a name, and of
+    each that a function gives back and that begins as a statement does: somebody will send it.
+    """
     functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     for scope in (*functions, module):
         name = "" if isinstance(scope, ast.Module) else scope.name
@@ -59,6 +72,23 @@ def statements(module: ast.Module) -> Iterator[tuple[str, int, list[str]]]:
                     said = texts.get(given.id, given) if isinstance(given, ast.Name) else given
                     if (pieces := made_up(said)) is not None:
                         yield name, call.lineno, pieces
+        given_back = [node.value for node in nodes if isinstance(node, ast.Return) and node.value is not None]
+        for value in given_back:
+            said = texts.get(value.id, value) if isinstance(value, ast.Name) else value
+            if (pieces := made_up(said)) is not None and BEGINS_SQL.match(_beginning(said)):
+                yield name, value.lineno, pieces
+
+
+def _beginning(text: ast.expr) -> str:
+    """What a text begins with, if that is a constant."""
+    match text:
+        case ast.Constant(value=str(beginning)):
+            return beginning
+        case ast.BinOp(left=ast.expr() as inner) | ast.JoinedStr(values=[ast.expr() as inner, *_]):
+            return _beginning(inner)
+        case ast.Call(func=ast.Attribute(value=ast.expr() as inner)):
+            return _beginning(inner)
+    return ""
 
 
 def _inside(node: ast.AST) -> Iterator[ast.AST]:
@@ -114,6 +144,8 @@ def test_every_statement_that_is_built_says_why_it_may() -> None:
         "def f(conn, x):\n    conn.exec_driver_sql('SELECT {}'.format(x))",
         "def f(conn, x):\n    asked = f'SELECT {x}'\n    conn.execute(text(asked))",
         "def f(conn, x):\n    driver.run(conn, f'SELECT {x}', {})",
+        "def f(x):\n    return f'SELECT {x}'",
+        "def f(x):\n    asked = 'UPDATE ' + x\n    return asked",
     ],
 )
 def test_the_lint_bites(code: str) -> None:
