@@ -19,9 +19,9 @@ from models.schema import Instant, Json, metadata, one_of
 
 CHANNEL = "unwind_submissions"
 """NOTIFY channel on which a commit with a submission wakes the drain."""
-LEASE = timedelta(seconds=20)
-"""A drain that died holds its set for so long: everything must be done within 30 s after the last fault.  Should one only be slow,
-another does the set beside it and finds the same answers."""
+LEASE = timedelta(seconds=10)
+"""A drain that died holds its set for so long: everything must be done within 30 s after the last fault, be it the second one that
+hit this set.  Should a drain only be slow, another does the set beside it and finds the same answers."""
 LONGEST_WAIT = timedelta(minutes=15)
 MOST_ATTEMPTS = 10
 PAYLOAD_BYTES = 16 * 2**20

@@ -39,8 +39,9 @@ class Entry:
 TIMETABLE: tuple[Entry, ...] = (
     # P7, X6: commits nudge the relay at once; this is the net for a nudge that was lost.
     Entry("ring what commits have promised", "outbox.relay", timedelta(seconds=2)),
-    # A commit with a submission is told of at once (LISTEN); this is the net for when nobody listened.
-    Entry("take commands that came in by SQL", "submissions.drain", timedelta(seconds=5)),
+    # A commit with a submission is told of at once (LISTEN); this is the net for when nobody listened, and for a set whose
+    # drain died: nobody is told when its lease runs out.
+    Entry("take commands that came in by SQL", "submissions.drain", timedelta(seconds=2)),
     # P3, R41: "found by the first sweep" is the promise, so the cadence is what a seller may wait beyond the instant.
     Entry("unlock matured NPB alerts", "npb.scan_open_alerts", timedelta(seconds=1)),
     Entry("unlock matured NRS and NSS alerts", "alerts.scan_seller_alerts", timedelta(seconds=1)),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
-from models import submissions
+from models import session, submissions
+from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, WEEK, Market
 from workers.app import app
 from workers.job import command_of
@@ -106,6 +108,22 @@ def test_a_submission_counts_from_its_insert(market: Market, caller: Any) -> Non
     caller.commit()
     market.at(FILED + WEEK + WEEK / 14).done("submissions.drain")
     assert market.row("SELECT cancelled_at FROM unwind.orders").cancelled_at == FILED + WEEK
+
+
+def test_a_set_whose_drain_died_is_taken_by_the_next_tick_after_its_lease(market: Market, caller: Any) -> None:
+    """P1: all is done within half a minute after the last fault, though it kill the second drain of a set as well."""
+    market.order(1003)
+    submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "held")
+    caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
+    caller.commit()
+    with session.bound().transaction() as conn:  # and then that drain is no more
+        assert [s.request_id for s in submissions.claim(conn, FILED, limit=100)] == ["held"]
+    second = timedelta(seconds=1)
+    assert market.at(FILED + submissions.LEASE - second).done("submissions.drain") == {"taken": 0}
+    assert market.at(FILED + submissions.LEASE).done("submissions.drain") == {"taken": 1}
+    assert answer_of(caller, "held") == ("answered", "done", None)
+    (every,) = [entry.every for entry in TIMETABLE if entry.task == "submissions.drain"]
+    assert 2 * (submissions.LEASE + every) <= timedelta(seconds=30)
 
 
 @pytest.mark.parametrize(
