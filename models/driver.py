@@ -43,6 +43,22 @@ def together(conn: Connection) -> Iterator[None]:
         raise _known(error, driver) from error
 
 
+def plan_once(conn: Connection) -> None:
+    """Let this transaction's prepared statements find rows by keys, and keep their plans for whatever values come next.
+
+    Left alone the server plans eight of the statements of a cancellation anew each time: for a set of one it takes a plan for
+    exactly one row to be worth its making, though making it costs more than running it.  And a plan that was made while a table
+    was small reads it from end to end until the table is analysed (docs/decisions/0011).  For sets of commands; a sweep whose
+    limit or instant should shape its plan does without.
+    """
+    run(conn, _PLAN_ONCE, {})
+
+
+_PLAN_ONCE = """
+    SELECT set_config('plan_cache_mode', 'force_generic_plan', true) AS plans, set_config('enable_seqscan', 'off', true) AS scans
+"""
+
+
 def _driver_of(conn: Connection) -> psycopg.Connection[Any]:
     driver: psycopg.Connection[Any] = conn.connection.driver_connection  # type: ignore[assignment]  # it is psycopg's
     return driver

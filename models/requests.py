@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import BigInteger, Column, Connection, Index, LargeBinary, Table, Text
 
-from models.driver import run, texts, together
+from models.driver import run, texts
 from models.schema import Instant, Json, metadata, one_of
 from models.sets import insert_set
 from policies.instants import instant_text
@@ -140,8 +140,7 @@ _EARLIER = """
 def earlier_answers(conn: Connection, commands: Sequence[Asked]) -> dict[str, Answer]:
     """The answers that were given before, by request id: the same again, or `conflict` for other arguments."""
     by_id = {c.request_id: c for c in commands}
-    with together(conn):  # with the transaction's BEGIN
-        rows = run(conn, _EARLIER, {"ids": texts(list(by_id))})
+    rows = run(conn, _EARLIER, {"ids": texts(list(by_id))})
     return {
         row.request_id: replace(stored(row.answer), replayed=True)
         if bytes(row.fingerprint) == by_id[row.request_id].fingerprint

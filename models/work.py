@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from models import outbox, requests, session
+from models.driver import plan_once, together
 from models.requests import Answer, Asked
 from policies.verdicts import Promise, Verdict
 
@@ -30,7 +31,11 @@ class Work(Generic[C]):
         self._clock = clock
         self._now: datetime | None = None
         asked: list[Asked] = [*commands, *([part_of] if part_of is not None else [])]
-        self._answers: dict[str, Answer] = requests.earlier_answers(conn, asked) if asked else {}
+        self._answers: dict[str, Answer] = {}
+        if asked:
+            with together(conn):  # in the trip of BEGIN
+                plan_once(conn)
+                self._answers = requests.earlier_answers(conn, asked)
         self.whole = self._answers.pop(part_of.request_id, None) if part_of is not None else None
         """The earlier answer of the command that this work is a part of."""
         self._kept: list[tuple[Asked, Answer]] = []
