@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from models import alerts, events, members, ocr, orders, terms
-from models.driver import together
+from models.driver import Cursor, together
 from models.work import Work
 from policies import history
 from policies.cases import Actor, Alert, Case, Member, Ocr, Order
@@ -37,18 +37,20 @@ class Cases:
         member_ids: Iterable[str] = (),
         lock: bool = True,
         lock_members: str = members.FOR_SHARE,
+        looked: Cursor | None = None,
         then: Callable[[], object] = _nothing_else,
     ) -> None:
         """Read, and lock unless the case is only looked at.  `member_ids` are further members to know: those who act.
 
+        `looked`: what `orders.look_at` asked already, of these orders at least.
         `then`: what else to lock or to ask, in the same trip and in the order of locks after the orders.
         """
         self.conn = conn
         wanted = set(order_ids)
-        parties, self.accused = orders.parties_and_accused(conn, wanted)
+        parties, self.accused = orders.read_look(looked if looked is not None else orders.look_at(conn, wanted))
         if lock_members == members.AS_ACCUSED:
             lock_members = members.FOR_UPDATE if self.accused else members.FOR_SHARE
-        everybody = {m for pair in parties.values() for m in pair} | set(member_ids)
+        everybody = {m for order_id in wanted & parties.keys() for m in parties[order_id]} | set(member_ids)
         with together(conn):
             people = members.ask(conn, everybody, lock=lock_members if lock else members.NO_LOCK)
             rows = orders.ask(conn, wanted, lock=lock)

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from typing import Any
 
 import psycopg
+from psycopg.pq import PipelineStatus
 from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -33,9 +34,12 @@ def together(conn: Connection) -> Iterator[None]:
     """Let what is `run` in the block go in one trip, without waiting for results in between.
 
     Each still is a statement of its own, with a look of its own at what others have committed by then.  Reading a cursor
-    inside the block is possible and waits for all that was sent so far.
+    inside the block is possible and waits for all that was sent so far.  A block within a block goes with the outer one.
     """
     driver = _driver_of(conn)
+    if driver.pgconn.pipeline_status != PipelineStatus.OFF:
+        yield
+        return
     try:
         with driver.pipeline():
             yield
@@ -43,19 +47,19 @@ def together(conn: Connection) -> Iterator[None]:
         raise _known(error, driver) from error
 
 
-def plan_once(conn: Connection) -> None:
-    """Let this transaction's prepared statements find rows by keys, and keep their plans for whatever values come next.
+def plan_by_keys(conn: Connection, by_keys: bool) -> None:
+    """From now on this connection finds rows by keys and keeps its plans whatever values come next; or goes back to as it was.
 
     Left alone the server plans eight of the statements of a cancellation anew each time: for a set of one it takes a plan for
     exactly one row to be worth its making, though making it costs more than running it.  And a plan that was made while a table
-    was small reads it from end to end until the table is analysed (docs/decisions/0011).  For sets of commands; a sweep whose
-    limit or instant should shape its plan does without.
+    was small reads it from end to end until the table is analysed (docs/decisions/0011).  Fit for sets of commands, not for
+    sweeps, whose limits and instants should shape their plans.
     """
-    run(conn, _PLAN_ONCE, {})
+    run(conn, _PLAN, {"plans": "force_generic_plan" if by_keys else "auto", "scans": "off" if by_keys else "on"})
 
 
-_PLAN_ONCE = """
-    SELECT set_config('plan_cache_mode', 'force_generic_plan', true) AS plans, set_config('enable_seqscan', 'off', true) AS scans
+_PLAN = """
+    SELECT set_config('plan_cache_mode', %(plans)s, false) AS plans, set_config('enable_seqscan', %(scans)s, false) AS scans
 """
 
 

@@ -98,10 +98,15 @@ def parties_of(conn: Connection, order_ids: Iterable[int]) -> dict[int, tuple[st
     return {r.order_id: (r.buyer_id, r.seller_id) for r in rows}
 
 
-def parties_and_accused(conn: Connection, order_ids: Iterable[int]) -> tuple[dict[int, tuple[str, str]], bool]:
-    """The same, and whether an alert is open on any of them: a look before the locks, to know how strong they must be."""
-    rows = run(conn, _ACCUSED, {"ids": numbers(sorted(order_ids))}).fetchall()
-    return {r.order_id: (r.buyer_id, r.seller_id) for r in rows}, any(r.accused for r in rows)
+def look_at(conn: Connection, order_ids: Iterable[int]) -> Cursor:
+    """Ask for the same, and whether an alert is open on each: a look before the locks, to know which to take."""
+    return run(conn, _ACCUSED, {"ids": numbers(sorted(set(order_ids)))})
+
+
+def read_look(rows: Cursor) -> tuple[dict[int, tuple[str, str]], bool]:
+    """What was asked: the parties, and whether any of these orders is accused."""
+    found = rows.fetchall()
+    return {r.order_id: (r.buyer_id, r.seller_id) for r in found}, any(r.accused for r in found)
 
 
 _FACTS = "SELECT * FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[])) ORDER BY order_id"

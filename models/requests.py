@@ -6,16 +6,16 @@ a row, and the whole unit of work is then done again and finds the first answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import BigInteger, Column, Connection, Index, LargeBinary, Table, Text
 
-from models.driver import run, texts
+from models.driver import Cursor, run, texts
 from models.schema import Instant, Json, metadata, one_of
-from models.sets import insert_set
+from models.sets import send_set
 from policies.instants import instant_text
 from policies.verdicts import Code, Invalid, Refused, Verdict
 
@@ -139,8 +139,17 @@ _EARLIER = """
 
 def earlier_answers(conn: Connection, commands: Sequence[Asked]) -> dict[str, Answer]:
     """The answers that were given before, by request id: the same again, or `conflict` for other arguments."""
+    return read_earlier(ask_earlier(conn, commands), commands)
+
+
+def ask_earlier(conn: Connection, commands: Sequence[Asked]) -> Cursor:
+    """The same, to be read when the statements that go with it were sent."""
+    return run(conn, _EARLIER, {"ids": texts([c.request_id for c in commands])})
+
+
+def read_earlier(rows: Cursor, commands: Sequence[Asked]) -> dict[str, Answer]:
+    """What was asked."""
     by_id = {c.request_id: c for c in commands}
-    rows = run(conn, _EARLIER, {"ids": texts(list(by_id))})
     return {
         row.request_id: replace(stored(row.answer), replayed=True)
         if bytes(row.fingerprint) == by_id[row.request_id].fingerprint
@@ -149,8 +158,11 @@ def earlier_answers(conn: Connection, commands: Sequence[Asked]) -> dict[str, An
     }
 
 
-def keep(conn: Connection, answered: Sequence[tuple[Asked, Answer]], now: datetime) -> None:
-    """Write the request rows.  `invalid`, `conflict` and dry runs are not kept and must not be passed."""
+def keep(conn: Connection, answered: Sequence[tuple[Asked, Answer]], now: datetime) -> Callable[[], None]:
+    """Write the request rows.  `invalid`, `conflict` and dry runs are not kept and must not be passed.
+
+    Gives what to call when they were sent, before the commit: it raises `RequestRaced` if any of them was there already.
+    """
     rows = [
         {
             "request_id": command.request_id,
@@ -163,8 +175,13 @@ def keep(conn: Connection, answered: Sequence[tuple[Asked, Answer]], now: dateti
         }
         for command, answer in answered
     ]
-    if len(insert_set(conn, requests, rows, skip_existing=True, returning="request_id")) != len(rows):
-        raise RequestRaced
+    written = send_set(conn, requests, rows, skip_existing=True)
+
+    def check() -> None:
+        if written.rowcount != len(rows):
+            raise RequestRaced
+
+    return check
 
 
 def stored(answer: dict[str, Any]) -> Answer:

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, Protocol
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DisconnectionError
 
-from models.driver import run
+from models.driver import plan_by_keys, run
 
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 3_000
@@ -27,6 +30,12 @@ hundred needs a row for each.  Compiling statements (`jit`) costs more than any 
 TRANSACTION_TIMEOUT_MS = 45_000
 """From PostgreSQL 17 on, and below a job's hard limit: a client that stops between the statements of one trip is not idle to the
 server, and would keep its locks as long as it is paused (F07)."""
+
+PING_AFTER = 1.0
+"""Seconds.  A connection that was idle for so long is asked whether it lives before it is used.  One that is busy finds out by its
+next statement: the command then comes again, as it would if the statement after had failed."""
+
+_BY_KEYS, _IDLE_SINCE = "by keys", "idle since"
 
 APP_ROLE = "unwind_app"
 _ENTER_ROLE = """
@@ -42,18 +51,31 @@ _BOUND_TRANSACTIONS = """
 class Clock(Protocol):
     """What time it is for the transaction on `conn`."""
 
+    def ask(self, conn: Connection) -> Callable[[], datetime]:
+        """Ask for the instant, to be read when the statements that go with it were sent: aware, UTC."""
+        ...
+
     def now(self, conn: Connection) -> datetime:
-        """The instant, aware, UTC."""
+        """The same, read at once."""
         ...
 
 
 class DatabaseClock:
     """The live clock: that of the database server, read after the locks (reliability F50)."""
 
+    def ask(self, conn: Connection) -> Callable[[], datetime]:
+        """The server's wall clock when it comes to this statement, not at the transaction's start."""
+        asked = run(conn, "SELECT clock_timestamp() AS instant", {})
+
+        def read() -> datetime:
+            instant: datetime = asked.fetchall()[0].instant
+            return instant.astimezone(UTC)
+
+        return read
+
     def now(self, conn: Connection) -> datetime:
-        """The server's wall clock at this moment, not at the transaction's start."""
-        instant: datetime = run(conn, "SELECT clock_timestamp() AS instant", {}).fetchall()[0].instant
-        return instant.astimezone(UTC)
+        """The same, at this moment."""
+        return self.ask(conn)()
 
 
 @dataclass
@@ -62,9 +84,13 @@ class SimulatedClock:
 
     instant: datetime
 
-    def now(self, conn: Connection) -> datetime:  # noqa: ARG002 - the same question as to every clock
+    def ask(self, conn: Connection) -> Callable[[], datetime]:  # noqa: ARG002 - the same question as to every clock
         """The instant that was set."""
-        return self.instant
+        return lambda: self.instant
+
+    def now(self, conn: Connection) -> datetime:
+        """The same."""
+        return self.ask(conn)()
 
 
 def _nobody_waits() -> None:
@@ -82,11 +108,17 @@ class Database:
     """Terms of seconds may be applied here: true only for a history played into a database of its own."""
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """One transaction, committed at its end; any exception rolls back and gives the connection up for lost."""
+    def transaction(self, *, by_keys: bool = False) -> Iterator[Connection]:
+        """One transaction, committed at its end; any exception rolls back and gives the connection up for lost.
+
+        `by_keys`: all of its statements find their rows by keys, and their plans are kept (`models.driver.plan_by_keys`).
+        """
         with self.engine.connect() as conn:
             try:
                 with conn.begin():
+                    if conn.info.get(_BY_KEYS, False) is not by_keys:
+                        plan_by_keys(conn, by_keys)
+                        conn.info[_BY_KEYS] = by_keys
                     yield conn
             except BaseException:
                 conn.invalidate()  # its state is unknown after a signal in mid-protocol (reliability F43)
@@ -97,18 +129,12 @@ class Database:
         self.engine.dispose()
 
 
-def connect(
-    database_url: str, *, clock: Clock | None = None, pool_size: int = 1, as_app: bool = True, pre_ping: bool = True
-) -> Database:
-    """Open the database.  `as_app`: every connection acts as the application's role, which cannot rewrite history.
-
-    `pre_ping`: ask a connection whether it lives before each use; a replay on a server of its own saves that round trip.
-    """
+def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1, as_app: bool = True) -> Database:
+    """Open the database.  `as_app`: every connection acts as the application's role, which cannot rewrite history."""
     engine = create_engine(
         database_url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_pre_ping=pre_ping,
         pool_recycle=1800,
         pool_timeout=5,
         hide_parameters=True,  # comments and addresses stay out of errors, and so out of logs (P9)
@@ -131,6 +157,19 @@ def connect(
                 cursor.execute(_ENTER_ROLE.replace(":role", "%(role)s"), {"role": APP_ROLE})
                 cursor.execute(_BOUND_TRANSACTIONS, {"most": f"{TRANSACTION_TIMEOUT_MS}ms"})
             dbapi_connection.commit()
+
+    @event.listens_for(engine, "checkin")
+    def _note_when(_dbapi_connection: Any, record: Any) -> None:
+        record.info[_IDLE_SINCE] = monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _ping(dbapi_connection: Any, record: Any, _proxy: Any) -> None:
+        if monotonic() - record.info.get(_IDLE_SINCE, float("inf")) < PING_AFTER:
+            return
+        try:
+            engine.dialect.do_ping(dbapi_connection)
+        except psycopg.Error as dead:
+            raise DisconnectionError from dead  # the pool opens another one
 
     return Database(engine, clock or DatabaseClock())
 

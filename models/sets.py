@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Boolean, Connection, Date, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, dialect
 
-from models.driver import byte_strings, instants, numbers, run, switches, texts
+from models.driver import Cursor, byte_strings, instants, numbers, run, switches, texts
 
 _POSTGRESQL = dialect()  # type: ignore[no-untyped-call]
 _COMPACT = json.JSONEncoder(separators=(",", ":")).encode
@@ -39,9 +39,21 @@ def insert_set(
     """
     if not rows:
         return []
-    names = tuple(rows[0])
-    cursor = run(conn, _insert(table, names, skip_existing, returning), _columns(table, names, rows))
+    cursor = send_set(conn, table, rows, skip_existing=skip_existing, returning=returning)
     return [row[0] for row in cursor] if returning else []
+
+
+def send_set(
+    conn: Connection,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    skip_existing: bool = False,
+    returning: str = "",
+) -> Cursor:
+    """The same for rows of which there is one at least; to be read when the statements that go with it were sent."""
+    names = tuple(rows[0])
+    return run(conn, _insert(table, names, skip_existing, returning), _columns(table, names, rows))
 
 
 def update_set(conn: Connection, table: Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> int:

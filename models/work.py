@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from models import outbox, requests, session
-from models.driver import plan_once, together
+from models.driver import Cursor, together
 from models.requests import Answer, Asked
 from policies.verdicts import Promise, Verdict
 
@@ -24,21 +24,30 @@ class Work(Generic[C]):
     """The transaction a task works in: its connection, its instant, its commands and their answers."""
 
     def __init__(
-        self, conn: Connection, clock: session.Clock, commands: Sequence[C], part_of: Asked | None = None
+        self,
+        conn: Connection,
+        clock: session.Clock,
+        commands: Sequence[C],
+        part_of: Asked | None = None,
+        look: Callable[[Connection], Cursor] | None = None,
     ) -> None:
         self.conn = conn
         self.commands = commands
         self._clock = clock
+        self._asked_for_now: Callable[[], datetime] | None = None
         self._now: datetime | None = None
         asked: list[Asked] = [*commands, *([part_of] if part_of is not None else [])]
         self._answers: dict[str, Answer] = {}
+        self.looked: Cursor | None = None
         if asked:
-            with together(conn):  # in the trip of BEGIN
-                plan_once(conn)
-                self._answers = requests.earlier_answers(conn, asked)
+            with together(conn):  # with the transaction's BEGIN
+                earlier = requests.ask_earlier(conn, asked)
+                self.looked = look(conn) if look is not None else None
+            self._answers = requests.read_earlier(earlier, asked)
         self.whole = self._answers.pop(part_of.request_id, None) if part_of is not None else None
         """The earlier answer of the command that this work is a part of."""
         self._kept: list[tuple[Asked, Answer]] = []
+        self._checks: list[Callable[[], None]] = []
         self.promised = False
         self.fresh: list[C] = [c for c in commands if c.request_id not in self._answers]
 
@@ -46,8 +55,15 @@ class Work(Generic[C]):
     def now(self) -> datetime:
         """The instant of this unit of work, read once: take the locks first (reliability F50)."""
         if self._now is None:
-            self._now = self._clock.now(self.conn)
+            self.ask_for_now()
+            assert self._asked_for_now is not None
+            self._now = self._asked_for_now()
         return self._now
+
+    def ask_for_now(self) -> None:
+        """Read the clock in the trip that takes the last locks."""
+        if self._asked_for_now is None:
+            self._asked_for_now = self._clock.ask(self.conn)
 
     def answer(self, command: C, verdict: Verdict | Answer, *, keep: bool = True, order_id: int | None = None) -> None:
         """Answer one command.  `done` and `refused` are kept for the same request id to come again (contract 2.1)."""
@@ -74,21 +90,30 @@ class Work(Generic[C]):
         """Write the request rows, last of all; whoever closes in the trip of its own last writes saves one."""
         kept, self._kept = self._kept, []
         if kept:
-            requests.keep(self.conn, kept, self.now)
+            self._checks.append(requests.keep(self.conn, kept, self.now))
+
+    def check(self) -> None:
+        """Raise `RequestRaced` if a twin had written one of those rows."""
+        for check in self._checks:
+            check()
 
 
 @contextmanager
-def unit_of_work(commands: Sequence[C] = (), *, part_of: Asked | None = None) -> Iterator[Work[C]]:
+def unit_of_work(
+    commands: Sequence[C] = (), *, part_of: Asked | None = None, look: Callable[[Connection], Cursor] | None = None
+) -> Iterator[Work[C]]:
     """Open the transaction; at its end write the request rows and commit; after it nudge the relay if anything was promised.
 
     `part_of`: the command of which these are a part; whether it was answered before is asked in the same trip.
+    `look`: what else to ask of the commands in that trip, without a lock; `Work.looked` has it.
     Raises `RequestRaced` when a twin answered one of these requests meanwhile: nothing was written, do it again.
     """
     database = session.bound()
-    with database.transaction() as conn:
-        work = Work(conn, database.clock, commands, part_of)
+    with database.transaction(by_keys=bool(commands)) as conn:
+        work = Work(conn, database.clock, commands, part_of, look)
         yield work
         work.close()
+        work.check()
     if work.promised:
         database.on_promise()
 

@@ -11,7 +11,7 @@ from policies import alerts as policy
 from policies import members as member_policy
 from policies.cases import AlertKind, other
 from policies.verdicts import Granted
-from tasks.cases import decide_case, lock_cases
+from tasks.cases import decide_case, lock_cases, looking_at
 from tasks.command import Comment, OrderCommand
 
 
@@ -23,7 +23,7 @@ class RemoveAlert(OrderCommand):
 
 def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answer]:
     """Remove; where staff removes a completed alert, the strike goes and the privilege is judged again (rules.md 8)."""
-    with unit_of_work(commands) as work:
+    with unit_of_work(commands, look=looking_at(commands)) as work:
         cases = lock_cases(work, lock_members=members.FOR_UPDATE)
         forgiven: list[int] = []
         for command in work.fresh:

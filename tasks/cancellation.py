@@ -31,7 +31,7 @@ from policies.drafts import Draft
 from policies.inventory import Returned, ReturnPlan, TooManyUnits, nothing_returns, plan_return
 from policies.statuses import Basis, Role
 from policies.verdicts import Granted, Invalid, Refused, Verdict
-from tasks.cases import instant_of, known_case, lock_cases
+from tasks.cases import instant_of, known_case, lock_cases, looking_at
 from tasks.command import REQUEST_ID_LENGTH, Command, Comment, DraftId, OrderCommand, Switch, Word, understood
 
 SET_SIZE = 100
@@ -195,7 +195,8 @@ def _cancel_set(commands: Sequence[CancelOrder], whole: _Whole | None = None) ->
 
 
 def _unwind(commands: Sequence[CancelOrder], whole: _Whole | None, *, by_hand: bool) -> list[Answer]:
-    with unit_of_work(commands, part_of=whole.command if whole is not None else None) as work:
+    part_of = whole.command if whole is not None else None
+    with unit_of_work(commands, part_of=part_of, look=looking_at(commands)) as work:
         if whole is not None and work.whole is not None:
             whole.earlier = work.whole
             return []
@@ -226,7 +227,7 @@ class _Unwinder:
         ids = [c.order_id for c in self._work.fresh]
         self._removals = removals.ask_pending(self._work.conn, ids)
         returns.lock_stock(self._work.conn, ids)
-        _ = self._work.now  # all locks are held
+        self._work.ask_for_now()  # when all locks are held
 
     def judge(self, command: CancelOrder) -> Verdict:
         """Ask the policies; a granted cancellation joins the set with the strike it gives."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
-from models import members
+from models import members, orders
 from models.cases import Cases
+from models.driver import Cursor
 from models.requests import Answer
 from models.work import Work, unit_of_work
 from policies.cases import Case
@@ -25,12 +27,17 @@ Decide = Callable[[C, Case, datetime], Verdict]
 
 def decide_cases(commands: Sequence[OfOrder], decide: Decide[OfOrder]) -> list[Answer]:
     """Lock the orders of a set, ask the policy about each, write what was granted."""
-    with unit_of_work(commands) as work:
+    with unit_of_work(commands, look=looking_at(commands)) as work:
         cases = lock_cases(work)
         for command in work.fresh:
             work.answer(command, decide_case(work, cases, command, decide, order_id=command.order_id))
         cases.write(work)
     return work.answers
+
+
+def looking_at(commands: Sequence[OfOrder]) -> partial[Cursor]:
+    """The look before the locks, for the trip in which a unit of work begins."""
+    return partial(orders.look_at, order_ids=[c.order_id for c in commands])
 
 
 def lock_cases(
@@ -42,6 +49,7 @@ def lock_cases(
         [c.order_id for c in work.fresh],
         member_ids=[c.member_id for c in work.fresh if c.member_id is not None],
         lock_members=lock_members,
+        looked=work.looked,
         then=then,
     )
 

@@ -23,7 +23,7 @@ from policies.instants import instant_text
 from policies.inventory import plan_return
 from policies.lots import price_text
 from policies.verdicts import Invalid, Refused
-from tasks.cases import instant_of, known_case, lock_cases, member_unknown
+from tasks.cases import instant_of, known_case, lock_cases, looking_at, member_unknown
 from tasks.command import (
     SQL_INTEGER,
     ActorCommand,
@@ -134,7 +134,7 @@ class VerifyDraft(DraftCommand):
 @shared_task(name=OpenDraft.task)
 def open_draft(commands: list[OpenDraft]) -> list[Answer]:
     """Step 1: the seller says how returning items join what is there."""
-    with unit_of_work(commands) as work:
+    with unit_of_work(commands, look=looking_at(commands)) as work:
         cases = lock_cases(work)
         counts = drafts.how_many(work.conn, [c.order_id for c in work.fresh])
         opened: list[Draft] = []

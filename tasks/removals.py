@@ -23,7 +23,7 @@ from policies.purchases import goods_total
 from policies.removals import Removal
 from policies.statuses import Role
 from policies.verdicts import Code, Event, Granted, Promise, Refused, Verdict
-from tasks.cases import decide_case, lock_cases
+from tasks.cases import decide_case, lock_cases, looking_at
 from tasks.command import ActorCommand, LineNo, OrderCommand, Part, Quantity, RemovalId, Switch
 from tasks.sweeps import Effects
 
@@ -80,7 +80,7 @@ class WithdrawRemoval(RemovalCommand):
 @shared_task(name=RequestRemoval.task)
 def request(commands: list[RequestRemoval]) -> list[Answer]:
     """Either party asks to take units out of lines."""
-    with unit_of_work(commands) as work:
+    with unit_of_work(commands, look=looking_at(commands)) as work:
         cases = lock_cases(work)
         lines = orders.lines_of(work.conn, [c.order_id for c in work.fresh])
         asked: list[tuple[RequestRemoval, Removal]] = []

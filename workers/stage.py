@@ -47,7 +47,7 @@ class Stage:
     ) -> None:
         """`at` is where the clock stands.  `allow_short`: terms of seconds may be applied, for rehearsals."""
         self.clock = session.SimulatedClock(at)
-        self.database = session.connect(database_url, clock=self.clock, pre_ping=False)
+        self.database = session.connect(database_url, clock=self.clock)
         self.database.short_terms = allow_short
         self._numbers = itertools.count(1)
         self.on_sweep: Callable[[datetime, str, dict[str, Any]], None] = _nobody_listens

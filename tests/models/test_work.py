@@ -32,7 +32,7 @@ def test_a_commit_of_unknown_outcome_is_settled_by_its_request_row(
     market.at(FILED)
     told = {"order_id": 1003, "member_id": "seller", "request_id": "r-1"}
     with Proxy(urlsplit(plain(database_url)).port or 0) as proxy:
-        wired = session.connect(proxy.url(database_url), clock=market.stage.clock, pre_ping=False)
+        wired = session.connect(proxy.url(database_url), clock=market.stage.clock)
         session.bind(wired)
         try:
             with wired.transaction() as conn:  # a new connection commits once by itself, to enter its role

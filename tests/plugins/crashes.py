@@ -28,8 +28,8 @@ from tests.plugins.servers import plain
 Way = Callable[[psycopg.Connection[Any] | None], None]
 
 
-PING = "SELECT 1"
-"""Asked of a connection that was used before, outside of any work: how often that is, is chance."""
+PING = ";"
+"""Asked of a connection that was used before, outside of any work, when it was idle: how often that is, is chance."""
 
 
 class Died(BaseException):

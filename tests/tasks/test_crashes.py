@@ -131,7 +131,6 @@ class Ordeal:
         self.work, self.points, self.stage = work, points, market.stage
         work.prepare(market)
         market.stage.database.dispose()
-        # As a worker has it: whether a connection lives is asked before it is used again.
         market.stage.database = session.connect(database_url, clock=market.stage.clock)
         session.bind(market.stage.database)
         self.shelf = Shelf(database_url)
@@ -180,7 +179,8 @@ class Ordeal:
         self.body()
 
     def broken(self) -> list[invariants.Violation]:
-        """Everything is asked after every death."""
+        """Everything is asked after every death, by a session of its own: the shelf ends all there are."""
+        self.judge.dispose()
         with self.judge.transaction() as conn:
             return _asked(conn, self.stage.clock.instant)
 
