@@ -150,7 +150,19 @@ class Channel(stock.Channel):
         self.hands: dict[str, Hand] = {}
         self.taking: tuple[Hand, bytes] | None = None
         self._looked_at = float("-inf")
+        self._asking: Any = None
         super().__init__(*args, **kwargs)
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """kombu.transport.redis.Channel._create_client: one client for all that is said of messages taken here.
+
+        A client for each command takes an eighth of the time of a worker's parent process.
+        """
+        if asynchronous or not self.hands:
+            return super()._create_client(asynchronous=asynchronous)
+        if self._asking is None or self._asking.connection_pool is not self.pool:
+            self._asking = super()._create_client()
+        return self._asking
 
     # -- which queues ----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,9 @@ from tests.plugins.takers import Takers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(300)]
 
-ROUNDS, MESSAGES, ALONE = 3, 200, 20
-RATE, WORK, WAIT = 0.75, 1.15, 1.5
-"""Bars wider than what docs/decisions/0008-the-transport.md measured, for machines with other things to do."""
+ROUNDS, MESSAGES, ALONE = 5, 300, 20
+RATE, WORK, WAIT = 0.95, 1.05, 1.5
+"""As fast as kombu's within 5 %; the wait of two milliseconds swings by more than that from one pair to the next."""
 
 
 @pytest.fixture
@@ -29,25 +29,24 @@ def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: s
 
 
 def test_it_is_as_fast_as_kombus_own_and_as_quick(takers: Takers) -> None:
-    """Messages a second, processor time for each, and the wait of a lone one: medians of both, one beside the other."""
+    """Messages a second, processor time for each, and the wait of a lone one: medians of pairs, by turns."""
     found: dict[str, list[tuple[float, float, float]]] = {"ours": [], "stock": []}
     for number in range(ROUNDS):
         for transport in ("ours", "stock") if number % 2 else ("stock", "ours"):
             name = takers.start(concurrency=2, transport=transport)
             found[transport].append(_measured(takers, name))
             takers.kill(name)
-    rate, work, wait = (_ratio(found, n, statistics.median) for n in range(3))
+    rate, work, wait = (_ratio(found, n) for n in range(3))
     print(f"against kombu: {rate:.2f} of the rate, {work:.2f} of the work, {wait:.2f} of the wait")
     print("\n".join(f"{name}: {[tuple(round(n, 4) for n in one) for one in all_]}" for name, all_ in found.items()))
-    # A busy neighbour moves a median of rates by a third; the best of each was measured while there was none.
-    best = _ratio(found, 0, max) >= RATE, work <= WORK, _ratio(found, 2, min) <= WAIT
-    assert best == (True, True, True), found
+    assert (rate >= RATE, work <= WORK, wait <= WAIT) == (True, True, True), found
 
 
-def _ratio(
-    found: dict[str, list[tuple[float, float, float]]], which: int, of: Callable[[Iterable[float]], float]
-) -> float:
-    return of([one[which] for one in found["ours"]]) / of([one[which] for one in found["stock"]])
+def _ratio(found: dict[str, list[tuple[float, float, float]]], which: int) -> float:
+    """The median of the pairs' ratios."""
+    return statistics.median(
+        ours[which] / theirs[which] for ours, theirs in zip(found["ours"], found["stock"], strict=True)
+    )
 
 
 def _measured(takers: Takers, name: str) -> tuple[float, float, float]:

@@ -40,6 +40,7 @@ REPLACED = {
     "kombu.transport.redis.MultiChannelPoller.on_readable": "c0d99f241607",
     "kombu.transport.redis.MultiChannelPoller.get": "e0f960e0c328",
     "kombu.transport.redis.Channel.__init__": "f189bdebe243",
+    "kombu.transport.redis.Channel._create_client": "dae92bc4075d",
     "kombu.transport.redis.Channel.basic_consume": "34e0da85e689",
     "kombu.transport.redis.Channel._basic_cancel": "f799ede50375",
     "kombu.transport.redis.Channel.close": "101e9b9cdad4",
@@ -178,6 +179,22 @@ def _canary(queue: str, number: int = 0) -> str:
 def _drain(connection: Any, seconds: float = 3.0) -> None:
     with contextlib.suppress(TimeoutError):
         connection.drain_events(timeout=seconds)
+
+
+def test_a_channel_that_takes_messages_asks_by_one_client_until_its_connections_are_new(broker_url: str) -> None:
+    """A client per command costs as much as the command; a fork takes none along, and those who wait have their own."""
+    with transport.Connection(broker_url) as connection:
+        channel = connection.default_channel
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is not second, "who only publishes does as kombu does"
+        channel.hands["commands"] = transport.Hand("commands", channel._create_client(asynchronous=True))
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is second
+        assert channel._create_client(asynchronous=True) is not channel._create_client(asynchronous=True)
+        channel._after_fork()
+        with channel.conn_or_acquire() as third:
+            assert (third is first, third.ping()) == (False, True)
+        channel.hands.clear()
 
 
 def test_queues_are_served_by_turns(broker: Any, broker_url: str) -> None:
