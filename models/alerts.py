@@ -203,6 +203,7 @@ class Unlocking:
             (_LOOK_NPB, _UNLOCK_NPB, _NEXT_NPB) if npb else (_LOOK_SELLER, _UNLOCK_SELLER, _NEXT_SELLER)
         )
         self._after: tuple[datetime, int] = (_LONG_AGO, 0)
+        self._handled_up_to = self._after
 
     def __call__(self, work: Work[Any], limit: int) -> int:
         """Mark at most `limit` alerts, write their events and promises, in one statement; gives how many.
@@ -233,9 +234,13 @@ class Unlocking:
             },
         ).fetchall()[0]
         if found.last_at is not None:
-            self._after = (found.last_at, found.last_id)
+            self._handled_up_to = (found.last_at, found.last_id)
         work.promised = work.promised or found.unlocked > 0
         return int(found.unlocked)
+
+    def committed(self) -> None:
+        """Go on behind what was unlocked last."""
+        self._after = max(self._after, self._handled_up_to)
 
     def pass_over(self, work: Work[Any]) -> int | None:
         """Go on behind the alert that comes next, for it cannot be unlocked; gives its id."""

@@ -75,6 +75,41 @@ _TO_BILL = """
 """
 
 
+class Billing:
+    """Makes the bills of one month, batch by batch of sellers, by id.  One of these goes through all of them once."""
+
+    def __init__(self, month: date) -> None:
+        self.month = month
+        self.issued = 0
+        self.passed_over: list[str] = []
+        """Sellers whose bill cannot be made as things are."""
+        self._after = self._handled_up_to = ""
+        self._made = 0
+
+    def __call__(self, work: Work[Any], limit: int) -> int:
+        """Make the bills of at most `limit` sellers; gives how many sellers that was."""
+        sellers = self._next(work, limit)
+        self._made = issue(work, self.month, sellers) if sellers else 0
+        self._handled_up_to = sellers[-1] if sellers else self._after
+        return len(sellers)
+
+    def committed(self) -> None:
+        """Count the bills that were made, and go on behind their sellers: some need none and would come again."""
+        self.issued += self._made
+        self._after = self._handled_up_to
+
+    def pass_over(self, work: Work[Any]) -> str | None:
+        """Go on behind the seller who comes next, and says who that is."""
+        for seller_id in self._next(work, 1):
+            self._after = seller_id
+            self.passed_over.append(seller_id)
+            return f"seller {seller_id} in {month_text(self.month)}"
+        return None
+
+    def _next(self, work: Work[Any], limit: int) -> list[str]:
+        return sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
+
+
 def issue(work: Work[Any], month: date, seller_ids: Sequence[str]) -> int:
     """Make the bills of these sellers for one month and promise to tell them; gives how many were made."""
     conn = work.conn

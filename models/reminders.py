@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from models import terms
 from models.work import Work
@@ -21,18 +21,20 @@ from policies.verdicts import Promise
 
 _DUE_OCRS = text(
     """
-    SELECT r.ocr_id, r.order_id, o.seller_id, r.reason, r.filed_at, r.reminders, r.terms_id
+    SELECT r.ocr_id, r.order_id, o.seller_id, r.reason, r.filed_at, r.reminders, r.terms_id, r.remind_at
     FROM unwind.ocrs r JOIN unwind.orders o ON o.order_id = r.order_id
     WHERE r.state = 'open' AND r.filed_by = 'buyer' AND r.remind_at <= :now
+        AND (r.remind_at, r.ocr_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
     ORDER BY r.remind_at, r.ocr_id LIMIT :limit FOR NO KEY UPDATE OF o, r SKIP LOCKED
     """
 )
 _DUE_ALERTS = text(
     """
-    SELECT a.alert_id, a.order_id, a.kind, a.remind_from, a.reminders, a.terms_id, a.penalty_stands,
+    SELECT a.alert_id, a.order_id, a.kind, a.remind_from, a.reminders, a.terms_id, a.penalty_stands, a.remind_at,
         CASE WHEN a.kind = 'NPB' THEN o.seller_id ELSE o.buyer_id END AS filer_id
     FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id
     WHERE a.state = 'open' AND a.remind_at <= :now
+        AND (a.remind_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
     ORDER BY a.remind_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o, a SKIP LOCKED
     """
 )
@@ -46,6 +48,9 @@ _COUNT_OCRS = text(_COUNT.format(table="ocrs", key="ocr_id"))
 _COUNT_ALERTS = text(_COUNT.format(table="alerts", key="alert_id"))
 
 
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class _Counted:
     row_id: int
@@ -53,16 +58,55 @@ class _Counted:
     next_at: datetime | None
 
 
-def remind_due(work: Work[Any], limit: int) -> int:
-    """Promise what is due and put off the next reminder of each row: constant statements; gives how many.
+class Reminding:
+    """Reminds, batch by batch, of whatever has waited longest.  One of these goes through everything once.
 
     Orders that a command holds at this moment are skipped and found by the next sweep.
     """
-    ocrs = work.conn.execute(_DUE_OCRS, {"now": work.now, "limit": limit}).all()
-    alerts = work.conn.execute(_DUE_ALERTS, {"now": work.now, "limit": limit}).all()
-    if not ocrs and not alerts:
-        return 0
-    book = terms.book(work.conn)
+
+    def __init__(self) -> None:
+        self._after_ocr: tuple[datetime, int] = (_LONG_AGO, 0)
+        self._after_alert: tuple[datetime, int] = (_LONG_AGO, 0)
+
+    def __call__(self, work: Work[Any], limit: int) -> int:
+        """Promise what is due and put off the next reminder of each row: constant statements; gives how many."""
+        ocrs = self._ocrs(work, limit)
+        alerts = self._alerts(work, limit - len(ocrs))
+        if not ocrs and not alerts:
+            return 0
+        book = terms.book(work.conn)
+        promises = [*_of_ocrs(work, book, ocrs), *_of_alerts(work, book, alerts)]
+        work.promise(promises)
+        return len(ocrs) + len(alerts)
+
+    def committed(self) -> None:
+        """What was told once comes no more: nothing to remember."""
+
+    def pass_over(self, work: Work[Any]) -> str | None:
+        """Go on behind the request or alert that comes next, for nobody can be reminded of it; says which it is."""
+        for row in self._ocrs(work, 1):
+            self._after_ocr = (row.remind_at, row.ocr_id)
+            return f"ocr {row.ocr_id}"
+        for row in self._alerts(work, 1):
+            self._after_alert = (row.remind_at, row.alert_id)
+            return f"alert {row.alert_id}"
+        return None
+
+    def _ocrs(self, work: Work[Any], limit: int) -> Sequence[Row[Any]]:
+        return _due(work, _DUE_OCRS, self._after_ocr, limit)
+
+    def _alerts(self, work: Work[Any], limit: int) -> Sequence[Row[Any]]:
+        return _due(work, _DUE_ALERTS, self._after_alert, limit)
+
+
+def _due(work: Work[Any], statement: Any, after: tuple[datetime, int], limit: int) -> Sequence[Row[Any]]:
+    if limit <= 0:
+        return []
+    where = {"now": work.now, "limit": limit, "after_at": after[0], "after_id": after[1]}
+    return work.conn.execute(statement, where).all()
+
+
+def _of_ocrs(work: Work[Any], book: terms.TermsBook, ocrs: Sequence[Row[Any]]) -> list[Promise]:
     promises: list[Promise] = []
     counted: list[_Counted] = []
     for r in ocrs:
@@ -72,7 +116,12 @@ def remind_due(work: Work[Any], limit: int) -> int:
             promises.append(policy.of_ocr(r.order_id, r.ocr_id, r.seller_id, r.filed_at, r.reason, step))
         counted.append(_Counted(r.ocr_id, step.number if step else r.reminders, step.next_at if step else None))
     _put_off(work.conn, _COUNT_OCRS, counted)
-    counted = []
+    return promises
+
+
+def _of_alerts(work: Work[Any], book: terms.TermsBook, alerts: Sequence[Row[Any]]) -> list[Promise]:
+    promises: list[Promise] = []
+    counted: list[_Counted] = []
     for a in alerts:
         steps = book.by_id(a.terms_id).unlock_remind_after
         step = policy.due_step(a.remind_from, steps, a.reminders, work.now)
@@ -85,8 +134,7 @@ def remind_due(work: Work[Any], limit: int) -> int:
             )
         counted.append(_Counted(a.alert_id, step.number if step else a.reminders, step.next_at if step else None))
     _put_off(work.conn, _COUNT_ALERTS, counted)
-    work.promise(promises)
-    return len(ocrs) + len(alerts)
+    return promises
 
 
 def next_reminder(conn: Connection) -> datetime | None:

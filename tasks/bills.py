@@ -18,7 +18,7 @@ from policies.cases import Member
 from policies.verdicts import Invalid, Refused
 from tasks.cases import member_unknown
 from tasks.command import Amount, Command, MemberId, Text
-from tasks.sweeps import Effects
+from tasks.sweeps import Effects, sweep
 
 BATCH = 500
 """Sellers of one transaction: each is locked against postings while it runs."""
@@ -46,10 +46,15 @@ class RecordPayment(Command):
 
 @shared_task(name="bills.issue")
 def issue() -> Effects:
-    """Make every bill that should exist by now and does not, month by month, each seller's once (R86, R92)."""
-    issued = 0
-    while (month := _month_to_close()) is not None:
-        issued += _issue_month(month)
+    """Make every bill that should exist by now and does not, month by month, each seller's once (R86, R92).
+
+    A seller whose bill cannot be made keeps the month from being closed, and so the next one from being billed, but no other
+    seller from getting the bill of this one.
+    """
+    issued, closed = 0, True
+    while closed and (month := _month_to_close()) is not None:
+        made, closed = _issue_month(month)
+        issued += made
     work: Work[Any]
     with unit_of_work() as work:
         sweeps.ran(work.conn, "bills.issue", issued, work.now)
@@ -62,19 +67,20 @@ def _month_to_close() -> date | None:
         return issuing.month_to_close(work.conn, work.now)
 
 
-def _issue_month(month: date) -> int:
+def _issue_month(month: date) -> tuple[int, bool]:
+    """How many bills were made, and whether the month is closed."""
     work: Work[Any]
-    issued, last = 0, ""
+    issued = 0
     while True:
+        billing = issuing.Billing(month)
+        sweep("bills.issue", billing, found="sellers", limit=BATCH, noted=False)
+        issued += billing.issued
+        if billing.passed_over:
+            return issued, False
         with unit_of_work() as work:
-            sellers = issuing.sellers_to_bill(work.conn, month, after=last, limit=BATCH)
-            if sellers:
-                issued += issuing.issue(work, month, sellers)
-                last = sellers[-1]
-            elif issuing.close(work, month):
-                return issued
-            else:
-                last = ""  # somebody's lines came in between: look at all of them again
+            if issuing.close(work, month):
+                return issued, True
+        # Else somebody's lines came in between: look at all of them again.
 
 
 @shared_task(name=RecordPayment.task)

@@ -82,4 +82,4 @@ def remove(commands: list[RemoveNpb]) -> list[Answer]:
 def scan_open_alerts() -> Effects:
     """Unlock every alert whose instant has come, and tell its seller once (T12)."""
     unlocking = alerts.Unlocking([AlertKind.NPB])
-    return sweep("npb.scan_open_alerts", unlocking, found="unlocked", pass_over=unlocking.pass_over)
+    return sweep("npb.scan_open_alerts", unlocking, found="unlocked")

@@ -11,4 +11,4 @@ from tasks.sweeps import Effects, sweep
 @shared_task(name="reminders.scan")
 def scan() -> Effects:
     """Remind sellers of unanswered requests (N16) and filers of cancellations they could make (N17)."""
-    return sweep("reminders.scan", reminders.remind_due, found="reminded")
+    return sweep("reminders.scan", reminders.Reminding(), found="reminded")

@@ -99,4 +99,4 @@ def remove_nss(commands: list[RemoveNss]) -> list[Answer]:
 def scan_seller_alerts() -> Effects:
     """Unlock every NRS and NSS whose two weeks are over, and tell its buyer once."""
     unlocking = alerts.Unlocking([AlertKind.NRS, AlertKind.NSS])
-    return sweep("alerts.scan_seller_alerts", unlocking, found="unlocked", pass_over=unlocking.pass_over)
+    return sweep("alerts.scan_seller_alerts", unlocking, found="unlocked")

@@ -6,8 +6,7 @@ over, and the others get what they wait for (P8).  The next sweep tries it again
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -25,39 +24,47 @@ SMALLER = 8
 """By which a batch that failed is divided: five tries from 5,000 rows to one."""
 
 
-def sweep(
-    name: str,
-    batch: Callable[[Work[Any], int], int],
-    *,
-    found: str,
-    pass_over: Callable[[Work[Any]], int | None] | None = None,
-    limit: int = BATCH,
-) -> Effects:
-    """Run `batch(work, limit)`, which gives how many rows it handled, until one comes back short; gives `{found: total}`.
+class Batches(Protocol):
+    """What goes through everything that is due, once."""
 
-    `pass_over(work)` goes on behind the row that comes next and gives its id, None when there is none.
+    def __call__(self, work: Work[Any], limit: int) -> int:
+        """Handle at most `limit` rows; gives how many."""
+        ...
+
+    def committed(self) -> None:
+        """What was handled last is durable: go on behind it."""
+        ...
+
+    def pass_over(self, work: Work[Any]) -> int | str | None:
+        """Go on behind the row that comes next, and say which it is; None when there is none."""
+        ...
+
+
+def sweep(name: str, batches: Batches, *, found: str, limit: int = BATCH, noted: bool = True) -> Effects:
+    """Batch after batch, until one comes back short; gives `{found: total}`.
+
+    `noted`: that the sweep ran is noted with the last batch; else by the caller, whose sweep has more than this one pass.
     """
     total, size = 0, limit
     work: Work[Any]
     for _ in range(MOST_BATCHES):
         try:
             with unit_of_work() as work:
-                handled = batch(work, size)
-                if handled < size:
+                handled = batches(work, size)
+                if noted and handled < size:
                     sweeps.ran(work.conn, name, total + handled, work.now)
         except Exception as error:
-            if pass_over is None:
-                raise
             if size > 1:
                 size = max(1, size // SMALLER)
                 continue
             with unit_of_work() as work:  # fails as well when it is the database that is in trouble
-                row = pass_over(work)
+                row = batches.pass_over(work)
             if row is None:
                 raise
             log.error("a row is passed over", sweep=name, row=row, error=type(error).__name__)
             size = limit
             continue
+        batches.committed()
         total += handled
         if handled < size:
             break

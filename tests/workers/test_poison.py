@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -94,3 +94,45 @@ def test_a_row_that_cannot_be_swept_keeps_no_other_from_being_swept(shop: Market
     assert [row.order_id for row in shop.rows(locked)] == [BAD]
     assert shop.done("npb.scan_open_alerts")["unlocked"] == 1
     assert shop.rows(locked) == []
+
+
+@pytest.mark.promise("P8")
+def test_a_reminder_that_cannot_be_given_keeps_no_other_from_being_given(shop: Market, database_url: str) -> None:
+    """P8, N16, N17: of requests and of alerts alike; what was passed over is tried again by every sweep."""
+    for order_id in ORDERS:
+        if order_id % 2:
+            shop.done("ocr.file", order_id=order_id, member_id="buyer", reason="B_MUTUAL", comment="Please.")
+        else:
+            shop.done("npb.file", order_id=order_id, member_id="seller")
+    shop.at(shop.stage.clock.instant + timedelta(days=8)).done("npb.scan_open_alerts")
+    shop.at(shop.stage.clock.instant + timedelta(days=8))
+    reminded = "SELECT DISTINCT order_id FROM unwind.outbox WHERE payload ->> 'event' LIKE '%reminder%' ORDER BY 1"
+    bad = "NEW.payload ->> 'event' LIKE '%reminder%' AND NEW.order_id IN (3, 4)"
+    with poisoned(database_url, "outbox", bad):
+        for found in (len(ORDERS) - 2, 0):
+            assert shop.done("reminders.scan")["reminded"] == found
+    assert [row.order_id for row in shop.rows(reminded)] == [n for n in ORDERS if n not in (3, 4)]
+    assert shop.done("reminders.scan")["reminded"] == 2
+    assert [row.order_id for row in shop.rows(reminded)] == list(ORDERS)
+
+
+@pytest.mark.promise("P8")
+def test_a_bill_that_cannot_be_made_keeps_no_other_from_being_made(market: Market, database_url: str) -> None:
+    """P8, R86: the month stays open until that one is made as well, and then is closed."""
+    sellers = [f"s{n}" for n in range(1, 5)]
+    for number, seller in enumerate(sellers, start=1):
+        market.done("members.record", member_id=seller, handle=seller, email=f"{seller}@example.org")
+        lot = market.lot(500 + number, seller_id=seller, unit_price="750")
+        line = {"lot_id": lot, "quantity": 1}
+        market.done("orders.submit", order_id=number, buyer_id="buyer", seller_id=seller, lines=[line])
+    market.at(datetime(2026, 4, 5, 4, tzinfo=UTC))
+    billed = "SELECT seller_id FROM unwind.bills ORDER BY 1"
+    closed = "SELECT count(*) AS months FROM unwind.billing_months"
+    with poisoned(database_url, "bills", "NEW.seller_id = 's2'"):
+        for issued in (3, 0):
+            assert market.done("bills.issue")["issued"] == issued
+    assert [row.seller_id for row in market.rows(billed)] == ["s1", "s3", "s4"]
+    before = market.row(closed).months
+    assert market.done("bills.issue")["issued"] == 1
+    assert [row.seller_id for row in market.rows(billed)] == sellers
+    assert market.row(closed).months == before + 1
