@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
+from pydantic_core import from_json
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -55,7 +56,7 @@ def bring_back(
         raise
     if any(row.released for row in rows):
         raise PlanByHand
-    found = {row.order_id: Returned(json.loads(row.lines), row.number, row.units) for row in rows}
+    found = {row.order_id: Returned(from_json(row.lines), row.number, row.units) for row in rows}
     return {order_id: found.get(order_id, Returned()) for order_id, _ in orders}
 
 

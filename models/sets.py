@@ -5,18 +5,17 @@ Round trips stay constant however many rows a set has (speed.md).  Statements ar
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import Boolean, Connection, Date, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, dialect
 
 from models.driver import Cursor, byte_strings, instants, numbers, run, switches, texts
 
 _POSTGRESQL = dialect()  # type: ignore[no-untyped-call]
-_COMPACT = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Written(str):
@@ -129,4 +128,4 @@ def _written(table: Table, name: str) -> Callable[[Sequence[Any]], str]:
 
 
 def _jsons(values: Sequence[Any]) -> str:
-    return texts([v if v is None or type(v) is Written else _COMPACT(v) for v in values])
+    return texts([v if v is None or type(v) is Written else to_json(v).decode() for v in values])

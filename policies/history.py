@@ -2,71 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
 from typing import Any
 
 from policies.cases import Alert, Case, Ocr, Order
 from policies.instants import optional_text
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _month(value: date | None) -> str | None:
+    return value.isoformat()[:7] if value else None
+
+
+_Fields = Mapping[str, Callable[[Any], Any]]
+_ORDER: _Fields = {
+    "status": _as_it_is,
+    "previous_status": _as_it_is,
+    "payment_status": _as_it_is,
+    "order_date": optional_text,
+    "total": str,
+    "fee": str,
+    "fee_month": _month,
+    "cancelled_at": optional_text,
+    "basis": _as_it_is,
+    "cancelled_by": _as_it_is,
+}
+_ALERT: _Fields = {
+    "kind": _as_it_is,
+    "state": _as_it_is,
+    "filed_at": optional_text,
+    "grounds": _as_it_is,
+    "responded_at": optional_text,
+    "penalty_accepted_at": optional_text,
+    "penalty_withdrawn_at": optional_text,
+    "unlocks_at": optional_text,
+    "unlocked_at": optional_text,
+    "closed_at": optional_text,
+}
+_OCR: _Fields = {
+    "filed_by": _as_it_is,
+    "reason": _as_it_is,
+    "state": _as_it_is,
+    "filed_at": optional_text,
+    "closed_at": optional_text,
+}
+"""What an event tells of each part, and how it is written as JSON."""
+
+
 def order_state(order: Order) -> dict[str, Any]:
     """The order's changing fields as JSON values."""
-    return {
-        "status": order.status,
-        "previous_status": order.previous_status,
-        "payment_status": order.payment_status,
-        "order_date": optional_text(order.order_date),
-        "total": str(order.total),
-        "fee": str(order.fee),
-        "fee_month": order.fee_month.isoformat()[:7] if order.fee_month else None,
-        "cancelled_at": optional_text(order.cancelled_at),
-        "basis": order.basis,
-        "cancelled_by": order.cancelled_by,
-    }
+    return _state(order, _ORDER)
 
 
 def alert_state(alert: Alert) -> dict[str, Any]:
     """The alert's fields as JSON values, in the shape people are shown."""
-    return {
-        "kind": alert.kind,
-        "state": alert.state,
-        "filed_at": optional_text(alert.filed_at),
-        "grounds": alert.grounds,
-        "responded_at": optional_text(alert.responded_at),
-        "penalty_accepted_at": optional_text(alert.penalty_accepted_at),
-        "penalty_withdrawn_at": optional_text(alert.penalty_withdrawn_at),
-        "unlocks_at": optional_text(alert.unlocks_at),
-        "unlocked_at": optional_text(alert.unlocked_at),
-        "closed_at": optional_text(alert.closed_at),
-    }
+    return _state(alert, _ALERT)
 
 
 def ocr_state(ocr: Ocr) -> dict[str, Any]:
     """The cancel request's fields as JSON values, in the shape people are shown."""
-    return {
-        "filed_by": ocr.filed_by,
-        "reason": ocr.reason,
-        "state": ocr.state,
-        "filed_at": optional_text(ocr.filed_at),
-        "closed_at": optional_text(ocr.closed_at),
-    }
+    return _state(ocr, _OCR)
 
 
 def changes(before: Case | None, after: Case) -> dict[str, Any]:
     """What differs between two states of a case, by part; a part that is new is whole."""
     found: dict[str, Any] = {}
-    order = _moved(order_state(before.order) if before else None, order_state(after.order))
-    if order:
+    if order := _moved(before.order if before else None, after.order, _ORDER):
         found["order"] = order
     if after.alert is not None:
         # By id too: an alert that is not stored yet is a new one, though it be filed at the instant of the one before.
         old_alert = before.alert if before and before.alert and _named(before.alert) == _named(after.alert) else None
-        if alert := _moved(alert_state(old_alert) if old_alert else None, alert_state(after.alert)):
+        if alert := _moved(old_alert, after.alert, _ALERT):
             found["alert"] = alert
     if after.ocr is not None:
         old_ocr = before.ocr if before and before.ocr and _named(before.ocr) == _named(after.ocr) else None
-        if ocr := _moved(ocr_state(old_ocr) if old_ocr else None, ocr_state(after.ocr)):
+        if ocr := _moved(old_ocr, after.ocr, _OCR):
             found["ocr"] = ocr
     return found
 
@@ -85,7 +99,16 @@ def _named(one: Alert | Ocr) -> tuple[int | None, datetime]:
     return (one.alert_id if isinstance(one, Alert) else one.ocr_id), one.filed_at
 
 
-def _moved(before: dict[str, Any] | None, after: dict[str, Any]) -> dict[str, Any]:
+def _state(part: Order | Alert | Ocr, fields: _Fields) -> dict[str, Any]:
+    return {name: write(getattr(part, name)) for name, write in fields.items()}
+
+
+def _moved(before: Any, after: Any, fields: _Fields) -> dict[str, Any]:
     if before is None:
-        return after
-    return {name: value for name, value in after.items() if before[name] != value}
+        return _state(after, fields)
+    found = {}
+    for name, write in fields.items():
+        old, new = getattr(before, name), getattr(after, name)
+        if old is not new and write(old) != (said := write(new)):  # most are untouched, and need not be written
+            found[name] = said
+    return found

@@ -53,6 +53,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "rings_per_job": outcome.rings.get("per job"),
         "most_rings": outcome.rings.get("most"),
         "dry_after": {"longest": max(outcome.dry_after, default=None), "all": outcome.dry_after},
+        "waited_for": outcome.waited_for,
         "lost": counts["lost"],
         "doubled": counts["doubled"],
         "early": counts["early"],

@@ -48,6 +48,18 @@ WAITING = """
            (SELECT count(*) FROM unwind.requests),
            (SELECT count(*) FROM unwind.notices WHERE state = 'sent')
 """
+LONG = 15.0
+"""Seconds after the last fault from which on the report says what is still waited for: half of what is promised."""
+WAITED_FOR = """
+    SELECT 'command by SQL, ' || task || ', taken ' || attempts || ' times', count(*) FROM unwind.submissions
+    WHERE state = 'waiting' GROUP BY task, attempts
+    UNION ALL SELECT 'promise, ' || task || ', rung for ' || rings || ' times', count(*) FROM unwind.outbox
+    WHERE state = 'due' GROUP BY task, rings
+    UNION ALL SELECT 'letter not tried', count(*) FROM unwind.notices
+    WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp() HAVING count(*) > 0
+    UNION ALL SELECT 'alert to be unlocked', count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL
+    AND NOT penalty_stands AND unlocks_at <= clock_timestamp() HAVING count(*) > 0
+"""
 DEAD = "SELECT message_id, task FROM unwind.dead_jobs WHERE replayed_at IS NULL"
 TOTALS = """
     SELECT (SELECT count(*) FROM unwind.requests WHERE request_id LIKE 't-%%'),
@@ -78,6 +90,8 @@ class Outcome:
     violations: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     dry_after: list[float] = field(default_factory=list)
+    waited_for: list[dict[str, Any]] = field(default_factory=list)
+    """What was not done at some second beyond `LONG` after the last fault of a round."""
     timeline: list[dict[str, Any]] = field(default_factory=list)
     judged: list[tuple[datetime, str, dict[str, Any]]] = field(default_factory=list)
     rings: dict[str, float] = field(default_factory=dict)
@@ -180,6 +194,8 @@ class Run:
                 if client.error is not None:
                     raise StoodStill(f"{client.name} ended: {client.error!r}")
             waiting, progress = self._waiting()
+            if waiting:
+                self._note_what_is_waited_for()
             dry = dry + 1 if waiting == 0 else 0
             if progress != last:
                 last, since = progress, time.monotonic()
@@ -202,6 +218,21 @@ class Run:
             return 1, (-2, -2, -2)
         outstanding = len(self.ledger.outstanding)
         return sum(row[:4]) + queued + outstanding, (row[4] + row[5], row[1], outstanding)
+
+    def _note_what_is_waited_for(self) -> None:
+        """Once a second when it takes long: a round that is dry too late should say why."""
+        after = round(time.monotonic() - self.demon.last)
+        noted = self.outcome.waited_for
+        if after <= LONG or (noted and (noted[-1]["round"], noted[-1]["after"]) == (self._rounds, after)):
+            return
+        what = Counter(f"answer to {one.task}" for one in self.ledger.waiting())
+        with contextlib.suppress(psycopg.Error), connected(self.place.database_url) as conn:
+            what.update(dict(conn.execute(WAITED_FOR).fetchall()))
+        noted.append({"round": self._rounds, "after": after, "what": dict(sorted(what.items()))})
+
+    @property
+    def _rounds(self) -> int:
+        return self.outcome.counts["rounds"]
 
     def _bury(self, dead: dict[str | None, str]) -> None:
         """A command that was given up is seen among the dead jobs: it is not lost, and its sender need not wait."""
