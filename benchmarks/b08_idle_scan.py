@@ -75,9 +75,9 @@ def look(database: session.Database, looks: int) -> float:
         with unit_of_work() as work:
             _ = work.now
             began = time.perf_counter()
-            unlocked = alerts.Unlocking([AlertKind.NPB])(work, BATCH)
+            found = alerts.Unlocking([AlertKind.NPB])(work, BATCH)
             spent.append(time.perf_counter() - began)
-            must_be("alerts unlocked", unlocked, 0)
+            must_be("alerts due and unlocked", found, (0, 0))
     return statistics.median(spent) * 1000
 
 

@@ -80,22 +80,18 @@ class Billing:
 
     def __init__(self, month: date) -> None:
         self.month = month
-        self.issued = 0
         self.passed_over: list[str] = []
         """Sellers whose bill cannot be made as things are."""
         self._after = self._handled_up_to = ""
-        self._made = 0
 
-    def __call__(self, work: Work[Any], limit: int) -> int:
-        """Make the bills of at most `limit` sellers; gives how many sellers that was."""
+    def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
+        """Make the bills of at most `limit` sellers; gives how many sellers that was, and how many bills."""
         sellers = self._next(work, limit)
-        self._made = issue(work, self.month, sellers) if sellers else 0
         self._handled_up_to = sellers[-1] if sellers else self._after
-        return len(sellers)
+        return len(sellers), issue(work, self.month, sellers) if sellers else 0
 
     def committed(self) -> None:
-        """Count the bills that were made, and go on behind their sellers: some need none and would come again."""
-        self.issued += self._made
+        """Go on behind these sellers: some need no bill and would come again."""
         self._after = self._handled_up_to
 
     def pass_over(self, work: Work[Any]) -> str | None:

@@ -68,16 +68,17 @@ class Reminding:
         self._after_ocr: tuple[datetime, int] = (_LONG_AGO, 0)
         self._after_alert: tuple[datetime, int] = (_LONG_AGO, 0)
 
-    def __call__(self, work: Work[Any], limit: int) -> int:
-        """Promise what is due and put off the next reminder of each row: constant statements; gives how many."""
+    def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
+        """Promise what is due and put off the next reminder of each row: constant statements; gives how many, twice."""
         ocrs = self._ocrs(work, limit)
         alerts = self._alerts(work, limit - len(ocrs))
         if not ocrs and not alerts:
-            return 0
+            return 0, 0
         book = terms.book(work.conn)
         promises = [*_of_ocrs(work, book, ocrs), *_of_alerts(work, book, alerts)]
         work.promise(promises)
-        return len(ocrs) + len(alerts)
+        found = len(ocrs) + len(alerts)
+        return found, found
 
     def committed(self) -> None:
         """What was told once comes no more: nothing to remember."""

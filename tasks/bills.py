@@ -73,8 +73,7 @@ def _issue_month(month: date) -> tuple[int, bool]:
     issued = 0
     while True:
         billing = issuing.Billing(month)
-        sweep("bills.issue", billing, found="sellers", limit=BATCH, noted=False)
-        issued += billing.issued
+        issued += sweep("bills.issue", billing, found="issued", limit=BATCH, noted=False)["issued"]
         if billing.passed_over:
             return issued, False
         with unit_of_work() as work:

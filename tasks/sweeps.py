@@ -27,8 +27,8 @@ SMALLER = 8
 class Batches(Protocol):
     """What goes through everything that is due, once."""
 
-    def __call__(self, work: Work[Any], limit: int) -> int:
-        """Handle at most `limit` rows; gives how many."""
+    def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
+        """Look at no more than `limit` rows; gives at how many, and for how many of them something was done."""
         ...
 
     def committed(self) -> None:
@@ -41,7 +41,9 @@ class Batches(Protocol):
 
 
 def sweep(name: str, batches: Batches, *, found: str, limit: int = BATCH, noted: bool = True) -> Effects:
-    """Batch after batch, until one comes back short; gives `{found: total}`.
+    """Batch after batch, until one looks at fewer rows than it might; gives `{found: total}` of those that were done.
+
+    Not until one does less than it might: a row that another sweep did meanwhile is looked at for nothing, and more may follow.
 
     `noted`: that the sweep ran is noted with the last batch; else by the caller, whose sweep has more than this one pass.
     """
@@ -50,9 +52,9 @@ def sweep(name: str, batches: Batches, *, found: str, limit: int = BATCH, noted:
     for _ in range(MOST_BATCHES):
         try:
             with unit_of_work() as work:
-                handled = batches(work, size)
-                if noted and handled < size:
-                    sweeps.ran(work.conn, name, total + handled, work.now)
+                looked_at, done = batches(work, size)
+                if noted and looked_at < size:
+                    sweeps.ran(work.conn, name, total + done, work.now)
         except Exception as error:
             if size > 1:
                 size = max(1, size // SMALLER)
@@ -65,7 +67,7 @@ def sweep(name: str, batches: Batches, *, found: str, limit: int = BATCH, noted:
             size = limit
             continue
         batches.committed()
-        total += handled
-        if handled < size:
+        total += done
+        if looked_at < size:
             break
     return {found: total}

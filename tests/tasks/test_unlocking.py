@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from models import alerts
+from models.work import Work
 from policies.cases import AlertKind
 from tasks.sweeps import sweep
 from tests.plugins.crashes import Died, Points, raises
@@ -89,6 +90,31 @@ def test_two_scans_share_what_is_due(ripe: Market, database_url: str) -> None:
     assert [row[0] for row in unlocked(ripe)] == [4, 5, 6, 7]
     assert scan(2) == 3
     assert unlocked(ripe) == EACH_ONCE
+
+
+class Shared:
+    """Batches whose rows another sweep did while this one waited for them, all of the first and half of the second."""
+
+    def __init__(self) -> None:
+        self.coming = [(4, 0), (4, 2), (3, 3), (4, 4)]
+
+    def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
+        """The next one: at how many it looked, and how many it did."""
+        return self.coming.pop(0)
+
+    def committed(self) -> None:
+        """Nothing to remember."""
+
+    def pass_over(self, work: Work[Any]) -> None:
+        """Nothing fails."""
+
+
+@pytest.mark.usefixtures("market")
+def test_a_sweep_goes_on_behind_rows_that_another_did_meanwhile() -> None:
+    """R41: of two scans at once none stops because the other was faster with some rows (B7)."""
+    shared = Shared()
+    assert sweep("npb.scan_open_alerts", shared, found="unlocked", limit=4) == {"unlocked": 5}
+    assert shared.coming == [(4, 4)]
 
 
 def test_a_scan_that_is_killed_in_the_middle_is_finished_by_the_next(ripe: Market) -> None:
