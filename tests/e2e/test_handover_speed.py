@@ -14,7 +14,7 @@ from tests.plugins.takers import Takers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(300)]
 
-ROUNDS, MESSAGES, ALONE = 5, 300, 20
+ROUNDS, MESSAGES, ALONE = 5, 1_500, 20
 RATE, WORK, WAIT = 0.95, 1.05, 1.5
 """As fast as kombu's within 5 %; the wait of two milliseconds swings by more than that from one pair to the next."""
 
