@@ -24,6 +24,7 @@ from typing import Any
 import structlog
 from celery import current_app
 from kombu import connection as kombu_connection
+from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import dumps
@@ -95,6 +96,7 @@ class QoS(stock.QoS):
                 self._remove_from_indices(delivery_tag).execute()
         finally:
             virtual.QoS.ack(self, delivery_tag)
+            self.channel.deliver_held_soon()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """kombu.transport.redis.QoS.reject: the same."""
@@ -102,6 +104,7 @@ class QoS(stock.QoS):
             super().reject(delivery_tag, requeue=requeue)
         finally:
             virtual.QoS.ack(self, delivery_tag)
+            self.channel.deliver_held_soon()
 
 
 class Poller(stock.MultiChannelPoller):
@@ -198,14 +201,26 @@ class Channel(stock.Channel):
 
     def reach_out(self, poller: Poller) -> None:
         """Deliver what is held, then wait for whatever comes, as long as there are slots; the queue served last comes last."""
+        self._deliver_held()
         for hand in list(self.hands.values()):
-            if not self.qos.can_consume():
-                return
-            if hand.held is not None:
+            if hand.waiting_since is None and hand.held is None and self.qos.can_consume():
+                self._ask(hand, poller)
+
+    def deliver_held_soon(self) -> None:
+        """A slot is free: what is held is delivered before the next tick.
+
+        In a tick would be too late: its callbacks come in the order of chance, and a pool that was before us sends what it is
+        given then only after the next event, which may be a second away.
+        """
+        loop = get_event_loop()
+        if loop is not None and any(hand.held is not None for hand in self.hands.values()):
+            loop.call_soon(self._deliver_held)
+
+    def _deliver_held(self) -> None:
+        for hand in list(self.hands.values()):
+            if hand.held is not None and self.qos.can_consume():
                 item, hand.held = hand.held, None
                 self._hand_over(hand, item)
-            if hand.waiting_since is None and self.qos.can_consume():
-                self._ask(hand, poller)
 
     def _ask(self, hand: Hand, poller: Poller) -> None:
         if not poller._client_registered(self, hand.client, hand):

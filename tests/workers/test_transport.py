@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.messaging import Consumer
@@ -233,6 +234,33 @@ def test_what_waits_too_long_for_a_slot_goes_back(broker: Any, broker_url: str) 
         came[0].ack()
         while len(came) < 2:
             _drain(connection)
+        came[1].ack()
+    assert in_hand.in_hand(broker) == 0
+
+
+def test_what_waits_for_a_slot_is_delivered_before_the_next_tick_once_one_is_free(broker: Any, broker_url: str) -> None:
+    """In a tick the pool may have had its turn, and would send the message only after the next event (B12: 0.1 to 1 s late)."""
+    with _consumer(broker_url, "commands", "consequences") as (connection, came):
+        _drain(connection, 0.2)
+        broker.lpush("commands", _canary("commands"))
+        broker.lpush("consequences", _canary("consequences"))
+        hands = connection.default_channel.hands
+        for _ in range(50):
+            _drain(connection, 0.05)
+            if any(hand.held is not None for hand in hands.values()):
+                break
+        assert len(came) == 1
+        before, loop = get_event_loop(), Hub()
+        set_event_loop(loop)
+        try:
+            came[0].ack()
+            assert len(came) == 1, "not in the middle of what acknowledges"
+            for callback in loop._pop_ready():
+                callback()
+        finally:
+            set_event_loop(before)
+            loop.close()
+        assert len(came) == 2
         came[1].ack()
     assert in_hand.in_hand(broker) == 0
 
