@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -27,6 +27,7 @@ from models import terms
 from models.driver import Cursor, instants, numbers, run, together
 from models.schema import Instant, metadata, one_of
 from models.sets import insert_set, update_set
+from models.sweeps import LONG_AGO
 from models.terms import TermsBook
 from models.work import Work
 from policies import reminders
@@ -202,7 +203,7 @@ class Unlocking:
         self._look, self._statement, self._next = (
             (_LOOK_NPB, _UNLOCK_NPB, _NEXT_NPB) if npb else (_LOOK_SELLER, _UNLOCK_SELLER, _NEXT_SELLER)
         )
-        self._after: tuple[datetime, int] = (_LONG_AGO, 0)
+        self._after: tuple[datetime, int] = (LONG_AGO, 0)
         self._handled_up_to = self._after
 
     def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
@@ -320,7 +321,6 @@ def _next(which: str) -> str:
     )
 
 
-_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 _WAITING_A = "a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands"
 _COMES = (
     "a.unlocks_at <= %(now)s "

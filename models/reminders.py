@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
 from models import terms
+from models.sweeps import LONG_AGO
 from models.work import Work
 from policies import reminders as policy
 from policies.cases import AlertKind
@@ -48,9 +49,6 @@ _COUNT_OCRS = text(_COUNT.format(table="ocrs", key="ocr_id"))
 _COUNT_ALERTS = text(_COUNT.format(table="alerts", key="alert_id"))
 
 
-_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class _Counted:
     row_id: int
@@ -65,8 +63,8 @@ class Reminding:
     """
 
     def __init__(self) -> None:
-        self._after_ocr: tuple[datetime, int] = (_LONG_AGO, 0)
-        self._after_alert: tuple[datetime, int] = (_LONG_AGO, 0)
+        self._after_ocr: tuple[datetime, int] = (LONG_AGO, 0)
+        self._after_alert: tuple[datetime, int] = (LONG_AGO, 0)
 
     def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
         """Promise what is due and put off the next reminder of each row: constant statements; gives how many, twice."""

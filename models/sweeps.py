@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import BigInteger, Column, Connection, Integer, Interval, Table, Text, select, text
 
 from models.schema import Instant, metadata
 
+LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+"""Before every row: where going through them begins."""
 LATE = timedelta(minutes=3)
 """A sweep that had not run for longer came late, which is worth remembering even when it found nothing.
 

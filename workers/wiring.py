@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 NUDGE_PAUSE, LONGEST_PAUSE = 0.01, 0.05
 """Seconds between two nudges of a process: a relay that starts later finds all that is there by then.  The pause doubles while
 commits keep coming, so that a lone cancellation's followers wait for nothing and a busy worker does not spend its time on nudges
-(B4).  No longer: a steady trickle of cancellations keeps it at its longest, and their followers wait for it twice (B12)."""
+(B4), and followers never wait for it longer than they did when every pause was the longest."""
 MEMORY = "unwind:memory"
 """Key in the broker: whoever does not find it there knows that the broker has forgotten everything else, too."""
 ANSWER_WITHIN = 2.0

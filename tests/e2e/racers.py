@@ -41,7 +41,7 @@ def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
         assert database is not None
         database.clock = session.DatabaseClock() if at is None else session.SimulatedClock(at)
         starts[racers].wait(PATIENCE)
-        time.sleep(late)
+        time.sleep(late)  # this is the race: so much behind the others
         try:
             answer = carry_out(app.tasks[task], arguments, message_id)
         except Exception as error:  # noqa: BLE001 - the test shall see what went wrong, whatever it is
