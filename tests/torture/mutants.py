@@ -183,7 +183,7 @@ MUTANTS: dict[str, Mutant] = {
             "the worker's clock",
             "two_clocks",
             "lies in the future of the database's clock",
-            rewritten("models.session:DatabaseClock.now", "instant.astimezone(UTC)", _CLOCK),
+            rewritten("models.session:DatabaseClock.ask", "instant.astimezone(UTC)", _CLOCK),
         ),
         Mutant(
             "a second late",
