@@ -65,8 +65,15 @@ def cancelled(first: int, last: int) -> tuple[str, str]:
 
 
 def answered(prefix: str, count: int) -> tuple[str, str]:
-    """The same for messages whose own answer is kept: ids are `prefix` and a number, and end with `;`."""
-    found = f"FROM unwind.requests WHERE request_id >= '{prefix}' AND request_id < '{prefix}~' AND order_id IS NULL"
+    """The same for messages whose own answer is kept: ids are `prefix` and a number from 0.
+
+    Looked up one by one, for the answers of their orders stand between them, and reading all of those ten times a second would
+    take a thirtieth of the machine from what is measured.
+    """
+    found = (
+        "FROM unwind.requests JOIN (SELECT CAST(generate_series AS text) AS number "
+        f"FROM generate_series(0, {count - 1})) n ON request_id = '{prefix}' || number"
+    )
     return f"SELECT {count} - count(*) {found}", f"SELECT max(answered_at) {found}"
 
 

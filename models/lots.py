@@ -126,7 +126,8 @@ stock_moves = Table(
     Index(
         "uq_stock_moves_removed", "removal_id", "line_no", unique=True, postgresql_where=text("removal_id IS NOT NULL")
     ),
-    Index("ix_stock_moves_key", *KEY_COLUMNS),
+    # The audit alone looks here, by item: the whole key would make the journal's dearest index, written for every unit that moves.
+    Index("ix_stock_moves_item", "seller_id", "item_no"),
 )
 
 

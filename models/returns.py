@@ -6,11 +6,10 @@ random stock.  The pure plan remains for what the seller chose in a draft, for a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from pydantic_core import from_json
+import orjson
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -56,7 +55,7 @@ def bring_back(
         raise
     if any(row.released for row in rows):
         raise PlanByHand
-    found = {row.order_id: Returned(from_json(row.lines), row.number, row.units) for row in rows}
+    found = {row.order_id: Returned(orjson.loads(row.lines), row.number, row.units) for row in rows}
     return {order_id: found.get(order_id, Returned()) for order_id, _ in orders}
 
 
@@ -85,9 +84,7 @@ _LOCK_LOTS = f"""
     SELECT c.lot_id FROM unwind.lots AS c JOIN ({_KEYS_OF_SET}) AS k ON {_SAME.format("k")} ORDER BY c.lot_id FOR UPDATE OF c
 """  # noqa: S608 - constants
 
-_SPARE = json.dumps(
-    {"description": "", "remarks": "", "bulk": 1, "is_retain": False, "is_stock_room": False, "sale_rate": 0}
-)
+_SPARE = '{"description": "", "remarks": "", "bulk": 1, "is_retain": false, "is_stock_room": false, "sale_rate": 0}'
 """What a new lot has where its snapshot says nothing (rules.md 5.5)."""
 
 _BRING_BACK = " ".join(
@@ -99,12 +96,15 @@ WITH line AS MATERIALIZED (
     FROM unnest(CAST(%(orders)s AS bigint[]), CAST(%(returns)s AS boolean[])) WITH ORDINALITY AS w (order_id, returns, place)
     JOIN unwind.order_lines AS l ON l.order_id = w.order_id
 ), placed AS MATERIALIZED (
-    SELECT line.*, t.lot_id AS target, t.is_stock_room AS inside,
-        %(release)s AND t.is_stock_room AND t.auto_stockroom AS released
-    FROM line LEFT JOIN LATERAL (
-        SELECT c.* FROM unwind.lots AS c WHERE {_SAME.format("line")} AND c.bind_id = 0 AND c.reserved_for IS NULL
-        ORDER BY c.lot_id <> line.source, c.is_stock_room, c.lot_id LIMIT 1
-    ) AS t ON line.units > 0 AND NOT line.own
+    SELECT line.*, COALESCE(f.lot_id, t.lot_id) AS target, COALESCE(f.is_stock_room, t.is_stock_room) AS inside,
+        %(release)s AND COALESCE(f.is_stock_room AND f.auto_stockroom, t.is_stock_room AND t.auto_stockroom) AS released
+    FROM line LEFT JOIN unwind.lots AS f ON f.lot_id = line.source AND {_SAME.format("line").replace("c.", "f.")}
+        AND f.bind_id = 0 AND f.reserved_for IS NULL AND line.units > 0 AND NOT line.own
+    LEFT JOIN LATERAL (
+        SELECT c.* FROM unwind.lots AS c WHERE f.lot_id IS NULL AND line.units > 0 AND NOT line.own
+            AND {_SAME.format("line")} AND c.bind_id = 0 AND c.reserved_for IS NULL
+        ORDER BY c.is_stock_room, c.lot_id LIMIT 1
+    ) AS t ON true
 ), homeless AS (
     SELECT *, row_number() OVER (PARTITION BY {_KEYS}, own, CASE WHEN own THEN (place, line_no) END
         ORDER BY place, line_no) AS nth

@@ -9,19 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from pydantic_core import to_json
 from sqlalchemy import Boolean, Connection, Date, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, dialect
 
-from models.driver import Cursor, byte_strings, instants, numbers, run, switches, texts
+from models.driver import Cursor, byte_strings, documents, instants, numbers, run, switches, texts
 
 _POSTGRESQL = dialect()  # type: ignore[no-untyped-call]
-
-
-class Written(str):
-    """JSON that is text already."""
-
-    __slots__ = ()
 
 
 def insert_set(
@@ -67,10 +60,10 @@ def update_set(conn: Connection, table: Table, keys: Sequence[str], rows: Sequen
 def _insert(table: Table, names: tuple[str, ...], skip_existing: bool, returning: str) -> str:
     conflict = "ON CONFLICT DO NOTHING" if skip_existing else ""
     back = f"RETURNING {returning}" if returning else ""
+    values = ", ".join(_value(table, n) for n in names)
     return (
-        f"INSERT INTO {table.fullname} ({', '.join(_quoted(names))}) SELECT {_values(table, names)} "  # noqa: S608 - names come from the table itself
-        f"FROM unnest({_arrays(table, names)}) WITH ORDINALITY AS v({', '.join(_quoted(names))}, row_no) "
-        f"ORDER BY row_no {conflict} {back}"
+        f"INSERT INTO {table.fullname} ({_listed(names)}) SELECT {values} "  # noqa: S608 - names come from the table itself
+        f"FROM {_rows(table, names, numbered=True)} ORDER BY row_no {conflict} {back}"
     )
 
 
@@ -78,34 +71,30 @@ def _insert(table: Table, names: tuple[str, ...], skip_existing: bool, returning
 def _update(table: Table, keys: tuple[str, ...], names: tuple[str, ...]) -> str:
     target = ", ".join(f'"{n}" = {_value(table, n)}' for n in names if n not in keys)
     found = " AND ".join(f't."{k}" = v."{k}"' for k in keys)
-    return (
-        f"UPDATE {table.fullname} AS t SET {target} "  # noqa: S608 - names come from the table itself
-        f"FROM unnest({_arrays(table, names)}) AS v({', '.join(_quoted(names))}) WHERE {found}"
-    )
+    return f"UPDATE {table.fullname} AS t SET {target} FROM {_rows(table, names)} WHERE {found}"  # noqa: S608 - the same
 
 
-def _arrays(table: Table, names: tuple[str, ...]) -> str:
-    return ", ".join(f"CAST(%({n})s AS {_carried(table, n)}[])" for n in names)
-
-
-def _values(table: Table, names: tuple[str, ...]) -> str:
-    return ", ".join(_value(table, n) for n in names)
+def _rows(table: Table, names: tuple[str, ...], *, numbered: bool = False) -> str:
+    """The rows as `v`: an array per column; a column of JSON is one document, of which nothing is quoted or cast row by row."""
+    plain = tuple(n for n in names if not _is_json(table, n))
+    documents = tuple(n for n in names if _is_json(table, n))
+    arrays = ", ".join(f"CAST(%({n})s AS {table.c[n].type.compile(dialect=_POSTGRESQL)}[])" for n in plain)
+    parts = [f"unnest({arrays})", *(f"jsonb_array_elements(CAST(%({n})s AS jsonb))" for n in documents)]
+    ordinality, number = (" WITH ORDINALITY", ", row_no") if numbered else ("", "")
+    return f"ROWS FROM ({', '.join(parts)}){ordinality} AS v({_listed((*plain, *documents))}{number})"
 
 
 def _value(table: Table, name: str) -> str:
-    return f'CAST(v."{name}" AS jsonb)' if _is_json(table, name) else f'v."{name}"'
-
-
-def _carried(table: Table, name: str) -> str:
-    return "text" if _is_json(table, name) else table.c[name].type.compile(dialect=_POSTGRESQL)
+    """A column that may be without a document gets none where the one of all says null."""
+    return f"NULLIF(v.\"{name}\", 'null')" if _is_json(table, name) and table.c[name].nullable else f'v."{name}"'
 
 
 def _is_json(table: Table, name: str) -> bool:
     return isinstance(table.c[name].type, JSONB)
 
 
-def _quoted(names: tuple[str, ...]) -> list[str]:
-    return [f'"{n}"' for n in names]
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{n}"' for n in names)
 
 
 def _columns(table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -114,10 +103,10 @@ def _columns(table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, A
 
 @lru_cache(maxsize=512)
 def _written(table: Table, name: str) -> Callable[[Sequence[Any]], str]:
-    """How values of that column are written as one array."""
+    """How values of that column are written all at once."""
     kind = table.c[name].type
     if isinstance(kind, JSONB):
-        return _jsons
+        return documents
     if isinstance(kind, Text):
         return texts
     if isinstance(kind, TIMESTAMP | Date):
@@ -125,7 +114,3 @@ def _written(table: Table, name: str) -> Callable[[Sequence[Any]], str]:
     if isinstance(kind, Boolean):
         return switches
     return byte_strings if isinstance(kind, LargeBinary) else numbers
-
-
-def _jsons(values: Sequence[Any]) -> str:
-    return texts([v if v is None or type(v) is Written else to_json(v).decode() for v in values])

@@ -61,6 +61,8 @@ def reinstated(member: Member) -> Member:
 def judged(member: Member, role: Role, terms: Terms) -> Member:
     """The member's privilege in that role as the standing strikes have it."""
     allowed = len(member.strikes(role)) < terms.strike_limit
+    if allowed == (member.can_buy if role is Role.BUYER else member.can_sell):
+        return member
     return replace(member, can_buy=allowed) if role is Role.BUYER else replace(member, can_sell=allowed)
 
 

@@ -88,7 +88,8 @@ def _cancel_many(command: CancelMany) -> Answer:
         at_once(partial(whole.carry_out, chunk))
         if whole.earlier is not None:
             return whole.earlier
-        _tell_progress(len(answers), len(command.orders))
+        if len(answers) < len(command.orders):
+            _tell_progress(len(answers), len(command.orders))
     return whole.answer
 
 
@@ -302,12 +303,10 @@ class _Unwinder:
 
     def _grant(self, one: _Unwinding) -> None:
         # Members stand as the whole set leaves them: a later order of the set may have given them another strike.
-        whole = replace(
-            one.after,
-            buyer=self._cases.members[one.case.order.buyer_id],
-            seller=self._cases.members[one.case.order.seller_id],
-        )
-        granted = replace(one.granted, case=whole)
+        granted, after = one.granted, one.after
+        buyer, seller = (self._cases.members[member.member_id] for member in (after.buyer, after.seller))
+        if buyer is not after.buyer or seller is not after.seller:
+            granted = replace(granted, case=replace(after, buyer=buyer, seller=seller))
         self._cases.grant(one.case, granted, one.instant, actor=one.command.actor, request_id=one.command.request_id)
 
 

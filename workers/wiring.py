@@ -7,6 +7,7 @@ answers silently, reliability F42), a postbox, and a bell to ring followers with
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
 import uuid
@@ -194,6 +195,12 @@ def wired(app: Celery) -> Iterator[None]:
         yield
     finally:
         stop()
+
+
+@signals.worker_init.connect
+def _spare_the_collector(**_: Any) -> None:
+    """What is here before children are forked stays: looking through it for garbage took a quarter of Python's time for a set."""
+    gc.freeze()
 
 
 @signals.worker_process_init.connect

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from sqlalchemy import Connection
+from sqlalchemy import Column, Connection, MetaData, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
-from models.driver import byte_strings, instants, numbers, run, switches, texts, together
+from models.driver import byte_strings, documents, instants, numbers, run, switches, texts, together
+from models.sets import insert_set
+from policies.statuses import Role
 from workers.stage import Stage
 
 ON_ONE_STAGE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
@@ -67,6 +70,33 @@ def test_a_text_with_nul_is_refused_and_moves_no_other(stage: Stage) -> None:
         texts(["a", "b\x00c"])
     with pytest.raises(ValueError, match="NUL"):
         texts([None, "\x00"])
+
+
+DOCUMENTS = some.recursive(
+    some.none() | some.booleans() | some.integers(-(2**53), 2**53) | NASTY | WORDS,
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(answers=some.lists(some.none() | some.dictionaries(WORDS, DOCUMENTS, max_size=3), min_size=1))
+@ON_ONE_STAGE
+def test_documents_arrive_whatever_is_in_them_and_none_is_no_document(stage: Stage, answers: list[Any]) -> None:
+    """R100: they travel as one array of all; a row without a document must not come out with one that says null."""
+    with stage.database.transaction() as conn:
+        run(conn, "CREATE TEMP TABLE kept (request_id text, answer jsonb) ON COMMIT DROP", {})
+        kept = Table("kept", MetaData(), Column("request_id", Text), Column("answer", JSONB))
+        insert_set(conn, kept, [{"request_id": str(n), "answer": answer} for n, answer in enumerate(answers)])
+        rows = run(conn, "SELECT answer, answer IS NULL AS none FROM kept ORDER BY CAST(request_id AS integer)", {})
+        assert [(row.answer, row.none) for row in rows] == [(answer, answer is None) for answer in answers]
+
+
+def test_amounts_in_documents_are_text_and_what_has_no_one_way_is_refused() -> None:
+    """house: money is never a float; an instant is written by whoever knows how it is said to people."""
+    assert documents([{"amount": Decimal("-0.30")}, {"role": Role.BUYER}]) == '[{"amount":"-0.30"},{"role":"buyer"}]'
+    for value in (datetime(2026, 1, 1, tzinfo=UTC), object(), {1: 2}, float):
+        with pytest.raises(TypeError):
+            documents([value])
 
 
 def test_statements_sent_together_see_what_was_committed_meanwhile(stage: Stage) -> None:

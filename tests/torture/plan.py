@@ -108,6 +108,13 @@ CANCEL: Move = ("seller", "orders.cancel", {}, 0)
 FILE: Move = ("seller", "npb.file", COMMENT, 0)
 ASK: Move = ("buyer", "ocr.file", {"reason": "B_MUTUAL", **COMMENT}, 0)
 TAKE: Move = ("buyer", "removals.request", {"lines": [{"line_no": 1, "quantity": 1}]}, 0)
+PAID: tuple[Move, ...] = (
+    ("nobody", "orders.record_payment", {"payment_status": "Received"}, 0),
+    ("seller", "orders.set_status", {"status": "PAID"}, 0),
+)
+NOT_SHIPPED: Move = ("buyer", "nss.file", {"grounds": "INCOMPLETE", **COMMENT}, 0)
+TERMINATE: Move = ("staff", "members.terminate", COMMENT, 0)
+"""Of the buyer, who has no other order."""
 STORIES: tuple[tuple[Move, ...], ...] = (
     (ASK, CANCEL),
     (("seller", "ocr.file", {"reason": "S_NOT_PAID", **COMMENT}, 0), CANCEL),
@@ -121,13 +128,11 @@ STORIES: tuple[tuple[Move, ...], ...] = (
     (FILE, ("buyer", "npb.respond", COMMENT, UNLOCK), CANCEL, (*CANCEL[:3], LATER - UNLOCK)),
     (("buyer", "nrs.file", COMMENT, 0), ("seller", "nrs.respond", COMMENT, 0), ("buyer", "orders.cancel", {}, LATER)),
     (("buyer", "nrs.file", COMMENT, 0), ("buyer", "nrs.remove", COMMENT, 0.3), ASK, CANCEL),
-    (
-        ("nobody", "orders.record_payment", {"payment_status": "Received"}, 0),
-        ("seller", "orders.set_status", {"status": "PAID"}, 0),
-        ("buyer", "nss.file", {"grounds": "INCOMPLETE", **COMMENT}, 0),
-        ("buyer", "orders.cancel", {}, 1.0),
-        ("buyer", "orders.cancel", {}, LATER),
-    ),
+    (*PAID, NOT_SHIPPED, ("buyer", "orders.cancel", {}, 1.0), ("buyer", "orders.cancel", {}, LATER)),
+    (*PAID, NOT_SHIPPED, ("seller", "nss.respond", COMMENT, 0.3), ("buyer", "orders.cancel", {}, LATER)),
+    (*PAID, NOT_SHIPPED, ("buyer", "nss.remove", COMMENT, 0.2), ASK, CANCEL),
+    (TERMINATE, CANCEL),
+    (FILE, TERMINATE, CANCEL, (*CANCEL[:3], SOON)),
     (TAKE, ("seller", "removals.approve", {}, 0), ASK, CANCEL),
     (TAKE, ("seller", "removals.deny", {}, 0), TAKE, ASK, CANCEL),
     (TAKE, ("buyer", "removals.withdraw", {}, 0), FILE, (*CANCEL[:3], SOON)),
@@ -178,6 +183,8 @@ def life(seed: int, client: int, number: int, door: str) -> Life:
         about: dict[str, Any] = {"order_id": order_id}
         if task in ("removals.approve", "removals.deny", "removals.withdraw"):
             about = {"removal_id": None}  # known when the request is answered
+        elif task == "members.terminate":
+            about = {"member_id": buyer}
         arguments = about | whose[who] | further
         if task == "orders.add_batch":
             arguments["lines"] = _lines(dice, seller)

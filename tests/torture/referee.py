@@ -119,6 +119,8 @@ class Referee:
         court = self.court
         if sent.task == "members.record":
             return Answer("done", do=lambda: court.people.setdefault(who or "", Person()))
+        if sent.task == "members.terminate":
+            return court.members_terminate(who or "", closed=True)
         if sent.task == "orders.cancel_many":
             return Answer("done")
         if sent.task == "orders.submit":

@@ -288,13 +288,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("move_id", name=op.f("pk_stock_moves")),
         schema="unwind",
     )
-    op.create_index(
-        "ix_stock_moves_key",
-        "stock_moves",
-        ["seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness"],
-        unique=False,
-        schema="unwind",
-    )
+    op.create_index("ix_stock_moves_item", "stock_moves", ["seller_id", "item_no"], unique=False, schema="unwind")
     op.create_index(
         "ix_stock_moves_written_in", "stock_moves", ["written_in", "move_id"], unique=False, schema="unwind"
     )
