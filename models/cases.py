@@ -112,7 +112,7 @@ class Cases:
         """Write everything that was granted: orders, alerts, requests, events, promises, members' standing."""
         rows: list[dict[str, Any]] = []
         new: list[Order] = []
-        stored: list[Order] = []
+        moved_orders: list[tuple[Order, int, datetime]] = []
         moved_alerts: list[tuple[int, Alert]] = []
         moved_ocrs: list[tuple[int, Ocr]] = []
         promises: list[Promise] = []
@@ -120,9 +120,11 @@ class Cases:
             after = granted.case
             promises.extend(granted.promises)
             if granted.events:
-                version = before.order.version
-                order = replace(after.order, version=version + len(granted.events), last_event_at=at)
-                (stored if version else new).append(order)
+                version = before.order.version + len(granted.events)
+                if before.order.version:
+                    moved_orders.append((after.order, version, at))
+                else:
+                    new.append(replace(after.order, version=version, last_event_at=at))
                 rows.extend(_event_rows(before, granted, at, actor, request_id))
             if after.alert is not None and after.alert != before.alert:
                 moved_alerts.append((after.order.order_id, after.alert))
@@ -131,7 +133,7 @@ class Cases:
         now = work.now
         with together(self.conn):
             orders.insert(self.conn, new)
-            orders.store(self.conn, stored)
+            orders.store(self.conn, moved_orders)
             alerts.store(self.conn, moved_alerts, self.book)
             ocr.store(self.conn, moved_ocrs, self.book)
             moved = members.store_standing(self.conn, self._members_before, self.members.values(), now)

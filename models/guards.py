@@ -120,7 +120,7 @@ FINAL: tuple[str, ...] = (
     CREATE OR REPLACE FUNCTION unwind.parts_of_cancelled_are_final() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE found bigint;
     BEGIN
-        SELECT o.order_id INTO found FROM fresh f JOIN unwind.orders o USING (order_id)
+        SELECT o.order_id INTO found FROM (SELECT DISTINCT order_id FROM fresh) f JOIN unwind.orders o USING (order_id)
         WHERE o.status = 'CANCELLED' AND EXISTS (
             SELECT FROM unwind.events e WHERE e.order_id = o.order_id AND e.type = 'orders.cancelled'
             AND e.written_in <> pg_current_xact_id()::text::bigint) LIMIT 1;

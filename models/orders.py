@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -153,26 +154,40 @@ def order_of(row: Any) -> Order:
 
 def insert(conn: Connection, submitted: Sequence[Order]) -> None:
     """Write new orders."""
-    insert_set(conn, orders, [_row(o) | {"submitted_at": o.order_date} for o in submitted])
+    insert_set(
+        conn,
+        orders,
+        [
+            _movable(order)
+            | {
+                "buyer_id": order.buyer_id,
+                "seller_id": order.seller_id,
+                "currency": order.currency,
+                "usd_rate": order.usd_rate,
+                "submitted_at": order.order_date,
+            }
+            for order in submitted
+        ],
+    )
 
 
-def store(conn: Connection, moved: Sequence[Order]) -> None:
-    """Write what changed of orders."""
-    fixed = ("buyer_id", "seller_id", "currency", "usd_rate")
-    update_set(conn, orders, ["order_id"], [{k: v for k, v in _row(o).items() if k not in fixed} for o in moved])
+def store(conn: Connection, moved: Sequence[tuple[Order, int, datetime]]) -> None:
+    """Write what changed of orders, with the number and the instant of their last event."""
+    update_set(
+        conn,
+        orders,
+        ["order_id"],
+        [_movable(order) | {"version": version, "last_event_at": at} for order, version, at in moved],
+    )
 
 
-def _row(order: Order) -> dict[str, Any]:
+def _movable(order: Order) -> dict[str, Any]:
     return {
         "order_id": order.order_id,
-        "buyer_id": order.buyer_id,
-        "seller_id": order.seller_id,
         "status": order.status,
         "previous_status": order.previous_status,
         "payment_status": order.payment_status,
         "order_date": order.order_date,
-        "currency": order.currency,
-        "usd_rate": order.usd_rate,
         "total": order.total,
         "fee": order.fee,
         "fee_month": order.fee_month,

@@ -101,6 +101,8 @@ class _Whole:
         self.command = command
         self.earlier: Answer | None = None
         """Its answer, when it was answered before."""
+        self.answer: Answer
+        """Its answer, once its last set is answered."""
         self._answers = answers
         self._places: list[int] = []
 
@@ -113,10 +115,10 @@ class _Whole:
         """Take the answers of a set that is about to be committed; with the last of them the whole is answered."""
         self._answers.update(zip(self._places, work.answers, strict=True))
         if len(self._answers) == len(self.command.orders):
+            self.answer = self._of_all()
             work.keep(self.command, self.answer)
 
-    @property
-    def answer(self) -> Answer:
+    def _of_all(self) -> Answer:
         """One answer per order, in order, and how many of each outcome."""
         in_order = [self._answers[index].as_json() for index in range(len(self.command.orders))]
         outcomes = [answer["outcome"] for answer in in_order]

@@ -20,7 +20,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PrivateAttr,
     StringConstraints,
     ValidationError,
     WithJsonSchema,
@@ -134,16 +133,13 @@ class Command(Part):
     task: ClassVar[str]
     """The frozen wire name."""
     request_id: RequestId
-    _accepted_at: datetime | None = PrivateAttr(None)
-
-    @property
-    def accepted_at(self) -> datetime | None:
-        """When a door took the command, where it waited since: the instant of a submission by SQL (contract 2)."""
-        return self._accepted_at
+    accepted_at: ClassVar[datetime | None] = None
+    """When a door took the command, where it waited since: the instant of a submission by SQL (contract 2).  Of the one command
+    where `accept` said it; no field, for those are what a message may say."""
 
     def accept(self, at: datetime) -> None:
         """A door took the command then."""
-        self._accepted_at = at
+        object.__setattr__(self, "accepted_at", at)
 
     @property
     def fingerprint(self) -> bytes:

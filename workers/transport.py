@@ -96,7 +96,7 @@ class QoS(stock.QoS):
                 self._remove_from_indices(delivery_tag).execute()
         finally:
             virtual.QoS.ack(self, delivery_tag)
-            self.channel.deliver_held_soon()
+            self.channel.slot_is_free()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """kombu.transport.redis.QoS.reject: the same."""
@@ -104,7 +104,7 @@ class QoS(stock.QoS):
             super().reject(delivery_tag, requeue=requeue)
         finally:
             virtual.QoS.ack(self, delivery_tag)
-            self.channel.deliver_held_soon()
+            self.channel.slot_is_free()
 
 
 class Poller(stock.MultiChannelPoller):
@@ -206,21 +206,26 @@ class Channel(stock.Channel):
             if hand.waiting_since is None and hand.held is None and self.qos.can_consume():
                 self._ask(hand, poller)
 
-    def deliver_held_soon(self) -> None:
-        """A slot is free: what is held is delivered before the next tick.
+    def slot_is_free(self) -> None:
+        """What is held is delivered at once, in the loop of a worker.
 
-        In a tick would be too late: its callbacks come in the order of chance, and a pool that was before us sends what it is
-        given then only after the next event, which may be a second away.
+        The next tick would be too late: its callbacks come in the order of chance, and a pool that was before us sends what it is
+        given then only after the next event, which may be a second away.  So would the loop's next round: what an
+        acknowledgement asks for in this one comes after the loop has waited for an event.
         """
-        loop = get_event_loop()
-        if loop is not None and any(hand.held is not None for hand in self.hands.values()):
-            loop.call_soon(self._deliver_held)
+        if get_event_loop() is not None and self.taking is None:
+            with contextlib.suppress(*self.connection_errors):  # the tick meets them, where the connection is made anew
+                self._deliver_held()
 
     def _deliver_held(self) -> None:
         for hand in list(self.hands.values()):
             if hand.held is not None and self.qos.can_consume():
                 item, hand.held = hand.held, None
-                self._hand_over(hand, item)
+                try:
+                    self._hand_over(hand, item)
+                except BaseException:
+                    hand.held = item
+                    raise
 
     def _ask(self, hand: Hand, poller: Poller) -> None:
         if not poller._client_registered(self, hand.client, hand):

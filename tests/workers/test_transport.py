@@ -238,8 +238,8 @@ def test_what_waits_too_long_for_a_slot_goes_back(broker: Any, broker_url: str) 
     assert in_hand.in_hand(broker) == 0
 
 
-def test_what_waits_for_a_slot_is_delivered_before_the_next_tick_once_one_is_free(broker: Any, broker_url: str) -> None:
-    """In a tick the pool may have had its turn, and would send the message only after the next event (B12: 0.1 to 1 s late)."""
+def test_what_waits_for_a_slot_is_delivered_by_the_acknowledgement_that_frees_one(broker: Any, broker_url: str) -> None:
+    """In a tick the pool may have had its turn, and in the loop's next round an event must have come: 0.1 to 1 s late (B12)."""
     with _consumer(broker_url, "commands", "consequences") as (connection, came):
         _drain(connection, 0.2)
         broker.lpush("commands", _canary("commands"))
@@ -254,9 +254,6 @@ def test_what_waits_for_a_slot_is_delivered_before_the_next_tick_once_one_is_fre
         set_event_loop(loop)
         try:
             came[0].ack()
-            assert len(came) == 1, "not in the middle of what acknowledges"
-            for callback in loop._pop_ready():
-                callback()
         finally:
             set_event_loop(before)
             loop.close()
