@@ -51,5 +51,11 @@ def figures(runs: list[dict[str, Any]]) -> str:
     rows.append(("rings per promise, in the run with most", f"{max(run['rings_per_job'] for run in runs):.2f}"))
     table = "".join(f"| {says} | {value} |\n" for says, value in rows)
     cores = "/".join(str(n) for n in sorted({run["machine"]["cores"] for run in runs}))
-    seeds = ", ".join(f"{run['seed']} ({run['began'][:10]})" for run in runs)
+    seeds = ", ".join(f"{run['seed']} ({run['began'][:10]}{_fierce(run)})" for run in runs)
     return f"| {len(runs)} runs on {cores} cores | together |\n| --- | ---: |\n{table}\nSeeds: {seeds}.\n"
+
+
+def _fierce(run: dict[str, Any]) -> str:
+    """Said of a run with more than the usual kills, losses and storms."""
+    times = run.get("fierce", 1.0)
+    return f", {times:g} times the kills" if times != 1 else ""

@@ -48,13 +48,15 @@ FIGURES = (
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--minutes", type=click.FloatRange(0.1, 24 * 60), default=2.0, show_default=True, help="About how long.")
 @click.option("--seed", type=int, help="What is done and when is a function of it; a new one each time unless given.")
+@click.option("--fierce", type=click.FloatRange(1, 5), default=1.0, show_default=True,
+              help="So many times the usual kills, losses and storms.")  # fmt: skip
 @click.option(
     "--report", "report_to", type=click.Path(path_type=Path, dir_okay=False), help="Also write the figures as JSON."
 )
 @click.option("--mutants", is_flag=True, help="See instead that each of the seeded mistakes is caught, by name.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), default=Path("torture-failures"),
               show_default=True, help="Folder for the history of a run that failed.")  # fmt: skip
-def torture(minutes: float, seed: int | None, report_to: Path | None, mutants: bool, keep: Path) -> None:
+def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | None, mutants: bool, keep: Path) -> None:
     """Torment a whole installation of its own for some minutes, and see that nothing is lost, doubled or early.
 
     Real PostgreSQL, Valkey, three worker groups, two beats and a mail server, in a folder that goes with the run. Exit code 0:
@@ -68,8 +70,8 @@ def torture(minutes: float, seed: int | None, report_to: Path | None, mutants: b
 
         sys.exit(0 if caught_all(console) else 1)
     seed = secrets.randbelow(10**9) if seed is None else seed
-    torment = Torment(seed, minutes * 60, wave=LARGE_WAVE)
-    console.print(f"[bold]seed {seed}[/]  (the same plan again: ./run torture --seed {seed} --minutes {minutes:g})")
+    torment = Torment(seed, minutes * 60, fierce=fierce, wave=LARGE_WAVE)
+    console.print(f"[bold]seed {seed}[/]  (the same plan again: {_again(torment)})")
     console.print(
         f"  about {(torment.seconds + SET_UP + LAST_ROUND) / 60:.1f} minutes, in rounds of {torment.round:.0f} s"
     )
@@ -85,18 +87,23 @@ def torture(minutes: float, seed: int | None, report_to: Path | None, mutants: b
         report_to.parent.mkdir(parents=True, exist_ok=True)
         report_to.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if outcome.violations:
-        _tell_failure(console, outcome, past, keep, minutes)
+        _tell_failure(console, outcome, past, keep)
         sys.exit(1)
     console.print("[bold green]Nothing was violated.[/]")
 
 
-def _tell_failure(console: Console, outcome: Outcome, past: list[dict[str, Any]], keep: Path, minutes: float) -> None:
+def _again(torment: Torment) -> str:
+    fierce = f" --fierce {torment.fierce:g}" if torment.fierce != 1 else ""
+    return f"./run torture --seed {torment.seed} --minutes {torment.seconds / 60:g}{fierce}"
+
+
+def _tell_failure(console: Console, outcome: Outcome, past: list[dict[str, Any]], keep: Path) -> None:
     console.print(f"[bold red]{len(outcome.violations)} violations:[/]")
     for sentence in outcome.violations[:20]:
         console.print(f"  {sentence}", markup=False)
     for path in keep_failure(outcome, past, keep):
         console.print(f"  kept: {path}", markup=False)
-    console.print(f"Again: ./run torture --seed {outcome.torment.seed} --minutes {minutes:g}")
+    console.print(f"Again: {_again(outcome.torment)}")
     console.print(f"Its history alone: ./run replay --allow-short {keep}/torture-{outcome.torment.seed}.jsonl")
 
 

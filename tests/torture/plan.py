@@ -266,6 +266,8 @@ SERVERS = {
     "broker": ("kill_broker", "empty_broker", "close_broker"),
     "database": ("stop_database", "kill_database", "close_database"),
 }
+ENDS = frozenset({"kill_child", "kill_worker", "flush_broker", "storm", *SERVERS["broker"], *SERVERS["database"]})
+"""What a fierce run has more of."""
 APART = 11.0
 """Seconds between two ends of one server: who keeps it gives it up when it dies again and again at once."""
 
@@ -275,6 +277,7 @@ class _Deck:
     """Deals each kind as often as its dose says, over many rounds exactly."""
 
     seed: int
+    fierce: float = 1.0
     owed: dict[str, float] = field(default_factory=dict)
 
     def deal(self, number: int, length: float) -> list[Fault]:
@@ -282,7 +285,8 @@ class _Deck:
         dealt: list[str] = []
         for kind, dose in DOSES.items():
             first = random.Random(f"{self.seed}/{kind}").random()
-            owed = self.owed.get(kind, first) + dose.times * length / ROUND
+            times = dose.times * (self.fierce if kind in ENDS else 1)
+            owed = self.owed.get(kind, first) + times * length / ROUND
             dealt += [kind] * int(owed)
             self.owed[kind] = owed - int(owed)
         dice.shuffle(dealt)
@@ -300,9 +304,9 @@ class _Deck:
         return faults
 
 
-def faults(seed: int, length: float = ROUND) -> Iterator[list[Fault]]:
-    """The faults of each round, without end."""
-    deck, number = _Deck(seed), 0
+def faults(seed: int, length: float = ROUND, fierce: float = 1.0) -> Iterator[list[Fault]]:
+    """The faults of each round, without end.  `fierce`: so many times the usual kills, losses and storms."""
+    deck, number = _Deck(seed, fierce), 0
     while True:
         yield deck.deal(number, length)
         number += 1

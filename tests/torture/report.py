@@ -28,6 +28,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
 
     return {
         "seed": outcome.torment.seed,
+        "fierce": outcome.torment.fierce,
         "began": instant_text(outcome.began.replace(microsecond=0)),
         "seconds": outcome.lasted,
         "machine": {"cores": _cores(), "python": platform.python_version(), "system": platform.system()},

@@ -78,6 +78,8 @@ class Torment:
     seconds: float
     round: float = plan.ROUND
     faults: frozenset[str] | None = None
+    fierce: float = 1.0
+    """So many times the usual kills, losses and storms."""
     wave: int = 50
     """Orders that a wholesaler buys, has cancelled and cancels at once."""
 
@@ -133,7 +135,7 @@ class Run:
         for client in self._clients:
             client.start()
         try:
-            for faults in plan.faults(self.torment.seed, self.torment.round):
+            for faults in plan.faults(self.torment.seed, self.torment.round, self.torment.fierce):
                 wanted = self.torment.faults
                 self._round([one for one in faults if wanted is None or one.kind in wanted])
                 over = time.monotonic() - self.began + self.torment.round > self.torment.seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,23 @@ def test_what_is_tried_is_a_function_of_the_seed() -> None:
 
     assert planned(7) == planned(7)
     assert planned(7) != planned(8)
+
+
+def test_a_fierce_run_has_more_of_what_ends_things_and_of_nothing_else() -> None:
+    """promises.md, Torture: what four runs of half an hour must add up to, one that is fierce may come near to."""
+
+    def dealt(fierce: float) -> Counter[str]:
+        rounds = itertools.islice(plan.faults(7, fierce=fierce), 40)
+        return Counter(one.kind for faults in rounds for one in faults)
+
+    usual, fierce = dealt(1), dealt(3)
+    # Those come as often as they are apart enough.
+    ends_of_servers = {name for kinds in plan.SERVERS.values() for name in kinds}
+    for kind, times in usual.items():
+        if kind in ends_of_servers:
+            assert fierce[kind] >= times, kind
+        else:
+            assert abs(fierce[kind] - times * (3 if kind in plan.ENDS else 1)) <= 3, kind
 
 
 def test_half_an_hour_holds_the_promised_dose() -> None:
