@@ -84,6 +84,15 @@ def test_what_is_said_of_a_database_error_has_its_constraint_and_no_values(stage
     assert not is_database_trouble(caught.value)
 
 
+@pytest.mark.parametrize("state", ["53100", "53200", "57P03", "58030"])
+def test_a_server_in_want_is_trouble(stage: Stage, state: str) -> None:
+    """F48: a full disk, no memory, a start, an error of its files: waited for without a count, for it passes."""
+    want = text(f"DO $$ BEGIN RAISE EXCEPTION 'in want' USING ERRCODE = '{state}'; END $$")
+    with pytest.raises(DBAPIError) as caught, stage.database.transaction() as conn:
+        conn.execute(want)
+    assert is_database_trouble(caught.value)
+
+
 def test_a_server_that_ends_the_connection_is_trouble_and_a_long_statement_is_not(
     stage: Stage, admin: psycopg.Connection
 ) -> None:

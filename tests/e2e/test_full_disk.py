@@ -1,0 +1,97 @@
+"""What if PostgreSQL finds no room for another page?  A server of the test's own, whose files may not grow beyond a limit.
+
+The kernel refuses to extend a file above the limit (RLIMIT_FSIZE), and a statement fails where it would fail on a full disk, only
+with another state (tests/workers/test_job.py has that of a full disk).  The log of what was written has its room beforehand.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+from celery import Celery
+
+from models.migrations import upgrade
+from tests.e2e.books import nothing_waits, one
+from tests.e2e.conftest import Run
+from tests.e2e.nodes import wait_until
+from workers.servers import embedded_servers, running_servers
+
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
+
+MEGABYTE = 1 << 20
+LIMIT = 20 * MEGABYTE
+"""Above a segment of the log, 16 MB, of which every process of the server writes."""
+FILL = """
+    INSERT INTO unwind.requests (request_id, task, fingerprint, outcome, answer, answered_at)
+    SELECT 'filler-' || gen_random_uuid(), 'nothing', '\\x00', 'done',
+        jsonb_build_object('filler', repeat(md5(random()::text), %(words)s)), now() FROM generate_series(1, %(rows)s)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Of the server that the limit is for."""
+    return tmp_path / "apart"
+
+
+@pytest.fixture
+def database_url(folder: Path) -> Iterator[str]:
+    """Of that server."""
+    with embedded_servers(folder, durable=False) as urls:
+        upgrade(urls.database_url)
+        yield urls.database_url
+
+
+def may_grow_to(folder: Path, size: int) -> None:
+    """No file of the server may become larger, in any of its processes and in those that it will start."""
+    found = running_servers(folder)
+    assert found is not None
+    head = psutil.Process(found.postgres.pid)
+    for process in (head, *head.children()):
+        _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, most))
+
+
+def fill(books: psycopg.Connection[Any], folder: Path) -> str:
+    """Let the request rows take all the room there is for them; gives what PostgreSQL says in the end."""
+    said = ""
+    may_grow_to(folder, LIMIT)
+    for words, rows in ((50, 500), (10, 1)):  # at last rows that are smaller than an answer, until no page takes one
+        try:
+            while one(books, "SELECT pg_relation_size('unwind.requests')") <= LIMIT:
+                books.execute(FILL, {"words": words, "rows": rows})
+        except psycopg.Error as full:
+            said = str(full)
+    return said
+
+
+@pytest.mark.promise("P1", "P4")
+def test_a_command_that_meets_a_full_disk_changes_nothing_and_is_done_when_there_is_room(
+    past: None, run: Run, upstream: Celery, books: psycopg.Connection, folder: Path
+) -> None:
+    """P1, P4, F48: all of it waits, none of it is half done, nobody has to send it again."""
+    assert "could not extend file" in fill(books, folder)
+    worker = run("worker")
+    sent = upstream.send_task(
+        "orders.cancel",
+        kwargs={"order_id": 1001, "member_id": "seller", "request_id": "in-want-of-room"},
+        queue="commands",
+    )
+    wait_until(lambda: worker.logs().count(b"failed, trying again") >= 2, what="two tries")
+    untouched = "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'"
+    assert one(books, untouched) == 0
+    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 80
+    assert one(books, "SELECT count(*) FROM unwind.strikes") + one(books, "SELECT count(*) FROM unwind.dead_jobs") == 0
+    may_grow_to(folder, resource.RLIM_INFINITY)
+    answer = sent.get(timeout=60)
+    assert (answer["outcome"], answer["replayed"]) == ("done", False)
+    wait_until(lambda: nothing_waits(books) or upstream.send_task("outbox.relay", queue="sweeps"), what="the rest")
+    assert one(books, untouched) == 1
+    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert worker.status == "running"
