@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 import pytest
 from celery import Celery
@@ -20,6 +19,7 @@ from models.migrations import upgrade
 from tests.e2e.books import nothing_waits, one
 from tests.e2e.conftest import Run
 from tests.e2e.nodes import wait_until
+from tests.plugins.servers import files_may_grow_to
 from workers.servers import embedded_servers, running_servers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
@@ -49,13 +49,10 @@ def database_url(folder: Path) -> Iterator[str]:
 
 
 def may_grow_to(folder: Path, size: int) -> None:
-    """No file of the server may become larger, in any of its processes and in those that it will start."""
+    """No file of the server may become larger."""
     found = running_servers(folder)
     assert found is not None
-    head = psutil.Process(found.postgres.pid)
-    for process in (head, *head.children()):
-        _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, most))
+    files_may_grow_to(found.postgres.pid, size)
 
 
 def fill(books: psycopg.Connection[Any], folder: Path) -> str:

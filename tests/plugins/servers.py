@@ -11,9 +11,11 @@ import contextlib
 import itertools
 import os
 import re
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 import redis
@@ -145,3 +147,12 @@ def _one_at_a_time(admin: psycopg.Connection) -> Iterator[None]:
 
 def _xdist_worker() -> str:
     return os.environ.get("PYTEST_XDIST_WORKER", "")
+
+
+def files_may_grow_to(postmaster: int, size: int) -> None:
+    """No file of that server may become larger, in any of its processes and in those that it will start (RLIMIT_FSIZE)."""
+    head = psutil.Process(postmaster)
+    for process in (head, *head.children()):
+        with contextlib.suppress(ProcessLookupError):
+            _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, most))

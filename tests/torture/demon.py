@@ -10,6 +10,7 @@ import heapq
 import itertools
 import os
 import random
+import resource
 import shutil
 import signal
 import threading
@@ -18,16 +19,20 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import psycopg
 import redis
 from psycopg import sql
 
+from tests.plugins.servers import files_may_grow_to
 from tests.torture import mailroom
 from tests.torture.books import connected
 from tests.torture.hostile import hostile
 from tests.torture.place import BEATS, GROUPS, Place
 from tests.torture.plan import Fault
 
+FULL_AT = 20 << 20
+"""Bytes.  A file of the log has 16 MB from its beginning."""
 SESSIONS = """
     SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
     AND application_name <> 'auditor' ORDER BY pid
@@ -219,6 +224,17 @@ class Demon:
     def _kill_database(self, _fault: Fault) -> str:
         os.kill(self._server("postgres"), signal.SIGKILL)
         return "kill -9"
+
+    def _full_disk(self, fault: Fault) -> str:
+        """What needs another page of a large table fails for a while; the log of what is written has its room."""
+
+        def grow_to(size: int) -> None:
+            with contextlib.suppress(psutil.NoSuchProcess, KeyError):
+                files_may_grow_to(self._server("postgres"), size)
+
+        grow_to(FULL_AT)
+        self._later(fault.seconds, lambda: grow_to(resource.RLIM_INFINITY))
+        return "RLIMIT_FSIZE"
 
     def _close_database(self, fault: Fault) -> str:
         return self._close("postgres", signal.SIGQUIT, fault)

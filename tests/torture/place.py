@@ -31,6 +31,9 @@ GROUPS = {
     "both": "commands,consequences,sweeps,notices",
 }
 BEATS = ("beat-one", "beat-two")
+ASTRAY = "both"
+"""The group whose machine's clock is wrong: the database's decides (promises.md)."""
+SKEWED = CHECKOUT / "tests" / "e2e" / "skewed_clock"
 VISIBILITY = 6
 """Seconds after which a message that nobody acknowledged is given to somebody else; a paused worker outlasts it."""
 READY = 60.0
@@ -48,6 +51,8 @@ class Place:
     broker_path: Proxy
     database_path: Proxy
     effects: Path
+    skew: int
+    """Seconds by which one group's clock is wrong."""
     held: threading.Event = field(default_factory=threading.Event)
     """Set: the nurse leaves the dead where they are."""
     revived: int = 0
@@ -101,9 +106,13 @@ class Place:
             words += ["--without-gossip", "--without-mingle", "-I", "tests.torture.inside"]
         told = {"effects": str(self.effects), "visibility": VISIBILITY}
         environment = {**self.settings.environment(), inside.SETTINGS: json.dumps(told)}
+        if name == ASTRAY:  # the wrong clock must be there before anything is imported, so no nursery can fork it
+            environment |= {"PYTHONPATH": os.pathsep.join((str(SKEWED), str(CHECKOUT))), "SKEW_SECONDS": str(self.skew)}
         ready = self.supervisor.ready_file(name).exists
         # Not the supervisor but the nurse starts it again: here dying often is no reason to wait.
-        return Program(name, on_leash(words), environment, ready, restart=False, celery=words)
+        return Program(
+            name, on_leash(words), environment, ready, restart=False, celery=None if name == ASTRAY else words
+        )
 
     def tend(self, enough: threading.Event) -> None:
         """The nurse: start again what has died, until it is enough."""
@@ -118,7 +127,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def standing(folder: Path, write_past: Callable[[str], None]) -> Iterator[Place]:
+def standing(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> Iterator[Place]:
     """A place whose past `write_past` writes into the empty database it is given."""
     with contextlib.ExitStack() as held:
         held.enter_context(_found_by_children())
@@ -149,7 +158,7 @@ def standing(folder: Path, write_past: Callable[[str], None]) -> Iterator[Place]
             smtp_url=mailroom.url,
         )
         supervisor = held.enter_context(Supervisor(folder, nursery=nursery))
-        place = Place(folder, direct, settings, supervisor, mailroom, broker, database, folder / "effects.jsonl")
+        place = Place(folder, direct, settings, supervisor, mailroom, broker, database, folder / "effects.jsonl", skew)
         for name in (*GROUPS, *BEATS):
             place.start(name)
         supervisor.wait_ready(READY)

@@ -16,6 +16,8 @@ STRANGER = "eve"
 LOTS_EACH = 8
 UNLOCK, UNLOCK_ANSWERED = 2, 4
 """Seconds: the week and the two weeks of this marketplace."""
+SKEW = 1800
+"""Seconds: how wrong the clock of one group's machine is, ahead with odd seeds, behind with even ones."""
 PLANTED = "planted-private-words"
 """In every comment: nothing that a run writes but the database and mails may hold it (P9)."""
 BROKER, SQL = "broker", "sql"
@@ -254,6 +256,7 @@ DOSES: dict[str, Dose] = {
     "stop_database": Dose(0.25),
     "kill_database": Dose(0.15),
     "close_database": Dose(0.1, (1.5, 3.0)),
+    "full_disk": Dose(0.15, (2.0, 4.0)),
     "hold_locks": Dose(0.5, (2.0, 5.0)),
     "deadlock": Dose(0.4, (0.5, 1.0)),
     "mail_4xx": Dose(0.3, (2.0, 5.0)),

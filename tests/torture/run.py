@@ -335,6 +335,7 @@ def prepared(
 ) -> Iterator[tuple[Run, list[dict[str, Any]]]]:
     """A run that has not begun, with its past, at a place of its own."""
     lines = list(past())
-    with standing(folder, lambda url: write_past(url, lines)) as place:
+    skew = plan.SKEW if torment.seed % 2 else -plan.SKEW
+    with standing(folder, lambda url: write_past(url, lines), skew) as place:
         assert len(GROUPS) > 1
         yield Run(place, torment, say), lines
