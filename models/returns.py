@@ -59,10 +59,14 @@ def bring_back(
     return {order_id: found.get(order_id, Returned()) for order_id, _ in orders}
 
 
-_SAME = " AND ".join(
-    f"c.{name} IS NOT DISTINCT FROM {{0}}.{name}" if name == "completeness" else f"c.{name} = {{0}}.{name}"
-    for name in KEY_COLUMNS
-)
+def _same(one: str, other: str) -> str:
+    """Whether both stand for the same item."""
+    return " AND ".join(
+        f"{one}.{name} {'IS NOT DISTINCT FROM' if name == 'completeness' else '='} {other}.{name}"
+        for name in KEY_COLUMNS
+    )
+
+
 _KEY_OF_LINE = """l.snapshot ->> 'seller_id' AS seller_id, l.snapshot #>> '{item,type}' AS item_type,
     l.snapshot #>> '{item,no}' AS item_no, CAST(l.snapshot ->> 'color_id' AS integer) AS color_id,
     l.snapshot ->> 'new_or_used' AS new_or_used, l.snapshot ->> 'completeness' AS completeness"""
@@ -81,7 +85,7 @@ _LOCK_ITEMS = f"""
     SELECT pg_advisory_xact_lock(number) FROM gate, items WHERE n <= %(most)s AND passed IS NOT NULL
 """  # noqa: S608 - constants
 _LOCK_LOTS = f"""
-    SELECT c.lot_id FROM unwind.lots AS c JOIN ({_KEYS_OF_SET}) AS k ON {_SAME.format("k")} ORDER BY c.lot_id FOR UPDATE OF c
+    SELECT c.lot_id FROM unwind.lots AS c JOIN ({_KEYS_OF_SET}) AS k ON {_same("c", "k")} ORDER BY c.lot_id FOR UPDATE OF c
 """  # noqa: S608 - constants
 
 _SPARE = '{"description": "", "remarks": "", "bulk": 1, "is_retain": false, "is_stock_room": false, "sale_rate": 0}'
@@ -98,11 +102,11 @@ WITH line AS MATERIALIZED (
 ), placed AS MATERIALIZED (
     SELECT line.*, COALESCE(f.lot_id, t.lot_id) AS target, COALESCE(f.is_stock_room, t.is_stock_room) AS inside,
         %(release)s AND COALESCE(f.is_stock_room AND f.auto_stockroom, t.is_stock_room AND t.auto_stockroom) AS released
-    FROM line LEFT JOIN unwind.lots AS f ON f.lot_id = line.source AND {_SAME.format("line").replace("c.", "f.")}
+    FROM line LEFT JOIN unwind.lots AS f ON f.lot_id = line.source AND {_same("f", "line")}
         AND f.bind_id = 0 AND f.reserved_for IS NULL AND line.units > 0 AND NOT line.own
     LEFT JOIN LATERAL (
         SELECT c.* FROM unwind.lots AS c WHERE f.lot_id IS NULL AND line.units > 0 AND NOT line.own
-            AND {_SAME.format("line")} AND c.bind_id = 0 AND c.reserved_for IS NULL
+            AND {_same("c", "line")} AND c.bind_id = 0 AND c.reserved_for IS NULL
         ORDER BY c.is_stock_room, c.lot_id LIMIT 1
     ) AS t ON true
 ), homeless AS (
@@ -117,7 +121,7 @@ WITH line AS MATERIALIZED (
         WHEN c.place = p.place AND c.line_no = p.line_no AND (p.own OR p.snapshot ->> 'reserved_for' IS NOT NULL)
             THEN '{Note.NEEDS_REVIEW}'
         WHEN CAST(c.snapshot ->> 'is_stock_room' AS boolean) THEN '{Note.RETURNED_TO_STOCKROOM}' END AS note
-    FROM placed AS p LEFT JOIN made AS c ON p.units > 0 AND p.target IS NULL AND {_SAME.format("p")}
+    FROM placed AS p LEFT JOIN made AS c ON p.units > 0 AND p.target IS NULL AND {_same("c", "p")}
         AND CASE WHEN p.own THEN c.place = p.place AND c.line_no = p.line_no ELSE NOT c.own END
 ), amounts AS MATERIALIZED (
     SELECT lot_id, CAST(sum(units) AS integer) AS units FROM settled WHERE lot_id > 0 GROUP BY lot_id

@@ -19,14 +19,11 @@ from models.migrations import upgrade
 from tests.e2e.books import nothing_waits, one
 from tests.e2e.conftest import Run
 from tests.e2e.nodes import wait_until
-from tests.plugins.servers import files_may_grow_to
+from tests.plugins.servers import FULL_AT, files_may_grow_to
 from workers.servers import embedded_servers, running_servers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
-MEGABYTE = 1 << 20
-LIMIT = 20 * MEGABYTE
-"""Above a segment of the log, 16 MB, of which every process of the server writes."""
 FILL = """
     INSERT INTO unwind.requests (request_id, task, fingerprint, outcome, answer, answered_at)
     SELECT 'filler-' || gen_random_uuid(), 'nothing', '\\x00', 'done',
@@ -58,10 +55,10 @@ def may_grow_to(folder: Path, size: int) -> None:
 def fill(books: psycopg.Connection[Any], folder: Path) -> str:
     """Let the request rows take all the room there is for them; gives what PostgreSQL says in the end."""
     said = ""
-    may_grow_to(folder, LIMIT)
+    may_grow_to(folder, FULL_AT)
     for words, rows in ((50, 500), (10, 1)):  # at last rows that are smaller than an answer, until no page takes one
         try:
-            while one(books, "SELECT pg_relation_size('unwind.requests')") <= LIMIT:
+            while one(books, "SELECT pg_relation_size('unwind.requests')") <= FULL_AT:
                 books.execute(FILL, {"words": words, "rows": rows})
         except psycopg.Error as full:
             said = str(full)

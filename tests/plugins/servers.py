@@ -149,6 +149,10 @@ def _xdist_worker() -> str:
     return os.environ.get("PYTEST_XDIST_WORKER", "")
 
 
+FULL_AT = 20 << 20
+"""Bytes.  Above a file of the write-ahead log, which has 16 MB from its beginning and which every process writes."""
+
+
 def files_may_grow_to(postmaster: int, size: int) -> None:
     """No file of that server may become larger, in any of its processes and in those that it will start (RLIMIT_FSIZE)."""
     head = psutil.Process(postmaster)

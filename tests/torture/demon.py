@@ -24,15 +24,13 @@ import psycopg
 import redis
 from psycopg import sql
 
-from tests.plugins.servers import files_may_grow_to
+from tests.plugins.servers import FULL_AT, files_may_grow_to
 from tests.torture import mailroom
 from tests.torture.books import connected
 from tests.torture.hostile import hostile
 from tests.torture.place import BEATS, GROUPS, Place
 from tests.torture.plan import Fault
 
-FULL_AT = 20 << 20
-"""Bytes.  A file of the log has 16 MB from its beginning."""
 SESSIONS = """
     SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
     AND application_name <> 'auditor' ORDER BY pid
