@@ -80,7 +80,8 @@ def test_a_worker_is_asked_which_queues_it_reads(
     node = ProcessNode("worker", [*words, "--without-gossip", "--without-mingle"], environment, tmp_path)
     try:
         wait_until(lambda: b" ready." in node.logs(), what="a worker that is ready")
-        ((name, queues),) = broker.consumers(broker_url).items()
+        # It says so before it listens, and a broadcast reaches only those who do.
+        ((name, queues),) = wait_until(lambda: broker.consumers(broker_url), what="a worker that answers").items()
         assert name.startswith("doctors@")
         assert sorted(queues) == ["commands", "notices"]
     finally:
