@@ -90,9 +90,17 @@ def _branch(number: int, table: str, key: str, at: str, type_: str, subject: str
          ORDER BY e.written_in, e.{key} LIMIT wanted)"""  # noqa: S608 - built from constants of this module
 
 
+EVENTS_AFTER_SIGNATURE = "unwind.events_after(text, integer)"
+FEED_DEFINER = "unwind_feed_definer"
+"""Owns `events_after` and may read the tables that the feed is made of; no right but these."""
+FEED_DEFINER_GRANTS = (
+    *(f"SELECT ON unwind.{table}" for _, table, *_ in _SOURCES),
+    "EXECUTE ON FUNCTION unwind.feed_base()",
+)
+
 EVENTS_AFTER = f"""
 CREATE OR REPLACE FUNCTION unwind.events_after(after_cursor text DEFAULT NULL, max_events integer DEFAULT 100)
-RETURNS TABLE (cursor text, event jsonb) LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, unwind AS $body$
+RETURNS TABLE (cursor text, event jsonb) LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     after_tx bigint := 0;
     after_source integer := 0;
@@ -128,7 +136,7 @@ $body$
 
 GUARDS: tuple[str, ...] = (
     EVENTS_AFTER,
-    "REVOKE ALL ON FUNCTION unwind.events_after(text, integer) FROM PUBLIC",
+    f"REVOKE ALL ON FUNCTION {EVENTS_AFTER_SIGNATURE} FROM PUBLIC",
 )
 
 

@@ -13,7 +13,7 @@ import pkgutil
 from sqlalchemy import Table
 
 import models
-from models import views
+from models import feed, submissions, views
 from models.alerts import alerts
 from models.members import strikes
 from models.orders import orders
@@ -28,9 +28,17 @@ ONLY_GROWS = ("events", "ledger_lines", "stock_moves", "bills", "billing_months"
 """Tables in which the application inserts and never updates or deletes."""
 MAY_DELETE = ("lots", "odd_messages")
 """A lot that is sold out and not retained ceases to exist (rules.md 5.1); of odd messages only the newest are kept."""
+DEFINERS = {
+    submissions.SUBMIT_DEFINER: (submissions.SUBMIT_COMMAND_SIGNATURE, submissions.SUBMIT_DEFINER_GRANTS),
+    feed.FEED_DEFINER: (feed.EVENTS_AFTER_SIGNATURE, feed.FEED_DEFINER_GRANTS),
+}
+"""Each SECURITY DEFINER function's owner: a role without login, with the rights that the function needs and no other."""
+ROLES = (APP_ROLE, SUBMIT_ROLE, READER_ROLE, *DEFINERS)
+
 DOORS = {
-    "FUNCTION unwind.submit_command(text, jsonb, text)": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
-    "FUNCTION unwind.events_after(text, integer)": ("EXECUTE", (APP_ROLE, READER_ROLE)),
+    f"FUNCTION {submissions.SUBMIT_COMMAND_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
+    f"FUNCTION {feed.EVENTS_AFTER_SIGNATURE}": ("EXECUTE", (APP_ROLE, READER_ROLE)),
+    "FUNCTION unwind.feed_base()": ("EXECUTE", (APP_ROLE,)),
     "unwind.command_answers": ("SELECT", (APP_ROLE, READER_ROLE)),
     **{f"unwind.{view.name}": ("SELECT", (APP_ROLE, READER_ROLE)) for view in views.VIEWS},
 }
@@ -60,7 +68,8 @@ CLOSED = {
 
 FINAL: tuple[str, ...] = (
     """
-    CREATE OR REPLACE FUNCTION unwind.cancelled_is_final() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION unwind.cancelled_is_final() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
         RAISE EXCEPTION 'order % is cancelled and final', OLD.order_id USING ERRCODE = 'restrict_violation';
     END $$
@@ -71,7 +80,8 @@ FINAL: tuple[str, ...] = (
     WHEN (OLD.status = 'CANCELLED' AND ({_changed})) EXECUTE FUNCTION unwind.cancelled_is_final()
     """,
     """
-    CREATE OR REPLACE FUNCTION unwind.only_grows() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION unwind.only_grows() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
         RAISE EXCEPTION '% only grows: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'restrict_violation';
     END $$
@@ -98,7 +108,8 @@ FINAL: tuple[str, ...] = (
     ),
     # What is closed is closed.  The condition stands in the trigger, so open rows, which sweeps move by the thousand, cost nothing.
     """
-    CREATE OR REPLACE FUNCTION unwind.closed_is_final() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION unwind.closed_is_final() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
         RAISE EXCEPTION 'this row of % is closed and final', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
     END $$
@@ -117,7 +128,8 @@ FINAL: tuple[str, ...] = (
     # A whole set is looked at once.  The cancelling transaction itself may write lines and order in any order, so only a
     # cancellation that another transaction wrote makes them final.
     """
-    CREATE OR REPLACE FUNCTION unwind.parts_of_cancelled_are_final() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION unwind.parts_of_cancelled_are_final() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
     DECLARE found bigint;
     BEGIN
         SELECT o.order_id INTO found FROM (SELECT DISTINCT order_id FROM fresh) f JOIN unwind.orders o USING (order_id)
@@ -203,19 +215,53 @@ def _rights_of(role: str, without: str, only_grows: str, deletes: str) -> str:
 
 def roles() -> tuple[str, ...]:
     """Make the roles, where they are missing and this login may; they belong to the server, so no dump holds them."""
-    return (_role(APP_ROLE), _role(SUBMIT_ROLE), _role(READER_ROLE))
+    return tuple(_role(name) for name in ROLES)
 
 
 def rights() -> tuple[str, ...]:
-    """The roles and what each may do with the tables there are now.  Repeat it in each revision that adds a table."""
+    """The roles and what each may do with the tables there are now.  Every migration repeats it, so a restore and a role that an
+    administrator made later get their rights too.
+    """
     grows, deletes = _quoted(ONLY_GROWS), _quoted(MAY_DELETE)
     return (
         *roles(),
         "REVOKE ALL ON SCHEMA unwind FROM PUBLIC",
+        "REVOKE ALL ON ALL ROUTINES IN SCHEMA unwind FROM PUBLIC",
+        NO_TEMPORARY_OBJECTS,
         _rights_of(APP_ROLE, "''", grows, deletes),
         _rights_of(READER_ROLE, _quoted(PRIVATE_TO_READERS), grows, deletes),
         *(_door(thing, right, role) for thing, (right, roles) in DOORS.items() for role in roles),
+        *(_definer(role, function, grants) for role, (function, grants) in DEFINERS.items()),
     )
+
+
+NO_TEMPORARY_OBJECTS = """
+    DO $$ BEGIN
+        EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+    EXCEPTION WHEN insufficient_privilege THEN
+        RAISE NOTICE 'everybody may make temporary objects in this database: %', SQLERRM;
+    END $$
+"""
+"""A temporary object can stand in for a name that somebody else's statement looks up; nothing of ours makes one."""
+
+
+def _definer(role: str, function: str, grants: tuple[str, ...]) -> str:
+    """Hand the function to its role.  A new owner must be allowed to create in the schema for that one moment.
+
+    Where the role is missing, or is not this login's to give, the function stays with the owner of the tables; the doctor says so.
+    """
+    granted = "".join(f"GRANT {grant} TO {role};\n            " for grant in grants)
+    return f"""
+    DO $$ BEGIN
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+            GRANT USAGE, CREATE ON SCHEMA unwind TO {role};
+            {granted}ALTER FUNCTION {function} OWNER TO {role};
+            REVOKE CREATE ON SCHEMA unwind FROM {role};
+        END IF;
+    EXCEPTION WHEN insufficient_privilege THEN
+        RAISE NOTICE 'function {function} was not given to {role}: %', SQLERRM;
+    END $$
+    """  # noqa: S608 - constants of ours
 
 
 def _door(thing: str, right: str, role: str) -> str:
@@ -234,9 +280,9 @@ def _quoted(names: tuple[str, ...]) -> str:
 
 
 def statements() -> tuple[str, ...]:
-    """All guards in their order: those of each module of models by name, what is final, and last the rights."""
+    """All guards in their order: those of each module of models by name, then what is final.  `rights` follow each migration."""
     found: list[str] = []
     for module in sorted(m.name for m in pkgutil.iter_modules(models.__path__)):
         if module not in ("guards", "migrations", "tables"):
             found.extend(getattr(importlib.import_module(f"models.{module}"), "GUARDS", ()))
-    return (*found, *FINAL, *rights())
+    return (*found, *FINAL)

@@ -88,7 +88,8 @@ billing_months = Table(
 
 GUARDS: tuple[str, ...] = (
     """
-    CREATE OR REPLACE FUNCTION unwind.ledger_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION unwind.ledger_is_append_only() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
         RAISE EXCEPTION '% is append-only: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'restrict_violation';
     END $$
@@ -96,7 +97,8 @@ GUARDS: tuple[str, ...] = (
     # P5, R86: with the transition table the whole set is looked at once, whatever its size.  A bill that was issued
     # while a line was on its way is a lost race: the unit of work is done again (40001) and meets a later open bill.
     """
-    CREATE OR REPLACE FUNCTION unwind.issued_bills_are_frozen() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION unwind.issued_bills_are_frozen() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
         IF EXISTS (
             SELECT FROM fresh f WHERE f.kind <> 'payment' AND (

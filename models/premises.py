@@ -54,6 +54,23 @@ def may_rewrite_history(conn: Connection) -> bool:
     return bool(conn.execute(text("SELECT has_table_privilege('unwind.events', 'UPDATE, DELETE')")).scalar())
 
 
+def definers_of_the_owner(conn: Connection) -> list[str]:
+    """Functions that act as the owner of the tables for whoever calls them; a role with few rights should own each."""
+    found = conn.execute(
+        text(
+            "SELECT p.proname FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace "
+            "WHERE n.nspname = 'unwind' AND p.prosecdef AND p.proowner = n.nspowner ORDER BY 1"
+        )
+    )
+    return list(found.scalars())
+
+
+def anybody_may_make_temporary_objects(conn: Connection) -> bool:
+    """Whether every login may make temporary objects in this database."""
+    found = conn.execute(text("SELECT has_database_privilege('public', current_database(), 'TEMPORARY')"))
+    return bool(found.scalar())
+
+
 def connections(conn: Connection) -> Connections:
     """Of all databases of the server together; those kept for superusers (and, since 16, for a role) are not ours."""
     row = conn.execute(

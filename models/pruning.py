@@ -17,7 +17,7 @@ BATCH = 1000
 # Promises of credits stay: the proof of a month's bills reads from them in which month a late credit was due.
 PRUNE_REQUESTS = f"""
 CREATE OR REPLACE FUNCTION unwind.prune_requests(older_than timestamptz, batch integer DEFAULT {BATCH})
-RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, unwind AS $body$
+RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     wanted integer := least(greatest(coalesce(batch, {BATCH}), 1), 10000);
     gone integer;

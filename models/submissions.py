@@ -188,11 +188,20 @@ def oldest_waiting(conn: Connection) -> datetime | None:
     return conn.execute(text("SELECT min(submitted_at) FROM unwind.submissions WHERE state = 'waiting'")).scalar()
 
 
+SUBMIT_COMMAND_SIGNATURE = "unwind.submit_command(text, jsonb, text)"
+SUBMIT_DEFINER = "unwind_submit_definer"
+"""Owns `submit_command` and has only the rights that the function needs, so that its misuse gives nobody more."""
+SUBMIT_DEFINER_GRANTS = (
+    "SELECT, INSERT ON unwind.submissions",
+    "SELECT (removal_id, order_id) ON unwind.removals",
+    "SELECT (draft_id, order_id) ON unwind.drafts",
+)
+
 _KNOWN = ", ".join(f"'{name}'" for name in PUBLIC_TASKS)
 
 SUBMIT_COMMAND = f"""
 CREATE OR REPLACE FUNCTION unwind.submit_command(name text, payload jsonb, request_id text DEFAULT NULL)
-RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, unwind AS $body$
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     chosen text := coalesce(submit_command.request_id, submit_command.payload ->> 'request_id', gen_random_uuid()::text);
     about text := coalesce(submit_command.payload ->> 'order_id', '');
@@ -253,6 +262,6 @@ WHERE NOT EXISTS (SELECT FROM unwind.submissions AS s WHERE s.request_id = r.req
 
 GUARDS: tuple[str, ...] = (
     SUBMIT_COMMAND,
-    "REVOKE ALL ON FUNCTION unwind.submit_command(text, jsonb, text) FROM PUBLIC",
+    f"REVOKE ALL ON FUNCTION {SUBMIT_COMMAND_SIGNATURE} FROM PUBLIC",
     COMMAND_ANSWERS,
 )

@@ -25,6 +25,7 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     from alembic import command
 
     from models.feed import go_on_counting
+    from models.guards import rights
 
     engine = create_engine(database_url, connect_args={"application_name": "unwind migrate", "connect_timeout": 5})
     try:
@@ -35,6 +36,8 @@ def upgrade(database_url: str, revision: str = "head") -> None:
             conn.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
             conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
             command.upgrade(config(conn), revision)
+            for statement in rights():
+                conn.exec_driver_sql(statement.replace("%", "%%"))
             go_on_counting(conn)
     finally:
         engine.dispose()

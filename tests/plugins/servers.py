@@ -115,6 +115,10 @@ def fresh_database(servers: ServerUrls, admin: psycopg.Connection, template: str
     name = f"test_{_xdist_worker() or 'main'}_{os.getpid()}_{next(_numbers)}"
     with _one_at_a_time(admin):  # PostgreSQL refuses two copies of one template at the same time
         admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        if template != "template0":
+            admin.execute(
+                f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC"
+            )  # a copy does not have its template's rights
     try:
         yield in_database(servers.database_url, name)
     finally:

@@ -26,6 +26,7 @@ OF_THE_SURROUNDINGS: tuple[Check, ...] = (
 )
 OF_THE_DATABASE: tuple[Check, ...] = (
     database.rights,
+    database.definers,
     database.clock,
     database.connections,
 )

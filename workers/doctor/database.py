@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workers.doctor.findings import Finding, error, warning
+from workers.doctor.findings import Finding, error, few, warning
 from workers.doctor.place import Place
 from workers.programs import GROUPS
 
@@ -51,6 +51,26 @@ def rights(place: Place) -> list[Finding]:
         f"The login of DATABASE_URL may not become {APP_ROLE}; only triggers keep the program from rewriting history."
     )
     return [warning("ROLE_NOT_GRANTED", said, f"as an administrator: GRANT {APP_ROLE} TO the login of DATABASE_URL.")]
+
+
+def definers(place: Place) -> list[Finding]:
+    """What a function does for its callers it does with its owner's rights, so that owner should have few."""
+    if not place.has_schema:
+        return []
+    from models import premises
+    from models.guards import DEFINERS
+
+    found = []
+    if names := premises.definers_of_the_owner(place.conn):
+        said = f"These functions act with all rights of the tables' owner: {few(names)}."
+        roles = "; ".join(f"CREATE ROLE {role} NOLOGIN; GRANT {role} TO the login of DATABASE_URL" for role in DEFINERS)
+        found.append(warning("DEFINERS_OF_THE_OWNER", said, f"as an administrator: {roles}; then ./run migrate."))
+    if premises.anybody_may_make_temporary_objects(place.conn):
+        said = "Every login may make temporary objects in this database."
+        name = place.conn.engine.url.database
+        mend = f"as an administrator: REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC;"
+        found.append(warning("TEMPORARY_OBJECTS_ALLOWED", said, mend))
+    return found
 
 
 def clock(place: Place) -> list[Finding]:

@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from models import session
+from models.feed import EVENTS_AFTER_SIGNATURE
 from models.migrations import upgrade
 from tests.plugins.servers import plain
 from tests.workers.doctor.findings import codes, run, severity
@@ -114,6 +115,23 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
             for _ in range(8):
                 held.enter_context(psycopg.connect(plain(bad_servers.database_url)))
             assert asked(database.connections) == ["CONNECTIONS_NEARLY_USED"]
+
+
+def test_functions_that_act_as_the_owner_are_warned_of(place: Place, owner: psycopg.Connection) -> None:
+    """A migration whose login may make no roles leaves them so; one of an administrator's roles mends it."""
+
+    def asked() -> list[str]:
+        with place.reading():
+            return codes(database.definers(place))
+
+    assert asked() == []
+    owner.execute(f"ALTER FUNCTION {EVENTS_AFTER_SIGNATURE} OWNER TO CURRENT_USER")
+    assert asked() == ["DEFINERS_OF_THE_OWNER"]
+    owner.execute(f"GRANT TEMPORARY ON DATABASE {owner.info.dbname} TO PUBLIC")
+    assert asked() == ["DEFINERS_OF_THE_OWNER", "TEMPORARY_OBJECTS_ALLOWED"]
+    assert place.settings.database_url is not None
+    upgrade(place.settings.database_url.get_secret_value())
+    assert asked() == []
 
 
 @pytest.mark.usefixtures("at_bad_servers")
