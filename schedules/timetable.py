@@ -1,8 +1,9 @@
 """When is everything looked at?  One table: what for, which task, how often; nothing here decides anything.
 
 Every entry is level-triggered: its task finds whatever is due, however long nobody looked, and two looks at once change
-nothing.  So a tick is worth nothing once the next one is there, and expires: a worker that was stopped for three days
-finds an hour of ticks, not a quarter of a million.  Intervals in UTC, no crontab: nothing depends on a zone.
+nothing.  So beat keeps nothing and starts everything when it starts, and a tick is worth nothing where enough of them wait: a
+worker that was stopped for three days finds some thousands, not a quarter of a million (`workers/beat.py`).  Intervals, no
+crontab: nothing depends on a zone or on the wall clock of beat's machine.
 """
 
 from __future__ import annotations
@@ -12,10 +13,6 @@ from datetime import timedelta
 
 from schedules.routes import CANARIES, queue_of
 
-SHORTEST_LIFE = timedelta(hours=1)
-"""It is the worker's clock that compares, and clocks of machines may be half an hour off: a worker for which every tick comes
-too late would look at nothing and do harm to P3 (F34).  An hour of ticks that find nothing is worked off within a minute."""
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -24,11 +21,6 @@ class Entry:
     title: str
     task: str
     every: timedelta
-
-    @property
-    def expires(self) -> timedelta:
-        """After this a tick that nobody took is dropped: a later one does all its work."""
-        return max(self.every, SHORTEST_LIFE)
 
     @property
     def queue(self) -> str:

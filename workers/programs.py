@@ -29,8 +29,7 @@ def worker(settings: Settings, supervisor: Supervisor, group: str) -> Program:
 
 def beat(settings: Settings, supervisor: Supervisor) -> Program:
     """The clock that looks at the timetable. Two of them would change nothing but the number of ticks."""
-    memory = supervisor.run / "beat-schedule"
-    words = ["-A", "workers.app", "beat", "-s", str(memory), "--pidfile=", "-l", settings.log_level]
+    words = ["-A", "workers.app", "beat", "-l", settings.log_level]
     ready = supervisor.ready_file("beat").exists
     return Program("beat", on_leash(words), settings.environment(), ready, celery=words)
 

@@ -7,7 +7,7 @@ starts it anew.
 
 Only silence while messages wait in a broker that answers counts, so an idle worker, a dead broker and a dead database end nobody; a
 worker with jobs in hand has the hard limit on top.  Looks are counted, not seconds: a machine that slept has not been looked at.
-Beat is watched the same way: it must come round while the broker answers.
+Beat is watched the same way: it must send ticks while the broker answers; coming round and sending nothing is not enough.
 """
 
 from __future__ import annotations
@@ -153,31 +153,17 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
     url = _broker_url()
     if url is None:
         return
-    broker, rounds = _Broker(url), _Rounds(sender.scheduler)
+    broker, scheduler = _Broker(url), sender.scheduler
 
     def end(_waiting: int) -> None:
-        log.critical("the timetable is not looked at any more, so beat ends: whoever runs it starts it anew")
+        log.critical("no tick of the timetable is sent any more, so beat ends: whoever runs it starts it anew")
         _die(())
 
     def due() -> int:
         broker.waiting(())
         return 1  # the timetable always has something
 
-    _watch(Watcher(moved=lambda: rounds.count, waiting=due, busy=lambda: False, end=end))
-
-
-class _Rounds:
-    """Counts how often a scheduler came round."""
-
-    def __init__(self, scheduler: Any) -> None:
-        self.count = 0
-        self._tick = scheduler.tick
-        scheduler.tick = self
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """One round."""
-        self.count += 1
-        return self._tick(*args, **kwargs)
+    _watch(Watcher(moved=lambda: scheduler.looks, waiting=due, busy=lambda: False, end=end))
 
 
 @signals.worker_shutting_down.connect

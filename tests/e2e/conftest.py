@@ -90,8 +90,7 @@ def default_worker_container(
 @pytest.fixture
 def beat(node_environment: dict[str, str], tmp_path: Path) -> Iterator[ProcessNode]:
     """The clock."""
-    words = ["celery", "-A", "workers.app", "beat", "-s", str(tmp_path / "beat-schedule"), "--pidfile="]
-    node = ProcessNode("beat", words, node_environment, tmp_path)
+    node = ProcessNode("beat", ["celery", "-A", "workers.app", "beat"], node_environment, tmp_path)
     yield node
     node.remove()
 
@@ -143,7 +142,7 @@ def run(node_environment: dict[str, str], tmp_path: Path) -> Iterator[Run]:
 
     def start(name: str, *words: str, application: str = "workers.app", **variables: str) -> ProcessNode:
         if name.startswith("beat"):
-            command = ["celery", "-A", application, "beat", "-s", str(tmp_path / f"{name}-schedule"), "--pidfile="]
+            command = ["celery", "-A", application, "beat"]
         else:
             command = [application if word == "workers.app" else word for word in UnwindWorker.command()]
             command[command.index("-n") + 1] = f"{name}@%h"

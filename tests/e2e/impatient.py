@@ -11,12 +11,12 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from celery.beat import Scheduler
 from kombu.transport.virtual.base import QoS
 
 from models import session
 from workers import in_hand, transport, watch
 from workers.app import app
+from workers.beat import MonotonicScheduler
 
 watch.LOOK_EVERY = 0.1
 watch.SILENT_LOOKS = 20
@@ -28,7 +28,7 @@ transport.LOOK_EVERY = 0.5
 
 __all__ = ["app"]
 
-_ticks: Any = Scheduler.tick
+_ticks: Any = MonotonicScheduler.tick
 _hears: Any = QoS.can_consume
 
 
@@ -49,4 +49,4 @@ def _tick(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 QoS.can_consume = _can_consume  # type: ignore[method-assign]
-Scheduler.tick = _tick
+MonotonicScheduler.tick = _tick  # type: ignore[method-assign]

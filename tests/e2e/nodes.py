@@ -23,8 +23,11 @@ class ProcessNode:
     attrs: dict[str, Any] = {"NetworkSettings": {"Networks": {}, "Ports": {}}, "HostConfig": {"PortBindings": {}}}  # noqa: RUF012
     labels: dict[str, str] = {}  # noqa: RUF012
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path, cwd: Path = CHECKOUT
+    ) -> None:
         self.id = self.name = name
+        self._cwd = cwd
         self._command = [sys.executable, "-m", *command]
         self._environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "C_FORCE_ROOT": "1", **environment}
         self._log = folder / f"{name}.log"
@@ -35,7 +38,7 @@ class ProcessNode:
         """Start the program as the head of a process group."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=CHECKOUT, env=self._environment, stdout=log, stderr=log, start_new_session=True
+                self._command, cwd=self._cwd, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
 
     @property

@@ -116,4 +116,4 @@ def test_a_beat_that_no_longer_comes_round_ends(run: Run, deaf: Path, broker_url
         assert beat.status == "running"
         deaf.write_text(str(beat.pid))
         assert beat.wait() == os.EX_SOFTWARE
-    assert b"timetable is not looked at any more" in beat.logs()
+    assert b"no tick of the timetable is sent any more" in beat.logs()

@@ -99,8 +99,7 @@ class Place:
 
     def _program(self, name: str) -> Program:
         if name in BEATS:
-            memory = self.supervisor.run / f"{name}-schedule"
-            words = ["-A", "workers.app", "beat", "-s", str(memory), "--pidfile=", "-l", "WARNING"]
+            words = ["-A", "workers.app", "beat", "-l", "WARNING"]
         else:
             words = ["-A", "workers.app", "worker", "-Q", GROUPS[name], "-n", f"{name}@%h", "-c", "2", "-l", "INFO"]
             words += ["--without-gossip", "--without-mingle", "-I", "tests.torture.inside"]

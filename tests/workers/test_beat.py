@@ -1,0 +1,154 @@
+"""The beat scheduler: clocks that are stepped, folders that take no file, queues that are full."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic
+
+import pytest
+import redis
+from celery.schedules import crontab
+
+from schedules.routes import QUEUES
+from schedules.timetable import TIMETABLE
+from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
+from workers.app import Unwind
+from workers.beat import MAX_WAITING, MonotonicScheduler
+
+SKEWED = CHECKOUT / "tests" / "e2e" / "skewed_clock"
+TICKS_PER_SECOND = sum(1 / entry.every.total_seconds() for entry in TIMETABLE)
+
+Start = Callable[..., ProcessNode]
+
+
+@pytest.fixture
+def start(broker_url: str, result_backend: str, tmp_path: Path) -> Iterator[Start]:
+    """Starts `celery -A workers.app beat`, with no further words."""
+    started: list[ProcessNode] = []
+
+    def one(cwd: Path = CHECKOUT, **variables: str) -> ProcessNode:
+        environment = {
+            "CELERY_BROKER_URL": broker_url,
+            "CELERY_RESULT_BACKEND": result_backend,
+            "UNWIND_DATA": str(tmp_path / "data"),
+            "PYTHONPATH": os.pathsep.join((str(SKEWED), str(CHECKOUT))),
+            **variables,
+        }
+        node = ProcessNode("beat", ["celery", "-A", "workers.app", "beat"], environment, tmp_path, cwd)
+        started.append(node)
+        return node
+
+    yield one
+    for node in started:
+        node.remove()
+
+
+@pytest.fixture
+def broker(broker_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(broker_url) as client:
+        yield client
+
+
+def waiting(broker: redis.Redis) -> int:
+    return sum(int(broker.llen(queue)) for queue in QUEUES)
+
+
+def pace(broker: redis.Redis, seconds: float) -> float:
+    """Ticks per second, counted for so long."""
+    before, began = waiting(broker), monotonic()
+    wait_until(lambda: monotonic() - began >= seconds, what="the end of the count")
+    return (waiting(broker) - before) / (monotonic() - began)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("step", [-3600, -86_400, 3600, 86_400])
+def test_ticks_keep_their_pace_when_the_clock_is_stepped(
+    start: Start, broker: redis.Redis, tmp_path: Path, step: int
+) -> None:
+    """No pause after a step back, no burst after one ahead; a restart under the stepped clock starts everything."""
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    node = start(SKEW_FILE=str(clock))
+    wait_until(lambda: waiting(broker) >= 2 * len(TIMETABLE), what="the first ticks")
+    clock.write_text(str(step))
+    assert TICKS_PER_SECOND / 3 < pace(broker, 4) < TICKS_PER_SECOND * 3
+    node.remove()
+    broker.flushdb()
+    node.start()
+    wait_until(lambda: waiting(broker) >= len(TIMETABLE), what="all ticks at once after a restart")
+
+
+@pytest.mark.e2e
+def test_beat_runs_in_a_folder_that_takes_no_file(start: Start, broker: redis.Redis) -> None:
+    """It keeps nothing, so it needs no `-s`.  Nobody may make a file in /proc, root neither."""
+    start(Path("/proc"), SKEW_SECONDS="0")
+    wait_until(lambda: waiting(broker) >= len(TIMETABLE), what="the first ticks")
+
+
+@pytest.fixture
+def scheduler(broker_url: str, result_backend: str) -> Iterator[MonotonicScheduler]:
+    """One whose monotonic clock stands still until it is set: `scheduler.clock = lambda: …`."""
+    with Unwind("clocked", broker=broker_url, backend=result_backend, set_as_current=False, fixups=[]) as app:
+        app.conf.beat_schedule = {
+            "often": {"task": "outbox.relay", "schedule": timedelta(seconds=1), "options": {"queue": "sweeps"}},
+            "rarely": {"task": "bills.issue", "schedule": timedelta(seconds=60), "options": {"queue": "notices"}},
+        }
+        scheduler = MonotonicScheduler(app)
+        scheduler.clock = lambda: 1000.0
+        yield scheduler
+        scheduler.close()
+
+
+def counts(broker: redis.Redis) -> tuple[int, int]:
+    return int(broker.llen("sweeps")), int(broker.llen("notices"))
+
+
+def test_everything_starts_at_once_and_then_at_its_interval(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
+    """The delay that is returned ends when the next entry is due."""
+    assert scheduler.tick() == pytest.approx(1)
+    assert counts(broker) == (1, 1)
+    scheduler.clock = lambda: 1000.4
+    assert scheduler.tick() == pytest.approx(0.6)
+    scheduler.clock = lambda: 1001.2
+    assert scheduler.tick() == pytest.approx(0.8)  # no drift: one that came late moves nothing
+    assert counts(broker) == (2, 1)
+
+
+def test_a_beat_that_was_stopped_for_days_starts_each_entry_once(
+    scheduler: MonotonicScheduler, broker: redis.Redis
+) -> None:
+    """What was missed is not made up for: one look finds all of it."""
+    scheduler.tick()
+    scheduler.clock = lambda: 300_000.0
+    assert scheduler.tick() == pytest.approx(1)
+    assert scheduler.tick() == pytest.approx(1)
+    assert counts(broker) == (2, 2)
+
+
+def test_a_queue_that_nobody_reads_gets_no_more_ticks(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
+    """A worker that was stopped for days finds so many and no more; the other queues go on, and beat counts as working."""
+    broker.rpush("sweeps", *["{}"] * (MAX_WAITING - 1))
+    for second in range(4):
+        scheduler.clock = lambda now=1000.0 + second * 60: now  # type: ignore[misc]
+        before = scheduler.looks
+        scheduler.tick()
+        assert scheduler.looks == before + 2
+    assert counts(broker) == (MAX_WAITING, 4)
+
+
+def test_what_cannot_be_sent_is_not_counted(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
+    """The watcher ends a beat that comes round and sends nothing."""
+    broker.set("sweeps", "not a list")
+    scheduler.tick()
+    assert scheduler.looks == 1
+    assert broker.llen("notices") == 1
+
+
+def test_only_intervals_are_taken(scheduler: MonotonicScheduler) -> None:
+    """A crontab asks the wall clock: what comes once a night is decided by its task, by the database's clock."""
+    scheduler.app.conf.beat_schedule = {"nightly": {"task": "bills.issue", "schedule": crontab(hour="3")}}
+    with pytest.raises(TypeError, match="nightly"):
+        MonotonicScheduler(scheduler.app)
