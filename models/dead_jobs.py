@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
@@ -24,8 +27,9 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.dialects.postgresql import JSON
 
-from models.schema import Instant, Json, metadata, one_of
+from models.schema import Instant, metadata, one_of
 
 REASONS = {
     "FAILED": "failed each time",
@@ -36,6 +40,11 @@ REASONS = {
 }
 """Why a job was given up, and what is said of it."""
 ERROR_LENGTH = 4000
+MAX_DEPTH = 50
+"""Levels of the arguments that are stored; a message may have less than half of that."""
+MAX_INTEGER_BITS = 10_000
+"""Python neither writes nor reads an integer of more than 4,300 decimal digits."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
 dead_jobs = Table(
     "dead_jobs",
@@ -44,7 +53,10 @@ dead_jobs = Table(
     Column("task", Text, nullable=False),
     Column("message_id", Text),
     Column("outbox_id", BigInteger),
-    Column("arguments", Json, nullable=False),
+    Column("request_id", Text),
+    Column("order_id", BigInteger),
+    # Not jsonb: that refuses NUL, unpaired surrogates and whatever the encoding of the database lacks.
+    Column("arguments", JSON(none_as_null=True), nullable=False),
     Column("payload_hash", LargeBinary, nullable=False),
     Column("reason", Text, nullable=False),
     Column("first_error", Text, nullable=False),
@@ -71,22 +83,48 @@ def park(
     message_id: str | None = None,
     outbox_id: int | None = None,
 ) -> int:
-    """Keep a job that failed for good; gives its id.  `first_error` where it is another than the last one, `error`."""
-    error = error[:ERROR_LENGTH] or "said nothing"
+    """Keep a job that failed for good; returns its id.  `first_error` where it is another than the last one, `error`.
+
+    Whatever the arguments hold can be stored (`storable`).  A message that waits here already is not stored twice.
+    """
+    kept = storable(dict(arguments))
+    if message_id is not None and (waits := _waiting_id(conn, task, message_id, payload_hash(kept))) is not None:
+        return waits
+    error = _ascii(error)[:ERROR_LENGTH] or "said nothing"
+    order_id = kept.get("order_id")
     row = dead_jobs.insert().values(
-        task=task,
-        message_id=message_id,
+        task=_ascii(task),
+        message_id=message_id and _ascii(message_id),
         outbox_id=outbox_id,
-        arguments=dict(arguments),
-        payload_hash=payload_hash(arguments),
+        request_id=request_id_of(kept),
+        order_id=order_id if type(order_id) is int and 0 < order_id < 2**63 else None,
+        arguments=kept,
+        payload_hash=payload_hash(kept),
         reason=reason,
-        first_error=(first_error or error)[:ERROR_LENGTH],
+        first_error=_ascii(first_error or "")[:ERROR_LENGTH] or error,
         error=error,
-        attempts=attempts,
+        attempts=max(1, min(attempts, 2**31 - 1)),
         parked_at=now,
     )
     dead_job_id: int = conn.execute(row.returning(dead_jobs.c.dead_job_id)).scalar_one()
     return dead_job_id
+
+
+def request_id_of(arguments: Mapping[str, Any]) -> str | None:
+    """The request id that the arguments name, if it is one."""
+    named = arguments.get("request_id")
+    return named if isinstance(named, str) and _REQUEST_ID.fullmatch(named) else None
+
+
+def _waiting_id(conn: Connection, task: str, message_id: str, payload: bytes) -> int | None:
+    same = (
+        dead_jobs.c.task == _ascii(task),
+        dead_jobs.c.message_id == _ascii(message_id),
+        dead_jobs.c.payload_hash == payload,
+        dead_jobs.c.replayed_at.is_(None),
+    )
+    found: int | None = conn.execute(select(dead_jobs.c.dead_job_id).where(*same).limit(1)).scalar()
+    return found
 
 
 def park_once(
@@ -109,7 +147,39 @@ def park_once(
 
 def payload_hash(arguments: Mapping[str, Any]) -> bytes:
     """By which one sees that a job is set going again with what it was parked with."""
-    return hashlib.sha256(json.dumps(arguments, sort_keys=True, separators=(",", ":")).encode()).digest()
+    written = json.dumps(storable(dict(arguments)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(written.encode()).digest()
+
+
+def storable(value: Any, levels: int = MAX_DEPTH) -> Any:
+    """The same as plain JSON.  Never raises: what JSON has no form for becomes text, for a dead job must not be lost for it."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return int(value) if value.bit_length() <= MAX_INTEGER_BITS else hex(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if levels == 0:
+        return "nested too deeply to be stored"
+    if isinstance(value, Mapping):
+        return {_text(name): storable(inner, levels - 1) for name, inner in value.items()}
+    if isinstance(value, list | tuple | AbstractSet):
+        return [storable(inner, levels - 1) for inner in value]
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a stranger's object: its kind is all there is to say
+        return type(value).__name__
+
+
+def _ascii(said: str) -> str:
+    """Text that a database of any encoding can store."""
+    return said.replace("\x00", "\\x00").encode("ascii", "backslashreplace").decode()
 
 
 def waiting(conn: Connection) -> list[Row[Any]]:

@@ -158,6 +158,11 @@ def read_earlier(rows: Cursor, commands: Sequence[Asked]) -> dict[str, Answer]:
     }
 
 
+def is_answered(conn: Connection, request_id: str) -> bool:
+    """Whether there is an answer to a command with this id."""
+    return bool(run(conn, "SELECT 1 FROM unwind.requests WHERE request_id = %(id)s", {"id": request_id}).fetchall())
+
+
 def keep(conn: Connection, answered: Sequence[tuple[Asked, Answer]], now: datetime) -> Callable[[], None]:
     """Write the request rows.  `invalid`, `conflict` and dry runs are not kept and must not be passed.
 

@@ -156,9 +156,7 @@ REQUEST_STATUS = View(
     UNION ALL
     SELECT d.request_id, d.task, d.order_id, 'message', 'dead', NULL, NULL, NULL, NULL, d.parked_at
     FROM (
-        SELECT DISTINCT ON (1) coalesce(j.arguments ->> 'request_id', j.message_id) AS request_id, j.task,
-               CASE WHEN jsonb_typeof(j.arguments -> 'order_id') = 'number' THEN CAST(j.arguments ->> 'order_id' AS bigint) END
-                   AS order_id, j.parked_at
+        SELECT DISTINCT ON (1) coalesce(j.request_id, j.message_id) AS request_id, j.task, j.order_id, j.parked_at
         FROM unwind.dead_jobs AS j WHERE j.replayed_at IS NULL AND j.outbox_id IS NULL
         ORDER BY 1, j.dead_job_id DESC
     ) AS d

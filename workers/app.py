@@ -15,7 +15,6 @@ from kombu.entity import Queue
 
 from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE
-from workers import lost as lost  # noqa: PLC0414 - the same
 from workers import odd as odd  # noqa: PLC0414 - connects itself to Celery's signals
 from workers import remote as remote  # noqa: PLC0414 - the same
 from workers import watch as watch  # noqa: PLC0414 - the same
@@ -91,8 +90,8 @@ app.conf.update(
     task_acks_late=True,  # a crash repeats instead of losing; repeats find their request row
     task_retry_on_worker_lost=True,  # as a new message and counted, so a job that kills its worker ends (F24, F25)
     task_reject_on_worker_lost=False,  # would give such a job back without a count, for ever
-    task_acks_on_failure=True,  # what failed is rung again from PostgreSQL, with back-off, not by Redis at once
-    task_acks_on_timeout=True,
+    task_acks_on_failure=True,  # where `workers.acknowledgement` finds that what became of it is durable
+    task_acks_on_timeout=True,  # the same
     task_time_limit=HARD_LIMIT,  # the child dies, PostgreSQL rolls back; below half the visibility timeout (F05)
     # No task_soft_time_limit: an exception in the middle of a COMMIT leaves its outcome unknown (F27).
     # --- what a worker takes, and how it stops ---

@@ -3,7 +3,8 @@
 Every task of the house runs as a `Job`: arguments are validated into a command (`invalid` otherwise), the task works on
 a set of one, and clashes with others are tried again at once.  What then still fails depends on who asked:
 
-- a command is tried again with back-off and in the end parked in `dead_jobs`, where ops see it and can replay it;
+- a command is tried again with back-off and in the end parked in `dead_jobs`, where ops see it and can replay it; while it can
+  neither be answered nor parked, its message goes back with back-off, however long that takes;
 - a follower's rows are tried apart from each other, so that one that cannot be kept stops no other; it is rung again
   by the relay with back-off, and in the end parked too;
 - a tick of the timetable is not tried again: the next tick does all its work.
@@ -78,24 +79,36 @@ class Job(Task):
             raise told(error)
 
     def _failed(self, kwargs: dict[str, Any], error: Exception) -> None:
-        """Have it tried again (raises Celery's Retry), or note that it was given up."""
-        trouble = is_database_trouble(error)
-        rows = kwargs.get("rows")
-        if command_of(self) is None and not kwargs:
-            log.error("failed; the next tick does it all", error=described(error), path=path_of(error))
-        elif command_of(self) is None and rows is not None:
-            if trouble:
-                if self.request.retries < FOLLOWER_RETRIES:
-                    self._again(error, FOLLOWER_RETRIES)
-                log.warning("database trouble, the rows will be rung for again", error=described(error))
-            else:
-                keep_apart(self, rows, error)
-        elif trouble:
+        """Have it tried again (raises Celery's Retry), or return when nothing is owed: it is parked, or comes again by itself.
+
+        `workers.acknowledgement` takes a JobFailed of a command for parked, so nothing else may leave here for a command.
+        """
+        if command_of(self) is None and ("rows" in kwargs or not kwargs):
+            self._comes_again(kwargs.get("rows") or [], error)
+        elif is_database_trouble(error):
             self._again(error, UNCOUNTED)
         elif self.request.retries < MOST_RETRIES:
             self._again(error, MOST_RETRIES)
+        elif not self._parked(kwargs, error):
+            self._again(error, UNCOUNTED)
+
+    def _comes_again(self, rows: Sequence[int], error: Exception) -> None:
+        """A tick or a follower failed: the timetable and the relay send it again, whatever becomes of this message."""
+        if not rows:
+            log.error("failed; the next tick does it all", error=described(error), path=path_of(error))
+        elif is_database_trouble(error):
+            if self.request.retries < FOLLOWER_RETRIES:
+                self._again(error, FOLLOWER_RETRIES)
+            log.warning("database trouble, the rows will be rung for again", error=described(error))
         else:
-            log.error("failed for good, parked", error=described(error), path=path_of(error))
+            try:
+                keep_apart(self, rows, error)
+            except Exception as worse:  # noqa: BLE001 - its rows are due as they were
+                log.warning("the rows will be rung for again", error=described(worse), path=path_of(worse))
+
+    def _parked(self, kwargs: dict[str, Any], error: Exception) -> bool:
+        """Whether it is among the dead jobs now.  If not, nothing is lost yet: the message still is there."""
+        try:
             park(
                 self.name,
                 kwargs,
@@ -104,6 +117,11 @@ class Job(Task):
                 attempts=self.request.retries + 1,
                 message_id=self.request.id,
             )
+        except Exception as worse:  # noqa: BLE001 - whatever keeps it from being parked, the message must not be lost
+            log.error("failed for good and cannot be parked now", error=described(error), because=described(worse))
+            return False
+        log.error("failed for good, parked", error=described(error), path=path_of(error))
+        return True
 
     def _again(self, error: Exception, most: int) -> None:
         retries = self.request.retries

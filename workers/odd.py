@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import threading
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -156,38 +157,20 @@ def _write_what_was_left(**_: Any) -> None:
     _keeper.write_soon()
 
 
-@signals.task_unknown.connect
-def _unknown_task(message: Any = None, name: Any = "", id: Any = "", **_: Any) -> None:  # noqa: A002 - the signal's names
-    _keep("TASK_UNKNOWN", message, name, id)
-
-
-@signals.task_rejected.connect
-def _not_a_command(message: Any = None, **_: Any) -> None:
-    headers = getattr(message, "headers", None)
-    said = headers if isinstance(headers, dict) else {}
-    _keep("NOT_A_COMMAND", message, said.get("task"), said.get("id"))
-
-
 @signals.worker_shutdown.connect
 def _close(**_: Any) -> None:
     _keeper.close()
 
 
-def _keep(reason: str, message: Any, name: Any, message_id: Any) -> None:
-    """What the transport let through and Celery would not take."""
-    body = getattr(message, "body", b"")
-    delivered = getattr(message, "delivery_info", None)
-    where = delivered.get("routing_key") if isinstance(delivered, dict) else None
-    raw = body if isinstance(body, bytes) else str(body).encode("utf-8", "surrogatepass")
-    try:
-        with message.channel.conn_or_acquire() as client:
-            pipe = client.pipeline()
-            put_aside(pipe, Odd.of(reason, _text(name), _text(message_id), _text(where), raw))
-            pipe.execute()
-    except Exception as error:  # noqa: BLE001 - the worker's next message must not wait for this one
-        log.error("an odd message could not be kept", error=type(error).__name__)
-        return
-    _keeper.write_soon()
+def not_taken(message: Any, registered: Container[str]) -> Odd:
+    """What the transport let through and Celery would not take, or took for a task that it does not know."""
+    headers = message.headers if isinstance(message.headers, dict) else {}
+    delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
+    name, raw = _text(headers.get("task")), message.body
+    reason = "NOT_A_COMMAND" if name is not None and name in registered else "TASK_UNKNOWN"
+    if not isinstance(raw, bytes):
+        raw = str(raw).encode("utf-8", "surrogatepass")
+    return Odd.of(reason, name, _text(headers.get("id")), _text(delivered.get("routing_key")), raw)
 
 
 def _text(value: Any) -> str | None:

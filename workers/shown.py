@@ -14,9 +14,9 @@ from typing import Any
 
 from celery.app.amqp import AMQP
 from celery.exceptions import InvalidTaskError
-from celery.worker.request import Request
 
 from schedules.timetable import TIMETABLE
+from workers.acknowledgement import SettledRequest
 from workers.transport import Connection
 
 SHOWN = (
@@ -99,7 +99,7 @@ class ShownMessages(AMQP):
         return super().as_task_v2(*given.args[1:], **given.kwargs)
 
 
-class ShownRequest(Request):
+class ShownRequest(SettledRequest):
     """A message as the worker has it: what its producer wrote for people to see is written anew."""
 
     def __init__(self, message: Any, **options: Any) -> None:

@@ -29,8 +29,9 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from schedules.routes import QUEUES
+from schedules.routes import QUEUES, is_of_the_house
 from workers import odd
+from workers.acknowledgement import is_settled
 from workers.envelope import Refused, checked
 from workers.in_hand import Owner
 
@@ -39,6 +40,12 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY = 5.0
 HOLD_FOR = 1.0
 """Seconds a message may wait in the hand for a slot, while another worker could have it."""
+
+
+RETURN_AFTER, MAX_RETURN_AFTER = 0.5, 30.0
+"""Seconds after which a message that is not settled goes back to its queue, doubled each time it comes here again."""
+MAX_RETURNING = 1000
+"""The waits of so many messages are remembered."""
 
 
 class GivenBack(Exception):
@@ -88,23 +95,77 @@ class QoS(stock.QoS):
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """kombu.transport.redis.QoS.ack: frees the slot whatever happens (F03), and asks twice, for it may be said twice."""
+        """kombu.transport.redis.QoS.ack: frees the slot whatever happens (F03), and asks twice, for it may be said twice.
+
+        This is the one place where messages are acknowledged: what is owed to somebody and not settled goes back instead.
+        """
+        message = self._delivered.get(delivery_tag)
+        if message is not None and _is_owed(message):
+            self._return_later(delivery_tag, message)
+            return
         try:
             try:
                 self._remove_from_indices(delivery_tag).execute()
             except self.channel.connection_errors:
                 self._remove_from_indices(delivery_tag).execute()
         finally:
-            virtual.QoS.ack(self, delivery_tag)
-            self.channel.slot_is_free()
+            self._let_go(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """kombu.transport.redis.QoS.reject: the same."""
+        """kombu.transport.redis.QoS.reject: what Celery cannot take is put aside in the same step; what goes back waits first."""
+        message = self._delivered.get(delivery_tag)
+        if message is not None and requeue:
+            self._return_later(delivery_tag, message)
+            return
         try:
-            super().reject(delivery_tag, requeue=requeue)
+            if message is not None and not is_settled(message):
+                with self.pipe_or_acquire() as pipe:
+                    odd.put_aside(pipe, odd.not_taken(message, current_app.tasks))
+                    self._remove_from_indices(delivery_tag, pipe).execute()
+                odd.write_soon()
+            else:
+                super().reject(delivery_tag, requeue=requeue)
         finally:
-            virtual.QoS.ack(self, delivery_tag)
-            self.channel.slot_is_free()
+            self._let_go(delivery_tag)
+
+    def _return_later(self, delivery_tag: str, message: Any) -> None:
+        """Keep it for a while, so that what cannot be done now is not tried all the time, and give it back.
+
+        Its slot stays taken: a worker that can make nothing durable takes nothing more.  Should the worker end meanwhile, kombu
+        or another worker restores what is recorded here.
+        """
+        known = message.headers.get("id")
+        wait = min(MAX_RETURN_AFTER, RETURN_AFTER * 2 ** _returned.get(known, 0))
+        while len(_returned) >= MAX_RETURNING:
+            del _returned[next(iter(_returned))]
+        _returned[known] = min(_returned.pop(known, 0) + 1, 10)
+        log.warning("nothing durable came of a message; it goes back", message=known, wait=wait)
+        loop = get_event_loop()
+        if loop is None:
+            self._return(delivery_tag)
+        else:
+            loop.call_later(wait, self._return, delivery_tag)
+
+    def _return(self, delivery_tag: str) -> None:
+        if self.knows(delivery_tag):
+            try:
+                self.restore_by_tag(delivery_tag, leftmost=True)
+            finally:
+                self._let_go(delivery_tag)
+
+    def _let_go(self, delivery_tag: str) -> None:
+        virtual.QoS.ack(self, delivery_tag)
+        self.channel.slot_is_free()
+
+
+_returned: dict[str, int] = {}
+"""How often messages went back from here, by their ids."""
+
+
+def _is_owed(message: Any) -> bool:
+    """Whether somebody waits for what becomes of it: it is no tick or ring, which come again, and not settled."""
+    task = message.headers.get("task") if isinstance(message.headers, dict) else None
+    return isinstance(task, str) and not is_of_the_house(task) and not is_settled(message)
 
 
 class Poller(stock.MultiChannelPoller):

@@ -99,7 +99,7 @@ PROMISED: tuple[Invariant, ...] = (
         "A submitted command that was given up is seen among the dead jobs",
         """
         SELECT s.request_id FROM unwind.submissions s WHERE s.state = 'dead' AND NOT EXISTS (
-            SELECT FROM unwind.dead_jobs d WHERE d.arguments ->> 'request_id' = s.request_id)
+            SELECT FROM unwind.dead_jobs d WHERE d.request_id = s.request_id)
         """,
     ),
     Invariant(

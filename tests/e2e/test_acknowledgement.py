@@ -1,0 +1,150 @@
+"""Is a message acknowledged only when its answer, its dead job or its dead letter is durable?  Real workers, failing at failing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from celery import Celery
+
+from tests.e2e.books import one
+from tests.e2e.conftest import Run
+from tests.e2e.failing_steps import DYING, LOST, STEPS
+from tests.e2e.nodes import ProcessNode, wait_until
+from tests.plugins.servers import plain
+from tests.workers.hostile_messages import EMBED, message
+from workers.in_hand import in_hand
+from workers.job import MOST_RETRIES
+
+pytestmark = pytest.mark.e2e
+
+DEAD = "SELECT count(*) FROM unwind.dead_jobs"
+POISON = """
+    CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'poison'; END $$;
+    CREATE TRIGGER poison BEFORE INSERT ON unwind.members FOR EACH ROW EXECUTE FUNCTION poison()
+"""
+READ_ONLY = """
+    CREATE FUNCTION read_only() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'cannot execute in a read-only transaction' USING ERRCODE = '25006'; END $$;
+    CREATE TRIGGER read_only BEFORE INSERT ON unwind.dead_jobs FOR EACH STATEMENT EXECUTE FUNCTION read_only()
+"""
+
+
+@pytest.fixture
+def poison(database_url: str) -> None:
+    """A database that refuses every member."""
+    with psycopg.connect(plain(database_url)) as owner:
+        owner.execute(POISON)
+
+
+@pytest.fixture
+def broker(broker_url: str) -> Any:
+    """A connection to the broker."""
+    with redis.Redis.from_url(broker_url) as client:
+        yield client
+
+
+def send_last(broker: Any, retries: int = MOST_RETRIES) -> str:
+    """A command that fails for good at its next try: it was tried as often as others are."""
+    known = f"last-{retries}"
+    given = {"member_id": "poison", "handle": "Poison", "email": "p@example.org", "request_id": "record-1"}
+    headers = {"task": "members.record", "id": known, "retries": retries}
+    broker.lpush("commands", json.dumps(message([[], given, EMBED], headers=headers)))
+    return known
+
+
+def is_there(broker: Any) -> bool:
+    """Whether the message is in the queue, in a hand, or recorded."""
+    return bool(broker.llen("commands") or in_hand(broker))
+
+
+def waits(node: ProcessNode, broker: Any, times: int, words: bytes) -> None:
+    """It is tried so many times more, and never gone."""
+    before = node.logs().count(words)
+
+    def tried() -> bool:
+        assert is_there(broker) or node.logs().count(b"parked") > 0, node.logs().decode()
+        return node.logs().count(words) >= before + times
+
+    wait_until(tried, what=f"{times} x {words.decode()}")
+
+
+BACK = (b"it goes back", b"trying again")
+
+
+def came_back(node: ProcessNode) -> int:
+    """How often the worker said that the message is not done with."""
+    return sum(node.logs().count(words) for words in BACK)
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize("step", STEPS)
+def test_a_command_outlives_every_step_of_failing_that_fails(
+    step: str, poison: None, run: Run, broker: Any, books: psycopg.Connection, tmp_path: Path
+) -> None:
+    """P1: its message comes back until it can be parked, and says "parked" only when it is."""
+    failing = tmp_path / "failing"
+    failing.write_text(step)
+    node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
+    send_last(broker)
+    wait_until(lambda: came_back(node) >= 2 or one(books, DEAD) == 1, what="a message that comes back")
+    assert is_there(broker) or one(books, DEAD) == 1
+    failing.unlink()
+    wait_until(lambda: one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
+    assert one(books, "SELECT arguments ->> 'request_id' FROM unwind.dead_jobs") == "record-1"
+    assert one(books, "SELECT count(*) FROM unwind.requests WHERE request_id = 'record-1'") == 0
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize("hindrance", ["LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE", READ_ONLY])
+def test_a_command_that_cannot_be_parked_waits_for_that(
+    hindrance: str, poison: None, run: Run, broker: Any, books: psycopg.Connection, database_url: str
+) -> None:
+    """P1: the dead-jobs table locked, or a database that only reads: the log says so, and "parked" when it is."""
+    node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING="/nonexistent")
+    with psycopg.connect(plain(database_url)) as holder:
+        holder.execute(hindrance)
+        if hindrance is READ_ONLY:
+            holder.commit()
+        send_last(broker)
+        waits(node, broker, 3, b"cannot be parked now")
+        assert b"failed for good, parked" not in node.logs()
+        assert is_there(broker)
+        if hindrance is READ_ONLY:
+            holder.execute("DROP TRIGGER read_only ON unwind.dead_jobs")
+        holder.commit()
+    wait_until(lambda: one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
+    wait_until(lambda: node.logs().count(b"failed for good, parked") == 1, what="its line")
+
+
+@pytest.mark.promise("P1")
+def test_a_command_that_kills_its_process_stays_until_it_is_parked(
+    poison: None, run: Run, broker: Any, books: psycopg.Connection, tmp_path: Path
+) -> None:
+    """P1: Celery acknowledges such a message before it tells of it; here that waits for the dead job."""
+    failing = tmp_path / "failing"
+    failing.write_text(LOST)
+    node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
+    send_last(broker, retries=3)
+    waits(node, broker, 2, b"a lost job cannot be parked now")
+    assert is_there(broker)
+    failing.write_text(DYING)
+    wait_until(lambda: one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
+    assert one(books, "SELECT reason FROM unwind.dead_jobs") == "WORKER_DIED"
+
+
+@pytest.mark.promise("P1")
+def test_a_message_that_celery_turns_away_is_a_dead_letter_before_it_is_gone(
+    run: Run, broker: Any, upstream: Celery, books: psycopg.Connection
+) -> None:
+    """P1: a full broker or a killed worker cannot come between the two: they are one step."""
+    run("worker")
+    broker.lpush("commands", json.dumps(message([[], {}, EMBED], headers={"task": "npb.fail", "id": "unknown-1"})))
+    wait_until(lambda: not is_there(broker), what="the end of the message")
+    assert broker.llen("unwind.odd") + one(books, "SELECT count(*) FROM unwind.odd_messages") >= 1
+    wait_until(lambda: one(books, "SELECT count(*) FROM unwind.odd_messages") == 1, what="the dead letter")
+    assert one(books, "SELECT reason FROM unwind.odd_messages") == "TASK_UNKNOWN"
