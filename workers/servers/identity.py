@@ -5,17 +5,19 @@
 - root, and the data already belongs to somebody: as the owner.
 - root where user namespaces are allowed: as 65534 inside one. Outside it is still root's file access without root's
   powers, so that binaries and data may lie below /root (mode 700).
-- root where they are refused (a plain container): as 65534 for real, keeping the one capability that lets it reach
-  binaries and data below folders it does not own.
+- root where they are refused (a plain container), or where a folder above the data is closed to root without its powers
+  (somebody else's home): as 65534 for real, keeping the one capability that lets it reach data below folders it does not
+  own. Programs that this account cannot reach are copied (`program_copy`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +49,17 @@ class Identity:
         libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
 
         def between_fork_and_exec() -> None:
-            if self.namespace and libc is not None:
-                _enter_namespace(libc)
-            elif self.uid is not None:
-                _drop(libc, self.uid, self.gid if self.gid is not None else self.uid)
+            self.become(libc)
             leash()
 
         return between_fork_and_exec
+
+    def become(self, libc: ctypes.CDLL | None) -> None:
+        """Change this process, for good."""
+        if self.namespace and libc is not None:
+            _enter_namespace(libc)
+        elif self.uid is not None:
+            _drop(libc, self.uid, self.gid if self.gid is not None else self.uid)
 
 
 def identity_for(data: Path) -> Identity:
@@ -62,9 +68,16 @@ def identity_for(data: Path) -> Identity:
         return Identity() if _has_a_name() or not _namespaces_allowed() else Identity(NOBODY, NOBODY, namespace=True)
     if data.exists() and data.stat().st_uid != 0:
         return Identity(data.stat().st_uid, data.stat().st_gid)
-    if _namespaces_allowed():
-        return Identity(NOBODY, NOBODY, namespace=True)
+    inside = Identity(NOBODY, NOBODY, namespace=True)
+    if _namespaces_allowed() and _asked_as(inside, lambda: os.access(data.parent, os.R_OK | os.W_OK | os.X_OK)):
+        return inside
     return Identity(NOBODY, NOBODY)
+
+
+def may_read(identity: Identity, files: Iterable[Path]) -> bool:
+    """Whether `identity` may read these files, and run those that are programs: tried, as PostgreSQL's programs ask."""
+    wanted = [(path, os.R_OK | (os.X_OK if path.stat().st_mode & 0o100 else 0)) for path in files]
+    return _asked_as(identity, lambda: all(os.access(path, mode) for path, mode in wanted))
 
 
 def hand_over(tree: Path, identity: Identity) -> None:
@@ -77,18 +90,20 @@ def hand_over(tree: Path, identity: Identity) -> None:
 
 
 def _namespaces_allowed() -> bool:
-    """Try it in a child: policies differ too much between kernels and containers to be read off."""
-    if not LINUX:
-        return False
-    libc = ctypes.CDLL(None, use_errno=True)
+    """Policies differ too much between kernels and containers to be read off."""
+    return LINUX and _asked_as(Identity(NOBODY, NOBODY, namespace=True), lambda: os.geteuid() == NOBODY)
+
+
+def _asked_as(identity: Identity, question: Callable[[], bool]) -> bool:
+    """What a child that became `identity` answers; no when it cannot become that."""
+    libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
     child = os.fork()
     if child == 0:
         verdict = 1
-        try:
-            _enter_namespace(libc)
-            verdict = 0 if os.geteuid() == NOBODY else 1
-        finally:
-            os._exit(verdict)
+        with contextlib.suppress(BaseException):
+            identity.become(libc)
+            verdict = 0 if question() else 1
+        os._exit(verdict)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from workers.servers.binaries import postgres_folder
 from workers.servers.identity import hand_over, identity_for
 from workers.servers.processes import Mark, alive, command_of, end, mark_of, wait_until
+from workers.servers.program_copy import programs_for
 
 OWNER = "unwind_owner"
 DATABASE = "unwind"
@@ -57,8 +57,8 @@ class Postgres:
         self.password = password
         self.durable = durable
         self.settings = {**SETTINGS, **({} if durable else THROWAWAY_SETTINGS), **settings}
-        self.programs = postgres_folder()
         self.identity = identity_for(self.data)
+        self.programs = programs_for(self.identity)
         self.process: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
