@@ -21,6 +21,7 @@ from workers import watch as watch  # noqa: PLC0414 - the same
 from workers import wiring
 from workers.envelope import HARD_LIMIT
 from workers.in_hand import UNACKED
+from workers.redis_url import SCHEMES
 from workers.shown import TICKS
 
 TASK_MODULES = (
@@ -62,7 +63,12 @@ class Unwind(Celery):
 
     def _get_backend(self) -> Any:
         _find_servers(self)
-        return super()._get_backend()
+        url = self.conf.result_backend
+        if not isinstance(url, str) or url.partition("://")[0] not in SCHEMES:
+            return super()._get_backend()
+        from workers.result_backend import ResultBackend
+
+        return ResultBackend(app=self, url=url)
 
 
 def _find_servers(celery: Unwind) -> None:

@@ -23,12 +23,15 @@ from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
 
 from models import readings, session
 from schedules.routes import QUEUES, followers
+from workers.redis_url import connect
 from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 PATIENCE = 4.0
 """Seconds for one part: below Prometheus' own 10 s even when both parts are frozen."""
+BROKER_TIMEOUT = 2.0
+"""Seconds for one question to the broker."""
 PARTS = ("database", "broker")
 KNOWN: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_outbox_due": tuple((task,) for task in followers()),
@@ -133,15 +136,12 @@ class Gauges:
         return found
 
     def _ask_broker(self) -> list[Family]:
-        import redis
-
         from workers.in_hand import UNACKED
         from workers.odd import strays
 
         if self._broker is None:
             assert self._settings.broker_url is not None
-            url = self._settings.broker_url.get_secret_value()
-            self._broker = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
+            self._broker = connect(self._settings.broker_url.get_secret_value(), timeout=BROKER_TIMEOUT)
         client = self._broker
         waiting = Family("unwind_queue_messages", "Messages that wait in each queue.", labels=["queue"])
         for queue in QUEUES:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from workers.redis_url import RedisUrl
 from workers.servers import ServerUrls, embedded_servers, hold_servers
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -38,14 +39,7 @@ def postgres_url(url: str) -> str:
 
 
 def _redis(url: str) -> str:
-    scheme, separator, rest = url.strip().partition("://")
-    scheme = {"valkey": "redis", "valkeys": "rediss"}.get(scheme, scheme)
-    if not separator or scheme not in {"redis", "rediss"}:
-        raise ValueError("must begin with redis:// or rediss://")
-    path = urlsplit(f"http://{rest}").path.strip("/")
-    if path and not path.isdigit():
-        raise ValueError("must end with a database number, as in redis://:password@host:6379/0")
-    return f"{scheme}://{rest}"
+    return str(RedisUrl.parse(url))
 
 
 def _smtp(url: str) -> str:
@@ -89,12 +83,10 @@ def _secret(check: Callable[[str], str]) -> BeforeValidator:
 def _next_database(validated: dict[str, Any]) -> SecretStr | None:
     """The broker's second database: contract 1."""
     broker = validated.get("broker_url")
-    return SecretStr(_second_database(broker.get_secret_value())) if broker else None
-
-
-def _second_database(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=f"/{int(parts.path.strip('/') or 0) + 1}"))
+    if not broker:
+        return None
+    address = RedisUrl.parse(broker.get_secret_value())
+    return SecretStr(str(address.with_database(address.database + 1)))
 
 
 class Settings(BaseSettings):

@@ -34,6 +34,7 @@ from workers import odd
 from workers.acknowledgement import is_settled
 from workers.envelope import Refused, checked
 from workers.in_hand import Owner
+from workers.redis_url import SCHEMES, RedisUrl
 
 log = structlog.get_logger(__name__)
 
@@ -437,6 +438,34 @@ class Transport(stock.Transport):
 
 class Connection(kombu_connection.Connection):
     """A connection whose `redis://`, `rediss://` and `redis+socket://` mean this transport; its URL is what users wrote."""
+
+    def __init__(
+        self,
+        hostname: Any = "localhost",
+        *args: Any,
+        ssl: Any = False,
+        transport_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """kombu.Connection.__init__: parse the address as every program here does; its options count more than ours."""
+        if isinstance(hostname, str) and hostname.partition("://")[0] in SCHEMES:
+            address = RedisUrl.parse(hostname)
+            hostname = address.kombu_url
+            ssl = dict(address.tls_options) or ssl
+            transport_options = {**(transport_options or {}), **address.client_options}
+        super().__init__(hostname, *args, **kwargs, ssl=ssl, transport_options=transport_options)  # type: ignore[misc]
+
+    def as_uri(self, include_password: bool = False, mask: str = "**", getfields: Any = None) -> str:  # noqa: ARG002 - kombu's
+        """kombu.Connection.as_uri: an IPv6 address stays one."""
+        if self.get_transport_cls() is not Transport:
+            return str(super().as_uri(include_password=include_password, mask=mask))
+        if self.uri_prefix:  # a socket's path is all of kombu's `hostname`
+            address = RedisUrl.parse(f"{self.uri_prefix}+{self.hostname}")
+        else:
+            database = int((self.virtual_host or "").strip("/") or 0)
+            host = self.hostname or "localhost"
+            address = RedisUrl(host, self.port, None, self.userid, self.password, database, {}, self.ssl or {})
+        return address.kombu_url if include_password else address.masked(mask)
 
     def get_transport_cls(self) -> Any:
         """kombu.Connection.get_transport_cls."""

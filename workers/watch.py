@@ -25,6 +25,7 @@ from celery import current_app, signals
 from celery.worker import state
 
 from workers import health
+from workers.redis_url import connect
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,7 @@ class Watcher:
         self._moved, self._waiting, self._busy, self._end = moved, waiting, busy, end
         self._every = LOOK_EVERY if every is None else every
         self._last: Any = None
+        self._blind = False
         self.silent = 0
         """Looks in a row at which nothing had moved while something waited."""
         self._closed = threading.Event()
@@ -72,17 +74,39 @@ class Watcher:
 
     def look(self) -> None:
         """One look."""
-        moved = self._moved()
-        try:
-            waiting = self._waiting()
-        except Exception:  # noqa: BLE001 - whatever is wrong with the broker, ending this program mends nothing
-            waiting = 0
-        self.silent = self.silent + 1 if waiting and moved == self._last else 0
+        came_on = (moved := self._moved()) != self._last
         self._last = moved
-        if not self.silent or self._busy():
+        waiting = self._ask()
+        if came_on or waiting == 0:
+            self.silent = 0
+        elif waiting is None:
+            self.silent = max(self.silent - 1, 0)
+        else:
+            self.silent += 1
+        if came_on or self._busy() or (not self.silent and not self._blind):
             health.is_alive()
-        if self.silent >= (BUSY_LOOKS if self._busy() else SILENT_LOOKS) and not self._closed.is_set():
+        if waiting and self.silent >= (BUSY_LOOKS if self._busy() else SILENT_LOOKS) and not self._closed.is_set():
             self._end(waiting)
+
+    def _ask(self) -> int | None:
+        """How much waits; None when nobody knows, which is not the same as nothing.
+
+        A broker in trouble ends no program: each look without an answer takes back one silent look, as much time as a
+        consumer needs to connect again.  Any other error is the watcher's own: it watches nothing, says so, and no longer
+        says that the program is alive, unless that is seen to come on.
+        """
+        import redis
+
+        was_blind, self._blind = self._blind, False
+        try:
+            return self._waiting()
+        except (redis.RedisError, OSError):
+            return None
+        except Exception as error:  # noqa: BLE001 - the thread must live on, and be heard
+            self._blind = True
+            if not was_blind:
+                log.error("cannot ask the broker how much waits, so nobody watches here", error=type(error).__name__)
+            return None
 
     def _run(self) -> None:
         while not self._closed.wait(self._every):
@@ -93,9 +117,7 @@ class _Broker:
     """A connection of the watcher's own, made anew after trouble."""
 
     def __init__(self, url: str) -> None:
-        import redis
-
-        self._client = redis.Redis.from_url(url, socket_timeout=ANSWER_WITHIN, socket_connect_timeout=ANSWER_WITHIN)
+        self._client = connect(url, timeout=ANSWER_WITHIN)
 
     def waiting(self, queues: Iterable[str]) -> int:
         """How many messages wait in these queues.  Raises when the broker does not answer or takes nothing."""

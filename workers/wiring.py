@@ -19,6 +19,7 @@ import structlog
 from celery import current_app, signals
 
 from schedules.routes import queue_of
+from workers.redis_url import connect
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -80,9 +81,7 @@ class QueueBell:
         if self._url is None:
             return None
         if self._client is None:  # kombu's own connections wait for a broker that is away; this one asks once
-            self._client = redis.Redis.from_url(
-                self._url, socket_timeout=ANSWER_WITHIN, socket_connect_timeout=ANSWER_WITHIN, decode_responses=True
-            )
+            self._client = connect(self._url, timeout=ANSWER_WITHIN, decode_responses=True)
         try:
             self._client.set(MEMORY, uuid.uuid4().hex, nx=True)
             kept, run = self._client.get(MEMORY), ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -33,9 +34,12 @@ class Cut:
 class Proxy:
     """Listens on a loopback port and passes on to another one."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        """`port`: of the server behind."""
+    def __init__(
+        self, port: int, host: str = "127.0.0.1", *, listen: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`port`: of the server behind.  `tls`: what clients must speak with this proxy; the server behind is plain."""
         self._behind = (host, port)
+        self._listen, self._tls = listen, tls
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
@@ -51,7 +55,7 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = self._call(asyncio.start_server(self._meet, "127.0.0.1", 0))
+        self._server = self._call(asyncio.start_server(self._meet, self._listen, 0, ssl=self._tls))
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

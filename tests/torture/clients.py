@@ -25,6 +25,7 @@ from tests.plugins.servers import plain
 from tests.torture.ledger import Ledger, Sent
 from tests.torture.place import Place
 from tests.torture.plan import BROKER, SQL, Life, Step, Wave, record
+from workers.redis_url import connect
 
 PATIENCE, LONGEST_PATIENCE = 4.0, 16.0
 """Seconds after which a client sends again: the first time, and ever later while there is no answer."""
@@ -46,7 +47,7 @@ class Doors:
             task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
             broker_connection_timeout=2,
         )
-        self._results = redis.Redis.from_url(place.result_backend, socket_timeout=2, socket_connect_timeout=2)
+        self._results = connect(place.result_backend, timeout=2)
         self._conn: psycopg.Connection | None = None
         self._late: list[tuple[float, int, Sent]] = []
         self._numbers = itertools.count()

@@ -30,6 +30,7 @@ from tests.torture.books import connected
 from tests.torture.hostile import hostile
 from tests.torture.place import BEATS, GROUPS, Place
 from tests.torture.plan import Fault
+from workers.redis_url import connect
 
 SESSIONS = """
     SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
@@ -155,7 +156,7 @@ class Demon:
     # -- the broker ----------------------------------------------------------------------------------------------------
 
     def _redis(self, url: str | None = None) -> Any:
-        return redis.Redis.from_url(url or self._place.broker_url, socket_timeout=6, socket_connect_timeout=2)
+        return connect(url or self._place.broker_url, timeout=6)
 
     def _flush_broker(self, _fault: Fault) -> str:
         with contextlib.closing(self._redis()) as client:

@@ -31,6 +31,7 @@ from tests.torture.place import GROUPS, Place, standing
 from tests.torture.referee import Referee
 from tests.torture.watch import dump
 from workers.in_hand import LISTS
+from workers.redis_url import connect
 from workers.replay import lines_from, play, stage_in_empty
 
 CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL)
@@ -245,9 +246,7 @@ class Run:
 
     def _queued(self) -> int:
         """Commands and consequences that wait for a worker, and whatever was handed to one and not taken."""
-        with contextlib.closing(
-            redis.Redis.from_url(self.place.broker_url, socket_timeout=3, decode_responses=True)
-        ) as client:
+        with contextlib.closing(connect(self.place.broker_url, timeout=3, decode_responses=True)) as client:
             handed = [str(name) for name in client.hgetall(LISTS)]
             return sum(client.llen(name) for name in ("commands", "consequences", *handed))
 

@@ -10,6 +10,7 @@ import redis
 
 from tests.torture.books import connected
 from tests.torture.place import BEATS, GROUPS, Place
+from workers.redis_url import connect
 
 SESSIONS = """
     SELECT pid, application_name, state, wait_event_type, wait_event, left(query, 100) AS query,
@@ -23,7 +24,7 @@ def dump(place: Place) -> str:
     """A text for whoever looks for the reason."""
     said: list[str] = []
     with contextlib.suppress(redis.RedisError, OSError):
-        client = redis.Redis.from_url(place.broker_url, socket_timeout=5)
+        client = connect(place.broker_url, timeout=5)
         said.append("-- broker: clients\n" + "\n".join(json.dumps(one, default=str) for one in client.client_list()))
         keys = {key.decode(): _size(client, key) for key in client.scan_iter(count=500) if b"celery-task" not in key}
         said.append("-- broker: keys\n" + json.dumps(keys, indent=1))

@@ -34,6 +34,8 @@ READ_IN = "5.7.0"
 """The kombu that was read when the transport was written."""
 
 REPLACED = {
+    "kombu.connection.Connection.__init__": "e9c58f881d0a",
+    "kombu.connection.Connection.as_uri": "84a4b582d143",
     "kombu.transport.redis.QoS.append": "35c655f6ecc6",
     "kombu.transport.redis.QoS.ack": "1bc15a4ddf54",
     "kombu.transport.redis.QoS.reject": "747a02434344",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import redis
@@ -60,16 +61,54 @@ def test_idle_programs_and_those_of_a_broker_in_trouble_are_never_ended(waiting:
     assert program.ended == []
 
 
-def test_a_broker_that_comes_back_is_given_the_whole_time_again() -> None:
-    """The consumer may wait half a minute before it tries to connect again."""
+@pytest.mark.parametrize("away", [1, 3, SILENT_LOOKS])
+def test_a_broker_that_comes_back_is_given_as_long_again_as_it_was_away(away: int) -> None:
+    """The consumer waits longer the longer it has tried, half a minute at most, before it tries to connect again."""
     program = Program()
     watcher = program.watched()
     looked_at(watcher, SILENT_LOOKS - 1)
     program.waiting = redis.ConnectionError("away")
-    watcher.look()
+    looked_at(watcher, away)
     program.waiting = 5
-    looked_at(watcher, SILENT_LOOKS - 1)
+    looked_at(watcher, min(away, SILENT_LOOKS - 1))
     assert program.ended == []
+    looked_at(watcher, 1)
+    assert program.ended == [5]
+
+
+def test_a_broker_that_stumbles_now_and_then_does_not_save_a_program_that_takes_nothing() -> None:
+    """An error says nothing about what waits, so it is not counted as if nothing did."""
+    program = Program()
+    watcher = program.watched()
+    for _ in range(4 * SILENT_LOOKS):
+        program.waiting = 7
+        looked_at(watcher, 2)
+        program.waiting = redis.TimeoutError("hangs")
+        watcher.look()
+    assert program.ended
+    assert set(program.ended) == {7}
+
+
+def test_a_watcher_that_cannot_ask_says_so_and_vouches_for_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address that the client cannot use used to look like an empty queue, and a deaf worker like a healthy one."""
+    alive = tmp_path / "alive"
+    monkeypatch.setenv("UNWIND_ALIVE_FILE", str(alive))
+    program = Program(waiting=TypeError("unexpected keyword argument"))
+    watcher = program.watched()
+    alive.unlink(missing_ok=True)
+    looked_at(watcher, SILENT_LOOKS)
+    assert not alive.exists()
+    assert program.ended == []
+    assert capsys.readouterr().out.count("nobody watches here") == 1
+    program.moved += 1
+    watcher.look()
+    assert alive.exists(), "it was seen to come on"
+    alive.unlink()
+    program.waiting = redis.ConnectionError("away")
+    watcher.look()
+    assert alive.exists(), "a broker that is away is no fault of the program"
 
 
 def test_one_message_now_and_then_is_enough_of_a_sign_of_life() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from workers.doctor import broker, database, marketplace, surroundings, work
 from workers.doctor.findings import Finding, Severity, error, exit_status, note
 from workers.doctor.place import Place, supervised_since
+from workers.redis_url import connect
 from workers.servers import NoServerFound, ServerDidNotStart, embedded_servers, running_servers
 from workers.settings import Settings, SettingsProblem, load_settings
 
@@ -137,7 +138,7 @@ def _open_broker(place: Place, held: contextlib.ExitStack) -> list[Finding]:
 
     url = place.settings.broker_url.get_secret_value()
     try:
-        client = redis.Redis.from_url(url, **broker.patience())
+        client = connect(url, timeout=broker.ANSWER_WITHIN)
         held.callback(client.close)
         place.broker_info = dict(client.info())
     except (redis.RedisError, OSError) as problem:

@@ -10,6 +10,7 @@ from workers.doctor.database import apart
 from workers.doctor.findings import Finding, error, few, note, warning
 from workers.doctor.place import Place
 from workers.odd import strays as lying
+from workers.redis_url import connect
 
 OLDEST = (6, 2)
 """BLMOVE came with Redis 6.2."""
@@ -20,11 +21,12 @@ WORKERS_ANSWER_WITHIN = 1.0
 
 def consumers(url: str) -> dict[str, list[str]]:
     """The queues of each worker that answers, by its name: one broadcast, about a second."""
-    from kombu.connection import Connection
     from kombu.pidbox import Mailbox
 
+    from workers.transport import Connection
+
     options = {"socket_timeout": 10, "socket_connect_timeout": ANSWER_WITHIN}
-    with Connection(url, transport_options=options) as connection:  # type: ignore[no-untyped-call]
+    with Connection(url, transport_options=options) as connection:
         mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")(connection)  # type: ignore[no-untyped-call]
         said = mailbox._broadcast("active_queues", reply=True, timeout=WORKERS_ANSWER_WITHIN) or []
     found: dict[str, list[str]] = {}
@@ -96,7 +98,7 @@ def answers(place: Place) -> list[Finding]:
     if url is None:
         return []
     try:
-        with contextlib.closing(redis.Redis.from_url(url.get_secret_value(), **patience())) as client:
+        with contextlib.closing(connect(url.get_secret_value(), timeout=ANSWER_WITHIN)) as client:
             client.ping()
     except (redis.RedisError, OSError) as problem:
         said = f"The server for answers cannot be used ({_reason(problem)}): senders get no answers, work goes on."
@@ -149,11 +151,6 @@ def strays(place: Place) -> list[Finding]:
         )
         for stray in lying(place.broker)
     ]
-
-
-def patience() -> dict[str, Any]:
-    """How long a server is waited for, as redis-py wants it."""
-    return {"socket_timeout": ANSWER_WITHIN, "socket_connect_timeout": ANSWER_WITHIN}
 
 
 def _reason(problem: Exception) -> str:
