@@ -13,17 +13,18 @@ from time import monotonic
 from typing import Any, Protocol
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 
 from models.driver import plan_by_keys, run
+from models.postgres_address import PostgresAddress, clear_libpq_environment
 
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 3_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 """Bounded by the server, not by signals: an exception raised inside COMMIT leaves the outcome unknown (reliability F27)."""
 
-PLANNING = "-c random_page_cost=1.1 -c jit=off"
+PLANNING = {"random_page_cost": "1.1", "jit": "off", "plan_cache_mode": "auto", "enable_seqscan": "on"}
 """What is worked on lies in memory or on a solid-state disk; the default cost of 4 reads whole tables where a set of five
 hundred needs a row for each.  Compiling statements (`jit`) costs more than any of ours takes."""
 
@@ -38,14 +39,47 @@ next statement: the command then comes again, as it would if the statement after
 _BY_KEYS, _IDLE_SINCE = "by keys", "idle since"
 
 APP_ROLE = "unwind_app"
-_ENTER_ROLE = """
-    SELECT set_config('role', :role, false) FROM pg_roles
-    WHERE rolname = :role AND pg_has_role(session_user, oid, 'MEMBER')
+_SET = """
+    SELECT name, pg_catalog.set_config(name, value, false)
+    FROM ROWS FROM (
+        pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[])
+    ) AS wanted (name, value)
+"""
+_SET_ROLE = """
+    SELECT 'role', set_config('role', CASE WHEN %(as_app)s AND EXISTS (
+        SELECT FROM pg_roles WHERE rolname = %(role)s AND pg_has_role(session_user, oid, 'MEMBER')
+    ) THEN %(role)s ELSE 'none' END, false)
+"""
+_IN_FORCE = """
+    SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.unnest(%(names)s::pg_catalog.text[]) AS asked (name)
 """
 
-_BOUND_TRANSACTIONS = """
-    SELECT set_config(name, %(most)s, false) FROM pg_settings WHERE name = 'transaction_timeout'
-"""
+SESSION_SETTINGS = {
+    "client_encoding": "UTF8",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",
+    "row_security": "on",
+    "search_path": "pg_catalog, pg_temp",  # every name of ours is written with its schema
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "idle_session_timeout": "0",  # a pool's connections and the listener's are idle by design
+    **PLANNING,
+}
+"""What every session has, whatever the role, the database or the server has for others (ALTER ROLE ... SET): the driver reads
+dates, intervals and texts in these forms only, and rules are written for one zone and one isolation."""
+
+_REQUIRED = {
+    "server_encoding": "UTF8",
+    "session_replication_role": "origin",  # else no trigger guards what is final; only a superuser may set it
+}
 
 
 class Clock(Protocol):
@@ -93,6 +127,66 @@ class SimulatedClock:
         return self.ask(conn)()
 
 
+class SessionRefused(psycopg.OperationalError):
+    """The server cannot be worked with as it is.  Its message says why, `fix` what helps."""
+
+    def __init__(self, code: str, reason: str, fix: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.fix = fix
+
+
+def session_settings(server_version: int, *, as_app: bool, timeouts: bool = True) -> dict[str, str]:
+    """The settings of our sessions on a server of that version.  `timeouts`: false for what may take as long as it takes."""
+    bounds = {
+        "statement_timeout": STATEMENT_TIMEOUT_MS,
+        "lock_timeout": LOCK_TIMEOUT_MS,
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
+    }
+    if server_version >= 170_000:
+        bounds["transaction_timeout"] = TRANSACTION_TIMEOUT_MS if as_app else 0
+    return SESSION_SETTINGS | {name: f"{bound if timeouts else 0}ms" for name, bound in bounds.items()}
+
+
+def prepare_session(driver: psycopg.Connection[Any], *, as_app: bool, timeouts: bool = True) -> None:
+    """Set what a session must have and ask whether it has it.  Raises SessionRefused, with the connection closed."""
+    before, driver.autocommit = driver.autocommit, True
+    try:
+        wanted = session_settings(driver.info.server_version, as_app=as_app, timeouts=timeouts)
+        values = {"names": list(wanted), "values": list(wanted.values())}
+        expected = dict(driver.execute(_SET, values, prepare=False).fetchall()) | _REQUIRED
+        expected |= driver.execute(_SET_ROLE, {"as_app": as_app, "role": APP_ROLE}, prepare=False).fetchall()
+        in_force = dict(driver.execute(_IN_FORCE, {"names": list(expected)}, prepare=False).fetchall())
+        wrong = {name: in_force[name] for name in expected if in_force[name] != expected[name]}
+        if wrong:
+            raise _refusal(wrong)
+        driver.autocommit = before
+    except BaseException:
+        driver.close()
+        raise
+
+
+def _refusal(wrong: dict[str, str]) -> SessionRefused:
+    if encoding := wrong.get("server_encoding"):
+        return SessionRefused(
+            "DATABASE_ENCODING",
+            f"The encoding of the database is {encoding}, which cannot hold every name and comment",
+            "CREATE DATABASE unwind TEMPLATE template0 ENCODING 'UTF8', and let DATABASE_URL name it (pg_dump and "
+            "pg_restore bring over what is in the old one).",
+        )
+    if "session_replication_role" in wrong:
+        return SessionRefused(
+            "TRIGGERS_OFF",
+            "Triggers are switched off for this login (session_replication_role), and they guard what is final",
+            "ALTER ROLE ... RESET session_replication_role, for the login and for the database.",
+        )
+    return SessionRefused(
+        "SESSION_SETTINGS",
+        f"The server does not keep what a session sets ({', '.join(sorted(wrong))})",
+        "let DATABASE_URL name PostgreSQL itself, or a pooler with pool_mode = session.",
+    )
+
+
 def _nobody_waits() -> None:
     """Nothing to nudge."""
 
@@ -129,34 +223,44 @@ class Database:
         self.engine.dispose()
 
 
+def make_engine(
+    database_url: str,
+    *,
+    as_app: bool = False,
+    timeouts: bool = True,
+    application_name: str = "unwind",
+    **options: Any,
+) -> Engine:
+    """An engine whose sessions are all alike: the address parsed by us, the environment's ignored, the settings ours."""
+    address = PostgresAddress.parse(database_url)
+    engine = create_engine(
+        URL.create("postgresql+psycopg", database=address.database),  # what is shown of it; how to connect comes next
+        connect_args=address.connection_parameters(application_name),
+        hide_parameters=True,  # comments and addresses stay out of errors, and so out of logs (P9)
+        **options,
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def _ignore_environment(*_: Any) -> None:
+        clear_libpq_environment()
+
+    @event.listens_for(engine, "connect", insert=True)  # before the dialect asks what sort of session it has
+    def _prepare(dbapi_connection: Any, _record: Any) -> None:
+        prepare_session(dbapi_connection, as_app=as_app, timeouts=timeouts)
+
+    return engine
+
+
 def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1, as_app: bool = True) -> Database:
     """Open the database.  `as_app`: every connection acts as the application's role, which cannot rewrite history."""
-    engine = create_engine(
+    engine = make_engine(
         database_url,
+        as_app=as_app,
         pool_size=pool_size,
         max_overflow=0,
         pool_recycle=1800,
         pool_timeout=5,
-        hide_parameters=True,  # comments and addresses stay out of errors, and so out of logs (P9)
-        connect_args={
-            "connect_timeout": 5,
-            "application_name": "unwind",
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "options": f"-c timezone=UTC -c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} "
-            f"{PLANNING} "
-            f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}",
-        },
     )
-    if as_app:
-
-        @event.listens_for(engine, "connect")
-        def _enter_role(dbapi_connection: Any, _record: Any) -> None:
-            with dbapi_connection.cursor() as cursor:
-                cursor.execute(_ENTER_ROLE.replace(":role", "%(role)s"), {"role": APP_ROLE})
-                cursor.execute(_BOUND_TRANSACTIONS, {"most": f"{TRANSACTION_TIMEOUT_MS}ms"})
-            dbapi_connection.commit()
 
     @event.listens_for(engine, "checkin")
     def _note_when(_dbapi_connection: Any, record: Any) -> None:

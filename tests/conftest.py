@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.plugins.servers",
+    "tests.plugins.postgres",
     "tests.plugins.stage",
     "tests.plugins.market",
     "tests.plugins.past",

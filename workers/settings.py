@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.postgres_address import PostgresAddress
 from workers.redis_url import RedisUrl
 from workers.servers import ServerUrls, embedded_servers, hold_servers
 
@@ -30,12 +31,8 @@ class SettingsProblem(ValueError):
 
 
 def postgres_url(url: str) -> str:
-    scheme, separator, rest = url.strip().partition("://")
-    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"}:
-        raise ValueError("must begin with postgresql://")
-    if any(ord(letter) <= 32 for letter in rest) or not urlsplit(f"http://{rest}").path.strip("/"):
-        raise ValueError("must name a database, as in postgresql://user:password@host:5432/unwind")
-    return f"postgresql+psycopg://{rest}"
+    PostgresAddress.parse(url)
+    return f"postgresql+psycopg://{url.strip().partition('://')[2]}"
 
 
 def _redis(url: str) -> str:

@@ -11,7 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, text
+
+from models.session import make_engine
 
 LOCK = 0x756E7769
 """Number of the advisory lock ("unwi"): migrations of one database wait for each other."""
@@ -27,10 +29,9 @@ def upgrade(database_url: str, revision: str = "head") -> None:
     from models.feed import go_on_counting
     from models.guards import rights
 
-    engine = create_engine(database_url, connect_args={"application_name": "unwind migrate", "connect_timeout": 5})
+    engine = make_engine(database_url, timeouts=False, application_name="unwind migrate")
     try:
         with engine.begin() as conn:
-            conn.execute(text("SET LOCAL statement_timeout = 0"))
             conn.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": LOCK})
             conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
             conn.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))

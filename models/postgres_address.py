@@ -1,0 +1,246 @@
+"""Parse DATABASE_URL once, for every program that connects: the engine, the listener, pg_dump, pg_restore, psql and the doctor.
+
+A URL is accepted in SQLAlchemy's and in libpq's spelling: several hosts, IPv6, a Unix socket in the query, TLS parameters,
+`options=`.  Nothing is left to libpq's environment variables (`PGHOST`, `PGSSLMODE`, ...): one address leads to one server.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+SCHEMES = ("postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2")
+DEFAULT_PORT = 5432
+EXAMPLE = "postgresql://user:password@host:5432/unwind"
+
+_DEFAULTS = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+"""Seconds, and milliseconds for the last: what is sent and not acknowledged for so long ends the connection."""
+
+_NUMBERS = (
+    "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+    "sslcompression", "sslsni", "gssdelegation",
+)  # fmt: skip
+_TEXTS = (
+    "application_name", "options", "hostaddr", "passfile", "requirepeer", "require_auth", "sslcert", "sslkey", "sslrootcert",
+    "sslcrl", "sslcrldir", "krbsrvname", "gsslib", "ssl_min_protocol_version", "ssl_max_protocol_version",
+    "min_protocol_version", "max_protocol_version",
+)  # fmt: skip
+_CHOICES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "sslcertmode": ("disable", "allow", "require"),
+    "channel_binding": ("disable", "prefer", "require"),
+    "gssencmode": ("disable", "prefer", "require"),
+    "load_balance_hosts": ("disable", "random"),
+    "target_session_attrs": ("primary", "read-write", "any"),
+    "client_encoding": ("utf8", "utf-8", "UTF8", "UTF-8", "auto"),
+}
+_REFUSED = {
+    "service": "must name the server itself and no service: programs would read different service files",
+    "servicefile": "must name the server itself and no service: programs would read different service files",
+    "replication": "must not ask for replication",
+    "sslpassword": "must not hold sslpassword, which pg_dump could get by its command line only: use a key without one",
+}
+CLIENT_VERSIONS = {
+    "load_balance_hosts": 16, "require_auth": 16, "sslcertmode": 16, "gssdelegation": 16, "sslnegotiation": 17,
+    "min_protocol_version": 18, "max_protocol_version": 18,
+}  # fmt: skip
+"""The first version of pg_dump and psql that knows a parameter, where that is newer than the oldest server."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresAddress:
+    """Where a database is and how one logs in.  Immutable; the password is in no repr."""
+
+    hosts: tuple[tuple[str, int], ...]
+    """Names, addresses or socket folders, each with its port."""
+    database: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Further parameters of libpq, as the URL gave them."""
+
+    @classmethod
+    def parse(cls, url: str) -> PostgresAddress:
+        """Read a URL.  Raises ValueError with a sentence that repeats no value, for any of them may be a secret."""
+        scheme, separator, rest = url.strip().partition("://")
+        if not separator or scheme not in SCHEMES:
+            raise ValueError("must begin with postgresql://")
+        if any(ord(letter) <= 32 or ord(letter) == 127 for letter in rest):
+            raise ValueError("must contain no spaces or control characters: write %20 for a space")
+        authority, path, query = _split(rest)
+        user_part, at, host_part = authority.rpartition("@")
+        if "@" in user_part:
+            raise ValueError("must name user and password with %40 for each @ in them")
+        user, colon, password = user_part.partition(":")
+        given = _parameters(query)
+        found_hosts = given.pop("host", None)
+        names = [_decoded(name) for name in host_part.split(",")]
+        if found_hosts is not None:  # counts more than the place before the slash, for SQLAlchemy as for libpq
+            names = [name for text in found_hosts for name in text.split(",")]
+        hosts = _hosts(names, given.pop("port", None))
+        single = {name: values[-1] for name, values in given.items()}
+        user_name = single.pop("user", _decoded(user) if at else "")
+        secret = single.pop("password", _decoded(password) if colon else "")
+        database = single.pop("dbname", _decoded(path))
+        if not database:
+            raise ValueError(f"must name a database, as in {EXAMPLE}")
+        if single.pop("ssl", "") == "true":  # as JDBC spells it, and as libpq takes it
+            single.setdefault("sslmode", "require")
+        _check(single)
+        single.pop("client_encoding", None)
+        return cls(hosts, database, user_name or None, secret or None, single)
+
+    def connection_parameters(self, application_name: str) -> dict[str, str]:
+        """Every parameter of a connection, by libpq's names: for psycopg, and so for SQLAlchemy's `connect_args`."""
+        found = {
+            **_DEFAULTS,
+            "application_name": application_name,
+            # Not `read-write`, which a setting of the database (default_transaction_read_only) makes untrue of a primary.
+            **({"target_session_attrs": "primary"} if len(self.hosts) > 1 else {}),
+            **self.parameters,
+            "client_encoding": "UTF8",
+            "host": ",".join(host for host, _ in self.hosts),
+            "port": ",".join(str(port) for _, port in self.hosts),
+            "dbname": self.database,
+        }
+        if self.user is not None:
+            found["user"] = self.user
+        if self.password is not None:
+            found["password"] = self.password
+        return found
+
+    def client_conninfo(self, application_name: str) -> str:
+        """The same for the command line of pg_dump, pg_restore or psql: without the password, which everybody would see there."""
+        found = self.connection_parameters(application_name)
+        found.pop("password", None)
+        return " ".join(f"{name}={_quoted(value)}" for name, value in found.items())
+
+    def client_environment(self) -> dict[str, str]:
+        """This process's environment for such a program: without a variable of libpq but for the password."""
+        kept = {name: value for name, value in os.environ.items() if not _is_of_libpq(name)}
+        return kept | ({"PGPASSWORD": self.password} if self.password is not None else {})
+
+    @property
+    def oldest_client(self) -> int:
+        """The first major version of the client programs that knows every parameter of this address; 0 for any."""
+        return max((CLIENT_VERSIONS.get(name, 0) for name in self.parameters), default=0)
+
+    def without_password(self, text: str) -> str:
+        """What a server or a driver said, with stars for the password if it repeats it."""
+        return text.replace(self.password, "***") if self.password else text
+
+
+def libpq_variables() -> list[str]:
+    """The variables of the environment that libpq would read."""
+    return sorted(name for name in os.environ if _is_of_libpq(name))
+
+
+def clear_libpq_environment() -> None:
+    """Forget them in this process, for libpq reads them wherever a connection leaves a parameter open."""
+    for name in libpq_variables():
+        os.environ.pop(name, None)
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _is_of_libpq(name: str) -> bool:
+    return name.startswith("PG")
+
+
+def _split(rest: str) -> tuple[str, str, str]:
+    """Authority, database and query of what comes after `://`."""
+    before, _, query = rest.partition("?")
+    authority, _, path = before.partition("/")
+    return authority, path, query
+
+
+def _decoded(text: str) -> str:
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise ValueError("must write a % as %25, and other special characters as their % codes")
+    try:
+        decoded = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("must write special characters as the % codes of UTF-8") from None
+    if "\0" in decoded:
+        raise ValueError("must not contain %00")
+    return decoded
+
+
+def _parameters(query: str) -> dict[str, list[str]]:
+    """Name and values of each parameter; only a host may be given more than once (as SQLAlchemy spells several)."""
+    found: dict[str, list[str]] = {}
+    for pair in query.split("&") if query else ():
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise ValueError("must give parameters as ?name=value&name=value")
+        if name == "options":
+            value = value.replace("+", " ")  # as SQLAlchemy writes a space; no option has a plus of its own
+        found.setdefault(_decoded(name), []).append(_decoded(value))
+    if any(len(values) > 1 for name, values in found.items() if name != "host"):
+        raise ValueError("must give each parameter once")
+    return found
+
+
+def _hosts(names: list[str], ports: list[str] | None) -> tuple[tuple[str, int], ...]:
+    places = [_host(name) for name in names]
+    listed = ports[0].split(",") if ports is not None else []
+    if len(listed) not in {0, 1, len(places)}:
+        raise ValueError("must give one port, or one for each host")
+    if len(listed) == 1:
+        listed *= len(places)
+    numbers = listed or [port for _, port in places]
+    return tuple((host, _port(number)) for (host, _), number in zip(places, numbers, strict=True))
+
+
+def _host(text: str) -> tuple[str, str]:
+    """Host and port of `host:port`, `[::1]:port`, `::1` or the folder of a socket."""
+    if text.startswith(("/", "@")):
+        folder, colon, port = text.rpartition(":")
+        return (folder, port) if colon and port.isdigit() else (text, "")
+    if found := re.fullmatch(r"\[([0-9A-Fa-f:.]+(?:%\w+)?)\](?::(\d*))?", text):
+        return found[1], found[2] or ""
+    if text.count(":") > 1 and re.fullmatch(r"[0-9A-Fa-f:.]+(?:%\w+)?", text):
+        return text, ""
+    found = re.fullmatch(r"([^:\[\]\s/?#@]*)(?::(\d*))?", text)
+    if found is None:
+        raise ValueError("must name hosts as host:5432, and special characters of a password as their % codes")
+    if not found[1]:
+        raise ValueError(f"must name a host, as in {EXAMPLE}, or a socket's folder, as in ?host=/run/postgresql")
+    return found[1], found[2] or ""
+
+
+def _port(text: str) -> int:
+    if not text:
+        return DEFAULT_PORT
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise ValueError("must name a port between 1 and 65535")
+    return int(text)
+
+
+def _check(parameters: Mapping[str, str]) -> None:
+    for name, value in parameters.items():
+        if name in _REFUSED:
+            raise ValueError(_REFUSED[name])
+        if name in _CHOICES and value not in _CHOICES[name]:
+            choices = [choice for choice in _CHOICES[name] if choice.islower()]
+            raise ValueError(f"must give {name} as {', '.join(choices[:-1])} or {choices[-1]}")
+        if name in _NUMBERS and not (value.isascii() and value.isdigit()):
+            raise ValueError(f"must give {name} as a whole number")
+        if name == "connect_timeout" and not int(value):
+            raise ValueError("must give connect_timeout in seconds, one at least: 0 would wait without an end")
+        if name not in {*_CHOICES, *_NUMBERS, *_TEXTS}:
+            shown = f"the parameter {name}" if re.fullmatch(r"[a-z_]{1,40}", name) else "a parameter"
+            raise ValueError(f"must not hold {shown}, which PostgreSQL's clients do not know")

@@ -1,0 +1,158 @@
+"""PostgreSQL servers beside the run's embedded ones: of another version, on a socket, in another encoding, with a standby.
+
+Debian's programs are used where they are installed, else the embedded ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+from workers.servers.binaries import postgres_folder
+from workers.servers.folder import free_port
+from workers.servers.identity import hand_over, identity_for
+from workers.servers.postgres import last_lines
+from workers.servers.processes import wait_until
+
+USER = "chief"
+PASSWORD = "it's 100% @home/#1?&=\\ ü"
+FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "max_wal_size": "256MB"}
+
+
+def programs() -> Path:
+    """Debian's server programs, the newest, else the embedded ones."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    return found[-1].parent if found else postgres_folder()
+
+
+class PostgresServer:
+    """One cluster; a password is asked for over TCP and none on its socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.log = folder / "log"
+        self.socket = folder / "socket"
+        self.socket.mkdir(mode=0o777, parents=True)
+        self.socket.chmod(0o777)
+        self.port = free_port()
+        self.programs = programs()
+        self.identity = identity_for(self.data)
+        hand_over(folder, self.identity)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def create(self, encoding: str = "UTF8") -> None:
+        """Make an empty cluster."""
+        secret = self.folder / "password"
+        secret.write_text(PASSWORD + "\n")
+        hand_over(secret, self.identity)
+        self.run(
+            "initdb", f"--pgdata={self.data}", f"--username={USER}", f"--pwfile={secret}", "--auth-host=scram-sha-256",
+            "--auth-local=trust", f"--encoding={encoding}", "--locale=C", "--no-sync", "--no-instructions",
+        )  # fmt: skip
+
+    def follow(self, primary: PostgresServer) -> None:
+        """Become a standby of that server."""
+        source = f"host={primary.socket} port={primary.port} user={USER}"
+        self.run("pg_basebackup", f"--pgdata={self.data}", f"--dbname={source}", "--write-recovery-conf", "--no-sync")
+
+    def start(self, **settings: str) -> None:
+        """Start it and wait until it takes connections."""
+        options = {
+            **FAST,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.socket),
+            "port": str(self.port),
+            **settings,
+        }
+        words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self.programs / "postgres", "-D", self.data, *words],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
+                preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509 - before any thread of ours matters
+            )
+        assert wait_until(self._ready, 30), last_lines(self.log)
+
+    def stop(self) -> None:
+        """End it; its clients are cut."""
+        if self._process is not None:
+            for number in (signal.SIGCONT, signal.SIGINT):
+                self._process.send_signal(number)
+            self._process.wait(30)
+            self._process = None
+
+    def promote(self) -> None:
+        """Let a standby become a primary."""
+        with self.connect() as conn:
+            conn.execute("SELECT pg_promote()")
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        """An autocommit connection over the socket."""
+        return psycopg.connect(
+            host=str(self.socket), port=self.port, user=USER, dbname=database, client_encoding="UTF8", autocommit=True
+        )
+
+    def url(self, database: str = "postgres") -> str:
+        """Its address by TCP."""
+        return f"postgresql+psycopg://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
+
+    def socket_url(self, database: str = "postgres") -> str:
+        """Its address by the socket, as SQLAlchemy's pages spell it."""
+        return f"postgresql+psycopg://{USER}@/{database}?host={self.socket}&port={self.port}"
+
+    def run(self, program: str, *words: str) -> None:
+        """Run one of its programs to its end."""
+        done = subprocess.run(
+            [self.programs / program, *words],
+            capture_output=True,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
+            preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+
+    def _ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, last_lines(self.log)
+        with contextlib.suppress(psycopg.OperationalError), self.connect():
+            return True
+        return False
+
+
+@contextlib.contextmanager
+def new_server() -> Iterator[PostgresServer]:
+    """A server with a short path (a socket's has at most 107 characters), ended and removed afterwards."""
+    assert threading.current_thread() is threading.main_thread(), "its end goes with the thread that starts it"
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    folder.chmod(0o755)
+    server = PostgresServer(folder)
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def other_server() -> Iterator[PostgresServer]:
+    """A running server that is not the one of the run."""
+    with new_server() as server:
+        server.create()
+        server.start()
+        yield server
