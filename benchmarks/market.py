@@ -103,7 +103,7 @@ ORDERS = f"""
     SELECT o, 'b-' || (o % {{buyers}}), {OF_ORDER}, 'NPB', 'None', {ORDERED}, {ORDERED}, 'USD', 1, {{lines}} * {{units}},
         round(0.03 * {{lines}} * {{units}}, 2),
         date_trunc('month', ({ORDERED}) AT TIME ZONE 'America/New_York')::date, {{version}},
-        CASE WHEN {{unlocked}} THEN {FILING} + interval '7 days' ELSE {FILING} END
+        {FILING}
     FROM generate_series(1, {{orders}}) o
 """
 ALERTS = f"""

@@ -26,7 +26,7 @@ RAW = """
           AND a.unlocks_at <= n.now
         RETURNING a.order_id, a.unlocks_at, n.now
     ), counted AS (
-        UPDATE unwind.orders o SET version = o.version + 1, last_event_at = d.now FROM due d
+        UPDATE unwind.orders o SET version = o.version + 1 FROM due d
         WHERE o.order_id = d.order_id
         RETURNING o.order_id, o.version, o.status, o.seller_id, d.now, d.unlocks_at
     ), told AS (

@@ -64,6 +64,7 @@ alerts = Table(
     one_of("kind", AlertKind),
     one_of("state", AlertState),
     CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
+    CheckConstraint("unlocked_at <= COALESCE(closed_at, 'infinity')", name="marked_before_it_closed"),
     Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
     Index("ix_alerts_order_id", "order_id", "alert_id"),
     Index("ix_alerts_npb_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind = 'NPB' AND {WAITING}")),
@@ -269,7 +270,8 @@ def next_unlock(conn: Connection) -> datetime | None:
 def _unlock(which: str, filer: str, task: str, notice: str) -> str:
     # The order's lock guards the alert, so only orders are locked, and the alert is asked again when it is marked: a
     # command may have closed it between the look and the lock.  An order that went on after `now` waits for the next sweep,
-    # else its events would run backwards.  The ids go through arrays, which keeps the planner from reading whole tables.
+    # else its events would run backwards.  `last_event_at` stays: a mark overtakes no command.
+    # The ids go through arrays, which keeps the planner from reading whole tables.
     return f"""
         WITH due AS MATERIALIZED (
             SELECT a.alert_id, a.order_id, a.unlocks_at, o.status, o.{filer} AS filer, o.version + 1 AS seq
@@ -286,7 +288,7 @@ def _unlock(which: str, filer: str, task: str, notice: str) -> str:
         ), unlocked AS MATERIALIZED (
             SELECT d.*, m.kind FROM marked m JOIN due d USING (order_id)
         ), counted AS (
-            UPDATE unwind.orders SET version = version + 1, last_event_at = %(now)s
+            UPDATE unwind.orders SET version = version + 1
             WHERE order_id = ANY (ARRAY(SELECT order_id FROM unlocked))
         ), told AS (
             INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)

@@ -17,6 +17,7 @@ from models import alerts, events, members, ocr, orders, terms
 from models.driver import Cursor, together
 from models.work import Work
 from policies import history
+from policies.alerts import without_later_mark
 from policies.cases import Actor, Alert, Case, Member, Ocr, Order
 from policies.statuses import Role
 from policies.verdicts import Granted, Promise
@@ -94,6 +95,7 @@ class Cases:
         request_id: str | None = None,
     ) -> None:
         """Take a granted verdict: later verdicts of the set see it, and `write` carries it out."""
+        granted = replace(granted, case=without_later_mark(granted.case, now))
         self._granted.append((before, granted, now, actor, request_id))
         after = granted.case
         self._orders[after.order.order_id] = after.order

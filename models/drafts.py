@@ -22,8 +22,9 @@ from sqlalchemy import (
 
 from models.schema import Instant, Json, metadata, one_of
 from models.sets import insert_set, update_set
+from policies.alerts import DECIDED_BY_TIME
 from policies.consolidation import Choice, LineEdit
-from policies.drafts import CHANGES_NOTHING, Draft, DraftState
+from policies.drafts import Draft, DraftState
 
 drafts = Table(
     "drafts",
@@ -86,7 +87,7 @@ def facts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
             FROM unwind.drafts AS d WHERE d.draft_id = ANY(:ids) ORDER BY d.draft_id
             """
         ),
-        {"ids": ids, "harmless": list(CHANGES_NOTHING)},
+        {"ids": ids, "harmless": list(DECIDED_BY_TIME)},
     )
     return {row.draft_id: _draft_of(row, edits.get(row.draft_id, {})) for row in rows}
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 from models import alerts, events, look_credits, members, notices, ocr, orders, removals, terms
 from policies import options as policy
+from policies.alerts import DECIDED_BY_TIME
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, Member, Ocr, OcrState, Order
 from policies.history import alert_state, fold, ocr_state, order_state
 from policies.instants import instant_from_text, instant_text, optional_text
@@ -158,7 +159,7 @@ def _order_then(row: Order, state: dict[str, Any], happened: Sequence[Any]) -> O
         basis=Basis(state["basis"]) if state["basis"] else None,
         cancelled_by=state["cancelled_by"],
         version=happened[-1].seq,
-        last_event_at=happened[-1].at,
+        last_event_at=max(event.at for event in happened if event.type not in DECIDED_BY_TIME),
     )
 
 

@@ -19,6 +19,10 @@ SPOKEN = {
 }
 
 
+DECIDED_BY_TIME = ("npb.unlocked", "nrs.unlocked", "nss.unlocked")
+"""Events that only mark what time had decided before.  They overtake no command: whoever acted before them may come after."""
+
+
 def filer_of(kind: AlertKind) -> Role:
     """Sellers file NPB, buyers file NRS and NSS."""
     return Role.SELLER if kind is AlertKind.NPB else Role.BUYER
@@ -77,6 +81,19 @@ def unlock(case: Case, now: datetime) -> Granted | None:
             tell(after, filer_of(alert.kind), notice, kind=alert.kind, unlocks_at=instant_text(alert.unlocks_at)),
         ),
     )
+
+
+def without_later_mark(case: Case, at: datetime) -> Case:
+    """The case after a command that happened at `at`, without the mark of a sweep that ran later but before the command did.
+
+    The mark stays where the alert had matured by then all the same, and goes where it was answered, accepted or closed first.
+    """
+    alert = case.alert
+    if alert is None or alert.unlocked_at is None or alert.unlocked_at <= at:
+        return case
+    if alert.state is AlertState.OPEN and not alert.penalty_stands and alert.unlocks_at <= alert.unlocked_at:
+        return case
+    return replace(case, alert=replace(alert, unlocked_at=None))
 
 
 UNLOCKED_NOTE = "Cancellation through the alert is possible now."

@@ -74,7 +74,8 @@ class Member:
 class Order:
     """The order's own row.  `fee` is the stored charge in USD, `fee_month` the first day of the month it is charged in.
 
-    `version` is the number of the order's last event, `last_event_at` its instant: no decision may be earlier.
+    `version` is the number of the order's last event, `last_event_at` the instant of the last that time alone did not decide: no
+    decision may be earlier.
     """
 
     order_id: int

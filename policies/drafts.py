@@ -22,8 +22,6 @@ from policies.statuses import Basis, Role, Status
 from policies.verdicts import Code, Invalid, Refused
 
 LIFETIME = timedelta(hours=24)
-CHANGES_NOTHING = ("npb.unlocked", "nrs.unlocked", "nss.unlocked")
-"""Events that only mark what time had decided before: an order with nothing else since is as the draft knew it."""
 
 
 class DraftState(StrEnum):

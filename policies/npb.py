@@ -100,6 +100,7 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
     answered = alert if again else _answered(alert, now, comment)
     after = replace(case, alert=answered)
     due = instant_text(answered.unlocks_at)
+    took_back = {"took_back": True} if alert.unlocked_at is not None and answered.unlocked_at is None else {}
     return Granted(
         after,
         events=(
@@ -107,7 +108,7 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
             if again
             else Event("npb.responded", f"The buyer answered: {comment}"),
         ),
-        promises=(tell(after, Role.SELLER, "npb_responded", unlocks_at=due, comment=comment),),
+        promises=(tell(after, Role.SELLER, "npb_responded", unlocks_at=due, comment=comment, **took_back),),
         effects={"unlocks_at": due},
     )
 

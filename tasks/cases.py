@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -62,6 +63,8 @@ def decide_case(work: Work[C], cases: Cases, command: C, decide: Decide[C], *, o
     instant = instant_of(command, case, work.now)
     if isinstance(instant, Invalid):
         return instant
+    if instant < work.now - OLDEST_OCCURRENCE:
+        case = replace(case, terms=cases.book.at(instant))
     verdict = decide(command, case, instant)
     if isinstance(verdict, Granted):
         cases.grant(case, verdict, instant, actor=command.actor, request_id=command.request_id)
@@ -79,12 +82,13 @@ def known_case(cases: Cases, order_id: int, member_id: str | None, now: datetime
 
 
 def instant_of(command: ActorCommand | OrderFact, case: Case, now: datetime) -> datetime | Invalid:
-    """When the command happens: now, or when it says it really did; never before the order's last event."""
+    """When the command happens: now, or when it says it really did; never before the order's last event.
+
+    What time decided is no such event: an answer in time stays in time, though a sweep marked the alert before it was read.
+    """
     last = case.order.last_event_at or now
     if command.occurred_at is None:
-        # A submission by SQL counts from its insert; a day later, or overtaken by another event, it counts from then.
-        since = max(command.accepted_at or now, now - OLDEST_OCCURRENCE)
-        return max(min(since, now), last)
+        return max(min(command.accepted_at or now, now), last)  # a submission by SQL counts from its insert
     if command.occurred_at > now:
         return Invalid("occurred_at", "must not be in the future")
     if command.occurred_at < now - OLDEST_OCCURRENCE:

@@ -58,6 +58,20 @@ ALERTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         1,
+        "No alert stands as unlocked that was answered, accepted or closed in time before its mark",
+        f"""
+        SELECT DISTINCT CAST(life.alert_id AS text) FROM ({LIVES}) life
+        LEFT JOIN LATERAL ({first_answer("life", "life.until")}) answer ON true
+        WHERE (life.unlocked_at < {MATURES} AND COALESCE(answer.at < {MATURES}, true))
+            OR life.unlocked_at > life.closed_at OR EXISTS (
+            SELECT FROM unwind.events e WHERE e.order_id = life.order_id AND e.seq > life.seq AND e.seq < life.until
+            AND e.type = 'npb.penalty_accepted' AND e.at < life.unlocked_at AND NOT EXISTS (
+                SELECT FROM unwind.events b WHERE b.order_id = e.order_id AND b.seq > e.seq AND b.seq < life.until
+                AND b.type = 'npb.taken_back' AND b.at <= life.unlocked_at))
+        """,  # noqa: S608 - constants of this package
+    ),
+    Invariant(
+        1,
         "An alert has one event for being unlocked each time it was",
         """
         SELECT CAST(a.alert_id AS text) FROM unwind.alerts a

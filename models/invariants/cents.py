@@ -73,16 +73,19 @@ CENTS: tuple[Invariant, ...] = (
         AND b.billing_month < (SELECT max(m.billing_month) FROM unwind.billing_months m)
         AND NOT EXISTS (SELECT FROM unwind.bills n WHERE n.seller_id = b.seller_id
                         AND n.billing_month = b.billing_month + interval '1 month')
+        AND NOT EXISTS (SELECT FROM unwind.held_bills h WHERE h.seller_id = b.seller_id
+                        AND h.billing_month = b.billing_month + interval '1 month')
         """,
     ),
     Invariant(
         5,
-        "Every line of a closed month is on an issued bill",
+        "Every line of a closed month is on an issued bill, or on one that is held until it can be made",
         """
         SELECT l.seller_id || ' ' || to_char(l.billing_month, 'YYYY-MM') FROM unwind.ledger_lines l
         WHERE [l.seller_id IN sellers] AND l.kind <> 'payment'
         AND l.billing_month <= (SELECT max(m.billing_month) FROM unwind.billing_months m)
         AND NOT EXISTS (SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)
+        AND NOT EXISTS (SELECT FROM unwind.held_bills h WHERE h.seller_id = l.seller_id AND h.billing_month = l.billing_month)
         GROUP BY l.seller_id, l.billing_month
         """,
     ),

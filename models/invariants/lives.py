@@ -7,6 +7,8 @@ from __future__ import annotations
 
 FILINGS = "('npb.filed', 'nrs.filed', 'nss.filed')"
 REMOVALS = "('npb.removed', 'nrs.removed', 'nss.removed')"
+MARKS = "('npb.unlocked', 'nrs.unlocked', 'nss.unlocked')"
+"""What time decided: such an event may be overtaken by a command that happened before it."""
 ANSWERS = "('npb.responded', 'npb.taken_back')"
 
 

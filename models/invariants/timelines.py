@@ -6,7 +6,7 @@ The folding is PostgreSQL's own: of equal keys of an object the last one counts.
 from __future__ import annotations
 
 from models.invariants.invariant import Invariant
-from models.invariants.lives import FILINGS
+from models.invariants.lives import FILINGS, MARKS
 
 
 def _folded(part: str, since: str, until: str) -> str:
@@ -58,14 +58,15 @@ TIMELINES: tuple[Invariant, ...] = (
     ),
     Invariant(
         8,
-        "The instants of an order's events never go back, and the last is the order's",
-        """
+        "The instants of an order's events never go back, but for marks that a command overtook, and the last is the order's",
+        f"""
         SELECT DISTINCT CAST(order_id AS text) FROM (
-            SELECT e.order_id, e.at, o.last_event_at, lag(e.at) OVER w AS before, lead(e.seq) OVER w AS after
+            SELECT e.order_id, e.at, o.last_event_at, max(e.at) FILTER (WHERE e.type NOT IN {MARKS}) OVER (
+                PARTITION BY e.order_id ORDER BY e.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before,
+                max(e.at) FILTER (WHERE e.type NOT IN {MARKS}) OVER (PARTITION BY e.order_id) AS last
             FROM unwind.events e JOIN unwind.orders o USING (order_id) WHERE [e.order_id IN orders]
-            WINDOW w AS (PARTITION BY e.order_id ORDER BY e.seq)
-        ) e WHERE at < before OR (after IS NULL AND at <> last_event_at)
-        """,
+        ) e WHERE at < before OR last <> last_event_at
+        """,  # noqa: S608 - constants of this package
     ),
     Invariant(
         8,

@@ -49,7 +49,12 @@ def responded(told: Telling) -> Letter:
         told.subject("the buyer answered your alert"),
         (f"{capital(told.the_buyer)} answered the non-paying buyer alert for {told.order}.",),
         told.quote("the buyer"),
-        paragraphs(f"If the order stays unpaid, you can cancel it from {unlocks}." if unlocks else ""),
+        paragraphs(
+            "We told you that you can cancel. With this answer you have to wait again."
+            if told.has("took_back")
+            else "",
+            f"If the order stays unpaid, you can cancel it from {unlocks}." if unlocks else "",
+        ),
         (
             "If the payment has arrived, remove the alert on the order's page.",
             "Otherwise talk with the buyer. We tell you when cancelling becomes possible.",

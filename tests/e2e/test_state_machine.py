@@ -29,7 +29,19 @@ from hypothesis.stateful import (
 from psycopg.rows import namedtuple_row
 
 from models import looks
-from tests.model.market import COMPLAINTS, FLOW, INVALID, NO_REASONS, REASONS, Answer, House, Person, Purchase, Taking
+from tests.model.market import (
+    COMPLAINTS,
+    FLOW,
+    INVALID,
+    NO_REASONS,
+    REASONS,
+    Answer,
+    House,
+    Person,
+    Purchase,
+    Taking,
+    unmark,
+)
 from tests.model.money import made_at, month_after, month_at
 from tests.model.shop import Reference
 from tests.model.stock import Shelved
@@ -198,6 +210,8 @@ class Histories(RuleBasedStateMachine):
         if expected.outcome != "done":
             return
         made = expected.do()
+        if (subject := self.book.orders.get(answer["order_id"] or 0)) is not None:
+            unmark(subject, instant(arguments["occurred_at"]) if "occurred_at" in arguments else self.now)
         if foreseen is not None:
             assert foreseen["effects"] == answer["effects"], self.story(foreseen["effects"], answer["effects"])
             self.as_planned(answer)
@@ -457,13 +471,14 @@ class Histories(RuleBasedStateMachine):
         else:
             arguments["order_id"] = order_id
         arguments |= self.further(dice, task)
-        occurs = dice.of((None, None, None, None, "now", "last", "hour", "old", "future"))
+        occurs = dice.of((None, None, None, None, "now", "last", "hour", "due", "old", "future"))
         if occurs is not None:
             known = self.last_event(order_id) if order else self.now
             at = {
                 "now": self.now,
                 "last": known,
                 "hour": self.now - HOUR,
+                "due": (order.alert.unlocks() if order and order.alert else self.now) - SECOND,
                 "old": self.now - DAY - SECOND,
                 "future": self.now + SECOND,
             }[occurs]

@@ -226,6 +226,15 @@ class Book:
                 alert.unlocked = max(due, started)
 
 
+def unmark(order: Purchase, at: datetime) -> None:
+    """Rules 3.8 do not depend on when the sweep ran: a mark later than a command goes where the command would have kept it off."""
+    alert = order.alert
+    if alert is None or alert.unlocked is None or alert.unlocked <= at:
+        return
+    if alert.state != "open" or order.status == "NPX" or alert.unlocks() > alert.unlocked:
+        alert.unlocked = None
+
+
 def blank(comment: str | None) -> bool:
     """Whether a comment is there and says nothing."""
     return comment is not None and not comment.strip()

@@ -68,6 +68,11 @@ PLANTINGS = (
     Planting(
         "An alert has one event", NO_TRACE.format("events", "order_id = 2 AND type = 'npb.unlocked'"), "{alert:2}"
     ),
+    Planting(
+        "No alert stands as unlocked",
+        "UPDATE unwind.alerts SET unlocked_at = penalty_accepted_at + interval '1 second' WHERE order_id = 4",
+        "{alert:4}",
+    ),
     Planting("No alert stays locked", "UPDATE unwind.alerts SET unlocked_at = NULL WHERE order_id = 2", "{alert:2}"),
     Planting(
         "No order is cancelled through an alert",

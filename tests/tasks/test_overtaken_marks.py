@@ -1,0 +1,216 @@
+"""A sweep that marks an alert decides nothing: a command counts from its own instant, whichever of the two ran first."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from models import session
+from models.invariants import check
+from policies.instants import instant_text
+from tests.plugins.market import FILED, WEEK, Market
+from tests.plugins.servers import plain
+
+SECOND = timedelta(seconds=1)
+DUE = FILED + WEEK
+LATER = DUE + timedelta(minutes=10)
+INTERFACES = ("message", "sql")
+ORDERINGS = ("sweep first", "command first")
+
+
+@pytest.fixture
+def accused(market: Market) -> Market:
+    """An order whose seller filed an NPB a week before `DUE`."""
+    market.order(1003)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    return market
+
+
+def play(market: Market, database_url: str, interface: str, ordering: str, at: datetime, task: str, **more: Any) -> Any:
+    """The command happened at `at` and is read at `LATER`; the sweep ran at `DUE` or a second after the command was read."""
+    if ordering == "sweep first":
+        market.stage.advance(max(DUE, at))
+    market.at(LATER)
+    answer = take(market, database_url, interface, at, task, **more)
+    market.stage.advance(LATER + SECOND)
+    return answer
+
+
+def take(market: Market, database_url: str, interface: str, at: datetime, task: str, **more: Any) -> Any:
+    """Have one command carried out that happened at `at`; gives its answer."""
+    if interface == "message":
+        return market.do(task, order_id=1003, occurred_at=instant_text(at), **more)
+    request_id = f"{task}-{instant_text(at)}".replace("+", "-")
+    with psycopg.connect(plain(database_url), autocommit=True) as caller:
+        payload = json.dumps({"order_id": 1003, **more})
+        caller.execute("SELECT unwind.submit_command(%s, %s::jsonb, %s)", [task, payload, request_id])
+        caller.execute(
+            "UPDATE unwind.submissions SET submitted_at = %s, due_at = %s WHERE request_id = %s", [at, at, request_id]
+        )
+        market.do("submissions.drain")
+        (answer,) = caller.execute(
+            "SELECT answer FROM unwind.command_answers WHERE request_id = %s", [request_id]
+        ).fetchone() or (None,)
+    return answer
+
+
+def alert(market: Market) -> Any:
+    """The alert and its order."""
+    return market.row("SELECT a.*, o.status, o.version FROM unwind.alerts a JOIN unwind.orders o USING (order_id)")
+
+
+def sound(market: Market) -> None:
+    """Every invariant holds."""
+    with session.bound().transaction() as conn:
+        assert check(conn, market.stage.clock.instant) == []
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize(
+    ("offset", "unlocks", "marked"), [(-SECOND, FILED + 2 * WEEK, False), (0 * SECOND, DUE, True), (SECOND, DUE, True)]
+)
+def test_an_answer_counts_from_its_own_second_whoever_ran_first(
+    accused: Market,
+    database_url: str,
+    interface: str,
+    ordering: str,
+    offset: timedelta,
+    unlocks: datetime,
+    marked: bool,
+) -> None:
+    """R27 to R29, A2: in time before a week is over, though the sweep marked the alert before the answer was read."""
+    answer = play(
+        accused, database_url, interface, ordering, DUE + offset, "npb.respond", member_id="buyer", comment="Paid today"
+    )
+    assert (answer["outcome"], answer["effects"]) == ("done", {"unlocks_at": instant_text(unlocks)})
+    after = alert(accused)
+    assert (after.responded_at, after.unlocks_at, after.unlocked_at is not None) == (DUE + offset, unlocks, marked)
+    assert (after.remind_at is not None) == marked
+    cancel = accused.at(LATER + 2 * SECOND).do("orders.cancel", order_id=1003, member_id="seller")
+    assert cancel["code"] == (None if marked else "TOO_EARLY")
+    strikes = accused.rows("SELECT 1 FROM unwind.strikes")
+    assert len(strikes) == marked
+    sound(accused)
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_the_seller_is_told_that_the_mark_is_taken_back_and_of_the_next(
+    accused: Market, database_url: str, interface: str
+) -> None:
+    """N7, then N5 with the new date, then N7 again at that date."""
+    play(
+        accused, database_url, interface, "sweep first", DUE - SECOND, "npb.respond", member_id="buyer", comment="Soon"
+    )
+    accused.stage.advance(FILED + 2 * WEEK)
+    letters = accused.rows(
+        "SELECT event, letter #>> '{}' AS letter FROM unwind.notices "
+        "WHERE recipient = 'seller' AND event LIKE 'npb%' ORDER BY created_at, notice_id"
+    )
+    assert [r.event for r in letters] == ["npb_unlocked", "npb_responded", "npb_unlocked"]
+    assert "you have to wait again" in letters[1].letter
+    assert "18 April 2026, 10:00" in letters[1].letter
+    types = accused.rows("SELECT type FROM unwind.events WHERE order_id = 1003 ORDER BY seq")
+    assert [r.type for r in types][2:] == ["npb.unlocked", "npb.responded", "npb.unlocked"]
+    assert alert(accused).unlocked_at == FILED + 2 * WEEK
+    sound(accused)
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("offset", [-SECOND, 0 * SECOND, SECOND])
+def test_a_cancellation_is_judged_at_its_own_second(
+    accused: Market, database_url: str, interface: str, ordering: str, offset: timedelta
+) -> None:
+    """Rules 3.8: not before the week is over, however late the command is read."""
+    answer = play(accused, database_url, interface, ordering, DUE + offset, "orders.cancel", member_id="seller")
+    assert answer["code"] == ("TOO_EARLY" if offset < 0 * SECOND else None)
+    if answer["outcome"] == "done":
+        assert accused.row("SELECT cancelled_at FROM unwind.orders").cancelled_at == DUE + offset
+    sound(accused)
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("offset", [-SECOND, 0 * SECOND, SECOND])
+@pytest.mark.parametrize(
+    ("task", "arguments", "status"),
+    [
+        ("npb.accept_penalty", {"member_id": "buyer"}, "NPX"),
+        ("npb.remove", {"member_id": "seller"}, "PENDING"),
+        ("npb.remove", {"staff": "kim", "comment": "Proven"}, "PENDING"),
+    ],
+    ids=["accept", "remove", "staff removes"],
+)
+def test_what_ends_the_waiting_before_the_mark_takes_the_mark_back(
+    accused: Market,
+    database_url: str,
+    interface: str,
+    ordering: str,
+    offset: timedelta,
+    task: str,
+    arguments: dict[str, Any],
+    status: str,
+) -> None:
+    """Whichever ran first: the alert stands as if the command had been read at its instant."""
+    answer = play(accused, database_url, interface, ordering, DUE + offset, task, **arguments)
+    assert answer["outcome"] == "done"
+    after = alert(accused)
+    was_marked = ordering == "sweep first" and offset >= 0 * SECOND
+    assert (after.status, after.unlocked_at) == (status, DUE if was_marked else None)
+    sound(accused)
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize(("offset", "unlocks"), [(-SECOND, FILED + 2 * WEEK), (0 * SECOND, DUE), (SECOND, DUE)])
+def test_taking_the_penalty_back_counts_from_its_own_second(
+    accused: Market, database_url: str, interface: str, offset: timedelta, unlocks: datetime
+) -> None:
+    """R34: an answer at that instant, though the sweep ran between the acceptance and the moment both were read."""
+    accused.stage.advance(DUE + 2 * SECOND)
+    accused.at(LATER)
+    accept = take(accused, database_url, interface, DUE - 2 * SECOND, "npb.accept_penalty", member_id="buyer")
+    back = take(accused, database_url, interface, DUE + offset, "npb.take_back", member_id="buyer")
+    assert (accept["outcome"], back["effects"]["unlocks_at"]) == ("done", instant_text(unlocks))
+    accused.stage.advance(LATER + SECOND)
+    after = alert(accused)
+    assert (after.unlocks_at, after.unlocked_at) == (unlocks, None if unlocks > LATER else LATER)
+    sound(accused)
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_an_event_that_moves_nothing_leaves_the_mark(accused: Market, database_url: str, interface: str) -> None:
+    """The alert had matured all the same: the seller is told once."""
+    answer = play(
+        accused, database_url, interface, "sweep first", DUE - SECOND, "removals.request",
+        member_id="buyer", lines=[{"line_no": 1, "quantity": 1}],
+    )  # fmt: skip
+    assert answer["outcome"] == "refused"
+    assert alert(accused).unlocked_at == DUE
+    assert len(accused.rows("SELECT 1 FROM unwind.notices WHERE event = 'npb_unlocked'")) == 1
+    sound(accused)
+
+
+def test_an_answer_by_sql_is_in_time_however_long_the_workers_were_away(accused: Market, database_url: str) -> None:
+    """Rules 3.8: an outage of two days costs no buyer a strike."""
+    accused.stage.advance(DUE)
+    accused.at(DUE + timedelta(days=2))
+    take(accused, database_url, "sql", DUE - SECOND, "npb.respond", member_id="buyer", comment="I pay today")
+    after = alert(accused)
+    assert (after.responded_at, after.unlocks_at, after.unlocked_at) == (DUE - SECOND, FILED + 2 * WEEK, None)
+    sound(accused)
+
+
+def test_what_somebody_did_still_overtakes(accused: Market, database_url: str) -> None:
+    """Contract 2: a command is never earlier than what another person did to the order."""
+    accused.at(DUE).done("npb.respond", order_id=1003, member_id="buyer", comment="Now")
+    accused.at(LATER)
+    answer = take(accused, database_url, "message", DUE - SECOND, "npb.remove", member_id="seller")
+    assert [error["path"] for error in answer["errors"]] == ["occurred_at"]
+    take(accused, database_url, "sql", DUE - SECOND, "npb.remove", member_id="seller")
+    assert alert(accused).closed_at == DUE
+    sound(accused)
