@@ -66,6 +66,16 @@ bills = Table(
     Index("ix_bills_carried", "billing_month", "seller_id", postgresql_where=text("carried_forward <> 0")),
 )
 
+held_bills = Table(
+    "held_bills",
+    metadata,
+    Column("seller_id", Text, ForeignKey("unwind.members.member_id"), primary_key=True),
+    Column("billing_month", Date, primary_key=True),
+    Column("held_at", Instant, nullable=False),
+    CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),
+)
+"""Bills that could not be made when their month was closed: made as soon as they can be, each seller's in the order of months."""
+
 LINES_HASH = """
     encode(sha256(convert_to(coalesce(string_agg(
         concat_ws('|', l.line_id, l.kind, l.amount, l.order_id, l.charged_month, l.credited_month, l.note),
@@ -218,6 +228,14 @@ _FIRST_PENDING = """
         WHERE o.state = 'due' AND o.task = 'credits.post_to_next_invoice' AND o.payload ->> 'month' IS NOT NULL
     ) pending
 """
+
+
+def held(conn: Connection) -> list[tuple[str, date]]:
+    """(seller, month) of every bill that could not be made when its month was closed, oldest first."""
+    return [
+        (row.seller_id, row.billing_month)
+        for row in conn.execute(select(held_bills).order_by(held_bills.c.billing_month, held_bills.c.seller_id))
+    ]
 
 
 def past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Decimal]]:

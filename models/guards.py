@@ -26,8 +26,9 @@ READER_ROLE = "unwind_reader"
 
 ONLY_GROWS = ("events", "ledger_lines", "stock_moves", "bills", "billing_months", "requests", "terms")
 """Tables in which the application inserts and never updates or deletes."""
-MAY_DELETE = ("lots", "odd_messages")
-"""A lot that is sold out and not retained ceases to exist (rules.md 5.1); of odd messages only the newest are kept."""
+MAY_DELETE = ("lots", "odd_messages", "held_bills")
+"""A lot that is sold out and not retained ceases to exist (rules.md 5.1); of odd messages only the newest are kept; a held bill is
+made."""
 DEFINERS = {
     submissions.SUBMIT_DEFINER: (submissions.SUBMIT_COMMAND_SIGNATURE, submissions.SUBMIT_DEFINER_GRANTS),
     feed.FEED_DEFINER: (feed.EVENTS_AFTER_SIGNATURE, feed.FEED_DEFINER_GRANTS),

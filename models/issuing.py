@@ -1,5 +1,6 @@
 """How are the bills of a month made?  Seller by seller in sets, in the order of months, and then the month is closed.
 
+A seller whose bill cannot be made holds up nobody else: the month is closed without them, and theirs is made when it can be.
 Each seller's promised resets and credits are posted first, so that a late follower changes nothing (rules.md 7.3).
 """
 
@@ -47,14 +48,15 @@ def month_to_close(conn: Connection, now: datetime) -> date | None:
 
 
 def sellers_to_bill(conn: Connection, month: date, *, after: str = "", limit: int = 500) -> list[str]:
-    """Whoever has lines, an opening credit or a promised posting in that month, and no bill; by id, from `after` on."""
+    """Whoever has lines, an opening credit or a promised posting in that month, and no bill, not even one held; by id."""
     return list(
         conn.execute(
             text(
                 f"SELECT seller_id FROM ({_TO_BILL} UNION SELECT o.payload ->> 'seller_id' FROM unwind.outbox o "  # noqa: S608 - a constant
                 "WHERE o.state = 'due' AND o.task = :task AND o.payload ->> 'month' <= :text) AS wanted "
                 "WHERE seller_id > :after AND NOT EXISTS (SELECT FROM unwind.bills b "
-                "WHERE b.seller_id = wanted.seller_id AND b.billing_month = :month) ORDER BY seller_id LIMIT :limit"
+                "WHERE b.seller_id = wanted.seller_id AND b.billing_month = :month) AND NOT EXISTS (SELECT "
+                "FROM unwind.held_bills h WHERE h.seller_id = wanted.seller_id) ORDER BY seller_id LIMIT :limit"
             ),
             {
                 "month": month,
@@ -106,6 +108,35 @@ class Billing:
         return sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
 
 
+class HeldBilling(Billing):
+    """Makes the bills of one month that were held when it was closed, once the seller's earlier ones are made."""
+
+    def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
+        """Make the bills of at most `limit` sellers; gives how many sellers that was, and how many bills."""
+        sellers = self._next(work, limit)
+        self._handled_up_to = sellers[-1] if sellers else self._after
+        if not sellers:
+            return 0, 0
+        made = issue(work, self.month, sellers)
+        work.conn.execute(
+            text("DELETE FROM unwind.held_bills WHERE billing_month = :month AND seller_id = ANY(:sellers)"),
+            {"month": self.month, "sellers": sellers},
+        )
+        return len(sellers), made
+
+    def _next(self, work: Work[Any], limit: int) -> list[str]:
+        return list(
+            work.conn.execute(
+                text(
+                    "SELECT seller_id FROM unwind.held_bills h WHERE billing_month = :month AND seller_id > :after "
+                    "AND NOT EXISTS (SELECT FROM unwind.held_bills e WHERE e.seller_id = h.seller_id "
+                    "AND e.billing_month < h.billing_month) ORDER BY seller_id LIMIT :limit"
+                ),
+                {"month": self.month, "after": self._after, "limit": limit},
+            ).scalars()
+        )
+
+
 def issue(work: Work[Any], month: date, seller_ids: Sequence[str]) -> int:
     """Make the bills of these sellers for one month and promise to tell them; gives how many were made."""
     conn = work.conn
@@ -155,23 +186,37 @@ _SUMS = f"""
 """  # noqa: S608 - the hash is an expression of ours
 
 
-def close(work: Work[Any], month: date) -> bool:
-    """Close the month when nobody has anything unbilled in it; False when somebody came in between."""
+def close(work: Work[Any], month: date, passed_over: Sequence[str] = ()) -> bool:
+    """Close the month when nobody has anything unbilled in it; False when somebody came in between.
+
+    `passed_over`: sellers whose bill cannot be made as things are.  It is held, as are all later ones of theirs until it is made.
+    """
     ledger.hold_months(work.conn)
+    given = {"month": month, "before": previous_month(month), "now": work.now, "passed": list(passed_over)}
     left = work.conn.execute(
         text(
             f"SELECT EXISTS (SELECT FROM ({_TO_BILL}) AS wanted WHERE NOT EXISTS (SELECT FROM unwind.bills b "  # noqa: S608 - a constant
-            "WHERE b.seller_id = wanted.seller_id AND b.billing_month = :month))"
+            "WHERE b.seller_id = wanted.seller_id AND b.billing_month = :month) AND NOT seller_id = ANY(:passed) "
+            "AND NOT EXISTS (SELECT FROM unwind.held_bills h WHERE h.seller_id = wanted.seller_id))"
         ),
-        {"month": month, "before": previous_month(month)},
+        given,
     ).scalar()
     if left:
         return False
     work.conn.execute(
         text(
+            "INSERT INTO unwind.held_bills (seller_id, billing_month, held_at) SELECT s, :month, :now FROM ("
+            "SELECT unnest(CAST(:passed AS text[])) AS s UNION SELECT seller_id FROM unwind.held_bills) AS held "
+            "WHERE NOT EXISTS (SELECT FROM unwind.bills b WHERE b.seller_id = s AND b.billing_month = :month) "
+            "ON CONFLICT DO NOTHING"
+        ),
+        given,
+    )
+    work.conn.execute(
+        text(
             "INSERT INTO unwind.billing_months (billing_month, closed_at) VALUES (:month, :now) ON CONFLICT DO NOTHING"
         ),
-        {"month": month, "now": work.now},
+        given,
     )
     return True
 

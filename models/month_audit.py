@@ -317,6 +317,6 @@ _LATE = """
     LEFT JOIN unwind.bills b
         ON b.seller_id = l.seller_id AND b.billing_month = to_date(o.payload ->> 'month', 'YYYY-MM')
     LEFT JOIN unwind.billing_months m ON m.billing_month = to_date(o.payload ->> 'month', 'YYYY-MM')
-    WHERE l.order_id = ANY(:orders) AND l.kind = 'credit' AND l.at >= COALESCE(b.issued_at, m.closed_at)
+    WHERE l.order_id = ANY(:orders) AND l.kind = 'credit' AND l.at >= LEAST(b.issued_at, m.closed_at)
         AND l.billing_month > to_date(o.payload ->> 'month', 'YYYY-MM')
 """

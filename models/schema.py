@@ -19,8 +19,8 @@ metadata = MetaData(
 )
 
 Instant = TIMESTAMP(timezone=True)
-Cents = Numeric(14, 2)
-"""US dollars with cents: what is owed."""
+Cents = Numeric(24, 2)
+"""US dollars with cents: what is owed.  An order is worth less than 10^12, so ten thousand million of them add up in here."""
 Price = Numeric(14, 4)
 """A unit price in the seller's currency, four decimals as the marketplace's own API keeps them."""
 Total = Numeric(24, 4)

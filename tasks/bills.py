@@ -48,17 +48,26 @@ class RecordPayment(Command):
 def issue() -> Effects:
     """Make every bill that should exist by now and does not, month by month, each seller's once (R86, R92).
 
-    A seller whose bill cannot be made keeps the month from being closed, and so the next one from being billed, but no other
-    seller from getting the bill of this one.
+    A seller whose bill cannot be made keeps nobody else from anything: the month is closed without them, and each sweep tries
+    theirs again.
     """
-    issued, closed = 0, True
-    while closed and (month := _month_to_close()) is not None:
-        made, closed = _issue_month(month)
-        issued += made
+    issued = sum(_sweep(issuing.HeldBilling(month)) for month in _held_months())
+    while (month := _month_to_close()) is not None:
+        issued += _issue_month(month)
     work: Work[Any]
     with unit_of_work() as work:
         sweeps.ran(work.conn, "bills.issue", issued, work.now)
     return {"issued": issued}
+
+
+def _sweep(billing: issuing.Billing) -> int:
+    return int(sweep("bills.issue", billing, found="issued", limit=BATCH, noted=False)["issued"])
+
+
+def _held_months() -> list[date]:
+    work: Work[Any]
+    with unit_of_work() as work:
+        return sorted({month for _, month in bills.held(work.conn)})
 
 
 def _month_to_close() -> date | None:
@@ -67,18 +76,16 @@ def _month_to_close() -> date | None:
         return issuing.month_to_close(work.conn, work.now)
 
 
-def _issue_month(month: date) -> tuple[int, bool]:
-    """How many bills were made, and whether the month is closed."""
+def _issue_month(month: date) -> int:
+    """Make the bills of a month and close it; gives how many were made."""
     work: Work[Any]
     issued = 0
     while True:
         billing = issuing.Billing(month)
-        issued += sweep("bills.issue", billing, found="issued", limit=BATCH, noted=False)["issued"]
-        if billing.passed_over:
-            return issued, False
+        issued += _sweep(billing)
         with unit_of_work() as work:
-            if issuing.close(work, month):
-                return issued, True
+            if issuing.close(work, month, billing.passed_over):
+                return issued
         # Else somebody's lines came in between: look at all of them again.
 
 

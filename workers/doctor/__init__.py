@@ -43,6 +43,7 @@ OF_THE_TABLES: tuple[Check, ...] = (
     work.invariants,
     marketplace.many_alerts,
     marketplace.unanswered_requests,
+    marketplace.bills_held,
     marketplace.bills_past_due,
 )
 OF_THE_BROKER: tuple[Check, ...] = (

@@ -35,6 +35,17 @@ def unanswered_requests(place: Place) -> list[Finding]:
     return [note("REQUESTS_UNANSWERED", said, "./run explain order ID, and ask the seller; time alone never cancels.")]
 
 
+def bills_held(place: Place) -> list[Finding]:
+    """The sweep tries them every minute; what is wrong stands in its log."""
+    from models import bills
+
+    held = [f"{seller} {month:%Y-%m}" for seller, month in bills.held(place.conn)]
+    if not held:
+        return []
+    said = f"Bills could not be made when their month was closed: {few(held)}. All others are made."
+    return [warning("BILLS_HELD", said, "Find `bills.issue` in the workers' log, which names the error at each sweep.")]
+
+
 def bills_past_due(place: Place) -> list[Finding]:
     """It changes nothing of what the seller may do (rules.md 7.2)."""
     from models import bills

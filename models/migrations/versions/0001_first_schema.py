@@ -422,10 +422,10 @@ def upgrade() -> None:
         sa.Column("due_on", sa.Date(), nullable=False),
         sa.Column("grace_until", sa.Date(), nullable=False),
         sa.Column("past_due_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
-        sa.Column("opening_credit", sa.Numeric(precision=14, scale=2), nullable=False),
-        sa.Column("lines_sum", sa.Numeric(precision=14, scale=2), nullable=False),
-        sa.Column("total", sa.Numeric(precision=14, scale=2), nullable=False),
-        sa.Column("carried_forward", sa.Numeric(precision=14, scale=2), nullable=False),
+        sa.Column("opening_credit", sa.Numeric(precision=24, scale=2), nullable=False),
+        sa.Column("lines_sum", sa.Numeric(precision=24, scale=2), nullable=False),
+        sa.Column("total", sa.Numeric(precision=24, scale=2), nullable=False),
+        sa.Column("carried_forward", sa.Numeric(precision=24, scale=2), nullable=False),
         sa.Column("lines_hash", sa.Text(), nullable=False),
         sa.Column(
             "written_in",
@@ -454,6 +454,16 @@ def upgrade() -> None:
         postgresql_where=sa.text("carried_forward <> 0"),
     )
     op.create_index("ix_bills_written_in", "bills", ["written_in", "bill_id"], unique=False, schema="unwind")
+    op.create_table(
+        "held_bills",
+        sa.Column("seller_id", sa.Text(), nullable=False),
+        sa.Column("billing_month", sa.Date(), nullable=False),
+        sa.Column("held_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.CheckConstraint("extract(day FROM billing_month) = 1", name=op.f("ck_held_bills_billing_month_is_a_month")),
+        sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_held_bills_seller_id")),
+        sa.PrimaryKeyConstraint("seller_id", "billing_month", name=op.f("pk_held_bills")),
+        schema="unwind",
+    )
     op.create_table(
         "lots",
         sa.Column("lot_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -539,7 +549,7 @@ def upgrade() -> None:
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("usd_rate", sa.Numeric(precision=18, scale=8), nullable=False),
         sa.Column("total", sa.Numeric(precision=24, scale=4), nullable=False),
-        sa.Column("fee", sa.Numeric(precision=14, scale=2), nullable=False),
+        sa.Column("fee", sa.Numeric(precision=24, scale=2), nullable=False),
         sa.Column("fee_month", sa.Date(), nullable=True),
         sa.Column("cancelled_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("basis", sa.Text(), nullable=True),
@@ -620,6 +630,9 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "state IN ('open', 'completed', 'removed', 'superseded')", name=op.f("ck_alerts_state_known")
         ),
+        sa.CheckConstraint(
+            "unlocked_at <= COALESCE(closed_at, 'infinity')", name=op.f("ck_alerts_marked_before_it_closed")
+        ),
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_alerts_order_id")),
         sa.PrimaryKeyConstraint("alert_id", name=op.f("pk_alerts")),
         schema="unwind",
@@ -693,12 +706,12 @@ def upgrade() -> None:
         sa.Column("seller_id", sa.Text(), nullable=False),
         sa.Column("billing_month", sa.Date(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("amount", sa.Numeric(precision=14, scale=2), nullable=False),
+        sa.Column("amount", sa.Numeric(precision=24, scale=2), nullable=False),
         sa.Column("order_id", sa.BigInteger(), nullable=True),
         sa.Column("charged_month", sa.Date(), nullable=True),
         sa.Column("credited_month", sa.Date(), nullable=True),
         sa.Column("payment_id", sa.Text(), nullable=True),
-        sa.Column("excess", sa.Numeric(precision=14, scale=2), nullable=True),
+        sa.Column("excess", sa.Numeric(precision=24, scale=2), nullable=True),
         sa.Column("opens_month", sa.Date(), nullable=True),
         sa.Column("note", sa.Text(), nullable=False),
         sa.Column(
