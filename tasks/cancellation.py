@@ -15,7 +15,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from celery import current_task, shared_task
-from pydantic import Field
+from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from models import dead_jobs, drafts, inventory, members, orders, removals, returns
 from models.driver import together
@@ -32,7 +32,7 @@ from policies.inventory import Returned, ReturnPlan, TooManyUnits, nothing_retur
 from policies.statuses import Basis, Role
 from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.cases import instant_of, known_case, lock_cases, looking_at
-from tasks.command import REQUEST_ID_LENGTH, Command, Comment, DraftId, OrderCommand, Switch, Word, understood
+from tasks.command import REQUEST_ID_LENGTH, Command, Comment, DraftId, OrderCommand, Part, Switch, Word, understood
 
 SET_SIZE = 100
 """Orders of one transaction: the knee of the measured curve, 1,000 gain nothing (speed.md)."""
@@ -49,11 +49,41 @@ class CancelOrder(OrderCommand):
     dry_run: Switch = False
 
 
+class NotUnderstood(Part):
+    """An item of `orders.cancel_many` that says no command: the answer to it, and by which a twin of it is known."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    answer: Answer
+    hash: str
+
+
 class CancelMany(Command):
     """Arguments of `orders.cancel_many`; a bad item is answered by itself and stops no other."""
 
     task: ClassVar[str] = "orders.cancel_many"
-    orders: Annotated[list[Any], Field(min_length=1, max_length=MOST_ORDERS)]
+    orders: Annotated[
+        list[CancelOrder | NotUnderstood],
+        Field(min_length=1, max_length=MOST_ORDERS),
+        WithJsonSchema({"type": "array", "minItems": 1, "maxItems": MOST_ORDERS}),
+    ]
+
+    @field_validator("orders", mode="before")
+    @classmethod
+    def _each_by_itself(cls, items: Any, info: ValidationInfo) -> Any:
+        if not isinstance(items, list) or len(items) > MOST_ORDERS:
+            return items  # `invalid` as a whole
+        return [_item(item, index, info.data.get("request_id", "")) for index, item in enumerate(items)]
+
+
+def _item(item: Any, index: int, request_id: str) -> CancelOrder | NotUnderstood:
+    item_id = _item_id(request_id, index)
+    if isinstance(item, dict):
+        read = understood(CancelOrder, item, item_id)
+    else:
+        read = invalid(item_id, [(f"orders.{index}", "must be an object with order_id and member_id")])
+    if isinstance(read, Answer):
+        return NotUnderstood(answer=read, hash=dead_jobs.payload_hash({"item": item}).hex())
+    return read
 
 
 @shared_task(name=CancelOrder.task)
@@ -72,17 +102,12 @@ def _cancel_many(command: CancelMany) -> Answer:
     answers: dict[int, Answer] = {}
     understood_items: list[tuple[int, CancelOrder]] = []
     for index, item in enumerate(command.orders):
-        item_id = _item_id(command.request_id, index)
-        if not isinstance(item, dict):
-            answers[index] = invalid(item_id, [(f"orders.{index}", "must be an object with order_id and member_id")])
-            continue
-        read = understood(CancelOrder, item, item_id)
-        if isinstance(read, Answer):
-            answers[index] = read
-        elif read.request_id == command.request_id:
-            answers[index] = conflict(read)
+        if isinstance(item, NotUnderstood):
+            answers[index] = item.answer
+        elif item.request_id == command.request_id:
+            answers[index] = conflict(item)
         else:
-            understood_items.append((index, read))
+            understood_items.append((index, item))
     whole = _Whole(command, answers)
     for chunk in _sets(understood_items):
         at_once(partial(whole.carry_out, chunk))

@@ -207,7 +207,7 @@ def understood(
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        return invalid(named, sorted({(_path(e["loc"]), _said(e)) for e in error.errors(include_input=False)}))
+        return invalid(named, sorted({_problem(e) for e in error.errors(include_url=False)}))
 
 
 def _is_deep(value: Any) -> bool:
@@ -228,6 +228,25 @@ def _is_deep(value: Any) -> bool:
 
 def _is_request_id(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(_REQUEST_ID, value) is not None and not value.endswith("\n")
+
+
+TYPED = ("__type__", "__value__")
+"""The keys of what kombu's serializer writes for a value that JSON has no type for."""
+
+
+def _problem(error: Any) -> tuple[str, str]:
+    """Path and sentence.  A typed value has one problem, whatever its argument takes."""
+    place: tuple[int | str, ...] = error["loc"]
+    if len(place) > 1 and place[-1] in TYPED:
+        return _path(place[:-1]), NOT_PLAIN
+    if isinstance(error["input"], dict) and TYPED[0] in error["input"]:
+        inner = place[:-1] if error["type"] == "missing" else place
+        if inner:
+            return _path(inner), NOT_PLAIN
+    return _path(place), _said(error)
+
+
+NOT_PLAIN = "must be plain JSON: write ids, amounts and instants as text"
 
 
 def _path(location: tuple[int | str, ...]) -> str:

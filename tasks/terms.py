@@ -6,7 +6,7 @@ import json
 from typing import Annotated, Any, ClassVar
 
 from celery import shared_task
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
 
 from models import events, session, terms
 from models.requests import Answer, done, invalid
@@ -15,6 +15,7 @@ from policies.instants import instant_text
 from policies.terms import TermsProblem, terms_from_mapping, terms_to_mapping
 from tasks.command import Command, Moment, Staff, Word
 
+Plain = Annotated[JsonValue, WithJsonSchema({})]
 MOST_SETTINGS = 100
 LONGEST = 100_000
 """Characters of all settings together, as JSON."""
@@ -33,7 +34,7 @@ class ApplyTerms(Command):
     """Arguments of `terms.apply`: settings by the names of the rule book, and the instant `from` which they hold."""
 
     task: ClassVar[str] = "terms.apply"
-    terms: Annotated[dict[Word, Any], Field(min_length=1, max_length=MOST_SETTINGS), AfterValidator(_storable)]
+    terms: Annotated[dict[Word, Plain], Field(min_length=1, max_length=MOST_SETTINGS), AfterValidator(_storable)]
     from_: Annotated[Moment, Field(alias="from")]
     staff: Staff
 

@@ -111,6 +111,12 @@ NEVER: tuple[Any, ...] = (
     f"{MARK}\x00",
     f"{MARK}\ud800",
     MARK * 2_500_000,  # ten million characters
+    # What kombu's serializer writes for values that JSON has no type for, and what it would fail to read.
+    {"__type__": "uuid", "__value__": {"hex": "0" * 32, "version": 4}},
+    {"__type__": "decimal", "__value__": "1.00"},
+    {"__type__": "datetime", "__value__": "2027-01-01T00:00:00+00:00"},
+    {"__type__": "bytes", "__value__": MARK},
+    {"__type__": [MARK], "__value__": MARK},
 )
 """No argument of any kind can be one of these."""
 DEEP: Any = []

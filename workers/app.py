@@ -21,6 +21,7 @@ from workers import watch as watch  # noqa: PLC0414 - the same
 from workers import wiring
 from workers.envelope import HARD_LIMIT
 from workers.in_hand import UNACKED
+from workers.plain_json import use_plain_json
 from workers.redis_url import SCHEMES
 from workers.shown import TICKS
 
@@ -88,6 +89,7 @@ def _route(name: str, *_: Any, **__: Any) -> dict[str, str]:
     return {"queue": queue_of(name)}
 
 
+use_plain_json()
 app = Unwind(
     "unwind", task_cls="workers.job:Job", amqp="workers.shown:ShownMessages", set_as_current=True, strict_typing=False
 )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
+from kombu.utils.json import dumps
 from psycopg.types.json import Jsonb
 
 from models.requests import Answer
 from tasks.cancellation import CancelOrder
-from tasks.command import understood
+from tasks.command import NOT_PLAIN, understood
 from tests.bad_input import GOOD, MARK, PUBLIC, nonsense, replaced
 from tests.plugins.market import Market
 from tests.plugins.upstream import ANSWERED, Installation, installation, submit_orders
@@ -161,3 +165,24 @@ def test_a_comment_that_is_far_too_long(shop: Installation, characters: int) -> 
             client.send_task("orders.options", kwargs=options, queue="commands").get(timeout=ANSWERED)["outcome"]
             == "done"
         )
+
+
+def test_typed_values_of_a_python_producer(shop: Installation) -> None:
+    """UUIDs, Decimals and datetimes, which kombu writes as typed JSON: `invalid` with the path, and 98 healthy items are done."""
+    typed = {1: uuid.uuid4(), 50: Decimal("1.00")}
+    items = [{"order_id": 3001 + n, "member_id": "seller", "reason": "S_MUTUAL"} for n in range(100)]
+    items = [item | {"comment": typed[n]} if n in typed else item for n, item in enumerate(items)]
+    plain = json.loads(dumps(items))  # type: ignore[no-untyped-call]
+    with shop.client() as client, shop.connect() as conn:
+        sent = client.send_task("orders.cancel_many", kwargs={"orders": items}, queue="commands")
+        answer = sent.get(timeout=ANSWERED)["effects"]
+        conn.execute(SUBMIT, ["orders.cancel_many", json.dumps({"orders": plain}), "typed-by-sql"])
+        by_sql = shop.answer_of("typed-by-sql")["effects"]
+        terms = {"terms": {"STRIKE_LIMIT": Decimal(3)}, "from": datetime(2999, 1, 1, tzinfo=UTC), "staff": "kim"}
+        applied = client.send_task("terms.apply", kwargs=terms, queue="commands").get(timeout=ANSWERED)
+    for effects in (answer, by_sql):
+        assert effects["counts"] == {"invalid": 2, "refused": 98}, "of orders that are not there"
+        wrong = {n: item["errors"] for n, item in enumerate(effects["answers"]) if item["outcome"] == "invalid"}
+        assert wrong == {n: [{"path": "comment", "message": NOT_PLAIN}] for n in typed}
+    assert [error["path"] for error in applied["errors"]] == ["from"]
+    assert shop.value("SELECT count(*) FROM unwind.dead_jobs") == 0

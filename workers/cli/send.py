@@ -155,7 +155,7 @@ def arguments_of(words: tuple[str, ...], written: str | None) -> dict[str, Any]:
     if written is not None:
         try:
             arguments = json.loads(written)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise click.BadParameter(f"is not JSON: {error}", param_hint="--json") from None
         if not isinstance(arguments, dict):
             raise click.BadParameter("must be one JSON object", param_hint="--json")
@@ -169,11 +169,11 @@ def arguments_of(words: tuple[str, ...], written: str | None) -> dict[str, Any]:
 
 def value_of(text: str) -> Any:
     """`12` is a number, `true` a truth, `[..]`, `{..}` and `".."` JSON; everything else (also `1.50`) is the text itself."""
-    if re.fullmatch(r"-?\d+", text):
+    if re.fullmatch(r"-?[0-9]{1,4000}", text):  # Python reads no number of more than 4,300 digits
         return int(text)
     if text in ("true", "false", "null") or text[:1] in ("[", "{", '"'):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
     return text
