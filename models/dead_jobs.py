@@ -64,10 +64,18 @@ dead_jobs = Table(
     Column("attempts", Integer, nullable=False),
     Column("parked_at", Instant, nullable=False),
     Column("replayed_at", Instant),
+    Column("discarded_at", Instant),
+    Column("discard_reason", Text),
     one_of("reason", REASONS),
     CheckConstraint("first_error <> '' AND error <> '' AND length(payload_hash) = 32", name="says_why"),
-    Index("ix_dead_jobs_waiting", "dead_job_id", postgresql_where=text("replayed_at IS NULL")),
+    CheckConstraint(
+        "(discarded_at IS NULL) = (discard_reason IS NULL) AND (discarded_at IS NULL OR replayed_at IS NULL)",
+        name="discarded_for_a_reason",
+    ),
+    Index("ix_dead_jobs_waiting", "dead_job_id", postgresql_where=text("replayed_at IS NULL AND discarded_at IS NULL")),
 )
+_WAITS = (dead_jobs.c.replayed_at.is_(None), dead_jobs.c.discarded_at.is_(None))
+REASON_LENGTH = 500
 
 
 def park(
@@ -131,7 +139,7 @@ def park_once(
     conn: Connection, *, task: str, message_id: str, arguments: Mapping[str, Any], error: str, now: datetime
 ) -> None:
     """Keep a command that nobody but staff can help, unless the same one waits already."""
-    same = (dead_jobs.c.task == task, dead_jobs.c.message_id == message_id, dead_jobs.c.replayed_at.is_(None))
+    same = (dead_jobs.c.task == task, dead_jobs.c.message_id == message_id, *_WAITS)
     if not conn.execute(select(select(dead_jobs).where(*same).exists())).scalar():
         park(
             conn,
@@ -184,9 +192,13 @@ def _ascii(said: str) -> str:
 
 def waiting(conn: Connection) -> list[Row[Any]]:
     """The jobs that wait for somebody, oldest first."""
-    return list(
-        conn.execute(select(dead_jobs).where(dead_jobs.c.replayed_at.is_(None)).order_by(dead_jobs.c.dead_job_id))
-    )
+    return list(conn.execute(select(dead_jobs).where(*_WAITS).order_by(dead_jobs.c.dead_job_id)))
+
+
+def discarded(conn: Connection) -> list[Row[Any]]:
+    """The jobs that somebody decided not to do, oldest first."""
+    found = select(dead_jobs).where(dead_jobs.c.discarded_at.is_not(None))
+    return list(conn.execute(found.order_by(dead_jobs.c.dead_job_id)))
 
 
 def get(conn: Connection, dead_job_id: int) -> Row[Any] | None:
@@ -196,5 +208,12 @@ def get(conn: Connection, dead_job_id: int) -> Row[Any] | None:
 
 def replayed(conn: Connection, dead_job_id: int, now: datetime) -> bool:
     """Note that it is set going again; gives whether it was still waiting for that."""
-    waits = (dead_jobs.c.dead_job_id == dead_job_id, dead_jobs.c.replayed_at.is_(None))
+    waits = (dead_jobs.c.dead_job_id == dead_job_id, *_WAITS)
     return conn.execute(update(dead_jobs).where(*waits).values(replayed_at=now)).rowcount > 0
+
+
+def discard(conn: Connection, dead_job_id: int, reason: str, now: datetime) -> bool:
+    """Note that a job is not to be done, and why; returns whether it was still waiting.  The row stays as a record."""
+    waits = (dead_jobs.c.dead_job_id == dead_job_id, *_WAITS)
+    values = {"discarded_at": now, "discard_reason": reason[:REASON_LENGTH]}
+    return conn.execute(update(dead_jobs).where(*waits).values(**values)).rowcount > 0

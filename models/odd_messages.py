@@ -10,7 +10,21 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, Column, Connection, Identity, Integer, Row, Table, Text, Uuid, delete, select, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Identity,
+    Integer,
+    Row,
+    Table,
+    Text,
+    Uuid,
+    delete,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from models.schema import Instant, metadata, one_of
@@ -45,6 +59,7 @@ odd_messages = Table(
     Column("body_bytes", Integer, nullable=False),
     Column("body", Text, nullable=False),
     Column("came_at", Instant, nullable=False),
+    Column("requeued_at", Instant),
     one_of("reason", tuple(REASONS)),
 )
 
@@ -87,6 +102,17 @@ def latest(conn: Connection, *, limit: int) -> list[Row[Any]]:
     """The last ones that came, newest first, without their bodies."""
     shown = [column for column in odd_messages.c if column.name != "body"]
     return list(conn.execute(select(*shown).order_by(odd_messages.c.odd_message_id.desc()).limit(limit)))
+
+
+def get(conn: Connection, odd_message_id: int) -> Row[Any] | None:
+    """One message, with what was kept of its body."""
+    return conn.execute(select(odd_messages).where(odd_messages.c.odd_message_id == odd_message_id)).one_or_none()
+
+
+def mark_requeued(conn: Connection, odd_message_id: int, now: datetime) -> bool:
+    """Note that it was taken as a command after all; returns whether it was not yet."""
+    waits = (odd_messages.c.odd_message_id == odd_message_id, odd_messages.c.requeued_at.is_(None))
+    return conn.execute(update(odd_messages).where(*waits).values(requeued_at=now)).rowcount > 0
 
 
 def _plain(text: str | None) -> str | None:

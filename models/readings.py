@@ -85,7 +85,7 @@ READINGS = (
     Reading(
         "unwind_dead_jobs",
         "Jobs that were given up and wait for somebody, by task.",
-        "SELECT task, count(*) FROM unwind.dead_jobs WHERE replayed_at IS NULL GROUP BY task",
+        "SELECT task, count(*) FROM unwind.dead_jobs WHERE replayed_at IS NULL AND discarded_at IS NULL GROUP BY task",
         ("task",),
     ),
     Reading(

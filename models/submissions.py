@@ -199,6 +199,8 @@ SUBMIT_DEFINER_GRANTS = (
 
 _KNOWN = ", ".join(f"'{name}'" for name in PUBLIC_TASKS)
 
+_ID_AS_TEXT = r'(?<!\\\\)"(order_id|lot_id|removal_id|bind_id)": "(0|[1-9][0-9]{0,18})"'
+
 SUBMIT_COMMAND = f"""
 CREATE OR REPLACE FUNCTION unwind.submit_command(name text, payload jsonb, request_id text DEFAULT NULL)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
@@ -222,6 +224,9 @@ BEGIN
     IF chosen !~ '^[A-Za-z0-9._:-]{{1,128}}$' THEN
         RETURN jsonb_build_object('request_id', null, 'accepted', false, 'code', 'REQUEST_ID_INVALID');
     END IF;
+    -- An id may be written as text (JavaScript rounds numbers above 2^53): the number is kept, so both are the same command.
+    -- Within a string jsonb writes each quote with a backslash, so nothing but a field of that name is found.
+    submit_command.payload := regexp_replace(submit_command.payload::text, E'{_ID_AS_TEXT}', E'"\\\\1": \\\\2', 'g')::jsonb;
     -- First in, first out per order: removal requests and drafts belong to an order too.
     IF about ~ '^[0-9]{{1,18}}$' THEN
         of_order := about::bigint;

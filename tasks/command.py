@@ -34,6 +34,8 @@ COMMENT_LENGTH = 2000
 REQUEST_ID_LENGTH = 128
 SQL_INTEGER = 2**31 - 1
 SQL_BIGINT = 2**63 - 1
+ID_PATTERN = r"^(0|[1-9][0-9]{0,18})$"
+"""An id written as text; `"01003"` and `"1e3"` are no ids, so that each id has one form."""
 DEEPEST = 6
 """Levels of lists and objects in one argument (reliability.md 8)."""
 
@@ -93,9 +95,23 @@ def _normalised(value: Any) -> str:
     raise TypeError(f"no normal form for {type(value).__name__}")
 
 
-OrderId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT)]
-LotId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT)]
-RemovalId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT)]
+def canonical_id(value: Any) -> Any:
+    """The number that a string of decimal digits means; anything else as it is, for the type to judge."""
+    return int(value) if isinstance(value, str) and re.fullmatch(ID_PATTERN, value, re.ASCII) else value
+
+
+def _id_schema(least: int) -> WithJsonSchema:
+    """What the contract files say of an id: a number, or its digits as a string, for JavaScript rounds above 2^53."""
+    return WithJsonSchema(
+        {"type": ["integer", "string"], "minimum": least, "maximum": SQL_BIGINT, "pattern": ID_PATTERN}
+    )
+
+
+_FROM_TEXT = BeforeValidator(canonical_id)
+OrderId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT), _FROM_TEXT, _id_schema(1)]
+LotId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT), _FROM_TEXT, _id_schema(1)]
+RemovalId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT), _FROM_TEXT, _id_schema(1)]
+BindId = Annotated[int, Field(strict=True, ge=0, le=SQL_BIGINT), _FROM_TEXT, _id_schema(0)]
 Whole = Annotated[int, Field(strict=True)]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=SQL_INTEGER)]
 LineNo = Annotated[int, Field(strict=True, ge=1, le=SQL_INTEGER)]

@@ -14,7 +14,7 @@ from models.requests import Answer, done, invalid
 from models.work import Work, unit_of_work
 from policies.lots import TEXT_LENGTH, Lot, may_record, problems, tier_gaps, tiers_of
 from policies.verdicts import Invalid, Refused
-from tasks.command import SQL_BIGINT, SQL_INTEGER, Command, LotId, MemberId, Part, Switch, Text, UnitPrice, Whole
+from tasks.command import SQL_INTEGER, BindId, Command, LotId, MemberId, Part, Switch, Text, UnitPrice, Whole
 
 Units = Annotated[int, Field(strict=True, ge=0, le=SQL_INTEGER)]
 LotText = Annotated[Text, StringConstraints(max_length=TEXT_LENGTH)]
@@ -39,7 +39,7 @@ class LotFacts(Part):
     new_or_used: Literal["N", "U"]
     unit_price: UnitPrice
     completeness: Literal["C", "B", "S"] | None = None
-    bind_id: Annotated[int, Field(strict=True, ge=0, le=SQL_BIGINT)] = 0
+    bind_id: BindId = 0
     description: LotText = ""
     remarks: LotText = ""
     bulk: Whole = 1

@@ -125,6 +125,10 @@ for _ in range(50_000):
 NO_NUMBER: tuple[Any, ...] = (
     True, "1", "", " ", MARK, "NaN", "1e9", [], -1, 2**63, "'; DROP TABLE orders; --" + MARK, f"{{{{7*7}}}}{MARK}",
 )  # fmt: skip
+NO_ID: tuple[Any, ...] = (
+    *(bad for bad in NO_NUMBER if bad != "1" or bad is True), "01", "-1", "+1", "1.0", "1_0", "٣", "0x10", " 1", "1\n", str(2**63),
+    "1" * 40,
+)  # fmt: skip
 NO_AMOUNT: tuple[Any, ...] = (
     True, 1, 0, -1, "", " ", "NaN", "Infinity", "1e9", "-0", "1,00", "0x10", " 1", "+1", "1.", ".5", "1_0", "٣", "1" * 40,
     "1.123456789", MARK, [],
@@ -147,6 +151,7 @@ NO_INSTANT: tuple[Any, ...] = (
 )  # fmt: skip
 KINDS: dict[str, tuple[Any, ...]] = {
     "number": NO_NUMBER,
+    "id": NO_ID,
     "amount": NO_AMOUNT,
     "switch": NO_SWITCH,
     "list": NO_LIST,
@@ -165,6 +170,7 @@ TEXTS = ("comment", "description", "remarks")
 
 
 BY_NAME = {
+    **dict.fromkeys(("order_id", "lot_id", "removal_id", "bind_id"), "id"),
     "request_id": "request",
     "from": "instant",
     "occurred_at": "instant",

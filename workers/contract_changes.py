@@ -12,6 +12,8 @@ from typing import Any
 Schema = Mapping[str, Any]
 
 _UPPER = ("maxLength", "maximum", "maxItems", "maxProperties")
+_OF_TEXTS = ("pattern", "format", "maxLength")
+"""Bounds that narrow nothing for senders whose value could not be a text before."""
 _LOWER = ("minLength", "minimum", "minItems", "minProperties")
 
 
@@ -61,13 +63,19 @@ def _fields_narrowed(old: Schema, new: Schema, path: str) -> Iterator[str]:
 
 
 def _bounds(old: Schema, new: Schema, here: str) -> Iterator[str]:
+    kinds = _kinds(old)
+    texts_are_new = kinds is not None and "string" not in kinds
     for name in _UPPER:
+        if texts_are_new and name in _OF_TEXTS:
+            continue
         if name in new and (name not in old or new[name] < old[name]):
             yield f"{here}: {name} became {new[name]}"
     for name in _LOWER:
         if name in new and new[name] > old.get(name, 0 if name != "minimum" else float("-inf")):
             yield f"{here}: {name} became {new[name]}"
     for name in ("pattern", "format", "const", "$ref"):
+        if texts_are_new and name in _OF_TEXTS:
+            continue
         if name in new and new[name] != old.get(name):
             yield f"{here}: {name} is another"
 

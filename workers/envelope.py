@@ -30,6 +30,10 @@ HARD_LIMIT = 60
 """Seconds a task may run."""
 LONGEST_WAIT = timedelta(seconds=30)
 """As our own retries wait; far below half the visibility timeout (F06)."""
+MAX_DELAY = timedelta(minutes=1)
+"""As long as a producer may put a command off (`countdown`, `eta`); what waits for longer is kept in rows, not in a broker."""
+DELAY_TOLERANCE = timedelta(seconds=5)
+"""By which a producer's clock may be ahead of a worker's that looks at its `countdown=60`."""
 CLOCKS_DIFFER = timedelta(hours=2)
 """A retry written by a worker whose clock is ahead by less than this is ours and has waited enough when it is seen."""
 
@@ -48,7 +52,8 @@ _CELERYS = frozenset(name for name in vars(Context) if not name.startswith("__")
     "__class__",
 }
 """Headers that Celery would take for facts about the run: nobody but Celery may set them."""
-_TO_OTHERS = ("group", "group_index", "stamped_headers", "stamps", "replaced_task_nesting")
+_TO_OTHERS = ("stamped_headers", "stamps", "replaced_task_nesting")
+MAX_GROUP_INDEX = 1_000_000
 
 
 @dataclass(eq=False)
@@ -59,10 +64,20 @@ class Refused(Exception):
     detail: str
     named: str | None = None
     message_id: str | None = None
+    is_awaited: bool = False
+    """Whether its producer may wait for an answer under `message_id`."""
+
+
+@dataclass(eq=False)
+class Delayed(Exception):
+    """A good message that is wanted `seconds` from now.  `raw`: the same without its `eta`, so that it waits once only."""
+
+    seconds: float
+    raw: bytes
 
 
 def checked(raw: bytes, queue: str, registered: Container[str], tag: str, now: datetime) -> dict[str, Any]:
-    """The message as kombu wants it, from bytes of a queue.  Raises Refused and nothing else.
+    """The message as kombu wants it, from bytes of a queue.  Raises Refused, Delayed and nothing else.
 
     `registered` knows the names of tasks; `tag` is what this delivery will be known by.
     """
@@ -79,8 +94,12 @@ def checked(raw: bytes, queue: str, registered: Container[str], tag: str, now: d
         _addressed(named, message_id, queue, registered)
         _body(envelope.get("body"), properties.get("body_encoding"))
         fresh = _headers(headers, now)
+        delay = _delay(headers, now)
     except Refused as refused:
-        raise Refused(refused.reason, refused.detail, _shown(named), _shown(message_id)) from None
+        is_awaited = _fits(_ID, message_id) and not headers.get("ignore_result")
+        raise Refused(refused.reason, refused.detail, _shown(named), _shown(message_id), is_awaited) from None
+    if delay > timedelta(0):
+        raise Delayed(delay.total_seconds(), _without_eta(raw, tag))
     return {
         "body": envelope["body"],
         "content-type": "application/json",
@@ -205,7 +224,8 @@ def _headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
     if not _is_harmless_limit(headers.get("timelimit")):
         _forbidden("headers.timelimit must not go beyond our own")
     if any(headers.get(name) for name in _TO_OTHERS):
-        _forbidden("groups and stamps are not taken")
+        _forbidden("stamps and replaced tasks are not taken")
+    _group(headers)
     if not isinstance(headers.get("ignore_result"), bool | None):
         _shape("headers.ignore_result must be true or false")
     if not isinstance(headers.get("headers"), dict | None):
@@ -242,14 +262,43 @@ def _headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
     }
 
 
+def _group(headers: dict[str, Any]) -> None:
+    """A group without a chord is its producer's own list of ids: nothing follows from it here."""
+    if not isinstance(headers.get("group"), str | None):
+        _shape("headers.group must be a text")
+    if headers.get("group_index") is not None and not _is_count(headers["group_index"], MAX_GROUP_INDEX):
+        _shape("headers.group_index must be a number")
+
+
 def _eta(said: Any, retries: int, now: datetime) -> str | None:
     """Only our own retries wait in a worker, and never long: time is kept in rows (F06)."""
-    if said is None:
+    if said is None or not retries:
         return None
     at = _instant(said, "eta")
-    if not retries or at - now > CLOCKS_DIFFER:
-        _forbidden("headers.eta is not taken: send it when it is wanted")
+    if at - now > CLOCKS_DIFFER:
+        _forbidden("headers.eta of a retry is too far away")
     return min(at, now + LONGEST_WAIT).isoformat()
+
+
+def _delay(headers: dict[str, Any], now: datetime) -> timedelta:
+    """How long a producer wants it put off; what waits in the broker for so long takes no worker's slot."""
+    if headers.get("eta") is None or headers.get("retries"):
+        return timedelta(0)
+    delay = _instant(headers["eta"], "eta") - now
+    if delay > MAX_DELAY + DELAY_TOLERANCE:
+        _forbidden("headers.eta is more than a minute away: send it when it is wanted")
+    return min(delay, MAX_DELAY)
+
+
+def _without_eta(raw: bytes, tag: str) -> bytes:
+    """A message that has waited is taken at once, whatever the clock of the worker that meets it says.
+
+    `tag` tells it from another one with the same bytes.
+    """
+    envelope = json.loads(raw)
+    envelope["headers"]["eta"] = None
+    envelope["properties"]["delivery_tag"] = tag
+    return json.dumps(envelope).encode()
 
 
 def _expires(said: Any, now: datetime, *, comes_again: bool) -> str | None:

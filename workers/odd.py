@@ -1,4 +1,4 @@
-"""What becomes of a message that no task of ours can take?  It is kept where `./run jobs odd` shows it, and stops nothing else.
+"""What becomes of a message that no task of ours can take?  `./run jobs dead-letters` shows it, and it stops nothing else.
 
 Celery drops such a message and writes its whole body to the log; the transport meets some that would end the worker.  Here they go
 into a short list in the broker, in the same step that takes them from their queue, and from there into the database, by a
@@ -13,13 +13,13 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
-from celery import current_app, signals
+from celery import current_app, signals, states
 
 from schedules.routes import QUEUES
 
@@ -36,6 +36,7 @@ CELERYS_OWN_QUEUE = "celery"
 PRIORITY = "\x06\x16"
 """Between a queue's name and a number: where clients push messages with a priority, which no worker of ours reads (F20)."""
 FIRST_FEW = 20
+COMMANDS = "commands"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,21 @@ class Odd:
     queue: str | None
     length: int
     begins: str
+    is_awaited: bool = False
+    """Whether its producer may wait for an answer under `message_id`."""
 
     @classmethod
     def of(
-        cls, reason: str, named: str | None, message_id: str | None, queue: str | None, raw: bytes, detail: str = ""
+        cls,
+        reason: str,
+        named: str | None,
+        message_id: str | None,
+        queue: str | None,
+        raw: bytes,
+        detail: str = "",
+        is_awaited: bool = False,
     ) -> Odd:
-        """From the whole bytes."""
+        """From the whole bytes.  The id of one that is awaited is kept as it is, up to its 255 visible characters."""
         from models.odd_messages import BODY_BYTES  # here: beat and Flower need nothing of the database (B15)
 
         begins = base64.b64encode(raw[:BODY_BYTES]).decode()
@@ -64,10 +74,11 @@ class Odd:
             reason,
             detail,
             named and _plain(named),
-            message_id and _plain(message_id),
+            message_id if is_awaited else message_id and _plain(message_id),
             queue,
             len(raw),
             begins,
+            is_awaited,
         )
 
 
@@ -126,7 +137,10 @@ class Keeper:
             connection = held.enter_context(current_app.connection_for_read())
             broker = connection.default_channel.client
             while (raw := broker.lindex(WAITING, -1)) is not None:
-                self._keep(database, json.loads(raw))
+                odd = json.loads(raw)
+                if odd.get("is_awaited"):
+                    tell_caller(current_app.backend, odd["message_id"], odd["reason"], odd["detail"])
+                self._keep(database, odd)
                 broker.lrem(WAITING, -1, raw)
 
     @staticmethod
@@ -146,6 +160,24 @@ class Keeper:
                 body_bytes=odd["length"],
                 now=database.clock.now(conn),
             )
+
+
+class MessageRefused(Exception):
+    """What whoever waits for the answer of a message that was turned away gets: the reason and a sentence."""
+
+
+def tell_caller(backend: Any, message_id: str, reason: str, detail: str) -> None:
+    """Store a FAILURE where the answer would have been.  What is there already, under whatever id a stranger gave, stays.
+
+    Raises when the result backend cannot be reached.
+    """
+    if not hasattr(backend, "client"):
+        return  # there are no answers here
+    error = MessageRefused(f"{reason}: {detail}" if detail else reason)
+    meta = backend._get_result_meta(backend.prepare_exception(error), states.FAILURE, None, None)
+    key, written = backend.get_key_for_task(message_id), backend.encode(meta | {"task_id": message_id})
+    if backend.client.set(key, written, nx=True, ex=backend.expires):
+        backend.client.publish(key, written)
 
 
 _keeper = Keeper()
@@ -201,19 +233,56 @@ class Stray:
     first: list[tuple[str, str]]
 
 
-def strays(client: Any) -> list[Stray]:
-    """Look into the lists where producers push by mistake.  `client` is a connection to the broker of redis-py."""
-    wrong = [
+def _wrong_lists() -> list[str]:
+    return [
         CELERYS_OWN_QUEUE,
         *(f"{name}{PRIORITY}{n}" for name in (CELERYS_OWN_QUEUE, *QUEUES) for n in range(1, 10)),
     ]
+
+
+def strays(client: Any) -> list[Stray]:
+    """Look into the lists where producers push by mistake.  `client` is a connection to the broker of redis-py."""
     found = []
-    for name in wrong:
+    for name in _wrong_lists():
         if client.type(name) not in (b"list", "list"):
             continue
         first = [_named(raw) for raw in client.lrange(name, -FIRST_FEW, -1)]
         found.append(Stray(name.replace(PRIORITY, " with priority "), client.llen(name), first[::-1]))
     return found
+
+
+_MOVE = """
+if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 1 then return redis.call('LPUSH', KEYS[2], ARGV[1]) end
+return 0
+"""
+"""In one step: whoever is killed has moved it or not, and of two who move the same one, one does."""
+_LOOKED_AT_ONCE = 200
+
+
+def requeue_strays(
+    client: Any, is_command: Callable[[bytes], bool], moved: Callable[[int, int], None] = lambda _done, _of: None
+) -> tuple[int, int]:
+    """Move the commands among the strays into the queue of commands, oldest first; returns how many were and were not.
+
+    What is none stays where it is.  `moved` is told now and then how many of how many were looked at.
+    """
+    lists = [name for name in _wrong_lists() if client.type(name) in (b"list", "list")]
+    total = sum(client.llen(name) for name in lists)
+    looked_at = taken = left = 0
+    for name in lists:
+        # From the right, where the oldest are; whatever stays there is passed over.
+        stay = 0
+        while batch := client.lrange(name, -stay - _LOOKED_AT_ONCE, -stay - 1):
+            commands = [raw for raw in reversed(batch) if is_command(raw)]
+            pipe = client.pipeline(transaction=False)
+            for raw in commands:
+                pipe.eval(_MOVE, 2, name, COMMANDS, raw)
+            taken += sum(1 for length in pipe.execute() if length)
+            stay += len(batch) - len(commands)
+            looked_at += len(batch)
+            moved(looked_at, total)
+        left += stay
+    return taken, left
 
 
 def _named(raw: Any) -> tuple[str, str]:

@@ -6,12 +6,16 @@ none of them rests on a message that a broker could lose (promises.md P1).
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from models import dead_jobs, notices, outbox, submissions
+from models import dead_jobs, notices, odd_messages, outbox, submissions
 from policies.verdicts import Promise
 from schedules.routes import queue_of
+from workers.envelope import Delayed, Refused, checked
 
 if TYPE_CHECKING:
     from models.session import Database
@@ -31,6 +35,8 @@ def set_going(database: Database, number: int) -> str:
         if job is None:
             raise CannotRevive(f"There is no dead job {number}.")
         now = database.clock.now(conn)
+        if job.discarded_at is not None:
+            raise CannotRevive(f"Dead job {number} was discarded: {job.discard_reason}")
         if not dead_jobs.replayed(conn, number, now):
             raise CannotRevive(f"Dead job {number} was set going again already.")
         arguments: dict[str, Any] = dict(job.arguments)
@@ -48,6 +54,74 @@ def set_going(database: Database, number: int) -> str:
             if not submissions.again(conn, job.task, arguments, request_id, now):
                 raise CannotRevive(f"Dead job {number} is no command that could be taken again as it is.")
     return str(job.task)
+
+
+def discard(database: Database, number: int, reason: str) -> str:
+    """Note that one is not to be done; returns its task.  Raises CannotRevive."""
+    with database.transaction() as conn:
+        job = dead_jobs.get(conn, number)
+        if job is None:
+            raise CannotRevive(f"There is no dead job {number}.")
+        if not dead_jobs.discard(conn, number, reason, database.clock.now(conn)):
+            raise CannotRevive(f"Dead job {number} was {'discarded' if job.discarded_at else 'set going'} already.")
+    return str(job.task)
+
+
+def requeue_dead_letter(database: Database, number: int) -> str:
+    """Take a kept message as the command that it is after all, with its own request id; returns its task.
+
+    A row of the SQL interface in the commit that notes it, so it is taken once, whatever dies.  Raises CannotRevive.
+    """
+    with database.transaction() as conn:
+        letter = odd_messages.get(conn, number)
+        if letter is None:
+            raise CannotRevive(f"There is no dead letter {number}.")
+        now = database.clock.now(conn)
+        task, message_id, arguments = _command_in(letter)
+        if not odd_messages.mark_requeued(conn, number, now):
+            raise CannotRevive(f"Dead letter {number} was requeued already.")
+        request_id = str(arguments.get("request_id") or message_id)
+        if not submissions.again(conn, task, arguments, request_id, now):
+            raise CannotRevive(f"Dead letter {number} is no command that could be taken as it is.")
+    return task
+
+
+def _command_in(letter: Any) -> tuple[str, str, dict[str, Any]]:
+    """Task, message id and arguments: of a whole message as it lay in its queue, or of the body alone, which Celery shows."""
+    number = letter.odd_message_id
+    if letter.body_bytes > odd_messages.BODY_BYTES:
+        raise CannotRevive(f"Dead letter {number} is longer than what is kept of one; its sender must send it again.")
+    try:
+        kept = json.loads(base64.b64decode(letter.body))
+        task, message_id = letter.named, letter.message_id
+        if isinstance(kept, dict):
+            task, message_id = kept["headers"]["task"], kept["headers"]["id"]
+            encoded = kept["properties"].get("body_encoding") == "base64"
+            kept = json.loads(base64.b64decode(kept["body"]) if encoded else kept["body"])
+        args, arguments, _ = kept
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CannotRevive(f"Dead letter {number} is no command.") from None
+    if (
+        task not in submissions.PUBLIC_TASKS
+        or args
+        or not isinstance(arguments, dict)
+        or not isinstance(message_id, str)
+    ):
+        raise CannotRevive(f"Dead letter {number} is no command.")
+    return task, message_id, arguments
+
+
+def is_command(raw: bytes) -> bool:
+    """Whether a message that lies where nobody reads is a public command that a worker would take."""
+    from workers.app import app
+
+    try:
+        headers = checked(raw, queue_of("orders.cancel"), app.tasks, "requeued", datetime.now(UTC))["headers"]  # noqa: TID251 - as the transport compares
+    except Delayed as delayed:
+        headers = json.loads(delayed.raw)["headers"]
+    except Refused:
+        return False
+    return headers["task"] in submissions.PUBLIC_TASKS
 
 
 def tell_relay() -> None:

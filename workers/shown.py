@@ -37,6 +37,8 @@ SHOWN = (
     "dry_run",
     "notice_id",
 )
+NUMBERED = ("order_id", "removal_id", "lot_id")
+"""Shown as numbers whichever way they were written, so that a search finds both."""
 COUNTED = ("orders", "rows", "lines")
 TICKS = frozenset(entry.task for entry in TIMETABLE)
 """Told of only when they found something or failed: five a second that found nothing would push all else off the page."""
@@ -61,6 +63,7 @@ def _shown(arguments: Any) -> dict[str, Any]:
     if not isinstance(arguments, Mapping):
         return {}
     said = {name: arguments[name] for name in SHOWN if name in arguments and _is_plain(arguments[name])}
+    said |= {name: int(said[name]) for name in NUMBERED if str(said.get(name, "")).isdecimal()}
     return said | {name: len(arguments[name]) for name in COUNTED if isinstance(arguments.get(name), list)}
 
 

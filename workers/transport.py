@@ -32,7 +32,7 @@ from kombu.utils.json import dumps
 from schedules.routes import QUEUES, is_of_the_house
 from workers import odd
 from workers.acknowledgement import is_settled
-from workers.envelope import Refused, checked
+from workers.envelope import Delayed, Refused, checked
 from workers.in_hand import Owner
 from workers.redis_url import SCHEMES, RedisUrl
 
@@ -47,6 +47,16 @@ RETURN_AFTER, MAX_RETURN_AFTER = 0.5, 30.0
 """Seconds after which a message that is not settled goes back to its queue, doubled each time it comes here again."""
 MAX_RETURNING = 1000
 """The waits of so many messages are remembered."""
+DELAYED = "unwind.delayed."
+"""Beginning of a queue's sorted set of messages that are wanted later: by the broker's clock, whoever looks."""
+MAX_MOVED = 1000
+"""Messages that come back into a queue at one look, so that a worker's loop goes on meanwhile."""
+_MOVE_DUE = """
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+for i = #due, 1, -1 do redis.call('RPUSH', KEYS[2], due[i]); redis.call('ZREM', KEYS[1], due[i]) end
+return #due
+"""
+"""In one step, for several workers look.  What has waited longest is the next one out."""
 
 
 class GivenBack(Exception):
@@ -214,7 +224,7 @@ class Channel(stock.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.hands: dict[str, Hand] = {}
         self.taking: tuple[Hand, bytes] | None = None
-        self._looked_at = float("-inf")
+        self._looked_at = self._brought_back_at = float("-inf")
         self._asking: Any = None
         super().__init__(*args, **kwargs)
 
@@ -338,6 +348,8 @@ class Channel(stock.Channel):
             self.connection._deliver(message, hand.queue)
         except Refused as refused:
             self._put_aside(hand, item, refused)
+        except Delayed as delayed:
+            self._put_off(hand, item, delayed)
         except GivenBack:
             log.warning("a message was given back by another worker, which thought this one dead", queue=hand.queue)
         except Exception as error:
@@ -349,7 +361,9 @@ class Channel(stock.Channel):
             log.error("Celery could not take a message", queue=hand.queue, error=type(error).__name__)
             self.qos._remove_from_indices(tag).execute()
             virtual.QoS.ack(self.qos, tag)
-            self._put_aside(hand, item, Refused("NOT_A_COMMAND", f"Celery could not take it: {type(error).__name__}"))
+            headers, said = message["headers"], f"Celery could not take it: {type(error).__name__}"
+            is_awaited = not headers["ignore_result"]
+            self._put_aside(hand, item, Refused("NOT_A_COMMAND", said, headers["task"], headers["id"], is_awaited))
         finally:
             self.taking = None
 
@@ -357,10 +371,37 @@ class Channel(stock.Channel):
         with self.conn_or_acquire() as client:
             pipe = client.pipeline().lrem(hand.list, 1, item)
             odd.put_aside(
-                pipe, odd.Odd.of(refused.reason, refused.named, refused.message_id, hand.queue, item, refused.detail)
+                pipe,
+                odd.Odd.of(
+                    refused.reason,
+                    refused.named,
+                    refused.message_id,
+                    hand.queue,
+                    item,
+                    refused.detail,
+                    refused.is_awaited,
+                ),
             )
             pipe.execute()
         odd.write_soon()
+
+    def _put_off(self, hand: Hand, item: bytes, delayed: Delayed) -> None:
+        """Out of the worker's list and into the queue's sorted set, in one step; a worker that dies here loses nothing."""
+        with self.conn_or_acquire() as client:
+            seconds, microseconds = client.time()
+            due = seconds + microseconds / 1e6 + delayed.seconds
+            client.pipeline().lrem(hand.list, 1, item).zadd(DELAYED + hand.queue, {delayed.raw: due}).execute()
+
+    def bring_back(self) -> None:
+        """What was put off and is wanted now goes back into its queue."""
+        queues = list(self.hands)
+        with self.conn_or_acquire() as client:
+            pipe = client.pipeline(transaction=False).time()
+            for queue in queues:
+                pipe.zcard(DELAYED + queue)
+            (seconds, microseconds), *counts = pipe.execute()
+            for queue in [queue for queue, count in zip(queues, counts, strict=True) if count]:
+                client.eval(_MOVE_DUE, 2, DELAYED + queue, queue, seconds + microseconds / 1e6, MAX_MOVED)
 
     def _poll_error(self, type: Any, **options: Any) -> None:  # noqa: A002 - kombu's name
         """kombu.transport.redis.Channel._poll_error: a hand reads from its own connection, and so meets what is wrong."""
@@ -403,6 +444,9 @@ class Channel(stock.Channel):
                 if sock is not None and not stock._socket_readable(sock):
                     log.warning("the broker fell silent; connecting again", queue=hand.queue)
                     hand.client.connection.disconnect()
+        if self.hands and now - self._brought_back_at > HOLD_FOR:
+            self._brought_back_at = now
+            self.bring_back()
         if self.hands and now - self._looked_at > LOOK_EVERY:
             self.look_around()
 

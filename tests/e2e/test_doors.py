@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -52,8 +53,8 @@ def shop(
 
 
 def odd(shop: Installation) -> list[dict[str, Any]]:
-    """What `./run jobs odd` shows."""
-    words = [sys.executable, "-m", "workers", "jobs", "odd", "--json"]
+    """What `./run jobs dead-letters` shows."""
+    words = [sys.executable, "-m", "workers", "jobs", "dead-letters", "--json"]
     done = subprocess.run(words, env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -185,6 +186,87 @@ def test_what_nobody_can_take_is_told_and_visible(shop: Installation) -> None:
         assert client.send_task("npb.file", kwargs={}, queue="commands").get(timeout=30)["outcome"] == "invalid"
 
 
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a callback": ({"link": [{"task": "npb.file", "args": [], "kwargs": {}, "options": {}, "subtask_type": None,
+                              "immutable": False}]}, "NOT_ALLOWED: callbacks, chains and chords are not taken"),
+    "an hour ahead": ({"countdown": 3600}, "NOT_ALLOWED: headers.eta is more than a minute away: send it when it is wanted"),
+    "too late": ({"expires": -1}, "EXPIRED: its producer wanted it done by an instant that has passed"),
+    "an hour's work": ({"time_limit": 3600}, "NOT_ALLOWED: headers.timelimit must not go beyond our own"),
+}  # fmt: skip
+"""What Celery users write and is turned away, and what they are told."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as below
+@pytest.mark.parametrize("name", WRONG)
+def test_whoever_waits_for_a_message_that_is_turned_away_is_told_why(shop: Installation, name: str) -> None:
+    """A stored FAILURE with the reason, instead of a caller that hangs; and it is kept among the odd messages."""
+    options, told = WRONG[name]
+    with shop.client() as client:
+        if "expires" in options:  # plain Celery itself refuses to send what has passed already
+            options = {"headers": {"expires": "2026-01-01T00:00:00+00:00"}}
+        sent = client.send_task("npb.file", kwargs={"order_id": 1, "member_id": "x"}, queue="commands", **options)
+        with pytest.raises(Exception, match=told) as caught:
+            sent.get(timeout=30)
+        assert type(caught.value).__name__ == "MessageRefused"
+        assert sent.state == "FAILURE"
+    gc.collect()
+    assert shop.redis(results=True).ttl(f"celery-task-meta-{sent.id}") > 0
+    until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.odd_messages WHERE message_id = %s", sent.id))
+
+
+def test_a_message_that_is_turned_away_overwrites_nobodys_answer(shop: Installation) -> None:
+    """Whoever may push may write any id into a message: an answer that is there stays, and who wants none gets none."""
+    queue, results = shop.redis(), shop.redis(results=True)
+    with shop.client() as client:
+        sent = client.send_task("npb.file", kwargs={"order_id": 1, "member_id": "x"}, queue="commands")
+        assert sent.get(timeout=30)["code"] == "ORDER_UNKNOWN"
+    before = results.get(f"celery-task-meta-{sent.id}")
+    for message_id, ignored in ((sent.id, False), ("nobody-waits", True), ("last-one", False)):
+        message = envelope("npb.file", {}, message_id, str(uuid.uuid4()))
+        message["headers"] |= {"ignore_result": ignored, "timelimit": "soon"}
+        queue.lpush("commands", json.dumps(message))
+    assert json.loads(until(lambda: results.get("celery-task-meta-last-one")))["status"] == "FAILURE"
+    assert results.get(f"celery-task-meta-{sent.id}") == before
+    assert results.get("celery-task-meta-nobody-waits") is None
+
+
+GROUP = """
+import os
+from celery import Celery, group
+
+with Celery("storefront", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ["CELERY_RESULT_BACKEND"]) as app:
+    wanted = [app.signature("npb.file", kwargs={"order_id": n, "member_id": "x"}, queue="commands") for n in (1, 2, 3)]
+    print([answer["code"] for answer in group(wanted).apply_async().get(timeout=30)])
+"""
+
+
+def test_a_group_of_plain_commands_is_answered(shop: Installation) -> None:
+    """The first thing that Celery users write; the group is known to its producer alone."""
+    words = [sys.executable, "-c", GROUP]
+    done = subprocess.run(words, env=shop.environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(["ORDER_UNKNOWN"] * 3)
+
+
+def test_a_command_that_is_put_off_waits_in_the_broker_and_outlives_the_worker(shop: Installation) -> None:
+    """`countdown`: no slot is taken meanwhile, nothing is done early, and a worker that is killed takes nothing along."""
+    queue = shop.redis()
+    with shop.client() as client:
+        began = time.monotonic()
+        arguments = {"order_id": 2008, "member_id": "seller"}
+        late = client.send_task("npb.file", kwargs=arguments, queue="commands", countdown=12)
+        many = [client.send_task("npb.file", kwargs={"order_id": 1, "member_id": "x"}, queue="commands", countdown=8)
+                for _ in range(150)]  # fmt: skip
+        until(lambda: queue.zcard("unwind.delayed.commands") == 151)
+        assert client.send_task("npb.file", kwargs={}, queue="commands").get(timeout=30)["outcome"] == "invalid"
+        assert queue.zcard("unwind.delayed.commands") == 151, "that one did not wait for them"
+        os.killpg(shop.supervisor.pid("commands"), signal.SIGKILL)
+        assert late.get(timeout=60)["outcome"] == "done"
+        assert time.monotonic() - began >= 12
+        assert {one.get(timeout=30)["code"] for one in many} == {"ORDER_UNKNOWN"}
+    assert queue.zcard("unwind.delayed.commands") == 0
+    assert shop.value("SELECT count(*) FROM unwind.events WHERE order_id = 2008 AND type = 'npb.filed'") == 1
+
+
 def _no_task() -> dict[str, Any]:
     message = envelope("x", {"comment": "a secret word"}, "x", str(uuid.uuid4()))
     message["headers"] = {"subject": "greetings"}
@@ -272,7 +354,7 @@ def bulk(count: int, bad: int) -> tuple[list[Any], list[tuple[str, str | None]]]
         ({"order_id": 90_000, "member_id": "other_seller"}, ("refused", "NOT_A_PARTY")),
         ({"order_id": 90_001, "member_id": "seller"}, ("refused", "NO_OPEN_REQUEST")),
         ({"order_id": 90_002, "member_id": "seller"}, ("refused", "ALREADY_CANCELLED")),
-        ({"order_id": "10000", "member_id": "seller"}, ("invalid", None)),
+        ({"order_id": "ten thousand", "member_id": "seller"}, ("invalid", None)),
         ({"order_id": 10_000}, ("invalid", None)),
         ("not an object", ("invalid", None)),
         ({"order_id": 10_000, "member_id": "seller", "surplus": 1}, ("invalid", None)),

@@ -228,7 +228,10 @@ WANTED: tuple[Hostile, ...] = (
     _big("B55 17 MB", "TOO_LARGE", lambda: message(_kwargs(comment="x" * 13_000_000))),
     _big("B55 10 MB", None, lambda: message(_kwargs(comment="x" * 10_000_000))),
     _m("B56 stamps", FORBIDDEN, headers={"stamped_headers": ["a"], "stamps": {"a": "b"}}),
-    _m("B56 group", FORBIDDEN, headers={"group": "g", "group_index": 1}),
+    _m("B56 group", None, headers={"group": "g", "group_index": 1}),
+    _m("B56 group a mapping", SHAPE, headers={"group": {"a": 1}}),
+    _m("B56 group index a text", SHAPE, headers={"group": "g", "group_index": "1"}),
+    _m("B56 eta of two minutes", FORBIDDEN, headers={"eta": (NOW + timedelta(hours=1)).isoformat()}),
     _m("B56 lang a mapping", SHAPE, headers={"lang": {}}),
     Hostile(
         "B56 protocol 1",

@@ -49,6 +49,25 @@ def test_the_door_takes_exactly_the_public_commands() -> None:
     assert set(submissions.PUBLIC_TASKS) == public
 
 
+def test_an_id_written_as_text_is_the_same_submission(market: Market, caller: Any) -> None:
+    """contract 2: JavaScript rounds numbers above 2^53, so it writes texts; the number is kept, whatever stands in comments."""
+    large = 2**53 + 1
+    comment = f'said "order_id": "{large}", ' + r'and \"order_id": "1"'
+    for order_id in (str(large), large):
+        said = submit(caller, "npb.respond", {"order_id": order_id, "member_id": "buyer", "comment": comment}, "js-1")
+        assert said == {"request_id": "js-1", "accepted": True, "code": None}
+    row = caller.execute("SELECT payload, order_id FROM unwind.submissions WHERE request_id = 'js-1'").fetchone()
+    assert row == ({"order_id": large, "member_id": "buyer", "comment": comment}, large)
+    odd = {'a\\"order_id': "5", "order_id": "05"}
+    submit(caller, "npb.respond", odd, "js-2")
+    row = caller.execute("SELECT payload FROM unwind.submissions WHERE request_id = 'js-2'").fetchone()
+    assert row[0] == odd
+    lines = [{"lot_id": "9007199254740993", "quantity": 1}]
+    submit(caller, "orders.submit", {"order_id": "7", "lines": lines}, "js-3")
+    same = {"order_id": 7, "lines": [{"lot_id": large, "quantity": 1}]}
+    assert submit(caller, "orders.submit", same, "js-3")["accepted"]
+
+
 def test_a_submission_commits_or_rolls_back_with_its_caller(market: Market, caller: Any) -> None:
     """What the caller takes back was never submitted; what it commits is done and answered."""
     market.order(1003)

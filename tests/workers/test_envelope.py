@@ -16,7 +16,7 @@ from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE
 from tests.workers.hostile_messages import ARGUMENTS, WANTED, Hostile, encoded, message
 from workers.app import app
-from workers.envelope import MOST_BYTES, Refused, checked
+from workers.envelope import MOST_BYTES, Delayed, Refused, checked
 
 NOW = datetime.now(UTC)  # noqa: TID251 - as the transport compares what producers' clocks wrote
 
@@ -104,6 +104,37 @@ def test_a_retry_of_ours_is_taken_and_waits_half_a_minute_at_most(ahead: timedel
     headers = taken(raw)["headers"]
     assert headers["retries"] == 3
     assert datetime.fromisoformat(headers["eta"]) <= NOW + timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(("ahead", "waits"), [(1, 1), (60, 60), (64, 60), (66, None), (3600, None)])
+def test_a_command_may_be_put_off_by_a_minute_and_waits_once(ahead: int, waits: int | None) -> None:
+    """`countdown` and `eta`: what has waited is taken whatever a worker's clock says, and twice the same bytes are two."""
+    raw = _sent("npb.file", "commands", eta=NOW + timedelta(seconds=ahead))
+    if waits is None:
+        assert refused(raw).detail == "headers.eta is more than a minute away: send it when it is wanted"
+        return
+    with pytest.raises(Delayed) as caught:
+        taken(raw)
+    assert caught.value.seconds == waits
+    assert taken(caught.value.raw)["headers"] == taken(_sent("npb.file", "commands"))["headers"]
+    with pytest.raises(Delayed) as again:
+        checked(raw, "commands", app.tasks, "another-tag", NOW)
+    assert again.value.raw != caught.value.raw
+
+
+def test_an_eta_that_has_passed_is_now() -> None:
+    """A producer whose clock is behind is served at once."""
+    assert taken(_sent("npb.file", "commands", eta=NOW - timedelta(hours=1)))["headers"]["eta"] is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "awaited"),
+    [({}, True), ({"ignore_result": True}, False), ({"id": ["x"]}, False), ({"id": "with blank"}, False)],
+)
+def test_of_a_refused_message_is_known_whether_somebody_may_wait(headers: dict[str, Any], awaited: bool) -> None:
+    """Where a result would be stored, and under an id that can be one."""
+    found = refused(json.dumps(message(headers={"timelimit": "soon"} | headers)).encode())
+    assert found.is_awaited is awaited
 
 
 def test_a_message_that_was_given_back_is_taken_again() -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
+import re
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,15 +17,18 @@ import redis
 from click.testing import CliRunner, Result
 from sqlalchemy.exc import IntegrityError
 
-from models import dead_jobs, outbox, submissions
+from models import dead_jobs, odd_messages, outbox, submissions
 from models.session import DatabaseClock
 from policies.verdicts import Promise
 from tests.plugins.market import Market
 from tests.plugins.servers import plain
+from tests.plugins.upstream import until
+from tests.workers.hostile_messages import message
 from workers import job
 from workers.app import app
 from workers.cli.jobs import jobs
 from workers.failures import JobFailed
+from workers.settings import CHECKOUT
 from workers.stage import Stage
 
 
@@ -180,3 +188,86 @@ def test_the_first_error_travels_with_a_command_from_try_to_try(
     assert dead.first_error.startswith("First at")
     assert dead.error.startswith("Second at")
     assert (dead.attempts, dead.reason) == (2, "FAILED")
+
+
+def test_what_is_not_to_be_done_is_discarded_with_a_reason_and_stays_on_record(shop: Market) -> None:
+    """Off the list, the metric and the doctor's finding; never deleted, and not set going by mistake."""
+    number, other = parked(shop, 1), parked(shop, 2)
+    assert run("discard", number).exit_code == 2, "why must be said"
+    assert run("discard", number, "--reason", " ").exit_code == 2
+    done = run("discard", number, 99_999, "--reason", "settled by phone")
+    assert (done.exit_code, f"{number}  npb.file is discarded." in done.output, "no dead job 99999" in done.output) == (
+        1,
+        True,
+        True,
+    )
+    with shop.stage.database.transaction() as conn:
+        assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [other]
+    kept = json.loads(run("dead", "--discarded", "--json").output)
+    assert (kept["id"], kept["discard_reason"]) == (number, "settled by phone")
+    assert "was discarded: settled by phone" in replay(number).output
+    assert "was discarded already" in run("discard", number, "--reason", "again").output
+    assert replay("--all").exit_code == 0
+    assert "was set going already" in run("discard", other, "--reason", "too late").output
+
+
+def run(*words: object) -> Result:
+    """`./run jobs …`."""
+    return CliRunner().invoke(jobs, [str(word) for word in words])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_kept_message_is_requeued_once_as_the_command_that_it_is(shop: Market, whole: bool) -> None:
+    """As it lay in its queue, or its body alone, which is what Celery shows of a task that an old worker did not know."""
+    raw = message([[], {"order_id": 1, "member_id": "seller"}, {}], headers={"id": "lost-1", "timelimit": "soon"})
+    body = json.dumps(raw).encode() if whole else base64.b64decode(raw["body"])
+    facts = {"named": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.stage.clock.instant}
+    with shop.stage.database.transaction() as conn:
+        odd_messages.keep(conn, reason="TASK_UNKNOWN", body=body, **facts)  # type: ignore[arg-type]
+        odd_messages.keep(conn, reason="NOT_JSON", body=b"hello", **facts)  # type: ignore[arg-type]
+        long = json.dumps([[], {"order_id": 1, "member_id": "seller", "comment": "x" * 5000}, {}]).encode()
+        odd_messages.keep(conn, reason="TASK_UNKNOWN", body=long, **facts)  # type: ignore[arg-type]
+        cut, broken, good = (row.odd_message_id for row in odd_messages.latest(conn, limit=3))
+    done = run("dead-letters", "requeue", good, broken, cut, good)
+    assert done.exit_code == 1
+    assert f"{good}  npb.file is submitted." in done.output
+    assert f"Dead letter {broken} is no command." in done.output
+    assert f"Dead letter {cut} is longer than what is kept" in done.output
+    assert f"Dead letter {good} was requeued already." in done.output
+    drained(shop)
+    answer = shop.row("SELECT * FROM unwind.command_answers WHERE request_id = 'lost-1'")
+    assert (answer.outcome, shop.row("SELECT count(*) FROM unwind.submissions").count) == ("done", 1)
+    listed = [json.loads(line) for line in run("dead-letters", "--json").output.splitlines()]
+    assert [one["id"] for one in listed if "requeued_at" in one] == [good]
+
+
+def test_ten_thousand_strays_are_moved_whoever_is_killed_in_between(shop: Market, broker_url: str) -> None:
+    """None lost, none doubled, oldest first; what is no command of ours stays; repeated, it goes on."""
+    assert shop
+    whole = message([[], {"order_id": 1, "member_id": "seller"}, {}])
+    strays = []
+    for number in range(10_000):
+        whole["headers"]["id"] = f"stray-{number}"
+        strays.append(json.dumps(whole))
+    foreign = [json.dumps(message(headers={"task": task})) for task in ("other.app", "outbox.relay")]
+    with contextlib.closing(redis.Redis.from_url(broker_url)) as broker:
+        broker.delete("celery", "commands")
+        for start in range(0, 10_000, 1000):
+            broker.lpush("celery", *foreign, *strays[start : start + 1000])
+        broker.lpush("commands\x06\x163", strays[0].replace("stray-0", "urgent"))
+        words = [sys.executable, "-m", "workers", "jobs", "dead-letters", "requeue"]
+        for _ in range(2):
+            before = broker.llen("commands")
+            going = subprocess.Popen(words, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            until(lambda before=before: broker.llen("commands") > before + 500)  # type: ignore[misc]
+            going.kill()
+            going.communicate()
+            assert broker.llen("commands") < 10_000
+            assert broker.llen("commands") + broker.llen("celery") == 10_020
+        done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+        assert "20 are no commands and stay" in done.stdout
+        assert re.search(r"^\d+000 of \d+$", done.stderr, re.MULTILINE)
+        moved = [json.loads(raw)["headers"]["id"] for raw in broker.lrange("commands", 0, -1)]
+        assert moved[::-1] == [*(f"stray-{number}" for number in range(10_000)), "urgent"]
+        assert [raw.decode() for raw in broker.lrange("celery", 0, -1)] == foreign[::-1] * 10
+        broker.delete("celery", "commands")

@@ -4,7 +4,9 @@
 ./run jobs replay 17 18
 ./run jobs replay --task npb.file
 ./run jobs replay --all
-./run jobs odd
+./run jobs discard 19 --reason "the order was settled by phone"
+./run jobs dead-letters
+./run jobs dead-letters requeue
 """
 
 from __future__ import annotations
@@ -20,19 +22,20 @@ from workers.cli.database import open_database
 @click.group()
 @data_option
 def jobs() -> None:
-    """Jobs that were given up: look at them, set them going again. And messages that no task could take."""
+    """Jobs that were given up: look at them, set them going again or discard them. And messages that no task could take."""
 
 
 @jobs.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def dead(as_json: bool) -> None:
+@click.option("--discarded", is_flag=True, help="Those that were discarded instead, each with its reason.")
+def dead(as_json: bool, discarded: bool) -> None:
     """The jobs that wait for somebody, oldest first."""
     from models import dead_jobs
     from policies.instants import instant_text
     from workers.shown import shown_arguments
 
     with open_database() as database, database.transaction() as conn:
-        found = dead_jobs.waiting(conn)
+        found = dead_jobs.discarded(conn) if discarded else dead_jobs.waiting(conn)
     for row in found:
         # Arguments may hold comments and addresses, so only ids and codes are shown (P9).
         about = shown_arguments(row.arguments)
@@ -46,14 +49,18 @@ def dead(as_json: bool) -> None:
                 "error": row.error,
                 "attempts": row.attempts,
             }
+            if discarded:
+                told |= {"discarded_at": instant_text(row.discarded_at), "discard_reason": row.discard_reason}
             click.echo(json.dumps(told | {"parked_at": instant_text(row.parked_at)}))
         else:
             click.echo(f"{row.dead_job_id:>6}  {instant_text(row.parked_at)}  {row.task}  {about}")
             click.echo(f"        {dead_jobs.REASONS[row.reason]}, tried {row.attempts} times: {row.error}")
             if row.first_error != row.error:
                 click.echo(f"        at first: {row.first_error}")
+            if discarded:
+                click.echo(f"        discarded {instant_text(row.discarded_at)}: {row.discard_reason}")
     if not found and not as_json:
-        click.echo("No job was given up.")
+        click.echo("No job was discarded." if discarded else "No job was given up.")
 
 
 @jobs.command()
@@ -86,10 +93,69 @@ def replay(numbers: tuple[int, ...], task: str | None, everything: bool) -> None
 
 
 @jobs.command()
+@click.argument("numbers", type=int, nargs=-1, required=True, metavar="ID...")
+@click.option("--reason", required=True, metavar="TEXT", help="Why it is not to be done; kept with the job.")
+def discard(numbers: tuple[int, ...], reason: str) -> None:
+    """Take jobs off the list that are not to be done. They stay on record: ./run jobs dead --discarded."""
+    from models.dead_jobs import REASON_LENGTH
+    from workers import revival
+
+    if not reason.strip() or not reason.isprintable() or len(reason) > REASON_LENGTH:
+        raise click.BadParameter(f"must be one line of 1 to {REASON_LENGTH} characters", param_hint="--reason")
+    trouble = []
+    with open_database() as database:
+        for number in numbers:
+            try:
+                click.echo(f"{number:>6}  {revival.discard(database, number, reason)} is discarded.")
+            except revival.CannotRevive as problem:
+                trouble.append(str(problem))
+    if trouble:
+        raise click.ClickException(" ".join(trouble))
+
+
+@jobs.group(name="dead-letters", invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, metavar="N")
-def odd(as_json: bool, limit: int) -> None:
+@click.pass_context
+def dead_letters(context: click.Context, as_json: bool, limit: int) -> None:
     """Messages that name no task of ours or are none, newest first, and those in lists that nobody reads."""
+    if context.invoked_subcommand is None:
+        _list_dead_letters(as_json, limit)
+
+
+@dead_letters.command()
+@click.argument("numbers", type=int, nargs=-1, metavar="[ID]...")
+def requeue(numbers: tuple[int, ...]) -> None:
+    """Send commands on that went astray: those in lists that nobody reads, or with IDs those that were kept.
+
+    From the lists they go into the queue of commands, one by one, oldest first; may be stopped and repeated at any time.
+    What is no command of ours stays where it is. Kept ones are submitted by SQL, with their own request ids.
+    """
+    from workers import odd, revival
+    from workers.app import app
+
+    if not numbers:
+        with app.connection_for_write() as connection:
+            taken, left = odd.requeue_strays(connection.default_channel.client, revival.is_command, _tell_progress)
+        click.echo(f"{taken} messages were moved to the queue commands; {left} are no commands and stay.")
+        return
+    trouble = []
+    with open_database() as database:
+        for number in numbers:
+            try:
+                click.echo(f"{number:>6}  {revival.requeue_dead_letter(database, number)} is submitted.")
+            except revival.CannotRevive as problem:
+                trouble.append(str(problem))
+    if trouble:
+        raise click.ClickException(" ".join(trouble))
+
+
+def _tell_progress(done: int, of: int) -> None:
+    if done % 1000 == 0 or done == of:
+        click.echo(f"{done} of {of}", err=True)
+
+
+def _list_dead_letters(as_json: bool, limit: int) -> None:
     from models import odd_messages
     from policies.instants import instant_text
     from workers.app import app
@@ -109,11 +175,15 @@ def odd(as_json: bool, limit: int) -> None:
         }
         came = instant_text(row.came_at)
         if as_json:
+            if row.requeued_at is not None:
+                told["requeued_at"] = instant_text(row.requeued_at)
             click.echo(json.dumps(told | {"id": row.odd_message_id, "bytes": row.body_bytes, "came_at": came}))
         else:
             about = odd_messages.REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
             click.echo(f"{row.odd_message_id:>6}  {came}  {row.named or '?'}  {row.message_id or '?'}")
             click.echo(f"        it {about}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
+            if row.requeued_at is not None:
+                click.echo(f"        requeued {instant_text(row.requeued_at)}")
     for stray in lying:
         if as_json:
             for task, message in stray.first:
@@ -126,4 +196,4 @@ def odd(as_json: bool, limit: int) -> None:
             for task, message in stray.first:
                 click.echo(f"        {task}  {message}")
     if not kept and not lying and not as_json:
-        click.echo("There are no odd messages.")
+        click.echo("There are no dead letters.")

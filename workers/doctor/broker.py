@@ -60,7 +60,11 @@ def memory(place: Place) -> list[Finding]:
     most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     if most and used > 0.7 * most:  # reliability 4.2: time enough to find out why
         said = f"The broker uses {used * 100 // most} % of its memory; when that is full it takes no more messages."
-        return [warning("BROKER_NEARLY_FULL", said, "raise its maxmemory, or find out who fills it: ./run jobs odd")]
+        return [
+            warning(
+                "BROKER_NEARLY_FULL", said, "raise its maxmemory, or find out who fills it: ./run jobs dead-letters"
+            )
+        ]
     return []
 
 
@@ -147,7 +151,7 @@ def strays(place: Place) -> list[Finding]:
         warning(
             "STRAY_MESSAGES",
             f"{stray.count} messages lie in the list {stray.queue!r}, which nobody reads: {few(task for task, _ in stray.first)}.",
-            "./run jobs odd shows them; let their sender use the queue commands, without priorities.",
+            "./run jobs dead-letters shows them; let their sender use the queue commands, without priorities.",
         )
         for stray in lying(place.broker)
     ]

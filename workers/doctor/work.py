@@ -128,7 +128,7 @@ def odd_messages(place: Place) -> list[Finding]:
     if not latest or place.now() - latest[0].came_at > ODD_LATELY:
         return []
     said = f"A message came that is no command of ours, the last one {_ago(place.now(), latest[0].came_at)} ago."
-    return [note("ODD_MESSAGES", said, "./run jobs odd shows what it was; correct its sender.")]
+    return [note("ODD_MESSAGES", said, "./run jobs dead-letters shows what it was; correct its sender.")]
 
 
 def invariants(place: Place) -> list[Finding]:

@@ -59,12 +59,18 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("parked_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("replayed_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("discarded_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("discard_reason", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "first_error <> '' AND error <> '' AND length(payload_hash) = 32", name=op.f("ck_dead_jobs_says_why")
         ),
         sa.CheckConstraint(
             "reason IN ('FAILED', 'WORKER_DIED', 'TOO_LONG', 'UNDELIVERABLE', 'IMPOSSIBLE')",
             name=op.f("ck_dead_jobs_reason_known"),
+        ),
+        sa.CheckConstraint(
+            "(discarded_at IS NULL) = (discard_reason IS NULL) AND (discarded_at IS NULL OR replayed_at IS NULL)",
+            name=op.f("ck_dead_jobs_discarded_for_a_reason"),
         ),
         sa.PrimaryKeyConstraint("dead_job_id", name=op.f("pk_dead_jobs")),
         schema="unwind",
@@ -75,7 +81,7 @@ def upgrade() -> None:
         ["dead_job_id"],
         unique=False,
         schema="unwind",
-        postgresql_where=sa.text("replayed_at IS NULL"),
+        postgresql_where=sa.text("replayed_at IS NULL AND discarded_at IS NULL"),
     )
     op.create_table(
         "events",
@@ -180,6 +186,7 @@ def upgrade() -> None:
         sa.Column("body_bytes", sa.Integer(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("came_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("requeued_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.CheckConstraint(
             "reason IN ('TOO_LARGE', 'NOT_JSON', 'NOT_A_COMMAND', 'NOT_ALLOWED', 'WRONG_QUEUE', 'TASK_UNKNOWN', 'EXPIRED')",
             name=op.f("ck_odd_messages_reason_known"),
