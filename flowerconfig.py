@@ -1,14 +1,8 @@
 """What does Flower show, to whom, and what may they do there?  Look, and nothing else.
 
-Flower reads this file by itself where it stands (`celery -A workers.app flower` in a checkout); `./run up`, containers and units
-name it. Everything that differs from one installation to the next is a setting of ours: see `.env.example`.
+`celery -A workers.app flower` reads this file wherever it is typed. Everything that differs from one installation to the next is a
+setting of ours: see `.env.example`. What other options and variables make of it is checked in `workers/flower_guard.py`.
 """
-
-from typing import NoReturn
-
-from flower import urls
-from flower.api import BaseApiHandler
-from tornado.web import HTTPError
 
 from workers.settings import load_settings
 
@@ -23,18 +17,6 @@ if _settings.flower_login is not None:
 
 # -- what they may do: a login is no authorisation there, so outside the demo nobody commands anything (F57, X10) ------
 read_only = _settings.flower_read_only
-
-
-class _Closed(BaseApiHandler):
-    """Programs ask `/metrics` and the database: what the API would give them, results above all, is not for the window."""
-
-    def prepare(self) -> NoReturn:
-        super().prepare()  # without a login 401 comes first
-        raise HTTPError(403, "Flower's API is closed here (UNWIND_FLOWER_READ_ONLY).")
-
-
-if read_only:
-    urls.handlers.insert(0, (r"/api/.*", _Closed))
 
 # -- what is shown: which job, about which order, how it ended ---------------------------------------------------------
 tasks_columns = "received,name,kwargs,state,result,runtime,uuid"

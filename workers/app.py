@@ -15,10 +15,10 @@ from kombu.entity import Queue
 
 from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE
+from workers import flower_guard, wiring
 from workers import odd as odd  # noqa: PLC0414 - connects itself to Celery's signals
 from workers import remote as remote  # noqa: PLC0414 - the same
 from workers import watch as watch  # noqa: PLC0414 - the same
-from workers import wiring
 from workers.envelope import HARD_LIMIT
 from workers.in_hand import UNACKED
 from workers.plain_json import use_plain_json
@@ -179,5 +179,6 @@ try:
 finally:
     gc.enable()
 app.finalize()
+flower_guard.choose_config()
 for _tick in TICKS:
     app.tasks[_tick].send_events = False  # those that found something are told of by `workers.shown`

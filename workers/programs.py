@@ -10,11 +10,11 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from workers.flower_guard import CONFIG
 from workers.servers import free_port
-from workers.settings import CHECKOUT, Settings
+from workers.settings import Settings
 from workers.supervisor import Program, Supervisor, on_leash
 
-FLOWER_CONFIG = CHECKOUT / "flowerconfig.py"
 # Group -> its queues. Together they must cover every queue there is: a message in an unread queue waits for ever.
 GROUPS = {"commands": ("commands", "consequences"), "sweeps": ("sweeps", "notices")}
 
@@ -37,7 +37,7 @@ def beat(settings: Settings, supervisor: Supervisor) -> Program:
 def flower(settings: Settings) -> tuple[Program, str]:
     """Flower and its address. Whatever else there is to set stands in `flowerconfig.py`."""
     port = settings.flower_port or free_port()
-    words = ["-A", "workers.app", "flower", f"--conf={FLOWER_CONFIG}", f"--port={port}"]
+    words = ["-A", "workers.app", "flower", f"--conf={CONFIG}", f"--port={port}"]
     environment = settings.environment()  # the login too: a command line shows it to everybody
     host = "127.0.0.1" if settings.flower_address in {"0.0.0.0", "::"} else settings.flower_address  # noqa: S104
     program = Program("flower", on_leash(words), environment, _answers(host, port), celery=words)

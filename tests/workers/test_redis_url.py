@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -18,9 +19,11 @@ from kombu.messaging import Consumer
 
 from tests.plugins.proxy import Proxy
 from tests.plugins.servers import in_valkey_database
+from workers.acknowledgement import settle
 from workers.app import app
 from workers.doctor import broker as doctor_broker
 from workers.doctor.place import Place
+from workers.flower_guard import QueueLengths
 from workers.metrics import Gauges
 from workers.redis_url import RedisUrl, connect
 from workers.result_backend import ResultBackend
@@ -235,18 +238,20 @@ def _urls(settings: Settings) -> tuple[str, str]:
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's own call
 def test_every_program_can_use_what_settings_accept(settings: Settings) -> None:
-    """Transport, result backend, watchdog, publisher, metrics, doctor: each by its own door, at a real server."""
+    """Transport, result backend, watchdog, publisher, metrics, Flower, doctor: each by its own door, at a real server."""
     broker, answers = _urls(settings)
     with Connection(broker, transport_options=app.conf.broker_transport_options) as connection:
         arguments = {"order_id": 1, "member_id": "s-1", "comment": "x" * 20_000}  # more than one record of TLS
         app.send_task("orders.cancel", kwargs=arguments, connection=connection, ignore_result=True)
         assert _Broker(broker).waiting(["commands"]) == 1
+        assert asyncio.run(QueueLengths(broker).queues(["commands"])) == [{"name": "commands", "messages": 1}]
         came: list[Any] = []
         queue = Queue("commands", routing_key="commands")  # type: ignore[no-untyped-call]
         with Consumer(connection, [queue], on_message=came.append, accept=["json"]):  # type: ignore[no-untyped-call]
             while not came:
                 connection.drain_events(timeout=5)
         assert came[0].decode()[1] == arguments
+        settle(came[0])
         came[0].ack()
         shown = connection.as_uri()
         assert "secret" not in shown

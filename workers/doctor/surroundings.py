@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from workers.doctor.findings import Finding, error, note, warning
 from workers.doctor.place import Place
+from workers.flower_guard import is_loopback, listening
 from workers.settings import SettingsProblem, unknown_variables
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -39,17 +40,19 @@ def unread_settings(environ: Mapping[str, str] | None = None) -> list[Finding]:
 def flower(place: Place) -> list[Finding]:
     """With a login it may be seen from outside, but a login is no encryption, and no authorisation (reliability X10)."""
     found = []
-    if not place.settings.flower_read_only:
+    effective = listening(place.settings)
+    address = effective.get("address", place.settings.flower_address)
+    if not effective.get("read_only", place.settings.flower_read_only):
         said = "Flower is not read-only: whoever sees it can call any task as anybody."
         found.append(error("FLOWER_COMMANDS", said, "unset UNWIND_FLOWER_READ_ONLY, and start Flower anew."))
-    if place.settings.flower_address in LOOPBACK:
+    if not address or is_loopback(address):
         return found
     return [
         *found,
         note(
             "FLOWER_OPEN",
-            f"Flower listens on {place.settings.flower_address}: whoever reaches it is asked for the login, in clear text.",
-            "put a proxy with TLS before it, or set UNWIND_FLOWER_ADDRESS=127.0.0.1.",
+            f"Flower listens on {address}: whoever reaches it is asked for the login, in clear text.",
+            "put a proxy with TLS before it, or start it with UNWIND_FLOWER_ADDRESS=127.0.0.1 and no --address.",
         ),
     ]
 

@@ -1,0 +1,142 @@
+"""Whatever starts Flower: does it listen beyond this machine without a login, or do more than look?  Real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from workers.doctor import surroundings
+from workers.doctor.place import Place
+from workers.flower_guard import is_loopback, listening
+from workers.servers import free_port
+from workers.servers.processes import wait_until
+from workers.settings import CHECKOUT, Settings, load_settings
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+THEIRS = "address = '0.0.0.0'\nread_only = False\n"
+BEYOND = {
+    "an option": (["--address=0.0.0.0"], {}),
+    "an option, IPv6": (["--address=::"], {}),
+    "a login that is none": (["--address=0.0.0.0", "--basic_auth=:"], {}),
+    "another file": (["--conf=theirs.py"], {}),
+    "a variable and another file": (["--conf=empty.py"], {"FLOWER_ADDRESS": "0.0.0.0"}),
+    "a variable for the file": ([], {"FLOWER_CONF": "theirs.py"}),
+}
+WITHIN = {
+    "from another folder": ([], {}),
+    "everything opened": (["--read-only=false"], {"FLOWER_UNAUTHENTICATED_API": "true"}),
+    "an empty address": (["--address=", "--conf=empty.py"], {"FLOWER_UNAUTHENTICATED_API": "true"}),
+}
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder that is not the checkout, with files that Flower would read by itself."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    for name, text in {"flowerconfig.py": THEIRS, "theirs.py": THEIRS, "empty.py": ""}.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path, broker_url: str) -> Settings:
+    """An installation of which only Flower runs."""
+    return load_settings(data_dir=tmp_path / "data", broker_url=broker_url)
+
+
+@contextlib.contextmanager
+def flower(
+    settings: Settings, folder: Path, options: list[str], variables: dict[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    """Flower as somebody types it there."""
+    words = [sys.executable, "-m", "celery", "-A", "workers.app", "flower", *options]
+    environment = {**os.environ, **settings.environment(), "PYTHONPATH": str(CHECKOUT), **variables}
+    with subprocess.Popen(words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def _status(url: str) -> tuple[int, str | None]:
+    """What it answers, and to which other sites a browser may show it."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.headers["Access-Control-Allow-Origin"]
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["Access-Control-Allow-Origin"]
+
+
+def _addresses(process: subprocess.Popen[str]) -> set[str]:
+    """Where the process really listens."""
+    connections = psutil.Process(process.pid).net_connections()
+    return {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+
+
+@pytest.mark.parametrize("how", BEYOND)
+def test_an_address_beyond_loopback_without_a_login_is_refused(settings: Settings, elsewhere: Path, how: str) -> None:
+    """F56: the setting alone was checked, and options, variables and files override it."""
+    options, variables = BEYOND[how]
+    with flower(settings, elsewhere, [*options, f"--port={free_port()}"], variables) as process:
+        assert process.wait(60) == 1
+        assert process.stderr is not None
+        assert "Set UNWIND_FLOWER_LOGIN=user:password" in process.stderr.read()
+
+
+@pytest.mark.parametrize("how", WITHIN)
+def test_from_anywhere_it_listens_on_loopback_and_only_looks(settings: Settings, elsewhere: Path, how: str) -> None:
+    """F57, X10: and no page of it may be read by another site in a browser."""
+    options, variables = WITHIN[how]
+    port = free_port()
+    with flower(settings, elsewhere, [*options, f"--port={port}"], variables) as process:
+        assert wait_until(lambda: bool(listening(settings)) or process.poll() is not None, 60)
+        assert _addresses(process) == {"127.0.0.1"}
+        assert _status(f"http://127.0.0.1:{port}/") == (200, None)
+        assert _status(f"http://127.0.0.1:{port}/api/workers") in [(401, None), (403, None)]
+        assert surroundings.flower(Place(settings)) == []
+
+
+def test_the_doctor_names_the_address_at_which_it_really_listens(settings: Settings, elsewhere: Path) -> None:
+    """With a login it may; the settings alone would say loopback."""
+    port = free_port()
+    options = ["--address=0.0.0.0", "--basic_auth=ops:secret-word", f"--port={port}"]
+    with flower(settings, elsewhere, options, {}) as process:
+        assert wait_until(lambda: bool(listening(settings)) or process.poll() is not None, 60)
+        assert _addresses(process) == {"0.0.0.0"}
+        (finding,) = surroundings.flower(Place(settings))
+        assert finding.code == "FLOWER_OPEN"
+        assert "0.0.0.0" in finding.message
+        assert "secret-word" not in str(finding)
+    assert wait_until(lambda: not listening(settings), 30)
+    assert surroundings.flower(Place(settings)) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("", False),
+        ("192.0.2.7", False),
+        ("no-such-name.invalid", False),
+    ],
+)
+def test_what_loopback_is(address: str, loopback: bool) -> None:
+    """A name counts by what it stands for."""
+    assert is_loopback(address) is loopback
