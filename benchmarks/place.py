@@ -22,6 +22,7 @@ from models.migrations import upgrade
 from workers.nursery import Nursery
 from workers.programs import worker
 from workers.servers import ServerUrls, embedded_servers
+from workers.servers.postgres import OWNER
 from workers.settings import CHECKOUT, Settings, load_settings
 from workers.supervisor import Program, Supervisor, on_leash
 
@@ -48,8 +49,9 @@ class Place:
         return self.url(database).replace("postgresql+psycopg:", "postgresql:", 1)
 
     def connect(self, database: str = "unwind") -> psycopg.Connection:
-        """An autocommit connection of the owner."""
-        return psycopg.connect(self.plain(database), autocommit=True)
+        """An autocommit connection of the superuser, who may build markets past the triggers and ask for a checkpoint."""
+        url = f"{self.urls.admin_url.rpartition('/')[0]}/{database}"
+        return psycopg.connect(url.replace("postgresql+psycopg:", "postgresql:", 1), autocommit=True)
 
     def broker(self, number: int = 0) -> str:
         """A numbered database of the broker."""
@@ -64,7 +66,7 @@ class Place:
         """A migrated, empty database in place of whatever had that name."""
         if EMPTY not in self.templates:
             with self.connect() as conn:
-                conn.execute(f"CREATE DATABASE {EMPTY} TEMPLATE template0")
+                conn.execute(f"CREATE DATABASE {EMPTY} OWNER {OWNER} TEMPLATE template0")
             upgrade(self.url(EMPTY))
             self.templates[EMPTY] = None
         self.copy(EMPTY, database)
@@ -81,7 +83,7 @@ class Place:
         """The same database in the state of `template`: every cell begins with the same pages on disk."""
         self.drop(database)
         with self.connect() as conn:
-            conn.execute(f"CREATE DATABASE {database} TEMPLATE {template} STRATEGY FILE_COPY")
+            conn.execute(f"CREATE DATABASE {database} OWNER {OWNER} TEMPLATE {template} STRATEGY FILE_COPY")
             conn.execute("CHECKPOINT")
 
     def drop(self, database: str) -> None:

@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from tests.plugins.market import Market
-from tests.plugins.servers import plain
+from tests.plugins.servers import in_database, plain
 from tests.plugins.upstream import Installation, installation, submit_orders, until
 from workers.contract_files import public_tasks
 from workers.metrics import Gauges
@@ -68,7 +68,8 @@ def shop(
         try:
             for text in RIGHTS:
                 if "CREATE ROLE" in text:
-                    with ours.connect() as conn:
+                    address = in_database(servers.admin_url, ours.database_url.rpartition("/")[2])
+                    with psycopg.connect(plain(address), autocommit=True) as conn:
                         conn.execute(text)
                     continue
                 for line in text.splitlines():

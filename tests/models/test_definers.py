@@ -10,7 +10,8 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from models import guards
-from tests.plugins.servers import plain
+from tests.plugins.servers import in_database, plain
+from workers.servers import ServerUrls
 
 CALLS = {
     guards.SUBMIT_ROLE: "SELECT unwind.submit_command('orders.options', '{\"order_id\": 1, \"member_id\": \"s\"}', 'one')",
@@ -43,7 +44,7 @@ def owner(database_url: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture(params=CALLS)
 def attacker(
-    request: pytest.FixtureRequest, admin: psycopg.Connection, database_url: str
+    request: pytest.FixtureRequest, servers: ServerUrls, admin: psycopg.Connection, database_url: str
 ) -> Iterator[psycopg.Connection]:
     """A login with one role of ours and nothing else."""
     url = make_url(plain(database_url))
@@ -55,8 +56,8 @@ def attacker(
         with psycopg.connect(address, autocommit=True) as connection:
             yield connection
     finally:
-        with psycopg.connect(plain(database_url), autocommit=True) as ours:
-            ours.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
+        with psycopg.connect(plain(in_database(servers.admin_url, str(url.database))), autocommit=True) as here:
+            here.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
         admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 

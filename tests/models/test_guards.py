@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from models import guards, session
+from tests.plugins.servers import in_database
+from workers.servers import ServerUrls
 
 ORDER = """
     INSERT INTO unwind.members (member_id, handle, email, time_zone, recorded_at)
@@ -126,12 +128,12 @@ def test_no_guard_and_no_default_reads_the_clock(database_url: str) -> None:
     assert [t for t in texts if clock.search(t)] == []
 
 
-def test_a_login_that_may_not_create_roles_can_migrate(empty_database_url: str) -> None:
+def test_a_login_that_may_not_create_roles_can_migrate(empty_database_url: str, servers: ServerUrls) -> None:
     """Contract 1: the migration goes on, and triggers guard."""
     from models.migrations import upgrade
 
-    engine = create_engine(empty_database_url)
-    name = engine.url.database
+    name = make_url(empty_database_url).database
+    engine = create_engine(in_database(servers.admin_url, str(name)))
     with engine.begin() as conn:
         conn.execute(
             text(
@@ -139,12 +141,18 @@ def test_a_login_that_may_not_create_roles_can_migrate(empty_database_url: str) 
             )
         )
         conn.execute(text(f'GRANT ALL ON DATABASE "{name}" TO plain_owner'))
-    plain = engine.url.set(username="plain_owner", password="plain").render_as_string(hide_password=False)
+    plain = (
+        make_url(empty_database_url).set(username="plain_owner", password="plain").render_as_string(hide_password=False)
+    )
     try:
         upgrade(plain)
         database = session.connect(plain)
         with database.engine.connect() as conn:
             assert conn.execute(text("SELECT current_user")).scalar() == "plain_owner"
+            owners = conn.execute(
+                text("SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'submit_command'")
+            )
+            assert owners.scalar() == "plain_owner"  # which the doctor warns of
             with pytest.raises(DBAPIError, match="only grows"):
                 conn.execute(text("DELETE FROM unwind.events"))
         database.dispose()

@@ -21,6 +21,7 @@ import pytest
 import redis
 
 from workers.servers import ServerUrls, embedded_servers
+from workers.servers.postgres import OWNER
 
 TEMPLATE = "unwind_template"
 _numbers = itertools.count(1)
@@ -51,8 +52,11 @@ def servers(servers_dir: Path) -> Iterator[ServerUrls]:
 
 @pytest.fixture(scope="session")
 def admin(servers: ServerUrls) -> Iterator[psycopg.Connection]:
-    """An autocommit connection of the cluster's owner, outside every test's database."""
-    with psycopg.connect(plain(servers.database_url), autocommit=True) as connection:
+    """An autocommit connection of the superuser, outside every test's database."""
+    with psycopg.connect(plain(servers.admin_url), autocommit=True) as connection:
+        # Tests plant what the triggers refuse, and fill markets for plans and benchmarks.
+        connection.execute(f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}")
+        connection.execute(f"GRANT pg_checkpoint TO {OWNER}")
         yield connection
 
 
@@ -65,7 +69,7 @@ def template_database(servers: ServerUrls, admin: psycopg.Connection) -> str:
         if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [TEMPLATE]).fetchone():
             unfinished = f"{TEMPLATE}_unfinished"
             admin.execute(f"DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)")
-            admin.execute(f"CREATE DATABASE {unfinished} TEMPLATE template0")
+            admin.execute(f"CREATE DATABASE {unfinished} OWNER {OWNER} TEMPLATE template0")
             upgrade(in_database(servers.database_url, unfinished))
             admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
@@ -114,7 +118,7 @@ def fresh_database(servers: ServerUrls, admin: psycopg.Connection, template: str
     """
     name = f"test_{_xdist_worker() or 'main'}_{os.getpid()}_{next(_numbers)}"
     with _one_at_a_time(admin):  # PostgreSQL refuses two copies of one template at the same time
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        admin.execute(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {template} STRATEGY FILE_COPY")
         if template != "template0":
             admin.execute(
                 f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC"

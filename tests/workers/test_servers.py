@@ -14,12 +14,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
 import pytest
 import redis
 
+from models import guards
+from models.migrations import upgrade
 from tests.plugins.servers import plain
 from workers.servers import (
     FolderNotOurs,
@@ -29,10 +32,11 @@ from workers.servers import (
     binaries,
     embedded_servers,
     identity,
+    postgres,
     program_copy,
     running_servers,
 )
-from workers.servers.folder import write_json
+from workers.servers.folder import read_json, write_json
 from workers.servers.identity import Identity
 from workers.servers.postgres import Postgres
 from workers.servers.processes import Mark, alive, mark_of, wait_until
@@ -134,6 +138,67 @@ def test_data_survives_kill_9_of_everything(tmp_path: Path) -> None:
         assert wait_until(lambda: not any(alive(mark) for mark in marks(found)), 10)
     with embedded_servers(tmp_path) as urls:
         assert remembered(urls) == (["kept"], ["kept"])
+
+
+def test_the_working_login_is_no_superuser(tmp_path: Path) -> None:
+    """Whatever makes it do something does it with the rights of the owner of the tables and no more."""
+    with embedded_servers(tmp_path, durable=False) as urls:
+        assert _rights_of_the_login(urls) == ("unwind_owner", False, False)
+        with psycopg.connect(plain(urls.admin_url)) as connection:
+            assert connection.execute("SELECT rolname FROM pg_roles WHERE rolsuper").fetchall() == [("unwind_admin",)]
+
+
+def test_the_servers_make_the_roles_that_the_schema_is_for() -> None:
+    """The working login may make none."""
+    assert postgres.ROLES == guards.ROLES
+
+
+def test_data_that_was_made_by_a_superuser_is_handed_to_the_working_login(tmp_path: Path) -> None:
+    """The same rows, the same password; what belonged to the superuser belongs to the login that is none any more."""
+    with embedded_servers(tmp_path) as urls:
+        upgrade(urls.database_url)
+        remember(urls, "first")
+        _as_older_code_made_it(urls)
+    (tmp_path / "servers" / "postgres.logins.json").unlink()
+    credentials = tmp_path / "servers" / "credentials.json"
+    kept = read_json(credentials)
+    write_json(credentials, {name: kept[name] for name in ("postgres", "valkey")})
+    with embedded_servers(tmp_path) as urls:
+        assert read_json(credentials)["postgres"] == kept["postgres"]
+        assert _rights_of_the_login(urls) == ("unwind_owner", False, False)
+        assert remembered(urls) == (["first"], ["first"])
+        upgrade(urls.database_url)
+        with psycopg.connect(plain(urls.admin_url)) as connection:
+            left = connection.execute(
+                "SELECT relname FROM pg_class WHERE relowner = 10 AND relnamespace = 'unwind'::regnamespace "
+                "UNION ALL SELECT proname FROM pg_proc WHERE proowner = 10 AND pronamespace = 'unwind'::regnamespace"
+            )
+            assert left.fetchall() == []
+    with embedded_servers(tmp_path) as urls:
+        assert remembered(urls) == (["first"], ["first"])
+
+
+def _rights_of_the_login(urls: ServerUrls) -> tuple[object, ...] | None:
+    with psycopg.connect(plain(urls.database_url)) as connection:
+        return connection.execute(
+            "SELECT rolname, rolsuper, rolcreaterole FROM pg_roles WHERE rolname = session_user"
+        ).fetchone()
+
+
+def _as_older_code_made_it(urls: ServerUrls) -> None:
+    """One login for everything, and that the superuser."""
+    password = urlsplit(urls.database_url).password
+    with psycopg.connect(plain(urls.admin_url), autocommit=True) as admin:
+        admin.execute("REASSIGN OWNED BY unwind_owner, unwind_submit_definer, unwind_feed_definer TO unwind_admin")
+        for role in ("unwind_owner", "unwind_submit_definer", "unwind_feed_definer"):
+            admin.execute(f"DROP OWNED BY {role}")
+            admin.execute(f"DROP ROLE {role}")
+        admin.execute("CREATE ROLE renaming SUPERUSER LOGIN PASSWORD 'renaming'")
+    with psycopg.connect(re.sub(r"//[^@]*@", "//renaming:renaming@", plain(urls.admin_url)), autocommit=True) as other:
+        other.execute("ALTER ROLE unwind_admin RENAME TO unwind_owner")
+        other.execute(f"ALTER ROLE unwind_owner PASSWORD '{password}'")
+    with psycopg.connect(plain(urls.database_url), autocommit=True) as superuser:
+        superuser.execute("DROP ROLE renaming")
 
 
 def test_kill_9_of_the_only_user_leaves_no_server_behind(tmp_path: Path) -> None:
@@ -383,7 +448,9 @@ def test_root_without_user_namespaces_runs_postgres_as_nobody(tmp_path: Path, mo
     folder = tmp_path / "servers"
     folder.mkdir(mode=0o700, parents=True)
     for _ in ("made", "found made"):
-        server = Postgres(folder, "a-password", durable=False, settings={})
+        server = Postgres(
+            folder, dict.fromkeys(("postgres", "postgres_admin"), "a-password"), durable=False, settings={}
+        )
         server.prepare()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

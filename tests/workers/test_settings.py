@@ -175,7 +175,7 @@ def test_settings_travel_to_programs_unchanged(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
     monkeypatch.setenv("UNWIND_CONCURRENCY", "3")
     urls = ServerUrls(
-        "postgresql+psycopg://o:p@127.0.0.1:1/unwind", "redis://:p@127.0.0.1:2/0", "redis://:p@127.0.0.1:2/1"
+        "postgresql+psycopg://o:p@127.0.0.1:1/unwind", "redis://:p@127.0.0.1:2/0", "redis://:p@127.0.0.1:2/1", ""
     )
     settings = load_settings().at(urls)
     for variable, value in settings.environment().items():
@@ -186,7 +186,7 @@ def test_settings_travel_to_programs_unchanged(monkeypatch: pytest.MonkeyPatch, 
 def test_given_servers_win_over_embedded_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contract 1: first match wins."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://u@db/unwind")
-    urls = ServerUrls("postgresql+psycopg://embedded/unwind", "redis://embedded/0", "redis://embedded/1")
+    urls = ServerUrls("postgresql+psycopg://embedded/unwind", "redis://embedded/0", "redis://embedded/1", "")
     mixed = load_settings().at(urls).environment()
     assert mixed["DATABASE_URL"] == "postgresql+psycopg://u@db/unwind"
     assert mixed["CELERY_BROKER_URL"] == "redis://embedded/0"

@@ -23,6 +23,9 @@ from typing import Any
 
 from workers.servers.processes import wait_until
 
+LOGINS = ("postgres", "postgres_admin", "valkey")
+"""Whose passwords `credentials.json` holds: PostgreSQL's working login, its administrator, and Valkey's only one."""
+
 
 class FolderNotOurs(PermissionError):
     """The data directory cannot be used by this user; the message says what would help."""
@@ -96,11 +99,11 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def passwords(folder: Path) -> dict[str, str]:
-    """The two servers' passwords, made once per folder. Only letters that need no quoting in a URL."""
+    """The passwords of the servers' logins, made once per folder. Only letters that need no quoting in a URL."""
     path = folder / "credentials.json"
     known = read_json(path)
-    if not {"postgres", "valkey"} <= known.keys():
-        known = {"postgres": secrets.token_urlsafe(24), "valkey": secrets.token_urlsafe(24), **known}
+    if not set(LOGINS) <= known.keys():
+        known = {**{login: secrets.token_urlsafe(24) for login in LOGINS}, **known}
         write_json(path, known)
     return {name: str(value) for name, value in known.items()}
 

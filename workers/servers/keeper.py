@@ -39,7 +39,7 @@ class Keeper:
         self.record = folder / "running.json"
         secret = passwords(folder)
         durable = bool(wishes.get("durable", True))
-        self.postgres = Postgres(folder, secret["postgres"], durable=durable, settings=wishes.get("postgres", {}))
+        self.postgres = Postgres(folder, secret, durable=durable, settings=wishes.get("postgres", {}))
         self.valkey = Valkey(folder, secret["valkey"], durable=durable, settings=wishes.get("valkey", {}))
         self.ports: dict[str, int] = {
             name: int(port) for name, port in read_json(folder / "ports.json").items() if isinstance(port, int)

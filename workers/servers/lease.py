@@ -22,7 +22,7 @@ from pathlib import Path
 
 import workers
 from workers.servers.folder import Lock, passwords, read_json, servers_folder
-from workers.servers.postgres import DATABASE, OWNER, ServerDidNotStart, last_lines
+from workers.servers.postgres import ADMIN, DATABASE, OWNER, ServerDidNotStart, last_lines
 from workers.servers.processes import Mark, alive, end, wait_until
 
 PATIENCE = 90.0  # seconds to wait for another process that is just starting or ending the same servers
@@ -33,11 +33,15 @@ _held: dict[Path, ServerUrls] = {}
 
 @dataclass(frozen=True, repr=False)
 class ServerUrls:
-    """Where the servers are. The URLs hold passwords: never log them (hence no repr)."""
+    """Where the servers are. The URLs hold passwords: never log them (hence no repr).
+
+    `database_url` logs in as the owner of the tables, `admin_url` as PostgreSQL's superuser, which no part of the product does.
+    """
 
     database_url: str
     broker_url: str
     result_backend: str
+    admin_url: str
 
     def __repr__(self) -> str:
         return "ServerUrls(***)"
@@ -158,9 +162,11 @@ def _leave(folder: Path, in_use: Lock) -> None:
 
 def _urls(folder: Path) -> ServerUrls:
     secret, record = passwords(folder), read_json(folder / "running.json")
+    port = record["postgres"]["port"]
     broker = f"redis://:{secret['valkey']}@127.0.0.1:{record['valkey']['port']}"
     return ServerUrls(
-        database_url=f"postgresql+psycopg://{OWNER}:{secret['postgres']}@127.0.0.1:{record['postgres']['port']}/{DATABASE}",
+        database_url=f"postgresql+psycopg://{OWNER}:{secret['postgres']}@127.0.0.1:{port}/{DATABASE}",
+        admin_url=f"postgresql+psycopg://{ADMIN}:{secret['postgres_admin']}@127.0.0.1:{port}/{DATABASE}",
         broker_url=f"{broker}/0",
         result_backend=f"{broker}/1",
     )

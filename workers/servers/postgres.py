@@ -10,12 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from workers.servers.folder import read_json, write_json
 from workers.servers.identity import hand_over, identity_for
 from workers.servers.processes import Mark, alive, command_of, end, mark_of, wait_until
 from workers.servers.program_copy import programs_for
 
 OWNER = "unwind_owner"
+"""The working login: owns our database and what is in it, makes databases (for replays), and is no superuser."""
+ADMIN = "unwind_admin"
+"""The superuser.  Nothing but the start of the servers and people who administer them log in as it."""
 DATABASE = "unwind"
+ROLES = ("unwind_app", "unwind_submit", "unwind_reader", "unwind_submit_definer", "unwind_feed_definer")
+"""`models.guards.ROLES`, which the working login may not make; repeated here because the keeper imports no package."""
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -51,10 +57,13 @@ class ServerDidNotStart(RuntimeError):
 class Postgres:
     """One cluster in one folder, one process at a time, owned by the process that calls `start`."""
 
-    def __init__(self, folder: Path, password: str, *, durable: bool, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, passwords: Mapping[str, str], *, durable: bool, settings: Mapping[str, str]
+    ) -> None:
         self.data = folder / "postgres"
         self.log = folder / "postgres.log"
-        self.password = password
+        self.logins = folder / "postgres.logins.json"
+        self.passwords = passwords
         self.durable = durable
         self.settings = {**SETTINGS, **({} if durable else THROWAWAY_SETTINGS), **settings}
         self.identity = identity_for(self.data)
@@ -69,6 +78,8 @@ class Postgres:
             self._create()
         hand_over(self.data, self.identity)
         self._clear_stale_pid_file()
+        if read_json(self.logins) != _LOGINS:
+            self._renew_logins()
 
     def start(self, port: int) -> None:
         """Start the postmaster; `ready` tells when it takes connections."""
@@ -97,16 +108,17 @@ class Postgres:
 
     def _create(self) -> None:
         """initdb and our database in a folder beside, then one rename: whoever sees the cluster sees all of it."""
+        self.logins.unlink(missing_ok=True)
         fresh = self.data.with_name(f"postgres.new-{os.getpid()}")
         secret = self.data.with_name(f"postgres.new-{os.getpid()}.password")
         descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(self.password + "\n")
+            file.write(self.passwords["postgres_admin"] + "\n")
         hand_over(secret, self.identity)
         initdb: list[str | Path] = [
             self.programs / "initdb",
             f"--pgdata={fresh}",
-            f"--username={OWNER}",
+            f"--username={ADMIN}",
             f"--pwfile={secret}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
@@ -120,24 +132,43 @@ class Postgres:
                     shutil.rmtree(fresh, ignore_errors=True)
                     made = self._run([*initdb, "--locale=C"], log, log).wait()
                 if made == 0:
-                    fsync: list[str] = [] if self.durable else ["-F"]
-                    words = f"CREATE DATABASE {DATABASE} OWNER {OWNER};\n".encode()
-                    quiet = ["-c", "log_checkpoints=off"]
-                    single: list[str | Path] = [
-                        self.programs / "postgres",
-                        "--single",
-                        "-D",
-                        fresh,
-                        *fsync,
-                        *quiet,
-                        "template1",
-                    ]
-                    made = self._run(single, log, log, words).wait()
+                    made = self._run_alone(
+                        fresh, "template1", [*self._login_statements(), f"CREATE DATABASE {DATABASE} OWNER {OWNER}"]
+                    )
             if made != 0:
                 raise ServerDidNotStart(f"PostgreSQL could not make its data folder:\n{last_lines(self.log)}")
             fresh.rename(self.data)
+            write_json(self.logins, _LOGINS)
         finally:
             secret.unlink()
+
+    def _renew_logins(self) -> None:
+        """Bring the logins of a cluster that older code made to what they are now; its tables go to the working login."""
+        ours = [f"ALTER DATABASE {DATABASE} OWNER TO {OWNER}", _GIVE_TABLES]
+        for database, statements in (("template1", self._login_statements()), (DATABASE, ours)):
+            if self._run_alone(self.data, database, statements) != 0:
+                raise ServerDidNotStart(f"PostgreSQL's logins could not be made:\n{last_lines(self.log)}")
+        write_json(self.logins, _LOGINS)
+
+    def _login_statements(self) -> list[str]:
+        """The administrator, the working login and the roles it is given.  Each can be repeated: a kill may come in between."""
+        return [
+            _RENAME_BOOTSTRAP_LOGIN,
+            f"SET SESSION AUTHORIZATION {ADMIN}",
+            "DROP ROLE IF EXISTS unwind_renaming",
+            f"ALTER ROLE {ADMIN} PASSWORD '{self.passwords['postgres_admin']}'",
+            *(_CREATE_ROLE.format(name=name) for name in (OWNER, *ROLES)),
+            f"ALTER ROLE {OWNER} LOGIN CREATEDB PASSWORD '{self.passwords['postgres']}'",
+            *(f"GRANT {role} TO {OWNER}" for role in (*ROLES, "pg_read_all_stats")),
+        ]
+
+    def _run_alone(self, data: Path, database: str, statements: Sequence[str]) -> int:
+        """Run statements in PostgreSQL's single-user mode, as its superuser, while no server runs; gives its exit status."""
+        options = ["-c", "exit_on_error=on", "-c", "log_checkpoints=off", "-c", "log_min_error_statement=panic"]
+        words = "".join(f"{' '.join(statement.split())}\n" for statement in statements).encode()
+        with self.log.open("ab") as log:
+            single: list[str | Path] = [self.programs / "postgres", "--single", "-D", data, *options]
+            return self._run([*single, *([] if self.durable else ["-F"]), database], log, log, words).wait()
 
     def _clear_stale_pid_file(self) -> None:
         """Remove the pid file of a postmaster that is gone (or a zombie); end one that outlived its keeper.
@@ -173,6 +204,44 @@ class Postgres:
             process.stdin.write(words)
             process.stdin.close()
         return process
+
+
+_LOGINS = {"owner": OWNER, "admin": ADMIN, "roles": list(ROLES)}
+"""What the record beside a cluster says when its logins are as this code wants them."""
+
+_CREATE_ROLE = """
+    DO $$ BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN CREATE ROLE {name} NOLOGIN; END IF;
+    END $$
+"""
+
+_RENAME_BOOTSTRAP_LOGIN = f"""
+    DO $$ BEGIN
+        IF EXISTS (SELECT FROM pg_roles WHERE oid = 10 AND rolname = '{OWNER}') THEN
+            CREATE ROLE unwind_renaming SUPERUSER;
+            SET SESSION AUTHORIZATION unwind_renaming;
+            ALTER ROLE {OWNER} RENAME TO {ADMIN};
+        END IF;
+    END $$
+"""
+"""The superuser of a cluster (oid 10) cannot stop being one, and nobody renames himself."""
+
+_GIVE_TABLES = f"""
+    DO $$ DECLARE command text; BEGIN
+        IF to_regnamespace('unwind') IS NULL THEN RETURN; END IF;
+        FOR command IN
+            SELECT 'ALTER SCHEMA unwind OWNER TO {OWNER}'
+            UNION ALL SELECT format('ALTER TABLE %s OWNER TO {OWNER}', c.oid::regclass) FROM pg_class AS c
+            WHERE c.relnamespace IN ('unwind'::regnamespace, 'public'::regnamespace) AND c.relowner = 10
+              AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+              AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass
+                              AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
+            UNION ALL SELECT format('ALTER ROUTINE %s OWNER TO {OWNER}', p.oid::regprocedure) FROM pg_proc AS p
+            WHERE p.pronamespace = 'unwind'::regnamespace AND p.proowner = 10
+        LOOP EXECUTE command; END LOOP;
+    END $$
+"""  # noqa: S608 - constants; what the catalogue gives is quoted by its type
+"""Whatever of ours belongs to the superuser; sequences of columns go with their tables."""
 
 
 def last_lines(log: Path, count: int = 8) -> str:
