@@ -19,6 +19,7 @@ from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Table, T
 from models import events, invariants, month_audit, sweeps
 from models.invariants import MONTHS_PROVEN, Violation
 from models.invariants.invariant import MOST_IDS, Scope
+from models.locks import try_named
 from models.schema import Instant, metadata
 
 NAME = "audit.check_invariants"
@@ -221,7 +222,7 @@ def _told(type_: str, found: dict[str, list[str]], now: datetime) -> list[dict[s
 
 
 def _alone(conn: Connection) -> bool:
-    return bool(conn.execute(text("SELECT pg_try_advisory_xact_lock(7305, 0)")).scalar())
+    return try_named(conn, NAME)
 
 
 def _marks(conn: Connection) -> dict[str, tuple[int, str]]:

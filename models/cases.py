@@ -1,7 +1,7 @@
 """How is an order seen whole, locked, and written back?  One statement per table, however many orders a set has.
 
 Locks are taken in one order everywhere: members, orders (which guard their alerts, requests, lines and removals), then an
-advisory lock per (seller, item key), lots by id, and the ledger of a seller.
+lock per (seller, item key), lots by id, and the ledger of a seller.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ DOORS = {
     **{f"unwind.{view.name}": ("SELECT", (APP_ROLE, READER_ROLE)) for view in views.VIEWS},
 }
 """What the outside may use beside tables, and who."""
-PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox", "submissions", "odd_messages")
+LOCKS = ("item_locks", "ledger_locks", "named_locks")
+PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox", "submissions", "odd_messages", *LOCKS)
 """Mail addresses, letters and whole arguments are not for dashboards."""
 
 

@@ -1,6 +1,6 @@
 """How is stock taken, put back and recorded?  A set of orders in a constant number of statements, under locks.
 
-Locks: an advisory lock per item key, sorted (a lot that does not exist yet cannot be row-locked), then the lots by id.
+Locks: a row of `item_locks` per item key, sorted (a lot that does not exist yet cannot be row-locked), then the lots by id.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from models import orders
+from models.locks import lock_items
 from models.lots import KEY_COLUMNS, lot_of, lot_row, lots, move_row, stock_moves, value_row
 from models.sets import insert_set, update_set
 from models.work import Overtaken
@@ -147,7 +148,7 @@ def returning(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None)
 def lots_for_return(conn: Connection, lines: Iterable[Returning], *, lock: bool = True) -> Shelf:
     """All lots that these lines could return to, on a shelf to plan with.
 
-    Holds an advisory lock per item key, in sorted order, then the lots by id: a lot that does not exist yet cannot be
+    Holds a row of `item_locks` per item key, in sorted order, then the lots by id: a lot that does not exist yet cannot be
     row-locked, and two orders that need one must make one (C27).  Without `lock` it is only a look.
     """
     keys = list({line.item.key for line in lines})
@@ -229,13 +230,8 @@ def foreseen(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
     return [_numbered(plan, numbers) for plan in plans]
 
 
-MOST_KEYS = 1000
-"""Advisory locks live in a table of fixed size: a set of more items holds the gate alone instead of each item."""
-GATE = 7_243_001
-
-
 def item_number(of: str) -> str:
-    """SQL for the advisory lock of an item, from the key columns of `of`."""
+    """SQL for the number of an item's lock, from the key columns of `of`."""
     parts = ", ".join(
         f"COALESCE({of}.{name}, '')" if name == "completeness" else f"{of}.{name}" for name in KEY_COLUMNS
     )
@@ -243,23 +239,15 @@ def item_number(of: str) -> str:
 
 
 _LOCK_KEYS = text(
-    f"""
-    WITH gate AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(:gate) AS passed), items AS MATERIALIZED (
-        SELECT DISTINCT {item_number("k")} AS number FROM unnest({_KEY_ARRAYS}) AS k ({", ".join(KEY_COLUMNS)}) ORDER BY 1)
-    SELECT pg_advisory_xact_lock(number) FROM gate, items
-    """  # noqa: S608 - constants
+    lock_items(
+        f"SELECT DISTINCT {item_number('k')} FROM unnest({_KEY_ARRAYS}) AS k ({', '.join(KEY_COLUMNS)}) ORDER BY 1"  # noqa: S608 - constants
+    )
 )
 
 
 def lock_keys(conn: Connection, keys: Collection[LotKey]) -> None:
-    """Hold the items of these keys for this transaction, sorted so that nobody deadlocks.
-
-    Everybody passes the gate together, except a set of very many items, which waits until it is alone and needs no more.
-    """
-    if len(keys) > MOST_KEYS:
-        conn.execute(text("SELECT pg_advisory_xact_lock(:gate)"), {"gate": GATE})
-        return
-    conn.execute(_LOCK_KEYS, {"gate": GATE, **_key_arrays(list(keys))})
+    """Hold the items of these keys for this transaction, sorted so that nobody deadlocks."""
+    conn.execute(_LOCK_KEYS, _key_arrays(list(keys)))
 
 
 def lots_of(conn: Connection, seller_id: str) -> list[Lot]:

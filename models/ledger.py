@@ -26,6 +26,7 @@ from sqlalchemy import (
     text,
 )
 
+from models.locks import lock_ledger, lock_sellers
 from models.schema import Cents, Instant, a_number, metadata, one_of, written_in
 from models.sets import insert_set
 from policies.billing_months import next_month
@@ -209,32 +210,17 @@ def has_payment(conn: Connection, payment_id: str) -> bool:
 
 def hold_open(conn: Connection, seller_ids: Iterable[str]) -> None:
     """Keep these sellers' bills from being issued until the end of the transaction; many may hold at once."""
-    _lock(conn, seller_ids, months="_shared", sellers="_shared")
+    lock_sellers(conn, seller_ids, shared=True)
 
 
 def hold_alone(conn: Connection, seller_ids: Iterable[str]) -> None:
     """Keep everybody else from posting to these sellers' bills, to issue one or to compare a payment with it."""
-    _lock(conn, seller_ids, months="_shared", sellers="")
+    lock_sellers(conn, seller_ids, shared=False)
 
 
 def hold_months(conn: Connection) -> None:
     """Keep everybody from posting anything, for the moment of closing a month."""
-    conn.execute(text(f"SELECT pg_advisory_xact_lock({_MONTHS}, 0)"))
-
-
-_MONTHS, _SELLERS = 7301, 7302
-"""The two families of advisory locks of the ledger.  Sellers are locked by rising hash, so nobody deadlocks."""
-
-
-def _lock(conn: Connection, seller_ids: Iterable[str], *, months: str, sellers: str) -> None:
-    conn.execute(
-        text(
-            f"SELECT pg_advisory_xact_lock{months}({_MONTHS}, 0), "  # noqa: S608 - both are words of this module
-            f"(SELECT count(pg_advisory_xact_lock{sellers}({_SELLERS}, h)) FROM "
-            "(SELECT DISTINCT hashtext(s) AS h FROM unnest(CAST(:sellers AS text[])) s ORDER BY h) hashes)"
-        ),
-        {"sellers": sorted(seller_ids)},
-    )
+    lock_ledger(conn)
 
 
 def first_open_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, date]:

@@ -6,7 +6,7 @@ Asked by whoever looks after an installation; nothing here is about orders.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
@@ -69,6 +69,33 @@ def anybody_may_make_temporary_objects(conn: Connection) -> bool:
     """Whether every login may make temporary objects in this database."""
     found = conn.execute(text("SELECT has_database_privilege('public', current_database(), 'TEMPORARY')"))
     return bool(found.scalar())
+
+
+@dataclass(frozen=True, slots=True)
+class LockHolder:
+    """A session that has held locks in our schema, or advisory ones, for long."""
+
+    pid: int
+    login: str
+    application: str
+    since: datetime
+
+
+def long_lock_holders(conn: Connection, longer_than: timedelta) -> list[LockHolder]:
+    """Sessions in whose way others may be.  As the login, not the role: it sees its own sessions, with `pg_read_all_stats` all."""
+    conn.execute(text("SET LOCAL ROLE NONE"))
+    rows = conn.execute(
+        text(
+            "SELECT a.pid, a.usename, a.application_name, coalesce(a.xact_start, a.state_change) AS since "
+            "FROM pg_stat_activity AS a WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() "
+            "AND coalesce(a.xact_start, a.state_change) < clock_timestamp() - CAST(:long AS interval) "
+            "AND EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.granted AND (l.locktype = 'advisory' "
+            "OR l.mode <> 'AccessShareLock' AND l.relation IN "
+            "(SELECT c.oid FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('unwind')))) ORDER BY since"
+        ),
+        {"long": longer_than},
+    )
+    return [LockHolder(r.pid, r.usename, r.application_name, r.since) for r in rows]
 
 
 def connections(conn: Connection) -> Connections:

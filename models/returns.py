@@ -14,7 +14,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from models.driver import numbers, run, switches
-from models.inventory import GATE, MOST_KEYS, item_number
+from models.inventory import item_number
+from models.locks import lock_items
 from models.lots import KEY_COLUMNS
 from policies.inventory import Note, Returned
 
@@ -28,7 +29,7 @@ class PlanByHand(Exception):
 def lock_stock(conn: Connection, order_ids: Sequence[int]) -> None:
     """Hold all that these orders' lines could return to: the items sorted, then the lots by id.  Lock the orders first."""
     ids = numbers(order_ids)
-    run(conn, _LOCK_ITEMS, {"ids": ids, "most": MOST_KEYS, "gate": GATE})
+    run(conn, _LOCK_ITEMS, {"ids": ids})
     run(conn, _LOCK_LOTS, {"ids": ids})
 
 
@@ -75,15 +76,7 @@ _KEYS_OF_SET = (
     f"SELECT DISTINCT {_KEY_OF_LINE} FROM unwind.order_lines AS l WHERE l.order_id = ANY(CAST(%(ids)s AS bigint[]))"  # noqa: S608 - constants
 )
 
-_LOCK_ITEMS = f"""
-    WITH items AS MATERIALIZED (
-        SELECT DISTINCT {item_number("k")} AS number FROM ({_KEYS_OF_SET}) AS k ORDER BY 1
-    ), gate AS MATERIALIZED (
-        SELECT n, CASE WHEN n > %(most)s THEN CAST(pg_advisory_xact_lock(%(gate)s) AS text)
-            ELSE CAST(pg_advisory_xact_lock_shared(%(gate)s) AS text) END AS passed FROM (SELECT count(*) AS n FROM items) AS c
-    )
-    SELECT pg_advisory_xact_lock(number) FROM gate, items WHERE n <= %(most)s AND passed IS NOT NULL
-"""  # noqa: S608 - constants
+_LOCK_ITEMS = lock_items(f"SELECT DISTINCT {item_number('k')} FROM ({_KEYS_OF_SET}) AS k ORDER BY 1")  # noqa: S608 - constants
 _LOCK_LOTS = f"""
     SELECT c.lot_id FROM unwind.lots AS c JOIN ({_KEYS_OF_SET}) AS k ON {_same("c", "k")} ORDER BY c.lot_id FOR UPDATE OF c
 """  # noqa: S608 - constants

@@ -9,9 +9,10 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, Connection, Identity, Integer, Table, Text, text
+from sqlalchemy import Column, Connection, Identity, Integer, Table, Text
 
 from models.driver import Cursor, run
+from models.locks import lock_named
 from models.schema import Instant, Json, metadata
 from policies.terms import DEFAULT_TERMS, Terms, read_terms
 
@@ -97,7 +98,7 @@ def _read(settings: str) -> Terms:
 
 def lock(conn: Connection) -> None:
     """Keep others from applying terms until this transaction ends: each builds on what it found."""
-    conn.execute(text("SELECT pg_advisory_xact_lock(7303, 0)"))
+    lock_named(conn, "terms")
 
 
 def apply(conn: Connection, settings: dict[str, Any], valid_from: datetime, applied_by: str, now: datetime) -> int:

@@ -11,12 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import IntegrityError
 
 from models.session import make_engine
 
-LOCK = 0x756E7769
-"""Number of the advisory lock ("unwi"): migrations of one database wait for each other."""
+_LOCK = "COMMENT ON SCHEMA unwind IS 'Unwind: orders, stock, bills, and who was told'"
+"""Whoever describes a schema holds it until the transaction ends, and only its owner may: migrations wait for each other."""
 LOCK_TIMEOUT = "5s"
 """A migration that waits for a table makes everybody queue behind it; rather it gives up and is started again."""
 STATEMENT_TIMEOUT = "10min"
@@ -24,24 +25,31 @@ STATEMENT_TIMEOUT = "10min"
 
 def upgrade(database_url: str, revision: str = "head") -> None:
     """Bring the database to the newest schema; all or nothing.  `database_url` logs in as the owner of the tables."""
+    engine = make_engine(database_url, timeouts=False, application_name="unwind migrate")
+    try:
+        try:
+            _upgrade(engine, revision)
+        except IntegrityError:  # another one made the schema in this very moment: now it is there
+            _upgrade(engine, revision)
+    finally:
+        engine.dispose()
+
+
+def _upgrade(engine: Engine, revision: str) -> None:
     from alembic import command
 
     from models.feed import go_on_counting
     from models.guards import rights
 
-    engine = make_engine(database_url, timeouts=False, application_name="unwind migrate")
-    try:
-        with engine.begin() as conn:
-            conn.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": LOCK})
-            conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-            conn.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
-            conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
-            command.upgrade(config(conn), revision)
-            for statement in rights():
-                conn.exec_driver_sql(statement.replace("%", "%%"))
-            go_on_counting(conn)
-    finally:
-        engine.dispose()
+    with engine.begin() as conn:
+        conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
+        conn.execute(text(_LOCK))
+        conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+        conn.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
+        command.upgrade(config(conn), revision)
+        for statement in rights():
+            conn.exec_driver_sql(statement.replace("%", "%%"))
+        go_on_counting(conn)
 
 
 def drift(conn: Connection) -> list[object]:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Connection, text
 
-from models import inventory
 from models.session import Database, connect
 from policies.lots import Lot
 from tests.plugins.stock import a_lot, bought, given, on_hand, returned
@@ -126,14 +125,3 @@ def test_nobody_deadlocks_over_two_lots_in_opposite_order(database: Database) ->
         other = start(lambda conn: bought(conn, 101, (1, 1), (2, 1)))
     other.result()
     assert left(database) == {1: 8, 2: 8}
-
-
-def test_a_set_of_very_many_items_holds_the_gate_alone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C27 still holds when there are more items than locks: whoever needs few waits for whoever needs many."""
-    monkeypatch.setattr(inventory, "MOST_KEYS", 0)
-    stocked(database, a_lot(1), sold=[(100, 1, 4), (101, 1, 6)])
-    with while_held(database, lambda conn: returned(conn, 100)) as start:
-        monkeypatch.setattr(inventory, "MOST_KEYS", 1000)
-        back = start(lambda conn: returned(conn, 101))
-    back.result()
-    assert left(database) == {9_000_000_000_000: 10}

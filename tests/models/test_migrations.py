@@ -37,7 +37,7 @@ def test_migrating_again_changes_nothing(database_url: str) -> None:
 
 
 def test_two_that_migrate_at_once_make_one_schema(empty_database_url: str) -> None:
-    """The advisory lock lets the second one wait and find everything done."""
+    """The lock of the schema lets the second one wait and find everything done."""
     failures: list[BaseException] = []
 
     def migrate() -> None:

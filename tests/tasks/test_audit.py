@@ -110,7 +110,9 @@ def test_what_was_written_by_a_transaction_that_ends_late_is_not_passed_over(mar
 def test_two_that_ask_at_once_do_not_ask_twice(market: Market, database_url: str) -> None:
     """Two beats are no trouble: whoever comes second leaves it to the first."""
     with psycopg.connect(plain(database_url)) as other:
-        other.execute("SELECT pg_advisory_xact_lock(7305, 0)")
+        other.execute("INSERT INTO unwind.named_locks VALUES ('audit.check_invariants')")
+        other.commit()
+        other.execute("SELECT FROM unwind.named_locks WHERE name = 'audit.check_invariants' FOR UPDATE")
         assert market.done("audit.check_invariants") == {"violations": {}}
         assert market.rows("SELECT FROM unwind.sweeps WHERE name = 'audit.check_invariants'") == []
 

@@ -28,6 +28,7 @@ OF_THE_SURROUNDINGS: tuple[Check, ...] = (
 OF_THE_DATABASE: tuple[Check, ...] = (
     database.rights,
     database.definers,
+    database.locks,
     database.clock,
     database.connections,
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from workers.doctor.findings import Finding, error, few, warning
 from workers.doctor.place import Place
 from workers.programs import GROUPS
 
 MOST_SKEW = 2.0
 """Seconds (F34, F50): the database's clock decides what is owed, the others only when something is looked at."""
+LOCKS_HELD_AFTER = timedelta(minutes=1)
 BESIDES_CHILDREN = 1
 """Connections of a worker group besides one per process: that which keeps odd messages."""
 OF_THE_HOUSE = 4
@@ -71,6 +74,19 @@ def definers(place: Place) -> list[Finding]:
         mend = f"as an administrator: REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC;"
         found.append(warning("TEMPORARY_OBJECTS_ALLOWED", said, mend))
     return found
+
+
+def locks(place: Place) -> list[Finding]:
+    """Our own transactions end within seconds; whoever holds rows for longer holds commands up."""
+    from models import premises
+
+    holders = premises.long_lock_holders(place.conn, LOCKS_HELD_AFTER)
+    if not holders:
+        return []
+    named = [f"session {h.pid} of {h.login} ({h.application or 'unnamed'}), since {h.since:%H:%M:%S}" for h in holders]
+    said = f"Locks are held for longer than a minute by {few(named)}."
+    mend = f"let it commit, or end it as an administrator: SELECT pg_terminate_backend({holders[0].pid});"
+    return [warning("LOCKS_HELD", said, mend)]
 
 
 def clock(place: Place) -> list[Finding]:

@@ -118,6 +118,18 @@ def upgrade() -> None:
     )
     op.create_index("ix_events_written_in", "events", ["written_in", "event_id"], unique=False, schema="unwind")
     op.create_table(
+        "item_locks",
+        sa.Column("item", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("item", name=op.f("pk_item_locks")),
+        schema="unwind",
+    )
+    op.create_table(
+        "ledger_locks",
+        sa.Column("seller_id", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("seller_id", name=op.f("pk_ledger_locks")),
+        schema="unwind",
+    )
+    op.create_table(
         "members",
         sa.Column("member_id", sa.Text(), nullable=False),
         sa.Column("handle", sa.Text(), nullable=False),
@@ -129,6 +141,12 @@ def upgrade() -> None:
         sa.Column("selling_suspended_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("reinstated_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("member_id", name=op.f("pk_members")),
+        schema="unwind",
+    )
+    op.create_table(
+        "named_locks",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_named_locks")),
         schema="unwind",
     )
     op.create_table(

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
 
     assert asked() == []
     outsider = re.sub(r"//[^@]*@", "//outsider:secret-word@", bad_servers.database_url)
-    with psycopg.connect(plain(bad_servers.database_url), autocommit=True) as admin:
+    with psycopg.connect(plain(bad_servers.admin_url), autocommit=True) as admin:
         admin.execute("CREATE ROLE outsider LOGIN PASSWORD 'secret-word'")
         admin.execute("GRANT USAGE ON SCHEMA unwind TO outsider")
         admin.execute("GRANT ALL ON ALL TABLES IN SCHEMA unwind TO outsider")
@@ -112,7 +113,7 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
         assert asked() == ["ROLE_MISSING"]
         monkeypatch.setenv("DATABASE_URL", bad_servers.database_url)
         with contextlib.ExitStack() as held:
-            for _ in range(8):
+            for _ in range(7):
                 held.enter_context(psycopg.connect(plain(bad_servers.database_url)))
             assert asked(database.connections) == ["CONNECTIONS_NEARLY_USED"]
 
@@ -132,6 +133,29 @@ def test_functions_that_act_as_the_owner_are_warned_of(place: Place, owner: psyc
     assert place.settings.database_url is not None
     upgrade(place.settings.database_url.get_secret_value())
     assert asked() == []
+
+
+def test_a_session_that_holds_locks_for_long_is_named(
+    place: Place, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forgotten transaction in somebody's terminal stops what needs the same rows; one that only reads is in nobody's way."""
+
+    def asked() -> list[Finding]:
+        with place.reading():
+            return database.locks(place)
+
+    with owner.transaction():
+        owner.execute("SELECT FROM unwind.named_locks FOR UPDATE")
+        assert asked() == []  # it has only begun
+        monkeypatch.setattr(database, "LOCKS_HELD_AFTER", timedelta(0))
+        (found,) = asked()
+        assert found.code == "LOCKS_HELD"
+        assert f"session {owner.info.backend_pid} of unwind_owner" in found.message
+    with owner.transaction():
+        owner.execute("SELECT FROM unwind.named_locks")
+        assert asked() == []
+    owner.execute("SELECT pg_advisory_lock(1)")
+    assert codes(asked()) == ["LOCKS_HELD"]
 
 
 @pytest.mark.usefixtures("at_bad_servers")
