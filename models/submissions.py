@@ -255,7 +255,7 @@ $body$
 """  # noqa: S608 - built from constants of this module
 
 COMMAND_ANSWERS = """
-CREATE OR REPLACE VIEW unwind.command_answers AS
+CREATE OR REPLACE VIEW unwind.command_answers WITH (security_barrier = true) AS
 SELECT s.request_id, s.task, s.order_id, s.state, s.answer ->> 'outcome' AS outcome, s.answer ->> 'code' AS code, s.answer,
        s.submitted_at, s.answered_at
 FROM unwind.submissions AS s

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+AS_OWNER = "security_barrier = true"
+"""Reads what its readers may not, and lets none of their functions see a row that it leaves out."""
+AS_READER = "security_invoker = true"
+"""Reads with the rights of whoever asks: it gives nobody more than the tables do."""
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -18,12 +23,14 @@ class View:
     about: str
     columns: tuple[tuple[str, tuple[str, ...], str], ...]
     query: str
+    private: bool = False
+    """Whether it shows a part of tables that its readers may not read, so that it reads them as its owner."""
 
     def statements(self) -> tuple[str, str]:
         """Make it, or bring an older one to its newest form, and say in the catalogue what it is."""
         said = f"Version {self.version}. {self.about}".replace("'", "''")
         return (
-            f"CREATE OR REPLACE VIEW unwind.{self.name} AS {self.query}",
+            f"CREATE OR REPLACE VIEW unwind.{self.name} WITH ({AS_OWNER if self.private else AS_READER}) AS {self.query}",
             f"COMMENT ON VIEW unwind.{self.name} IS '{said}'",
         )
 
@@ -126,6 +133,7 @@ FEE_CREDIT = View(
     LEFT JOIN unwind.bills AS b ON b.seller_id = l.seller_id AND b.billing_month = l.billing_month
     WHERE l.kind = 'manual_credit'
     """,
+    private=True,
 )
 
 REQUEST_STATUS = View(
@@ -164,6 +172,7 @@ REQUEST_STATUS = View(
       AND NOT EXISTS (SELECT FROM unwind.requests AS r WHERE r.request_id = d.request_id)
       AND NOT EXISTS (SELECT FROM unwind.submissions AS s WHERE s.request_id = d.request_id)
     """,
+    private=True,
 )
 
 SWEEP_HISTORY = View(

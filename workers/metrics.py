@@ -32,6 +32,8 @@ PATIENCE = 4.0
 """Seconds for one part: below Prometheus' own 10 s even when both parts are frozen."""
 BROKER_TIMEOUT = 2.0
 """Seconds for one question to the broker."""
+REQUEST_TIMEOUT_SECONDS = 10
+"""A client that connects and asks nothing, or asks letter by letter, keeps its thread no longer."""
 PARTS = ("database", "broker")
 KNOWN: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_outbox_due": tuple((task,) for task in followers()),
@@ -176,6 +178,8 @@ def release() -> str:
 
 
 class _Quiet(WSGIRequestHandler):
+    timeout = REQUEST_TIMEOUT_SECONDS
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Nobody wants a line for each scrape."""
 
@@ -187,6 +191,9 @@ def serve(gauges: Gauges, address: str, port: int) -> WSGIServer:
     metrics = make_wsgi_app(registry)
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            start("405 Method Not Allowed", [("Allow", "GET, HEAD"), ("Content-Type", "text/plain; charset=utf-8")])
+            return [b"Only GET and HEAD.\n"]
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
             told: Iterable[bytes] = metrics(environ, start)

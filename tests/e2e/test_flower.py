@@ -6,6 +6,8 @@ The pages are read over HTTP, and as people see them in Chromium, where there is
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.client
 import json
 import re
 import urllib.error
@@ -13,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
@@ -132,6 +134,64 @@ def test_what_is_open_to_all_says_nothing_about_orders(window: str, page: str) -
     assert status == 200
     assert "1003" not in said
     assert "s-881" not in said
+
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"]
+OUTSIDE = [
+    "/static/../../../../../../etc/passwd",
+    "/static/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+    "/static/..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
+    "/static//etc/passwd",
+    "/static/../views/base.py",
+    "/static/%00",
+    "//etc/passwd",
+]
+
+
+def raw(window: str, method: str, path: str, **headers: str) -> tuple[int, bytes]:
+    """What a client that is no browser gets: the path goes out as it stands."""
+    connection = http.client.HTTPConnection(urlsplit(window).netloc, timeout=10)
+    with contextlib.closing(connection):
+        connection.putrequest(method, path, skip_host="Host" in headers)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("page", [*PAGES, *API])
+def test_no_method_gets_past_the_login(window: str, page: str, method: str) -> None:
+    """Neither shown nor done: without the login there is no page, whatever is asked of it; forged hosts and origins included."""
+    forged = {
+        "Host": "127.0.0.1",
+        "X-Forwarded-For": "127.0.0.1",
+        "X-Real-Ip": "127.0.0.1",
+        "Origin": "http://localhost",
+    }
+    for headers in ({}, forged, {"X-Http-Method-Override": "GET"}):
+        status, said = raw(window, method, page, **headers)
+        assert status in (401, 403, 405) or (method, status, said) == ("OPTIONS", 204, b"")
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_no_path_leads_out_of_the_static_files(window: str, path: str) -> None:
+    """With the login or without it."""
+    login = f"Basic {base64.b64encode(LOGIN.encode()).decode()}"
+    for headers in ({}, {"Authorization": login}):
+        status, said = raw(window, "GET", path, **headers)
+        assert status >= 400
+        assert b"root:" not in said
+        assert b"import" not in said
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("page", [*PAGES, *OPEN])
+def test_nothing_is_done_with_the_login_either(window: str, page: str, method: str) -> None:
+    """Pages are for looking; the table of tasks may also be asked by POST, and that is half a question."""
+    login = f"Basic {base64.b64encode(LOGIN.encode()).decode()}"
+    assert raw(window, method, page, Authorization=login)[0] in (400, 403, 404, 405)
 
 
 # -- what is seen ------------------------------------------------------------------------------------------------------

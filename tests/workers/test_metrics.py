@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import itertools
 import json
 import re
 import socket
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -278,3 +281,38 @@ def test_the_headings_of_alerts_are_those_of_the_rules() -> None:
     """No runbook for an alert that is gone."""
     section = (CHECKOUT / "docs/operate.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
     assert re.findall(r"^### (\w+)$", section, re.MULTILINE) == [rule["alert"] for rule in RULES]
+
+
+ANSWERED_PATHS = ("/metrics", "/livez", "/readyz")
+OTHER_PATHS = ("/", "/etc/passwd", "/../../etc/passwd", "//metrics", "/%2e%2e/x", "/metrics/", "/livez/..")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+
+
+def test_a_client_that_is_no_browser_gets_three_pages_by_two_methods(settings: Settings) -> None:
+    """Nothing else is there, whatever the request says of itself."""
+    with serving(settings) as address:
+        for path, method in itertools.product((*ANSWERED_PATHS, *OTHER_PATHS), METHODS):
+            connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+            with contextlib.closing(connection):
+                connection.putrequest(method, path, skip_host=True)
+                connection.putheader("Host", "evil.invalid")
+                connection.endheaders()
+                answer = connection.getresponse()
+                said = answer.read()
+            allowed = ("GET",) if path == "/metrics" else ("GET", "HEAD")
+            expected = 405 if method not in allowed else 200 if path in ANSWERED_PATHS else 404
+            assert (path, method, answer.status) == (path, method, expected)
+            assert b"root:" not in said
+
+
+def test_a_client_that_asks_nothing_does_not_keep_its_thread(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads are not for the taking."""
+    monkeypatch.setattr("workers.metrics._Quiet.timeout", 0.1)
+    with serving(settings) as address:
+        where = urlsplit(address)
+        with socket.create_connection((str(where.hostname), where.port or 0), timeout=10) as silent:
+            silent.sendall(b"GET /metrics HTT")
+            assert silent.recv(1000) == b""
+        assert page(f"{address}/livez") == (200, "alive\n")
