@@ -108,6 +108,13 @@ READINGS = (
         ("reason",),
     ),
     Reading(
+        "unwind_paused",
+        "Queues and tasks that an operator has paused.",
+        "SELECT kind, name, 1 FROM unwind.pauses "
+        "WHERE resumed_at IS NULL AND (until IS NULL OR until > statement_timestamp())",
+        ("kind", "name"),
+    ),
+    Reading(
         "unwind_invariant_violations",
         "What must always hold and does not: sentences that are not true of an order, a bill or a row.",
         "SELECT count(*) FROM unwind.violations WHERE cleared_at IS NULL",

@@ -102,7 +102,10 @@ class Submission:
 
 
 def claim(conn: Connection, now: datetime, *, limit: int) -> list[Submission]:
-    """Lease the commands that are due: per order only the first that waits, so that a later one waits for the next set."""
+    """Lease the commands that are due: per order only the first that waits, so that a later one waits for the next set.
+
+    What an operator has paused stays as it is, and later commands about the same order wait behind it.
+    """
     rows = conn.execute(
         text(
             """
@@ -112,6 +115,10 @@ def claim(conn: Connection, now: datetime, *, limit: int) -> list[Submission]:
                     SELECT FROM unwind.submissions AS earlier
                     WHERE earlier.order_id = s.order_id AND earlier.state = 'waiting'
                       AND earlier.submission_id < s.submission_id)
+                  AND NOT EXISTS (
+                    SELECT FROM unwind.pauses AS p
+                    WHERE p.resumed_at IS NULL AND (p.until IS NULL OR p.until > :now)
+                      AND ((p.kind = 'task' AND p.name = s.task) OR (p.kind = 'queue' AND p.name = 'commands')))
                 ORDER BY s.submission_id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
             )
             UPDATE unwind.submissions AS s SET attempts = attempts + 1, due_at = :again

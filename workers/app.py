@@ -17,6 +17,7 @@ from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE
 from workers import flower_guard, wiring
 from workers import odd as odd  # noqa: PLC0414 - connects itself to Celery's signals
+from workers import pausing as pausing  # noqa: PLC0414 - the same
 from workers import remote as remote  # noqa: PLC0414 - the same
 from workers import watch as watch  # noqa: PLC0414 - the same
 from workers.envelope import HARD_LIMIT

@@ -216,6 +216,13 @@ def _body(body: Any, encoding: Any) -> None:
         _forbidden("callbacks, chains and chords are not taken")
 
 
+def has_no_arguments(message: dict[str, Any]) -> bool:
+    """Whether a message that was taken says nothing but the name of its task, as a tick does."""
+    body = message["body"]
+    args, kwargs, _ = json.loads(base64.b64decode(body) if message["properties"]["body_encoding"] else body)
+    return not args and not kwargs
+
+
 def _headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
     """Celery's headers as it wants them, and a stranger's that mean nothing to it (tracing, say)."""
     retries = headers.get("retries") or 0

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import sys
@@ -152,13 +153,18 @@ class QueueLengths:
         self._url = url
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """How many messages wait in each."""
+        """How many messages wait in each, and which of them are paused; of each paused task the same."""
         import asyncio
 
         return await asyncio.get_running_loop().run_in_executor(None, self._lengths, list(names))
 
     def _lengths(self, names: list[str]) -> list[dict[str, Any]]:
         from workers.redis_url import connect
+        from workers.transport import PARKED, PAUSES
 
         with contextlib.closing(connect(self._url, timeout=QUEUE_LENGTHS_TIMEOUT)) as client:
-            return [{"name": name, "messages": client.llen(name)} for name in names]
+            paused = json.loads(client.get(PAUSES) or "{}")  # workers say it there, for Flower has no database
+            queues = paused.get("queues", [])
+            rows = [(name, f"{name} (paused)" if name in queues else name) for name in names]
+            rows += [(PARKED + task, f"{task} (paused task)") for task in paused.get("tasks", [])]
+            return [{"name": shown, "messages": client.llen(key)} for key, shown in rows]

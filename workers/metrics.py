@@ -39,6 +39,7 @@ KNOWN: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_outbox_due": tuple((task,) for task in followers()),
     "unwind_requests_last_minute": (("done", ""),),
     "unwind_letters": (("pending",), ("parked",)),
+    "unwind_paused": tuple(("queue", queue) for queue in QUEUES),
     "unwind_odd_messages_last_day": (("TASK_UNKNOWN",), ("NOT_A_COMMAND",)),
     "unwind_dead_jobs": tuple((task,) for task in followers()),
 }
@@ -140,6 +141,7 @@ class Gauges:
     def _ask_broker(self) -> list[Family]:
         from workers.in_hand import UNACKED
         from workers.odd import strays
+        from workers.transport import DELAYED, PARKED, PARKED_TASKS
 
         if self._broker is None:
             assert self._settings.broker_url is not None
@@ -148,9 +150,18 @@ class Gauges:
         waiting = Family("unwind_queue_messages", "Messages that wait in each queue.", labels=["queue"])
         for queue in QUEUES:
             waiting.add_metric([queue], client.llen(queue))
+        parked = Family("unwind_parked_messages", "Messages of paused tasks, by task.", labels=["task"])
+        for task in map(bytes.decode, client.smembers(PARKED_TASKS)):
+            parked.add_metric([task], client.llen(PARKED + task))
         info = client.info()
         return [
             waiting,
+            parked,
+            _one(
+                "unwind_delayed_messages",
+                "Messages whose producer wants them carried out later (countdown, eta).",
+                sum(client.zcard(DELAYED + queue) for queue in QUEUES),
+            ),
             _one(
                 "unwind_unacknowledged_messages", "Messages that workers have taken.", client.zcard(f"{UNACKED}.index")
             ),

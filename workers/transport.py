@@ -29,11 +29,12 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from schedules.routes import QUEUES, is_of_the_house
-from workers import odd
+from schedules.routes import QUEUES, is_of_the_house, queue_of
+from workers import odd, pausing
 from workers.acknowledgement import is_settled
-from workers.envelope import Delayed, Refused, checked
+from workers.envelope import Delayed, Refused, checked, has_no_arguments
 from workers.in_hand import Owner
+from workers.pausing import is_queue_paused, is_task_paused
 from workers.redis_url import SCHEMES, RedisUrl
 
 log = structlog.get_logger(__name__)
@@ -47,6 +48,20 @@ RETURN_AFTER, MAX_RETURN_AFTER = 0.5, 30.0
 """Seconds after which a message that is not settled goes back to its queue, doubled each time it comes here again."""
 MAX_RETURNING = 1000
 """The waits of so many messages are remembered."""
+PARKED = "unwind.parked."
+"""Beginning of the list of a paused task's messages."""
+PARKED_TASKS = "unwind.parked"
+"""Set of the tasks that have such a list."""
+_UNPARK = """
+for moved = 1, tonumber(ARGV[2]) do
+    if not redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT') then redis.call('SREM', KEYS[3], ARGV[1]); return end
+end
+"""
+"""The newest first, so that the oldest is the next one out."""
+PAUSES, PAUSES_SHOWN_FOR = "unwind.pauses", 5
+"""Key that says for so many seconds what is paused, for Flower, which has no database."""
+MAX_PAUSED_TICKS = 5000
+"""What waits in a paused queue of ticks: each tick does the work of all before it, and beat sends five a second."""
 DELAYED = "unwind.delayed."
 """Beginning of a queue's sorted set of messages that are wanted later: by the broker's clock, whoever looks."""
 MAX_MOVED = 1000
@@ -275,7 +290,8 @@ class Channel(stock.Channel):
         """Deliver what is held, then wait for whatever comes, as long as there are slots; the queue served last comes last."""
         self._deliver_held()
         for hand in list(self.hands.values()):
-            if hand.waiting_since is None and hand.held is None and self.qos.can_consume():
+            is_free = hand.waiting_since is None and hand.held is None and self.qos.can_consume()
+            if is_free and not is_queue_paused(hand.queue):
                 self._ask(hand, poller)
 
     def slot_is_free(self) -> None:
@@ -291,7 +307,7 @@ class Channel(stock.Channel):
 
     def _deliver_held(self) -> None:
         for hand in list(self.hands.values()):
-            if hand.held is not None and self.qos.can_consume():
+            if hand.held is not None and self.qos.can_consume() and not is_queue_paused(hand.queue):
                 item, hand.held = hand.held, None
                 try:
                     self._hand_over(hand, item)
@@ -324,6 +340,9 @@ class Channel(stock.Channel):
             hand.waiting_since = None
         if item is None:
             raise Empty
+        if is_queue_paused(hand.queue):  # since it was asked for
+            self._give_back(hand)
+            raise Empty
         if not self.qos.can_consume():
             hand.held, hand.held_since = item, monotonic()
             raise Empty
@@ -345,7 +364,10 @@ class Channel(stock.Channel):
         tag = Owner.me().new_tag()
         try:
             message = checked(item, hand.queue, current_app.tasks, tag, datetime.now(UTC))  # noqa: TID251 - as Celery compares
-            self.connection._deliver(message, hand.queue)
+            if is_task_paused(message["headers"]["task"]):
+                self._park(hand, item, message)
+            else:
+                self.connection._deliver(message, hand.queue)
         except Refused as refused:
             self._put_aside(hand, item, refused)
         except Delayed as delayed:
@@ -392,15 +414,30 @@ class Channel(stock.Channel):
             due = seconds + microseconds / 1e6 + delayed.seconds
             client.pipeline().lrem(hand.list, 1, item).zadd(DELAYED + hand.queue, {delayed.raw: due}).execute()
 
+    def _park(self, hand: Hand, item: bytes, message: dict[str, Any]) -> None:
+        """Lay a paused task's message aside, in one step; of a tick nothing is kept, for the next one does its work."""
+        task = message["headers"]["task"]
+        with self.conn_or_acquire() as client:
+            pipe = client.pipeline().lrem(hand.list, 1, item)
+            if not (is_of_the_house(task) and has_no_arguments(message)):
+                pipe.lpush(PARKED + task, item).sadd(PARKED_TASKS, task)
+            pipe.execute()
+
     def bring_back(self) -> None:
-        """What was put off and is wanted now goes back into its queue."""
+        """What was put off and is wanted now, and what was paused and is resumed, goes back into its queue."""
         queues = list(self.hands)
         with self.conn_or_acquire() as client:
-            pipe = client.pipeline(transaction=False).time()
+            pipe = client.pipeline(transaction=False).time().smembers(PARKED_TASKS)
             for queue in queues:
                 pipe.zcard(DELAYED + queue)
-            (seconds, microseconds), *counts = pipe.execute()
-            for queue in [queue for queue, count in zip(queues, counts, strict=True) if count]:
+            if said := pausing.shown():
+                pipe.set(PAUSES, said, ex=PAUSES_SHOWN_FOR)
+                if "sweeps" in queues and is_queue_paused("sweeps"):
+                    pipe.ltrim("sweeps", 0, MAX_PAUSED_TICKS - 1)
+            (seconds, microseconds), parked, *counts = pipe.execute()
+            for task in [task for task in map(bytes.decode, parked) if not is_task_paused(task)]:
+                client.eval(_UNPARK, 3, PARKED + task, queue_of(task), PARKED_TASKS, task, MAX_MOVED)
+            for queue in [queue for queue, count in zip(queues, counts, strict=False) if count]:
                 client.eval(_MOVE_DUE, 2, DELAYED + queue, queue, seconds + microseconds / 1e6, MAX_MOVED)
 
     def _poll_error(self, type: Any, **options: Any) -> None:  # noqa: A002 - kombu's name
@@ -430,14 +467,18 @@ class Channel(stock.Channel):
             with contextlib.suppress(*self.connection_errors):
                 self.look_around()
 
+    def _give_back(self, hand: Hand) -> None:
+        """What the broker handed over and nobody took goes back to be the next one out."""
+        with self.conn_or_acquire() as client:
+            client.lmove(hand.list, hand.queue, "LEFT", "RIGHT")
+
     def look_after_hands(self) -> None:
         """Give back what waits too long, drop connections that fell silent, and look for what lies about."""
         now = monotonic()
         for hand in self.hands.values():
             if hand.held is not None and now - hand.held_since > HOLD_FOR:
                 hand.held = None
-                with self.conn_or_acquire() as client:
-                    client.lmove(hand.list, hand.queue, "LEFT", "RIGHT")
+                self._give_back(hand)
             overdue = (self.brpop_timeout or 0) + (self.health_check_interval or 0)
             if hand.waiting_since is not None and now - hand.waiting_since > overdue:
                 sock = getattr(hand.client.connection, "_sock", None)

@@ -24,7 +24,7 @@ import structlog
 from celery import current_app, signals
 from celery.worker import state
 
-from workers import health
+from workers import health, pausing
 from workers.redis_url import connect
 
 log = structlog.get_logger(__name__)
@@ -163,7 +163,7 @@ def _watch_worker(sender: Any = None, **_: Any) -> None:
     _watch(
         Watcher(
             moved=lambda: (_taken, state.all_total_count[0], len(state.reserved_requests)),
-            waiting=lambda: broker.waiting(list(app.amqp.queues.consume_from)),
+            waiting=lambda: broker.waiting(q for q in app.amqp.queues.consume_from if not pausing.is_queue_paused(q)),
             busy=lambda: bool(len(state.reserved_requests)),
             end=end,
         )

@@ -165,6 +165,7 @@ def test_no_label_is_an_id(market: Market, settings: Settings, database_url: str
     from workers.app import app
 
     closed = {"done", "refused", "", "pending", "parked", "database", "broker", "TASK_UNKNOWN", "NOT_A_COMMAND"}
+    closed |= {"queue", "task"}
     closed |= (
         {code.value for code in Code}
         | set(QUEUES)

@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("workers.cli.replay", "Play a written history into a database of its own, in seconds."),
     "send": ("workers.cli.send", "Send one command through the broker and print its answer."),
     "jobs": ("workers.cli.jobs", "Look at jobs that were given up, and set them going again."),
+    "pause": ("workers.cli.pause", "Have workers take nothing of a queue or a task; list what is paused."),
+    "resume": ("workers.cli.pause", "End such a pause."),
     "show": ("workers.cli.look", "Show an order, a bill, a member, lots, notices, alerts or a request."),
     "credits": ("workers.cli.look", "Show where the fee credits of a seller are."),
     "forecast": ("workers.cli.look", "Show when alerts unlock in the next days, overdue ones first."),

@@ -33,6 +33,7 @@ OF_THE_DATABASE: tuple[Check, ...] = (
     database.connections,
 )
 OF_THE_TABLES: tuple[Check, ...] = (
+    work.pauses,
     work.sweeps,
     work.canaries,
     work.unlocks,

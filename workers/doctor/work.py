@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from schedules.routes import CANARIES
+from policies.instants import instant_text
+from schedules.routes import CANARIES, followers, queue_of
+from schedules.timetable import TIMETABLE
 from workers.doctor.findings import Finding, error, few, note, warning
 from workers.doctor.place import Place
 
@@ -17,17 +19,42 @@ JUDGED_OTHERWISE = ("submissions.drain", *CANARIES)
 ODD_LATELY = timedelta(days=1)
 
 
+def pauses(place: Place) -> list[Finding]:
+    """What an operator has paused; what is late because of it is not told of."""
+    from models import pauses as paused
+
+    now = place.now()
+    return [
+        warning(
+            "PAUSED",
+            f"The {row.kind} {row.name} has been paused for {_ago(now, row.paused_at)}"
+            + (f", until {instant_text(row.until)}" if row.until else "")
+            + (f": {row.reason}" if row.reason else "."),
+            f"./run resume {row.name} once its reason is gone.",
+        )
+        for row in paused.in_effect(place.conn, now)
+    ]
+
+
+def _paused(place: Place) -> set[str]:
+    """The tasks that are paused, by themselves or with their queue."""
+    from models import pauses as paused
+
+    found = paused.paused(place.conn, place.now())
+    of_the_house = {entry.task for entry in TIMETABLE} | set(followers())
+    return set(found.tasks) | {task for task in of_the_house if queue_of(task) in found.queues}
+
+
 def sweeps(place: Place) -> list[Finding]:
     """Judged by effect: a beat that hangs still answers pings (X8, F41)."""
     if not place.should_run:
         return []
     from models.sweeps import last_runs
-    from schedules.timetable import TIMETABLE
 
-    now, seen = place.now(), last_runs(place.conn)
+    now, seen, paused = place.now(), last_runs(place.conn), _paused(place)
     late, never = [], []
     for entry in TIMETABLE:
-        if entry.task in JUDGED_OTHERWISE:
+        if entry.task in JUDGED_OTHERWISE or entry.task in paused:
             continue
         known = [instant for instant in (seen.get(entry.task), place.supervised_since) if instant is not None]
         if not known:
@@ -51,9 +78,11 @@ def canaries(place: Place) -> list[Finding]:
         return []
     from models.sweeps import last_runs
 
-    now, seen = place.now(), last_runs(place.conn)
+    now, seen, paused = place.now(), last_runs(place.conn), _paused(place)
     late = []
     for task, queue in CANARIES.items():
+        if task in paused:
+            continue
         known = [instant for instant in (seen.get(task), place.supervised_since) if instant is not None]
         if known and now - max(known) > PATIENCE:
             late.append(f"{queue} (for {_ago(now, max(known))})")
@@ -68,6 +97,8 @@ def promises(place: Place) -> list[Finding]:
     """What commits promised (P7): follow-ups, credits, notices."""
     from models import outbox
 
+    if _paused(place) & {*followers(), "outbox.relay"}:
+        return []
     said = "What a commit promised has waited for {ago} to be carried out."
     mend = "see that workers run for consequences, notices and sweeps; what fails is in their logs: ./run jobs dead"
     return _too_old(place, outbox.oldest_due(place.conn), "PROMISES_LATE", said, mend)
@@ -77,6 +108,8 @@ def submissions(place: Place) -> list[Finding]:
     """Commands that came in by SQL."""
     from models import submissions as doors
 
+    if _paused(place) & {*doors.PUBLIC_TASKS, "submissions.drain"}:
+        return []
     said = "A command that was submitted by SQL has waited for {ago}."
     return _too_old(
         place,
@@ -91,6 +124,8 @@ def unlocks(place: Place) -> list[Finding]:
     """Sellers may cancel from the instant on all the same (R40): late are the mark and the telling (P3)."""
     from models import alerts
 
+    if _paused(place) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
+        return []
     said = "An alert's time came {ago} ago, and nobody has been told."
     return _too_old(
         place, alerts.next_unlock(place.conn), "UNLOCKS_LATE", said, "see that beat and a worker for sweeps run."

@@ -266,6 +266,28 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'due'"),
     )
     op.create_table(
+        "pauses",
+        sa.Column("pause_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("paused_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("until", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("resumed_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.CheckConstraint("kind IN ('queue', 'task')", name=op.f("ck_pauses_kind_known")),
+        sa.CheckConstraint("until > paused_at AND resumed_at >= paused_at", name=op.f("ck_pauses_in_order")),
+        sa.PrimaryKeyConstraint("pause_id", name=op.f("pk_pauses")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_pauses_open",
+        "pauses",
+        ["kind", "name"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("resumed_at IS NULL"),
+    )
+    op.create_table(
         "requests",
         sa.Column("request_id", sa.Text(), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),

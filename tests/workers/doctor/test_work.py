@@ -8,7 +8,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from models import dead_jobs, odd_messages, outbox, sweeps
+from models import dead_jobs, odd_messages, outbox, pauses, sweeps
 from policies.verdicts import Promise
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, Market
@@ -79,6 +79,28 @@ def test_sweeps_are_judged_by_when_they_last_came_to_their_end(place: Place) -> 
     assert "bills.issue (last 10 minutes ago)." in found[0].message
     assert look_at(place) == []
     assert look_at(replace(place, supervised_since=None)) == []
+
+
+def test_what_is_paused_is_said_and_what_is_late_for_it_is_not(place: Place, owner: psycopg.Connection) -> None:
+    """One warning with its reason, in the place of the sweeps, promises and submissions that wait because of it."""
+    assert place.database is not None
+    promise(place)
+    owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
+    owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
+    running_long = replace(place, supervised_since=real_now() - LONG_AGO)
+    assert codes(look_at(running_long)) == ["PROMISES_LATE", "SUBMISSIONS_LATE", "SWEEPS_LATE"]
+    with place.database.transaction() as conn:
+        for kind, name in (("queue", "commands"), ("queue", "notices"), ("queue", "sweeps")):
+            pauses.pause(conn, kind, name, real_now() - timedelta(minutes=5), reason="the disk is being moved")
+    found = look_at(running_long)
+    assert (codes(found), severity(found)) == (["PAUSED"] * 3, "warning")
+    assert found[0].message == "The queue commands has been paused for 5 minutes: the disk is being moved"
+    with place.database.transaction() as conn:
+        assert pauses.resume(conn, "queue", "commands", real_now())
+        pauses.pause(conn, "queue", "notices", real_now(), until=real_now() + timedelta(seconds=0.05))
+        pauses.pause(conn, "task", "orders.options", real_now())
+    owner.execute("SELECT pg_sleep(0.1)")
+    assert codes(look_at(running_long)) == ["PAUSED", "PAUSED"]
 
 
 def test_a_queue_whose_canary_nobody_takes_is_an_error(place: Place) -> None:

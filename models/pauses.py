@@ -1,0 +1,95 @@
+"""Queues and tasks that an operator has paused: workers take nothing of them until they are resumed.
+
+Rows, because workers obey no remote control; each worker reads those in effect every second (`workers/pausing.py`).  A pause
+that is over stays as a record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Connection, Identity, Index, Row, Table, Text, text
+
+from models.schema import Instant, metadata, one_of
+from models.submissions import CHANNEL
+
+KINDS = ("queue", "task")
+REASON_LENGTH = 500
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("pause_id", BigInteger, Identity(), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("paused_at", Instant, nullable=False),
+    Column("until", Instant),
+    Column("resumed_at", Instant),
+    one_of("kind", KINDS),
+    CheckConstraint("until > paused_at AND resumed_at >= paused_at", name="in_order"),
+    Index("ix_pauses_open", "kind", "name", unique=True, postgresql_where=text("resumed_at IS NULL")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """What is paused now."""
+
+    queues: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
+
+
+def pause(
+    conn: Connection, kind: str, name: str, now: datetime, *, until: datetime | None = None, reason: str = ""
+) -> None:
+    """Pause a queue or task, or give a pause that is in effect another end and reason."""
+    values = {"kind": kind, "name": name, "now": now, "until": until, "reason": reason[:REASON_LENGTH]}
+    over = text(
+        "UPDATE unwind.pauses SET resumed_at = until "
+        "WHERE kind = :kind AND name = :name AND resumed_at IS NULL AND until <= :now"
+    )
+    conn.execute(over, values)
+    conn.execute(
+        text(
+            """
+            INSERT INTO unwind.pauses (kind, name, reason, paused_at, until) VALUES (:kind, :name, :reason, :now, :until)
+            ON CONFLICT (kind, name) WHERE resumed_at IS NULL DO UPDATE SET until = :until, reason = :reason
+            """
+        ),
+        values,
+    )
+
+
+def resume(conn: Connection, kind: str, name: str, now: datetime) -> bool:
+    """End a pause; returns whether it was in effect."""
+    ended = conn.execute(
+        text(
+            "UPDATE unwind.pauses SET resumed_at = GREATEST(:now, paused_at) "
+            "WHERE kind = :kind AND name = :name AND resumed_at IS NULL "
+            "AND (until IS NULL OR until > :now)"
+        ),
+        {"kind": kind, "name": name, "now": now},
+    )
+    conn.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))  # commands by SQL that waited are taken at once
+    return ended.rowcount > 0
+
+
+def in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
+    """What is paused, the oldest first."""
+    found = text(
+        "SELECT kind, name, reason, paused_at, until FROM unwind.pauses "
+        "WHERE resumed_at IS NULL AND (until IS NULL OR until > :now) ORDER BY pause_id"
+    )
+    return list(conn.execute(found, {"now": now}))
+
+
+def paused(conn: Connection, now: datetime) -> Paused:
+    """The names of what is paused."""
+    rows = in_effect(conn, now)
+    return Paused(
+        frozenset(row.name for row in rows if row.kind == "queue"),
+        frozenset(row.name for row in rows if row.kind == "task"),
+    )

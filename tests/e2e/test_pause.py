@@ -1,0 +1,223 @@
+"""Does a pause hold everywhere, lose nothing, and end?  Real workers, with commands by message and by SQL."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.plugins.market import Market
+from tests.plugins.upstream import READY, Installation, installation, submit_orders, until
+from tests.workers.hostile_messages import message
+from workers.in_hand import in_hand
+from workers.programs import GROUPS, flower, worker
+from workers.servers import ServerUrls
+from workers.settings import CHECKOUT
+from workers.transport import MAX_PAUSED_TICKS, PARKED, PAUSES
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+UNKNOWN = {"order_id": 1, "member_id": "x"}
+
+
+def past(market: Market) -> None:
+    """Orders of three weeks ago that nobody paid."""
+    submit_orders(market, range(2001, 2013), buyer_id="stranger")
+
+
+@pytest.fixture(scope="module")
+def shop(
+    servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """An installation with both worker groups."""
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("pause"), past) as ours:
+        start(ours)
+        yield ours
+
+
+def start(shop: Installation) -> None:
+    for group in GROUPS:
+        shop.supervisor.start(worker(shop.settings, shop.supervisor, group))
+    shop.supervisor.wait_ready(READY)
+
+
+def run(shop: Installation, *words: str) -> subprocess.CompletedProcess[str]:
+    """`./run …`."""
+    command = [sys.executable, "-m", "workers", *words]
+    return subprocess.run(command, env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+
+def pause(shop: Installation, name: str, *words: str) -> None:
+    """Pause it and wait until the workers obey."""
+    done = run(shop, "pause", name, *words)
+    assert done.returncode == 0, done.stderr
+    until(lambda: all(name in obeyed(shop, group) for group in GROUPS))
+
+
+def obeyed(shop: Installation, group: str) -> str:
+    """What a worker group last said of pauses."""
+    lines = shop.supervisor.log(group).read_text(errors="replace").splitlines()
+    return next((line for line in reversed(lines) if "pauses_changed" in line), "")
+
+
+def looked(shop: Installation) -> None:
+    """A worker that obeys has looked round since."""
+    shop.redis().delete(PAUSES)
+    until(lambda: shop.redis().exists(PAUSES), 90)
+
+
+def resume(shop: Installation, name: str) -> None:
+    done = run(shop, "resume", name)
+    assert done.returncode == 0, done.stderr
+
+
+def findings(shop: Installation) -> dict[str, str]:
+    """What the doctor says, by code."""
+    told = json.loads(run(shop, "doctor", "--json").stdout)
+    return {one["code"]: one["message"] for one in told["findings"]}
+
+
+def submit(shop: Installation, task: str, payload: Any, request_id: str) -> None:
+    said = shop.value("SELECT unwind.submit_command(%s, %s, %s)", task, Jsonb(payload), request_id)
+    assert said["accepted"], said
+
+
+def state(shop: Installation, request_id: str) -> str | None:
+    found: str | None = shop.value("SELECT state FROM unwind.command_answers WHERE request_id = %s", request_id)
+    return found
+
+
+def test_messages_of_a_paused_queue_stay_in_it_and_the_pause_outlives_the_workers(shop: Installation) -> None:
+    """Nothing is taken, turned away or lost, by message or SQL; doctor says so, and the watcher ends no worker for it."""
+    queue = shop.redis()
+    pause(shop, "commands", "--reason", "the disk is being moved")
+    with shop.client() as client:
+        sent = [client.send_task("npb.file", kwargs=UNKNOWN, queue="commands") for _ in range(30)]
+        submit(shop, "npb.file", {"order_id": 2001, "member_id": "seller"}, "paused-sql")
+        for group in GROUPS:
+            os.killpg(shop.supervisor.pid(group), signal.SIGKILL)
+        looked(shop)  # they came back
+        said = findings(shop)
+        assert "the disk is being moved" in said["PAUSED"]
+        assert "SUBMISSIONS_LATE" not in said
+        looked(shop)
+        assert queue.llen("commands") >= 30
+        assert in_hand(queue) == 0
+        assert state(shop, "paused-sql") == "waiting"
+        resume(shop, "commands")
+        assert {one.get(timeout=60)["code"] for one in sent} == {"ORDER_UNKNOWN"}
+    assert shop.answer_of("paused-sql")["outcome"] == "done"
+    assert "PAUSED" not in findings(shop)
+    assert run(shop, "resume", "commands").returncode == 1
+
+
+def test_messages_of_a_paused_task_wait_while_others_go_on(shop: Installation) -> None:
+    """By message in a list of the broker, by SQL in their rows; later ones about the same order wait behind them."""
+    queue = shop.redis()
+    pause(shop, "npb.file")
+    with shop.client() as client:
+        sent = [
+            client.send_task("npb.file", kwargs={"order_id": n, "member_id": "seller"}, queue="commands")
+            for n in range(2002, 2007)
+        ]
+        soon = client.send_task("npb.file", kwargs=UNKNOWN, queue="commands", countdown=1)
+        submit(shop, "npb.file", {"order_id": 2008, "member_id": "seller"}, "task-1")
+        submit(shop, "orders.options", {"order_id": 2008, "member_id": "seller"}, "task-2")
+        submit(shop, "orders.options", {"order_id": 2009, "member_id": "seller"}, "task-3")
+        assert client.send_task("npb.respond", kwargs=UNKNOWN, queue="commands").get(timeout=30)["outcome"] == "invalid"
+        assert shop.answer_of("task-3")["outcome"] == "done"
+        until(lambda: queue.llen(PARKED + "npb.file") == 6)
+        assert (queue.llen("commands"), [state(shop, f"task-{n}") for n in (1, 2)]) == (0, ["waiting", "waiting"])
+        os.killpg(shop.supervisor.pid("commands"), signal.SIGKILL)
+        assert client.send_task("npb.respond", kwargs=UNKNOWN, queue="commands").get(timeout=60)["outcome"] == "invalid"
+        assert queue.llen(PARKED + "npb.file") == 6
+        resume(shop, "npb.file")
+        assert [one.get(timeout=60)["outcome"] for one in sent] == ["done"] * 5
+        assert soon.get(timeout=60)["code"] == "ORDER_UNKNOWN"
+    assert [shop.answer_of(f"task-{n}")["outcome"] for n in (1, 2)] == ["done", "done"]
+    until(lambda: not queue.exists(PARKED + "npb.file", "unwind.parked"))
+
+
+def test_a_paused_sweep_does_nothing_and_its_ticks_are_not_heaped_up(shop: Installation) -> None:
+    """A tick is worth nothing once the next one is there; rings of a paused follower wait."""
+    queue = shop.redis()
+    ran = "SELECT ran_at FROM unwind.sweeps WHERE name = 'reminders.scan'"
+    tick = json.dumps(message([[], {}, {}], headers={"task": "reminders.scan", "ignore_result": True}))
+    ring = json.dumps(message([[], {"rows": [1]}, {}], headers={"task": "notices.tell_seller", "ignore_result": True}))
+    pause(shop, "reminders.scan")
+    pause(shop, "notices.tell_seller")
+    queue.lpush("sweeps", *[tick] * 20)
+    queue.lpush("notices", ring)
+    until(lambda: queue.llen("sweeps") == 0 and queue.llen(PARKED + "notices.tell_seller") == 1)
+    assert (shop.value(ran), queue.exists(PARKED + "reminders.scan"), in_hand(queue)) == (None, 0, 0)
+    for name in ("reminders.scan", "notices.tell_seller"):
+        resume(shop, name)
+    until(lambda: queue.llen(PARKED + "notices.tell_seller") == 0)
+    until(lambda: (queue.lpush("sweeps", tick), shop.value(ran))[1])
+    pause(shop, "sweeps")
+    for _ in range(6):
+        queue.lpush("sweeps", *[tick] * 1000)
+    until(lambda: queue.llen("sweeps") == MAX_PAUSED_TICKS)
+    resume(shop, "sweeps")
+    until(lambda: queue.llen("sweeps") < MAX_PAUSED_TICKS)
+    queue.delete("sweeps")
+
+
+def test_a_pause_ends_by_itself_and_is_shown_until_then(shop: Installation) -> None:
+    """On Flower's page of queues, in the metrics, and by `./run pause` alone."""
+    until_then = shop.value(
+        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '25 s', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+    )
+    pause(shop, "orders.options", "--until", until_then)
+    pause(shop, "consequences")
+    listed = [json.loads(line) for line in run(shop, "pause", "--json").stdout.splitlines()]
+    assert {(one["kind"], one["name"], one["until"]) for one in listed} == {
+        ("task", "orders.options", until_then),
+        ("queue", "consequences", None),
+    }
+    metrics = run(shop, "metrics", "--once").stdout
+    assert 'unwind_paused{kind="queue",name="consequences"} 1.0' in metrics
+    with shop.client() as client:
+        sent = client.send_task("orders.options", kwargs=UNKNOWN, queue="commands")
+        until(lambda: shop.redis().llen(PARKED + "orders.options") == 1)
+        program, address = flower(shop.settings)
+        shop.supervisor.start(program)
+        shop.supervisor.wait_ready(READY, ["flower"])
+        shown = until(lambda: page if "(paused)" in (page := _page(f"{address}broker")) else None)
+        assert "consequences (paused)" in shown
+        resume(shop, "consequences")
+        assert sent.get(timeout=60)["code"] == "ORDER_UNKNOWN"
+        assert shop.value("SELECT clock_timestamp() >= %s::timestamptz", until_then)
+    assert run(shop, "pause").stdout == "Nothing is paused.\n"
+
+
+def _page(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        found: str = answer.read().decode()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pause", "canary.commands"), "no queue or task canary.commands that can be paused"),
+        (("pause", "comands"), "no queue or task comands"),
+        (("pause", "commands", "--until", "yesterday"), "--until"),
+        (("pause", "commands", "--until", "2020-01-01T00:00:00Z"), "must be in the future"),
+        (("resume", "commands"), "The queue commands is not paused."),
+    ],
+)
+def test_what_cannot_be_paused_is_said(shop: Installation, words: tuple[str, ...], said: str) -> None:
+    """Exit code not 0, and nothing is paused."""
+    done = run(shop, *words)
+    assert (done.returncode != 0, said in done.stderr) == (True, True), done.stderr
+    assert shop.value("SELECT count(*) FROM unwind.pauses WHERE resumed_at IS NULL AND until IS NULL") == 0
