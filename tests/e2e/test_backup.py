@@ -14,10 +14,14 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
 from models import feed, invariants, session
+from models.migrations import upgrade
+from models.postgres_address import PostgresAddress
 from schedules.routes import queue_of
 from tests.plugins.market import Market
+from tests.plugins.postgres import USER, PostgresServer, programs
 from tests.plugins.servers import fresh_database, plain
 from tests.plugins.upstream import Installation, installation, now, submit_orders, until
+from workers import backup
 from workers.cli import group
 from workers.programs import worker
 from workers.servers import ServerUrls
@@ -142,6 +146,115 @@ def test_no_password_stands_on_a_command_line(
     assert any("pg_dump" in command[0] for command in ran)
     assert password
     assert not any(password in word for command in ran for word in command)
+
+
+def marked_database(server: PostgresServer, name: str) -> None:
+    """A migrated database on that server with one thing in it that is nowhere else."""
+    with server.connect() as conn:
+        conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    upgrade(server.url(name))
+    with server.connect(name) as conn:
+        conn.execute("CREATE TABLE unwind.mark AS SELECT 1 AS x")
+
+
+def point_elsewhere(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """The shell's PG variables lead to that server: an operator looked at it by psql before."""
+    away = PostgresAddress.parse(url)
+    for name, value in {
+        "PGHOST": away.hosts[0][0],
+        "PGPORT": str(away.hosts[0][1]),
+        "PGUSER": away.user or "",
+        "PGPASSWORD": away.password or "",
+        "PGDATABASE": away.database,
+        "PGSSLMODE": "disable",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("spelling", ["socket_url", "url"])
+def test_backup_and_restore_reach_the_server_of_the_url_whatever_the_shell_says(
+    other_server: PostgresServer,
+    database_url: str,
+    empty_database_url: str,
+    spelling: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A socket in the query and PGHOST led pg_dump to somebody else's database, with exit status 0."""
+    marked_database(other_server, "marked")
+    url = getattr(other_server, spelling)
+    file = tmp_path / "unwind.dump"
+    point_elsewhere(monkeypatch, database_url)
+    said = typed(monkeypatch, url("marked"), "backup", str(file))
+    assert said.exit_code == 0, said.output
+    listed = subprocess.run([programs() / "pg_restore", "--list", file], capture_output=True, text=True, check=True)
+    assert " TABLE unwind mark " in listed.stdout
+    with other_server.connect() as conn:
+        conn.execute("DROP DATABASE IF EXISTS brought WITH (FORCE)")
+        conn.execute("CREATE DATABASE brought TEMPLATE template0")
+    point_elsewhere(monkeypatch, empty_database_url)
+    said = typed(monkeypatch, url("brought"), "restore", str(file))
+    assert said.exit_code == 0, said.output
+    with other_server.connect("brought") as conn:
+        assert conn.execute("SELECT x FROM unwind.mark").fetchone() == (1,)
+    with psycopg.connect(plain(empty_database_url)) as conn:
+        assert conn.execute("SELECT to_regnamespace('unwind')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_programs_that_reach_another_server_write_nothing(
+    other_server: PostgresServer,
+    empty_database_url: str,
+    database_url: str,
+    permitted: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wrappers choose servers by files of their own; the database is identified over both ways before anything is written."""
+    folder = tmp_path / "wrappers"
+    folder.mkdir()
+    real = programs()
+    away = f"--dbname=host={other_server.socket} port={other_server.port} user={USER} dbname=postgres"
+    for name in ("psql", "pg_dump", "pg_restore"):
+        (folder / name).write_text(f"#!/bin/sh\nshift\nexec {real / name} '{away}' \"$@\"\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setattr(backup, "_programs", lambda *_: folder)
+    if not permitted:
+        monkeypatch.setattr(backup, "_MAY_IDENTIFY", "SELECT false")
+    file = tmp_path / "unwind.dump"
+    said = typed(monkeypatch, database_url, "backup", str(file))
+    assert (said.exit_code, file.exists()) == (1, False)
+    assert "reach another database than DATABASE_URL names" in said.output
+    file.write_bytes(b"PGDMP")
+    said = typed(monkeypatch, empty_database_url, "restore", str(file))
+    assert said.exit_code == 1
+    assert "reach another database than DATABASE_URL names" in said.output
+
+
+def test_a_backup_needs_no_right_to_read_the_system_identifier(
+    other_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosted servers keep pg_control_system to themselves."""
+    marked_database(other_server, "hosted")
+    with other_server.connect("hosted") as conn:
+        conn.execute("CREATE ROLE tenant LOGIN PASSWORD 'x'")
+        conn.execute("GRANT pg_read_all_data TO tenant")
+        conn.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    url = f"postgresql://tenant:x@127.0.0.1:{other_server.port}/hosted"
+    said = typed(monkeypatch, url, "backup", str(tmp_path / "x.dump"))
+    assert said.exit_code == 0, said.output
+
+
+def test_tls_that_the_url_asks_for_is_asked_for_by_every_program(
+    other_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server speaks none, so whatever connected did without."""
+    said = typed(monkeypatch, other_server.url() + "?sslmode=require", "backup", str(tmp_path / "x.dump"))
+    assert (said.exit_code, "SSL" in said.output) == (1, True)
+    clients = backup.Clients(programs(), PostgresAddress.parse(other_server.url() + "?sslmode=require"))
+    with pytest.raises(backup.CannotBackUp, match="does not support SSL"):
+        clients.run("psql", "--command=SELECT 1")
 
 
 def test_the_feed_goes_on_after_a_move_to_a_server_that_counts_from_lower(
