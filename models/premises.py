@@ -109,3 +109,31 @@ def connections(conn: Connection) -> Connections:
         )
     ).one()
     return Connections(row.allowed, row.used)
+
+
+def backend(conn: Connection) -> int:
+    """The process of the server that serves this transaction."""
+    return int(conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+def behind_a_pooler(conn: Connection) -> bool:
+    """Whether somebody else answered the login: the process it named is not the one that serves."""
+    driver = conn.connection.driver_connection
+    assert driver is not None
+    return bool(driver.info.backend_pid != backend(conn))
+
+
+def is_standby(conn: Connection) -> bool:
+    """Whether the server only follows another."""
+    return bool(conn.execute(text("SELECT pg_is_in_recovery()")).scalar())
+
+
+def not_durable(conn: Connection) -> list[str]:
+    """The settings by which a commit may be lost; those of a command line are of servers made to be thrown away."""
+    rows = conn.execute(
+        text(
+            "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')"
+            " AND setting = 'off' AND source <> 'command line' ORDER BY name"
+        )
+    )
+    return [f"{row.name} = off" for row in rows]

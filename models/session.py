@@ -251,6 +251,14 @@ def make_engine(
     return engine
 
 
+def open_connection(address: PostgresAddress, *, application_name: str, autocommit: bool) -> psycopg.Connection[Any]:
+    """A connection outside any engine, in the application's role, otherwise like those of `make_engine`."""
+    clear_libpq_environment()
+    driver = psycopg.connect(**address.connection_parameters(application_name), autocommit=autocommit)  # type: ignore[arg-type]
+    prepare_session(driver, as_app=True)
+    return driver
+
+
 def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1, as_app: bool = True) -> Database:
     """Open the database.  `as_app`: every connection acts as the application's role, which cannot rewrite history."""
     engine = make_engine(

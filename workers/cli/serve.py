@@ -102,11 +102,19 @@ def env() -> None:
 
 def migrate_database(settings: Settings) -> None:
     """The schema to head, as the owner."""
+    from sqlalchemy.exc import OperationalError
+
     from models.migrations import upgrade
+    from models.session import SessionRefused
 
     if settings.database_url is None:
         raise click.ClickException("No database to migrate.")
-    upgrade(settings.database_url.get_secret_value())
+    try:
+        upgrade(settings.database_url.get_secret_value())
+    except OperationalError as problem:
+        if not isinstance(problem.orig, SessionRefused):
+            raise
+        raise click.ClickException(f"{problem.orig}. Mend: {problem.orig.fix}") from None
 
 
 def _serve(settings: Settings, report: Path) -> None:

@@ -29,6 +29,9 @@ OF_THE_DATABASE: tuple[Check, ...] = (
     database.rights,
     database.definers,
     database.locks,
+    database.pooler,
+    database.standby,
+    database.durability,
     database.clock,
     database.connections,
 )
@@ -62,7 +65,7 @@ OF_THE_BROKER: tuple[Check, ...] = (
 
 def examine() -> list[Finding]:
     """Look at the installation of this environment; starts nothing that does not run."""
-    found = surroundings.unread_settings()
+    found = surroundings.unread_settings() + surroundings.unread_libpq_variables()
     try:
         settings = load_settings()
     except SettingsProblem as problem:
@@ -127,8 +130,11 @@ def _open_database(place: Place, held: contextlib.ExitStack) -> list[Finding]:
         with database.transaction() as conn:
             place.has_schema = premises.revision(conn) is not None
     except SQLAlchemyError as problem:
+        refused = getattr(problem, "orig", None)
+        if isinstance(refused, session.SessionRefused):
+            return [error(refused.code, f"{refused}.", refused.fix)]
         reason = str(getattr(problem, "orig", None) or type(problem).__name__).strip().splitlines()[0]
-        said = f"The database does not answer: {_without(reason, url.get_secret_value())}"
+        said = f"The database does not answer: {_without_password(reason, url.get_secret_value())}"
         return [error("DATABASE_UNREACHABLE", f"{said}.", "start PostgreSQL, or correct DATABASE_URL.")]
     place.database = database
     return []
@@ -181,6 +187,12 @@ def _broke(check: Check, problem: Exception) -> Finding:
     return error(
         "CHECK_FAILED", f"The check {about!r} failed: {described(problem)}.", "./run doctor again; else report it."
     )
+
+
+def _without_password(reason: str, url: str) -> str:
+    from models.postgres_address import PostgresAddress
+
+    return PostgresAddress.parse(url).without_password(reason).rstrip(".")
 
 
 def _without(reason: str, url: str) -> str:

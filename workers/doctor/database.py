@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from workers.doctor.findings import Finding, error, few, warning
+from workers.doctor.findings import Finding, error, few, note, warning
 from workers.doctor.place import Place
 from workers.programs import GROUPS
 
@@ -87,6 +87,54 @@ def locks(place: Place) -> list[Finding]:
     said = f"Locks are held for longer than a minute by {few(named)}."
     mend = f"let it commit, or end it as an administrator: SELECT pg_terminate_backend({holders[0].pid});"
     return [warning("LOCKS_HELD", said, mend)]
+
+
+def pooler(place: Place) -> list[Finding]:
+    """A pooler that changes server connections between transactions takes a session's settings, role and LISTEN away."""
+    from models import premises, session
+
+    if not premises.behind_a_pooler(place.conn):
+        return []
+    url = place.settings.app_database_url or place.settings.database_url
+    assert url is not None
+    idle, busy = (session.connect(url.get_secret_value()) for _ in range(2))
+    try:
+        with (
+            idle.transaction() as conn
+        ):  # its connection stays open afterwards, and in a session so does the server's process
+            mine = premises.backend(conn)
+        with busy.transaction() as conn:
+            shared = premises.backend(conn) == mine
+    finally:
+        idle.dispose()
+        busy.dispose()
+    if shared:
+        said = "DATABASE_URL leads through a pooler that gives a server connection to each transaction."
+        mend = "pool_mode = session for this database (PgBouncer), or let DATABASE_URL name PostgreSQL itself."
+        return [error("POOLER_BY_TRANSACTION", said, mend)]
+    said = "DATABASE_URL leads through a pooler; it pools sessions, as it must."
+    return [note("POOLER", said, "leave pool_mode = session, and let its pool be as large as the processes need.")]
+
+
+def standby(place: Place) -> list[Finding]:
+    """A server that only follows another takes no commands."""
+    from models import premises
+
+    if not premises.is_standby(place.conn):
+        return []
+    mend = "let DATABASE_URL name the primary, or all hosts: postgresql://user:password@h1:5432,h2:5432/unwind"
+    return [error("DATABASE_IS_STANDBY", "The database is a standby, which takes no commands.", mend)]
+
+
+def durability(place: Place) -> list[Finding]:
+    """An answer is given when its commit is on disk; a server, database or role may be set to say so before."""
+    from models import premises
+
+    found = premises.not_durable(place.conn)
+    if not found:
+        return []
+    said = f"{few(found)}: answered commands are lost when the server's machine fails."
+    return [warning("DATABASE_NOT_DURABLE", said, "set them on, for the server, the database and the login.")]
 
 
 def clock(place: Place) -> list[Finding]:

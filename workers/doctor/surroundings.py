@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from urllib.parse import parse_qs, urlsplit
 
-from workers.doctor.findings import Finding, error, note, warning
+from workers.doctor.findings import Finding, error, few, note, warning
 from workers.doctor.place import Place
 from workers.flower_guard import is_loopback, listening
 from workers.settings import SettingsProblem, unknown_variables
@@ -34,6 +34,23 @@ def unread_settings(environ: Mapping[str, str] | None = None) -> list[Finding]:
     return [
         warning("SETTING_UNREAD", f"{name} is set, but nobody reads it.", f"correct its name or unset {name}.")
         for name in unknown_variables(environ)
+    ]
+
+
+def unread_libpq_variables() -> list[Finding]:
+    """What `psql` reads and the program does not: whoever set them may expect otherwise, of PGSSLMODE most of all."""
+    from models.postgres_address import libpq_variables
+
+    names = [name for name in libpq_variables() if name not in ("PGDATA", "PGPASSWORD")]
+    if not names:
+        return []
+    said = f"{few(names)} is set, but only DATABASE_URL says where the database is and how to log in."
+    return [
+        note(
+            "PG_VARIABLES_UNREAD",
+            said,
+            "put what they mean into DATABASE_URL (?sslmode=..., ?host=...), or unset them.",
+        )
     ]
 
 
