@@ -7,6 +7,7 @@ down, which it then says in `unwind_up`.  One look at a time, however many ask.
 from __future__ import annotations
 
 import platform
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -219,4 +220,9 @@ def serve(gauges: Gauges, address: str, port: int) -> WSGIServer:
         start(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [said.encode()]
 
-    return make_server(address, port, answer, ThreadingWSGIServer, handler_class=_Quiet)
+    family, _, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+
+    class Server(ThreadingWSGIServer):
+        address_family = family
+
+    return make_server(str(place[0]), port, answer, Server, handler_class=_Quiet)

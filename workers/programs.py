@@ -15,6 +15,7 @@ from workers.servers import free_port
 from workers.settings import Settings
 from workers.supervisor import Program, Supervisor, on_leash
 
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where whoever listens everywhere can be asked here
 # Group -> its queues. Together they must cover every queue there is: a message in an unread queue waits for ever.
 GROUPS = {"commands": ("commands", "consequences"), "sweeps": ("sweeps", "notices")}
 
@@ -39,7 +40,7 @@ def flower(settings: Settings) -> tuple[Program, str]:
     port = settings.flower_port or free_port()
     words = ["-A", "workers.app", "flower", f"--conf={CONFIG}", f"--port={port}"]
     environment = settings.environment()  # the login too: a command line shows it to everybody
-    host = "127.0.0.1" if settings.flower_address in {"0.0.0.0", "::"} else settings.flower_address  # noqa: S104
+    host = EVERYWHERE.get(settings.flower_address, settings.flower_address)
     program = Program("flower", on_leash(words), environment, _answers(host, port), celery=words)
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
@@ -49,7 +50,7 @@ def metrics(settings: Settings) -> tuple[Program, str]:
     port = settings.metrics_port or free_port()
     words = ["metrics"]
     environment = settings.environment() | {"UNWIND_METRICS_PORT": str(port)}
-    host = "127.0.0.1" if settings.metrics_address in {"0.0.0.0", "::"} else settings.metrics_address  # noqa: S104
+    host = EVERYWHERE.get(settings.metrics_address, settings.metrics_address)
     program = Program("metrics", on_leash(words), environment, _answers(host, port), celery=words)
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -46,6 +49,17 @@ def test_programs_get_the_json_of_the_look(typed: Any) -> None:
     seen = json.loads(typed("explain", "order", "1003", "--json").output)
     assert {"order_id", "status", "at", "seller", "buyer"} <= set(seen)
     assert json.loads(typed("show", "order", "9", "--json").output) is None
+
+
+@pytest.mark.parametrize("code_page", ["latin-1", "ascii"])
+def test_a_terminal_without_the_letters_shows_their_numbers(typed: Any, database_url: str, code_page: str) -> None:
+    """The arrow of a change of status is in neither code page; it ended in UnicodeEncodeError."""
+    assert "→" in typed("show", "order", "1004").output
+    words = [sys.executable, "-m", "workers", "show", "order", "1004"]
+    theirs = {"DATABASE_URL": database_url, "PYTHONIOENCODING": code_page}
+    done = subprocess.run(words, env=os.environ | theirs, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"[OCR \\u2192 CANCELLED]" in done.stdout
 
 
 def test_people_read_the_story_of_an_order(typed: Any) -> None:

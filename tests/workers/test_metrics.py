@@ -51,13 +51,13 @@ def settings(database_url: str, broker_url: str, result_backend: str, tmp_path: 
 
 
 @contextlib.contextmanager
-def serving(settings: Settings, patience: float = 4.0) -> Iterator[str]:
+def serving(settings: Settings, patience: float = 4.0, address: str = "127.0.0.1") -> Iterator[str]:
     """Its metrics, over HTTP."""
-    with contextlib.closing(Gauges(settings, patience=patience)) as gauges, serve(gauges, "127.0.0.1", 0) as server:
+    with contextlib.closing(Gauges(settings, patience=patience)) as gauges, serve(gauges, address, 0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"http://{f'[{address}]' if ':' in address else address}:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()
@@ -87,6 +87,13 @@ def scrape(settings: Settings, patience: float = 4.0) -> Told:
         status, said = page(f"{address}/metrics")
     assert status == 200
     return told(said)
+
+
+@pytest.mark.parametrize("address", ["::1", "localhost", "127.0.0.1"])
+def test_every_kind_of_address_can_be_listened_on(settings: Settings, address: str) -> None:
+    """UNWIND_METRICS_ADDRESS=::1 kept `up` from starting."""
+    with serving(settings, address=address) as url:
+        assert page(f"{url}/livez") == (200, "alive\n")
 
 
 def test_everything_is_told_of_from_the_first_moment_on(settings: Settings) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import redis
 from click.testing import CliRunner
 
 from models import dead_jobs
+from tests.plugins.servers import in_valkey_database
 from workers.cli.jobs import jobs
 from workers.cli.send import arguments_of, send, value_of
 from workers.stage import Stage
@@ -82,6 +89,20 @@ def test_dead_jobs_are_listed_without_their_words(environment: Stage) -> None:
     (told,) = [json.loads(line) for line in shown.output.splitlines()]
     assert (told["id"], told["task"], told["about"], told["attempts"]) == (number, "ocr.file", "order_id=7", 9)
     assert "private" not in shown.output
+
+
+def test_an_unusable_place_for_answers_is_not_called_an_unreachable_broker(tmp_path: Path, broker_url: str) -> None:
+    """The broker is there; its server has no database of that number.  Without waiting the command is sent."""
+    answers = in_valkey_database(broker_url, 9999)
+    theirs = {"CELERY_BROKER_URL": broker_url, "CELERY_RESULT_BACKEND": answers, "UNWIND_DATA": str(tmp_path)}
+    words = [sys.executable, "-m", "workers", "send", "orders.cancel", "order_id=1", "member_id=s-1"]
+    done = subprocess.run(words, env=os.environ | theirs, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "CELERY_RESULT_BACKEND cannot be used" in done.stderr
+    with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
+        assert client.llen("commands") == 0, "nothing was sent, as it says"
+        subprocess.run([*words, "--no-wait"], env=os.environ | theirs, capture_output=True, check=True, timeout=60)
+        assert client.llen("commands") == 1
 
 
 def test_an_answer_that_the_broker_lost_is_read_from_the_database(

@@ -31,6 +31,7 @@ from workers.servers import (
     ServerUrls,
     binaries,
     embedded_servers,
+    free_port,
     identity,
     postgres,
     program_copy,
@@ -40,6 +41,7 @@ from workers.servers.folder import read_json, write_json
 from workers.servers.identity import Identity
 from workers.servers.postgres import Postgres
 from workers.servers.processes import Mark, alive, mark_of, wait_until
+from workers.servers.valkey import Valkey
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -105,6 +107,19 @@ def remembered(urls: ServerUrls) -> tuple[list[str], list[str]]:
         words = broker.lrange("words", 0, -1)
     assert isinstance(words, list)
     return rows, sorted(str(word) for word in words)
+
+
+def test_the_broker_starts_in_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    """Bytes of another locale, as they lie on many disks; the server gets them as they are."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9 \xc5\x81")
+    folder.mkdir()
+    server = Valkey(folder, "secret", durable=True, settings={})
+    server.start(free_port())
+    try:
+        assert wait_until(server.ready, 20)
+    finally:
+        server.stop()
+    assert (folder / "valkey" / "appendonlydir").is_dir()
 
 
 def test_every_test_starts_with_a_migrated_empty_database(database_url: str) -> None:

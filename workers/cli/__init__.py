@@ -6,6 +6,7 @@ A table of names, so that `./run --help` imports nothing and `./run show` only w
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -101,6 +102,8 @@ def main(words: list[str] | None = None) -> None:
     """The entry point of `./run`, `python -m workers` and `unwind`. Exit codes: 0 fine, 1 not, 2 wrong words."""
     from workers.servers import FolderNotOurs, NoServerFound, ServerDidNotStart
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal whose code page lacks a letter shows its number
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = group.main(args=words, prog_name="./run", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

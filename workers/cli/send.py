@@ -23,6 +23,7 @@ from workers.cli import data_option
 WAIT = 30.0
 LOOK_EVERY = 3.0
 """Seconds after which the database is asked, too."""
+BROKER_TIMEOUT = 2.0
 
 
 @click.command()
@@ -57,6 +58,11 @@ def send(task: str, words: tuple[str, ...], written: str | None, no_wait: bool, 
     try:
         sent = app.send_task(task, kwargs=arguments, queue=queue_of(task), task_id=message_id, ignore_result=no_wait)
     except OperationalError as error:
+        if not no_wait and _broker_answers():
+            raise click.ClickException(
+                "Answers cannot be waited for: the server or database of CELERY_RESULT_BACKEND cannot be used "
+                f"({type(error.__cause__ or error).__name__}). Nothing was sent; --no-wait sends without waiting."
+            ) from None
         raise click.ClickException(
             f"The broker cannot be reached ({type(error).__name__}); nothing was sent."
         ) from None
@@ -78,6 +84,23 @@ def send(task: str, words: tuple[str, ...], written: str | None, no_wait: bool, 
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     if answer.get("outcome") != "done":
         sys.exit(1)
+
+
+def _broker_answers() -> bool:
+    """Whether the broker itself is there, so that it was something else which could not be reached."""
+    import redis
+
+    from workers.redis_url import connect
+    from workers.wiring import settings
+
+    url = settings().broker_url
+    if url is None:
+        return False
+    try:
+        with contextlib.closing(connect(url.get_secret_value(), timeout=BROKER_TIMEOUT)) as client:
+            return bool(client.ping())
+    except (redis.RedisError, OSError):
+        return False
 
 
 def _awaited(sent: Any, task: str, arguments: dict[str, Any], seconds: float, told: Callable[..., None]) -> Any:

@@ -154,6 +154,11 @@ def _open_broker(place: Place, held: contextlib.ExitStack) -> list[Finding]:
         reason = " ".join(str(problem).split())[:200]
         said = f"The broker does not answer: {_without(reason, url)}"
         return [error("BROKER_UNREACHABLE", f"{said}.", "start Redis or Valkey, or correct CELERY_BROKER_URL.")]
+    if int(place.broker_info.get("cluster_enabled", 0)):
+        said = (
+            "The broker runs in cluster mode (cluster_enabled), in which a message's keys may lie on different servers."
+        )
+        return [error("BROKER_IS_CLUSTER", said, "use a Redis or Valkey with cluster-enabled no, for Unwind alone.")]
     place.broker = client
     return _asked(_ask_workers, place)
 
@@ -184,9 +189,26 @@ def _broke(check: Check, problem: Exception) -> Finding:
     from workers.failures import described
 
     about = check.__name__.strip("_").replace("_", " ")
-    return error(
-        "CHECK_FAILED", f"The check {about!r} failed: {described(problem)}.", "./run doctor again; else report it."
-    )
+    return error("CHECK_FAILED", f"The check {about!r} failed: {described(problem)}.", _mend_of(problem))
+
+
+def _mend_of(problem: Exception) -> str:
+    """What an operator does about it; only what no server and no system said is a fault of ours."""
+    import redis
+    from kombu.exceptions import OperationalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if getattr(getattr(problem, "orig", None), "sqlstate", None) == "42501":
+        return "./run migrate as the owner of the tables grants anew what was taken away."
+    if isinstance(problem, SQLAlchemyError):
+        return "see PostgreSQL's log for what it refused, mend that, and ./run doctor again."
+    if isinstance(problem, redis.exceptions.NoPermissionError):
+        return "give the login of CELERY_BROKER_URL the rights that deploy/make-secrets gives a worker."
+    if isinstance(problem, (redis.RedisError, OperationalError)):
+        return "see the broker's log for what it refused, mend that, and ./run doctor again."
+    if isinstance(problem, OSError):
+        return "see that this account may use what is named and that there is room, and ./run doctor again."
+    return "./run doctor again; if it fails again, it is a fault of the doctor's: report it."
 
 
 def _without_password(reason: str, url: str) -> str:

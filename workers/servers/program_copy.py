@@ -67,7 +67,7 @@ def _size_and_mode(path: Path) -> tuple[int, int]:
 def _copied(root: Path, files: Mapping[Path, tuple[int, int]], place: Path) -> Path:
     """The copy in `place`, made unless it is there.  Raises OSError, also when somebody else has taken its name."""
     listed = "\n".join(f"{path} {size}" for path, (size, _) in files.items())
-    copy = place / f"unwind-postgres-{os.geteuid()}-{hashlib.sha256(listed.encode()).hexdigest()[:12]}"
+    copy = place / f"unwind-postgres-{os.geteuid()}-{hashlib.sha256(os.fsencode(listed)).hexdigest()[:12]}"
     if _is_whole(copy, files):
         return copy
     fresh = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", dir=place))

@@ -54,7 +54,7 @@ class Valkey:
                 preexec_fn=ends_with_parent(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - the keeper starts no thread before
             )
         if self.process.stdin is not None:
-            self.process.stdin.write("".join(f"{name} {value}\n" for name, value in settings.items()).encode())
+            self.process.stdin.write(os.fsencode("".join(f"{name} {value}\n" for name, value in settings.items())))
             self.process.stdin.close()
 
     def ready(self) -> bool:

@@ -19,7 +19,7 @@ import redis
 from models import session
 from models.feed import EVENTS_AFTER_SIGNATURE
 from models.migrations import upgrade
-from tests.plugins.servers import plain
+from tests.plugins.servers import in_valkey_database, plain
 from tests.workers.doctor.findings import codes, run, severity
 from workers.doctor import (
     Finding,
@@ -31,9 +31,10 @@ from workers.doctor import (
     opened,
 )
 from workers.doctor.place import wall_clock
-from workers.servers import ServerUrls
+from workers.servers import ServerUrls, free_port
 from workers.servers.folder import write_json
-from workers.servers.processes import mark_of
+from workers.servers.processes import mark_of, wait_until
+from workers.servers.valkey import Valkey
 from workers.settings import load_settings
 
 
@@ -156,6 +157,37 @@ def test_a_session_that_holds_locks_for_long_is_named(
         assert asked() == []
     owner.execute("SELECT pg_advisory_lock(1)")
     assert codes(asked()) == ["LOCKS_HELD"]
+
+
+def test_a_broker_in_cluster_mode_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real one: its commands fail in ways that name no reason."""
+    server = Valkey(tmp_path, "secret", durable=False, settings={"cluster-enabled": "yes"})
+    port = free_port()
+    server.start(port)
+    try:
+        assert wait_until(server.ready, 20)
+        monkeypatch.setenv("UNWIND_DATA", str(tmp_path / "data"))
+        settings = load_settings(broker_url=f"redis://:secret@127.0.0.1:{port}/0")
+        with opened(settings) as (place, found):
+            assert place.broker is None
+            assert codes(found) == ["BROKER_IS_CLUSTER", "SERVERS_NOT_RUNNING"]
+            assert look_at(place) == []
+    finally:
+        server.stop()
+
+
+def test_a_right_that_was_taken_away_is_not_to_be_reported(servers: ServerUrls, broker_url: str) -> None:
+    """What an operator did, an operator mends; what he is told is how."""
+    with redis.Redis.from_url(in_valkey_database(servers.broker_url, 0)) as server:
+        server.execute_command("ACL", "SETUSER", "bare", "on", ">bare", "~*", "+info", "+select", "+ping")
+        try:
+            settings = load_settings(broker_url=f"redis://bare:bare@{broker_url.rpartition('@')[2]}")
+            with opened(settings) as (place, trouble):
+                found = [one for one in trouble + look_at(place) if one.code == "CHECK_FAILED"]
+        finally:
+            server.execute_command("ACL", "DELUSER", "bare")
+    assert found
+    assert {one.mend.partition(" that ")[0] for one in found} == {"give the login of CELERY_BROKER_URL the rights"}
 
 
 @pytest.mark.usefixtures("at_bad_servers")

@@ -36,6 +36,9 @@ def test_a_check_that_breaks_is_a_finding_and_stops_no_other(place: Place, owner
     found = look_at(place)
     assert "CHECK_FAILED" in codes(found)
     assert codes([one for one in found if one.code != "CHECK_FAILED"]) == ["PROMISES_LATE"]
+    (broken,) = {one.mend for one in found if one.code == "CHECK_FAILED"}
+    assert "./run migrate" in broken
+    assert "report it" not in broken
 
 
 def promise(place: Place) -> None:
