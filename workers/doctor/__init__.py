@@ -104,6 +104,7 @@ def opened(settings: Settings) -> Iterator[tuple[Place, list[Finding]]]:
         if not settings.has_servers:
             if running_servers(settings.data_dir) is None:
                 said = "The embedded servers are not running, so what is in them was not looked at."
+                trouble += surroundings.failed_start(settings.data_dir)
                 trouble.append(note("SERVERS_NOT_RUNNING", said, "./run up"))
             else:
                 try:

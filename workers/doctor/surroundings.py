@@ -5,11 +5,13 @@ from __future__ import annotations
 import smtplib
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from workers.doctor.findings import Finding, error, few, note, warning
 from workers.doctor.place import Place
 from workers.flower_guard import is_loopback, listening
+from workers.servers.folder import read_json
 from workers.settings import SettingsProblem, unknown_variables
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -52,6 +54,23 @@ def unread_libpq_variables() -> list[Finding]:
             "put what they mean into DATABASE_URL (?sslmode=..., ?host=...), or unset them.",
         )
     ]
+
+
+def failed_start(data_dir: Path) -> list[Finding]:
+    """Why the embedded servers did not start when they were last to; nothing that is not shipped is needed to get on."""
+    folder = data_dir.resolve() / "servers"
+    problem = str(read_json(folder / "failed.json").get("error", ""))
+    if not problem:
+        return []
+    name = "valkey" if problem.lower().startswith("valkey") else "postgres"
+    reason = " ".join(line.strip() for line in problem.splitlines()[-3:])
+    said = f"The embedded {name} cannot start: {reason}"
+    aside = f"mv {folder / name} {folder / name}.damaged"
+    if name == "valkey":
+        mend = f"{aside}, then ./run up: what was promised is in PostgreSQL and is done; senders without an answer send again."
+    else:
+        mend = f"see {folder / 'postgres.log'}; where its data is damaged: {aside}, then ./run restore FILE, then ./run up."
+    return [error("EMBEDDED_SERVER_CANNOT_START", said, mend)]
 
 
 def flower(place: Place) -> list[Finding]:

@@ -27,6 +27,8 @@ from workers.servers.processes import Mark, alive, end, mark_of, wait_until
 from workers.servers.valkey import Valkey
 
 START_SECONDS = 60.0  # crash recovery of a large database included
+FAILURE = "failed.json"
+"""Why the last start came to nothing, for the doctor; gone with the next attempt."""
 GIVE_UP_AFTER = 8  # deaths in a row, each within ten seconds of its start: restarting does not mend that
 
 
@@ -37,6 +39,7 @@ class Keeper:
         self.folder = folder
         self.in_use = in_use
         self.record = folder / "running.json"
+        (folder / FAILURE).unlink(missing_ok=True)
         secret = passwords(folder)
         durable = bool(wishes.get("durable", True))
         self.postgres = Postgres(folder, secret, durable=durable, settings=wishes.get("postgres", {}))
@@ -144,6 +147,8 @@ def main(folder: Path) -> int:
         keeper.start()
     except Exception as error:  # noqa: BLE001 - whatever it was, the one who waits must be told
         answer = {"error": str(error) or repr(error)}
+        if keeper is not None:
+            write_json(folder / FAILURE, answer)
     with contextlib.suppress(BrokenPipeError):  # the starter was killed: `keep` finds that nobody uses them
         print(json.dumps(answer), flush=True)
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
@@ -155,6 +160,7 @@ def main(folder: Path) -> int:
             keeper.keep()
     except ServerDidNotStart as error:
         keeper._say(str(error))
+        write_json(folder / FAILURE, {"error": str(error)})
         status = 1
     finally:
         keeper.stop()
