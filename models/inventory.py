@@ -252,15 +252,17 @@ def lock_keys(conn: Connection, keys: Collection[LotKey]) -> None:
 
 def lots_of(conn: Connection, seller_id: str) -> list[Lot]:
     """A seller's lots, by id."""
-    return list(stream_lots(conn, seller_id))
+    return [lot_of(row) for row in conn.execute(_LOTS_OF, {"seller": seller_id})]
 
 
 def stream_lots(conn: Connection, seller_id: str) -> Iterator[Lot]:
     """The same a thousand at a time, by a cursor of the server: a store may have hundreds of thousands."""
-    found = text("SELECT * FROM unwind.lots WHERE seller_id = :seller ORDER BY lot_id")
-    rows = conn.execute(found, {"seller": seller_id}, execution_options={"stream_results": True, "yield_per": 1000})
+    rows = conn.execute(_LOTS_OF, {"seller": seller_id}, execution_options={"stream_results": True, "yield_per": 1000})
     for row in rows:
         yield lot_of(row)
+
+
+_LOTS_OF = text("SELECT * FROM unwind.lots WHERE seller_id = :seller ORDER BY lot_id")
 
 
 def units_returned(conn: Connection, seller_id: str) -> dict[int, int]:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from models import bills, inventory, look_credits, look_forecast, look_order, members, notices
+from policies.billing_months import month_from_text
 from policies.instants import instant_from_text, instant_text, optional_text
 from policies.statuses import Role
 
@@ -111,9 +112,7 @@ def order_number(word: str) -> int:
 def billing_month(word: str) -> date:
     """A month such as `2026-03`, as its first day."""
     try:
-        if len(word) != 7:
-            raise ValueError
-        return date.fromisoformat(f"{word}-01")
+        return month_from_text(word)
     except ValueError:
         raise ValueError("a billing month is written like 2026-03") from None
 

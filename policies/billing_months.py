@@ -6,6 +6,7 @@ are counted, never added to dates as durations, so neither February nor a change
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time, timedelta
 
 from policies.terms import Terms
@@ -65,8 +66,8 @@ def month_text(month: date) -> str:
 
 
 def month_from_text(text: str) -> date:
-    """Read `2026-03`; ValueError for anything else."""
-    if len(text) != len("2026-03") or not text.isascii():
+    """Read `2026-03`; ValueError for anything else, and for months so far away that the calendar ends beside them."""
+    if not re.fullmatch(r"[1-8][0-9]{3}-[0-9]{2}", text):
         raise ValueError("must be a month such as 2026-03")
     return date.fromisoformat(f"{text}-01")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from policies.cases import Actor, Case
 from policies.statuses import Role, Status
+from policies.texts import is_visible
 from policies.verdicts import Code, Refused
 
 
@@ -36,7 +37,7 @@ def not_in_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused |
 
 def blank(comment: str | None) -> Refused | None:
     """A comment that is there but says nothing is refused (R5)."""
-    if comment is not None and not comment.strip():
+    if comment is not None and not is_visible(comment):
         return Refused(Code.COMMENT_REQUIRED, "Please add a comment: it must say something.", changes_it="a comment")
     return None
 

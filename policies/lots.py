@@ -12,6 +12,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from policies.texts import is_identifier
 from policies.verdicts import Code, Invalid, Refused
 
 MOST_UNITS = 2**31 - 1
@@ -266,11 +267,18 @@ def _place_problems(lot: Lot) -> list[tuple[str, str]]:
 
 
 def _text_problems(lot: Lot) -> list[tuple[str, str]]:
-    return [
+    found = [
         (name, f"must not be longer than {TEXT_LENGTH} characters")
         for name in ("description", "remarks")
         if len(getattr(lot, name)) > TEXT_LENGTH
     ]
+    names = {"item.type": lot.item_type, "item.no": lot.item_no, "reserved_for": lot.reserved_for}
+    found += [
+        (name, "must be one line of visible text without invisible characters")
+        for name, value in names.items()
+        if value and not is_identifier(value) and not (name == "item.no" and not value.strip(" "))
+    ]
+    return found
 
 
 def _tier_problems(lot: Lot) -> list[tuple[str, str]]:

@@ -107,6 +107,8 @@ def _cancel_many(command: CancelMany) -> Answer:
         elif item.request_id == command.request_id:
             answers[index] = conflict(item)
         else:
+            if command.accepted_at is not None:
+                item.accept(command.accepted_at)
             understood_items.append((index, item))
     whole = _Whole(command, answers)
     for chunk in _sets(understood_items):

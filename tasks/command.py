@@ -29,6 +29,7 @@ from pydantic import (
 from models.requests import Answer, invalid
 from policies.cases import Actor
 from policies.instants import instant_from_text, instant_text
+from policies.texts import is_identifier, is_one_line
 
 COMMENT_LENGTH = 2000
 REQUEST_ID_LENGTH = 128
@@ -50,9 +51,17 @@ def _storable(value: str) -> str:
     return value
 
 
-def _one_line(value: str) -> str:
-    if not value.strip() or any(ord(c) < 32 or ord(c) == 127 for c in value):
+def one_line(value: str) -> str:
+    """The text, if it is one line that says something.  Raises ValueError."""
+    if not is_one_line(value):
         raise ValueError("must be one line of visible text")
+    return value
+
+
+def identifier(value: str) -> str:
+    """The text, if it can name something.  Raises ValueError."""
+    if not is_identifier(value):
+        raise ValueError("must be one line of visible text without invisible characters")
     return value
 
 
@@ -117,15 +126,16 @@ Quantity = Annotated[int, Field(strict=True, ge=1, le=SQL_INTEGER)]
 LineNo = Annotated[int, Field(strict=True, ge=1, le=SQL_INTEGER)]
 Switch = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True), AfterValidator(_storable)]
-MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(_one_line)]
-Staff = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(_one_line)]
+MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(identifier)]
+Handle = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(one_line)]
+Staff = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(identifier)]
 Comment = Annotated[Text, StringConstraints(max_length=COMMENT_LENGTH)]
 Word = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 _REQUEST_ID = r"^[A-Za-z0-9._:\-]{1,128}$"
 RequestId = Annotated[
     Text, StringConstraints(pattern=_REQUEST_ID), WithJsonSchema({"type": "string", "pattern": _REQUEST_ID})
 ]
-DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(_one_line)]
+DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(identifier)]
 Moment = Annotated[datetime, BeforeValidator(_instant)]
 Amount = Annotated[Decimal, _decimal(2), _written(2)]
 UnitPrice = Annotated[Decimal, _decimal(4), _written(4)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from typing import Annotated, ClassVar
-from zoneinfo import ZoneInfo
 
 from celery import shared_task
 from pydantic import AfterValidator, StringConstraints
@@ -16,23 +15,18 @@ from models.work import Work, unit_of_work
 from policies import members as policy
 from policies.cases import Member
 from policies.gates import blank
+from policies.texts import is_identifier
+from policies.zones import zone_name
 from tasks.cases import member_unknown
-from tasks.command import Command, Comment, MemberId, Staff, Text
+from tasks.command import Command, Comment, Handle, MemberId, Staff, Text
 
 _ADDRESS = re.compile(r"[^@\s<>\"(),:;\[\]\\]{1,64}@[^@\s<>\"(),:;\[\]\\]{1,189}")
 
 
 def _address(value: str) -> str:
-    if not _ADDRESS.fullmatch(value) or any(ord(c) < 33 for c in value):
+    if not _ADDRESS.fullmatch(value) or not is_identifier(value):
         raise ValueError("must be one mail address such as name@example.org")
     return value
-
-
-def _zone(value: str) -> str:
-    try:
-        return ZoneInfo(value).key
-    except Exception as error:
-        raise ValueError("must be a time zone such as Europe/Berlin") from error
 
 
 class RecordMember(Command):
@@ -40,9 +34,9 @@ class RecordMember(Command):
 
     task: ClassVar[str] = "members.record"
     member_id: MemberId
-    handle: MemberId
+    handle: Handle
     email: Annotated[Text, AfterValidator(_address)]
-    time_zone: Annotated[Text, StringConstraints(max_length=64), AfterValidator(_zone)] = "UTC"
+    time_zone: Annotated[Text, StringConstraints(max_length=64), AfterValidator(zone_name)] = "UTC"
 
 
 class TerminateMember(Command):

@@ -18,6 +18,7 @@ from models.work import Work, unit_of_work
 from policies import members as member_policy
 from policies import orders as policy
 from policies.cases import Case, Order
+from policies.fees import usd
 from policies.purchases import PurchasedLine, goods_total, purchase, total_text
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
@@ -186,6 +187,8 @@ def _submitted(work: Work[Any], cases: Cases, shop: _Shop, command: SubmitOrder)
     total = goods_total((line.quantity, line.unit_price) for line in bought)
     if total >= LARGEST_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
+    if usd(total, command.usd_rate) >= LARGEST_TOTAL:
+        return Invalid("usd_rate", "makes the order worth more US dollars than an order may be worth")
     terms = cases.book.at(work.now)
     order = policy.charged(
         Order(
@@ -237,6 +240,8 @@ def _added(work: Work[Any], cases: Cases, shop: _Shop, command: AddBatch) -> Ver
     )
     if total >= LARGEST_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
+    if usd(total, order.usd_rate) >= LARGEST_TOTAL:
+        return Invalid("lines", "come to more US dollars than an order may be worth")
     batch = max((line.batch_no for line in held), default=0) + 1
     units = sum(line.quantity for line in bought)
     note = f"Batch {batch}: {units} more units in {len(bought)} lots; order date, payment and fee start again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
 from celery import shared_task
@@ -17,13 +18,14 @@ from tasks.command import Command, Moment, Staff, Word
 
 Plain = Annotated[JsonValue, WithJsonSchema({})]
 MOST_SETTINGS = 100
-LONGEST = 100_000
+MAX_AHEAD = timedelta(days=36525)
+MAX_SETTINGS_LENGTH = 100_000
 """Characters of all settings together, as JSON."""
 
 
 def _storable(settings: dict[str, Any]) -> dict[str, Any]:
     written = json.dumps(settings, ensure_ascii=False, allow_nan=False)
-    if len(written) > LONGEST:
+    if len(written) > MAX_SETTINGS_LENGTH:
         raise ValueError("say more than terms can say")
     if "\\u0000" in written or any(0xD800 <= ord(c) <= 0xDFFF for c in written):
         raise ValueError("must not contain NUL or unpaired surrogates")
@@ -52,6 +54,8 @@ def _applied(work: Work[ApplyTerms], command: ApplyTerms) -> Answer:
     terms.lock(work.conn)
     if command.from_ < work.now:
         return invalid(command.request_id, [("from", "must not be in the past: what was decided stays decided")])
+    if command.from_ > work.now + MAX_AHEAD:
+        return invalid(command.request_id, [("from", "must not be more than a hundred years ahead")])
     held = terms.book(work.conn).at(command.from_)
     wanted = terms_from_mapping(command.terms, base=held, allow_short=session.bound().short_terms)
     if isinstance(wanted, list):

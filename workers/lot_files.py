@@ -84,19 +84,20 @@ class BadItem:
         return f"item {self.number}: {self.why}"
 
 
-def read_lots(file: BinaryIO, seller_id: str) -> tuple[list[Lot], list[BadItem]]:
-    """Read a seller's file.  A lot without a number gets 0.  Raises `NotAnInventory`; a bad item spoils only itself."""
-    lots: list[Lot] = []
-    bad: list[BadItem] = []
+def read_lots(file: BinaryIO, seller_id: str) -> Iterator[Lot | BadItem]:
+    """The lots of a seller's file and the items that are none, as they come.  A lot without a number gets 0.
+
+    Raises `NotAnInventory`; a bad item spoils only itself.
+    """
     for number, fields in enumerate(_items(file), start=1):
         if number > MOST_ITEMS:
             raise NotAnInventory(f"The file has more than {MOST_ITEMS:,} items; import it in parts.")
+        if fields.get("STATUS") == "X":  # BrickStore: excluded
+            continue
         try:
-            if fields.get("STATUS") != "X":  # BrickStore: excluded
-                lots.append(_lot(fields, seller_id))
+            yield _lot(fields, seller_id)
         except _Unfit as unfit:
-            bad.append(BadItem(number, str(unfit)))
-    return lots, bad
+            yield BadItem(number, str(unfit))
 
 
 def write_lots(lots: Iterable[Lot]) -> Iterator[str]:

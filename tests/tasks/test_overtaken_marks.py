@@ -46,7 +46,7 @@ def take(market: Market, database_url: str, interface: str, at: datetime, task: 
         return market.do(task, order_id=1003, occurred_at=instant_text(at), **more)
     request_id = f"{task}-{instant_text(at)}".replace("+", "-")
     with psycopg.connect(plain(database_url), autocommit=True) as caller:
-        payload = json.dumps({"order_id": 1003, **more})
+        payload = json.dumps(more if "orders" in more else {"order_id": 1003, **more})
         caller.execute("SELECT unwind.submit_command(%s, %s::jsonb, %s)", [task, payload, request_id])
         caller.execute(
             "UPDATE unwind.submissions SET submitted_at = %s, due_at = %s WHERE request_id = %s", [at, at, request_id]
@@ -131,6 +131,23 @@ def test_a_cancellation_is_judged_at_its_own_second(
     assert answer["code"] == ("TOO_EARLY" if offset < 0 * SECOND else None)
     if answer["outcome"] == "done":
         assert accused.row("SELECT cancelled_at FROM unwind.orders").cancelled_at == DUE + offset
+    sound(accused)
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("offset", [-SECOND, 0 * SECOND, SECOND])
+def test_each_of_many_cancellations_by_sql_counts_from_the_insert(
+    accused: Market, database_url: str, ordering: str, offset: timedelta
+) -> None:
+    """Rules 3.8 and contract 2.3: the items of one command were submitted when it was."""
+    if ordering == "sweep first":
+        accused.stage.advance(max(DUE, DUE + offset))
+    accused.at(LATER)
+    many = [{"order_id": 1003, "member_id": "seller"}]
+    answer = take(accused, database_url, "sql", DUE + offset, "orders.cancel_many", orders=many)
+    (of_one,) = answer["effects"]["answers"]
+    assert of_one["code"] == ("TOO_EARLY" if offset < 0 * SECOND else None)
+    accused.stage.advance(LATER + SECOND)
     sound(accused)
 
 

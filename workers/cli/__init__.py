@@ -52,6 +52,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The words of all commands are text: what the terminal's encoding cannot say is in no name of ours."""
+        if any("\ud800" <= c <= "\udfff" for word in args for c in word):
+            raise click.UsageError("One of these words is not text in the encoding of this terminal (UTF-8).", ctx)
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click gives it
         return list(COMMANDS)
 

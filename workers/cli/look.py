@@ -92,6 +92,11 @@ def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> Non
         wanted = looks.understood(words)
     except looks.NotALook as problem:
         raise WrongWords(f"{str(problem)[:1].upper()}{str(problem)[1:]}.") from None
+    if wanted.noun == "lots" and not as_html:
+        from workers.cli.lots import lots_as_json, lots_for_people
+
+        (lots_as_json if as_json else lots_for_people)(wanted.which[0])
+        return
     with open_database() as database, database.transaction() as conn:
         looks.steady(conn)
         now = database.clock.now(conn)

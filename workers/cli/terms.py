@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import tomllib
 import uuid
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import click
@@ -60,7 +61,7 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
     """Apply the settings of FILE (TOML, names as in the rule book) from a date on. What it does not name stays."""
     try:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, numbers without end, lists in lists in lists
         raise click.ClickException(f"{file} cannot be read: {error}") from None
     from models import session
     from models.terms import book
@@ -98,10 +99,10 @@ def _instant(start: str, now: datetime, zone: object) -> datetime:
     if start == "now":
         return now + A_MOMENT
     try:
-        if len(start) == 10 and isinstance(zone, ZoneInfo):
-            return datetime.combine(date.fromisoformat(start), time(), zone)
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", start) and isinstance(zone, ZoneInfo):
+            return datetime.combine(date.fromisoformat(start), time(), zone).astimezone(UTC)
         return instant_from_text(start)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.ClickException("--from takes a date such as 2027-01-01, an instant, or now.") from None
 
 

@@ -161,6 +161,15 @@ def test_three_alerts_open_at_once_against_one_member_are_a_warning(market: Mark
     assert codes(look_at(place)) == ["BILLS_PAST_DUE", "MANY_ALERTS"]
 
 
+def test_a_bill_that_could_not_be_made_is_a_warning(market: Market, place: Place, owner: psycopg.Connection) -> None:
+    """P8: everybody else has theirs, and a person must mend what is wrong."""
+    market.order(1)
+    owner.execute("INSERT INTO unwind.held_bills VALUES ('seller', '2026-03-01', now())")
+    found = look_at(place)
+    assert (codes(found), severity(found)) == (["BILLS_HELD"], "warning")
+    assert "seller 2026-03" in found[0].message
+
+
 def test_a_request_that_nobody_answers_is_a_note(market: Market, place: Place) -> None:
     """R16, A13: past the last reminder; and a bill that nobody pays is one, too."""
     market.order(1)

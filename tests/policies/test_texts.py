@@ -1,0 +1,85 @@
+"""Which text can be an id, and which zone is one?"""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from policies.gates import blank
+from policies.texts import is_identifier, is_one_line, is_visible
+from policies.zones import zone_name
+
+NOTHING = (
+    "",
+    " ",
+    "\u0085",
+    "\u2028",
+    "\u2029",
+    "\u200b",
+    "\u200b\u200b",
+    "\u2060",
+    "\ufeff",
+    "\u3164",
+    "\u2800",
+    "\u00a0",
+    "\u0301",
+)
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_what_nobody_can_see_names_nothing_and_says_nothing(text: str) -> None:
+    """Neither an id nor a comment."""
+    assert not is_visible(text)
+    assert not is_identifier(text)
+    assert blank(text) is not None
+
+
+@pytest.mark.parametrize("text", ["a\u0085b", "a\u2028b", "a\nb", "a\x00b", "a\x7fb", "\x1b[31m"])
+def test_what_breaks_a_line_is_not_one_line(text: str) -> None:
+    """Logs, mails and terminals would take the rest for something else."""
+    assert not is_one_line(text)
+    assert not is_identifier(text)
+
+
+@pytest.mark.parametrize("text", ["a\u200bb", "a\u202eb", "\ufeffa", "a\u00adb", "a\u3164"])
+def test_an_id_hides_nothing(text: str) -> None:
+    """It would look like another one."""
+    assert is_one_line(text)
+    assert not is_identifier(text)
+
+
+@pytest.mark.parametrize("text", ["s-881", "castle_fan", "Žofie Ž.", "人", "नमस्\u200dते", "👩\u200d🚀", "e\u0301"])
+def test_names_of_all_languages_are_ids(text: str) -> None:
+    """Joiners belong to how words and pictures are written."""
+    assert is_identifier(text)
+
+
+@given(some.text(max_size=64))
+def test_an_id_is_one_visible_line_whatever_it_is_made_of(text: str) -> None:
+    """The three questions agree with one another, and with what Python takes for lines."""
+    if is_identifier(text):
+        assert is_one_line(text)
+        assert len(text.splitlines()) == 1
+        assert not {unicodedata.category(c) for c in text} & {"Cc", "Zl", "Zp"}
+    assert not is_one_line(text) or is_visible(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["localtime", "posixrules", "Factory", "posix/Europe/Berlin", "right/Europe/Berlin", "europe/berlin", "Europe/Berlin ",
+     " Europe/Berlin", "Europe", "", "../zoneinfo/UTC", "/usr/share/zoneinfo/UTC", "UTC\x00", "leapseconds", "tzdata.zi", "+01:00",
+     5, None, ["UTC"]],
+)  # fmt: skip
+def test_only_names_of_iana_are_zones(text: object) -> None:
+    """What else lies in a machine's directory differs from machine to machine."""
+    with pytest.raises(ValueError, match="time zone"):
+        zone_name(text)
+
+
+@pytest.mark.parametrize("text", ["UTC", "America/New_York", "Europe/Berlin", "Etc/GMT+5", "US/Eastern"])
+def test_names_of_iana_are_zones(text: str) -> None:
+    """Old names are names."""
+    assert zone_name(text) == text

@@ -1,0 +1,98 @@
+"""Is there a number that a command may say and a column cannot hold?  Each is `invalid`, or carried out: never an error."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from models import session
+from models.invariants import check
+from tests.bad_input import GOOD, LINES, PUBLIC, kind_of, places, replaced
+from tests.plugins.market import Market
+
+LARGEST = {
+    "number": (0, 1, 100, 2**15, 2**31 - 2, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1),
+    "amount": ("0.01", "0.0001", "0.00000001", "99999.9999", "9999999999", "9999999999.99", "9999999999.9999",
+               "9999999999.99999999", "1000000000", "-9999999999.99"),
+}  # fmt: skip
+FEE_LIMIT = Decimal(10) ** 12
+
+
+def extremes(task: str) -> Iterator[tuple[dict[str, Any], tuple[Any, ...], Any]]:
+    """The good arguments of a task with one number replaced, and with all of them replaced at once."""
+    good = GOOD[task]
+    found = [(path, kind_of(str(path[-1]), value)) for path, value in places(good) if not isinstance(path[-1], int)]
+    numbers = [(path, kind) for path, kind in found if kind in LARGEST]
+    for path, kind in numbers:
+        for value in LARGEST[kind]:
+            yield replaced(copy.deepcopy(good), path, value), path, value
+    for index in range(len(LARGEST["number"])):
+        everywhere = copy.deepcopy(good)
+        for path, kind in numbers:
+            if not str(path[-1]).endswith("_id"):
+                everywhere = replaced(everywhere, path, LARGEST[kind][index])
+        yield everywhere, ("everything",), index
+
+
+@pytest.mark.parametrize("task", PUBLIC)
+def test_no_number_that_is_taken_overflows_a_column(market: Market, task: str) -> None:
+    """Reliability 8: an answer, at once, of the four that there are."""
+    market.order(1003, [(market.lot(), 10)])
+    market.done("removals.request", order_id=1003, member_id="buyer", lines=LINES)
+    for number, (arguments, path, value) in enumerate(extremes(task)):
+        answer = market.stage.carry_out(task, arguments | {"request_id": f"x-{number}"}, f"m-{number}")
+        market.stage.settle()
+        assert answer["outcome"] in ("done", "refused", "invalid"), (path, value, answer)
+
+
+def submit(market: Market, order_id: int, price: str, quantity: int, rate: str) -> dict[str, Any]:
+    """An order of one lot at that price, in a currency of that rate."""
+    lot = market.lot(order_id, quantity=quantity, unit_price=price)
+    return market.do(
+        "orders.submit", order_id=order_id, buyer_id="buyer", seller_id="seller", currency="EUR", usd_rate=rate,
+        lines=[{"lot_id": lot, "quantity": quantity}],
+    )  # fmt: skip
+
+
+def test_a_rate_that_makes_an_order_worth_too_much_is_invalid(market: Market) -> None:
+    """The rate is named; one that just fits is charged to the cent."""
+    answer = submit(market, 1, "9999999999.0000", 90, "1.2")
+    assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", ["usd_rate"])
+    for order_id, rate in enumerate(("9999999999", "9999999999.99999999", "100.0000001"), start=2):
+        assert submit(market, order_id, "9999999999.9999", 1, rate)["outcome"] == "invalid"
+    answer = submit(market, 9, "9999999999.9999", 1, "99.99999999")
+    assert answer["outcome"] == "done"
+    assert Decimal(answer["effects"]["fee"]) < FEE_LIMIT
+
+
+def test_a_batch_may_not_make_an_order_worth_too_much_either(market: Market) -> None:
+    """At the rate stored with the order."""
+    assert submit(market, 1, "9999999999.0000", 9, "10")["outcome"] == "done"
+    lot = market.lot(77, quantity=9, unit_price="9999999999.0000")
+    answer = market.do("orders.add_batch", order_id=1, lines=[{"lot_id": lot, "quantity": 9}])
+    assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", ["lines"])
+
+
+def test_the_largest_fees_add_up_on_a_bill_and_nobody_waits_for_it(market: Market) -> None:
+    """Sums have room: every seller's bill is made, over two months, and the books hold."""
+    market.done("terms.apply", terms={"FEE_SLICES": [{"rate": "1"}]}, staff="kim", **{"from": "2026-03-28T10:00:00Z"})
+    for order_id in range(1, 6):
+        assert submit(market, order_id, "9999999999.9999", 99, "1")["outcome"] == "done"
+    lot = market.lot(700, seller_id="other_seller")
+    market.done(
+        "orders.submit", order_id=7, buyer_id="buyer", seller_id="other_seller", lines=[{"lot_id": lot, "quantity": 1}]
+    )
+    for day in (datetime(2026, 4, 5, 4, tzinfo=UTC), datetime(2026, 5, 5, 4, tzinfo=UTC)):
+        market.at(day).done("bills.issue")
+    totals = market.rows("SELECT seller_id, total FROM unwind.bills WHERE billing_month = '2026-03-01' ORDER BY 1")
+    assert [(r.seller_id, r.total) for r in totals] == [
+        ("other_seller", Decimal("1.00")),
+        ("seller", 5 * Decimal("989999999999.99")),
+    ]
+    with session.bound().transaction() as conn:
+        assert check(conn, market.stage.clock.instant) == []

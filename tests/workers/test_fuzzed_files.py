@@ -1,0 +1,192 @@
+"""Does anything that a stranger can put into a file or type at a command end in anything but a sentence?
+
+Hypothesis makes the bytes: broken ones, and good ones with a piece exchanged, which come further.
+"""
+
+from __future__ import annotations
+
+import io
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as some
+
+from policies.lots import Lot, problems
+from policies.terms import Terms, terms_from_mapping, terms_to_mapping
+from tests.plugins.market import Market
+from workers.cli import group
+from workers.lot_files import FROM_BSX, BadItem, NotAnInventory, read_lots, write_lots
+
+FIELDS = sorted({*FROM_BSX.values(), "CATEGORY", "STOCKROOM", "RESERVED", "MYWEIGHT"})
+ODD = some.one_of(
+    some.text(max_size=30),
+    some.sampled_from(
+        ["", " ", "0", "-1", "1e999999999", "-0", "NaN", "sNaN", "Infinity", "9" * 40, "٣", "1_0", "1,7,5,2", "0.00004",
+         "\u200b", "Y", "N", "U", "P", "X", "2147483648",
+         "9223372036854775808", "a\u2028b", "0x10", "1.", ".5", "1E+3", "]]>", "&#0;", "&#xD800;"]
+    ),
+)  # fmt: skip
+ITEM = {"ITEMTYPE": "P", "ITEMID": "3001", "COLOR": "5", "QTY": "10", "PRICE": "0.10", "CONDITION": "N"}
+FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def read(content: bytes) -> list[Lot] | None:
+    """The lots of a file, each of which may stand; None when the file is refused with a sentence."""
+    try:
+        found = list(read_lots(io.BytesIO(content), "s"))
+    except NotAnInventory:
+        return None
+    lots = [one for one in found if isinstance(one, Lot)]
+    assert all(str(one) for one in found if isinstance(one, BadItem))
+    assert [problem for lot in lots for problem in problems(lot)] == []
+    return lots
+
+
+@given(some.binary(max_size=2000))
+@FUZZ
+def test_any_bytes_are_an_inventory_or_refused(content: bytes) -> None:
+    """As they are, and inside of an inventory of either shape."""
+    read(content)
+    read(b"<INVENTORY><ITEM>" + content + b"</ITEM></INVENTORY>")
+    read(b"<BrickStoreXML><Inventory>" + content + b"</Inventory></BrickStoreXML>")
+    read(b'<?xml version="1.0" encoding="' + content[:20] + b'"?><INVENTORY></INVENTORY>')
+
+
+@given(some.dictionaries(some.sampled_from(FIELDS), ODD, max_size=8), some.binary(max_size=4), some.integers(0, 400))
+@FUZZ
+def test_an_item_with_odd_values_is_a_lot_or_named(fields: dict[str, str], piece: bytes, place: int) -> None:
+    """What is taken is written, and read again as the same."""
+    values = "".join(f"<{name}>{value}</{name}>" for name, value in (ITEM | fields).items())
+    content = f"<INVENTORY><ITEM>{values}</ITEM></INVENTORY>".encode("utf-8", "surrogatepass")
+    lots = read(content)
+    if lots:
+        assert read("".join(write_lots(lots)).encode()) == lots
+    read(content[:place] + piece + content[place + len(piece) :])
+
+
+WORDS = some.sampled_from(sorted(terms_to_mapping(Terms())))
+VALUES = some.recursive(
+    some.one_of(
+        some.none(),
+        some.booleans(),
+        some.integers(),
+        some.floats(),
+        ODD,
+        some.sampled_from(["7d", "0.03", "UTC", "PAID"]),
+    ),
+    lambda inner: some.one_of(
+        some.lists(inner, max_size=4),
+        some.dictionaries(some.sampled_from(["up_to", "rate", "x"]), inner, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+@given(some.dictionaries(some.one_of(WORDS, some.text(max_size=8)), VALUES, max_size=4))
+@FUZZ
+def test_any_settings_are_terms_or_named_one_by_one(given_settings: dict[str, Any]) -> None:
+    """What is taken is written, and read again as the same; what is not has a sentence for a person."""
+    found = terms_from_mapping(given_settings)
+    if isinstance(found, Terms):
+        assert terms_from_mapping(terms_to_mapping(found)) == found
+    else:
+        assert found
+        assert all(one.message for one in found)
+
+
+@pytest.fixture
+def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., click.testing.Result]:
+    """Types words at the command line of an installation with one order; whatever they are, the end is a sentence."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    market.order(1003)
+
+    def run(*words: str) -> click.testing.Result:
+        result = CliRunner().invoke(group, list(words))
+        assert result.exception is None or isinstance(result.exception, SystemExit), (words, result.exception)
+        assert result.exit_code in (0, 1, 2), (words, result.output)
+        return result
+
+    return run
+
+
+NOUNS = ("order", "explain", "lots", "bill", "member", "notices", "alerts", "request", "credits", "forecast", "sweeps")
+ARGUMENT = some.one_of(
+    ODD,
+    some.text(alphabet=some.characters(exclude_characters="\x00"), max_size=20),
+    some.text(string.printable, max_size=10),
+    some.sampled_from(
+        ["1003", "seller", "2026-03", "2026-13", "0000-01", "0001-01", "9999-12", "--at", "2026-04-01T00:00:00Z",
+         "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "--order", "--due-before", "--days", "366", "367",
+         "--xml", "--json", "--returned", "--html", "--", "-", "\udcff", "９", "1003\n"]
+    ),
+)  # fmt: skip
+
+
+@given(some.sampled_from(["show", "explain"]), some.sampled_from(NOUNS), some.lists(ARGUMENT, max_size=4))
+@settings(FUZZ, max_examples=80)
+@example("show", "bill", ["seller", "9999-12"])
+@example("show", "bill", ["seller", "0001-01"])
+@example("show", "lots", ["\udcff"])
+@example("show", "lots", ["\udcff", "--xml"])
+@example("explain", "order", ["1003", "--at", "9999-12-31T23:59:59.999999Z"])
+@example("show", "order", ["1003", "--at", "0001-01-01T00:00:00Z"])
+def test_any_words_are_a_look_or_answered_with_a_sentence(
+    typed: Callable[..., click.testing.Result], command: str, noun: str, words: list[str]
+) -> None:
+    """Nothing that is typed ends in a traceback."""
+    typed(command, noun, *words)
+
+
+@given(some.sampled_from(["credits", "forecast", "audit", "events", "jobs"]), some.lists(ARGUMENT, max_size=3))
+@settings(FUZZ, max_examples=40)
+@example("audit", ["month", "9999-12"])
+@example("audit", ["month", "0001-01"])
+def test_any_words_to_other_commands_are_answered_with_a_sentence(
+    typed: Callable[..., click.testing.Result], command: str, words: list[str]
+) -> None:
+    """The same of commands that only look."""
+    if "--follow" not in words:
+        typed(command, *words)
+
+
+@given(
+    some.one_of(
+        some.binary(max_size=200), VALUES.map(lambda value: f"BILL_DAY = {value!r}".encode("utf-8", "replace"))
+    ),
+    ARGUMENT,
+)
+@settings(FUZZ, max_examples=40)
+@example(b"BILL_DAY = 2027-01-01", "now")
+@example(b"BILL_DAY = 5.5", "now")
+@example(b"MINIMUM_BILL = nan", "now")
+@example(b"X = " + b"[" * 5000, "now")
+@example(b"BILL_DAY = 1" + b"0" * 5000, "now")
+@example(b"BILL_DAY = 6", "0001-01-01")
+@example(b"BILL_DAY = 6", "9999-12-31")
+@example(b"BILL_DAY = 6", "2027-W01-1")
+def test_any_terms_file_is_applied_or_answered_with_a_sentence(
+    typed: Callable[..., click.testing.Result], tmp_path: Path, content: bytes, start: str
+) -> None:
+    """Whatever is in the file, and whatever the date is said to be."""
+    file = tmp_path / "terms.toml"
+    file.write_bytes(content)
+    typed("terms", "apply", str(file), "--from", start)
+
+
+@given(some.binary(max_size=200), ARGUMENT)
+@settings(FUZZ, max_examples=40)
+@example(b"<INVENTORY></INVENTORY>", "\udcff")
+@example(b"<INVENTORY><ITEM/></INVENTORY>", "seller")
+def test_any_lot_file_is_imported_or_answered_with_a_sentence(
+    typed: Callable[..., click.testing.Result], tmp_path: Path, content: bytes, seller: str
+) -> None:
+    """Whatever is in the file, and whoever is said to be the seller."""
+    file = tmp_path / "lots.xml"
+    file.write_bytes(content)
+    typed("import-lots", str(file), "--seller", seller)

@@ -1,0 +1,136 @@
+"""How much memory and time does a store of 200,000 lots take, to be shown and to be imported?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+
+from models import session
+from models.invariants import check
+from models.looks import look
+from tests.plugins.market import Market
+from tests.plugins.servers import plain
+
+LOTS = 200_000
+IMPORTED = 40_000
+MAX_MEMORY_MB = 150
+"""A process of ours takes 60 to 80 MB before it does anything."""
+MAX_SECONDS = 60
+MEASURED = """
+import pathlib, sys
+from workers.cli import main
+try:
+    main(sys.argv[2:])
+finally:
+    peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    pathlib.Path(sys.argv[1]).write_text(peak[0])
+"""
+"""The command line, which writes down its own peak: what a parent is told of a child includes what the parent had itself."""
+STOCK = """
+    INSERT INTO unwind.lots (lot_id, seller_id, item_type, item_no, color_id, new_or_used, quantity, unit_price, bind_id,
+        description, remarks, bulk, is_retain, is_stock_room, auto_stockroom, sale_rate)
+    SELECT n, 'seller', 'PART', n::text, 5, 'N', 10, 1.0, 0, repeat('d', 100), 'Box ' || n, 1, false, false, false, 0
+    FROM generate_series(1, %s) n
+"""
+RECORDED = """
+    INSERT INTO unwind.stock_moves (seller_id, item_type, item_no, color_id, new_or_used, lot_id, delta, kind, at)
+    SELECT seller_id, item_type, item_no, color_id, new_or_used, lot_id, quantity, 'recorded', now() FROM unwind.lots
+"""
+
+
+class Run(NamedTuple):
+    """How a command went: what it wrote, to where it complained, its peak of memory and how long it took."""
+
+    output: Path
+    errors: str
+    code: int
+    megabytes: float
+    seconds: float
+
+
+@pytest.fixture
+def command(market: Market, database_url: str, tmp_path: Path) -> Any:
+    """Runs the command line in a process of its own and measures it."""
+    output, peak = tmp_path / "output", tmp_path / "peak"
+
+    def run(*words: str) -> Run:
+        began = time.monotonic()
+        with output.open("wb") as out, tempfile.TemporaryFile() as err:
+            environment = os.environ | {"DATABASE_URL": database_url}
+            measured = (sys.executable, "-c", MEASURED, str(peak), *words)
+            code = subprocess.run(measured, stdout=out, stderr=err, env=environment, check=False).returncode
+            err.seek(0)
+            errors = err.read().decode()
+        return Run(output, errors, code, int(peak.read_text()) / 1024, time.monotonic() - began)
+
+    return run
+
+
+@pytest.mark.long
+def test_a_large_store_is_shown_as_it_is_read(market: Market, command: Any, database_url: str) -> None:
+    """Every lot is there, in each of the three shapes, and the process stays small."""
+    with psycopg.connect(plain(database_url), autocommit=True) as owner:
+        owner.execute(STOCK, [LOTS])
+        owner.execute(RECORDED)
+    shapes = {(): LOTS + 1, ("--json",): None, ("--xml",): LOTS + 3}
+    for options, lines in shapes.items():
+        ran = command("show", "lots", "seller", *options)
+        assert (ran.code, ran.errors) == (0, "")
+        assert ran.megabytes < MAX_MEMORY_MB, (options, ran)
+        assert ran.seconds < MAX_SECONDS, (options, ran)
+        with ran.output.open() as written:
+            if lines is not None:
+                assert sum(1 for _ in written) == lines
+            else:
+                assert [lot["lot_id"] for lot in json.load(written)] == list(range(1, LOTS + 1))
+
+
+def test_lots_in_json_are_written_as_any_look_is(market: Market, command: Any) -> None:
+    """To the letter, for one, for some, for none and for nobody."""
+    for lots in range(3):
+        if lots:
+            market.lot(lots, description="a\nb", color_id=lots)
+        ran = command("show", "lots", "seller", "--json")
+        with session.bound().transaction() as conn:
+            seen = look(conn, ["lots", "seller"], now=market.stage.clock.instant)
+        assert ran.output.read_text() == json.dumps(seen, indent=2) + "\n"
+    assert command("show", "lots", "nobody", "--json").output.read_text() == "null\n"
+
+
+@pytest.mark.long
+def test_a_large_file_is_imported_without_being_held(
+    market: Market, command: Any, tmp_path: Path, database_url: str
+) -> None:
+    """The process stays small, says how far it is, and imports every lot; and nothing of a file whose last item is none."""
+    file = tmp_path / "store.xml"
+    item = (
+        "<ITEM><ITEMTYPE>P</ITEMTYPE><ITEMID>{n}</ITEMID><COLOR>5</COLOR><QTY>10</QTY><PRICE>1.0</PRICE>"
+        "<CONDITION>N</CONDITION><REMARKS>{text}</REMARKS></ITEM>\n"
+    )
+    with file.open("w") as written:
+        written.write("<INVENTORY>\n")
+        written.writelines(item.format(n=n, text=hashlib.sha256(b"%d" % n).hexdigest() * 10) for n in range(IMPORTED))
+        written.write("<ITEM></ITEM></INVENTORY>\n")
+    ran = command("import-lots", str(file), "--seller", "seller")
+    assert (ran.code, f"1 of {IMPORTED + 1} items are no lots" in ran.errors) == (1, True)
+    assert market.row("SELECT count(*) AS n FROM unwind.lots").n == 0
+    file.write_text(file.read_text().replace("<ITEM></ITEM>", ""))
+    ran = command("import-lots", str(file), "--seller", "seller")
+    assert (ran.code, ran.errors.splitlines()) == (0, ["20,000 lots so far.", "40,000 lots so far."])
+    assert (
+        ran.output.read_text() == f"{IMPORTED} lots imported, 0 known ones updated: {IMPORTED * 10} units of seller.\n"
+    )
+    assert ran.megabytes < MAX_MEMORY_MB, ran
+    assert market.row("SELECT count(*) AS n FROM unwind.lots").n == IMPORTED
+    with session.bound().transaction() as conn:
+        assert check(conn, market.stage.clock.instant) == []
