@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 from models import looks
 from models.migrations import upgrade
+from models.session import make_engine
 from policies.instants import instant_from_text, instant_text
 from workers.app import app
 from workers.job import command_of
@@ -122,7 +123,7 @@ class Stages:
 
     def __init__(self, database_url: str) -> None:
         self._server, _, _ = database_url.rpartition("/")
-        self._admin = create_engine(database_url, isolation_level="AUTOCOMMIT")
+        self._admin = make_engine(database_url, timeouts=False, isolation_level="AUTOCOMMIT")
         self._count = 0
         self._run("CREATE DATABASE unwind_first TEMPLATE template0")
         upgrade(f"{self._server}/unwind_first")
@@ -151,7 +152,7 @@ class Stages:
 
 def stage_in_empty(database_url: str, at: datetime, *, allow_short: bool = False) -> Stage:
     """A stage in somebody's empty database, migrated first.  Raises NotEmpty when there is anything in it."""
-    engine = create_engine(database_url)
+    engine = make_engine(database_url)
     try:
         with engine.connect() as conn:
             anything = conn.execute(text(_ANYTHING)).scalar()

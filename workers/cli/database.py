@@ -29,6 +29,8 @@ def open_database(*, as_app: bool = True) -> Iterator[session.Database]:
             with database.transaction() as conn:
                 migrated = conn.execute(text("SELECT to_regclass('unwind.orders') IS NOT NULL")).scalar()
         except OperationalError as error:
+            if isinstance(error.orig, session.SessionRefused):
+                raise click.ClickException(f"{error.orig}. Mend: {error.orig.fix}") from None
             raise click.ClickException(f"The database does not answer: {str(error.orig).splitlines()[0]}") from None
         if not migrated:
             if given is not None:
