@@ -13,12 +13,15 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery import current_app, signals
+from celery.concurrency import ALIASES
 
 from schedules.routes import queue_of
+from workers.failures import described, path_of
 from workers.redis_url import connect
 
 if TYPE_CHECKING:
@@ -30,6 +33,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+POOLS = ("celery.concurrency.prefork:TaskPool", "celery.concurrency.solo:TaskPool")
+"""Celery tells only the processes of these that they begin, which is when they are connected (`worker_process_init`)."""
+WIRED_WITHIN = 5.0
+"""Seconds for which a new process tries to be connected; shorter than `worker_proc_alive_timeout`, which ends it."""
 NUDGE_PAUSE, LONGEST_PAUSE = 0.01, 0.05
 """Seconds between two nudges of a process: a relay that starts later finds all that is there by then.  The pause doubles while
 commits keep coming, so that a lone cancellation's followers wait for nothing and a busy worker does not spend its time on nudges
@@ -202,9 +209,52 @@ def _spare_the_collector(**_: Any) -> None:
     gc.freeze()
 
 
+@signals.worker_init.connect
+def _refuse_to_start(sender: Any = None, **_: Any) -> None:
+    """A worker that could do nothing takes nothing: it says why and ends."""
+    pool = pool_name(getattr(sender, "pool_cls", POOLS[0]))
+    if pool not in POOLS:
+        raise SystemExit(
+            f"Unwind's workers do not run in the pool {pool}: only processes are connected to the database. "
+            "Start this worker with --pool=prefork, or with --pool=solo for a single process."
+        )
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001 - whatever it is, this worker's processes would meet it too
+        raise SystemExit(f"This worker cannot be connected, so it takes nothing: {described(error)}") from None
+
+
+def pool_name(pool: Any) -> str:
+    """`module:class` of a pool, given as Celery's settings and options give it."""
+    if isinstance(pool, str):
+        return str(ALIASES.get(pool) or pool)
+    return f"{pool.__module__}:{pool.__qualname__}"
+
+
+def check() -> None:
+    """Raise what would keep a process of this worker from being connected; nobody is spoken to, for servers may be away."""
+    from workers.mail import postbox as choose_postbox
+
+    found = settings()
+    open_database(found).dispose()
+    choose_postbox(found)
+
+
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
-    start(current_app)
+    """A process that cannot be connected is given no message: it never says that it is up, and the pool makes another."""
+    end = monotonic() + WIRED_WITHIN
+    while True:
+        try:
+            start(current_app)
+        except Exception as error:  # Celery would log it and let the process take messages
+            log.error("a process cannot be connected and takes nothing", error=described(error), path=path_of(error))
+            stop()
+            if monotonic() > end:
+                raise SystemExit(1) from error
+            threading.Event().wait(0.5)
+        else:
+            return
 
 
 @signals.worker_ready.connect

@@ -13,7 +13,7 @@ from typing import Any
 from celery.backends.redis import RedisBackend
 
 from models import dead_jobs, session
-from workers import job, lost, transport
+from workers import job, lost, transport, wiring
 from workers.app import app
 
 __all__ = ["STEPS", "app"]
@@ -36,6 +36,7 @@ STEPS: dict[str, tuple[Any, str]] = {
 }
 DYING = "dying"
 LOST = "parking what was lost"
+CHECKING, CONNECTING = "checking what it needs", "connecting a process"
 
 
 class StepFailed(Exception):
@@ -74,4 +75,6 @@ if FAILING in os.environ:  # a test that reads the names of the steps works with
     for _name, (_where, _attribute) in STEPS.items():
         _break(_name, _where, _attribute)
     _break(LOST, lost, "open_database")
+    _break(CHECKING, wiring, "check")
+    _break(CONNECTING, wiring, "start")
     job.Job.__call__ = _die(job.Job.__call__)  # type: ignore[method-assign]

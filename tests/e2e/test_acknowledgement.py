@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +13,18 @@ import psycopg
 import pytest
 import redis
 from celery import Celery
+from celery.concurrency.thread import TaskPool as ThreadPool
 
 from tests.e2e.books import one
 from tests.e2e.conftest import Run
-from tests.e2e.failing_steps import DYING, LOST, STEPS
-from tests.e2e.nodes import ProcessNode, wait_until
+from tests.e2e.failing_steps import CHECKING, CONNECTING, DYING, FAILING, LOST, STEPS
+from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
 from tests.plugins.servers import plain
 from tests.workers.hostile_messages import EMBED, message
+from workers.doctor.broker import pools
 from workers.in_hand import in_hand
 from workers.job import MOST_RETRIES
+from workers.wiring import POOLS, pool_name
 
 pytestmark = pytest.mark.e2e
 
@@ -148,3 +154,66 @@ def test_a_message_that_celery_turns_away_is_a_dead_letter_before_it_is_gone(
     assert broker.llen("unwind.odd") + one(books, "SELECT count(*) FROM unwind.odd_messages") >= 1
     wait_until(lambda: one(books, "SELECT count(*) FROM unwind.odd_messages") == 1, what="the dead letter")
     assert one(books, "SELECT reason FROM unwind.odd_messages") == "TASK_UNKNOWN"
+
+
+def test_a_process_that_cannot_be_connected_is_given_nothing(
+    run: Run, broker: Any, broker_url: str, books: psycopg.Connection, tmp_path: Path
+) -> None:
+    """Its messages wait, doctor sees it, and they are carried out once it can be connected."""
+    failing = tmp_path / "failing"
+    failing.write_text(CONNECTING)
+    node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
+    send_last(broker, retries=0)
+    wait_until(lambda: b"cannot be connected and takes nothing" in node.logs(), what="its line")
+    wait_until(lambda: [pool.ready for pool in pools(broker_url).values()] == [0], what="what doctor asks")
+    assert is_there(broker)
+    assert one(books, "SELECT count(*) FROM unwind.requests") == 0
+    failing.unlink()
+    wait_until(lambda: one(books, "SELECT count(*) FROM unwind.requests") == 1, what="the answer")
+    wait_until(lambda: not is_there(broker), what="the end of the message")
+
+
+@pytest.mark.parametrize(
+    ("application", "words", "sentence"),
+    [
+        ("workers.app", ["--pool=threads"], "do not run in the pool celery.concurrency.thread:TaskPool"),
+        ("tests.e2e.failing_steps", [], "cannot be connected, so it takes nothing: StepFailed"),
+    ],
+)
+def test_a_worker_that_could_do_nothing_does_not_start(
+    application: str, words: list[str], sentence: str, node_environment: dict[str, str], broker: Any, tmp_path: Path
+) -> None:
+    """It ends with a sentence, and the message is where it was."""
+    (tmp_path / "failing").write_text(CHECKING)
+    send_last(broker)
+    environment = os.environ | node_environment | {FAILING: str(tmp_path / "failing"), "C_FORCE_ROOT": "1"}
+    command = [sys.executable, "-m", "celery", "-A", application, "worker", "-c", "1", *words]
+    ended = subprocess.run(
+        command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode == 1
+    assert sentence in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert broker.llen("commands") == 1
+
+
+@pytest.mark.parametrize(
+    "pool", ["gevent", "eventlet", "threads", "custom:Pool", "celery.concurrency.thread:TaskPool", ThreadPool]
+)
+def test_pools_without_processes_are_refused_by_any_name(pool: Any) -> None:
+    """Celery's short names, a path, or a class."""
+    assert pool_name(pool) not in POOLS
+    assert [pool_name(name) for name in ("prefork", "processes", "solo")] == [POOLS[0], *POOLS]
+
+
+@pytest.mark.promise("P1")
+def test_dates_written_the_german_way_change_nothing(
+    past: None, run: Run, upstream: Celery, books: psycopg.Connection
+) -> None:
+    """P1: ALTER DATABASE … SET datestyle on a live installation, and a new worker."""
+    database = one(books, "SELECT current_database()")
+    books.execute(f"ALTER DATABASE {database} SET datestyle = 'German, DMY'".encode())
+    run("worker")
+    arguments = {"order_id": 1001, "member_id": "seller"}
+    assert upstream.send_task("orders.cancel", kwargs=arguments, queue="commands").get(timeout=30)["outcome"] == "done"
+    assert one(books, DEAD) == 0

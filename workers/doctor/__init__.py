@@ -57,6 +57,7 @@ OF_THE_BROKER: tuple[Check, ...] = (
     broker.persistence,
     broker.answers,
     broker.clock,
+    broker.workers,
     broker.queues,
     broker.strays,
 )
@@ -167,7 +168,9 @@ def _open_broker(place: Place, held: contextlib.ExitStack) -> list[Finding]:
 def _ask_workers(place: Place) -> list[Finding]:
     """Known before anything is looked at, for much is only wrong while workers run.  A broker that takes nothing fails here."""
     assert place.settings.broker_url is not None
-    place.consumers = broker.consumers(place.settings.broker_url.get_secret_value())
+    url = place.settings.broker_url.get_secret_value()
+    place.consumers = broker.consumers(url)
+    place.pools = broker.pools(url) if place.consumers else {}
     return []
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from schedules.routes import QUEUES
@@ -11,6 +13,7 @@ from workers.doctor.findings import Finding, error, few, note, warning
 from workers.doctor.place import Place
 from workers.odd import strays as lying
 from workers.redis_url import connect
+from workers.wiring import POOLS
 
 OLDEST = (6, 2)
 """BLMOVE came with Redis 6.2."""
@@ -19,8 +22,36 @@ WORKERS_ANSWER_WITHIN = 1.0
 """Seconds.  Their main processes answer while children work; this is waited for in full, as nobody knows how many there are."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What runs a worker's jobs.  `ready`: how many of its processes can be given one; None when the pool does not tell."""
+
+    name: str
+    ready: int | None
+
+
 def consumers(url: str) -> dict[str, list[str]]:
     """The queues of each worker that answers, by its name: one broadcast, about a second."""
+    found: dict[str, list[str]] = {}
+    for name, queues in _told(url, "active_queues"):
+        if isinstance(queues, list):
+            found[name] = [queue["name"] for queue in queues if isinstance(queue, dict) and "name" in queue]
+    return found
+
+
+def pools(url: str) -> dict[str, Pool]:
+    """The pool of each worker that answers, by its name: another broadcast."""
+    found: dict[str, Pool] = {}
+    for name, stats in _told(url, "stats"):
+        pool = _part(stats, "pool")
+        if "implementation" in pool:
+            ready = _part(_part(pool, "writes"), "inqueues").get("total")
+            found[name] = Pool(str(pool["implementation"]), ready if isinstance(ready, int) else None)
+    return found
+
+
+def _told(url: str, question: str) -> Iterator[tuple[str, Any]]:
+    """What each worker answers to a question of remote control."""
     from kombu.pidbox import Mailbox
 
     from workers.transport import Connection
@@ -28,12 +59,28 @@ def consumers(url: str) -> dict[str, list[str]]:
     options = {"socket_timeout": 10, "socket_connect_timeout": ANSWER_WITHIN}
     with Connection(url, transport_options=options) as connection:
         mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")(connection)  # type: ignore[no-untyped-call]
-        said = mailbox._broadcast("active_queues", reply=True, timeout=WORKERS_ANSWER_WITHIN) or []
-    found: dict[str, list[str]] = {}
-    for name, queues in (one for answer in said for one in answer.items()):
-        if isinstance(queues, list):
-            found[name] = [queue["name"] for queue in queues if isinstance(queue, dict) and "name" in queue]
-    return found
+        answers = mailbox._broadcast(question, reply=True, timeout=WORKERS_ANSWER_WITHIN) or []
+    for answer in answers:
+        yield from answer.items()
+
+
+def _part(outer: Any, name: str) -> dict[str, Any]:
+    found = outer.get(name) if isinstance(outer, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def workers(place: Place) -> list[Finding]:
+    """A worker that can do nothing with what it takes."""
+    findings = []
+    for name, pool in place.pools.items():
+        if pool.name not in POOLS:
+            said = f"The worker {name} runs in the pool {pool.name}, whose threads are not connected to the database."
+            findings.append(error("POOL_UNFIT", said, "start it with --pool=prefork, or --pool=solo."))
+        elif pool.ready == 0:
+            said = f"No process of the worker {name} could be connected to its servers, so it takes nothing."
+            fix = 'its log says why at "a process cannot be connected"; correct that and start the worker again.'
+            findings.append(error("WORKER_UNWIRED", said, fix))
+    return findings
 
 
 def version(place: Place) -> list[Finding]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from models.session import Database
+    from workers.doctor.broker import Pool
 
 
 def wall_clock() -> float:
@@ -51,6 +52,8 @@ class Place:
     broker_info: dict[str, Any] = field(default_factory=dict)
     consumers: dict[str, list[str]] = field(default_factory=dict)
     """The queues of each worker that answered, by its name."""
+    pools: dict[str, Pool] = field(default_factory=dict)
+    """The pool of each worker that answered, by its name."""
     clock: Callable[[], float] = wall_clock
     free: Callable[[Path], int] = disk_free
     _conn: Connection | None = None

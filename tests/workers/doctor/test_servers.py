@@ -30,12 +30,14 @@ from workers.doctor import (
     look_at,
     opened,
 )
+from workers.doctor.broker import Pool
 from workers.doctor.place import wall_clock
 from workers.servers import ServerUrls, free_port
 from workers.servers.folder import write_json
 from workers.servers.processes import mark_of, wait_until
 from workers.servers.valkey import Valkey
 from workers.settings import load_settings
+from workers.wiring import POOLS
 
 
 def test_servers_that_are_away_are_said_once_each_and_stop_nothing(
@@ -232,6 +234,17 @@ def test_clocks_that_differ_are_found(place: Place, off: float) -> None:
     assert f"5 s {'ahead of' if off > 0 else 'behind'} the database's" in found[0].message
     assert look_at(replace(place, clock=lambda: wall_clock() + off / 5)) == []
     assert codes(database.apart("The broker's clock", 100.0 + off, 100.0, 0.1)) == ["CLOCKS_DIFFER"]
+
+
+def test_a_worker_that_can_do_nothing_is_found(with_broker: Place) -> None:
+    """Threads are not connected to the database, and a pool none of whose processes is up takes nothing."""
+    threads, unwired = Pool("celery.concurrency.thread:TaskPool", None), Pool(POOLS[0], 0)
+    found = broker.workers(replace(with_broker, pools={"a@here": threads, "b@here": unwired}))
+    assert codes(found) == ["POOL_UNFIT", "WORKER_UNWIRED"]
+    assert {severity([one]) for one in found} == {"error"}
+    assert (
+        broker.workers(replace(with_broker, pools={"a@here": Pool(POOLS[0], 2), "b@here": Pool(POOLS[1], None)})) == []
+    )
 
 
 def test_messages_where_nobody_reads_are_found(with_broker: Place) -> None:

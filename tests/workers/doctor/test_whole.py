@@ -22,6 +22,8 @@ from workers.doctor import (
     exit_status,
     look_at,
 )
+from workers.doctor.broker import Pool
+from workers.wiring import POOLS
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -84,6 +86,7 @@ def test_a_worker_is_asked_which_queues_it_reads(
         ((name, queues),) = wait_until(lambda: broker.consumers(broker_url), what="a worker that answers").items()
         assert name.startswith("doctors@")
         assert sorted(queues) == ["commands", "notices"]
+        assert broker.pools(broker_url) == {name: Pool(POOLS[0], 1)}
     finally:
         node.kill()
     assert broker.consumers(broker_url) == {}

@@ -1,0 +1,118 @@
+"""Can whatever failed be parked?  In databases of two encodings, for a job that cannot be parked is a job that is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, text
+
+from models import dead_jobs
+from models.session import Database
+from tests.plugins.servers import in_database
+from workers.servers import ServerUrls
+
+NOW = datetime(2026, 4, 12, tzinfo=UTC)
+DEEP: Any = "bottom"
+for _ in range(1_000):
+    DEEP = [DEEP]
+
+
+class Mute:
+    """Says nothing of itself."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+ANYTHING: dict[str, Any] = {
+    "a letter that LATIN1 lacks": "Łódź 😀",
+    "NUL": "a\x00b",
+    "half a surrogate": "\ud800",
+    "a UUID": UUID(int=5),
+    "an amount": Decimal("1.00"),
+    "an instant": NOW,
+    "bytes": b"\xff",
+    "a set": {1},
+    "a tuple": (1, 2),
+    "no number": float("nan"),
+    "without end": float("inf"),
+    "more digits than Python writes": 10**5_000,
+    "deep": DEEP,
+    "keys of any kind": {1: 1, None: 2, "\x00": 3},
+    "nothing to say": Mute(),
+}
+
+
+@pytest.fixture(scope="module", params=["UTF8", "LATIN1"])
+def database(request: pytest.FixtureRequest, servers: ServerUrls, admin: psycopg.Connection) -> Iterator[Database]:
+    """A database of that encoding with the table of dead jobs."""
+    name = f"test_dead_{request.param.lower()}"
+    admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+    admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{request.param}' LOCALE 'C'".encode())
+    engine = create_engine(in_database(servers.database_url, name), connect_args={"client_encoding": "UTF8"})
+    with engine.begin() as conn:
+        conn.execute(text("CREATE SCHEMA unwind"))
+        dead_jobs.dead_jobs.create(conn)
+    yield Database(engine)
+    engine.dispose()
+    admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def park(database: Database, arguments: dict[str, Any], **fields: Any) -> Any:
+    """The row of a job that was parked with these arguments."""
+    known: dict[str, Any] = {"task": "npb.file", "arguments": arguments, "error": "x", "attempts": 1, "now": NOW}
+    with database.transaction() as conn:
+        row = dead_jobs.get(conn, dead_jobs.park(conn, **(known | fields)))
+    assert row is not None
+    assert bytes(row.payload_hash) == dead_jobs.payload_hash(row.arguments), "so it can be set going again"
+    return row
+
+
+@pytest.mark.promise("P1")
+@pytest.mark.parametrize("kind", ANYTHING)
+def test_anything_can_be_parked(database: Database, kind: str) -> None:
+    """P1: what JSON has a form for comes back as it was, the rest as text."""
+    row = park(database, {"order_id": 5, "value": ANYTHING[kind]})
+    assert row.order_id == 5
+    if isinstance(ANYTHING[kind], str):
+        assert row.arguments["value"] == ANYTHING[kind]
+
+
+@pytest.mark.promise("P1")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
+@given(
+    st.dictionaries(
+        st.text(max_size=5) | st.just("request_id") | st.just("order_id"),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(st.characters(), max_size=8),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        ),
+        max_size=4,
+    ),
+    st.text(st.characters(), max_size=20),
+)  # fmt: skip
+def test_any_json_comes_back_as_it_was_parked(database: Database, arguments: dict[str, Any], words: str) -> None:
+    """P1: and so do words of any kind in the place of its name, its id and its error."""
+    row = park(database, arguments, task=words, message_id=words, error=words, first_error=words, attempts=10**12)
+    assert row.arguments == json.loads(json.dumps(arguments))
+
+
+@pytest.mark.promise("P1")
+def test_a_message_that_comes_twice_is_parked_once(database: Database) -> None:
+    """P1: until somebody sets it going; another payload under the same id is another job."""
+    first = park(database, {"order_id": 1}, message_id="twice")
+    assert park(database, {"order_id": 1}, message_id="twice").dead_job_id == first.dead_job_id
+    assert park(database, {"order_id": 2}, message_id="twice").dead_job_id != first.dead_job_id
+    with database.transaction() as conn:
+        assert dead_jobs.replayed(conn, first.dead_job_id, NOW)
+    assert park(database, {"order_id": 1}, message_id="twice").dead_job_id != first.dead_job_id
