@@ -159,3 +159,19 @@ def refused(url: str) -> bool:
         with error:
             return error.code in {401, 403, 405}
     return False
+
+
+@pytest.mark.parametrize("after", ["servers", "schema"])
+def test_hang_ups_during_the_start_end_it_in_good_order(installation: Installation, after: str) -> None:
+    """A terminal that is closed sends one, and the shell another; a second one must not disturb the end."""
+    words = [sys.executable, "-m", "workers", "up"]
+    with subprocess.Popen(
+        words, env=installation.environment | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.strip().startswith(after) for line in process.stdout)
+        for _ in range(3):
+            process.send_signal(signal.SIGHUP)
+        assert "Stopped: everything has ended in good order." in process.stdout.read()
+        assert process.wait(60) == 0
+    assert wait_until(lambda: not installation.processes(), 30)
