@@ -200,6 +200,8 @@ class Database:
     on_promise: Callable[[], None] = _nobody_waits
     short_terms: bool = False
     """Terms of seconds may be applied here: true only for a history played into a database of its own."""
+    address: str = field(default="", repr=False)
+    """Where it is, with its password."""
 
     @contextmanager
     def transaction(self, *, by_keys: bool = False) -> Iterator[Connection]:
@@ -283,7 +285,12 @@ def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1
         except psycopg.Error as dead:
             raise DisconnectionError from dead  # the pool opens another one
 
-    return Database(engine, clock or DatabaseClock())
+    return Database(engine, clock or DatabaseClock(), address=database_url)
+
+
+def beside(database: Database) -> Database:
+    """A second way to the same database, for a thread beside the task that uses the first."""
+    return connect(database.address, clock=database.clock)
 
 
 _bound: Database | None = None

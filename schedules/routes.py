@@ -1,14 +1,18 @@
-"""Through which queue does each task go?  Four queues, so that the right pool serves each and none waits behind another."""
+"""Through which queue does each task go?  Five queues, so that the right pool serves each and none waits behind another.
+
+What came in by SQL has a queue of its own: a worker takes its queues in turn, so however many messages wait in `commands`, the
+drain waits for one of them.
+"""
 
 from __future__ import annotations
 
-QUEUES = ("commands", "consequences", "notices", "sweeps")
+QUEUES = ("commands", "submissions", "consequences", "notices", "sweeps")
 
 CANARIES = {f"canary.{queue}": queue for queue in QUEUES}
 """One through each queue, to see that somebody takes what goes through it (reliability X9)."""
 
 _OF_THE_HOUSE = {
-    "submissions.drain": "commands",
+    "submissions.drain": "submissions",
     "npb.scan_open_alerts": "sweeps",
     "alerts.scan_seller_alerts": "sweeps",
     "reminders.scan": "sweeps",

@@ -21,6 +21,12 @@ def commands() -> Effects:
     return _land("canary.commands")
 
 
+@shared_task(name="canary.submissions")
+def submissions() -> Effects:
+    """Land from the queue of what came in by SQL."""
+    return _land("canary.submissions")
+
+
 @shared_task(name="canary.consequences")
 def consequences() -> Effects:
     """Land from the queue of consequences."""

@@ -37,6 +37,8 @@ SQL_INTEGER = 2**31 - 1
 SQL_BIGINT = 2**63 - 1
 ID_PATTERN = r"^(0|[1-9][0-9]{0,18})$"
 """An id written as text; `"01003"` and `"1e3"` are no ids, so that each id has one form."""
+MAX_ERRORS = 1000
+"""Errors that one answer names."""
 DEEPEST = 6
 """Levels of lists and objects in one argument (reliability.md 8)."""
 
@@ -233,7 +235,7 @@ def understood(
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        return invalid(named, sorted({_problem(e) for e in error.errors(include_url=False)}))
+        return invalid(named, sorted({_problem(e) for e in error.errors(include_url=False)})[:MAX_ERRORS])
 
 
 def _is_deep(value: Any) -> bool:

@@ -121,6 +121,7 @@ def test_the_queues_of_all_workers_together_are_all_queues() -> None:
         "commands",
         "consequences",
         "notices",
+        "submissions",
         "sweeps",
     ]
 

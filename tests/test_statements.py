@@ -27,10 +27,10 @@ REVIEWED = {
     "models/invariants/timelines.py:_folded": "called at import, with words of that module",
     "models/invariants/timelines.py:_numbered": "called at import, with words of that module",
     "models/readings.py:_age": "called at import, with words of that module",
+    "models/submissions.py:_first_due": "called twice at import, with words of that module",
     "models/sets.py:_insert": "names of a table of ours, and what its callers write as a constant to have it given back",
     "models/sets.py:_update": "names of a table of ours",
     "models/locks.py:lock_items": "a query that its callers write as a constant",
-    "models/inventory.py:": "columns of the key and an expression of that module",
     "models/members.py:ask": "one of three kinds of lock that are constants of that module",
     "workers/backup.py:_count": "the name of a table of ours; an identifier cannot be a parameter",
 }

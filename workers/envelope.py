@@ -17,13 +17,11 @@ from typing import Any, NoReturn
 
 from celery.app.task import Context
 
+from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
 from schedules.routes import is_of_the_house, queue_of
 
-MOST_BYTES = {"commands": 16 * 2**20}
-"""A thousand items with two thousand escaped characters each need about that; 10.7 MB are parsed in 0.05 s."""
+MOST_BYTES = {"commands": MAX_BYTES}
 MOST_BYTES_ELSEWHERE = 64 * 2**10
-DEEPEST = 20
-"""Arguments are at most six deep; what is deeper than this cannot even be answered `invalid`."""
 MOST_RETRIES = 1_000_000
 """As `workers.job` counts while the database is away."""
 HARD_LIMIT = 60
@@ -120,6 +118,8 @@ def checked(raw: bytes, queue: str, registered: Container[str], tag: str, now: d
 
 
 def _parsed(raw: bytes, what: str) -> Any:
+    if has_too_many_parts(raw):
+        raise Refused("TOO_LARGE", f"{what} has more than {MAX_PARTS} parts")
     try:
         found = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
     except _Twice:
@@ -131,7 +131,7 @@ def _parsed(raw: bytes, what: str) -> Any:
     except ValueError:  # also for a number of more digits than Python reads
         raise Refused("NOT_JSON", f"{what} cannot be read as JSON") from None
     level = [found]
-    for _ in range(DEEPEST + 1):
+    for _ in range(MAX_DEPTH + 1):
         level = [
             inner
             for outer in level
@@ -346,7 +346,7 @@ def _is_harmless_limit(value: Any) -> bool:
 
 
 def _holds_typed(value: Any) -> bool:
-    """Whether kombu would revive something in it; it is at most DEEPEST levels deep."""
+    """Whether kombu would revive something in it; it is at most MAX_DEPTH levels deep."""
     if isinstance(value, dict):
         return "__type__" in value or any(map(_holds_typed, value.values()))
     return isinstance(value, list) and any(map(_holds_typed, value))

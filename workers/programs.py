@@ -17,7 +17,7 @@ from workers.supervisor import Program, Supervisor, on_leash
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where whoever listens everywhere can be asked here
 # Group -> its queues. Together they must cover every queue there is: a message in an unread queue waits for ever.
-GROUPS = {"commands": ("commands", "consequences"), "sweeps": ("sweeps", "notices")}
+GROUPS = {"commands": ("commands", "submissions", "consequences"), "sweeps": ("sweeps", "notices")}
 
 
 def worker(settings: Settings, supervisor: Supervisor, group: str) -> Program:

@@ -259,13 +259,13 @@ def _start_child(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _start_listening(**_: Any) -> None:
-    """The worker group that takes commands also hears of those that come in by SQL (one group, one thread)."""
+    """The worker group that takes commands that came in by SQL hears of their commits (one group, one thread)."""
     global _listener  # noqa: PLW0603 - one per process
     from workers.listen import Listener
 
     found = settings()
     url = found.app_database_url or found.database_url
-    if url is None or "commands" not in current_app.amqp.queues.consume_from:
+    if url is None or queue_of("submissions.drain") not in current_app.amqp.queues.consume_from:
         return
     _listener = Listener(url.get_secret_value(), lambda: _drain(current_app))
     _listener.start()

@@ -76,7 +76,7 @@ def node_environment(database_url: str, broker_url: str, result_backend: str, tm
 def default_worker_container(
     node_environment: dict[str, str], default_worker_command: list[str], tmp_path: Path
 ) -> Iterator[UnwindWorker]:
-    """A worker of two processes on all four queues."""
+    """A worker of two processes on all five queues."""
     node = ProcessNode("worker", default_worker_command, node_environment, tmp_path)
     try:
         worker = UnwindWorker(node)

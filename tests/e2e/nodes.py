@@ -97,7 +97,7 @@ class UnwindWorker(CeleryWorkerContainer):
     @classmethod
     def command(cls, *args: str, **_: Any) -> list[str]:
         """The words after `python -m`."""
-        queues = "commands,consequences,notices,sweeps"
+        queues = "commands,submissions,consequences,notices,sweeps"
         words = ["celery", "-A", "workers.app", "worker", "-Q", queues, "-c", "2", "-n", "e2e@%h", "-l", "INFO"]
         return [*words, "--without-gossip", "--without-mingle", *args]
 

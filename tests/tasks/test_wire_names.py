@@ -60,10 +60,11 @@ OF_THE_HOUSE = [
     "bills.issue",
     "reminders.scan",
     "outbox.relay",
+    "submissions.drain",
     "audit.check_invariants",
     "audit.check_everything",
 ]
-CANARIES = ["canary.commands", "canary.consequences", "canary.notices", "canary.sweeps"]
+CANARIES = ["canary.commands", "canary.submissions", "canary.consequences", "canary.notices", "canary.sweeps"]
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

@@ -26,9 +26,9 @@ from workers.settings import CHECKOUT, Settings, load_settings
 from workers.supervisor import Program, ProgramFailed, Supervisor, on_leash
 
 GROUPS = {
-    "first": "commands,consequences",
+    "first": "commands,submissions,consequences",
     "second": "sweeps,notices",
-    "both": "commands,consequences,sweeps,notices",
+    "both": "commands,submissions,consequences,sweeps,notices",
 }
 BEATS = ("beat-one", "beat-two")
 ASTRAY = "both"

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from models import session, submissions
+from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
+from models.submissions import LEASE, MOST_ATTEMPTS, SMALL_BYTES, Submission
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, WEEK, Market
+from tests.plugins.upstream import until
+from workers import drain
 from workers.app import app
 from workers.job import command_of
 from workers.listen import Listener
@@ -41,6 +49,20 @@ def answer_of(caller: Any, request_id: str) -> Any:
     return row
 
 
+def written(caller: Any, name: str, payload: str, request_id: str | None = None) -> dict[str, Any]:
+    """Submit a payload as the text it is."""
+    answer: dict[str, Any] = caller.execute(
+        "SELECT unwind.submit_command(%s, %s::text, %s)", [name, payload, request_id]
+    ).fetchone()[0]
+    return answer
+
+
+def claimed(found: tuple[list[Submission], Submission | None]) -> tuple[list[str], str | None]:
+    """The request ids of what `claim` returned."""
+    small, alone = found
+    return [one.request_id for one in small], None if alone is None else alone.request_id
+
+
 def test_the_door_takes_exactly_the_public_commands() -> None:
     """The frozen names of the door are the tasks that have an argument model."""
     public = {
@@ -50,18 +72,22 @@ def test_the_door_takes_exactly_the_public_commands() -> None:
 
 
 def test_an_id_written_as_text_is_the_same_submission(market: Market, caller: Any) -> None:
-    """contract 2: JavaScript rounds numbers above 2^53, so it writes texts; the number is kept, whatever stands in comments."""
+    """contract 2: JavaScript rounds numbers above 2^53, so it writes texts; another number in a comment is another command."""
     large = 2**53 + 1
     comment = f'said "order_id": "{large}", ' + r'and \"order_id": "1"'
     for order_id in (str(large), large):
         said = submit(caller, "npb.respond", {"order_id": order_id, "member_id": "buyer", "comment": comment}, "js-1")
         assert said == {"request_id": "js-1", "accepted": True, "code": None}
-    row = caller.execute("SELECT payload, order_id FROM unwind.submissions WHERE request_id = 'js-1'").fetchone()
-    assert row == ({"order_id": large, "member_id": "buyer", "comment": comment}, large)
+    row = caller.execute("SELECT order_id FROM unwind.submissions WHERE request_id = 'js-1'").fetchone()
+    assert row == (large,)
+    for other in ({"order_id": large - 1}, {"comment": comment.replace('"1"', "1")}):
+        another = {"order_id": large, "member_id": "buyer", "comment": comment} | other
+        assert submit(caller, "npb.respond", another, "js-1")["code"] == "REQUEST_ID_REUSED"
     odd = {'a\\"order_id': "5", "order_id": "05"}
     submit(caller, "npb.respond", odd, "js-2")
-    row = caller.execute("SELECT payload FROM unwind.submissions WHERE request_id = 'js-2'").fetchone()
-    assert row[0] == odd
+    assert submit(caller, "npb.respond", odd, "js-2")["accepted"]
+    changed = {'a\\"order_id': 5, "order_id": "05"}
+    assert submit(caller, "npb.respond", changed, "js-2")["code"] == "REQUEST_ID_REUSED"
     lines = [{"lot_id": "9007199254740993", "quantity": 1}]
     submit(caller, "orders.submit", {"order_id": "7", "lines": lines}, "js-3")
     same = {"order_id": 7, "lines": [{"lot_id": large, "quantity": 1}]}
@@ -136,7 +162,7 @@ def test_a_set_whose_drain_died_is_taken_by_the_next_tick_after_its_lease(market
     caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
     caller.commit()
     with session.bound().transaction() as conn:  # and then that drain is no more
-        assert [s.request_id for s in submissions.claim(conn, FILED, limit=100)] == ["held"]
+        assert claimed(submissions.claim(conn, FILED, limit=100)) == (["held"], None)
     second = timedelta(seconds=1)
     assert market.at(FILED + submissions.LEASE - second).done("submissions.drain") == {"taken": 0}
     assert market.at(FILED + submissions.LEASE).done("submissions.drain") == {"taken": 1}
@@ -227,3 +253,266 @@ def test_many_commits_while_the_drain_is_being_woken_wake_it_once_more(caller: A
     finally:
         go_on.set()
         listener.close()
+
+
+# -- hostile payloads --------------------------------------------------------------------------------------------------
+
+
+def due(caller: Any) -> None:
+    """All that was submitted counts from, and is due at, an instant of the simulated clock."""
+    caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
+    caller.commit()
+
+
+UNREADABLE = {
+    "an integer of 4,301 digits": '{"order_id": ' + "9" * 4301 + ', "member_id": "seller"}',
+    "an integer of 100,000 digits": '{"order_id": ' + "9" * 100_000 + ', "member_id": "seller"}',
+    "1e5000": '{"order_id": 1e5000, "member_id": "seller"}',
+    "1e131071": '{"order_id": 1e131071, "member_id": "seller"}',
+    "1e-16383": '{"order_id": 1e-16383, "member_id": "seller"}',
+    "seven levels": '{"order_id": 1003, "member_id": ' + "[" * 7 + "]" * 7 + "}",
+}
+
+
+@pytest.mark.promise("P8")
+@pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_cannot_be_read_is_answered_invalid_and_stops_nobody(market: Market, caller: Any, payload: str) -> None:
+    """P8: by itself, in the set in which it came; the command behind it is done."""
+    market.order(1003)
+    market.at(FILED)
+    assert written(caller, "npb.file", payload, "absurd")["accepted"]
+    submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "healthy")
+    due(caller)
+    assert market.done("submissions.drain") == {"taken": 2}
+    assert answer_of(caller, "absurd") == ("answered", "invalid", None)
+    assert answer_of(caller, "healthy") == ("answered", "done", None)
+
+
+HUGE = {
+    "too long": ('{"comment": "' + "x" * MAX_BYTES + '"}', "PAYLOAD_TOO_LARGE"),
+    "lists": ('{"orders": [' + ",".join(["[]"] * 5_000_000) + "]}", "PAYLOAD_TOO_LARGE"),
+    "numbers": ('{"orders": [' + ",".join(["1"] * 8_000_000) + "]}", "PAYLOAD_TOO_LARGE"),
+    "texts": ('{"orders": [' + ",".join(['""'] * 5_000_000) + "]}", "PAYLOAD_TOO_LARGE"),
+    "escaped quotes that never end": ('{"comment": "' + '\\"' * 8_000_000, "PAYLOAD_INVALID"),
+    "brackets that never end": ("[" * 16_000_000, "PAYLOAD_TOO_LARGE"),
+    "1,500 levels": ('{"a":' * 1_500 + "1" + "}" * 1_500, "PAYLOAD_TOO_DEEP"),
+    "24,000 levels": ('{"a":' + "[" * 24_000 + "]" * 24_000 + "}", "PAYLOAD_TOO_DEEP"),
+    "levels that never end": ('{"a":' + "[" * 45_000, "PAYLOAD_TOO_DEEP"),
+    "NUL": ('{"comment": "\\u0000"}', "PAYLOAD_INVALID"),
+    "an unpaired surrogate": ('{"comment": "\\ud800"}', "PAYLOAD_INVALID"),
+    "no JSON": ("hello", "PAYLOAD_INVALID"),
+    "nothing": ("", "PAYLOAD_INVALID"),
+    "NaN": ('{"order_id": NaN}', "PAYLOAD_INVALID"),
+}
+
+
+@pytest.mark.parametrize(("payload", "code"), HUGE.values(), ids=HUGE)
+def test_what_is_too_large_too_deep_or_no_json_is_refused_at_once(
+    market: Market, caller: Any, payload: str, code: str
+) -> None:
+    """The check is SQL, raises nothing and takes memory of the payload's own size; the caller's transaction goes on."""
+    before = time.monotonic()
+    assert written(caller, "orders.cancel_many", payload, "r") == {"request_id": "r", "accepted": False, "code": code}
+    assert time.monotonic() - before < 5
+    assert caller.execute("SELECT count(*) FROM unwind.submissions").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("number", ["1e131071", "-1e131071", "1e-16383", "0." + "1" * 5000, "7" * 5000])
+def test_jsonb_that_would_be_a_thousand_times_as_long_as_text_is_refused(caller: Any, number: str) -> None:
+    """Twelve bytes of jsonb can be 128 KB of text."""
+    said = caller.execute(
+        "SELECT unwind.submit_command('orders.cancel_many', jsonb_build_object('orders', jsonb_agg(CAST(%s AS jsonb))), 'r') "
+        "FROM generate_series(1, 90000)",
+        [number],
+    ).fetchone()
+    assert said[0]["accepted"] is False
+    assert said[0]["code"] in ("PAYLOAD_INVALID", "PAYLOAD_TOO_LARGE")
+
+
+def test_the_function_takes_jsonb_text_and_literals(market: Market, caller: Any) -> None:
+    """A caller writes a literal, a text or jsonb; named arguments work with each."""
+    for argument in ("'{\"order_id\": 1}'", "CAST('{\"order_id\": 1}' AS text)", "jsonb_build_object('order_id', 1)"):
+        positional = caller.execute(f"SELECT unwind.submit_command('npb.file', {argument}, 'same')").fetchone()
+        named = caller.execute(
+            f"SELECT unwind.submit_command(name => 'npb.file', payload => {argument}, request_id => 'same')"
+        ).fetchone()
+        made = caller.execute(f"SELECT unwind.submit_command('npb.file', {argument})").fetchone()
+        assert (positional[0], named[0]) == ({"request_id": "same", "accepted": True, "code": None},) * 2
+        assert made[0]["accepted"]
+        assert len(made[0]["request_id"]) == 36
+
+
+def test_a_legal_payload_of_commas_and_brackets_in_its_words_is_taken(market: Market, caller: Any) -> None:
+    """Only brackets and commas outside strings are parts."""
+    said = "[],{}" * 400
+    items = [{"order_id": n, "member_id": "seller", "comment": said + '"\\'} for n in range(1, 1001)]
+    raw = json.dumps({"orders": items})
+    assert not has_too_many_parts(raw.encode())
+    assert written(caller, "orders.cancel_many", raw, "words")["accepted"]
+    due(caller)
+    market.at(FILED).done("submissions.drain")
+    assert answer_of(caller, "words") == ("answered", "done", None)
+
+
+def test_a_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
+    """A set of small payloads and one long one at most, whatever waits; the small ones do not wait for all the long ones."""
+    for n in range(8):
+        submit(caller, "npb.file", {"order_id": n, "comment": "x" * SMALL_BYTES}, f"long{n}")
+    for n in range(5):
+        submit(caller, "npb.file", {"order_id": 10 + n}, f"small{n}")
+    due(caller)
+    with session.bound().transaction() as conn:
+        assert claimed(submissions.claim(conn, FILED, limit=4)) == ([f"small{n}" for n in range(4)], "long0")
+        assert claimed(submissions.claim(conn, FILED, limit=4)) == (["small4"], "long1")
+    assert market.at(FILED + LEASE).done("submissions.drain") == {"taken": 13}
+
+
+@pytest.mark.promise("P8")
+def test_what_kills_its_drain_is_taken_alone_and_in_the_end_parked(market: Market, caller: Any) -> None:
+    """P8: the others of its set are answered after the first death; attempts count before the work."""
+    market.order(1003)
+    for n, order_id in enumerate((9, 1003, 8)):
+        submit(caller, "npb.file", {"order_id": order_id, "member_id": "seller"}, f"r{n}")
+    due(caller)
+
+    def die(at: Any) -> tuple[list[str], str | None]:
+        with session.bound().transaction() as conn:
+            return claimed(submissions.claim(conn, at, limit=100))
+
+    at = FILED
+    assert die(at) == (["r0", "r1", "r2"], None)
+    for _ in range(MOST_ATTEMPTS - 1):
+        at += LEASE
+        assert die(at) == ([], "r0"), "alone, and as the first it kills again"
+        if at == FILED + LEASE:
+            assert market.at(at).done("submissions.drain") == {"taken": 2}, "while the other is on lease"
+    assert market.at(at + LEASE).done("submissions.drain") == {"taken": 0}
+    assert answer_of(caller, "r0") == ("dead", None, None)
+    assert answer_of(caller, "r1") == ("answered", "done", None)
+    assert answer_of(caller, "r2") == ("answered", "refused", "ORDER_UNKNOWN")
+    (dead,) = market.rows("SELECT reason, attempts, arguments FROM unwind.dead_jobs")
+    assert (dead.reason, dead.attempts, dead.arguments) == ("WORKER_DIED", MOST_ATTEMPTS, {"request_id": "r0"})
+    with session.bound().transaction() as conn:  # set going again, it has its payload
+        assert submissions.again(conn, "npb.file", dead.arguments, "r0", at)
+    assert market.done("submissions.drain") == {"taken": 1}
+    assert answer_of(caller, "r0") == ("answered", "refused", "ORDER_UNKNOWN")
+
+
+def test_a_lease_lasts_as_long_as_the_work(
+    market: Market, caller: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drain that lives keeps its set, however long it takes: nobody else takes it beside it."""
+    monkeypatch.setattr(drain, "HOLD_EVERY", 0.02)
+    market.order(1003)
+    submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "slow")
+    due(caller)
+    begun, go_on = threading.Event(), threading.Event()
+    body = drain._take_set
+
+    def slowly(task: str, found: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return body(task, found)
+
+    monkeypatch.setattr(drain, "_take_set", slowly)
+    market.at(FILED)
+    worker = threading.Thread(target=lambda: market.done("submissions.drain"))
+    worker.start()
+    try:
+        assert begun.wait(20)
+        market.at(FILED + LEASE)
+        until(lambda: market.row("SELECT due_at FROM unwind.submissions").due_at == FILED + 2 * LEASE)
+        beside = session.connect(database_url)
+        with contextlib.ExitStack() as closing:
+            closing.callback(beside.dispose)
+            conn = closing.enter_context(beside.transaction())
+            assert claimed(submissions.claim(conn, FILED + LEASE, limit=100)) == ([], None)
+    finally:
+        go_on.set()
+        worker.join(20)
+    assert answer_of(caller, "slow") == ("answered", "done", None)
+
+
+_WORDS = st.sampled_from(("order_id", "member_id", "request_id", "comment", "orders", "removal_id", "draft_id"))
+_JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_WORDS | st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@st.composite
+def bent_payloads(draw: st.DrawFn) -> str:
+    """JSON with some of its characters replaced, numbers of any length, and texts that are none."""
+    text = json.dumps(draw(st.dictionaries(_WORDS, _JSON, max_size=5)), ensure_ascii=draw(st.booleans()))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(text)))
+        piece = draw(st.sampled_from(("9" * 4400, "1e9999", "[" * 30, "\\u0000", '"', "\\", ",", "}", "NaN", "\u2028")))
+        text = text[:at] + piece + text[at + draw(st.integers(0, 2)) :]
+    return text
+
+
+def _is_answered_or_refused(market: Market, caller: Any, payloads: list[str]) -> None:
+    accepted = []
+    for n, payload in enumerate(payloads):
+        said = written(caller, "npb.file", payload.encode("utf-8", "replace").decode().replace("\x00", ""), f"any{n}")
+        assert said["accepted"] is (said["code"] is None)
+        accepted += [f"any{n}"] if said["accepted"] else []
+    due(caller)
+    market.at(FILED).done("submissions.drain")
+    for request_id in accepted:
+        assert answer_of(caller, request_id)[0] == "answered"
+    with caller.transaction():
+        caller.execute("ALTER TABLE unwind.submissions DISABLE TRIGGER USER")
+        caller.execute("DELETE FROM unwind.submissions")
+        caller.execute("ALTER TABLE unwind.submissions ENABLE TRIGGER USER")
+    caller.commit()
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(payloads=st.lists(bent_payloads() | st.text(max_size=50), min_size=1, max_size=5))
+def test_any_text_at_all_is_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
+    """The function raises nothing for what is in it, and whatever it accepts is answered by one drain."""
+    _is_answered_or_refused(market, caller, payloads)
+
+
+@pytest.mark.long
+@settings(
+    max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(payloads=st.lists(bent_payloads() | st.text(max_size=50), min_size=1, max_size=5))
+def test_thousands_of_texts_are_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
+    """The same, for longer."""
+    _is_answered_or_refused(market, caller, payloads)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_JSON)
+def test_the_parts_that_are_counted_are_those_that_are_made(document: Any) -> None:
+    """Counting without parsing agrees with what is in the document, whatever its texts hold."""
+
+    def parts(value: Any) -> int:
+        if not isinstance(value, dict | list):
+            return 0
+        inner = value.values() if isinstance(value, dict) else value
+        return 2 + max(0, len(value) - 1) + sum(map(parts, inner))
+
+    counted = parts(document)
+    with pytest.MonkeyPatch.context() as patched:
+        for most, too_many in ((counted, False), (counted - 1, True)):
+            patched.setattr("models.payloads.MAX_PARTS", most)
+            for ascii_only in (True, False):
+                raw = json.dumps(document, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+                assert has_too_many_parts(raw) is too_many
+
+
+def test_depth_and_parts_at_their_bounds(caller: Any) -> None:
+    """What is just within them is taken."""
+    deep = '{"a":' * (MAX_DEPTH - 1) + "1" + "}" * (MAX_DEPTH - 1)
+    assert written(caller, "npb.file", deep, "deep")["accepted"]
+    assert written(caller, "npb.file", '{"a":' + deep + "}", "deeper")["code"] == "PAYLOAD_TOO_DEEP"
+    wide = '{"a":[' + ",".join(["1"] * (MAX_PARTS - 3)) + "]}"
+    assert written(caller, "npb.file", wide, "wide")["accepted"]
+    assert written(caller, "npb.file", wide.replace("[", "[1,"), "wider")["code"] == "PAYLOAD_TOO_LARGE"

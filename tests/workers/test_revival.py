@@ -113,12 +113,14 @@ def test_a_command_of_the_sql_door_that_was_given_up_is_answered_there_after_all
     """Contract 2: whoever submitted it finds its answer where it was promised."""
     shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
     with shop.stage.database.transaction() as conn:
-        (given,) = submissions.claim(conn, shop.stage.clock.now(conn).replace(year=2100), limit=9)
+        (given,), _ = submissions.claim(conn, shop.stage.clock.now(conn).replace(year=2100), limit=9)
         for attempt in range(submissions.MOST_ATTEMPTS):
             one = submissions.Submission(**{f: getattr(given, f) for f in given.__slots__} | {"attempts": attempt + 1})
             first = submissions.failed(conn, one, f"Error {attempt}", shop.stage.clock.instant)
     assert first == "Error 0"
-    number = parked(shop, 1, message_id="r-1", first_error=first, arguments=given.payload | {"request_id": "r-1"})
+    number = parked(
+        shop, 1, message_id="r-1", first_error=first, arguments=json.loads(given.payload) | {"request_id": "r-1"}
+    )
     assert replay(number).exit_code == 0
     drained(shop)
     assert shop.row("SELECT state FROM unwind.command_answers WHERE request_id = 'r-1'").state == "answered"

@@ -370,7 +370,7 @@ def upgrade() -> None:
         sa.Column("submission_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("request_id", sa.Text(), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),
-        sa.Column("payload", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
         sa.Column("order_id", sa.BigInteger(), nullable=True),
         sa.Column("submitted_by", sa.Text(), nullable=False),
         sa.Column("submitted_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
@@ -387,6 +387,14 @@ def upgrade() -> None:
         schema="unwind",
     )
     op.create_index(
+        "ix_submissions_alone",
+        "submissions",
+        ["submission_id", "due_at"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'waiting' AND NOT (attempts = 0 AND octet_length(payload) <= 65536)"),
+    )
+    op.create_index(
         "ix_submissions_answered",
         "submissions",
         ["answered_at"],
@@ -400,7 +408,7 @@ def upgrade() -> None:
         ["submission_id", "due_at"],
         unique=False,
         schema="unwind",
-        postgresql_where=sa.text("state = 'waiting'"),
+        postgresql_where=sa.text("state = 'waiting' AND (attempts = 0 AND octet_length(payload) <= 65536)"),
     )
     op.create_index(
         "ix_submissions_order",

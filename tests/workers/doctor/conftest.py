@@ -47,7 +47,7 @@ def with_broker(place: Place, broker_url: str, result_backend: str) -> Iterator[
         data_dir=place.settings.data_dir,
     )
     with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
-        everybody = {"worker@here": ["commands", "consequences", "notices", "sweeps"]}
+        everybody = {"worker@here": ["commands", "submissions", "consequences", "notices", "sweeps"]}
         info: Any = client.info()
         yield replace(
             place, settings=settings, broker=client, broker_info=info, embedded_broker=True, consumers=everybody

@@ -1,0 +1,52 @@
+"""How large the arguments of one command may be, at every interface, and how they are read.
+
+What is parsed needs many times its own length: two bytes of `[]` become 64.  So the parts of a text are counted before it is
+parsed; PostgreSQL does the same for what comes in by SQL (`models.submissions`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+MAX_BYTES = 16 * 2**20
+"""A thousand items with two thousand escaped characters each need about that."""
+MAX_PARTS = 50_000
+"""Brackets, braces and commas outside strings: the largest command, a thousand lines with all fields, has half of that."""
+MAX_DEPTH = 20
+"""Levels of lists and objects that are read.  Arguments are at most six deep; what is deeper is answered `invalid`."""
+
+
+class Unreadable(ValueError):
+    """A text that is not the JSON of an object."""
+
+
+def has_too_many_parts(raw: bytes) -> bool:
+    """Whether parsing this JSON would make more than `MAX_PARTS` values, told in memory of its own length.
+
+    Most texts are decided by counting.  Only where brackets and commas may stand within strings are those taken out: without
+    escaped backslashes and quotes every second piece between two quotes is outside a string.
+    """
+    if _punctuation(raw) <= MAX_PARTS:
+        return False
+    bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') > 4 * (MAX_PARTS + 1):  # a part has a key and a text at most
+        return True
+    return _punctuation(b"".join(bare.split(b'"')[::2])) > MAX_PARTS
+
+
+def _punctuation(raw: bytes) -> int:
+    return sum(map(raw.count, (b",", b"[", b"]", b"{", b"}")))
+
+
+def read(payload: str) -> dict[str, Any]:
+    """The arguments that a text says.  Raises `Unreadable`, with a sentence that repeats nothing of it."""
+    try:
+        found = json.loads(payload)
+    except RecursionError:
+        raise Unreadable("is nested too deeply") from None
+    except ValueError:  # not JSON, or an integer of more digits than Python converts
+        raise Unreadable("cannot be read as JSON, or has a number of too many digits") from None
+    if not isinstance(found, dict):
+        raise Unreadable("must be an object")
+    return found

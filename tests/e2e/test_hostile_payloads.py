@@ -1,0 +1,237 @@
+"""Does a payload that is absurd or huge stop the commands behind it?  A real worker, both interfaces, its memory watched.
+
+The bars: a healthy command behind any single one is answered within 5 s, behind eight within 15 s, and no process of the worker
+ever has 400 MB.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from tests.plugins.market import Market
+from tests.plugins.upstream import Installation, installation, until
+from tests.workers.hostile_messages import EMBED, message
+from tests.workers.test_drain import UNREADABLE
+from workers.servers import ServerUrls
+
+pytestmark = pytest.mark.e2e
+
+SUBMIT = "SELECT unwind.submit_command(%s, %s::text, %s)"
+BEHIND_ONE, BEHIND_EIGHT = 5.0, 15.0
+MOST_MEMORY = 400 * 10**6
+BACKLOG = 100_000
+
+
+def _many(comment: str) -> str:
+    items = [{"order_id": n, "member_id": "seller", "comment": comment} for n in range(1, 1001)]
+    return json.dumps({"orders": items}, ensure_ascii=False)
+
+
+PAYLOADS: dict[str, Callable[[], str]] = {
+    **{name: lambda payload=payload: payload for name, payload in UNREADABLE.items()},  # type: ignore[misc]
+    "escaped letters": lambda: _many("é" * 2000).replace("é", "\\u00e9"),
+    "letters of four bytes": lambda: _many("\U0001f9f1" * 2000),
+    "a long comment with one letter of four bytes": lambda: json.dumps(
+        {"order_id": 1, "member_id": "seller", "comment": "\U0001f9f1" + "x" * 11_700_000}, ensure_ascii=False
+    ),
+    "as many parts as may be": lambda: '{"orders": [' + ",".join(["{}"] * 16_600) + "]}",
+    "as many fields as may be": lambda: "{" + ",".join(f'"{n}":"{n}"' for n in range(49_000)) + "}",
+    "more parts than may be": lambda: '{"orders": [' + ",".join(["[]"] * 3_900_000) + "]}",
+}
+BODIES: dict[str, Callable[[], bytes]] = {
+    **{
+        name: lambda made=made: b"[[], " + made().encode() + b", {}]"  # type: ignore[misc]
+        for name, made in PAYLOADS.items()
+    },
+    "positional": lambda: b"[[" + b",".join([b"[]"] * 3_900_000) + b"], {}, {}]",
+    "levels": lambda: b'[[], {"a": ' + b"[" * 6_000_000 + b"]" * 6_000_000 + b"}, {}]",
+}
+
+
+class Watched:
+    """The most memory that any process of the worker has had, looked at twenty times a second."""
+
+    def __init__(self, head: int) -> None:
+        self.most: dict[str, int] = {}
+        self._head = psutil.Process(head)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.05):
+            with contextlib.suppress(psutil.Error):
+                for process in (self._head, *self._head.children()):
+                    name = "head" if process.pid == self._head.pid else "child"
+                    self.most[name] = max(self.most.get(name, 0), _peak(process.pid))
+
+
+def _peak(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        said = Path(f"/proc/{pid}/status").read_text()
+        return 1024 * int(said.partition("VmHWM:")[2].split()[0])
+    return 0
+
+
+def past(market: Market) -> None:
+    """Nothing happened."""
+
+
+@pytest.fixture(scope="module")
+def shop(
+    servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """An installation with one worker group of two processes."""
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("payloads"), past) as ours:
+        ours.start_worker(concurrency=2)
+        yield ours
+
+
+@pytest.fixture(scope="module")
+def watched(shop: Installation) -> Iterator[Watched]:
+    """Its memory, over all tests of this module."""
+    watched = Watched(shop.supervisor.pid("commands"))
+    yield watched
+    watched.close()
+
+
+numbers = itertools.count()
+
+
+def by_sql(shop: Installation) -> float:
+    """Seconds until a healthy command submitted by SQL is answered."""
+    began, request_id = time.monotonic(), f"healthy-{next(numbers)}"
+    with shop.connect() as conn:
+        conn.execute(SUBMIT, ["npb.file", '{"order_id": 5, "member_id": "seller"}', request_id])
+        query = "SELECT answer FROM unwind.command_answers WHERE request_id = %s AND state = 'answered'"
+        until(lambda: conn.execute(query, [request_id]).fetchone(), 60)
+    return time.monotonic() - began
+
+
+def by_message(shop: Installation) -> float:
+    """Seconds until a healthy command sent by message is answered."""
+    began, message_id = time.monotonic(), str(uuid.uuid4())
+    shop.redis().lpush("commands", json.dumps(message(headers={"id": message_id})))
+    results = shop.redis(results=True)
+    until(lambda: results.get(f"celery-task-meta-{message_id}"), 60)
+    return time.monotonic() - began
+
+
+def pushed(shop: Installation, body: bytes, *, plain: bool = False) -> None:
+    """A message with this body, in base64 or as text."""
+    task = "orders.cancel_many" if b'"orders"' in body[:30] else "npb.file"
+    how = {"body": body.decode(), "properties": {"body_encoding": None}} if plain else {"body": _base64(body)}
+    shop.redis().lpush("commands", json.dumps(message(headers={"task": task}, **how)))
+
+
+def _base64(body: bytes) -> str:
+    return base64.b64encode(body).decode()
+
+
+def submitted(shop: Installation, payload: str, request_id: str) -> bool:
+    """Whether it was accepted; the server's process that decided it is held to the same bar."""
+    task = "orders.cancel_many" if '"orders"' in payload[:30] else "npb.file"
+    with shop.connect() as conn:
+        row = conn.execute(SUBMIT, [task, payload, request_id]).fetchone()
+        assert 0 < _peak(conn.info.backend_pid) < MOST_MEMORY
+    assert row is not None
+    return bool(row[0]["accepted"])
+
+
+@pytest.mark.promise("P8")
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_a_command_behind_one_absurd_payload_is_answered_within_seconds(
+    shop: Installation, watched: Watched, name: str
+) -> None:
+    """By SQL: it is refused at once or answered, and nobody waits for it, through neither interface."""
+    accepted = submitted(shop, PAYLOADS[name](), f"one-{name}".replace(" ", "-").replace(",", ""))
+    assert accepted is (name != "more parts than may be")
+    assert by_sql(shop) < BEHIND_ONE
+    assert by_message(shop) < BEHIND_ONE
+    assert max(watched.most.values()) < MOST_MEMORY, watched.most
+    if accepted:
+        assert shop.answer_of(f"one-{name}".replace(" ", "-").replace(",", ""))["outcome"] in ("invalid", "done")
+
+
+@pytest.mark.promise("P8")
+@pytest.mark.parametrize("plain", [False, True], ids=["base64", "text"])
+@pytest.mark.parametrize("name", BODIES)
+def test_a_command_behind_one_absurd_message_is_answered_within_seconds(
+    shop: Installation, watched: Watched, name: str, plain: bool
+) -> None:
+    """By message: the same."""
+    pushed(shop, BODIES[name](), plain=plain)
+    assert by_message(shop) < BEHIND_ONE
+    assert by_sql(shop) < BEHIND_ONE
+    assert max(watched.most.values()) < MOST_MEMORY, watched.most
+
+
+@pytest.mark.promise("P8")
+def test_a_command_behind_eight_large_payloads_is_answered_within_seconds(shop: Installation, watched: Watched) -> None:
+    """Eight legal payloads of 12 MB: each is taken alone, and all are answered."""
+    payload = PAYLOADS["escaped letters"]()
+    assert len(payload) > 11_700_000
+    assert all(submitted(shop, payload, f"eight-{n}") for n in range(8))
+    assert by_sql(shop) < BEHIND_EIGHT
+    assert by_message(shop) < BEHIND_EIGHT
+    for n in range(8):
+        assert shop.answer_of(f"eight-{n}")["outcome"] == "done"
+    assert max(watched.most.values()) < MOST_MEMORY, watched.most
+
+
+@pytest.mark.promise("P8")
+@pytest.mark.parametrize("name", ["escaped letters", "as many fields as may be", "positional"])
+def test_a_command_behind_eight_large_messages_is_answered_within_seconds(
+    shop: Installation, watched: Watched, name: str
+) -> None:
+    """Eight messages near the limit: no more of them are in memory than the worker has processes and hands."""
+    body = BODIES[name]()
+    for _ in range(8):
+        pushed(shop, body)
+    assert by_message(shop) < BEHIND_EIGHT
+    assert by_sql(shop) < BEHIND_EIGHT
+    assert max(watched.most.values()) < MOST_MEMORY, watched.most
+
+
+@pytest.mark.promise("P8")
+def test_commands_by_sql_do_not_wait_for_the_brokers_backlog(shop: Installation) -> None:
+    """A hundred thousand messages wait in the broker; a command by SQL is answered at once."""
+    queue = shop.redis()
+    for start in range(0, BACKLOG, 5_000):
+        made = [
+            json.dumps(
+                message([[], {"order_id": n + 1, "member_id": "nobody"}, EMBED], headers={"ignore_result": True})
+            )
+            for n in range(start, start + 5_000)
+        ]
+        queue.lpush("commands", *made)
+    try:
+        waits = [by_sql(shop) for _ in range(10)]
+        assert queue.llen("commands") > BACKLOG / 2, "the backlog is still there"
+        assert max(waits) < BEHIND_ONE, waits
+    finally:
+        queue.delete("commands")
+    assert by_message(shop) < BEHIND_ONE
+
+
+def test_the_worker_lived_through_all_of_it(shop: Installation, watched: Watched) -> None:
+    """Its processes are those that it began with."""
+    assert shop.supervisor.restarts == 0
+    assert "WorkerLostError" not in shop.log()
