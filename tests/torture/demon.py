@@ -253,6 +253,17 @@ class Demon:
         self._aside(hold)
         return name
 
+    def _hold_dead_jobs(self, fault: Fault) -> str:
+        """Nothing can be parked for a while, often for longer than the lock timeout."""
+
+        def hold() -> None:
+            with connected(self._place.database_url) as conn, conn.transaction():
+                conn.execute("LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE")
+                time.sleep(fault.seconds)  # this is the fault
+
+        self._aside(hold)
+        return "dead jobs"
+
     def _deadlock(self, fault: Fault) -> str:
         """A session that takes locks in the opposite order: lots first, then members, then orders."""
 

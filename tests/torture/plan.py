@@ -258,6 +258,7 @@ DOSES: dict[str, Dose] = {
     "close_database": Dose(0.1, (1.5, 3.0)),
     "full_disk": Dose(0.15, (2.0, 4.0)),
     "hold_locks": Dose(0.5, (2.0, 5.0)),
+    "hold_dead_jobs": Dose(0.3, (2.0, 6.0)),
     "deadlock": Dose(0.4, (0.5, 1.0)),
     "mail_4xx": Dose(0.3, (2.0, 5.0)),
     "mail_5xx": Dose(0.15, (1.0, 2.0)),
