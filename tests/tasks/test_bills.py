@@ -255,9 +255,9 @@ def test_bills_past_due_are_a_finding_for_ops(billed: Market) -> None:
     assert found() == []
 
 
-def test_payments_at_the_same_moment_add_up(billed: Market) -> None:
+def test_payments_at_the_same_moment_add_up(billed: Market, database_url: str) -> None:
     """P2: each sees what the one before it paid, so that only what is too much opens the next bill."""
-    database = session.connect(billed.stage.database.engine.url.render_as_string(hide_password=False), pool_size=8)
+    database = session.connect(database_url, pool_size=8)
     database.clock = billed.stage.clock
     session.bind(database)
 

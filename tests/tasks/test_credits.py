@@ -127,12 +127,10 @@ def test_what_the_database_refuses_is_tried_again_and_holds_up_nobody(charged: M
         assert [job.arguments["order_id"] for job in dead_jobs.waiting(conn)] == [999]
 
 
-def test_ten_followers_at_once_post_one_credit(charged: Market) -> None:
+def test_ten_followers_at_once_post_one_credit(charged: Market, database_url: str) -> None:
     """P2: whoever comes second finds the promise held or kept."""
     number = promise(charged, 1)
-    database = session.connect(
-        str(charged.stage.database.engine.url.render_as_string(hide_password=False)), pool_size=10
-    )
+    database = session.connect(database_url, pool_size=10)
     database.clock = charged.stage.clock
     session.bind(database)
     try:
@@ -144,13 +142,13 @@ def test_ten_followers_at_once_post_one_credit(charged: Market) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(charged: Market, attempt: int) -> None:
+def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(
+    charged: Market, attempt: int, database_url: str
+) -> None:
     """C34: on this bill or the next, never both, never none; issuing waits for a follower at work, so it is on this one."""
     number = promise(charged, 1)
     charged.at(datetime(2026, 5, 6, attempt, tzinfo=UTC))
-    database = session.connect(
-        str(charged.stage.database.engine.url.render_as_string(hide_password=False)), pool_size=4
-    )
+    database = session.connect(database_url, pool_size=4)
     database.clock = charged.stage.clock
     session.bind(database)
     try:

@@ -149,9 +149,9 @@ def test_a_letter_that_breaks_the_postbox_delays_no_other(market: Market) -> Non
     assert counts() == {"pending": 1, "sent": 1, "parked": 0}
 
 
-def test_two_workers_deliver_each_letter_once(market: Market, tray: Tray) -> None:
+def test_two_workers_deliver_each_letter_once(market: Market, tray: Tray, database_url: str) -> None:
     """P2: whoever claims a letter first sends it."""
-    database = session.connect(str(market.stage.database.engine.url.render_as_string(hide_password=False)), pool_size=4)
+    database = session.connect(database_url, pool_size=4)
     database.clock = market.stage.clock
     session.bind(database)
     promise(*(f"ocr_filed:{n}:2:seller" for n in range(300)))

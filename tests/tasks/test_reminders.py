@@ -165,13 +165,13 @@ def test_an_acceptance_after_the_unlock_starts_the_steps_again(unlocked: Market)
     assert told(unlocked, "unlock_reminder") == ["seller"] * 2
 
 
-def test_sweeps_at_the_same_time_remind_once(asked: Market) -> None:
+def test_sweeps_at_the_same_time_remind_once(asked: Market, database_url: str) -> None:
     """N16, P2: two beats and several workers change nothing."""
     for number in range(2000, 2020):
         asked.order(number)
         asked.done("ocr.file", order_id=number, member_id="buyer", **SORRY)
     stage = asked.at(ORDERED + 2 * DAY).stage
-    database = session.connect(stage.database.engine.url.render_as_string(hide_password=False), pool_size=4)
+    database = session.connect(database_url, pool_size=4)
     database.clock = stage.clock
     session.bind(database)
     barrier = threading.Barrier(4)

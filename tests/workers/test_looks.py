@@ -168,11 +168,11 @@ def test_a_closed_account_is_seen_from_its_instant_on(market: Market) -> None:
 
 
 @pytest.mark.promise("P4")
-def test_a_look_sees_one_moment(market: Market) -> None:
+def test_a_look_sees_one_moment(market: Market, database_url: str) -> None:
     """P4: what is committed while somebody looks is not seen by halves."""
     market.order(1003)
     market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
-    looking = session.connect(market.stage.database.engine.url.render_as_string(hide_password=False))
+    looking = session.connect(database_url)
     now = market.stage.clock.instant
     with looking.transaction() as conn:
         looks.steady(conn)
