@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from schedules.routes import QUEUES
 from workers.doctor.database import apart
 from workers.doctor.findings import Finding, error, few, note, warning
-from workers.doctor.place import Place
+from workers.doctor.place import Place, Pool
 from workers.odd import strays as lying
 from workers.redis_url import connect
 from workers.wiring import POOLS
@@ -20,14 +19,6 @@ OLDEST = (6, 2)
 ANSWER_WITHIN = 2.0
 WORKERS_ANSWER_WITHIN = 1.0
 """Seconds.  Their main processes answer while children work; this is waited for in full, as nobody knows how many there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """What runs a worker's jobs.  `ready`: how many of its processes can be given one; None when the pool does not tell."""
-
-    name: str
-    ready: int | None
 
 
 def consumers(url: str) -> dict[str, list[str]]:

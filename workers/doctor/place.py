@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from models.session import Database
-    from workers.doctor.broker import Pool
 
 
 def wall_clock() -> float:
@@ -32,6 +31,14 @@ def disk_free(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What runs a worker's jobs.  `ready`: how many of its processes can be given one; None when the pool does not tell."""
+
+    name: str
+    ready: int | None
 
 
 @dataclass

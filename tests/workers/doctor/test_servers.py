@@ -30,8 +30,7 @@ from workers.doctor import (
     look_at,
     opened,
 )
-from workers.doctor.broker import Pool
-from workers.doctor.place import wall_clock
+from workers.doctor.place import Pool, wall_clock
 from workers.servers import ServerUrls, free_port
 from workers.servers.folder import write_json
 from workers.servers.processes import mark_of, wait_until

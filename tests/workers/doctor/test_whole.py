@@ -22,7 +22,7 @@ from workers.doctor import (
     exit_status,
     look_at,
 )
-from workers.doctor.broker import Pool
+from workers.doctor.place import Pool
 from workers.wiring import POOLS
 
 CHECKOUT = Path(__file__).resolve().parents[3]
