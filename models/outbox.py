@@ -207,6 +207,11 @@ def forgotten(conn: Connection, memory: str, now: datetime) -> int:
     ).rowcount
 
 
+def first_relay(conn: Connection) -> datetime | None:
+    """When a relay of this installation first came to a broker; None before that."""
+    return conn.execute(select(func.min(bell_memories.c.known_since))).scalar()
+
+
 def failed(conn: Connection, rows: Sequence[int], error: str) -> dict[int, str]:
     """Count a failed attempt to keep these promises; gives those that are dead now, each with its first error."""
     result = conn.execute(

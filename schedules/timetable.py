@@ -21,6 +21,8 @@ class Entry:
     title: str
     task: str
     every: timedelta
+    ends_every: timedelta | None = None
+    """How often its work comes to an end, where that takes many ticks: what a run is judged by."""
 
     @property
     def queue(self) -> str:
@@ -45,7 +47,7 @@ TIMETABLE: tuple[Entry, ...] = (
     Entry("issue bills that should exist", "bills.issue", timedelta(minutes=1)),
     # promises.md, Invariants: of what changed lately and a slice of the rest; and of everything, a portion a tick at night.
     Entry("compare what is with what must be", "audit.check_invariants", timedelta(minutes=1)),
-    Entry("compare everything, once a night", "audit.check_everything", timedelta(minutes=1)),
+    Entry("compare everything, once a night", "audit.check_everything", timedelta(minutes=1), timedelta(days=1)),
     # X9: a worker that misses three of them while messages wait is ended (workers/watch.py).
     *(Entry(f"see that {queue} are taken", task, timedelta(seconds=15)) for task, queue in CANARIES.items()),
 )

@@ -2,7 +2,8 @@
 
 Taking a row puts off its next ring in the database, so a ring lost between that commit and the broker comes again by
 itself, and a thousand nudges ring each row once (reliability F21, X6).  A broker that has forgotten what it was told (emptied,
-started without its data) is found out here, and everything that was rung for in vain is rung for again (F10).
+started without its data) is found out here, and everything that was rung for in vain is rung for again (F10).  So is a database
+whose clock was set back: waits keep their length (`models.clock_steps`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from typing import Any
 import structlog
 from celery import shared_task
 
-from models import outbox, sweeps
+from models import clock_steps, outbox, sweeps
 from models.work import Work, unit_of_work
 from tasks import bell
 from tasks.sweeps import Effects
 
 log = structlog.get_logger(__name__)
 
+NAME = "outbox.relay"
 PASS = 1000
 MOST_PASSES = 10
 """A pass is one short transaction.  What is left after ten waits for the next tick: the queues are full by then."""
@@ -26,13 +28,16 @@ MOST_ROWS_A_RING = 500
 """Rows of one message; the follower keeps them in one transaction."""
 
 
-@shared_task(name="outbox.relay")
+@shared_task(name=NAME)
 def relay() -> Effects:
     """Ring for every promise whose time to ring has come; gives how many rows were rung for."""
     rung, memory = 0, bell.bound().memory()
-    for _ in range(MOST_PASSES):
+    for number in range(MOST_PASSES):
         work: Work[Any]
         with unit_of_work() as work:
+            if number == 0 and (step := clock_steps.follow(work.conn, NAME, work.now)) is not None:
+                log.warning("the database's clock was set back", seconds=round(step.total_seconds()))
+                sweeps.ran(work.conn, NAME, 0, work.now)
             if memory is not None:
                 forgotten, memory = outbox.forgotten(work.conn, memory, work.now), None
                 if forgotten:
@@ -41,7 +46,7 @@ def relay() -> Effects:
             taken = sum(len(rows) for rows in ringing.values())
             rung += taken
             if taken < PASS:
-                sweeps.ran(work.conn, "outbox.relay", rung, work.now)
+                sweeps.ran(work.conn, NAME, rung, work.now)
         for task, rows in ringing.items():
             for start in range(0, len(rows), MOST_ROWS_A_RING):
                 bell.bound().ring(task, rows[start : start + MOST_ROWS_A_RING])

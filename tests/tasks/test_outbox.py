@@ -110,3 +110,25 @@ def test_a_broker_that_does_not_answer_has_forgotten_nothing_yet(
     assert through.memory() != known
     assert through.memory().endswith(broker.info("server")["run_id"])  # type: ignore[union-attr]
     assert QueueBell(app, "redis://127.0.0.1:1/0").memory() is None
+
+
+@pytest.mark.promise("P4")
+@pytest.mark.parametrize("rung_before", [False, True])
+def test_promises_are_rung_for_at_their_pace_after_the_database_clock_was_set_back(
+    ringing: Stage, broker: redis.Redis, rung_before: bool
+) -> None:
+    """A day back: what was due is due, and what waited ten seconds waits ten seconds, not a day."""
+    start = ringing.clock.instant
+    ringing.do("outbox.relay")
+    [row] = promised(ringing, 1)
+    if rung_before:
+        ringing.do("outbox.relay")
+        broker.delete("consequences")  # this message alone got lost
+    ringing.clock.instant = start - timedelta(days=1)
+    ringing.do("outbox.relay")
+    assert rung(broker) == ([] if rung_before else [row])
+    ringing.clock.instant += outbox.FIRST_RING_AGAIN
+    ringing.do("outbox.relay")
+    assert rung(broker) == ([row] if rung_before else [row, row])
+    ringing.do("outbox.relay")
+    assert len(rung(broker)) == (1 if rung_before else 2)

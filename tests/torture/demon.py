@@ -146,6 +146,13 @@ class Demon:
     def _kill_beat(self, fault: Fault) -> str:
         return self._signal(BEATS[fault.choice % len(BEATS)], signal.SIGKILL, group=True)
 
+    def _step_clock(self, fault: Fault) -> str:
+        """The wall clock of one beat's machine is set back or ahead, and set right again."""
+        step = (-86_400, -3600, -600, 3600)[fault.choice % 4]
+        self._place.set_clock(step)
+        self._later(fault.seconds, lambda: self._place.set_clock(0))
+        return f"{step:+} s"
+
     def _signal(self, name: str, number: signal.Signals, *, group: bool = False) -> str:
         head = self._place.head(name)
         if head is None:

@@ -31,6 +31,8 @@ GROUPS = {
     "both": "commands,submissions,consequences,sweeps,notices",
 }
 BEATS = ("beat-one", "beat-two")
+STEPPED = "beat-two"
+"""The beat whose machine's clock is stepped while it runs."""
 ASTRAY = "both"
 """The group whose machine's clock is wrong: the database's decides (promises.md)."""
 SKEWED = CHECKOUT / "tests" / "e2e" / "skewed_clock"
@@ -105,13 +107,27 @@ class Place:
             words += ["--without-gossip", "--without-mingle", "-I", "tests.torture.inside"]
         told = {"effects": str(self.effects), "visibility": VISIBILITY}
         environment = {**self.settings.environment(), inside.SETTINGS: json.dumps(told)}
-        if name == ASTRAY:  # the wrong clock must be there before anything is imported, so no nursery can fork it
-            environment |= {"PYTHONPATH": os.pathsep.join((str(SKEWED), str(CHECKOUT))), "SKEW_SECONDS": str(self.skew)}
+        apart = name in (
+            ASTRAY,
+            STEPPED,
+        )  # the wrong clock must be there before anything is imported: no nursery can fork it
+        if apart:
+            environment["PYTHONPATH"] = os.pathsep.join((str(SKEWED), str(CHECKOUT)))
+            wrong = {"SKEW_SECONDS": str(self.skew)} if name == ASTRAY else {"SKEW_FILE": str(self._clock)}
+            environment |= wrong
         ready = self.supervisor.ready_file(name).exists
         # Not the supervisor but the nurse starts it again: here dying often is no reason to wait.
-        return Program(
-            name, on_leash(words), environment, ready, restart=False, celery=None if name == ASTRAY else words
-        )
+        return Program(name, on_leash(words), environment, ready, restart=False, celery=None if apart else words)
+
+    @property
+    def _clock(self) -> Path:
+        return self.folder / "clock"
+
+    def set_clock(self, seconds: float) -> None:
+        """Let the wall clock of the stepped beat be off by so much from now on."""
+        beside = self._clock.with_suffix(".new")
+        beside.write_text(str(seconds))
+        beside.replace(self._clock)  # a reader finds the old step or the new one
 
     def tend(self, enough: threading.Event) -> None:
         """The nurse: start again what has died, until it is enough."""
@@ -158,6 +174,7 @@ def standing(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> 
         )
         supervisor = held.enter_context(Supervisor(folder, nursery=nursery))
         place = Place(folder, direct, settings, supervisor, mailroom, broker, database, folder / "effects.jsonl", skew)
+        place.set_clock(0)
         for name in (*GROUPS, *BEATS):
             place.start(name)
         supervisor.wait_ready(READY)

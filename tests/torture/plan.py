@@ -239,6 +239,7 @@ DOSES: dict[str, Dose] = {
     "kill_child": Dose(6),
     "kill_worker": Dose(2),
     "kill_beat": Dose(0.5),
+    "step_clock": Dose(0.3, (4.0, 9.0)),
     "stop_worker": Dose(0.35, (8.0, 9.0)),
     "stop_child": Dose(0.2, (8.0, 9.0)),
     "term_worker": Dose(0.3),

@@ -53,9 +53,9 @@ def _belongs(one: psutil.Process, head: int, folder: str) -> bool:
 
 
 def _is_program(one: psutil.Process) -> bool:
-    """A worker, a child of one, or a beat: forked by the nursery under a name of ours, or the group whose clock is wrong."""
+    """A worker, a child of one, or a beat: forked by the nursery under a name of ours, or one whose clock is wrong."""
     try:
-        return one.name().startswith("unwind-") or f"{ASTRAY}@%h" in one.cmdline()
+        return one.name().startswith("unwind-") or not {f"{ASTRAY}@%h", "beat"}.isdisjoint(one.cmdline())
     except psutil.Error:
         return False
 

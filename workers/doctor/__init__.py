@@ -37,6 +37,7 @@ OF_THE_DATABASE: tuple[Check, ...] = (
 )
 OF_THE_TABLES: tuple[Check, ...] = (
     work.pauses,
+    work.clock_steps,
     work.sweeps,
     work.canaries,
     work.unlocks,

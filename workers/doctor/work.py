@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from policies.instants import instant_text
 from schedules.routes import CANARIES, followers, queue_of
-from schedules.timetable import TIMETABLE
+from schedules.timetable import TIMETABLE, Entry
 from workers.doctor.findings import Finding, error, few, note, warning
 from workers.doctor.place import Place
 
@@ -17,6 +17,8 @@ SWEEPS_LATE_AFTER = 3
 JUDGED_OTHERWISE = ("submissions.drain", *CANARIES)
 """By the age of what waits for it, and by `canaries`."""
 ODD_LATELY = timedelta(days=1)
+MOST_AHEAD = timedelta(seconds=2)
+"""What NTP may move a clock back by at once without anybody having to know."""
 
 
 def pauses(place: Place) -> list[Finding]:
@@ -49,18 +51,23 @@ def sweeps(place: Place) -> list[Finding]:
     """Judged by effect: a beat that hangs still answers pings (X8, F41)."""
     if not place.should_run:
         return []
+    from models import outbox
     from models.sweeps import last_runs
 
     now, seen, paused = place.now(), last_runs(place.conn), _paused(place)
+    began = outbox.first_relay(place.conn)
     late, never = [], []
     for entry in TIMETABLE:
         if entry.task in JUDGED_OTHERWISE or entry.task in paused:
             continue
-        known = [instant for instant in (seen.get(entry.task), place.supervised_since) if instant is not None]
-        if not known:
-            never.append(entry.task)
-        elif now - max(known) > max(SWEEPS_LATE_AFTER * entry.every, PATIENCE):
-            ran = seen.get(entry.task)
+        ran = seen.get(entry.task)
+        known = [instant for instant in (ran, place.supervised_since) if instant is not None]
+        if ran is not None and ran > now + PATIENCE:
+            late.append(f"{entry.task} (not since the clock was set back)")
+        elif not known:
+            if began is None or now - began > _late_after(entry):
+                never.append(entry.task)
+        elif now - max(known) > _late_after(entry):
             late.append(f"{entry.task} (last {_ago(now, ran)} ago)" if ran else f"{entry.task} (never)")
     mend = "see that beat and a worker for sweeps run (logs of beat and sweeps), or start anew: ./run down and ./run up"
     found = []
@@ -70,6 +77,29 @@ def sweeps(place: Place) -> list[Finding]:
         kind = note if seen else warning  # of a young installation some have run before others
         found.append(kind("SWEEPS_NEVER_RAN", f"These sweeps have never run: {few(never)}.", mend))
     return found
+
+
+def _late_after(entry: Entry) -> timedelta:
+    """The first run of a young installation is late no sooner than any other."""
+    if entry.ends_every is not None:
+        return 2 * entry.ends_every
+    return max(SWEEPS_LATE_AFTER * entry.every, PATIENCE)
+
+
+def clock_steps(place: Place) -> list[Finding]:
+    """The database's clock against what was recorded by it: machines that agree may all have been set back."""
+    from models import clock_steps as steps
+
+    now = place.now()
+    ahead = steps.ahead(place.conn, now)
+    if ahead <= MOST_AHEAD:
+        return []
+    said = (
+        f"The database's clock was set back: the newest of what was recorded by it is {_ago(now + ahead, now)} in its future. "
+        "Nothing is lost; alerts whose orders have such events unlock when the clock has come to them."
+    )
+    mend = "set the clock of the database's machine right, and let NTP keep it (chrony or systemd-timesyncd)."
+    return [warning("CLOCK_SET_BACK", said, mend)]
 
 
 def canaries(place: Place) -> list[Finding]:

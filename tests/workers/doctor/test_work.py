@@ -8,7 +8,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from models import dead_jobs, odd_messages, outbox, pauses, sweeps
+from models import dead_jobs, odd_messages, outbox, pauses, session, sweeps
 from policies.verdicts import Promise
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, Market
@@ -194,3 +194,51 @@ def test_what_must_always_hold_and_does_not_is_an_error_with_its_ids(
     assert set(codes(found)) == {"INVARIANT_BROKEN"}
     assert exit_status(found) == 2
     assert "1003" in found[0].message
+
+
+def test_a_database_clock_that_was_set_back_is_told(place: Place) -> None:
+    """By what was recorded by it: machines that agree with each other may all have been set back."""
+    assert place.database is not None
+    ahead = real_now() + timedelta(hours=1)
+    with place.database.transaction() as conn:
+        for entry in TIMETABLE:
+            sweeps.ran(conn, entry.task, 0, ahead)
+    found = look_at(place)
+    assert codes(found) == ["CLOCK_SET_BACK", "SWEEPS_LATE"]
+    assert "60 minutes in its future" in found[0].message
+    assert "not since the clock was set back" in found[1].message
+    with place.database.transaction() as conn:
+        for entry in TIMETABLE:
+            sweeps.ran(conn, entry.task, 0, real_now())
+    assert look_at(place) == []
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+def test_a_fresh_installation_that_is_left_alone_hears_nothing_for_ten_minutes(
+    place: Place, owner: psycopg.Connection, supervised: bool
+) -> None:
+    """What comes to its end once a night is not late before its first night; whatever ticks by the second is."""
+    assert place.database is not None
+    began = real_now()
+    owner.execute("INSERT INTO unwind.bell_memories VALUES ('the first broker', %s)", [began])
+    clock = session.SimulatedClock(began)
+    left_alone = replace(
+        place,
+        database=replace(place.database, clock=clock),
+        supervised_since=began if supervised else None,
+        consumers={"worker@here": ["commands", "consequences", "notices", "sweeps"]},
+    )
+    for minute in range(11):
+        clock.instant = began + timedelta(minutes=minute)
+        with place.database.transaction() as conn:
+            for entry in TIMETABLE:
+                if entry.ends_every is None:
+                    sweeps.ran(conn, entry.task, 0, clock.instant)
+        assert look_at(left_alone) == []
+    clock.instant = began + timedelta(days=3)
+    with place.database.transaction() as conn:
+        for entry in TIMETABLE:
+            if entry.ends_every is None:
+                sweeps.ran(conn, entry.task, 0, clock.instant)
+    [found] = look_at(left_alone)
+    assert "audit.check_everything" in found.message

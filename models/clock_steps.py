@@ -1,0 +1,47 @@
+"""Steps back of the database's clock: how they are noticed, and what is done about waits that were written before.
+
+Rights follow from instants and wait until the clock has come to them again: that is never early.  What only waits to be tried
+(outbox rows, submissions, emails) keeps the length of its wait: all of it is moved by as much as the clock was set back.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, select, text, update
+
+from models import sweeps
+from models.notices import notices
+from models.outbox import outbox
+from models.submissions import submissions
+
+_WAITS = (
+    (outbox, outbox.c.outbox_id, outbox.c.due_at, "due"),
+    (submissions, submissions.c.submission_id, submissions.c.due_at, "waiting"),
+    (notices, notices.c.notice_id, notices.c.next_try_at, "pending"),
+)
+_AHEAD = text(
+    "SELECT GREATEST((SELECT max(ran_at) FROM unwind.sweeps), (SELECT max(at) FROM "
+    "(SELECT at FROM unwind.events ORDER BY event_id DESC LIMIT 1000) AS lately)) - CAST(:now AS timestamptz)"
+)
+
+
+def follow(conn: Connection, sweep: str, now: datetime) -> timedelta | None:
+    """Move every wait by as much as the clock went back since `sweep` last ran; None when it did not.
+
+    The sweep notes its run in the same transaction, so that each step moves the waits once.
+    """
+    last = sweeps.last_runs(conn).get(sweep)
+    if last is None or last <= now:
+        return None
+    for table, key, until, state in _WAITS:
+        waiting = select(key).where(table.c.state == state, until > now).order_by(key).with_for_update()
+        moved = func.greatest(now, until - (last - now))
+        conn.execute(update(table).where(key.in_(waiting.scalar_subquery())).values({until: moved}))
+    return last - now
+
+
+def ahead(conn: Connection, now: datetime) -> timedelta:
+    """How far the newest of what was recorded lately lies in the future of the clock; zero when nothing does."""
+    found: timedelta | None = conn.execute(_AHEAD, {"now": now}).scalar()
+    return max(found or timedelta(0), timedelta(0))
