@@ -27,7 +27,7 @@ from psycopg import sql
 from tests.plugins.servers import FULL_AT, files_may_grow_to
 from tests.torture import mailroom
 from tests.torture.books import connected
-from tests.torture.hostile import hostile
+from tests.torture.hostile import hostile, poison
 from tests.torture.place import BEATS, GROUPS, Place
 from tests.torture.plan import Fault
 from workers.redis_url import connect
@@ -326,6 +326,17 @@ class Demon:
         name, body = hostile(fault.choice)
         with contextlib.closing(self._redis()) as client:
             client.lpush("commands", body)
+        return name
+
+    def _poison(self, fault: Fault) -> str:
+        """The same through the SQL interface: refused there, or answered `invalid`."""
+        name, payload = poison(fault.choice)
+
+        def submit() -> None:
+            with connected(self._place.database_url) as conn:
+                conn.execute("SELECT unwind.submit_command('orders.cancel_many', %s::text)", [payload])
+
+        self._aside(submit)
         return name
 
     # -- servers -------------------------------------------------------------------------------------------------------

@@ -38,12 +38,28 @@ def _envelope(task: str, body: Any, **changed: Any) -> bytes:
     return json.dumps(message | changed).encode()
 
 
+def poison(number: int) -> tuple[str, str]:
+    """A payload for the SQL interface that its consumer cannot read or must not parse, by number: its kind and its text."""
+    kind = list(POISON)[number % len(POISON)]
+    return kind, POISON[kind]
+
+
+POISON: dict[str, str] = {
+    "digits": '{"order_id": ' + "9" * 5_000 + ', "member_id": "s0"}',
+    "exponent": '{"order_id": 1e5000, "member_id": "s0"}',
+    "levels": '{"member_id": ' + "[" * 1_500 + "]" * 1_500 + "}",
+    "parts": '{"orders": [' + ",".join(["[]"] * 1_000_000) + "]}",
+    "length": '{"order_id": 1, "member_id": "s0", "comment": "' + "x" * 12_000_000 + '"}',
+}
+
 KINDS: dict[str, Any] = {
     "unknown task": lambda: _envelope("orders.cancel_everything", [[], {}, {}]),
     "wrong types": lambda: _envelope("orders.cancel", [[], {"order_id": "1003", "member_id": 5}, {}]),
     "positional": lambda: _envelope("orders.cancel", [[1003, "s0"], {}, {}]),
     "forged ring": lambda: _envelope("credits.post_to_next_invoice", [[], {"rows": [1, 2, 3, 10**12]}, {}]),
     "huge number": lambda: _envelope("orders.cancel", [[], {"order_id": 10**30, "member_id": "s0"}, {}]),
+    "too many parts": lambda: _envelope("orders.cancel_many", [[], {"orders": [[]] * 1_000_000}, {}]),
+    "levels": lambda: _envelope("orders.cancel", [[], {"member_id": json.loads("[" * 500 + "]" * 500)}, {}]),
     "old request id": lambda: _envelope(
         "orders.cancel", [[], {"order_id": 1, "member_id": "s0", "request_id": "replay:2"}, {}]
     ),

@@ -266,6 +266,7 @@ DOSES: dict[str, Dose] = {
     "mail_hangs": Dose(0.15, (2.0, 5.0)),
     "mail_closes": Dose(0.2, (1.0, 4.0)),
     "hostile": Dose(1.0),
+    "poison": Dose(0.5),
 }
 SERVERS = {
     "broker": ("kill_broker", "empty_broker", "close_broker"),

@@ -48,7 +48,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "broker_losses": faults(BROKER_LOSSES),
         "storms": faults(("storm",)),
         "database_kills": faults(DATABASE_KILLS),
-        "hostile_messages": faults(("hostile",)),
+        "hostile_messages": faults(("hostile", "poison")),
         "faults": {name.removeprefix("fault "): n for name, n in sorted(counts.items()) if name.startswith("fault ")},
         "letters_sent": counts["letters sent"],
         "rings_per_job": outcome.rings.get("per job"),
