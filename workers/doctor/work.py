@@ -41,10 +41,12 @@ def pauses(place: Place) -> list[Finding]:
 def _paused(place: Place) -> set[str]:
     """The tasks that are paused, by themselves or with their queue."""
     from models import pauses as paused
+    from models.submissions import PUBLIC_TASKS
 
     found = paused.paused(place.conn, place.now())
     of_the_house = {entry.task for entry in TIMETABLE} | set(followers())
-    return set(found.tasks) | {task for task in of_the_house if queue_of(task) in found.queues}
+    tasks = set(found.tasks) | {task for task in of_the_house if queue_of(task) in found.queues}
+    return tasks | (set(PUBLIC_TASKS) if "commands" in found.queues else set())
 
 
 def sweeps(place: Place) -> list[Finding]:
@@ -116,7 +118,7 @@ def canaries(place: Place) -> list[Finding]:
         known = [instant for instant in (seen.get(task), place.supervised_since) if instant is not None]
         if known and now - max(known) > PATIENCE:
             late.append(f"{queue} (for {_ago(now, max(known))})")
-    if not late or len(late) == len(CANARIES):
+    if not late or len(late) == len(CANARIES.keys() - paused):
         return []
     said = f"Nobody takes the canaries of these queues: {few(late)}."
     mend = "see that a worker for them runs; one that takes nothing ends by itself, as its log then says, and is started anew."

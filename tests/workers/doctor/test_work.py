@@ -103,7 +103,9 @@ def test_what_is_paused_is_said_and_what_is_late_for_it_is_not(place: Place, own
         pauses.pause(conn, "queue", "notices", real_now(), until=real_now() + timedelta(seconds=0.05))
         pauses.pause(conn, "task", "orders.options", real_now())
     owner.execute("SELECT pg_sleep(0.1)")
-    assert codes(look_at(running_long)) == ["PAUSED", "PAUSED"]
+    found = look_at(running_long)
+    assert codes(found) == ["PAUSED", "PAUSED", "SWEEPS_LATE"]
+    assert found[-1].message == "These sweeps do not run when they should: notices.deliver (never)."
 
 
 def test_a_queue_whose_canary_nobody_takes_is_an_error(place: Place) -> None:
