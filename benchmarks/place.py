@@ -49,9 +49,8 @@ class Place:
         return self.url(database).replace("postgresql+psycopg:", "postgresql:", 1)
 
     def connect(self, database: str = "unwind") -> psycopg.Connection:
-        """An autocommit connection of the superuser, who may build markets past the triggers and ask for a checkpoint."""
-        url = f"{self.urls.admin_url.rpartition('/')[0]}/{database}"
-        return psycopg.connect(url.replace("postgresql+psycopg:", "postgresql:", 1), autocommit=True)
+        """An autocommit connection of the owner."""
+        return psycopg.connect(self.plain(database), autocommit=True)
 
     def broker(self, number: int = 0) -> str:
         """A numbered database of the broker."""
@@ -66,7 +65,7 @@ class Place:
         """A migrated, empty database in place of whatever had that name."""
         if EMPTY not in self.templates:
             with self.connect() as conn:
-                conn.execute(f"CREATE DATABASE {EMPTY} OWNER {OWNER} TEMPLATE template0")
+                conn.execute(f"CREATE DATABASE {EMPTY} TEMPLATE template0")
             upgrade(self.url(EMPTY))
             self.templates[EMPTY] = None
         self.copy(EMPTY, database)
@@ -83,7 +82,7 @@ class Place:
         """The same database in the state of `template`: every cell begins with the same pages on disk."""
         self.drop(database)
         with self.connect() as conn:
-            conn.execute(f"CREATE DATABASE {database} OWNER {OWNER} TEMPLATE {template} STRATEGY FILE_COPY")
+            conn.execute(f"CREATE DATABASE {database} TEMPLATE {template} STRATEGY FILE_COPY")
             conn.execute("CHECKPOINT")
 
     def drop(self, database: str) -> None:
@@ -160,6 +159,10 @@ def place() -> Iterator[Place]:
             contextlib.closing(Nursery(folder / "nursery.log")) as nursery,
             Supervisor(folder, on_event=lambda said: print(said, file=sys.stderr), nursery=nursery) as supervisor,
         ):
+            with psycopg.connect(urls.admin_url.replace("postgresql+psycopg:", "postgresql:", 1)) as admin:
+                # Markets are built past the triggers, and each cell begins with a checkpoint.
+                admin.execute(f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}")
+                admin.execute(f"GRANT pg_checkpoint TO {OWNER}")
             yield Place(folder, urls, supervisor)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
