@@ -1,7 +1,7 @@
 """What does Flower show, to whom, and what may they do there?  Look, and nothing else.
 
 `celery -A workers.app flower` reads this file wherever it is typed. Everything that differs from one installation to the next is a
-setting of ours: see `.env.example`. What other options and variables make of it is checked in `workers/flower_guard.py`.
+setting of ours: see `.env.example`. What other options and variables make of it is checked in `workers/monitoring/flower_guard.py`.
 """
 
 from workers.settings import load_settings

@@ -13,11 +13,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import pictures, report
-from benchmarks.frame import SCALES, Bench, Result, Scale, WrongWork
-from benchmarks.place import Place, place
+from benchmarks import charts, report
+from benchmarks.environment import Place, place
+from benchmarks.harness import SCALES, Bench, Result, Scale, WrongWork
+from workers.local.supervisor import ProgramFailed
 from workers.settings import CHECKOUT
-from workers.supervisor import ProgramFailed
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -70,7 +70,7 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
     record = report.record(results, size, time.monotonic() - began)
     if keep or (keep is None and not names and size.name != "quick"):
         record = report.write(record, RESULTS)
-        drawn = pictures.draw(record, CHECKOUT / "docs" / "img")
+        drawn = charts.draw(record, CHECKOUT / "docs" / "img")
         console.print(
             f"Kept in benchmarks/results/, with {len(drawn)} pictures; `./run docs` writes docs/speed.md anew."
         )

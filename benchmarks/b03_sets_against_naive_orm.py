@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.cells import cancelling, compared
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.place import Place
+from benchmarks.environment import Place
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
+from benchmarks.workloads import cancelling, compared
 
 
 def run(place: Place, scale: Scale, step: Step) -> list[Result]:

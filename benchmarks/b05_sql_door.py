@@ -7,10 +7,10 @@ messages lie in the queue already.
 from __future__ import annotations
 
 from benchmarks import bound, load, writes
-from benchmarks.cells import Cells, cancelling, compared
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
+from benchmarks.environment import Place, until
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
 from benchmarks.market import BLOCK
-from benchmarks.place import Place, until
+from benchmarks.workloads import Cells, cancelling, compared
 
 SUBMIT = (
     "SELECT unwind.submit_command('orders.cancel', jsonb_build_object('order_id', CAST(:first AS bigint), 'member_id', "

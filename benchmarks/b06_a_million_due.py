@@ -6,8 +6,8 @@ SQL statement writing the same rows in one transaction.
 
 from __future__ import annotations
 
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.place import Place
+from benchmarks.environment import Place
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
 from benchmarks.scans import scanning, sweepers
 
 WORKERS = 1

@@ -6,8 +6,8 @@ The same as B6 with two processes and two scans at once, against the same raw st
 from __future__ import annotations
 
 from benchmarks import b06_a_million_due
-from benchmarks.frame import Bar, Bench, Result, Scale, Step
-from benchmarks.place import Place
+from benchmarks.environment import Place
+from benchmarks.harness import Bar, Bench, Result, Scale, Step
 
 
 def run(place: Place, scale: Scale, step: Step) -> list[Result]:

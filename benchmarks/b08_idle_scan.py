@@ -11,11 +11,12 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
+from benchmarks.environment import Place
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
 from benchmarks.market import Market
-from benchmarks.place import Place
-from models import alerts, session
-from models.work import Work, unit_of_work
+from models import alerts
+from models.db import database as db
+from models.unit_of_work import Work, unit_of_work
 from policies.cases import AlertKind
 from tasks.npb import scan_open_alerts
 from tasks.sweeps import BATCH
@@ -32,11 +33,11 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
         found = []
         for name, size in (("waiting_few", SMALL), ("waiting", big)):
             place.template(name, Market(size, lines=0, state="waiting", history=name == "waiting"))
-            database = session.connect(place.url(name))
+            database = db.connect(place.url(name))
             stack.callback(database.dispose)
             found.append(database)
         few, many = found
-        stack.callback(session.bind, None)
+        stack.callback(db.bind, None)
         looks = scale.of(20, LOOKS)
         at_few, at_many = by_turns(
             scale.pairs,
@@ -66,9 +67,9 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
     ]
 
 
-def look(database: session.Database, looks: int) -> float:
+def look(database: db.Database, looks: int) -> float:
     """Median milliseconds of one look that finds nothing."""
-    session.bind(database)
+    db.bind(database)
     spent = []
     for _ in range(looks):
         work: Work[Any]
@@ -81,9 +82,9 @@ def look(database: session.Database, looks: int) -> float:
     return statistics.median(spent) * 1000
 
 
-def whole_task(database: session.Database, looks: int) -> float:
+def whole_task(database: db.Database, looks: int) -> float:
     """Median milliseconds of the task's body, from the first statement to the end of its commit."""
-    session.bind(database)
+    db.bind(database)
     spent = []
     for _ in range(looks):
         began = time.perf_counter()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.place import Place
+from benchmarks.environment import Place
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
 from benchmarks.scans import Scans, scanning, sweepers
 
 

@@ -14,8 +14,8 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
-from benchmarks.place import Place
+from benchmarks.environment import Place
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
 from workers.settings import CHECKOUT
 
 DATABASE = "relay"

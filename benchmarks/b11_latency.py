@@ -7,9 +7,9 @@ writes by then, and both answer through the result backend.
 from __future__ import annotations
 
 from benchmarks import latency
-from benchmarks.cells import cancelling, compared
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.place import Place
+from benchmarks.environment import Place
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
+from benchmarks.workloads import cancelling, compared
 
 
 def run(place: Place, scale: Scale, step: Step) -> list[Result]:

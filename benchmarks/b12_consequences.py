@@ -7,9 +7,9 @@ and two sent notices, p99, against the p99 of the answers to the same commands (
 from __future__ import annotations
 
 from benchmarks import latency, load
-from benchmarks.cells import Cells, cancelling
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
-from benchmarks.place import Place, until
+from benchmarks.environment import Place, until
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
+from benchmarks.workloads import Cells, cancelling
 
 FOLLOWED = """
     SELECT (SELECT count(*) FROM unwind.ledger_lines WHERE order_id = {order} AND kind IN ('reset', 'credit'))

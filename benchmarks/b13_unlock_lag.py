@@ -9,10 +9,10 @@ from __future__ import annotations
 import statistics
 
 from benchmarks import latency
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, must_be, result
+from benchmarks.environment import Place, until
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, must_be, result
 from benchmarks.market import Market
-from benchmarks.place import Place, until
-from workers.programs import beat
+from workers.local.process_specs import beat
 
 DATABASE = "lag"
 SPREAD = """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, must_be, result
+from benchmarks.environment import Place
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, must_be, result
 from benchmarks.market import Market
-from benchmarks.place import Place
 
 
 def run(place: Place, scale: Scale, step: Step) -> list[Result]:

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.place import Place
+from benchmarks.environment import Place
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
 from workers.settings import CHECKOUT
 
 IMPORT = "import time; began = time.perf_counter(); import workers.app; print(time.perf_counter() - began)"

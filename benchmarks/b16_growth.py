@@ -6,9 +6,9 @@ the hour), by turns, each with a worker group of its own: orders per second of t
 
 from __future__ import annotations
 
-from benchmarks.cells import cancelling
-from benchmarks.frame import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.place import Place
+from benchmarks.environment import Place
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
+from benchmarks.workloads import cancelling
 
 SMALL = 10_000
 

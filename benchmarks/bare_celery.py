@@ -12,8 +12,6 @@ from typing import Any
 import psycopg
 from celery import Celery, signals
 
-from benchmarks import announced as announced  # noqa: PLC0414 - connects itself to a signal
-
 app = Celery("bare", broker=os.environ.get("BARE_BROKER"), backend=os.environ.get("BARE_BACKEND"))
 app.conf.update(
     task_default_queue="bare",

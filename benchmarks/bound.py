@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.place import Place
-from workers.servers.binaries import postgres_folder
+from benchmarks.environment import Place
+from workers.embedded.binaries import postgres_folder
 
 CLIENTS = 2
 BY_SETS = (

@@ -11,9 +11,9 @@ import time
 import click
 import psycopg
 
+from benchmarks.environment import Place, place
 from benchmarks.market import Market, build
-from benchmarks.place import Place, place
-from models import session
+from models.db import database as db
 from workers.app import app
 
 DATABASE = "churn"
@@ -40,8 +40,8 @@ def churn(where: Place, minutes: float) -> None:
     where.create(DATABASE)
     with where.connect(DATABASE) as conn:
         build(conn, Market(ORDERS, lines=1, state="waiting"))
-    database = session.connect(where.url(DATABASE))
-    session.bind(database)
+    database = db.connect(where.url(DATABASE))
+    db.bind(database)
     began, minute, waves = time.monotonic(), 0, 0
     try:
         with where.connect(DATABASE) as conn:
@@ -57,7 +57,7 @@ def churn(where: Place, minutes: float) -> None:
                     show(conn, spent, waves)
             show(conn, spent, waves)
     finally:
-        session.bind(None)
+        db.bind(None)
         database.dispose()
 
 

@@ -25,9 +25,9 @@ class Ready(dramatiq.Middleware):
 
     def after_process_boot(self, broker: Any) -> None:  # noqa: ARG002 - dramatiq gives it
         """Once per process, after the fork."""
-        from models import session
+        from models.db import database as db
 
-        session.bind(session.connect(os.environ["PEER_PRODUCT"], pool_size=THREADS))
+        db.bind(db.connect(os.environ["PEER_PRODUCT"], pool_size=THREADS))
         import workers.app  # noqa: F401 - so that the first job does not pay for it
 
         Path(os.environ["UNWIND_READY_FILE"]).touch()
@@ -57,7 +57,7 @@ if "PEER_BROKER" in os.environ:
     def product(order_id: int, member_id: str, request_id: str) -> None:
         """The product's body for one order."""
         from workers.app import app
-        from workers.job import carry_out
+        from workers.task import carry_out
 
         task = app.tasks["orders.cancel"]
         carry_out(task, {"order_id": order_id, "member_id": member_id, "request_id": request_id}, request_id)

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from celery import Celery
 
 from benchmarks import writes
-from benchmarks.cells import BROKERS, Cells
-from benchmarks.frame import must_be
-from benchmarks.place import Place
+from benchmarks.environment import Place
+from benchmarks.harness import must_be
+from benchmarks.workloads import BROKERS, Cells
 
 BREATH = 0.01
 PATIENCE = 30.0

@@ -9,7 +9,7 @@ import runpy
 import signal
 import sys
 
-from workers.servers.processes import ends_with_parent
+from workers.embedded.processes import ends_with_parent
 
 
 def main() -> None:

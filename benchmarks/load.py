@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from celery import Celery
 
-from benchmarks.place import Place, until
+from benchmarks.environment import Place, until
 
 ASIDE = 12
 """Database of the broker in which messages wait for the start."""

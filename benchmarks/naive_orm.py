@@ -16,9 +16,8 @@ from celery import Celery, signals
 from sqlalchemy import create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from benchmarks import announced as announced  # noqa: PLC0414 - connects itself to a signal
 from models import alerts, events, lots, members, orders, outbox, requests
-from models.schema import metadata as product_metadata
+from models.db.schema import metadata as product_metadata
 
 app = Celery("naive", broker=os.environ.get("ORM_BROKER"), backend=os.environ.get("ORM_BACKEND"))
 app.conf.update(task_default_queue="naive", broker_connection_retry_on_startup=True, worker_proc_alive_timeout=30)

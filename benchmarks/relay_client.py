@@ -10,13 +10,13 @@ import sys
 import time
 
 from schedules.routes import queue_of
-from workers import wiring
+from workers import lifecycle
 from workers.app import app
 
 
 def main() -> None:
     """Serve until the input ends."""
-    with wiring.wired(app):
+    with lifecycle.wired(app):
         print("ready", flush=True)
         for line in sys.stdin:
             word, _, count = line.partition(" ")

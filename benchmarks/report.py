@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.frame import Result, Scale
+from benchmarks.harness import Result, Scale
 
 WIDTH = 124
 """Columns that the table needs, where nobody says how wide the terminal is."""

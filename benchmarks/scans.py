@@ -10,9 +10,9 @@ from typing import Any
 
 from celery import Celery
 
-from benchmarks.frame import must_be
+from benchmarks.environment import Place
+from benchmarks.harness import must_be
 from benchmarks.market import Market
-from benchmarks.place import Place
 
 CELL = "scan"
 LONGEST = 300.0

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.frame import must_be
+from benchmarks.harness import must_be
 from benchmarks.market import UNITS
 
 INSTALL = """

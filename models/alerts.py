@@ -24,17 +24,17 @@ from sqlalchemy import (
 )
 
 from models import terms
-from models.driver import Cursor, instants, numbers, run, together
-from models.schema import Instant, metadata, one_of
-from models.sets import insert_set, update_set
+from models.db.bulk import insert_set, update_set
+from models.db.pipeline import Cursor, instants, numbers, run, together
+from models.db.schema import Instant, metadata, one_of
 from models.sweeps import LONG_AGO
 from models.terms import TermsBook
-from models.work import Work
+from models.unit_of_work import Work
 from policies import reminders
 from policies.alerts import UNLOCKED_NOTE
 from policies.cases import Alert, AlertKind, AlertState
-from policies.instants import instant_text
 from policies.statuses import Role, Status
+from policies.timestamps import instant_text
 
 WAITING = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
 
@@ -329,7 +329,7 @@ _COMES = (
     "AND (a.unlocks_at, a.alert_id) > (CAST(%(after_at)s AS timestamptz), CAST(%(after_id)s AS bigint))"
 )
 _WRITTEN = "rtrim(rtrim(to_char(u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
-"""An instant as `policies.instants.instant_text` writes it."""
+"""An instant as `policies.timestamps.instant_text` writes it."""
 _UNLOCK_NPB = _unlock("a.kind = 'NPB'", "seller_id", "notices.tell_seller", "npb_unlocked")
 _UNLOCK_SELLER = _unlock("a.kind <> 'NPB'", "buyer_id", "notices.tell_buyer", "seller_alert_unlocked")
 _LOOK_NPB, _LOOK_SELLER = _look("a.kind = 'NPB'"), _look("a.kind <> 'NPB'")

@@ -27,15 +27,15 @@ from sqlalchemy import (
 )
 
 from models import terms
+from models.db.schema import Cents, Instant, a_number, metadata, written_in
 from models.ledger import ledger_lines
-from models.schema import Cents, Instant, a_number, metadata, written_in
 from models.terms import TermsBook
 from policies import bills as policy
 from policies.billing_months import bill_issues_at, due_on, grace_until, issued_on, month_of, month_text, next_month
 from policies.bills import BillLine, Sums
 from policies.fees import ZERO
-from policies.instants import instant_text
 from policies.terms import Terms
+from policies.timestamps import instant_text
 
 bills = Table(
     "bills",

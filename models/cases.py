@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from models import alerts, events, members, ocr, orders, terms
-from models.driver import Cursor, together
-from models.work import Work
+from models.db.pipeline import Cursor, together
+from models.unit_of_work import Work
 from policies import history
 from policies.alerts import without_later_mark
 from policies.cases import Actor, Alert, Case, Member, Ocr, Order

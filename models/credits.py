@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models import dead_jobs, ledger, outbox
 from models.outbox import Due
-from models.work import Work, clashed
+from models.unit_of_work import Work, clashed
 from policies import credits as policy
 from policies.billing_months import month_from_text, month_text
 from policies.notices import told

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON
 
-from models.schema import Instant, metadata, one_of
+from models.db.schema import Instant, metadata, one_of
 
 REASONS = {
     "FAILED": "failed each time",

@@ -20,8 +20,8 @@ from sqlalchemy import (
     text,
 )
 
-from models.schema import Instant, Json, metadata, one_of
-from models.sets import insert_set, update_set
+from models.db.bulk import insert_set, update_set
+from models.db.schema import Instant, Json, metadata, one_of
 from policies.alerts import DECIDED_BY_TIME
 from policies.consolidation import Choice, LineEdit
 from policies.drafts import Draft, DraftState

@@ -21,8 +21,8 @@ from sqlalchemy import (
     text,
 )
 
-from models.schema import Instant, Json, metadata, written_in
-from models.sets import insert_set
+from models.db.bulk import insert_set
+from models.db.schema import Instant, Json, metadata, written_in
 
 events = Table(
     "events",

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from models.schema import FEED_BASE
+from models.db.schema import FEED_BASE
 
 _INSTANT = "regexp_replace(to_char({at} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '\\.?0*$', '') || 'Z'"
 

@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from models import orders
-from models.locks import lock_items
+from models.db.bulk import insert_set, update_set
+from models.db.locks import lock_items
 from models.lots import KEY_COLUMNS, lot_of, lot_row, lots, move_row, stock_moves, value_row
-from models.sets import insert_set, update_set
-from models.work import Overtaken
+from models.unit_of_work import Overtaken
 from policies.inventory import Returning, ReturnPlan, Shelf
 from policies.lots import Lot, LotKey, Remembered
 

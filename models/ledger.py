@@ -26,9 +26,9 @@ from sqlalchemy import (
     text,
 )
 
-from models.locks import lock_ledger, lock_sellers
-from models.schema import Cents, Instant, a_number, metadata, one_of, written_in
-from models.sets import insert_set
+from models.db.bulk import insert_set
+from models.db.locks import lock_ledger, lock_sellers
+from models.db.schema import Cents, Instant, a_number, metadata, one_of, written_in
 from policies.billing_months import next_month
 from policies.cases import Order
 from policies.credits import charge_note, recharge_note, reversal_note

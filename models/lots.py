@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-from models.schema import Instant, Price, a_number, metadata, one_of, written_in
+from models.db.schema import Instant, Price, a_number, metadata, one_of, written_in
 from policies.lots import COMPLETENESS, CONDITIONS, FIRST_OWN_ID, STOCKROOMS, Lot, LotKey
 
 KEY_COLUMNS = ("seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness")

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Connection, ForeignKey, Index, Table, Text, text
 
-from models.driver import Cursor, run, texts, together
-from models.schema import Instant, metadata, one_of
-from models.sets import insert_set, update_set
+from models.db.bulk import insert_set, update_set
+from models.db.pipeline import Cursor, run, texts, together
+from models.db.schema import Instant, metadata, one_of
 from policies.cases import Member
 from policies.statuses import Role
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Connection, Identity, Index, Integer, Table, Text, text
 
-from models.schema import Instant, Json, metadata, one_of
-from models.sets import insert_set, update_set
-from policies.instants import optional_text
-from policies.letters import Letter, letter_from_json, plain
+from models.db.bulk import insert_set, update_set
+from models.db.schema import Instant, Json, metadata, one_of
+from policies.emails.email import Letter, letter_from_json, plain
+from policies.timestamps import optional_text
 
 STATES = ("pending", "sent", "parked")
 

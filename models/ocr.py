@@ -20,9 +20,9 @@ from sqlalchemy import (
     text,
 )
 
-from models.driver import Cursor, numbers, run
-from models.schema import Instant, metadata, one_of
-from models.sets import insert_set, update_set
+from models.db.bulk import insert_set, update_set
+from models.db.pipeline import Cursor, numbers, run
+from models.db.schema import Instant, metadata, one_of
 from models.terms import TermsBook
 from policies import reminders
 from policies.cases import Ocr, OcrState

@@ -22,9 +22,9 @@ from sqlalchemy import (
     text,
 )
 
-from models.driver import Cursor, numbers, run
-from models.schema import Cents, Instant, Json, Price, Rate, Total, a_number, metadata, one_of
-from models.sets import insert_set, update_set
+from models.db.bulk import insert_set, update_set
+from models.db.pipeline import Cursor, numbers, run
+from models.db.schema import Cents, Instant, Json, Price, Rate, Total, a_number, metadata, one_of
 from policies.cases import Order
 from policies.statuses import Basis, PaymentStatus, Status
 

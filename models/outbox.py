@@ -27,8 +27,8 @@ from sqlalchemy import (
     update,
 )
 
-from models.schema import Instant, Json, metadata, one_of
-from models.sets import insert_set
+from models.db.bulk import insert_set
+from models.db.schema import Instant, Json, metadata, one_of
 from policies.verdicts import Promise
 
 FIRST_RING_AGAIN = timedelta(seconds=10)
@@ -58,7 +58,7 @@ outbox = Table(
     Index("ix_outbox_due", "due_at", "outbox_id", postgresql_where=text("state = 'due'")),
     Index("ix_outbox_waiting", "task", "outbox_id", postgresql_where=text("state = 'due'")),
     Index("ix_outbox_order_id", "order_id", postgresql_where=text("state = 'due'")),
-    # Promises of credits stay for the proof of the month's bills; the rest goes by age (models/pruning.py).
+    # Promises of credits stay for the proof of the month's bills; the rest goes by age (models/retention.py).
     Index(
         "ix_outbox_done",
         "done_at",

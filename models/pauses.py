@@ -1,6 +1,6 @@
 """Queues and tasks that an operator has paused: workers take nothing of them until they are resumed.
 
-Rows, because workers obey no remote control; each worker reads those in effect every second (`workers/pausing.py`).  A pause
+Rows, because workers obey no remote control; each worker reads those in effect every second (`workers/transport/pausing.py`).  A pause
 that is over stays as a record.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Connection, Identity, Index, Row, Table, Text, text
 
-from models.schema import Instant, metadata, one_of
+from models.db.schema import Instant, metadata, one_of
 from models.submissions import CHANNEL
 
 KINDS = ("queue", "task")

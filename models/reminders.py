@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, text
 
 from models import terms
 from models.sweeps import LONG_AGO
-from models.work import Work
+from models.unit_of_work import Work
 from policies import reminders as policy
 from policies.cases import AlertKind
 from policies.verdicts import Promise

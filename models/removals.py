@@ -21,9 +21,9 @@ from sqlalchemy import (
     text,
 )
 
-from models.driver import Cursor, numbers, run
-from models.schema import Instant, Json, metadata, one_of
-from models.sets import insert_set, update_set
+from models.db.bulk import insert_set, update_set
+from models.db.pipeline import Cursor, numbers, run
+from models.db.schema import Instant, Json, metadata, one_of
 from policies.removals import Removal, RemovalState
 from policies.statuses import Role
 

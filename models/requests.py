@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import BigInteger, Column, Connection, Index, LargeBinary, Table, Text
 
-from models.driver import Cursor, run, texts
-from models.schema import Instant, Json, metadata, one_of
-from models.sets import send_set
-from policies.instants import instant_text
+from models.db.bulk import send_set
+from models.db.pipeline import Cursor, run, texts
+from models.db.schema import Instant, Json, metadata, one_of
+from policies.timestamps import instant_text
 from policies.verdicts import Code, Invalid, Refused, Verdict
 
 requests = Table(

@@ -13,9 +13,9 @@ import orjson
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from models.driver import numbers, run, switches
+from models.db.locks import lock_items
+from models.db.pipeline import numbers, run, switches
 from models.inventory import item_number
-from models.locks import lock_items
 from models.lots import KEY_COLUMNS
 from policies.inventory import Note, Returned
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import BigInteger, Column, Connection, Integer, Interval, Table, Text, select, text
 
-from models.schema import Instant, metadata
+from models.db.schema import Instant, metadata
 
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 """Before every row: where going through them begins."""

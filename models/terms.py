@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Identity, Integer, Table, Text
 
-from models.driver import Cursor, run
-from models.locks import lock_named
-from models.schema import Instant, Json, metadata
+from models.db.locks import lock_named
+from models.db.pipeline import Cursor, run
+from models.db.schema import Instant, Json, metadata
 from policies.terms import DEFAULT_TERMS, Terms, read_terms
 
 terms = Table(

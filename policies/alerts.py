@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState, other
-from policies.gates import blank, not_in_role
-from policies.instants import instant_said, instant_text
 from policies.notices import tell
+from policies.preconditions import blank, not_in_role
 from policies.statuses import ALERT_BLOCKERS, PROBLEM, Role, Status
+from policies.timestamps import instant_said, instant_text
 from policies.verdicts import Code, Event, Granted, Refused
 
 SPOKEN = {

@@ -9,10 +9,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState
-from policies.gates import already_cancelled, blank, not_a_party
-from policies.instants import instant_said
+from policies.preconditions import already_cancelled, blank, not_a_party
 from policies.reasons import check_reason, spoken
 from policies.statuses import Basis, Role, Status
+from policies.timestamps import instant_said
 from policies.verdicts import Code, Event, Granted, Refused
 
 SPOKEN = {

@@ -14,9 +14,9 @@ from typing import Any
 from policies.billing_months import month_of, month_text, spoken
 from policies.cases import Order
 from policies.fees import ZERO
-from policies.instants import instant_text
 from policies.statuses import Basis
 from policies.terms import Terms
+from policies.timestamps import instant_text
 from policies.verdicts import Promise
 
 TASK = "credits.post_to_next_invoice"

@@ -15,10 +15,10 @@ from typing import Any
 from policies.cancellation import basis_for, returns_items
 from policies.cases import Actor, Case
 from policies.consolidation import Choice, Choices, LineEdit
-from policies.gates import already_cancelled, not_in_role
-from policies.instants import instant_said, instant_text
 from policies.inventory import ReturnPlan
+from policies.preconditions import already_cancelled, not_in_role
 from policies.statuses import Basis, Role, Status
+from policies.timestamps import instant_said, instant_text
 from policies.verdicts import Code, Invalid, Refused
 
 LIFETIME = timedelta(hours=24)

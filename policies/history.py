@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from policies.cases import Alert, Case, Ocr, Order
-from policies.instants import optional_text
+from policies.timestamps import optional_text
 
 
 def _as_it_is(value: Any) -> Any:

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from policies.cases import Case
-from policies.instants import instant_text
 from policies.statuses import Role
+from policies.timestamps import instant_text
 from policies.verdicts import Promise
 
 

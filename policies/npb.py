@@ -11,10 +11,10 @@ from datetime import datetime
 
 from policies.alerts import filed, may_file, open_alert
 from policies.cases import Actor, Alert, AlertKind, Case
-from policies.gates import blank, not_in_role
-from policies.instants import instant_text
 from policies.notices import tell
+from policies.preconditions import blank, not_in_role
 from policies.statuses import Role, Status
+from policies.timestamps import instant_text
 from policies.verdicts import Code, Event, Granted, Refused
 
 

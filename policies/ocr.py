@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from policies.cases import Actor, Case, Ocr, OcrState, other
-from policies.gates import blank, not_in_role
 from policies.notices import tell
+from policies.preconditions import blank, not_in_role
 from policies.reasons import check_reason, spoken
 from policies.statuses import PROBLEM, Role, Status
 from policies.verdicts import Code, Event, Granted, Refused

@@ -14,9 +14,9 @@ from typing import Any
 
 from policies import alerts, cancellation, drafts, npb, ocr, orders, removals, seller_alerts
 from policies.cases import Actor, AlertKind, Case
-from policies.instants import optional_text
 from policies.removals import Removal
 from policies.statuses import Role, Status
+from policies.timestamps import optional_text
 from policies.verdicts import Code, Granted, Invalid, Refused
 
 COMMENT = "Said on the Problem Order page."

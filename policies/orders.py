@@ -10,8 +10,8 @@ from decimal import Decimal
 from policies.billing_months import month_of
 from policies.cases import Actor, AlertKind, Case, Order
 from policies.fees import fee, usd
-from policies.gates import already_cancelled, not_a_party
 from policies.notices import tell
+from policies.preconditions import already_cancelled, not_a_party
 from policies.statuses import ADDABLE, OPEN_FLOW, PROBLEM, PaymentStatus, Role, Status
 from policies.terms import Terms
 from policies.verdicts import Code, Event, Granted, Refused

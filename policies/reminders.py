@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 
 from policies.alerts import filer_of
 from policies.cases import Alert, AlertKind, AlertState
-from policies.instants import instant_text
 from policies.notices import told
 from policies.statuses import Role
+from policies.timestamps import instant_text
 from policies.verdicts import Promise
 
 

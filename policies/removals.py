@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from policies.cases import Actor, Case, other
-from policies.gates import not_in_role
+from policies.preconditions import not_in_role
 from policies.statuses import OPEN_FLOW, PROBLEM, Role
 from policies.verdicts import Code, Invalid, Refused
 

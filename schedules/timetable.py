@@ -48,6 +48,6 @@ TIMETABLE: tuple[Entry, ...] = (
     # promises.md, Invariants: of what changed lately and a slice of the rest; and of everything, a portion a tick at night.
     Entry("compare what is with what must be", "audit.check_invariants", timedelta(minutes=1)),
     Entry("compare everything, once a night", "audit.check_everything", timedelta(minutes=1), timedelta(days=1)),
-    # X9: a worker that misses three of them while messages wait is ended (workers/watch.py).
+    # X9: a worker that misses three of them while messages wait is ended (workers/monitoring/watchdog.py).
     *(Entry(f"see that {queue} are taken", task, timedelta(seconds=15)) for task, queue in CANARIES.items()),
 )

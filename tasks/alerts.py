@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from models import members
 from models.requests import Answer
-from models.work import unit_of_work
+from models.unit_of_work import unit_of_work
 from policies import alerts as policy
 from policies import members as member_policy
 from policies.cases import AlertKind, other

@@ -11,9 +11,9 @@ from typing import Any
 import structlog
 from celery import shared_task
 
-from models import audit
-from models.invariants import Violation
-from models.work import Work, unit_of_work
+from models.integrity import audit
+from models.integrity.invariants import Violation
+from models.unit_of_work import Work, unit_of_work
 from tasks.sweeps import Effects
 
 log = structlog.get_logger(__name__)

@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar
 from celery import shared_task
 from pydantic import AfterValidator, StringConstraints
 
-from models import bills, events, issuing, ledger, members, sweeps, terms
+from models import billing_run, bills, events, ledger, members, sweeps, terms
 from models.requests import Answer, done
-from models.work import Work, unit_of_work
+from models.unit_of_work import Work, unit_of_work
 from policies import bills as policy
 from policies.billing_months import month_from_text, month_text
 from policies.cases import Member
@@ -51,7 +51,7 @@ def issue() -> Effects:
     A seller whose bill cannot be made keeps nobody else from anything: the month is closed without them, and each sweep tries
     theirs again.
     """
-    issued = sum(_sweep(issuing.HeldBilling(month)) for month in _held_months())
+    issued = sum(_sweep(billing_run.HeldBilling(month)) for month in _held_months())
     while (month := _month_to_close()) is not None:
         issued += _issue_month(month)
     work: Work[Any]
@@ -60,7 +60,7 @@ def issue() -> Effects:
     return {"issued": issued}
 
 
-def _sweep(billing: issuing.Billing) -> int:
+def _sweep(billing: billing_run.Billing) -> int:
     return int(sweep("bills.issue", billing, found="issued", limit=BATCH, noted=False)["issued"])
 
 
@@ -73,7 +73,7 @@ def _held_months() -> list[date]:
 def _month_to_close() -> date | None:
     work: Work[Any]
     with unit_of_work() as work:
-        return issuing.month_to_close(work.conn, work.now)
+        return billing_run.month_to_close(work.conn, work.now)
 
 
 def _issue_month(month: date) -> int:
@@ -81,10 +81,10 @@ def _issue_month(month: date) -> int:
     work: Work[Any]
     issued = 0
     while True:
-        billing = issuing.Billing(month)
+        billing = billing_run.Billing(month)
         issued += _sweep(billing)
         with unit_of_work() as work:
-            if issuing.close(work, month, billing.passed_over):
+            if billing_run.close(work, month, billing.passed_over):
                 return issued
         # Else somebody's lines came in between: look at all of them again.
 

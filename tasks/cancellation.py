@@ -18,12 +18,12 @@ from celery import current_task, shared_task
 from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from models import dead_jobs, drafts, inventory, members, orders, removals, returns
-from models.driver import together
+from models.db.pipeline import together
 from models.requests import Answer, conflict, done, invalid
 from models.returns import PlanByHand
-from models.work import Overtaken, Work, at_once, unit_of_work
+from models.unit_of_work import Overtaken, Work, at_once, unit_of_work
 from policies import cancellation as policy
-from policies import consequences
+from policies import cancellation_effects
 from policies import drafts as draft_policy
 from policies.cases import Case
 from policies.consolidation import ONE_STEP
@@ -274,7 +274,7 @@ class _Unwinder:
             return verdict
         if not self._cases.accused and policy.could_strike(case):
             raise Overtaken("an alert was filed between the look and the locks")
-        one = _Unwinding(command, case, consequences.with_strike(case, verdict), instant)
+        one = _Unwinding(command, case, cancellation_effects.with_strike(case, verdict), instant)
         if no := self._planned(one):
             return no
         self._join(one)
@@ -285,7 +285,7 @@ class _Unwinder:
         self._return_items()
         pending = removals.read_pending(self._removals)
         for one in self._decided:
-            one.granted = consequences.of_cancelling(
+            one.granted = cancellation_effects.of_cancelling(
                 one.case,
                 one.granted,
                 one.back,

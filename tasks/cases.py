@@ -10,11 +10,11 @@ from typing import TypeVar
 
 from models import members, orders
 from models.cases import Cases
-from models.driver import Cursor
+from models.db.pipeline import Cursor
 from models.requests import Answer
-from models.work import Work, unit_of_work
+from models.unit_of_work import Work, unit_of_work
 from policies.cases import Case
-from policies.instants import instant_text
+from policies.timestamps import instant_text
 from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
 from tasks.command import ActorCommand, OrderCommand, OrderFact
 

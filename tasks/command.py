@@ -28,8 +28,8 @@ from pydantic import (
 
 from models.requests import Answer, invalid
 from policies.cases import Actor
-from policies.instants import instant_from_text, instant_text
 from policies.texts import is_identifier, is_one_line
+from policies.timestamps import instant_from_text, instant_text
 
 COMMENT_LENGTH = 2000
 REQUEST_ID_LENGTH = 128

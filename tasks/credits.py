@@ -10,12 +10,12 @@ from celery import shared_task
 from models import credits as postings
 from models import events, ledger, members, orders, outbox, terms
 from models.requests import Answer, done
-from models.work import Work, unit_of_work
+from models.unit_of_work import Work, unit_of_work
 from policies import bills as policy
 from policies.billing_months import month_of, month_text
 from policies.cases import Member
 from policies.credits import TASK
-from policies.gates import blank
+from policies.preconditions import blank
 from policies.verdicts import Code, Invalid, Refused
 from tasks.cases import member_unknown, order_unknown
 from tasks.command import Amount, Command, Comment, MemberId, OrderId, Staff

@@ -14,14 +14,14 @@ from pydantic import Field, StringConstraints, model_serializer
 from models import drafts, inventory, orders
 from models.cases import Cases
 from models.requests import Answer, done
-from models.work import Work, unit_of_work
+from models.unit_of_work import Work, unit_of_work
 from policies import drafts as policy
 from policies.cases import Case
 from policies.consolidation import Choice
 from policies.drafts import Draft, DraftState, Edit
-from policies.instants import instant_text
 from policies.inventory import plan_return
 from policies.lots import price_text
+from policies.timestamps import instant_text
 from policies.verdicts import Invalid, Refused
 from tasks.cases import instant_of, known_case, lock_cases, looking_at, member_unknown
 from tasks.command import (

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 
 from models import inventory, members
 from models.requests import Answer, done, invalid
-from models.work import Work, unit_of_work
+from models.unit_of_work import Work, unit_of_work
 from policies.lots import TEXT_LENGTH, Lot, may_record, problems, tier_gaps, tiers_of
 from policies.verdicts import Invalid, Refused
 from tasks.command import SQL_INTEGER, BindId, Command, LotId, MemberId, Part, Switch, Text, UnitPrice, Whole

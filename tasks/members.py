@@ -11,10 +11,10 @@ from pydantic import AfterValidator, StringConstraints
 
 from models import events, members
 from models.requests import Answer, done
-from models.work import Work, unit_of_work
+from models.unit_of_work import Work, unit_of_work
 from policies import members as policy
 from policies.cases import Member
-from policies.gates import blank
+from policies.preconditions import blank
 from policies.texts import is_identifier
 from policies.zones import zone_name
 from tasks.cases import member_unknown

@@ -17,14 +17,14 @@ from celery import shared_task
 from models import dead_jobs, members, notices, outbox, sweeps
 from models.notices import Claimed, Outcome
 from models.outbox import Due
-from models.work import Work, at_once, unit_of_work
+from models.unit_of_work import Work, at_once, unit_of_work
 from policies import notices as policy
-from policies.letters import Letter, shown_line
+from policies.emails import compose
+from policies.emails.context import Telling
+from policies.emails.email import Letter, shown_line
 from policies.verdicts import Promise
-from policies.wording import compose
-from policies.wording.telling import Telling
-from tasks import postbox
-from tasks.postbox import Envelope, ServerSilent, TryLater, Undeliverable
+from tasks import mailer
+from tasks.mailer import Envelope, ServerSilent, TryLater, Undeliverable
 from tasks.sweeps import Effects
 
 log = structlog.get_logger(__name__)
@@ -157,7 +157,7 @@ def _failed(work: Work[Any], one: Due, error: Exception) -> None:
 def _send(claimed: Sequence[Claimed], addresses: dict[str, members.Address]) -> list[Outcome]:
     """Try each letter, outside any transaction.  When the server is silent the rest of the round is put off untried."""
     outcomes: list[Outcome] = []
-    box = postbox.bound()
+    box = mailer.bound()
     silent = False
     try:
         for one in claimed:
@@ -172,7 +172,7 @@ def _send(claimed: Sequence[Claimed], addresses: dict[str, members.Address]) -> 
     return outcomes
 
 
-def _send_one(box: postbox.Postbox, one: Claimed, address: members.Address | None) -> Outcome:
+def _send_one(box: mailer.Postbox, one: Claimed, address: members.Address | None) -> Outcome:
     if address is None:
         return Outcome(one, "parked", error="there is no member with this id")
     try:

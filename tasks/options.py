@@ -7,12 +7,13 @@ from typing import ClassVar
 
 from celery import shared_task
 
-from models import look_order, members, orders
+from models import members, orders
+from models.queries import order
 from models.requests import Answer, done
-from models.work import Work, unit_of_work
+from models.unit_of_work import Work, unit_of_work
 from policies import options as policy
-from policies.gates import not_a_party
-from policies.instants import instant_text
+from policies.preconditions import not_a_party
+from policies.timestamps import instant_text
 from policies.verdicts import Invalid
 from tasks.cases import instant_of, member_unknown, order_unknown
 from tasks.command import OrderCommand
@@ -36,7 +37,7 @@ def options(commands: list[AskOptions]) -> list[Answer]:
 
 
 def _answer(work: Work[AskOptions], command: AskOptions) -> None:
-    seen = look_order.see(work.conn, command.order_id, at=None, now=work.now)
+    seen = order.see(work.conn, command.order_id, at=None, now=work.now)
     if seen is None:
         work.answer(command, order_unknown())
         return
@@ -50,7 +51,7 @@ def _answer(work: Work[AskOptions], command: AskOptions) -> None:
     if isinstance(instant, Invalid):
         work.answer(command, instant)
         return
-    found = policy.options(look_order.subject_of(seen), command.actor, instant)
+    found = policy.options(order.subject_of(seen), command.actor, instant)
     answer = done(
         command,
         {
@@ -59,4 +60,4 @@ def _answer(work: Work[AskOptions], command: AskOptions) -> None:
             "options": [option.as_json() for option in found],
         },
     )
-    work.answer(command, replace(answer, message=policy.verdict(look_order.subject_of(seen), instant)))
+    work.answer(command, replace(answer, message=policy.verdict(order.subject_of(seen), instant)))

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from models import inventory, ledger, members, orders
 from models.cases import Cases
 from models.requests import Answer
-from models.work import Work, unit_of_work
+from models.unit_of_work import Work, unit_of_work
 from policies import members as member_policy
 from policies import orders as policy
 from policies.cases import Case, Order

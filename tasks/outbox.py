@@ -14,8 +14,8 @@ import structlog
 from celery import shared_task
 
 from models import clock_steps, outbox, sweeps
-from models.work import Work, unit_of_work
-from tasks import bell
+from models.unit_of_work import Work, unit_of_work
+from tasks import publisher
 from tasks.sweeps import Effects
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ MOST_ROWS_A_RING = 500
 @shared_task(name=NAME)
 def relay() -> Effects:
     """Ring for every promise whose time to ring has come; gives how many rows were rung for."""
-    rung, memory = 0, bell.bound().memory()
+    rung, memory = 0, publisher.bound().memory()
     for number in range(MOST_PASSES):
         work: Work[Any]
         with unit_of_work() as work:
@@ -49,7 +49,7 @@ def relay() -> Effects:
                 sweeps.ran(work.conn, NAME, rung, work.now)
         for task, rows in ringing.items():
             for start in range(0, len(rows), MOST_ROWS_A_RING):
-                bell.bound().ring(task, rows[start : start + MOST_ROWS_A_RING])
+                publisher.bound().ring(task, rows[start : start + MOST_ROWS_A_RING])
         if taken < PASS:
             break
     return {"rung": rung}

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from models import inventory, ledger, orders, outbox, removals
 from models.cases import Cases
 from models.requests import Answer
-from models.work import Work, unit_of_work
+from models.unit_of_work import Work, unit_of_work
 from policies import orders as order_policy
 from policies import removals as policy
 from policies.cases import Actor, Case

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from models import sweeps
-from models.work import Work, unit_of_work
+from models.unit_of_work import Work, unit_of_work
 
 Effects = dict[str, Any]
 

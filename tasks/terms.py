@@ -9,11 +9,12 @@ from typing import Annotated, Any, ClassVar
 from celery import shared_task
 from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
 
-from models import events, session, terms
+from models import events, terms
+from models.db import database as db
 from models.requests import Answer, done, invalid
-from models.work import Work, unit_of_work
-from policies.instants import instant_text
+from models.unit_of_work import Work, unit_of_work
 from policies.terms import TermsProblem, terms_from_mapping, terms_to_mapping
+from policies.timestamps import instant_text
 from tasks.command import Command, Moment, Staff, Word
 
 Plain = Annotated[JsonValue, WithJsonSchema({})]
@@ -57,7 +58,7 @@ def _applied(work: Work[ApplyTerms], command: ApplyTerms) -> Answer:
     if command.from_ > work.now + MAX_AHEAD:
         return invalid(command.request_id, [("from", "must not be more than a hundred years ahead")])
     held = terms.book(work.conn).at(command.from_)
-    wanted = terms_from_mapping(command.terms, base=held, allow_short=session.bound().short_terms)
+    wanted = terms_from_mapping(command.terms, base=held, allow_short=db.bound().short_terms)
     if isinstance(wanted, list):
         return invalid(command.request_id, [(_path(problem), problem.message) for problem in wanted])
     before, after = terms_to_mapping(held), terms_to_mapping(wanted)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from workers.app import app
-from workers.job import command_of
+from workers.task import command_of
 
 MARK = "ZZQ7"
 """Stands in every text that is sent, so that an answer which repeats one is found out."""

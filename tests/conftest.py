@@ -3,9 +3,9 @@
 pytest_plugins = [
     "tests.plugins.servers",
     "tests.plugins.postgres",
-    "tests.plugins.stage",
+    "tests.plugins.simulation",
     "tests.plugins.market",
-    "tests.plugins.past",
+    "tests.plugins.seed_history",
     "tests.plugins.crashes",
     "tests.plugins.invariants",
     "tests.plugins.promises",

@@ -14,9 +14,9 @@ from celery.bin.celery import celery
 
 from workers.app import SOFT_SHUTDOWN
 from workers.cli import COMMANDS
-from workers.envelope import HARD_LIMIT
-from workers.programs import GROUPS
+from workers.local.process_specs import GROUPS
 from workers.settings import load_settings, unknown_variables
+from workers.transport.validation import HARD_LIMIT
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
@@ -159,7 +159,7 @@ def test_flower_asks_who_is_there_and_remembers() -> None:
 def test_health_is_judged_without_loading_the_program() -> None:
     """X8: by effect; beat also by the ping that Celery answers only while it comes round."""
     for name in ("worker-commands", "worker-sweeps", "beat"):
-        assert "python -m workers.health alive" in SERVICES[name]["healthcheck"]["test"][1]
+        assert "python -m workers.monitoring.probes alive" in SERVICES[name]["healthcheck"]["test"][1]
         assert SERVICES[name]["environment"]["UNWIND_ALIVE_FILE"].startswith("/tmp/")
         assert "/tmp" in SERVICES[name]["tmpfs"]
     assert "inspect ping" in SERVICES["beat"]["healthcheck"]["test"][1]

@@ -23,10 +23,10 @@ import redis
 from tests.plugins.market import Market
 from tests.plugins.servers import in_database, plain
 from tests.plugins.upstream import Installation, installation, submit_orders, until
-from workers.contract_files import public_tasks
-from workers.metrics import Gauges
-from workers.programs import flower
-from workers.servers import ServerUrls
+from tools.contract_files import public_tasks
+from workers.embedded import ServerUrls
+from workers.local.process_specs import flower
+from workers.monitoring.metrics import Gauges
 from workers.settings import CHECKOUT, Settings
 
 pytestmark = pytest.mark.e2e

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from workers.promise_page import PROMISE_PAGE, promise_page, promises, shown_by
+from tools.guarantees_page import PROMISE_PAGE, promise_page, promises, shown_by
 from workers.settings import CHECKOUT
 
 
@@ -24,8 +24,8 @@ def test_every_promise_is_shown_by_a_test(promise: str) -> None:
 
 
 def test_the_page_names_the_tests_that_are_marked() -> None:
-    """docs/promises.md is never behind the tests: `./run docs` writes it anew."""
-    assert PROMISE_PAGE.read_text("utf-8") == promise_page(), "docs/promises.md is stale: ./run docs writes it anew"
+    """docs/guarantees.md is never behind the tests: `./run docs` writes it anew."""
+    assert PROMISE_PAGE.read_text("utf-8") == promise_page(), "docs/guarantees.md is stale: ./run docs writes it anew"
 
 
 def test_a_run_of_promises_prints_each_sentence_beside_its_tests() -> None:

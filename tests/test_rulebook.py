@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.rule_page import RULE_PAGE, mentioned, rule_book, rule_page, statements
+from tools.rules_page import RULE_PAGE, mentioned, rule_book, rule_page, statements
 
 SENTENCES = {rule: says for section in rule_book() for rule, says in section.rules.items()}
 

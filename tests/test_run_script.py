@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from workers.servers.processes import wait_until
+from workers.embedded.processes import wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.rule_page import rule_book
+from tools.rules_page import rule_book
 
 HOUSE = Path(__file__).parent.parent
 PAGE = HOUSE / "docs" / "sources.md"

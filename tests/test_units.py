@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.envelope import HARD_LIMIT
-from workers.programs import GROUPS
+from workers.local.process_specs import GROUPS
+from workers.transport.validation import HARD_LIMIT
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDER = CHECKOUT / "deploy" / "systemd"

@@ -15,16 +15,13 @@ from kombu.entity import Queue
 
 from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE
-from workers import flower_guard, wiring
-from workers import odd as odd  # noqa: PLC0414 - connects itself to Celery's signals
-from workers import pausing as pausing  # noqa: PLC0414 - the same
-from workers import remote as remote  # noqa: PLC0414 - the same
-from workers import watch as watch  # noqa: PLC0414 - the same
-from workers.envelope import HARD_LIMIT
-from workers.in_hand import UNACKED
-from workers.plain_json import use_plain_json
-from workers.redis_url import SCHEMES
-from workers.shown import TICKS
+from workers import lifecycle
+from workers.broker.redis_url import SCHEMES
+from workers.monitoring import flower_guard
+from workers.redaction import TICKS
+from workers.transport.plain_json import use_plain_json
+from workers.transport.reclaim import UNACKED
+from workers.transport.validation import HARD_LIMIT
 
 TASK_MODULES = (
     "tasks.members",
@@ -44,8 +41,8 @@ TASK_MODULES = (
     "tasks.terms",
     "tasks.outbox",
     "tasks.audit",
-    "tasks.canary",
-    "workers.drain",
+    "tasks.queue_heartbeat",
+    "workers.submissions.consumer",
 )
 """Named one by one: a file that appears beside them is not a wire name by accident."""
 
@@ -68,7 +65,7 @@ class Unwind(Celery):
         url = self.conf.result_backend
         if not isinstance(url, str) or url.partition("://")[0] not in SCHEMES:
             return super()._get_backend()
-        from workers.result_backend import ResultBackend
+        from workers.broker.result_backend import ResultBackend
 
         return ResultBackend(app=self, url=url)
 
@@ -77,7 +74,7 @@ def _find_servers(celery: Unwind) -> None:
     """Fill in broker and result backend, once."""
     if celery.servers_found:
         return
-    found = wiring.settings()
+    found = lifecycle.settings()
     celery.servers_found = True
     if celery.conf.broker_url is None or celery.conf.result_backend is None:
         if found.broker_url is not None:
@@ -92,14 +89,18 @@ def _route(name: str, *_: Any, **__: Any) -> dict[str, str]:
 
 use_plain_json()
 app = Unwind(
-    "unwind", task_cls="workers.job:Job", amqp="workers.shown:ShownMessages", set_as_current=True, strict_typing=False
+    "unwind",
+    task_cls="workers.task:Job",
+    amqp="workers.redaction:ShownMessages",
+    set_as_current=True,
+    strict_typing=False,
 )
 app.conf.update(
     # --- a message is done when its work is, and is lost by nobody's death ---
     task_acks_late=True,  # a crash repeats instead of losing; repeats find their request row
     task_retry_on_worker_lost=True,  # as a new message and counted, so a job that kills its worker ends (F24, F25)
     task_reject_on_worker_lost=False,  # would give such a job back without a count, for ever
-    task_acks_on_failure=True,  # where `workers.acknowledgement` finds that what became of it is durable
+    task_acks_on_failure=True,  # where `workers.transport.acknowledgement` finds that what became of it is durable
     task_acks_on_timeout=True,  # the same
     task_time_limit=HARD_LIMIT,  # the child dies, PostgreSQL rolls back; below half the visibility timeout (F05)
     # No task_soft_time_limit: an exception in the middle of a COMMIT leaves its outcome unknown (F27).
@@ -113,7 +114,7 @@ app.conf.update(
     worker_proc_alive_timeout=10,  # slow machines need more than 4 s for a fork
     worker_hijack_root_logger=False,  # workers/logs.py: one format, no control characters, no arguments
     worker_send_task_events=True,  # Flower; representations hold ids only
-    worker_consumer="workers.telling:Consumer",  # tells in groups
+    worker_consumer="workers.event_batching:Consumer",  # tells in groups
     task_send_sent_event=True,
     # --- the way to the broker ---
     broker_connection_retry_on_startup=True,
@@ -182,4 +183,4 @@ finally:
 app.finalize()
 flower_guard.choose_config()
 for _tick in TICKS:
-    app.tasks[_tick].send_events = False  # those that found something are told of by `workers.shown`
+    app.tasks[_tick].send_events = False  # those that found something are told of by `workers.redaction`

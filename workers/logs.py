@@ -1,7 +1,7 @@
 """What does a line of the log look like?  One event with its task, message, request and order; for people or as JSON.
 
 No arguments and no secrets: tasks log ids and codes, failures are told without the values in them
-(`workers/failures.py`), and whatever text comes from outside cannot begin a line of its own.
+(`workers/errors.py`), and whatever text comes from outside cannot begin a line of its own.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.postgres_address import PostgresAddress
-from workers.redis_url import RedisUrl
-from workers.servers import ServerUrls, embedded_servers, hold_servers
+from models.db.postgres_address import PostgresAddress
+from workers.broker.redis_url import RedisUrl
+from workers.embedded import ServerUrls, embedded_servers, hold_servers
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 IN_A_CHECKOUT = (CHECKOUT / "run").exists()  # else installed as a package, whose folder is no place for data

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
-from models.session import make_engine
+from models.db.database import make_engine
 
 _LOCK = "COMMENT ON SCHEMA unwind IS 'Unwind: orders, stock, bills, and who was told'"
 """Whoever describes a schema holds it until the transaction ends, and only its owner may: migrations wait for each other."""
@@ -38,8 +38,8 @@ def upgrade(database_url: str, revision: str = "head") -> None:
 def _upgrade(engine: Engine, revision: str) -> None:
     from alembic import command
 
+    from models.ddl.triggers import rights
     from models.feed import go_on_counting
-    from models.guards import rights
 
     with engine.begin() as conn:
         conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
@@ -57,7 +57,7 @@ def drift(conn: Connection) -> list[object]:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from models.tables import metadata
+    from models.ddl.tables import metadata
 
     context = MigrationContext.configure(
         conn,

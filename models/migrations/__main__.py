@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from models.schema import metadata
+from models.db.schema import metadata
 
 FIRST = Path(__file__).parent / "versions" / "0001_first_schema.py"
 
@@ -20,7 +20,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 from models import guards
-from models.schema import FEED_BASE
+from models.db.schema import FEED_BASE
 
 revision = "0001"
 down_revision = None
@@ -48,7 +48,7 @@ def first_revision() -> str:
     from alembic.autogenerate import render_python_code
     from alembic.operations import ops
 
-    import models.tables  # noqa: F401 - makes the metadata whole
+    import models.ddl.tables  # noqa: F401 - makes the metadata whole
 
     steps: list[ops.MigrateOperation] = []
     for table in metadata.sorted_tables:

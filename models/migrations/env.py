@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
+from models.ddl.tables import metadata
 from models.migrations import include_name
-from models.tables import metadata
 
 connection = context.config.attributes.get("connection")
 if connection is None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import pictures, report
-from benchmarks.frame import SCALES, Bar, by_turns, result
-from workers import speed_page
-from workers.cli.docs import SPEED_PAGE
+from benchmarks import charts, report
+from benchmarks.harness import SCALES, Bar, by_turns, result
+from tools import speed_page
+from tools.docs import SPEED_PAGE
 
 
 def test_a_ratio_is_the_median_of_the_pairs_not_of_the_sides() -> None:
@@ -49,7 +49,7 @@ def test_the_record_is_drawn_and_kept_and_joined(tmp_path: Path) -> None:
     assert [(one["measure"], one["what"]) for one in kept["results"]] == [("B10", "x"), ("B9", "x")]
     assert [(one["measure"], one["what"]) for one in again["results"]] == [("B9", "y"), ("B10", "x")]
     assert json.loads((tmp_path / "latest.json").read_text()) == again
-    drawn = pictures.draw(again, tmp_path)
+    drawn = charts.draw(again, tmp_path)
     assert [path.name for path in drawn] == ["speed-relay.svg", "speed-bars.svg"]
     assert all("http://www.w3.org" in path.read_text() and "<script" not in path.read_text() for path in drawn)
 

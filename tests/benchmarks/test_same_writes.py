@@ -9,11 +9,12 @@ import psycopg
 import pytest
 
 from benchmarks import writes
-from benchmarks.frame import WrongWork
+from benchmarks.harness import WrongWork
 from benchmarks.market import Market, build
-from models import invariants, session
+from models.db import database as db
+from models.integrity import invariants
 from tests.plugins.servers import plain
-from workers.stage import Stage
+from workers.simulation.engine import Stage
 
 MARKET = Market(orders=200, stores=2)
 
@@ -45,10 +46,10 @@ def cancel(database_url: str, now: datetime, order_id: int) -> None:
 def test_a_generated_market_is_one_that_the_product_could_have_written(
     conn: psycopg.Connection, database_url: str, now: datetime
 ) -> None:
-    """What must always hold holds in it, so that what is measured on it is the product's work (promises.md)."""
+    """What must always hold holds in it, so that what is measured on it is the product's work (guarantees.md)."""
     conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint, 2], 'test')")
     cancel(database_url, now, 101)
-    database = session.connect(database_url)
+    database = db.connect(database_url)
     try:
         with database.transaction() as connection:
             assert not invariants.check(connection, now, in_time=False)

@@ -15,7 +15,7 @@ from pytest_celery import CELERY_REDIS_BACKEND, CELERY_REDIS_BROKER, RedisTestBa
 from tests.e2e.nodes import ProcessNode, RunningServer, UnwindWorker, wait_until
 from tests.plugins.market import Market
 from tests.plugins.servers import plain
-from workers.stage import Stage
+from workers.simulation.engine import Stage
 
 
 class _NoDocker:

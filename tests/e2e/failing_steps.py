@@ -12,26 +12,28 @@ from typing import Any
 
 from celery.backends.redis import RedisBackend
 
-from models import dead_jobs, session
-from workers import job, lost, transport, wiring
+from models import dead_jobs
+from models.db import database as db
+from workers import lifecycle, task, worker_lost
 from workers.app import app
+from workers.transport import channel
 
 __all__ = ["STEPS", "app"]
 
 FAILING = "TEST_FAILING"
 STEPS: dict[str, tuple[Any, str]] = {
-    "describing": (job, "described"),
-    "telling the kinds of failure apart": (job, "is_database_trouble"),
-    "finding the way through the code": (job, "path_of"),
-    "reading the first error": (job.Job, "_first_error"),
-    "making the retry": (job.Job, "signature_from_request"),
-    "publishing the retry": (job.Job, "apply_async"),
-    "parking": (job, "park"),
+    "describing": (task, "described"),
+    "telling the kinds of failure apart": (task, "is_database_trouble"),
+    "finding the way through the code": (task, "path_of"),
+    "reading the first error": (task.Job, "_first_error"),
+    "making the retry": (task.Job, "signature_from_request"),
+    "publishing the retry": (task.Job, "apply_async"),
+    "parking": (task, "park"),
     "hashing what is parked": (dead_jobs, "payload_hash"),
-    "reading the clock": (session.DatabaseClock, "now"),
-    "finding the database": (session, "bound"),
-    "saying it in the log": (job.log, "error"),
-    "raising what Celery is told": (job, "told"),
+    "reading the clock": (db.DatabaseClock, "now"),
+    "finding the database": (db, "bound"),
+    "saying it in the log": (task.log, "error"),
+    "raising what Celery is told": (task, "told"),
     "storing what became of it": (RedisBackend, "store_result"),
 }
 DYING = "dying"
@@ -69,12 +71,12 @@ def _die(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 if FAILING in os.environ:  # a test that reads the names of the steps works with them whole
-    transport.MAX_RETURN_AFTER = 1.0
-    job.LONGEST_WAIT = 1.0
-    session.LOCK_TIMEOUT_MS = 500
+    channel.MAX_RETURN_AFTER = 1.0
+    task.LONGEST_WAIT = 1.0
+    db.LOCK_TIMEOUT_MS = 500
     for _name, (_where, _attribute) in STEPS.items():
         _break(_name, _where, _attribute)
-    _break(LOST, lost, "open_database")
-    _break(CHECKING, wiring, "check")
-    _break(CONNECTING, wiring, "start")
-    job.Job.__call__ = _die(job.Job.__call__)  # type: ignore[method-assign]
+    _break(LOST, worker_lost, "open_database")
+    _break(CHECKING, lifecycle, "check")
+    _break(CONNECTING, lifecycle, "start")
+    task.Job.__call__ = _die(task.Job.__call__)  # type: ignore[method-assign]

@@ -15,16 +15,16 @@ import redis
 from celery import Celery
 from celery.concurrency.thread import TaskPool as ThreadPool
 
-from tests.e2e.books import one
 from tests.e2e.conftest import Run
 from tests.e2e.failing_steps import CHECKING, CONNECTING, DYING, FAILING, LOST, STEPS
+from tests.e2e.ledger_checks import one
 from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
 from tests.plugins.servers import plain
-from tests.workers.hostile_messages import EMBED, message
-from workers.doctor.broker import pools
-from workers.in_hand import in_hand
-from workers.job import MOST_RETRIES
-from workers.wiring import POOLS, pool_name
+from tests.workers.transport.hostile_messages import EMBED, message
+from workers.lifecycle import POOLS, pool_name
+from workers.monitoring.doctor.broker import pools
+from workers.task import MOST_RETRIES
+from workers.transport.reclaim import in_hand
 
 pytestmark = pytest.mark.e2e
 

@@ -13,18 +13,20 @@ from click.testing import CliRunner, Result
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
-from models import feed, invariants, session
+from models import feed
+from models.db import database as db
+from models.db.postgres_address import PostgresAddress
+from models.integrity import invariants
 from models.migrations import upgrade
-from models.postgres_address import PostgresAddress
 from schedules.routes import queue_of
 from tests.plugins.market import Market
 from tests.plugins.postgres import USER, PostgresServer, programs
 from tests.plugins.servers import fresh_database, plain
 from tests.plugins.upstream import Installation, installation, now, submit_orders, until
-from workers import backup
 from workers.cli import group
-from workers.programs import worker
-from workers.servers import ServerUrls
+from workers.embedded import ServerUrls
+from workers.local import backup
+from workers.local.process_specs import worker
 
 pytestmark = pytest.mark.e2e
 
@@ -84,7 +86,7 @@ def test_a_restored_installation_keeps_its_promises(
                 queue="commands",
             ).get(timeout=30)
         assert again == before | {"replayed": True}
-        database = session.connect(empty_database_url)
+        database = db.connect(empty_database_url)
         with database.transaction() as conn:
             assert invariants.check(conn, database.clock.now(conn), in_time=False) == []
         database.dispose()
@@ -92,7 +94,7 @@ def test_a_restored_installation_keeps_its_promises(
 
 def _cancel_without_followers(old: Installation) -> dict[str, Any]:
     """Cancel an order through a task body, so that nothing that it promised is done yet."""
-    from workers.stage import Stage
+    from workers.simulation.engine import Stage
 
     with Stage(old.database_url, at=now(old.database_url)) as stage:
         filed = {"reason": "S_MUTUAL", "comment": "agreed by mail", "request_id": "asked-before"}

@@ -22,8 +22,8 @@ from tests.bad_input import GOOD, MARK, PUBLIC, nonsense, replaced
 from tests.plugins.market import Market
 from tests.plugins.upstream import ANSWERED, Installation, installation, submit_orders
 from workers.app import app
-from workers.job import command_of
-from workers.servers import ServerUrls
+from workers.embedded import ServerUrls
+from workers.task import command_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 

@@ -15,8 +15,8 @@ import redis
 from celery import Celery
 
 from schedules.routes import CANARIES, queue_of
-from tests.e2e.books import one
 from tests.e2e.conftest import Run
+from tests.e2e.ledger_checks import one
 from tests.e2e.nodes import ProcessNode, wait_until
 from tests.plugins.servers import plain
 
@@ -30,7 +30,7 @@ def deaf(tmp_path: Path) -> Path:
 @pytest.fixture
 def impatient(run: Run, deaf: Path) -> ProcessNode:
     """A worker whose watcher looks ten times a second."""
-    return run("impatient", application="tests.e2e.impatient", TEST_DEAF=str(deaf))
+    return run("impatient", application="tests.e2e.short_timeouts", TEST_DEAF=str(deaf))
 
 
 def canaries(app: Celery) -> None:
@@ -110,7 +110,7 @@ def _living(group: int) -> list[int]:
 @pytest.mark.long
 def test_a_beat_that_no_longer_comes_round_ends(run: Run, deaf: Path, broker_url: str) -> None:
     """F41, X8: it lives and is connected; its log says why it ended, and not before it fell silent."""
-    beat = run("beat", application="tests.e2e.impatient", TEST_DEAF=str(deaf))
+    beat = run("beat", application="tests.e2e.short_timeouts", TEST_DEAF=str(deaf))
     with redis.Redis.from_url(broker_url) as client:
         wait_until(lambda: client.llen("sweeps") > 10, what="a few rounds")
         assert beat.status == "running"

@@ -28,8 +28,8 @@ from psycopg.types.json import Jsonb
 
 from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, installation, submit_orders, until
-from workers.contract_messages import envelope
-from workers.servers import ServerUrls
+from tools.contract_messages import envelope
+from workers.embedded import ServerUrls
 from workers.settings import CHECKOUT
 
 pytestmark = pytest.mark.e2e

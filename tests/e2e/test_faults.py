@@ -16,13 +16,13 @@ import pytest
 import redis
 from celery import Celery
 
-from tests.e2e.books import nothing_waits, one
 from tests.e2e.conftest import Run
+from tests.e2e.ledger_checks import nothing_waits, one
 from tests.e2e.nodes import wait_until
 from tests.plugins.servers import plain
-from workers import health
-from workers.mail import ANSWER_WITHIN
-from workers.programs import GROUPS
+from workers.local.process_specs import GROUPS
+from workers.mail.senders import ANSWER_WITHIN
+from workers.monitoring import probes
 
 pytestmark = pytest.mark.e2e
 
@@ -60,14 +60,14 @@ def test_a_worker_that_was_paused_for_longer_than_its_messages_wait_writes_nothi
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
 ) -> None:
     """P2, F07: stopped in the middle of a cancel, believed dead, overtaken, and woken up again."""
-    paused = run("paused", application="tests.e2e.impatient")
+    paused = run("paused", application="tests.e2e.short_timeouts")
     with psycopg.connect(plain(database_url)) as holder:
         holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
         sent = cancel(upstream)
         wait_until(lambda: one(books, LOCKED) >= 1, what="the cancel waiting for its order")
         os.killpg(paused.pid, signal.SIGSTOP)
         holder.rollback()  # the paused one has the lock now, and does not know
-    run("other", application="tests.e2e.impatient")
+    run("other", application="tests.e2e.short_timeouts")
     answer = sent.get(timeout=40)
     assert (answer["outcome"], answer["replayed"]) == ("done", False)
     os.killpg(paused.pid, signal.SIGCONT)
@@ -91,7 +91,7 @@ def test_two_beats_of_which_one_is_killed_all_the_time_unlock_once_and_soon(
     steady = run("beat-steady")
     ready = tmp_path / "shaky-ready"
     for _ in range(3):
-        shaky = run("beat-shaky", **{health.READY_FILE: str(ready)})
+        shaky = run("beat-shaky", **{probes.READY_FILE: str(ready)})
         wait_until(ready.exists, what="the reading of the timetable")
         shaky.kill()
         ready.unlink()

@@ -24,8 +24,8 @@ from playwright.sync_api import Error
 
 from tests.plugins.market import Market
 from tests.plugins.upstream import READY, Installation, installation, until
-from workers.programs import GROUPS, flower, worker
-from workers.servers import ServerUrls
+from workers.embedded import ServerUrls
+from workers.local.process_specs import GROUPS, flower, worker
 from workers.settings import Settings
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from workers.doctor import surroundings
-from workers.doctor.place import Place
-from workers.flower_guard import is_loopback, listening
-from workers.servers import free_port
-from workers.servers.processes import wait_until
+from workers.embedded import free_port
+from workers.embedded.processes import wait_until
+from workers.monitoring.doctor import environment as surroundings
+from workers.monitoring.doctor.context import Place
+from workers.monitoring.flower_guard import is_loopback, listening
 from workers.settings import CHECKOUT, Settings, load_settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]

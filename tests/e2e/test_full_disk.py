@@ -1,7 +1,7 @@
 """What if PostgreSQL finds no room for another page?  A server of the test's own, whose files may not grow beyond a limit.
 
 The kernel refuses to extend a file above the limit (RLIMIT_FSIZE), and a statement fails where it would fail on a full disk, only
-with another state (tests/workers/test_job.py has that of a full disk).  The log of what was written has its room beforehand.
+with another state (tests/workers/test_task.py has that of a full disk).  The log of what was written has its room beforehand.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import pytest
 from celery import Celery
 
 from models.migrations import upgrade
-from tests.e2e.books import nothing_waits, one
 from tests.e2e.conftest import Run
+from tests.e2e.ledger_checks import nothing_waits, one
 from tests.e2e.nodes import wait_until
 from tests.plugins.servers import FULL_AT, files_may_grow_to
-from workers.servers import embedded_servers, running_servers
+from workers.embedded import embedded_servers, running_servers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 

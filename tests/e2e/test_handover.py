@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugins.proxy import Cut, Proxy
-from tests.plugins.takers import Takers
+from tests.plugins.recording_workers import Takers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from workers import replay
-from workers.stage import Stage
+from workers.simulation import replay
+from workers.simulation.engine import Stage
 
 HISTORIES = Path(__file__).resolve().parents[1] / "histories"
 # The worked examples e01 to e10 have their own shape and their own test: bills, to the cent.

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.odd_messages import BODY_BYTES
+from models.dead_letters import BODY_BYTES
 from tests.e2e.test_doors import odd
 from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, installation, until
-from tests.workers.hostile_messages import ARGUMENTS, WANTED, message
-from tests.workers.test_envelope import bent
-from workers.in_hand import in_hand
-from workers.servers import ServerUrls
+from tests.workers.transport.hostile_messages import ARGUMENTS, WANTED, message
+from tests.workers.transport.test_validation import bent
+from workers.embedded import ServerUrls
+from workers.transport.reclaim import in_hand
 
 pytestmark = pytest.mark.e2e
 

@@ -22,9 +22,9 @@ import pytest
 
 from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, installation, until
-from tests.workers.hostile_messages import EMBED, message
-from tests.workers.test_drain import UNREADABLE
-from workers.servers import ServerUrls
+from tests.workers.submissions.test_consumer import UNREADABLE
+from tests.workers.transport.hostile_messages import EMBED, message
+from workers.embedded import ServerUrls
 
 pytestmark = pytest.mark.e2e
 

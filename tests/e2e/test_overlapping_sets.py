@@ -18,11 +18,13 @@ import pytest
 from sqlalchemy import text
 
 from benchmarks.market import Market, build
-from models import invariants, outbox, session
-from models.work import at_once
+from models import outbox
+from models.db import database as db
+from models.integrity import invariants
+from models.unit_of_work import at_once
 from tests.plugins.servers import plain
 from workers.app import app
-from workers.job import carry_out
+from workers.task import carry_out
 
 WORKERS = 8
 ORDERS = 1000
@@ -112,8 +114,8 @@ def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -
     """F46, R62, C15: locks are taken in one order everywhere, so nobody waits in a ring; and all that must hold, holds."""
     with psycopg.connect(plain(database_url), autocommit=True) as conn:
         build(conn, Market(ORDERS, lines=LINES, state="due", stores=1))
-    database = session.connect(database_url, pool_size=WORKERS)
-    session.bind(database)
+    database = db.connect(database_url, pool_size=WORKERS)
+    db.bind(database)
     try:
         workers = [Worker(number, time.monotonic() + SECONDS) for number in range(WORKERS)]
         for worker in workers:
@@ -130,7 +132,7 @@ def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -
             held.execute(text("SET LOCAL statement_timeout = '2min'"))
             broken = invariants.check(held, database.clock.now(held), in_time=False)
     finally:
-        session.bind(None)
+        db.bind(None)
         database.dispose()
     did = sum((worker.did for worker in workers), Counter())
     assert not broken, (broken, did)
@@ -141,7 +143,7 @@ def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -
     assert row == (0,), f"{row} deadlocks that were resolved by trying again; {did}"
 
 
-def settle(database: session.Database) -> None:
+def settle(database: db.Database) -> None:
     """Keep what is promised."""
     while True:
         with database.transaction() as conn:

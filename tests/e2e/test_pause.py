@@ -17,12 +17,12 @@ from psycopg.types.json import Jsonb
 
 from tests.plugins.market import Market
 from tests.plugins.upstream import READY, Installation, installation, submit_orders, until
-from tests.workers.hostile_messages import message
-from workers.in_hand import in_hand
-from workers.programs import GROUPS, flower, worker
-from workers.servers import ServerUrls
+from tests.workers.transport.hostile_messages import message
+from workers.embedded import ServerUrls
+from workers.local.process_specs import GROUPS, flower, worker
 from workers.settings import CHECKOUT
-from workers.transport import MAX_PAUSED_TICKS, PARKED, PAUSES
+from workers.transport.channel import MAX_PAUSED_TICKS, PARKED, PAUSES
+from workers.transport.reclaim import in_hand
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

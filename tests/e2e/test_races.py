@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.e2e.racers import Racers
+from tests.e2e.concurrency import Racers
 from tests.plugins.market import Market
-from workers.stage import Stage
+from workers.simulation.engine import Stage
 
 DAY = timedelta(days=1)
 Answer = dict[str, Any]

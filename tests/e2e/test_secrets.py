@@ -14,10 +14,10 @@ from celery import Celery
 from tests.plugins.market import Market
 from tests.plugins.servers import plain
 from tests.plugins.upstream import ANSWERED, READY, Installation, installation, submit_orders, until
-from workers.programs import beat, worker
-from workers.servers import ServerUrls
+from workers.embedded import ServerUrls
+from workers.local.process_specs import beat, worker
+from workers.local.supervisor import Supervisor
 from workers.settings import CHECKOUT, Settings
-from workers.supervisor import Supervisor
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 

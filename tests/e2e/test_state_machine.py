@@ -28,8 +28,8 @@ from hypothesis.stateful import (
 )
 from psycopg.rows import namedtuple_row
 
-from models import looks
-from tests.model.market import (
+from models.queries import show
+from stress.reference_model.market import (
     COMPLAINTS,
     FLOW,
     INVALID,
@@ -42,12 +42,12 @@ from tests.model.market import (
     Taking,
     unmark,
 )
-from tests.model.money import made_at, month_after, month_at
-from tests.model.shop import Reference
-from tests.model.stock import Shelved
+from stress.reference_model.money import made_at, month_after, month_at
+from stress.reference_model.shop import Reference
+from stress.reference_model.stock import Shelved
 from tests.plugins.servers import fresh_database, plain
-from workers.servers import ServerUrls
-from workers.stage import Stage
+from workers.embedded import ServerUrls
+from workers.simulation.engine import Stage
 
 DatabaseMaker = Callable[[], AbstractContextManager[str]]
 
@@ -691,7 +691,7 @@ class Histories(RuleBasedStateMachine):
             month = min((p.month for p in self.book.ledger.postings if p.seller == seller), default=month_at(self.now))
             while month <= month_at(self.now):
                 with self.stage.database.transaction() as conn:
-                    bill = looks.look(conn, ["bill", seller, month], now=self.now)
+                    bill = show.look(conn, ["bill", seller, month], now=self.now)
                 sums = {name: Decimal(bill[name]) for name in ("opening_credit", "total", "carried_forward")}
                 assert sums == self.book.ledger.bill(seller, month), self.story(bill)
                 shown = sorted((x["kind"], x["order_id"], Decimal(x["amount"])) for x in bill["lines"])

@@ -13,7 +13,7 @@ import pytest
 from pytest_celery import CeleryTestSetup
 
 from schedules.routes import queue_of
-from tests.e2e.books import nothing_waits, one
+from tests.e2e.ledger_checks import nothing_waits, one
 from tests.e2e.nodes import ProcessNode, wait_until
 from tests.plugins.servers import plain
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from workers import replay
-from workers.stage import Stage
+from workers.simulation import replay
+from workers.simulation.engine import Stage
 
 HISTORIES = Path(__file__).resolve().parents[1] / "histories"
 EXAMPLES = sorted(HISTORIES.glob("e[0-9][0-9]_*.jsonl"))

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
 from models import dead_jobs
-from models.session import Database
+from models.db.database import Database
 from tests.plugins.servers import in_database
-from workers.servers import ServerUrls
+from workers.embedded import ServerUrls
 
 NOW = datetime(2026, 4, 12, tzinfo=UTC)
 DEEP: Any = "bottom"

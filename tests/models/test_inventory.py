@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from models import inventory, orders
-from models.session import Database, connect
+from models.db.database import Database, connect
 from policies.inventory import plan_return
 from tests.plugins.stock import NOW, a_lot, bought, given, on_hand, returned
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Connection, text
 
-from models.session import Database, connect
+from models.db.database import Database, connect
 from policies.lots import Lot
 from tests.plugins.stock import a_lot, bought, given, on_hand, returned
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from models import ledger, members, orders
 from policies.cases import Order
 from policies.statuses import PaymentStatus, Status
-from workers.stage import Stage
+from workers.simulation.engine import Stage
 
 pytestmark = pytest.mark.breaks_invariants("the order is put there without its history")
 

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from models import migrations
-from models.schema import metadata
+from models.db.schema import metadata
 
 
 def test_the_migrated_database_has_no_drift_against_the_code(database_url: str) -> None:

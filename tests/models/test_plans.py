@@ -14,15 +14,17 @@ import pytest
 from sqlalchemy import text
 
 from benchmarks.market import Market, build
-from models import alerts, issuing, looks, notices, outbox, pruning, session, submissions
+from models import alerts, billing_run, notices, outbox, retention, submissions
+from models.db import database as db
+from models.queries import show
 from policies.billing_months import month_of
-from policies.instants import instant_text
 from policies.terms import DEFAULT_TERMS
+from policies.timestamps import instant_text
 from tests.plugins.plans import Plans, watched
 from tests.plugins.servers import fresh_database, plain
 from workers.app import app
-from workers.job import carry_out
-from workers.servers import ServerUrls
+from workers.embedded import ServerUrls
+from workers.task import carry_out
 
 pytestmark = pytest.mark.long
 
@@ -74,7 +76,7 @@ _MIXED = """
 class Town:
     """A big market that the code works on, with the real clock."""
 
-    def __init__(self, url: str, database: session.Database, big: set[str], now: datetime) -> None:
+    def __init__(self, url: str, database: db.Database, big: set[str], now: datetime) -> None:
         self.url, self.database, self.big, self.now = url, database, big, now
 
     def ask(self, question: Callable[[Any], Any]) -> Callable[[], Any]:
@@ -112,10 +114,10 @@ def town(servers: ServerUrls, admin: psycopg.Connection, template_database: str)
                 "AND reltuples >= %s",
                 [BIG],
             ).fetchall()
-        database = session.connect(url)
-        session.bind(database)
+        database = db.connect(url)
+        db.bind(database)
         yield Town(url, database, {name for name, _ in rows}, rows[0][1])
-        session.bind(None)
+        db.bind(None)
         database.dispose()
 
 
@@ -142,7 +144,7 @@ def look(*words: Any) -> Callable[[Town], Callable[[], Any]]:
 
     def seen(town: Town) -> Callable[[], Any]:
         def body(conn: Any) -> None:
-            assert looks.look(conn, words, now=town.now) is not None
+            assert show.look(conn, words, now=town.now) is not None
 
         return town.ask(body)
 
@@ -234,9 +236,9 @@ def test_the_bill_of_a_month_is_made_by_seller(town: Town) -> None:
     sellers = [f"s-{n}" for n in range(3)]
 
     def body(conn: Any) -> None:
-        looks.look(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=town.now)
-        assert issuing.sellers_to_bill(conn, month, limit=3)
-        conn.execute(text(issuing._SUMS), {"month": month, "sellers": sellers}).all()
+        show.look(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=town.now)
+        assert billing_run.sellers_to_bill(conn, month, limit=3)
+        conn.execute(text(billing_run._SUMS), {"month": month, "sellers": sellers}).all()
 
     plans = town.plans(town.ask(body))
     assert "ix_ledger_lines_bill" in plans.indexes
@@ -254,9 +256,9 @@ def test_the_feed_and_the_pruning_read_only_what_they_give(town: Town, servers: 
         assert len(feed.after(conn, first[-1][0], 100)) == 100
 
     assert town.plans(town.ask(feed)).read_whole(town.big) == []
-    owner = session.connect(town.url, as_app=False)
+    owner = db.connect(town.url, as_app=False)
     with watched(owner) as plans, owner.transaction() as conn:
-        assert pruning.prune(conn, town.now - timedelta(days=31), batch=50) == 100
+        assert retention.prune(conn, town.now - timedelta(days=31), batch=50) == 100
     assert plans.read_whole(town.big) == []
 
 

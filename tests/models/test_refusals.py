@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from models import guards, session
-from models.tables import metadata
+from models.db import database as db
+from models.ddl import triggers
+from models.ddl.tables import metadata
 
 TABLES = sorted(table.name for table in metadata.tables.values())
 FINAL = r"final|only grows|append-only"
@@ -34,7 +35,7 @@ CHANGES = {
     "strikes": "UPDATE unwind.strikes SET member_id = 'b2' WHERE order_id = 1",
     "submissions": "UPDATE unwind.submissions SET answer = '{}' WHERE request_id = 'answered'",
 }
-BY_RIGHT = {*guards.ONLY_GROWS}
+BY_RIGHT = {*triggers.ONLY_GROWS}
 """Of these the application may update nothing at all, so it is refused before any trigger is asked."""
 ADDITIONS = {
     "order_lines": "SELECT order_id, 2, batch_no, lot_id, quantity, 0, 0, NULL, NULL, unit_price, snapshot "
@@ -72,7 +73,7 @@ def owner(past: Engine) -> Iterator[Connection]:
 @pytest.fixture
 def app(owner: Connection) -> Connection:
     """The same transaction as the role every worker acts in."""
-    owner.execute(text(f"SET LOCAL ROLE {session.APP_ROLE}"))
+    owner.execute(text(f"SET LOCAL ROLE {db.APP_ROLE}"))
     return owner
 
 
@@ -103,7 +104,7 @@ def test_the_application_deletes_nothing_but_lots_that_are_sold_out(
 ) -> None:
     """P5: no row goes away but a lot that is sold out and an old odd message, and no table is emptied."""
     statement = f"{operation} unwind.{table}"
-    if table in guards.MAY_DELETE and operation == "DELETE FROM":
+    if table in triggers.MAY_DELETE and operation == "DELETE FROM":
         app.execute(text(f"{statement} WHERE false"))
     else:
         refused(app, statement, NO_RIGHT)
@@ -161,29 +162,29 @@ def _rights(conn: Connection, role: str, table: str) -> str:
 @pytest.mark.parametrize("table", TABLES)
 def test_each_role_has_its_rights_and_no_other(owner: Connection, table: str) -> None:
     """Least privilege: the application reads and adds, changes what lives; readers read what is not private; submitters nothing."""
-    changes = "" if table in guards.ONLY_GROWS else "u"
-    deletes = "d" if table in guards.MAY_DELETE else ""
-    assert _rights(owner, session.APP_ROLE, table) == f"si{changes}{deletes}"
-    assert _rights(owner, guards.READER_ROLE, table) == ("" if table in guards.PRIVATE_TO_READERS else "s")
-    assert _rights(owner, guards.SUBMIT_ROLE, table) == ""
+    changes = "" if table in triggers.ONLY_GROWS else "u"
+    deletes = "d" if table in triggers.MAY_DELETE else ""
+    assert _rights(owner, db.APP_ROLE, table) == f"si{changes}{deletes}"
+    assert _rights(owner, triggers.READER_ROLE, table) == ("" if table in triggers.PRIVATE_TO_READERS else "s")
+    assert _rights(owner, triggers.SUBMIT_ROLE, table) == ""
 
 
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
-        (guards.SUBMIT_ROLE, "SELECT count(*) FROM unwind.orders"),
-        (guards.SUBMIT_ROLE, "SELECT * FROM unwind.command_answers"),
-        (guards.SUBMIT_ROLE, "SELECT * FROM unwind.events_after(NULL, 1)"),
-        (guards.SUBMIT_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
-        (guards.SUBMIT_ROLE, "CREATE TABLE unwind.mine (x int)"),
-        (guards.READER_ROLE, "SELECT unwind.submit_command('npb.file', '{}', 'x')"),
-        (guards.READER_ROLE, "SELECT email FROM unwind.members"),
-        (guards.READER_ROLE, "UPDATE unwind.orders SET fee = 0"),
-        (guards.READER_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
-        (session.APP_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
-        (session.APP_ROLE, "ALTER TABLE unwind.events DISABLE TRIGGER ALL"),
-        (session.APP_ROLE, "SET session_replication_role = replica"),
-        (session.APP_ROLE, "CREATE TABLE unwind.mine (x int)"),
+        (triggers.SUBMIT_ROLE, "SELECT count(*) FROM unwind.orders"),
+        (triggers.SUBMIT_ROLE, "SELECT * FROM unwind.command_answers"),
+        (triggers.SUBMIT_ROLE, "SELECT * FROM unwind.events_after(NULL, 1)"),
+        (triggers.SUBMIT_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
+        (triggers.SUBMIT_ROLE, "CREATE TABLE unwind.mine (x int)"),
+        (triggers.READER_ROLE, "SELECT unwind.submit_command('npb.file', '{}', 'x')"),
+        (triggers.READER_ROLE, "SELECT email FROM unwind.members"),
+        (triggers.READER_ROLE, "UPDATE unwind.orders SET fee = 0"),
+        (triggers.READER_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
+        (db.APP_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
+        (db.APP_ROLE, "ALTER TABLE unwind.events DISABLE TRIGGER ALL"),
+        (db.APP_ROLE, "SET session_replication_role = replica"),
+        (db.APP_ROLE, "CREATE TABLE unwind.mine (x int)"),
     ],
 )
 def test_no_role_gets_further_than_its_door(owner: Connection, role: str, statement: str) -> None:
@@ -196,12 +197,12 @@ def test_no_role_gets_further_than_its_door(owner: Connection, role: str, statem
     ("role", "statement"),
     [
         (
-            guards.SUBMIT_ROLE,
+            triggers.SUBMIT_ROLE,
             "SELECT unwind.submit_command('npb.file', '{\"order_id\": 2, \"member_id\": \"seller\"}', 'x')",
         ),
-        (guards.READER_ROLE, "SELECT count(*) FROM unwind.orders"),
-        (guards.READER_ROLE, "SELECT * FROM unwind.events_after(NULL, 1)"),
-        (session.APP_ROLE, "SELECT count(*) FROM unwind.requests"),
+        (triggers.READER_ROLE, "SELECT count(*) FROM unwind.orders"),
+        (triggers.READER_ROLE, "SELECT * FROM unwind.events_after(NULL, 1)"),
+        (db.APP_ROLE, "SELECT count(*) FROM unwind.requests"),
     ],
 )
 def test_each_role_gets_through_its_door(owner: Connection, role: str, statement: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from sqlalchemy import Connection, text
 
 from models import inventory, orders, returns
-from models.driver import together
+from models.db.pipeline import together
 from models.lots import KEY_COLUMNS
 from policies.cases import Order
 from policies.inventory import ReturnedLine, ReturnPlan, TooManyUnits, nothing_returns, plan_return
@@ -20,7 +20,7 @@ from policies.lots import MOST_UNITS, Lot
 from policies.statuses import PaymentStatus, Status
 from tests.plugins.stock import NOW, a_lot
 from tests.plugins.stock import given as given_stock
-from workers.stage import Stage
+from workers.simulation.engine import Stage
 
 Stock = tuple[list[Lot], list[Lot]]
 """Lots as order lines remember them, and lots as they are now."""

@@ -19,10 +19,10 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, event
 
-from models.tables import metadata
+from models.ddl.tables import metadata
 from policies.lots import FIRST_OWN_ID
-from tasks import bell, postbox
-from tasks.postbox import Envelope
+from tasks import mailer, publisher
+from tasks.mailer import Envelope
 from tests.plugins.servers import plain
 
 Way = Callable[[psycopg.Connection[Any] | None], None]
@@ -222,5 +222,5 @@ class Shelf:
 def points() -> Iterator[Points]:
     """What this test's worker passes, its bell and postbox among it."""
     yield Points()
-    bell.bind(None)
-    postbox.bind(None)
+    publisher.bind(None)
+    mailer.bind(None)

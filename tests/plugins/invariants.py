@@ -21,9 +21,10 @@ def _invariants_hold(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     url = request.getfixturevalue("database_url")
     yield
-    from models import invariants, month_audit, session
+    from models.db import database as db
+    from models.integrity import invariants, month_audit
 
-    database = session.connect(url)
+    database = db.connect(url)
     try:
         with database.transaction() as conn:
             months = month_audit.closed_months(conn)

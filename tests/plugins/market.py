@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from workers.stage import Stage
+from workers.simulation.engine import Stage
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 FILED = ORDERED + timedelta(days=7)

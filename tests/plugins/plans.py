@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import event
 
-from models import session
+from models.db import database as db
 
 _PLANNED = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 _READ_WHOLE = """
@@ -57,7 +57,7 @@ class Plans:
 
 
 @contextlib.contextmanager
-def watched(database: session.Database, *, carried_out: bool = False) -> Iterator[Plans]:
+def watched(database: db.Database, *, carried_out: bool = False) -> Iterator[Plans]:
     """Listen to what the code asks of this database.  `carried_out`: count pages, each statement being done twice for it.
 
     So with `carried_out` only what changes nothing may be watched.

@@ -19,11 +19,11 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from workers.servers.binaries import postgres_folder
-from workers.servers.folder import free_port
-from workers.servers.identity import hand_over, identity_for
-from workers.servers.postgres import last_lines
-from workers.servers.processes import wait_until
+from workers.embedded.binaries import postgres_folder
+from workers.embedded.data_dir import free_port
+from workers.embedded.postgres import last_lines
+from workers.embedded.processes import wait_until
+from workers.embedded.run_as import hand_over, identity_for
 
 USER = "chief"
 PASSWORD = "it's 100% @home/#1?&=\\ ü"

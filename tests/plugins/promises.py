@@ -1,6 +1,6 @@
 """Which promise does a test show?  The marker `promise("P1")`; a run of `-m promise` prints each promise beside its tests.
 
-The sentences are those of docs/promises.md.
+The sentences are those of docs/guarantees.md.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import textwrap
 
 import pytest
 
-from workers.promise_page import promises
+from tools.guarantees_page import promises
 
 _WIDTH = 118
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
-    config.addinivalue_line("markers", "promise(id, ...): the test shows these promises of docs/promises.md")
+    config.addinivalue_line("markers", "promise(id, ...): the test shows these promises of docs/guarantees.md")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for name in sorted({str(name) for mark in item.iter_markers("promise") for name in mark.args}):
             if name not in promises():
-                raise pytest.UsageError(f"{item.nodeid} shows {name}, which docs/promises.md does not make")
+                raise pytest.UsageError(f"{item.nodeid} shows {name}, which docs/guarantees.md does not make")
             item.user_properties.append(("promise", name))
 
 

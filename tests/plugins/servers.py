@@ -20,8 +20,8 @@ import psycopg
 import pytest
 import redis
 
-from workers.servers import ServerUrls, embedded_servers
-from workers.servers.postgres import OWNER
+from workers.embedded import ServerUrls, embedded_servers
+from workers.embedded.postgres import OWNER
 
 TEMPLATE = "unwind_template"
 _numbers = itertools.count(1)

@@ -21,11 +21,11 @@ from celery import Celery
 
 from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database, in_valkey_database, plain
-from workers.programs import worker
-from workers.servers import ServerUrls
+from workers.embedded import ServerUrls
+from workers.local.process_specs import worker
+from workers.local.supervisor import Supervisor
 from workers.settings import Settings, load_settings
-from workers.stage import Stage
-from workers.supervisor import Supervisor
+from workers.simulation.engine import Stage
 
 READY = 60.0
 ANSWERED = 45.0
@@ -151,7 +151,7 @@ def submit_orders(market: Market, order_ids: range, **fields: Any) -> None:
     """Orders of one brick each, submitted in sets, which is quick."""
     from tasks.command import understood
     from workers.app import app
-    from workers.job import command_of
+    from workers.task import command_of
 
     task = app.tasks["orders.submit"]
     model = command_of(task)

@@ -22,8 +22,8 @@ from policies.billing_months import (
     previous_month,
     spoken,
 )
-from policies.instants import instant_from_text, instant_text
 from policies.terms import DEFAULT_TERMS, Terms
+from policies.timestamps import instant_from_text, instant_text
 
 NEW_YORK = DEFAULT_TERMS
 

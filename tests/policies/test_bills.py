@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.bills import BillLine, excess, manual_credit, open_month, shown, state, sums
-from policies.instants import instant_from_text
 from policies.terms import DEFAULT_TERMS
+from policies.timestamps import instant_from_text
 
 NOW = datetime(2026, 4, 10, tzinfo=UTC)
 MARCH, APRIL = date(2026, 3, 1), date(2026, 4, 1)

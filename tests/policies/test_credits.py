@@ -11,9 +11,9 @@ import pytest
 from policies.billing_months import month_from_text
 from policies.cases import Order
 from policies.credits import effects_of, promise_of, settle
-from policies.instants import instant_from_text
 from policies.statuses import Basis, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
+from policies.timestamps import instant_from_text
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from policies import alerts, cancellation, npb, ocr
 from policies.cases import AlertKind, AlertState, Case, OcrState
-from policies.instants import instant_text
 from policies.statuses import ALERT_BLOCKERS, OPEN_FLOW, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
+from policies.timestamps import instant_text
 from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, STAFF, STRANGER, a_case, around, code, granted, refused
 
 FILED = ORDERED + 7 * DAY

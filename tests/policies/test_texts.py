@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from policies.gates import blank
+from policies.preconditions import blank
 from policies.texts import is_identifier, is_one_line, is_visible
 from policies.zones import zone_name
 

@@ -13,7 +13,7 @@ from policies.statuses import OPEN_FLOW, Basis, Status
 from policies.transitions import TABLE, allowing, edges, reachable
 from policies.verdicts import Code, Granted
 from tests.random_cases import life
-from workers.support_page import DIAGRAM, support_page
+from tools.support_page import DIAGRAM, support_page
 
 REPOSITORY = Path(__file__).parents[2]
 

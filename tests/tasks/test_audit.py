@@ -8,7 +8,8 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
-from models import audit, feed, invariants
+from models import feed
+from models.integrity import audit, invariants
 from tests.plugins.market import Market
 from tests.plugins.servers import plain
 

@@ -35,9 +35,9 @@ from tests.bad_input import (
 from tests.plugins.market import ORDERED, Market
 from tests.plugins.servers import fresh_database
 from workers.app import app
-from workers.job import command_of
-from workers.servers import ServerUrls
-from workers.stage import Stage
+from workers.embedded import ServerUrls
+from workers.simulation.engine import Stage
+from workers.task import command_of
 
 
 @pytest.fixture(scope="module")

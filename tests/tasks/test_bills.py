@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models import bills, session
+from models import bills
+from models.db import database as db
 from tests.plugins.market import Market
 
 
@@ -257,9 +258,9 @@ def test_bills_past_due_are_a_finding_for_ops(billed: Market) -> None:
 
 def test_payments_at_the_same_moment_add_up(billed: Market, database_url: str) -> None:
     """P2: each sees what the one before it paid, so that only what is too much opens the next bill."""
-    database = session.connect(database_url, pool_size=8)
+    database = db.connect(database_url, pool_size=8)
     database.clock = billed.stage.clock
-    session.bind(database)
+    db.bind(database)
 
     def pay(number: int) -> str:
         arguments = {"seller_id": "seller", "billing_month": "2026-03", "amount": "5.00", "payment_id": f"p-{number}"}
@@ -270,7 +271,7 @@ def test_payments_at_the_same_moment_add_up(billed: Market, database_url: str) -
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(pay, range(8))) == {"done"}
     finally:
-        session.bind(billed.stage.database)
+        db.bind(billed.stage.database)
         database.dispose()
     made = bill(billed, "2026-03")
     assert (made["paid"], made["overpaid"], made["state"]) == ("40.00", "20.00", "paid")

@@ -14,9 +14,10 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from models import invariants, session
-from models.work import at_once
-from tasks import bell, postbox
+from models.db import database as db
+from models.integrity import invariants
+from models.unit_of_work import at_once
+from tasks import mailer, publisher
 from tests.plugins.crashes import (
     Bell,
     Died,
@@ -131,12 +132,12 @@ class Ordeal:
         self.work, self.points, self.stage = work, points, market.stage
         work.prepare(market)
         market.stage.database.dispose()
-        market.stage.database = session.connect(database_url, clock=market.stage.clock)
-        session.bind(market.stage.database)
+        market.stage.database = db.connect(database_url, clock=market.stage.clock)
+        db.bind(market.stage.database)
         self.shelf = Shelf(database_url)
         self.at = self.stage.clock.instant
         self.points.watch(self.stage.database.engine)
-        self.judge = session.connect(database_url, as_app=False)
+        self.judge = db.connect(database_url, as_app=False)
         self.go_through(0, None)  # what an engine asks once in its life is asked here
         self.wanted, self.names = self.go_through(0, None)
 
@@ -154,8 +155,8 @@ class Ordeal:
         first = ""
         self.stage.database.engine.dispose()  # every run begins with a connection of its own, so points keep their numbers
         kept, tray = Bell(self.points), Tray(self.points)
-        bell.bind(kept)
-        postbox.bind(tray)
+        publisher.bind(kept)
+        mailer.bind(tray)
         self.points.arm(number, way)
         if way is is_killed:
             assert in_a_child(self._alone) == 9

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from models import bills, dead_jobs, session
-from models.work import at_once
+from models import bills, dead_jobs
+from models.db import database as db
+from models.unit_of_work import at_once
 from tests.plugins.market import Market
 from workers.app import app
 
@@ -130,13 +131,13 @@ def test_what_the_database_refuses_is_tried_again_and_holds_up_nobody(charged: M
 def test_ten_followers_at_once_post_one_credit(charged: Market, database_url: str) -> None:
     """P2: whoever comes second finds the promise held or kept."""
     number = promise(charged, 1)
-    database = session.connect(database_url, pool_size=10)
+    database = db.connect(database_url, pool_size=10)
     database.clock = charged.stage.clock
-    session.bind(database)
+    db.bind(database)
     try:
         run_together([lambda: at_once(lambda: app.tasks["credits.post_to_next_invoice"].run(rows=[number]))] * 10)
     finally:
-        session.bind(charged.stage.database)
+        db.bind(charged.stage.database)
         database.dispose()
     assert len(posted(charged)) == 1
 
@@ -148,9 +149,9 @@ def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(
     """C34: on this bill or the next, never both, never none; issuing waits for a follower at work, so it is on this one."""
     number = promise(charged, 1)
     charged.at(datetime(2026, 5, 6, attempt, tzinfo=UTC))
-    database = session.connect(database_url, pool_size=4)
+    database = db.connect(database_url, pool_size=4)
     database.clock = charged.stage.clock
-    session.bind(database)
+    db.bind(database)
     try:
         run_together(
             [
@@ -160,7 +161,7 @@ def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(
             ]
         )
     finally:
-        session.bind(charged.stage.database)
+        db.bind(charged.stage.database)
         database.dispose()
     assert posted(charged) == [(1, "credit", Decimal("-20.00"), date(2026, 4, 1))]
     with charged.stage.database.transaction() as conn:

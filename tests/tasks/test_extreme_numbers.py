@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from models import session
-from models.invariants import check
+from models.db import database as db
+from models.integrity.invariants import check
 from tests.bad_input import GOOD, LINES, PUBLIC, kind_of, places, replaced
 from tests.plugins.market import Market
 
@@ -94,5 +94,5 @@ def test_the_largest_fees_add_up_on_a_bill_and_nobody_waits_for_it(market: Marke
         ("other_seller", Decimal("1.00")),
         ("seller", 5 * Decimal("989999999999.99")),
     ]
-    with session.bound().transaction() as conn:
+    with db.bound().transaction() as conn:
         assert check(conn, market.stage.clock.instant) == []

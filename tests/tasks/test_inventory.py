@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from models import inventory
 from tasks.inventory import LotFacts, record_imported
-from workers.stage import Stage
+from workers.simulation.engine import Stage
 
 
 def a_lot(**fields: Any) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from models import dead_jobs, notices, outbox, session
-from models.work import Work, unit_of_work
+from models import dead_jobs, notices, outbox
+from models.db import database as db
+from models.unit_of_work import Work, unit_of_work
 from policies.verdicts import Promise
-from tasks import postbox
+from tasks import mailer
+from tasks.mailer import Envelope
 from tasks.notices import deliver, tell_seller
-from tasks.postbox import Envelope
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 KEY = "ocr_filed:1003:2:seller"
@@ -39,9 +40,9 @@ class Tray:
 def tray() -> Iterator[Tray]:
     """What leaves through the postbox of this process."""
     kept = Tray()
-    postbox.bind(kept)
+    mailer.bind(kept)
     yield kept
-    postbox.bind(None)
+    mailer.bind(None)
 
 
 def promise(*keys: str, event_told: str = "ocr_filed", recipient: str = "seller") -> None:
@@ -55,7 +56,7 @@ def promise(*keys: str, event_told: str = "ocr_filed", recipient: str = "seller"
 
 def counts() -> dict[str, int]:
     """How many notices are in each state."""
-    with session.bound().transaction() as conn:
+    with db.bound().transaction() as conn:
         return notices.counts(conn)
 
 
@@ -93,7 +94,7 @@ def test_the_notices_of_an_order_are_shown_in_the_order_they_were_told(market: M
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     market.at(FILED + WEEK).done("npb.scan_open_alerts")
     market.done("orders.cancel", order_id=1003, member_id="seller")
-    with session.bound().transaction() as conn:
+    with db.bound().transaction() as conn:
         shown = notices.of_order(conn, 1003)
         before = notices.of_order(conn, 1003, until=FILED + WEEK / 2)
     assert [(one["event"], one["recipient"], one["state"]) for one in shown] == [
@@ -114,7 +115,7 @@ def test_dates_are_in_the_readers_own_zone(market: Market) -> None:
     market.done("members.record", member_id="buyer", handle="Bea", email="b@example.org", time_zone="Asia/Tokyo")
     market.at(ORDERED).order()
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
-    with session.bound().transaction() as conn:
+    with db.bound().transaction() as conn:
         text = notices.of_order(conn, 1003)[0]["text"].replace("\n", " ")
     assert "Saturday, 11 April 2026, 19:00 (Asia/Tokyo, UTC+09:00)" in text
 
@@ -125,7 +126,7 @@ def test_a_promise_that_makes_no_sense_silences_no_other_and_ends_in_sight(marke
     promise(KEY)
     market.stage.settle()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
-    with session.bound().transaction() as conn:
+    with db.bound().transaction() as conn:
         (job,) = dead_jobs.waiting(conn)
     assert (job.task, job.attempts) == ("notices.tell_seller", outbox.MOST_ATTEMPTS)
 
@@ -140,20 +141,20 @@ def test_a_letter_that_breaks_the_postbox_delays_no_other(market: Market) -> Non
             super().send(envelope)
 
     box = Breaks()
-    postbox.bind(box)
+    mailer.bind(box)
     promise("npb_unlocked:1003:5:seller", event_told="npb_unlocked")
     promise(KEY)
     market.stage.settle()
-    postbox.bind(None)
+    mailer.bind(None)
     assert [letter.event for letter in box.letters] == ["ocr_filed"]
     assert counts() == {"pending": 1, "sent": 1, "parked": 0}
 
 
 def test_two_workers_deliver_each_letter_once(market: Market, tray: Tray, database_url: str) -> None:
     """P2: whoever claims a letter first sends it."""
-    database = session.connect(database_url, pool_size=4)
+    database = db.connect(database_url, pool_size=4)
     database.clock = market.stage.clock
-    session.bind(database)
+    db.bind(database)
     promise(*(f"ocr_filed:{n}:2:seller" for n in range(300)))
     tell_seller.run()
     barrier = threading.Barrier(4)
@@ -167,7 +168,7 @@ def test_two_workers_deliver_each_letter_once(market: Market, tray: Tray, databa
         worker.start()
     for worker in workers:
         worker.join()
-    session.bind(market.stage.database)
+    db.bind(market.stage.database)
     database.dispose()
     assert counts() == {"pending": 0, "sent": 300, "parked": 0}
     assert len(tray.letters) == len({letter.message_id for letter in tray.letters}) == 300
@@ -182,12 +183,12 @@ def test_a_worker_that_was_overtaken_marks_nothing(market: Market, tray: Tray) -
     class SleepsTooLong(Tray):
         def send(self, envelope: Envelope) -> None:
             clock.instant += WEEK
-            postbox.bind(tray)
+            mailer.bind(tray)
             deliver.run()
-            postbox.bind(self)
-            raise postbox.Undeliverable("what it says now is old news")
+            mailer.bind(self)
+            raise mailer.Undeliverable("what it says now is old news")
 
-    postbox.bind(SleepsTooLong())
+    mailer.bind(SleepsTooLong())
     assert deliver.run() == {"sent": 0, "parked": 0, "later": 0}
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from policies.instants import instant_text
+from policies.timestamps import instant_text
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 

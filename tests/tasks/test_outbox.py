@@ -13,10 +13,10 @@ from sqlalchemy import text
 
 from models import outbox
 from policies.verdicts import Promise
-from tasks import bell
+from tasks import publisher
 from workers.app import app
-from workers.stage import Stage
-from workers.wiring import QueueBell
+from workers.lifecycle import QueueBell
+from workers.simulation.engine import Stage
 
 TASK = "removals.cancel_pending"
 
@@ -24,9 +24,9 @@ TASK = "removals.cancel_pending"
 @pytest.fixture
 def ringing(environment: Stage, broker_url: str) -> Iterator[Stage]:
     """A stage whose relay rings through the broker."""
-    bell.bind(QueueBell(app, broker_url))
+    publisher.bind(QueueBell(app, broker_url))
     yield environment
-    bell.bind(None)
+    publisher.bind(None)
 
 
 @pytest.fixture

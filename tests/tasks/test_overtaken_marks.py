@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from models import session
-from models.invariants import check
-from policies.instants import instant_text
+from models.db import database as db
+from models.integrity.invariants import check
+from policies.timestamps import instant_text
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import plain
 
@@ -65,7 +65,7 @@ def alert(market: Market) -> Any:
 
 def sound(market: Market) -> None:
     """Every invariant holds."""
-    with session.bound().transaction() as conn:
+    with db.bound().transaction() as conn:
         assert check(conn, market.stage.clock.instant) == []
 
 

@@ -8,8 +8,9 @@ from datetime import timedelta
 import pytest
 
 import tasks.reminders
-from models import reminders, session
-from models.work import at_once
+from models import reminders
+from models.db import database as db
+from models.unit_of_work import at_once
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
@@ -171,9 +172,9 @@ def test_sweeps_at_the_same_time_remind_once(asked: Market, database_url: str) -
         asked.order(number)
         asked.done("ocr.file", order_id=number, member_id="buyer", **SORRY)
     stage = asked.at(ORDERED + 2 * DAY).stage
-    database = session.connect(database_url, pool_size=4)
+    database = db.connect(database_url, pool_size=4)
     database.clock = stage.clock
-    session.bind(database)
+    db.bind(database)
     barrier = threading.Barrier(4)
 
     def sweep() -> None:
@@ -185,7 +186,7 @@ def test_sweeps_at_the_same_time_remind_once(asked: Market, database_url: str) -
         one.start()
     for one in sweeps:
         one.join()
-    session.bind(stage.database)
+    db.bind(stage.database)
     database.dispose()
     stage.settle()
     assert scan(asked) == 0

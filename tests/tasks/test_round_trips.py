@@ -13,10 +13,10 @@ from sqlalchemy import text
 
 from benchmarks.market import Market as Built
 from benchmarks.market import build
-from models.work import at_once
+from models.unit_of_work import at_once
 from tests.plugins.servers import plain
 from workers.app import app
-from workers.stage import Stage
+from workers.simulation.engine import Stage
 
 SIZES = (1, 10, 100)
 SETTLED = 25

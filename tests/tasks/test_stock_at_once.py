@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from models import session
+from models.db import database as db
 from tests.plugins.market import ORDERED
 from workers.app import app
-from workers.job import carry_out
+from workers.task import carry_out
 
 UNACCOUNTED = text(
     """
@@ -39,7 +39,7 @@ NOT_KEPT_AFTER_CANCELLING = text(
 class Shop:
     """Several at once on one database, with a clock that stands still."""
 
-    def __init__(self, database: session.Database) -> None:
+    def __init__(self, database: db.Database) -> None:
         self.database = database
         self._numbers = itertools.count(1)
 
@@ -59,8 +59,8 @@ class Shop:
 @pytest.fixture
 def shop(database_url: str) -> Iterator[Shop]:
     """A seller with 60 bricks in one lot, and a buyer."""
-    database = session.connect(database_url, clock=session.SimulatedClock(ORDERED), pool_size=4)
-    session.bind(database)
+    database = db.connect(database_url, clock=db.SimulatedClock(ORDERED), pool_size=4)
+    db.bind(database)
     opened = Shop(database)
     for member in ("seller", "buyer"):
         opened.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
@@ -75,7 +75,7 @@ def shop(database_url: str) -> Iterator[Shop]:
     }
     opened.do("inventory.record_lot", lot=lot)
     yield opened
-    session.bind(None)
+    db.bind(None)
     database.dispose()
 
 
@@ -108,7 +108,7 @@ def test_units_are_conserved_over_random_histories(shop: Shop, seed: int) -> Non
     """promises.md, invariant 4: sold = returned + kept + removed, and the journal is what is on hand."""
     chance = random.Random(seed)
     clock = shop.database.clock
-    assert isinstance(clock, session.SimulatedClock)
+    assert isinstance(clock, db.SimulatedClock)
     number = 0
     for _ in range(4):
         batch = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policies.instants import instant_text
+from policies.timestamps import instant_text
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 DAY = timedelta(days=1)

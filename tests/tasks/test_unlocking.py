@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from models import alerts
-from models.work import Work
+from models.unit_of_work import Work
 from policies.cases import AlertKind
 from tasks.sweeps import sweep
 from tests.plugins.crashes import Died, Points, raises
@@ -141,7 +141,7 @@ def test_an_order_that_went_on_after_the_scan_began_waits_for_the_next(ripe: Mar
 
 def test_an_instant_is_promised_as_python_writes_it(market: Market) -> None:
     """contract 2.1: the statement's own way to write an instant is that of `instant_text`, fractions and all."""
-    from policies.instants import instant_from_text, instant_text
+    from policies.timestamps import instant_from_text, instant_text
 
     for number in range(1, 6):
         market.order(number)

@@ -10,7 +10,7 @@ import pytest
 from schedules.routes import QUEUES, followers, queue_of
 from schedules.timetable import TIMETABLE
 from workers.app import app
-from workers.job import command_of
+from workers.task import command_of
 
 PUBLIC = [
     "members.record",

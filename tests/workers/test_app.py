@@ -13,8 +13,8 @@ from celery.utils.saferepr import saferepr
 from models.requests import Answer
 from schedules.routes import QUEUES
 from workers.app import VISIBILITY_TIMEOUT, app
-from workers.envelope import HARD_LIMIT
-from workers.shown import searched_arguments, shown_answer, shown_arguments
+from workers.redaction import searched_arguments, shown_answer, shown_arguments
+from workers.transport.validation import HARD_LIMIT
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -21,7 +21,7 @@ from policies.lots import Lot, problems
 from policies.terms import Terms, terms_from_mapping, terms_to_mapping
 from tests.plugins.market import Market
 from workers.cli import group
-from workers.lot_files import FROM_BSX, BadItem, NotAnInventory, read_lots, write_lots
+from workers.cli.bricklink_xml import FROM_BSX, BadItem, NotAnInventory, read_lots, write_lots
 
 FIELDS = sorted({*FROM_BSX.values(), "CATEGORY", "STOCKROOM", "RESERVED", "MYWEIGHT"})
 ODD = some.one_of(

@@ -12,17 +12,19 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from models import bills, month_audit, session
-from models.invariants import check
-from models.session import DatabaseClock
+from models import bills
+from models.db import database as db
+from models.db.database import DatabaseClock
+from models.integrity import month_audit
+from models.integrity.invariants import check
 from models.submissions import MOST_ATTEMPTS
 from tests.plugins.market import Market
 from tests.plugins.servers import plain
 from workers.cli.jobs import jobs
-from workers.doctor import marketplace
-from workers.doctor.findings import Finding
-from workers.doctor.place import Place
-from workers.stage import Stage
+from workers.monitoring.doctor import marketplace
+from workers.monitoring.doctor.context import Place
+from workers.monitoring.doctor.findings import Finding
+from workers.simulation.engine import Stage
 
 ORDERS = range(1, 8)
 BAD = 4
@@ -152,7 +154,7 @@ def test_a_bill_that_cannot_be_made_keeps_nobody_from_the_bills_of_two_months(
     assert market.done("bills.issue")["issued"] == 2
     assert [tuple(r) for r in market.rows(billed)] == [(s, m) for m in ("2026-03", "2026-04") for s in sellers]
     assert findings(market) == []
-    with session.bound().transaction() as conn:
+    with db.bound().transaction() as conn:
         months = month_audit.closed_months(conn)
         assert check(conn, market.stage.clock.instant, months=months) == []
         assert bills.held(conn) == []
@@ -171,5 +173,5 @@ def buy(market: Market, sellers: Sequence[str], first: int) -> None:
 
 def findings(market: Market) -> list[Finding]:
     """What the doctor says of bills that are held."""
-    with session.bound().transaction() as conn:
+    with db.bound().transaction() as conn:
         return marketplace.bills_held(cast("Place", SimpleNamespace(conn=conn)))

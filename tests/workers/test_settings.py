@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.servers import ServerUrls
+from tools.settings_page import settings_page
+from workers.embedded import ServerUrls
 from workers.settings import (
     CHECKOUT,
     Settings,
@@ -16,7 +17,6 @@ from workers.settings import (
     settings_with_servers,
     unknown_variables,
 )
-from workers.settings_page import settings_page
 
 EXAMPLE = (CHECKOUT / ".env.example").read_text()
 VARIABLES = {str(field.validation_alias): name for name, field in Settings.model_fields.items()}

@@ -38,14 +38,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backup": ("workers.cli.backup", "Write everything into one file, while work goes on."),
     "restore": ("workers.cli.backup", "Bring such a file into an empty database, and prove it."),
     "prune": ("workers.cli.prune", "Delete answers that are older than was promised to keep them."),
-    "docs": ("workers.cli.docs", "Write the pages that are made from the code."),
-    "test": ("workers.cli.develop", "Run the test suite; --all adds the long ones."),
-    "bench": ("workers.cli.develop", "Measure speed against the references; every bar as a ratio."),
+    "docs": ("tools.docs", "Write the pages that are made from the code."),
+    "test": ("tools.develop", "Run the test suite; --all adds the long ones."),
+    "bench": ("tools.develop", "Measure speed against the references; every bar as a ratio."),
     "torture": (
-        "workers.cli.develop",
+        "tools.develop",
         "Torment an installation of its own and see that nothing is lost, doubled or early.",
     ),
-    "check": ("workers.cli.develop", "Check format, lint, types and import contracts."),
+    "check": ("tools.develop", "Check format, lint, types and import contracts."),
 }
 
 
@@ -106,7 +106,7 @@ def data_option(command: Any) -> Any:
 
 def main(words: list[str] | None = None) -> None:
     """The entry point of `./run`, `python -m workers` and `unwind`. Exit codes: 0 fine, 1 not, 2 wrong words."""
-    from workers.servers import FolderNotOurs, NoServerFound, ServerDidNotStart
+    from workers.embedded import FolderNotOurs, NoServerFound, ServerDidNotStart
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal whose code page lacks a letter shows its number
         sys.stdout.reconfigure(errors="backslashreplace")

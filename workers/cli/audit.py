@@ -34,8 +34,8 @@ def audit(context: click.Context, as_json: bool) -> None:
     certificate. Exit code 1 when something differs."""
     if context.invoked_subcommand is not None:
         return
-    from models import audit as book
-    from models import invariants, month_audit
+    from models.integrity import audit as book
+    from models.integrity import invariants, month_audit
 
     with open_database() as database, database.transaction() as conn:
         now = database.clock.now(conn)
@@ -59,7 +59,8 @@ def audit(context: click.Context, as_json: bool) -> None:
 @data_option
 def audit_month(month: date, as_json: bool) -> None:
     """Prove the bills of MONTH (such as 2026-03) from orders and events, or name every row that differs."""
-    from models import bills, month_audit
+    from models import bills
+    from models.integrity import month_audit
 
     with open_database() as database, database.transaction() as conn:
         if not bills.has_begun(conn, month, database.clock.now(conn)):

@@ -23,7 +23,7 @@ def backup(file: Path, replace: bool) -> None:
 
     FILE holds addresses and private words, so only you can read it. Redis needs no copy: what was promised is in PostgreSQL.
     """
-    from workers.backup import CannotBackUp, back_up
+    from workers.local.backup import CannotBackUp, back_up
 
     if file.exists() and not replace:
         raise click.ClickException(f"{file} is there already. --replace takes its place.")
@@ -45,16 +45,17 @@ def restore(file: Path) -> None:
     The database is that of DATABASE_URL, or of a new --data folder. Workers are started afterwards, on an empty Redis:
     whatever was promised and not done is rung for again.
     """
-    from models import invariants, month_audit, session
-    from workers.backup import CannotBackUp
-    from workers.backup import restore as bring_back
+    from models.db import database as db
+    from models.integrity import invariants, month_audit
+    from workers.local.backup import CannotBackUp
+    from workers.local.backup import restore as bring_back
 
     try:
         with settings_with_servers(load_settings()) as settings:
             assert settings.database_url is not None
             url = settings.database_url.get_secret_value()
             came = bring_back(url, file)
-            database = session.connect(url, as_app=False)
+            database = db.connect(url, as_app=False)
             try:
                 with database.transaction() as conn:
                     now = database.clock.now(conn)

@@ -23,16 +23,17 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 
-from models import bills, session, terms
+from models import bills, terms
+from models.db import database as db
 from policies.billing_months import month_of, previous_month
 from workers.cli import data_option
-from workers.demo.board import SAID, Board
-from workers.demo.sample_market import SELLERS, Sample, sample_market
-from workers.demo.story import News, Story, StoryBroken
-from workers.programs import GROUPS, beat, flower, mail_place, worker
-from workers.replay import NotEmpty, lines_from, play, stage_in_empty
+from workers.local.process_specs import GROUPS, beat, flower, mail_place, worker
+from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import Settings, load_settings, settings_with_servers
-from workers.supervisor import ProgramFailed, Supervisor
+from workers.simulation.demo.dashboard import SAID, Board
+from workers.simulation.demo.runner import News, Story, StoryBroken
+from workers.simulation.demo.sample_market import SELLERS, Sample, sample_market
+from workers.simulation.replay import NotEmpty, lines_from, play, stage_in_empty
 
 READY_SECONDS = 60.0
 
@@ -100,12 +101,12 @@ def _invite(console: Console, settings: Settings, sample: Sample, address: str) 
 
 
 @contextlib.contextmanager
-def _opened(settings: Settings) -> Iterator[tuple[session.Database, Celery]]:
+def _opened(settings: Settings) -> Iterator[tuple[db.Database, Celery]]:
     """The database to look into, and a client as any upstream system has one."""
     assert settings.database_url is not None
     assert settings.broker_url is not None
     assert settings.result_backend is not None
-    database = session.connect(settings.database_url.get_secret_value())
+    database = db.connect(settings.database_url.get_secret_value())
     client = Celery(
         "storefront",
         broker=settings.broker_url.get_secret_value(),
@@ -195,7 +196,7 @@ def _summary(counts: dict[str, Any]) -> Table:
     return table
 
 
-def _bills(database: session.Database, sample: Sample, now: datetime) -> Table:
+def _bills(database: db.Database, sample: Sample, now: datetime) -> Table:
     """The last bills of the store whose orders were cancelled most: issued ones stand, the open one has the credits."""
     sellers = [sample.parties[order_id][0] for order_id in sorted(sample.ending_cancelled)]
     seller_id = max(sellers, key=sellers.count)

@@ -19,7 +19,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     Looks at settings, servers, workers, what waits, and what must always hold; starts and changes nothing. Exit code 0:
     nothing but notes; 1: warnings; 2: errors.
     """
-    from workers.doctor import Severity, examine, exit_status
+    from workers.monitoring.doctor import Severity, examine, exit_status
 
     found = sorted(examine(), key=lambda one: list(Severity)[::-1].index(one.severity))
     if as_json:

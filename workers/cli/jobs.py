@@ -31,8 +31,8 @@ def jobs() -> None:
 def dead(as_json: bool, discarded: bool) -> None:
     """The jobs that wait for somebody, oldest first."""
     from models import dead_jobs
-    from policies.instants import instant_text
-    from workers.shown import shown_arguments
+    from policies.timestamps import instant_text
+    from workers.redaction import shown_arguments
 
     with open_database() as database, database.transaction() as conn:
         found = dead_jobs.discarded(conn) if discarded else dead_jobs.waiting(conn)
@@ -72,7 +72,7 @@ def replay(numbers: tuple[int, ...], task: str | None, everything: bool) -> None
     if (bool(numbers), task is not None, everything).count(True) != 1:
         raise click.UsageError("Say which: ids, --task NAME or --all.")
     from models import dead_jobs
-    from workers.revival import CannotRevive, set_going, tell_relay
+    from workers.requeue import CannotRevive, set_going, tell_relay
 
     with open_database() as database:
         if not numbers:
@@ -98,7 +98,7 @@ def replay(numbers: tuple[int, ...], task: str | None, everything: bool) -> None
 def discard(numbers: tuple[int, ...], reason: str) -> None:
     """Take jobs off the list that are not to be done. They stay on record: ./run jobs dead --discarded."""
     from models.dead_jobs import REASON_LENGTH
-    from workers import revival
+    from workers import requeue as revival
 
     if not reason.strip() or not reason.isprintable() or len(reason) > REASON_LENGTH:
         raise click.BadParameter(f"must be one line of 1 to {REASON_LENGTH} characters", param_hint="--reason")
@@ -131,8 +131,9 @@ def requeue(numbers: tuple[int, ...]) -> None:
     From the lists they go into the queue of commands, one by one, oldest first; may be stopped and repeated at any time.
     What is no command of ours stays where it is. Kept ones are submitted by SQL, with their own request ids.
     """
-    from workers import odd, revival
+    from workers import requeue as revival
     from workers.app import app
+    from workers.transport import dead_letters as odd
 
     if not numbers:
         with app.connection_for_write() as connection:
@@ -156,10 +157,10 @@ def _tell_progress(done: int, of: int) -> None:
 
 
 def _list_dead_letters(as_json: bool, limit: int) -> None:
-    from models import odd_messages
-    from policies.instants import instant_text
+    from models import dead_letters as odd_messages
+    from policies.timestamps import instant_text
     from workers.app import app
-    from workers.odd import strays
+    from workers.transport.dead_letters import strays
 
     with open_database() as database, database.transaction() as conn:
         kept = odd_messages.latest(conn, limit=limit)

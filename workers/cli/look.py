@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from policies.instants import instant_text
+from policies.timestamps import instant_text
 from workers.cli import data_option
 from workers.cli.database import open_database
 
 if TYPE_CHECKING:
-    from models.looks import Look
+    from models.queries.show import Look
 
-DAYS, MOST_DAYS = 14, 366  # of a forecast, as models.look_forecast and models.looks have them: importing those is slow
+DAYS, MOST_DAYS = (
+    14,
+    366,
+)  # of a forecast, as models.queries.forecast and models.queries.show have them: importing those is slow
 
 WORDS = {"ignore_unknown_options": True}  # the options of a look are words of the look
 
@@ -86,7 +89,7 @@ def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's n
 
 
 def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> None:
-    from models import looks
+    from models.queries import show as looks
 
     try:
         wanted = looks.understood(words)
@@ -107,11 +110,11 @@ def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> Non
     if seen is None:
         raise NothingThere(_nothing(wanted))
     if as_html:
-        from workers.bill_page import as_html as page
+        from workers.cli.bill_page import as_html as page
 
         click.echo(page(seen), nl=False)
         return
-    from workers.story import show_to_people
+    from workers.cli.render import show_to_people
 
     if wanted.noun == "order" and wanted.at is not None:  # `explain` says its instant itself, and can look ahead
         come = wanted.at <= now

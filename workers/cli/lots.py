@@ -46,19 +46,19 @@ def import_lots(file: Path, seller_id: str) -> None:
     A lot whose number (LOTID) is known is updated, one without gets a number of ours. When an item is no lot, or the lot
     of another seller, it is named and nothing is imported.
     """
-    from models import session
-    from workers.lot_files import NotAnInventory
+    from models.db import database as db
+    from workers.cli.bricklink_xml import NotAnInventory
 
     try:
         with _kept(file) as kept:
             _all_are_lots(kept, file.name, seller_id)
             with open_database() as database:
-                session.bind(database)
+                db.bind(database)
                 try:
                     _may_all_be_imported(kept, seller_id)
                     new, known, units = _imported(kept, seller_id)
                 finally:
-                    session.bind(None)
+                    db.bind(None)
     except NotAnInventory as problem:
         raise click.ClickException(f"{file.name}: {problem}") from None
     click.echo(f"{new} lots imported, {known} known ones updated: {units} units of {seller_id}.")
@@ -67,7 +67,7 @@ def import_lots(file: Path, seller_id: str) -> None:
 @contextmanager
 def _kept(file: Path) -> Iterator[BinaryIO]:
     """A copy of the file that nobody else changes while it is read more than once; of what is too large, as much as shows it."""
-    from workers.lot_files import LARGEST_FILE
+    from workers.cli.bricklink_xml import LARGEST_FILE
 
     with file.open("rb") as opened, tempfile.TemporaryFile() as kept:
         left = LARGEST_FILE + 1
@@ -79,14 +79,14 @@ def _kept(file: Path) -> Iterator[BinaryIO]:
 
 def _lots_in(kept: BinaryIO, seller_id: str) -> Iterator[Lot]:
     """The lots of a file in which every item is one."""
-    from workers.lot_files import BadItem, read_lots
+    from workers.cli.bricklink_xml import BadItem, read_lots
 
     kept.seek(0)
     return (one for one in read_lots(kept, seller_id) if not isinstance(one, BadItem))
 
 
 def _all_are_lots(kept: BinaryIO, name: str, seller_id: str) -> None:
-    from workers.lot_files import BadItem, read_lots
+    from workers.cli.bricklink_xml import BadItem, read_lots
 
     kept.seek(0)
     good = bad = 0
@@ -103,7 +103,7 @@ def _all_are_lots(kept: BinaryIO, name: str, seller_id: str) -> None:
 
 
 def _may_all_be_imported(kept: BinaryIO, seller_id: str) -> None:
-    from models.work import at_once
+    from models.unit_of_work import at_once
     from tasks.inventory import refused_imports
 
     for some in _batches(_lots_in(kept, seller_id), AT_ONCE):
@@ -113,7 +113,7 @@ def _may_all_be_imported(kept: BinaryIO, seller_id: str) -> None:
 
 def _imported(kept: BinaryIO, seller_id: str) -> tuple[int, int, int]:
     """How many lots were new, how many were known, and how many units they have."""
-    from models.work import at_once
+    from models.unit_of_work import at_once
     from tasks.inventory import record_imported
 
     new = known = units = 0
@@ -139,7 +139,7 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def lots_as_xml(seller_id: str, *, returned: bool) -> None:
     """Write a seller's lots as BrickLink's XML to standard output; `returned`: only the units that came back."""
     from models.inventory import units_returned
-    from workers.lot_files import with_quantities, write_lots
+    from workers.cli.bricklink_xml import with_quantities, write_lots
 
     with _lots_of(seller_id) as found:
         if found is None:
@@ -196,8 +196,8 @@ def _lots_of(seller_id: str) -> Iterator[tuple[Connection, Iterator[Lot]] | None
     from sqlalchemy import text
 
     from models.inventory import stream_lots
-    from models.looks import steady
     from models.members import facts
+    from models.queries.show import steady
 
     with open_database() as database, database.transaction() as conn:
         steady(conn)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import click
 
-from workers import health
 from workers.cli import data_option
-from workers.servers import running_servers
+from workers.embedded import running_servers
+from workers.monitoring import probes
 from workers.settings import Settings, load_settings, settings_with_servers
 
 
@@ -25,7 +25,7 @@ def metrics(once: bool) -> None:
     from prometheus_client import CollectorRegistry, generate_latest
 
     from workers import logs
-    from workers.metrics import Gauges, serve
+    from workers.monitoring.metrics import Gauges, serve
 
     with _settings() as settings, contextlib.closing(Gauges(settings)) as gauges:
         logs.configure(settings.log_format, settings.log_level)
@@ -39,7 +39,7 @@ def metrics(once: bool) -> None:
                 signal.signal(number, _end)
             host = settings.metrics_address
             click.echo(f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
-            health.is_ready()
+            probes.is_ready()
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()
 

@@ -65,7 +65,7 @@ def resume(name: str) -> None:
 
 def _list(as_json: bool) -> None:
     from models import pauses
-    from policies.instants import instant_text
+    from policies.timestamps import instant_text
 
     with open_database() as database, database.transaction() as conn:
         rows = pauses.in_effect(conn, database.clock.now(conn))
@@ -96,7 +96,7 @@ def _kind_of(name: str) -> str:
 
 
 def _instant(text: str | None) -> datetime | None:
-    from policies.instants import instant_from_text
+    from policies.timestamps import instant_from_text
 
     if text is None:
         return None

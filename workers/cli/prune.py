@@ -25,7 +25,7 @@ def prune(days: int, batch: int) -> None:
 
     Logs in as DATABASE_URL says, the owner: the application itself may not delete. Safe to repeat, to stop, to run beside work.
     """
-    from models import pruning
+    from models import retention
 
     total = 0
     with open_database(as_app=False) as database:
@@ -33,7 +33,7 @@ def prune(days: int, batch: int) -> None:
             older_than = database.clock.now(conn) - timedelta(days=days)
         while True:
             with database.transaction() as conn:
-                gone = pruning.prune(conn, older_than, batch)
+                gone = retention.prune(conn, older_than, batch)
             total += gone
             if not gone:
                 break

@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 import structlog
 
-from models import session
-from policies.instants import instant_from_text, instant_text
-from workers import replay as player
+from models.db import database as db
+from policies.timestamps import instant_from_text, instant_text
+from workers.cli.render import tell, tell_sweep
 from workers.settings import postgres_url
-from workers.stage import Stage
-from workers.story import tell, tell_sweep
+from workers.simulation import replay as player
+from workers.simulation.engine import Stage
 
 
 class WrongFile(click.ClickException):
@@ -94,7 +94,7 @@ def _theirs(database_url: str, at: datetime, allow_short: bool) -> Stage:
 
 def _warn_of_the_future(stage: Stage) -> None:
     with stage.database.transaction() as conn:
-        present = session.DatabaseClock().now(conn)
+        present = db.DatabaseClock().now(conn)
     if stage.clock.instant > present:
         click.echo(
             f"The history ends at {instant_text(stage.clock.instant)}, which is still to come: live work on its orders is "

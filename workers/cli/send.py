@@ -51,7 +51,7 @@ def send(task: str, words: tuple[str, ...], written: str | None, no_wait: bool, 
         raise click.ClickException(f"There is no task {task}. {_meant(task, app.tasks)}")
     message_id = str(uuid.uuid4())
     # A task of the house takes no request id; for commands the caller must know it to be able to ask again.
-    from workers.job import command_of
+    from workers.task import command_of
 
     if command_of(app.tasks[task]) is not None:
         arguments.setdefault("request_id", message_id)
@@ -90,8 +90,8 @@ def _broker_answers() -> bool:
     """Whether the broker itself is there, so that it was something else which could not be reached."""
     import redis
 
-    from workers.redis_url import connect
-    from workers.wiring import settings
+    from workers.broker.redis_url import connect
+    from workers.lifecycle import settings
 
     url = settings().broker_url
     if url is None:
@@ -128,7 +128,7 @@ def _kept(task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
     from tasks.command import understood
     from workers.app import app
     from workers.cli.database import open_database
-    from workers.job import command_of
+    from workers.task import command_of
 
     model = command_of(app.tasks[task])
     command = None if model is None else understood(model, arguments, str(arguments.get("request_id", "")))

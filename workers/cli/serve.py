@@ -15,13 +15,13 @@ from typing import Any
 import click
 
 from workers.cli import data_option
-from workers.nursery import Nursery
-from workers.programs import GROUPS, beat, flower, mail_place, metrics, shown, worker
-from workers.servers import running_servers
-from workers.servers.folder import Lock, read_json, servers_folder, write_json
-from workers.servers.processes import Mark, alive, mark_of, wait_until
+from workers.embedded import running_servers
+from workers.embedded.data_dir import Lock, read_json, servers_folder, write_json
+from workers.embedded.processes import Mark, alive, mark_of, wait_until
+from workers.local.preforker import Nursery
+from workers.local.process_specs import GROUPS, beat, flower, mail_place, metrics, shown, worker
+from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import CHECKOUT, Settings, load_settings, settings_with_servers
-from workers.supervisor import ProgramFailed, Supervisor
 
 READY_SECONDS = 90.0
 DOWN_SECONDS = 75.0  # longer than the supervisor's TERM, QUIT and KILL together
@@ -104,8 +104,8 @@ def migrate_database(settings: Settings) -> None:
     """The schema to head, as the owner."""
     from sqlalchemy.exc import OperationalError
 
+    from models.db.database import SessionRefused
     from models.migrations import upgrade
-    from models.session import SessionRefused
 
     if settings.database_url is None:
         raise click.ClickException("No database to migrate.")

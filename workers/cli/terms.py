@@ -30,8 +30,8 @@ def terms() -> None:
 def show_terms(as_json: bool) -> None:
     """Show the terms in force now, and those that are to come."""
     from models.terms import book
-    from policies.instants import instant_text
     from policies.terms import DEFAULT_TERMS, terms_to_mapping
+    from policies.timestamps import instant_text
 
     with open_database() as database, database.transaction() as conn:
         now, held = database.clock.now(conn), book(conn)
@@ -63,24 +63,24 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, numbers without end, lists in lists in lists
         raise click.ClickException(f"{file} cannot be read: {error}") from None
-    from models import session
+    from models.db import database as db
     from models.terms import book
-    from policies.instants import instant_text
+    from policies.timestamps import instant_text
     from workers.app import app
-    from workers.job import carry_out
+    from workers.task import carry_out
 
     with open_database() as database:
         with database.transaction() as conn:
             now = database.clock.now(conn)
             zone = book(conn).at(now).zone
         since = _instant(start, now, zone)
-        session.bind(database)
+        db.bind(database)
         answer = carry_out(
             app.tasks["terms.apply"],
             {"terms": settings, "from": instant_text(since), "staff": staff or getpass.getuser()},
             f"terms-{uuid.uuid4()}",
         )
-        session.bind(None)
+        db.bind(None)
     if answer["outcome"] != "done":
         problems = [f"  {problem['path']}: {problem['message']}" for problem in answer["errors"]]
         raise click.ClickException("\n".join(["These terms cannot be applied.", *problems]))
@@ -94,7 +94,7 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
 def _instant(start: str, now: datetime, zone: object) -> datetime:
     from zoneinfo import ZoneInfo
 
-    from policies.instants import instant_from_text
+    from policies.timestamps import instant_from_text
 
     if start == "now":
         return now + A_MOMENT

@@ -1,0 +1,168 @@
+"""Where is measured?  On servers of the run's own, flushing to disk as in real life, in a folder that goes with the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import redis
+
+from benchmarks.market import Market, build
+from models.migrations import upgrade
+from workers.embedded import ServerUrls, embedded_servers
+from workers.embedded.postgres import OWNER
+from workers.local.preforker import Nursery
+from workers.local.process_specs import worker
+from workers.local.supervisor import Program, Supervisor, on_leash
+from workers.settings import CHECKOUT, Settings, load_settings
+
+READY = 180.0
+EMPTY = "empty"
+SUPERUSER_SETTINGS = {"log_min_messages": "fatal"}
+
+
+@dataclass
+class Place:
+    """Both servers, a supervisor for workers and peers, and databases to fill and throw away."""
+
+    folder: Path
+    urls: ServerUrls
+    supervisor: Supervisor
+    templates: dict[str, Market | None] = field(default_factory=dict)
+
+    def url(self, database: str) -> str:
+        """A SQLAlchemy URL, as the owner."""
+        return f"{self.urls.database_url.rpartition('/')[0]}/{database}"
+
+    def plain(self, database: str) -> str:
+        """The same as psycopg and pgbench want it."""
+        return self.url(database).replace("postgresql+psycopg:", "postgresql:", 1)
+
+    def connect(self, database: str = "unwind") -> psycopg.Connection:
+        """An autocommit connection of the owner."""
+        return psycopg.connect(self.plain(database), autocommit=True)
+
+    def broker(self, number: int = 0) -> str:
+        """A numbered database of the broker."""
+        return f"{self.urls.broker_url.rpartition('/')[0]}/{number}"
+
+    def redis(self, number: int = 0) -> redis.Redis:
+        """A connection to one."""
+        found: redis.Redis = redis.Redis.from_url(self.broker(number))
+        return found
+
+    def create(self, database: str) -> None:
+        """A migrated, empty database in place of whatever had that name."""
+        if EMPTY not in self.templates:
+            with self.connect() as conn:
+                conn.execute(f"CREATE DATABASE {EMPTY} TEMPLATE template0")
+            upgrade(self.url(EMPTY))
+            self.templates[EMPTY] = None
+        self.copy(EMPTY, database)
+
+    def template(self, database: str, market: Market) -> None:
+        """A database with that market in it, made once in a run."""
+        if self.templates.get(database) != market:
+            self.create(database)
+            with self.connect(database) as conn:
+                build(conn, market)
+            self.templates[database] = market
+
+    def copy(self, template: str, database: str) -> None:
+        """The same database in the state of `template`: every cell begins with the same pages on disk."""
+        self.drop(database)
+        with self.connect() as conn:
+            conn.execute(f"CREATE DATABASE {database} TEMPLATE {template} STRATEGY FILE_COPY")
+            conn.execute("CHECKPOINT")
+
+    def drop(self, database: str) -> None:
+        """Remove a database with everybody in it."""
+        with self.connect() as conn:
+            conn.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+    def settings(self, database: str, *, broker: int = 0, **other: Any) -> Settings:
+        """Settings of the product for one of the databases."""
+        found = load_settings(
+            database_url=self.url(database),
+            broker_url=self.broker(broker),
+            result_backend=self.broker(broker + 1),
+            **{"data_dir": self.folder, "log_level": "WARNING", **other},
+        )
+        for number in (broker, broker + 1):
+            with contextlib.closing(self.redis(number)) as connection:
+                connection.flushdb()
+        return found
+
+    def workers(self, settings: Settings, *groups: str, processes: int = 2, suffix: str = "") -> list[Program]:
+        """The product's own worker groups, as `./run up` starts them; with `suffix` beside those of another market."""
+        chosen = settings.model_copy(update={"concurrency": processes})
+        programs = []
+        for group in groups:
+            name = f"{group}{suffix}"
+            program = worker(chosen, self.supervisor, group)
+            programs.append(replace(program, name=name, ready=self.supervisor.ready_file(name).exists))
+        return programs
+
+    @contextlib.contextmanager
+    def programs(self, programs: Sequence[Program]) -> Iterator[None]:
+        """Any programs, until the block ends."""
+        started: list[str] = []
+        try:
+            for program in programs:
+                self.supervisor.start(program)
+                started.append(program.name)
+            self.supervisor.wait_ready(READY, started)
+            yield
+        finally:
+            if started:  # without names it would stop everything
+                self.supervisor.stop(started)
+
+    def celery(self, name: str, application: str, environment: dict[str, str], *words: str) -> Program:
+        """A reference that runs on plain Celery."""
+        command = ["-A", application, "worker", "-n", f"{name}@%h", "-l", "WARNING", *words]
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        ready = self.supervisor.ready_file(name).exists
+        return Program(name, on_leash(command), {**environment, "PYTHONPATH": str(CHECKOUT)}, ready, restart=False)
+
+
+def until(ask: Callable[[], object], seconds: float, every: float = 0.02) -> None:
+    """Wait until the answer is yes.  Raises TimeoutError."""
+    end = time.monotonic() + seconds
+    waiting = threading.Event()
+    while not ask():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not done within {seconds:.0f} s")
+        waiting.wait(every)
+
+
+@contextlib.contextmanager
+def place() -> Iterator[Place]:
+    """Servers with durable settings, and the end of everything that was started."""
+    for name in ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "UNWIND_APP_DATABASE_URL"):
+        os.environ.pop(name, None)  # a benchmark that fills somebody's own database would be a disaster
+    base = Path(os.environ.get("UNWIND_DATA") or CHECKOUT / ".unwind")
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=base))
+    try:
+        with (
+            embedded_servers(folder, durable=True, postgres_settings=SUPERUSER_SETTINGS) as urls,
+            contextlib.closing(Nursery(folder / "nursery.log")) as nursery,
+            Supervisor(folder, on_event=lambda said: print(said, file=sys.stderr), nursery=nursery) as supervisor,
+        ):
+            with psycopg.connect(urls.admin_url.replace("postgresql+psycopg:", "postgresql:", 1)) as admin:
+                # Markets are built past the triggers, and each cell begins with a checkpoint.
+                admin.execute(f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}")
+                admin.execute(f"GRANT pg_checkpoint TO {OWNER}")
+            yield Place(folder, urls, supervisor)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,148 @@
+"""What is a measure, and how is one ratio made?  Ours and the reference by turns in one run, so that a noisy machine hits both.
+
+A figure that counts is the median of the ratios of at least five pairs; least and most are printed beside it (speed.md).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.environment import Place
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How big a run is: `quick` shows that everything works, `normal` is what counts, `full` asks for the largest tables."""
+
+    name: str
+    pairs: int
+
+    def of(self, quick: int, normal: int, full: int | None = None) -> int:
+        """The size for this scale."""
+        return {"quick": quick, "normal": normal, "full": normal if full is None else full}[self.name]
+
+
+SCALES = {"quick": Scale("quick", 1), "normal": Scale("normal", 5), "full": Scale("full", 5)}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What must be reached: `at_least` for gains, `at_most` for costs."""
+
+    limit: float
+    stretch: float
+    at_least: bool = True
+    unit: str = ""
+
+    def met(self, value: float) -> bool:
+        """Whether the value reaches the bar."""
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}{self.unit}"
+
+
+@dataclass
+class Result:
+    """One line of the table."""
+
+    measure: str
+    what: str
+    unit: str
+    ours: list[float]
+    reference: list[float]
+    values: list[float]
+    bar: str
+    limit: float
+    stretch: float
+    met: bool
+    peers: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def value(self) -> float:
+        """The figure that is held against the bar."""
+        return statistics.median(self.values)
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as it is kept."""
+        return {**asdict(self), "value": self.value, "least": min(self.values), "most": max(self.values)}
+
+
+Step = Callable[[str], None]
+"""Says what is being done now and moves the progress bar by one."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One measure: what it shows, how long it takes, and the function that makes its results."""
+
+    name: str
+    shows: str
+    steps: Callable[[Scale], int]
+    seconds: dict[str, float]
+    run: Callable[[Place, Scale, Step], list[Result]]
+
+
+def result(
+    measure: str,
+    what: str,
+    unit: str,
+    bar: Bar,
+    ours: Sequence[float],
+    reference: Sequence[float],
+    values: Sequence[float] | None = None,
+    *,
+    peers: dict[str, float] | None = None,
+    notes: Sequence[str] = (),
+) -> Result:
+    """A line of the table; without `values` they are ours / reference, pair by pair."""
+    ratios = list(values) if values is not None else [a / b for a, b in zip(ours, reference, strict=True)]
+    met = bar.met(statistics.median(ratios))
+    return Result(
+        measure,
+        what,
+        unit,
+        list(ours),
+        list(reference),
+        ratios,
+        str(bar),
+        bar.limit,
+        bar.stretch,
+        met,
+        peers or {},
+        list(notes),
+    )
+
+
+def by_turns(count: int, *cells: Callable[[], float]) -> list[list[float]]:
+    """Run the cells `count` times by turns, beginning with another one each time; gives the figures of each cell."""
+    found: list[list[float]] = [[] for _ in cells]
+    for turn in range(count):
+        for index in [(turn + offset) % len(cells) for offset in range(len(cells))]:
+            found[index].append(cells[index]())
+    return found
+
+
+def told(step: Step, now: str, cell: Callable[[], float]) -> Callable[[], float]:
+    """The cell, saying first what it is."""
+
+    def run() -> float:
+        step(now)
+        return cell()
+
+    return run
+
+
+class WrongWork(AssertionError):
+    """A cell did not do the work it was measured for: its time means nothing."""
+
+
+def must_be(what: str, found: object, expected: object) -> None:
+    """Raise WrongWork unless a cell left behind exactly what it should."""
+    if found != expected:
+        raise WrongWork(f"{what}: there is {found}, there should be {expected}")

@@ -1,0 +1,116 @@
+"""How is a whole set written in one statement?  Rows travel as one array per column and are unnested by the database.
+
+Round trips stay constant however many rows a set has (speed.md).  Statements are built once per shape and cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Boolean, Connection, Date, LargeBinary, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, dialect
+
+from models.db.pipeline import Cursor, byte_strings, documents, instants, numbers, run, switches, texts
+
+_POSTGRESQL = dialect()  # type: ignore[no-untyped-call]
+
+
+def insert_set(
+    conn: Connection,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    skip_existing: bool = False,
+    returning: str = "",
+) -> list[Any]:
+    """Insert all rows (same keys in each) and give the values of `returning` for the rows that went in, in order.
+
+    `skip_existing`: a row whose unique key is there already is left out instead of being an error.
+    """
+    if not rows:
+        return []
+    cursor = send_set(conn, table, rows, skip_existing=skip_existing, returning=returning)
+    return [row[0] for row in cursor] if returning else []
+
+
+def send_set(
+    conn: Connection,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    skip_existing: bool = False,
+    returning: str = "",
+) -> Cursor:
+    """The same for rows of which there is one at least; to be read when the statements that go with it were sent."""
+    names = tuple(rows[0])
+    return run(conn, _insert(table, names, skip_existing, returning), _columns(table, names, rows))
+
+
+def update_set(conn: Connection, table: Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> int:
+    """Update all rows (same keys in each), found by `keys`; gives how many there were."""
+    if not rows:
+        return 0
+    names = tuple(rows[0])
+    return run(conn, _update(table, tuple(keys), names), _columns(table, names, rows)).rowcount
+
+
+@lru_cache(maxsize=256)
+def _insert(table: Table, names: tuple[str, ...], skip_existing: bool, returning: str) -> str:
+    conflict = "ON CONFLICT DO NOTHING" if skip_existing else ""
+    back = f"RETURNING {returning}" if returning else ""
+    values = ", ".join(_value(table, n) for n in names)
+    return (
+        f"INSERT INTO {table.fullname} ({_listed(names)}) SELECT {values} "  # noqa: S608 - names come from the table itself
+        f"FROM {_rows(table, names, numbered=True)} ORDER BY row_no {conflict} {back}"
+    )
+
+
+@lru_cache(maxsize=256)
+def _update(table: Table, keys: tuple[str, ...], names: tuple[str, ...]) -> str:
+    target = ", ".join(f'"{n}" = {_value(table, n)}' for n in names if n not in keys)
+    found = " AND ".join(f't."{k}" = v."{k}"' for k in keys)
+    return f"UPDATE {table.fullname} AS t SET {target} FROM {_rows(table, names)} WHERE {found}"  # noqa: S608 - the same
+
+
+def _rows(table: Table, names: tuple[str, ...], *, numbered: bool = False) -> str:
+    """The rows as `v`: an array per column; a column of JSON is one document, of which nothing is quoted or cast row by row."""
+    plain = tuple(n for n in names if not _is_json(table, n))
+    documents = tuple(n for n in names if _is_json(table, n))
+    arrays = ", ".join(f"CAST(%({n})s AS {table.c[n].type.compile(dialect=_POSTGRESQL)}[])" for n in plain)
+    parts = [f"unnest({arrays})", *(f"jsonb_array_elements(CAST(%({n})s AS jsonb))" for n in documents)]
+    ordinality, number = (" WITH ORDINALITY", ", row_no") if numbered else ("", "")
+    return f"ROWS FROM ({', '.join(parts)}){ordinality} AS v({_listed((*plain, *documents))}{number})"
+
+
+def _value(table: Table, name: str) -> str:
+    """A column that may be without a document gets none where the one of all says null."""
+    return f"NULLIF(v.\"{name}\", 'null')" if _is_json(table, name) and table.c[name].nullable else f'v."{name}"'
+
+
+def _is_json(table: Table, name: str) -> bool:
+    return isinstance(table.c[name].type, JSONB)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{n}"' for n in names)
+
+
+def _columns(table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {n: _written(table, n)([row[n] for row in rows]) for n in names}
+
+
+@lru_cache(maxsize=512)
+def _written(table: Table, name: str) -> Callable[[Sequence[Any]], str]:
+    """How values of that column are written all at once."""
+    kind = table.c[name].type
+    if isinstance(kind, JSONB):
+        return documents
+    if isinstance(kind, Text):
+        return texts
+    if isinstance(kind, TIMESTAMP | Date):
+        return instants
+    if isinstance(kind, Boolean):
+        return switches
+    return byte_strings if isinstance(kind, LargeBinary) else numbers

@@ -1,0 +1,122 @@
+"""Which messages came that no task of ours could take?  Kept here so that a producer's mistake is seen and not lost.
+
+Whatever a stranger wrote is only ever shown as ids and lengths; the body is kept as base64 for whoever has to look closer.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Identity,
+    Integer,
+    Row,
+    Table,
+    Text,
+    Uuid,
+    delete,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from models.db.schema import Instant, metadata, one_of
+
+BODY_BYTES = 4096
+"""Of the body this much is kept: enough to recognise it, too little to fill a disk."""
+NAME_LENGTH = 200
+MOST_KEPT = 10_000
+"""The newest that many: whoever can push to a queue must not be able to fill the database."""
+
+REASONS = {
+    "TOO_LARGE": "is longer than its queue takes",
+    "NOT_JSON": "is not JSON",
+    "NOT_A_COMMAND": "has not the shape of a command",
+    "NOT_ALLOWED": "wants of the worker what no message may",
+    "WRONG_QUEUE": "names a task that does not go through its queue",
+    "TASK_UNKNOWN": "names no task of ours",
+    "EXPIRED": "came after its producer still wanted it",
+}
+"""Why no task could take it, and how that is said of a message."""
+
+odd_messages = Table(
+    "odd_messages",
+    metadata,
+    Column("odd_message_id", BigInteger, Identity(), primary_key=True),
+    Column("key", Uuid, nullable=False, unique=True, server_default=text("gen_random_uuid()")),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False, server_default=""),
+    Column("named", Text),
+    Column("message_id", Text),
+    Column("queue", Text),
+    Column("body_bytes", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("came_at", Instant, nullable=False),
+    Column("requeued_at", Instant),
+    one_of("reason", tuple(REASONS)),
+)
+
+
+def keep(
+    conn: Connection,
+    *,
+    key: UUID | None = None,
+    reason: str,
+    detail: str = "",
+    named: str | None,
+    message_id: str | None,
+    queue: str | None,
+    body: bytes,
+    body_bytes: int | None = None,
+    now: datetime,
+) -> None:
+    """Remember one message, once for each `key`.  `reason`: one of REASONS; `body` may be the beginning of `body_bytes` bytes."""
+    conn.execute(
+        insert(odd_messages)
+        .values(
+            key=key or uuid4(),
+            reason=reason,
+            detail=detail,
+            named=_plain(named),
+            message_id=_plain(message_id),
+            queue=_plain(queue),
+            body_bytes=len(body) if body_bytes is None else body_bytes,
+            body=base64.b64encode(body[:BODY_BYTES]).decode(),
+            came_at=now,
+        )
+        .on_conflict_do_nothing()
+    )
+    newest = select(odd_messages.c.odd_message_id).order_by(odd_messages.c.odd_message_id.desc())
+    too_old = newest.offset(MOST_KEPT).limit(1).scalar_subquery()
+    conn.execute(delete(odd_messages).where(odd_messages.c.odd_message_id <= too_old))
+
+
+def latest(conn: Connection, *, limit: int) -> list[Row[Any]]:
+    """The last ones that came, newest first, without their bodies."""
+    shown = [column for column in odd_messages.c if column.name != "body"]
+    return list(conn.execute(select(*shown).order_by(odd_messages.c.odd_message_id.desc()).limit(limit)))
+
+
+def get(conn: Connection, odd_message_id: int) -> Row[Any] | None:
+    """One message, with what was kept of its body."""
+    return conn.execute(select(odd_messages).where(odd_messages.c.odd_message_id == odd_message_id)).one_or_none()
+
+
+def mark_requeued(conn: Connection, odd_message_id: int, now: datetime) -> bool:
+    """Note that it was taken as a command after all; returns whether it was not yet."""
+    waits = (odd_messages.c.odd_message_id == odd_message_id, odd_messages.c.requeued_at.is_(None))
+    return conn.execute(update(odd_messages).where(*waits).values(requeued_at=now)).rowcount > 0
+
+
+def _plain(text: str | None) -> str | None:
+    """What PostgreSQL can keep and a terminal can show."""
+    if text is None:
+        return None
+    return "".join(c if c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF else "?" for c in text[:NAME_LENGTH])

@@ -1,0 +1,58 @@
+"""What must never be?  A sentence and a query for each promise: whatever the query finds, the promise is broken for.
+
+The queries share nothing with the code that writes: they recompute from rows, lines and events (promises.md, Invariants; an
+import contract holds it).  Those of `IN_TIME` ask whether everything that is due was done; they may find something where
+no worker runs, so tests with a clock of their own leave them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection
+
+from models.integrity import month_audit
+from models.integrity.invariants import alerts, outbox
+from models.integrity.invariants.cancellations import CANCELLATIONS
+from models.integrity.invariants.invariant import Invariant, Scope
+from models.integrity.invariants.ledger import CENTS
+from models.integrity.invariants.stock import UNITS
+from models.integrity.invariants.timelines import TIMELINES
+
+ALWAYS: tuple[Invariant, ...] = (*alerts.ALERTS, *CANCELLATIONS, *UNITS, *CENTS, *TIMELINES, *outbox.PROMISED)
+IN_TIME: tuple[Invariant, ...] = (*alerts.IN_TIME, *outbox.IN_TIME)
+
+MONTHS_PROVEN = "Of every closed month the bills say what orders and events say; audit month names what differs"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken promise and for which orders, alerts, bills or rows (as text, at most a hundred)."""
+
+    sentence: str
+    ids: list[str]
+
+
+def check(
+    conn: Connection,
+    now: datetime,
+    *,
+    in_time: bool = True,
+    months: Iterable[date] = (),
+    scope: Scope | None = None,
+) -> list[Violation]:
+    """Ask all; empty is how it must be.  Without `in_time` only what must hold at every instant is asked.
+
+    `months`: the closed months (first days) whose books are computed again, each at the cost of reading its orders' events.
+    `scope`: ask of these orders, sellers and so on alone, which takes no longer however many there are besides.
+    """
+    found = [
+        Violation(one.sentence, broken)
+        for one in (*ALWAYS, *(IN_TIME if in_time else ()))
+        if (broken := one.broken(conn, now, scope))
+    ]
+    if unproven := month_audit.unproven(conn, months):
+        found.append(Violation(MONTHS_PROVEN, unproven))
+    return found

@@ -1,0 +1,140 @@
+"""What must never be true of a cancelled order?  (promises.md, invariants 2, 3 and 6)
+
+Grounds are judged again from events and dated terms: nothing here knows how a command decides.
+"""
+
+from __future__ import annotations
+
+from models.integrity.invariants.alert_lifecycle import FILINGS, LIVES, MATURES, REMOVALS, first_answer
+from models.integrity.invariants.invariant import Invariant
+
+_CANCELLED = "unwind.orders o JOIN unwind.events c ON c.order_id = o.order_id AND c.type = 'orders.cancelled'"
+
+GROUNDS: tuple[Invariant, ...] = (
+    Invariant(
+        2,
+        "No order is cancelled through an alert that was not open and mature at that instant",
+        f"""
+        SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
+        LEFT JOIN ({LIVES}) life ON life.order_id = o.order_id AND life.seq < c.seq AND life.until > c.seq
+        LEFT JOIN LATERAL ({first_answer("life", "c.seq")}) answer ON true
+        WHERE [o.order_id IN orders] AND o.basis IN ('NPB', 'NRS', 'NSS') AND (
+            life.kind IS DISTINCT FROM o.basis OR c.at < {MATURES} OR EXISTS (
+                SELECT FROM unwind.events r WHERE r.order_id = o.order_id AND r.seq > life.seq AND r.seq < c.seq
+                AND r.type IN {REMOVALS}))
+        """,  # noqa: S608 - constants of this package
+    ),
+    Invariant(
+        2,
+        "No order is cancelled through a penalty that the buyer had not accepted",
+        f"""
+        SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
+        WHERE [o.order_id IN orders] AND o.basis = 'NPX' AND COALESCE((
+            SELECT e.type FROM unwind.events e WHERE e.order_id = o.order_id AND e.seq < c.seq
+            AND e.type IN ('npb.penalty_accepted', 'npb.taken_back', 'npb.removed', 'npb.filed')
+            ORDER BY e.seq DESC LIMIT 1), '') <> 'npb.penalty_accepted'
+        """,  # noqa: S608 - constants of this package
+    ),
+    Invariant(
+        2,
+        "No order is cancelled through a cancel request that was not open at that instant, or that the other party filed",
+        f"""
+        SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
+        WHERE [o.order_id IN orders] AND o.basis IN ('OCR_SELLER', 'OCR_BUYER') AND COALESCE((
+            SELECT CASE e.type WHEN 'ocr.filed' THEN 'OCR_' || upper(e.role) END FROM unwind.events e
+            WHERE e.order_id = o.order_id AND e.seq < c.seq
+            AND (e.type IN ('ocr.filed', 'ocr.declined', 'ocr.withdrawn') OR e.type IN {FILINGS})
+            ORDER BY e.seq DESC LIMIT 1), '') <> o.basis
+        """,  # noqa: S608 - constants of this package
+    ),
+    Invariant(
+        2,
+        "No order is cancelled for a closed account that was not closed at that instant",
+        f"""
+        SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
+        WHERE [o.order_id IN orders] AND o.basis IN ('BUYER_TERMINATED', 'SELLER_TERMINATED') AND COALESCE((
+            SELECT e.type FROM unwind.events e
+            WHERE e.member_id = CASE o.basis WHEN 'BUYER_TERMINATED' THEN o.buyer_id ELSE o.seller_id END
+            AND e.event_id < c.event_id AND e.type IN ('members.terminated', 'members.reinstated')
+            ORDER BY e.event_id DESC LIMIT 1), '') <> 'members.terminated'
+        """,  # noqa: S608 - constants of this package
+    ),
+    Invariant(
+        2,
+        "Only the party to whom the ground belongs has cancelled",
+        f"""
+        SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
+        WHERE [o.order_id IN orders] AND (c.role, c.actor, o.cancelled_by) IS DISTINCT FROM (
+            CASE WHEN o.basis IN ('NRS', 'NSS', 'SELLER_TERMINATED') THEN 'buyer' ELSE 'seller' END,
+            CASE WHEN o.basis IN ('NRS', 'NSS', 'SELLER_TERMINATED') THEN o.buyer_id ELSE o.seller_id END, c.actor)
+        """,  # noqa: S608 - constants of this package
+    ),
+)
+
+WHOLE: tuple[Invariant, ...] = (
+    Invariant(
+        3,
+        "A cancelled order has exactly one cancellation, and only a cancelled order has one",
+        """
+        SELECT CAST(o.order_id AS text) FROM unwind.orders o
+        WHERE [o.order_id IN orders] AND (o.status = 'CANCELLED')::int <> (
+            SELECT count(*) FROM unwind.events e WHERE e.order_id = o.order_id AND e.type = 'orders.cancelled')
+        """,
+    ),
+    Invariant(
+        3,
+        "A cancelled order has no open alert and no open cancel request",
+        """
+        SELECT CAST(o.order_id AS text) FROM unwind.orders o WHERE [o.order_id IN orders] AND o.status = 'CANCELLED' AND (
+            EXISTS (SELECT FROM unwind.alerts a WHERE a.order_id = o.order_id AND a.state = 'open')
+            OR EXISTS (SELECT FROM unwind.ocrs r WHERE r.order_id = o.order_id AND r.state = 'open'))
+        """,
+    ),
+    Invariant(
+        3,
+        "A cancelled order has no pending removal request unless the promise to cancel it still waits",
+        """
+        SELECT CAST(o.order_id AS text) FROM unwind.orders o
+        WHERE [o.order_id IN orders] AND o.status = 'CANCELLED'
+        AND EXISTS (SELECT FROM unwind.removals r WHERE r.order_id = o.order_id AND r.state = 'pending')
+        AND NOT EXISTS (SELECT FROM unwind.outbox p WHERE p.key = 'removals:' || o.order_id AND p.state <> 'done')
+        """,
+    ),
+    Invariant(
+        3,
+        "After its cancellation nothing happens to an order but that staff removes its alert and a follower its removals",
+        f"""
+        SELECT DISTINCT CAST(e.order_id AS text) FROM {_CANCELLED}
+        JOIN unwind.events e ON e.order_id = o.order_id AND e.seq > c.seq
+        WHERE [o.order_id IN orders] AND e.type NOT IN {REMOVALS} AND e.type <> 'removals.cancelled'
+        """,  # noqa: S608 - constants of this package
+    ),
+)
+
+STRIKES: tuple[Invariant, ...] = (
+    Invariant(
+        6,
+        "An order cancelled through an alert is a strike of the party complained of, withdrawn with the alert; no other is",
+        f"""
+        SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
+        LEFT JOIN unwind.strikes s ON s.order_id = o.order_id
+        WHERE [o.order_id IN orders] AND (s.member_id, s.role, s.at, s.withdrawn_at IS NOT NULL) IS DISTINCT FROM (
+            CASE WHEN o.basis IN ('NPB', 'NPX') THEN o.buyer_id WHEN o.basis IN ('NRS', 'NSS') THEN o.seller_id END,
+            CASE WHEN o.basis IN ('NPB', 'NPX') THEN 'buyer' WHEN o.basis IN ('NRS', 'NSS') THEN 'seller' END,
+            CASE WHEN o.basis IN ('NPB', 'NPX', 'NRS', 'NSS') THEN c.at END,
+            EXISTS (SELECT FROM unwind.events r
+                    WHERE r.order_id = o.order_id AND r.seq > c.seq AND r.type IN {REMOVALS}))
+        """,  # noqa: S608 - constants of this package
+    ),
+    Invariant(
+        6,
+        "There is at most one strike for an order, and only for one that was cancelled",
+        """
+        SELECT CAST(s.order_id AS text) FROM unwind.strikes s WHERE [s.order_id IN orders]
+        GROUP BY s.order_id HAVING count(*) > 1 OR NOT EXISTS (
+            SELECT FROM unwind.orders o WHERE o.order_id = s.order_id AND o.status = 'CANCELLED')
+        """,
+    ),
+)
+
+CANCELLATIONS = (*GROUNDS, *WHOLE, *STRIKES)

@@ -1,0 +1,153 @@
+"""What must never be in the books?  (promises.md, invariant 5: no cent appears or disappears)
+
+Recomputed from lines, orders and dated terms: nothing here knows how money is charged, posted or billed.
+"""
+
+from __future__ import annotations
+
+from models.integrity.invariants.invariant import Invariant
+
+_FINGERPRINT = """
+    encode(sha256(convert_to(coalesce(string_agg(
+        concat_ws('|', l.line_id, l.kind, l.amount, l.order_id, l.charged_month, l.credited_month, l.note),
+        chr(10) ORDER BY l.line_id), ''), 'UTF8')), 'hex')
+"""
+
+CENTS: tuple[Invariant, ...] = (
+    Invariant(
+        5,
+        "Per order the lines add up to the fee that is due: its charge, or nothing once reset or credited",
+        """
+        SELECT CAST(o.order_id AS text) FROM unwind.orders o
+        LEFT JOIN (
+            SELECT order_id, sum(amount) AS owed FROM unwind.ledger_lines
+            WHERE kind IN ('charge', 'reversal', 'reset', 'credit') AND [order_id IN orders] GROUP BY order_id
+        ) l USING (order_id)
+        WHERE [o.order_id IN orders] AND COALESCE(l.owed, 0) <> CASE
+            WHEN o.status = 'CANCELLED' AND o.basis NOT IN ('NRS', 'NSS') AND NOT EXISTS (
+                SELECT FROM unwind.outbox p WHERE p.key = 'fee:' || o.order_id AND p.state <> 'done') THEN 0
+            ELSE o.fee END
+        """,
+    ),
+    Invariant(
+        5,
+        "A cancellation through NRS or NSS has neither reset nor credit, and no order has more than one",
+        """
+        SELECT CAST(o.order_id AS text) FROM unwind.orders o JOIN unwind.ledger_lines l USING (order_id)
+        WHERE [o.order_id IN orders] AND l.kind IN ('reset', 'credit') GROUP BY o.order_id, o.status, o.basis
+        HAVING count(*) > 1 OR o.status <> 'CANCELLED' OR o.basis IN ('NRS', 'NSS')
+        """,
+    ),
+    Invariant(
+        5,
+        "Of every issued bill the lines and the opening credit are its total and what it carries forward",
+        """
+        SELECT b.seller_id || ' ' || to_char(b.billing_month, 'YYYY-MM') FROM unwind.bills b
+        CROSS JOIN LATERAL (
+            SELECT COALESCE(sum(l.amount), 0) AS lines FROM unwind.ledger_lines l
+            WHERE l.seller_id = b.seller_id AND l.billing_month = b.billing_month AND l.kind <> 'payment'
+        ) s
+        WHERE [b.seller_id IN sellers]
+        AND (s.lines <> b.lines_sum OR b.lines_sum + b.opening_credit <> b.total + b.carried_forward)
+        """,
+    ),
+    Invariant(
+        5,
+        "Every bill opens with what the bill before carried forward, less what was paid too much",
+        """
+        SELECT b.seller_id || ' ' || to_char(b.billing_month, 'YYYY-MM') FROM unwind.bills b
+        WHERE [b.seller_id IN sellers] AND b.opening_credit <> COALESCE((
+            SELECT p.carried_forward FROM unwind.bills p
+            WHERE p.seller_id = b.seller_id AND p.billing_month < b.billing_month ORDER BY p.billing_month DESC LIMIT 1), 0)
+        - COALESCE((
+            SELECT sum(l.excess) FROM unwind.ledger_lines l
+            WHERE l.seller_id = b.seller_id AND l.opens_month = b.billing_month), 0)
+        """,
+    ),
+    Invariant(
+        5,
+        "No bill is left out: what one carries forward is taken up by the next as soon as there is one",
+        """
+        SELECT b.seller_id || ' ' || to_char(b.billing_month, 'YYYY-MM') FROM unwind.bills b
+        WHERE [b.seller_id IN sellers] AND b.carried_forward <> 0
+        AND b.billing_month < (SELECT max(m.billing_month) FROM unwind.billing_months m)
+        AND NOT EXISTS (SELECT FROM unwind.bills n WHERE n.seller_id = b.seller_id
+                        AND n.billing_month = b.billing_month + interval '1 month')
+        AND NOT EXISTS (SELECT FROM unwind.held_bills h WHERE h.seller_id = b.seller_id
+                        AND h.billing_month = b.billing_month + interval '1 month')
+        """,
+    ),
+    Invariant(
+        5,
+        "Every line of a closed month is on an issued bill, or on one that is held until it can be made",
+        """
+        SELECT l.seller_id || ' ' || to_char(l.billing_month, 'YYYY-MM') FROM unwind.ledger_lines l
+        WHERE [l.seller_id IN sellers] AND l.kind <> 'payment'
+        AND l.billing_month <= (SELECT max(m.billing_month) FROM unwind.billing_months m)
+        AND NOT EXISTS (SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)
+        AND NOT EXISTS (SELECT FROM unwind.held_bills h WHERE h.seller_id = l.seller_id AND h.billing_month = l.billing_month)
+        GROUP BY l.seller_id, l.billing_month
+        """,
+    ),
+    Invariant(
+        5,
+        "The lines of an issued bill are those it was issued with",
+        f"""
+        SELECT b.seller_id || ' ' || to_char(b.billing_month, 'YYYY-MM') FROM unwind.bills b
+        CROSS JOIN LATERAL (
+            SELECT {_FINGERPRINT} AS hash FROM unwind.ledger_lines l
+            WHERE l.seller_id = b.seller_id AND l.billing_month = b.billing_month AND l.kind <> 'payment'
+        ) s
+        WHERE [b.seller_id IN sellers] AND s.hash <> b.lines_hash
+        """,  # noqa: S608 - the hash is an expression of ours
+    ),
+    Invariant(
+        5,
+        "No charge is on a bill of another month than the one in which it was charged",
+        """
+        SELECT CAST(l.order_id AS text) FROM unwind.ledger_lines l
+        WHERE [l.order_id IN orders] AND (l.kind IN ('charge', 'reset') AND l.billing_month < l.charged_month
+           OR l.kind = 'reset' AND l.billing_month <> l.charged_month)
+        """,
+    ),
+    Invariant(
+        5,
+        "A payment is only of an issued bill, and what it pays too much is no more than itself",
+        """
+        SELECT l.payment_id FROM unwind.ledger_lines l
+        WHERE [l.seller_id IN sellers] AND l.kind = 'payment' AND (
+            COALESCE(l.excess, 0) > -l.amount
+            OR (l.opens_month IS NOT NULL AND l.opens_month <= l.billing_month))
+        """,
+    ),
+    Invariant(
+        5,
+        "All that was billed and all that is still open come to what the ledger says, payments apart",
+        """
+        SELECT l.seller_id FROM unwind.ledger_lines l WHERE [l.seller_id IN sellers] AND l.kind <> 'payment'
+        GROUP BY l.seller_id
+        HAVING sum(l.amount) <> COALESCE((SELECT sum(b.lines_sum) FROM unwind.bills b WHERE b.seller_id = l.seller_id), 0)
+        + COALESCE(sum(l.amount) FILTER (WHERE NOT EXISTS (
+            SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)), 0)
+        """,
+    ),
+    Invariant(
+        5,
+        "A reset or credit is on the bill of the month in which its order was cancelled, or on a later one if that was made",
+        """
+        SELECT CAST(l.order_id AS text) FROM unwind.ledger_lines l JOIN unwind.orders o USING (order_id)
+        CROSS JOIN LATERAL (
+            SELECT COALESCE((SELECT t.settings ->> 'BILLING_TIME_ZONE' FROM unwind.terms t
+                WHERE t.valid_from <= o.cancelled_at ORDER BY t.valid_from DESC, t.terms_id DESC LIMIT 1),
+                'America/New_York') AS zone
+        ) t CROSS JOIN LATERAL (
+            SELECT GREATEST(CAST(date_trunc('month', o.cancelled_at AT TIME ZONE t.zone) AS date), l.charged_month) AS due
+        ) m
+        WHERE [l.order_id IN orders] AND l.kind IN ('reset', 'credit') AND l.billing_month <> m.due AND NOT (
+            l.billing_month > m.due AND (
+                EXISTS (SELECT FROM unwind.bills b
+                        WHERE b.seller_id = l.seller_id AND b.billing_month >= m.due AND b.issued_at <= l.at)
+                OR EXISTS (SELECT FROM unwind.billing_months b WHERE b.billing_month >= m.due AND b.closed_at <= l.at)))
+        """,
+    ),
+)

@@ -1,0 +1,132 @@
+"""What must never be true of what a commit promised, of notices, answers and dead jobs?  (promises.md, invariants 6, 7, 9)"""
+
+from __future__ import annotations
+
+from models.integrity.invariants.invariant import Invariant
+
+PROMISED: tuple[Invariant, ...] = (
+    Invariant(
+        6,
+        "Nobody is told twice of one event",
+        """
+        SELECT min(n.key) FROM unwind.notices n WHERE [n.order_id IN orders]
+        GROUP BY n.key HAVING count(*) > 1
+        UNION ALL
+        SELECT min(n.key) FROM unwind.notices n WHERE [n.order_id IN orders]
+        GROUP BY n.message_id HAVING count(DISTINCT n.key) > 1
+        """,
+    ),
+    Invariant(
+        6,
+        "One request has one answer, through whichever door it came",
+        """
+        SELECT r.request_id FROM unwind.requests r WHERE [r.answered_at IN answers]
+        GROUP BY r.request_id HAVING count(*) > 1
+        UNION ALL
+        SELECT r.request_id FROM unwind.requests r JOIN unwind.submissions s USING (request_id)
+        WHERE [r.answered_at IN answers] AND s.answer ->> 'outcome' IN ('done', 'refused')
+        AND s.answer - 'replayed' <> r.answer - 'replayed'
+        """,
+    ),
+    Invariant(
+        6,
+        "A cancellation that was answered as done stands in the order's events under its request",
+        """
+        SELECT r.request_id FROM unwind.requests r
+        WHERE [r.answered_at IN answers] AND r.task = 'orders.cancel' AND r.outcome = 'done' AND NOT EXISTS (
+            SELECT FROM unwind.events e WHERE e.order_id = r.order_id AND e.type = 'orders.cancelled'
+            AND e.request_id = r.request_id)
+        """,
+    ),
+    Invariant(
+        7,
+        "A promise to tell somebody that is kept has its notice",
+        """
+        SELECT CAST(p.outbox_id AS text) FROM unwind.outbox p
+        WHERE [p.outbox_id IN promises] AND p.task IN ('notices.tell_seller', 'notices.tell_buyer')
+        AND p.state = 'done' AND NOT EXISTS (SELECT FROM unwind.notices n WHERE n.key = p.key)
+        """,
+    ),
+    Invariant(
+        7,
+        "A promise to reset or credit a fee that is kept has its line, unless there was nothing to give back",
+        """
+        SELECT CAST(p.outbox_id AS text) FROM unwind.outbox p
+        WHERE [p.outbox_id IN promises] AND p.task = 'credits.post_to_next_invoice' AND p.state = 'done'
+        AND CAST(p.payload ->> 'amount' AS numeric) <> 0
+        AND NOT EXISTS (SELECT FROM unwind.ledger_lines l WHERE l.key = p.key)
+        """,
+    ),
+    Invariant(
+        7,
+        "Of every cancellation both parties are told, or will be by a promise that waits",
+        """
+        SELECT CAST(o.order_id AS text) FROM unwind.orders o
+        JOIN unwind.events c ON c.order_id = o.order_id AND c.type = 'orders.cancelled'
+        CROSS JOIN LATERAL (VALUES (o.buyer_id), (o.seller_id)) party(member_id)
+        CROSS JOIN LATERAL (
+            SELECT 'order_cancelled:' || o.order_id || ':' || c.seq || ':' || party.member_id AS key) k
+        WHERE [o.order_id IN orders] AND NOT EXISTS (SELECT FROM unwind.notices n WHERE n.key = k.key)
+        AND NOT EXISTS (SELECT FROM unwind.outbox p WHERE p.key = k.key AND p.state <> 'done')
+        """,
+    ),
+    Invariant(
+        7,
+        "Whoever filed an alert is told when it unlocks, or will be by a promise that waits",
+        """
+        SELECT CAST(o.order_id AS text) FROM unwind.orders o
+        JOIN unwind.events e ON e.order_id = o.order_id AND e.type IN ('npb.unlocked', 'nrs.unlocked', 'nss.unlocked')
+        CROSS JOIN LATERAL (SELECT CASE e.type
+            WHEN 'npb.unlocked' THEN 'npb_unlocked:' || o.order_id || ':' || e.seq || ':' || o.seller_id
+            ELSE 'seller_alert_unlocked:' || o.order_id || ':' || e.seq || ':' || o.buyer_id END AS key) k
+        WHERE [o.order_id IN orders] AND NOT EXISTS (SELECT FROM unwind.notices n WHERE n.key = k.key)
+        AND NOT EXISTS (SELECT FROM unwind.outbox p WHERE p.key = k.key AND p.state <> 'done')
+        """,
+    ),
+    Invariant(
+        9,
+        "A promise that was given up is seen among the dead jobs, and only such a promise is",
+        """
+        SELECT CAST(p.outbox_id AS text) FROM unwind.outbox p WHERE p.state = 'dead' AND NOT EXISTS (
+            SELECT FROM unwind.dead_jobs d WHERE d.outbox_id = p.outbox_id AND d.replayed_at IS NULL)
+        UNION ALL
+        SELECT CAST(d.outbox_id AS text) FROM unwind.dead_jobs d JOIN unwind.outbox p USING (outbox_id)
+        WHERE d.replayed_at IS NULL AND p.state <> 'dead'
+        """,
+    ),
+    Invariant(
+        9,
+        "A submitted command that was given up is seen among the dead jobs",
+        """
+        SELECT s.request_id FROM unwind.submissions s WHERE s.state = 'dead' AND NOT EXISTS (
+            SELECT FROM unwind.dead_jobs d WHERE d.request_id = s.request_id)
+        """,
+    ),
+    Invariant(
+        9,
+        "Every dead job says what it was, why it died and after how many tries",
+        """
+        SELECT CAST(d.dead_job_id AS text) FROM unwind.dead_jobs d
+        WHERE d.task = '' OR d.first_error = '' OR d.error = '' OR d.attempts < 1
+        """,
+    ),
+)
+
+IN_TIME: tuple[Invariant, ...] = (
+    Invariant(
+        7,
+        "No promise waits longer than a minute to be rung for",
+        """
+        SELECT CAST(outbox_id AS text) FROM unwind.outbox WHERE state = 'due'
+        AND due_at < CAST(:now AS timestamptz) - interval '1 minute'
+        """,
+    ),
+    Invariant(
+        7,
+        "No promise that waits is put off by more than a quarter of an hour, or after its last try",
+        """
+        SELECT CAST(outbox_id AS text) FROM unwind.outbox WHERE state = 'due'
+        AND (due_at > CAST(:now AS timestamptz) + interval '16 minutes' OR attempts >= 12)
+        """,
+    ),
+)

@@ -1,0 +1,139 @@
+"""What is to be known of the database server itself?  Its revision of our schema, its clock, its connections, our rights.
+
+Asked by whoever looks after an installation; nothing here is about orders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from models.db.database import APP_ROLE
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """How many clients the server takes besides superusers, and how many it has now."""
+
+    allowed: int
+    used: int
+
+
+def wall_clock(conn: Connection) -> datetime:
+    """What time the server has at this moment, whatever clock the rules are given."""
+    instant: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return instant
+
+
+def revision(conn: Connection) -> str | None:
+    """The revision of the schema; None where no migration ever ran."""
+    if not conn.execute(text("SELECT to_regclass('unwind.alembic_version') IS NOT NULL")).scalar():
+        return None
+    return conn.execute(text("SELECT max(version_num) FROM unwind.alembic_version")).scalar()
+
+
+def head() -> str | None:
+    """The revision that this code needs."""
+    from alembic.script import ScriptDirectory
+
+    from models.migrations import config
+
+    return ScriptDirectory.from_config(config()).get_current_head()
+
+
+def role_exists(conn: Connection) -> bool:
+    """Whether the server has the role in which the application is to act."""
+    found = conn.execute(text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)"), {"role": APP_ROLE})
+    return bool(found.scalar())
+
+
+def may_rewrite_history(conn: Connection) -> bool:
+    """Whether whoever acts on this connection has a right to change or delete what only grows (promises.md P5)."""
+    return bool(conn.execute(text("SELECT has_table_privilege('unwind.events', 'UPDATE, DELETE')")).scalar())
+
+
+def definers_of_the_owner(conn: Connection) -> list[str]:
+    """Functions that act as the owner of the tables for whoever calls them; a role with few rights should own each."""
+    found = conn.execute(
+        text(
+            "SELECT p.proname FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace "
+            "WHERE n.nspname = 'unwind' AND p.prosecdef AND p.proowner = n.nspowner ORDER BY 1"
+        )
+    )
+    return list(found.scalars())
+
+
+def anybody_may_make_temporary_objects(conn: Connection) -> bool:
+    """Whether every login may make temporary objects in this database."""
+    found = conn.execute(text("SELECT has_database_privilege('public', current_database(), 'TEMPORARY')"))
+    return bool(found.scalar())
+
+
+@dataclass(frozen=True, slots=True)
+class LockHolder:
+    """A session that has held locks in our schema, or advisory ones, for long."""
+
+    pid: int
+    login: str
+    application: str
+    since: datetime
+
+
+def long_lock_holders(conn: Connection, longer_than: timedelta) -> list[LockHolder]:
+    """Sessions in whose way others may be.  As the login, not the role: it sees its own sessions, with `pg_read_all_stats` all."""
+    conn.execute(text("SET LOCAL ROLE NONE"))
+    rows = conn.execute(
+        text(
+            "SELECT a.pid, a.usename, a.application_name, coalesce(a.xact_start, a.state_change) AS since "
+            "FROM pg_stat_activity AS a WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() "
+            "AND coalesce(a.xact_start, a.state_change) < clock_timestamp() - CAST(:long AS interval) "
+            "AND EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.granted AND (l.locktype = 'advisory' "
+            "OR l.mode <> 'AccessShareLock' AND l.relation IN "
+            "(SELECT c.oid FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('unwind')))) ORDER BY since"
+        ),
+        {"long": longer_than},
+    )
+    return [LockHolder(r.pid, r.usename, r.application_name, r.since) for r in rows]
+
+
+def connections(conn: Connection) -> Connections:
+    """Of all databases of the server together; those kept for superusers (and, since 16, for a role) are not ours."""
+    row = conn.execute(
+        text(
+            "SELECT CAST(current_setting('max_connections') AS integer)"
+            " - CAST(current_setting('superuser_reserved_connections') AS integer)"
+            " - COALESCE(CAST(current_setting('reserved_connections', true) AS integer), 0) AS allowed,"
+            " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used"
+        )
+    ).one()
+    return Connections(row.allowed, row.used)
+
+
+def backend(conn: Connection) -> int:
+    """The process of the server that serves this transaction."""
+    return int(conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+def behind_a_pooler(conn: Connection) -> bool:
+    """Whether somebody else answered the login: the process it named is not the one that serves."""
+    driver = conn.connection.driver_connection
+    assert driver is not None
+    return bool(driver.info.backend_pid != backend(conn))
+
+
+def is_standby(conn: Connection) -> bool:
+    """Whether the server only follows another."""
+    return bool(conn.execute(text("SELECT pg_is_in_recovery()")).scalar())
+
+
+def not_durable(conn: Connection) -> list[str]:
+    """The settings by which a commit may be lost; those of a command line are of servers made to be thrown away."""
+    rows = conn.execute(
+        text(
+            "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')"
+            " AND setting = 'off' AND source <> 'command line' ORDER BY name"
+        )
+    )
+    return [f"{row.name} = off" for row in rows]

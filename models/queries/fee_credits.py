@@ -1,0 +1,60 @@
+"""Where is my credit?  What became of the fee of each cancelled order of a seller, down to the bill that shows it."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from policies.emails.credits import where_it_is
+from policies.timestamps import optional_text
+
+_COLUMNS = (
+    "SELECT order_id, basis, cancelled_at, kind, state, charged, charged_month, amount, bill_month, bill_issued_at, "
+    "bill_issued_on, bill_due_on, posted_at, note FROM unwind.v_fee_credit "
+)
+_OF_SELLER = text(_COLUMNS + "WHERE seller_id = :seller ORDER BY coalesce(cancelled_at, posted_at), order_id")
+_OF_ORDER = text(
+    _COLUMNS
+    + "WHERE order_id = :order AND (CAST(:until AS timestamptz) IS NULL OR coalesce(cancelled_at, posted_at) <= :until) "
+    "ORDER BY coalesce(cancelled_at, posted_at)"
+)
+
+
+def of_seller(conn: Connection, seller_id: str) -> list[dict[str, Any]]:
+    """All credits of one seller, oldest cancellation first, each with a sentence that says where it is."""
+    return [_shown(row) for row in conn.execute(_OF_SELLER, {"seller": seller_id})]
+
+
+def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
+    """What became of the fee of one order: one row once it is cancelled, and any credit that staff gave for it.
+
+    `until`: as it was at that instant; a line written later was still a promise then, and its bill not made.
+    """
+    return [_shown(row, until) for row in conn.execute(_OF_ORDER, {"order": order_id, "until": until})]
+
+
+def _shown(row: Any, until: datetime | None = None) -> dict[str, Any]:
+    still_promised = until is not None and row.posted_at is not None and row.posted_at > until
+    issued_later = until is not None and row.bill_issued_at is not None and row.bill_issued_at > until
+    found = {
+        "order_id": row.order_id,
+        "basis": row.basis,
+        "cancelled_at": optional_text(row.cancelled_at),
+        "kind": row.kind,
+        "state": "promised" if still_promised else row.state,
+        "charged": row.charged,
+        "charged_month": row.charged_month,
+        "amount": row.amount,
+        "bill_month": row.bill_month,
+        "bill_issued_on": _day(row.bill_issued_on, issued_later),
+        "bill_due_on": _day(row.bill_due_on, issued_later),
+        "posted_at": None if still_promised else optional_text(row.posted_at),
+        "note": None if still_promised else row.note,
+    }
+    return found | {"where": where_it_is(found)}
+
+
+def _day(day: date | None, not_yet: bool) -> str | None:
+    return None if day is None or not_yet else day.isoformat()

@@ -1,0 +1,58 @@
+"""When will cancelling become possible, and is anything late?  The unlocks to come, by hour, with the overdue ones on top."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from policies.timestamps import instant_text
+
+DAYS = 14
+"""The longest wait of any alert under BrickLink's terms: after that every alert of today has unlocked (R26, R49)."""
+MOST_OVERDUE = 20
+
+_HOURS = text(
+    "SELECT unlocks_hour, kind, count(*) AS n FROM unwind.v_unlock_forecast "
+    "WHERE unlocks_at > :now AND unlocks_at <= :until GROUP BY unlocks_hour, kind ORDER BY unlocks_hour, kind"
+)
+_OVERDUE = text(
+    "SELECT order_id, kind, seller_id, buyer_id, unlocks_at, count(*) OVER () AS n FROM unwind.v_unlock_forecast "
+    "WHERE unlocks_at <= :now ORDER BY unlocks_at, alert_id LIMIT :most"
+)
+_LATER = text("SELECT count(*) FROM unwind.v_unlock_forecast WHERE unlocks_at > :until")
+
+
+def forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, Any]:
+    """`{at, until, overdue, overdue_orders (the oldest few), total, hours: [{hour, npb, nrs, nss, total}], later}`.
+
+    Hours are UTC; those without an unlock are left out.  `overdue`: due and not unlocked yet, which is a matter of seconds
+    while sweeps run.
+    """
+    until = now + timedelta(days=days)
+    overdue = conn.execute(_OVERDUE, {"now": now, "most": MOST_OVERDUE}).all()
+    hours: dict[datetime, dict[str, int]] = {}
+    for row in conn.execute(_HOURS, {"now": now, "until": until}):
+        hours.setdefault(row.unlocks_hour, dict.fromkeys(("NPB", "NRS", "NSS"), 0))[row.kind] = row.n
+    return {
+        "at": instant_text(now),
+        "until": instant_text(until),
+        "overdue": overdue[0].n if overdue else 0,
+        "overdue_orders": [
+            {
+                "order_id": row.order_id,
+                "kind": row.kind,
+                "seller_id": row.seller_id,
+                "buyer_id": row.buyer_id,
+                "unlocks_at": instant_text(row.unlocks_at),
+            }
+            for row in overdue
+        ],
+        "total": sum(sum(kinds.values()) for kinds in hours.values()),
+        "hours": [
+            {"hour": instant_text(hour), **{k.lower(): n for k, n in kinds.items()}, "total": sum(kinds.values())}
+            for hour, kinds in hours.items()
+        ],
+        "later": conn.execute(_LATER, {"until": until}).scalar_one(),
+    }

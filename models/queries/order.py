@@ -1,0 +1,331 @@
+"""What is known of one order, now or as of any instant: its row, its parts, its money and its story?  (contract 4)
+
+Now is read from the rows.  An earlier instant is folded from the events up to it (`policies.history`), with the lines,
+removal requests and ledger lines that were there by then; a test holds that both say the same of the present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from models import alerts, events, members, notices, ocr, orders, removals, terms
+from models.queries import fee_credits
+from policies import options as policy
+from policies.alerts import DECIDED_BY_TIME
+from policies.cases import Actor, Alert, AlertKind, AlertState, Case, Member, Ocr, OcrState, Order
+from policies.history import alert_state, fold, ocr_state, order_state
+from policies.purchases import total_text
+from policies.removals import Removal, RemovalState
+from policies.statuses import Basis, PaymentStatus, Role, Status
+from policies.timestamps import instant_from_text, instant_text, optional_text
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One order at one instant: the case, its lines and removal requests as they were then, and what had happened."""
+
+    case: Case
+    lines: Sequence[dict[str, Any]]
+    removals: Sequence[Removal]
+    events: Sequence[Any]
+
+    @property
+    def remaining(self) -> dict[int, int]:
+        """What each line still has."""
+        return {line["line_no"]: line["remaining"] for line in self.lines}
+
+
+def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
+    """`show order`: the JSON of contract 4; None when there is, or at that instant was, no such order."""
+    seen = see(conn, order_id, at=at, now=now)
+    if seen is None:
+        return None
+    case = seen.case
+    stated = order_state(case.order)
+    book = terms.book(conn)
+    return {
+        "order_id": order_id,
+        "status": stated["status"],
+        "previous_status": stated["previous_status"],
+        "payment_status": stated["payment_status"],
+        "order_date": stated["order_date"],
+        "seller_id": case.order.seller_id,
+        "buyer_id": case.order.buyer_id,
+        "currency": case.order.currency,
+        "total": total_text(case.order.total),
+        "cancelled_at": stated["cancelled_at"],
+        "basis": stated["basis"],
+        "cancelled_by": stated["cancelled_by"],
+        "lines": seen.lines,
+        "ocr": {**ocr_state(case.ocr), "terms_id": book.id_of(case.ocr.terms)} if case.ocr else None,
+        "alert": {**alert_state(case.alert), "terms_id": book.id_of(case.alert.terms)} if case.alert else None,
+        "removals": [_removal(one) for one in seen.removals],
+        "fee": _fee(conn, case.order, at),
+        "verdict": policy.verdict(subject_of(seen), at or now),
+        "credits": fee_credits.of_order(conn, order_id, until=at),
+        "stock": _stock(conn, order_id, at),
+        "notices": notices.of_order(conn, order_id, until=at),
+        "timeline": [_happened(row, book) for row in seen.events],
+    }
+
+
+def explain(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
+    """`explain order`: what either party can do at that instant and what not; an instant to come is allowed."""
+    instant = at or now
+    seen = see(conn, order_id, at=at if instant < now else None, now=now)
+    if seen is None:
+        return None
+    case = replace(seen.case, terms=terms.book(conn).at(instant))
+    subject = subject_of(replace(seen, case=case))
+    asked = {
+        role: [o.as_json() for o in policy.options(subject, Actor(case.member(role).member_id), instant)]
+        for role in (Role.SELLER, Role.BUYER)
+    }
+    return {
+        "order_id": order_id,
+        "status": case.order.status,
+        "at": instant_text(instant),
+        "verdict": policy.verdict(subject, instant),
+        "seller": asked[Role.SELLER],
+        "buyer": asked[Role.BUYER],
+    }
+
+
+def subject_of(seen: Seen) -> policy.Subject:
+    """The order as its options are asked about."""
+    waiting = [one for one in seen.removals if one.state is RemovalState.PENDING]
+    return policy.Subject(seen.case, seen.remaining, waiting)
+
+
+def see(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> Seen | None:
+    """The order as it is (`at` None) or was after everything that happened up to `at`."""
+    row = orders.facts(conn, [order_id], lock=False).get(order_id)
+    if row is None:
+        return None
+    happened = events.of_order(conn, order_id, until=at)
+    if not happened:
+        return None
+    lines = _lines(conn, order_id, happened, at)
+    asked = [_at_that_time(one, at) for one in removals.of_orders(conn, [order_id]).get(order_id, ())]
+    known = [one for one in asked if one is not None]
+    case = _present(conn, row, now) if at is None else _past(conn, row, happened, at)
+    if at is not None:
+        lines = [_line_then(line, case.order, known) for line in lines]
+    return Seen(case, lines, known, happened)
+
+
+def _present(conn: Connection, row: Order, now: datetime) -> Case:
+    book = terms.book(conn)
+    parties = members.facts(conn, [row.buyer_id, row.seller_id])
+    return Case(
+        order=row,
+        buyer=parties[row.buyer_id],
+        seller=parties[row.seller_id],
+        terms=book.at(now),
+        ocr=ocr.latest_of(conn, [row.order_id], book).get(row.order_id),
+        alert=alerts.latest_of(conn, [row.order_id], book).get(row.order_id),
+    )
+
+
+def _past(conn: Connection, row: Order, happened: Sequence[Any], at: datetime) -> Case:
+    state = fold(event.changes for event in happened)
+    book = terms.book(conn)
+    return Case(
+        order=_order_then(row, state["order"], happened),
+        buyer=_member_then(conn, row.buyer_id, at),
+        seller=_member_then(conn, row.seller_id, at),
+        terms=book.at(at),
+        ocr=_ocr_then(conn, row.order_id, state.get("ocr"), book),
+        alert=_alert_then(conn, row.order_id, state.get("alert"), book),
+    )
+
+
+def _order_then(row: Order, state: dict[str, Any], happened: Sequence[Any]) -> Order:
+    return replace(
+        row,
+        status=Status(state["status"]),
+        previous_status=Status(state["previous_status"]) if state["previous_status"] else None,
+        payment_status=PaymentStatus(state["payment_status"]),
+        order_date=instant_from_text(state["order_date"]),
+        total=Decimal(state["total"]),
+        fee=Decimal(state["fee"]),
+        fee_month=date.fromisoformat(f"{state['fee_month']}-01") if state["fee_month"] else None,
+        cancelled_at=_instant(state["cancelled_at"]),
+        basis=Basis(state["basis"]) if state["basis"] else None,
+        cancelled_by=state["cancelled_by"],
+        version=happened[-1].seq,
+        last_event_at=max(event.at for event in happened if event.type not in DECIDED_BY_TIME),
+    )
+
+
+def _alert_then(conn: Connection, order_id: int, state: dict[str, Any] | None, book: terms.TermsBook) -> Alert | None:
+    if state is None:
+        return None
+    filed_at = instant_from_text(state["filed_at"])
+    row = conn.execute(
+        text("SELECT * FROM unwind.alerts WHERE order_id = :order AND filed_at = :filed ORDER BY alert_id LIMIT 1"),
+        {"order": order_id, "filed": filed_at},
+    ).one()
+    return replace(
+        alerts.alert_of(row, book),
+        kind=AlertKind(state["kind"]),
+        state=AlertState(state["state"]),
+        unlocks_at=instant_from_text(state["unlocks_at"]),
+        responded_at=_instant(state["responded_at"]),
+        penalty_accepted_at=_instant(state["penalty_accepted_at"]),
+        penalty_withdrawn_at=_instant(state["penalty_withdrawn_at"]),
+        unlocked_at=_instant(state["unlocked_at"]),
+        closed_at=_instant(state["closed_at"]),
+    )
+
+
+def _ocr_then(conn: Connection, order_id: int, state: dict[str, Any] | None, book: terms.TermsBook) -> Ocr | None:
+    if state is None:
+        return None
+    row = conn.execute(
+        text("SELECT * FROM unwind.ocrs WHERE order_id = :order AND filed_at = :filed ORDER BY ocr_id LIMIT 1"),
+        {"order": order_id, "filed": instant_from_text(state["filed_at"])},
+    ).one()
+    return replace(ocr.ocr_of(row, book), state=OcrState(state["state"]), closed_at=_instant(state["closed_at"]))
+
+
+def _member_then(conn: Connection, member_id: str, at: datetime) -> Member:
+    """Whether the account was open then: of a member's standing only that decides about existing orders (R53, R55)."""
+    last = conn.execute(
+        text(
+            "SELECT type FROM unwind.events WHERE member_id = :member AND at <= :at "
+            "AND type IN ('members.terminated', 'members.reinstated') ORDER BY event_id DESC LIMIT 1"
+        ),
+        {"member": member_id, "at": at},
+    ).scalar()
+    return replace(members.facts(conn, [member_id])[member_id], terminated=last == "members.terminated")
+
+
+def _lines(conn: Connection, order_id: int, happened: Sequence[Any], at: datetime | None) -> list[dict[str, Any]]:
+    batches = sum(event.type in ("orders.submitted", "orders.batch_added") for event in happened)
+    return [
+        {
+            "line_no": row.line_no,
+            "quantity": row.quantity,
+            "removed": row.removed,
+            "remaining": row.quantity - row.removed,
+            "returned": row.returned,
+            "returned_to_lot": row.returned_to_lot,
+            "note": row.note,
+            "lot_id": row.lot_id,
+            "batch_no": row.batch_no,
+            "unit_price": total_text(row.unit_price),
+        }
+        for row in orders.lines_of(conn, [order_id])[order_id]
+        if at is None or row.batch_no <= batches
+    ]
+
+
+def _line_then(line: dict[str, Any], held: Order, known: Sequence[Removal]) -> dict[str, Any]:
+    removed = sum(
+        quantity
+        for one in known
+        if one.state is RemovalState.APPROVED
+        for line_no, quantity in one.lines
+        if line_no == line["line_no"]
+    )
+    then = {**line, "removed": removed, "remaining": line["quantity"] - removed}
+    if held.status is not Status.CANCELLED:
+        then |= {"returned": 0, "returned_to_lot": None, "note": None}
+    return then
+
+
+def _at_that_time(one: Removal, at: datetime | None) -> Removal | None:
+    if at is None:
+        return one
+    if one.requested_at > at:
+        return None
+    undecided = one.decided_at is not None and one.decided_at > at
+    return replace(one, state=RemovalState.PENDING, decided_at=None) if undecided else one
+
+
+def _removal(one: Removal) -> dict[str, Any]:
+    return {
+        "removal_id": one.removal_id,
+        "state": one.state,
+        "requested_by": one.requested_by,
+        "requested_at": instant_text(one.requested_at),
+        "decided_at": optional_text(one.decided_at),
+        "lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in one.lines],
+    }
+
+
+def _fee(conn: Connection, held: Order, at: datetime | None) -> dict[str, Any]:
+    """What was charged, and what became of it in the ledger; `net` is what the order still costs its seller."""
+    rows = conn.execute(
+        text(
+            "SELECT kind, amount, billing_month FROM unwind.ledger_lines WHERE order_id = :order AND kind <> 'payment' "
+            "AND (CAST(:at AS timestamptz) IS NULL OR at <= :at) ORDER BY line_id"
+        ),
+        {"order": held.order_id, "at": at},
+    ).all()
+    back = {row.kind: row for row in rows if row.kind in ("reset", "credit")}
+    reset, credit = back.get("reset"), back.get("credit")
+    return {
+        "charged": total_text(held.fee),
+        "charged_month": month(held.fee_month),
+        "net": total_text(sum((row.amount for row in rows), Decimal(0))),
+        "reset": total_text(reset.amount) if reset else None,
+        "credit": total_text(credit.amount) if credit else None,
+        "credit_month": month(credit.billing_month) if credit else None,
+    }
+
+
+# Three branches, one for each of the journal's unique indexes: its rows need no index by order besides.
+_STOCK = text(
+    """
+    SELECT at, kind, lot_id, line_no, delta FROM (
+        SELECT * FROM unwind.stock_moves WHERE order_id = :order AND kind = 'sold'
+        UNION ALL
+        SELECT * FROM unwind.stock_moves WHERE order_id = :order AND kind = 'returned' AND removal_id IS NULL
+        UNION ALL
+        SELECT * FROM unwind.stock_moves WHERE removal_id IN (SELECT removal_id FROM unwind.removals WHERE order_id = :order)
+    ) AS m
+    WHERE CAST(:at AS timestamptz) IS NULL OR at <= :at ORDER BY move_id
+    """
+)
+
+
+def _stock(conn: Connection, order_id: int, at: datetime | None) -> list[dict[str, Any]]:
+    """What left and came back to which lot for this order, in the journal's words; `delta` in units."""
+    rows = conn.execute(_STOCK, {"order": order_id, "at": at})
+    return [
+        {"at": instant_text(r.at), "kind": r.kind, "lot_id": r.lot_id, "line_no": r.line_no, "delta": r.delta}
+        for r in rows
+    ]
+
+
+def month(first_day: date | None) -> str | None:
+    """A billing month as `2026-03`."""
+    return None if first_day is None else f"{first_day:%Y-%m}"
+
+
+def _happened(row: Any, book: terms.TermsBook) -> dict[str, Any]:
+    """Who, what, from, to, when, why, on which ground, under which terms (R100); terms 0 are BrickLink's own."""
+    return {
+        "at": instant_text(row.at),
+        "event": row.type,
+        "actor": row.actor,
+        "role": row.role,
+        "from": row.from_status,
+        "to": row.to_status,
+        "note": row.note,
+        "basis": row.changes.get("order", {}).get("basis"),
+        "terms_id": book.id_of(book.at(row.at)),
+        "request_id": row.request_id,
+    }
+
+
+def _instant(written: str | None) -> datetime | None:
+    return None if written is None else instant_from_text(written)

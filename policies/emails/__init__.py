@@ -1,0 +1,52 @@
+"""In which words is each event told?  One entry per notice, with its rule and its readers (rules.md 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from policies.emails import accounts, cancellations, npb, ocr, seller_alerts
+from policies.emails.context import Telling
+from policies.emails.email import Letter
+from policies.statuses import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What is told of one kind of event: its row in the rule book, who reads it, and its wording."""
+
+    rule: str
+    readers: tuple[Role, ...]
+    wording: Callable[[Telling], Letter]
+
+
+_SELLER, _BUYER, _EITHER = (Role.SELLER,), (Role.BUYER,), (Role.SELLER, Role.BUYER)
+
+NOTICES: dict[str, Notice] = {
+    "ocr_filed": Notice("N1", _SELLER, ocr.filed_by_buyer),
+    "ocr_filed_by_seller": Notice("N2", _BUYER, ocr.filed_by_seller),
+    "ocr_declined": Notice("N3", _BUYER, ocr.declined),
+    "npb_filed": Notice("N4", _BUYER, npb.filed),
+    "npb_responded": Notice("N5", _SELLER, npb.responded),
+    "npx_accepted": Notice("N6", _SELLER, npb.penalty_accepted),
+    "npx_taken_back": Notice("N6", _SELLER, npb.penalty_taken_back),
+    "npb_unlocked": Notice("N7", _SELLER, npb.unlocked),
+    "seller_alert_filed": Notice("N8", _SELLER, seller_alerts.filed),
+    "seller_alert_responded": Notice("R48", _BUYER, seller_alerts.responded),
+    "seller_alert_unlocked": Notice("N9", _BUYER, seller_alerts.unlocked),
+    "alert_removed": Notice("N10", _EITHER, seller_alerts.removed),
+    "order_cancelled": Notice("N11", _EITHER, cancellations.cancelled),
+    "removal_cancelled": Notice("N12", _EITHER, cancellations.removal_cancelled),
+    "credit_posted": Notice("N13", _SELLER, accounts.credit_posted),
+    "bill_issued": Notice("N14", _SELLER, accounts.bill_issued),
+    "privilege_revoked": Notice("N15", _EITHER, accounts.privilege_revoked),
+    "ocr_reminder": Notice("N16", _SELLER, ocr.reminded),
+    "unlock_reminder": Notice("N17", _EITHER, seller_alerts.reminded),
+    "payment_during_alert": Notice("N18", _SELLER, npb.payment_recorded),
+}
+"""Every event that anybody is told of, by its stable public name."""
+
+
+def compose(told: Telling) -> Letter:
+    """The letter to one reader about one event.  Raises KeyError for an event that has no wording: that is a bug."""
+    return NOTICES[told.event].wording(told)

@@ -1,0 +1,139 @@
+"""What does a letter's author know, and how are instants, days and amounts written out for this reader?
+
+Texts are English; month and day names are ours, so that no setting of the machine changes a letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from policies.emails.email import Quote
+from policies.timestamps import instant_from_text
+
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """One event for one reader.  `facts` may hold more than a wording knows, and may lack what is optional.
+
+    `zone` is the reader's time zone; `buyer` and `seller` are the parties' handles, made fit for showing, or empty.
+    """
+
+    event: str
+    role: str
+    order_id: int | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    zone: str = "UTC"
+    buyer: str = ""
+    seller: str = ""
+
+    @property
+    def order(self) -> str:
+        """`order 1003`, or `your order` when it is about none."""
+        return "your order" if self.order_id is None else f"order {self.order_id}"
+
+    @property
+    def the_buyer(self) -> str:
+        """The buyer, with the handle if it is known."""
+        return f"the buyer ({self.buyer})" if self.buyer else "the buyer"
+
+    @property
+    def the_seller(self) -> str:
+        """The seller, with the handle if it is known."""
+        return f"the seller ({self.seller})" if self.seller else "the seller"
+
+    def subject(self, news: str) -> str:
+        """`Order 1003: news`; without an order the news alone."""
+        return f"Order {self.order_id}: {news}" if self.order_id is not None else capital(news)
+
+    def word(self, name: str) -> str:
+        """A fact that is one word or one number as text, empty when it is missing."""
+        value = self.facts.get(name)
+        return "" if value is None else str(value)
+
+    def has(self, name: str) -> bool:
+        """Whether a fact that says yes or no says yes."""
+        return self.facts.get(name) is True
+
+    def when(self, name: str) -> str:
+        """The instant of that name for this reader, empty when it is missing."""
+        text = self.word(name)
+        return written_instant(instant_from_text(text), self.zone) if text else ""
+
+    def quote(self, who: str, name: str = "comment") -> Quote | None:
+        """A member's own words, if there are any."""
+        text = self.word(name)
+        return Quote(capital(who), text) if text.strip() else None
+
+
+def written_instant(instant: datetime, zone: str) -> str:
+    """`Saturday, 11 April 2026, 10:00 (UTC)`; other zones also say how far they are from UTC at that instant.
+
+    Parts of a second count up: nobody is told a moment at which it is still too early.
+    """
+    if instant.microsecond:
+        instant = instant.replace(microsecond=0) + timedelta(seconds=1)
+    try:
+        local, named = instant.astimezone(ZoneInfo(zone)), zone
+    except (ValueError, OSError, KeyError):  # a zone that this installation does not know
+        local, named = instant.astimezone(ZoneInfo("UTC")), "UTC"
+    clock = f"{local:%H:%M:%S}" if local.second else f"{local:%H:%M}"
+    offset = "" if named == "UTC" else f", UTC{local:%z}"
+    if offset:
+        offset = f"{offset[:-2]}:{offset[-2:]}"
+    return f"{written_day(local.date())}, {clock} ({named}{offset})"
+
+
+def written_day(day: date) -> str:
+    """`Saturday, 11 April 2026`."""
+    return f"{DAYS[day.weekday()]}, {day.day} {MONTHS[day.month - 1]} {day.year}"
+
+
+def written_month(month: str) -> str:
+    """`2026-03` as `March 2026`."""
+    year, _, number = month.partition("-")
+    return f"{MONTHS[int(number) - 1]} {year}"
+
+
+def written_amount(amount: str) -> str:
+    """An amount of US dollars as text, without its sign: `USD 20.00`."""
+    return f"USD {amount.lstrip('-')}"
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """`1 item`, `2 items`."""
+    return f"{number} {one if number == 1 else many}"
+
+
+def capital(text: str) -> str:
+    """The text as the beginning of a sentence."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def said(*sentences: str) -> str:
+    """The sentences that there are, as one paragraph."""
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def paragraphs(*texts: str) -> tuple[str, ...]:
+    """The paragraphs that there are."""
+    return tuple(text for text in texts if text)

@@ -1,0 +1,70 @@
+"""Was everybody told the same?  Answers are counted in three places: by the producers, by the workers' file, in the database."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection
+
+from stress.environment import Place
+from stress.ledger import Ledger
+from stress.plan import PLANTED
+
+KEPT = "SELECT request_id, answer FROM unwind.requests WHERE request_id = ANY(%s)"
+
+
+def compared_answers(place: Place, ledger: Ledger, conn: Connection[Any]) -> tuple[int, int, list[str]]:
+    """How many were lost and how many done twice, with a sentence for each that is wrong."""
+    told = [(one.request_id, one.answer) for one in list(ledger.sent.values()) if one.answer is not None]
+    lost, wrong = contradictions(conn, told)
+    first_time, copies = noted(place.effects)
+    doubled = [request_id for request_id, times in first_time.items() if times > 1]
+    wrong += [f"{request_id}: was carried out {first_time[request_id]} times" for request_id in doubled]
+    ledger.counts["duplicates suppressed"] = copies
+    return lost, len(doubled), wrong
+
+
+def contradictions(conn: Connection[Any], told: Iterable[tuple[str, dict[str, Any]]]) -> tuple[int, list[str]]:
+    """How many of these answers are not kept, with a sentence for each that is not or was given otherwise."""
+    told = [(request_id, answer) for request_id, answer in told if answer["outcome"] in ("done", "refused")]
+    kept = dict(conn.execute(KEPT, [[request_id for request_id, _ in told]]).fetchall())
+    lost, wrong = 0, []
+    for request_id, answer in told:
+        if request_id not in kept:
+            lost += 1
+            wrong.append(f"{request_id}: was answered {answer['outcome']}, and nothing of it is kept")
+        elif _same(answer) != _same(kept[request_id]):
+            wrong.append(f"{request_id}: was answered in two ways")
+    return lost, wrong
+
+
+def _same(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name != "replayed"}
+
+
+def noted(effects: Path) -> tuple[Counter[str], int]:
+    """From the workers' file: how often each request was carried out (and not answered again), and how many were answered again."""
+    first_time: Counter[str] = Counter()
+    again = 0
+    if effects.exists():
+        for line in effects.read_text().splitlines():
+            _, request_id, outcome, replayed = json.loads(line)
+            if replayed:
+                again += 1
+            elif outcome in ("done", "refused") and request_id.startswith("t-"):
+                first_time[request_id] += 1
+    return first_time, again
+
+
+def words_that_got_out(folder: Path) -> list[str]:
+    """Files of a run, other than the database's own, in which planted private words stand (P9)."""
+    logs = [*folder.glob("logs/*.log"), *folder.glob("servers/*.log"), folder / "nursery.log"]
+    return [f"{path.relative_to(folder)} holds private words" for path in logs if PLANTED.encode() in _bytes(path)]
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""

@@ -1,0 +1,127 @@
+"""Does the database stand as it should?  Everything the reference market ended with, row by row, and what no row may be."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+from psycopg.rows import namedtuple_row
+
+from models.db import database as db
+from models.integrity import invariants, month_audit
+from stress.oracle import Referee
+from stress.reference_model.market import Purchase
+from tests.plugins.servers import plain
+
+ORDERS = """
+    SELECT o.order_id, o.status, o.payment_status, o.basis, o.fee,
+      (SELECT array_agg(l.removed || '/' || l.returned ORDER BY l.line_no) FROM unwind.order_lines l
+       WHERE l.order_id = o.order_id) AS lines,
+      (SELECT a.kind || ' ' || a.state || CASE WHEN a.responded_at IS NULL THEN '' ELSE ' answered' END
+       FROM unwind.alerts a WHERE a.order_id = o.order_id ORDER BY a.alert_id DESC LIMIT 1) AS alert,
+      (SELECT a.unlocks_at FROM unwind.alerts a WHERE a.order_id = o.order_id AND a.state = 'open') AS unlocks_at,
+      (SELECT r.filed_by || ' ' || r.state FROM unwind.ocrs r WHERE r.order_id = o.order_id
+       ORDER BY r.ocr_id DESC LIMIT 1) AS ocr,
+      (SELECT array_agg(r.state ORDER BY r.removal_id) FROM unwind.removals r WHERE r.order_id = o.order_id) AS removals,
+      (SELECT array_agg(to_char(l.billing_month, 'YYYY-MM') || ' ' || l.kind || ' ' || l.amount
+                        ORDER BY l.billing_month, l.kind, l.amount)
+       FROM unwind.ledger_lines l WHERE l.order_id = o.order_id AND l.amount <> 0) AS ledger,
+      (SELECT array_agg(s.member_id || ' ' || s.role) FROM unwind.strikes s WHERE s.order_id = o.order_id) AS strikes
+    FROM unwind.orders o WHERE o.order_id = ANY(%s)
+"""
+LOTS = "SELECT lot_id, quantity FROM unwind.lots"
+FORGOTTEN = """
+    SELECT alert_id FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands
+    AND unlocks_at < clock_timestamp() - interval '5 seconds'
+"""
+OLD_SESSIONS = """
+    SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND xact_start < clock_timestamp() - interval '30 s'
+"""
+LETTERS = "SELECT count(*) FROM unwind.notices WHERE message_id = ANY(%s)"
+FUTURE = """
+    SELECT event_id FROM unwind.events WHERE at > clock_timestamp() + interval '1 second' LIMIT 10
+"""
+
+
+def connected(database_url: str) -> psycopg.Connection[Any]:
+    """A connection for looking, as the owner."""
+    return psycopg.connect(plain(database_url), autocommit=True, connect_timeout=5, application_name="auditor")
+
+
+def ends_alike(conn: psycopg.Connection[Any], referee: Referee, order_ids: Iterable[int]) -> list[str]:
+    """What differs between the database and the reference market about these orders, and about all stock."""
+    court = referee.court
+    wanted = sorted(order_id for order_id in set(order_ids) if order_id in court.orders)
+    postings = referee.postings()
+    takings: dict[int, list[str]] = defaultdict(list)
+    for _, taking in sorted(court.takings.items()):
+        takings[taking.order_id].append(taking.state)
+    wrong = []
+    with conn.cursor(row_factory=namedtuple_row) as cursor:
+        rows: dict[int, Any] = {row[0]: row for row in cursor.execute(ORDERS, [wanted])}
+    for order_id in wanted:
+        order = court.orders[order_id]
+        if (row := rows.get(order_id)) is None:
+            wrong.append(f"order {order_id} is not there")
+            continue
+        lines = sorted((p.month, p.kind, p.amount) for p in postings[order_id])
+        expected = {
+            "status": order.status,
+            "payment_status": order.payment,
+            "basis": order.basis,
+            "fee": order.fee,
+            "lines": [f"{line.removed}/{line.returned}" for _, line in sorted(order.lines.items())],
+            "alert": _alert(order),
+            "unlocks_at": order.complaint.unlocks() if order.complaint and order.status != "NPX" else row.unlocks_at,
+            "ocr": f"{order.ocr.by} {order.ocr.state}" if order.ocr else None,
+            "removals": takings[order_id] or None,
+            "ledger": [f"{month} {kind} {amount}" for month, kind, amount in lines] or None,
+            "strikes": _strikes(order),
+        }
+        for name, value in expected.items():
+            if getattr(row, name) != value:
+                wrong.append(f"order {order_id}: {name} is {getattr(row, name)}, by the rules {value}")
+    on_hand = dict(conn.execute(LOTS).fetchall())
+    for lot_id, lot in court.shelves.lots.items():
+        if on_hand.pop(lot_id, None) != lot.quantity:
+            wrong.append(f"lot {lot_id} holds other than the {lot.quantity} units of the rules")
+    wrong += [f"lot {lot_id} should not be there" for lot_id in on_hand]
+    return wrong
+
+
+def _alert(order: Purchase) -> str | None:
+    if order.alert is None:
+        return None
+    return f"{order.alert.kind} {order.alert.state}{' answered' if order.alert.responded else ''}"
+
+
+def _strikes(order: Purchase) -> list[str] | None:
+    if order.basis in ("NPB", "NPX"):
+        return [f"{order.buyer} buyer"]
+    return [f"{order.seller} seller"] if order.basis in ("NRS", "NSS") else None
+
+
+def broken_promises(database_url: str) -> list[str]:
+    """All invariants in full, and whether everything that is due was done."""
+    database = db.connect(database_url, as_app=False)
+    try:
+        with database.transaction() as conn:
+            now = database.clock.now(conn)
+            found = invariants.check(conn, now, months=month_audit.closed_months(conn))
+    finally:
+        database.dispose()
+    return [f"{one.sentence}: {', '.join(one.ids[:10])}" for one in found]
+
+
+def odd_rows(conn: psycopg.Connection[Any], letters: list[str]) -> list[str]:
+    """What the invariants do not ask: forgotten alerts, the future, sessions that hold on, letters nobody wrote."""
+    wrong = [f"alert {row[0]} is ripe and was forgotten" for row in conn.execute(FORGOTTEN)]
+    wrong += [f"event {row[0]} lies in the future of the database's clock" for row in conn.execute(FUTURE)]
+    wrong += [f"session {row[0]} holds a transaction open" for row in conn.execute(OLD_SESSIONS)]
+    ids = sorted(set(letters))
+    row = conn.execute(LETTERS, [ids]).fetchone()
+    if row is None or row[0] != len(ids):
+        wrong.append("letters were sent that no notice has written")
+    return wrong

@@ -1,0 +1,207 @@
+"""Where does a run take place?  Servers of its own behind proxies, three worker groups, two beats, a mail server.
+
+Everything that dies is started again by the nurse; nothing else is ever signalled than what was started here, and all of it
+ends with the process, however that ends (leash, lease).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from stress import inside
+from stress.smtp_stub import Mailroom
+from tests.plugins.proxy import Proxy
+from workers.embedded import RunningServers, embedded_servers, running_servers
+from workers.local.preforker import Nursery
+from workers.local.supervisor import Program, ProgramFailed, Supervisor, on_leash
+from workers.settings import CHECKOUT, Settings, load_settings
+
+GROUPS = {
+    "first": "commands,submissions,consequences",
+    "second": "sweeps,notices",
+    "both": "commands,submissions,consequences,sweeps,notices",
+}
+BEATS = ("beat-one", "beat-two")
+STEPPED = "beat-two"
+"""The beat whose machine's clock is stepped while it runs."""
+ASTRAY = "both"
+"""The group whose machine's clock is wrong: the database's decides (guarantees.md)."""
+SKEWED = CHECKOUT / "tests" / "e2e" / "skewed_clock"
+VISIBILITY = 6
+"""Seconds after which a message that nobody acknowledged is given to somebody else; a paused worker outlasts it."""
+READY = 60.0
+
+
+@dataclass
+class Place:
+    """What stands while a run lasts.  `settings` lead through the proxies, `direct` past them."""
+
+    folder: Path
+    direct: Settings
+    settings: Settings
+    supervisor: Supervisor
+    mailroom: Mailroom
+    broker_path: Proxy
+    database_path: Proxy
+    effects: Path
+    skew: int
+    """Seconds by which one group's clock is wrong."""
+    held: threading.Event = field(default_factory=threading.Event)
+    """Set: the nurse leaves the dead where they are."""
+    revived: int = 0
+
+    @property
+    def database_url(self) -> str:
+        """As the owner, past the proxy (SQLAlchemy URL)."""
+        assert self.direct.database_url is not None
+        return self.direct.database_url.get_secret_value()
+
+    @property
+    def broker_url(self) -> str:
+        """Past the proxy."""
+        assert self.direct.broker_url is not None
+        return self.direct.broker_url.get_secret_value()
+
+    @property
+    def result_backend(self) -> str:
+        """Past the proxy."""
+        assert self.direct.result_backend is not None
+        return self.direct.result_backend.get_secret_value()
+
+    def servers(self) -> RunningServers | None:
+        """The servers' processes at this moment."""
+        return running_servers(self.folder)
+
+    def start(self, name: str) -> None:
+        """Start one of the programs."""
+        self.supervisor.start(self._program(name))
+
+    def children(self, name: str) -> list[int]:
+        """The processes of a group that carry out tasks."""
+        try:
+            return [child.pid for child in psutil.Process(self.supervisor.pid(name)).children()]
+        except (psutil.NoSuchProcess, KeyError):
+            return []
+
+    def head(self, name: str) -> int | None:
+        """The head of a group, while it lives."""
+        try:
+            return self.supervisor.pid(name) if self.supervisor.is_alive(name) else None
+        except KeyError:
+            return None
+
+    def _program(self, name: str) -> Program:
+        if name in BEATS:
+            words = ["-A", "workers.app", "beat", "-l", "WARNING"]
+        else:
+            words = ["-A", "workers.app", "worker", "-Q", GROUPS[name], "-n", f"{name}@%h", "-c", "2", "-l", "INFO"]
+            words += ["--without-gossip", "--without-mingle", "-I", "stress.inside"]
+        told = {"effects": str(self.effects), "visibility": VISIBILITY}
+        environment = {**self.settings.environment(), inside.SETTINGS: json.dumps(told)}
+        apart = name in (
+            ASTRAY,
+            STEPPED,
+        )  # the wrong clock must be there before anything is imported: no nursery can fork it
+        if apart:
+            environment["PYTHONPATH"] = os.pathsep.join((str(SKEWED), str(CHECKOUT)))
+            wrong = {"SKEW_SECONDS": str(self.skew)} if name == ASTRAY else {"SKEW_FILE": str(self._clock)}
+            environment |= wrong
+        ready = self.supervisor.ready_file(name).exists
+        # Not the supervisor but the nurse starts it again: here dying often is no reason to wait.
+        return Program(name, on_leash(words), environment, ready, restart=False, celery=None if apart else words)
+
+    @property
+    def _clock(self) -> Path:
+        return self.folder / "clock"
+
+    def set_clock(self, seconds: float) -> None:
+        """Let the wall clock of the stepped beat be off by so much from now on."""
+        beside = self._clock.with_suffix(".new")
+        beside.write_text(str(seconds))
+        beside.replace(self._clock)  # a reader finds the old step or the new one
+
+    def tend(self, enough: threading.Event) -> None:
+        """The nurse: start again what has died, until it is enough."""
+        while not enough.wait(0.1):
+            for name in (*GROUPS, *BEATS):
+                if not self.held.is_set() and self.head(name) is None:
+                    with contextlib.suppress(KeyError):
+                        self.supervisor.stop([name])  # its children go with it
+                    with contextlib.suppress(ProgramFailed, ValueError):
+                        self.start(name)
+                        self.revived += 1
+
+
+@contextlib.contextmanager
+def standing(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> Iterator[Place]:
+    """A place whose past `write_past` writes into the empty database it is given."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(_found_by_children())
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        nursery = Nursery(folder / "nursery.log")
+        held.callback(nursery.close)
+        urls = held.enter_context(
+            embedded_servers(
+                folder,
+                valkey_settings={"enable-debug-command": "local"},
+                # Killing processes loses nothing that the kernel has: only power loss could tell, and after each kill the server
+                # would spend seconds on flushing all its files.
+                postgres_settings={"fsync": "off"},
+            )
+        )
+        write_past(urls.database_url)
+        broker = held.enter_context(Proxy(urlsplit(urls.broker_url).port or 0))
+        database = held.enter_context(Proxy(urlsplit(urls.database_url).port or 0))
+        mailroom = Mailroom()
+        mailroom.start()
+        held.callback(mailroom.stop)
+        direct = load_settings(data_dir=folder).at(urls).model_copy(update={"smtp_url": None})
+        settings = load_settings(
+            data_dir=folder,
+            database_url=database.url(urls.database_url),
+            broker_url=broker.url(urls.broker_url),
+            result_backend=broker.url(urls.result_backend),
+            smtp_url=mailroom.url,
+        )
+        supervisor = held.enter_context(Supervisor(folder, nursery=nursery))
+        place = Place(folder, direct, settings, supervisor, mailroom, broker, database, folder / "effects.jsonl", skew)
+        place.set_clock(0)
+        for name in (*GROUPS, *BEATS):
+            place.start(name)
+        supervisor.wait_ready(READY)
+        enough = threading.Event()
+        nurse = threading.Thread(target=place.tend, args=(enough,), name="nurse", daemon=True)
+        nurse.start()
+        try:
+            yield place
+        finally:
+            enough.set()
+            nurse.join(10)
+
+
+@contextlib.contextmanager
+def _found_by_children() -> Iterator[None]:
+    """Programs we start find this checkout, tests included, wherever they stand; servers of the environment are not ours."""
+    ours = {"PYTHONPATH": str(CHECKOUT)}
+    foreign = ("DATABASE_URL", "UNWIND_APP_DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
+    before = {name: os.environ.get(name) for name in (*ours, *foreign)}
+    os.environ.update(ours)
+    for name in foreign:
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,51 @@
+"""What does a run change inside of its workers?  Included by `celery worker -I stress.inside`, in no other process.
+
+Two things: a message of a worker that died comes back within seconds instead of minutes, so that a paused worker can
+outlast that too, and every answer is noted in a file that only grows: the third place where a run counts.
+A mistake of `stress.mutants` can be let in here, to see whether it is caught.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from typing import Any
+
+from celery import signals
+
+SETTINGS = "TORTURE_INSIDE"
+"""The variable that holds {effects: file, visibility: seconds, mutant: name} as JSON."""
+
+_told: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
+
+
+def set_up() -> None:
+    """Shorten what a worker waits for, and let the mistake in, for as long as it lives."""
+    from workers.app import app
+
+    if _told.get("visibility"):
+        app.conf.broker_transport_options |= {
+            "visibility_timeout": _told["visibility"],
+            "unacked_restore_interval": 1,
+            "unacked_mutex_expire": 5,
+        }
+    if _told.get("mutant"):
+        mutants = importlib.import_module("stress.mutants").MUTANTS
+        mutants[_told["mutant"]].let_in("").__enter__()
+
+
+@signals.task_postrun.connect
+def _note(task: Any = None, task_id: str | None = None, retval: Any = None, **_: Any) -> None:
+    """One line an answer to a command, written whole."""
+    if not _told.get("effects") or not isinstance(retval, dict) or "request_id" not in retval:
+        return
+    line = json.dumps([task.name, retval["request_id"], retval["outcome"], bool(retval["replayed"])])
+    descriptor = os.open(_told["effects"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, line.encode() + b"\n")
+    finally:
+        os.close(descriptor)
+
+
+set_up()

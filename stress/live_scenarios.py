@@ -1,0 +1,222 @@
+"""Which mistakes only show between real processes?  One worker group, one broker, one cut or one kill at the right place.
+
+Nothing is sent twice here: a message that is lost stays lost, and its command is never answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from stress import inside
+from stress.db_checks import connected
+from tests.plugins.market import Market
+from tests.plugins.proxy import Cut, Proxy
+from tests.plugins.upstream import READY, Installation
+from workers.local.process_specs import worker
+
+ORDERS = range(1, 41)
+"""Their buyer wants each of them cancelled: for one command each, the last ten only to be asked about."""
+QUIET = range(101, 111)
+"""Nothing is open on these."""
+PATIENCE = 12.0
+"""Seconds for an answer that is to come by itself; a dead worker's messages are back within five."""
+BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+def live_past(market: Market) -> None:
+    """Orders that their buyer wants cancelled, and some that nobody does."""
+    market.lot(1, quantity=100_000)
+    for order_id in ORDERS:
+        market.order(order_id, [(1, 5)])
+        market.done("ocr.file", order_id=order_id, member_id="buyer", reason="B_MUTUAL", comment="Please.")
+    for order_id in QUIET:
+        market.order(order_id, [(1, 5)])
+
+
+@dataclass
+class Worker:
+    """A worker group behind a proxy, with a mistake in it or none."""
+
+    place: Installation
+    path: Proxy
+    results: Proxy
+    mutant: str | None
+    children: int = 2
+    name: str = "commands"
+
+    def start(self) -> None:
+        """Start it and wait until it takes messages."""
+        settings = self.place.settings.model_copy(
+            update={
+                "broker_url": _by_way_of(self.path, self.place.settings.broker_url),
+                "result_backend": _by_way_of(self.results, self.place.settings.result_backend),
+                "concurrency": self.children,
+            }
+        )
+        program = worker(settings, self.place.supervisor, self.name)
+        told = json.dumps({"visibility": 5, "mutant": self.mutant})
+        environment = {**program.environment, inside.SETTINGS: told}
+        command = [*program.command, "-I", "stress.inside"]
+        self.place.supervisor.start(replace(program, command=command, environment=environment, restart=False))
+        self.place.supervisor.wait_ready(READY, [self.name])
+
+    def kill(self) -> None:
+        """All of it, at once."""
+        os.killpg(self.place.supervisor.pid(self.name), signal.SIGKILL)
+        self.end()
+
+    def end(self) -> None:
+        """Whatever is left of it."""
+        with contextlib.suppress(KeyError):
+            os.killpg(self.place.supervisor.pid(self.name), signal.SIGKILL)
+        with contextlib.suppress(KeyError):
+            self.place.supervisor.stop([self.name])
+
+    def ask(self, order_id: int, task: str = "orders.cancel") -> str:
+        """Send one command, once; gives its id."""
+        request_id = f"t-{task}-{order_id}-{time.monotonic_ns()}"
+        app = self.place.client()
+        arguments = {"order_id": order_id, "member_id": "seller", "request_id": request_id}
+        app.send_task(task, kwargs=arguments, queue="commands", task_id=request_id)
+        app.close()
+        return request_id
+
+    def shared_sessions(self) -> list[str]:
+        """Children that speak through one and the same session of the database."""
+        port = urlsplit(self.place.database_url).port
+        head = psutil.Process(self.place.supervisor.pid(self.name))
+        ours = [
+            connection.laddr.port
+            for child in head.children()
+            for connection in child.net_connections("tcp")
+            if getattr(connection.raddr, "port", None) == port
+        ]
+        return [f"session {n} belongs to several children: each may hear of the other's orders" for n in _twice(ours)]
+
+    def unanswered(self, *request_ids: str, seconds: float = PATIENCE) -> list[str]:
+        """The commands that nobody has answered after so long, with a sentence for each."""
+        end = time.monotonic() + seconds
+        left = list(request_ids)
+        with connected(self.place.database_url) as conn:
+            while left and time.monotonic() < end:
+                query = "SELECT request_id FROM unwind.requests WHERE request_id = ANY(%s)"
+                known = {row[0] for row in conn.execute(query, [left])}
+                left = [one for one in left if one not in known]
+                time.sleep(0.05)  # there is no event for a row that another process writes
+        return [f"{one}: was sent once and never answered" for one in left]
+
+
+def _twice(numbers: list[int]) -> list[int]:
+    return sorted({one for one in numbers if numbers.count(one) > 1})
+
+
+def _by_way_of(path: Proxy, url: Any) -> Any:
+    return type(url)(path.url(url.get_secret_value()))
+
+
+Scenario = Callable[[Worker, Iterator[int]], list[str]]
+
+
+def killed_in_the_middle(group: Worker, orders: Iterator[int]) -> list[str]:
+    """F25: the whole group is killed while it waits for an order's lock; another one is started."""
+    group.start()
+    order_id = next(orders)
+    with (
+        connected(group.place.database_url) as holder,
+        connected(group.place.database_url) as looker,
+        holder.transaction(),
+    ):
+        holder.execute("SELECT FROM unwind.orders WHERE order_id = %s FOR UPDATE", [order_id])
+        asked = group.ask(order_id)
+        _until(lambda: looker.execute(BLOCKED).fetchone() != (0,))
+        group.kill()
+    group.start()
+    return group.unanswered(asked)
+
+
+def many_at_once(group: Worker, _orders: Iterator[int]) -> list[str]:
+    """F42: two children answer sixty questions at once, each about the order it was asked about.
+
+    Whether they share a session is seen in the group that finds nothing to do when it starts: with the first things they
+    do such children end it, and go on with one of their own each.  The other group at once looks for what came in by SQL.
+    """
+    group.name = "sweeps"
+    group.start()
+    wrong = group.shared_sessions()
+    group.end()
+    group.name = "commands"
+    group.start()
+    app = group.place.client()
+    asked = []
+    for n in range(60):
+        order_id = (ORDERS[-1 - n % 10], QUIET[n % 10])[n // 3 % 2]
+        arguments = {"order_id": order_id, "member_id": "seller"}
+        asked.append((order_id, app.send_task("orders.options", kwargs=arguments, queue="commands")))
+    for order_id, sent in asked:
+        try:
+            answer = sent.get(timeout=PATIENCE)
+        except Exception as error:  # noqa: BLE001 - whatever the worker says of it
+            wrong.append(f"order {order_id} was answered about another order or not at all: {type(error).__name__}")
+            break
+        possible = [one["possible"] for one in answer["effects"].get("options", []) if one["action"] == "orders.cancel"]
+        if possible != [order_id in ORDERS]:
+            wrong.append(f"order {order_id} was answered about another order: {answer['outcome']} {answer['code']}")
+    app.close()
+    return wrong
+
+
+def cut_acknowledgement(group: Worker, orders: Iterator[int]) -> list[str]:
+    """F03: the connection is cut when the worker says that it is done; it must go on with what comes then."""
+    group.children = 1
+    group.start()
+    with _cut(group.path, Cut(asked=b"ZREM")):
+        first = group.ask(next(orders))
+    return group.unanswered(first, *(group.ask(next(orders)) for _ in range(2)), seconds=10)
+
+
+def cut_delivery(group: Worker, orders: Iterator[int]) -> list[str]:
+    """F02: the connection is cut when the broker hands the message over."""
+    group.start()
+    order_id = next(orders)
+    with _cut(group.path, Cut(replied=b"t-orders.cancel-%d-" % order_id)):
+        asked = group.ask(order_id)
+    return group.unanswered(asked)
+
+
+def results_away(group: Worker, orders: Iterator[int]) -> list[str]:
+    """F04: where Celery keeps results nobody answers; commands are carried out all the same."""
+    group.start()
+    group.results.closed = True
+    group.results.cut_all()
+    return group.unanswered(group.ask(next(orders)), seconds=8)
+
+
+@contextlib.contextmanager
+def _cut(path: Proxy, cut: Cut) -> Iterator[None]:
+    """What is sent in the block makes the cut happen."""
+    path.cut(cut)
+    yield
+    assert cut.happened.wait(10), "it did not come to the cut"
+
+
+def _until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError("it did not come to that")
+        time.sleep(0.01)  # there is no event for a session that waits for a lock
+
+
+BETWEEN_PROCESSES: dict[str, Scenario] = {
+    one.__name__: one for one in (killed_in_the_middle, many_at_once, cut_acknowledgement, cut_delivery, results_away)
+}

@@ -1,0 +1,43 @@
+"""How does somebody see that the harness bites?  `./run torture --mutants`: every seeded mistake with what caught it."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from stress.mutants import MUTANTS
+from workers.settings import CHECKOUT
+
+
+class _Watched:
+    """Keeps which tests passed and how long each took."""
+
+    def __init__(self) -> None:
+        self.passed: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called by pytest for each step of a test."""
+        if report.when == "call" and report.passed:
+            self.passed[report.nodeid.partition("[")[2].rstrip("]")] = report.duration
+
+
+def caught_all(console: Console) -> bool:
+    """Run the tests of the mistakes, print one line for each, and say whether all were caught and nothing else was found."""
+    watched = _Watched()
+    console.print(f"{len(MUTANTS)} seeded mistakes, and each scenario without one; about two minutes.")
+    words = [str(CHECKOUT / "tests" / "torture" / "test_mutants.py"), "-m", "long", "-q", "--no-header", "--tb=short"]
+    status = pytest.main([*words, "-p", "no:cacheprovider", f"--rootdir={CHECKOUT}"], plugins=[watched])
+    table = Table(title="Seeded mistakes", title_style="bold")
+    for column in ("mistake", "scenario", "caught by", "", "seconds"):
+        table.add_column(column)
+    for one in MUTANTS.values():
+        seconds = watched.passed.get(one.name)
+        verdict = "[bold red]not caught" if seconds is None else "[green]caught"
+        table.add_row(
+            one.name, one.scenario.replace("_", " "), f"… {one.caught} …", verdict, f"{seconds:.1f}" if seconds else ""
+        )
+    console.print(table)
+    caught = sum(name in watched.passed for name in MUTANTS)
+    console.print(f"[bold]{caught} of {len(MUTANTS)} caught by name.[/]")
+    return status == 0 and caught == len(MUTANTS)

@@ -1,0 +1,264 @@
+"""Does the harness bite?  Seventeen mistakes, each let into the code on purpose, each to be caught by the name of what it breaks.
+
+A mistake is a change of the source as it stands (so that it cannot go stale unnoticed), of a setting, or of the schema of a
+database that the mistake has for itself.  Nothing of this is in the product.
+"""
+
+from __future__ import annotations
+import __future__
+
+import contextlib
+import importlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FunctionType
+from typing import Any
+
+from stress.db_checks import connected
+
+LetIn = Callable[[str], AbstractContextManager[None]]
+"""Takes the database's URL; the mistake is in the code as long as the block runs."""
+ahead = timedelta(0)
+"""By how much the clock of this machine is ahead, for the mistake that believes it."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake.  `scenario` is what is played, `caught` what stands in the violation that must be found."""
+
+    name: str
+    scenario: str
+    caught: str
+    let_in: LetIn
+
+
+def function_of(path: str) -> FunctionType:
+    """The function itself at `module:qualified.name`, out of what decorators made of it."""
+    module, _, name = path.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = inspect.getattr_static(found, part) if inspect.isclass(found) else getattr(found, part)
+    if hasattr(found, "run"):  # a task
+        found = found.run
+    found = inspect.unwrap(getattr(found, "__func__", found))
+    assert isinstance(found, FunctionType), path
+    return found
+
+
+def rewritten(path: str, old: str, new: str) -> LetIn:
+    """In this function `new` stands where `old` stood."""
+
+    @contextlib.contextmanager
+    def let_in(_database_url: str = "") -> Iterator[None]:
+        function = function_of(path)
+        lines = textwrap.dedent(inspect.getsource(function)).splitlines(keepends=True)
+        begins = next(n for n, line in enumerate(lines) if line.startswith("def "))
+        source = "".join(lines[begins:])
+        assert old in source, f"{path} does not say {old!r} any more: say anew what the mistake is"
+        made: dict[str, Any] = {}
+        flags = __future__.annotations.compiler_flag
+        exec(compile(source.replace(old, new), path, "exec", flags), function.__globals__, made)  # noqa: S102 - our own text
+        before = function.__code__
+        function.__code__ = made[function.__name__].__code__
+        try:
+            yield
+        finally:
+            function.__code__ = before
+
+    return let_in
+
+
+def altered(statement: str) -> LetIn:
+    """The database is without something."""
+
+    @contextlib.contextmanager
+    def let_in(database_url: str) -> Iterator[None]:
+        with connected(database_url) as conn:
+            conn.execute(statement.encode())
+        yield
+
+    return let_in
+
+
+def configured(**settings: Any) -> LetIn:
+    """Celery is set otherwise (in a worker, for as long as it lives)."""
+
+    @contextlib.contextmanager
+    def let_in(_database_url: str = "") -> Iterator[None]:
+        from workers.app import app
+
+        app.conf.update(settings)
+        for task in app.tasks.values():  # they have read it already
+            for name, value in settings.items():
+                setattr(task, name.removeprefix("task_"), value)
+        yield
+
+    return let_in
+
+
+def exchanged(path: str, other: str) -> LetIn:
+    """In a worker something else stands under this name."""
+
+    @contextlib.contextmanager
+    def let_in(_database_url: str = "") -> Iterator[None]:
+        def found(where: str) -> tuple[Any, str]:
+            module, _, names = where.partition(":")
+            owner: Any = importlib.import_module(module)
+            *parts, last = names.split(".")
+            for part in parts:
+                owner = getattr(owner, part)
+            return owner, last
+
+        owner, name = found(path)
+        setattr(owner, name, getattr(*found(other)))
+        yield
+
+    return let_in
+
+
+@contextlib.contextmanager
+def _one_engine_for_all(_database_url: str = "") -> Iterator[None]:
+    """The head of a worker opens the database, and its children go on with that connection."""
+    from workers import lifecycle
+
+    shared = lifecycle.open_database(lifecycle.settings())
+    with shared.transaction() as conn:
+        shared.clock.now(conn)
+    lifecycle.open_database = lambda *_, **__: shared
+    yield
+
+
+@contextlib.contextmanager
+def _promises_at_once(database_url: str) -> Iterator[None]:
+    """What a commit promises is written before it, and stays when it fails."""
+    from models import outbox
+    from models.db import database as db
+    from models.unit_of_work import Work
+
+    elsewhere = db.connect(database_url)
+    before = Work.promise
+
+    def promise(self: Any, promises: Any) -> None:
+        with elsewhere.transaction() as conn:
+            outbox.promise(conn, promises, self.now)
+
+    Work.promise = promise  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Work.promise = before  # type: ignore[method-assign]
+        elsewhere.dispose()
+
+
+_CLOCK = "__import__('datetime').datetime.now(UTC) + __import__('stress.mutants', fromlist=['x']).ahead"
+
+MUTANTS: dict[str, Mutant] = {
+    one.name: one
+    for one in (
+        Mutant(
+            "no unique key for requests",
+            "twins",
+            "was answered in two ways",
+            altered("ALTER TABLE unwind.requests DROP CONSTRAINT pk_requests"),
+        ),
+        Mutant(
+            "no unique key for ledger lines",
+            "played_again",
+            "ledger is",
+            altered(
+                "ALTER TABLE unwind.ledger_lines DROP CONSTRAINT uq_ledger_lines_key; "
+                "DROP INDEX unwind.uq_ledger_lines_one_reset_or_credit"
+            ),
+        ),
+        Mutant(
+            "no fence around letters",
+            "sleeper",
+            "was sent and is to be sent again",
+            rewritten("models.notices:mark", "AND n.attempts = c.attempts", "AND n.attempts >= c.attempts"),
+        ),
+        Mutant(
+            "the worker's clock",
+            "two_clocks",
+            "lies in the future of the database's clock",
+            rewritten("models.db.database:DatabaseClock.ask", "instant.astimezone(UTC)", _CLOCK),
+        ),
+        Mutant(
+            "a second late",
+            "on_the_second",
+            "by the rules ('done', None)",
+            rewritten("policies.cancellation:_seller_basis", "now >= alert.unlocks_at", "now > alert.unlocks_at"),
+        ),
+        Mutant("publish before commit", "dies_at_its_commit", "reset or credit", _promises_at_once),
+        Mutant(
+            "no relay",
+            "bells",
+            "is promised and was never done",
+            rewritten("tasks.outbox:relay", "range(MOST_PASSES)", "range(0)"),
+        ),
+        Mutant(
+            "rung once and never again",
+            "lost_bells",
+            "is promised and was never done",
+            rewritten(
+                "models.outbox:to_ring", "CAST(:now AS timestamptz) + LEAST", "CAST('infinity' AS timestamptz) + LEAST"
+            ),
+        ),
+        Mutant("acknowledged early", "killed_in_the_middle", "never answered", configured(task_acks_late=False)),
+        Mutant("one engine for all children", "many_at_once", "belongs to several children", _one_engine_for_all),
+        Mutant(
+            "a commit that fails is forgotten",
+            "dies_at_its_commit",
+            "nothing of it is kept",
+            rewritten("models.db.database:Database.transaction", "            raise\n", ""),
+        ),
+        Mutant(
+            "returned twice",
+            "one_life",
+            "units of the rules",
+            rewritten(
+                "models.returns:bring_back",
+                "run(conn, _BRING_BACK, values)",
+                "run(conn, _BRING_BACK.replace('t.quantity + a.units', 't.quantity + 2 * a.units'), values)",
+            ),
+        ),
+        Mutant(
+            "anybody is the seller",
+            "stranger",
+            "by the rules ('refused', 'NOT_A_PARTY')",
+            rewritten("policies.cases:Case.role_of", "return None", "return Role.SELLER"),
+        ),
+        Mutant(
+            "kombu's own acknowledgement",
+            "cut_acknowledgement",
+            "never answered",
+            exchanged("workers.transport.channel.channel:QoS.ack", "kombu.transport.redis:QoS.ack"),
+        ),
+        Mutant(
+            "kombu's own transport",
+            "cut_delivery",
+            "never answered",
+            exchanged("workers.transport.channel.channel:Transport", "kombu.transport.redis:Transport"),
+        ),
+        Mutant(
+            "starts are tracked",
+            "results_away",
+            "never answered",
+            configured(task_track_started=True, result_backend_always_retry=False),
+        ),
+        Mutant(
+            "done whatever happened",
+            "dies_at_its_commit",
+            "nothing of it is kept",
+            rewritten(
+                "workers.task:carry_out",
+                "    answers: list[Answer] = at_once(lambda: task.run([command]))\n",
+                "    try:\n        answers = at_once(lambda: task.run([command]))\n    except Exception:\n"
+                "        answers = [Answer('done', command.request_id, 'Done.')]\n",
+            ),
+        ),
+    )
+}

@@ -1,0 +1,254 @@
+"""What would BrickLink answer?  A market that knows the rules by heart and shares no code with the product.
+
+Every command of the Problem Order page is a method `<noun>_<verb>` that judges without changing anything and gives an
+`Answer` with what to do when it is meant.  Written from rules.md and the contract; instants are aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from stress.reference_model.money import NOTHING, Ledger, fee_of, month_at
+from stress.reference_model.stock import Shelved, Shelves
+
+WEEK = timedelta(days=7)
+FLOW = ("PENDING", "UPDATED", "PROCESSING", "READY", "PAID", "PACKED", "SHIPPED", "RECEIVED", "COMPLETED")
+OCR_FROM = ("PENDING", "UPDATED", "PROCESSING", "READY", "PACKED")
+ADD_TO = ("PENDING", "UPDATED", "PROCESSING", "READY")
+COMPLAINTS = ("NPB", "NPX", "NRS", "NSS")
+SELLER_SETS = ("PROCESSING", "READY", "PAID", "PACKED", "SHIPPED", "COMPLETED")
+BUYER_SETS = {"RECEIVED": ("SHIPPED",), "COMPLETED": ("SHIPPED", "RECEIVED")}
+REASONS = {
+    "buyer": ("B_MUTUAL", "B_SELLER_SILENT", "B_NOT_SHIPPED", "B_OTHER"),
+    "seller": ("S_MUTUAL", "S_NOT_PAID", "S_BUYER_CHANGED_MIND", "S_BUYER_FOUND_ELSEWHERE", "S_OTHER"),
+}
+NO_REASONS = {"buyer": ("B_CHANGED_MIND", "B_FOUND_CHEAPER"), "seller": ("S_CHANGED_MIND", "S_FEE_AVOIDANCE")}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ends.  `do` carries it out."""
+
+    outcome: str
+    code: str | None = None
+    possible_from: datetime | None = None
+    do: Callable[[], Any] = lambda: None
+
+
+def no(code: str, possible_from: datetime | None = None) -> Answer:
+    """A refusal."""
+    return Answer("refused", code, possible_from)
+
+
+def yes(do: Callable[[], Any]) -> Answer:
+    """A command that is carried out."""
+    return Answer("done", do=do)
+
+
+INVALID = Answer("invalid")
+
+
+@dataclass
+class Person:
+    """A member."""
+
+    terminated: bool = False
+    can_buy: bool = True
+    can_sell: bool = True
+    bought_badly: list[int] = field(default_factory=list)
+    sold_badly: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class House:
+    """What the operator may set: the terms of the house, as far as these histories play with them."""
+
+    relock: bool = False
+    limit: int = 3
+    release: bool = False
+    file_after: timedelta = WEEK
+    short: timedelta = WEEK
+    long: timedelta = 2 * WEEK
+
+
+@dataclass
+class Complaint:
+    """An alert, with the terms it was filed under: they govern it to its end."""
+
+    kind: str
+    filed: datetime
+    house: House
+    state: str = "open"
+    responded: datetime | None = None
+    accepted: datetime | None = None
+    unlocked: datetime | None = None
+
+    def unlocks(self) -> datetime:
+        """Rules 3.8 and A1, as they are written there."""
+        if self.kind != "NPB":
+            return self.filed + self.house.long
+        base = self.filed + self.house.short
+        if self.responded is not None and (self.house.relock or self.responded < base):
+            base = self.filed + self.house.long
+        return base if self.accepted is None else min(self.accepted, base)
+
+
+@dataclass
+class Wish:
+    """A cancel request (OCR)."""
+
+    by: str
+    back_to: str
+    state: str = "open"
+
+
+@dataclass
+class Line:
+    """One line of an order."""
+
+    sold: Shelved
+    quantity: int
+    price: Decimal
+    removed: int = 0
+    returned: int = 0
+    now_in: int | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Units still in the order."""
+        return self.quantity - self.removed
+
+
+@dataclass
+class Taking:
+    """An item removal request."""
+
+    order_id: int
+    by: str
+    lines: dict[int, int]
+    returns: bool | None
+    state: str = "pending"
+
+
+@dataclass
+class Purchase:
+    """An order."""
+
+    order_id: int
+    buyer: str
+    seller: str
+    rate: Decimal
+    date: datetime
+    lines: dict[int, Line]
+    status: str = "PENDING"
+    payment: str = "None"
+    fee: Decimal = NOTHING
+    fee_month: str = ""
+    alert: Complaint | None = None
+    ocr: Wish | None = None
+    basis: str | None = None
+
+    @property
+    def paid(self) -> bool:
+        """Rules 3.2: a claim (Sent) is no payment."""
+        return self.payment in ("Received", "Completed")
+
+    @property
+    def complaint(self) -> Complaint | None:
+        """The alert that is open."""
+        return self.alert if self.alert and self.alert.state == "open" else None
+
+    @property
+    def wish(self) -> Wish | None:
+        """The cancel request that is open."""
+        return self.ocr if self.ocr and self.ocr.state == "open" else None
+
+    @property
+    def total(self) -> Decimal:
+        """What the goods still in the order cost, in the seller's currency."""
+        return sum((line.remaining * line.price for line in self.lines.values()), Decimal(0))
+
+
+class Book:
+    """Everything that is known: members, lots, orders, removal requests, the ledger; and how each of them moves."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.people: dict[str, Person] = {}
+        self.shelves = Shelves()
+        self.orders: dict[int, Purchase] = {}
+        self.takings: dict[int, Taking] = {}
+        self.ledger = Ledger()
+
+    def role(self, order: Purchase, who: str | None) -> str | None:
+        """Seen from an order: buyer, seller, staff (nobody named), or None for a stranger."""
+        return "staff" if who is None else {order.buyer: "buyer", order.seller: "seller"}.get(who)
+
+    def gate(self, order_id: int, who: str | None, *roles: str) -> Answer | Purchase:
+        """Contract 2.1: unknown, not a party, cancelled, wrong role, in that order."""
+        order = self.orders.get(order_id)
+        if order is None:
+            return no("ORDER_UNKNOWN")
+        if who is not None and who not in self.people:
+            return no("MEMBER_UNKNOWN")
+        role = self.role(order, who)
+        if role is None:
+            return no("NOT_A_PARTY")
+        if order.status == "CANCELLED":
+            return no("ALREADY_CANCELLED")
+        return order if role in roles else no("WRONG_ROLE")
+
+    def charge(self, order: Purchase, kind: str, at: datetime) -> None:
+        """Book the fee of the whole order, taking back what was charged before (A21, R88)."""
+        if order.fee_month:
+            self.ledger.post(order.seller, month_at(at), "reversal", order.order_id, -order.fee, order.fee_month)
+        order.fee, order.fee_month = fee_of(order.total * order.rate), month_at(at)
+        self.ledger.post(order.seller, order.fee_month, kind, order.order_id, order.fee, order.fee_month)
+
+    def judge_privilege(self, member: str, limit: int) -> None:
+        """R95, R96: as many strikes as the limit of the alert's terms, and the privilege is gone."""
+        person = self.people[member]
+        person.can_buy = len(person.bought_badly) < limit
+        person.can_sell = len(person.sold_badly) < limit
+
+    def scan(self, started: datetime, now: datetime) -> None:
+        """What the sweeps did by `now`: each alert marked at its instant, or at `started` when they were late (R41, R42)."""
+        for order in self.orders.values():
+            alert = order.complaint
+            if alert is None or alert.unlocked is not None or order.status == "NPX":
+                continue
+            due = alert.unlocks()
+            if due <= now:
+                alert.unlocked = max(due, started)
+
+
+def unmark(order: Purchase, at: datetime) -> None:
+    """Rules 3.8 do not depend on when the sweep ran: a mark later than a command goes where the command would have kept it off."""
+    alert = order.alert
+    if alert is None or alert.unlocked is None or alert.unlocked <= at:
+        return
+    if alert.state != "open" or order.status == "NPX" or alert.unlocks() > alert.unlocked:
+        alert.unlocked = None
+
+
+def blank(comment: str | None) -> bool:
+    """Whether a comment is there and says nothing."""
+    return comment is not None and not comment.strip()
+
+
+def reason_refused(role: str, reason: str, comment: str | None) -> Answer | None:
+    """Rules 4: whose reason it is, whether it is valid, and whether "other" is explained."""
+    other = "seller" if role == "buyer" else "buyer"
+    if reason in REASONS[other] + NO_REASONS[other]:
+        return no("REASON_OF_OTHER_PARTY")
+    if reason in NO_REASONS[role]:
+        return no("REASON_NOT_VALID")
+    if reason not in REASONS[role]:
+        return no("REASON_UNKNOWN")
+    if reason.endswith("_OTHER") and len((comment or "").strip()) < 20:
+        return no("COMMENT_REQUIRED")
+    return None

@@ -1,0 +1,298 @@
+"""What would the Problem Order page answer?  Requests, alerts and cancellation by hand: rules.md 3, 4 and 8."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from stress.reference_model.market import (
+    COMPLAINTS,
+    OCR_FROM,
+    Answer,
+    Book,
+    Complaint,
+    Purchase,
+    Wish,
+    blank,
+    no,
+    reason_refused,
+    yes,
+)
+from stress.reference_model.money import month_at
+
+
+class Page(Book):
+    """The page on which both parties say what is wrong."""
+
+    def ocr_file(self, order_id: int, who: str | None, at: datetime, reason: str, comment: str) -> Answer:
+        """T1, T2."""
+        order = self.gate(order_id, who, "buyer", "seller")
+        if isinstance(order, Answer):
+            return order
+        role = self.role(order, who)
+        assert role is not None
+        if order.status in ("OCR", *COMPLAINTS):
+            return no("ORDER_HAS_PROBLEM")
+        if order.status not in OCR_FROM:
+            return no("WRONG_STATUS")
+        if refused := reason_refused(role, reason, comment):
+            return refused
+        if blank(comment):
+            return no("COMMENT_REQUIRED")
+
+        def do() -> None:
+            order.ocr = Wish(role, order.status)
+            order.status = "OCR"
+
+        return yes(do)
+
+    def ocr_decline(self, order_id: int, who: str | None, at: datetime) -> Answer:
+        """T3: the seller, of a buyer's request only."""
+        order = self.gate(order_id, who, "seller")
+        return order if isinstance(order, Answer) else self._give_back(order, "buyer", "declined")
+
+    def ocr_withdraw(self, order_id: int, who: str | None, at: datetime) -> Answer:
+        """T6: whoever filed it."""
+        order = self.gate(order_id, who, "buyer", "seller")
+        if isinstance(order, Answer):
+            return order
+        return self._give_back(order, str(self.role(order, who)), "withdrawn")
+
+    def _give_back(self, order: Purchase, filed_by: str, state: str) -> Answer:
+        wish = order.wish
+        if wish is None:
+            return no("NO_OPEN_REQUEST")
+        if wish.by != filed_by:
+            return no("WRONG_ROLE")
+
+        def do() -> None:
+            order.status, wish.state = wish.back_to, state
+
+        return yes(do)
+
+    def npb_file(self, order_id: int, who: str | None, at: datetime, comment: str | None = None) -> Answer:
+        """T7, R19 to R24."""
+        order = self.gate(order_id, who, "seller")
+        return order if isinstance(order, Answer) else self._complain(order, "NPB", at, comment)
+
+    def nrs_file(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
+        """T14."""
+        order = self.gate(order_id, who, "buyer")
+        return order if isinstance(order, Answer) else self._complain(order, "NRS", at, comment)
+
+    def nss_file(self, order_id: int, who: str | None, at: datetime, comment: str, grounds: str) -> Answer:
+        """T15."""
+        order = self.gate(order_id, who, "buyer")
+        return order if isinstance(order, Answer) else self._complain(order, "NSS", at, comment)
+
+    def _complain(self, order: Purchase, kind: str, at: datetime, comment: str | None) -> Answer:
+        if order.status in COMPLAINTS:
+            return no("ORDER_HAS_PROBLEM")
+        earliest = order.date + self.house.file_after
+        if at < earliest:
+            return no("TOO_EARLY", earliest)
+        if order.paid and kind != "NSS":
+            return no("ALREADY_PAID")
+        if not order.paid and kind == "NSS":
+            return no("NOT_PAID")
+        if blank(comment):
+            return no("COMMENT_REQUIRED")
+
+        def do() -> None:
+            if order.wish:
+                order.wish.state = "superseded"
+            order.status, order.alert = kind, Complaint(kind, at, self.house)
+
+        return yes(do)
+
+    def _open(self, order: Purchase, kind: str) -> Complaint | Answer:
+        alert = order.complaint
+        return no("NO_OPEN_ALERT") if alert is None or alert.kind != kind else alert
+
+    def npb_respond(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
+        """T8, R27 to R31: the first answer counts; with `relock` a late one takes the mark back."""
+        order = self.gate(order_id, who, "buyer")
+        if isinstance(order, Answer):
+            return order
+        alert = self._open(order, "NPB")
+        if isinstance(alert, Answer):
+            return alert
+        if order.status == "NPX":
+            return no("WRONG_STATUS")
+        if blank(comment):
+            return no("COMMENT_REQUIRED")
+        return yes(lambda: self._answered(alert, at))
+
+    def _answered(self, alert: Complaint, at: datetime) -> None:
+        if alert.responded is None:
+            alert.responded = at
+            if alert.unlocks() > at:
+                alert.unlocked = None
+
+    def npb_accept_penalty(self, order_id: int, who: str | None, at: datetime) -> Answer:
+        """T9."""
+        order = self.gate(order_id, who, "buyer")
+        if isinstance(order, Answer):
+            return order
+        alert = self._open(order, "NPB")
+        if isinstance(alert, Answer):
+            return alert
+        if order.status == "NPX":
+            return no("WRONG_STATUS")
+
+        def do() -> None:
+            order.status, alert.accepted = "NPX", at
+
+        return yes(do)
+
+    def npb_take_back(self, order_id: int, who: str | None, at: datetime) -> Answer:
+        """T10, R34: counts as an answer unless one exists."""
+        order = self.gate(order_id, who, "buyer")
+        if isinstance(order, Answer):
+            return order
+        alert = self._open(order, "NPB")
+        if isinstance(alert, Answer):
+            return alert
+        if order.status != "NPX":
+            return no("WRONG_STATUS")
+
+        def do() -> None:
+            order.status, alert.accepted = "NPB", None
+            self._answered(alert, at)
+
+        return yes(do)
+
+    def nrs_respond(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
+        """R48: moves nothing."""
+        return self._seller_responds(order_id, who, at, comment, "NRS")
+
+    def nss_respond(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
+        """R48: moves nothing."""
+        return self._seller_responds(order_id, who, at, comment, "NSS")
+
+    def _seller_responds(self, order_id: int, who: str | None, at: datetime, comment: str, kind: str) -> Answer:
+        order = self.gate(order_id, who, "seller")
+        if isinstance(order, Answer):
+            return order
+        alert = self._open(order, kind)
+        if isinstance(alert, Answer):
+            return alert
+        if blank(comment):
+            return no("COMMENT_REQUIRED")
+
+        def do() -> None:
+            alert.responded = alert.responded or at
+
+        return yes(do)
+
+    def npb_remove(self, order_id: int, who: str | None, at: datetime, comment: str | None = None) -> Answer:
+        """T11."""
+        return self._remove(order_id, who, "NPB", "seller", comment)
+
+    def nrs_remove(self, order_id: int, who: str | None, at: datetime, comment: str | None = None) -> Answer:
+        """T16."""
+        return self._remove(order_id, who, "NRS", "buyer", comment)
+
+    def nss_remove(self, order_id: int, who: str | None, at: datetime, comment: str | None = None) -> Answer:
+        """T16."""
+        return self._remove(order_id, who, "NSS", "buyer", comment)
+
+    def _remove(self, order_id: int, who: str | None, kind: str, filer: str, comment: str | None) -> Answer:
+        held = self.orders.get(order_id)
+        done = held.alert if held and held.alert and held.alert.state == "completed" else None
+        if held and who is None and done and done.kind == kind:
+            return no("COMMENT_REQUIRED") if blank(comment) else yes(lambda: self._forgive(held, done))
+        order = self.gate(order_id, who, filer, "staff")
+        if isinstance(order, Answer):
+            return order
+        alert = self._open(order, kind)
+        if isinstance(alert, Answer):
+            return alert
+        if blank(comment):
+            return no("COMMENT_REQUIRED")
+
+        def do() -> None:
+            order.status, alert.state = "PENDING", "removed"
+
+        return yes(do)
+
+    def _forgive(self, order: Purchase, alert: Complaint) -> None:
+        """Rules 8: staff takes a completed alert away, and its strike with it; the order stays cancelled."""
+        alert.state = "removed"
+        for member, strikes in (
+            (order.buyer, self.people[order.buyer].bought_badly),
+            (order.seller, self.people[order.seller].sold_badly),
+        ):
+            if order.order_id in strikes:
+                strikes.remove(order.order_id)
+                self.judge_privilege(member, alert.house.limit)
+
+    def basis(self, order: Purchase, who: str | None, at: datetime) -> str | Answer:
+        """Rules 3.6 and 3.7: on what ground this party could cancel now."""
+        alert, wish = order.complaint, order.wish
+        due = alert.unlocks() if alert else at
+        if self.role(order, who) == "seller":
+            if wish:
+                return "OCR_SELLER" if wish.by == "seller" else "OCR_BUYER"
+            if order.status == "NPX":
+                return "NPX"
+            if order.status == "NPB" and at >= due:
+                return "NPB"
+            if self.people[order.buyer].terminated:
+                return "BUYER_TERMINATED"
+            if order.status == "NPB":
+                return no("TOO_EARLY", due)
+            return no("WRONG_ROLE" if alert else "NO_OPEN_REQUEST")
+        if alert and alert.kind != "NPB" and at >= due:
+            return alert.kind
+        if self.people[order.seller].terminated:
+            return "SELLER_TERMINATED"
+        if wish or (alert and alert.kind == "NPB"):
+            return no("WRONG_ROLE")
+        return no("TOO_EARLY", due) if alert else no("NO_OPEN_ALERT")
+
+    def orders_cancel(
+        self,
+        order_id: int,
+        who: str | None,
+        at: datetime,
+        reason: str | None = None,
+        comment: str | None = None,
+    ) -> Answer:
+        """T4, T5, T13, T17 to T19."""
+        order = self.gate(order_id, who, "buyer", "seller")
+        if isinstance(order, Answer):
+            return order
+        basis = self.basis(order, who, at)
+        if isinstance(basis, Answer):
+            return basis
+        if reason is not None and (refused := reason_refused(str(self.role(order, who)), reason, comment)):
+            return refused
+        if blank(comment):
+            return no("COMMENT_REQUIRED")
+        return yes(lambda: self._cancel(order, basis, at))
+
+    def _cancel(self, order: Purchase, basis: str, at: datetime) -> None:
+        alert, wish = order.complaint, order.wish
+        order.status, order.basis = "CANCELLED", basis
+        if wish:
+            wish.state = "agreed" if basis.startswith("OCR") else "superseded"
+        if alert:
+            alert.state = "completed" if basis in COMPLAINTS else "superseded"
+        for taking in self.takings.values():
+            if taking.order_id == order.order_id and taking.state == "pending":
+                taking.state = "cancelled"  # R59
+        if alert and basis in ("NPB", "NPX"):
+            self.people[order.buyer].bought_badly.append(order.order_id)
+            self.judge_privilege(order.buyer, alert.house.limit)
+        if alert and basis in ("NRS", "NSS"):
+            self.people[order.seller].sold_badly.append(order.order_id)
+            self.judge_privilege(order.seller, alert.house.limit)
+            return  # R64, R85
+        if not self.people[order.seller].terminated:  # R65
+            self.shelves.begin(release=self.house.release)
+            for line in order.lines.values():
+                line.now_in = self.shelves.put_back(line.sold, line.remaining)
+                line.returned += line.remaining
+        same = month_at(at) == order.fee_month
+        kind = "reset" if same else "credit"
+        self.ledger.post(order.seller, month_at(at), kind, order.order_id, -order.fee, order.fee_month)

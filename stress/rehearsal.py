@@ -1,0 +1,196 @@
+"""How is one thing looked at that a whole run would meet sooner or later?  A market in this process, with a clock one sets.
+
+The same producers' book, the same referee and the same comparisons as in a run, over a history of a few commands.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import event
+
+from models.db import database as db
+from stress import plan
+from stress.answers import contradictions
+from stress.db_checks import broken_promises, connected, ends_alike, odd_rows
+from stress.ledger import Ledger, Sent
+from stress.oracle import Referee
+from stress.run import past
+from tasks import publisher
+from tests.plugins.upstream import now
+from workers.app import app
+from workers.simulation.engine import Stage
+from workers.simulation.replay import lines_from, play
+from workers.task import carry_out
+
+UNDONE = "SELECT outbox_id, task FROM unwind.outbox WHERE state <> 'done' AND promised_at < %s"
+LOCKED_OUT = """
+    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+BACK = timedelta(minutes=40)
+"""The clock of a rehearsal stands so long ago, that a scenario can let as much time pass."""
+
+
+def play_past(database_url: str) -> None:
+    """Play what there was before into a migrated database, to be copied for each rehearsal."""
+    lines = lines_from(json.dumps(line) for line in past(2 * BACK))
+    with Stage(database_url, at=lines[0].at, allow_short=True) as stage:
+        answers = [played.result["outcome"] for played in play(lines, stage)]
+    assert set(answers) == {"done"}
+
+
+class Rehearsal:
+    """A marketplace of terms of seconds, on a database of its own."""
+
+    def __init__(self, database_url: str) -> None:
+        """`database_url`: of a database that has its past and nothing else (`play_past`)."""
+        self.database_url = database_url
+        self.stage = Stage(database_url, at=now(database_url) - BACK)
+        self.ledger = Ledger()
+        self.referee = Referee(self.ledger)
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.found: list[str] = []
+        self._orders = itertools.count(plan.FIRST_ORDER)
+
+    @contextmanager
+    def standing(self) -> Iterator[Rehearsal]:
+        """As long as the block runs this process works here."""
+        with self.stage:
+            yield self
+
+    def do(self, task: str, request_id: str = "", **arguments: Any) -> dict[str, Any] | None:
+        """Give a command as its producer does; None when there was no answer.  The same id again is the same message again."""
+        request_id = request_id or f"t-{len(self.ledger.sent)}"
+        self.send(request_id, task, arguments)
+        return self.carry_out(request_id)
+
+    def send(self, request_id: str, task: str, arguments: dict[str, Any]) -> None:
+        """Write it into the producers' book."""
+        if request_id not in self.ledger.sent:
+            self.ledger.add(Sent(request_id, task, arguments, plan.BROKER, 0.0))
+
+    def carry_out(self, request_id: str) -> dict[str, Any] | None:
+        """What a worker does with the message."""
+        one = self.ledger.sent[request_id]
+        try:
+            answer = carry_out(app.tasks[one.task], {**one.arguments, "request_id": request_id}, request_id)
+        except Exception:  # noqa: BLE001 - whatever it is, the producer has no answer
+            return None
+        self.told.append((request_id, answer))
+        return answer
+
+    def bought(self, *, asked: bool = False) -> int:
+        """An order of seller s0 by a buyer of its own; `asked`: the buyer wants it cancelled.  Gives its id."""
+        order_id = next(self._orders)
+        buyer = f"b{order_id}"
+        self.do("members.record", **plan.record(buyer))
+        lines = [{"lot_id": plan.lot_id("s0", 1), "quantity": 5}]
+        self.do("orders.submit", order_id=order_id, buyer_id=buyer, seller_id="s0", lines=lines)
+        if asked:
+            self.do("ocr.file", order_id=order_id, member_id=buyer, reason="B_MUTUAL", comment="Please.")
+        self.stage.settle()
+        return order_id
+
+    def passes(self, seconds: float) -> None:
+        """Time passes, sweeps are made."""
+        self.stage.advance(self.stage.clock.instant + timedelta(seconds=seconds))
+
+    def at_once(self, *request_ids: str, order_id: int) -> None:
+        """Several messages about one order are all read, and all wait for the order, before one of them goes on."""
+        wide = db.connect(self.database_url, clock=self.stage.clock, pool_size=len(request_ids))
+        db.bind(wide)
+        try:
+            with connected(self.database_url) as holder, connected(self.database_url) as looker:
+                with holder.transaction():
+                    holder.execute("SELECT FROM unwind.orders WHERE order_id = %s FOR UPDATE", [order_id])
+                    racers = [threading.Thread(target=self.carry_out, args=[one]) for one in request_ids]
+                    for racer in racers:
+                        racer.start()
+                    _until(lambda: _first(looker.execute(LOCKED_OUT)) == len(racers))
+                for racer in racers:
+                    racer.join(20)
+        finally:
+            db.bind(self.stage.database)
+            wide.dispose()
+
+    @contextmanager
+    def commit_dies(self) -> Iterator[None]:
+        """The database ends the session at its next commit: what was done is not, and nobody is told."""
+
+        def die(conn: Any) -> None:
+            event.remove(self.stage.database.engine, "commit", die)
+            with connected(self.database_url) as killer:
+                pid = conn.connection.dbapi_connection.info.backend_pid
+                killer.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+        event.listen(self.stage.database.engine, "commit", die)
+        yield
+
+    @contextmanager
+    def ringing(self, lost: int = 0) -> Iterator[None]:
+        """Promises are kept by the relay's bell alone, whose first `lost` rings nobody hears."""
+        told = _Bell(lost)
+        publisher.bind(told)
+        try:
+            yield
+            for _ in range(40):
+                carry_out(app.tasks["outbox.relay"], {}, "tick")
+                told.deliver()
+                self.stage.clock.instant += timedelta(seconds=5)
+        finally:
+            publisher.bind(None)
+
+    def violations(self) -> list[str]:
+        """Everything that a run would compare."""
+        with connected(self.database_url) as conn:
+            wrong = self.referee.judge(conn)
+            wrong += ends_alike(conn, self.referee, list(self.referee.court.orders))
+            wrong += odd_rows(conn, [])
+            wrong += contradictions(conn, self.told)[1]
+            late = self.stage.clock.instant - timedelta(seconds=90)
+            wrong += [f"{task} ({n}) is promised and was never done" for n, task in conn.execute(UNDONE, [late])]
+        return [*self.found, *wrong, *broken_promises(self.database_url)]
+
+
+class _Bell:
+    """Rings into a list, out of which they are carried out."""
+
+    def __init__(self, lost: int) -> None:
+        self._lost = lost
+        self._rung: list[tuple[str, list[int]]] = []
+
+    def ring(self, task: str, rows: Sequence[int]) -> None:
+        """One message."""
+        if self._lost:
+            self._lost -= 1
+        else:
+            self._rung.append((task, list(rows)))
+
+    def memory(self) -> str | None:
+        """It cannot be known that it forgot something."""
+        return None
+
+    def deliver(self) -> None:
+        """Whoever is rung for does it."""
+        while self._rung:
+            task, rows = self._rung.pop(0)
+            carry_out(app.tasks[task], {"rows": rows}, "ring")
+
+
+def _until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError("it did not come to that")
+        time.sleep(0.01)  # there is no event for a session that waits for a lock
+
+
+def _first(rows: Any) -> Any:
+    return rows.fetchone()[0]

@@ -1,0 +1,87 @@
+"""What is left of a run?  A report as JSON, and of one that failed everything that is needed to look again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from policies.timestamps import instant_text
+from stress.run import Outcome
+
+WORKER_KILLS = ("kill_worker",)
+CHILD_KILLS = ("kill_child",)
+BROKER_LOSSES = ("flush_broker", "kill_broker", "empty_broker", "close_broker")
+DATABASE_KILLS = ("stop_database", "kill_database", "close_database")
+PAUSES = ("stop_worker", "stop_child")
+
+
+def report(outcome: Outcome) -> dict[str, Any]:
+    """The figures of one run."""
+    counts = outcome.counts
+
+    def faults(kinds: Iterable[str]) -> int:
+        return sum(counts[f"fault {kind}"] for kind in kinds)
+
+    return {
+        "seed": outcome.torment.seed,
+        "fierce": outcome.torment.fierce,
+        "began": instant_text(outcome.began.replace(microsecond=0)),
+        "seconds": outcome.lasted,
+        "machine": {"cores": _cores(), "python": platform.python_version(), "system": platform.system()},
+        "rounds": counts["rounds"],
+        "commands": counts["commands"],
+        "accepted": counts["accepted"],
+        "answered": counts["answered"],
+        "given_up": counts["given up"],
+        "orders_cancelled": counts["cancelled"],
+        "messages": counts["messages"],
+        "redeliveries": counts["copies"] + counts["sent again"],
+        "duplicates_suppressed": counts["duplicates suppressed"],
+        "worker_kills": faults(WORKER_KILLS),
+        "child_kills": faults(CHILD_KILLS),
+        "restarts": counts["restarts"],
+        "pauses": faults(PAUSES),
+        "broker_losses": faults(BROKER_LOSSES),
+        "storms": faults(("storm",)),
+        "database_kills": faults(DATABASE_KILLS),
+        "hostile_messages": faults(("hostile", "poison")),
+        "faults": {name.removeprefix("fault "): n for name, n in sorted(counts.items()) if name.startswith("fault ")},
+        "letters_sent": counts["letters sent"],
+        "rings_per_job": outcome.rings.get("per job"),
+        "most_rings": outcome.rings.get("most"),
+        "dry_after": {"longest": max(outcome.dry_after, default=None), "all": outcome.dry_after},
+        "waited_for": outcome.waited_for,
+        "lost": counts["lost"],
+        "doubled": counts["doubled"],
+        "early": counts["early"],
+        "violations": outcome.violations,
+    }
+
+
+def keep_failure(outcome: Outcome, past: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """Write down what a failed run did: its commands as a replay file, its faults, and what was seen when it stood still."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"torture-{outcome.torment.seed}"
+    lines = list(past)
+    latest = outcome.began - timedelta(hours=1)
+    for at, task, arguments in outcome.judged:
+        latest = max(latest, at)  # a command by SQL counts from its insert, and a history never goes back
+        lines.append({"at": instant_text(latest), "task": task, "kwargs": arguments})
+    kept = {
+        folder / f"{name}.jsonl": "".join(json.dumps(line) + "\n" for line in lines),
+        folder / f"{name}-faults.json": json.dumps(outcome.timeline, indent=1) + "\n",
+        folder / f"{name}-violations.txt": "\n".join([*outcome.violations, "", outcome.dump]) + "\n",
+    }
+    for path, text in kept.items():
+        path.write_text(text, encoding="utf-8")
+    return list(kept)
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

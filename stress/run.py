@@ -1,0 +1,340 @@
+"""How does a run go?  Rounds: a while of torment, then everything is let run dry, then all is compared; until the time is over.
+
+Nothing here asks what Celery thinks of a task: what counts is the producers' own book, the workers' file of answers, and the
+database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import redis
+
+from policies.timestamps import instant_text
+from stress import plan
+from stress.answers import compared_answers, words_that_got_out
+from stress.clients import Client, Wholesaler
+from stress.db_checks import broken_promises, connected, ends_alike, odd_rows
+from stress.environment import GROUPS, Place, standing
+from stress.fault_injector import Demon
+from stress.ledger import Ledger, Sent
+from stress.oracle import Referee
+from stress.watch import dump
+from workers.broker.redis_url import connect
+from workers.simulation.replay import lines_from, play, stage_in_empty
+from workers.transport.reclaim import LISTS
+
+CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL)
+LIVES_EACH = 8
+WHOLESALERS = 2
+NO_PROGRESS = 60.0
+"""Seconds without any progress after which a run that should run dry has failed."""
+WAITING = """
+    SELECT (SELECT count(*) FROM unwind.submissions WHERE state = 'waiting'),
+           (SELECT count(*) FROM unwind.outbox WHERE state = 'due'),
+           -- A letter that a silent mail server gave back untried waits for its minute, as it should: only those due wait for us.
+           (SELECT count(*) FROM unwind.notices WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp()),
+           (SELECT count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands
+            AND unlocks_at <= clock_timestamp()),
+           (SELECT count(*) FROM unwind.requests),
+           (SELECT count(*) FROM unwind.notices WHERE state = 'sent')
+"""
+LONG = 15.0
+"""Seconds after the last fault from which on the report says what is still waited for: half of what is promised."""
+WAITED_FOR = """
+    SELECT 'command by SQL, ' || task || ', taken ' || attempts || ' times', count(*) FROM unwind.submissions
+    WHERE state = 'waiting' GROUP BY task, attempts
+    UNION ALL SELECT 'promise, ' || task || ', rung for ' || rings || ' times', count(*) FROM unwind.outbox
+    WHERE state = 'due' GROUP BY task, rings
+    UNION ALL SELECT 'letter not tried', count(*) FROM unwind.notices
+    WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp() HAVING count(*) > 0
+    UNION ALL SELECT 'alert to be unlocked', count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL
+    AND NOT penalty_stands AND unlocks_at <= clock_timestamp() HAVING count(*) > 0
+"""
+DEAD = "SELECT message_id, task FROM unwind.dead_jobs WHERE replayed_at IS NULL"
+TOTALS = """
+    SELECT (SELECT count(*) FROM unwind.requests WHERE request_id LIKE 't-%%'),
+           (SELECT count(*) FROM unwind.outbox), (SELECT COALESCE(sum(rings), 0) FROM unwind.outbox),
+           (SELECT COALESCE(max(rings), 0) FROM unwind.outbox),
+           (SELECT count(*) FROM unwind.orders WHERE status = 'CANCELLED'),
+           (SELECT count(*) FROM unwind.notices WHERE state = 'sent')
+"""
+
+
+@dataclass
+class Torment:
+    """How long, with which seed, how hard.  `faults`: only these kinds, for a run with one thing in mind."""
+
+    seed: int
+    seconds: float
+    round: float = plan.ROUND
+    faults: frozenset[str] | None = None
+    fierce: float = 1.0
+    """So many times the usual kills, losses and storms."""
+    wave: int = 50
+    """Orders that a wholesaler buys, has cancelled and cancels at once."""
+
+
+@dataclass
+class Outcome:
+    """What a run found and counted."""
+
+    torment: Torment
+    violations: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    dry_after: list[float] = field(default_factory=list)
+    waited_for: list[dict[str, Any]] = field(default_factory=list)
+    """What was not done at some second beyond `LONG` after the last fault of a round."""
+    timeline: list[dict[str, Any]] = field(default_factory=list)
+    judged: list[tuple[datetime, str, dict[str, Any]]] = field(default_factory=list)
+    rings: dict[str, float] = field(default_factory=dict)
+    began: datetime = datetime(2000, 1, 1, tzinfo=UTC)
+    lasted: float = 0.0
+    dump: str = ""
+
+
+class StoodStill(Exception):
+    """It did not run dry."""
+
+
+class Run:
+    """One run at one place."""
+
+    def __init__(self, place: Place, torment: Torment, say: Callable[[dict[str, Any]], None]) -> None:
+        self.place = place
+        self.torment = torment
+        self.ledger = Ledger()
+        self.referee = Referee(self.ledger)
+        self.began = time.monotonic()
+        self.demon = Demon(place, self.began)
+        self.outcome = Outcome(torment, began=datetime.now(UTC))  # noqa: TID251 - when the report was made
+        self.enough = threading.Event()
+        self.say = say
+        self.phase = "begins"
+        self._checked = 0
+        self._clients: list[Client | Wholesaler] = [
+            Client(f"storefront {n}", place, self.ledger, plan.lives(torment.seed, n, door), LIVES_EACH)
+            for n, door in enumerate(CLIENTS)
+        ]
+        self._clients += [
+            Wholesaler(f"wholesaler {n}", place, self.ledger, plan.waves(torment.seed, len(CLIENTS) + n, torment.wave))
+            for n in range(WHOLESALERS)
+        ]
+
+    def go(self) -> Outcome:
+        """All rounds.  Stops at the first violation: what comes after it proves nothing."""
+        for client in self._clients:
+            client.start()
+        try:
+            for faults in plan.faults(self.torment.seed, self.torment.round, self.torment.fierce):
+                wanted = self.torment.faults
+                self._round([one for one in faults if wanted is None or one.kind in wanted])
+                over = time.monotonic() - self.began + self.torment.round > self.torment.seconds
+                if self.outcome.violations or over or self.enough.is_set():
+                    break
+        except StoodStill as still:
+            self.outcome.violations.append(str(still))
+            self.outcome.dump = dump(self.place)
+        finally:
+            for client in self._clients:
+                client.enough.set()
+            for client in self._clients:
+                client.join(15)
+        self._sum_up()
+        return self.outcome
+
+    def _round(self, faults: list[plan.Fault]) -> None:
+        self.phase = "torment"
+        for client in self._clients:
+            client.busy.set()
+        teller = threading.Thread(target=self._tell_until, args=(stop := threading.Event(),), daemon=True)
+        teller.start()
+        try:
+            self.demon.torment(faults, self.torment.round, self.enough)
+            self.phase = "runs dry"
+            for client in self._clients:
+                client.busy.clear()
+            self._run_dry()
+            self.phase = "compares"
+            self._compare()
+        finally:
+            stop.set()
+            teller.join(5)
+        self.outcome.counts["rounds"] += 1
+
+    def _tell_until(self, stop: threading.Event) -> None:
+        while not stop.wait(0.5):
+            self.say(self.picture())
+
+    def picture(self) -> dict[str, Any]:
+        """The counts at this moment."""
+        return {
+            "phase": self.phase,
+            "seconds": time.monotonic() - self.began,
+            "commands": self.ledger.counts["commands"],
+            "outstanding": len(self.ledger.outstanding),
+            "rounds": self.outcome.counts["rounds"],
+            "revived": self.place.revived,
+            "faults": dict(self.demon.counts),
+            "violations": len(self.outcome.violations),
+        }
+
+    def _run_dry(self) -> None:
+        """Until nobody waits and nothing is due, twice in a row."""
+        last, since, dry = (-1, -1, -1), time.monotonic(), 0
+        while dry < 2:
+            for client in self._clients:
+                if client.error is not None:
+                    raise StoodStill(f"{client.name} ended: {client.error!r}")
+            waiting, progress = self._waiting()
+            if waiting:
+                self._note_what_is_waited_for()
+            dry = dry + 1 if waiting == 0 else 0
+            if progress != last:
+                last, since = progress, time.monotonic()
+            elif time.monotonic() - since > NO_PROGRESS:
+                self.outcome.counts["lost"] = len(self.ledger.outstanding)
+                raise StoodStill(f"nothing moves for {NO_PROGRESS:.0f} s and {waiting} wait: {self._left()}")
+            if dry < 2:
+                self.enough.wait(0.15)
+        self.outcome.dry_after.append(round(time.monotonic() - self.demon.last, 2))
+
+    def _waiting(self) -> tuple[int, tuple[int, int, int]]:
+        try:
+            with connected(self.place.database_url) as conn:
+                row = conn.execute(WAITING).fetchone()
+                dead = dict(conn.execute(DEAD).fetchall())
+            assert row is not None
+            self._bury(dead)
+            queued = self._queued()
+        except (psycopg.Error, redis.RedisError, OSError):
+            return 1, (-2, -2, -2)
+        outstanding = len(self.ledger.outstanding)
+        return sum(row[:4]) + queued + outstanding, (row[4] + row[5], row[1], outstanding)
+
+    def _note_what_is_waited_for(self) -> None:
+        """Once a second when it takes long: a round that is dry too late should say why."""
+        after = round(time.monotonic() - self.demon.last)
+        noted = self.outcome.waited_for
+        if after <= LONG or (noted and (noted[-1]["round"], noted[-1]["after"]) == (self._rounds, after)):
+            return
+        what = Counter(f"answer to {one.task}" for one in self.ledger.waiting())
+        with contextlib.suppress(psycopg.Error), connected(self.place.database_url) as conn:
+            what.update(dict(conn.execute(WAITED_FOR).fetchall()))
+        noted.append({"round": self._rounds, "after": after, "what": dict(sorted(what.items()))})
+
+    @property
+    def _rounds(self) -> int:
+        return self.outcome.counts["rounds"]
+
+    def _bury(self, dead: dict[str | None, str]) -> None:
+        """A command that was given up is seen among the dead jobs: it is not lost, and its sender need not wait."""
+        for one in self.ledger.waiting():
+            if one.request_id in dead:
+                self.ledger.count("given up")
+                self.ledger.answered(one, {"outcome": "dead"})
+
+    def _queued(self) -> int:
+        """Commands and consequences that wait for a worker, and whatever was handed to one and not taken."""
+        with contextlib.closing(connect(self.place.broker_url, timeout=3, decode_responses=True)) as client:
+            handed = [str(name) for name in client.hgetall(LISTS)]
+            return sum(client.llen(name) for name in ("commands", "consequences", *handed))
+
+    def _left(self) -> str:
+        waiting = self.ledger.waiting()
+        return ", ".join(f"{one.request_id} {one.task} (sent {one.times} times)" for one in waiting[:10]) or "promises"
+
+    def _compare(self) -> None:
+        wrong = self.outcome.violations
+        with connected(self.place.database_url) as conn:
+            before = len(self.referee.judged)
+            wrong += self.referee.judge(conn)
+            fresh = list(self.referee.judged.values())[before:]
+            touched = [one.arguments["order_id"] for _, one in fresh if "order_id" in one.arguments]
+            touched += [
+                self.referee.court.takings[one.arguments["removal_id"]].order_id
+                for _, one in fresh
+                if one.arguments.get("removal_id") in self.referee.court.takings
+            ]
+            wrong += ends_alike(conn, self.referee, touched)
+            wrong += odd_rows(conn, self.place.mailroom.taken)
+            lost, doubled, said = compared_answers(self.place, self.ledger, conn)
+        self.outcome.counts["lost"] += lost
+        self.outcome.counts["doubled"] += doubled
+        wrong += said
+        wrong += broken_promises(self.place.database_url)
+
+    def _sum_up(self) -> None:
+        found = self.outcome
+        found.lasted = round(time.monotonic() - self.began, 1)
+        found.counts.update(self.ledger.counts)
+        found.counts["early"] = self.referee.early
+        found.counts["restarts"] = self.place.revived
+        found.counts["letters"] = len(self.place.mailroom.taken)
+        for kind, times in self.demon.counts.items():
+            found.counts[f"fault {kind}"] = times
+        found.timeline = self.demon.timeline
+        found.judged = [
+            (at, one.task, self._to_be_replayed(one)) for at, one in self.referee.judged.values() if one.part_of is None
+        ]
+        with contextlib.suppress(psycopg.Error), connected(self.place.database_url) as conn:
+            row = conn.execute(TOTALS).fetchone()
+            assert row is not None
+            found.counts["accepted"] = row[0]
+            found.counts["cancelled"] = row[4]
+            found.counts["letters sent"] = row[5]
+            found.rings = {"promises": row[1], "per job": round(float(row[2]) / max(1, row[1]), 3), "most": row[3]}
+        found.violations += words_that_got_out(self.place.folder)
+
+    def _to_be_replayed(self, one: Sent) -> dict[str, Any]:
+        """Its arguments as a replay needs them, where removal requests are numbered without gaps."""
+        arguments = {**one.arguments, "request_id": one.request_id}
+        if "removal_id" in arguments:
+            arguments["removal_id"] = list(self.referee.court.takings).index(arguments["removal_id"]) + 1
+        return arguments
+
+
+def past(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, Any]]:
+    """What there was before the run: terms of seconds, members, lots.  `ended`: how long ago."""
+    at = datetime.now(UTC) - ended  # noqa: TID251 - the present, at which the past ends
+
+    def line(task: str, **arguments: Any) -> dict[str, Any]:
+        return {"at": instant_text(at), "task": task, "kwargs": arguments}
+
+    yield line("terms.apply", terms=plan.terms(), staff="kim", **{"from": instant_text(at)})
+    for member in (*plan.SELLERS, plan.STRANGER):
+        yield line("members.record", **plan.record(member))
+    for seller in plan.SELLERS:
+        for number in range(plan.LOTS_EACH):
+            yield line("inventory.record_lot", lot=plan.lot(seller, number))
+
+
+def write_past(database_url: str, lines: list[dict[str, Any]]) -> None:
+    """Play it into the empty database."""
+    read = lines_from(json.dumps(one) for one in lines)
+    with stage_in_empty(database_url, read[0].at, allow_short=True) as stage:
+        for played in play(read, stage):
+            if played.result["outcome"] != "done":
+                raise RuntimeError(f"the past does not fit: {played.as_json()}")
+
+
+@contextlib.contextmanager
+def prepared(
+    folder: Path, torment: Torment, say: Callable[[dict[str, Any]], None] = lambda _picture: None
+) -> Iterator[tuple[Run, list[dict[str, Any]]]]:
+    """A run that has not begun, with its past, at a place of its own."""
+    lines = list(past())
+    skew = plan.SKEW if torment.seed % 2 else -plan.SKEW
+    with standing(folder, lambda url: write_past(url, lines), skew) as place:
+        assert len(GROUPS) > 1
+        yield Run(place, torment, say), lines

@@ -1,0 +1,115 @@
+"""Which few commands show a mistake?  Each scenario plays them, right or wrong; what is wrong is found by the comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from models import notices
+from models.db import database as db
+from models.notices import Outcome
+from policies.notices import LEASE
+from stress import mutants, plan
+from stress.db_checks import connected
+from stress.rehearsal import Rehearsal
+
+Scenario = Callable[[Rehearsal], None]
+
+
+def one_life(market: Rehearsal) -> None:
+    """An order is bought and cancelled."""
+    order_id = market.bought(asked=True)
+    market.do("orders.cancel", order_id=order_id, member_id="s0")
+    market.stage.settle()
+
+
+def twins(market: Rehearsal) -> None:
+    """P2: the same message is read by two workers before one of them has answered it."""
+    order_id = market.bought(asked=True)
+    market.send("t-twin", "orders.cancel", {"order_id": order_id, "member_id": "s0"})
+    market.at_once("t-twin", "t-twin", order_id=order_id)
+    market.stage.settle()
+
+
+def played_again(market: Rehearsal) -> None:
+    """P2: promises that were kept come round once more."""
+    one_life(market)
+    with connected(market.database_url) as conn:
+        conn.execute("UPDATE unwind.outbox SET state = 'due'")
+    market.stage.settle()
+
+
+def sleeper(market: Rehearsal) -> None:
+    """F53: a worker falls asleep over a letter; another sends it; the first wakes up and says that it could not."""
+    market.bought(asked=True)
+    with market.stage.database.transaction() as conn:
+        conn.exec_driver_sql(
+            "UPDATE unwind.notices SET state = 'pending', attempts = 0, sent_at = NULL, next_try_at = created_at"
+        )
+        instant = market.stage.clock.instant
+        asleep = notices.claim(conn, instant, until=instant + LEASE, limit=1)
+        instant += LEASE + timedelta(seconds=1)
+        awake = notices.claim(conn, instant, until=instant + LEASE, limit=1)
+        sent = [Outcome(one, "sent") for one in awake]
+        wakes = [Outcome(one, "pending", error="too late", next_try_at=instant) for one in asleep]
+        # The second answer stands for "taken, and its worker died before it could say so".
+        notices.mark(conn, wakes, instant)
+        left = notices.claim(conn, instant, until=instant + LEASE, limit=1)
+        notices.mark(conn, sent, instant)
+    market.found += [f"letter {one.notice_id} was sent and is to be sent again" for one in left]
+
+
+def two_clocks(market: Rehearsal) -> None:
+    """reliability 7: one worker's clock is half an hour ahead of the database's."""
+    order_id = market.bought()
+    market.stage.database.clock = db.DatabaseClock()
+    market.do("npb.file", order_id=order_id, member_id="s0")
+    mutants.ahead = timedelta(minutes=30)
+    market.do("orders.cancel", order_id=order_id, member_id="s0")
+    mutants.ahead = timedelta(0)
+
+
+def on_the_second(market: Rehearsal) -> None:
+    """P3, R41: cancelling at the very instant at which it becomes possible."""
+    order_id = market.bought()
+    market.do("npb.file", order_id=order_id, member_id="s0")
+    market.passes(plan.UNLOCK)
+    market.do("orders.cancel", order_id=order_id, member_id="s0")
+    market.stage.settle()
+
+
+def dies_at_its_commit(market: Rehearsal) -> None:
+    """F45: the database ends the session at the commit of a cancellation; nobody sends it again yet."""
+    order_id = market.bought(asked=True)
+    with market.commit_dies():
+        market.do("orders.cancel", order_id=order_id, member_id="s0")
+    market.stage.settle()
+
+
+def bells(market: Rehearsal) -> None:
+    """What was promised is done because it is rung for."""
+    order_id = market.bought(asked=True)
+    with market.ringing():
+        market.do("orders.cancel", order_id=order_id, member_id="s0")
+
+
+def lost_bells(market: Rehearsal) -> None:
+    """P1: the broker forgets the first rings; they come again."""
+    order_id = market.bought(asked=True)
+    with market.ringing(lost=4):
+        market.do("orders.cancel", order_id=order_id, member_id="s0")
+
+
+def stranger(market: Rehearsal) -> None:
+    """P9: somebody cancels an order of others."""
+    order_id = market.bought(asked=True)
+    market.do("orders.cancel", order_id=order_id, member_id=plan.STRANGER)
+    market.stage.settle()
+
+
+IN_ONE_PROCESS: dict[str, Scenario] = {
+    one.__name__: one
+    for one in (
+        one_life, twins, played_again, sleeper, two_clocks, on_the_second, dies_at_its_commit, bells, lost_bells, stranger,
+    )
+}  # fmt: skip

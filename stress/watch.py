@@ -1,0 +1,45 @@
+"""Why does nothing move?  What broker, database and workers say of themselves at that moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import psycopg
+import redis
+
+from stress.db_checks import connected
+from stress.environment import BEATS, GROUPS, Place
+from workers.broker.redis_url import connect
+
+SESSIONS = """
+    SELECT pid, application_name, state, wait_event_type, wait_event, left(query, 100) AS query,
+           pg_blocking_pids(pid) AS waits_for, clock_timestamp() - state_change AS since
+    FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+PROMISES = "SELECT task, state, count(*), max(rings), max(attempts), min(due_at) FROM unwind.outbox GROUP BY 1, 2"
+
+
+def dump(place: Place) -> str:
+    """A text for whoever looks for the reason."""
+    said: list[str] = []
+    with contextlib.suppress(redis.RedisError, OSError):
+        client = connect(place.broker_url, timeout=5)
+        said.append("-- broker: clients\n" + "\n".join(json.dumps(one, default=str) for one in client.client_list()))
+        keys = {key.decode(): _size(client, key) for key in client.scan_iter(count=500) if b"celery-task" not in key}
+        said.append("-- broker: keys\n" + json.dumps(keys, indent=1))
+        client.close()
+    for title, query in (("sessions", SESSIONS), ("promises", PROMISES)):
+        with contextlib.suppress(psycopg.Error), connected(place.database_url) as conn:
+            said.append(f"-- database: {title}\n" + "\n".join(str(row) for row in conn.execute(query)))
+    said.extend(
+        f"-- {name}: head {place.head(name)}, children {place.children(name)}\n{place.supervisor.tail(name, 15)}"
+        for name in (*GROUPS, *BEATS)
+    )
+    return "\n".join(said)
+
+
+def _size(client: redis.Redis, key: bytes) -> object:
+    kind = client.type(key)
+    sizes = {b"list": client.llen, b"hash": client.hlen, b"zset": client.zcard, b"set": client.scard}
+    return sizes[kind](key) if kind in sizes else str(kind)

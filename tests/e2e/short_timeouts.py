@@ -1,0 +1,53 @@
+"""What does a worker look like for which everything comes sooner?  `celery -A tests.e2e.short_timeouts worker`.
+
+The same application with shorter waits, and with an ear that a test can stop: a worker whose process id stands in the file that
+TEST_DEAF names is alive, connected, answers pings, and takes no message; such a beat looks at no timetable.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from kombu.transport.virtual.base import QoS
+
+from models.db import database as db
+from workers.app import app
+from workers.beat import MonotonicScheduler
+from workers.monitoring import watchdog
+from workers.transport import channel, reclaim
+
+watchdog.LOOK_EVERY = 0.1
+watchdog.SILENT_LOOKS = 20
+watchdog.BUSY_LOOKS = 60
+db.IDLE_IN_TRANSACTION_TIMEOUT_MS = 2_000
+db.TRANSACTION_TIMEOUT_MS = 6_000
+reclaim.ALIVE_FOR = 2
+channel.LOOK_EVERY = 0.5
+
+__all__ = ["app"]
+
+_ticks: Any = MonotonicScheduler.tick
+_hears: Any = QoS.can_consume
+
+
+def _can_consume(self: Any) -> bool:
+    by_queue = bool(self.channel.active_queues)  # pings come through another channel
+    return bool(_hears(self)) and not (by_queue and _is_deaf())
+
+
+def _is_deaf() -> bool:
+    deaf = Path(os.environ.get("TEST_DEAF", "/nonexistent"))
+    return deaf.exists() and deaf.read_text() == str(os.getpid())
+
+
+def _tick(self: Any, *args: Any, **kwargs: Any) -> Any:
+    while _is_deaf():
+        Event().wait(0.1)
+    return _ticks(self, *args, **kwargs)
+
+
+QoS.can_consume = _can_consume  # type: ignore[method-assign]
+MonotonicScheduler.tick = _tick  # type: ignore[method-assign]

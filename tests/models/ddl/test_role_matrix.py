@@ -1,0 +1,183 @@
+"""What may each role reach of everything in the catalogue?  Compared with a list, so that nothing comes in unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from models.db.database import APP_ROLE
+from models.ddl import triggers
+from models.ddl.tables import metadata
+from tests.plugins.servers import in_database, plain
+from workers.embedded import ServerUrls
+
+SUBMIT, READER, PUBLIC = triggers.SUBMIT_ROLE, triggers.READER_ROLE, "public"
+ASKED = (SUBMIT, READER, APP_ROLE, PUBLIC, *triggers.DEFINERS)
+RELATION_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+
+TABLES = {table.name for table in metadata.tables.values()}
+VIEWS = {
+    "command_answers",
+    "v_fee_credit",
+    "v_order_timeline",
+    "v_request_status",
+    "v_sweep_history",
+    "v_unlock_forecast",
+}
+FUNCTIONS = {
+    SUBMIT: {"submit_command"},
+    READER: {"events_after"},
+    APP_ROLE: {"submit_command", "events_after", "feed_base"},
+    PUBLIC: set(),
+    "unwind_submit_definer": {"submit_command"},
+    "unwind_feed_definer": {"events_after", "feed_base"},
+}
+RELATIONS: dict[str, dict[str, set[str]]] = {
+    SUBMIT: {},
+    PUBLIC: {},
+    READER: {name: {"SELECT"} for name in {*TABLES, *VIEWS, "alembic_version"} - {*triggers.PRIVATE_TO_READERS}},
+    APP_ROLE: {
+        **{
+            name: {"SELECT", "INSERT"}
+            | (set() if name in triggers.ONLY_GROWS else {"UPDATE"})
+            | ({"DELETE"} if name in triggers.MAY_DELETE else set())
+            for name in TABLES
+        },
+        **{name: {"SELECT"} for name in (*VIEWS, "alembic_version")},
+    },
+    "unwind_submit_definer": {"submissions": {"SELECT", "INSERT"}},
+    "unwind_feed_definer": {name: {"SELECT"} for name in ("events", "stock_moves", "ledger_lines", "bills")},
+}
+COLUMNS: dict[str, set[str]] = {
+    "unwind_submit_definer": {"removals.removal_id", "removals.order_id", "drafts.draft_id", "drafts.order_id"}
+}
+"""Single columns of tables that are not readable whole."""
+BEYOND_THE_CATALOGUE = (
+    "NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace)"
+)
+
+
+@pytest.fixture
+def catalogue(servers: ServerUrls, database_url: str) -> Iterator[psycopg.Connection]:
+    """The superuser in the test's own database: it sees every right of everybody."""
+    address = in_database(servers.admin_url, database_url.rpartition("/")[2])
+    with psycopg.connect(plain(address), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("role", ASKED)
+def test_each_role_reaches_the_relations_of_the_list(catalogue: psycopg.Connection, role: str) -> None:
+    """Tables, views, materialized views, foreign tables and sequences of every schema but the server's own."""
+    rows = catalogue.execute(
+        "SELECT c.relname, r FROM pg_class AS c CROSS JOIN unnest(%s::text[]) AS r "  # noqa: S608 - a constant
+        f"WHERE c.relnamespace {BEYOND_THE_CATALOGUE} AND c.relkind IN ('r', 'p', 'v', 'm', 'f') "
+        "AND has_table_privilege(%s, c.oid, r)",
+        [list(RELATION_RIGHTS), role],
+    )
+    found: dict[str, set[str]] = {}
+    for name, right in rows:
+        found.setdefault(name, set()).add(right)
+    assert found == RELATIONS[role]
+
+
+@pytest.mark.parametrize("role", ASKED)
+def test_each_role_reaches_the_columns_of_the_list(catalogue: psycopg.Connection, role: str) -> None:
+    """A right to a column opens what the right to its table does not."""
+    rows = catalogue.execute(
+        "SELECT c.relname || '.' || a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid "  # noqa: S608
+        f"WHERE c.relnamespace {BEYOND_THE_CATALOGUE} AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f') "
+        "AND EXISTS (SELECT FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) AS r "
+        "WHERE has_column_privilege(%(role)s, c.oid, a.attnum, r) AND NOT has_table_privilege(%(role)s, c.oid, r))",
+        {"role": role},
+    )
+    assert {name for (name,) in rows} == COLUMNS.get(role, set())
+
+
+@pytest.mark.parametrize("role", ASKED)
+def test_each_role_may_call_the_functions_of_the_list(catalogue: psycopg.Connection, role: str) -> None:
+    """Trigger functions included: nobody but the server calls them."""
+    rows = catalogue.execute(
+        f"SELECT proname FROM pg_proc WHERE pronamespace {BEYOND_THE_CATALOGUE} AND has_function_privilege(%s, oid, 'EXECUTE')",  # noqa: S608
+        [role],
+    )
+    assert {name for (name,) in rows} == FUNCTIONS[role]
+
+
+@pytest.mark.parametrize("role", ASKED)
+def test_no_role_may_call_more_of_the_servers_own_functions_than_everybody(
+    catalogue: psycopg.Connection, role: str
+) -> None:
+    """No reading of files, no settings, no replication: what PostgreSQL keeps from everybody is kept from ours."""
+    rows = catalogue.execute(
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace "
+        "AND has_function_privilege(%s, oid, 'EXECUTE') AND NOT has_function_privilege('public', oid, 'EXECUTE')",
+        [role],
+    )
+    assert rows.fetchall() == []
+
+
+@pytest.mark.parametrize("role", ASKED)
+def test_no_role_creates_anything_anywhere(catalogue: psycopg.Connection, role: str) -> None:
+    """Schemas are used, and only `unwind` by those who need it; the database is connected to and nothing else."""
+    rows = catalogue.execute(
+        "SELECT nspname, has_schema_privilege(%(role)s, oid, 'USAGE'), has_schema_privilege(%(role)s, oid, 'CREATE') "
+        "FROM pg_namespace WHERE nspname NOT LIKE 'pg_temp%%' AND nspname NOT LIKE 'pg_toast%%'",
+        {"role": role},
+    )
+    usable = {"pg_catalog", "information_schema", "public", *(() if role == PUBLIC else ("unwind",))}
+    assert {(name, uses, makes) for name, uses, makes in rows if uses or makes} == {(n, True, False) for n in usable}
+    (row,) = catalogue.execute(
+        "SELECT array(SELECT r FROM unnest(ARRAY['CREATE', 'CONNECT', 'TEMPORARY']) AS r "
+        "WHERE has_database_privilege(%s, current_database(), r))",
+        [role],
+    )
+    assert row == (["CONNECT"],)
+
+
+@pytest.mark.parametrize("role", ASKED)
+def test_no_role_writes_to_the_servers_own_catalogue(catalogue: psycopg.Connection, role: str) -> None:
+    """`pg_settings` is how a session sets its own settings."""
+    rows = catalogue.execute(
+        "SELECT DISTINCT c.relname FROM pg_class AS c CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS r "
+        "WHERE c.relnamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) "
+        "AND c.relkind IN ('r', 'v') AND has_table_privilege(%s, c.oid, r)",
+        [role],
+    )
+    assert rows.fetchall() == [("pg_settings",)]
+
+
+def test_no_role_is_anything_but_itself(catalogue: psycopg.Connection) -> None:
+    """No login, no attribute, no membership in another role, no right to set what superusers set."""
+    rows = catalogue.execute(
+        "SELECT rolname FROM pg_roles AS r WHERE rolname = ANY(%s) AND (rolcanlogin OR rolsuper OR rolcreaterole OR "
+        "rolcreatedb OR rolreplication OR rolbypassrls OR EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid))",
+        [list(triggers.ROLES)],
+    )
+    assert rows.fetchall() == []
+    parameters = catalogue.execute(
+        "SELECT p.parname FROM pg_parameter_acl AS p CROSS JOIN aclexplode(p.paracl) AS a "
+        "WHERE a.grantee = 0 OR a.grantee::regrole::text = ANY(%s)",
+        [list(triggers.ROLES)],
+    )
+    assert parameters.fetchall() == []
+
+
+def test_a_view_over_what_readers_may_not_read_hides_its_rows_from_their_functions(
+    catalogue: psycopg.Connection,
+) -> None:
+    """Such a view reads as its owner, behind a barrier; one over what its readers may read themselves reads as they do."""
+    rows = catalogue.execute(
+        "SELECT c.relname, coalesce(c.reloptions, '{}') FROM pg_class AS c "
+        "WHERE c.relnamespace = 'unwind'::regnamespace AND c.relkind = 'v'"
+    ).fetchall()
+    as_owner, as_reader = ["security_barrier=true"], ["security_invoker=true"]
+    assert dict(rows) == {
+        "command_answers": as_owner,
+        "v_fee_credit": as_owner,
+        "v_request_status": as_owner,
+        "v_order_timeline": as_reader,
+        "v_sweep_history": as_reader,
+        "v_unlock_forecast": as_reader,
+    }

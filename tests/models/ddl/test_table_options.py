@@ -1,0 +1,27 @@
+"""Are the tables kept on disk as the code says?"""
+
+from __future__ import annotations
+
+from models.ddl.table_options import STORAGE
+from models.ddl.tables import metadata
+from tests.plugins.market import Market
+
+
+def test_each_table_is_stored_as_written(market: Market) -> None:
+    """Room in pages and the vacuum's turn come with the migration, not by hand."""
+    rows = market.rows(
+        "SELECT c.relname AS name, c.reloptions AS options FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'unwind' AND c.relkind = 'r' AND c.reloptions IS NOT NULL"
+    )
+    found = {row.name: dict(option.split("=") for option in row.options) for row in rows}
+    assert found == STORAGE
+    assert set(STORAGE) <= {table.name for table in metadata.tables.values()}
+
+
+def test_a_new_event_of_an_order_is_written_in_its_page(market: Market) -> None:
+    """An unlocked alert moves its order's version: no index of orders hears of it."""
+    indexed = market.row(
+        "SELECT count(*) AS n FROM pg_index i WHERE i.indrelid = 'unwind.orders'::regclass AND "
+        "(pg_get_indexdef(i.indexrelid) LIKE '%version%' OR pg_get_indexdef(i.indexrelid) LIKE '%last_event_at%')"
+    )
+    assert indexed.n == 0

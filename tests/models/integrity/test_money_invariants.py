@@ -1,0 +1,176 @@
+"""Is every cent where it belongs, after any history?  (promises.md, invariant 5)"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from models import bills
+from models.integrity import month_audit
+from models.integrity.invariants.ledger import CENTS
+from policies.billing_months import month_of, next_month
+from policies.terms import DEFAULT_TERMS
+from tests.plugins.market import Market
+
+SELLERS = ("seller", "other_seller")
+
+
+def broken(market: Market) -> dict[str, list[str]]:
+    """What is not as it must be: sentence and ids."""
+    with market.stage.database.transaction() as conn:
+        found = {one.sentence: one.broken(conn, market.stage.clock.instant) for one in CENTS}
+    return {sentence: ids for sentence, ids in found.items() if ids}
+
+
+class Trade:
+    """A random history of two sellers' money."""
+
+    def __init__(self, market: Market, seed: int) -> None:
+        self.market = market
+        self.chance = random.Random(seed)
+        self.numbers = iter(range(1, 100_000))
+        self.living: list[tuple[int, str]] = []
+        self.issued: dict[tuple[str, date], str] = {}
+
+    def step(self) -> None:
+        """Something happens."""
+        acts: list[Callable[[], Any]] = [self.order, self.order, self.batch, self.cancel, self.cancel]
+        acts += [self.credit, self.pay, self.pay, self.wait, self.wait]
+        self.chance.choice(acts)()
+
+    def lot(self, seller: str) -> int:
+        price = f"{self.chance.choice([0.05, 1, 12.3456, 99.99, 333.33, 500.25, 750, 1234.56]):.4f}"
+        return self.market.lot(next(self.numbers), seller_id=seller, unit_price=price)
+
+    def order(self) -> None:
+        seller, order_id = self.chance.choice(SELLERS), next(self.numbers)
+        rate = self.chance.choice(["1", "1.0825", "0.0067"])
+        currency = "USD" if rate == "1" else "EUR"
+        lines = [(self.lot(seller), self.chance.randint(1, 4))]
+        self.market.order(order_id, lines, seller_id=seller, currency=currency, usd_rate=rate)
+        self.living.append((order_id, seller))
+
+    def batch(self) -> None:
+        if self.living:
+            order_id, seller = self.chance.choice(self.living)
+            line = {"lot_id": self.lot(seller), "quantity": self.chance.randint(1, 3)}
+            self.market.done("orders.add_batch", order_id=order_id, lines=[line])
+
+    def cancel(self) -> None:
+        if self.living:
+            order_id, seller = self.living.pop(self.chance.randrange(len(self.living)))
+            by = {"order_id": order_id, "member_id": seller}
+            self.market.done("ocr.file", **by, reason="S_MUTUAL", comment="both agree")
+            self.market.done("orders.cancel", **by)
+
+    def credit(self) -> None:
+        amount = f"{self.chance.randint(1, 900) / 100:.2f}"
+        seller = self.chance.choice(SELLERS)
+        self.market.done("credits.post_manual", seller_id=seller, amount=amount, staff="kim", comment="sorry")
+
+    def pay(self) -> None:
+        if self.issued:
+            seller, month = self.chance.choice(sorted(self.issued))
+            self.market.done(
+                "bills.record_payment",
+                seller_id=seller,
+                billing_month=month.isoformat()[:7],
+                amount=f"{self.chance.randint(1, 5000) / 100:.2f}",
+                payment_id=f"p-{next(self.numbers)}",
+            )
+
+    def wait(self) -> None:
+        days = self.chance.choice([1, 3, 10, 31])
+        self.market.stage.advance(self.market.stage.clock.instant + timedelta(days=days))
+        self.look()
+
+    def look(self) -> None:
+        """Every bill once issued must say the same for ever, but for what was paid."""
+        now = self.market.stage.clock.instant
+        with self.market.stage.database.transaction() as conn:
+            for seller in SELLERS:
+                month = date(2026, 3, 1)
+                while month <= month_of(now, DEFAULT_TERMS):
+                    found = bills.bill(conn, seller, month, now)
+                    assert found is not None
+                    if found["state"] != "open":
+                        fixed = {k: v for k, v in found.items() if k not in ("state", "paid", "overpaid")}
+                        said = json.dumps(fixed, sort_keys=True)
+                        assert self.issued.setdefault((seller, month), said) == said
+                    month = next_month(month)
+
+
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 40))])
+def test_no_cent_is_lost_in_any_history(market: Market, seed: int) -> None:
+    """Promises 5 and R86: all equations hold, issued bills never change, and every month is proven from its events."""
+    trade = Trade(market, seed)
+    for _ in range(60):
+        trade.step()
+    market.stage.advance(market.stage.clock.instant + timedelta(days=45))
+    trade.look()
+    assert broken(market) == {}
+    month = date(2026, 3, 1)
+    with market.stage.database.transaction() as conn:
+        while month <= month_of(market.stage.clock.instant, DEFAULT_TERMS):
+            assert month_audit.audit_month(conn, month).differences == []
+            month = next_month(month)
+        lines, carried, excess = conn.execute(text(_SUMS)).one()
+    assert lines == carried - excess
+
+
+_SUMS = """
+    SELECT (SELECT sum(amount) FROM unwind.ledger_lines l WHERE kind <> 'payment' AND EXISTS (
+                SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)),
+           (SELECT sum(total) FROM unwind.bills) + (SELECT sum(carried_forward) FROM (
+                SELECT DISTINCT ON (seller_id) carried_forward FROM unwind.bills
+                ORDER BY seller_id, billing_month DESC) last),
+           (SELECT -COALESCE(sum(excess), 0) FROM unwind.ledger_lines l WHERE opens_month <= (
+                SELECT max(billing_month) FROM unwind.billing_months))
+"""
+
+CHARGE = "UPDATE unwind.ledger_lines SET {} WHERE order_id = 1 AND kind = 'charge'"
+PLANTED = [
+    (CHARGE.format("amount = 19.99"), "Per order", "1"),
+    (CHARGE.format("amount = 19.99"), "Of every issued bill", "seller 2026-03"),
+    (CHARGE.format("note = 'x'"), "The lines of an issued", "seller 2026-03"),
+    (CHARGE.format("charged_month = '2026-04-01'"), "No charge is on", "1"),
+    ("UPDATE unwind.orders SET basis = 'NSS' WHERE order_id = 1", "A cancellation through NRS", "1"),
+    (
+        "UPDATE unwind.bills SET opening_credit = -1, carried_forward = -1 WHERE billing_month = '2026-05-01'",
+        "Every bill opens",
+        "seller 2026-05",
+    ),
+    ("DELETE FROM unwind.bills WHERE billing_month = '2026-05-01'", "No bill is left out", "seller 2026-04"),
+    ("DELETE FROM unwind.bills WHERE billing_month = '2026-03-01'", "Every line of a closed", "seller 2026-03"),
+    (
+        "UPDATE unwind.ledger_lines SET opens_month = '2026-03-01' WHERE payment_id = 'p-1'",
+        "A payment is only",
+        "p-1",
+    ),
+]
+
+
+@pytest.mark.breaks_invariants("the books are falsified on purpose")
+@pytest.mark.parametrize(("statement", "sentence", "named"), PLANTED)
+def test_a_planted_fault_is_found(market: Market, database_url: str, statement: str, sentence: str, named: str) -> None:
+    """Each sentence catches what breaks it."""
+    market.order(1, [(market.lot(501, unit_price="750"), 1)])
+    market.stage.advance(datetime(2026, 4, 12, tzinfo=UTC))
+    market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
+    market.done("orders.cancel", order_id=1, member_id="seller")
+    market.done("bills.record_payment", seller_id="seller", billing_month="2026-03", amount="25.00", payment_id="p-1")
+    market.stage.advance(datetime(2026, 6, 10, tzinfo=UTC))
+    assert broken(market) == {}
+    engine = create_engine(database_url)
+    with engine.begin() as conn:
+        conn.execute(text("SET LOCAL session_replication_role = replica"))
+        assert conn.execute(text(statement)).rowcount > 0
+    engine.dispose()
+    found = {one: ids for one, ids in broken(market).items() if one.startswith(sentence)}
+    assert list(found.values()) == [[named]]

@@ -1,0 +1,125 @@
+"""Which answers go, which stay, and who may take them away?"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from models import retention
+from models.db import database as db
+from tests.plugins.market import FILED, ORDERED, Market
+from workers.cli.prune import prune as prune_command
+
+LATER = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def market_of_old(market: Market) -> Market:
+    """Orders and an alert of March, one order of now."""
+    for n in range(5):
+        market.order(2000 + n)
+    market.at(FILED).done("npb.file", order_id=2000, member_id="seller", request_id="old")
+    with market.stage.database.transaction() as conn:
+        market.stage.clock.instant = db.DatabaseClock().now(conn)
+    market.order(3000, buyer_id="stranger", request_id="new")
+    return market
+
+
+def counts(market: Market) -> Any:
+    return market.row(
+        "SELECT (SELECT count(*) FROM unwind.requests) AS requests, "
+        "(SELECT count(*) FROM unwind.outbox WHERE state = 'done') AS kept, "
+        "(SELECT count(*) FROM unwind.outbox WHERE state = 'due') AS due, "
+        "(SELECT count(*) FROM unwind.events) AS events"
+    )
+
+
+@pytest.fixture
+def owner(database_url: str) -> Any:
+    database = db.connect(database_url, as_app=False)
+    yield database
+    database.dispose()
+
+
+def test_old_answers_go_in_batches_and_new_ones_stay(market_of_old: Market, owner: db.Database) -> None:
+    """contract 2.1: kept for at least thirty days; history itself stays for ever."""
+    before = counts(market_of_old)
+    rounds: list[int] = []
+    while not rounds or rounds[-1]:
+        with owner.transaction() as conn:
+            rounds.append(retention.prune(conn, LATER, batch=3))
+    after = counts(market_of_old)
+    assert sum(rounds) == (before.requests - after.requests) + (before.kept - after.kept)
+    assert all(gone <= 9 for gone in rounds)
+    assert len(rounds) > 3
+    assert after.kept == 0
+    assert (after.due, after.events) == (before.due, before.events)
+    left = market_of_old.rows("SELECT request_id, answered_at FROM unwind.requests")
+    assert "new" in {row.request_id for row in left}
+    assert all(row.answered_at >= LATER for row in left)
+
+
+def test_an_answer_within_its_thirty_days_cannot_be_taken_away(market_of_old: Market, owner: db.Database) -> None:
+    """Whoever asks: the owner is refused too."""
+    with owner.transaction() as conn:
+        now = db.DatabaseClock().now(conn)
+    for instant in (now - timedelta(days=29), now, now + timedelta(days=1), None):
+        with pytest.raises(DBAPIError, match="at least 30 days"), owner.transaction() as conn:
+            retention.prune(conn, instant)  # type: ignore[arg-type]
+
+
+def test_the_application_cannot_prune_and_cannot_delete(market_of_old: Market) -> None:
+    """Its role has neither the function nor the right behind it."""
+    for statement in (f"SELECT unwind.prune_requests('{ORDERED}', 10)", "DELETE FROM unwind.requests"):
+        with (
+            pytest.raises(DBAPIError, match="permission denied"),
+            market_of_old.stage.database.transaction() as conn,
+        ):
+            conn.execute(text(statement))
+
+
+@pytest.mark.breaks_invariants("the dead submission is made up: nobody parked it")
+def test_submissions_and_odd_messages_go_with_their_answers(market_of_old: Market, owner: db.Database) -> None:
+    """A submission that waits, or that is dead and wants to be looked at, stays."""
+    with owner.transaction() as conn:
+        for n, (state, answered) in enumerate(
+            (("answered", ORDERED), ("answered", None), ("waiting", None), ("dead", None))
+        ):
+            conn.execute(
+                text(
+                    "INSERT INTO unwind.submissions (request_id, task, payload, submitted_by, submitted_at, state, due_at, "
+                    "answered_at) VALUES (:id, 'npb.file', '{}', 'x', :at, :state, :at, :answered)"
+                ),
+                {"id": f"s{n}", "at": ORDERED, "state": state, "answered": answered or LATER + timedelta(days=1)},
+            )
+        conn.execute(
+            text(
+                "INSERT INTO unwind.odd_messages (reason, body_bytes, body, came_at) VALUES ('TASK_UNKNOWN', 0, '', :at)"
+            ),
+            {"at": ORDERED},
+        )
+    with owner.transaction() as conn:
+        assert retention.prune(conn, LATER) > 0
+    assert [r.request_id for r in market_of_old.rows("SELECT request_id FROM unwind.submissions ORDER BY 1")] == [
+        "s1",
+        "s2",
+        "s3",
+    ]
+    assert market_of_old.rows("SELECT 1 FROM unwind.odd_messages") == []
+
+
+def test_the_command_prunes_as_the_owner(
+    market_of_old: Market, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`./run prune` says how much went; repeating it finds nothing."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    first = CliRunner().invoke(prune_command, ["--batch", "4"])
+    assert first.exit_code == 0, first.output
+    assert int(first.output.split()[0]) > 5
+    assert CliRunner().invoke(prune_command, []).output == "0 rows are gone.\n"
+    assert CliRunner().invoke(prune_command, ["--older-than", "29"]).exit_code == 2

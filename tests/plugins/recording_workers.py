@@ -1,0 +1,152 @@
+"""How does a test count what workers were given?  Workers that only note it, in processes that may be killed at any moment.
+
+A producer's own list of what it sent stands against a list in the broker that only grows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+import redis
+
+from tests.plugins.effects import EFFECTS, TASK
+from tests.workers.transport.hostile_messages import EMBED, message
+from workers.local.preforker import Nursery
+from workers.local.supervisor import Program, Supervisor, on_leash
+from workers.settings import load_settings
+from workers.transport.reclaim import LISTS, in_hand
+
+PRODUCER = "producer"
+"""The name of connections that are not cut: a push whose answer is lost may have happened or not."""
+
+
+class Takers:
+    """Workers of one broker, and its producer."""
+
+    def __init__(self, folder: Path, *, database_url: str, broker_url: str, result_backend: str) -> None:
+        self._settings = load_settings(
+            database_url=database_url, broker_url=broker_url, result_backend=result_backend, data_dir=folder
+        )
+        self._notes = result_backend
+        self.nursery = Nursery(folder / "nursery.log")
+        self.supervisor = Supervisor(folder, nursery=self.nursery)
+        self.broker: Any = redis.Redis.from_url(broker_url, client_name=PRODUCER)
+        self.notes: Any = redis.Redis.from_url(result_backend, client_name=PRODUCER)
+        self.sent: list[int] = []
+        self._aside: set[int] = set()
+        self._started = 0
+
+    def __enter__(self) -> Self:
+        self.supervisor.__enter__()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.supervisor.stop()
+        self.nursery.close()
+        for client in (self.broker, self.notes):
+            client.close()
+
+    def start(
+        self, *, concurrency: int = 1, transport: str = "ours", at: Callable[[str], str] = str, ready: float = 60.0
+    ) -> str:
+        """Start a worker and wait until it takes messages; gives its name.  `at` says by which address it finds its broker."""
+        self._started += 1
+        name = f"taker-{self._started}"
+        words = ["-A", "tests.plugins.effects", "worker", "-Q", "commands,consequences", "-c", str(concurrency)]
+        words += ["-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO"]
+        given = self._settings.environment()
+        given |= {name: at(given[name]) for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")}
+        given |= {"TEST_TRANSPORT": transport, "TEST_NOTES": self._notes}
+        file = self.supervisor.ready_file(name)
+        program = Program(name, on_leash(words), given, file.exists, restart=False, celery=words)
+        self.supervisor.start(program)
+        self.supervisor.wait_ready(ready, [name])
+        return name
+
+    def kill(self, name: str) -> None:
+        """The head and its children, at once."""
+        os.killpg(self.supervisor.pid(name), signal.SIGKILL)
+
+    def processor_time(self, name: str) -> float:
+        """Seconds that a worker's processes have computed."""
+        head = psutil.Process(self.supervisor.pid(name))
+        spent = [process.cpu_times() for process in (head, *head.children(recursive=True))]
+        return sum(times.user + times.system for times in spent)
+
+    def send(self, count: int) -> list[int]:
+        """Push that many messages, as any client writes them; gives their numbers."""
+        numbers = list(range(len(self.sent) + 1, len(self.sent) + count + 1))
+        self.broker.lpush("commands", *[_envelope(number) for number in numbers])
+        self.sent += numbers
+        return numbers
+
+    def send_for(self, done: threading.Event, rate: int) -> None:
+        """Push that many a second until it is done."""
+        began, batches = time.monotonic(), 0
+        while not done.wait(max(0.0, began + batches * 0.02 - time.monotonic())):
+            self.send(rate // 50)
+            batches += 1
+
+    def noted(self) -> Counter[int]:
+        """How often each number was carried out."""
+        return Counter(int(number) for number in self.notes.lrange(EFFECTS, 0, -1))
+
+    def noted_so_far(self) -> int:
+        """How many were carried out, repetitions included."""
+        return int(self.notes.llen(EFFECTS))
+
+    def lost(self) -> set[int]:
+        """What was sent and never carried out, nor set aside."""
+        return set(self.sent) - set(self.noted()) - self._aside
+
+    def set_aside(self, but: int) -> None:
+        """Take from the queue what came last: it is not lost, and carrying it all out shows nothing more."""
+        pipe = self.broker.pipeline()
+        rest, _ = pipe.lrange("commands", 0, -but - 1).ltrim("commands", -but, -1).execute()
+        self._aside |= {int(number) for number in re.findall(rb'"effect-(\d+)-"', b"".join(rest))}
+
+    def is_drained(self) -> bool:
+        """Whether nothing is on its way any more."""
+        return not self.broker.llen("commands") and not in_hand(self.broker)
+
+    def wait_drained(self, seconds: float) -> None:
+        """Until then.  Says where the rest is if it takes longer."""
+        end = time.monotonic() + seconds
+        while not self.is_drained():
+            if time.monotonic() > end:
+                raise AssertionError(self.whereabouts())
+            threading.Event().wait(0.02)
+
+    def whereabouts(self) -> str:
+        """Where messages are, and what the workers said last."""
+        lists = {name.decode(): self.broker.llen(name) for name in self.broker.hgetall(LISTS)}
+        tails = "\n".join(f"{name}:\n{self.supervisor.tail(name, 30)}" for name in self.supervisor.names[-2:])
+        return (
+            f"in the queue {self.broker.llen('commands')}, in hand {in_hand(self.broker)}, "
+            f"lists { ({name: n for name, n in lists.items() if n}) }, lost so far {len(self.lost())}\n{tails}"
+        )
+
+    def cut_connections(self) -> int:
+        """What `CLIENT KILL TYPE normal` does, for the workers of this test alone; gives how many there were."""
+        ours = {str(client.connection_pool.connection_kwargs["db"]) for client in (self.broker, self.notes)}
+        found = [c for c in self.broker.client_list() if c["db"] in ours and c["name"] != PRODUCER]
+        for client in found:
+            self.broker.client_kill_filter(_id=client["id"])
+        return len(found)
+
+
+def _envelope(number: int) -> str:
+    return json.dumps(message([[], {"number": number}, EMBED], headers={"task": TASK, "id": f"effect-{number}-"}))

@@ -1,0 +1,60 @@
+"""Which past has one of everything?  An order for each way to end, two months of bills; made once for the tests of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, create_engine
+
+from tests.plugins.market import FILED, ORDERED, Market
+from tests.plugins.servers import fresh_database
+from workers.embedded import ServerUrls
+from workers.simulation.engine import Stage
+
+UNLOCKED = FILED + timedelta(days=7)
+LATER = datetime(2026, 6, 10, tzinfo=UTC)
+
+
+def live_through(market: Market) -> None:
+    """One order for each way to end, two months of bills, a payment of too much, and an alert that is left open."""
+    for n in range(1, 10):
+        market.done("members.record", member_id=f"b{n}", handle=f"B{n}", email=f"b{n}@example.org")
+        lot = market.lot(500 + n, item={"no": f"n{n}", "type": "PART"}, unit_price="75", quantity=20)
+        line = {"lot_id": lot, "quantity": 10}
+        market.done("orders.submit", order_id=n, buyer_id=f"b{n}", seller_id="seller", lines=[line])
+    for n in (7, 9):
+        lines = [{"line_no": 1, "quantity": 2}]
+        removal = market.done("removals.request", order_id=n, member_id=f"b{n}", lines=lines)["removal_id"]
+        if n == 7:
+            market.done("removals.approve", removal_id=removal, member_id="seller", return_items=True)
+    market.stage.advance(FILED)
+    for n in (1, 2, 4):
+        market.done("npb.file", order_id=n, member_id="seller", comment="no payment")
+    market.done("nrs.file", order_id=8, member_id="b8", comment="no word")
+    market.done("npb.accept_penalty", order_id=4, member_id="b4")
+    market.done("members.terminate", member_id="b6", staff="kim", comment="closed")
+    for n in (5, 9):
+        market.done("ocr.file", order_id=n, member_id="seller", reason="S_MUTUAL", comment="both agree")
+    market.stage.advance(UNLOCKED)
+    for n in (1, 4, 5, 6, 9):
+        market.done("orders.cancel", order_id=n, member_id="seller", request_id=f"cancel-{n}")
+    market.done("credits.post_manual", seller_id="seller", amount="400.00", staff="kim", comment="sorry")
+    market.done("bills.record_payment", seller_id="seller", billing_month="2026-03", amount="900.00", payment_id="p-1")
+    market.stage.advance(UNLOCKED + timedelta(days=8))
+    market.done("orders.cancel", order_id=8, member_id="b8", request_id="cancel-8")
+    market.stage.advance(LATER)
+    market.do("audit.check_invariants")
+
+
+@pytest.fixture(scope="module")
+def past(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Engine]:
+    """A database with that past in it, as its owner sees it."""
+    with fresh_database(servers, admin, template_database) as url:
+        with Stage(url, at=ORDERED) as stage:
+            live_through(Market(stage))
+        engine = create_engine(url)
+        yield engine
+        engine.dispose()

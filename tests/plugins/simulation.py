@@ -1,0 +1,45 @@
+"""Where does a test play a history?  On a stage: a database of its own, a clock it sets, the real task bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kombu import pools
+
+from workers import lifecycle
+from workers.app import app
+from workers.simulation.engine import Stage
+
+
+@pytest.fixture
+def stage(database_url: str) -> Iterator[Stage]:
+    """A stage at 2026-03-01T00:00:00Z."""
+    with Stage(database_url) as standing:
+        yield standing
+
+
+@pytest.fixture
+def environment(
+    stage: Stage,
+    database_url: str,
+    broker_url: str,
+    result_backend: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Stage]:
+    """A stage whose servers are those that the environment names, as commands of `./run` find them."""
+    for name, value in (
+        ("DATABASE_URL", database_url),
+        ("CELERY_BROKER_URL", broker_url),
+        ("CELERY_RESULT_BACKEND", result_backend),
+        ("UNWIND_DATA", str(tmp_path)),
+    ):
+        monkeypatch.setenv(name, value)
+    lifecycle.settings.cache_clear()
+    monkeypatch.setattr(app, "servers_found", False)
+    yield stage
+    pools.reset()  # type: ignore[no-untyped-call]
+    app._after_fork()  # the pools of the next one are new
+    lifecycle.settings.cache_clear()

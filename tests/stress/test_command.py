@@ -1,0 +1,75 @@
+"""Does `./run torture` say what it will do, and leave nothing behind however it ends?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stress.environment import ASTRAY
+from workers.embedded.processes import Mark, alive, mark_of, wait_until
+from workers.settings import CHECKOUT
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run of a minute, whose folder is below ours."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stress", "--minutes", "1", "--seed", "12"],
+        cwd=CHECKOUT,
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def all_started(process: subprocess.Popen[str], folder: Path) -> list[Mark]:
+    """Everything that the run has started, once its workers have children."""
+    found: list[psutil.Process] = []
+
+    def everything() -> bool:
+        found[:] = [one for one in psutil.process_iter() if _belongs(one, process.pid, str(folder))]
+        return sum(_is_program(one) for one in found) >= 11  # three groups of three, two beats
+
+    assert wait_until(everything, 120, step=0.1)
+    return [mark_of(one.pid) for one in found]
+
+
+def _belongs(one: psutil.Process, head: int, folder: str) -> bool:
+    """A descendant of the run; its servers' keeper is nobody's child, but names the run's folder."""
+    try:
+        return any(parent.pid == head for parent in one.parents()) or any(folder in word for word in one.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _is_program(one: psutil.Process) -> bool:
+    """A worker, a child of one, or a beat: forked by the nursery under a name of ours, or one whose clock is wrong."""
+    try:
+        return one.name().startswith("unwind-") or not {f"{ASTRAY}@%h", "beat"}.isdisjoint(one.cmdline())
+    except psutil.Error:
+        return False
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_no_process_behind(
+    started: subprocess.Popen[str], tmp_path: Path, how: signal.Signals
+) -> None:
+    """F35: a worker that lives on would take the messages of the next run."""
+    assert started.stdout is not None
+    assert started.stdout.readline().startswith("seed 12 ")
+    marks = all_started(started, tmp_path)
+    started.send_signal(how)
+    started.wait(110)  # TERM, QUIT and KILL of eight programs have 50 s in all, and servers follow
+    assert wait_until(lambda: not any(alive(mark) for mark in marks), 60), [mark for mark in marks if alive(mark)]

@@ -1,0 +1,115 @@
+"""Does the harness bite?  Each of seventeen seeded mistakes is caught by the name of what it breaks, and nothing is without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from stress.live_scenarios import BETWEEN_PROCESSES, ORDERS, Worker, live_past
+from stress.mutants import MUTANTS
+from stress.rehearsal import Rehearsal, play_past
+from stress.scenarios import IN_ONE_PROCESS
+from tests.plugins.proxy import Proxy
+from tests.plugins.servers import fresh_database
+from tests.plugins.upstream import Installation, installation
+from workers.embedded import ServerUrls
+
+pytestmark = [pytest.mark.long]
+LIVE = [one for one in MUTANTS.values() if one.scenario in BETWEEN_PROCESSES]
+ALONE = [one for one in MUTANTS.values() if one.scenario in IN_ONE_PROCESS]
+
+
+@pytest.fixture(scope="module")
+def with_a_past(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[str]:
+    """The name of a database that each rehearsal copies."""
+    with fresh_database(servers, admin, template_database) as url:
+        play_past(url)
+        yield url.rpartition("/")[2]
+
+
+@pytest.fixture
+def market(servers: ServerUrls, admin: psycopg.Connection, with_a_past: str) -> Iterator[Rehearsal]:
+    """A marketplace of terms of seconds."""
+    with fresh_database(servers, admin, with_a_past) as url, Rehearsal(url).standing() as standing:
+        yield standing
+
+
+@pytest.mark.parametrize("name", IN_ONE_PROCESS)
+def test_without_a_mistake_nothing_is_found(market: Rehearsal, name: str) -> None:
+    """What a scenario plays is right as the product is: whatever is found is the mistake's."""
+    IN_ONE_PROCESS[name](market)
+    assert market.violations() == []
+
+
+@pytest.mark.parametrize("name", [one.name for one in ALONE])
+def test_a_mistake_is_caught_by_name(market: Rehearsal, name: str) -> None:
+    """reliability 3.3."""
+    mutant = MUTANTS[name]
+    with mutant.let_in(market.database_url):
+        IN_ONE_PROCESS[mutant.scenario](market)
+        found = market.violations()
+    assert any(mutant.caught in sentence for sentence in found), found
+
+
+@pytest.fixture(scope="module")
+def live(
+    servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """Servers and a past, still without a worker."""
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("live"), live_past) as standing:
+        yield standing
+
+
+@pytest.fixture(scope="module")
+def orders() -> Iterator[int]:
+    """Orders that wait to be cancelled, each for one command."""
+    return iter(ORDERS)
+
+
+@pytest.fixture
+def path(live: Installation) -> Iterator[Proxy]:
+    """Between the worker and its broker."""
+    live.redis().flushdb()
+    with Proxy(urlsplit(live.broker_url).port or 0) as standing:
+        yield standing
+
+
+@pytest.fixture
+def results(live: Installation) -> Iterator[Proxy]:
+    """Between the worker and where Celery keeps results."""
+    with Proxy(urlsplit(live.result_backend).port or 0) as standing:
+        yield standing
+
+
+@pytest.mark.parametrize("name", BETWEEN_PROCESSES)
+def test_between_processes_nothing_is_found_without_a_mistake(
+    live: Installation, path: Proxy, results: Proxy, orders: Iterator[int], name: str
+) -> None:
+    """reliability F02, F03, F04, F25, F42: what the mistakes below break holds."""
+    group = Worker(live, path, results, None)
+    try:
+        assert BETWEEN_PROCESSES[name](group, orders) == []
+    finally:
+        group.end()
+
+
+@pytest.mark.parametrize("name", [one.name for one in LIVE])
+def test_a_mistake_between_processes_is_caught_by_name(
+    live: Installation, path: Proxy, results: Proxy, orders: Iterator[int], name: str
+) -> None:
+    """reliability 3.3."""
+    mutant = MUTANTS[name]
+    group = Worker(live, path, results, mutant.name)
+    try:
+        found = BETWEEN_PROCESSES[mutant.scenario](group, orders)
+    finally:
+        group.end()
+    assert any(mutant.caught in sentence for sentence in found), found
+
+
+def test_every_mistake_has_its_test() -> None:
+    """reliability 3.3: seventeen."""
+    assert len(MUTANTS) == len(ALONE) + len(LIVE) == 17

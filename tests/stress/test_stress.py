@@ -1,0 +1,85 @@
+"""Is anything lost, doubled or early when all around dies?  A minute of `./run torture`: a known plan, and one by chance."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from stress import plan
+from stress.report import keep_failure, report
+from stress.run import Torment, prepared
+
+
+def tormented(torment: Torment, folder: Path) -> None:
+    """A run in which nothing may be violated; one that fails leaves its history beside the servers' folder."""
+    with prepared(folder / "place", torment) as (run, past):
+        outcome = run.go()
+    kept = keep_failure(outcome, past, folder) if outcome.violations else []
+    assert not outcome.violations, (outcome.violations[:20], [str(path) for path in kept])
+    figures = report(outcome)
+    assert figures["accepted"] == figures["commands"] - figures["given_up"]
+    assert figures["worker_kills"] + figures["child_kills"] > 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)  # half a minute where nothing else runs
+@pytest.mark.promise("P1", "P2", "P3", "P6")
+def test_a_known_plan_violates_nothing(tmp_path: Path) -> None:
+    """P1, P2, P3, P6: half a minute of everything that the demon knows."""
+    tormented(Torment(seed=4, seconds=20), tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)  # half a minute where nothing else runs
+@pytest.mark.promise("P1", "P2", "P3", "P6")
+def test_a_plan_by_chance_violates_nothing(tmp_path: Path) -> None:
+    """The same with a seed that nobody chose; `./run torture --seed` plays it again."""
+    seed = secrets.randbelow(10**9)
+    print(f"seed {seed}")
+    tormented(Torment(seed=seed, seconds=20), tmp_path)
+
+
+def test_what_is_tried_is_a_function_of_the_seed() -> None:
+    """Lives, waves and faults of one seed are the same each time, and others with another seed."""
+
+    def planned(seed: int) -> object:
+        return [
+            list(itertools.islice(one, 4))
+            for one in (plan.lives(seed, 0, plan.SQL), plan.waves(seed, 1, 5), plan.faults(seed))
+        ]
+
+    assert planned(7) == planned(7)
+    assert planned(7) != planned(8)
+
+
+def test_a_fierce_run_has_more_of_what_ends_things_and_of_nothing_else() -> None:
+    """promises.md, Torture: what four runs of half an hour must add up to, one that is fierce may come near to."""
+
+    def dealt(fierce: float) -> Counter[str]:
+        rounds = itertools.islice(plan.faults(7, fierce=fierce), 40)
+        return Counter(one.kind for faults in rounds for one in faults)
+
+    usual, fierce = dealt(1), dealt(3)
+    # Those come as often as they are apart enough.
+    ends_of_servers = {name for kinds in plan.SERVERS.values() for name in kinds}
+    for kind, times in usual.items():
+        if kind in ends_of_servers:
+            assert fierce[kind] >= times, kind
+        else:
+            assert abs(fierce[kind] - times * (3 if kind in plan.ENDS else 1)) <= 3, kind
+
+
+def test_half_an_hour_holds_the_promised_dose() -> None:
+    """promises.md, Torture: of each kind as many as four such runs must add up to, whatever the seed."""
+    rounds = 30 * 60 // 35  # of 20 s, with 15 s for running dry and comparing
+    for seed in range(5):
+        kinds = [one.kind for dealt in itertools.islice(plan.faults(seed), rounds) for one in dealt]
+        assert kinds.count("kill_worker") >= 75
+        assert kinds.count("kill_child") >= 250
+        assert sum(kinds.count(kind) for kind in ("flush_broker", *plan.SERVERS["broker"])) >= 25
+        assert kinds.count("storm") >= 5
+        assert sum(kinds.count(kind) for kind in plan.SERVERS["database"]) >= 13

@@ -1,0 +1,213 @@
+"""Do the contract files say what the code does, and can they change only so that nobody outside breaks?"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from referencing import Registry, Resource
+
+from models.requests import Answer
+from tasks.command import understood
+from tools import contract_files
+from tools.contract_changes import breaks_readers, breaks_senders
+from tools.contract_messages import ANSWERS, ARGUMENTS, arguments_of
+from workers.app import app
+from workers.task import command_of
+
+MADE = {path: json.loads(text) for path, text in contract_files.files().items()}
+REGISTRY: Registry[Any] = Registry().with_resources(
+    (path, Resource.from_contents(schema)) for path, schema in MADE.items() if path.endswith(".schema.json")
+)
+
+
+def fits(path: str, value: Any) -> bool:
+    """Whether a value fits a contract schema."""
+    checker = jsonschema.Draft202012Validator(MADE[path], registry=REGISTRY)
+    return not list(checker.iter_errors(value))
+
+
+def test_the_committed_files_are_those_of_the_code() -> None:
+    """contract 2: names, fields and outcomes are frozen; `./run docs` writes the files anew."""
+    assert contract_files.stale() == []
+    assert contract_files.breaking_changes() == []
+
+
+def test_every_public_task_has_a_schema_and_an_example() -> None:
+    """One file a task, one for the answer, one answer of each outcome."""
+    tasks = contract_files.public_tasks()
+    assert set(ARGUMENTS) == set(tasks)
+    assert {f"{task}.schema.json" for task in tasks} | {"answer.schema.json"} == {p for p in MADE if "/" not in p}
+    assert {f"examples/{task}.json" for task in tasks} | {f"examples/answer.{o}.json" for o in ANSWERS} == {
+        p for p in MADE if p.startswith("examples/")
+    }
+    for path in REGISTRY:
+        jsonschema.Draft202012Validator.check_schema(MADE[path])
+
+
+@pytest.mark.parametrize("task", contract_files.public_tasks())
+def test_an_example_fits_its_schema_and_its_model(task: str) -> None:
+    """What the files show can be sent as it stands."""
+    example = MADE[f"examples/{task}.json"]
+    body = json.loads(base64.b64decode(example["message"]["body"]))
+    assert body[:2] == [[], example["arguments"]]
+    assert fits(f"{task}.schema.json", example["arguments"])
+    model = command_of(app.tasks[task])
+    assert model is not None
+    assert not isinstance(understood(model, example["arguments"], "m"), Answer)
+
+
+@pytest.mark.parametrize("task", contract_files.public_tasks())
+def test_what_a_schema_refuses_is_invalid(task: str) -> None:
+    """No schema is stricter than the task behind it: a message it turns away would have been `invalid`."""
+    model = command_of(app.tasks[task])
+    assert model is not None
+    for changed in _spoiled(arguments_of(task)):
+        if not fits(f"{task}.schema.json", changed) and task != "orders.cancel_many":
+            assert isinstance(understood(model, changed, "m"), Answer), changed
+
+
+def _spoiled(arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """The example with one argument missing, null, of another type, or with one too many."""
+    found: list[dict[str, Any]] = [arguments | {"surplus": 1}, arguments | {"staff": "x", "member_id": "y"}]
+    for name in arguments:
+        found.append({key: value for key, value in arguments.items() if key != name})
+        wrong: tuple[Any, ...] = (True, 1.5, "", "x" * 3000, [], {}, -1, 2**63)
+        found += [arguments | {name: value} for value in wrong]
+    return found
+
+
+def test_answers_fit_the_answer_schema_and_nothing_else_does() -> None:
+    """contract 2.1: a refusal has a code, an invalid names its errors, a conflict has the one code."""
+    for outcome, answer in ANSWERS.items():
+        assert fits("answer.schema.json", answer.as_json()), outcome
+    refused = ANSWERS["refused"].as_json()
+    for wrong in ({"code": None}, {"code": "BECAUSE"}, {"outcome": "perhaps"}, {"errors": None}, {"order_id": "1003"}):
+        assert not fits("answer.schema.json", refused | wrong)
+    assert not fits("answer.schema.json", {k: v for k, v in refused.items() if k != "replayed"})
+
+
+BASE: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["a"],
+    "properties": {
+        "a": {"type": "integer", "minimum": 1, "maximum": 9},
+        "b": {"type": "string", "minLength": 1, "maxLength": 64},
+        "c": {"anyOf": [{"type": "string", "enum": ["x", "y"]}, {"type": "null"}]},
+        "d": {"type": "array", "maxItems": 10, "items": {"$ref": "#/$defs/Line"}},
+    },
+    "$defs": {
+        "Line": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["n"],
+            "properties": {"n": {"type": "integer"}, "m": {"type": "integer"}},
+        }
+    },
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """BASE with the value at a path replaced; None takes it away."""
+    schema = copy.deepcopy(BASE)
+    *way, last = path.split("/")
+    at: Any = schema
+    for step in way:
+        at = at[int(step)] if isinstance(at, list) else at[step]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("properties/b", None),  # removed field
+        ("required", ["a", "b"]),  # new required field
+        ("properties/a/type", "string"),
+        ("properties/a/maximum", 8),
+        ("properties/a/minimum", 2),
+        ("properties/b/maxLength", 63),
+        ("properties/b/minLength", 2),
+        ("properties/b/pattern", "^x"),
+        ("properties/b/format", "date-time"),
+        ("properties/b/enum", ["x"]),
+        ("properties/c/anyOf/0/enum", ["x"]),
+        ("properties/c", {"type": "string", "enum": ["x", "y"]}),  # null no more
+        ("properties/d/maxItems", 9),
+        ("properties/d/items", {"type": "integer"}),
+        ("$defs/Line/required", ["n", "m"]),
+        ("$defs/Line/properties/m", None),
+        ("oneOf", [{"required": ["b"]}]),
+    ],
+)
+def test_a_change_that_would_break_a_sender_is_refused(path: str, value: Any) -> None:
+    """Removed field, new required field, narrowed type, words, bounds: at any depth."""
+    assert breaks_senders(BASE, changed(path, value)) != []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("properties/e", {"type": "string"}),
+        ("required", []),
+        ("properties/a/maximum", 10),
+        ("properties/a/maximum", None),
+        ("properties/a/type", "number"),
+        ("properties/b/maxLength", 65),
+        ("properties/b", {"anyOf": [{"type": "string", "minLength": 1, "maxLength": 64}, {"type": "null"}]}),
+        ("properties/c/anyOf/0/enum", ["x", "y", "z"]),
+        ("$defs/Line/properties/o", {"type": "string"}),
+        ("additionalProperties", True),
+    ],
+)
+def test_asking_for_less_breaks_no_sender(path: str, value: Any) -> None:
+    """Additions are fine."""
+    assert breaks_senders(BASE, changed(path, value)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "breaks"),
+    [
+        ("properties/b", None, True),
+        ("required", [], True),
+        ("properties/a/type", "string", True),
+        ("properties/c/anyOf/0/enum", ["x"], True),
+        ("properties/c/anyOf/0/enum", ["x", "y", "z"], False),
+        ("properties/e", {"type": "string"}, False),
+        ("required", ["a", "b"], False),
+        ("$defs/Line/properties/m", None, True),
+    ],
+)
+def test_a_reader_must_find_what_was_there(path: str, value: Any, breaks: bool) -> None:
+    """Answers may say more, never less or otherwise."""
+    assert bool(breaks_readers(BASE, changed(path, value))) is breaks
+
+
+def test_the_files_are_judged_before_they_are_replaced(tmp_path: Path) -> None:
+    """A task or a field that was promised and is gone is named; what is only older is brought up to date."""
+    contract_files.write(tmp_path)
+    assert contract_files.stale(tmp_path) == []
+    promised = json.loads((tmp_path / "npb.file.schema.json").read_text())
+    promised["properties"]["old"] = {"type": "string"}
+    (tmp_path / "npb.file.schema.json").write_text(json.dumps(promised))
+    (tmp_path / "npb.old.schema.json").write_text("{}")
+    answer = json.loads((tmp_path / "answer.schema.json").read_text())
+    del answer["properties"]["replayed"]
+    (tmp_path / "answer.schema.json").write_text(json.dumps(answer))
+    assert contract_files.breaking_changes(tmp_path) == [
+        "npb.file.schema.json: old: was taken away",
+        "npb.old.schema.json: was taken away",
+    ]
+    assert contract_files.stale(tmp_path) == ["answer.schema.json", "npb.file.schema.json", "npb.old.schema.json"]
+    contract_files.write(tmp_path)
+    assert contract_files.stale(tmp_path) == []
+    assert not (tmp_path / "npb.old.schema.json").exists()

@@ -1,0 +1,316 @@
+"""Which addresses of Redis and Valkey are accepted, and can every program use those?  Real servers, real TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+import redis
+from kombu.entity import Queue
+from kombu.exceptions import OperationalError
+from kombu.messaging import Consumer
+
+from tests.plugins.proxy import Proxy
+from tests.plugins.servers import in_valkey_database
+from workers.app import app
+from workers.broker.redis_url import RedisUrl, connect
+from workers.broker.result_backend import ResultBackend
+from workers.embedded import ServerUrls
+from workers.embedded.processes import wait_until
+from workers.embedded.valkey import Valkey
+from workers.lifecycle import QueueBell
+from workers.monitoring.doctor import broker as doctor_broker
+from workers.monitoring.doctor.context import Place
+from workers.monitoring.flower_guard import QueueLengths
+from workers.monitoring.metrics import Gauges
+from workers.monitoring.watchdog import _Broker
+from workers.settings import Settings, SettingsProblem, load_settings
+from workers.transport.acknowledgement import settle
+from workers.transport.channel import Connection
+
+CERTIFICATES = Path(__file__).resolve().parents[1] / "plugins" / "tls"
+CA = CERTIFICATES / "ca.pem"
+PASSWORD = "p/w@#?%:;,[ü+& "
+
+
+@pytest.mark.parametrize(
+    ("written", "normal"),
+    [
+        ("redis://host", "redis://host/0"),
+        ("redis://:pw@host:6380/4", "redis://:pw@host:6380/4"),
+        ("redis://me@host?db=3", "redis://me@host/3"),
+        ("redis://h?virtual_host=3&health_check_interval=5", "redis://h/3?health_check_interval=5"),
+        ("valkeys://:pw@host", "rediss://:pw@host/0?ssl_cert_reqs=required"),
+        ("rediss://host/0?ssl_cert_reqs=CERT_NONE", "rediss://host/0?ssl_cert_reqs=none"),
+        ("redis://[::1]:6379/2?socket_timeout=7.5", "redis://[::1]:6379/2?socket_timeout=7.5"),
+        ("redis://u:a%2Fb%40c@host/0", "redis://u:a%2Fb%40c@host/0"),
+        ("redis://:100%@host", "redis://:100%25@host/0"),
+        ("unix:///run/a b.sock".replace(" ", "%20"), "redis+socket:///run/a%20b.sock?virtual_host=0"),
+        ("unix:///r.sock?db=2&password=p%40", "redis+socket://:p%40@/r.sock?virtual_host=2"),
+        ("redis+socket://me:pw@/r.sock?virtual_host=1", "redis+socket://me:pw@/r.sock?virtual_host=1"),
+    ],
+)
+def test_every_usual_spelling_has_one_form(written: str, normal: str) -> None:
+    """What is handed on to other programs is read by them as it was meant."""
+    assert str(RedisUrl.parse(written)) == normal
+    assert str(RedisUrl.parse(normal)) == normal
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("redis://:hunter2@a/0;redis://:hunter2@b/0", "list of brokers"),
+        ("redis://:hunter2@a/0,redis://:hunter2@b/0", "list of brokers"),
+        ("redis://:hunter2@a:6379;b:6379/0", "list of brokers"),
+        ("sentinel://:hunter2@a:26379", "neither Sentinel nor Redis Cluster"),
+        ("redis+cluster://:hunter2@a", "neither Sentinel nor Redis Cluster"),
+        ("redis://:hunter2/x@host/0", "%2F"),
+        ("redis://:hunter2#x@host/0", "%23"),
+        ("redis://:hunter2?x@host/0", "%3F"),
+        ("redis://:hunter2[x@host/0", "%5B"),
+        ("redis://:hunter2 x@host/0", "%20"),
+        ("redis://:hunter2@host:99999/0", "port number"),
+        ("redis://:hunter2@host:port/0", "port number"),
+        ("redis://:hunter2@[::1/0", "port number"),
+        ("redis://:hunter2@host/queue", "database number"),
+        ("redis://:hunter2@host/1?db=2", "one database number"),
+        ("redis://:hunter2@host/0?socket_timeout=1", "socket_timeout that does not fit: it must be 2 to 60 seconds"),
+        ("redis://:hunter2@host/0?socket_timeout=never", "socket_timeout"),
+        ("redis://:hunter2@host/0?health_check_interval=0", "health_check_interval"),
+        ("redis://:hunter2@host/0?socket_keepalive=maybe", "socket_keepalive"),
+        ("redis://:hunter2@host/0?client_name=a%20b", "client_name"),
+        ("redis://:hunter2@host/0?decode_responses=true", "no program here would follow"),
+        ("redis://:hunter2@host/0?socket_timeout=5&socket_timeout=6", "twice"),
+        ("redis://:hunter2@host/0?ssl_cert_reqs=required", "rediss://"),
+        ("rediss://:hunter2@host/0?ssl_cert_reqs=hunter2", "required, optional or none"),
+        ("rediss://:hunter2@host/0?ssl_ca_certs=/hunter2.pem", "a file that this account can read"),
+        (f"rediss://:hunter2@host/0?ssl_ca_certs={__file__}", "no certificate"),
+        (f"rediss://:hunter2@host/0?ssl_keyfile={CERTIFICATES / 'client.key'}", "no certificate"),
+        ("redis+socket://:hunter2@run/redis.sock", "whole path"),
+        ("unix://", "whole path"),
+    ],
+)
+def test_what_some_program_could_not_use_is_refused_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, url: str, sentence: str
+) -> None:
+    """And nothing of the address, in which a password may stand anywhere, is shown."""
+    monkeypatch.setenv("CELERY_BROKER_URL", url)
+    with pytest.raises(SettingsProblem) as caught:
+        load_settings()
+    assert str(caught.value).startswith("CELERY_BROKER_URL: ")
+    assert sentence in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_files_of_an_address_are_meant_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs we start may stand elsewhere."""
+    monkeypatch.chdir(CERTIFICATES)
+    assert RedisUrl.parse("rediss://host?ssl_ca_certs=ca.pem").tls_options["ssl_ca_certs"] == str(CA)
+
+
+# -- every program ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def tls_server(url: str, *, listen: str = "127.0.0.1", clients: bool = False) -> Iterator[int]:
+    """The port at which the server of this address speaks TLS.  `clients`: only to those with a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATES / "server.pem", CERTIFICATES / "server.key")
+    if clients:
+        context.load_verify_locations(CA)
+        context.verify_mode = ssl.CERT_REQUIRED
+    with Proxy(urlsplit(url).port or 0, listen=listen, tls=context) as proxy:
+        yield proxy.port
+
+
+def _allow(server: Any, user: str) -> None:
+    server.execute_command("ACL", "SETUSER", user, "on", f">{PASSWORD}", "~*", "&*", "+@all")
+
+
+def _pair(url: str, scheme: str, host: str, port: int, query: str = "") -> tuple[str, str]:
+    """Another way to the databases of a test: its broker's and its answers'."""
+    login, number = url.partition("://")[2].rpartition("@")[0], int(url.rpartition("/")[2])
+    broker, answers = (f"{scheme}://{login}@{host}:{port}/{database}{query}" for database in (number, number + 1))
+    return broker, answers
+
+
+@pytest.fixture
+def socket_server(tmp_path: Path) -> Iterator[Path]:
+    """A Valkey that listens on a Unix socket, too; its user `me` has a password of every kind of sign."""
+    path = Path("/tmp") / f"unwind-{tmp_path.name[-40:]}.sock"  # a socket's path is 107 bytes long at most
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Valkey(tmp_path, "secret", durable=False, settings={"unixsocket": str(path), "unixsocketperm": "700"})
+    server.start(port)
+    try:
+        assert wait_until(server.ready, 20)
+        with contextlib.closing(redis.Redis(unix_socket_path=str(path), password="secret")) as client:
+            _allow(client, "me")
+        yield path
+    finally:
+        server.stop()
+        path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def special_login(servers: ServerUrls) -> Iterator[str]:
+    """A user of the tests' server whose name and password need care in an address; as they stand there."""
+    with redis.Redis.from_url(in_valkey_database(servers.broker_url, 0)) as server:
+        _allow(server, "odd/user")
+        try:
+            yield f"{quote('odd/user', safe='')}:{quote(PASSWORD, safe='')}"
+        finally:
+            server.execute_command("ACL", "DELUSER", "odd/user")
+
+
+KEY = f"ssl_certfile={CERTIFICATES / 'client.pem'}&ssl_keyfile={CERTIFICATES / 'client.key'}"
+OPTIONS = "?socket_timeout=9&socket_connect_timeout=3&socket_keepalive=yes&health_check_interval=7&client_name=it"
+TRUST = f"ssl_ca_certs={quote(str(CA))}"
+OVER_TLS = {
+    "Celery's words": ("localhost", f"?ssl_cert_reqs=CERT_REQUIRED&{TRUST}"),
+    "redis-py's words": ("127.0.0.1", f"{OPTIONS}&ssl_cert_reqs=required&{TRUST}"),
+    "no words": ("localhost", ""),
+    "unchecked": ("127.0.0.1", "?ssl_cert_reqs=none"),
+    "IPv6": ("[::1]", f"?{TRUST}"),
+    "client certificate": ("localhost", f"?{TRUST}&{KEY}&ssl_check_hostname=true"),
+}
+
+
+@pytest.fixture(
+    params=[
+        *("plain", "options", "special characters", "IPv6", "socket", "socket, redis-py's words"),
+        *(f"TLS, {kind}" for kind in OVER_TLS),
+    ]
+)
+def addresses(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, broker_url: str
+) -> Iterator[tuple[str, str]]:
+    """Broker and answers, each time by another kind of address."""
+    kind, port = request.param, urlsplit(broker_url).port or 0
+    if kind.startswith("TLS, "):
+        if kind == "TLS, no words":
+            monkeypatch.setenv("SSL_CERT_FILE", str(CA))
+        host, query = OVER_TLS[kind.removeprefix("TLS, ")]
+        listen = "::1" if host == "[::1]" else "127.0.0.1"
+        with tls_server(broker_url, listen=listen, clients=KEY in query) as tls:
+            yield _pair(broker_url, "rediss", host, tls, query)
+    elif kind == "IPv6":
+        with Proxy(port, listen="::1") as proxy:
+            yield _pair(broker_url, "redis", "[::1]", proxy.port)
+    elif kind.startswith("socket"):
+        path = quote(str(request.getfixturevalue("socket_server")))
+        me = f"redis+socket://me:{quote(PASSWORD, safe='')}@{path}?virtual_host="
+        theirs = f"unix://{path}?password=secret&socket_timeout=4&db="
+        url = me if kind == "socket" else theirs
+        yield f"{url}2", f"{url}3"
+    elif kind == "special characters":
+        login = request.getfixturevalue("special_login")
+        yield _pair(f"redis://{login}@{broker_url.rpartition('@')[2]}", "redis", "127.0.0.1", port)
+    else:
+        yield _pair(broker_url, "redis", "localhost", port, OPTIONS if kind == "options" else "")
+
+
+@pytest.fixture
+def settings(addresses: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What a program makes of them, after they were handed on once."""
+    monkeypatch.setenv("CELERY_BROKER_URL", addresses[0])
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", addresses[1])
+    first = load_settings()
+    for variable, value in first.environment().items():
+        monkeypatch.setenv(variable, value)
+    assert load_settings() == first
+    return first
+
+
+def _urls(settings: Settings) -> tuple[str, str]:
+    assert settings.broker_url is not None
+    assert settings.result_backend is not None
+    return settings.broker_url.get_secret_value(), settings.result_backend.get_secret_value()
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's own call
+def test_every_program_can_use_what_settings_accept(settings: Settings) -> None:
+    """Transport, result backend, watchdog, publisher, metrics, Flower, doctor: each by its own door, at a real server."""
+    broker, answers = _urls(settings)
+    with Connection(broker, transport_options=app.conf.broker_transport_options) as connection:
+        arguments = {"order_id": 1, "member_id": "s-1", "comment": "x" * 20_000}  # more than one record of TLS
+        app.send_task("orders.cancel", kwargs=arguments, connection=connection, ignore_result=True)
+        assert _Broker(broker).waiting(["commands"]) == 1
+        assert asyncio.run(QueueLengths(broker).queues(["commands"])) == [{"name": "commands", "messages": 1}]
+        came: list[Any] = []
+        queue = Queue("commands", routing_key="commands")  # type: ignore[no-untyped-call]
+        with Consumer(connection, [queue], on_message=came.append, accept=["json"]):  # type: ignore[no-untyped-call]
+            while not came:
+                connection.drain_events(timeout=5)
+        assert came[0].decode()[1] == arguments
+        settle(came[0])
+        came[0].ack()
+        shown = connection.as_uri()
+        assert "secret" not in shown
+        assert "**" in shown
+        with Connection(connection.as_uri(include_password=True)) as again:
+            assert (again.hostname, again.virtual_host) == (connection.hostname, connection.virtual_host)
+    assert _Broker(broker).waiting(["commands"]) == 0
+
+    backend = ResultBackend(app=app, url=answers)
+    backend.store_result("an-id", {"outcome": "done"}, "SUCCESS")
+    assert backend.get_result("an-id") == {"outcome": "done"}
+    with contextlib.closing(connect(answers, timeout=2)) as client:
+        assert client.exists("celery-task-meta-an-id")
+
+    assert QueueBell(app, broker).memory()
+    gauges = Gauges(settings)
+    with contextlib.closing(gauges):
+        assert gauges.parts[1].look() is not None
+    assert doctor_broker.consumers(broker) == {}
+    assert doctor_broker.answers(Place(settings)) == []
+
+
+@pytest.mark.parametrize("query", ["", "?ssl_cert_reqs=required", "?ssl_cert_reqs=CERT_REQUIRED"])
+def test_a_certificate_that_nobody_knows_is_refused_by_every_program(broker_url: str, query: str) -> None:
+    """kombu alone would take any certificate where the address says nothing about it."""
+    with tls_server(broker_url) as port:
+        broker, answers = (str(RedisUrl.parse(url)) for url in _pair(broker_url, "rediss", "localhost", port, query))
+        with (
+            contextlib.closing(connect(broker, timeout=2)) as client,
+            pytest.raises(redis.ConnectionError, match="verify"),
+        ):
+            client.ping()
+        with Connection(broker) as connection, pytest.raises((OperationalError, redis.ConnectionError), match="verify"):
+            connection.connect()
+        with pytest.raises(redis.ConnectionError, match="verify"):
+            ResultBackend(app=app, url=answers).client.ping()
+
+
+def test_options_of_the_address_count_more_than_ours_and_probes_stay_short(broker_url: str) -> None:
+    """What an operator wrote for a slow line holds for work; a question of a probe's never takes longer than it may."""
+    url = f"{broker_url}?socket_timeout=30&socket_connect_timeout=1&health_check_interval=7"
+    with Connection(url, transport_options=app.conf.broker_transport_options) as connection:
+        channel = connection.default_channel
+        found = (channel.socket_timeout, channel.socket_connect_timeout, channel.health_check_interval)
+        assert found == (30, 1, 7)
+        assert channel.retry_on_timeout is False
+        assert channel.unacked_key == app.conf.broker_transport_options["unacked_key"]
+    backend = ResultBackend(app=app, url=url)
+    assert backend.connparams["socket_timeout"] == 30
+    assert backend.connparams["retry_on_timeout"] is True
+    with contextlib.closing(connect(url, timeout=2)) as client:
+        options = client.connection_pool.connection_kwargs
+        assert (options["socket_timeout"], options["socket_connect_timeout"]) == (2, 1)
+
+
+def test_the_application_uses_that_backend(monkeypatch: pytest.MonkeyPatch, result_backend: str) -> None:
+    """Whoever asks Celery for it."""
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", f"{result_backend}?socket_timeout=8")
+    monkeypatch.setattr(app, "servers_found", True)
+    found = app._get_backend()
+    assert type(found) is ResultBackend
+    assert found.connparams["socket_timeout"] == 8

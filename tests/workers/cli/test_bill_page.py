@@ -1,0 +1,162 @@
+"""Can a seller read the bill, and can nobody smuggle anything into it?"""
+
+from __future__ import annotations
+
+from datetime import date
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from models import bills
+from tests.plugins.market import Market
+from workers.cli.bill_page import as_html, as_text
+
+VOID = {"meta", "br"}
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every tag closed in order, and what each cell says."""
+
+    def __init__(self, written: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(written)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        assert not any(name.startswith("on") or name in ("src", "href") for name, _ in attrs)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+def a_bill(**fields: Any) -> dict[str, Any]:
+    """An issued bill of one charge of 20.00."""
+    line = {
+        "kind": "charge",
+        "order_id": 1003,
+        "amount": "20.00",
+        "note": "Fee for order 1003, charged in March 2026.",
+        "at": "2026-03-28T10:00:00Z",
+        "charged_month": "2026-03",
+        "credited_month": None,
+    }
+    return {
+        "seller_id": "s-881",
+        "billing_month": "2026-03",
+        "state": "issued",
+        "issued_on": "2026-04-05",
+        "due_on": "2026-05-05",
+        "grace_until": "2026-05-15",
+        "currency": "USD",
+        "opening_credit": "0.00",
+        "lines": [line],
+        "total": "20.00",
+        "carried_forward": "0.00",
+        "paid": "0.00",
+        "overpaid": "0.00",
+    } | fields
+
+
+def test_the_page_has_a_row_for_each_line_and_the_sums_below() -> None:
+    """Every line says why it is there and names the order and the months."""
+    page = Page(as_html(a_bill(opening_credit="-5.00", total="15.00", paid="5.00")))
+    assert page.rows[1:] == [
+        ["2026-03-28", "1003", "Fee for order 1003, charged in March 2026.", "2026-03", "", "20.00"],
+        ["Carried over from the bill before and from what was paid too much", "-5.00"],
+        ["Total", "15.00"],
+        ["Paid", "-5.00"],
+        ["Still to pay", "10.00"],
+    ]
+
+
+def test_the_plain_text_says_the_same() -> None:
+    """For mails and terminals."""
+    assert as_text(a_bill()) == (
+        "Bill of March 2026 for s-881 (US dollars)\n"
+        "Made on 5 April 2026. Please pay 20.00 by 5 May 2026.\n"
+        "\n"
+        "       20.00  2026-03-28  Fee for order 1003, charged in March 2026.\n"
+        "       20.00  Total\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"state": "open", "issued_on": None, "due_on": None}, "still open"),
+        ({}, "Please pay 20.00 by 5 May 2026."),
+        ({"paid": "5.00"}, "Please pay 15.00 by 5 May 2026."),
+        ({"state": "past_due"}, "20.00 are to be paid. The days of grace end on 15 May 2026."),
+        ({"state": "paid", "paid": "20.00"}, "It is paid."),
+        ({"state": "paid", "total": "0.00", "lines": []}, "Nothing is to be paid."),
+    ],
+)
+def test_a_bill_says_in_a_sentence_where_it_stands(fields: dict[str, Any], sentence: str) -> None:
+    """R92: open, issued, paid, past due and grace."""
+    assert sentence in as_html(a_bill(**fields))
+    assert sentence in as_text(a_bill(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "row"),
+    [
+        ({"carried_forward": "-15.00", "total": "0.00"}, ["Carried forward your credit on the next bill", "-15.00"]),
+        (
+            {"carried_forward": "3.00", "total": "0.00"},
+            ["Carried forward too small to be billed alone; added to the next bill", "3.00"],
+        ),
+        ({"paid": "32.50", "overpaid": "12.50"}, ["Paid too much credited on the next bill", "12.50"]),
+    ],
+)
+def test_what_is_left_over_is_explained(fields: dict[str, Any], row: list[str]) -> None:
+    """R91, `MINIMUM_BILL`, overpayments."""
+    assert Page(as_html(a_bill(**fields))).rows[-1] == row
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "{{7*7}}",
+        "</table></main>",
+        "a\u202eb",
+        "a\nb\tc\x07",
+    ],
+)
+def test_nothing_that_people_wrote_can_change_the_page(text: str) -> None:
+    """Promises, bad input: HTML, templates and direction overrides in a comment are shown as what they are."""
+    line = a_bill()["lines"][0] | {"kind": "manual_credit", "note": text}
+    clean, dirty = Page(as_html(a_bill())), Page(as_html(a_bill(lines=[line], seller_id=f"s{text}")))
+    assert dirty.tags == clean.tags
+    assert "49" not in as_text(a_bill(lines=[line]))
+    assert "\x07" not in as_text(a_bill(lines=[line]))
+
+
+def test_a_real_bill_can_be_rendered(market: Market) -> None:
+    """From the database to the page."""
+    market.order(1003, [(market.lot(501, unit_price="750"), 1)])
+    market.done(
+        "credits.post_manual", seller_id="seller", amount="2.00", staff="kim", comment="<b>sorry</b>", order_id=1003
+    )
+    with market.stage.database.transaction() as conn:
+        found = bills.bill(conn, "seller", date(2026, 3, 1), market.stage.clock.instant)
+    assert found is not None
+    assert [row[-1] for row in Page(as_html(found)).rows] == ["Amount", "20.00", "-2.00", "18.00"]
+    assert "by staff (kim): <b>sorry</b>" in as_text(found)

@@ -1,0 +1,298 @@
+"""Are real inventory files read and written, and hostile ones refused with a sentence?"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as some
+
+from models import inventory
+from policies.lots import Lot
+from tests.plugins.market import Market
+from workers.cli import bricklink_xml, group
+from workers.cli import lots as lots_command
+from workers.cli.bricklink_xml import BadItem, NotAnInventory, read_lots, write_lots
+from workers.simulation.engine import Stage
+
+BRICKLINK = """<?xml version="1.0" encoding="UTF-8"?>
+<INVENTORY>
+ <ITEM>
+  <LOTID>240001</LOTID><ITEMTYPE>P</ITEMTYPE><ITEMID>3001</ITEMID><COLOR>5</COLOR><CATEGORY>5</CATEGORY>
+  <QTY>1,752</QTY><PRICE>0.100</PRICE><CONDITION>N</CONDITION><BULK>2</BULK><SALE>10</SALE>
+  <DESCRIPTION>Bright &amp; new</DESCRIPTION><REMARKS>Box 7</REMARKS><RETAIN>Y</RETAIN>
+  <STOCKROOM>Y</STOCKROOM><STOCKROOMID>B</STOCKROOMID><MYCOST>0.050</MYCOST><MYWEIGHT>2.3200</MYWEIGHT>
+  <TQ1>10</TQ1><TP1>0.090</TP1><TQ2>100</TQ2><TP2>0.080</TP2><TQ3>0</TQ3><TP3>0.000</TP3>
+ </ITEM>
+ <ITEM>
+  <ITEMTYPE>S</ITEMTYPE><ITEMID>6080-1</ITEMID><COLOR>0</COLOR><QTY>1</QTY><PRICE>149.99</PRICE>
+  <CONDITION>U</CONDITION><SUBCONDITION>I</SUBCONDITION><BUYERUSERNAME>castle_fan</BUYERUSERNAME>
+ </ITEM>
+</INVENTORY>
+"""
+FIRST = Lot(
+    240001,
+    "s",
+    "PART",
+    "3001",
+    5,
+    1752,
+    "N",
+    Decimal("0.1000"),
+    description="Bright & new",
+    remarks="Box 7",
+    bulk=2,
+    sale_rate=10,
+    is_retain=True,
+    is_stock_room=True,
+    stock_room_id="B",
+    my_cost=Decimal("0.0500"),
+    my_weight=Decimal("2.3200"),
+    tiers=((10, Decimal("0.0900")), (100, Decimal("0.0800"))),
+)
+SECOND = Lot(0, "s", "SET", "6080-1", 0, 1, "U", Decimal("149.9900"), completeness="B", reserved_for="castle_fan")
+BRICKSTORE = """<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE BrickStoreXML>
+<BrickStoreXML>
+ <Inventory Currency="EUR">
+  <Item>
+   <ItemID>3001</ItemID><ItemTypeID>P</ItemTypeID><ColorID>5</ColorID><ItemName>Brick 2 x 4</ItemName>
+   <Status>I</Status><Qty>4</Qty><Price>0.0399999991</Price><Condition>N</Condition><Comments>Used &lt;twice&gt;</Comments>
+   <Retain/><Stockroom>A</Stockroom><LotID>77</LotID><TotalWeight>9.28</TotalWeight><Cost>0.01</Cost>
+   <DifferenceBaseValues Qty="3" Price="0.05"/>
+  </Item>
+  <Item><ItemID>sw0001</ItemID><ItemTypeID>M</ItemTypeID><ColorID>0</ColorID><Status>X</Status></Item>
+  <Item>
+   <ItemID>6080-1</ItemID><ItemTypeID>S</ItemTypeID><ColorID>0</ColorID><Qty>1</Qty><Price>99</Price>
+   <Condition>N</Condition><SubCondition>M</SubCondition><Reserved>ann</Reserved>
+  </Item>
+ </Inventory>
+ <GuiState Application="BrickStore" Version="2"><ColumnLayout><Column><Width>7</Width></Column></ColumnLayout></GuiState>
+</BrickStoreXML>
+"""
+
+
+def sorted_out(file: BinaryIO) -> tuple[list[Lot], list[BadItem]]:
+    """The lots of a file, and the items that are none."""
+    found = list(read_lots(file, "s"))
+    return [one for one in found if isinstance(one, Lot)], [one for one in found if isinstance(one, BadItem)]
+
+
+def read(text: str | bytes) -> list[Lot]:
+    lots, bad = sorted_out(io.BytesIO(text.encode() if isinstance(text, str) else text))
+    assert bad == []
+    return lots
+
+
+def why_not(text: str | bytes) -> str:
+    with pytest.raises(NotAnInventory) as problem:
+        read(text)
+    return str(problem.value)
+
+
+def test_an_upload_file_of_the_marketplace_is_read() -> None:
+    """Rules 5: all fields, thousands separators, tiers that are not there, I for incomplete."""
+    assert read(BRICKLINK) == [FIRST, SECOND]
+
+
+def test_a_brickstore_file_is_read() -> None:
+    """Rules 5: its own names, its bare document type, excluded items, binary fractions, M for sealed."""
+    lots = read(BRICKSTORE)
+    assert [(x.lot_id, x.item_type, x.item_no, x.quantity, x.unit_price) for x in lots] == [
+        (77, "PART", "3001", 4, Decimal("0.0400")),
+        (0, "SET", "6080-1", 1, Decimal("99.0000")),
+    ]
+    first, second = lots
+    assert (first.is_retain, first.stock_room_id, first.description) == (True, "A", "Used <twice>")
+    assert (second.completeness, second.reserved_for, second.my_weight) == ("S", "ann", None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1", "us-ascii"])
+def test_any_honest_encoding_is_read(encoding: str) -> None:
+    """The encoding that the file names is the one it is read in."""
+    named = encoding.removesuffix("-sig").upper()
+    assert read(BRICKLINK.replace("UTF-8", named).encode(encoding)) == [FIRST, SECOND]
+
+
+@given(some.text(some.characters(exclude_categories=["Cs", "Cc"]), max_size=50).map(str.strip))
+def test_what_is_written_is_read_again(text: str) -> None:
+    """A file of ours comes in as it went out, whatever people write into their texts."""
+    lots = [replace(FIRST, remarks=text), replace(SECOND, lot_id=9, description=text)]
+    seen = bricklink_xml._visible(text).strip()
+    assert read("".join(write_lots(lots))) == [replace(lots[0], remarks=seen), replace(lots[1], description=seen)]
+
+
+BOMB = '<?xml version="1.0"?><!DOCTYPE INVENTORY [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><INVENTORY>&b;</INVENTORY>'
+OUTSIDE = '<?xml version="1.0"?><!DOCTYPE BrickStoreXML SYSTEM "file:///etc/passwd"><BrickStoreXML/>'
+INSIDE = '<!DOCTYPE BrickStoreXML [<!ENTITY x SYSTEM "file:///etc/passwd">]><BrickStoreXML>&x;</BrickStoreXML>'
+LISTED = "<!DOCTYPE BrickStoreXML [<!ELEMENT Item ANY>]><BrickStoreXML/>"
+
+
+@pytest.mark.parametrize("hostile", [BOMB, OUTSIDE, INSIDE, LISTED, "<!DOCTYPE INVENTORY><INVENTORY/>"])
+def test_entities_and_document_types_are_refused(hostile: str) -> None:
+    """Rules 5: hostile XML is refused, and nothing outside the file is ever opened."""
+    assert "is not read" in why_not(hostile)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"not xml",
+        b"<INVENTORY><ITEM></INVENTORY>",
+        b"<INVENTORY>&unknown;</INVENTORY>",
+        b"<INVENTORY>\x00</INVENTORY>",
+        b'<?xml version="1.0" encoding="UTF-8"?><INVENTORY><ITEM><REMARKS>\xff\xfe</REMARKS></ITEM></INVENTORY>',
+        b'<?xml version="1.0" encoding="x-none"?><INVENTORY/>',
+        b'<?xml version="1.0" encoding="utf-7"?><INVENTORY/>',
+        b'<?xml version="1.0" encoding="UTF-16"?><INVENTORY/>',
+        b"PK\x03\x04 a zip",
+    ],
+)
+def test_what_is_not_xml_or_badly_encoded_is_refused(broken: bytes) -> None:
+    """Rules 5: malformed, wrong encoding."""
+    assert "not well-formed XML" in why_not(broken)
+
+
+def test_other_documents_are_refused() -> None:
+    """A page or a feed is no inventory."""
+    assert "neither" in why_not("<html><body/></html>")
+
+
+def test_deep_and_long_and_large_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules 5: 100 MB; the memory needed does not grow with the file."""
+    assert "deep" in why_not("<INVENTORY>" + "<a>" * 100_000)
+    assert "longer" in why_not(f"<INVENTORY><ITEM><REMARKS>{'x' * 10_001}</REMARKS></ITEM></INVENTORY>")
+    assert "more than 200,000 items" in why_not("<INVENTORY>" + "<ITEM/>" * 200_001)
+    monkeypatch.setattr(bricklink_xml, "LARGEST_FILE", 2**20)
+    assert "larger than 1 MB" in why_not("<INVENTORY>" + "<ITEM/>" * 180_000)
+
+
+def test_a_hundred_megabytes_are_refused_without_reading_them_all() -> None:
+    """Rules 5.3, hostile files: the reader stops where a file gets larger than any store's."""
+
+    class Endless(io.BytesIO):
+        """A file that never ends and counts what was taken from it."""
+
+        taken = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            assert size is not None
+            self.taken += size
+            return b"<INVENTORY>" if self.taken == size else b" " * size
+
+    file = Endless()
+    with pytest.raises(NotAnInventory, match="larger than 64 MB"):
+        sorted_out(file)
+    assert file.taken < 70 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("<ITEMID>3001</ITEMID>", "", "ITEMID is missing"),
+        ("<ITEMTYPE>P</ITEMTYPE>", "<ITEMTYPE>Z</ITEMTYPE>", "ITEMTYPE must be one of"),
+        ("<QTY>1,752</QTY>", "<QTY>many</QTY>", "QTY must be a whole number"),
+        ("<QTY>1,752</QTY>", "<QTY>-1</QTY>", "quantity must be between"),
+        ("<PRICE>0.100</PRICE>", "<PRICE>NaN</PRICE>", "PRICE must be an amount"),
+        ("<PRICE>0.100</PRICE>", "<PRICE>1e400000</PRICE>", "PRICE must be an amount"),
+        ("<PRICE>0.100</PRICE>", "", "unit_price must be above zero"),
+        ("<CONDITION>N</CONDITION>", "<CONDITION>?</CONDITION>", "CONDITION must be one of"),
+        ("<TP1>0.090</TP1>", "<TP1>0.200</TP1>", "tier_price1 must be below"),
+        ("<TQ1>10</TQ1>", "<TQ1>0</TQ1>", "tier_quantity1"),
+        ("<SALE>10</SALE>", "<SALE>100</SALE>", "sale_rate"),
+        ("<RETAIN>Y</RETAIN>", "<BUYERUSERNAME>ann</BUYERUSERNAME>", "cannot be reserved"),
+        ("<ITEMID>3001</ITEMID>", "<ITEMID>3001&#x200b;</ITEMID>", "item.no must be one line"),
+        ("<ITEMID>3001</ITEMID>", "<ITEMID>30&#x2028;01</ITEMID>", "item.no must be one line"),
+        ("<ITEMID>3001</ITEMID>", "<ITEMID>&#x3164;</ITEMID>", "item.no must be one line"),
+        ("<LOTID>240001</LOTID>", "<LOTID>99999999999999999999</LOTID>", "LOTID must be a whole number"),
+    ],
+)
+def test_an_item_that_is_no_lot_is_named(old: str, new: str, why: str) -> None:
+    """Rules 5: the seller is told which item and why; the others are not hurt."""
+    lots, bad = sorted_out(io.BytesIO(BRICKLINK.replace(old, new).encode()))
+    assert lots == [SECOND]
+    assert [one.number for one in bad] == [1]
+    assert why in str(bad[0])
+
+
+def run(stage_url: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str]:
+    monkeypatch.setenv("DATABASE_URL", stage_url)
+    result = CliRunner().invoke(group, list(words))
+    return result.exit_code, result.output
+
+
+def test_a_file_becomes_lots_and_lots_a_file(
+    stage: Stage, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules 5: `import-lots` and `show lots --xml`; a lot without a number gets one of ours, once imported again."""
+    stage.do("members.record", member_id="s", handle="s", email="s@example.org")
+    file = tmp_path / "store.xml"
+    file.write_text(BRICKLINK)
+    assert run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s") == (
+        0,
+        "2 lots imported, 0 known ones updated: 1753 units of s.\n",
+    )
+    with stage.database.transaction() as conn:
+        assert inventory.lots_of(conn, "s") == [FIRST, replace(SECOND, lot_id=9_000_000_000_000)]
+    code, written = run(database_url, monkeypatch, "show", "lots", "s", "--xml")
+    assert code == 0
+    file.write_text(written)
+    code, said = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s")
+    assert (code, said) == (0, "0 lots imported, 2 known ones updated: 1753 units of s.\n")
+
+
+def test_only_what_came_back_and_is_still_there_is_written_on_request(
+    market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules 5: what came back, for upload; a lot from which nothing was ever sold is not in it, nor what was sold again."""
+    first, second = market.lot(501), market.lot(502, color_id=7)
+    market.order(1, [(first, 10), (second, 100)])
+    returned = ("show", "lots", "seller", "--xml", "--returned")
+    code, written = run(database_url, monkeypatch, *returned)
+    assert (code, read(written)) == (0, [])
+    market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
+    market.done("orders.cancel", order_id=1, member_id="seller")
+    code, written = run(database_url, monkeypatch, *returned)
+    back = [(lot.lot_id, lot.color_id, lot.quantity) for lot in read(written)]
+    assert (code, back) == (0, [(501, 5, 10), (9_000_000_000_000, 7, 100)])
+    market.order(2, [(first, 95)])
+    code, written = run(database_url, monkeypatch, *returned)
+    assert [(lot.lot_id, lot.quantity) for lot in read(written)] == [(501, 5), (9_000_000_000_000, 100)]
+    code, said = run(database_url, monkeypatch, "show", "lots", "nobody", "--xml")
+    assert (code, said) == (1, "Error: There is no seller nobody.\n")
+
+
+def test_another_sellers_lot_stops_an_import_before_anything_is_written(
+    market: Market, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contract 2.2: a lot never moves to another seller, and what stands before it in the file is not imported."""
+    monkeypatch.setattr(lots_command, "AT_ONCE", 1)
+    market.lot(77, seller_id="other_seller")
+    file = tmp_path / "store.xml"
+    file.write_text(BRICKLINK.replace("<ITEMTYPE>S", "<LOTID>77</LOTID><ITEMTYPE>S"))
+    code, said = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "seller")
+    assert (code, said) == (1, "Error: Lot 77 belongs to another seller. Nothing was imported.\n")
+    with market.stage.database.transaction() as conn:
+        assert inventory.lots_of(conn, "seller") == []
+
+
+def test_nothing_is_imported_when_an_item_is_no_lot(
+    stage: Stage, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules 5: all or nothing, and the sentence names the item."""
+    stage.do("members.record", member_id="s", handle="s", email="s@example.org")
+    file = tmp_path / "store.xml"
+    file.write_text(BRICKLINK.replace("<QTY>1</QTY>", "<QTY>one</QTY>"))
+    code, said = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s")
+    assert code == 1
+    assert "store.xml: item 2: QTY must be a whole number" in said
+    with stage.database.transaction() as conn:
+        assert inventory.lots_of(conn, "s") == []
+    assert run(database_url, monkeypatch, "import-lots", str(file), "--seller", "nobody")[0] == 1

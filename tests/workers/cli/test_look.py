@@ -1,0 +1,160 @@
+"""What does one see who types `show`, `explain` or `terms`?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from models.db import database as db
+from models.queries.show import KINDS
+from policies.options import ACTIONS
+from policies.timestamps import instant_text
+from tests.plugins.market import FILED, ORDERED, Market
+from workers.cli import group
+from workers.cli.render import PAGES, SPOKEN, harmless
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Type a command against a marketplace with an order in NPB and one that was cancelled."""
+    market.order(1003)
+    market.order(1004)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller", request_id="r-1")
+    market.done("ocr.file", order_id=1004, member_id="seller", reason="S_MUTUAL", comment="agreed by mail")
+    market.done("orders.cancel", order_id=1004, member_id="seller")
+    monkeypatch.setenv("DATABASE_URL", database_url)
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(group, words)
+
+    yield run
+    db.bind(market.stage.database)
+
+
+def test_programs_get_the_json_of_the_look(typed: Any) -> None:
+    """Contract 4: `--json`, anywhere among the words."""
+    assert json.loads(typed("show", "order", "1003", "--json").output)["status"] == "NPB"
+    assert json.loads(typed("show", "--json", "order", "1003").output)["status"] == "NPB"
+    then = instant_text(ORDERED)
+    assert json.loads(typed("show", "order", "1003", "--at", then, "--json").output)["status"] == "PENDING"
+    seen = json.loads(typed("explain", "order", "1003", "--json").output)
+    assert {"order_id", "status", "at", "seller", "buyer"} <= set(seen)
+    assert json.loads(typed("show", "order", "9", "--json").output) is None
+
+
+@pytest.mark.parametrize("code_page", ["latin-1", "ascii"])
+def test_a_terminal_without_the_letters_shows_their_numbers(typed: Any, database_url: str, code_page: str) -> None:
+    """The arrow of a change of status is in neither code page; it ended in UnicodeEncodeError."""
+    assert "→" in typed("show", "order", "1004").output
+    words = [sys.executable, "-m", "workers", "show", "order", "1004"]
+    theirs = {"DATABASE_URL": database_url, "PYTHONIOENCODING": code_page}
+    done = subprocess.run(words, env=os.environ | theirs, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"[OCR \\u2192 CANCELLED]" in done.stdout
+
+
+def test_people_read_the_story_of_an_order(typed: Any) -> None:
+    """Someone who was not there understands it."""
+    said = typed("show", "order", "1004").output
+    for words in (
+        "Order 1004 is CANCELLED.",
+        "on the ground OCR_SELLER",
+        "10 returned to lot",
+        "Cancel request of the seller: agreed",
+        "because both sides agree to call the order off: agreed by mail",
+        "[OCR → CANCELLED]",
+    ):
+        assert words in said, said
+
+
+def test_support_reads_out_what_can_be_done(typed: Any) -> None:
+    """Possible or not, the sentence, the instant, and what would change it."""
+    said = typed("explain", "order", "1003", "--at", instant_text(FILED)).output
+    assert "The seller cannot cancel yet." in said
+    assert "can accept the penalty (npb.accept_penalty). Possible now." in said
+    assert "cannot cancel the order (orders.cancel): The alert was filed on" in said
+    assert "Possible from 2026-04-11T10:00:00Z." in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("lots", "seller"),
+        ("bill", "seller", "2026-03"),
+        ("member", "buyer"),
+        ("notices", "--order", "1003"),
+        ("alerts", "--due-before", "2026-05-01T00:00:00Z"),
+        ("request", "r-1"),
+    ],
+)
+def test_every_look_has_a_page_for_people(typed: Any, words: tuple[str, ...]) -> None:
+    """Contract 4: for people by default."""
+    done = typed("show", *words)
+    assert (done.exit_code, bool(done.output.strip())) == (0, True), done.output
+
+
+def test_unknown_things_and_wrong_words_say_so(typed: Any) -> None:
+    """Exit 1: there is none; exit 2: there is no such look."""
+    missing = typed("show", "order", "9")
+    assert (missing.exit_code, "There is no order 9" in missing.output) == (1, True)
+    assert "no member nobody" in typed("show", "lots", "nobody").output
+    assert "no bill of seller for 2999-01" in typed("show", "bill", "seller", "2999-01").output
+    assert "No answer is kept for request r-9" in typed("show", "request", "r-9").output
+    assert "no order 9." in typed("explain", "order", "9").output
+    wrong = typed("show", "horse", "9")
+    assert wrong.exit_code == 2
+    assert "alerts" in wrong.output
+
+
+def test_an_order_at_another_instant_says_so(typed: Any) -> None:
+    """Contract 4, `--at`: before there was an order, while it was there, and when nobody can know yet."""
+    before = typed("show", "order", "1003", "--at", "2020-01-01T00:00:00Z")
+    assert (before.exit_code, "There was no order 1003 at 2020-01-01T00:00:00Z." in before.output) == (1, True)
+    assert "There was no order 1003" in typed("explain", "order", "1003", "--at", "2020-01-01T00:00:00Z").output
+    then = typed("show", "order", "1003", "--at", "2026-04-04T12:00:00Z")
+    assert then.output.startswith("As of 2026-04-04T12:00:00Z:"), then.output
+    assert typed("show", "order", "1003", "--at", "2999-01-01T00:00:00Z").output.startswith("Nobody knows yet")
+
+
+def test_terms_are_applied_from_a_file(typed: Any, tmp_path: Any) -> None:
+    """`./run terms apply FILE --from DATE`, a date being midnight of the billing zone, and `terms show`."""
+    file = tmp_path / "terms.toml"
+    file.write_text('STRIKE_LIMIT = 4\nNPB_FILE_AFTER = "3d"\n')
+    done = typed("terms", "apply", str(file), "--from", "2100-07-01", "--staff", "kim")
+    assert "From 2100-07-01T04:00:00Z on:" in done.output, done.output
+    shown = json.loads(typed("terms", "show", "--json").output)
+    assert shown["now"]["STRIKE_LIMIT"] == 3
+    (dated,) = shown["dated"]
+    assert (dated["from"], dated["terms"]["STRIKE_LIMIT"], dated["applied_by"]) == ("2100-07-01T04:00:00Z", 4, "kim")
+    assert "From 2100-07-01T04:00:00Z others hold" in typed("terms", "show").output
+
+
+def test_terms_that_cannot_be_kept_are_refused_with_their_reason(typed: Any, tmp_path: Any) -> None:
+    """The setting and the sentence."""
+    file = tmp_path / "terms.toml"
+    file.write_text('NPB_UNLOCK_NO_RESPONSE = "5s"\n')
+    done = typed("terms", "apply", str(file), "--from", "2100-07-01")
+    assert done.exit_code == 1
+    assert "terms.NPB_UNLOCK_NO_RESPONSE: must be at least the scan interval" in done.output
+
+
+def test_what_people_wrote_cannot_act_on_a_terminal() -> None:
+    """Escape sequences and direction overrides in comments are shown, not obeyed."""
+    assert harmless({"note": ["a\x1b[31mb", "c\u202ed", "e\nf", 5]}) == {
+        "note": ["a<U+001B>[31mb", "c<U+202E>d", "e f", 5]
+    }
+
+
+def test_every_action_and_every_look_can_be_said() -> None:
+    """No option without words, no look without a page."""
+    assert {*ACTIONS, "orders.set_status"} <= set(SPOKEN)
+    assert set(PAGES) == set(KINDS)

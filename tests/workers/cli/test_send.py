@@ -1,0 +1,124 @@
+"""Does `send` say what a person meant, and does `jobs` set going what was given up?"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import redis
+from click.testing import CliRunner
+
+from models import dead_jobs
+from tests.plugins.servers import in_valkey_database
+from workers.cli.jobs import jobs
+from workers.cli.send import arguments_of, send, value_of
+from workers.simulation.engine import Stage
+
+sender: Any = importlib.import_module("workers.cli.send")  # its package also has the command of that name
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("12", 12),
+        ("-3", -3),
+        ("true", True),
+        ("null", None),
+        ("[1, 2]", [1, 2]),
+        ('{"a": 1}', {"a": 1}),
+        ('"12"', "12"),
+        ("20.00", "20.00"),
+        ("s-881", "s-881"),
+        ("[not json", "[not json"),
+        ("", ""),
+        ("1e9", "1e9"),
+    ],
+)
+def test_values_are_numbers_truths_json_or_texts(written: str, value: Any) -> None:
+    """Contract 2: money stays text, ids are numbers."""
+    assert value_of(written) == value
+
+
+def test_words_win_over_json() -> None:
+    """`--json` for the large part, words for what changes."""
+    assert arguments_of(("order_id=2",), '{"order_id": 1, "member_id": "s"}') == {"order_id": 2, "member_id": "s"}
+
+
+@pytest.mark.parametrize(("words", "written"), [(("order_id",), None), (("=1",), None), ((), "[1]"), ((), "{")])
+def test_what_is_no_argument_is_said_so(words: tuple[str, ...], written: str | None) -> None:
+    """Exit code 2 with a sentence, not a traceback."""
+    with pytest.raises(click.BadParameter):
+        arguments_of(words, written)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [("npb.fil", "Did you mean npb.file"), ("qqq", "in contract/"), ("celery.ping", "There is no task")],
+)
+def test_an_unknown_task_is_said_so_with_what_may_be_meant(typed: str, said: str) -> None:
+    """Nothing is sent, and the reader is told where names stand."""
+    done = CliRunner().invoke(send, [typed, "order_id=1"])
+    assert (done.exit_code, said in done.output) == (1, True), done.output
+
+
+def _parked(stage: Stage) -> int:
+    with stage.database.transaction() as conn:
+        return dead_jobs.park(
+            conn,
+            task="ocr.file",
+            message_id="m-1",
+            arguments={"order_id": 7, "comment": "private words"},
+            error="KeyError at tasks/ocr.py:1 in file",
+            attempts=9,
+            now=stage.clock.instant,
+        )
+
+
+def test_dead_jobs_are_listed_without_their_words(environment: Stage) -> None:
+    """P9: ids and codes only."""
+    number = _parked(environment)
+    shown = CliRunner().invoke(jobs, ["dead", "--json"])
+    (told,) = [json.loads(line) for line in shown.output.splitlines()]
+    assert (told["id"], told["task"], told["about"], told["attempts"]) == (number, "ocr.file", "order_id=7", 9)
+    assert "private" not in shown.output
+
+
+def test_an_unusable_place_for_answers_is_not_called_an_unreachable_broker(tmp_path: Path, broker_url: str) -> None:
+    """The broker is there; its server has no database of that number.  Without waiting the command is sent."""
+    answers = in_valkey_database(broker_url, 9999)
+    theirs = {"CELERY_BROKER_URL": broker_url, "CELERY_RESULT_BACKEND": answers, "UNWIND_DATA": str(tmp_path)}
+    words = [sys.executable, "-m", "workers", "send", "orders.cancel", "order_id=1", "member_id=s-1"]
+    done = subprocess.run(words, env=os.environ | theirs, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "CELERY_RESULT_BACKEND cannot be used" in done.stderr
+    with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
+        assert client.llen("commands") == 0, "nothing was sent, as it says"
+        subprocess.run([*words, "--no-wait"], env=os.environ | theirs, capture_output=True, check=True, timeout=60)
+        assert client.llen("commands") == 1
+
+
+def test_an_answer_that_the_broker_lost_is_read_from_the_database(
+    environment: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1: nobody takes the message here, as if its answer had been forgotten; the request row is asked."""
+    monkeypatch.setattr(sender, "LOOK_EVERY", 0.2)
+    words = ["members.record", "member_id=s-1", "handle=Sam", "email=sam@example.org"]
+    arguments = arguments_of(tuple(words[1:]), None)
+    assert environment.carry_out("members.record", arguments, "r-1")["outcome"] == "done"
+    done = CliRunner().invoke(send, [*words, "request_id=r-1", "--wait", "20"])
+    answer = json.loads(done.output)
+    assert (done.exit_code, answer["outcome"], answer["replayed"]) == (0, "done", True)
+    other = CliRunner().invoke(
+        send, [*words[:2], "handle=Tom", "email=t@example.org", "request_id=r-1", "--wait", "20"]
+    )
+    assert json.loads(other.output)["code"] == "REQUEST_ID_REUSED", "never another command's answer"
+    unknown = CliRunner().invoke(send, [*words, "request_id=r-2", "--wait", "0.5"])
+    assert "show request r-2" in unknown.output

@@ -1,0 +1,177 @@
+"""Does one command start a whole installation, and end all of it?"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from tests.plugins.servers import plain
+from workers.embedded import running_servers
+from workers.embedded.processes import alive, mark_of, wait_until
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+
+class Installation:
+    """A data directory and the commands that a person types for it."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "UNWIND_DATA": str(data)}
+
+    def type(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "workers", *words],
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=200,
+            check=False,
+        )
+
+    def up(self) -> str:
+        done = self.type("up", "--detach")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Ready after" in done.stdout
+        return done.stdout
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that belongs to this installation and is not a zombie."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get("UNWIND_DATA") == str(self.data) or str(self.data) in " ".join(
+                    process.cmdline()
+                )
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    return Installation(tmp_path / "data")
+
+
+def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Installation) -> None:
+    """Contract 1: servers, schema, workers, beat and Flower; found by other commands; data kept between runs."""
+    said = installation.up()
+    try:
+        running = running_servers(installation.data)
+        assert running is not None
+        programs = json.loads((installation.data / "run" / "programs.json").read_text())["programs"]
+        assert list(programs) == ["commands", "sweeps", "beat", "flower", "metrics"]
+
+        again = installation.type("up")
+        assert again.returncode == 1
+        assert "running already" in again.stderr
+
+        shell = dict(re.findall(r"^export (\w+)=(\S+)$", installation.type("env").stdout, re.MULTILINE))
+        assert str(running.postgres_port) in shell["DATABASE_URL"]
+        with psycopg.connect(plain(shell["DATABASE_URL"])) as connection:
+            assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'unwind'").fetchone() != (0,)
+            connection.execute("CREATE TABLE public.kept (word text)")
+
+        address = next(word for word in said.split() if word.startswith("http://127.0.0.1:"))
+        assert refused(address + "api/worker/shutdown/commands@x")
+        with urllib.request.urlopen(address + "healthcheck", timeout=10) as page:
+            assert page.status == 200
+
+        numbers = next(word for word in said.split() if word.endswith("/metrics"))
+        for page, expected in (
+            ("/metrics", 'unwind_up{part="broker"} 1.0'),
+            ("/livez", "alive"),
+            ("/readyz", "answers"),
+        ):
+            with urllib.request.urlopen(numbers.replace("/metrics", page), timeout=10) as answer:
+                assert expected in answer.read().decode()
+
+        worker = mark_of(programs["commands"]["pid"])
+        os.kill(worker.pid, signal.SIGKILL)
+        record = installation.data / "run" / "programs.json"
+
+        def replaced() -> bool:
+            now = json.loads(record.read_text())["programs"]["commands"]["pid"]
+            return now != worker.pid and (installation.data / "run" / "commands.ready").exists()
+
+        assert wait_until(replaced, 30)
+    finally:
+        down = installation.type("down")
+    assert (down.returncode, down.stdout) == (0, "Stopped.\n")
+    assert installation.processes() == []
+    assert not alive(worker)
+    assert installation.type("down").stdout == "Nothing is running.\n"
+
+    installation.up()
+    try:
+        shell = dict(re.findall(r"^export (\w+)=(\S+)$", installation.type("env").stdout, re.MULTILINE))
+        with psycopg.connect(plain(shell["DATABASE_URL"])) as connection:
+            assert connection.execute("SELECT count(*) FROM public.kept").fetchone() == (0,)
+    finally:
+        installation.type("down")
+    assert installation.processes() == []
+
+
+@pytest.mark.long
+def test_kill_9_leaves_nothing_that_blocks_the_next_start(installation: Installation) -> None:
+    """P1: killed, not stopped: the kernel ends programs and keeper ends servers; the next start just works."""
+    installation.up()
+    report = json.loads((installation.data / "run" / "up.json").read_text())
+    os.kill(report["pid"], signal.SIGKILL)
+    assert wait_until(lambda: installation.processes() == [], 60), installation.processes()
+    installation.up()
+    assert installation.type("down").returncode == 0
+
+
+def test_a_start_that_fails_says_why_and_leaves_nothing(installation: Installation) -> None:
+    """A wrong setting, and a server that is not there."""
+    installation.environment["UNWIND_LOG_FORMAT"] = "xml"
+    wrong = installation.type("up")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("UNWIND_LOG_FORMAT: ")
+    del installation.environment["UNWIND_LOG_FORMAT"]
+    installation.environment["DATABASE_URL"] = "postgresql://nobody:secret-word@127.0.0.1:1/unwind"
+    absent = installation.type("up", "--detach")
+    assert absent.returncode == 1
+    assert "secret-word" not in absent.stdout + absent.stderr
+    assert wait_until(lambda: installation.processes() == [], 30)
+
+
+def refused(url: str) -> bool:
+    """Whether Flower will not do that."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=10).close()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code in {401, 403, 405}
+    return False
+
+
+@pytest.mark.parametrize("after", ["servers", "schema"])
+def test_hang_ups_during_the_start_end_it_in_good_order(installation: Installation, after: str) -> None:
+    """A terminal that is closed sends one, and the shell another; a second one must not disturb the end."""
+    words = [sys.executable, "-m", "workers", "up"]
+    with subprocess.Popen(
+        words, env=installation.environment | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.strip().startswith(after) for line in process.stdout)
+        for _ in range(3):
+            process.send_signal(signal.SIGHUP)
+        assert "Stopped: everything has ended in good order." in process.stdout.read()
+        assert process.wait(60) == 0
+    assert wait_until(lambda: not installation.processes(), 30)

@@ -1,0 +1,120 @@
+"""What does support see who types `forecast`, `credits` or `show sweeps`?"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from models.db import database as db
+from policies.timestamps import instant_text
+from tests.plugins.market import FILED, ORDERED, WEEK, Market
+from workers.cli import group
+from workers.cli.forecast_chart import forecast_chart
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Type a command against a marketplace with one cancelled order and one alert that was due long ago."""
+    market.order(1003)
+    market.order(1004)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    market.done("ocr.file", order_id=1004, member_id="seller", reason="S_MUTUAL", comment="agreed by mail")
+    market.done("orders.cancel", order_id=1004, member_id="seller")
+    market.stage.do("npb.scan_open_alerts")
+    monkeypatch.setenv("DATABASE_URL", database_url)
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(group, words)
+
+    yield run
+    db.bind(market.stage.database)
+
+
+def test_what_is_overdue_stands_on_top(typed: Any) -> None:
+    """P3: an alert that is due and still locked is the first thing one sees, with what to do about it."""
+    said = typed("forecast").output
+    assert said.startswith("Overdue: 1 are due")
+    assert "order 1003: NPB" in said
+    assert "./run doctor" in said
+    seen = json.loads(typed("forecast", "--json").output)
+    assert (seen["overdue"], seen["hours"], seen["later"]) == (1, [], 0)
+
+
+@pytest.mark.parametrize("days", ["0", "367", "-1", "x"])
+def test_a_forecast_of_no_days_is_none(typed: Any, days: str) -> None:
+    """Wrong words: exit code 2 and a sentence, before anything is asked."""
+    assert typed("forecast", "--days", days).exit_code == 2
+
+
+def test_a_seller_hears_where_each_credit_is(typed: Any) -> None:
+    """R84: the order, the ground, the fee, and on which bill it came back."""
+    said = typed("credits", "seller").output
+    assert "Order 1004, cancelled 2026-04-04T10:00:00Z on the ground OCR_SELLER" in said
+    assert "on the bill of April 2026, which is still open" in said
+    assert "No order of buyer was cancelled" in typed("credits", "buyer").output
+    assert json.loads(typed("credits", "seller", "--json").output)["credits"][0]["order_id"] == 1004
+    nobody = typed("credits", "nobody")
+    assert nobody.exit_code != 0
+
+
+def test_the_page_of_an_order_answers_why_when_and_where(typed: Any) -> None:
+    """Support reads one page: the verdict, what moved in the inventory, the credit's way to its bill, and every letter."""
+    said = typed("show", "order", "1004").output
+    for words in (
+        "That is final.",
+        "sold: -10 in lot 501004 (line 1)",
+        "returned: +10 in lot 501004 (line 1)",
+        "are on the bill of April 2026",
+        "to buyer: Order 1004: cancelled",
+        "      What this means\n      ---------------\n",
+    ):
+        assert words in said, words
+    earlier = json.loads(typed("show", "order", "1004", "--at", instant_text(ORDERED), "--json").output)
+    assert earlier["credits"] == earlier["notices"] == []
+    assert [move["kind"] for move in earlier["stock"]] == ["sold"]
+
+
+def test_sweeps_say_when_they_ran_and_what_they_found(typed: Any) -> None:
+    """P3: a scan that came to its end is seen, by its effect and not by a ping."""
+    said = typed("show", "sweeps").output
+    assert "npb.scan_open_alerts: last ran 2026-04-04T10:00:00Z, found 0 ever." in said
+    assert "notices.deliver: last ran" in said
+
+
+def drawn(seen: dict[str, Any]) -> list[str]:
+    """The chart as lines of a terminal that is eighty columns wide."""
+    paper = io.StringIO()
+    forecast_chart(Console(file=paper, width=80, highlight=False, soft_wrap=True), seen)
+    return paper.getvalue().splitlines()
+
+
+def test_one_unlock_is_seen_beside_a_thousand() -> None:
+    """A cell is blank only where nothing unlocks, and no line is wider than a terminal."""
+    now = FILED
+    hours = [(now + HOUR, 1), (now + 2 * HOUR, 1000), (now + WEEK, 10)]
+    seen = {
+        "at": instant_text(now),
+        "until": instant_text(now + 2 * WEEK),
+        "overdue": 0,
+        "overdue_orders": [],
+        "total": 1011,
+        "hours": [{"hour": instant_text(hour), "total": count} for hour, count in hours],
+        "later": 3,
+    }
+    lines = drawn(seen)
+    assert lines[0] == "Nothing is overdue."
+    first, last = lines[3], lines[10]
+    assert first.startswith("Sat 2026-04-04 |           ░█")
+    assert first.endswith(" 1001")
+    assert last.startswith("Sat 2026-04-11 |          ░ ")
+    assert lines[-1] == "3 unlock after that."
+    assert all(len(line) <= 80 for line in lines)

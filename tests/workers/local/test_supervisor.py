@@ -1,0 +1,211 @@
+"""Does the supervisor keep programs running, and leave nothing behind?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+
+from workers.embedded.processes import Mark, alive, mark_of, wait_until
+from workers.local.supervisor import Program, ProgramFailed, Supervisor, end_left_overs, on_leash
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+QUICK_END = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+
+# A worker group in small: a head with one child, both waiting for a signal; says so in the log and in the ready file.
+GROUP = """
+import os, signal, subprocess, sys, pathlib
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+print("child", child.pid, flush=True)
+pathlib.Path(os.environ["UNWIND_READY_FILE"]).touch()
+signal.signal(signal.SIGTERM, lambda *_: (child.kill(), print("ended well", flush=True), sys.exit(0)))
+while True:
+    signal.pause()
+"""
+DEAF = """
+import os, signal, pathlib
+for number in (signal.SIGTERM, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_IGN)
+pathlib.Path(os.environ["UNWIND_READY_FILE"]).touch()
+while True:
+    signal.pause()
+"""
+
+
+def group(supervisor: Supervisor, name: str = "group", program: str = GROUP) -> Program:
+    ready = supervisor.ready_file(name).exists
+    return Program(name, [sys.executable, "-c", program], ready=ready, ending=QUICK_END)
+
+
+def child_of(supervisor: Supervisor, name: str = "group") -> Mark:
+    lines = supervisor.log(name).read_text().split()
+    return mark_of(int(lines[len(lines) - 1 - lines[::-1].index("child") + 1]))
+
+
+def test_a_program_runs_until_the_supervisor_ends_it_in_good_order(tmp_path: Path) -> None:
+    """F26: TERM first, so that work at hand is finished."""
+    with Supervisor(tmp_path) as supervisor:
+        supervisor.start(group(supervisor))
+        supervisor.wait_ready(10)
+        head, child = mark_of(supervisor.pid("group")), child_of(supervisor)
+        assert alive(head)
+        assert os.getpgid(head.pid) == head.pid, "a group of its own: Ctrl-C in the terminal is for the supervisor"
+    assert not alive(head)
+    assert not alive(child)
+    assert "ended well" in (tmp_path / "logs" / "group.log").read_text()
+    assert not (tmp_path / "run" / "programs.json").exists()
+
+
+def test_a_program_that_dies_is_started_again_and_its_children_are_not_left(tmp_path: Path) -> None:
+    """F28: a worker's main process may exit on its own; F35: its children would go on taking messages."""
+    said: list[str] = []
+    with Supervisor(tmp_path, on_event=said.append) as supervisor:
+        supervisor.start(group(supervisor))
+        supervisor.wait_ready(10)
+        first, orphan = mark_of(supervisor.pid("group")), child_of(supervisor)
+        os.kill(first.pid, signal.SIGKILL)
+        assert wait_until(lambda: supervisor.restarts == 1 and supervisor.is_ready("group"), 10)
+        assert supervisor.pid("group") != first.pid
+        assert wait_until(lambda: not alive(orphan), 5)
+    assert said == ["group ended with -9: starting it again"]
+
+
+def test_a_program_that_keeps_dying_is_started_ever_later_and_reported(tmp_path: Path) -> None:
+    """F29: a crash loop must not eat the machine, and the person waiting learns why."""
+    with Supervisor(tmp_path) as supervisor:
+        words = [sys.executable, "-c", "raise SystemExit('no such queue')"]
+        supervisor.start(Program("broken", words, ready=lambda: False, ending=QUICK_END))
+        with pytest.raises(ProgramFailed, match="no such queue"):
+            supervisor.wait_ready(30)
+        assert supervisor.restarts <= 3
+
+
+def test_a_program_that_never_gets_ready_is_reported_with_its_log(tmp_path: Path) -> None:
+    """A start that hangs ends in a message, not in silence."""
+    with Supervisor(tmp_path) as supervisor:
+        words = [sys.executable, "-c", "import signal; print('waiting for a miracle', flush=True); signal.pause()"]
+        supervisor.start(Program("slow", words, ready=lambda: False, ending=QUICK_END))
+        assert wait_until(lambda: "miracle" in supervisor.tail("slow"), 10)
+        with pytest.raises(ProgramFailed, match="waiting for a miracle"):
+            supervisor.wait_ready(0.1)
+
+
+def test_a_program_that_ignores_every_request_is_killed(tmp_path: Path) -> None:
+    """The end comes within the sum of the graces."""
+    with Supervisor(tmp_path) as supervisor:
+        deaf = group(supervisor, program=DEAF)
+        supervisor.start(
+            Program(deaf.name, deaf.command, ready=deaf.ready, ending=((signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0)))
+        )
+        supervisor.wait_ready(10)
+        head = mark_of(supervisor.pid("group"))
+    assert not alive(head)
+
+
+def test_one_of_several_can_be_ended_alone(tmp_path: Path) -> None:
+    """Demo and torture stop one program and leave the rest."""
+    with Supervisor(tmp_path) as supervisor:
+        for name in ("a", "b"):
+            supervisor.start(group(supervisor, name))
+        supervisor.wait_ready(10)
+        gone, stays = mark_of(supervisor.pid("a")), mark_of(supervisor.pid("b"))
+        supervisor.stop(["a"])
+        assert not alive(gone)
+        assert alive(stays)
+        assert supervisor.names == ["b"]
+
+
+def test_what_a_killed_supervisor_leaves_is_ended_by_the_next_one(tmp_path: Path) -> None:
+    """F35: no stray worker steals messages from the next run."""
+    story = f"""
+        import signal
+        from pathlib import Path
+        from tests.workers.local.test_supervisor import group
+        from workers.local.supervisor import Supervisor
+        supervisor = Supervisor(Path({str(tmp_path)!r}))
+        supervisor.start(group(supervisor))
+        supervisor.wait_ready(20)
+        print(supervisor.pid("group"), flush=True)
+        signal.pause()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(story)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    with process:
+        assert process.stdout is not None
+        head = mark_of(int(process.stdout.readline()))
+        process.kill()
+    assert alive(head), "this one has no leash: it stands for anything that slipped it"
+    stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], process_group=0)
+    try:
+        with Supervisor(tmp_path):
+            assert wait_until(lambda: not alive(head), 5)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_an_id_given_out_again_to_a_stranger_is_not_touched(tmp_path: Path) -> None:
+    """A record of yesterday names process groups that belong to somebody else today."""
+    stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], process_group=0)
+    record = tmp_path / "programs.json"
+    record.write_text(
+        f'{{"token": "of yesterday", "programs": {{"commands": {{"pid": {stranger.pid}, "started": 1}}}}}}'
+    )
+    try:
+        assert end_left_overs(record) == 0
+        assert stranger.poll() is None
+        assert not record.exists()
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_leash_ends_a_program_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """Kill -9 of `up` must not leave workers: the kernel sends them TERM."""
+    story = """
+        import os, signal, subprocess, sys
+        os.environ["UNWIND_READY_FILE"] = ""
+        from workers.local.supervisor import on_leash
+        words = on_leash(["--version"])
+        words[-1:] = []
+        code = "import runpy, signal, sys; import celery.__main__ as c; c.main = signal.pause; "
+        code += "print('up', flush=True); runpy.run_module('workers.local.parent_death', run_name='__main__', alter_sys=True)"
+        child = subprocess.Popen([sys.executable, "-c", code, *words[3:]])
+        print(child.pid, flush=True)
+        signal.pause()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(story)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    with process:
+        assert process.stdout is not None
+        said = [process.stdout.readline(), process.stdout.readline()]
+        child = mark_of(int(next(line for line in said if line.strip().isdigit())))
+        sleeping = lambda: psutil.Process(child.pid).status() == "sleeping"  # noqa: E731 - one question
+        assert wait_until(sleeping, 10)
+        process.kill()
+    assert wait_until(lambda: not alive(child), 10)
+
+
+def test_the_command_line_of_a_leash_names_parent_and_signal() -> None:
+    """The launcher is told whose end to watch; a parent that is gone already is noticed."""
+    words = on_leash(["-A", "workers.app", "worker"])
+    assert words[1:] == ["-m", "workers.local.parent_death", str(os.getpid()), "15", "-A", "workers.app", "worker"]
+    gone = subprocess.run(
+        [*words[:3], "1", "15", "--version"], env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, check=False
+    )
+    assert gone.returncode == 125

@@ -1,0 +1,378 @@
+"""What becomes of a letter when the mail server takes it, refuses it, hangs, or closes in the middle?"""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from email.policy import default
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, Session
+from aiosmtpd.smtp import Envelope as Received
+
+from models.unit_of_work import Work, unit_of_work
+from policies.emails.email import Letter, Quote
+from policies.verdicts import Promise
+from tasks import mailer
+from tasks.mailer import Envelope, Undeliverable
+from workers.mail.senders import FolderPostbox, SmtpPostbox
+from workers.mail.templates import Stationery, header_text, mail, mail_address
+from workers.simulation.engine import Stage
+
+STATIONERY = Stationery("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
+WRITTEN = datetime(2026, 4, 4, 10, tzinfo=UTC)
+LETTER = Letter("Order 1003: the buyer asks to cancel", ("The buyer asks to cancel.",), Quote("The buyer", "Sorry."))
+
+
+def free_port() -> int:
+    """A port nobody listens on: aiosmtpd checks its start on the port it was told, so 0 does not do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+class Mailbox:
+    """A mail server's handler that answers as told and keeps what it took."""
+
+    def __init__(self) -> None:
+        self.taken: list[EmailMessage] = []
+        self.recipient_answer: Callable[[str], str] = lambda address: "250 OK"
+        self.data_answer = "250 OK"
+        self.closes_after_data = False
+        self.hangs: threading.Event | None = None
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd names it
+        self, server: SMTP, session: Session, envelope: Received, address: str, options: list[str]
+    ) -> str:
+        """Answer for one recipient."""
+        answer = self.recipient_answer(address)
+        if answer.startswith("250"):
+            envelope.rcpt_tos.append(address)
+        return answer
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Received) -> str:  # noqa: N802
+        """Keep the mail, then answer, close or hang."""
+        message = email.message_from_bytes(cast(bytes, envelope.content), policy=default)
+        self.taken.append(message)
+        if self.closes_after_data:
+            cast(asyncio.Transport, server.transport).abort()
+        if self.hangs is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.hangs.wait)
+        return self.data_answer
+
+
+@pytest.fixture
+def mailbox() -> Mailbox:
+    """What the server does."""
+    return Mailbox()
+
+
+@pytest.fixture
+def server(mailbox: Mailbox) -> Iterator[Controller]:
+    """A real mail server on loopback."""
+    controller = Controller(mailbox, hostname="127.0.0.1", port=free_port())
+    controller.start()
+    yield controller
+    if mailbox.hangs is not None:
+        mailbox.hangs.set()
+    controller.stop()
+
+
+@pytest.fixture
+def sam(stage: Stage, server: Controller) -> Iterator[Stage]:
+    """A stage with members `sam` and `sue` whose letters go to the mail server."""
+    stage.clock.instant = WRITTEN
+    for name in ("sam", "sue"):
+        answer = stage.do("members.record", member_id=name, handle=name.title(), email=f"{name}@example.org")
+        assert answer["outcome"] == "done"
+    mailer.bind(SmtpPostbox(f"smtp://127.0.0.1:{server.port}", STATIONERY, timeout=0.5, pause=0))
+    yield stage
+    mailer.bind(None)
+
+
+def promise(*recipients: str) -> None:
+    """Promise one notice to each."""
+    work: Work[Any]
+    with unit_of_work() as work:
+        work.promise(
+            [
+                Promise(
+                    "notices.tell_seller",
+                    f"ocr_filed:1003:2:{recipient}",
+                    None,
+                    {
+                        "event": "ocr_filed",
+                        "recipient": recipient,
+                        "role": "seller",
+                        "facts": {"reason": "B_MUTUAL", "comment": "Please."},
+                    },
+                )
+                for recipient in recipients
+            ]
+        )
+
+
+def states(stage: Stage) -> dict[str, tuple[str, int]]:
+    """(state, attempts) by recipient."""
+    from sqlalchemy import text
+
+    with stage.database.transaction() as conn:
+        rows = conn.execute(text("SELECT recipient, state, attempts FROM unwind.notices"))
+        return {r.recipient: (r.state, r.attempts) for r in rows}
+
+
+def dead(stage: Stage) -> list[Any]:
+    """The parked jobs."""
+    from models import dead_jobs
+
+    with stage.database.transaction() as conn:
+        return dead_jobs.waiting(conn)
+
+
+def later(stage: Stage, **by: float) -> None:
+    """Let time pass and send what is due."""
+    stage.clock.instant += timedelta(**by)
+    stage.do("notices.deliver")
+
+
+def test_a_letter_that_is_taken_is_marked_and_never_sent_again(sam: Stage, mailbox: Mailbox) -> None:
+    """P2."""
+    promise("sam")
+    sam.settle()
+    later(sam, days=1)
+    assert states(sam) == {"sam": ("sent", 1)}
+    assert [m["To"] for m in mailbox.taken] == ["Sam <sam@example.org>"]
+    assert mailbox.taken[0]["Auto-Submitted"] == "auto-generated"
+    assert {part.get_content_type() for part in mailbox.taken[0].walk()} == {
+        "multipart/alternative",
+        "text/plain",
+        "text/html",
+    }
+
+
+def test_a_4xx_is_tried_again_with_growing_waits_and_in_the_end_parked(sam: Stage, mailbox: Mailbox) -> None:
+    """R102: over hours, never by countdown, and visible when given up."""
+    mailbox.recipient_answer = lambda address: "450 try again"
+    promise("sam")
+    sam.settle()
+    assert states(sam) == {"sam": ("pending", 1)}
+    later(sam, seconds=59)
+    assert states(sam) == {"sam": ("pending", 1)}
+    later(sam, seconds=1)
+    assert states(sam) == {"sam": ("pending", 2)}
+    later(sam, minutes=4, seconds=59)
+    assert states(sam) == {"sam": ("pending", 2)}
+    for _ in range(10):
+        later(sam, hours=8)
+    assert states(sam) == {"sam": ("parked", 12)}
+    (job,) = dead(sam)
+    assert (job.task, list(job.arguments)) == ("notices.deliver", ["notice_id"])
+    mailbox.recipient_answer = lambda address: "250 OK"
+    assert sam.do("notices.deliver", **job.arguments)["effects"]["sent"] == 1
+    assert states(sam) == {"sam": ("sent", 1)}
+
+
+def test_a_letter_that_is_not_taken_delays_no_other(sam: Stage, mailbox: Mailbox) -> None:
+    """P8."""
+    mailbox.recipient_answer = lambda address: "450 greylisted" if address.startswith("sam") else "250 OK"
+    promise("sam", "sue")
+    sam.settle()
+    assert states(sam) == {"sam": ("pending", 1), "sue": ("sent", 1)}
+
+
+def test_a_5xx_is_parked_at_once_and_visible(sam: Stage, mailbox: Mailbox) -> None:
+    """C53."""
+    mailbox.recipient_answer = lambda address: "550 no such user"
+    promise("sam")
+    sam.settle()
+    assert states(sam) == {"sam": ("parked", 1)}
+    assert "550" in dead(sam)[0].error
+
+
+def test_a_server_that_closes_after_the_data_gets_the_same_message_id_again(sam: Stage, mailbox: Mailbox) -> None:
+    """I12: the mailbox can drop the repetition."""
+    mailbox.closes_after_data = True
+    promise("sam")
+    sam.settle()
+    assert states(sam) == {"sam": ("pending", 1)}
+    mailbox.closes_after_data = False
+    later(sam, minutes=1)
+    assert states(sam) == {"sam": ("sent", 2)}
+    assert len({m["Message-ID"] for m in mailbox.taken}) == 1
+    assert len(mailbox.taken) == 2
+
+
+def test_a_worker_that_dies_after_sending_repeats_with_the_same_message_id(sam: Stage, mailbox: Mailbox) -> None:
+    """I12: a crash between send and mark."""
+
+    class Dies:
+        def __init__(self, behind: mailer.Postbox) -> None:
+            self.behind = behind
+
+        def send(self, envelope: Envelope) -> None:
+            self.behind.send(envelope)
+            raise SystemExit(9)
+
+        def close(self) -> None:
+            self.behind.close()
+
+    alive = mailer.bound()
+    promise("sam")
+    mailer.bind(Dies(alive))
+    with pytest.raises(SystemExit):
+        sam.settle()
+    mailer.bind(alive)
+    later(sam, minutes=9)
+    assert len(mailbox.taken) == 1
+    later(sam, minutes=1)
+    assert states(sam) == {"sam": ("sent", 2)}
+    assert len({m["Message-ID"] for m in mailbox.taken}) == 1
+
+
+def test_a_hanging_server_costs_one_wait_and_no_tries_of_the_others(sam: Stage, mailbox: Mailbox) -> None:
+    """P8, R102: the round stops at the first silence; the rest keeps its tries."""
+    mailbox.hangs = threading.Event()
+    promise("sam", "sue")
+    sam.settle()
+    assert states(sam) == {"sam": ("pending", 1), "sue": ("pending", 0)}
+    mailbox.hangs.set()
+    mailbox.hangs = None
+    later(sam, minutes=1)
+    assert states(sam) == {"sam": ("sent", 2), "sue": ("sent", 1)}
+
+
+def test_a_dead_server_is_waited_for(sam: Stage) -> None:
+    """R102: nothing is lost and nothing else waits."""
+    alive = mailer.bound()
+    mailer.bind(SmtpPostbox(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=0))
+    promise("sam")
+    sam.settle()
+    assert states(sam) == {"sam": ("pending", 1)}
+    mailer.bind(alive)
+    later(sam, minutes=1)
+    assert states(sam) == {"sam": ("sent", 2)}
+
+
+def test_a_silent_server_is_given_time_and_costs_no_tries_meanwhile(sam: Stage, mailbox: Mailbox) -> None:
+    """P8: a hanging server must not take all the time of the workers."""
+    mailer.bind(SmtpPostbox(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=60))
+    promise("sam")
+    sam.settle()
+    assert states(sam) == {"sam": ("pending", 1)}
+    for _ in range(20):
+        later(sam, minutes=5)
+    assert states(sam) == {"sam": ("pending", 1)}
+
+
+def test_a_wrong_password_parks_no_letter(stage: Stage, mailbox: Mailbox) -> None:
+    """A 5xx about us is no 5xx about the letter; and the password is not in the reason."""
+
+    def nobody(server: SMTP, session: Session, envelope: Received, mechanism: str, data: LoginPassword) -> AuthResult:
+        return AuthResult(success=False, handled=False)
+
+    controller = Controller(
+        mailbox,
+        hostname="127.0.0.1",
+        port=free_port(),
+        authenticator=nobody,
+        auth_require_tls=False,
+    )
+    controller.start()
+    box = SmtpPostbox(f"smtp://me:planted-secret@127.0.0.1:{controller.port}", STATIONERY, timeout=2)
+    with pytest.raises(mailer.ServerSilent) as caught:
+        box.send(an_envelope())
+    controller.stop()
+    assert "planted-secret" not in str(caught.value)
+
+
+def test_a_server_without_encryption_gets_neither_password_nor_letter(mailbox: Mailbox, server: Controller) -> None:
+    """Security: starttls=1 is a demand, not a wish."""
+    box = SmtpPostbox(f"smtp://me:planted-secret@127.0.0.1:{server.port}?starttls=1", STATIONERY, timeout=2)
+    with pytest.raises(mailer.ServerSilent):
+        box.send(an_envelope())
+    assert mailbox.taken == []
+
+
+def test_letters_go_to_the_address_of_the_moment_of_sending(sam: Stage, mailbox: Mailbox) -> None:
+    """C54."""
+    mailbox.recipient_answer = lambda address: "450 later"
+    promise("sam")
+    sam.settle()
+    mailbox.recipient_answer = lambda address: "250 OK"
+    sam.do("members.record", member_id="sam", handle="Samuel", email="new@example.org")
+    later(sam, minutes=1)
+    assert mailbox.taken[0]["To"] == "Samuel <new@example.org>"
+
+
+def test_a_notice_for_nobody_is_recorded_and_parked(sam: Stage) -> None:
+    """C53."""
+    promise("ghost")
+    sam.settle()
+    assert states(sam) == {"ghost": ("parked", 1)}
+
+
+def an_envelope(**changed: Any) -> Envelope:
+    """An envelope to Sam."""
+    fields: dict[str, Any] = {
+        "message_id": "0" * 32,
+        "event": "ocr_filed",
+        "order_id": 1003,
+        "email": "sam@example.org",
+        "handle": "Sam",
+        "written_at": WRITTEN,
+        "letter": LETTER,
+    }
+    return Envelope(**(fields | changed))
+
+
+def test_a_folder_gets_each_letter_once_and_whole(tmp_path: Path) -> None:
+    """Contract 1: without a mail server letters are files."""
+    box = FolderPostbox(tmp_path / "mail", STATIONERY)
+    box.send(an_envelope())
+    box.send(an_envelope())
+    (file,) = (tmp_path / "mail").iterdir()
+    assert file.name == "20260404T100000Z-ocr_filed-000000000000.eml"
+    assert file.stat().st_mode & 0o077 == 0
+    message = email.message_from_bytes(file.read_bytes(), policy=default)
+    assert message["Subject"] == LETTER.subject
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["Sam\r\nBcc: all@example.org", "Sam\nX: y", "Sam\x00\x1b[31m", "Sam\u2028Bcc: x", "\u202emaS", '"Sam" <x@y.z>'],
+)
+def test_a_name_cannot_add_a_header(hostile: str) -> None:
+    """C45: no new header, one recipient."""
+    message = mail(an_envelope(handle=hostile, letter=Letter(f"Order 1003: {hostile}", ("Hello.",))), STATIONERY)
+    again = email.message_from_bytes(message.as_bytes(), policy=default)
+    assert "Bcc" not in again
+    assert "X" not in again
+    assert [a.addr_spec for a in again["To"].addresses] == ["sam@example.org"]
+    assert all(c.isprintable() for c in again["Subject"] + str(again["To"]))
+    assert "\u202e" not in header_text(hostile)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "sam", "@example.org", "sam@", "sam@@example.org", "sam@exa mple.org", "sam@example.org\nBcc: x@y.z",
+     "sam@-example.org", "a" * 65 + "@example.org", "sam@" + "a." * 130 + "org", "sam@example..org", "<s@example.org>",
+     "sam,sue@example.org", "sam@example.org,sue@example.org", "Sam <sam@example.org>", "sam@[127.0.0.1]"],
+)  # fmt: skip
+def test_what_is_no_address_is_not_sent_to(address: str) -> None:
+    """C45, C53."""
+    with pytest.raises(Undeliverable):
+        mail_address(address)
+
+
+def test_an_international_domain_is_written_in_ascii() -> None:
+    """C45's other side: a good address is not refused."""
+    assert mail_address("sam.o'neil+market@bücher.example") == "sam.o'neil+market@xn--bcher-kva.example"

@@ -1,0 +1,328 @@
+"""Does every letter say what happened, what it means, what to do and until when?  Each is kept as it is sent.
+
+After a change of wording: `python -m tests.workers.mail.test_templates` writes them anew; read the difference before committing it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policies.emails import NOTICES, compose
+from policies.emails.context import Telling, written_instant
+from policies.emails.email import letter_from_json, plain, shown_line, shown_lines
+from policies.statuses import Role
+from tasks.mailer import Envelope
+from workers.mail.templates import Stationery, html, plain_text
+
+KEPT = Path(__file__).parent / "letters"
+STATIONERY = Stationery("Brick Market <no-reply@market.example>", "Brick Market", "https://market.example")
+WRITTEN = datetime(2026, 4, 4, 10, tzinfo=UTC)
+UNLOCKS, LATER = "2026-04-11T10:00:00Z", "2026-04-18T10:00:00Z"
+SAID = "I lost my job and cannot pay this month.\nI am very sorry."
+
+FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "N01-ocr_filed": ("ocr_filed", "seller", {"reason": "B_SELLER_NO_STOCK", "comment": "You wrote that it is gone."}),
+    "N02-ocr_filed_by_seller": ("ocr_filed_by_seller", "buyer", {"reason": "S_MUTUAL", "comment": "As we agreed."}),
+    "N03-ocr_declined": ("ocr_declined", "buyer", {"status": "READY"}),
+    "N04-npb_filed": (
+        "npb_filed",
+        "buyer",
+        {"unlocks_at": UNLOCKS, "unlocks_at_if_answered": LATER, "comment": "No payment, no answer."},
+    ),
+    "N05-npb_responded": ("npb_responded", "seller", {"unlocks_at": LATER, "comment": SAID}),
+    "N06-npx_accepted": ("npx_accepted", "seller", {}),
+    "N06-npx_taken_back": ("npx_taken_back", "seller", {"unlocks_at": LATER}),
+    "N07-npb_unlocked": ("npb_unlocked", "seller", {"kind": "NPB", "unlocks_at": UNLOCKS}),
+    "N08-seller_alert_filed-nrs": (
+        "seller_alert_filed",
+        "seller",
+        {"kind": "NRS", "grounds": None, "comment": "Four mails without an answer.", "unlocks_at": LATER},
+    ),
+    "N08-seller_alert_filed-nss": (
+        "seller_alert_filed",
+        "seller",
+        {"kind": "NSS", "grounds": "INCOMPLETE", "comment": "Half of it is missing.", "unlocks_at": LATER},
+    ),
+    "N08-seller_alert_responded": (
+        "seller_alert_responded",
+        "buyer",
+        {"kind": "NSS", "comment": "It was posted yesterday.", "unlocks_at": LATER},
+    ),
+    "N09-seller_alert_unlocked": ("seller_alert_unlocked", "buyer", {"kind": "NRS", "unlocks_at": LATER}),
+    "N10-alert_removed-npb": (
+        "alert_removed",
+        "buyer",
+        {"kind": "NPB", "comment": "Thank you!", "by": "seller", "was_completed": False},
+    ),
+    "N10-alert_removed-nss": (
+        "alert_removed",
+        "seller",
+        {"kind": "NSS", "comment": None, "by": "staff", "was_completed": False},
+    ),
+    "N10-alert_removed-completed": (
+        "alert_removed",
+        "buyer",
+        {"kind": "NPB", "comment": "Payment was proven.", "by": "staff", "was_completed": True},
+    ),
+    "N11-order_cancelled-npb-seller": (
+        "order_cancelled",
+        "seller",
+        {
+            "basis": "NPB",
+            "by": "seller",
+            "returns": True,
+            "lines_returned": 2,
+            "units_returned": 31,
+            "strike": True,
+            "fee": {"kind": "credit", "amount": "-20.00", "bill": "2026-04"},
+        },
+    ),
+    "N11-order_cancelled-npb-buyer": (
+        "order_cancelled",
+        "buyer",
+        {"basis": "NPB", "by": "seller", "returns": True, "lines_returned": 2, "units_returned": 31, "strike": True},
+    ),
+    "N11-order_cancelled-ocr-seller": (
+        "order_cancelled",
+        "seller",
+        {
+            "basis": "OCR_BUYER",
+            "by": "seller",
+            "returns": True,
+            "lines_returned": 1,
+            "units_returned": 1,
+            "strike": False,
+            "fee": {"kind": "reset", "amount": "-20.00", "bill": "2026-04"},
+        },
+    ),
+    "N11-order_cancelled-nss-seller": (
+        "order_cancelled",
+        "seller",
+        {
+            "basis": "NSS",
+            "by": "buyer",
+            "returns": False,
+            "lines_returned": 0,
+            "units_returned": 0,
+            "strike": True,
+            "fee": {"kind": "none", "amount": "0.00", "bill": None},
+        },
+    ),
+    "N11-order_cancelled-nss-buyer": (
+        "order_cancelled",
+        "buyer",
+        {"basis": "NSS", "by": "buyer", "returns": False, "lines_returned": 0, "units_returned": 0, "strike": True},
+    ),
+    "N12-removal_cancelled-one": ("removal_cancelled", "buyer", {"removal_ids": [7]}),
+    "N12-removal_cancelled-many": ("removal_cancelled", "seller", {"removal_ids": [7, 9]}),
+    "N13-credit_posted": (
+        "credit_posted",
+        "seller",
+        {"amount": "20.00", "bill": "2026-04", "charged_month": "2026-03"},
+    ),
+    "N14-bill_issued": ("bill_issued", "seller", {"month": "2026-03", "total": "31.50", "due_on": "2026-05-05"}),
+    "N15-privilege_revoked-buying": (
+        "privilege_revoked",
+        "buyer",
+        {"privilege": "buying", "strikes": [881, 942, 1003]},
+    ),
+    "N15-privilege_revoked-selling": (
+        "privilege_revoked",
+        "seller",
+        {"privilege": "selling", "strikes": [881, 942, 1003]},
+    ),
+    "N16-ocr_reminder": (
+        "ocr_reminder",
+        "seller",
+        {"reason": "B_SELLER_NO_STOCK", "filed_at": "2026-04-02T10:00:00Z", "days": 2, "last": False},
+    ),
+    "N16-ocr_reminder-last": (
+        "ocr_reminder",
+        "seller",
+        {"reason": "B_SELLER_NO_STOCK", "filed_at": "2026-03-25T10:00:00Z", "days": 10, "last": True},
+    ),
+    "N17-unlock_reminder-npb": (
+        "unlock_reminder",
+        "seller",
+        {"kind": "NPB", "penalty_accepted": False, "since": UNLOCKS, "days": 3, "last": False},
+    ),
+    "N17-unlock_reminder-npx": (
+        "unlock_reminder",
+        "seller",
+        {"kind": "NPB", "penalty_accepted": True, "since": UNLOCKS, "days": 10, "last": True},
+    ),
+    "N17-unlock_reminder-nss": (
+        "unlock_reminder",
+        "buyer",
+        {"kind": "NSS", "penalty_accepted": False, "since": LATER, "days": 3, "last": False},
+    ),
+    "N18-payment_during_alert": ("payment_during_alert", "seller", {"payment_status": "Received"}),
+}
+WITHOUT_ORDER = ("bill_issued",)
+
+
+def told(event: str, role: str, facts: dict[str, Any], zone: str = "UTC") -> Telling:
+    """An event as the follower would tell it."""
+    order_id = None if event in WITHOUT_ORDER else 1003
+    return Telling(event, role, order_id, facts, zone, buyer="" if order_id is None else "Bea", seller="Sam")
+
+
+def envelope(telling: Telling) -> Envelope:
+    """The letter on its way."""
+    return Envelope(
+        message_id="0" * 32,
+        event=telling.event,
+        order_id=telling.order_id,
+        email="reader@example.org",
+        handle="Sam" if telling.role == "seller" else "Bea",
+        written_at=WRITTEN,
+        letter=letter_from_json(compose(telling).as_json()),
+    )
+
+
+def as_sent(name: str) -> Iterator[tuple[str, str]]:
+    """(file name, content) of the two sides of one letter."""
+    sent = envelope(told(*FACTS[name]))
+    yield f"{name}.txt", f"Subject: {sent.letter.subject}\n\n{plain_text(sent, STATIONERY)}"
+    yield f"{name}.html", html(sent, STATIONERY) + "\n"
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_the_letter_reads_as_it_was_approved(name: str) -> None:
+    """N1 to N18: plain text and HTML, for its reader."""
+    for file, content in as_sent(name):
+        assert (KEPT / file).read_text(encoding="utf-8") == content, "see the module's first lines for how to renew"
+
+
+def test_there_is_no_kept_letter_that_nobody_sends() -> None:
+    """The folder holds what the examples say, no more."""
+    assert {path.name for path in KEPT.iterdir()} == {file for name in FACTS for file, _ in as_sent(name)}
+
+
+def test_every_row_of_the_rules_and_every_event_has_an_example() -> None:
+    """N1 to N18."""
+    assert {event for event, _, _ in FACTS.values()} == set(NOTICES)
+    assert {f"N{n}" for n in range(1, 19)} <= {notice.rule for notice in NOTICES.values()}
+
+
+def test_every_event_that_is_told_anywhere_has_a_wording() -> None:
+    """N1 to N18: a name that is told and not worded would be parked instead of sent."""
+    root = Path(__file__).parents[2]
+    names = set()
+    for floor in ("policies", "models", "tasks"):
+        for path in (root / floor).rglob("*.py"):
+            source = path.read_text(encoding="utf-8")
+            names |= set(re.findall(r'\b(?:tell|told)\(\s*[^"\n]*\n?[^"\n]*\n?[^"\n]*"([a-z_]+)"', source))
+            names |= set(re.findall(r'"notices\.tell_(?:seller|buyer)", "([a-z_]+)"', source))
+    assert {"ocr_filed", "npb_filed", "npb_unlocked", "order_cancelled", "bill_issued", "ocr_reminder"} <= names
+    assert names <= set(NOTICES), names - set(NOTICES)
+
+
+@pytest.mark.parametrize("event", NOTICES)
+def test_a_wording_needs_no_optional_fact_and_minds_no_extra_one(event: str) -> None:
+    """N1 to N18: facts come and go with versions; a letter is never lost for it."""
+    for role in NOTICES[event].readers:
+        for facts in ({}, {"unheard_of": [1], "comment": None, "strike": None}):
+            for order_id in (1003, None):
+                letter = compose(Telling(event, role, order_id, facts))
+                body = f"{letter.subject}\n{plain(letter)}"
+                assert letter.happened
+                assert "None" not in body
+                assert "  " not in body
+                assert "{" not in body
+
+
+def test_only_the_seller_reads_about_the_fee() -> None:
+    """N11, P9: whatever facts a buyer's letter is given."""
+    facts = FACTS["N11-order_cancelled-npb-seller"][2]
+    for role, reads in ((Role.SELLER, True), (Role.BUYER, False)):
+        assert ("fee" in plain(compose(told("order_cancelled", role, facts)))) is reads
+
+
+@pytest.mark.parametrize(
+    ("instant", "zone", "written"),
+    [
+        ("2026-04-11T10:00:00+00:00", "UTC", "Saturday, 11 April 2026, 10:00 (UTC)"),
+        ("2026-03-29T00:59:59+00:00", "Europe/Berlin", "Sunday, 29 March 2026, 01:59:59 (Europe/Berlin, UTC+01:00)"),
+        ("2026-03-29T01:00:00+00:00", "Europe/Berlin", "Sunday, 29 March 2026, 03:00 (Europe/Berlin, UTC+02:00)"),
+        (
+            "2026-12-31T10:30:00+00:00",
+            "Pacific/Kiritimati",
+            "Friday, 1 January 2027, 00:30 (Pacific/Kiritimati, UTC+14:00)",
+        ),
+        ("2028-02-29T11:00:00+00:00", "Etc/GMT+12", "Monday, 28 February 2028, 23:00 (Etc/GMT+12, UTC-12:00)"),
+        ("2026-04-11T10:00:00.000001+00:00", "UTC", "Saturday, 11 April 2026, 10:00:01 (UTC)"),
+        ("2026-04-11T10:00:00+00:00", "Moon/Tranquility", "Saturday, 11 April 2026, 10:00 (UTC)"),
+        ("2026-04-11T10:00:00+00:00", "../../etc/passwd", "Saturday, 11 April 2026, 10:00 (UTC)"),
+    ],
+)
+def test_instants_are_written_out_with_their_zone_and_never_early(instant: str, zone: str, written: str) -> None:
+    """House, "Two facts of life"; promises, Time: DST changes, leap day, year end, UTC+14 and UTC-12."""
+    assert written_instant(datetime.fromisoformat(instant), zone) == written
+
+
+HOSTILE = (
+    "<script>alert(1)</script> {{7*7}} ${jndi:x} %s%n '; DROP TABLE orders; --\r\n.\r\nBcc: all@example.org\n"
+    "\u202egnp.exe \u2066x\u2069\u2069\u202c\x1b[31m\x00\x07 \u2028next <img src=x onerror=y> &amp; \ud7ff 👍"
+)
+
+
+def test_a_comment_is_shown_and_obeyed_by_nothing() -> None:
+    """C42, C43, C44, C46: text stays text, on both sides of the mail."""
+    sent = envelope(told("npb_responded", "seller", {"unlocks_at": LATER, "comment": HOSTILE}))
+    text, page = plain_text(sent, STATIONERY), html(sent, STATIONERY)
+    assert "<script>" in text
+    assert "<script>" not in page
+    assert "<img" not in page
+    assert "{{7*7}}" in page
+    assert "49" not in re.sub(r"#\w+", "", page)
+    for side in (text, page):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", side)
+        assert balanced(side)
+    assert all(line.startswith(">") for line in text.split("The buyer wrote:\n\n")[1].split("\n\n")[0].split("\n"))
+
+
+@pytest.mark.parametrize(
+    "text", ["\u202e", "\u2069\u2069a", "\u2066\u202ea\u2069b", "אבג\nabc", "a\u202cb\u2067", "العربية 123"]
+)
+def test_no_text_turns_what_stands_after_it(text: str) -> None:
+    """C42: right-to-left text is kept, and ends where it ends."""
+    for line in [*shown_lines(text), shown_line(text)]:
+        assert balanced(line)
+        assert line.startswith("\u2068") or line.isascii()
+
+
+def test_a_long_name_is_cut() -> None:
+    """C42: one name cannot fill a mail."""
+    assert len(shown_line("x" * 5000)) == 80
+
+
+def balanced(text: str) -> bool:
+    """Whether every line closes each direction it opens, in the right order, and nothing else."""
+    for line in text.split("\n"):
+        open_kinds: list[str] = []
+        for c in line:
+            if c in "\u2066\u2067\u2068":
+                open_kinds.append("\u2069")
+            elif c in "\u202a\u202b\u202d\u202e":
+                open_kinds.append("\u202c")
+            elif c in "\u2069\u202c" and (not open_kinds or open_kinds.pop() != c):
+                return False
+        if open_kinds:
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    KEPT.mkdir(exist_ok=True)
+    for old in KEPT.iterdir():
+        old.unlink()
+    for example in FACTS:
+        for file_name, whole in as_sent(example):
+            (KEPT / file_name).write_text(whole, encoding="utf-8")

@@ -1,0 +1,79 @@
+"""At which installations does the doctor look in these tests?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from models.db import database as db
+from tests.plugins.servers import plain
+from tests.workers.monitoring.doctor.findings import real_now
+from workers.embedded import ServerUrls, embedded_servers
+from workers.monitoring.doctor import Place, broker
+from workers.settings import load_settings
+
+
+@pytest.fixture
+def place(database_url: str, tmp_path: Path) -> Iterator[Place]:
+    """An installation that `up` has just started, seen from its database: nothing is wrong with it."""
+    database = db.connect(database_url)
+    yield Place(
+        load_settings(database_url=database_url, data_dir=tmp_path),
+        given_servers=False,
+        supervised_since=real_now(),
+        database=database,
+        has_schema=True,
+    )
+    database.dispose()
+
+
+@pytest.fixture
+def with_broker(place: Place, broker_url: str, result_backend: str) -> Iterator[Place]:
+    """The same with its broker."""
+    settings = load_settings(
+        database_url=place.settings.database_url,
+        broker_url=broker_url,
+        result_backend=result_backend,
+        data_dir=place.settings.data_dir,
+    )
+    with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
+        everybody = {"worker@here": ["commands", "submissions", "consequences", "notices", "sweeps"]}
+        info: Any = client.info()
+        yield replace(
+            place, settings=settings, broker=client, broker_info=info, embedded_broker=True, consumers=everybody
+        )
+
+
+@pytest.fixture
+def owner(database_url: str) -> Iterator[psycopg.Connection]:
+    """Somebody who may break the test's database."""
+    with psycopg.connect(plain(database_url), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def bad_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUrls]:
+    """Servers of its own for breaking what a whole server has in common."""
+    with embedded_servers(
+        tmp_path_factory.mktemp("bad") / "data",
+        durable=False,
+        postgres_settings={"max_connections": "12"},
+        valkey_settings={"maxmemory-policy": "allkeys-lru", "databases": "1"},
+    ) as urls:
+        yield urls
+
+
+@pytest.fixture
+def at_bad_servers(bad_servers: ServerUrls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The environment names them, and nobody waits long for workers that are not there."""
+    monkeypatch.setenv("DATABASE_URL", bad_servers.database_url)
+    monkeypatch.setenv("CELERY_BROKER_URL", bad_servers.broker_url)
+    monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
+    monkeypatch.setattr(broker, "WORKERS_ANSWER_WITHIN", 0.05)

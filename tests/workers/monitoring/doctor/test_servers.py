@@ -1,0 +1,257 @@
+"""Does the doctor find what is wrong with PostgreSQL, with Redis, and with who reads the queues?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from models.db import database as db
+from models.feed import EVENTS_AFTER_SIGNATURE
+from models.migrations import upgrade
+from tests.plugins.servers import in_valkey_database, plain
+from tests.workers.monitoring.doctor.findings import codes, run, severity
+from workers.embedded import ServerUrls, free_port
+from workers.embedded.data_dir import write_json
+from workers.embedded.processes import mark_of, wait_until
+from workers.embedded.valkey import Valkey
+from workers.lifecycle import POOLS
+from workers.monitoring.doctor import Finding, Place, broker, database, examine, look_at, opened
+from workers.monitoring.doctor.context import Pool, wall_clock
+from workers.settings import load_settings
+
+
+def test_servers_that_are_away_are_said_once_each_and_stop_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No password is shown."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody:secret-word@127.0.0.1:1/unwind")
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://:secret-word@127.0.0.1:1/0")
+    monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
+    said = run()
+    assert said.exit_code == 2
+    assert re.findall(r"[A-Z]+_[A-Z_]+(?=: )", said.output) == [
+        "DATABASE_UNREACHABLE",
+        "BROKER_UNREACHABLE",
+        "MAIL_TO_FILES",
+    ]
+    assert "secret-word" not in said.output
+
+
+def test_embedded_servers_that_cannot_be_joined_are_an_error(tmp_path: Path) -> None:
+    """A keeper lives, but its folder is spoilt."""
+    (tmp_path / "servers" / "starting.lock").mkdir(parents=True)
+    us = mark_of(os.getpid())
+    mark = {"pid": us.pid, "started": us.started, "port": 1}
+    write_json(tmp_path / "servers" / "running.json", dict.fromkeys(("keeper", "postgres", "valkey"), mark))
+    with opened(load_settings(data_dir=tmp_path)) as (_, trouble):
+        assert codes(trouble) == ["SERVERS_UNREACHABLE"]
+
+
+@pytest.mark.usefixtures("at_bad_servers")
+def test_servers_that_are_not_fit_for_it_are_findings(bad_servers: ServerUrls) -> None:
+    """F11, F15, F49: no tables, too few connections, a broker that evicts, forgets, and has no room for answers."""
+    assert codes(examine()) == [
+        "ANSWERS_UNREACHABLE",
+        "BROKER_EVICTS",
+        "BROKER_FORGETS",
+        "CONNECTIONS_TOO_FEW",
+        "MAIL_TO_FILES",
+        "SCHEMA_MISSING",
+        "WORKERS_MISSING",
+    ]
+
+
+@pytest.mark.usefixtures("at_bad_servers")
+def test_a_program_that_may_rewrite_history_is_warned_of(
+    bad_servers: ServerUrls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5: the role is there but not given to the login; a login of its own has too many rights; there is no role."""
+    upgrade(bad_servers.database_url)
+
+    def asked(check: Callable[[Place], list[Finding]] = database.rights) -> list[str]:
+        settings = load_settings(concurrency=1)
+        url = settings.app_database_url or settings.database_url
+        assert url is not None
+        place = Place(settings, database=db.connect(url.get_secret_value()), has_schema=True)
+        assert place.database is not None
+        try:
+            with place.reading():
+                return codes(check(place))
+        finally:
+            place.database.dispose()
+
+    assert asked() == []
+    outsider = re.sub(r"//[^@]*@", "//outsider:secret-word@", bad_servers.database_url)
+    with psycopg.connect(plain(bad_servers.admin_url), autocommit=True) as admin:
+        admin.execute("CREATE ROLE outsider LOGIN PASSWORD 'secret-word'")
+        admin.execute("GRANT USAGE ON SCHEMA unwind TO outsider")
+        admin.execute("GRANT ALL ON ALL TABLES IN SCHEMA unwind TO outsider")
+        monkeypatch.setenv("UNWIND_APP_DATABASE_URL", outsider)
+        assert asked() == ["HISTORY_UNGUARDED"]
+        monkeypatch.delenv("UNWIND_APP_DATABASE_URL")
+        monkeypatch.setenv("DATABASE_URL", outsider)
+        assert asked() == ["ROLE_NOT_GRANTED"]
+        admin.execute("DROP OWNED BY unwind_app")
+        admin.execute("DROP ROLE unwind_app")
+        assert asked() == ["ROLE_MISSING"]
+        monkeypatch.setenv("DATABASE_URL", bad_servers.database_url)
+        with contextlib.ExitStack() as held:
+            for _ in range(7):
+                held.enter_context(psycopg.connect(plain(bad_servers.database_url)))
+            assert asked(database.connections) == ["CONNECTIONS_NEARLY_USED"]
+
+
+def test_functions_that_act_as_the_owner_are_warned_of(place: Place, owner: psycopg.Connection) -> None:
+    """A migration whose login may make no roles leaves them so; one of an administrator's roles mends it."""
+
+    def asked() -> list[str]:
+        with place.reading():
+            return codes(database.definers(place))
+
+    assert asked() == []
+    owner.execute(f"ALTER FUNCTION {EVENTS_AFTER_SIGNATURE} OWNER TO CURRENT_USER")
+    assert asked() == ["DEFINERS_OF_THE_OWNER"]
+    owner.execute(f"GRANT TEMPORARY ON DATABASE {owner.info.dbname} TO PUBLIC")
+    assert asked() == ["DEFINERS_OF_THE_OWNER", "TEMPORARY_OBJECTS_ALLOWED"]
+    assert place.settings.database_url is not None
+    upgrade(place.settings.database_url.get_secret_value())
+    assert asked() == []
+
+
+def test_a_session_that_holds_locks_for_long_is_named(
+    place: Place, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forgotten transaction in somebody's terminal stops what needs the same rows; one that only reads is in nobody's way."""
+
+    def asked() -> list[Finding]:
+        with place.reading():
+            return database.locks(place)
+
+    with owner.transaction():
+        owner.execute("SELECT FROM unwind.named_locks FOR UPDATE")
+        assert asked() == []  # it has only begun
+        monkeypatch.setattr(database, "LOCKS_HELD_AFTER", timedelta(0))
+        (found,) = asked()
+        assert found.code == "LOCKS_HELD"
+        assert f"session {owner.info.backend_pid} of unwind_owner" in found.message
+    with owner.transaction():
+        owner.execute("SELECT FROM unwind.named_locks")
+        assert asked() == []
+    owner.execute("SELECT pg_advisory_lock(1)")
+    assert codes(asked()) == ["LOCKS_HELD"]
+
+
+def test_a_broker_in_cluster_mode_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real one: its commands fail in ways that name no reason."""
+    server = Valkey(tmp_path, "secret", durable=False, settings={"cluster-enabled": "yes"})
+    port = free_port()
+    server.start(port)
+    try:
+        assert wait_until(server.ready, 20)
+        monkeypatch.setenv("UNWIND_DATA", str(tmp_path / "data"))
+        settings = load_settings(broker_url=f"redis://:secret@127.0.0.1:{port}/0")
+        with opened(settings) as (place, found):
+            assert place.broker is None
+            assert codes(found) == ["BROKER_IS_CLUSTER", "SERVERS_NOT_RUNNING"]
+            assert look_at(place) == []
+    finally:
+        server.stop()
+
+
+def test_a_right_that_was_taken_away_is_not_to_be_reported(servers: ServerUrls, broker_url: str) -> None:
+    """What an operator did, an operator mends; what he is told is how."""
+    with redis.Redis.from_url(in_valkey_database(servers.broker_url, 0)) as server:
+        server.execute_command("ACL", "SETUSER", "bare", "on", ">bare", "~*", "+info", "+select", "+ping")
+        try:
+            settings = load_settings(broker_url=f"redis://bare:bare@{broker_url.rpartition('@')[2]}")
+            with opened(settings) as (place, trouble):
+                found = [one for one in trouble + look_at(place) if one.code == "CHECK_FAILED"]
+        finally:
+            server.execute_command("ACL", "DELUSER", "bare")
+    assert found
+    assert {one.mend.partition(" that ")[0] for one in found} == {"give the login of CELERY_BROKER_URL the rights"}
+
+
+@pytest.mark.usefixtures("at_bad_servers")
+def test_a_broker_that_is_full_or_takes_nothing_is_found(bad_servers: ServerUrls) -> None:
+    """F13, F14."""
+    with contextlib.closing(redis.Redis.from_url(bad_servers.broker_url)) as client:
+        place = Place(load_settings(), broker=client, embedded_broker=False)
+
+        def looked() -> Place:
+            info: Any = client.info()
+            return replace(place, broker_info=info)
+
+        found = broker.persistence(looked())
+        assert (codes(found), severity(found)) == (["BROKER_FORGETS"], "warning")
+        client.config_set("maxmemory-policy", "noeviction")
+        assert broker.memory(looked()) == []
+        client.config_set("maxmemory", int(looked().broker_info["used_memory"] * 1.05))
+        assert codes(broker.memory(looked())) == ["BROKER_NEARLY_FULL"]
+        client.config_set("maxmemory", 0)
+        client.replicaof("127.0.0.1", 1)
+        assert codes(broker.persistence(looked())) == ["BROKER_IS_REPLICA"]
+        said = codes(examine())
+        assert "BROKER_IS_REPLICA" in said
+        assert "BROKER_UNREACHABLE" not in said
+        client.replicaof("NO", "ONE")
+        failing = replace(place, broker_info={"aof_last_write_status": "err"})
+        assert codes(broker.persistence(failing)) == ["BROKER_CANNOT_SAVE"]
+
+
+@pytest.mark.parametrize(("version", "expected"), [("6.0.16", ["BROKER_TOO_OLD"]), ("6.2.0", []), ("10.1", [])])
+def test_a_broker_without_blmove_is_too_old(tmp_path: Path, version: str, expected: list[str]) -> None:
+    """0.2 of reliability: without BLMOVE killed workers lose messages."""
+    place = Place(load_settings(data_dir=tmp_path), broker_info={"redis_version": version})
+    assert codes(broker.version(place)) == expected
+
+
+@pytest.mark.parametrize("off", [5.0, -5.0])
+def test_clocks_that_differ_are_found(place: Place, off: float) -> None:
+    """F34: more than two seconds."""
+    found = look_at(replace(place, clock=lambda: wall_clock() + off))
+    assert codes(found) == ["CLOCKS_DIFFER"]
+    assert f"5 s {'ahead of' if off > 0 else 'behind'} the database's" in found[0].message
+    assert look_at(replace(place, clock=lambda: wall_clock() + off / 5)) == []
+    assert codes(database.apart("The broker's clock", 100.0 + off, 100.0, 0.1)) == ["CLOCKS_DIFFER"]
+
+
+def test_a_worker_that_can_do_nothing_is_found(with_broker: Place) -> None:
+    """Threads are not connected to the database, and a pool none of whose processes is up takes nothing."""
+    threads, unwired = Pool("celery.concurrency.thread:TaskPool", None), Pool(POOLS[0], 0)
+    found = broker.workers(replace(with_broker, pools={"a@here": threads, "b@here": unwired}))
+    assert codes(found) == ["POOL_UNFIT", "WORKER_UNWIRED"]
+    assert {severity([one]) for one in found} == {"error"}
+    assert (
+        broker.workers(replace(with_broker, pools={"a@here": Pool(POOLS[0], 2), "b@here": Pool(POOLS[1], None)})) == []
+    )
+
+
+def test_messages_where_nobody_reads_are_found(with_broker: Place) -> None:
+    """F19, F20: in an unread queue of ours, in Celery's own, and under a priority."""
+    client = with_broker.broker
+    client.rpush("notices", "{}")
+    reading = {"worker@here": ["commands", "consequences", "sweeps"]}
+    found = broker.queues(replace(with_broker, consumers=reading))
+    assert (codes(found), severity(found)) == (["QUEUE_UNREAD"], "error")
+    assert "1 in notices" in found[0].message
+    assert "-Q notices" in found[0].mend
+    client.delete("notices")
+    assert codes(broker.queues(replace(with_broker, consumers=reading))) == ["WORKERS_MISSING"]
+    assert codes(broker.queues(replace(with_broker, consumers={}, supervised_since=None))) == ["NOTHING_RUNS"]
+    client.rpush("celery", json.dumps({"headers": {"task": "orders.cancel", "id": "a"}}))
+    client.rpush("commands\x06\x163", "no message")
+    found = broker.strays(with_broker)
+    assert codes(found) == ["STRAY_MESSAGES", "STRAY_MESSAGES"]
+    assert "orders.cancel" in found[0].message

@@ -1,0 +1,328 @@
+"""Do the metrics tell how the installation is doing, also while half of it is down, and can every alert fire?"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import json
+import re
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+import yaml
+from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import create_engine, text
+
+from models import dead_jobs
+from models.db import database as db
+from models.monitoring import metrics as readings
+from policies.verdicts import Code
+from schedules.routes import CANARIES, QUEUES, followers
+from schedules.timetable import TIMETABLE
+from tests.plugins.market import FILED, ORDERED, Market
+from tests.plugins.servers import plain
+from workers.cli.metrics import metrics
+from workers.embedded import free_port
+from workers.monitoring.metrics import Gauges, serve
+from workers.settings import CHECKOUT, Settings, load_settings
+
+RULES: list[dict[str, Any]] = yaml.safe_load((CHECKOUT / "deploy/prometheus/alerts.yml").read_text())["groups"][0][
+    "rules"
+]
+Told = dict[str, dict[tuple[str, ...], float]]
+
+
+@pytest.fixture
+def settings(database_url: str, broker_url: str, result_backend: str, tmp_path: Path) -> Settings:
+    """An installation."""
+    return load_settings(
+        database_url=database_url, broker_url=broker_url, result_backend=result_backend, data_dir=tmp_path
+    )
+
+
+@contextlib.contextmanager
+def serving(settings: Settings, patience: float = 4.0, address: str = "127.0.0.1") -> Iterator[str]:
+    """Its metrics, over HTTP."""
+    with contextlib.closing(Gauges(settings, patience=patience)) as gauges, serve(gauges, address, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://{f'[{address}]' if ':' in address else address}:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def page(url: str) -> tuple[int, str]:
+    """Status and text."""
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def told(said: str) -> Told:
+    """Each metric's values by their labels, these in the order of their names."""
+    return {
+        family.name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
+        for family in text_string_to_metric_families(said)
+    }
+
+
+def scrape(settings: Settings, patience: float = 4.0) -> Told:
+    """What a scrape tells."""
+    with serving(settings, patience) as address:
+        status, said = page(f"{address}/metrics")
+    assert status == 200
+    return told(said)
+
+
+@pytest.mark.parametrize("address", ["::1", "localhost", "127.0.0.1"])
+def test_every_kind_of_address_can_be_listened_on(settings: Settings, address: str) -> None:
+    """UNWIND_METRICS_ADDRESS=::1 kept `up` from starting."""
+    with serving(settings, address=address) as url:
+        assert page(f"{url}/livez") == (200, "alive\n")
+
+
+def test_everything_is_told_of_from_the_first_moment_on(settings: Settings) -> None:
+    """A fresh installation: all parts up, every question answered, and what an alert looks at is there with 0."""
+    found = scrape(settings)
+    assert found["unwind_up"] == {("database",): 1, ("broker",): 1}
+    assert found["unwind_scrape_failures"] == {(): 0}
+    assert {reading.name for reading in readings.READINGS} <= set(found)
+    assert found["unwind_queue_messages"] == {(queue,): 0 for queue in QUEUES}
+    assert found["unwind_outbox_due"] == {(task,): 0 for task in followers()}
+    assert found["unwind_letters"] == {("pending",): 0, ("parked",): 0}
+    assert "unwind_build_info" in found
+
+
+def test_what_waits_is_counted_and_its_age_told(
+    market: Market, settings: Settings, database_url: str, broker_url: str
+) -> None:
+    """P3, P7: overdue alerts, promises, submissions, given-up jobs, requests by outcome, messages in queues."""
+    market.order(1003)
+    market.order(1004)
+    assert market.code("npb.file", order_id=1003, member_id="seller") == "TOO_EARLY"
+    market.at(ORDERED + timedelta(days=7))
+    market.done("npb.file", order_id=1003, member_id="seller")
+    with psycopg.connect(plain(database_url), autocommit=True) as owner:
+        owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
+        owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
+        owner.execute(
+            "INSERT INTO unwind.outbox (key, task, payload, promised_at, due_at) SELECT 'k' || n, "
+            "'credits.post_to_next_invoice', '{}', clock_timestamp() - interval '1 hour', clock_timestamp() "
+            "FROM generate_series(1, 3) AS n"
+        )
+        owner.execute("SET session_replication_role = replica")
+        owner.execute("UPDATE unwind.requests SET answered_at = clock_timestamp() - interval '10 seconds'")
+        owner.execute(
+            "INSERT INTO unwind.sweeps VALUES ('bills.issue', clock_timestamp() - interval '90 seconds', 0, 0)"
+        )
+        owner.execute(
+            "INSERT INTO unwind.violations (sentence, subject, found_at, seen_at) SELECT 'a sentence', n, now(), now() "
+            "FROM generate_series(1, 2) AS n"
+        )
+    database = db.connect(database_url)
+    with database.transaction() as conn:
+        dead_jobs.park(conn, task="orders.cancel", arguments={}, error="KeyError", attempts=9, now=FILED)
+    database.dispose()
+    with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
+        client.rpush("notices", "a", "b")
+        client.rpush("celery", "lost")
+    found = scrape(settings)
+    with psycopg.connect(plain(database_url), autocommit=True) as owner:  # the suite proves what must hold afterwards
+        owner.execute("DELETE FROM unwind.outbox WHERE key LIKE 'k_'")
+    lag = found["unwind_unlock_lag_seconds"][()]
+    assert lag > timedelta(days=1).total_seconds()  # filed in the spring of a year that has passed
+    assert found["unwind_unlock_overdue_alerts"] == {(): 1}
+    assert 595 < found["unwind_submissions_oldest_seconds"][()] < 700
+    assert found["unwind_submissions_waiting"] == {(): 1}
+    assert found["unwind_credits_pending"] == {(): 3}
+    assert 3595 < found["unwind_outbox_oldest_seconds"][()] < 3700
+    assert found["unwind_dead_jobs"][("orders.cancel",)] == 1
+    assert found["unwind_requests_last_minute"][("TOO_EARLY", "refused")] == 1
+    assert found["unwind_requests_last_minute"][("", "done")] > 1
+    assert 89 < found["unwind_sweep_age_seconds"][("bills.issue",)] < 150
+    assert found["unwind_invariant_violations"] == {(): 2}
+    assert found["unwind_queue_messages"][("notices",)] == 2
+    assert found["unwind_stray_messages"] == {(): 1}
+
+
+def test_no_label_is_an_id(market: Market, settings: Settings, database_url: str) -> None:
+    """P9: whatever happens, labels come from closed lists, so that the number of series is bounded and nothing is told."""
+    market.order(1003)
+    market.at(FILED)
+    market.done("npb.file", order_id=1003, member_id="seller")
+    market.code("npb.file", order_id=1003, member_id="stranger")
+    with psycopg.connect(plain(database_url), autocommit=True) as owner:
+        owner.execute("SET session_replication_role = replica")
+        owner.execute("UPDATE unwind.requests SET answered_at = clock_timestamp()")
+    from workers.app import app
+
+    closed = {"done", "refused", "", "pending", "parked", "database", "broker", "TASK_UNKNOWN", "NOT_A_COMMAND"}
+    closed |= {"queue", "task"}
+    closed |= (
+        {code.value for code in Code}
+        | set(QUEUES)
+        | set(app.tasks)
+        | {entry.task for entry in TIMETABLE}
+        | set(CANARIES)
+    )
+    found = scrape(settings)
+    labels = {label for name, values in found.items() if name != "unwind_build_info" for one in values for label in one}
+    assert labels <= closed
+
+
+def test_while_one_server_is_away_the_other_is_told_of(settings: Settings, tmp_path: Path) -> None:
+    """unwind_up says which; alive is not ready."""
+    nowhere = f"127.0.0.1:{free_port()}"
+    away = {
+        "database": settings.environment() | {"DATABASE_URL": f"postgresql://nobody@{nowhere}/unwind"},
+        "broker": settings.environment() | {"CELERY_BROKER_URL": f"redis://{nowhere}/0"},
+    }
+    for part, environment in away.items():
+        with serving(Settings.model_validate(environment)) as address:
+            found = told(page(f"{address}/metrics")[1])
+            assert found["unwind_up"] == {(one,): float(one != part) for one in ("database", "broker")}
+            assert ("unwind_queue_messages" in found) == (part != "broker")
+            assert ("unwind_outbox_due" in found) == (part != "database")
+            assert page(f"{address}/livez") == (200, "alive\n")
+            status, said = page(f"{address}/readyz")
+            assert status == 503
+            assert f"{part} does not answer" in said
+            assert page(f"{address}/else")[0] == 404
+
+
+def test_a_frozen_server_keeps_nobody_waiting(settings: Settings) -> None:
+    """One that takes connections and says nothing: given up after a while, and at once when it was still being asked."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/unwind"
+        frozen = Settings.model_validate(settings.environment() | {"DATABASE_URL": url})
+        assert scrape(frozen, patience=0.2)["unwind_up"] == {("database",): 0, ("broker",): 1}
+
+
+def test_a_question_that_takes_too_long_is_given_up_and_the_others_are_answered(
+    settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody locks a table; unwind_scrape_failures counts it."""
+    monkeypatch.setattr(readings, "PATIENCE_MS", 50)
+    with psycopg.connect(plain(database_url)) as owner:
+        owner.execute("LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE")
+        found = scrape(settings)
+    assert found["unwind_scrape_failures"] == {(): 1}
+    assert "unwind_dead_jobs" not in found
+    assert found["unwind_up"][("database",)] == 1
+    assert "unwind_letters" in found
+
+
+def test_no_question_reads_a_whole_large_table(database_url: str) -> None:
+    """It is asked every few seconds, so each has an index to go by."""
+    engine = create_engine(database_url)
+    try:
+        with engine.connect() as conn:
+            conn.execute(text("SET enable_seqscan = off"))
+            for reading in readings.READINGS:
+                plan = "\n".join(conn.execute(text(f"EXPLAIN {reading.sql}")).scalars())
+                large = r"Seq Scan on (alerts|outbox|requests|submissions|notices|dead_jobs|violations|events)"
+                assert not re.search(large, plan), plan
+    finally:
+        engine.dispose()
+
+
+def test_the_command_prints_them_once(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`./run metrics --once`; and where nothing runs it starts nothing."""
+    monkeypatch.setenv("UNWIND_DATA", str(tmp_path / "data"))
+    nothing = CliRunner().invoke(metrics, ["--once"])
+    assert (nothing.exit_code, (tmp_path / "data").exists()) == (1, False)
+    assert "./run up" in nothing.output
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    said = CliRunner().invoke(metrics, ["--once"])
+    assert said.exit_code == 0
+    assert told(said.stdout)["unwind_up"] == {("database",): 1, ("broker",): 1}
+
+
+# -- alerts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
+def test_every_alert_can_fire_and_says_what_to_do(rule: dict[str, Any]) -> None:
+    """A severity, a sentence, a wait, and a heading of docs/operate.md."""
+    assert rule["labels"]["severity"] in ("page", "warn")
+    assert rule["annotations"]["summary"].endswith(".")
+    assert re.fullmatch(r"\d+[mh]", rule["for"])
+    assert rule["annotations"]["runbook"] == f"docs/operate.md#{rule['alert'].lower()}"
+    headings = re.findall(r"^### (\w+)$", (CHECKOUT / "docs/operate.md").read_text(), re.MULTILINE)
+    assert rule["alert"] in headings
+
+
+def test_every_metric_that_an_alert_looks_at_is_told_of(settings: Settings, database_url: str) -> None:
+    """By name and by label, in a real scrape; `up` is Prometheus' own."""
+    with psycopg.connect(plain(database_url), autocommit=True) as owner:
+        for entry in TIMETABLE:
+            owner.execute("INSERT INTO unwind.sweeps VALUES (%s, clock_timestamp(), 0, 0)", [entry.task])
+    found = scrape(settings)
+    named = {name for rule in RULES for name in re.findall(r"\bunwind_\w+", rule["expr"])}
+    assert named <= set(found)
+    for rule in RULES:
+        for name, label, sign, value in re.findall(r'(unwind_\w+)\{(\w+)(=~|!~|=)"([^"]+)"\}', rule["expr"]):
+            labels = {one[0] for one in found[name]}
+            if sign == "=" and name != "unwind_requests_last_minute":  # a refusal comes when there is one
+                assert value in labels, json.dumps([label, value])
+            if sign == "=~":
+                assert any(re.fullmatch(value, one) for one in labels), value
+
+
+def test_the_headings_of_alerts_are_those_of_the_rules() -> None:
+    """No runbook for an alert that is gone."""
+    section = (CHECKOUT / "docs/operate.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
+    assert re.findall(r"^### (\w+)$", section, re.MULTILINE) == [rule["alert"] for rule in RULES]
+
+
+ANSWERED_PATHS = ("/metrics", "/livez", "/readyz")
+OTHER_PATHS = ("/", "/etc/passwd", "/../../etc/passwd", "/%2e%2e/x", "/metrics/", "/livez/..")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+
+
+def test_a_client_that_is_no_browser_gets_three_pages_by_two_methods(settings: Settings) -> None:
+    """Nothing else is there, whatever the request says of itself."""
+    with serving(settings) as address:
+        for path, method in itertools.product((*ANSWERED_PATHS, *OTHER_PATHS), METHODS):
+            connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+            with contextlib.closing(connection):
+                connection.putrequest(method, path, skip_host=True)
+                connection.putheader("Host", "evil.invalid")
+                connection.endheaders()
+                answer = connection.getresponse()
+                said = answer.read()
+            allowed = ("GET",) if path == "/metrics" else ("GET", "HEAD")
+            expected = 405 if method not in allowed else 200 if path in ANSWERED_PATHS else 404
+            assert (path, method, answer.status) == (path, method, expected)
+            assert b"root:" not in said
+
+
+def test_a_client_that_asks_nothing_does_not_keep_its_thread(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads are not for the taking."""
+    monkeypatch.setattr("workers.monitoring.metrics._Quiet.timeout", 0.1)
+    with serving(settings) as address:
+        where = urlsplit(address)
+        with socket.create_connection((str(where.hostname), where.port or 0), timeout=10) as silent:
+            silent.sendall(b"GET /metrics HTT")
+            assert silent.recv(1000) == b""
+        assert page(f"{address}/livez") == (200, "alive\n")

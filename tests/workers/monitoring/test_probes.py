@@ -1,0 +1,159 @@
+"""Does a check see whether a program lives and takes work, without loading it?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
+from workers.monitoring import probes
+from workers.monitoring.watchdog import Watcher
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the program leaves its signs."""
+    monkeypatch.setenv(probes.READY_FILE, str(tmp_path / "ready"))
+    monkeypatch.setenv(probes.ALIVE_FILE, str(tmp_path / "alive"))
+    return tmp_path
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The socket on which systemd listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield listening
+
+
+def test_a_program_is_ready_from_when_it_says_so_until_it_ends(files: Path) -> None:
+    """Readiness; and what was not begun is neither."""
+    assert probes.verdict("ready") == f"not ready: {files}/ready is not there."
+    assert probes.verdict("alive") == f"not alive: {files}/alive is not there."
+    probes.is_ready()
+    assert (probes.verdict("ready"), probes.verdict("alive")) == (None, None)
+    probes.ends()
+    assert probes.verdict("ready") is not None
+    assert probes.verdict("alive") is None
+
+
+def test_a_program_of_which_nothing_was_seen_for_a_minute_is_not_alive(files: Path) -> None:
+    """X8: by effect."""
+    probes.is_ready()
+    old = (files / "alive").stat().st_mtime - probes.WITHIN - 1
+    os.utime(files / "alive", (old, old))
+    assert probes.verdict("alive") == "not alive: nothing was seen of it for 61 s."
+    ahead = old + 3600 + 2 * probes.WITHIN
+    os.utime(files / "alive", (ahead, ahead))  # the clock was set back an hour, and nothing was seen of it since
+    assert probes.verdict("alive") is not None
+    assert probes.verdict("ready") is None
+
+
+@pytest.mark.parametrize(
+    ("waiting", "moves", "busy", "seen"),
+    [(0, False, False, True), (5, True, False, True), (5, False, False, False), (5, False, True, True)],
+)
+def test_alive_is_who_came_on_or_had_nothing_to_do(
+    files: Path, waiting: int, moves: bool, busy: bool, seen: bool
+) -> None:
+    """F03: a deaf worker looks as alive as any other, but for what it does not do."""
+    moved = 0
+    watcher = Watcher(moved=lambda: moved, waiting=lambda: waiting, busy=lambda: busy, end=lambda _waiting: None)
+    watcher.look()
+    (files / "alive").unlink(missing_ok=True)
+    moved += moves
+    watcher.look()
+    assert (files / "alive").exists() is seen
+
+
+def test_systemd_is_told_the_same(files: Path, systemd: socket.socket) -> None:
+    """Type=notify and WatchdogSec."""
+    probes.is_ready()
+    probes.is_alive()
+    probes.ends()
+    assert [systemd.recv(100) for _ in range(4)] == [b"WATCHDOG=1", b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
+
+
+def test_nobody_who_listens_harms_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A worker must not end for want of a socket or a folder."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    monkeypatch.setenv(probes.ALIVE_FILE, str(tmp_path / "no" / "folder"))
+    probes.is_alive()
+
+
+def asked(*words: str, **environment: str) -> tuple[int, str]:
+    """The check as a container runs it, with what it loaded."""
+    program = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: print(sorted({'celery', 'workers.app'} & set(sys.modules))))\n"
+        f"sys.argv[1:] = {list(words)!r}\n"
+        "runpy.run_module('workers.monitoring.probes', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout
+
+
+def test_the_check_loads_nothing(files: Path) -> None:
+    """It runs every few seconds beside each worker."""
+    environment = {probes.READY_FILE: str(files / "ready"), probes.ALIVE_FILE: str(files / "alive")}
+    assert asked("alive", **environment) == (1, f"not alive: {files}/alive is not there.\n[]\n")
+    probes.is_ready()
+    assert asked("ready", **environment) == (0, "ready\n[]\n")
+    assert asked("else")[0] == 2
+    assert asked("alive")[0] == 1
+
+
+@pytest.mark.e2e
+@pytest.mark.long
+def test_beat_is_alive_ready_and_answers_the_ping_until_it_is_stopped(
+    files: Path, database_url: str, broker_url: str, result_backend: str
+) -> None:
+    """X8: Celery 5.7 answers for beat (`beat_enable_remote_control`), and a stopped one does not."""
+    environment = {
+        "DATABASE_URL": database_url,
+        "CELERY_BROKER_URL": broker_url,
+        "CELERY_RESULT_BACKEND": result_backend,
+        "UNWIND_DATA": str(files / "data"),
+        probes.READY_FILE: str(files / "ready"),
+        probes.ALIVE_FILE: str(files / "alive"),
+    }
+    node = ProcessNode(
+        "beat",
+        ["celery", "-A", "workers.app", "beat"],
+        environment,
+        files,
+    )
+
+    def ping() -> int:
+        words = ["celery", "-A", "workers.app", "inspect", "ping", "--timeout", "3"]
+        words += ["-d", f"celerybeat@{socket.gethostname()}"]
+        return subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=CHECKOUT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            check=False,
+        ).returncode
+
+    try:
+        wait_until(lambda: probes.verdict("ready") is None, what="a beat that is ready")
+        assert probes.verdict("alive") is None
+        wait_until(lambda: ping() == 0, what="beat's answer")
+        os.killpg(node.pid, signal.SIGSTOP)
+        try:
+            assert ping() != 0
+        finally:
+            os.killpg(node.pid, signal.SIGCONT)
+    finally:
+        node.remove()

@@ -1,0 +1,269 @@
+"""Does a replayed history happen exactly as written, with every sweep at its instant and nothing in between?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from models.db import database as db
+from policies.timestamps import instant_text
+from workers.settings import CHECKOUT
+from workers.simulation import replay
+from workers.simulation.engine import Stage
+
+ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def line(at: datetime, task: str, **kwargs: Any) -> str:
+    """One line of a history."""
+    return json.dumps({"at": instant_text(at), "task": task, "kwargs": kwargs})
+
+
+def look(at: datetime, *words: str | int) -> str:
+    """One line that shows something."""
+    return json.dumps({"at": instant_text(at), "show": list(words)})
+
+
+MARKET = [
+    line(ORDERED, "members.record", member_id="s", handle="Sam", email="s@example.org"),
+    line(ORDERED, "members.record", member_id="b", handle="Bea", email="b@example.org"),
+    line(
+        ORDERED,
+        "inventory.record_lot",
+        lot={
+            "lot_id": 1,
+            "seller_id": "s",
+            "item": {"no": "3001", "type": "PART"},
+            "color_id": 5,
+            "quantity": 1000,
+            "new_or_used": "N",
+            "unit_price": "7.50",
+        },
+    ),
+    line(ORDERED, "orders.submit", order_id=1003, buyer_id="b", seller_id="s", lines=[{"lot_id": 1, "quantity": 100}]),
+]
+FILED = ORDERED + 7 * DAY
+NPB = [*MARKET, line(FILED, "npb.file", order_id=1003, member_id="s")]
+
+
+def played(written: list[str], stage: Stage, until: datetime | None = None) -> list[Any]:
+    """The results of a history, line by line."""
+    return [one.result for one in replay.play(replay.lines_from(written), stage, until=until)]
+
+
+@pytest.fixture
+def early(stage: Stage) -> Stage:
+    """A stage before everything."""
+    stage.clock.instant = ORDERED - DAY
+    return stage
+
+
+def test_sweeps_run_at_the_deadline_before_the_lines_of_that_instant(early: Stage) -> None:
+    """R41: unlocked exactly at filing + 7 d, and the line of that very instant sees it."""
+    due = FILED + 7 * DAY
+    second_before = due - timedelta(seconds=1)
+    before, after = played([*NPB, look(second_before, "order", 1003), look(due, "order", 1003)], early)[-2:]
+    assert before["alert"]["unlocked_at"] is None
+    assert after["alert"]["unlocked_at"] == instant_text(due)
+    assert after["timeline"][-1]["at"] == instant_text(due)
+
+
+def test_time_that_passes_between_lines_leaves_no_deadline_out(early: Stage) -> None:
+    """Issuing of the bill on the 5th happens at midnight of the billing zone although no line is near it."""
+    later = datetime(2026, 4, 20, tzinfo=UTC)
+    bill = played([*MARKET, look(later, "bill", "s", "2026-03")], early)[-1]
+    assert (bill["state"], bill["issued_on"], bill["total"]) == ("issued", "2026-04-05", "20.00")
+    with early.database.transaction() as conn:
+        issued = conn.execute(text("SELECT issued_at FROM unwind.bills")).scalar_one()
+    assert issued == datetime(2026, 4, 5, 4, tzinfo=UTC)
+
+
+def test_promises_are_kept_before_the_next_line_of_the_same_instant(early: Stage) -> None:
+    """Contract 5: after every line the outbox is emptied, even at the same instant."""
+    cancel = line(FILED + 7 * DAY, "orders.cancel", order_id=1003, member_id="s")
+    seen = played([*NPB, cancel, look(FILED + 7 * DAY, "order", 1003)], early)[-1]
+    assert seen["fee"]["credit"] == "-20.00"
+
+
+def test_until_lets_time_pass_and_leaves_later_lines_out(early: Stage) -> None:
+    """`--until T`: deadlines up to and including T."""
+    due = FILED + 7 * DAY
+    assert len(played([*NPB, look(due + DAY, "order", 1003)], early, until=due)) == len(NPB)
+    assert early.clock.instant == due
+    with early.database.transaction() as conn:
+        assert conn.execute(text("SELECT unlocked_at FROM unwind.alerts")).scalar_one() == due
+
+
+def test_the_same_history_twice_gives_the_same_answers(servers: Any) -> None:
+    """Message ids come from the lines, ids from fresh sequences, time from the file."""
+    history = [
+        *NPB,
+        line(FILED + 8 * DAY, "orders.cancel", order_id=1003, member_id="s"),
+        look(FILED + 9 * DAY, "lots", "s"),
+    ]
+    with replay.fresh_stages() as stages:
+        runs = []
+        for _ in range(2):
+            with stages.fresh(ORDERED) as stage:
+                runs.append(played(history, stage))
+    assert runs[0] == runs[1]
+    assert runs[0][0]["request_id"] == "replay:1"
+
+
+def test_a_month_of_one_order_takes_well_under_a_second(early: Stage) -> None:
+    """Contract 5, beyond start-up; ten times that here, where other tests share the machine."""
+    began = time.monotonic()
+    played([*NPB, look(FILED + 30 * DAY, "order", 1003)], early)
+    assert time.monotonic() - began < 5
+
+
+def test_house_tasks_may_be_lines_too(early: Stage) -> None:
+    """R103: every scheduled job may be run by hand at any time."""
+    answer = played([*NPB, line(FILED + DAY, "npb.scan_open_alerts")], early)[-1]
+    assert (answer["outcome"], answer["effects"]) == ("done", {"unlocked": 0})
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "must be a JSON object"),
+        ('{"task": "npb.file", "kwargs": {}}', "`at` is missing"),
+        ('{"at": "2026-03-28", "task": "npb.file"}', "`at` must be an instant"),
+        ('{"at": "2026-03-28T10:00:00", "task": "npb.file"}', "`at` must be an instant"),
+        ('{"at": "9999-12-31T23:59:59Z", "task": "npb.file"}', "between the years"),
+        ('{"at": "2026-03-28T10:00:00Z"}', "`task` must be the name of a task"),
+        ('{"at": "2026-03-28T10:00:00Z", "task": "npb.fly", "kwargs": {}}', "`task` must be the name of a task"),
+        ('{"at": "2026-03-28T10:00:00Z", "task": "celery.chord", "kwargs": {}}', "`task` must be the name of a task"),
+        ('{"at": "2026-03-28T10:00:00Z", "task": "npb.file", "kwargs": []}', "`kwargs` must be an object"),
+        ('{"at": "2026-03-28T10:00:00Z", "task": "npb.scan_open_alerts", "kwargs": {"x": 1}}', "npb.scan_open_alerts"),
+        ('{"at": "2026-03-28T10:00:00Z", "task": "npb.file", "args": []}', "has what no line has: args"),
+        ('{"at": "2026-03-28T10:00:00Z", "show": "order"}', "`show` must be a list"),
+        ('{"at": "2026-03-28T10:00:00Z", "show": ["horse", 1]}', "there is no such thing to show"),
+        ('{"at": "2026-03-28T10:00:00Z", "task": "npb.file", "kwargs": {"x": 1, "x": 2}}', "twice"),
+        ('{"at": "2026-03-28T10:00:00Z", "task": "npb.file", "kwargs": {"x": NaN}}', "NaN is not JSON"),
+        ('{"at": "2026-03-27T10:00:00Z", "task": "npb.file", "kwargs": {}}', "is before the line above it"),
+        ("[" * 100_000, ""),
+    ],
+)
+def test_a_malformed_line_is_named_before_anything_runs(bad: str, says: str) -> None:
+    """Contract 5: exit 2 naming the line."""
+    with pytest.raises(replay.Malformed, match="line 5") as problem:
+        replay.lines_from([*MARKET, bad], "story.jsonl")
+    assert says in str(problem.value)
+
+
+def test_blank_lines_are_no_lines() -> None:
+    """A file may end with a newline and have room between its parts."""
+    assert [one.number for one in replay.lines_from([MARKET[0], "", MARKET[1], ""])] == [1, 3]
+
+
+def test_a_history_goes_into_an_empty_database_and_leaves_it_ready(empty_database_url: str) -> None:
+    """Contract 5: migrated first; afterwards the live clock decides; a second history is refused."""
+    with replay.stage_in_empty(empty_database_url, ORDERED) as stage:
+        played(NPB, stage)
+    live = db.connect(empty_database_url)
+    with live.transaction() as conn:
+        assert conn.execute(text("SELECT status FROM unwind.orders")).scalar_one() == "NPB"
+        assert live.clock.now(conn) > ORDERED
+    live.dispose()
+    with pytest.raises(replay.NotEmpty):
+        replay.stage_in_empty(empty_database_url, ORDERED)
+
+
+def test_a_database_with_somebodys_table_is_not_empty(empty_database_url: str) -> None:
+    """Whatever is there is not ours to write beside."""
+    engine = create_engine(empty_database_url)
+    with engine.begin() as conn:
+        conn.execute(text("CREATE TABLE theirs (a int)"))
+    engine.dispose()
+    with pytest.raises(replay.NotEmpty):
+        replay.stage_in_empty(empty_database_url, ORDERED)
+
+
+def test_short_terms_are_for_rehearsals_only(stage: Stage) -> None:
+    """Terms of seconds: refused with the reason, unless the history is played with that allowed."""
+    short = {"terms": {"NPB_UNLOCK_NO_RESPONSE": "2s"}, "from": instant_text(stage.clock.instant), "staff": "kim"}
+    refused = stage.do("terms.apply", **short)
+    assert (refused["outcome"], refused["errors"][0]["path"]) == ("invalid", "terms.NPB_UNLOCK_NO_RESPONSE")
+    stage.database.short_terms = True
+    assert stage.do("terms.apply", **short)["outcome"] == "done"
+
+
+def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "workers", "replay", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_command_prints_one_object_per_line_and_nothing_else(tmp_path: Path) -> None:
+    """Contract 5: `--answers`; DATABASE_URL and the broker are ignored; two files are two worlds."""
+    story = tmp_path / "story.jsonl"
+    story.write_text("\n".join([*NPB, look(FILED, "order", 1003)]) + "\n")
+    done = run(
+        "--answers",
+        str(story),
+        str(story),
+        cwd=tmp_path,
+        DATABASE_URL="postgresql+psycopg://nobody@127.0.0.1:1/nothing",
+        CELERY_BROKER_URL="redis://127.0.0.1:1/0",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said = [json.loads(one) for one in done.stdout.splitlines()]
+    assert len(said) == 12
+    assert said[:6] == said[6:]
+    assert set(said[0]) == {"at", "task", "answer"}
+    assert set(said[5]) == {"at", "show", "result"}
+    assert said[5]["result"]["status"] == "NPB"
+
+
+def test_the_command_exits_with_2_for_a_malformed_file(tmp_path: Path) -> None:
+    """Contract 5: naming file and line, before anything ran, even when the first file is fine."""
+    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good.write_text("\n".join(NPB))
+    bad.write_text(NPB[0] + "\n{nonsense")
+    done = run("--answers", str(good), str(bad), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "bad.jsonl, line 2" in done.stderr
+
+
+def test_the_command_adopts_a_marketplace_once(tmp_path: Path, empty_database_url: str) -> None:
+    """Contract 5: `--database-url` takes an empty database, in any spelling of its address, and refuses it afterwards."""
+    story = tmp_path / "story.jsonl"
+    story.write_text("\n".join(NPB))
+    address = empty_database_url.replace("postgresql+psycopg://", "postgres://")
+    first = run("--answers", "--database-url", address, str(story), cwd=tmp_path)
+    assert (first.returncode, len(first.stdout.splitlines())) == (0, len(NPB))
+    second = run("--answers", "--database-url", address, str(story), cwd=tmp_path)
+    assert (second.returncode, second.stdout) == (1, "")
+    assert "not empty" in second.stderr
+    both = run("--database-url", address, str(story), str(story), cwd=tmp_path)
+    assert both.returncode == 2
+
+
+def test_a_history_that_ends_in_the_future_is_played_with_a_warning(tmp_path: Path, empty_database_url: str) -> None:
+    """Simulated time must not leak into live work unnoticed."""
+    story = tmp_path / "story.jsonl"
+    story.write_text(
+        line(datetime(2150, 1, 1, tzinfo=UTC), "members.record", member_id="s", handle="S", email="s@x.org")
+    )
+    done = run("--answers", "--database-url", empty_database_url, str(story), cwd=tmp_path)
+    assert done.returncode == 0
+    assert "still to come" in done.stderr

@@ -1,0 +1,519 @@
+"""What becomes of a command that was submitted by SQL?  It commits with its caller, is taken once, and is answered."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models import submissions
+from models.db import database as db
+from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
+from models.submissions import LEASE, MOST_ATTEMPTS, SMALL_BYTES, Submission
+from schedules.timetable import TIMETABLE
+from tests.plugins.market import FILED, WEEK, Market
+from tests.plugins.upstream import until
+from workers.app import app
+from workers.submissions import consumer
+from workers.submissions.listener import Listener
+from workers.task import command_of
+
+
+@pytest.fixture
+def caller(database_url: str) -> Any:
+    """A connection of somebody else's, with a transaction of its own."""
+    with psycopg.connect(database_url.replace("postgresql+psycopg://", "postgresql://")) as conn:
+        yield conn
+
+
+def submit(caller: Any, name: str | None, payload: Any, request_id: str | None = None) -> dict[str, Any]:
+    said = caller.execute(
+        "SELECT unwind.submit_command(%s, %s::jsonb, %s)", [name, json.dumps(payload), request_id]
+    ).fetchone()
+    answer: dict[str, Any] = said[0]
+    return answer
+
+
+def answer_of(caller: Any, request_id: str) -> Any:
+    row = caller.execute(
+        "SELECT state, outcome, code FROM unwind.command_answers WHERE request_id = %s", [request_id]
+    ).fetchone()
+    caller.commit()
+    return row
+
+
+def written(caller: Any, name: str, payload: str, request_id: str | None = None) -> dict[str, Any]:
+    """Submit a payload as the text it is."""
+    answer: dict[str, Any] = caller.execute(
+        "SELECT unwind.submit_command(%s, %s::text, %s)", [name, payload, request_id]
+    ).fetchone()[0]
+    return answer
+
+
+def claimed(found: tuple[list[Submission], Submission | None]) -> tuple[list[str], str | None]:
+    """The request ids of what `claim` returned."""
+    small, alone = found
+    return [one.request_id for one in small], None if alone is None else alone.request_id
+
+
+def test_the_door_takes_exactly_the_public_commands() -> None:
+    """The frozen names of the door are the tasks that have an argument model."""
+    public = {
+        name for name, task in app.tasks.items() if not name.startswith("celery.") and command_of(task) is not None
+    }
+    assert set(submissions.PUBLIC_TASKS) == public
+
+
+def test_an_id_written_as_text_is_the_same_submission(market: Market, caller: Any) -> None:
+    """contract 2: JavaScript rounds numbers above 2^53, so it writes texts; another number in a comment is another command."""
+    large = 2**53 + 1
+    comment = f'said "order_id": "{large}", ' + r'and \"order_id": "1"'
+    for order_id in (str(large), large):
+        said = submit(caller, "npb.respond", {"order_id": order_id, "member_id": "buyer", "comment": comment}, "js-1")
+        assert said == {"request_id": "js-1", "accepted": True, "code": None}
+    row = caller.execute("SELECT order_id FROM unwind.submissions WHERE request_id = 'js-1'").fetchone()
+    assert row == (large,)
+    for other in ({"order_id": large - 1}, {"comment": comment.replace('"1"', "1")}):
+        another = {"order_id": large, "member_id": "buyer", "comment": comment} | other
+        assert submit(caller, "npb.respond", another, "js-1")["code"] == "REQUEST_ID_REUSED"
+    odd = {'a\\"order_id': "5", "order_id": "05"}
+    submit(caller, "npb.respond", odd, "js-2")
+    assert submit(caller, "npb.respond", odd, "js-2")["accepted"]
+    changed = {'a\\"order_id': 5, "order_id": "05"}
+    assert submit(caller, "npb.respond", changed, "js-2")["code"] == "REQUEST_ID_REUSED"
+    lines = [{"lot_id": "9007199254740993", "quantity": 1}]
+    submit(caller, "orders.submit", {"order_id": "7", "lines": lines}, "js-3")
+    same = {"order_id": 7, "lines": [{"lot_id": large, "quantity": 1}]}
+    assert submit(caller, "orders.submit", same, "js-3")["accepted"]
+
+
+def test_a_submission_commits_or_rolls_back_with_its_caller(market: Market, caller: Any) -> None:
+    """What the caller takes back was never submitted; what it commits is done and answered."""
+    market.order(1003)
+    market.at(FILED)
+    command = {"order_id": 1003, "member_id": "seller"}
+    submit(caller, "npb.file", command, "gone")
+    caller.rollback()
+    assert submit(caller, "npb.file", command, "kept") == {"request_id": "kept", "accepted": True, "code": None}
+    caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
+    caller.commit()
+    assert market.done("submissions.drain") == {"taken": 1}
+    assert answer_of(caller, "gone") is None
+    assert answer_of(caller, "kept") == ("answered", "done", None)
+    assert market.row("SELECT status FROM unwind.orders").status == "NPB"
+
+
+def test_the_same_request_through_both_doors_is_one(market: Market, caller: Any) -> None:
+    """contract 2.1: one effect, the same answer again; other arguments are a conflict."""
+    market.order(1003)
+    command = {"order_id": 1003, "member_id": "seller"}
+    first = market.at(FILED).do("npb.file", request_id="r-1", **command)
+    for request_id, payload in (("r-1", command), ("r-1", command)):
+        assert submit(caller, "npb.file", payload, request_id)["accepted"]
+    assert submit(caller, "npb.file", command | {"comment": "x"}, "r-1")["code"] == "REQUEST_ID_REUSED"
+    caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
+    caller.commit()
+    market.done("submissions.drain")
+    row = caller.execute("SELECT answer FROM unwind.command_answers WHERE request_id = 'r-1'").fetchone()
+    assert row[0] == first | {"replayed": True}
+    assert market.row("SELECT count(*) AS n FROM unwind.alerts").n == 1
+
+
+def test_commands_about_one_order_are_taken_in_their_order(market: Market, caller: Any) -> None:
+    """First in, first out per order, however many are drained at once; a bad one among them is answered by itself."""
+    market.order(1003)
+    market.at(FILED)
+    steps = ["PROCESSING", "READY", "PAID", "PACKED", "SHIPPED"]
+    for n, status in enumerate(steps):
+        submit(caller, "orders.set_status", {"order_id": 1003, "member_id": "seller", "status": status}, f"s{n}")
+    submit(caller, "orders.set_status", {"order_id": 1003, "member_id": "seller", "status": "NONSENSE"}, "bad")
+    submit(caller, "orders.set_status", {"order_id": 9, "member_id": "seller", "status": "PAID"}, "unknown")
+    caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
+    caller.commit()
+    assert market.done("submissions.drain") == {"taken": 7}
+    told = market.rows("SELECT to_status FROM unwind.events WHERE type = 'orders.status_set' ORDER BY seq")
+    assert [r.to_status for r in told] == steps
+    assert answer_of(caller, "bad") == ("answered", "invalid", None)
+    assert answer_of(caller, "unknown") == ("answered", "refused", "ORDER_UNKNOWN")
+
+
+def test_a_submission_counts_from_its_insert(market: Market, caller: Any) -> None:
+    """contract 2: the SQL door uses the instant of its insert, however late it is drained."""
+    market.order(1003)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    submit(caller, "orders.cancel", {"order_id": 1003, "member_id": "seller"}, "c")
+    caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED + WEEK, FILED + WEEK])
+    caller.commit()
+    market.at(FILED + WEEK + WEEK / 14).done("submissions.drain")
+    assert market.row("SELECT cancelled_at FROM unwind.orders").cancelled_at == FILED + WEEK
+
+
+def test_a_set_whose_drain_died_is_taken_by_the_next_tick_after_its_lease(market: Market, caller: Any) -> None:
+    """P1: all is done within half a minute after the last fault, though it kill the second drain of a set as well."""
+    market.order(1003)
+    submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "held")
+    caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
+    caller.commit()
+    with db.bound().transaction() as conn:  # and then that drain is no more
+        assert claimed(submissions.claim(conn, FILED, limit=100)) == (["held"], None)
+    second = timedelta(seconds=1)
+    assert market.at(FILED + submissions.LEASE - second).done("submissions.drain") == {"taken": 0}
+    assert market.at(FILED + submissions.LEASE).done("submissions.drain") == {"taken": 1}
+    assert answer_of(caller, "held") == ("answered", "done", None)
+    (every,) = [entry.every for entry in TIMETABLE if entry.task == "submissions.drain"]
+    assert 2 * (submissions.LEASE + every) <= timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "request_id", "code"),
+    [
+        (None, {}, "r", "TASK_UNKNOWN"),
+        ("orders.destroy", {}, "r", "TASK_UNKNOWN"),
+        ("npb.scan_open_alerts", {}, "r", "TASK_UNKNOWN"),
+        ("npb.file", [], "r", "PAYLOAD_INVALID"),
+        ("npb.file", "text", "r", "PAYLOAD_INVALID"),
+        ("npb.file", None, "r", "PAYLOAD_INVALID"),
+        ("npb.file", {"request_id": "other"}, "r", "PAYLOAD_INVALID"),
+        ("npb.file", {}, "with space", "REQUEST_ID_INVALID"),
+        ("npb.file", {}, "", "REQUEST_ID_INVALID"),
+        ("npb.file", {}, "x" * 129, "REQUEST_ID_INVALID"),
+        ("npb.file", {}, "new\nline", "REQUEST_ID_INVALID"),
+        ("npb.file", {"comment": "x" * (17 * 2**20)}, "r", "PAYLOAD_TOO_LARGE"),
+    ],
+)
+def test_a_bad_submission_is_answered_and_never_raises(
+    market: Market, caller: Any, name: str | None, payload: Any, request_id: str, code: str
+) -> None:
+    """The caller's transaction goes on; nothing was accepted."""
+    answer = submit(caller, name, payload, request_id)
+    assert (answer["accepted"], answer["code"]) == (False, code)
+    assert caller.execute("SELECT count(*) FROM unwind.submissions").fetchone() == (0,)
+
+
+def test_the_submitting_role_can_do_nothing_else(market: Market, caller: Any) -> None:
+    """It calls one function; tables, views and the feed are closed to it."""
+    caller.execute("SET ROLE unwind_submit")
+    assert submit(caller, "npb.file", {"order_id": 1, "member_id": "x"})["accepted"]
+    caller.commit()
+    for statement in (
+        "SELECT * FROM unwind.orders",
+        "SELECT * FROM unwind.submissions",
+        "DELETE FROM unwind.submissions",
+        "SELECT * FROM unwind.events_after(NULL, 1)",
+        "CREATE TABLE unwind.x (y int)",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            caller.execute(statement)
+        caller.rollback()
+
+
+def test_a_commit_with_a_submission_is_heard_at_once(caller: Any, database_url: str) -> None:
+    """NOTIFY wakes the listener; a transaction that is taken back does not."""
+    woken = threading.Semaphore(0)
+    listener = Listener(database_url, woken.release)
+    listener.start()
+    try:
+        assert listener.listening.wait(10)
+        assert woken.acquire(timeout=10)  # once for whatever came before
+        submit(caller, "npb.file", {"order_id": 1, "member_id": "x"})
+        caller.commit()
+        assert woken.acquire(timeout=10)
+    finally:
+        listener.close()
+
+
+def test_many_commits_while_the_drain_is_being_woken_wake_it_once_more(caller: Any, database_url: str) -> None:
+    """A drain takes everything that is due, so a message for each commit would only keep other commands waiting."""
+    calls, told, go_on = [0], threading.Semaphore(0), threading.Event()
+
+    def wake() -> None:
+        calls[0] += 1
+        told.release()
+        assert go_on.wait(20)
+
+    listener = Listener(database_url, wake)
+    listener.start()
+    try:
+        assert told.acquire(timeout=10)  # the first call, for whatever came before, does not end yet
+        for order_id in range(1, 31):
+            submit(caller, "npb.file", {"order_id": order_id, "member_id": "x"})
+            caller.commit()
+        go_on.set()
+        assert told.acquire(timeout=10)
+        while told.acquire(timeout=1.0):
+            pass
+        assert calls[0] <= 4, "one before, one for all of them; two more if the network cut them into pieces"
+    finally:
+        go_on.set()
+        listener.close()
+
+
+# -- hostile payloads --------------------------------------------------------------------------------------------------
+
+
+def due(caller: Any) -> None:
+    """All that was submitted counts from, and is due at, an instant of the simulated clock."""
+    caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
+    caller.commit()
+
+
+UNREADABLE = {
+    "an integer of 4,301 digits": '{"order_id": ' + "9" * 4301 + ', "member_id": "seller"}',
+    "an integer of 100,000 digits": '{"order_id": ' + "9" * 100_000 + ', "member_id": "seller"}',
+    "1e5000": '{"order_id": 1e5000, "member_id": "seller"}',
+    "1e131071": '{"order_id": 1e131071, "member_id": "seller"}',
+    "1e-16383": '{"order_id": 1e-16383, "member_id": "seller"}',
+    "seven levels": '{"order_id": 1003, "member_id": ' + "[" * 7 + "]" * 7 + "}",
+}
+
+
+@pytest.mark.promise("P8")
+@pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_cannot_be_read_is_answered_invalid_and_stops_nobody(market: Market, caller: Any, payload: str) -> None:
+    """P8: by itself, in the set in which it came; the command behind it is done."""
+    market.order(1003)
+    market.at(FILED)
+    assert written(caller, "npb.file", payload, "absurd")["accepted"]
+    submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "healthy")
+    due(caller)
+    assert market.done("submissions.drain") == {"taken": 2}
+    assert answer_of(caller, "absurd") == ("answered", "invalid", None)
+    assert answer_of(caller, "healthy") == ("answered", "done", None)
+
+
+HUGE = {
+    "too long": ('{"comment": "' + "x" * MAX_BYTES + '"}', "PAYLOAD_TOO_LARGE"),
+    "lists": ('{"orders": [' + ",".join(["[]"] * 5_000_000) + "]}", "PAYLOAD_TOO_LARGE"),
+    "numbers": ('{"orders": [' + ",".join(["1"] * 8_000_000) + "]}", "PAYLOAD_TOO_LARGE"),
+    "texts": ('{"orders": [' + ",".join(['""'] * 5_000_000) + "]}", "PAYLOAD_TOO_LARGE"),
+    "escaped quotes that never end": ('{"comment": "' + '\\"' * 8_000_000, "PAYLOAD_INVALID"),
+    "brackets that never end": ("[" * 16_000_000, "PAYLOAD_TOO_LARGE"),
+    "1,500 levels": ('{"a":' * 1_500 + "1" + "}" * 1_500, "PAYLOAD_TOO_DEEP"),
+    "24,000 levels": ('{"a":' + "[" * 24_000 + "]" * 24_000 + "}", "PAYLOAD_TOO_DEEP"),
+    "levels that never end": ('{"a":' + "[" * 45_000, "PAYLOAD_TOO_DEEP"),
+    "NUL": ('{"comment": "\\u0000"}', "PAYLOAD_INVALID"),
+    "an unpaired surrogate": ('{"comment": "\\ud800"}', "PAYLOAD_INVALID"),
+    "no JSON": ("hello", "PAYLOAD_INVALID"),
+    "nothing": ("", "PAYLOAD_INVALID"),
+    "NaN": ('{"order_id": NaN}', "PAYLOAD_INVALID"),
+}
+
+
+@pytest.mark.parametrize(("payload", "code"), HUGE.values(), ids=HUGE)
+def test_what_is_too_large_too_deep_or_no_json_is_refused_at_once(
+    market: Market, caller: Any, payload: str, code: str
+) -> None:
+    """The check is SQL, raises nothing and takes memory of the payload's own size; the caller's transaction goes on."""
+    before = time.monotonic()
+    assert written(caller, "orders.cancel_many", payload, "r") == {"request_id": "r", "accepted": False, "code": code}
+    assert time.monotonic() - before < 5
+    assert caller.execute("SELECT count(*) FROM unwind.submissions").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("number", ["1e131071", "-1e131071", "1e-16383", "0." + "1" * 5000, "7" * 5000])
+def test_jsonb_that_would_be_a_thousand_times_as_long_as_text_is_refused(caller: Any, number: str) -> None:
+    """Twelve bytes of jsonb can be 128 KB of text."""
+    said = caller.execute(
+        "SELECT unwind.submit_command('orders.cancel_many', jsonb_build_object('orders', jsonb_agg(CAST(%s AS jsonb))), 'r') "
+        "FROM generate_series(1, 90000)",
+        [number],
+    ).fetchone()
+    assert said[0]["accepted"] is False
+    assert said[0]["code"] in ("PAYLOAD_INVALID", "PAYLOAD_TOO_LARGE")
+
+
+def test_the_function_takes_jsonb_text_and_literals(market: Market, caller: Any) -> None:
+    """A caller writes a literal, a text or jsonb; named arguments work with each."""
+    for argument in ("'{\"order_id\": 1}'", "CAST('{\"order_id\": 1}' AS text)", "jsonb_build_object('order_id', 1)"):
+        positional = caller.execute(f"SELECT unwind.submit_command('npb.file', {argument}, 'same')").fetchone()
+        named = caller.execute(
+            f"SELECT unwind.submit_command(name => 'npb.file', payload => {argument}, request_id => 'same')"
+        ).fetchone()
+        made = caller.execute(f"SELECT unwind.submit_command('npb.file', {argument})").fetchone()
+        assert (positional[0], named[0]) == ({"request_id": "same", "accepted": True, "code": None},) * 2
+        assert made[0]["accepted"]
+        assert len(made[0]["request_id"]) == 36
+
+
+def test_a_legal_payload_of_commas_and_brackets_in_its_words_is_taken(market: Market, caller: Any) -> None:
+    """Only brackets and commas outside strings are parts."""
+    said = "[],{}" * 400
+    items = [{"order_id": n, "member_id": "seller", "comment": said + '"\\'} for n in range(1, 1001)]
+    raw = json.dumps({"orders": items})
+    assert not has_too_many_parts(raw.encode())
+    assert written(caller, "orders.cancel_many", raw, "words")["accepted"]
+    due(caller)
+    market.at(FILED).done("submissions.drain")
+    assert answer_of(caller, "words") == ("answered", "done", None)
+
+
+def test_a_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
+    """A set of small payloads and one long one at most, whatever waits; the small ones do not wait for all the long ones."""
+    for n in range(8):
+        submit(caller, "npb.file", {"order_id": n, "comment": "x" * SMALL_BYTES}, f"long{n}")
+    for n in range(5):
+        submit(caller, "npb.file", {"order_id": 10 + n}, f"small{n}")
+    due(caller)
+    with db.bound().transaction() as conn:
+        assert claimed(submissions.claim(conn, FILED, limit=4)) == ([f"small{n}" for n in range(4)], "long0")
+        assert claimed(submissions.claim(conn, FILED, limit=4)) == (["small4"], "long1")
+    assert market.at(FILED + LEASE).done("submissions.drain") == {"taken": 13}
+
+
+@pytest.mark.promise("P8")
+def test_what_kills_its_drain_is_taken_alone_and_in_the_end_parked(market: Market, caller: Any) -> None:
+    """P8: the others of its set are answered after the first death; attempts count before the work."""
+    market.order(1003)
+    for n, order_id in enumerate((9, 1003, 8)):
+        submit(caller, "npb.file", {"order_id": order_id, "member_id": "seller"}, f"r{n}")
+    due(caller)
+
+    def die(at: Any) -> tuple[list[str], str | None]:
+        with db.bound().transaction() as conn:
+            return claimed(submissions.claim(conn, at, limit=100))
+
+    at = FILED
+    assert die(at) == (["r0", "r1", "r2"], None)
+    for _ in range(MOST_ATTEMPTS - 1):
+        at += LEASE
+        assert die(at) == ([], "r0"), "alone, and as the first it kills again"
+        if at == FILED + LEASE:
+            assert market.at(at).done("submissions.drain") == {"taken": 2}, "while the other is on lease"
+    assert market.at(at + LEASE).done("submissions.drain") == {"taken": 0}
+    assert answer_of(caller, "r0") == ("dead", None, None)
+    assert answer_of(caller, "r1") == ("answered", "done", None)
+    assert answer_of(caller, "r2") == ("answered", "refused", "ORDER_UNKNOWN")
+    (dead,) = market.rows("SELECT reason, attempts, arguments FROM unwind.dead_jobs")
+    assert (dead.reason, dead.attempts, dead.arguments) == ("WORKER_DIED", MOST_ATTEMPTS, {"request_id": "r0"})
+    with db.bound().transaction() as conn:  # set going again, it has its payload
+        assert submissions.again(conn, "npb.file", dead.arguments, "r0", at)
+    assert market.done("submissions.drain") == {"taken": 1}
+    assert answer_of(caller, "r0") == ("answered", "refused", "ORDER_UNKNOWN")
+
+
+def test_a_lease_lasts_as_long_as_the_work(
+    market: Market, caller: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drain that lives keeps its set, however long it takes: nobody else takes it beside it."""
+    monkeypatch.setattr(consumer, "HOLD_EVERY", 0.02)
+    market.order(1003)
+    submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "slow")
+    due(caller)
+    begun, go_on = threading.Event(), threading.Event()
+    body = consumer._take_set
+
+    def slowly(task: str, found: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return body(task, found)
+
+    monkeypatch.setattr(consumer, "_take_set", slowly)
+    market.at(FILED)
+    worker = threading.Thread(target=lambda: market.done("submissions.drain"))
+    worker.start()
+    try:
+        assert begun.wait(20)
+        market.at(FILED + LEASE)
+        until(lambda: market.row("SELECT due_at FROM unwind.submissions").due_at == FILED + 2 * LEASE)
+        beside = db.connect(database_url)
+        with contextlib.ExitStack() as closing:
+            closing.callback(beside.dispose)
+            conn = closing.enter_context(beside.transaction())
+            assert claimed(submissions.claim(conn, FILED + LEASE, limit=100)) == ([], None)
+    finally:
+        go_on.set()
+        worker.join(20)
+    assert answer_of(caller, "slow") == ("answered", "done", None)
+
+
+_WORDS = st.sampled_from(("order_id", "member_id", "request_id", "comment", "orders", "removal_id", "draft_id"))
+_JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_WORDS | st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@st.composite
+def bent_payloads(draw: st.DrawFn) -> str:
+    """JSON with some of its characters replaced, numbers of any length, and texts that are none."""
+    text = json.dumps(draw(st.dictionaries(_WORDS, _JSON, max_size=5)), ensure_ascii=draw(st.booleans()))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(text)))
+        piece = draw(st.sampled_from(("9" * 4400, "1e9999", "[" * 30, "\\u0000", '"', "\\", ",", "}", "NaN", "\u2028")))
+        text = text[:at] + piece + text[at + draw(st.integers(0, 2)) :]
+    return text
+
+
+def _is_answered_or_refused(market: Market, caller: Any, payloads: list[str]) -> None:
+    accepted = []
+    for n, payload in enumerate(payloads):
+        said = written(caller, "npb.file", payload.encode("utf-8", "replace").decode().replace("\x00", ""), f"any{n}")
+        assert said["accepted"] is (said["code"] is None)
+        accepted += [f"any{n}"] if said["accepted"] else []
+    due(caller)
+    market.at(FILED).done("submissions.drain")
+    for request_id in accepted:
+        assert answer_of(caller, request_id)[0] == "answered"
+    with caller.transaction():
+        caller.execute("ALTER TABLE unwind.submissions DISABLE TRIGGER USER")
+        caller.execute("DELETE FROM unwind.submissions")
+        caller.execute("ALTER TABLE unwind.submissions ENABLE TRIGGER USER")
+    caller.commit()
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(payloads=st.lists(bent_payloads() | st.text(max_size=50), min_size=1, max_size=5))
+def test_any_text_at_all_is_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
+    """The function raises nothing for what is in it, and whatever it accepts is answered by one drain."""
+    _is_answered_or_refused(market, caller, payloads)
+
+
+@pytest.mark.long
+@settings(
+    max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(payloads=st.lists(bent_payloads() | st.text(max_size=50), min_size=1, max_size=5))
+def test_thousands_of_texts_are_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
+    """The same, for longer."""
+    _is_answered_or_refused(market, caller, payloads)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_JSON)
+def test_the_parts_that_are_counted_are_those_that_are_made(document: Any) -> None:
+    """Counting without parsing agrees with what is in the document, whatever its texts hold."""
+
+    def parts(value: Any) -> int:
+        if not isinstance(value, dict | list):
+            return 0
+        inner = value.values() if isinstance(value, dict) else value
+        return 2 + max(0, len(value) - 1) + sum(map(parts, inner))
+
+    counted = parts(document)
+    with pytest.MonkeyPatch.context() as patched:
+        for most, too_many in ((counted, False), (counted - 1, True)):
+            patched.setattr("models.payloads.MAX_PARTS", most)
+            for ascii_only in (True, False):
+                raw = json.dumps(document, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+                assert has_too_many_parts(raw) is too_many
+
+
+def test_depth_and_parts_at_their_bounds(caller: Any) -> None:
+    """What is just within them is taken."""
+    deep = '{"a":' * (MAX_DEPTH - 1) + "1" + "}" * (MAX_DEPTH - 1)
+    assert written(caller, "npb.file", deep, "deep")["accepted"]
+    assert written(caller, "npb.file", '{"a":' + deep + "}", "deeper")["code"] == "PAYLOAD_TOO_DEEP"
+    wide = '{"a":[' + ",".join(["1"] * (MAX_PARTS - 3)) + "]}"
+    assert written(caller, "npb.file", wide, "wide")["accepted"]
+    assert written(caller, "npb.file", wide.replace("[", "[1,"), "wider")["code"] == "PAYLOAD_TOO_LARGE"

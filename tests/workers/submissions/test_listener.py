@@ -1,0 +1,140 @@
+"""The listener finds its way back: after many losses, from a server that is silent, and to the server that took over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from models.submissions import CHANNEL
+from tests.plugins.postgres import PostgresServer, new_server
+from workers.embedded.processes import wait_until
+from workers.submissions import listener as listen
+from workers.submissions.listener import Listener
+
+
+class Ear(Listener):
+    """A listener that counts what it hears."""
+
+    def __init__(self, url: str) -> None:
+        self.heard = threading.Semaphore(0)
+        super().__init__(url, self.heard.release)
+
+
+@pytest.fixture
+def ear(other_server: PostgresServer) -> Iterator[Ear]:
+    with closing(Ear(other_server.url())) as listener:
+        listener.start()
+        assert listener.listening.wait(20)
+        assert listener.heard.acquire(timeout=10)  # once for whatever came before
+        yield listener
+
+
+def backends(server: PostgresServer) -> list[int]:
+    """The server processes that serve listeners."""
+    with server.connect() as conn:
+        rows = conn.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'unwind listen' ORDER BY pid")
+        return [pid for (pid,) in rows.fetchall()]
+
+
+def test_a_notification_is_heard_although_the_server_is_asked_all_the_time(
+    ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(listen, "CALL_EVERY", 0.0)
+    with other_server.connect() as conn:
+        for _ in range(300):
+            conn.execute(f"NOTIFY {CHANNEL}")
+            assert ear.heard.acquire(timeout=10)
+
+
+def test_each_loss_after_health_is_the_first(
+    ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twelfth failover of a year must not find it waiting for half a minute."""
+    monkeypatch.setattr(listen, "HEALTHY_AFTER", 0.0)
+    monkeypatch.setattr(listen, "FIRST_WAIT", 0.05)
+    for _ in range(9):  # doubled each time, the wait would be 12 s by now
+        with other_server.connect() as conn:
+            conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unwind listen'"
+            )
+        assert ear.heard.acquire(timeout=8), "it listens again, and looks at what came meanwhile"
+
+
+def test_a_loss_soon_after_the_last_is_waited_for_longer(
+    ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that takes connections and cuts them is not asked twenty times a second."""
+    monkeypatch.setattr(listen, "FIRST_WAIT", 0.05)
+    waits: list[float] = []
+    real = ear._closed.wait
+
+    def noted(seconds: float) -> bool:
+        waits.append(seconds)
+        return real(0.01)
+
+    monkeypatch.setattr(ear._closed, "wait", noted)
+    for _ in range(4):
+        with other_server.connect() as conn:
+            conn.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unwind listen'"
+            )
+        assert ear.heard.acquire(timeout=8)
+    lost = [seconds for seconds in waits if seconds >= listen.FIRST_WAIT * 2]
+    assert lost == sorted(lost)
+    assert len(lost) >= 3
+
+
+def test_a_server_that_has_become_silent_is_left(
+    ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process keeps its connection open, and the kernel answers every keep-alive for it."""
+    monkeypatch.setattr(listen, "ANSWER_TIMEOUT", 0.5)
+    (stopped,) = backends(other_server)
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        assert ear.heard.acquire(timeout=20), "it listens again, elsewhere"
+        assert [pid for pid in backends(other_server) if pid != stopped]
+        with other_server.connect() as conn:
+            conn.execute(f"NOTIFY {CHANNEL}")
+        assert ear.heard.acquire(timeout=10)
+    finally:
+        os.kill(stopped, signal.SIGCONT) if stopped in backends(other_server) else None
+
+
+def test_a_failover_is_followed() -> None:
+    with new_server() as first, new_server() as second:
+        first.create()
+        first.start()
+        second.follow(first)
+        second.start()
+        several = second.url().replace(f":{second.port}/", f":{second.port},127.0.0.1:{first.port}/")
+        with closing(Ear(several)) as listener:
+            listener.start()
+            assert listener.heard.acquire(timeout=20)
+            assert (len(backends(first)), backends(second)) == (1, [])
+            first.stop()
+            second.promote()
+            assert listener.heard.acquire(timeout=30)
+            assert len(backends(second)) == 1
+            with second.connect() as conn:
+                conn.execute(f"NOTIFY {CHANNEL}")
+            assert listener.heard.acquire(timeout=10)
+
+
+def test_a_standby_is_not_listened_to_until_it_is_promoted() -> None:
+    with new_server() as first, new_server() as second:
+        first.create()
+        first.start()
+        second.follow(first)
+        second.start()
+        with closing(Ear(second.url())) as listener:
+            listener.start()
+            assert not listener.listening.wait(2)
+            second.promote()
+            assert wait_until(listener.listening.is_set, 20)

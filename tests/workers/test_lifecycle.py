@@ -1,0 +1,46 @@
+"""Is the relay told at once, and not all the time?"""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+from time import monotonic
+
+from workers.lifecycle import LONGEST_PAUSE, NUDGE_PAUSE, Nudge
+
+
+def test_a_lone_promise_is_told_at_once_and_many_ever_more_rarely() -> None:
+    """P7: one nudge tells of all that is there; pauses double up to the longest while commits keep coming."""
+    told, enough = [], threading.Event()
+
+    def publish() -> None:
+        told.append(monotonic())
+        if len(told) < 6:
+            nudge()  # the next commit is there before the pause is over
+        else:
+            enough.set()
+
+    nudge = Nudge(publish)
+    nudge()
+    assert enough.wait(20)
+    nudge.close()
+    pauses = [later - earlier for earlier, later in pairwise(told)]
+    least = [min(NUDGE_PAUSE * 2**n, LONGEST_PAUSE) for n in range(5)]
+    assert all(pause >= 0.9 * low for pause, low in zip(pauses, least, strict=True)), pauses
+    assert least[-1] == LONGEST_PAUSE
+
+
+def test_a_broker_that_is_away_stops_no_later_nudge() -> None:
+    """P7: what could not be told is found by a tick of the timetable, and the next commit is told of again."""
+    told = threading.Semaphore(0)
+
+    def publish() -> None:
+        told.release()
+        raise ConnectionError("the broker is away")
+
+    nudge = Nudge(publish)
+    nudge()
+    assert told.acquire(timeout=20)
+    nudge()
+    assert told.acquire(timeout=20), "the thread lives on"
+    nudge.close()

@@ -1,0 +1,275 @@
+"""Are jobs that were given up set going again by rows, one by one and many at a time, and is what is said of them enough?"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from click.testing import CliRunner, Result
+from sqlalchemy.exc import IntegrityError
+
+from models import dead_jobs, dead_letters, outbox, submissions
+from models.db.database import DatabaseClock
+from policies.verdicts import Promise
+from tests.plugins.market import Market
+from tests.plugins.servers import plain
+from tests.plugins.upstream import until
+from tests.workers.transport.hostile_messages import message
+from workers import task as job
+from workers.app import app
+from workers.cli.jobs import jobs
+from workers.errors import JobFailed
+from workers.settings import CHECKOUT
+from workers.simulation.engine import Stage
+
+
+@pytest.fixture
+def shop(environment: Stage) -> Market:
+    """Orders of eight days ago whose buyer has not paid: commands of `./run` act in the real present."""
+    environment.clock.instant = now = real_now(environment)
+    market = Market(environment).at(now - timedelta(days=8))
+    for order_id in (1, 2, 3):
+        market.order(order_id)
+    return market.at(now)
+
+
+def real_now(stage: Stage) -> datetime:
+    """What the database's own clock says."""
+    with stage.database.transaction() as conn:
+        return DatabaseClock().now(conn)
+
+
+def parked(market: Market, order_id: int, **fields: Any) -> int:
+    """A filing that was given up."""
+    known: dict[str, Any] = {
+        "task": "npb.file",
+        "message_id": f"m-{order_id}",
+        "arguments": {"order_id": order_id, "member_id": "seller"},
+        "error": "OperationalError",
+        "attempts": 9,
+        "now": market.stage.clock.instant,
+    }
+    with market.stage.database.transaction() as conn:
+        return dead_jobs.park(conn, **(known | fields))
+
+
+def replay(*words: object) -> Result:
+    """`./run jobs replay …`."""
+    return CliRunner().invoke(jobs, ["replay", *(str(word) for word in words)])
+
+
+def drained(market: Market) -> None:
+    """What was submitted is taken, at this very moment."""
+    market.at(real_now(market.stage)).do("submissions.drain")
+
+
+def test_a_command_is_taken_again_with_its_own_request_id_and_rests_on_no_message(
+    shop: Market, broker_url: str
+) -> None:
+    """P1, P2: the broker is emptied right after; what it had done before it was given up is not done twice."""
+    number = parked(shop, 1)
+    done = replay(number)
+    assert (done.exit_code, "npb.file is on its way again" in done.output) == (0, True), done.output
+    with redis.Redis.from_url(broker_url) as broker:
+        broker.flushdb()
+    drained(shop)
+    answer = shop.row("SELECT * FROM unwind.command_answers WHERE request_id = 'm-1'")
+    assert (answer.state, answer.outcome) == ("answered", "done")
+    assert "already" in replay(number).output
+    parked(shop, 1)
+    assert replay("--all").exit_code == 0
+    drained(shop)
+    assert shop.row("SELECT count(*) FROM unwind.events WHERE type = 'npb.filed'").count == 1
+
+
+@pytest.mark.promise("P8")
+def test_many_are_set_going_at_once_and_one_that_cannot_stops_no_other(shop: Market) -> None:
+    """P8: by task, or all; what cannot go stays among the dead jobs, with a reason."""
+    filings = [parked(shop, order_id) for order_id in (1, 2, 3)]
+    strange = parked(shop, 4, task="npb.of_another_version")
+    assert replay("--task", "ocr.file").output == "No job waits for that.\n"
+    done = replay("--task", "npb.file")
+    assert [line.split()[0] for line in done.output.splitlines()] == [str(number) for number in filings]
+    again = parked(shop, 1, message_id="m-4")
+    done = replay("--all")
+    assert (done.exit_code, f"{again}  npb.file" in done.output, "does not know" in done.output) == (1, True, True)
+    with shop.stage.database.transaction() as conn:
+        assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [strange]
+    drained(shop)
+    assert shop.row("SELECT count(*) FROM unwind.alerts").count == 3
+    assert replay().exit_code == replay(1, "--all").exit_code == 2
+
+
+def test_a_command_of_the_sql_door_that_was_given_up_is_answered_there_after_all(shop: Market) -> None:
+    """Contract 2: whoever submitted it finds its answer where it was promised."""
+    shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
+    with shop.stage.database.transaction() as conn:
+        (given,), _ = submissions.claim(conn, shop.stage.clock.now(conn).replace(year=2100), limit=9)
+        for attempt in range(submissions.MOST_ATTEMPTS):
+            one = submissions.Submission(**{f: getattr(given, f) for f in given.__slots__} | {"attempts": attempt + 1})
+            first = submissions.failed(conn, one, f"Error {attempt}", shop.stage.clock.instant)
+    assert first == "Error 0"
+    number = parked(
+        shop, 1, message_id="r-1", first_error=first, arguments=json.loads(given.payload) | {"request_id": "r-1"}
+    )
+    assert replay(number).exit_code == 0
+    drained(shop)
+    assert shop.row("SELECT state FROM unwind.command_answers WHERE request_id = 'r-1'").state == "answered"
+
+
+def test_a_promise_and_a_letter_are_due_again(shop: Market) -> None:
+    """A letter is tried again as the letter it is."""
+    shop.do("npb.file", order_id=1, member_id="seller")
+    with shop.stage.database.transaction() as conn:
+        outbox.promise(conn, [Promise("removals.cancel_pending", "k", 1)], shop.stage.clock.instant)
+    (row,) = shop.rows("SELECT outbox_id FROM unwind.outbox WHERE key = 'k'")
+    with shop.stage.database.transaction() as conn:
+        outbox.give_up(conn, [row.outbox_id], "KeyError")
+    promise = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
+    letter_id = shop.row("SELECT min(notice_id) AS id FROM unwind.notices").id
+    shop.rows(
+        "UPDATE unwind.notices SET state = 'parked', next_try_at = NULL, sent_at = NULL WHERE notice_id = :id RETURNING 1",
+        id=letter_id,
+    )
+    letter = parked(shop, 1, task="notices.deliver", arguments={"notice_id": letter_id}, reason="UNDELIVERABLE")
+    assert replay(promise, letter).exit_code == 0
+    assert shop.row("SELECT state FROM unwind.outbox WHERE key = 'k'").state == "due"
+    shop.at(real_now(shop.stage)).stage.settle()
+    assert shop.row("SELECT state FROM unwind.notices WHERE notice_id = :id", id=letter_id).state == "sent"
+
+
+def test_what_was_changed_after_it_was_parked_is_not_set_going(shop: Market, database_url: str) -> None:
+    """Promises P1: the hash of what was parked."""
+    number = parked(shop, 1)
+    with psycopg.connect(plain(database_url)) as owner:
+        owner.execute('UPDATE unwind.dead_jobs SET arguments = \'{"order_id": 2, "member_id": "seller"}\'')
+    assert "changed its arguments" in replay(number).output
+    with shop.stage.database.transaction() as conn:
+        assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [number]
+
+
+def test_nothing_is_dead_without_saying_why(shop: Market) -> None:
+    """Promises P1: reason, first and last error, hash; the database refuses what does not say so."""
+    parked(shop, 1, first_error="KeyError", error="TypeError", reason="WORKER_DIED")
+    told = json.loads(CliRunner().invoke(jobs, ["dead", "--json"]).output)
+    assert (told["reason"], told["first_error"], told["error"]) == ("WORKER_DIED", "KeyError", "TypeError")
+    shown = CliRunner().invoke(jobs, ["dead"]).output
+    assert "its worker died with it each time, tried 9 times: TypeError" in shown
+    assert "at first: KeyError" in shown
+    parked(shop, 2, error="")
+    with pytest.raises(IntegrityError):
+        parked(shop, 3, reason="BECAUSE")
+    assert shop.rows("SELECT 1 FROM unwind.dead_jobs WHERE error = 'said nothing'")
+
+
+def test_the_first_error_travels_with_a_command_from_try_to_try(
+    environment: Stage, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promises P1: over messages, as each try is one; a header that a stranger wrote is not believed when it cannot be shown."""
+    errors = iter(["first", "second"])
+    task = app.tasks["npb.file"]
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise type(next(errors).title(), (Exception,), {})
+
+    monkeypatch.setattr(job, "carry_out", fails)
+    monkeypatch.setattr(job, "MOST_RETRIES", 1)
+    result = task.apply(kwargs={"order_id": 1, "member_id": "s"}, task_id="m-1", throw=False)
+    assert isinstance(result.result, JobFailed)
+    with environment.database.transaction() as conn:
+        (dead,) = dead_jobs.waiting(conn)
+    assert dead.first_error.startswith("First at")
+    assert dead.error.startswith("Second at")
+    assert (dead.attempts, dead.reason) == (2, "FAILED")
+
+
+def test_what_is_not_to_be_done_is_discarded_with_a_reason_and_stays_on_record(shop: Market) -> None:
+    """Off the list, the metric and the doctor's finding; never deleted, and not set going by mistake."""
+    number, other = parked(shop, 1), parked(shop, 2)
+    assert run("discard", number).exit_code == 2, "why must be said"
+    assert run("discard", number, "--reason", " ").exit_code == 2
+    done = run("discard", number, 99_999, "--reason", "settled by phone")
+    assert (done.exit_code, f"{number}  npb.file is discarded." in done.output, "no dead job 99999" in done.output) == (
+        1,
+        True,
+        True,
+    )
+    with shop.stage.database.transaction() as conn:
+        assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [other]
+    kept = json.loads(run("dead", "--discarded", "--json").output)
+    assert (kept["id"], kept["discard_reason"]) == (number, "settled by phone")
+    assert "was discarded: settled by phone" in replay(number).output
+    assert "was discarded already" in run("discard", number, "--reason", "again").output
+    assert replay("--all").exit_code == 0
+    assert "was set going already" in run("discard", other, "--reason", "too late").output
+
+
+def run(*words: object) -> Result:
+    """`./run jobs …`."""
+    return CliRunner().invoke(jobs, [str(word) for word in words])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_kept_message_is_requeued_once_as_the_command_that_it_is(shop: Market, whole: bool) -> None:
+    """As it lay in its queue, or its body alone, which is what Celery shows of a task that an old worker did not know."""
+    raw = message([[], {"order_id": 1, "member_id": "seller"}, {}], headers={"id": "lost-1", "timelimit": "soon"})
+    body = json.dumps(raw).encode() if whole else base64.b64decode(raw["body"])
+    facts = {"named": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.stage.clock.instant}
+    with shop.stage.database.transaction() as conn:
+        dead_letters.keep(conn, reason="TASK_UNKNOWN", body=body, **facts)  # type: ignore[arg-type]
+        dead_letters.keep(conn, reason="NOT_JSON", body=b"hello", **facts)  # type: ignore[arg-type]
+        long = json.dumps([[], {"order_id": 1, "member_id": "seller", "comment": "x" * 5000}, {}]).encode()
+        dead_letters.keep(conn, reason="TASK_UNKNOWN", body=long, **facts)  # type: ignore[arg-type]
+        cut, broken, good = (row.odd_message_id for row in dead_letters.latest(conn, limit=3))
+    done = run("dead-letters", "requeue", good, broken, cut, good)
+    assert done.exit_code == 1
+    assert f"{good}  npb.file is submitted." in done.output
+    assert f"Dead letter {broken} is no command." in done.output
+    assert f"Dead letter {cut} is longer than what is kept" in done.output
+    assert f"Dead letter {good} was requeued already." in done.output
+    drained(shop)
+    answer = shop.row("SELECT * FROM unwind.command_answers WHERE request_id = 'lost-1'")
+    assert (answer.outcome, shop.row("SELECT count(*) FROM unwind.submissions").count) == ("done", 1)
+    listed = [json.loads(line) for line in run("dead-letters", "--json").output.splitlines()]
+    assert [one["id"] for one in listed if "requeued_at" in one] == [good]
+
+
+@pytest.mark.usefixtures("environment")
+def test_ten_thousand_strays_are_moved_whoever_is_killed_in_between(broker_url: str) -> None:
+    """None lost, none doubled, oldest first; what is no command of ours stays; repeated, it goes on."""
+    whole = message([[], {"order_id": 1, "member_id": "seller"}, {}])
+    strays = []
+    for number in range(10_000):
+        whole["headers"]["id"] = f"stray-{number}"
+        strays.append(json.dumps(whole))
+    foreign = [json.dumps(message(headers={"task": task})) for task in ("other.app", "outbox.relay")]
+    with contextlib.closing(redis.Redis.from_url(broker_url)) as broker:
+        broker.delete("celery", "commands")
+        for start in range(0, 10_000, 1000):
+            broker.lpush("celery", *foreign, *strays[start : start + 1000])
+        broker.lpush("commands\x06\x163", strays[0].replace("stray-0", "urgent"))
+        words = [sys.executable, "-m", "workers", "jobs", "dead-letters", "requeue"]
+        for _ in range(2):
+            before = broker.llen("commands")
+            going = subprocess.Popen(words, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            until(lambda before=before: broker.llen("commands") > before + 500)  # type: ignore[misc]
+            going.kill()
+            going.communicate()
+            assert broker.llen("commands") < 10_000
+            assert broker.llen("commands") + broker.llen("celery") == 10_020
+        done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+        assert "20 are no commands and stay" in done.stdout
+        assert re.search(r"^\d+000 of \d+$", done.stderr, re.MULTILINE)
+        moved = [json.loads(raw)["headers"]["id"] for raw in broker.lrange("commands", 0, -1)]
+        assert moved[::-1] == [*(f"stray-{number}" for number in range(10_000)), "urgent"]
+        assert broker.lrange("celery", 0, -1) == [raw.encode() for raw in foreign[::-1] * 10]
+        broker.delete("celery", "commands")

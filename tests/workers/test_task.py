@@ -1,0 +1,144 @@
+"""How hard do we try, what is kept apart, and what is said of a failure?"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from models import dead_jobs, outbox
+from policies.verdicts import Promise
+from workers import task
+from workers.app import app
+from workers.errors import JobFailed, described, is_database_trouble
+from workers.simulation.engine import Stage
+from workers.task import carry_out, keep_apart
+
+TASK = "removals.cancel_pending"
+
+
+class Follower:
+    """Keeps its promises, but for the ones it cannot."""
+
+    name = TASK
+
+    def __init__(self, stage: Stage, bad: set[int]) -> None:
+        self.stage, self.bad = stage, bad
+
+    def run(self, rows: list[int]) -> dict[str, Any]:
+        with self.stage.database.transaction() as conn:
+            due = outbox.claim(conn, TASK, rows=rows)
+            if self.bad & {one.outbox_id for one in due}:
+                raise KeyError("private words")
+            outbox.kept(conn, due, self.stage.clock.instant)
+        return {}
+
+
+def promised(stage: Stage, count: int) -> list[int]:
+    """Promises to be kept."""
+    with stage.database.transaction() as conn:
+        outbox.promise(conn, [Promise(TASK, f"test:{n}", None) for n in range(count)], stage.clock.instant)
+        return list(conn.execute(text("SELECT outbox_id FROM unwind.outbox ORDER BY 1")).scalars())
+
+
+def states(stage: Stage) -> dict[int, str]:
+    """How each promise stands."""
+    with stage.database.transaction() as conn:
+        return {r.outbox_id: r.state for r in conn.execute(text("SELECT outbox_id, state FROM unwind.outbox"))}
+
+
+@pytest.mark.promise("P8")
+def test_one_promise_that_cannot_be_kept_stops_no_other(stage: Stage) -> None:
+    """P8: the set is halved until the one that fails stands alone."""
+    rows = promised(stage, 9)
+    keep_apart(Follower(stage, {rows[4]}), rows, KeyError("private words"))
+    assert states(stage) == {row: "due" if row == rows[4] else "done" for row in rows}
+
+
+def test_a_promise_that_fails_again_and_again_is_parked_and_can_be_set_going_again(stage: Stage) -> None:
+    """Contract 2.1: visible, replayable, never silently lost; and nothing of its words is told."""
+    (row,) = promised(stage, 1)
+    for _ in range(outbox.MOST_ATTEMPTS):
+        keep_apart(Follower(stage, {row}), [row], KeyError("private words"))
+    assert states(stage) == {row: "dead"}
+    with stage.database.transaction() as conn:
+        (job,) = dead_jobs.waiting(conn)
+        assert (job.task, job.arguments, job.outbox_id) == (TASK, {"rows": [row]}, row)
+        assert "private" not in job.error
+        outbox.revive(conn, [row], stage.clock.instant)
+        assert dead_jobs.replayed(conn, job.dead_job_id, stage.clock.instant)
+    Follower(stage, set()).run([row])
+    assert states(stage) == {row: "done"}
+
+
+def test_what_is_said_of_a_database_error_has_its_constraint_and_no_values(stage: Stage) -> None:
+    """P9: PostgreSQL's own text holds the whole row."""
+    with pytest.raises(DBAPIError) as caught, stage.database.transaction() as conn:
+        conn.execute(text("INSERT INTO unwind.members (member_id, handle) VALUES ('private', 'words')"))
+    assert "IntegrityError 23502" in described(caught.value)
+    assert "private" not in described(caught.value)
+    assert not is_database_trouble(caught.value)
+
+
+@pytest.mark.parametrize("state", ["53100", "53200", "57P03", "58030"])
+def test_a_server_in_want_is_trouble(stage: Stage, state: str) -> None:
+    """F48: a full disk, no memory, a start, an error of its files: waited for without a count, for it passes."""
+    want = text(f"DO $$ BEGIN RAISE EXCEPTION 'in want' USING ERRCODE = '{state}'; END $$")
+    with pytest.raises(DBAPIError) as caught, stage.database.transaction() as conn:
+        conn.execute(want)
+    assert is_database_trouble(caught.value)
+
+
+def test_a_server_that_ends_the_connection_is_trouble_and_a_long_statement_is_not(
+    stage: Stage, admin: psycopg.Connection
+) -> None:
+    """Trouble is waited for without a count; a statement that is too long would be so every time."""
+    with pytest.raises(DBAPIError) as cut, stage.database.transaction() as conn:  # noqa: PT012 - the second statement is it
+        _end(admin, conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        conn.execute(text("SELECT 1"))
+    assert is_database_trouble(cut.value)
+    with pytest.raises(DBAPIError) as slow, stage.database.transaction() as conn:  # noqa: PT012 - the same
+        conn.execute(text("SELECT set_config('statement_timeout', '20ms', true)"))
+        conn.execute(text("SELECT pg_sleep(5)"))
+    assert not is_database_trouble(slow.value)
+
+
+def _end(admin: psycopg.Connection, pid: int) -> None:
+    admin.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"rows": "all"}, {"rows": [1.5]}, {"rows": [True]}, {"order_id": "1"}, {"nonsense": 1}]
+)
+def test_a_task_of_the_house_called_with_nonsense_answers_invalid(stage: Stage, arguments: dict[str, Any]) -> None:
+    """Contract 2.4: callable by hand; never an exception for bad input."""
+    answer = carry_out(app.tasks[TASK], arguments, "by-hand")
+    assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", list(arguments))
+
+
+def test_the_failure_that_celery_sees_has_no_values() -> None:
+    """F64: logs, events and the result backend are told of kind and place."""
+    try:
+        raise KeyError("private words")
+    except KeyError as error:
+        failure = JobFailed(described(error))
+    assert "KeyError at tests/workers/test_task.py" in str(failure)
+    assert "private" not in str(failure)
+
+
+def test_what_celery_is_told_drags_no_private_error_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F64: a traceback with its chain goes into Flower's events at every retry."""
+
+    words = " ".join(["is"] * 3)  # made here, since a traceback quotes the lines of the source
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise KeyError(words)
+
+    monkeypatch.setattr(task, "carry_out", fails)
+    with pytest.raises(JobFailed) as caught:
+        app.tasks["ocr.file"](order_id=1)
+    assert words not in "".join(traceback.format_exception(caught.value))

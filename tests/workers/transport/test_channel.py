@@ -1,0 +1,319 @@
+"""Does our transport still fit the kombu below it, and is it the one that our own programs use?"""
+
+# mypy: disable-error-code="no-untyped-call"
+# kombu has no types of its own.
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from kombu.asynchronous import Hub, get_event_loop, set_event_loop
+from kombu.connection import Connection
+from kombu.entity import Queue
+from kombu.messaging import Consumer
+from kombu.transport import redis as stock
+from kombu.utils.json import dumps
+
+from schedules.routes import QUEUES
+from tests.workers.transport.hostile_messages import message
+from workers.app import app
+from workers.settings import CHECKOUT
+from workers.transport import channel as transport
+from workers.transport import reclaim
+
+READ_IN = "5.7.0"
+"""The kombu that was read when the transport was written."""
+
+REPLACED = {
+    "kombu.connection.Connection.__init__": "e9c58f881d0a",
+    "kombu.connection.Connection.as_uri": "84a4b582d143",
+    "kombu.transport.redis.QoS.append": "35c655f6ecc6",
+    "kombu.transport.redis.QoS.ack": "1bc15a4ddf54",
+    "kombu.transport.redis.QoS.reject": "747a02434344",
+    "kombu.transport.redis.MultiChannelPoller._register_BRPOP": "85724582464a",
+    "kombu.transport.redis.MultiChannelPoller.on_readable": "c0d99f241607",
+    "kombu.transport.redis.MultiChannelPoller.get": "e0f960e0c328",
+    "kombu.transport.redis.Channel.__init__": "f189bdebe243",
+    "kombu.transport.redis.Channel._create_client": "dae92bc4075d",
+    "kombu.transport.redis.Channel.basic_consume": "34e0da85e689",
+    "kombu.transport.redis.Channel._basic_cancel": "f799ede50375",
+    "kombu.transport.redis.Channel.close": "101e9b9cdad4",
+    "kombu.transport.redis.Channel._update_queue_cycle": "25de35faeae0",
+    "kombu.transport.redis.Channel._poll_error": "2c941c0124b9",
+    "kombu.transport.redis.Channel._on_connection_disconnect": "9eab3394f78b",
+    "kombu.transport.redis.Transport.__init__": "4fc30e8fa54d",
+    "kombu.transport.redis.Transport.register_with_event_loop": "4b835642e4a9",
+    "kombu.connection.Connection.get_transport_cls": "6c439e6b9759",
+}
+"""What we replace, by the beginning of its source's SHA-256.  When this fails: read what kombu changed, then write it here."""
+
+RELIED_ON = {
+    "kombu.transport.redis.QoS.restore_by_tag": "58e161d81b6f",
+    "kombu.transport.redis.QoS._remove_from_indices": "980a109d54ad",
+    "kombu.transport.redis.MultiChannelPoller._register": "327dc991dcc1",
+    "kombu.transport.redis.MultiChannelPoller._client_registered": "a16964c3e3d2",
+    "kombu.transport.redis.MultiChannelPoller.on_poll_start": "414f76caaa67",
+    "kombu.transport.redis.MultiChannelPoller.handle_event": "a96a90b9df4b",
+    "kombu.transport.redis.Channel._brpop_start": "06723d707ddf",
+    "kombu.transport.redis.Channel._brpop_read": "c42518699709",
+    "kombu.transport.redis.Channel._connparams": "e9a4295085a8",
+    "kombu.transport.redis.Channel._do_restore_message": "8b430df94e45",
+    "kombu.transport.virtual.base.QoS.ack": "0714292b916f",
+    "kombu.transport.virtual.base.QoS.append": "b388f0cd6485",
+    "kombu.transport.virtual.base.QoS.can_consume": "787f80092f8d",
+    "kombu.transport.virtual.base.QoS._flush": "33e6483a6075",
+    "kombu.transport.virtual.base.Channel.basic_consume": "0fec96269493",
+    "kombu.transport.virtual.base.Transport._deliver": "799e242f3ec5",
+}
+"""What our methods call or stand between, the same."""
+OURS = {
+    transport.QoS: stock.QoS,
+    transport.Poller: stock.MultiChannelPoller,
+    transport.Channel: stock.Channel,
+    transport.Transport: stock.Transport,
+    transport.Connection: Connection,
+}
+
+
+def _digest(name: str) -> str:
+    module, kind, method = name.rsplit(".", 2)
+    found = getattr(inspect.getattr_static(__import__(module, fromlist=[kind]), kind), method)
+    return hashlib.sha256(inspect.getsource(found).encode()).hexdigest()[:12]
+
+
+def _replaced() -> dict[str, str]:
+    """Each method of kombu that one of ours replaces, with our docstring."""
+    found = {}
+    for ours, base in OURS.items():
+        for name, value in vars(ours).items():
+            if inspect.isfunction(value) and hasattr(base, name):
+                kind = next(k for k in base.__mro__ if name in vars(k))
+                found[f"{kind.__module__}.{kind.__qualname__}.{name}"] = inspect.getdoc(value) or ""
+    return found
+
+
+def test_kombu_is_the_one_that_was_read() -> None:
+    """The requirement is exact, and what is installed is what it says."""
+    assert version("kombu") == READ_IN
+    assert re.search(rf'"kombu=={re.escape(READ_IN)}"', (CHECKOUT / "pyproject.toml").read_text())
+
+
+def test_every_method_of_kombu_that_we_replace_is_as_it_was() -> None:
+    """Whoever raises kombu's version reads these methods first."""
+    assert {name: _digest(name) for name in _replaced()} == REPLACED
+
+
+def test_every_method_of_kombu_that_we_lean_on_is_as_it_was() -> None:
+    """The same for what is called, or calls us."""
+    assert {name: _digest(name) for name in RELIED_ON} == RELIED_ON
+
+
+def test_every_replacement_names_what_it_replaces() -> None:
+    """The first words of its docstring are the name in kombu."""
+    for name, doc in _replaced().items():
+        if not name.endswith("Channel.__init__"):
+            short = name.replace("kombu.connection.", "kombu.").replace("transport.virtual.base", "transport.redis")
+            assert doc.startswith(short), name
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://localhost:6379/0", "rediss://localhost:6379/0?ssl_cert_reqs=required", "redis+socket:///run/x.sock"],
+)
+def test_the_urls_that_users_write_mean_our_transport(url: str) -> None:
+    """Workers and producers of ours; the address is shown as it was written."""
+    with app.connection(url) as connection:
+        assert type(connection.transport) is transport.Transport
+        assert connection.clone().get_transport_cls() is transport.Transport
+        assert connection.as_uri().startswith(url.partition("://")[0])
+        assert connection.transport.driver_type == "redis"
+
+
+def test_a_valkey_url_is_the_settings_url() -> None:
+    """settings.py turns `valkey://` into `redis://`, whoever hands it to Celery."""
+    assert app.amqp.Connection is transport.Connection
+
+
+def test_a_plain_client_keeps_kombus_transport() -> None:
+    """Importing the application changes nothing for anybody else in the process."""
+    with (
+        Celery("plain", broker="redis://localhost:1/0", set_as_current=False) as plain,
+        plain.connection() as connection,
+    ):
+        assert type(connection.transport) is stock.Transport
+
+
+# -- by itself, in a real broker ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broker(broker_url: str) -> Iterator[Any]:
+    """A plain connection to the broker."""
+    with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def _consumer(broker_url: str, *queues: str, slots: int = 1) -> Iterator[tuple[Any, list[Any]]]:
+    """Somebody who takes messages without an event loop; gives the connection and what came."""
+    came: list[Any] = []
+    options = app.conf.broker_transport_options
+    with transport.Connection(broker_url, transport_options=options) as connection:
+        wanted = [Queue(name, routing_key=name) for name in queues]
+        channel = connection.default_channel
+        channel.basic_qos(0, slots, False)
+        with Consumer(channel, wanted, on_message=came.append, accept=["json"]):
+            yield connection, came
+
+
+def _canary(queue: str, number: int = 0) -> str:
+    return json.dumps(message(headers={"task": f"canary.{queue}", "id": f"{queue}-{number}"}))
+
+
+def _drain(connection: Any, seconds: float = 3.0) -> None:
+    with contextlib.suppress(TimeoutError):
+        connection.drain_events(timeout=seconds)
+
+
+def test_a_channel_that_takes_messages_asks_by_one_client_until_its_connections_are_new(broker_url: str) -> None:
+    """A client per command costs as much as the command; a fork takes none along, and those who wait have their own."""
+    with transport.Connection(broker_url) as connection:
+        channel = connection.default_channel
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is not second, "who only publishes does as kombu does"
+        channel.hands["commands"] = transport.Hand("commands", channel._create_client(asynchronous=True))
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is second
+        assert channel._create_client(asynchronous=True) is not channel._create_client(asynchronous=True)
+        channel._after_fork()
+        with channel.conn_or_acquire() as third:
+            assert (third is first, third.ping()) == (False, True)
+        channel.hands.clear()
+
+
+def test_queues_are_served_by_turns(broker: Any, broker_url: str) -> None:
+    """Neither of two full queues waits for the other to be empty."""
+    for number in range(10):
+        for queue in ("commands", "consequences"):
+            broker.lpush(queue, _canary(queue, number))
+    with _consumer(broker_url, "commands", "consequences") as (connection, came):
+        while len(came) < 20:
+            before = len(came)
+            _drain(connection)
+            for one in came[before:]:
+                one.ack()
+    names = [one.headers["id"].partition("-")[0] for one in came]
+    assert {names[n] for n in range(20)} == {"commands", "consequences"}
+    assert all(len(set(names[n : n + 3])) == 2 for n in range(17)), names
+    assert [one.headers["id"] for one in came if "commands" in one.headers["id"]] == [
+        f"commands-{n}" for n in range(10)
+    ]
+    assert reclaim.in_hand(broker) == 0
+
+
+def test_what_waits_too_long_for_a_slot_goes_back(broker: Any, broker_url: str) -> None:
+    """One slot, two queues: the message too many is not kept from other workers for longer than a second."""
+    with _consumer(broker_url, "commands", "consequences") as (connection, came):
+        _drain(connection, 0.2)
+        broker.lpush("commands", _canary("commands"))
+        broker.lpush("consequences", _canary("consequences"))
+        _drain(connection)
+        assert len(came) == 1
+        for _ in range(30):
+            _drain(connection, 0.1)
+            if broker.llen("commands") + broker.llen("consequences") == 1:
+                break
+        assert (len(came), reclaim.in_hand(broker)) == (1, 1)
+        came[0].ack()
+        while len(came) < 2:
+            _drain(connection)
+        came[1].ack()
+    assert reclaim.in_hand(broker) == 0
+
+
+def test_what_waits_for_a_slot_is_delivered_by_the_acknowledgement_that_frees_one(broker: Any, broker_url: str) -> None:
+    """In a tick the pool may have had its turn, and in the loop's next round an event must have come: 0.1 to 1 s late (B12)."""
+    with _consumer(broker_url, "commands", "consequences") as (connection, came):
+        _drain(connection, 0.2)
+        broker.lpush("commands", _canary("commands"))
+        broker.lpush("consequences", _canary("consequences"))
+        hands = connection.default_channel.hands
+        for _ in range(50):
+            _drain(connection, 0.05)
+            if any(hand.held is not None for hand in hands.values()):
+                break
+        assert len(came) == 1
+        before, loop = get_event_loop(), Hub()
+        set_event_loop(loop)
+        try:
+            came[0].ack()
+        finally:
+            set_event_loop(before)
+            loop.close()
+        assert len(came) == 2
+        came[1].ack()
+    assert reclaim.in_hand(broker) == 0
+
+
+def test_a_message_that_was_given_back_meanwhile_is_not_ours(broker: Any, broker_url: str) -> None:
+    """F07: a worker that was thought dead gives up what it held, and nothing is lost."""
+    with _consumer(broker_url, "commands") as (connection, came):
+        _drain(connection, 0.2)
+        channel = connection.default_channel
+        hand = channel.hands["commands"]
+        broker.lpush("commands", _canary("commands"))
+        item = channel.hands["commands"].client.parse_response(hand.client.connection, "BLMOVE")
+        assert broker.lmove(hand.list, "commands", "LEFT", "RIGHT") == item
+        channel._hand_over(hand, item)
+        assert (came, reclaim.in_hand(broker), broker.llen("commands")) == ([], 0, 2)
+
+
+def test_another_worker_gives_back_what_a_dead_one_was_handed_and_had_taken(broker: Any, broker_url: str) -> None:
+    """F01, F35: under whatever name, once its sign of life is gone; never while it lives."""
+    elsewhere = "another-machine/7/abcdef01"
+    broker.hset(reclaim.LISTS, "unwind.handed.x", f"{elsewhere} commands")
+    broker.lpush("unwind.handed.x", _canary("commands", 2), _canary("commands", 1))
+    tag = f"{elsewhere}/0123456789abcdef"
+    taken = dumps([message(headers={"task": "canary.commands", "id": "commands-3"}), "", "commands"])
+    broker.hset(reclaim.UNACKED, tag, taken)
+    broker.zadd(f"{reclaim.UNACKED}.index", {tag: 10**10})
+    broker.set(reclaim.ALIVE + elsewhere, 1)
+    with _consumer(broker_url, "commands", slots=5) as (connection, came):
+        _drain(connection, 0.2)
+        assert (came, reclaim.in_hand(broker)) == ([], 3)
+        broker.delete(reclaim.ALIVE + elsewhere)
+        connection.default_channel.look_around()
+        while len(came) < 3:
+            _drain(connection)
+        assert {one.headers["id"] for one in came} == {"commands-1", "commands-2", "commands-3"}
+        for one in came:
+            one.ack()
+    assert reclaim.in_hand(broker) == 0
+
+
+def test_what_cannot_be_written_down_now_waits_in_the_broker_and_is_bounded(broker: Any) -> None:
+    """A database that is away stops nothing, and hostile messages do not fill the broker."""
+    from workers.transport.dead_letters import MOST_WAITING, WAITING, Odd, put_aside
+
+    for _ in range(3):
+        pipe = broker.pipeline()
+        for _ in range(MOST_WAITING // 2):
+            put_aside(pipe, Odd.of("NOT_JSON", None, None, "commands", b"x" * 100_000))
+        pipe.execute()
+    assert broker.llen(WAITING) == MOST_WAITING
+    assert len(broker.lindex(WAITING, 0)) < 6_000
+
+
+def test_the_house_hands_over_what_it_routes() -> None:
+    """All other queues are left to kombu, such as those of replies to remote control."""
+    assert {queue.name for queue in app.conf.task_queues} == set(QUEUES)

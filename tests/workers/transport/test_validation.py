@@ -1,0 +1,228 @@
+"""Is every message looked at, and is none of ours turned away?"""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.dead_letters import REASONS
+from schedules.routes import QUEUES, queue_of
+from schedules.timetable import TIMETABLE
+from tests.workers.transport.hostile_messages import ARGUMENTS, WANTED, Hostile, encoded, message
+from workers.app import app
+from workers.transport.validation import MOST_BYTES, Delayed, Refused, checked
+
+NOW = datetime.now(UTC)  # noqa: TID251 - as the transport compares what producers' clocks wrote
+
+
+def taken(raw: bytes, queue: str = "commands") -> dict[str, Any]:
+    return checked(raw, queue, app.tasks, "a-tag", NOW)
+
+
+def refused(raw: bytes, queue: str = "commands") -> Refused:
+    with pytest.raises(Refused) as caught:
+        taken(raw, queue)
+    return caught.value
+
+
+@pytest.mark.parametrize("hostile", WANTED, ids=lambda one: one.name)
+def test_a_hostile_message_is_refused_with_its_reason_or_left_to_the_task(hostile: Hostile) -> None:
+    """X3: before Celery sees it; what a task can answer, and what Celery tells its caller of, goes on."""
+    if hostile.reason in (None, "TASK_UNKNOWN"):
+        assert taken(hostile.raw)["properties"]["delivery_tag"] == "a-tag"
+    else:
+        found = refused(hostile.raw)
+        assert (found.reason, found.reason in REASONS) == (hostile.reason, True)
+        assert found.detail
+        assert len(found.detail) < 120
+
+
+def test_whatever_the_reason_it_says_no_value_of_the_message() -> None:
+    """P9: what is kept for people to see is a sentence of ours."""
+    for hostile in WANTED:
+        if hostile.reason not in (None, "TASK_UNKNOWN"):
+            detail = refused(hostile.raw).detail
+            assert "npb" not in detail
+            assert "nobody" not in detail
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_the_limit_of_a_queue_is_its_own(queue: str) -> None:
+    """16 MB for commands, 64 KB for what the house sends itself; the limit itself still goes."""
+    task = f"canary.{queue}"
+    most = MOST_BYTES.get(queue, 64 * 1024)
+    bare = len(json.dumps(message(headers={"task": task, "id": "a"}, padding="")).encode())
+    fitting = json.dumps(message(headers={"task": task, "id": "a"}, padding="x" * (most - bare))).encode()
+    assert len(fitting) == most
+    assert taken(fitting, queue)["headers"]["task"] == task
+    assert refused(fitting + b" ", queue).reason == "TOO_LARGE"
+
+
+def test_every_registered_task_goes_through_its_queue_and_no_other() -> None:
+    """F60: whoever may push to one queue starts nothing of another."""
+    names = sorted(name for name in app.tasks if not name.startswith("celery."))
+    assert len(names) > 40
+    for name in names:
+        raw = json.dumps(message(headers={"task": name})).encode()
+        for queue in QUEUES:
+            if queue == queue_of(name):
+                taken(raw, queue)
+            else:
+                assert refused(raw, queue).reason == "WRONG_QUEUE"
+
+
+def _sent(name: str, queue: str, **options: Any) -> bytes:
+    """What our own application pushes, as it lies in the queue."""
+    headers, properties, body, _ = app.amqp.as_task_v2(
+        "an-id", name, args=(), kwargs=options.pop("kwargs", {}), **options
+    )
+    whole = message(body, headers=headers, properties=properties)
+    whole["body"] = encoded(body)
+    return json.dumps(whole).encode()
+
+
+def test_ticks_and_rings_are_taken_and_left_to_expire() -> None:
+    """A late tick is dropped by Celery without a word: a later one does its work."""
+    late = NOW - timedelta(hours=1)
+    for entry in TIMETABLE:
+        assert taken(_sent(entry.task, entry.queue, expires=late), entry.queue)["headers"]["expires"]
+    rows = list(range(10**11, 10**11 + 500))
+    ring = _sent("notices.tell_seller", "notices", kwargs={"rows": rows}, expires=600)
+    assert taken(ring, "notices")["headers"]["task"] == "notices.tell_seller"
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=-31), timedelta(0), timedelta(seconds=30), timedelta(minutes=31)])
+def test_a_retry_of_ours_is_taken_and_waits_half_a_minute_at_most(ahead: timedelta) -> None:
+    """F06: and a worker whose clock is half an hour off throws away no retry and parks none."""
+    raw = _sent("npb.file", "commands", eta=NOW + ahead, retries=3)
+    headers = taken(raw)["headers"]
+    assert headers["retries"] == 3
+    assert datetime.fromisoformat(headers["eta"]) <= NOW + timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(("ahead", "waits"), [(1, 1), (60, 60), (64, 60), (66, None), (3600, None)])
+def test_a_command_may_be_put_off_by_a_minute_and_waits_once(ahead: int, waits: int | None) -> None:
+    """`countdown` and `eta`: what has waited is taken whatever a worker's clock says, and twice the same bytes are two."""
+    raw = _sent("npb.file", "commands", eta=NOW + timedelta(seconds=ahead))
+    if waits is None:
+        assert refused(raw).detail == "headers.eta is more than a minute away: send it when it is wanted"
+        return
+    with pytest.raises(Delayed) as caught:
+        taken(raw)
+    assert caught.value.seconds == waits
+    assert taken(caught.value.raw)["headers"] == taken(_sent("npb.file", "commands"))["headers"]
+    with pytest.raises(Delayed) as again:
+        checked(raw, "commands", app.tasks, "another-tag", NOW)
+    assert again.value.raw != caught.value.raw
+
+
+def test_an_eta_that_has_passed_is_now() -> None:
+    """A producer whose clock is behind is served at once."""
+    assert taken(_sent("npb.file", "commands", eta=NOW - timedelta(hours=1)))["headers"]["eta"] is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "awaited"),
+    [({}, True), ({"ignore_result": True}, False), ({"id": ["x"]}, False), ({"id": "with blank"}, False)],
+)
+def test_of_a_refused_message_is_known_whether_somebody_may_wait(headers: dict[str, Any], awaited: bool) -> None:
+    """Where a result would be stored, and under an id that can be one."""
+    found = refused(json.dumps(message(headers={"timelimit": "soon"} | headers)).encode())
+    assert found.is_awaited is awaited
+
+
+def test_a_message_that_was_given_back_is_taken_again() -> None:
+    """kombu marks it as delivered before; the marks change nothing."""
+    before = taken(json.dumps(message(headers={"traceparent": "00-a-b-01"})).encode())
+    before["headers"]["redelivered"] = True
+    before["properties"]["delivery_info"]["redelivered"] = True
+    again = taken(json.dumps(before).encode())
+    assert again["headers"] == before["headers"]
+    assert again["headers"]["traceparent"] == "00-a-b-01"
+    assert again["body"] == before["body"]
+
+
+def test_a_command_may_want_to_be_done_in_time() -> None:
+    """An upstream's `expires` is kept to: in time it is carried out, afterwards it is kept where it is seen."""
+    soon = json.dumps(message(headers={"expires": (NOW + timedelta(seconds=9)).isoformat()})).encode()
+    assert taken(soon)["headers"]["expires"]
+    naive = json.dumps(message(headers={"expires": (NOW - timedelta(1)).replace(tzinfo=None).isoformat()})).encode()
+    assert refused(naive).reason == "EXPIRED"
+
+
+# -- whatever there may be ---------------------------------------------------------------------------------------------
+
+_WORDS = (
+    "task",
+    "id",
+    "retries",
+    "eta",
+    "expires",
+    "timelimit",
+    "callbacks",
+    "stamps",
+    "group",
+    "__type__",
+    "__value__",
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(_WORDS),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(_WORDS) | st.text(max_size=5), inner),
+    max_leaves=12,
+)
+
+
+@st.composite
+def bent(draw: st.DrawFn) -> bytes:
+    """A good message with some fields replaced by anything, or some bytes by others."""
+    whole = message(draw(st.one_of(st.just(ARGUMENTS), st.binary(max_size=50), _JSON)) or ARGUMENTS)
+    for _ in range(draw(st.integers(0, 3))):
+        place = draw(st.sampled_from(("headers", "properties", "")))
+        target = whole if place == "" else whole[place]
+        if isinstance(target, dict):
+            names = st.sampled_from(sorted(target)) | st.text(max_size=8) if target else st.text(max_size=8)
+            target[draw(names)] = draw(_JSON)
+    raw = bytearray(json.dumps(whole).encode())
+    for _ in range(draw(st.integers(0, 2))):
+        raw[draw(st.integers(0, len(raw) - 1))] = draw(st.integers(0, 255))
+    return bytes(raw)
+
+
+def _is_handled(raw: bytes) -> None:
+    found, reason = _looked_at(raw)
+    if found is None:
+        assert reason in REASONS
+        return
+    body = json.loads(base64.b64decode(found["body"]) if found["properties"]["body_encoding"] else found["body"])
+    assert isinstance(body, list)
+    assert found["headers"]["timelimit"] == [None, None]
+    assert found["properties"]["delivery_info"] == {"exchange": "", "routing_key": "commands"}
+    assert not any((body[2] or {}).values())
+
+
+def _looked_at(raw: bytes) -> tuple[dict[str, Any] | None, str]:
+    try:
+        return taken(raw), ""
+    except Refused as odd:
+        return None, odd.reason
+
+
+@settings(max_examples=150, deadline=None)
+@given(bent() | st.binary(max_size=200))
+def test_anything_at_all_is_taken_or_refused(raw: bytes) -> None:
+    """X3: whatever the bytes, the check raises nothing else, and what it lets through asks nothing of Celery."""
+    _is_handled(raw)
+
+
+@pytest.mark.long
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(bent() | st.binary(max_size=200))
+def test_two_thousand_things_are_taken_or_refused(raw: bytes) -> None:
+    """X3: the same, for longer."""
+    _is_handled(raw)

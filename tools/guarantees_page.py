@@ -1,0 +1,69 @@
+"""What is promised, and which tests show it?
+
+`docs/guarantees.md` holds the sentences, and nothing else does.  A test says itself which promise it shows, by the marker
+`promise("P1")` on the function or on its file; `./run docs` writes the lists of the page out of these markers.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from tools.rules_page import TESTS, Stated, listed
+from tools.stress_page import with_figures
+from workers.settings import CHECKOUT
+
+PROMISE_PAGE = CHECKOUT / "docs" / "promises.md"
+
+_CHAPTER = re.compile(r"^## (P\d)\n+(.+?)(?=\n\n<!-- tests of \1 -->)", re.MULTILINE | re.DOTALL)
+_LIST = re.compile(r"^(<!-- tests of (P\d) -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
+_MARKED = re.compile(r"pytest\.mark\.promise\(([^)]*)\)")
+
+
+def promises() -> dict[str, str]:
+    """Each promise by its id, as it is written: the first words bold, on one line."""
+    return {promise: " ".join(says.split()) for promise, says in _CHAPTER.findall(_page())}
+
+
+def promise_page() -> str:
+    """`docs/guarantees.md` as it should be: its sentences as they are, lists from the markers, figures from `docs/stress/`."""
+    shown = shown_by()
+    return with_figures(_LIST.sub(lambda found: found.group(1) + _list(shown.get(found.group(2), [])), _page()))
+
+
+def shown_by() -> dict[str, list[Stated]]:
+    """For each promise the tests that show it, in the order of their files and names."""
+    found: dict[str, set[Stated]] = {}
+    for promise, test in _markers():
+        found.setdefault(promise, set()).add(test)
+    return {promise: sorted(tests) for promise, tests in found.items()}
+
+
+def _page() -> str:
+    return PROMISE_PAGE.read_text(encoding="utf-8")
+
+
+def _list(tests: list[Stated]) -> str:
+    return "".join(f"- {line}\n" for line in listed(tests))
+
+
+def _markers() -> Iterator[tuple[str, Stated]]:
+    for path in sorted(TESTS.rglob("test_*.py")):
+        file, module = str(path.relative_to(CHECKOUT)), ast.parse(path.read_text(encoding="utf-8"))
+        of_file = [
+            promise
+            for node in module.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+            for promise in _named(node.value)
+        ]
+        for node in module.body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                own = [promise for decorator in node.decorator_list for promise in _named(decorator)]
+                for promise in (*of_file, *own):
+                    yield promise, Stated(file, node.name)
+
+
+def _named(node: ast.expr) -> list[str]:
+    """The promises of the markers in an expression, also those of single parameters."""
+    return [promise for names in _MARKED.findall(ast.unparse(node)) for promise in re.findall(r"P\d", names)]

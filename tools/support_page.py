@@ -1,0 +1,210 @@
+"""What does support read?  `docs/support.md`, made from the transition table and the glossary, never by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from models.ddl.views import VIEWS
+from policies.glossary import BASES, CODES, STATUSES
+from policies.statuses import ADDABLE, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, PROBLEM, Status
+from policies.transitions import NON_FINAL, NPB_FILEABLE, PREVIOUS, SAME, TABLE, Transition
+
+GROUPS: tuple[tuple[str, tuple[Status, ...]], ...] = (
+    ("OPEN_FLOW", OPEN_FLOW),
+    ("OCR_FILEABLE", OCR_FILEABLE_BY_DEFAULT),
+    ("ADDABLE", ADDABLE),
+    ("PROBLEM", PROBLEM),
+    ("any but CANCELLED", NON_FINAL),
+    ("OPEN_FLOW or OCR", NPB_FILEABLE),
+)
+
+PAGE = """\
+# What support needs to know
+
+This page is made by `./run docs` from `policies/transitions.py`, `policies/glossary.py` and `models/ddl/views.py`; a test compares
+it. Do not edit it by hand.
+
+Ask about one order: `./run explain order ID` says what its seller and its buyer can do now, and for everything else why
+not, from when, and what would change it. `./run show order ID` tells its story, `--at T` as of any instant.
+
+## Ready answers
+
+| you are asked | type | and read |
+| --- | --- | --- |
+{answers}
+
+## How to read an order
+
+Under the heading stands the **verdict** in one sentence. Then: who bought from whom; if it is cancelled, when, by whom and on
+which ground (below); each **line** with what was taken out and what came back to which lot; the latest cancel request and the
+latest **alert**, with the instant from which it allows a cancellation; removal requests; the **fee**, and under it where its
+credit is. *What happened* is the timeline, in which nothing is ever changed. *What moved in the inventory* is the journal: minus
+left a lot, plus came back. *Who was told* has every mail, whole. A status in capitals is explained below, and so is each code.
+All of it is in `--json` too.
+
+## The same with SQL
+
+Dashboards and reports read these views (role `unwind_reader`); `contract/views/` freezes their columns. New columns may be added at
+the end, none is taken away. They say what the commands above say, and a test compares both.
+
+{views}
+
+## The life of an order
+
+```mermaid
+stateDiagram-v2
+{diagram}
+```
+
+`open` stands for {open}.
+
+## Every transition
+
+| | from | event | by | to | what follows |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+
+Groups:
+
+{groups}
+
+## Statuses
+
+{statuses}
+
+## On what ground an order was cancelled
+
+{bases}
+
+## Refusal codes
+
+{codes}
+"""
+
+ANSWERS = (
+    (
+        "Why can't I cancel this order, and when can I?",
+        "`./run explain order 1003`",
+        'the first sentence; "possible from" where waiting alone helps, "what would change it" where not',
+    ),
+    (
+        "What happened to this order?",
+        "`./run show order 1003`",
+        "the timeline: who, what, when, why",
+    ),
+    (
+        "What did it look like on Monday?",
+        "`./run show order 1003 --at 2026-03-30T09:00:00Z`",
+        "the same page, as of then",
+    ),
+    (
+        "Where is my credit?",
+        "`./run credits s-881`",
+        "one sentence for each cancelled order: reset, on which bill, or why there is none",
+    ),
+    (
+        "Where did my bricks go?",
+        "`./run show order 1003`",
+        '"What moved in the inventory": lot by lot; `NEEDS_REVIEW` marks what the seller should look at',
+    ),
+    (
+        "Nobody told me!",
+        "`./run show notices --order 1003`",
+        "each mail with its text, to whom, when it left, or that it waits",
+    ),
+    (
+        "I pressed the button and got no answer.",
+        "`./run show request REQUEST_ID`",
+        "answered, waiting, or given up; sending it again with the same id is always safe",
+    ),
+    (
+        "How many alerts unlock tomorrow? Is anything late?",
+        "`./run forecast`",
+        "overdue ones on top, then a cell for each hour",
+    ),
+    (
+        "Why may this member not buy or sell?",
+        "`./run show member b-12`",
+        "privileges, and the orders whose strikes count",
+    ),
+    (
+        "What is on my bill?",
+        "`./run show bill s-881 2026-03`",
+        "each line with its reason; `--html` is a page to send",
+    ),
+)
+"""What support is asked, what to type, and what to read there."""
+
+DIAGRAM = (
+    "[*] --> open: submit",
+    "open --> OCR: T1 T2 cancel request",
+    "OCR --> open: T3 declined, T6 withdrawn",
+    "OCR --> CANCELLED: T4 T5 seller cancels",
+    "open --> NPB: T7 seller files",
+    "OCR --> NPB: T7 seller files",
+    "NPB --> NPX: T9 buyer accepts the penalty",
+    "NPX --> NPB: T10 buyer takes it back",
+    "NPB --> open: T11 removed, PENDING",
+    "NPX --> open: T11 removed, PENDING",
+    "NPB --> CANCELLED: T13 matured, seller cancels",
+    "NPX --> CANCELLED: T13 seller cancels",
+    "open --> NRS: T14 buyer files, unpaid",
+    "open --> NSS: T15 buyer files, paid",
+    "OCR --> NRS: T14",
+    "OCR --> NSS: T15",
+    "NRS --> open: T16 removed, PENDING",
+    "NSS --> open: T16 removed, PENDING",
+    "NRS --> CANCELLED: T17 matured, buyer cancels",
+    "NSS --> CANCELLED: T17 matured, buyer cancels",
+    "open --> CANCELLED: T18 T19 other party terminated",
+    "CANCELLED --> [*]",
+)
+
+
+def support_page() -> str:
+    """The whole page, as Markdown."""
+    return PAGE.format(
+        diagram="\n".join(f"    {line}" for line in DIAGRAM),
+        open=", ".join(OPEN_FLOW),
+        rows="\n".join(_row(row) for row in TABLE),
+        groups="\n".join(f"- `{name}`: {', '.join(group)}" for name, group in GROUPS[:4]),
+        statuses=_list(STATUSES),
+        bases=_list(BASES),
+        codes=_list(CODES),
+        answers="\n".join(f"| {question} | {typed} | {read} |" for question, typed, read in ANSWERS),
+        views=_views(),
+    )
+
+
+def _views() -> str:
+    """A section a view: what a row is, and its columns."""
+    return "\n\n".join(
+        f"**`unwind.{view.name}`** (version {view.version}): {view.about}\n\n"
+        + "\n".join(f"- `{name}`: {said}" for name, _, said in view.columns)
+        for view in VIEWS
+    )
+
+
+def _row(row: Transition) -> str:
+    by = ", ".join(str(actor) for actor in row.actors)
+    return f"| {row.name} | {_sources(row.sources)} | {row.says} | {by} | {_target(row)} | {row.effects} |"
+
+
+def _sources(sources: Iterable[Status]) -> str:
+    wanted = tuple(sources)
+    if not wanted:
+        return "–"
+    if set(wanted) < set(OPEN_FLOW) and len(wanted) == len(OPEN_FLOW) - 1:
+        return "any other OPEN_FLOW"
+    return next((name for name, group in GROUPS if group == wanted), ", ".join(wanted))
+
+
+def _target(row: Transition) -> str:
+    if row.target is None:
+        return "–"
+    return row.target if row.target in (PREVIOUS, SAME) else f"**{row.target}**"
+
+
+def _list(meanings: Mapping[Any, str]) -> str:
+    return "\n".join(f"- `{word}`: {meaning}." for word, meaning in meanings.items())

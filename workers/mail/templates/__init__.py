@@ -1,0 +1,114 @@
+"""How does a letter look in somebody's mailbox?  One mail, a plain and an HTML side, both from the same sentences."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, parseaddr
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from policies.emails.email import LONGEST_SUBJECT, plain, shown_line, shown_lines
+from tasks.mailer import Envelope, Undeliverable
+
+LONGEST_ADDRESS = 254
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+_environment = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    undefined=StrictUndefined,
+    autoescape=select_autoescape(disabled_extensions=("txt.j2",), default=True),  # all but the plain side is HTML
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_environment.globals["shown_lines"] = shown_lines
+
+
+@dataclass(frozen=True, slots=True)
+class Stationery:
+    """What is the same in every mail of an installation.  `sender` is an address with or without a name before it."""
+
+    sender: str
+    site_name: str
+    marketplace_url: str
+
+    @property
+    def sender_address(self) -> str:
+        """The address alone, for the envelope."""
+        return parseaddr(self.sender)[1]
+
+
+def plain_text(envelope: Envelope, stationery: Stationery) -> str:
+    """The plain side of the mail."""
+    template = _environment.get_template("letter.txt.j2")
+    text = template.render(**_facts(envelope, stationery), body=plain(envelope.letter))
+    return text.rstrip() + "\n"
+
+
+def html(envelope: Envelope, stationery: Stationery) -> str:
+    """The HTML side of the mail; everything that came from outside is escaped."""
+    return _environment.get_template("letter.html.j2").render(**_facts(envelope, stationery))
+
+
+def mail(envelope: Envelope, stationery: Stationery) -> EmailMessage:
+    """The whole mail.  Raises `Undeliverable` for an address that mail cannot be sent to."""
+    message = EmailMessage(policy=SMTP)
+    message["From"] = stationery.sender
+    message["To"] = Address(header_text(envelope.handle), addr_spec=mail_address(envelope.email))
+    message["Subject"] = header_text(envelope.letter.subject, LONGEST_SUBJECT)
+    message["Date"] = format_datetime(envelope.written_at)
+    message["Message-ID"] = f"<{envelope.message_id}@{stationery.sender_address.rpartition('@')[2]}>"
+    # Keeps holiday replies and mailing-list robots quiet (RFC 3834).
+    message["Auto-Submitted"] = "auto-generated"
+    # Quoted-printable passes through servers that know neither 8-bit text nor long lines.
+    message.set_content(plain_text(envelope, stationery), cte="quoted-printable")
+    message.add_alternative(html(envelope, stationery), subtype="html", cte="quoted-printable")
+    return message
+
+
+def mail_address(email: str) -> str:
+    """The address in ASCII.  Raises `Undeliverable` for whatever could not be one, line breaks above all (C45)."""
+    local, at, domain = email.rpartition("@")
+    try:
+        domain = domain.encode("idna").decode("ascii")
+    except UnicodeError:
+        domain = ""
+    labels = domain.split(".")
+    if (
+        not at
+        or len(email) > LONGEST_ADDRESS
+        or len(local) > 64
+        or not _LOCAL_PART.fullmatch(local)
+        or not all(_LABEL.fullmatch(label) for label in labels)
+    ):
+        raise Undeliverable("the member's mail address is not one that mail can be sent to")
+    return f"{local}@{domain}"
+
+
+def header_text(text: str, longest: int = 80) -> str:
+    """One line that is safe in a header: without line breaks, control characters and invisible format characters."""
+    visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    return shown_line(visible, longest).strip("\u2068\u2069")
+
+
+def order_link(order_id: int, stationery: Stationery) -> str:
+    """Where the order is seen on the marketplace."""
+    return f"{stationery.marketplace_url}/orders/{order_id}"
+
+
+def _facts(envelope: Envelope, stationery: Stationery) -> dict[str, object]:
+    return {
+        "letter": envelope.letter,
+        "handle": shown_line(envelope.handle),
+        "site_name": stationery.site_name,
+        "order_id": envelope.order_id,
+        "link": None if envelope.order_id is None else order_link(envelope.order_id, stationery),
+        "marketplace_url": stationery.marketplace_url,
+    }

@@ -1,0 +1,233 @@
+"""What is wrong with this installation, and what mends it?
+
+Each check is a small function that looks and gives findings; one table lists them all.  A server that does not answer is said
+once, what needs it is left out, and no check that breaks keeps the others from being asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from workers.broker.redis_url import connect
+from workers.embedded import NoServerFound, ServerDidNotStart, embedded_servers, running_servers
+from workers.monitoring.doctor import broker, database, environment, marketplace, work
+from workers.monitoring.doctor.context import Place, supervised_since
+from workers.monitoring.doctor.findings import Finding, Severity, error, exit_status, note
+from workers.settings import Settings, SettingsProblem, load_settings
+
+__all__ = ["Finding", "Place", "Severity", "examine", "exit_status", "look_at", "opened"]
+
+Check = Callable[[Place], list[Finding]]
+
+OF_THE_SURROUNDINGS: tuple[Check, ...] = (
+    environment.disk,
+    environment.mail_server,
+    environment.flower,
+)
+OF_THE_DATABASE: tuple[Check, ...] = (
+    database.rights,
+    database.definers,
+    database.locks,
+    database.pooler,
+    database.standby,
+    database.durability,
+    database.clock,
+    database.connections,
+)
+OF_THE_TABLES: tuple[Check, ...] = (
+    work.pauses,
+    work.clock_steps,
+    work.sweeps,
+    work.canaries,
+    work.unlocks,
+    work.promises,
+    work.submissions,
+    work.dead_jobs,
+    work.letters,
+    work.odd_messages,
+    work.invariants,
+    marketplace.many_alerts,
+    marketplace.unanswered_requests,
+    marketplace.bills_held,
+    marketplace.bills_past_due,
+)
+OF_THE_BROKER: tuple[Check, ...] = (
+    broker.version,
+    broker.memory,
+    broker.persistence,
+    broker.answers,
+    broker.clock,
+    broker.workers,
+    broker.queues,
+    broker.strays,
+)
+"""In the order in which they are asked: what explains the others first."""
+
+
+def examine() -> list[Finding]:
+    """Look at the installation of this environment; starts nothing that does not run."""
+    found = environment.unread_settings() + environment.unread_libpq_variables()
+    try:
+        settings = load_settings()
+    except SettingsProblem as problem:
+        return found + environment.wrong_settings(problem)
+    with opened(settings) as (place, trouble):
+        return found + trouble + look_at(place)
+
+
+def look_at(place: Place) -> list[Finding]:
+    """Every check that can be asked here."""
+    found = [one for check in OF_THE_SURROUNDINGS for one in _asked(check, place)]
+    if place.database is not None:
+        schema = _asked_with_rows(database.schema, place)
+        found += schema
+        for check in OF_THE_DATABASE:
+            found += _asked_with_rows(check, place)
+        if not any(one.severity is Severity.ERROR for one in schema):  # else each would say the same again
+            for check in OF_THE_TABLES:
+                found += _asked_with_rows(check, place)
+    if place.broker is not None:
+        found += [one for check in OF_THE_BROKER for one in _asked(check, place)]
+    return found
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[tuple[Place, list[Finding]]]:
+    """The installation with its servers open, and what is to be said of those that do not answer."""
+    trouble: list[Finding] = []
+    place = Place(
+        settings,
+        given_servers=settings.has_servers,
+        embedded_broker=settings.broker_url is None,
+        supervised_since=supervised_since(settings.data_dir),
+    )
+    with contextlib.ExitStack() as held:
+        if not settings.has_servers:
+            if running_servers(settings.data_dir) is None:
+                said = "The embedded servers are not running, so what is in them was not looked at."
+                trouble += environment.failed_start(settings.data_dir)
+                trouble.append(note("SERVERS_NOT_RUNNING", said, "./run up"))
+            else:
+                try:
+                    place.settings = settings.at(held.enter_context(embedded_servers(settings.data_dir)))
+                except (OSError, NoServerFound, ServerDidNotStart) as problem:
+                    said = f"The embedded servers cannot be reached: {problem}"
+                    trouble.append(error("SERVERS_UNREACHABLE", said, "./run down, then ./run up"))
+        trouble += _open_database(place, held)
+        trouble += _open_broker(place, held)
+        yield place, trouble
+
+
+def _open_database(place: Place, held: contextlib.ExitStack) -> list[Finding]:
+    url = place.settings.app_database_url or place.settings.database_url
+    if url is None:
+        return []
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from models.db import database as db
+    from models.monitoring import server_info
+
+    database = db.connect(url.get_secret_value())
+    held.callback(database.dispose)
+    try:
+        with database.transaction() as conn:
+            place.has_schema = server_info.revision(conn) is not None
+    except SQLAlchemyError as problem:
+        refused = getattr(problem, "orig", None)
+        if isinstance(refused, db.SessionRefused):
+            return [error(refused.code, f"{refused}.", refused.fix)]
+        reason = str(getattr(problem, "orig", None) or type(problem).__name__).strip().splitlines()[0]
+        said = f"The database does not answer: {_without_password(reason, url.get_secret_value())}"
+        return [error("DATABASE_UNREACHABLE", f"{said}.", "start PostgreSQL, or correct DATABASE_URL.")]
+    place.database = database
+    return []
+
+
+def _open_broker(place: Place, held: contextlib.ExitStack) -> list[Finding]:
+    if place.settings.broker_url is None:
+        return []
+    import redis
+
+    url = place.settings.broker_url.get_secret_value()
+    try:
+        client = connect(url, timeout=broker.ANSWER_WITHIN)
+        held.callback(client.close)
+        place.broker_info = dict(client.info())
+    except (redis.RedisError, OSError) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        said = f"The broker does not answer: {_without(reason, url)}"
+        return [error("BROKER_UNREACHABLE", f"{said}.", "start Redis or Valkey, or correct CELERY_BROKER_URL.")]
+    if int(place.broker_info.get("cluster_enabled", 0)):
+        said = (
+            "The broker runs in cluster mode (cluster_enabled), in which a message's keys may lie on different servers."
+        )
+        return [error("BROKER_IS_CLUSTER", said, "use a Redis or Valkey with cluster-enabled no, for Unwind alone.")]
+    place.broker = client
+    return _asked(_ask_workers, place)
+
+
+def _ask_workers(place: Place) -> list[Finding]:
+    """Known before anything is looked at, for much is only wrong while workers run.  A broker that takes nothing fails here."""
+    assert place.settings.broker_url is not None
+    url = place.settings.broker_url.get_secret_value()
+    place.consumers = broker.consumers(url)
+    place.pools = broker.pools(url) if place.consumers else {}
+    return []
+
+
+def _asked(check: Check, place: Place) -> list[Finding]:
+    try:
+        return check(place)
+    except Exception as problem:  # noqa: BLE001 - a check that breaks is a finding and keeps no other from being asked
+        return [_broke(check, problem)]
+
+
+def _asked_with_rows(check: Check, place: Place) -> list[Finding]:
+    try:
+        with place.reading():
+            return check(place)
+    except Exception as problem:  # noqa: BLE001 - the same
+        return [_broke(check, problem)]
+
+
+def _broke(check: Check, problem: Exception) -> Finding:
+    from workers.errors import described
+
+    about = check.__name__.strip("_").replace("_", " ")
+    return error("CHECK_FAILED", f"The check {about!r} failed: {described(problem)}.", _mend_of(problem))
+
+
+def _mend_of(problem: Exception) -> str:
+    """What an operator does about it; only what no server and no system said is a fault of ours."""
+    import redis
+    from kombu.exceptions import OperationalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if getattr(getattr(problem, "orig", None), "sqlstate", None) == "42501":
+        return "./run migrate as the owner of the tables grants anew what was taken away."
+    if isinstance(problem, SQLAlchemyError):
+        return "see PostgreSQL's log for what it refused, mend that, and ./run doctor again."
+    if isinstance(problem, redis.exceptions.NoPermissionError):
+        return "give the login of CELERY_BROKER_URL the rights that deploy/make-secrets gives a worker."
+    if isinstance(problem, (redis.RedisError, OperationalError)):
+        return "see the broker's log for what it refused, mend that, and ./run doctor again."
+    if isinstance(problem, OSError):
+        return "see that this account may use what is named and that there is room, and ./run doctor again."
+    return "./run doctor again; if it fails again, it is a fault of the doctor's: report it."
+
+
+def _without_password(reason: str, url: str) -> str:
+    from models.db.postgres_address import PostgresAddress
+
+    return PostgresAddress.parse(url).without_password(reason).rstrip(".")
+
+
+def _without(reason: str, url: str) -> str:
+    """What a server or a driver said, without the password if it repeats it."""
+    from urllib.parse import unquote, urlsplit
+
+    password = urlsplit(url).password
+    for secret in {password, unquote(password)} if password else ():
+        reason = reason.replace(secret, "***")
+    return reason.rstrip(".")

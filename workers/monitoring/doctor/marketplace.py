@@ -1,0 +1,57 @@
+"""Which cases should a person look at, although everything works?  Nothing follows from these by itself."""
+
+from __future__ import annotations
+
+from workers.monitoring.doctor.context import Place
+from workers.monitoring.doctor.findings import Finding, few, note, warning
+
+MANY_ALERTS = 3
+"""Open against one member at once (R98)."""
+
+
+def many_alerts(place: Place) -> list[Finding]:
+    """An ops warning and no automatic action: only completed alerts are strikes (R98, A20)."""
+    from models import alerts
+
+    against = [f"{who} as {role.value} ({n})" for who, role, n in alerts.pending_against(place.conn, MANY_ALERTS)]
+    if not against:
+        return []
+    said = f"{MANY_ALERTS} or more alerts are open at once against {few(against)}."
+    return [
+        warning(
+            "MANY_ALERTS", said, "./run show member ID, and decide whether staff steps in; nothing happens by itself."
+        )
+    ]
+
+
+def unanswered_requests(place: Place) -> list[Finding]:
+    """Time alone never cancels, so somebody may have to (R16, A13)."""
+    from models import reminders
+
+    orders = reminders.unanswered(place.conn)
+    if not orders:
+        return []
+    said = f"Sellers left these orders' cancel requests unanswered past the last reminder: {few(orders)}."
+    return [note("REQUESTS_UNANSWERED", said, "./run explain order ID, and ask the seller; time alone never cancels.")]
+
+
+def bills_held(place: Place) -> list[Finding]:
+    """The sweep tries them every minute; what is wrong stands in its log."""
+    from models import bills
+
+    held = [f"{seller} {month:%Y-%m}" for seller, month in bills.held(place.conn)]
+    if not held:
+        return []
+    said = f"Bills could not be made when their month was closed: {few(held)}. All others are made."
+    return [warning("BILLS_HELD", said, "Find `bills.issue` in the workers' log, which names the error at each sweep.")]
+
+
+def bills_past_due(place: Place) -> list[Finding]:
+    """It changes nothing of what the seller may do (rules.md 7.2)."""
+    from models import bills
+
+    due = [f"{seller} {month:%Y-%m} ({owed} USD)" for seller, month, owed in bills.past_due(place.conn, place.now())]
+    if not due:
+        return []
+    said = f"Bills are past due: {few(due)}."
+    return [note("BILLS_PAST_DUE", said, "./run show bill SELLER MONTH, and ask for the money.")]

@@ -1,0 +1,235 @@
+"""Is the work being done?  Sweeps, promises, submissions, letters, given-up jobs, and what must always hold."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from policies.timestamps import instant_text
+from schedules.routes import CANARIES, followers, queue_of
+from schedules.timetable import TIMETABLE, Entry
+from workers.monitoring.doctor.context import Place
+from workers.monitoring.doctor.findings import Finding, error, few, note, warning
+
+PATIENCE = timedelta(minutes=1)
+"""Whatever waits longer than this while workers run, waits for something that does not come."""
+SWEEPS_LATE_AFTER = 3
+"""Intervals, and never less than a minute: X8 alarms after two, and one is lost when a worker is replaced."""
+JUDGED_OTHERWISE = ("submissions.drain", *CANARIES)
+"""By the age of what waits for it, and by `canaries`."""
+ODD_LATELY = timedelta(days=1)
+MOST_AHEAD = timedelta(seconds=2)
+"""What NTP may move a clock back by at once without anybody having to know."""
+
+
+def pauses(place: Place) -> list[Finding]:
+    """What an operator has paused; what is late because of it is not told of."""
+    from models import pauses as paused
+
+    now = place.now()
+    return [
+        warning(
+            "PAUSED",
+            f"The {row.kind} {row.name} has been paused for {_ago(now, row.paused_at)}"
+            + (f", until {instant_text(row.until)}" if row.until else "")
+            + (f": {row.reason}" if row.reason else "."),
+            f"./run resume {row.name} once its reason is gone.",
+        )
+        for row in paused.in_effect(place.conn, now)
+    ]
+
+
+def _paused(place: Place) -> set[str]:
+    """The tasks that are paused, by themselves or with their queue."""
+    from models import pauses as paused
+    from models.submissions import PUBLIC_TASKS
+
+    found = paused.paused(place.conn, place.now())
+    of_the_house = {entry.task for entry in TIMETABLE} | set(followers())
+    tasks = set(found.tasks) | {task for task in of_the_house if queue_of(task) in found.queues}
+    return tasks | (set(PUBLIC_TASKS) if "commands" in found.queues else set())
+
+
+def sweeps(place: Place) -> list[Finding]:
+    """Judged by effect: a beat that hangs still answers pings (X8, F41)."""
+    if not place.should_run:
+        return []
+    from models import outbox
+    from models.sweeps import last_runs
+
+    now, seen, paused = place.now(), last_runs(place.conn), _paused(place)
+    began = outbox.first_relay(place.conn)
+    late, never = [], []
+    for entry in TIMETABLE:
+        if entry.task in JUDGED_OTHERWISE or entry.task in paused:
+            continue
+        ran = seen.get(entry.task)
+        known = [instant for instant in (ran, place.supervised_since) if instant is not None]
+        if ran is not None and ran > now + PATIENCE:
+            late.append(f"{entry.task} (not since the clock was set back)")
+        elif not known:
+            if began is None or now - began > _late_after(entry):
+                never.append(entry.task)
+        elif now - max(known) > _late_after(entry):
+            late.append(f"{entry.task} (last {_ago(now, ran)} ago)" if ran else f"{entry.task} (never)")
+    mend = "see that beat and a worker for sweeps run (logs of beat and sweeps), or start anew: ./run down and ./run up"
+    found = []
+    if late:
+        found.append(warning("SWEEPS_LATE", f"These sweeps do not run when they should: {few(late)}.", mend))
+    if never:
+        kind = note if seen else warning  # of a young installation some have run before others
+        found.append(kind("SWEEPS_NEVER_RAN", f"These sweeps have never run: {few(never)}.", mend))
+    return found
+
+
+def _late_after(entry: Entry) -> timedelta:
+    """The first run of a young installation is late no sooner than any other."""
+    if entry.ends_every is not None:
+        return 2 * entry.ends_every
+    return max(SWEEPS_LATE_AFTER * entry.every, PATIENCE)
+
+
+def clock_steps(place: Place) -> list[Finding]:
+    """The database's clock against what was recorded by it: machines that agree may all have been set back."""
+    from models import clock_steps as steps
+
+    now = place.now()
+    ahead = steps.ahead(place.conn, now)
+    if ahead <= MOST_AHEAD:
+        return []
+    said = (
+        f"The database's clock was set back: the newest of what was recorded by it is {_ago(now + ahead, now)} in its future. "
+        "Nothing is lost; alerts whose orders have such events unlock when the clock has come to them."
+    )
+    mend = "set the clock of the database's machine right, and let NTP keep it (chrony or systemd-timesyncd)."
+    return [warning("CLOCK_SET_BACK", said, mend)]
+
+
+def canaries(place: Place) -> list[Finding]:
+    """A worker that takes nothing still answers pings (X8, X9).  When all are late it is beat, and `sweeps` says so."""
+    if not place.should_run:
+        return []
+    from models.sweeps import last_runs
+
+    now, seen, paused = place.now(), last_runs(place.conn), _paused(place)
+    late = []
+    for task, queue in CANARIES.items():
+        if task in paused:
+            continue
+        known = [instant for instant in (seen.get(task), place.supervised_since) if instant is not None]
+        if known and now - max(known) > PATIENCE:
+            late.append(f"{queue} (for {_ago(now, max(known))})")
+    if not late or len(late) == len(CANARIES.keys() - paused):
+        return []
+    said = f"Nobody takes the canaries of these queues: {few(late)}."
+    mend = "see that a worker for them runs; one that takes nothing ends by itself, as its log then says, and is started anew."
+    return [error("CANARY_LATE", said, mend)]
+
+
+def promises(place: Place) -> list[Finding]:
+    """What commits promised (P7): follow-ups, credits, notices."""
+    from models import outbox
+
+    if _paused(place) & {*followers(), "outbox.relay"}:
+        return []
+    said = "What a commit promised has waited for {ago} to be carried out."
+    mend = "see that workers run for consequences, notices and sweeps; what fails is in their logs: ./run jobs dead"
+    return _too_old(place, outbox.oldest_due(place.conn), "PROMISES_LATE", said, mend)
+
+
+def submissions(place: Place) -> list[Finding]:
+    """Commands that came in by SQL."""
+    from models import submissions as doors
+
+    if _paused(place) & {*doors.PUBLIC_TASKS, "submissions.drain"}:
+        return []
+    said = "A command that was submitted by SQL has waited for {ago}."
+    return _too_old(
+        place,
+        doors.oldest_waiting(place.conn),
+        "SUBMISSIONS_LATE",
+        said,
+        "see that a worker runs for the queue commands.",
+    )
+
+
+def unlocks(place: Place) -> list[Finding]:
+    """Sellers may cancel from the instant on all the same (R40): late are the mark and the telling (P3)."""
+    from models import alerts
+
+    if _paused(place) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
+        return []
+    said = "An alert's time came {ago} ago, and nobody has been told."
+    return _too_old(
+        place, alerts.next_unlock(place.conn), "UNLOCKS_LATE", said, "see that beat and a worker for sweeps run."
+    )
+
+
+def dead_jobs(place: Place) -> list[Finding]:
+    """Jobs that were given up; parked letters are told of by themselves."""
+    from models import dead_jobs as jobs
+
+    waiting = [f"{job.dead_job_id} {job.task}" for job in jobs.waiting(place.conn) if job.task != "notices.deliver"]
+    if not waiting:
+        return []
+    said = f"{_count(waiting, 'job')} given up and waiting for somebody: {few(waiting)}."
+    return [warning("DEAD_JOBS", said, "./run jobs dead shows why; ./run jobs replay ID sets one going again.")]
+
+
+def letters(place: Place) -> list[Finding]:
+    """Letters that no further try is made for (R102)."""
+    from models import notices
+
+    parked = notices.parked(place.conn)
+    if not parked:
+        return []
+    said = f"{parked} letters could not be delivered and are not tried again."
+    mend = "correct the addresses (members.record), then ./run jobs dead and ./run jobs replay ID."
+    return [warning("NOTICES_PARKED", said, mend)]
+
+
+def odd_messages(place: Place) -> list[Finding]:
+    """Messages that workers took and could not use."""
+    from models import dead_letters as odd
+
+    latest = odd.latest(place.conn, limit=1)
+    if not latest or place.now() - latest[0].came_at > ODD_LATELY:
+        return []
+    said = f"A message came that is no command of ours, the last one {_ago(place.now(), latest[0].came_at)} ago."
+    return [note("ODD_MESSAGES", said, "./run jobs dead-letters shows what it was; correct its sender.")]
+
+
+def invariants(place: Place) -> list[Finding]:
+    """What is known to be broken, and what must hold of whatever changed lately: a finding each, with the ids."""
+    from models.integrity import audit, month_audit
+    from models.integrity import invariants as queries
+
+    newest = month_audit.closed_months(place.conn)[-1:]
+    scope, _ = audit.lately(place.conn, place.now())
+    found = {one.sentence: one for one in audit.open_violations(place.conn)}
+    for one in queries.check(place.conn, place.now(), in_time=False, months=newest, scope=scope):
+        found.setdefault(one.sentence, one)
+    return [
+        error(
+            "INVARIANT_BROKEN", f"Broken: {one.sentence}: {few(one.ids)}.", "./run audit names all; report it as a bug."
+        )
+        for one in found.values()
+    ]
+
+
+def _too_old(place: Place, since: datetime | None, code: str, said: str, mend: str) -> list[Finding]:
+    if since is None or not place.should_run:
+        return []
+    now = place.now()
+    return [warning(code, said.format(ago=_ago(now, since)), mend)] if now - since > PATIENCE else []
+
+
+def _ago(now: datetime, then: datetime) -> str:
+    seconds = (now - then).total_seconds()
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} seconds"
+
+
+def _count(things: list[str], name: str) -> str:
+    return f"One {name} is" if len(things) == 1 else f"{len(things)} {name}s are"

@@ -1,0 +1,196 @@
+"""What happens while one watches?  Every change is read from the timeline as it is committed, and people act upon it.
+
+The people of the demo are an upstream system: a plain Celery client without a line of ours, as docs/integrate.md shows it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from celery import Celery
+from sqlalchemy import text
+
+from models.db.database import Database
+from workers.simulation.demo.sample_market import Sample
+
+PATIENCE_SECONDS = 45.0
+LOOK_EVERY = 0.15
+
+_NEWS = """
+    SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events WHERE event_id > :seen ORDER BY event_id
+"""
+_UNKEPT = """
+    SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')
+         + (SELECT count(*) FROM unwind.notices WHERE state <> 'sent') AS waiting
+"""
+_SUMMARY = """
+    SELECT
+      (SELECT count(*) FROM unwind.events WHERE at >= :since AND type LIKE '%.unlocked') AS unlocked,
+      (SELECT count(*) FROM unwind.orders WHERE cancelled_at >= :since) AS cancelled,
+      (SELECT coalesce(sum(delta), 0) FROM unwind.stock_moves WHERE at >= :since AND kind = 'returned') AS units,
+      (SELECT count(DISTINCT lot_id) FROM unwind.stock_moves WHERE at >= :since AND kind = 'returned') AS lots,
+      (SELECT count(*) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'credit') AS credits,
+      (SELECT coalesce(-sum(amount), 0) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'credit') AS credited,
+      (SELECT count(*) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'reset') AS resets,
+      (SELECT coalesce(-sum(amount), 0) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'reset') AS reset,
+      (SELECT count(*) FROM unwind.removals WHERE decided_at >= :since AND state = 'cancelled') AS removals,
+      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'seller' AND state = 'sent') AS sellers_told,
+      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'buyer' AND state = 'sent') AS buyers_told,
+      (SELECT count(*) FROM unwind.strikes WHERE at >= :since) AS strikes
+"""
+
+
+class StoryBroken(Exception):
+    """Something that should have happened did not; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """One change, as the timeline has it."""
+
+    at: datetime
+    type: str
+    order_id: int | None
+    note: str
+    member_id: str | None
+    changes: dict[str, Any]
+
+
+@dataclass
+class Story:
+    """The demo's people: who does what upon which news, and what must have come true at the end."""
+
+    sample: Sample
+    database: Database
+    client: Celery
+    began: datetime
+    unlocks: dict[int, datetime]
+    seen: int = 0
+    _clock: float = field(default_factory=time.monotonic)
+    unlocked: set[int] = field(default_factory=set)
+    cancelled: set[int] = field(default_factory=set)
+    declined: set[int] = field(default_factory=set)
+    removed: set[int] = field(default_factory=set)
+    asked: list[tuple[str, int, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_now(cls, sample: Sample, database: Database, client: Celery) -> Story:
+        """A story that begins after everything that has happened so far."""
+        with database.transaction() as conn:
+            seen = conn.execute(text("SELECT coalesce(max(event_id), 0) FROM unwind.events")).scalar_one()
+            forecast = conn.execute(text("SELECT order_id, unlocks_at FROM unwind.v_unlock_forecast"))
+            unlocks = {row.order_id: row.unlocks_at for row in forecast}
+            return cls(sample, database, client, database.clock.now(conn), unlocks, seen=seen)
+
+    def now(self) -> datetime:
+        """What time it is for the database, without asking it: it was asked when the story began."""
+        return self.began + timedelta(seconds=time.monotonic() - self._clock)
+
+    def open(self) -> None:
+        """What people do by themselves, without waiting for news."""
+        for order_id in sorted(self.sample.penalty_accepted):
+            self._ask("npb.accept_penalty", order_id, self._buyer(order_id))
+        for order_id in sorted(self.sample.asked_and_agreed | self.sample.asked_and_declined):
+            said = {"reason": "B_MUTUAL", "comment": "We talked about it: I ordered the wrong colour."}
+            self._ask("ocr.file", order_id, self._buyer(order_id), **said)
+
+    def follow(self) -> Iterator[News]:
+        """Give the news as they come and let people act, until all has come true.  Raises StoryBroken."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not self._told():
+            news = self._news()
+            for one in news:
+                self._react(one)
+                yield one
+            self._check_answers()
+            if time.monotonic() > end:
+                raise StoryBroken(self._missing())
+            if not news:
+                time.sleep(LOOK_EVERY)
+
+    def summary(self) -> dict[str, Any]:
+        """What was done since it began, counted in the tables."""
+        with self.database.transaction() as conn:
+            return dict(conn.execute(text(_SUMMARY), {"since": self.began}).one()._mapping)
+
+    def _news(self) -> list[News]:
+        with self.database.transaction() as conn:
+            rows = conn.execute(text(_NEWS), {"seen": self.seen}).all()
+        self.seen = max((r.event_id for r in rows), default=self.seen)
+        return [News(r.at, r.type, r.order_id, r.note, r.member_id, r.changes) for r in rows]
+
+    def _react(self, news: News) -> None:
+        order_id = news.order_id
+        if order_id is None:
+            return
+        if news.type.endswith(".unlocked"):
+            self._react_to_unlock(order_id)
+        elif news.type == "npb.penalty_accepted":
+            self._ask("orders.cancel", order_id, self._seller(order_id))
+        elif news.type == "ocr.filed":
+            task = "orders.cancel" if order_id in self.sample.asked_and_agreed else "ocr.decline"
+            self._ask(task, order_id, self._seller(order_id))
+        elif news.type == "orders.cancelled":
+            self.cancelled.add(order_id)
+        elif news.type == "ocr.declined":
+            self.declined.add(order_id)
+        elif news.type == "npb.removed":
+            self.removed.add(order_id)
+
+    def _react_to_unlock(self, order_id: int) -> None:
+        self.unlocked.add(order_id)
+        if order_id in self.sample.sellers_cancel:
+            self._ask("orders.cancel", order_id, self._seller(order_id))
+        elif order_id in self.sample.buyers_cancel:
+            self._ask("orders.cancel", order_id, self._buyer(order_id))
+        elif order_id in self.sample.sellers_remove:
+            self._ask("npb.remove", order_id, self._seller(order_id), comment="The money came today.")
+
+    def _ask(self, task: str, order_id: int, member_id: str, **arguments: Any) -> None:
+        """One command through the broker, as any upstream system sends it."""
+        arguments |= {"order_id": order_id, "member_id": member_id, "request_id": f"demo:{task}:{order_id}"}
+        self.asked.append((task, order_id, self.client.send_task(task, kwargs=arguments, queue="commands")))
+
+    def _check_answers(self) -> None:
+        """Every answer must be `done`."""
+        still = []
+        for task, order_id, result in self.asked:
+            if not result.ready():
+                still.append((task, order_id, result))
+            elif result.failed() or result.result["outcome"] != "done":
+                raise StoryBroken(f"{task} for order {order_id} was answered with {result.result}.")
+        self.asked = still
+
+    def _told(self) -> bool:
+        if self.asked or any(getattr(self, name) < wanted for name, wanted in self._expected()):
+            return False
+        with self.database.transaction() as conn:
+            return bool(conn.execute(text(_UNKEPT)).scalar_one() == 0)
+
+    def _expected(self) -> list[tuple[str, set[int]]]:
+        return [
+            ("unlocked", self.sample.unlocking),
+            ("cancelled", self.sample.ending_cancelled),
+            ("declined", self.sample.asked_and_declined),
+            ("removed", self.sample.sellers_remove),
+        ]
+
+    def _missing(self) -> str:
+        parts = [
+            f"not {name}: {', '.join(map(str, sorted(wanted - getattr(self, name))))}"
+            for name, wanted in self._expected()
+            if wanted - getattr(self, name)
+        ]
+        parts += [f"unanswered: {task} for order {order_id}" for task, order_id, _ in self.asked]
+        parts = parts or ["some notices or followers are still waiting"]
+        return f"After {PATIENCE_SECONDS:.0f} s the story has not come to its end; {'; '.join(parts)}."
+
+    def _seller(self, order_id: int) -> str:
+        return self.sample.parties[order_id][0]
+
+    def _buyer(self, order_id: int) -> str:
+        return self.sample.parties[order_id][1]

@@ -1,0 +1,195 @@
+"""Which marketplace does the demo play?  Three stores with catalogue items, eight buyers, and ten weeks of orders.
+
+The past is a history like any other (contract 5), whose last instant is the present; what is about to happen is told by
+`Sample`, so that the demo can act for the people and check that all of it came true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+from policies.timestamps import instant_text
+
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+SELLERS = {
+    "s-north": ("North Bricks", "Europe/Oslo"),
+    "s-depot": ("Plate Depot", "America/Chicago"),
+    "s-attic": ("Minifig Attic", "Asia/Tokyo"),
+}
+BUYERS = ("castle_fan", "moc_maker", "train_yard", "space_base", "tiny_town", "gear_head", "tile_floor", "old_sets")
+# item number, type, colour, condition, unit price, and whether the lot is kept when it is sold out
+CATALOGUE = (
+    ("3001", "PART", 5, "N", "0.1850", False),
+    ("3003", "PART", 7, "N", "0.0920", False),
+    ("3020", "PART", 86, "N", "0.0710", True),
+    ("3023", "PART", 11, "U", "0.0240", False),
+    ("3069b", "PART", 1, "N", "0.0550", True),
+    ("32316", "PART", 11, "N", "0.0640", False),
+    ("4073", "PART", 12, "U", "0.0180", False),
+    ("3626bpb0001", "PART", 3, "U", "0.3200", False),
+    ("cas001", "MINIFIG", 0, "U", "6.5000", True),
+    ("sp005", "MINIFIG", 0, "U", "9.9000", False),
+    ("6080-1", "SET", 0, "U", "189.0000", True),
+    ("375-2", "SET", 0, "U", "640.0000", False),
+)
+CALM_ORDERS = 22
+UNPAID_ORDERS = 10
+FIRST_DUE, BETWEEN_DUES = timedelta(seconds=16), timedelta(seconds=1)
+"""The first alert falls due this long after the past was written, by when the workers are up; then one after the other."""
+
+
+@dataclass
+class Sample:
+    """What the demo knows beforehand: who will do what, once the workers run."""
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    sellers_cancel: set[int] = field(default_factory=set)
+    sellers_remove: set[int] = field(default_factory=set)
+    left_alone: set[int] = field(default_factory=set)
+    buyers_cancel: set[int] = field(default_factory=set)
+    penalty_accepted: set[int] = field(default_factory=set)
+    asked_and_agreed: set[int] = field(default_factory=set)
+    asked_and_declined: set[int] = field(default_factory=set)
+    parties: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def unlocking(self) -> set[int]:
+        """The orders whose alerts fall due while one watches."""
+        return self.sellers_cancel | self.sellers_remove | self.left_alone | self.buyers_cancel
+
+    @property
+    def ending_cancelled(self) -> set[int]:
+        """The orders that will be cancelled while one watches."""
+        return self.sellers_cancel | self.buyers_cancel | self.penalty_accepted | self.asked_and_agreed
+
+
+def sample_market(now: datetime) -> Sample:
+    """The sample marketplace as seen at `now`, to the second."""
+    return _Playwright(now.replace(microsecond=0)).written()
+
+
+class _Playwright:
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.sample = Sample()
+        self._events: list[tuple[datetime, int, dict[str, Any]]] = []
+        self._numbers = count(1)
+        self._orders = count(1001)
+        self._lots: dict[str, list[int]] = {}
+
+    def written(self) -> Sample:
+        self._members_and_lots(self.now - 75 * DAY)
+        self._calm_orders()
+        self._closed_cases()
+        self._cases_about_to_unlock()
+        self._cases_of_today()
+        self._events.sort(key=lambda event: (event[0], event[1]))
+        self.sample.lines = [line for _, _, line in self._events]
+        return self.sample
+
+    def _say(self, at: datetime, task: str, **kwargs: Any) -> None:
+        self._events.append((at, next(self._numbers), {"at": instant_text(at), "task": task, "kwargs": kwargs}))
+
+    def _members_and_lots(self, at: datetime) -> None:
+        for seller_id, (handle, zone) in SELLERS.items():
+            email = f"{seller_id}@sellers.example"
+            self._say(at, "members.record", member_id=seller_id, handle=handle, email=email, time_zone=zone)
+        for handle in BUYERS:
+            self._say(at, "members.record", member_id=f"b-{handle}", handle=handle, email=f"{handle}@buyers.example")
+        lot_ids = count(50_001)
+        for seller_id in SELLERS:
+            for no, kind, color, condition, price, retained in CATALOGUE:
+                lot_id = next(lot_ids)
+                self._lots.setdefault(seller_id, []).append(lot_id)
+                lot = {
+                    "lot_id": lot_id,
+                    "seller_id": seller_id,
+                    "item": {"no": no, "type": kind},
+                    "color_id": color,
+                    "quantity": 5000 if kind == "PART" else 40,
+                    "new_or_used": condition,
+                    "completeness": "C" if kind == "SET" else None,
+                    "unit_price": price,
+                    "is_retain": retained,
+                    "remarks": f"shelf {lot_id % 40 + 1}",
+                }
+                self._say(at, "inventory.record_lot", lot=lot)
+
+    def _order(self, at: datetime) -> int:
+        """A purchase of parts, a figure and now and then a set."""
+        order_id = next(self._orders)
+        seller_id = list(SELLERS)[order_id % 3]
+        buyer_id = f"b-{BUYERS[(order_id // 3) % len(BUYERS)]}"
+        parts, larger = self._lots[seller_id][:8], self._lots[seller_id][8:]
+        lines = [
+            {"lot_id": parts[(order_id + step) % 8], "quantity": 10 + order_id * (step + 3) % 90} for step in (0, 3, 5)
+        ]
+        lines.append({"lot_id": larger[order_id % 4], "quantity": 1})
+        self.sample.parties[order_id] = (seller_id, buyer_id)
+        self._say(at, "orders.submit", order_id=order_id, buyer_id=buyer_id, seller_id=seller_id, lines=lines)
+        return order_id
+
+    def _by_seller(self, at: datetime, task: str, order_id: int, **kwargs: Any) -> None:
+        self._say(at, task, order_id=order_id, member_id=self.sample.parties[order_id][0], **kwargs)
+
+    def _by_buyer(self, at: datetime, task: str, order_id: int, **kwargs: Any) -> None:
+        self._say(at, task, order_id=order_id, member_id=self.sample.parties[order_id][1], **kwargs)
+
+    def _calm_orders(self) -> None:
+        """What most orders are: bought, paid, sent, done."""
+        for number in range(CALM_ORDERS):
+            at = self.now - (70 - 2.7 * number) * DAY
+            order_id = self._order(at)
+            self._say(at + 5 * HOUR, "orders.record_payment", order_id=order_id, payment_status="Completed")
+            self._by_seller(at + 6 * HOUR, "orders.set_status", order_id, status="PAID")
+            self._by_seller(at + DAY, "orders.set_status", order_id, status="SHIPPED")
+            self._by_buyer(at + 6 * DAY, "orders.set_status", order_id, status="COMPLETED")
+
+    def _closed_cases(self) -> None:
+        """Cases of the past months, so that there are bills with credits to look at."""
+        for days_ago in (66, 58):
+            order_id = self._order(self.now - days_ago * DAY)
+            self._by_seller(self.now - (days_ago - 8) * DAY, "npb.file", order_id)
+            self._by_seller(self.now - (days_ago - 15) * DAY, "orders.cancel", order_id)
+        order_id = self._order(self.now - 45 * DAY)
+        self._by_buyer(
+            self.now - 44 * DAY, "ocr.file", order_id, reason="B_SELLER_NO_STOCK", comment="They wrote that it is gone."
+        )
+        self._by_seller(self.now - 43 * DAY, "orders.cancel", order_id)
+
+    def _cases_about_to_unlock(self) -> None:
+        """Alerts that fall due one after the other while one watches; each order was bought in an earlier month."""
+        dues = (self.now + FIRST_DUE + number * BETWEEN_DUES for number in count())
+        for number in range(UNPAID_ORDERS):
+            answered = number % 4 == 3
+            filed = next(dues) - (14 if answered else 7) * DAY
+            order_id = self._order(filed - (26 + number) * DAY)
+            if number % 3 == 0:
+                lines = [{"line_no": 1, "quantity": 2}]
+                self._by_buyer(filed - 2 * DAY, "removals.request", order_id, lines=lines)
+            self._by_seller(filed, "npb.file", order_id, comment="No payment and no word.")
+            if answered:
+                self._by_buyer(filed + 2 * DAY, "npb.respond", order_id, comment="I will pay at the end of the month.")
+            {8: self.sample.sellers_remove, 9: self.sample.left_alone}.get(number, self.sample.sellers_cancel).add(
+                order_id
+            )
+        filed = next(dues) - 14 * DAY
+        order_id = self._order(filed - 12 * DAY)
+        self._say(filed - 11 * DAY, "orders.record_payment", order_id=order_id, payment_status="Completed")
+        self._by_buyer(filed, "nss.file", order_id, grounds="NOT_SHIPPED", comment="Paid, and nothing was sent.")
+        self.sample.buyers_cancel.add(order_id)
+
+    def _cases_of_today(self) -> None:
+        """An alert whose buyer will accept the penalty, orders about which buyers will ask, and orders of this morning."""
+        order_id = self._order(self.now - 12 * DAY)
+        self._by_seller(self.now - 3 * DAY, "npb.file", order_id)
+        self.sample.penalty_accepted.add(order_id)
+        for number, asked in enumerate((self.sample.asked_and_agreed, self.sample.asked_and_declined)):
+            order_id = self._order(self.now - (3 + number) * DAY)
+            self._by_buyer(self.now - DAY, "removals.request", order_id, lines=[{"line_no": 2, "quantity": 1}])
+            asked.add(order_id)
+        for hours in range(6):
+            self._order(self.now - (7 - hours) * HOUR)

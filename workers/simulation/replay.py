@@ -1,0 +1,242 @@
+"""How does a written history become a marketplace?  Line by line on a stage, with time passing in between (contract 5).
+
+A file is read and checked whole before anything runs.  Then each line happens at its instant: first every sweep that is
+due by then, then the line, then everything its commit promised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from models.db.database import make_engine
+from models.migrations import upgrade
+from models.queries import show as looks
+from policies.timestamps import instant_from_text, instant_text
+from workers.app import app
+from workers.simulation.engine import Stage
+from workers.task import command_of
+
+FIRST_YEAR, LAST_YEAR = 1970, 9000
+"""Deadlines are added to instants: a history may not begin or end where the calendar does."""
+
+
+class Malformed(Exception):
+    """A file cannot be played; the message names file and line."""
+
+
+class NotEmpty(Exception):
+    """A history may only be played into a database that has nothing in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a history: a task with its arguments, or something to show.  `number` counts from 1."""
+
+    number: int
+    at: datetime
+    task: str | None = None
+    arguments: dict[str, Any] | None = None
+    show: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What came of a line: the answer of its task, or what was to be seen."""
+
+    line: Line
+    result: Any
+
+    def as_json(self) -> dict[str, Any]:
+        """`{"at", "task", "answer"}` or `{"at", "show", "result"}`."""
+        if self.line.show is not None:
+            return {"at": instant_text(self.line.at), "show": list(self.line.show), "result": self.result}
+        return {"at": instant_text(self.line.at), "task": self.line.task, "answer": self.result}
+
+
+def read(path: Path) -> list[Line]:
+    """Read and check a whole file.  Raises Malformed naming the first line that does not fit."""
+    try:
+        written = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise Malformed(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Malformed(f"{path}: is not UTF-8 text") from None
+    return lines_from(written.split("\n"), str(path))
+
+
+def lines_from(written: Iterable[str], name: str = "history") -> list[Line]:
+    """The same for lines at hand; blank ones are left out.  Raises Malformed."""
+    lines: list[Line] = []
+    for number, one in enumerate(written, start=1):
+        if not one.strip():
+            continue
+        try:
+            line = _line(number, one)
+            if lines and line.at < lines[-1].at:
+                raise ValueError(f"is before the line above it, which is at {instant_text(lines[-1].at)}")
+        except (ValueError, RecursionError) as error:
+            raise Malformed(f"{name}, line {number}: {error}") from None
+        lines.append(line)
+    return lines
+
+
+def play(lines: Iterable[Line], stage: Stage, *, until: datetime | None = None) -> Iterator[Played]:
+    """Play lines on a stage that stands at or before the first of them, and let time pass up to `until`.
+
+    Lines after `until` are not played.  Message ids are `replay:1`, `replay:2` …, by line, so that a history played
+    twice gives the same answers.
+    """
+    for line in lines:
+        if until is not None and line.at > until:
+            break
+        stage.advance(line.at)  # keeps what the line before promised, first of all
+        yield Played(line, _perform(line, stage))
+    stage.settle()
+    if until is not None and until > stage.clock.instant:
+        stage.advance(until)
+
+
+@contextlib.contextmanager
+def fresh_stages() -> Iterator[Stages]:
+    """Throw-away databases on servers of their own, gone with the block.  About one second."""
+    from workers.embedded import embedded_servers
+
+    with (
+        tempfile.TemporaryDirectory(prefix="unwind-replay-") as folder,
+        embedded_servers(Path(folder), durable=False) as urls,
+    ):
+        yield Stages(urls.database_url)
+
+
+class Stages:
+    """Makes a fresh, migrated database for each history, by copying one that was migrated once."""
+
+    def __init__(self, database_url: str) -> None:
+        self._server, _, _ = database_url.rpartition("/")
+        self._admin = make_engine(database_url, timeouts=False, isolation_level="AUTOCOMMIT")
+        self._count = 0
+        self._run("CREATE DATABASE unwind_first TEMPLATE template0")
+        upgrade(f"{self._server}/unwind_first")
+
+    def new(self, at: datetime, *, allow_short: bool = False) -> Stage:
+        """A stage in a database of its own; `at` is where its clock stands."""
+        self._count += 1
+        name = f"unwind_history_{self._count}"
+        self._run(f"CREATE DATABASE {name} TEMPLATE unwind_first STRATEGY FILE_COPY")
+        return Stage(f"{self._server}/{name}", at=at, allow_short=allow_short)
+
+    @contextlib.contextmanager
+    def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Stage]:
+        """The same, standing for as long as the block runs, and then gone with its database."""
+        stage = self.new(at, allow_short=allow_short)
+        name = stage.database.engine.url.database
+        with stage:
+            yield stage
+        self._run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _run(self, statement: str) -> None:
+        with self._admin.connect() as conn:
+            conn.execute(text(statement))
+        self._admin.dispose()
+
+
+def stage_in_empty(database_url: str, at: datetime, *, allow_short: bool = False) -> Stage:
+    """A stage in somebody's empty database, migrated first.  Raises NotEmpty when there is anything in it."""
+    engine = make_engine(database_url)
+    try:
+        with engine.connect() as conn:
+            anything = conn.execute(text(_ANYTHING)).scalar()
+    finally:
+        engine.dispose()
+    if anything:
+        raise NotEmpty("The database is not empty. A history is only played into one that has no tables yet.")
+    upgrade(database_url)
+    return Stage(database_url, at=at, allow_short=allow_short)
+
+
+_ANYTHING = """
+    SELECT EXISTS (
+        SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+    ) OR EXISTS (SELECT FROM pg_namespace WHERE nspname = 'unwind')
+"""
+
+
+def beginning(lines: list[Line], until: datetime | None) -> datetime:
+    """Where the clock stands before the first line."""
+    return lines[0].at if lines else until or datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _perform(line: Line, stage: Stage) -> Any:
+    if line.show is not None:
+        with stage.database.transaction() as conn:
+            return looks.look(conn, line.show, now=stage.clock.instant)
+    return stage.carry_out(line.task or "", line.arguments or {}, f"replay:{line.number}")
+
+
+def _line(number: int, written: str) -> Line:
+    try:
+        said = json.loads(written, object_pairs_hook=_no_doubles, parse_constant=_no_constants)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error.msg} at character {error.colno}") from None
+    if not isinstance(said, dict):
+        raise ValueError("must be a JSON object")
+    at = _instant(said)
+    if "show" in said:
+        _only(said, {"at", "show"})
+        words = said["show"]
+        if not isinstance(words, list):
+            raise ValueError('`show` must be a list of words such as ["order", 1003]')
+        looks.understood(words)
+        return Line(number, at, show=tuple(words))
+    _only(said, {"at", "task", "kwargs"})
+    task, arguments = said.get("task"), said.get("kwargs", {})
+    if not isinstance(task, str) or task not in app.tasks or task.startswith("celery."):
+        raise ValueError("`task` must be the name of a task such as orders.submit, or `show` must say what to look at")
+    if not isinstance(arguments, dict):
+        raise ValueError("`kwargs` must be an object")
+    if command_of(app.tasks[task]) is None:
+        try:
+            inspect.signature(app.tasks[task].run).bind(**arguments)
+        except TypeError as error:
+            raise ValueError(f"{task}: {error}") from None
+    return Line(number, at, task, arguments)
+
+
+def _instant(said: dict[str, Any]) -> datetime:
+    if not isinstance(said.get("at"), str):
+        raise ValueError("`at` is missing: an instant such as 2026-03-28T10:00:00Z")
+    try:
+        at = instant_from_text(said["at"])
+    except ValueError as error:
+        raise ValueError(f"`at` {error}") from None
+    if not FIRST_YEAR <= at.year <= LAST_YEAR:
+        raise ValueError(f"`at` must lie between the years {FIRST_YEAR} and {LAST_YEAR}")
+    return at
+
+
+def _only(said: dict[str, Any], known: set[str]) -> None:
+    if extra := sorted(set(said) - known):
+        raise ValueError(f"has what no line has: {', '.join(extra)}")
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("says one name twice in one object")
+    return found
+
+
+def _no_constants(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
