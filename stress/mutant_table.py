@@ -26,7 +26,7 @@ def caught_all(console: Console) -> bool:
     """Run the tests of the mistakes, print one line for each, and say whether all were caught and nothing else was found."""
     watched = _Watched()
     console.print(f"{len(MUTANTS)} seeded mistakes, and each scenario without one; about two minutes.")
-    words = [str(CHECKOUT / "tests" / "torture" / "test_mutants.py"), "-m", "long", "-q", "--no-header", "--tb=short"]
+    words = [str(CHECKOUT / "tests" / "stress" / "test_mutants.py"), "-m", "long", "-q", "--no-header", "--tb=short"]
     status = pytest.main([*words, "-p", "no:cacheprovider", f"--rootdir={CHECKOUT}"], plugins=[watched])
     table = Table(title="Seeded mistakes", title_style="bold")
     for column in ("mistake", "scenario", "caught by", "", "seconds"):

@@ -56,7 +56,11 @@ def check(fix: bool) -> None:
     if fix:
         _call([*python, "ruff", "check", "--fix", "--quiet", "."])
         _call([*python, "ruff", "format", "--quiet", "."])
-    typed = [name for name in (*FLOORS, "tests", "benchmarks", "flowerconfig.py", "run") if (CHECKOUT / name).exists()]
+    typed = [
+        name
+        for name in (*FLOORS, "tools", "stress", "tests", "benchmarks", "flowerconfig.py", "run")
+        if (CHECKOUT / name).exists()
+    ]
     failed = [
         name
         for name, command in (

@@ -14,7 +14,7 @@ from tools.rules_page import TESTS, Stated, listed
 from tools.stress_page import with_figures
 from workers.settings import CHECKOUT
 
-PROMISE_PAGE = CHECKOUT / "docs" / "promises.md"
+PROMISE_PAGE = CHECKOUT / "docs" / "guarantees.md"
 
 _CHAPTER = re.compile(r"^## (P\d)\n+(.+?)(?=\n\n<!-- tests of \1 -->)", re.MULTILINE | re.DOTALL)
 _LIST = re.compile(r"^(<!-- tests of (P\d) -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)

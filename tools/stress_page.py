@@ -8,7 +8,7 @@ from typing import Any
 
 from workers.settings import CHECKOUT
 
-REPORTS = CHECKOUT / "docs" / "torture"
+REPORTS = CHECKOUT / "docs" / "stress"
 _FIGURES = re.compile(r"^(<!-- figures of ./run torture -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 ADDED_UP = (
     ("commands", "commands sent through all doors"),

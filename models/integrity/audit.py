@@ -21,7 +21,7 @@ from models.db.locks import try_named
 from models.db.schema import Instant, metadata
 from models.integrity import invariants, month_audit
 from models.integrity.invariants import MONTHS_PROVEN, Violation
-from models.integrity.invariants.invariant import MOST_IDS, Scope
+from models.integrity.invariants.invariant import MOST_IDS, Invariant, Scope
 
 NAME = "audit.check_invariants"
 EVERYTHING = "audit.check_everything"
@@ -204,7 +204,7 @@ def lately(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tuple[int,
     return scope, after
 
 
-def _always_whole() -> list[invariants.Invariant]:
+def _always_whole() -> list[Invariant]:
     return [one for one in (*invariants.ALWAYS, *invariants.IN_TIME) if not one.narrows]
 
 

@@ -6,6 +6,7 @@ A table of names, so that `./run --help` imports nothing and `./run show` only w
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 import os
 import sys
@@ -38,6 +39,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backup": ("workers.cli.backup", "Write everything into one file, while work goes on."),
     "restore": ("workers.cli.backup", "Bring such a file into an empty database, and prove it."),
     "prune": ("workers.cli.prune", "Delete answers that are older than was promised to keep them."),
+}
+
+DEVELOPMENT_COMMANDS: dict[str, tuple[str, str]] = {
     "docs": ("tools.docs", "Write the pages that are made from the code."),
     "test": ("tools.develop", "Run the test suite; --all adds the long ones."),
     "bench": ("tools.develop", "Measure speed against the references; every bar as a ratio."),
@@ -47,6 +51,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "check": ("tools.develop", "Check format, lint, types and import contracts."),
 }
+"""Offered in a checkout only: the wheel and the image do not contain `tools`."""
+
+if importlib.util.find_spec("tools") is not None:
+    COMMANDS |= DEVELOPMENT_COMMANDS
 
 
 class LazyGroup(click.Group):

@@ -29,9 +29,9 @@ from typing import Self
 
 from workers.embedded.data_dir import read_json, write_json
 from workers.embedded.processes import Mark, alive, mark_of, wait_until
+from workers.local import READY_FILE
 from workers.local.parent_death import TOKEN
 from workers.local.preforker import Nursery, Offspring
-from workers.monitoring.probes import READY_FILE
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 SETTLED_AFTER = 60.0  # seconds alive after which an earlier death is forgotten
