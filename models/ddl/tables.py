@@ -1,4 +1,4 @@
-"""Which tables are there?  Importing this module makes `metadata` whole, for migrations and for checks against drift."""
+"""All tables: importing this module completes `metadata`, for migrations and for checks against drift."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pkgutil
 import models
 from models.db.schema import metadata
 
-for _module in pkgutil.iter_modules(models.__path__):
-    if _module.name not in ("migrations", "tables"):
-        importlib.import_module(f"models.{_module.name}")
+for _module in pkgutil.walk_packages(models.__path__, "models."):
+    if _module.name != __name__ and not _module.name.startswith("models.migrations"):
+        importlib.import_module(_module.name)
 
 __all__ = ["metadata"]

@@ -286,7 +286,7 @@ def _quoted(names: tuple[str, ...]) -> str:
 def statements() -> tuple[str, ...]:
     """All guards in their order: those of each module of models by name, then what is final.  `rights` follow each migration."""
     found: list[str] = []
-    for module in sorted(m.name for m in pkgutil.iter_modules(models.__path__)):
-        if module not in ("guards", "migrations", "tables"):
-            found.extend(getattr(importlib.import_module(f"models.{module}"), "GUARDS", ()))
+    for module in sorted(m.name for m in pkgutil.walk_packages(models.__path__, "models.")):
+        if module != __name__ and not module.startswith("models.migrations"):
+            found.extend(getattr(importlib.import_module(module), "GUARDS", ()))
     return (*found, *FINAL)

@@ -20,9 +20,9 @@ from tests.e2e.conftest import Run
 from tests.e2e.ledger_checks import nothing_waits, one
 from tests.e2e.nodes import wait_until
 from tests.plugins.servers import plain
+from workers import local
 from workers.local.process_specs import GROUPS
 from workers.mail.senders import ANSWER_WITHIN
-from workers.monitoring import probes
 
 pytestmark = pytest.mark.e2e
 
@@ -91,7 +91,7 @@ def test_two_beats_of_which_one_is_killed_all_the_time_unlock_once_and_soon(
     steady = run("beat-steady")
     ready = tmp_path / "shaky-ready"
     for _ in range(3):
-        shaky = run("beat-shaky", **{probes.READY_FILE: str(ready)})
+        shaky = run("beat-shaky", **{local.READY_FILE: str(ready)})
         wait_until(ready.exists, what="the reading of the timetable")
         shaky.kill()
         ready.unlink()

@@ -18,8 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from workers.local import ALIVE_FILE as ALIVE_FILE
-from workers.local import READY_FILE as READY_FILE
+from workers.local import ALIVE_FILE, READY_FILE
 
 WITHIN = 60.0
 """Seconds: twelve looks of the watcher, and longer than it takes a deaf program to end itself."""

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from models import guards
 from models.db.schema import FEED_BASE
-from models.ddl import triggers
 
 revision = "0001"
 down_revision = None
@@ -934,7 +934,7 @@ def upgrade() -> None:
         schema="unwind",
     )
 
-    for statement in triggers.statements():
+    for statement in guards.statements():
         op.execute(sa.text(statement.replace(":", r"\:")))
 
 

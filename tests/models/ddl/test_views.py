@@ -19,7 +19,7 @@ from models.queries import show
 from policies.timestamps import instant_from_text, instant_text
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
-CONTRACT = Path(__file__).resolve().parents[2] / "contract"
+CONTRACT = Path(__file__).resolve().parents[3] / "contract"
 MONTH_AFTER = FILED + timedelta(days=31)
 
 

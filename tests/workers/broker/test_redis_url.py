@@ -35,7 +35,7 @@ from workers.settings import Settings, SettingsProblem, load_settings
 from workers.transport.acknowledgement import settle
 from workers.transport.channel import Connection
 
-CERTIFICATES = Path(__file__).resolve().parents[1] / "plugins" / "tls"
+CERTIFICATES = Path(__file__).resolve().parents[2] / "plugins" / "tls"
 CA = CERTIFICATES / "ca.pem"
 PASSWORD = "p/w@#?%:;,[ü+& "
 

@@ -20,7 +20,7 @@ from tests.plugins.servers import plain
 from workers.embedded import running_servers
 from workers.embedded.processes import alive, mark_of, wait_until
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 

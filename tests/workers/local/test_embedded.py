@@ -43,7 +43,7 @@ from workers.embedded.processes import Mark, alive, mark_of, wait_until
 from workers.embedded.run_as import Identity
 from workers.embedded.valkey import Valkey
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 # A command of another terminal: uses the servers, says so, and waits to be told to end or to be killed.
 USER = """

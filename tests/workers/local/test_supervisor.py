@@ -15,7 +15,7 @@ import pytest
 from workers.embedded.processes import Mark, alive, mark_of, wait_until
 from workers.local.supervisor import Program, ProgramFailed, Supervisor, end_left_overs, on_leash
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 QUICK_END = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 
 # A worker group in small: a head with one child, both waiting for a signal; says so in the log and in the ready file.

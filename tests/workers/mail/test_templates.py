@@ -20,7 +20,7 @@ from policies.statuses import Role
 from tasks.mailer import Envelope
 from workers.mail.templates import Stationery, html, plain_text
 
-KEPT = Path(__file__).parent / "letters"
+KEPT = Path(__file__).parent / "snapshots"
 STATIONERY = Stationery("Brick Market <no-reply@market.example>", "Brick Market", "https://market.example")
 WRITTEN = datetime(2026, 4, 4, 10, tzinfo=UTC)
 UNLOCKS, LATER = "2026-04-11T10:00:00Z", "2026-04-18T10:00:00Z"
@@ -213,7 +213,7 @@ def test_every_row_of_the_rules_and_every_event_has_an_example() -> None:
 
 def test_every_event_that_is_told_anywhere_has_a_wording() -> None:
     """N1 to N18: a name that is told and not worded would be parked instead of sent."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     names = set()
     for floor in ("policies", "models", "tasks"):
         for path in (root / floor).rglob("*.py"):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
+from workers import local
 from workers.monitoring import probes
 from workers.monitoring.watchdog import Watcher
 
@@ -20,8 +21,8 @@ from workers.monitoring.watchdog import Watcher
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the program leaves its signs."""
-    monkeypatch.setenv(probes.READY_FILE, str(tmp_path / "ready"))
-    monkeypatch.setenv(probes.ALIVE_FILE, str(tmp_path / "alive"))
+    monkeypatch.setenv(local.READY_FILE, str(tmp_path / "ready"))
+    monkeypatch.setenv(local.ALIVE_FILE, str(tmp_path / "alive"))
     return tmp_path
 
 
@@ -86,7 +87,7 @@ def test_systemd_is_told_the_same(files: Path, systemd: socket.socket) -> None:
 def test_nobody_who_listens_harms_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A worker must not end for want of a socket or a folder."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    monkeypatch.setenv(probes.ALIVE_FILE, str(tmp_path / "no" / "folder"))
+    monkeypatch.setenv(local.ALIVE_FILE, str(tmp_path / "no" / "folder"))
     probes.is_alive()
 
 
@@ -106,7 +107,7 @@ def asked(*words: str, **environment: str) -> tuple[int, str]:
 
 def test_the_check_loads_nothing(files: Path) -> None:
     """It runs every few seconds beside each worker."""
-    environment = {probes.READY_FILE: str(files / "ready"), probes.ALIVE_FILE: str(files / "alive")}
+    environment = {local.READY_FILE: str(files / "ready"), local.ALIVE_FILE: str(files / "alive")}
     assert asked("alive", **environment) == (1, f"not alive: {files}/alive is not there.\n[]\n")
     probes.is_ready()
     assert asked("ready", **environment) == (0, "ready\n[]\n")
@@ -125,8 +126,8 @@ def test_beat_is_alive_ready_and_answers_the_ping_until_it_is_stopped(
         "CELERY_BROKER_URL": broker_url,
         "CELERY_RESULT_BACKEND": result_backend,
         "UNWIND_DATA": str(files / "data"),
-        probes.READY_FILE: str(files / "ready"),
-        probes.ALIVE_FILE: str(files / "alive"),
+        local.READY_FILE: str(files / "ready"),
+        local.ALIVE_FILE: str(files / "alive"),
     }
     node = ProcessNode(
         "beat",

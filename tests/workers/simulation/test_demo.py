@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def marked(name: str) -> list[psutil.Process]:

@@ -18,7 +18,7 @@ from workers.lifecycle import POOLS
 from workers.monitoring.doctor import Finding, Place, Severity, broker, exit_status, look_at
 from workers.monitoring.doctor.context import Pool
 
-CHECKOUT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[4]
 
 
 def test_where_nothing_is_wrong_nothing_is_found(with_broker: Place) -> None:
