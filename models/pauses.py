@@ -1,6 +1,7 @@
 """Queues and tasks that an operator has paused: workers take nothing of them until they are resumed.
 
-Rows, because workers obey no remote control; each worker reads those in effect every second (`workers/transport/pausing.py`).  A pause
+Rows, because workers obey no remote control; each worker reads those in effect every second
+(`workers/transport/pausing.py`).  A pause
 that is over stays as a record.
 """
 

@@ -22,7 +22,8 @@ CHANNEL = "unwind_submissions"
 """NOTIFY channel on which a commit with a submission wakes the drain."""
 LEASE = timedelta(seconds=5)
 """A drain that died holds its set for so long: everything must be done within 30 s after the last fault, even if that is the second
-one that hit this set.  A drain that lives extends its lease (`workers.submissions.consumer`), so a set is held for as long as its work takes."""
+one that hit this set.  A drain that lives extends its lease (`workers.submissions.consumer`), so a set is held for
+as long as its work takes."""
 LONGEST_WAIT = timedelta(minutes=15)
 MOST_ATTEMPTS = 10
 SMALL_BYTES = 64 * 2**10

@@ -1,7 +1,8 @@
 """What becomes of a command whose worker dies with it, again and again, or that never ends?  It is parked, not forgotten.
 
 Celery sends such a job again a few times as a new message (`task_retry_on_worker_lost`) and then acknowledges it.  The process
-that could have parked it is dead, so the worker's head does it, before that (`workers.transport.acknowledgement`).  Ticks and rings need
+that could have parked it is dead, so the worker's head does it, before that (`workers.transport.acknowledgement`).
+Ticks and rings need
 nothing: they come again by themselves.
 """
 

@@ -11,7 +11,7 @@ from models.db.schema import metadata
 FIRST = Path(__file__).parent / "versions" / "0001_first_schema.py"
 
 _HEAD = '''# ruff: noqa: E501, PLR0915 - a CHECK is one text, and a schema as long as its tables
-"""The first schema: all tables, then the guards.  Written by `python -m models.migrations regenerate`."""
+"""The first schema: all tables, then triggers and grants.  Written by `python -m models.migrations regenerate`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from models import guards
 from models.db.schema import FEED_BASE
+from models.ddl import triggers
 
 revision = "0001"
 down_revision = None
@@ -33,7 +33,7 @@ def upgrade() -> None:
     op.execute(sa.text(FEED_BASE.format(base=0)))
 '''
 _TAIL = '''
-    for statement in guards.statements():
+    for statement in triggers.statements():
         op.execute(sa.text(statement.replace(":", r"\\:")))
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workers.embedded import free_port
+from workers.local import FLOWER_CONFIG
 from workers.local.supervisor import Program, Supervisor, on_leash
-from workers.monitoring.flower_guard import CONFIG
 from workers.settings import Settings
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where whoever listens everywhere can be asked here
@@ -38,7 +38,7 @@ def beat(settings: Settings, supervisor: Supervisor) -> Program:
 def flower(settings: Settings) -> tuple[Program, str]:
     """Flower and its address. Whatever else there is to set stands in `flowerconfig.py`."""
     port = settings.flower_port or free_port()
-    words = ["-A", "workers.app", "flower", f"--conf={CONFIG}", f"--port={port}"]
+    words = ["-A", "workers.app", "flower", f"--conf={FLOWER_CONFIG}", f"--port={port}"]
     environment = settings.environment()  # the login too: a command line shows it to everybody
     host = EVERYWHERE.get(settings.flower_address, settings.flower_address)
     program = Program("flower", on_leash(words), environment, _answers(host, port), celery=words)

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery import signals
 
+from workers.local import FLOWER_CONFIG
+
 if TYPE_CHECKING:
     from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-CONFIG = Path(__file__).resolve().parents[1] / "flowerconfig.py"
 QUEUE_LENGTHS_TIMEOUT = 2.0
 UNAUTHENTICATED_API = "FLOWER_UNAUTHENTICATED_API"
 """Opens the API without a login, and every page to any other site in a reader's browser (`Access-Control-Allow-Origin: *`)."""
@@ -32,8 +33,8 @@ UNAUTHENTICATED_API = "FLOWER_UNAUTHENTICATED_API"
 def choose_config() -> None:
     """Let `celery -A workers.app flower` read our configuration wherever it stands, unless told otherwise."""
     loaded = sys.modules.get("flower.options")
-    if loaded is not None and CONFIG.exists():
-        loaded.options.conf = str(CONFIG)
+    if loaded is not None and FLOWER_CONFIG.exists():
+        loaded.options.conf = str(FLOWER_CONFIG)
 
 
 @signals.import_modules.connect

@@ -3,7 +3,8 @@
     python -m workers.monitoring.probes ready      # it takes messages, or has its timetable
     python -m workers.monitoring.probes alive      # lately it did what there was to do
 
-The watcher (`workers/monitoring/watchdog.py`) touches a file at each look at which the program came on or had nothing to do, so a program that
+The watcher (`workers/monitoring/watchdog.py`) touches a file at each look at which the program came on or had
+nothing to do, so a program that
 hangs, was stopped, or takes nothing has an old one.  The same news goes to systemd (`Type=notify`, `WatchdogSec`).
 Standard library only: a check every few seconds must not cost the two seconds that loading Celery takes.
 """

@@ -2,7 +2,8 @@
 
 Celery acknowledges a message for many reasons, also for a task that ended in an exception of any kind, for one whose retry could
 not be published, and before it tells of a job whose process died.  So the transport's one place of acknowledgement
-(`workers.transport.channel.QoS`) lets a message of somebody's command go only once it is settled; until then the message goes back to
+(`workers.transport.channel.QoS`) lets a message of somebody's command go only once it is settled; until then the
+message goes back to
 its queue with back-off.  What settles it is said here, in the worker's main process.
 """
 

@@ -186,7 +186,7 @@ def _addressed(named: Any, message_id: Any, queue: str, registered: Container[st
         _shape("headers.task must be the name of a task")
     if not _fits(_ID, message_id):
         _shape("headers.id must be a text of at most 255 characters without blanks")
-    # A name that nobody has goes on to Celery, which tells the caller so (task_unknown, kept by workers.transport.dead_letters); its own
+    # A name that nobody has goes on to Celery, which tells the caller so (task_unknown, kept by dead_letters); its own
     # tasks would run any other.
     if named.startswith("celery.") or (named in registered and queue_of(named) != queue):
         raise Refused("WRONG_QUEUE", "its task does not go through this queue")
