@@ -18,7 +18,7 @@ from models.ddl import triggers
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import plain
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 SOURCES = [path for floor in ("models", "tasks", "schedules", "workers") for path in (CHECKOUT / floor).rglob("*.py")]
 
 
