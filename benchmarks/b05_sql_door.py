@@ -40,7 +40,7 @@ def through_the_door(cells: Cells, count: int) -> float:
     bound.per_second(cells.place, cells.database, SUBMIT.format(sellers=cells.market.sellers), first, count)
     of_range = f"FROM unwind.submissions WHERE order_id BETWEEN {first} AND {last}"
     left = f"SELECT {count} - count(*) {of_range} AND state = 'answered'"
-    until(lambda: load.value(cells.conn, left) == 0, load.LONGEST, every=0.1)
+    until(lambda: load.value(cells.conn, left) == 0, load.MAX_DURATION, every=0.1)
     must_be(
         "answers `done`", load.value(cells.conn, f"SELECT count(*) {of_range} AND answer ->> 'outcome' = 'done'"), count
     )

@@ -16,7 +16,7 @@ from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, must_b
 from benchmarks.market import Market
 from models import alerts
 from models.db import database as db
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cases import AlertKind
 from tasks.npb import scan_open_alerts
 from tasks.sweeps import BATCH
@@ -37,7 +37,7 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
             stack.callback(database.dispose)
             found.append(database)
         few, many = found
-        stack.callback(db.bind, None)
+        stack.callback(db.set_database, None)
         looks = scale.of(20, LOOKS)
         at_few, at_many = by_turns(
             scale.pairs,
@@ -69,10 +69,10 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
 
 def look(database: db.Database, looks: int) -> float:
     """Median milliseconds of one look that finds nothing."""
-    db.bind(database)
+    db.set_database(database)
     spent = []
     for _ in range(looks):
-        work: Work[Any]
+        work: UnitOfWork[Any]
         with unit_of_work() as work:
             _ = work.now
             began = time.perf_counter()
@@ -84,7 +84,7 @@ def look(database: db.Database, looks: int) -> float:
 
 def whole_task(database: db.Database, looks: int) -> float:
     """Median milliseconds of the task's body, from the first statement to the end of its commit."""
-    db.bind(database)
+    db.set_database(database)
     spent = []
     for _ in range(looks):
         began = time.perf_counter()

@@ -20,7 +20,7 @@ from workers.settings import CHECKOUT
 
 DATABASE = "relay"
 PROMISES = """
-    INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at)
+    INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
     SELECT 'bench:' || %(run)s || ':' || g, (ARRAY['notices.tell_seller', 'notices.tell_buyer',
             'credits.post_to_next_invoice'])[1 + g %% 3], g / 3,
         jsonb_build_object('role', 'seller', 'event', 'order_cancelled', 'recipient', 's-' || g, 'facts', jsonb_build_object(
@@ -60,7 +60,7 @@ def rung(place: Place, process: subprocess.Popen[str], number: int, count: int) 
         conn.execute(PROMISES, {"run": number, "count": count})
         spent = _do(process, "relay", count)
         left = conn.execute(
-            "SELECT count(*), count(*) FILTER (WHERE rings = 1), sum(outbox_id) FROM unwind.outbox"
+            "SELECT count(*), count(*) FILTER (WHERE publish_count = 1), sum(outbox_id) FROM unwind.outbox"
         ).fetchone()
         conn.execute("TRUNCATE unwind.outbox")
     assert left is not None

@@ -55,7 +55,7 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
 
 def _followed(cells: Cells, order_id: int) -> None:
     """Wait until the ledger line and both letters are there; asked rarely, so that the asking is no load."""
-    until(lambda: load.value(cells.conn, FOLLOWED.format(order=order_id)) == 3, latency.PATIENCE, every=0.03)
+    until(lambda: load.value(cells.conn, FOLLOWED.format(order=order_id)) == 3, latency.TIMEOUT, every=0.03)
 
 
 BENCH = Bench("B12", "what follows a cancellation, by nudges", lambda s: 2 + s.pairs, {"quick": 14, "normal": 120}, run)

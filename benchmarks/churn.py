@@ -41,7 +41,7 @@ def churn(where: Place, minutes: float) -> None:
     with where.connect(DATABASE) as conn:
         build(conn, Market(ORDERS, lines=1, state="waiting"))
     database = db.connect(where.url(DATABASE))
-    db.bind(database)
+    db.set_database(database)
     began, minute, waves = time.monotonic(), 0, 0
     try:
         with where.connect(DATABASE) as conn:
@@ -57,7 +57,7 @@ def churn(where: Place, minutes: float) -> None:
                     show(conn, spent, waves)
             show(conn, spent, waves)
     finally:
-        db.bind(None)
+        db.set_database(None)
         database.dispose()
 
 

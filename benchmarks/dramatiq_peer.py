@@ -27,7 +27,7 @@ class Ready(dramatiq.Middleware):
         """Once per process, after the fork."""
         from models.db import database as db
 
-        db.bind(db.connect(os.environ["PEER_PRODUCT"], pool_size=THREADS))
+        db.set_database(db.connect(os.environ["PEER_PRODUCT"], pool_size=THREADS))
         import workers.app  # noqa: F401 - so that the first job does not pay for it
 
         Path(os.environ["UNWIND_READY_FILE"]).touch()
@@ -57,10 +57,10 @@ if "PEER_BROKER" in os.environ:
     def product(order_id: int, member_id: str, request_id: str) -> None:
         """The product's body for one order."""
         from workers.app import app
-        from workers.task import carry_out
+        from workers.task import execute
 
         task = app.tasks["orders.cancel"]
-        carry_out(task, {"order_id": order_id, "member_id": member_id, "request_id": request_id}, request_id)
+        execute(task, {"order_id": order_id, "member_id": member_id, "request_id": request_id}, request_id)
 
     @dramatiq.actor(queue_name=QUEUE, actor_name="function")
     def function(order_id: int) -> None:

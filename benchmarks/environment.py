@@ -21,9 +21,9 @@ from benchmarks.market import Market, build
 from models.migrations import upgrade
 from workers.embedded import ServerUrls, embedded_servers
 from workers.embedded.postgres import OWNER
-from workers.local.preforker import Nursery
+from workers.local.preforker import Preforker
 from workers.local.process_specs import worker
-from workers.local.supervisor import Program, Supervisor, on_leash
+from workers.local.supervisor import Program, Supervisor, with_parent_death
 from workers.settings import CHECKOUT, Settings, load_settings
 
 READY = 180.0
@@ -132,7 +132,9 @@ class Place:
         command = ["-A", application, "worker", "-n", f"{name}@%h", "-l", "WARNING", *words]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         ready = self.supervisor.ready_file(name).exists
-        return Program(name, on_leash(command), {**environment, "PYTHONPATH": str(CHECKOUT)}, ready, restart=False)
+        return Program(
+            name, with_parent_death(command), {**environment, "PYTHONPATH": str(CHECKOUT)}, ready, restart=False
+        )
 
 
 def until(ask: Callable[[], object], seconds: float, every: float = 0.02) -> None:
@@ -156,7 +158,7 @@ def place() -> Iterator[Place]:
     try:
         with (
             embedded_servers(folder, durable=True, postgres_settings=SUPERUSER_SETTINGS) as urls,
-            contextlib.closing(Nursery(folder / "nursery.log")) as nursery,
+            contextlib.closing(Preforker(folder / "nursery.log")) as nursery,
             Supervisor(folder, on_event=lambda said: print(said, file=sys.stderr), nursery=nursery) as supervisor,
         ):
             with psycopg.connect(urls.admin_url.replace("postgresql+psycopg:", "postgresql:", 1)) as admin:

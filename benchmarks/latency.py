@@ -16,7 +16,7 @@ from benchmarks.harness import must_be
 from benchmarks.workloads import BROKERS, Cells
 
 BREATH = 0.01
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def bare(cells: Cells, client: Celery, count: int) -> list[float]:
 def _ask(client: Celery, task: str, queue: str, arguments: dict[str, object]) -> float:
     threading.Event().wait(BREATH)
     began = time.perf_counter()
-    answer = client.send_task(task, kwargs=arguments, queue=queue).get(timeout=PATIENCE)
+    answer = client.send_task(task, kwargs=arguments, queue=queue).get(timeout=TIMEOUT)
     spent = time.perf_counter() - began
     must_be(f"the outcome of {task}", answer["outcome"], "done")
     return spent

@@ -17,7 +17,7 @@ from benchmarks.environment import Place, until
 
 ASIDE = 12
 """Database of the broker in which messages wait for the start."""
-LONGEST = 240.0
+MAX_DURATION = 240.0
 
 
 def publish(place: Place, queue: str, task: str, jobs: Iterable[tuple[str, dict[str, Any]]]) -> None:
@@ -48,7 +48,7 @@ def seconds(place: Place, conn: psycopg.Connection, queue: str, broker: int, lef
     """Hand over, wait until the query `left` gives 0, and give the seconds up to the instant that `ended` gives."""
     began = value(conn, "SELECT clock_timestamp()")
     hand_over(place, queue, broker)
-    until(lambda: value(conn, left) == 0, LONGEST, every=0.1)
+    until(lambda: value(conn, left) == 0, MAX_DURATION, every=0.1)
     return float((value(conn, ended) - began).total_seconds())
 
 

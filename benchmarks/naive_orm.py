@@ -141,7 +141,7 @@ def _close(session: Session, order: Any, alert: Any, returned: list[dict[str, An
         "lines_returned": len(returned),
         "units_returned": sum(line["returned"] for line in returned),
     }
-    kept = {"order_id": order.order_id, "promised_at": now, "due_at": now}
+    kept = {"order_id": order.order_id, "created_at": now, "due_at": now}
     for role, member_id, more in (("seller", order.seller_id, {"fee": fee}), ("buyer", order.buyer_id, {})):
         key = f"order_cancelled:{order.order_id}:{order.version}:{member_id}"
         payload = {"event": "order_cancelled", "recipient": member_id, "role": role, "facts": facts | more}

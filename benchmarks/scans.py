@@ -15,7 +15,7 @@ from benchmarks.harness import must_be
 from benchmarks.market import Market
 
 CELL = "scan"
-LONGEST = 300.0
+MAX_DURATION = 300.0
 
 RAW = """
     WITH due AS (
@@ -36,7 +36,7 @@ RAW = """
                 to_char(now AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')))
         FROM counted
     ), promised AS (
-        INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at)
+        INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
         SELECT 'npb_unlocked:' || order_id || ':' || version || ':' || seller_id, 'notices.tell_seller', order_id,
             jsonb_build_object('event', 'npb_unlocked', 'recipient', seller_id, 'role', 'seller', 'facts',
                 jsonb_build_object('kind', 'NPB', 'unlocks_at',
@@ -83,7 +83,7 @@ class Scans:
         self.fresh()
         began = time.perf_counter()
         sent = [client.send_task("npb.scan_open_alerts", queue="sweeps") for _ in range(scans)]
-        answers: list[Any] = [one.get(timeout=LONGEST) for one in sent]
+        answers: list[Any] = [one.get(timeout=MAX_DURATION) for one in sent]
         spent = time.perf_counter() - began
         must_be("alerts unlocked", sum(answer["effects"]["unlocked"] for answer in answers), self.due)
         self.check()

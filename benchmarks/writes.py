@@ -71,7 +71,7 @@ BEGIN
                     'previous_status', 'NPB'), 'returned', told), asked || ':' || order_id
         FROM facts
     ), promised AS (
-        INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at)
+        INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
         SELECT p.key, p.task, f.order_id, p.payload, moment, moment FROM facts f CROSS JOIN LATERAL (VALUES
             ('order_cancelled:' || f.order_id || ':' || f.version || ':' || f.seller_id, 'notices.tell_seller',
              jsonb_build_object('role', 'seller', 'event', 'order_cancelled', 'recipient', f.seller_id,

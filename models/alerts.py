@@ -24,17 +24,17 @@ from sqlalchemy import (
 )
 
 from models import terms
-from models.db.bulk import insert_set, update_set
-from models.db.pipeline import Cursor, instants, numbers, run, together
-from models.db.schema import Instant, metadata, one_of
-from models.sweeps import LONG_AGO
+from models.db.bulk import insert_rows, update_rows
+from models.db.pipeline import Cursor, execute, int_array, pipeline, timestamp_array
+from models.db.schema import Timestamp, check_in, metadata
+from models.sweeps import NEVER
 from models.terms import TermsBook
-from models.unit_of_work import Work
+from models.unit_of_work import UnitOfWork
 from policies import reminders
 from policies.alerts import UNLOCKED_NOTE
 from policies.cases import Alert, AlertKind, AlertState
 from policies.statuses import Role, Status
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 
 WAITING = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
 
@@ -48,21 +48,21 @@ alerts = Table(
     Column("terms_id", Integer, nullable=False),
     Column("reminders", SmallInteger, nullable=False, server_default="0"),
     Column("penalty_stands", Boolean, nullable=False),
-    Column("filed_at", Instant, nullable=False),
-    Column("unlocks_at", Instant, nullable=False),
-    Column("unlocked_at", Instant),
-    Column("remind_from", Instant),
-    Column("remind_at", Instant),
-    Column("responded_at", Instant),
-    Column("penalty_accepted_at", Instant),
-    Column("penalty_withdrawn_at", Instant),
-    Column("closed_at", Instant),
+    Column("filed_at", Timestamp, nullable=False),
+    Column("unlocks_at", Timestamp, nullable=False),
+    Column("unlocked_at", Timestamp),
+    Column("remind_from", Timestamp),
+    Column("remind_at", Timestamp),
+    Column("responded_at", Timestamp),
+    Column("penalty_accepted_at", Timestamp),
+    Column("penalty_withdrawn_at", Timestamp),
+    Column("closed_at", Timestamp),
     Column("grounds", Text),
     Column("previous_status", Text),
     Column("comment", Text),
     Column("response", Text),
-    one_of("kind", AlertKind),
-    one_of("state", AlertState),
+    check_in("kind", AlertKind),
+    check_in("state", AlertState),
     CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
     CheckConstraint("unlocked_at <= COALESCE(closed_at, 'infinity')", name="marked_before_it_closed"),
     Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
@@ -83,15 +83,15 @@ _LATEST = """
 
 def latest_of(conn: Connection, order_ids: Iterable[int], book: TermsBook) -> dict[int, Alert]:
     """The latest alert of each order, in any state.  The order's row lock guards it: nobody writes an alert without it."""
-    return read(ask(conn, order_ids), book)
+    return fetch_latest(send_latest(conn, order_ids), book)
 
 
-def ask(conn: Connection, order_ids: Iterable[int]) -> Cursor:
+def send_latest(conn: Connection, order_ids: Iterable[int]) -> Cursor:
     """The same, to be `read` when the statements that go with it were sent."""
-    return run(conn, _LATEST, {"ids": numbers(sorted(order_ids))})
+    return execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
 
 
-def read(rows: Cursor, book: TermsBook) -> dict[int, Alert]:
+def fetch_latest(rows: Cursor, book: TermsBook) -> dict[int, Alert]:
     """What was asked."""
     return {r.order_id: alert_of(r, book) for r in rows}
 
@@ -135,9 +135,9 @@ def alert_of(row: Any, book: TermsBook) -> Alert:
     )
 
 
-def store(conn: Connection, moved: Sequence[tuple[int, Alert]], book: TermsBook) -> None:
+def update_changed(conn: Connection, moved: Sequence[tuple[int, Alert]], book: TermsBook) -> None:
     """Write alerts (order_id, alert) that were filed or changed."""
-    insert_set(
+    insert_rows(
         conn,
         alerts,
         [
@@ -146,7 +146,7 @@ def store(conn: Connection, moved: Sequence[tuple[int, Alert]], book: TermsBook)
             if alert.alert_id is None
         ],
     )
-    update_set(
+    update_rows(
         conn,
         alerts,
         ["alert_id"],
@@ -162,8 +162,8 @@ def _store_reminders(conn: Connection, moved: Sequence[Alert]) -> None:
         firsts = [
             reminders.first_at(at, alert.terms.unlock_remind_after) for at, alert in zip(since, moved, strict=True)
         ]
-        ids = numbers([alert.alert_id for alert in moved])
-        run(conn, _REMIND_FROM, {"ids": ids, "since": instants(since), "first": instants(firsts)})
+        ids = int_array([alert.alert_id for alert in moved])
+        execute(conn, _REMIND_FROM, {"ids": ids, "since": timestamp_array(since), "first": timestamp_array(firsts)})
 
 
 _REMIND_FROM = """
@@ -204,26 +204,26 @@ class Unlocking:
         self._look, self._statement, self._next = (
             (_LOOK_NPB, _UNLOCK_NPB, _NEXT_NPB) if npb else (_LOOK_SELLER, _UNLOCK_SELLER, _NEXT_SELLER)
         )
-        self._after: tuple[datetime, int] = (LONG_AGO, 0)
+        self._after: tuple[datetime, int] = (NEVER, 0)
         self._handled_up_to = self._after
 
-    def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         """Mark at most `limit` alerts, write their events and promises, in one statement; gives how many were due, and were marked.
 
         Whether there is any is looked up first: to start that statement for nothing takes five times as long (B8).
         """
         where = self._where(work)
-        with together(work.conn):
-            asked = terms.ask(work.conn)
-            due = run(work.conn, self._look, where)
+        with pipeline(work.conn):
+            asked = terms.send_terms(work.conn)
+            due = execute(work.conn, self._look, where)
         if due.fetchone() is None:
             return 0, 0
         firsts = {
             terms_id: held.unlock_remind_after[0].total_seconds()
-            for terms_id, held in terms.read(asked).by_ids().items()
+            for terms_id, held in terms.fetch_terms(asked).by_ids().items()
             if held.unlock_remind_after
         }
-        found = run(
+        found = execute(
             work.conn,
             self._statement,
             {
@@ -231,7 +231,7 @@ class Unlocking:
                 "limit": limit,
                 "terms": list(firsts),
                 "firsts": list(firsts.values()),
-                "changes": json.dumps({"alert": {"unlocked_at": instant_text(work.now)}}),
+                "changes": json.dumps({"alert": {"unlocked_at": format_timestamp(work.now)}}),
                 "note": UNLOCKED_NOTE,
             },
         ).fetchall()[0]
@@ -244,15 +244,15 @@ class Unlocking:
         """Go on behind what was unlocked last."""
         self._after = max(self._after, self._handled_up_to)
 
-    def pass_over(self, work: Work[Any]) -> int | None:
+    def skip_next(self, work: UnitOfWork[Any]) -> int | None:
         """Go on behind the alert that comes next, for it cannot be unlocked; gives its id."""
-        first = run(work.conn, self._next, self._where(work)).fetchone()
+        first = execute(work.conn, self._next, self._where(work)).fetchone()
         if first is None:
             return None
         self._after = (first.unlocks_at, first.alert_id)
         return int(first.alert_id)
 
-    def _where(self, work: Work[Any]) -> dict[str, Any]:
+    def _where(self, work: UnitOfWork[Any]) -> dict[str, Any]:
         return {"now": work.now, "after_at": self._after[0], "after_id": self._after[1]}
 
 
@@ -296,7 +296,7 @@ def _unlock(which: str, filer: str, task: str, notice: str) -> str:
                    CAST(%(changes)s AS jsonb)
             FROM unlocked u
         ), promised AS (
-            INSERT INTO unwind.outbox (key, task, order_id, payload, promised_at, due_at)
+            INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
             SELECT '{notice}:' || u.order_id || ':' || u.seq || ':' || u.filer, '{task}', u.order_id,
                    jsonb_build_object('event', '{notice}', 'recipient', u.filer, 'role', '{filer.removesuffix("_id")}',
                        'facts', jsonb_build_object('kind', u.kind, 'unlocks_at', {_WRITTEN})), %(now)s, %(now)s
@@ -329,7 +329,7 @@ _COMES = (
     "AND (a.unlocks_at, a.alert_id) > (CAST(%(after_at)s AS timestamptz), CAST(%(after_id)s AS bigint))"
 )
 _WRITTEN = "rtrim(rtrim(to_char(u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
-"""An instant as `policies.timestamps.instant_text` writes it."""
+"""An instant as `policies.timestamps.format_timestamp` writes it."""
 _UNLOCK_NPB = _unlock("a.kind = 'NPB'", "seller_id", "notices.tell_seller", "npb_unlocked")
 _UNLOCK_SELLER = _unlock("a.kind <> 'NPB'", "buyer_id", "notices.tell_buyer", "seller_alert_unlocked")
 _LOOK_NPB, _LOOK_SELLER = _look("a.kind = 'NPB'"), _look("a.kind <> 'NPB'")

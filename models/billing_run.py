@@ -15,30 +15,30 @@ from sqlalchemy import Connection, text
 from models import credits as postings
 from models import events, ledger, outbox, terms
 from models.bills import LINES_HASH, bills, first_pending, last_closed, terms_of
-from models.db.bulk import insert_set
-from models.unit_of_work import Work
+from models.db.bulk import insert_rows
+from models.unit_of_work import UnitOfWork
 from policies import bills as policy
 from policies.billing_months import (
     bill_issues_at,
     due_on,
     grace_until,
     issued_on,
+    month_name,
     month_of,
     month_text,
     next_month,
     past_due_from,
     previous_month,
-    spoken,
 )
 from policies.credits import TASK
 from policies.fees import ZERO
-from policies.notices import told
+from policies.notices import notify_member
 from policies.statuses import Role
 
 
 def month_to_close(conn: Connection, now: datetime) -> date | None:
     """The earliest month that is not closed although the day of its bills has come."""
-    book = terms.book(conn)
+    book = terms.load_terms(conn)
     closed = last_closed(conn)
     if closed is not None:
         month = next_month(closed)
@@ -86,7 +86,7 @@ class Billing:
         """Sellers whose bill cannot be made as things are."""
         self._after = self._handled_up_to = ""
 
-    def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         """Make the bills of at most `limit` sellers; gives how many sellers that was, and how many bills."""
         sellers = self._next(work, limit)
         self._handled_up_to = sellers[-1] if sellers else self._after
@@ -96,7 +96,7 @@ class Billing:
         """Go on behind these sellers: some need no bill and would come again."""
         self._after = self._handled_up_to
 
-    def pass_over(self, work: Work[Any]) -> str | None:
+    def skip_next(self, work: UnitOfWork[Any]) -> str | None:
         """Go on behind the seller who comes next, and says who that is."""
         for seller_id in self._next(work, 1):
             self._after = seller_id
@@ -104,14 +104,14 @@ class Billing:
             return f"seller {seller_id} in {month_text(self.month)}"
         return None
 
-    def _next(self, work: Work[Any], limit: int) -> list[str]:
+    def _next(self, work: UnitOfWork[Any], limit: int) -> list[str]:
         return sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
 
 
 class HeldBilling(Billing):
     """Makes the bills of one month that were held when it was closed, once the seller's earlier ones are made."""
 
-    def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         """Make the bills of at most `limit` sellers; gives how many sellers that was, and how many bills."""
         sellers = self._next(work, limit)
         self._handled_up_to = sellers[-1] if sellers else self._after
@@ -124,7 +124,7 @@ class HeldBilling(Billing):
         )
         return len(sellers), made
 
-    def _next(self, work: Work[Any], limit: int) -> list[str]:
+    def _next(self, work: UnitOfWork[Any], limit: int) -> list[str]:
         return list(
             work.conn.execute(
                 text(
@@ -137,14 +137,14 @@ class HeldBilling(Billing):
         )
 
 
-def issue(work: Work[Any], month: date, seller_ids: Sequence[str]) -> int:
+def issue(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
     """Make the bills of these sellers for one month and promise to tell them; gives how many were made."""
     conn = work.conn
     # The promises before the ledger, as everywhere: a follower at work is waited for, not passed by (C34).
-    promised = outbox.hold(conn, TASK, "seller_id", seller_ids)
-    ledger.hold_alone(conn, seller_ids)
-    postings.keep(work, [due for due in promised if str(due.payload.get("month")) <= month_text(month)])
-    ruling = terms_of(terms.book(conn), month)
+    promised = outbox.lock_by_payload(conn, TASK, "seller_id", seller_ids)
+    ledger.lock_for_issue(conn, seller_ids)
+    postings.post_due(work, [due for due in promised if str(due.payload.get("month")) <= month_text(month)])
+    ruling = terms_of(terms.load_terms(conn), month)
     due = due_on(month, ruling)
     rows = [
         {
@@ -165,7 +165,7 @@ def issue(work: Work[Any], month: date, seller_ids: Sequence[str]) -> int:
         if row.lines or row.opening != 0
         for made in [policy.sums(row.lines_sum, row.opening, ruling)]
     ]
-    insert_set(conn, bills, rows)
+    insert_rows(conn, bills, rows)
     _tell(work, rows)
     return len(rows)
 
@@ -186,12 +186,12 @@ _SUMS = f"""
 """  # noqa: S608 - the hash is an expression of ours
 
 
-def close(work: Work[Any], month: date, passed_over: Sequence[str] = ()) -> bool:
+def close(work: UnitOfWork[Any], month: date, passed_over: Sequence[str] = ()) -> bool:
     """Close the month when nobody has anything unbilled in it; False when somebody came in between.
 
     `passed_over`: sellers whose bill cannot be made as things are.  It is held, as are all later ones of theirs until it is made.
     """
-    ledger.hold_months(work.conn)
+    ledger.lock_months(work.conn)
     given = {"month": month, "before": previous_month(month), "now": work.now, "passed": list(passed_over)}
     left = work.conn.execute(
         text(
@@ -221,7 +221,7 @@ def close(work: Work[Any], month: date, passed_over: Sequence[str] = ()) -> bool
     return True
 
 
-def _tell(work: Work[Any], rows: Sequence[dict[str, Any]]) -> None:
+def _tell(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
     events.append(
         work.conn,
         [
@@ -231,7 +231,7 @@ def _tell(work: Work[Any], rows: Sequence[dict[str, Any]]) -> None:
                 actor="system",
                 role="system",
                 member_id=row["seller_id"],
-                note=f"The bill of {spoken(row['billing_month'])} is made: {row['total']} USD, due on {row['due_on']}.",
+                note=f"The bill of {month_name(row['billing_month'])} is made: {row['total']} USD, due on {row['due_on']}.",
                 changes={"bill": {"month": month_text(row["billing_month"]), "total": str(row["total"])}},
             )
             for row in rows
@@ -239,7 +239,7 @@ def _tell(work: Work[Any], rows: Sequence[dict[str, Any]]) -> None:
     )
     work.promise(
         [
-            told(
+            notify_member(
                 Role.SELLER,
                 "bill_issued",
                 member_id=row["seller_id"],

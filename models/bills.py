@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from models import terms
-from models.db.schema import Cents, Instant, a_number, metadata, written_in
+from models.db.schema import Cents, Timestamp, check_finite, metadata, written_in
 from models.ledger import ledger_lines
 from models.terms import TermsBook
 from policies import bills as policy
@@ -35,7 +35,7 @@ from policies.billing_months import bill_issues_at, due_on, grace_until, issued_
 from policies.bills import BillLine, Sums
 from policies.fees import ZERO
 from policies.terms import Terms
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 
 bills = Table(
     "bills",
@@ -43,11 +43,11 @@ bills = Table(
     Column("bill_id", BigInteger, Identity(), primary_key=True),
     Column("seller_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
     Column("billing_month", Date, nullable=False),
-    Column("issued_at", Instant, nullable=False),
+    Column("issued_at", Timestamp, nullable=False),
     Column("issued_on", Date, nullable=False),
     Column("due_on", Date, nullable=False),
     Column("grace_until", Date, nullable=False),
-    Column("past_due_at", Instant, nullable=False),
+    Column("past_due_at", Timestamp, nullable=False),
     Column("opening_credit", Cents, nullable=False),
     Column("lines_sum", Cents, nullable=False),
     Column("total", Cents, nullable=False),
@@ -56,10 +56,10 @@ bills = Table(
     written_in(),
     Index("ix_bills_written_in", "written_in", "bill_id"),
     UniqueConstraint("seller_id", "billing_month"),
-    a_number("opening_credit"),
-    a_number("lines_sum"),
-    a_number("total"),
-    a_number("carried_forward"),
+    check_finite("opening_credit"),
+    check_finite("lines_sum"),
+    check_finite("total"),
+    check_finite("carried_forward"),
     CheckConstraint("lines_sum + opening_credit = total + carried_forward", name="adds_up"),
     CheckConstraint("total >= 0 AND (total = 0 OR carried_forward = 0)", name="floored_at_zero"),
     CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),
@@ -71,7 +71,7 @@ held_bills = Table(
     metadata,
     Column("seller_id", Text, ForeignKey("unwind.members.member_id"), primary_key=True),
     Column("billing_month", Date, primary_key=True),
-    Column("held_at", Instant, nullable=False),
+    Column("held_at", Timestamp, nullable=False),
     CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),
 )
 """Bills that could not be made when their month was closed: made as soon as they can be, each seller's in the order of months."""
@@ -121,7 +121,7 @@ class Bill:
                     "order_id": line.order_id,
                     "amount": str(line.amount),
                     "note": line.note,
-                    "at": instant_text(line.at),
+                    "at": format_timestamp(line.at),
                     "charged_month": month_text(line.charged_month) if line.charged_month else None,
                     "credited_month": month_text(line.credited_month) if line.credited_month else None,
                 }
@@ -142,7 +142,7 @@ def bill(conn: Connection, seller_id: str, month: date, now: datetime) -> dict[s
 
 def of_month(conn: Connection, seller_id: str, month: date, now: datetime) -> Bill | None:
     """The bill as facts; None for somebody who is not recorded and for a month that has not begun."""
-    book = terms.book(conn)
+    book = terms.load_terms(conn)
     known = conn.execute(text("SELECT FROM unwind.members WHERE member_id = :id"), {"id": seller_id}).first()
     if known is None or not policy.known_month(month, now, book.at(now)):
         return None
@@ -167,7 +167,7 @@ def of_month(conn: Connection, seller_id: str, month: date, now: datetime) -> Bi
 
 def has_begun(conn: Connection, month: date, now: datetime) -> bool:
     """Whether anything can be on the bills of that month already."""
-    return month <= month_of(now, terms.book(conn).at(now))
+    return month <= month_of(now, terms.load_terms(conn).at(now))
 
 
 def paid_for(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, Decimal]:
@@ -190,7 +190,7 @@ def terms_of(book: TermsBook, month: date) -> Terms:
 def next_issue(conn: Connection) -> datetime | None:
     """The earliest instant at which a bill is to be issued; None when nobody has anything to be billed."""
     month = first_pending(conn)
-    return None if month is None else bill_issues_at(month, terms_of(terms.book(conn), month))
+    return None if month is None else bill_issues_at(month, terms_of(terms.load_terms(conn), month))
 
 
 def last_closed(conn: Connection) -> date | None:
@@ -202,7 +202,7 @@ def last_closed(conn: Connection) -> date | None:
 def first_pending(conn: Connection) -> date | None:
     """The earliest month for which some seller has something that is on no issued bill: lines, a credit, a promise."""
     closed = last_closed(conn)
-    month: date | None = conn.execute(text(_FIRST_PENDING), {"closed": closed or policy.OLDEST_MONTH}).scalar()
+    month: date | None = conn.execute(text(_FIRST_PENDING), {"closed": closed or policy.MIN_MONTH}).scalar()
     return month if month is None or closed is None else max(month, next_month(closed))
 
 

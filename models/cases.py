@@ -14,20 +14,20 @@ from typing import Any
 from sqlalchemy import Connection
 
 from models import alerts, events, members, ocr, orders, terms
-from models.db.pipeline import Cursor, together
-from models.unit_of_work import Work
+from models.db.pipeline import Cursor, pipeline
+from models.unit_of_work import UnitOfWork
 from policies import history
 from policies.alerts import without_later_mark
 from policies.cases import Actor, Alert, Case, Member, Ocr, Order
 from policies.statuses import Role
-from policies.verdicts import Granted, Promise
+from policies.verdicts import Granted, OutboxMessage
 
 
 def _nothing_else() -> None:
     """The cases are all that is wanted."""
 
 
-class Cases:
+class CaseSet:
     """The orders of one set with their parties, as they are now in this transaction."""
 
     def __init__(
@@ -48,21 +48,23 @@ class Cases:
         """
         self.conn = conn
         wanted = set(order_ids)
-        parties, self.accused = orders.read_look(looked if looked is not None else orders.look_at(conn, wanted))
+        parties, self.accused = orders.fetch_parties(
+            looked if looked is not None else orders.send_parties(conn, wanted)
+        )
         if lock_members == members.AS_ACCUSED:
             lock_members = members.FOR_UPDATE if self.accused else members.FOR_SHARE
         everybody = {m for order_id in wanted & parties.keys() for m in parties[order_id]} | set(member_ids)
-        with together(conn):
-            people = members.ask(conn, everybody, lock=lock_members if lock else members.NO_LOCK)
-            rows = orders.ask(conn, wanted, lock=lock)
-            dated = terms.ask(conn)
-            complaints, requested = alerts.ask(conn, wanted), ocr.ask(conn, wanted)
+        with pipeline(conn):
+            people = members.send_facts(conn, everybody, lock=lock_members if lock else members.NO_LOCK)
+            rows = orders.send_facts(conn, wanted, lock=lock)
+            dated = terms.send_terms(conn)
+            complaints, requested = alerts.send_latest(conn, wanted), ocr.send_latest(conn, wanted)
             then()
-        self.members = members.read(people)
-        self._orders = orders.read(rows)
-        self.book = terms.read(dated)
-        self._alerts = alerts.read(complaints, self.book)
-        self._ocrs = ocr.read(requested, self.book)
+        self.members = members.fetch_facts(people)
+        self._orders = orders.fetch_facts(rows)
+        self.book = terms.fetch_terms(dated)
+        self._alerts = alerts.fetch_latest(complaints, self.book)
+        self._ocrs = ocr.fetch_latest(requested, self.book)
         self._members_before = dict(self.members)
         self._granted: list[tuple[Case, Granted, datetime, Actor | None, str | None]] = []
 
@@ -110,14 +112,14 @@ class Cases:
         """A member's standing moved."""
         self.members[member.member_id] = member
 
-    def write(self, work: Work[Any]) -> None:
+    def write(self, work: UnitOfWork[Any]) -> None:
         """Write everything that was granted: orders, alerts, requests, events, promises, members' standing."""
         rows: list[dict[str, Any]] = []
         new: list[Order] = []
         moved_orders: list[tuple[Order, int, datetime]] = []
         moved_alerts: list[tuple[int, Alert]] = []
         moved_ocrs: list[tuple[int, Ocr]] = []
-        promises: list[Promise] = []
+        promises: list[OutboxMessage] = []
         for before, granted, at, actor, request_id in self._granted:
             after = granted.case
             promises.extend(granted.promises)
@@ -133,12 +135,12 @@ class Cases:
             if after.ocr is not None and after.ocr != before.ocr:
                 moved_ocrs.append((after.order.order_id, after.ocr))
         now = work.now
-        with together(self.conn):
+        with pipeline(self.conn):
             orders.insert(self.conn, new)
-            orders.store(self.conn, moved_orders)
-            alerts.store(self.conn, moved_alerts, self.book)
-            ocr.store(self.conn, moved_ocrs, self.book)
-            moved = members.store_standing(self.conn, self._members_before, self.members.values(), now)
+            orders.update_changed(self.conn, moved_orders)
+            alerts.update_changed(self.conn, moved_alerts, self.book)
+            ocr.update_changed(self.conn, moved_ocrs, self.book)
+            moved = members.update_standing(self.conn, self._members_before, self.members.values(), now)
             events.append(self.conn, [*rows, *(_standing_row(*one, now) for one in moved)])
             work.promise(promises)
 

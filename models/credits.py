@@ -14,11 +14,11 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from models import dead_jobs, ledger, outbox
-from models.outbox import Due
-from models.unit_of_work import Work, clashed
+from models.outbox import DueMessage
+from models.unit_of_work import UnitOfWork, is_conflict
 from policies import credits as policy
 from policies.billing_months import month_from_text, month_text
-from policies.notices import told
+from policies.notices import notify_member
 from policies.statuses import Role
 
 
@@ -26,7 +26,7 @@ from policies.statuses import Role
 class _Settlement:
     """A promise, read."""
 
-    due: Due
+    due: DueMessage
     kind: str
     seller_id: str
     order_id: int
@@ -39,7 +39,7 @@ class _Unpostable(Exception):
     """The promise cannot be kept by trying again; a person must look."""
 
 
-def keep(work: Work[Any], promises: Sequence[Due]) -> int:
+def post_due(work: UnitOfWork[Any], promises: Sequence[DueMessage]) -> int:
     """Post what was promised, tell the sellers of credits, mark the promises kept; gives how many were.
 
     A promise that cannot be kept does not hold up the others: it is parked in `dead_jobs`, with its reason.
@@ -54,26 +54,26 @@ def keep(work: Work[Any], promises: Sequence[Due]) -> int:
         with work.conn.begin_nested():
             _post(work, good)
     except DBAPIError as error:
-        if clashed(error) or error.connection_invalidated:
+        if is_conflict(error) or error.connection_invalidated:
             raise
         if len(good) > 1:
-            return sum(keep(work, [one.due]) for one in good)
+            return sum(post_due(work, [one.due]) for one in good)
         _failed(work, good[0].due, error)
         return 0
     return len(good)
 
 
-def _post(work: Work[Any], settlements: Sequence[_Settlement]) -> None:
+def _post(work: UnitOfWork[Any], settlements: Sequence[_Settlement]) -> None:
     sellers = {one.seller_id for one in settlements}
     if not sellers:
         return
-    ledger.hold_open(work.conn, sellers)
+    ledger.lock_open_months(work.conn, sellers)
     first_open = ledger.first_open_months(work.conn, sellers)
     lines = [_line(one, first_open[one.seller_id], work.now) for one in settlements if one.amount < 0]
     posted = ledger.post(work.conn, lines)
     work.promise(
         [
-            told(
+            notify_member(
                 Role.SELLER,
                 "credit_posted",
                 member_id=line.seller_id,
@@ -87,7 +87,7 @@ def _post(work: Work[Any], settlements: Sequence[_Settlement]) -> None:
             if line.kind == policy.CREDIT
         ]
     )
-    outbox.kept(work.conn, [one.due for one in settlements], work.now)
+    outbox.mark_done(work.conn, [one.due for one in settlements], work.now)
 
 
 def _line(one: _Settlement, first_open: date, now: datetime) -> ledger.Line:
@@ -113,7 +113,7 @@ def _line(one: _Settlement, first_open: date, now: datetime) -> ledger.Line:
     )
 
 
-def _read(due: Due) -> _Settlement:
+def _read(due: DueMessage) -> _Settlement:
     given = due.payload
     if given.get("kind") not in (policy.RESET, policy.CREDIT):
         raise _Unpostable(
@@ -131,18 +131,18 @@ def _read(due: Due) -> _Settlement:
     return _Settlement(due, given["kind"], seller_id, due.order_id, amount, month, charged)
 
 
-def _give_up(work: Work[Any], due: Due, reason: str) -> None:
+def _give_up(work: UnitOfWork[Any], due: DueMessage, reason: str) -> None:
     outbox.give_up(work.conn, [due.outbox_id], reason)
     _park(work, due, reason, due.first_error or reason, "IMPOSSIBLE")
 
 
-def _failed(work: Work[Any], due: Due, error: DBAPIError) -> None:
+def _failed(work: UnitOfWork[Any], due: DueMessage, error: DBAPIError) -> None:
     reason = f"{type(error).__name__}: {error.orig}"
-    if first := outbox.failed(work.conn, [due.outbox_id], reason):
+    if first := outbox.record_failure(work.conn, [due.outbox_id], reason):
         _park(work, due, reason, first[due.outbox_id], "FAILED")
 
 
-def _park(work: Work[Any], due: Due, error: str, first_error: str, reason: str) -> None:
+def _park(work: UnitOfWork[Any], due: DueMessage, error: str, first_error: str, reason: str) -> None:
     dead_jobs.park(
         work.conn,
         task=due.task,

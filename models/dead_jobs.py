@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON
 
-from models.db.schema import Instant, metadata, one_of
+from models.db.schema import Timestamp, check_in, metadata
 
 REASONS = {
     "FAILED": "failed each time",
@@ -62,11 +62,11 @@ dead_jobs = Table(
     Column("first_error", Text, nullable=False),
     Column("error", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("parked_at", Instant, nullable=False),
-    Column("replayed_at", Instant),
-    Column("discarded_at", Instant),
+    Column("parked_at", Timestamp, nullable=False),
+    Column("replayed_at", Timestamp),
+    Column("discarded_at", Timestamp),
     Column("discard_reason", Text),
-    one_of("reason", REASONS),
+    check_in("reason", REASONS),
     CheckConstraint("first_error <> '' AND error <> '' AND length(payload_hash) = 32", name="says_why"),
     CheckConstraint(
         "(discarded_at IS NULL) = (discard_reason IS NULL) AND (discarded_at IS NULL OR replayed_at IS NULL)",

@@ -27,12 +27,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from models.db.schema import Instant, metadata, one_of
+from models.db.schema import Timestamp, check_in, metadata
 
 BODY_BYTES = 4096
 """Of the body this much is kept: enough to recognise it, too little to fill a disk."""
 NAME_LENGTH = 200
-MOST_KEPT = 10_000
+MAX_KEPT = 10_000
 """The newest that many: whoever can push to a queue must not be able to fill the database."""
 
 REASONS = {
@@ -46,8 +46,8 @@ REASONS = {
 }
 """Why no task could take it, and how that is said of a message."""
 
-odd_messages = Table(
-    "odd_messages",
+dead_letters = Table(
+    "dead_letters",
     metadata,
     Column("odd_message_id", BigInteger, Identity(), primary_key=True),
     Column("key", Uuid, nullable=False, unique=True, server_default=text("gen_random_uuid()")),
@@ -58,13 +58,13 @@ odd_messages = Table(
     Column("queue", Text),
     Column("body_bytes", Integer, nullable=False),
     Column("body", Text, nullable=False),
-    Column("came_at", Instant, nullable=False),
-    Column("requeued_at", Instant),
-    one_of("reason", tuple(REASONS)),
+    Column("came_at", Timestamp, nullable=False),
+    Column("requeued_at", Timestamp),
+    check_in("reason", tuple(REASONS)),
 )
 
 
-def keep(
+def record(
     conn: Connection,
     *,
     key: UUID | None = None,
@@ -79,7 +79,7 @@ def keep(
 ) -> None:
     """Remember one message, once for each `key`.  `reason`: one of REASONS; `body` may be the beginning of `body_bytes` bytes."""
     conn.execute(
-        insert(odd_messages)
+        insert(dead_letters)
         .values(
             key=key or uuid4(),
             reason=reason,
@@ -93,26 +93,26 @@ def keep(
         )
         .on_conflict_do_nothing()
     )
-    newest = select(odd_messages.c.odd_message_id).order_by(odd_messages.c.odd_message_id.desc())
-    too_old = newest.offset(MOST_KEPT).limit(1).scalar_subquery()
-    conn.execute(delete(odd_messages).where(odd_messages.c.odd_message_id <= too_old))
+    newest = select(dead_letters.c.odd_message_id).order_by(dead_letters.c.odd_message_id.desc())
+    too_old = newest.offset(MAX_KEPT).limit(1).scalar_subquery()
+    conn.execute(delete(dead_letters).where(dead_letters.c.odd_message_id <= too_old))
 
 
 def latest(conn: Connection, *, limit: int) -> list[Row[Any]]:
     """The last ones that came, newest first, without their bodies."""
-    shown = [column for column in odd_messages.c if column.name != "body"]
-    return list(conn.execute(select(*shown).order_by(odd_messages.c.odd_message_id.desc()).limit(limit)))
+    shown = [column for column in dead_letters.c if column.name != "body"]
+    return list(conn.execute(select(*shown).order_by(dead_letters.c.odd_message_id.desc()).limit(limit)))
 
 
 def get(conn: Connection, odd_message_id: int) -> Row[Any] | None:
     """One message, with what was kept of its body."""
-    return conn.execute(select(odd_messages).where(odd_messages.c.odd_message_id == odd_message_id)).one_or_none()
+    return conn.execute(select(dead_letters).where(dead_letters.c.odd_message_id == odd_message_id)).one_or_none()
 
 
 def mark_requeued(conn: Connection, odd_message_id: int, now: datetime) -> bool:
     """Note that it was taken as a command after all; returns whether it was not yet."""
-    waits = (odd_messages.c.odd_message_id == odd_message_id, odd_messages.c.requeued_at.is_(None))
-    return conn.execute(update(odd_messages).where(*waits).values(requeued_at=now)).rowcount > 0
+    waits = (dead_letters.c.odd_message_id == odd_message_id, dead_letters.c.requeued_at.is_(None))
+    return conn.execute(update(dead_letters).where(*waits).values(requeued_at=now)).rowcount > 0
 
 
 def _plain(text: str | None) -> str | None:

@@ -20,8 +20,8 @@ from sqlalchemy import (
     text,
 )
 
-from models.db.bulk import insert_set, update_set
-from models.db.schema import Instant, Json, metadata, one_of
+from models.db.bulk import insert_rows, update_rows
+from models.db.schema import Json, Timestamp, check_in, metadata
 from policies.alerts import DECIDED_BY_TIME
 from policies.consolidation import Choice, LineEdit
 from policies.drafts import Draft, DraftState
@@ -36,10 +36,10 @@ drafts = Table(
     Column("state", Text, nullable=False),
     Column("consolidate", Boolean, nullable=False),
     Column("choices", Json, nullable=False),
-    Column("opened_at", Instant, nullable=False),
-    Column("verified_at", Instant),
-    Column("used_at", Instant),
-    one_of("state", (DraftState.OPEN, DraftState.VERIFIED, DraftState.USED)),
+    Column("opened_at", Timestamp, nullable=False),
+    Column("verified_at", Timestamp),
+    Column("used_at", Timestamp),
+    check_in("state", (DraftState.OPEN, DraftState.VERIFIED, DraftState.USED)),
     CheckConstraint("(state = 'used') = (used_at IS NOT NULL)", name="used_at_an_instant"),
     CheckConstraint("state = 'open' OR verified_at IS NOT NULL", name="verified_before_use"),
     Index("ix_drafts_order_id", "order_id"),
@@ -92,7 +92,7 @@ def facts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
     return {row.draft_id: _draft_of(row, edits.get(row.draft_id, {})) for row in rows}
 
 
-def how_many(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]:
+def count_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]:
     """How many drafts each order has had; the next one's number follows from it."""
     rows = conn.execute(
         text("SELECT order_id, count(*) AS n FROM unwind.drafts WHERE order_id = ANY(:ids) GROUP BY order_id"),
@@ -103,13 +103,13 @@ def how_many(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]:
 
 def insert(conn: Connection, opened: Sequence[Draft]) -> None:
     """Write new drafts."""
-    insert_set(conn, drafts, [_row(draft) for draft in opened])
+    insert_rows(conn, drafts, [_row(draft) for draft in opened])
 
 
-def store(conn: Connection, changed: Sequence[Draft]) -> None:
+def update_changed(conn: Connection, changed: Sequence[Draft]) -> None:
     """Write what changed of drafts."""
     fixed = ("order_id", "seller_id", "order_version", "opened_at")
-    update_set(
+    update_rows(
         conn, drafts, ["draft_id"], [{k: v for k, v in _row(draft).items() if k not in fixed} for draft in changed]
     )
     lines = [
@@ -123,13 +123,13 @@ def store(conn: Connection, changed: Sequence[Draft]) -> None:
         for draft in changed
         for line_no, edit in draft.edits.items()
     ]
-    insert_set(conn, draft_lines, [row | {"deleted": False, "quantity": None} for row in lines], skip_existing=True)
-    update_set(conn, draft_lines, ["draft_id", "line_no"], lines)
+    insert_rows(conn, draft_lines, [row | {"deleted": False, "quantity": None} for row in lines], skip_existing=True)
+    update_rows(conn, draft_lines, ["draft_id", "line_no"], lines)
 
 
 def mark_used(conn: Connection, draft_ids: Sequence[str], now: datetime) -> None:
     """Their orders were cancelled with them."""
-    update_set(conn, drafts, ["draft_id"], [{"draft_id": i, "state": "used", "used_at": now} for i in draft_ids])
+    update_rows(conn, drafts, ["draft_id"], [{"draft_id": i, "state": "used", "used_at": now} for i in draft_ids])
 
 
 def _draft_of(row: Any, edits: dict[int, LineEdit]) -> Draft:

@@ -21,8 +21,8 @@ from sqlalchemy import (
     text,
 )
 
-from models.db.bulk import insert_set
-from models.db.schema import Instant, Json, metadata, written_in
+from models.db.bulk import insert_rows
+from models.db.schema import Json, Timestamp, metadata, written_in
 
 events = Table(
     "events",
@@ -30,7 +30,7 @@ events = Table(
     Column("event_id", BigInteger, Identity(), primary_key=True),
     Column("order_id", BigInteger),
     Column("seq", Integer),
-    Column("at", Instant, nullable=False),
+    Column("at", Timestamp, nullable=False),
     Column("type", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("role", Text, nullable=False),
@@ -81,7 +81,7 @@ def event_row(
 
 def append(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Write events."""
-    insert_set(conn, events, rows)
+    insert_rows(conn, events, rows)
 
 
 def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> Sequence[Row[Any]]:

@@ -13,12 +13,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from models import orders
-from models.db.bulk import insert_set, update_set
+from models.db.bulk import insert_rows, update_rows
 from models.db.locks import lock_items
 from models.lots import KEY_COLUMNS, lot_of, lot_row, lots, move_row, stock_moves, value_row
-from models.unit_of_work import Overtaken
-from policies.inventory import Returning, ReturnPlan, Shelf
-from policies.lots import Lot, LotKey, Remembered
+from models.unit_of_work import StaleRead
+from policies.inventory import Returning, ReturnPlan, StockView
+from policies.lots import Lot, LotKey, LotSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def take(conn: Connection, taken: Sequence[Taken], now: datetime) -> None:
         move_row(t.lot.key, t.lot.lot_id, -t.quantity, "sold", now, order_id=t.order_id, line_no=t.line_no)
         for t in taken
     ]
-    insert_set(conn, stock_moves, moves)
+    insert_rows(conn, stock_moves, moves)
 
 
 def known_lots(conn: Connection, told: Sequence[Lot]) -> dict[int, Lot]:
@@ -93,7 +93,7 @@ def known_lots(conn: Connection, told: Sequence[Lot]) -> dict[int, Lot]:
     lock_keys(conn, keys)
     held = lock_lots(conn, ids)
     if not {lot.key for lot in held.values()} <= keys:
-        raise Overtaken
+        raise StaleRead
     return held
 
 
@@ -106,12 +106,12 @@ def record(conn: Connection, told: Sequence[tuple[Lot | None, Lot]], now: dateti
     for was, lot in told:
         before.setdefault(lot.lot_id, was)
     after = {lot.lot_id: lot for _, lot in told}
-    insert_set(conn, lots, [lot_row(lot) for i, lot in after.items() if before[i] is None])
+    insert_rows(conn, lots, [lot_row(lot) for i, lot in after.items() if before[i] is None])
     existing = {i: (was, after[i]) for i, was in before.items() if was is not None}
     rows = [lot_row(lot) for was, lot in existing.values() if replace(lot, quantity=was.quantity) != was]
-    update_set(conn, lots, ["lot_id"], [{k: v for k, v in row.items() if k != "quantity"} for row in rows])
+    update_rows(conn, lots, ["lot_id"], [{k: v for k, v in row.items() if k != "quantity"} for row in rows])
     _change_quantities(conn, {i: lot.quantity - was.quantity for i, (was, lot) in existing.items()})
-    insert_set(conn, stock_moves, [move for was, lot in told for move in _told_moves(was, lot, now)])
+    insert_rows(conn, stock_moves, [move for was, lot in told for move in _told_moves(was, lot, now)])
 
 
 def _told_moves(was: Lot | None, lot: Lot, now: datetime) -> list[dict[str, Any]]:
@@ -138,14 +138,14 @@ def returning(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None)
         Returning(
             line.line_no,
             line.quantity - line.removed - line.returned if units is None else units[line.line_no],
-            Remembered(line.snapshot),
+            LotSnapshot(line.snapshot),
         )
         for line in lines
         if units is None or line.line_no in units
     ]
 
 
-def lots_for_return(conn: Connection, lines: Iterable[Returning], *, lock: bool = True) -> Shelf:
+def lots_for_return(conn: Connection, lines: Iterable[Returning], *, lock: bool = True) -> StockView:
     """All lots that these lines could return to, on a shelf to plan with.
 
     Holds a row of `item_locks` per item key, in sorted order, then the lots by id: a lot that does not exist yet cannot be
@@ -153,12 +153,12 @@ def lots_for_return(conn: Connection, lines: Iterable[Returning], *, lock: bool 
     """
     keys = list({line.item.key for line in lines})
     if not keys:
-        return Shelf()
+        return StockView()
     if lock:
         lock_keys(conn, keys)
     columns = _key_arrays(keys)
     found = text(_CANDIDATES + (" FOR UPDATE OF l" if lock else ""))
-    return Shelf(lot_of(row) for row in conn.execute(found, columns))
+    return StockView(lot_of(row) for row in conn.execute(found, columns))
 
 
 def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -> list[ReturnPlan]:
@@ -177,12 +177,12 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
             before.setdefault(lot_id, lot)
         after |= plan.lots
     made = set(numbers.values())
-    insert_set(conn, lots, [lot_row(lot) for lot_id, lot in after.items() if lot_id in made])
+    insert_rows(conn, lots, [lot_row(lot) for lot_id, lot in after.items() if lot_id in made])
     grown = {lot_id: lot for lot_id, lot in after.items() if lot_id not in made}
     _change_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in grown.items()})
     changed = [lot for i, lot in grown.items() if replace(lot, quantity=before[i].quantity) != before[i]]
-    update_set(conn, lots, ["lot_id"], [value_row(lot) for lot in changed])
-    insert_set(
+    update_rows(conn, lots, ["lot_id"], [value_row(lot) for lot in changed])
+    insert_rows(
         conn,
         stock_moves,
         [
@@ -201,7 +201,7 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
             if line.returned and line.lot_id is not None
         ],
     )
-    orders.store_lines(
+    orders.update_lines(
         conn,
         [
             {
@@ -219,7 +219,7 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
     return settled
 
 
-def foreseen(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
+def preview_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
     """The plans with the numbers that new lots would get if they were made now: for a dry run, writes nothing."""
     new = _new_lots(plans)
     if not new:

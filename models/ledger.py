@@ -26,9 +26,9 @@ from sqlalchemy import (
     text,
 )
 
-from models.db.bulk import insert_set
+from models.db.bulk import insert_rows
 from models.db.locks import lock_ledger, lock_sellers
-from models.db.schema import Cents, Instant, a_number, metadata, one_of, written_in
+from models.db.schema import Cents, Timestamp, check_finite, check_in, metadata, written_in
 from policies.billing_months import next_month
 from policies.cases import Order
 from policies.credits import charge_note, recharge_note, reversal_note
@@ -53,9 +53,9 @@ ledger_lines = Table(
     Column("note", Text, nullable=False),
     written_in(),
     Index("ix_ledger_lines_written_in", "written_in", "line_id"),
-    Column("at", Instant, nullable=False),
-    one_of("kind", KINDS),
-    a_number("amount"),
+    Column("at", Timestamp, nullable=False),
+    check_in("kind", KINDS),
+    check_finite("amount"),
     CheckConstraint("CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name="signed_by_kind"),
     CheckConstraint("kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name="of_an_order"),
     CheckConstraint("(kind = 'payment') = (payment_id IS NOT NULL)", name="payment_has_its_id"),
@@ -82,7 +82,7 @@ billing_months = Table(
     "billing_months",
     metadata,
     Column("billing_month", Date, primary_key=True),
-    Column("closed_at", Instant, nullable=False),
+    Column("closed_at", Timestamp, nullable=False),
     CheckConstraint("extract(day FROM billing_month) = 1", name="is_a_month"),
 )
 """Months whose bills are all issued: a seller without anything to bill has no row in `bills`, and yet no open bill."""
@@ -161,7 +161,7 @@ class Recharge:
     why: str
 
 
-def book_charge(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) -> None:
+def post_charge(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) -> None:
     """Book the fee of each new order, at its instant, in the order's `fee_month`; a fee of 0.00 has no line.
 
     Call it after the orders' rows are written: the ledger is last in the order of locks.
@@ -169,7 +169,7 @@ def book_charge(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) -
     post(conn, [_charge(order, at, seq=1) for order, at in submitted if order.fee > 0])
 
 
-def book_recharge(conn: Connection, changed: Sequence[Recharge]) -> None:
+def post_recharge(conn: Connection, changed: Sequence[Recharge]) -> None:
     """Take the old charge back and charge the whole order anew, both in the month of the change (A21, E6)."""
     lines = []
     for change in changed:
@@ -190,16 +190,16 @@ def post(conn: Connection, lines: Sequence[Line]) -> list[Line]:
     """
     if not lines:
         return []
-    hold_open(conn, {line.seller_id for line in lines})
+    lock_open_months(conn, {line.seller_id for line in lines})
     first_open = first_open_months(conn, {line.seller_id for line in lines})
     placed = [_placed(line, first_open[line.seller_id]) for line in lines]
-    written = set(insert_set(conn, ledger_lines, [_row(line) for line in placed], skip_existing=True, returning="key"))
+    written = set(insert_rows(conn, ledger_lines, [_row(line) for line in placed], skip_existing=True, returning="key"))
     return [line for line in placed if line.key in written]
 
 
 def post_payment(conn: Connection, line: Line) -> None:
     """Write a payment: it stands beside the issued bill that it pays.  Hold the seller alone before."""
-    insert_set(conn, ledger_lines, [_row(line)])
+    insert_rows(conn, ledger_lines, [_row(line)])
 
 
 def has_payment(conn: Connection, payment_id: str) -> bool:
@@ -208,17 +208,17 @@ def has_payment(conn: Connection, payment_id: str) -> bool:
     return bool(conn.execute(found, {"id": payment_id}).scalar())
 
 
-def hold_open(conn: Connection, seller_ids: Iterable[str]) -> None:
+def lock_open_months(conn: Connection, seller_ids: Iterable[str]) -> None:
     """Keep these sellers' bills from being issued until the end of the transaction; many may hold at once."""
     lock_sellers(conn, seller_ids, shared=True)
 
 
-def hold_alone(conn: Connection, seller_ids: Iterable[str]) -> None:
+def lock_for_issue(conn: Connection, seller_ids: Iterable[str]) -> None:
     """Keep everybody else from posting to these sellers' bills, to issue one or to compare a payment with it."""
     lock_sellers(conn, seller_ids, shared=False)
 
 
-def hold_months(conn: Connection) -> None:
+def lock_months(conn: Connection) -> None:
     """Keep everybody from posting anything, for the moment of closing a month."""
     lock_ledger(conn)
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-from models.db.schema import Instant, Price, a_number, metadata, one_of, written_in
+from models.db.schema import Price, Timestamp, check_finite, check_in, metadata, written_in
 from policies.lots import COMPLETENESS, CONDITIONS, FIRST_OWN_ID, STOCKROOMS, Lot, LotKey
 
 KEY_COLUMNS = ("seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness")
@@ -59,10 +59,10 @@ lots = Table(
     Column("tier_quantity3", Integer),
     Column("tier_price3", Price),
     Column("reserved_for", Text),
-    one_of("new_or_used", CONDITIONS),
-    one_of("completeness", COMPLETENESS),
-    one_of("stock_room_id", STOCKROOMS),
-    *(a_number(name) for name in ("unit_price", "my_cost", "my_weight", *(f"tier_price{n}" for n in (1, 2, 3)))),
+    check_in("new_or_used", CONDITIONS),
+    check_in("completeness", COMPLETENESS),
+    check_in("stock_room_id", STOCKROOMS),
+    *(check_finite(name) for name in ("unit_price", "my_cost", "my_weight", *(f"tier_price{n}" for n in (1, 2, 3)))),
     CheckConstraint("quantity >= 0", name="quantity_not_negative"),  # the type holds 2^31 - 1 and no more (C25)
     CheckConstraint("unit_price > 0", name="price_above_zero"),
     CheckConstraint("my_cost >= 0", name="cost_not_negative"),
@@ -108,8 +108,8 @@ stock_moves = Table(
     Column("removal_id", BigInteger),
     written_in(),
     Index("ix_stock_moves_written_in", "written_in", "move_id"),
-    Column("at", Instant, nullable=False),
-    one_of("kind", ("recorded", "sold", "returned", "adjusted")),
+    Column("at", Timestamp, nullable=False),
+    check_in("kind", ("recorded", "sold", "returned", "adjusted")),
     CheckConstraint(
         "(kind IN ('sold', 'returned')) = (order_id IS NOT NULL AND line_no IS NOT NULL)", name="of_a_line"
     ),

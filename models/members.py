@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Connection, ForeignKey, Index, Table, Text, text
 
-from models.db.bulk import insert_set, update_set
-from models.db.pipeline import Cursor, run, texts, together
-from models.db.schema import Instant, metadata, one_of
+from models.db.bulk import insert_rows, update_rows
+from models.db.pipeline import Cursor, execute, pipeline, text_array
+from models.db.schema import Timestamp, check_in, metadata
 from policies.cases import Member
 from policies.statuses import Role
 
@@ -22,11 +22,11 @@ members = Table(
     Column("handle", Text, nullable=False),
     Column("email", Text, nullable=False),
     Column("time_zone", Text, nullable=False),
-    Column("recorded_at", Instant, nullable=False),
-    Column("terminated_at", Instant),
-    Column("buying_revoked_at", Instant),
-    Column("selling_suspended_at", Instant),
-    Column("reinstated_at", Instant),
+    Column("recorded_at", Timestamp, nullable=False),
+    Column("terminated_at", Timestamp),
+    Column("buying_revoked_at", Timestamp),
+    Column("selling_suspended_at", Timestamp),
+    Column("reinstated_at", Timestamp),
 )
 
 strikes = Table(
@@ -35,9 +35,9 @@ strikes = Table(
     Column("order_id", BigInteger, primary_key=True),
     Column("member_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
     Column("role", Text, nullable=False),
-    Column("at", Instant, nullable=False),
-    Column("withdrawn_at", Instant),
-    one_of("role", (Role.BUYER, Role.SELLER)),
+    Column("at", Timestamp, nullable=False),
+    Column("withdrawn_at", Timestamp),
+    check_in("role", (Role.BUYER, Role.SELLER)),
     Index("ix_strikes_member_id", "member_id"),
 )
 
@@ -62,22 +62,22 @@ _HELD = "SELECT m.member_id FROM unwind.members m WHERE m.member_id = ANY(CAST(%
 
 def facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
     """The members of these ids, by id; unknown ids are absent.  With a lock: in order of their ids, so nobody deadlocks."""
-    with together(conn):
-        asked = ask(conn, member_ids, lock=lock)
-    return read(asked)
+    with pipeline(conn):
+        asked = send_facts(conn, member_ids, lock=lock)
+    return fetch_facts(asked)
 
 
-def ask(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> Cursor:
+def send_facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> Cursor:
     """The same, to be `read` when the statements that go with it were sent."""
-    ids = {"ids": texts(sorted(set(member_ids)))}
+    ids = {"ids": text_array(sorted(set(member_ids)))}
     if lock == FOR_UPDATE:
         # First the lock, then the look: a statement that waited for the lock still counts strikes as of when it began,
         # and of three cancellations at once none would see the others' (R95).
-        run(conn, f"{_HELD} {lock}", ids)
-    return run(conn, f"{_FACTS} {lock}", ids)
+        execute(conn, f"{_HELD} {lock}", ids)
+    return execute(conn, f"{_FACTS} {lock}", ids)
 
 
-def read(rows: Cursor) -> dict[str, Member]:
+def fetch_facts(rows: Cursor) -> dict[str, Member]:
     """What was asked."""
     return {
         r.member_id: Member(
@@ -119,7 +119,7 @@ def record(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def store_standing(
+def update_standing(
     conn: Connection, before: dict[str, Member], after: Iterable[Member], now: datetime
 ) -> list[tuple[Member, Role, bool]]:
     """Write what changed of members' accounts and privileges; gives (member, role, allowed) per privilege that moved."""
@@ -140,18 +140,18 @@ def store_standing(
                     "selling_suspended_at": None if member.can_sell else now,
                 }
             )
-    update_set(conn, members, ["member_id"], rows)
+    update_rows(conn, members, ["member_id"], rows)
     return moved
 
 
 def mark_reinstated(conn: Connection, member_id: str, now: datetime) -> None:
     """Strikes up to now no longer count."""
-    update_set(conn, members, ["member_id"], [{"member_id": member_id, "reinstated_at": now}])
+    update_rows(conn, members, ["member_id"], [{"member_id": member_id, "reinstated_at": now}])
 
 
-def strike(conn: Connection, given: Sequence[tuple[int, str, Role, datetime]]) -> None:
+def insert_strikes(conn: Connection, given: Sequence[tuple[int, str, Role, datetime]]) -> None:
     """Write strikes (order_id, member_id, role, at): the order is the key, so nothing counts twice (R97)."""
-    insert_set(
+    insert_rows(
         conn,
         strikes,
         [{"order_id": o, "member_id": m, "role": r, "at": at} for o, m, r, at in given],
@@ -161,4 +161,4 @@ def strike(conn: Connection, given: Sequence[tuple[int, str, Role, datetime]]) -
 
 def withdraw_strikes(conn: Connection, order_ids: Sequence[int], now: datetime) -> None:
     """Take strikes back."""
-    update_set(conn, strikes, ["order_id"], [{"order_id": o, "withdrawn_at": now} for o in order_ids])
+    update_rows(conn, strikes, ["order_id"], [{"order_id": o, "withdrawn_at": now} for o in order_ids])

@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Connection, Identity, Index, Integer, Table, Text, text
 
-from models.db.bulk import insert_set, update_set
-from models.db.schema import Instant, Json, metadata, one_of
-from policies.emails.email import Letter, letter_from_json, plain
-from policies.timestamps import optional_text
+from models.db.bulk import insert_rows, update_rows
+from models.db.schema import Json, Timestamp, check_in, metadata
+from policies.emails.email import Email, email_from_json, plain
+from policies.timestamps import format_optional_timestamp
 
 STATES = ("pending", "sent", "parked")
 
@@ -32,13 +32,13 @@ notices = Table(
     Column("state", Text, nullable=False),
     Column("letter", Json, nullable=False),
     Column("message_id", Text, nullable=False),
-    Column("created_at", Instant, nullable=False),
-    Column("next_try_at", Instant),
+    Column("created_at", Timestamp, nullable=False),
+    Column("next_try_at", Timestamp),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("sent_at", Instant),
+    Column("sent_at", Timestamp),
     Column("first_error", Text),
     Column("last_error", Text),
-    one_of("state", STATES),
+    check_in("state", STATES),
     CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_when_sent"),
     CheckConstraint("(state = 'pending') = (next_try_at IS NOT NULL)", name="tried_again_while_pending"),
     # In the order in which letters are tried: a claim reads fifty of them, whatever waits behind a silent mail server.
@@ -64,7 +64,7 @@ class Claimed:
     event: str
     order_id: int | None
     recipient: str
-    letter: Letter
+    letter: Email
     message_id: str
     created_at: datetime
     attempts: int
@@ -102,7 +102,7 @@ def parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
 def record(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:
     """Write notices that wait to be sent; one that is there already is not written again.  Gives how many were new."""
     pending = {"state": "pending", "created_at": now, "next_try_at": now}
-    return len(insert_set(conn, notices, [row | pending for row in rows], skip_existing=True, returning="notice_id"))
+    return len(insert_rows(conn, notices, [row | pending for row in rows], skip_existing=True, returning="notice_id"))
 
 
 def claim(
@@ -119,7 +119,7 @@ def claim(
             r.event,
             r.order_id,
             r.recipient,
-            letter_from_json(r.letter),
+            email_from_json(r.letter),
             r.message_id,
             r.created_at,
             r.attempts,
@@ -164,7 +164,7 @@ def mark(conn: Connection, outcomes: Sequence[Outcome], now: datetime) -> list[O
     )
     still = set(held.scalars())
     written = [o for o in outcomes if o.claimed.notice_id in still]
-    update_set(
+    update_rows(
         conn,
         notices,
         ["notice_id"],
@@ -184,7 +184,7 @@ def mark(conn: Connection, outcomes: Sequence[Outcome], now: datetime) -> list[O
     return written
 
 
-def revive(conn: Connection, notice_id: int, now: datetime) -> bool:
+def requeue(conn: Connection, notice_id: int, now: datetime) -> bool:
     """Set a parked notice going again, from its first try; gives whether it was parked."""
     result = conn.execute(
         text(
@@ -213,14 +213,14 @@ def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) 
 
 
 def _shown(row: Any, until: datetime | None) -> dict[str, Any]:
-    letter = letter_from_json(row.letter)
+    letter = email_from_json(row.letter)
     not_yet = until is not None and row.sent_at is not None and row.sent_at > until
     return {
         "event": row.event,
         "order_id": row.order_id,
         "recipient": row.recipient,
         "state": "pending" if not_yet else row.state,
-        "sent_at": None if not_yet else optional_text(row.sent_at),
+        "sent_at": None if not_yet else format_optional_timestamp(row.sent_at),
         "subject": letter.subject,
         "text": plain(letter),
     }

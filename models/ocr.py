@@ -20,9 +20,9 @@ from sqlalchemy import (
     text,
 )
 
-from models.db.bulk import insert_set, update_set
-from models.db.pipeline import Cursor, numbers, run
-from models.db.schema import Instant, metadata, one_of
+from models.db.bulk import insert_rows, update_rows
+from models.db.pipeline import Cursor, execute, int_array
+from models.db.schema import Timestamp, check_in, metadata
 from models.terms import TermsBook
 from policies import reminders
 from policies.cases import Ocr, OcrState
@@ -37,14 +37,14 @@ ocrs = Table(
     Column("state", Text, nullable=False),
     Column("terms_id", Integer, nullable=False),
     Column("reminders", SmallInteger, nullable=False, server_default="0"),
-    Column("filed_at", Instant, nullable=False),
-    Column("remind_at", Instant),
-    Column("closed_at", Instant),
+    Column("filed_at", Timestamp, nullable=False),
+    Column("remind_at", Timestamp),
+    Column("closed_at", Timestamp),
     Column("previous_status", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("comment", Text, nullable=False),
-    one_of("filed_by", (Role.BUYER, Role.SELLER)),
-    one_of("state", OcrState),
+    check_in("filed_by", (Role.BUYER, Role.SELLER)),
+    check_in("state", OcrState),
     CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
     Index("uq_ocrs_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
     Index("ix_ocrs_order_id", "order_id", "ocr_id"),
@@ -60,15 +60,15 @@ _LATEST = """
 
 def latest_of(conn: Connection, order_ids: Iterable[int], book: TermsBook) -> dict[int, Ocr]:
     """The latest cancel request of each order, in any state.  The order's row lock guards it."""
-    return read(ask(conn, order_ids), book)
+    return fetch_latest(send_latest(conn, order_ids), book)
 
 
-def ask(conn: Connection, order_ids: Iterable[int]) -> Cursor:
+def send_latest(conn: Connection, order_ids: Iterable[int]) -> Cursor:
     """The same, to be `read` when the statements that go with it were sent."""
-    return run(conn, _LATEST, {"ids": numbers(sorted(order_ids))})
+    return execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
 
 
-def read(rows: Cursor, book: TermsBook) -> dict[int, Ocr]:
+def fetch_latest(rows: Cursor, book: TermsBook) -> dict[int, Ocr]:
     """What was asked."""
     return {r.order_id: ocr_of(r, book) for r in rows}
 
@@ -88,9 +88,9 @@ def ocr_of(row: Any, book: TermsBook) -> Ocr:
     )
 
 
-def store(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: TermsBook) -> None:
+def update_changed(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: TermsBook) -> None:
     """Write cancel requests (order_id, ocr) that were filed or closed."""
-    insert_set(
+    insert_rows(
         conn,
         ocrs,
         [
@@ -112,7 +112,7 @@ def store(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: TermsBook) -
             if ocr.ocr_id is None
         ],
     )
-    update_set(
+    update_rows(
         conn,
         ocrs,
         ["ocr_id"],

@@ -22,9 +22,9 @@ from sqlalchemy import (
     text,
 )
 
-from models.db.bulk import insert_set, update_set
-from models.db.pipeline import Cursor, numbers, run
-from models.db.schema import Cents, Instant, Json, Price, Rate, Total, a_number, metadata, one_of
+from models.db.bulk import insert_rows, update_rows
+from models.db.pipeline import Cursor, execute, int_array
+from models.db.schema import Cents, Json, Price, Rate, Timestamp, Total, check_finite, check_in, metadata
 from policies.cases import Order
 from policies.statuses import Basis, PaymentStatus, Status
 
@@ -37,23 +37,23 @@ orders = Table(
     Column("status", Text, nullable=False),
     Column("previous_status", Text),
     Column("payment_status", Text, nullable=False),
-    Column("submitted_at", Instant, nullable=False),
-    Column("order_date", Instant, nullable=False),
+    Column("submitted_at", Timestamp, nullable=False),
+    Column("order_date", Timestamp, nullable=False),
     Column("currency", Text, nullable=False),
     Column("usd_rate", Rate, nullable=False),
     Column("total", Total, nullable=False),
     Column("fee", Cents, nullable=False),
     Column("fee_month", Date),
-    Column("cancelled_at", Instant),
+    Column("cancelled_at", Timestamp),
     Column("basis", Text),
     Column("cancelled_by", Text),
     Column("version", Integer, nullable=False),
-    Column("last_event_at", Instant, nullable=False),
-    one_of("status", Status),
-    one_of("payment_status", PaymentStatus),
-    one_of("basis", Basis),
-    a_number("total"),
-    a_number("fee"),
+    Column("last_event_at", Timestamp, nullable=False),
+    check_in("status", Status),
+    check_in("payment_status", PaymentStatus),
+    check_in("basis", Basis),
+    check_finite("total"),
+    check_finite("fee"),
     CheckConstraint("buyer_id <> seller_id", name="two_parties"),
     CheckConstraint("total >= 0 AND fee >= 0", name="not_negative"),
     CheckConstraint(
@@ -81,7 +81,7 @@ order_lines = Table(
     Column("snapshot", Json, nullable=False),
     CheckConstraint("quantity > 0", name="something"),
     CheckConstraint("removed >= 0 AND returned >= 0 AND removed + returned <= quantity", name="units_conserved"),
-    a_number("unit_price"),
+    check_finite("unit_price"),
 )
 
 
@@ -95,16 +95,16 @@ _ACCUSED = """
 
 def parties_of(conn: Connection, order_ids: Iterable[int]) -> dict[int, tuple[str, str]]:
     """(buyer, seller) of each order that exists.  They never change, so no lock is needed."""
-    rows = run(conn, _PARTIES, {"ids": numbers(sorted(order_ids))})
+    rows = execute(conn, _PARTIES, {"ids": int_array(sorted(order_ids))})
     return {r.order_id: (r.buyer_id, r.seller_id) for r in rows}
 
 
-def look_at(conn: Connection, order_ids: Iterable[int]) -> Cursor:
+def send_parties(conn: Connection, order_ids: Iterable[int]) -> Cursor:
     """Ask for the same, and whether an alert is open on each: a look before the locks, to know which to take."""
-    return run(conn, _ACCUSED, {"ids": numbers(sorted(set(order_ids)))})
+    return execute(conn, _ACCUSED, {"ids": int_array(sorted(set(order_ids)))})
 
 
-def read_look(rows: Cursor) -> tuple[dict[int, tuple[str, str]], bool]:
+def fetch_parties(rows: Cursor) -> tuple[dict[int, tuple[str, str]], bool]:
     """What was asked: the parties, and whether any of these orders is accused."""
     found = rows.fetchall()
     return {r.order_id: (r.buyer_id, r.seller_id) for r in found}, any(r.accused for r in found)
@@ -116,15 +116,15 @@ _FACTS_HELD = f"{_FACTS} FOR NO KEY UPDATE"
 
 def facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
     """The orders' own rows; with `lock` held for writing, in the order of their ids."""
-    return read(ask(conn, order_ids, lock=lock))
+    return fetch_facts(send_facts(conn, order_ids, lock=lock))
 
 
-def ask(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> Cursor:
+def send_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> Cursor:
     """The same, to be `read` when the statements that go with it were sent."""
-    return run(conn, _FACTS_HELD if lock else _FACTS, {"ids": numbers(sorted(order_ids))})
+    return execute(conn, _FACTS_HELD if lock else _FACTS, {"ids": int_array(sorted(order_ids))})
 
 
-def read(rows: Cursor) -> dict[int, Order]:
+def fetch_facts(rows: Cursor) -> dict[int, Order]:
     """What was asked."""
     return {r.order_id: order_of(r) for r in rows}
 
@@ -154,7 +154,7 @@ def order_of(row: Any) -> Order:
 
 def insert(conn: Connection, submitted: Sequence[Order]) -> None:
     """Write new orders."""
-    insert_set(
+    insert_rows(
         conn,
         orders,
         [
@@ -171,9 +171,9 @@ def insert(conn: Connection, submitted: Sequence[Order]) -> None:
     )
 
 
-def store(conn: Connection, moved: Sequence[tuple[Order, int, datetime]]) -> None:
+def update_changed(conn: Connection, moved: Sequence[tuple[Order, int, datetime]]) -> None:
     """Write what changed of orders, with the number and the instant of their last event."""
-    update_set(
+    update_rows(
         conn,
         orders,
         ["order_id"],
@@ -214,12 +214,12 @@ def lines_of(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[A
 
 def add_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Write new lines: order_id, line_no, batch_no, lot_id, quantity, unit_price, snapshot."""
-    insert_set(conn, order_lines, rows)
+    insert_rows(conn, order_lines, rows)
 
 
-def store_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def update_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Write what changed of lines, found by order_id and line_no."""
-    update_set(conn, order_lines, ["order_id", "line_no"], rows)
+    update_rows(conn, order_lines, ["order_id", "line_no"], rows)
 
 
 def buyer_has_npb(conn: Connection, buyer_id: str, seller_id: str) -> bool:

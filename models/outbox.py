@@ -27,15 +27,15 @@ from sqlalchemy import (
     update,
 )
 
-from models.db.bulk import insert_set
-from models.db.schema import Instant, Json, metadata, one_of
-from policies.verdicts import Promise
+from models.db.bulk import insert_rows
+from models.db.schema import Json, Timestamp, check_in, metadata
+from policies.verdicts import OutboxMessage
 
-FIRST_RING_AGAIN = timedelta(seconds=10)
+REPUBLISH_INTERVAL = timedelta(seconds=10)
 """A ring that got lost alone (`forgotten` sees to a broker that lost them all) comes again after 10 s, 30 s and 70 s, so that all
 is done half a minute after a fault and a promise that waits out a storm is rung for about three times (X6)."""
-LONGEST_WAIT = timedelta(minutes=15)
-MOST_ATTEMPTS = 12
+MAX_REPUBLISH_INTERVAL = timedelta(minutes=15)
+MAX_ATTEMPTS = 12
 """A follower that failed this often is parked in `dead_jobs`; with the back-off below that is after about an hour."""
 
 outbox = Table(
@@ -47,14 +47,14 @@ outbox = Table(
     Column("order_id", BigInteger),
     Column("payload", Json, nullable=False),
     Column("state", Text, nullable=False, server_default="due"),
-    Column("promised_at", Instant, nullable=False),
-    Column("due_at", Instant, nullable=False),
-    Column("rings", Integer, nullable=False, server_default="0"),
+    Column("created_at", Timestamp, nullable=False),
+    Column("due_at", Timestamp, nullable=False),
+    Column("publish_count", Integer, nullable=False, server_default="0"),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("done_at", Instant),
+    Column("done_at", Timestamp),
     Column("first_error", Text),
     Column("last_error", Text),
-    one_of("state", ("due", "done", "dead")),
+    check_in("state", ("due", "done", "dead")),
     Index("ix_outbox_due", "due_at", "outbox_id", postgresql_where=text("state = 'due'")),
     Index("ix_outbox_waiting", "task", "outbox_id", postgresql_where=text("state = 'due'")),
     Index("ix_outbox_order_id", "order_id", postgresql_where=text("state = 'due'")),
@@ -66,19 +66,19 @@ outbox = Table(
     ),
 )
 
-bell_memories = Table(
-    "bell_memories",
+broker_epochs = Table(
+    "broker_epochs",
     metadata,
     Column("memory", Text, primary_key=True),
-    Column("known_since", Instant, nullable=False),
+    Column("known_since", Timestamp, nullable=False),
 )
 """By what the broker showed that it remembers, once for each time it began anew."""
-MOST_RUNG_AGAIN = 50_000
+MAX_REQUEUED = 50_000
 """Rows made due at once when the broker forgot; of more than that the rest comes by its own back-off."""
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueMessage:
     """One promise that waits to be kept."""
 
     outbox_id: int
@@ -86,14 +86,14 @@ class Due:
     task: str
     order_id: int | None
     payload: dict[str, Any]
-    promised_at: datetime
+    created_at: datetime
     attempts: int
     first_error: str | None = None
 
 
-def promise(conn: Connection, promises: Sequence[Promise], now: datetime) -> None:
+def enqueue(conn: Connection, promises: Sequence[OutboxMessage], now: datetime) -> None:
     """Write promises; one whose key exists was made before and is not made again."""
-    insert_set(
+    insert_rows(
         conn,
         outbox,
         [
@@ -102,7 +102,7 @@ def promise(conn: Connection, promises: Sequence[Promise], now: datetime) -> Non
                 "task": p.task,
                 "order_id": p.order_id,
                 "payload": p.payload,
-                "promised_at": now,
+                "created_at": now,
                 "due_at": now,
             }
             for p in promises
@@ -113,7 +113,7 @@ def promise(conn: Connection, promises: Sequence[Promise], now: datetime) -> Non
 
 def claim(
     conn: Connection, task: str, *, rows: Sequence[int] | None = None, order_id: int | None = None, limit: int = 500
-) -> list[Due]:
+) -> list[DueMessage]:
     """Lock promises of one kind for keeping them in this transaction; those that somebody else holds are left to them.
 
     With `rows` those of a message that are still due; without, whatever is due of that kind, oldest first (R103).
@@ -127,11 +127,12 @@ def claim(
         select(outbox).where(found).order_by(outbox.c.outbox_id).limit(limit).with_for_update(skip_locked=True)
     )
     return [
-        Due(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.promised_at, r.attempts, r.first_error) for r in result
+        DueMessage(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.created_at, r.attempts, r.first_error)
+        for r in result
     ]
 
 
-def hold(conn: Connection, task: str, fact: str, values: Sequence[str]) -> list[Due]:
+def lock_by_payload(conn: Connection, task: str, fact: str, values: Sequence[str]) -> list[DueMessage]:
     """Lock all promises of one kind whose payload says one of `values` for `fact`, waiting for whoever is at one."""
     result = conn.execute(
         select(outbox)
@@ -140,11 +141,12 @@ def hold(conn: Connection, task: str, fact: str, values: Sequence[str]) -> list[
         .with_for_update()
     )
     return [
-        Due(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.promised_at, r.attempts, r.first_error) for r in result
+        DueMessage(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.created_at, r.attempts, r.first_error)
+        for r in result
     ]
 
 
-def kept(conn: Connection, due: Sequence[Due], now: datetime) -> None:
+def mark_done(conn: Connection, due: Sequence[DueMessage], now: datetime) -> None:
     """Mark promises as kept, by the commit that has their effect."""
     if due:
         conn.execute(
@@ -154,7 +156,7 @@ def kept(conn: Connection, due: Sequence[Due], now: datetime) -> None:
         )
 
 
-def to_ring(conn: Connection, now: datetime, *, limit: int = 1000) -> dict[str, list[int]]:
+def claim_for_publish(conn: Connection, now: datetime, *, limit: int = 1000) -> dict[str, list[int]]:
     """Take the rows whose bell is to be rung now, by task, and put off their next ring (doubling, capped)."""
     ring = text(
         """
@@ -163,8 +165,9 @@ def to_ring(conn: Connection, now: datetime, *, limit: int = 1000) -> dict[str, 
             ORDER BY due_at, outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED
         )
         UPDATE unwind.outbox AS o
-        SET rings = o.rings + 1,
-            due_at = CAST(:now AS timestamptz) + LEAST(:first * power(2, LEAST(o.rings, 20)), :longest) * interval '1 second'
+        SET publish_count = o.publish_count + 1,
+            due_at = CAST(:now AS timestamptz)
+                + LEAST(:first * power(2, LEAST(o.publish_count, 20)), :longest) * interval '1 second'
         WHERE o.outbox_id = ANY (ARRAY(SELECT outbox_id FROM ringing))
         RETURNING o.task, o.outbox_id
         """
@@ -175,31 +178,31 @@ def to_ring(conn: Connection, now: datetime, *, limit: int = 1000) -> dict[str, 
         {
             "now": now,
             "limit": limit,
-            "first": FIRST_RING_AGAIN.total_seconds(),
-            "longest": LONGEST_WAIT.total_seconds(),
+            "first": REPUBLISH_INTERVAL.total_seconds(),
+            "longest": MAX_REPUBLISH_INTERVAL.total_seconds(),
         },
     ):
         found.setdefault(task, []).append(outbox_id)
     return {task: sorted(ids) for task, ids in sorted(found.items())}
 
 
-def forgotten(conn: Connection, memory: str, now: datetime) -> int:
+def requeue_after_broker_reset(conn: Connection, memory: str, now: datetime) -> int:
     """Have rung again at once what was rung for a broker that has forgotten it; gives how many rows that is.
 
     `memory` is what the broker shows now.  One that was seen before changes nothing, however late it is told.  Rings go on
     being counted, so a broker that forgets every minute is not rung more often than that (X6).
     """
     new = text(
-        "INSERT INTO unwind.bell_memories (memory, known_since) VALUES (:memory, :now) "
+        "INSERT INTO unwind.broker_epochs (memory, known_since) VALUES (:memory, :now) "
         "ON CONFLICT (memory) DO NOTHING RETURNING memory"
     )
     if conn.execute(new, {"memory": memory, "now": now}).first() is None:
         return 0
     rung = (
         select(outbox.c.outbox_id)
-        .where(outbox.c.state == "due", outbox.c.rings > 0, outbox.c.due_at > now)
+        .where(outbox.c.state == "due", outbox.c.publish_count > 0, outbox.c.due_at > now)
         .order_by(outbox.c.due_at)
-        .limit(MOST_RUNG_AGAIN)
+        .limit(MAX_REQUEUED)
         .with_for_update(skip_locked=True)
     )
     return conn.execute(
@@ -209,10 +212,10 @@ def forgotten(conn: Connection, memory: str, now: datetime) -> int:
 
 def first_relay(conn: Connection) -> datetime | None:
     """When a relay of this installation first came to a broker; None before that."""
-    return conn.execute(select(func.min(bell_memories.c.known_since))).scalar()
+    return conn.execute(select(func.min(broker_epochs.c.known_since))).scalar()
 
 
-def failed(conn: Connection, rows: Sequence[int], error: str) -> dict[int, str]:
+def record_failure(conn: Connection, rows: Sequence[int], error: str) -> dict[int, str]:
     """Count a failed attempt to keep these promises; gives those that are dead now, each with its first error."""
     result = conn.execute(
         update(outbox)
@@ -221,7 +224,7 @@ def failed(conn: Connection, rows: Sequence[int], error: str) -> dict[int, str]:
             attempts=outbox.c.attempts + 1,
             first_error=func.coalesce(outbox.c.first_error, error[:2000]),
             last_error=error[:2000],
-            state=text(f"CASE WHEN attempts + 1 >= {MOST_ATTEMPTS} THEN 'dead' ELSE 'due' END"),
+            state=text(f"CASE WHEN attempts + 1 >= {MAX_ATTEMPTS} THEN 'dead' ELSE 'due' END"),
         )
         .returning(outbox.c.outbox_id, outbox.c.state, outbox.c.first_error)
     )
@@ -242,18 +245,18 @@ def give_up(conn: Connection, rows: Sequence[int], error: str) -> None:
     )
 
 
-def revive(conn: Connection, rows: Sequence[int], now: datetime) -> None:
+def requeue(conn: Connection, rows: Sequence[int], now: datetime) -> None:
     """Promises that were given up are due again, as if they had just been made."""
     conn.execute(
         update(outbox)
         .where(outbox.c.outbox_id.in_(rows), outbox.c.state == "dead")
-        .values(state="due", attempts=0, rings=0, due_at=now, first_error=None, last_error=None)
+        .values(state="due", attempts=0, publish_count=0, due_at=now, first_error=None, last_error=None)
     )
 
 
 def oldest_due(conn: Connection) -> datetime | None:
     """When the oldest promise that is not kept was made."""
-    return conn.execute(select(func.min(outbox.c.promised_at)).where(outbox.c.state == "due")).scalar()
+    return conn.execute(select(func.min(outbox.c.created_at)).where(outbox.c.state == "due")).scalar()
 
 
 def tasks_due(conn: Connection, now: datetime) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Connection, Identity, Index, Row, Table, Text, text
 
-from models.db.schema import Instant, metadata, one_of
+from models.db.schema import Timestamp, check_in, metadata
 from models.submissions import CHANNEL
 
 KINDS = ("queue", "task")
@@ -26,10 +26,10 @@ pauses = Table(
     Column("kind", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("reason", Text, nullable=False, server_default=""),
-    Column("paused_at", Instant, nullable=False),
-    Column("until", Instant),
-    Column("resumed_at", Instant),
-    one_of("kind", KINDS),
+    Column("paused_at", Timestamp, nullable=False),
+    Column("until", Timestamp),
+    Column("resumed_at", Timestamp),
+    check_in("kind", KINDS),
     CheckConstraint("until > paused_at AND resumed_at >= paused_at", name="in_order"),
     Index("ix_pauses_open", "kind", "name", unique=True, postgresql_where=text("resumed_at IS NULL")),
 )

@@ -14,11 +14,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from models import terms
-from models.sweeps import LONG_AGO
-from models.unit_of_work import Work
+from models.sweeps import NEVER
+from models.unit_of_work import UnitOfWork
 from policies import reminders as policy
 from policies.cases import AlertKind
-from policies.verdicts import Promise
+from policies.verdicts import OutboxMessage
 
 _DUE_OCRS = text(
     """
@@ -63,16 +63,16 @@ class Reminding:
     """
 
     def __init__(self) -> None:
-        self._after_ocr: tuple[datetime, int] = (LONG_AGO, 0)
-        self._after_alert: tuple[datetime, int] = (LONG_AGO, 0)
+        self._after_ocr: tuple[datetime, int] = (NEVER, 0)
+        self._after_alert: tuple[datetime, int] = (NEVER, 0)
 
-    def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         """Promise what is due and put off the next reminder of each row: constant statements; gives how many, twice."""
         ocrs = self._ocrs(work, limit)
         alerts = self._alerts(work, limit - len(ocrs))
         if not ocrs and not alerts:
             return 0, 0
-        book = terms.book(work.conn)
+        book = terms.load_terms(work.conn)
         promises = [*_of_ocrs(work, book, ocrs), *_of_alerts(work, book, alerts)]
         work.promise(promises)
         found = len(ocrs) + len(alerts)
@@ -81,7 +81,7 @@ class Reminding:
     def committed(self) -> None:
         """What was told once comes no more: nothing to remember."""
 
-    def pass_over(self, work: Work[Any]) -> str | None:
+    def skip_next(self, work: UnitOfWork[Any]) -> str | None:
         """Go on behind the request or alert that comes next, for nobody can be reminded of it; says which it is."""
         for row in self._ocrs(work, 1):
             self._after_ocr = (row.remind_at, row.ocr_id)
@@ -91,22 +91,22 @@ class Reminding:
             return f"alert {row.alert_id}"
         return None
 
-    def _ocrs(self, work: Work[Any], limit: int) -> Sequence[Row[Any]]:
+    def _ocrs(self, work: UnitOfWork[Any], limit: int) -> Sequence[Row[Any]]:
         return _due(work, _DUE_OCRS, self._after_ocr, limit)
 
-    def _alerts(self, work: Work[Any], limit: int) -> Sequence[Row[Any]]:
+    def _alerts(self, work: UnitOfWork[Any], limit: int) -> Sequence[Row[Any]]:
         return _due(work, _DUE_ALERTS, self._after_alert, limit)
 
 
-def _due(work: Work[Any], statement: Any, after: tuple[datetime, int], limit: int) -> Sequence[Row[Any]]:
+def _due(work: UnitOfWork[Any], statement: Any, after: tuple[datetime, int], limit: int) -> Sequence[Row[Any]]:
     if limit <= 0:
         return []
     where = {"now": work.now, "limit": limit, "after_at": after[0], "after_id": after[1]}
     return work.conn.execute(statement, where).all()
 
 
-def _of_ocrs(work: Work[Any], book: terms.TermsBook, ocrs: Sequence[Row[Any]]) -> list[Promise]:
-    promises: list[Promise] = []
+def _of_ocrs(work: UnitOfWork[Any], book: terms.TermsBook, ocrs: Sequence[Row[Any]]) -> list[OutboxMessage]:
+    promises: list[OutboxMessage] = []
     counted: list[_Counted] = []
     for r in ocrs:
         steps = book.by_id(r.terms_id).ocr_remind_after
@@ -118,8 +118,8 @@ def _of_ocrs(work: Work[Any], book: terms.TermsBook, ocrs: Sequence[Row[Any]]) -
     return promises
 
 
-def _of_alerts(work: Work[Any], book: terms.TermsBook, alerts: Sequence[Row[Any]]) -> list[Promise]:
-    promises: list[Promise] = []
+def _of_alerts(work: UnitOfWork[Any], book: terms.TermsBook, alerts: Sequence[Row[Any]]) -> list[OutboxMessage]:
+    promises: list[OutboxMessage] = []
     counted: list[_Counted] = []
     for a in alerts:
         steps = book.by_id(a.terms_id).unlock_remind_after

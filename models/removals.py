@@ -21,9 +21,9 @@ from sqlalchemy import (
     text,
 )
 
-from models.db.bulk import insert_set, update_set
-from models.db.pipeline import Cursor, numbers, run
-from models.db.schema import Instant, Json, metadata, one_of
+from models.db.bulk import insert_rows, update_rows
+from models.db.pipeline import Cursor, execute, int_array
+from models.db.schema import Json, Timestamp, check_in, metadata
 from policies.removals import Removal, RemovalState
 from policies.statuses import Role
 
@@ -36,10 +36,10 @@ removals = Table(
     Column("state", Text, nullable=False),
     Column("lines", Json, nullable=False),
     Column("return_items", Boolean),
-    Column("requested_at", Instant, nullable=False),
-    Column("decided_at", Instant),
-    one_of("requested_by", (Role.BUYER, Role.SELLER)),
-    one_of("state", RemovalState),
+    Column("requested_at", Timestamp, nullable=False),
+    Column("decided_at", Timestamp),
+    check_in("requested_by", (Role.BUYER, Role.SELLER)),
+    check_in("state", RemovalState),
     CheckConstraint("(state = 'pending') = (decided_at IS NULL)", name="decided_when_not_pending"),
     Index("ix_removals_order_id", "order_id", "removal_id"),
     Index("ix_removals_pending", "order_id", postgresql_where=text("state = 'pending'")),
@@ -55,12 +55,12 @@ def of_orders(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Remo
     return by_order
 
 
-def ask_pending(conn: Connection, order_ids: Iterable[int]) -> Cursor:
+def send_pending(conn: Connection, order_ids: Iterable[int]) -> Cursor:
     """How many requests wait on each order, to be read with `read_pending` when the statements that go with it were sent."""
-    return run(conn, _PENDING, {"ids": numbers(sorted(order_ids))})
+    return execute(conn, _PENDING, {"ids": int_array(sorted(order_ids))})
 
 
-def read_pending(rows: Cursor) -> dict[int, int]:
+def fetch_pending(rows: Cursor) -> dict[int, int]:
     """What was asked; orders without any are absent."""
     return {row.order_id: row.pending for row in rows}
 
@@ -93,7 +93,7 @@ def removal_of(row: Any) -> Removal:
 
 def insert(conn: Connection, requested: Sequence[Removal]) -> list[int]:
     """Write new requests; gives their ids in the same order."""
-    return insert_set(
+    return insert_rows(
         conn,
         removals,
         [
@@ -111,9 +111,9 @@ def insert(conn: Connection, requested: Sequence[Removal]) -> list[int]:
     )
 
 
-def store(conn: Connection, decided: Sequence[Removal]) -> None:
+def update_changed(conn: Connection, decided: Sequence[Removal]) -> None:
     """Write decisions."""
-    update_set(
+    update_rows(
         conn,
         removals,
         ["removal_id"],

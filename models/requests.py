@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import BigInteger, Column, Connection, Index, LargeBinary, Table, Text
 
-from models.db.bulk import send_set
-from models.db.pipeline import Cursor, run, texts
-from models.db.schema import Instant, Json, metadata, one_of
-from policies.timestamps import instant_text
+from models.db.bulk import send_insert
+from models.db.pipeline import Cursor, execute, text_array
+from models.db.schema import Json, Timestamp, check_in, metadata
+from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Invalid, Refused, Verdict
 
 requests = Table(
@@ -28,8 +28,8 @@ requests = Table(
     Column("order_id", BigInteger),
     Column("outcome", Text, nullable=False),
     Column("answer", Json, nullable=False),
-    Column("answered_at", Instant, nullable=False),
-    one_of("outcome", ("done", "refused")),
+    Column("answered_at", Timestamp, nullable=False),
+    check_in("outcome", ("done", "refused")),
     Index("ix_requests_answered_at", "answered_at"),
 )
 
@@ -38,7 +38,7 @@ class RequestRaced(Exception):
     """The same request id was answered by somebody else meanwhile: do the unit of work again and give that answer."""
 
 
-class Asked(Protocol):
+class IdempotentCommand(Protocol):
     """What the ledger needs to know of a command."""
 
     task: ClassVar[str]
@@ -88,7 +88,7 @@ class Answer:
         }
 
 
-def answer_to(command: Asked, verdict: Verdict, order_id: int | None = None) -> Answer:
+def answer_from_verdict(command: IdempotentCommand, verdict: Verdict, order_id: int | None = None) -> Answer:
     """Put a verdict into the words of the contract.  `order_id` where the command names its order only indirectly."""
     order_id = order_id or command.subject
     if isinstance(verdict, Refused):
@@ -98,14 +98,14 @@ def answer_to(command: Asked, verdict: Verdict, order_id: int | None = None) -> 
             verdict.message,
             verdict.code,
             order_id,
-            instant_text(verdict.possible_from) if verdict.possible_from else None,
+            format_timestamp(verdict.possible_from) if verdict.possible_from else None,
         )
     if isinstance(verdict, Invalid):
         return invalid(command.request_id, [(verdict.path, verdict.message)], order_id=order_id)
     return Answer("done", command.request_id, "Done.", order_id=order_id, effects=verdict.effects)
 
 
-def done(command: Asked, effects: dict[str, Any]) -> Answer:
+def done(command: IdempotentCommand, effects: dict[str, Any]) -> Answer:
     """A command that was carried out, with its effects."""
     return Answer("done", command.request_id, "Done.", order_id=command.subject, effects=effects)
 
@@ -121,7 +121,7 @@ def invalid(request_id: str, problems: Iterable[tuple[str, str]], *, order_id: i
     )
 
 
-def conflict(command: Asked) -> Answer:
+def conflict(command: IdempotentCommand) -> Answer:
     """The request id was used before with other arguments."""
     return Answer(
         "conflict",
@@ -137,17 +137,17 @@ _EARLIER = """
 """
 
 
-def earlier_answers(conn: Connection, commands: Sequence[Asked]) -> dict[str, Answer]:
+def earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> dict[str, Answer]:
     """The answers that were given before, by request id: the same again, or `conflict` for other arguments."""
-    return read_earlier(ask_earlier(conn, commands), commands)
+    return fetch_earlier_answers(send_earlier_answers(conn, commands), commands)
 
 
-def ask_earlier(conn: Connection, commands: Sequence[Asked]) -> Cursor:
+def send_earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> Cursor:
     """The same, to be read when the statements that go with it were sent."""
-    return run(conn, _EARLIER, {"ids": texts([c.request_id for c in commands])})
+    return execute(conn, _EARLIER, {"ids": text_array([c.request_id for c in commands])})
 
 
-def read_earlier(rows: Cursor, commands: Sequence[Asked]) -> dict[str, Answer]:
+def fetch_earlier_answers(rows: Cursor, commands: Sequence[IdempotentCommand]) -> dict[str, Answer]:
     """What was asked."""
     by_id = {c.request_id: c for c in commands}
     return {
@@ -160,10 +160,12 @@ def read_earlier(rows: Cursor, commands: Sequence[Asked]) -> dict[str, Answer]:
 
 def is_answered(conn: Connection, request_id: str) -> bool:
     """Whether there is an answer to a command with this id."""
-    return bool(run(conn, "SELECT 1 FROM unwind.requests WHERE request_id = %(id)s", {"id": request_id}).fetchall())
+    return bool(execute(conn, "SELECT 1 FROM unwind.requests WHERE request_id = %(id)s", {"id": request_id}).fetchall())
 
 
-def keep(conn: Connection, answered: Sequence[tuple[Asked, Answer]], now: datetime) -> Callable[[], None]:
+def insert_answers(
+    conn: Connection, answered: Sequence[tuple[IdempotentCommand, Answer]], now: datetime
+) -> Callable[[], None]:
     """Write the request rows.  `invalid`, `conflict` and dry runs are not kept and must not be passed.
 
     Gives what to call when they were sent, before the commit: it raises `RequestRaced` if any of them was there already.
@@ -180,7 +182,7 @@ def keep(conn: Connection, answered: Sequence[tuple[Asked, Answer]], now: dateti
         }
         for command, answer in answered
     ]
-    written = send_set(conn, requests, rows, skip_existing=True)
+    written = send_insert(conn, requests, rows, skip_existing=True)
 
     def check() -> None:
         if written.rowcount != len(rows):

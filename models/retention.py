@@ -42,8 +42,8 @@ BEGIN
         ORDER BY o.done_at LIMIT wanted FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS gone = ROW_COUNT;
     total := total + gone;
-    DELETE FROM unwind.odd_messages AS m WHERE m.odd_message_id = ANY (ARRAY(
-        SELECT o.odd_message_id FROM unwind.odd_messages AS o WHERE o.came_at < older_than
+    DELETE FROM unwind.dead_letters AS m WHERE m.odd_message_id = ANY (ARRAY(
+        SELECT o.odd_message_id FROM unwind.dead_letters AS o WHERE o.came_at < older_than
         ORDER BY o.odd_message_id LIMIT wanted FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS gone = ROW_COUNT;
     RETURN total + gone;

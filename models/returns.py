@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from models.db.locks import lock_items
-from models.db.pipeline import numbers, run, switches
+from models.db.pipeline import bool_array, execute, int_array
 from models.inventory import item_number
 from models.lots import KEY_COLUMNS
 from policies.inventory import Note, Returned
@@ -22,18 +22,18 @@ from policies.inventory import Note, Returned
 OUT_OF_RANGE = "22003"
 
 
-class PlanByHand(Exception):
+class NeedsPlan(Exception):
     """A lot would hold too many units (C25), or leaves its stockroom by the term: the pure plan must decide in which order."""
 
 
 def lock_stock(conn: Connection, order_ids: Sequence[int]) -> None:
     """Hold all that these orders' lines could return to: the items sorted, then the lots by id.  Lock the orders first."""
-    ids = numbers(order_ids)
-    run(conn, _LOCK_ITEMS, {"ids": ids})
-    run(conn, _LOCK_LOTS, {"ids": ids})
+    ids = int_array(order_ids)
+    execute(conn, _LOCK_ITEMS, {"ids": ids})
+    execute(conn, _LOCK_LOTS, {"ids": ids})
 
 
-def bring_back(
+def return_items(
     conn: Connection, orders: Sequence[tuple[int, bool]], now: datetime, *, release: bool
 ) -> dict[int, Returned]:
     """Put back what remains of each order (order_id, whether anything returns), in this order, under `lock_stock`.
@@ -43,19 +43,19 @@ def bring_back(
     if not orders:
         return {}
     values = {
-        "orders": numbers([order_id for order_id, _ in orders]),
-        "returns": switches([returns for _, returns in orders]),
+        "orders": int_array([order_id for order_id, _ in orders]),
+        "returns": bool_array([returns for _, returns in orders]),
         "release": release,
         "now": now,
     }
     try:
-        rows = run(conn, _BRING_BACK, values).fetchall()
+        rows = execute(conn, _BRING_BACK, values).fetchall()
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == OUT_OF_RANGE:
-            raise PlanByHand from None
+            raise NeedsPlan from None
         raise
     if any(row.released for row in rows):
-        raise PlanByHand
+        raise NeedsPlan
     found = {row.order_id: Returned(orjson.loads(row.lines), row.number, row.units) for row in rows}
     return {order_id: found.get(order_id, Returned()) for order_id, _ in orders}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Integer, Table, Text, func, text, update
 
-from models.db.schema import Instant, Json, metadata, one_of
+from models.db.schema import Json, Timestamp, check_in, metadata
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS
 from models.requests import Answer
 
@@ -24,8 +24,8 @@ LEASE = timedelta(seconds=5)
 """A drain that died holds its set for so long: everything must be done within 30 s after the last fault, even if that is the second
 one that hit this set.  A drain that lives extends its lease (`workers.submissions.consumer`), so a set is held for
 as long as its work takes."""
-LONGEST_WAIT = timedelta(minutes=15)
-MOST_ATTEMPTS = 10
+MAX_WAIT = timedelta(minutes=15)
+MAX_ATTEMPTS = 10
 SMALL_BYTES = 64 * 2**10
 """Payloads up to this size are taken in sets.  A longer one is taken alone, so a claim is bounded by its bytes: those of one set of
 small ones and of one long one."""
@@ -79,15 +79,15 @@ submissions = Table(
     Column("payload", Text, nullable=False),
     Column("order_id", BigInteger),
     Column("submitted_by", Text, nullable=False),
-    Column("submitted_at", Instant, nullable=False),
+    Column("submitted_at", Timestamp, nullable=False),
     Column("state", Text, nullable=False),
-    Column("due_at", Instant, nullable=False),
+    Column("due_at", Timestamp, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("answer", Json),
-    Column("answered_at", Instant),
+    Column("answered_at", Timestamp),
     Column("first_error", Text),
     Column("last_error", Text),
-    one_of("state", ("waiting", "answered", "dead")),
+    check_in("state", ("waiting", "answered", "dead")),
     # In the order in which they are taken, so that a set of a hundred reads a hundred of however many wait.
     Index("ix_submissions_due", "submission_id", "due_at", postgresql_where=text(f"state = 'waiting' AND {_IN_SETS}")),
     Index(
@@ -176,7 +176,7 @@ _HOLD = text(
 )
 
 
-def answered(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now: datetime) -> None:
+def insert_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now: datetime) -> None:
     """Write the answers, for `unwind.command_answers`.  The first one stays: a drain that was overtaken changes nothing."""
     conn.execute(
         _ANSWERED,
@@ -197,10 +197,10 @@ _ANSWERED = text(
 )
 
 
-def failed(conn: Connection, submission: Submission, error: str, now: datetime) -> str | None:
+def record_failure(conn: Connection, submission: Submission, error: str, now: datetime) -> str | None:
     """Put a command off that raised, ever longer; gives its first error if it has used up its attempts and is dead now."""
-    dead = submission.attempts >= MOST_ATTEMPTS
-    wait = min(LONGEST_WAIT.total_seconds(), 2.0**submission.attempts)
+    dead = submission.attempts >= MAX_ATTEMPTS
+    wait = min(MAX_WAIT.total_seconds(), 2.0**submission.attempts)
     first: str | None = conn.execute(
         update(submissions)
         .where(submissions.c.submission_id == submission.submission_id, submissions.c.state != "answered")
@@ -224,7 +224,7 @@ def gave_up(conn: Connection, submission: Submission, error: str) -> None:
     )
 
 
-def again(conn: Connection, task: str, arguments: Mapping[str, Any], request_id: str, now: datetime) -> bool:
+def requeue(conn: Connection, task: str, arguments: Mapping[str, Any], request_id: str, now: datetime) -> bool:
     """Take a command that was given up once more, from its first try; false when this door cannot take it.
 
     A row, not a message: it is there with the commit that takes the command from the dead jobs, whatever the broker does.

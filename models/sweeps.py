@@ -6,17 +6,17 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import BigInteger, Column, Connection, Integer, Interval, Table, Text, select, text
 
-from models.db.schema import Instant, metadata
+from models.db.schema import Timestamp, metadata
 
-LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
 """Before every row: where going through them begins."""
-LATE = timedelta(minutes=3)
+LATE_AFTER = timedelta(minutes=3)
 """A sweep that had not run for longer came late, which is worth remembering even when it found nothing.
 
 More than a minute, the slowest cadence of the timetable's sweeps, and than `NOTED_EVERY` on top.
 """
 
-NOTED_EVERY = timedelta(seconds=15)
+RECORD_INTERVAL = timedelta(seconds=15)
 """A sweep that goes on finding nothing writes only so often: an idle installation would else flush its log five times a
 second to say so.  Whoever judges a sweep by `ran_at` allows it this much more; the doctor allows a minute."""
 
@@ -24,17 +24,17 @@ sweeps = Table(
     "sweeps",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("ran_at", Instant, nullable=False),
+    Column("ran_at", Timestamp, nullable=False),
     Column("found", BigInteger, nullable=False),
     Column("found_ever", BigInteger, nullable=False),
-    Column("found_at", Instant),
+    Column("found_at", Timestamp),
 )
 
 sweep_hours = Table(
     "sweep_hours",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("hour", Instant, primary_key=True),
+    Column("hour", Timestamp, primary_key=True),
     Column("runs", Integer, nullable=False),
     Column("found", BigInteger, nullable=False),
     Column("longest_gap", Interval),
@@ -65,9 +65,9 @@ _RAN = text(
 )
 
 
-def ran(conn: Connection, name: str, found: int, now: datetime) -> None:
+def record_run(conn: Connection, name: str, found: int, now: datetime) -> None:
     """Note that a sweep came to its end, and what it found.  Of sweeps that find nothing not every one is noted."""
-    conn.execute(_RAN, {"name": name, "now": now, "found": found, "late": LATE, "often": NOTED_EVERY})
+    conn.execute(_RAN, {"name": name, "now": now, "found": found, "late": LATE_AFTER, "often": RECORD_INTERVAL})
 
 
 def last_runs(conn: Connection) -> dict[str, datetime]:

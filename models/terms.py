@@ -12,18 +12,18 @@ from typing import Any
 from sqlalchemy import Column, Connection, Identity, Integer, Table, Text
 
 from models.db.locks import lock_named
-from models.db.pipeline import Cursor, run
-from models.db.schema import Instant, Json, metadata
+from models.db.pipeline import Cursor, execute
+from models.db.schema import Json, Timestamp, metadata
 from policies.terms import DEFAULT_TERMS, Terms, read_terms
 
 terms = Table(
     "terms",
     metadata,
     Column("terms_id", Integer, Identity(), primary_key=True),
-    Column("valid_from", Instant, nullable=False),
+    Column("valid_from", Timestamp, nullable=False),
     Column("settings", Json, nullable=False),
     Column("applied_by", Text, nullable=False),
-    Column("applied_at", Instant, nullable=False),
+    Column("applied_at", Timestamp, nullable=False),
 )
 
 BRICKLINK_TERMS_ID = 0
@@ -71,17 +71,17 @@ class TermsBook:
         return iter(self._dated)
 
 
-def book(conn: Connection) -> TermsBook:
+def load_terms(conn: Connection) -> TermsBook:
     """Read the terms."""
-    return read(ask(conn))
+    return fetch_terms(send_terms(conn))
 
 
-def ask(conn: Connection) -> Cursor:
+def send_terms(conn: Connection) -> Cursor:
     """The same, to be `read` when the statements that go with it were sent."""
-    return run(conn, "SELECT * FROM unwind.terms ORDER BY terms_id", {})
+    return execute(conn, "SELECT * FROM unwind.terms ORDER BY terms_id", {})
 
 
-def read(rows: Cursor) -> TermsBook:
+def fetch_terms(rows: Cursor) -> TermsBook:
     """What was asked."""
     return TermsBook(
         [

@@ -13,15 +13,15 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from models import outbox, requests
 from models.db import database as db
-from models.db.pipeline import Cursor, together
-from models.requests import Answer, Asked
-from policies.verdicts import Promise, Verdict
+from models.db.pipeline import Cursor, pipeline
+from models.requests import Answer, IdempotentCommand
+from policies.verdicts import OutboxMessage, Verdict
 
-C = TypeVar("C", bound=Asked)
+C = TypeVar("C", bound=IdempotentCommand)
 T = TypeVar("T")
 
 
-class Work(Generic[C]):
+class UnitOfWork(Generic[C]):
     """The transaction a task works in: its connection, its instant, its commands and their answers."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Work(Generic[C]):
         conn: Connection,
         clock: db.Clock,
         commands: Sequence[C],
-        part_of: Asked | None = None,
+        part_of: IdempotentCommand | None = None,
         look: Callable[[Connection], Cursor] | None = None,
     ) -> None:
         self.conn = conn
@@ -37,20 +37,20 @@ class Work(Generic[C]):
         self._clock = clock
         self._asked_for_now: Callable[[], datetime] | None = None
         self._now: datetime | None = None
-        asked: list[Asked] = [*commands, *([part_of] if part_of is not None else [])]
+        asked: list[IdempotentCommand] = [*commands, *([part_of] if part_of is not None else [])]
         self._answers: dict[str, Answer] = {}
         self.looked: Cursor | None = None
         if asked:
-            with together(conn):  # with the transaction's BEGIN
-                earlier = requests.ask_earlier(conn, asked)
+            with pipeline(conn):  # with the transaction's BEGIN
+                earlier = requests.send_earlier_answers(conn, asked)
                 self.looked = look(conn) if look is not None else None
-            self._answers = requests.read_earlier(earlier, asked)
+            self._answers = requests.fetch_earlier_answers(earlier, asked)
         self.whole = self._answers.pop(part_of.request_id, None) if part_of is not None else None
         """The earlier answer of the command that this work is a part of."""
-        self._kept: list[tuple[Asked, Answer]] = []
+        self._kept: list[tuple[IdempotentCommand, Answer]] = []
         self._checks: list[Callable[[], None]] = []
         self.promised = False
-        self.fresh: list[C] = [c for c in commands if c.request_id not in self._answers]
+        self.pending: list[C] = [c for c in commands if c.request_id not in self._answers]
 
     @property
     def now(self) -> datetime:
@@ -68,18 +68,18 @@ class Work(Generic[C]):
 
     def answer(self, command: C, verdict: Verdict | Answer, *, keep: bool = True, order_id: int | None = None) -> None:
         """Answer one command.  `done` and `refused` are kept for the same request id to come again (contract 2.1)."""
-        answer = verdict if isinstance(verdict, Answer) else requests.answer_to(command, verdict, order_id)
+        answer = verdict if isinstance(verdict, Answer) else requests.answer_from_verdict(command, verdict, order_id)
         self._answers[command.request_id] = answer
         if keep and answer.outcome in ("done", "refused"):
             self._kept.append((command, answer))
 
-    def keep(self, command: Asked, answer: Answer) -> None:
+    def keep(self, command: IdempotentCommand, answer: Answer) -> None:
         """Keep the answer of a command that this work was the last part of."""
         self._kept.append((command, answer))
 
-    def promise(self, promises: Sequence[Promise]) -> None:
+    def promise(self, promises: Sequence[OutboxMessage]) -> None:
         """What must follow this commit."""
-        outbox.promise(self.conn, promises, self.now)
+        outbox.enqueue(self.conn, promises, self.now)
         self.promised = self.promised or bool(promises)
 
     @property
@@ -91,7 +91,7 @@ class Work(Generic[C]):
         """Write the request rows, last of all; whoever closes in the trip of its own last writes saves one."""
         kept, self._kept = self._kept, []
         if kept:
-            self._checks.append(requests.keep(self.conn, kept, self.now))
+            self._checks.append(requests.insert_answers(self.conn, kept, self.now))
 
     def check(self) -> None:
         """Raise `RequestRaced` if a twin had written one of those rows."""
@@ -101,49 +101,52 @@ class Work(Generic[C]):
 
 @contextmanager
 def unit_of_work(
-    commands: Sequence[C] = (), *, part_of: Asked | None = None, look: Callable[[Connection], Cursor] | None = None
-) -> Iterator[Work[C]]:
+    commands: Sequence[C] = (),
+    *,
+    part_of: IdempotentCommand | None = None,
+    look: Callable[[Connection], Cursor] | None = None,
+) -> Iterator[UnitOfWork[C]]:
     """Open the transaction; at its end write the request rows and commit; after it nudge the relay if anything was promised.
 
     `part_of`: the command of which these are a part; whether it was answered before is asked in the same trip.
     `look`: what else to ask of the commands in that trip, without a lock; `Work.looked` has it.
     Raises `RequestRaced` when a twin answered one of these requests meanwhile: nothing was written, do it again.
     """
-    database = db.bound()
+    database = db.current_database()
     with database.transaction(by_keys=bool(commands)) as conn:
-        work = Work(conn, database.clock, commands, part_of, look)
+        work = UnitOfWork(conn, database.clock, commands, part_of, look)
         yield work
         work.close()
         work.check()
     if work.promised:
-        database.on_promise()
+        database.on_outbox_insert()
 
 
-MOST_CLASHES = 6
-CLASHES = ("40001", "40P01", "55P03", "23505")
+MAX_CONFLICT_RETRIES = 6
+CONFLICT_STATES = ("40001", "40P01", "55P03", "23505")
 """Serialization failure, deadlock, lock timeout, and a natural key that somebody else wrote meanwhile: nothing of ours was
 written, and the whole unit of work may run again and will see what the other did (F46)."""
 
 
-def at_once(body: Callable[[], T]) -> T:
+def retry_on_conflict(body: Callable[[], T]) -> T:
     """Run a unit of work, and again a few times with jitter when it clashed with somebody else's."""
     return _AGAIN(body)
 
 
-def clashed(error: BaseException) -> bool:
+def is_conflict(error: BaseException) -> bool:
     """Whether the unit of work lost against another one and may simply run again."""
     if isinstance(error, DBAPIError):
-        return getattr(error.orig, "sqlstate", None) in CLASHES
-    return isinstance(error, requests.RequestRaced | Overtaken)
+        return getattr(error.orig, "sqlstate", None) in CONFLICT_STATES
+    return isinstance(error, requests.RequestRaced | StaleRead)
 
 
 _AGAIN = Retrying(
-    retry=retry_if_exception(clashed),
-    stop=stop_after_attempt(MOST_CLASHES),
+    retry=retry_if_exception(is_conflict),
+    stop=stop_after_attempt(MAX_CONFLICT_RETRIES),
     wait=wait_random_exponential(multiplier=0.02, max=0.5),
     reraise=True,
 )
 
 
-class Overtaken(Exception):
+class StaleRead(Exception):
     """What was read before the locks is not true any more, so that weaker locks were taken than are needed."""

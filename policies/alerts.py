@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState, other
-from policies.notices import tell
-from policies.preconditions import blank, not_in_role
+from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState, counterparty
+from policies.notices import notify_party
+from policies.preconditions import comment_missing, not_in_role
 from policies.statuses import ALERT_BLOCKERS, PROBLEM, Role, Status
-from policies.timestamps import instant_said, instant_text
+from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
-SPOKEN = {
+LABELS = {
     AlertKind.NPB: "non-paying buyer alert",
     AlertKind.NRS: "non-responding seller alert",
     AlertKind.NSS: "non-shipping seller alert",
@@ -30,22 +30,22 @@ def filer_of(kind: AlertKind) -> Role:
 
 def may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now: datetime) -> Refused | None:
     """What all alerts ask of their filing: the right party, no other alert, seven days (R19, R21, R24, R45, R50)."""
-    if refused := not_in_role(case, actor, filer_of(kind), act=f"file a {SPOKEN[kind]}"):
+    if refused := not_in_role(case, actor, filer_of(kind), act=f"file a {LABELS[kind]}"):
         return refused
     order = case.order
     if order.status in ALERT_BLOCKERS:
         return Refused(
             Code.ORDER_HAS_PROBLEM,
             f"{case.named.capitalize()} is already in {order.status}; one alert at a time.",
-            changes_it="the open alert being removed",
+            unblocked_by="the open alert being removed",
         )
     if now < earliest:
         return Refused(
             Code.TOO_EARLY,
-            f"The order was last submitted or updated on {instant_said(order.order_date)}; a {SPOKEN[kind]} can be filed "
-            f"from {instant_said(earliest, onwards=True)}.",
+            f"The order was last submitted or updated on {describe_timestamp(order.order_date)}; a {LABELS[kind]} can be filed "
+            f"from {describe_timestamp(earliest, onwards=True)}.",
             possible_from=earliest,
-            changes_it="time alone",
+            unblocked_by="time alone",
         )
     return None
 
@@ -78,7 +78,9 @@ def unlock(case: Case, now: datetime) -> Granted | None:
         after,
         events=(Event(f"{alert.kind.lower()}.unlocked", UNLOCKED_NOTE),),
         promises=(
-            tell(after, filer_of(alert.kind), notice, kind=alert.kind, unlocks_at=instant_text(alert.unlocks_at)),
+            notify_party(
+                after, filer_of(alert.kind), notice, kind=alert.kind, unlocks_at=format_timestamp(alert.unlocks_at)
+            ),
         ),
     )
 
@@ -107,24 +109,24 @@ def remove(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: 
     filer = filer_of(kind)
     alert = case.alert if case.alert is not None and case.alert.kind is kind else None
     completed = alert is not None and alert.state is AlertState.COMPLETED and case.role_of(actor) is Role.STAFF
-    if not completed and (refused := not_in_role(case, actor, filer, Role.STAFF, act=f"remove a {SPOKEN[kind]}")):
+    if not completed and (refused := not_in_role(case, actor, filer, Role.STAFF, act=f"remove a {LABELS[kind]}")):
         return refused
     if alert is None or alert.state not in (AlertState.OPEN, AlertState.COMPLETED):
         return no_open_alert(case, kind)
-    if refused := blank(comment):
+    if refused := comment_missing(comment):
         return refused
     removed = replace(alert, state=AlertState.REMOVED, closed_at=now)
     order = case.order if completed else replace(case.order, status=Status.PENDING, previous_status=None)
     after = replace(case, order=order, alert=removed)
     why = f": {comment}" if comment else "."
-    note = f"The {SPOKEN[kind]} is removed{why}" + (" The strike is withdrawn." if completed else "")
+    note = f"The {LABELS[kind]} is removed{why}" + (" The strike is withdrawn." if completed else "")
     return Granted(
         after,
         events=(Event(f"{kind.lower()}.removed", note),),
         promises=(
-            tell(
+            notify_party(
                 after,
-                other(filer),
+                counterparty(filer),
                 "alert_removed",
                 kind=kind,
                 comment=comment,
@@ -140,8 +142,8 @@ def no_open_alert(case: Case, kind: AlertKind) -> Refused:
     """The command needs an alert of that kind and none is open."""
     return Refused(
         Code.NO_OPEN_ALERT,
-        f"No {SPOKEN[kind]} is open for {case.named}.",
-        changes_it=f"the {filer_of(kind)} filing a {SPOKEN[kind]}",
+        f"No {LABELS[kind]} is open for {case.named}.",
+        unblocked_by=f"the {filer_of(kind)} filing a {LABELS[kind]}",
     )
 
 

@@ -72,7 +72,7 @@ def month_from_text(text: str) -> date:
     return date.fromisoformat(f"{text}-01")
 
 
-def spoken(month: date) -> str:
+def month_name(month: date) -> str:
     """A month as people say it: March 2026."""
     return f"{_NAMES[month.month - 1]} {month.year}"
 

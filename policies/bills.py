@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
-from policies.billing_months import bill_issues_at, month_of, previous_month, spoken
+from policies.billing_months import bill_issues_at, month_name, month_of, previous_month
 from policies.fees import ZERO
 from policies.terms import Terms
 from policies.verdicts import Code, Invalid, Refused
 
 OPEN, ISSUED, PAID, PAST_DUE = "open", "issued", "paid", "past_due"
-OLDEST_MONTH = date(2000, 1, 1)
+MIN_MONTH = date(2000, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +107,15 @@ def open_month(now: datetime, terms: Terms) -> date:
 
 def known_month(month: date, now: datetime, terms: Terms) -> bool:
     """Whether a known seller has a bill for that month: for any month up to now (contract 4)."""
-    return OLDEST_MONTH <= month <= month_of(now, terms)
+    return MIN_MONTH <= month <= month_of(now, terms)
 
 
 def not_issued(month: date) -> Refused:
     """Only an issued bill can be paid."""
     return Refused(
         Code.BILL_UNKNOWN,
-        f"There is no issued bill of {spoken(month)} for this seller that could be paid.",
-        changes_it="the bill being issued",
+        f"There is no issued bill of {month_name(month)} for this seller that could be paid.",
+        unblocked_by="the bill being issued",
     )
 
 
@@ -131,11 +131,11 @@ def manual_credit(amount: Decimal) -> Invalid | None:
 
 def payment_note(amount: Decimal, month: date, payment_id: str, over: Decimal, opens: date | None) -> str:
     """Why a payment is in the ledger."""
-    more = f" {over} of it is more than was asked for and opens the bill of {spoken(opens)}." if opens else ""
-    return f"Payment {payment_id} of {amount} for the bill of {spoken(month)}.{more}"
+    more = f" {over} of it is more than was asked for and opens the bill of {month_name(opens)}." if opens else ""
+    return f"Payment {payment_id} of {amount} for the bill of {month_name(month)}.{more}"
 
 
 def manual_note(order_id: int | None, staff: str, comment: str, month: date) -> str:
     """Why a credit by hand is on the bill."""
     about = f" for order {order_id}" if order_id is not None else ""
-    return f"Credit{about} in {spoken(month)} by staff ({staff}): {comment}"
+    return f"Credit{about} in {month_name(month)} by staff ({staff}): {comment}"

@@ -9,13 +9,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState
-from policies.preconditions import already_cancelled, blank, not_a_party
-from policies.reasons import check_reason, spoken
+from policies.preconditions import already_cancelled, comment_missing, not_a_party
+from policies.reasons import check_reason, describe
 from policies.statuses import Basis, Role, Status
-from policies.timestamps import instant_said
+from policies.timestamps import describe_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
-SPOKEN = {
+LABELS = {
     Basis.OCR_SELLER: "the seller's own cancel request",
     Basis.OCR_BUYER: "the buyer's cancel request, to which the seller agrees",
     Basis.NPB: "the non-paying buyer alert",
@@ -41,7 +41,7 @@ def basis_for(case: Case, actor: Actor, now: datetime) -> Basis | Refused:
     return Refused(
         Code.WRONG_ROLE,
         "Staff cannot cancel an order; its buyer or seller can.",
-        changes_it="the buyer or the seller doing it",
+        unblocked_by="the buyer or the seller doing it",
     )
 
 
@@ -54,7 +54,7 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
     assert role is not None
     if reason is not None and (refused := check_reason(reason, comment, role)):
         return refused
-    if refused := blank(comment):
+    if refused := comment_missing(comment):
         return refused
     order = replace(
         case.order,
@@ -72,11 +72,11 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
         ocr=replace(ocr, state=OcrState.AGREED if agreed else OcrState.SUPERSEDED, closed_at=now) if ocr else case.ocr,
         alert=_closed(alert, completed=basis in THROUGH_ALERT, now=now) if alert else case.alert,
     )
-    because = f", because {spoken(reason)}" if reason else ""
+    because = f", because {describe(reason)}" if reason else ""
     said = f": {comment}" if comment else "."
     return Granted(
         after,
-        events=(Event("orders.cancelled", f"Cancelled by the {role} on the ground of {SPOKEN[basis]}{because}{said}"),),
+        events=(Event("orders.cancelled", f"Cancelled by the {role} on the ground of {LABELS[basis]}{because}{said}"),),
         effects={"basis": basis},
     )
 
@@ -86,7 +86,7 @@ def returns_items(basis: Basis, *, seller_terminated: bool) -> bool:
     return basis not in (Basis.NRS, Basis.NSS) and not seller_terminated
 
 
-def struck(basis: Basis) -> Role | None:
+def causes_strike(basis: Basis) -> Role | None:
     """Who gets a strike: the buyer through NPB and NPX, the seller through NRS and NSS, nobody else (R17, R95, R96)."""
     if basis in (Basis.NPB, Basis.NPX):
         return Role.BUYER
@@ -115,13 +115,13 @@ def _seller_basis(case: Case, now: datetime) -> Basis | Refused:
         return Refused(
             Code.NO_OPEN_REQUEST,
             f"Nothing is open on {case.named} that would let the seller cancel it.",
-            changes_it="a cancel request being filed",
+            unblocked_by="a cancel request being filed",
         )
     if alert.kind is not AlertKind.NPB:
         return Refused(
             Code.WRONG_ROLE,
             f"{case.named.capitalize()} is in {alert.kind}: only the buyer, who filed the alert, can cancel through it.",
-            changes_it="the buyer removing the alert",
+            unblocked_by="the buyer removing the alert",
         )
     return _too_early(case, alert)
 
@@ -136,32 +136,32 @@ def _buyer_basis(case: Case, now: datetime) -> Basis | Refused:
         return Refused(
             Code.WRONG_ROLE,
             f"{case.named.capitalize()} is in {case.order.status}: cancelling is strictly the seller's decision.",
-            changes_it="the seller cancelling",
+            unblocked_by="the seller cancelling",
         )
     if alert is None:
         return Refused(
             Code.NO_OPEN_ALERT,
             f"Nothing is open on {case.named} that would let the buyer cancel it; a buyer asks the seller with a cancel "
             "request, or files an alert when the seller is silent or does not ship.",
-            changes_it="an alert being filed by the buyer and maturing",
+            unblocked_by="an alert being filed by the buyer and maturing",
         )
     return _too_early(case, alert)
 
 
 def _too_early(case: Case, alert: Alert) -> Refused:
-    due = instant_said(alert.unlocks_at, onwards=True)
+    due = describe_timestamp(alert.unlocks_at, onwards=True)
     if alert.kind is not AlertKind.NPB:
-        why = f"The alert was filed on {instant_said(alert.filed_at)}"
+        why = f"The alert was filed on {describe_timestamp(alert.filed_at)}"
     elif alert.responded_at is not None and alert.unlocks_at > alert.filed_at + alert.terms.npb_unlock_no_response:
-        why = f"The buyer answered on {instant_said(alert.responded_at)}"
+        why = f"The buyer answered on {describe_timestamp(alert.responded_at)}"
     else:
-        why = f"The alert was filed on {instant_said(alert.filed_at)} and the buyer has not answered"
+        why = f"The alert was filed on {describe_timestamp(alert.filed_at)} and the buyer has not answered"
     accept = " or the buyer accepting the penalty" if alert.kind is AlertKind.NPB else ""
     return Refused(
         Code.TOO_EARLY,
         f"{why}, so {case.named} can be cancelled from {due}.",
         possible_from=alert.unlocks_at,
-        changes_it=f"time alone{accept}",
+        unblocked_by=f"time alone{accept}",
     )
 
 

@@ -6,19 +6,19 @@ from dataclasses import replace
 from datetime import datetime
 
 from policies import credits as fees
-from policies.cancellation import returns_items, struck
+from policies.cancellation import causes_strike, returns_items
 from policies.cases import Case, Member
 from policies.inventory import Returned
-from policies.members import struck as member_struck
-from policies.notices import tell, told
+from policies.members import add_strike as member_struck
+from policies.notices import notify_member, notify_party
 from policies.statuses import Role
-from policies.verdicts import Granted, Promise
+from policies.verdicts import Granted, OutboxMessage
 
 
 def with_strike(case: Case, granted: Granted) -> Granted:
     """The granted cancellation with the strike it gives, and with what is told of a privilege that is lost by it."""
     after = granted.case
-    role = struck(after.order.basis) if after.order.basis is not None else None
+    role = causes_strike(after.order.basis) if after.order.basis is not None else None
     if role is None:
         return granted
     terms = after.alert.terms if after.alert is not None else after.terms
@@ -28,7 +28,7 @@ def with_strike(case: Case, granted: Granted) -> Granted:
     return replace(granted, case=moved, promises=(*granted.promises, *lost))
 
 
-def of_cancelling(
+def cancellation_effects(
     case: Case, granted: Granted, back: Returned, *, by: Role | None, at: datetime, pending_removals: int
 ) -> Granted:
     """The granted cancellation with its fee, its event, its answer and what is promised by its commit to followers."""
@@ -42,29 +42,29 @@ def of_cancelling(
         "returns": returns_items(basis, seller_terminated=case.seller.terminated),
         "lines_returned": back.lines_returned,
         "units_returned": back.units_returned,
-        "strike": struck(basis) is not None,
+        "strike": causes_strike(basis) is not None,
     }
     promises = [
         *granted.promises,
-        tell(after, Role.SELLER, "order_cancelled", **facts, fee=fee_effects),
-        tell(after, Role.BUYER, "order_cancelled", **facts),
+        notify_party(after, Role.SELLER, "order_cancelled", **facts, fee=fee_effects),
+        notify_party(after, Role.BUYER, "order_cancelled", **facts),
     ]
-    if settled := fees.promise_of(fee, after.order, at):
+    if settled := fees.outbox_message_for(fee, after.order, at):
         promises.append(settled)
     if pending_removals:
         order_id = after.order.order_id
-        promises.append(Promise("removals.cancel_pending", f"removals:{order_id}", order_id))
+        promises.append(OutboxMessage("removals.cancel_pending", f"removals:{order_id}", order_id))
     event = replace(granted.events[0], changes={"returned": back.lines, "fee": fee_effects})
     effects = {"basis": basis, "lines": back.lines, "removals_cancelled": pending_removals, "fee": fee_effects}
     return replace(granted, events=(event,), promises=tuple(promises), effects=effects)
 
 
-def _lost_privilege(before: Member, after: Member, role: Role, case: Case) -> tuple[Promise, ...]:
+def _lost_privilege(before: Member, after: Member, role: Role, case: Case) -> tuple[OutboxMessage, ...]:
     lost = (before.can_buy and not after.can_buy) or (before.can_sell and not after.can_sell)
     if not lost:
         return ()
     return (
-        told(
+        notify_member(
             role,
             "privilege_revoked",
             member_id=after.member_id,

@@ -182,6 +182,6 @@ class Case:
         return f"order {self.order.order_id}"
 
 
-def other(role: Role) -> Role:
+def counterparty(role: Role) -> Role:
     """The other party."""
     return Role.SELLER if role is Role.BUYER else Role.BUYER

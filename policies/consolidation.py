@@ -15,7 +15,7 @@ from typing import Any
 from policies.lots import Lot
 
 BETWEEN_TEXTS = " | "
-SMALLEST_COST = Decimal("0.0001")
+MIN_COST = Decimal("0.0001")
 
 
 class Choice(StrEnum):
@@ -92,4 +92,4 @@ def average_cost(old: Decimal | None, old_units: int, new: Decimal | None, new_u
     if not units:
         return old if old is not None else new
     total = sum((cost * count for cost, count in known), Decimal(0))
-    return (total / units).quantize(SMALLEST_COST, rounding=ROUND_HALF_UP)
+    return (total / units).quantize(MIN_COST, rounding=ROUND_HALF_UP)

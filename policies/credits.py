@@ -11,13 +11,13 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from policies.billing_months import month_of, month_text, spoken
+from policies.billing_months import month_name, month_of, month_text
 from policies.cases import Order
 from policies.fees import ZERO
 from policies.statuses import Basis
 from policies.terms import Terms
-from policies.timestamps import instant_text
-from policies.verdicts import Promise
+from policies.timestamps import format_timestamp
+from policies.verdicts import OutboxMessage
 
 TASK = "credits.post_to_next_invoice"
 RESET, CREDIT, NONE, UNDECIDED = "reset", "credit", "none", "undecided"
@@ -46,11 +46,11 @@ def settle(order: Order, basis: Basis, cancelled_at: datetime, terms: Terms) -> 
     return FeeDecision(RESET if month == order.fee_month else CREDIT, ZERO - order.fee, month)
 
 
-def promise_of(decision: FeeDecision, order: Order, cancelled_at: datetime) -> Promise | None:
+def outbox_message_for(decision: FeeDecision, order: Order, cancelled_at: datetime) -> OutboxMessage | None:
     """The promise to carry it out, once per order; None when the fee stays.  An amount of 0.00 is handled like any."""
     if decision.kind == NONE:
         return None
-    return Promise(
+    return OutboxMessage(
         task=TASK,
         key=f"fee:{order.order_id}",
         order_id=order.order_id,
@@ -60,7 +60,7 @@ def promise_of(decision: FeeDecision, order: Order, cancelled_at: datetime) -> P
             "seller_id": order.seller_id,
             "month": month_text(decision.month) if decision.month else None,
             "charged_month": month_text(order.fee_month) if order.fee_month else None,
-            "cancelled_at": instant_text(cancelled_at),
+            "cancelled_at": format_timestamp(cancelled_at),
         },
     )
 
@@ -76,29 +76,29 @@ def effects_of(decision: FeeDecision) -> dict[str, Any]:
 
 def charge_note(order_id: int, month: date) -> str:
     """Why a charge is on the bill."""
-    return f"Fee for order {order_id}, charged in {spoken(month)}."
+    return f"Fee for order {order_id}, charged in {month_name(month)}."
 
 
 def recharge_note(order_id: int, month: date, why: str) -> str:
     """Why a new charge is on the bill after items were added or removed (A21)."""
-    return f"Fee for the whole of order {order_id}, charged in {spoken(month)} because {why}."
+    return f"Fee for the whole of order {order_id}, charged in {month_name(month)} because {why}."
 
 
 def reversal_note(order_id: int, charged: date | None, why: str) -> str:
     """Why the earlier charge is taken back (A21)."""
-    when = f"charged in {spoken(charged)}" if charged else "charged earlier"
+    when = f"charged in {month_name(charged)}" if charged else "charged earlier"
     return f"The fee for order {order_id} {when} is taken back because {why}; the whole order is charged anew."
 
 
 def reset_note(order_id: int, charged: date) -> str:
     """Why a fee is reset."""
-    return f"Order {order_id} was cancelled in {spoken(charged)}, in which its fee was charged: the fee is reset."
+    return f"Order {order_id} was cancelled in {month_name(charged)}, in which its fee was charged: the fee is reset."
 
 
 def credit_note(order_id: int, charged: date, cancelled: date, bill: date) -> str:
     """Why a credit is on the bill: the order, the month charged and the month credited (rules.md 11)."""
-    late = "" if bill == cancelled else f" The bill of {spoken(cancelled)} was made already, so it is on this one."
+    late = "" if bill == cancelled else f" The bill of {month_name(cancelled)} was made already, so it is on this one."
     return (
-        f"Order {order_id} was cancelled in {spoken(cancelled)}; its fee, charged in {spoken(charged)}, "
-        f"is credited in {spoken(bill)}.{late}"
+        f"Order {order_id} was cancelled in {month_name(cancelled)}; its fee, charged in {month_name(charged)}, "
+        f"is credited in {month_name(bill)}.{late}"
     )

@@ -18,7 +18,7 @@ from policies.consolidation import Choice, Choices, LineEdit
 from policies.inventory import ReturnPlan
 from policies.preconditions import already_cancelled, not_in_role
 from policies.statuses import Basis, Role, Status
-from policies.timestamps import instant_said, instant_text
+from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Invalid, Refused
 
 LIFETIME = timedelta(hours=24)
@@ -84,7 +84,7 @@ def may_open(case: Case, actor: Actor, now: datetime) -> Refused | None:
 def unknown(order_id: int | None = None) -> Refused:
     """There is no such draft (of this order)."""
     of_order = "" if order_id is None else f" of order {order_id}"
-    return Refused(Code.DRAFT_UNKNOWN, f"There is no draft with this id{of_order}.", changes_it="opening a draft")
+    return Refused(Code.DRAFT_UNKNOWN, f"There is no draft with this id{of_order}.", unblocked_by="opening a draft")
 
 
 def belongs(draft: Draft | None, actor: Actor) -> Refused | None:
@@ -113,7 +113,7 @@ def check(draft: Draft, case: Case, basis: Basis, now: datetime) -> Refused | No
         return Refused(
             Code.DRAFT_INCOMPLETE,
             "The draft was not verified since its last edit, or something in it is wrong; verify it first.",
-            changes_it="a verification without problems",
+            unblocked_by="a verification without problems",
         )
     return None
 
@@ -126,7 +126,7 @@ def check_plan(plan: ReturnPlan) -> Refused | None:
     return Refused(
         Code.DRAFT_INCOMPLETE,
         f"With the inventory as it is now the draft does not fit: {said}.",
-        changes_it="editing and verifying the draft again",
+        unblocked_by="editing and verifying the draft again",
     )
 
 
@@ -165,7 +165,7 @@ def shown(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
     return {
         "draft_id": draft.draft_id,
         "state": draft.state,
-        "expires_at": instant_text(draft.expires_at),
+        "expires_at": format_timestamp(draft.expires_at),
         "lines": [
             line.effects()
             | {
@@ -183,13 +183,13 @@ def _lives(draft: Draft, case: Case, now: datetime) -> Refused | None:
         return Refused(
             Code.DRAFT_STALE,
             f"{case.named.capitalize()} has changed since the draft was opened.",
-            changes_it="opening a new draft",
+            unblocked_by="opening a new draft",
         )
     if now >= draft.expires_at:
         return Refused(
             Code.DRAFT_EXPIRED,
-            f"The draft could be used until {instant_said(draft.expires_at)}.",
-            changes_it="opening a new draft",
+            f"The draft could be used until {describe_timestamp(draft.expires_at)}.",
+            unblocked_by="opening a new draft",
         )
     return None
 

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from policies.cases import Alert, Case, Ocr, Order
-from policies.timestamps import optional_text
+from policies.timestamps import format_optional_timestamp
 
 
 def _as_it_is(value: Any) -> Any:
@@ -23,32 +23,32 @@ _ORDER: _Fields = {
     "status": _as_it_is,
     "previous_status": _as_it_is,
     "payment_status": _as_it_is,
-    "order_date": optional_text,
+    "order_date": format_optional_timestamp,
     "total": str,
     "fee": str,
     "fee_month": _month,
-    "cancelled_at": optional_text,
+    "cancelled_at": format_optional_timestamp,
     "basis": _as_it_is,
     "cancelled_by": _as_it_is,
 }
 _ALERT: _Fields = {
     "kind": _as_it_is,
     "state": _as_it_is,
-    "filed_at": optional_text,
+    "filed_at": format_optional_timestamp,
     "grounds": _as_it_is,
-    "responded_at": optional_text,
-    "penalty_accepted_at": optional_text,
-    "penalty_withdrawn_at": optional_text,
-    "unlocks_at": optional_text,
-    "unlocked_at": optional_text,
-    "closed_at": optional_text,
+    "responded_at": format_optional_timestamp,
+    "penalty_accepted_at": format_optional_timestamp,
+    "penalty_withdrawn_at": format_optional_timestamp,
+    "unlocks_at": format_optional_timestamp,
+    "unlocked_at": format_optional_timestamp,
+    "closed_at": format_optional_timestamp,
 }
 _OCR: _Fields = {
     "filed_by": _as_it_is,
     "reason": _as_it_is,
     "state": _as_it_is,
-    "filed_at": optional_text,
-    "closed_at": optional_text,
+    "filed_at": format_optional_timestamp,
+    "closed_at": format_optional_timestamp,
 }
 """What an event tells of each part, and how it is written as JSON."""
 

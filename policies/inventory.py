@@ -13,18 +13,18 @@ from enum import StrEnum
 from typing import Any
 
 from policies.consolidation import ONE_STEP, Choices, LineEdit, merged
-from policies.lots import MOST_UNITS, Lot, LotKey, Remembered, edited, from_snapshot, problems, tier_gaps
+from policies.lots import MAX_UNITS, Lot, LotKey, LotSnapshot, edited, from_snapshot, problems, tier_gaps
 
 __all__ = [
     "Lot",
     "LotKey",
     "Note",
+    "QuantityOverflow",
     "ReturnPlan",
     "Returned",
     "ReturnedLine",
     "Returning",
-    "Shelf",
-    "TooManyUnits",
+    "StockView",
     "from_snapshot",
     "nothing_returns",
     "plan_return",
@@ -39,7 +39,7 @@ class Note(StrEnum):
     DELETED_IN_DRAFT = "DELETED_IN_DRAFT"
 
 
-class TooManyUnits(Exception):
+class QuantityOverflow(Exception):
     """The lot cannot hold that many units: nothing of this cancellation may be written, and staff must look (C25)."""
 
 
@@ -49,7 +49,7 @@ class Returning:
 
     line_no: int
     units: int
-    item: Lot | Remembered
+    item: Lot | LotSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Returned:
     units_returned: int = 0
 
 
-class Shelf:
+class StockView:
     """The lots that the orders of one set could return to, as they stand in the course of the set."""
 
     def __init__(self, lots: Iterable[Lot] = ()) -> None:
@@ -150,7 +150,7 @@ def target_of(source: int, candidates: Sequence[Lot]) -> Lot | None:
 def plan_return(
     order_id: int,
     lines: Sequence[Returning],
-    shelf: Shelf,
+    shelf: StockView,
     *,
     choices: Choices = ONE_STEP,
     release_auto_stockroom: bool = False,
@@ -181,7 +181,7 @@ def nothing_returns(order_id: int, line_numbers: Iterable[int]) -> ReturnPlan:
 class _Planning:
     """One plan in the making: what it changed so far lies over the shelf."""
 
-    def __init__(self, shelf: Shelf, choices: Choices, release: bool) -> None:
+    def __init__(self, shelf: StockView, choices: Choices, release: bool) -> None:
         self._shelf = shelf
         self._choices = choices
         self._release = release
@@ -202,8 +202,8 @@ class _Planning:
         # Without choices only the key of what comes back matters to the lot that takes it (R66).
         item = edited(line.item.whole, edit.fields) if target is None or self._choices.values else target
         after, note = self._new_lot(item, units, edit) if target is None else self._join(target, item, units)
-        if after.quantity > MOST_UNITS:
-            raise TooManyUnits(f"lot {after.lot_id} cannot hold {after.quantity} units")
+        if after.quantity > MAX_UNITS:
+            raise QuantityOverflow(f"lot {after.lot_id} cannot hold {after.quantity} units")
         if self._choices is not ONE_STEP:
             wrong = [*tier_gaps({**line.item.whole.snapshot(), **edit.fields}), *problems(after)]
             self.problems.extend((line.line_no, name, sentence) for name, sentence in wrong)
@@ -212,7 +212,7 @@ class _Planning:
         self.changed[after.lot_id] = after
         return ReturnedLine(line.line_no, units, after.lot_id, note)
 
-    def _target(self, item: Lot | Remembered) -> Lot | None:
+    def _target(self, item: Lot | LotSnapshot) -> Lot | None:
         if not self._choices.consolidate or needs_own_lot(item):
             return None
         key, shelf, changed = item.key, self._shelf.lots, self.changed
@@ -246,6 +246,6 @@ class _Planning:
         return lot, Note.RETURNED_TO_STOCKROOM if lot.is_stock_room else None
 
 
-def needs_own_lot(item: Lot | Remembered) -> bool:
+def needs_own_lot(item: Lot | LotSnapshot) -> bool:
     """Parts of a superlot and items outside the catalogue get a lot of their own, to be reviewed (rules.md 5.6)."""
     return item.bind_id != 0 or not item.in_catalogue

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from policies.texts import is_identifier
 from policies.verdicts import Code, Invalid, Refused
 
-MOST_UNITS = 2**31 - 1
+MAX_UNITS = 2**31 - 1
 TEXT_LENGTH = 2000
 TOO_MUCH = Decimal(10) ** 10
 """What the database's price columns cannot hold."""
@@ -123,7 +123,7 @@ _QUANTITY = _NAMES.index("quantity")
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class LotSnapshot:
     """A lot as an order line remembers it, read only as far as it is asked: most returns need no more than its key."""
 
     seen: Mapping[str, Any]
@@ -227,7 +227,9 @@ def may_record(lot: Lot, known: Lot | None, *, seller_known: bool, may_be_own: b
     `known` is the lot of that id as it is now.  `may_be_own`: Unwind itself gave the number to a lot without.
     """
     if not seller_known:
-        return Refused(Code.MEMBER_UNKNOWN, "There is no member with this id.", changes_it="the seller being recorded")
+        return Refused(
+            Code.MEMBER_UNKNOWN, "There is no member with this id.", unblocked_by="the seller being recorded"
+        )
     if known is None:
         if lot.lot_id >= FIRST_OWN_ID and not may_be_own:
             return Invalid("lot.lot_id", f"numbers from {FIRST_OWN_ID} up belong to lots that were created by a return")
@@ -245,10 +247,10 @@ def problems(lot: Lot) -> list[tuple[str, str]]:
 
 def _number_problems(lot: Lot) -> list[tuple[str, str]]:
     fits = {
-        "quantity": (0 <= lot.quantity <= MOST_UNITS, f"must be between 0 and {MOST_UNITS}"),
+        "quantity": (0 <= lot.quantity <= MAX_UNITS, f"must be between 0 and {MAX_UNITS}"),
         "unit_price": (0 < lot.unit_price < TOO_MUCH, "must be above zero"),
         "sale_rate": (0 <= lot.sale_rate <= 99, "must be a whole percentage from 0 to 99"),
-        "bulk": (1 <= lot.bulk <= MOST_UNITS, "must be 1 or more"),
+        "bulk": (1 <= lot.bulk <= MAX_UNITS, "must be 1 or more"),
         "my_cost": (lot.my_cost is None or 0 <= lot.my_cost < TOO_MUCH, "must not be negative"),
         "my_weight": (lot.my_weight is None or 0 <= lot.my_weight < TOO_MUCH, "must not be negative"),
     }
@@ -285,7 +287,7 @@ def _tier_problems(lot: Lot) -> list[tuple[str, str]]:
     found = []
     quantity, price = 0, lot.unit_price
     for number, (tier_quantity, tier_price) in enumerate(lot.tiers, start=1):
-        if tier_quantity <= quantity or tier_quantity > MOST_UNITS:
+        if tier_quantity <= quantity or tier_quantity > MAX_UNITS:
             found.append((f"tier_quantity{number}", "must be more than the tier before"))
         if tier_price <= 0:
             found.append((f"tier_price{number}", "must be above zero"))

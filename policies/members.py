@@ -17,48 +17,48 @@ def may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_store: bool) ->
             return Refused(
                 Code.MEMBER_TERMINATED,
                 f"The account of member {member.member_id} is closed.",
-                changes_it="staff reinstating the account",
+                unblocked_by="staff reinstating the account",
             )
     if not buyer.can_buy:
         return Refused(
             Code.PRIVILEGE_REVOKED,
             f"Member {buyer.member_id} may not buy: the privilege was revoked after too many unpaid orders.",
-            changes_it="staff reinstating the member",
+            unblocked_by="staff reinstating the member",
         )
     if not seller.can_sell:
         return Refused(
             Code.PRIVILEGE_REVOKED,
             f"Member {seller.member_id} may not sell: the privilege is suspended after too many failed orders.",
-            changes_it="staff reinstating the member",
+            unblocked_by="staff reinstating the member",
         )
     if buyer_has_npb_in_store:
         return Refused(
             Code.BUYER_BLOCKED_IN_STORE,
             "An order of this buyer in this store is in NPB; until that is settled the buyer cannot order there.",
-            changes_it="that order being paid and its alert removed, or cancelled",
+            unblocked_by="that order being paid and its alert removed, or cancelled",
         )
     return None
 
 
-def struck(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
+def add_strike(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
     """The member with one more strike: counted once per order (R97), the limit costs the privilege (R95, R96)."""
     if order_id in member.strikes(role):
         return member
-    return judged(_with_strikes(member, role, (*member.strikes(role), order_id)), role, terms)
+    return update_privileges(_with_strikes(member, role, (*member.strikes(role), order_id)), role, terms)
 
 
-def forgiven(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
+def remove_strike(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
     """The member with that strike withdrawn and the privilege judged again (rules.md 8)."""
     left = tuple(one for one in member.strikes(role) if one != order_id)
-    return judged(_with_strikes(member, role, left), role, terms)
+    return update_privileges(_with_strikes(member, role, left), role, terms)
 
 
-def reinstated(member: Member) -> Member:
+def reinstate(member: Member) -> Member:
     """Staff opens the account again: privileges are restored and strikes before now no longer count (contract 2.2)."""
     return replace(member, terminated=False, can_buy=True, can_sell=True, strikes_as_buyer=(), strikes_as_seller=())
 
 
-def judged(member: Member, role: Role, terms: Terms) -> Member:
+def update_privileges(member: Member, role: Role, terms: Terms) -> Member:
     """The member's privilege in that role as the standing strikes have it."""
     allowed = len(member.strikes(role)) < terms.strike_limit
     if allowed == (member.can_buy if role is Role.BUYER else member.can_sell):

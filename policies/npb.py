@@ -11,10 +11,10 @@ from datetime import datetime
 
 from policies.alerts import filed, may_file, open_alert
 from policies.cases import Actor, Alert, AlertKind, Case
-from policies.notices import tell
-from policies.preconditions import blank, not_in_role
+from policies.notices import notify_party
+from policies.preconditions import comment_missing, not_in_role
 from policies.statuses import Role, Status
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
 
@@ -48,9 +48,9 @@ def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Grante
         return Refused(
             Code.ALREADY_PAID,
             f"The payment of {case.named} is {order.payment_status}, so the buyer is not a non-paying buyer.",
-            changes_it="the payment being voided",
+            unblocked_by="the payment being voided",
         )
-    if refused := blank(comment):
+    if refused := comment_missing(comment):
         return refused
     alert = Alert(
         kind=AlertKind.NPB,
@@ -68,16 +68,16 @@ def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Grante
         after,
         events=(Event("npb.filed", note),),
         promises=(
-            tell(
+            notify_party(
                 after,
                 Role.BUYER,
                 "npb_filed",
-                unlocks_at=instant_text(alert.unlocks_at),
-                unlocks_at_if_answered=instant_text(now + alert.terms.npb_unlock_response),
+                unlocks_at=format_timestamp(alert.unlocks_at),
+                unlocks_at_if_answered=format_timestamp(now + alert.terms.npb_unlock_response),
                 comment=comment,
             ),
         ),
-        effects={"status": Status.NPB, "unlocks_at": instant_text(alert.unlocks_at)},
+        effects={"status": Status.NPB, "unlocks_at": format_timestamp(alert.unlocks_at)},
     )
 
 
@@ -92,14 +92,14 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
         return Refused(
             Code.WRONG_STATUS,
             f"The penalty for {case.named} is accepted; take that back first if the order will be paid.",
-            changes_it="the buyer taking back the accepted penalty",
+            unblocked_by="the buyer taking back the accepted penalty",
         )
-    if refused := blank(comment):
+    if refused := comment_missing(comment):
         return refused
     again = alert.responded_at is not None
     answered = alert if again else _answered(alert, now, comment)
     after = replace(case, alert=answered)
-    due = instant_text(answered.unlocks_at)
+    due = format_timestamp(answered.unlocks_at)
     took_back = {"took_back": True} if alert.unlocked_at is not None and answered.unlocked_at is None else {}
     return Granted(
         after,
@@ -108,7 +108,7 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
             if again
             else Event("npb.responded", f"The buyer answered: {comment}"),
         ),
-        promises=(tell(after, Role.SELLER, "npb_responded", unlocks_at=due, comment=comment, **took_back),),
+        promises=(notify_party(after, Role.SELLER, "npb_responded", unlocks_at=due, comment=comment, **took_back),),
         effects={"unlocks_at": due},
     )
 
@@ -128,8 +128,8 @@ def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused
     return Granted(
         after,
         events=(Event("npb.penalty_accepted", "The buyer accepts the penalty; the seller may cancel at once."),),
-        promises=(tell(after, Role.SELLER, "npx_accepted"),),
-        effects={"status": Status.NPX, "unlocks_at": instant_text(accepted.unlocks_at)},
+        promises=(notify_party(after, Role.SELLER, "npx_accepted"),),
+        effects={"status": Status.NPX, "unlocks_at": format_timestamp(accepted.unlocks_at)},
     )
 
 
@@ -144,7 +144,7 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
         return Refused(
             Code.WRONG_STATUS,
             f"No penalty is accepted for {case.named}.",
-            changes_it="the buyer accepting the penalty",
+            unblocked_by="the buyer accepting the penalty",
         )
     back = replace(alert, penalty_withdrawn_at=now)
     back = replace(back, unlocks_at=unlocks_at(back)) if back.responded_at else _answered(back, now, None)
@@ -152,8 +152,8 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     return Granted(
         after,
         events=(Event("npb.taken_back", "The buyer takes the accepted penalty back and says the order will be paid."),),
-        promises=(tell(after, Role.SELLER, "npx_taken_back", unlocks_at=instant_text(back.unlocks_at)),),
-        effects={"status": Status.NPB, "unlocks_at": instant_text(back.unlocks_at)},
+        promises=(notify_party(after, Role.SELLER, "npx_taken_back", unlocks_at=format_timestamp(back.unlocks_at)),),
+        effects={"status": Status.NPB, "unlocks_at": format_timestamp(back.unlocks_at)},
     )
 
 

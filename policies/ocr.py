@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.cases import Actor, Case, Ocr, OcrState, other
-from policies.notices import tell
-from policies.preconditions import blank, not_in_role
-from policies.reasons import check_reason, spoken
+from policies.cases import Actor, Case, Ocr, OcrState, counterparty
+from policies.notices import notify_party
+from policies.preconditions import comment_missing, not_in_role
+from policies.reasons import check_reason, describe
 from policies.statuses import PROBLEM, Role, Status
 from policies.verdicts import Code, Event, Granted, Refused
 
@@ -24,16 +24,16 @@ def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> 
         return Refused(
             Code.ORDER_HAS_PROBLEM,
             f"{case.named.capitalize()} is in {order.status}; a cancel request cannot be filed over an open case.",
-            changes_it="the open request or alert being closed",
+            unblocked_by="the open request or alert being closed",
         )
     if order.status not in case.terms.ocr_fileable_statuses:
         allowed = ", ".join(case.terms.ocr_fileable_statuses)
         return Refused(
             Code.WRONG_STATUS,
             f"{case.named.capitalize()} is {order.status}; a cancel request can be filed in {allowed}.",
-            changes_it=f"the order being in one of {allowed}",
+            unblocked_by=f"the order being in one of {allowed}",
         )
-    if refused := check_reason(reason, comment, role) or blank(comment):
+    if refused := check_reason(reason, comment, role) or comment_missing(comment):
         return refused
     request = Ocr(
         filed_by=role, reason=reason, comment=comment, filed_at=now, previous_status=order.status, terms=case.terms
@@ -41,11 +41,11 @@ def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> 
     after = replace(case, order=replace(order, status=Status.OCR, previous_status=order.status), ocr=request)
     return Granted(
         after,
-        events=(Event("ocr.filed", f"The {role} asks to cancel, because {spoken(reason)}: {comment}"),),
+        events=(Event("ocr.filed", f"The {role} asks to cancel, because {describe(reason)}: {comment}"),),
         promises=(
-            tell(
+            notify_party(
                 after,
-                other(role),
+                counterparty(role),
                 "ocr_filed" if role is Role.BUYER else "ocr_filed_by_seller",
                 reason=reason,
                 comment=comment,
@@ -66,13 +66,13 @@ def decline(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
         return Refused(
             Code.WRONG_ROLE,
             "This cancel request is the seller's own; it can be withdrawn, not declined.",
-            changes_it="the seller withdrawing the request instead",
+            unblocked_by="the seller withdrawing the request instead",
         )
     after = _back(case, request, OcrState.DECLINED, now)
     return Granted(
         after,
         events=(Event("ocr.declined", "The seller does not agree to cancel."),),
-        promises=(tell(after, Role.BUYER, "ocr_declined", status=after.order.status),),
+        promises=(notify_party(after, Role.BUYER, "ocr_declined", status=after.order.status),),
         effects={"status": after.order.status},
     )
 
@@ -88,7 +88,7 @@ def withdraw(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
         return Refused(
             Code.WRONG_ROLE,
             f"This cancel request was filed by the {request.filed_by}, who alone can withdraw it.",
-            changes_it=f"the {request.filed_by} withdrawing it",
+            unblocked_by=f"the {request.filed_by} withdrawing it",
         )
     after = _back(case, request, OcrState.WITHDRAWN, now)
     return Granted(
@@ -110,5 +110,5 @@ def _no_open_request(case: Case) -> Refused:
     return Refused(
         Code.NO_OPEN_REQUEST,
         f"No cancel request is open for {case.named}.",
-        changes_it="a cancel request being filed",
+        unblocked_by="a cancel request being filed",
     )

@@ -16,7 +16,7 @@ from policies import alerts, cancellation, drafts, npb, ocr, orders, removals, s
 from policies.cases import Actor, AlertKind, Case
 from policies.removals import Removal
 from policies.statuses import Role, Status
-from policies.timestamps import optional_text
+from policies.timestamps import format_optional_timestamp
 from policies.verdicts import Code, Granted, Invalid, Refused
 
 COMMENT = "Said on the Problem Order page."
@@ -45,7 +45,7 @@ class Option:
     why: str
     code: Code | None = None
     possible_from: datetime | None = None
-    changes_it: str = ""
+    unblocked_by: str = ""
     removal_id: int | None = None
     values: tuple[str, ...] = ()
 
@@ -56,8 +56,8 @@ class Option:
             "possible": self.possible,
             "code": None if self.code is None else str(self.code),
             "why": self.why,
-            "possible_from": optional_text(self.possible_from),
-            "changes_it": self.changes_it,
+            "possible_from": format_optional_timestamp(self.possible_from),
+            "unblocked_by": self.unblocked_by,
         }
         if self.removal_id is not None:
             written["removal_id"] = self.removal_id
@@ -136,17 +136,17 @@ def verdict(order: Subject, now: datetime) -> str:
     """The one thing a support agent is asked: can this order be cancelled, by whom, and if not, what then?"""
     case = order.case
     if case.order.status is Status.CANCELLED:
-        basis = cancellation.SPOKEN[case.order.basis] if case.order.basis else "an unknown ground"
+        basis = cancellation.LABELS[case.order.basis] if case.order.basis else "an unknown ground"
         return f"{case.named.capitalize()} is cancelled, on the ground of {basis}. That is final."
     said = []
     for role in (Role.SELLER, Role.BUYER):
         answer = cancellation.basis_for(case, Actor(case.member(role).member_id), now)
         if not isinstance(answer, Refused):
-            said.append(f"The {role} can cancel {case.named} now, on the ground of {cancellation.SPOKEN[answer]}.")
+            said.append(f"The {role} can cancel {case.named} now, on the ground of {cancellation.LABELS[answer]}.")
         elif answer.possible_from is not None:
-            said.append(f"The {role} cannot cancel yet. {answer.message} What would change it: {answer.changes_it}.")
-        elif answer.changes_it:
-            said.append(f"The {role} cannot cancel. {answer.message} What would change it: {answer.changes_it}.")
+            said.append(f"The {role} cannot cancel yet. {answer.message} What would change it: {answer.unblocked_by}.")
+        elif answer.unblocked_by:
+            said.append(f"The {role} cannot cancel. {answer.message} What would change it: {answer.unblocked_by}.")
         else:
             said.append(f"The {role} cannot cancel. {answer.message}")
     return " ".join(said)
@@ -157,7 +157,7 @@ def _option(
 ) -> Option:
     if isinstance(answer, Refused):
         return Option(
-            action, False, answer.message, answer.code, answer.possible_from, answer.changes_it, removal_id=removal_id
+            action, False, answer.message, answer.code, answer.possible_from, answer.unblocked_by, removal_id=removal_id
         )
     if isinstance(answer, Invalid):  # more units asked for than remain by now: approving is no refusal but cannot be
         return Option(action, False, f"{answer.path} {answer.message}.", removal_id=removal_id)
@@ -168,7 +168,7 @@ def _yes(action: str, case: Case, actor: Actor, now: datetime) -> str:
     if action == "orders.cancel":
         basis = cancellation.basis_for(case, actor, now)
         if not isinstance(basis, Refused):
-            return f"Possible now, on the ground of {cancellation.SPOKEN[basis]}."
+            return f"Possible now, on the ground of {cancellation.LABELS[basis]}."
     return "Possible now."
 
 
@@ -180,4 +180,6 @@ def _status_option(case: Case, actor: Actor) -> Option:
     if settable:
         return Option("orders.set_status", True, f"Can be set to {', '.join(settable)}.", values=settable)
     refused = [answer for answer in answers.values() if isinstance(answer, Refused)][-1]
-    return Option("orders.set_status", False, refused.message, refused.code, refused.possible_from, refused.changes_it)
+    return Option(
+        "orders.set_status", False, refused.message, refused.code, refused.possible_from, refused.unblocked_by
+    )

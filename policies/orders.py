@@ -10,7 +10,7 @@ from decimal import Decimal
 from policies.billing_months import month_of
 from policies.cases import Actor, AlertKind, Case, Order
 from policies.fees import fee, usd
-from policies.notices import tell
+from policies.notices import notify_party
 from policies.preconditions import already_cancelled, not_a_party
 from policies.statuses import ADDABLE, OPEN_FLOW, PROBLEM, PaymentStatus, Role, Status
 from policies.terms import Terms
@@ -30,13 +30,13 @@ def set_status(case: Case, actor: Actor, wanted: Status) -> Granted | Refused:
         return Refused(
             Code.WRONG_ROLE,
             f"The {role} cannot set an order to {wanted}.",
-            changes_it="the other party setting it",
+            unblocked_by="the other party setting it",
         )
     if order.status in PROBLEM:
         return Refused(
             Code.ORDER_HAS_PROBLEM,
             f"{case.named.capitalize()} is in {order.status}; its status cannot be set by hand until that is closed.",
-            changes_it="the open request or alert being closed",
+            unblocked_by="the open request or alert being closed",
         )
     if wanted not in allowed:
         return Refused(Code.WRONG_STATUS, f"{wanted} is never set by hand.")
@@ -45,7 +45,7 @@ def set_status(case: Case, actor: Actor, wanted: Status) -> Granted | Refused:
         return Refused(
             Code.WRONG_STATUS,
             f"{case.named.capitalize()} is {order.status}; the {role} can set {wanted} from {', '.join(sources)}.",
-            changes_it=f"the order being in one of {', '.join(sources)}",
+            unblocked_by=f"the order being in one of {', '.join(sources)}",
         )
     after = replace(case, order=replace(order, status=wanted))
     return Granted(
@@ -74,7 +74,7 @@ def record_payment(case: Case, payment: PaymentStatus) -> Granted | Refused:
                 + (" The payment was voided, so the order is READY again." if voided else ""),
             ),
         ),
-        promises=(tell(after, Role.SELLER, "payment_during_alert", payment_status=payment),) if warn else (),
+        promises=(notify_party(after, Role.SELLER, "payment_during_alert", payment_status=payment),) if warn else (),
         effects={"status": status, "payment_status": payment},
     )
 
@@ -88,13 +88,13 @@ def may_add_batch(case: Case) -> Refused | None:
         return Refused(
             Code.ORDER_HAS_PROBLEM,
             f"{case.named.capitalize()} is in {status}; nothing can be added until that is closed.",
-            changes_it="the open request or alert being closed",
+            unblocked_by="the open request or alert being closed",
         )
     if status not in ADDABLE:
         return Refused(
             Code.WRONG_STATUS,
             f"{case.named.capitalize()} is {status}; items can be added in {', '.join(ADDABLE)}.",
-            changes_it=f"the order being in one of {', '.join(ADDABLE)}",
+            unblocked_by=f"the order being in one of {', '.join(ADDABLE)}",
         )
     return None
 

@@ -31,14 +31,14 @@ def not_in_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused |
         return refused
     if case.role_of(actor) not in allowed:
         who = " or ".join(_spoken(role) for role in allowed)
-        return Refused(Code.WRONG_ROLE, f"Only {who} can {act}.", changes_it=f"{who} doing it")
+        return Refused(Code.WRONG_ROLE, f"Only {who} can {act}.", unblocked_by=f"{who} doing it")
     return None
 
 
-def blank(comment: str | None) -> Refused | None:
+def comment_missing(comment: str | None) -> Refused | None:
     """A comment that is there but says nothing is refused (R5)."""
     if comment is not None and not is_visible(comment):
-        return Refused(Code.COMMENT_REQUIRED, "Please add a comment: it must say something.", changes_it="a comment")
+        return Refused(Code.COMMENT_REQUIRED, "Please add a comment: it must say something.", unblocked_by="a comment")
     return None
 
 

@@ -10,7 +10,7 @@ from policies.cases import Member
 from policies.lots import Lot
 from policies.verdicts import Code, Invalid, Refused
 
-SMALLEST_PRICE = Decimal("0.0001")
+MIN_PRICE = Decimal("0.0001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def purchase(
             return Refused(
                 Code.NOT_ENOUGH_STOCK,
                 f"Lot {lot_id} has {lots[lot_id].quantity} units, which is fewer than were asked for.",
-                changes_it="the seller adding stock",
+                unblocked_by="the seller adding stock",
             )
     return tuple(
         PurchasedLine(lots[lot_id], quantity, line_price(lots[lot_id], quantity)) for lot_id, quantity in lines
@@ -54,7 +54,7 @@ def line_price(lot: Lot, quantity: int) -> Decimal:
     for from_quantity, tier_price in lot.tiers:
         if quantity >= from_quantity:
             price = tier_price
-    return (price * (100 - lot.sale_rate) / 100).quantize(SMALLEST_PRICE, rounding=ROUND_HALF_UP)
+    return (price * (100 - lot.sale_rate) / 100).quantize(MIN_PRICE, rounding=ROUND_HALF_UP)
 
 
 def goods_total(lines: Iterable[tuple[int, Decimal]]) -> Decimal:

@@ -60,7 +60,7 @@ NOT_VALID: dict[Role, dict[str, str]] = {
 }
 
 
-def spoken(reason: str) -> str:
+def describe(reason: str) -> str:
     """The reason in words, for mails and timelines."""
     return next((words[reason] for words in VALID.values() if reason in words), reason)
 
@@ -72,16 +72,16 @@ def check_reason(reason: str, comment: str | None, role: Role) -> Refused | None
         return Refused(
             Code.REASON_OF_OTHER_PARTY,
             f"That is a reason of the {party}, not of the {role}.",
-            changes_it=f"a reason from the {role}'s list",
+            unblocked_by=f"a reason from the {role}'s list",
         )
     if reason in NOT_VALID[role]:
-        return Refused(Code.REASON_NOT_VALID, NOT_VALID[role][reason], changes_it="another, valid reason")
+        return Refused(Code.REASON_NOT_VALID, NOT_VALID[role][reason], unblocked_by="another, valid reason")
     if reason not in VALID[role]:
-        return Refused(Code.REASON_UNKNOWN, "There is no such reason.", changes_it=f"a reason from the {role}'s list")
+        return Refused(Code.REASON_UNKNOWN, "There is no such reason.", unblocked_by=f"a reason from the {role}'s list")
     if reason in ("B_OTHER", "S_OTHER") and len((comment or "").strip()) < OTHER_COMMENT_LENGTH:
         return Refused(
             Code.COMMENT_REQUIRED,
             f"Another reason must be explained in a comment of at least {OTHER_COMMENT_LENGTH} characters.",
-            changes_it="a longer comment",
+            unblocked_by="a longer comment",
         )
     return None

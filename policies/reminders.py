@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 
 from policies.alerts import filer_of
 from policies.cases import Alert, AlertKind, AlertState
-from policies.notices import told
+from policies.notices import notify_member
 from policies.statuses import Role
-from policies.timestamps import instant_text
-from policies.verdicts import Promise
+from policies.timestamps import format_timestamp
+from policies.verdicts import OutboxMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +48,16 @@ def actionable_since(alert: Alert) -> datetime | None:
     return alert.penalty_accepted_at if alert.penalty_stands else alert.unlocked_at
 
 
-def of_ocr(order_id: int, ocr_id: int, seller_id: str, filed_at: datetime, reason: str, step: Step) -> Promise:
+def of_ocr(order_id: int, ocr_id: int, seller_id: str, filed_at: datetime, reason: str, step: Step) -> OutboxMessage:
     """N16: the seller is reminded of a request that nobody answered."""
-    return told(
+    return notify_member(
         Role.SELLER,
         "ocr_reminder",
         member_id=seller_id,
         order_id=order_id,
         occasion=f"{order_id}:ocr{ocr_id}:{step.number}",
         reason=reason,
-        filed_at=instant_text(filed_at),
+        filed_at=format_timestamp(filed_at),
         days=step.after.days,
         last=step.next_at is None,
     )
@@ -65,17 +65,17 @@ def of_ocr(order_id: int, ocr_id: int, seller_id: str, filed_at: datetime, reaso
 
 def of_alert(
     order_id: int, alert_id: int, filer_id: str, kind: AlertKind, *, npx: bool, since: datetime, step: Step
-) -> Promise:
+) -> OutboxMessage:
     """N17: the filer is reminded that the order could be cancelled."""
-    return told(
+    return notify_member(
         filer_of(kind),
         "unlock_reminder",
         member_id=filer_id,
         order_id=order_id,
-        occasion=f"{order_id}:alert{alert_id}:{instant_text(since)}:{step.number}",
+        occasion=f"{order_id}:alert{alert_id}:{format_timestamp(since)}:{step.number}",
         kind=kind,
         penalty_accepted=npx,
-        since=instant_text(since),
+        since=format_timestamp(since),
         days=step.after.days,
         last=step.next_at is None,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from policies.cases import Actor, Case, other
+from policies.cases import Actor, Case, counterparty
 from policies.preconditions import not_in_role
 from policies.statuses import OPEN_FLOW, PROBLEM, Role
 from policies.verdicts import Code, Invalid, Refused
@@ -70,7 +70,7 @@ def approve(
     now: datetime,
 ) -> Removal | Refused | Invalid:
     """The other party agrees.  Checked again in full: much may have happened since the request (A11, R60)."""
-    if refused := _decidable(case, removal, actor, other(removal.requested_by), "approve"):
+    if refused := _decidable(case, removal, actor, counterparty(removal.requested_by), "approve"):
         return refused
     if refused := _in_the_way(case):
         return refused
@@ -87,7 +87,7 @@ def approve(
 
 def deny(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
     """The other party does not agree: nothing changes."""
-    if refused := _decidable(case, removal, actor, other(removal.requested_by), "deny"):
+    if refused := _decidable(case, removal, actor, counterparty(removal.requested_by), "deny"):
         return refused
     return replace(removal, state=RemovalState.DENIED, decided_at=now)
 
@@ -114,7 +114,7 @@ def _in_the_way(case: Case) -> Refused | None:
         return Refused(
             Code.ORDER_HAS_PROBLEM,
             f"{case.named.capitalize()} is in {case.order.status}; items cannot be removed until that is closed.",
-            changes_it="the open request or alert being closed",
+            unblocked_by="the open request or alert being closed",
         )
     if case.order.status not in OPEN_FLOW:
         return Refused(Code.WRONG_STATUS, f"{case.named.capitalize()} is {case.order.status}.")
@@ -133,6 +133,6 @@ def _does_not_fit(
         return Refused(
             Code.NOTHING_WOULD_REMAIN,
             f"Nothing would remain of {case.named}; an order is emptied by cancelling it.",
-            changes_it="a cancel request instead",
+            unblocked_by="a cancel request instead",
         )
     return None

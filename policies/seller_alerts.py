@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.alerts import SPOKEN, filed, may_file, open_alert
+from policies.alerts import LABELS, filed, may_file, open_alert
 from policies.cases import Actor, Alert, AlertKind, Case
-from policies.notices import tell
-from policies.preconditions import blank, not_in_role
+from policies.notices import notify_party
+from policies.preconditions import comment_missing, not_in_role
 from policies.statuses import Role, Status
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
 GROUNDS = {
@@ -39,15 +39,15 @@ def file(
         return Refused(
             Code.ALREADY_PAID,
             f"{case.named.capitalize()} is paid; for a paid order the alert is the non-shipping seller alert (NSS).",
-            changes_it="filing NSS instead",
+            unblocked_by="filing NSS instead",
         )
     if kind is AlertKind.NSS and not order.payment_status.is_paid:
         return Refused(
             Code.NOT_PAID,
             f"{case.named.capitalize()} is not paid; for an unpaid order the alert is the non-responding seller alert (NRS).",
-            changes_it="the payment being recorded",
+            unblocked_by="the payment being recorded",
         )
-    if refused := blank(comment):
+    if refused := comment_missing(comment):
         return refused
     alert = Alert(
         kind=kind,
@@ -64,28 +64,28 @@ def file(
         after,
         events=(Event(f"{kind.lower()}.filed", f"The buyer complains about the seller: {why}"),),
         promises=(
-            tell(
+            notify_party(
                 after,
                 Role.SELLER,
                 "seller_alert_filed",
                 kind=kind,
                 grounds=grounds,
                 comment=comment,
-                unlocks_at=instant_text(alert.unlocks_at),
+                unlocks_at=format_timestamp(alert.unlocks_at),
             ),
         ),
-        effects={"status": Status(kind), "unlocks_at": instant_text(alert.unlocks_at)},
+        effects={"status": Status(kind), "unlocks_at": format_timestamp(alert.unlocks_at)},
     )
 
 
 def respond(case: Case, kind: AlertKind, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
     """The seller's answer is recorded and told to the buyer; it moves no date (R48)."""
-    if refused := not_in_role(case, actor, Role.SELLER, act=f"answer a {SPOKEN[kind]}"):
+    if refused := not_in_role(case, actor, Role.SELLER, act=f"answer a {LABELS[kind]}"):
         return refused
     alert = open_alert(case, kind)
     if isinstance(alert, Refused):
         return alert
-    if refused := blank(comment):
+    if refused := comment_missing(comment):
         return refused
     after = case
     if alert.responded_at is None:
@@ -94,14 +94,14 @@ def respond(case: Case, kind: AlertKind, actor: Actor, comment: str, now: dateti
         after,
         events=(Event(f"{kind.lower()}.responded", f"The seller answered: {comment}"),),
         promises=(
-            tell(
+            notify_party(
                 after,
                 Role.BUYER,
                 "seller_alert_responded",
                 kind=kind,
                 comment=comment,
-                unlocks_at=instant_text(alert.unlocks_at),
+                unlocks_at=format_timestamp(alert.unlocks_at),
             ),
         ),
-        effects={"unlocks_at": instant_text(alert.unlocks_at)},
+        effects={"unlocks_at": format_timestamp(alert.unlocks_at)},
     )

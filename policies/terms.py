@@ -21,8 +21,8 @@ from policies.zones import zone_name
 SCAN_INTERVAL = timedelta(seconds=60)
 """No unlock may be shorter than the interval at which alerts are looked at: the promise could not be kept."""
 
-LONGEST = timedelta(days=3650)
-LARGEST_AMOUNT = Decimal(10) ** 9
+MAX_DURATION = timedelta(days=3650)
+MAX_AMOUNT = Decimal(10) ** 9
 MAX_STEPS = 50
 """Of reminders or of the fee: people have a handful."""
 
@@ -182,8 +182,8 @@ def _duration(raw: Any) -> timedelta:
     if read is None:
         raise ValueError("must be a duration such as 7d, 36h, 90m or 45s")
     duration = timedelta(seconds=int(read[1]) * _UNITS[read[2]])
-    if duration > LONGEST:  # deadlines are instants plus durations, and calendars end
-        raise ValueError(f"must not be longer than {LONGEST.days} days")
+    if duration > MAX_DURATION:  # deadlines are instants plus durations, and calendars end
+        raise ValueError(f"must not be longer than {MAX_DURATION.days} days")
     return duration
 
 
@@ -215,8 +215,8 @@ def _money(raw: Any) -> Decimal:
     if not isinstance(raw, str):
         raise TypeError('must be an amount written as text, such as "5.00"')
     amount = _number(raw, places=2)
-    if amount > LARGEST_AMOUNT:
-        raise ValueError(f"must not be above {LARGEST_AMOUNT}")
+    if amount > MAX_AMOUNT:
+        raise ValueError(f"must not be above {MAX_AMOUNT}")
     return round(amount, 2)
 
 
@@ -258,8 +258,8 @@ def _slice(raw: Any) -> FeeSlice:
     if not fits or not all(isinstance(one, str | None) for one in raw.values()) or raw["rate"] is None:
         raise TypeError(_SLICES_LIKE)
     top = None if raw.get("up_to") is None else _number(raw["up_to"], places=4)
-    if top is not None and top > LARGEST_AMOUNT:
-        raise ValueError(f"no slice may end above {LARGEST_AMOUNT}")
+    if top is not None and top > MAX_AMOUNT:
+        raise ValueError(f"no slice may end above {MAX_AMOUNT}")
     return FeeSlice(top, _number(raw["rate"], places=8))
 
 

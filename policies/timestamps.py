@@ -8,20 +8,20 @@ from datetime import UTC, datetime, timedelta
 _INSTANT = re.compile(r"[1-8]\d{3}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
-def instant_text(instant: datetime) -> str:
+def format_timestamp(instant: datetime) -> str:
     """Write an aware instant as `2026-03-28T10:00:00Z`."""
     utc = instant.astimezone(UTC)
     text = utc.replace(tzinfo=None).isoformat(timespec="microseconds" if utc.microsecond else "seconds")
     return (text.rstrip("0") if utc.microsecond else text) + "Z"
 
 
-def instant_said(instant: datetime, *, onwards: bool = False) -> str:
+def describe_timestamp(instant: datetime, *, onwards: bool = False) -> str:
     """The same to the second, for sentences; of what holds `onwards` from then the next full one, so never too early."""
     full = instant.replace(microsecond=0)
-    return instant_text(full + timedelta(seconds=1) if onwards and full < instant else full)
+    return format_timestamp(full + timedelta(seconds=1) if onwards and full < instant else full)
 
 
-def instant_from_text(text: str) -> datetime:
+def parse_timestamp(text: str) -> datetime:
     """Read an instant, of years beside which the calendar goes on.
 
     A time without an offset is no instant and is refused (ValueError), never guessed.
@@ -34,6 +34,6 @@ def instant_from_text(text: str) -> datetime:
         raise ValueError("must be an instant that exists, such as 2026-03-28T10:00:00Z") from error
 
 
-def optional_text(instant: datetime | None) -> str | None:
-    """`instant_text`, or None for nothing."""
-    return None if instant is None else instant_text(instant)
+def format_optional_timestamp(instant: datetime | None) -> str | None:
+    """`format_timestamp`, or None for nothing."""
+    return None if instant is None else format_timestamp(instant)

@@ -66,7 +66,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class OutboxMessage:
     """Work that must follow the commit: one outbox row.
 
     `key` is unique for ever, so the same promise made twice is one promise.  `payload` holds JSON facts for the follower.
@@ -84,7 +84,7 @@ class Granted:
 
     case: Case
     events: tuple[Event, ...] = ()
-    promises: tuple[Promise, ...] = ()
+    promises: tuple[OutboxMessage, ...] = ()
     effects: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,7 +98,7 @@ class Refused:
     code: Code
     message: str
     possible_from: datetime | None = None
-    changes_it: str = ""
+    unblocked_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from stress.plan import BROKER, SQL, Life, Step, Wave, record
 from tests.plugins.servers import plain
 from workers.broker.redis_url import connect
 
-PATIENCE, LONGEST_PATIENCE = 4.0, 16.0
+TIMEOUT, MAX_TIMEOUT = 4.0, 16.0
 """Seconds after which a client sends again: the first time, and ever later while there is no answer."""
 ASK_BACKEND = 1.5
 POLL = 0.1
@@ -160,7 +160,7 @@ class Doors:
 
 def impatient(one: Sent) -> bool:
     """Whether its sender has waited long enough to send it again."""
-    return time.monotonic() - one.at > min(LONGEST_PATIENCE, PATIENCE * max(1, one.times))
+    return time.monotonic() - one.at > min(MAX_TIMEOUT, TIMEOUT * max(1, one.times))
 
 
 @dataclass

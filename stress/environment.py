@@ -21,8 +21,8 @@ from stress import inside
 from stress.smtp_stub import Mailroom
 from tests.plugins.proxy import Proxy
 from workers.embedded import RunningServers, embedded_servers, running_servers
-from workers.local.preforker import Nursery
-from workers.local.supervisor import Program, ProgramFailed, Supervisor, on_leash
+from workers.local.preforker import Preforker
+from workers.local.supervisor import Program, ProgramFailed, Supervisor, with_parent_death
 from workers.settings import CHECKOUT, Settings, load_settings
 
 GROUPS = {
@@ -117,7 +117,9 @@ class Place:
             environment |= wrong
         ready = self.supervisor.ready_file(name).exists
         # Not the supervisor but the nurse starts it again: here dying often is no reason to wait.
-        return Program(name, on_leash(words), environment, ready, restart=False, celery=None if apart else words)
+        return Program(
+            name, with_parent_death(words), environment, ready, restart=False, celery=None if apart else words
+        )
 
     @property
     def _clock(self) -> Path:
@@ -147,7 +149,7 @@ def standing(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> 
     with contextlib.ExitStack() as held:
         held.enter_context(_found_by_children())
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        nursery = Nursery(folder / "nursery.log")
+        nursery = Preforker(folder / "nursery.log")
         held.callback(nursery.close)
         urls = held.enter_context(
             embedded_servers(

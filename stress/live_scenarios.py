@@ -28,7 +28,7 @@ ORDERS = range(1, 41)
 """Their buyer wants each of them cancelled: for one command each, the last ten only to be asked about."""
 QUIET = range(101, 111)
 """Nothing is open on these."""
-PATIENCE = 12.0
+TIMEOUT = 12.0
 """Seconds for an answer that is to come by itself; a dead worker's messages are back within five."""
 BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
@@ -103,7 +103,7 @@ class Worker:
         ]
         return [f"session {n} belongs to several children: each may hear of the other's orders" for n in _twice(ours)]
 
-    def unanswered(self, *request_ids: str, seconds: float = PATIENCE) -> list[str]:
+    def unanswered(self, *request_ids: str, seconds: float = TIMEOUT) -> list[str]:
         """The commands that nobody has answered after so long, with a sentence for each."""
         end = time.monotonic() + seconds
         left = list(request_ids)
@@ -164,7 +164,7 @@ def many_at_once(group: Worker, _orders: Iterator[int]) -> list[str]:
         asked.append((order_id, app.send_task("orders.options", kwargs=arguments, queue="commands")))
     for order_id, sent in asked:
         try:
-            answer = sent.get(timeout=PATIENCE)
+            answer = sent.get(timeout=TIMEOUT)
         except Exception as error:  # noqa: BLE001 - whatever the worker says of it
             wrong.append(f"order {order_id} was answered about another order or not at all: {type(error).__name__}")
             break

@@ -137,20 +137,20 @@ def _promises_at_once(database_url: str) -> Iterator[None]:
     """What a commit promises is written before it, and stays when it fails."""
     from models import outbox
     from models.db import database as db
-    from models.unit_of_work import Work
+    from models.unit_of_work import UnitOfWork
 
     elsewhere = db.connect(database_url)
-    before = Work.promise
+    before = UnitOfWork.promise
 
     def promise(self: Any, promises: Any) -> None:
         with elsewhere.transaction() as conn:
-            outbox.promise(conn, promises, self.now)
+            outbox.enqueue(conn, promises, self.now)
 
-    Work.promise = promise  # type: ignore[method-assign]
+    UnitOfWork.promise = promise  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Work.promise = before  # type: ignore[method-assign]
+        UnitOfWork.promise = before  # type: ignore[method-assign]
         elsewhere.dispose()
 
 
@@ -197,14 +197,16 @@ MUTANTS: dict[str, Mutant] = {
             "no relay",
             "bells",
             "is promised and was never done",
-            rewritten("tasks.outbox:relay", "range(MOST_PASSES)", "range(0)"),
+            rewritten("tasks.outbox:relay", "range(MAX_PASSES)", "range(0)"),
         ),
         Mutant(
             "rung once and never again",
             "lost_bells",
             "is promised and was never done",
             rewritten(
-                "models.outbox:to_ring", "CAST(:now AS timestamptz) + LEAST", "CAST('infinity' AS timestamptz) + LEAST"
+                "models.outbox:claim_for_publish",
+                "CAST(:now AS timestamptz) + LEAST",
+                "CAST('infinity' AS timestamptz) + LEAST",
             ),
         ),
         Mutant("acknowledged early", "killed_in_the_middle", "never answered", configured(task_acks_late=False)),
@@ -220,7 +222,7 @@ MUTANTS: dict[str, Mutant] = {
             "one_life",
             "units of the rules",
             rewritten(
-                "models.returns:bring_back",
+                "models.returns:return_items",
                 "run(conn, _BRING_BACK, values)",
                 "run(conn, _BRING_BACK.replace('t.quantity + a.units', 't.quantity + 2 * a.units'), values)",
             ),
@@ -254,7 +256,7 @@ MUTANTS: dict[str, Mutant] = {
             "dies_at_its_commit",
             "nothing of it is kept",
             rewritten(
-                "workers.task:carry_out",
+                "workers.task:execute",
                 "    answers: list[Answer] = at_once(lambda: task.run([command]))\n",
                 "    try:\n        answers = at_once(lambda: task.run([command]))\n    except Exception:\n"
                 "        answers = [Answer('done', command.request_id, 'Done.')]\n",

@@ -26,11 +26,11 @@ from stress.run import past
 from tasks import publisher
 from tests.plugins.upstream import now
 from workers.app import app
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 from workers.simulation.replay import lines_from, play
-from workers.task import carry_out
+from workers.task import execute
 
-UNDONE = "SELECT outbox_id, task FROM unwind.outbox WHERE state <> 'done' AND promised_at < %s"
+UNDONE = "SELECT outbox_id, task FROM unwind.outbox WHERE state <> 'done' AND created_at < %s"
 LOCKED_OUT = """
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
@@ -41,7 +41,7 @@ BACK = timedelta(minutes=40)
 def play_past(database_url: str) -> None:
     """Play what there was before into a migrated database, to be copied for each rehearsal."""
     lines = lines_from(json.dumps(line) for line in past(2 * BACK))
-    with Stage(database_url, at=lines[0].at, allow_short=True) as stage:
+    with Simulation(database_url, at=lines[0].at, allow_short=True) as stage:
         answers = [played.result["outcome"] for played in play(lines, stage)]
     assert set(answers) == {"done"}
 
@@ -52,7 +52,7 @@ class Rehearsal:
     def __init__(self, database_url: str) -> None:
         """`database_url`: of a database that has its past and nothing else (`play_past`)."""
         self.database_url = database_url
-        self.stage = Stage(database_url, at=now(database_url) - BACK)
+        self.stage = Simulation(database_url, at=now(database_url) - BACK)
         self.ledger = Ledger()
         self.referee = Referee(self.ledger)
         self.told: list[tuple[str, dict[str, Any]]] = []
@@ -80,7 +80,7 @@ class Rehearsal:
         """What a worker does with the message."""
         one = self.ledger.sent[request_id]
         try:
-            answer = carry_out(app.tasks[one.task], {**one.arguments, "request_id": request_id}, request_id)
+            answer = execute(app.tasks[one.task], {**one.arguments, "request_id": request_id}, request_id)
         except Exception:  # noqa: BLE001 - whatever it is, the producer has no answer
             return None
         self.told.append((request_id, answer))
@@ -105,7 +105,7 @@ class Rehearsal:
     def at_once(self, *request_ids: str, order_id: int) -> None:
         """Several messages about one order are all read, and all wait for the order, before one of them goes on."""
         wide = db.connect(self.database_url, clock=self.stage.clock, pool_size=len(request_ids))
-        db.bind(wide)
+        db.set_database(wide)
         try:
             with connected(self.database_url) as holder, connected(self.database_url) as looker:
                 with holder.transaction():
@@ -117,7 +117,7 @@ class Rehearsal:
                 for racer in racers:
                     racer.join(20)
         finally:
-            db.bind(self.stage.database)
+            db.set_database(self.stage.database)
             wide.dispose()
 
     @contextmanager
@@ -137,15 +137,15 @@ class Rehearsal:
     def ringing(self, lost: int = 0) -> Iterator[None]:
         """Promises are kept by the relay's bell alone, whose first `lost` rings nobody hears."""
         told = _Bell(lost)
-        publisher.bind(told)
+        publisher.set_publisher(told)
         try:
             yield
             for _ in range(40):
-                carry_out(app.tasks["outbox.relay"], {}, "tick")
+                execute(app.tasks["outbox.relay"], {}, "tick")
                 told.deliver()
                 self.stage.clock.instant += timedelta(seconds=5)
         finally:
-            publisher.bind(None)
+            publisher.set_publisher(None)
 
     def violations(self) -> list[str]:
         """Everything that a run would compare."""
@@ -181,7 +181,7 @@ class _Bell:
         """Whoever is rung for does it."""
         while self._rung:
             task, rows = self._rung.pop(0)
-            carry_out(app.tasks[task], {"rows": rows}, "ring")
+            execute(app.tasks[task], {"rows": rows}, "ring")
 
 
 def _until(holds: Callable[[], bool], seconds: float = 10.0) -> None:

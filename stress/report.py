@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from stress.run import Outcome
 
 WORKER_KILLS = ("kill_worker",)
@@ -29,7 +29,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
     return {
         "seed": outcome.torment.seed,
         "fierce": outcome.torment.fierce,
-        "began": instant_text(outcome.began.replace(microsecond=0)),
+        "began": format_timestamp(outcome.began.replace(microsecond=0)),
         "seconds": outcome.lasted,
         "machine": {"cores": _cores(), "python": platform.python_version(), "system": platform.system()},
         "rounds": counts["rounds"],
@@ -70,7 +70,7 @@ def keep_failure(outcome: Outcome, past: list[dict[str, Any]], folder: Path) -> 
     latest = outcome.began - timedelta(hours=1)
     for at, task, arguments in outcome.judged:
         latest = max(latest, at)  # a command by SQL counts from its insert, and a history never goes back
-        lines.append({"at": instant_text(latest), "task": task, "kwargs": arguments})
+        lines.append({"at": format_timestamp(latest), "task": task, "kwargs": arguments})
     kept = {
         folder / f"{name}.jsonl": "".join(json.dumps(line) + "\n" for line in lines),
         folder / f"{name}-faults.json": json.dumps(outcome.timeline, indent=1) + "\n",

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 import redis
 
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from stress import plan
 from stress.answers import compared_answers, words_that_got_out
 from stress.clients import Client, Wholesaler
@@ -31,7 +31,7 @@ from stress.ledger import Ledger, Sent
 from stress.oracle import Referee
 from stress.watch import dump
 from workers.broker.redis_url import connect
-from workers.simulation.replay import lines_from, play, stage_in_empty
+from workers.simulation.replay import lines_from, play, simulation_in_empty_database
 from workers.transport.reclaim import LISTS
 
 CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL)
@@ -64,8 +64,8 @@ WAITED_FOR = """
 DEAD = "SELECT message_id, task FROM unwind.dead_jobs WHERE replayed_at IS NULL"
 TOTALS = """
     SELECT (SELECT count(*) FROM unwind.requests WHERE request_id LIKE 't-%%'),
-           (SELECT count(*) FROM unwind.outbox), (SELECT COALESCE(sum(rings), 0) FROM unwind.outbox),
-           (SELECT COALESCE(max(rings), 0) FROM unwind.outbox),
+           (SELECT count(*) FROM unwind.outbox), (SELECT COALESCE(sum(publish_count), 0) FROM unwind.outbox),
+           (SELECT COALESCE(max(publish_count), 0) FROM unwind.outbox),
            (SELECT count(*) FROM unwind.orders WHERE status = 'CANCELLED'),
            (SELECT count(*) FROM unwind.notices WHERE state = 'sent')
 """
@@ -293,7 +293,11 @@ class Run:
             found.counts["accepted"] = row[0]
             found.counts["cancelled"] = row[4]
             found.counts["letters sent"] = row[5]
-            found.rings = {"promises": row[1], "per job": round(float(row[2]) / max(1, row[1]), 3), "most": row[3]}
+            found.rings = {
+                "promises": row[1],
+                "per job": round(float(row[2]) / max(1, row[1]), 3),
+                "most": row[3],
+            }
         found.violations += words_that_got_out(self.place.folder)
 
     def _to_be_replayed(self, one: Sent) -> dict[str, Any]:
@@ -309,9 +313,9 @@ def past(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, Any]]:
     at = datetime.now(UTC) - ended  # noqa: TID251 - the present, at which the past ends
 
     def line(task: str, **arguments: Any) -> dict[str, Any]:
-        return {"at": instant_text(at), "task": task, "kwargs": arguments}
+        return {"at": format_timestamp(at), "task": task, "kwargs": arguments}
 
-    yield line("terms.apply", terms=plan.terms(), staff="kim", **{"from": instant_text(at)})
+    yield line("terms.apply", terms=plan.terms(), staff="kim", **{"from": format_timestamp(at)})
     for member in (*plan.SELLERS, plan.STRANGER):
         yield line("members.record", **plan.record(member))
     for seller in plan.SELLERS:
@@ -322,7 +326,7 @@ def past(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, Any]]:
 def write_past(database_url: str, lines: list[dict[str, Any]]) -> None:
     """Play it into the empty database."""
     read = lines_from(json.dumps(one) for one in lines)
-    with stage_in_empty(database_url, read[0].at, allow_short=True) as stage:
+    with simulation_in_empty_database(database_url, read[0].at, allow_short=True) as stage:
         for played in play(read, stage):
             if played.result["outcome"] != "done":
                 raise RuntimeError(f"the past does not fit: {played.as_json()}")

@@ -17,7 +17,9 @@ SESSIONS = """
            pg_blocking_pids(pid) AS waits_for, clock_timestamp() - state_change AS since
     FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
-PROMISES = "SELECT task, state, count(*), max(rings), max(attempts), min(due_at) FROM unwind.outbox GROUP BY 1, 2"
+PROMISES = (
+    "SELECT task, state, count(*), max(publish_count), max(attempts), min(due_at) FROM unwind.outbox GROUP BY 1, 2"
+)
 
 
 def dump(place: Place) -> str:

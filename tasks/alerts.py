@@ -9,9 +9,9 @@ from models.requests import Answer
 from models.unit_of_work import unit_of_work
 from policies import alerts as policy
 from policies import members as member_policy
-from policies.cases import AlertKind, other
+from policies.cases import AlertKind, counterparty
 from policies.verdicts import Granted
-from tasks.cases import decide_case, lock_cases, looking_at
+from tasks.cases import decide_case, lock_cases, prefetch_parties
 from tasks.command import Comment, OrderCommand
 
 
@@ -23,10 +23,10 @@ class RemoveAlert(OrderCommand):
 
 def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answer]:
     """Remove; where staff removes a completed alert, the strike goes and the privilege is judged again (rules.md 8)."""
-    with unit_of_work(commands, look=looking_at(commands)) as work:
+    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
         cases = lock_cases(work, lock_members=members.FOR_UPDATE)
         forgiven: list[int] = []
-        for command in work.fresh:
+        for command in work.pending:
             verdict = decide_case(
                 work,
                 cases,
@@ -35,9 +35,9 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
                 order_id=command.order_id,
             )
             if isinstance(verdict, Granted) and verdict.effects["strike_withdrawn"]:
-                role = other(policy.filer_of(kind))
+                role = counterparty(policy.filer_of(kind))
                 accused = verdict.case.member(role)
-                cases.set_member(member_policy.forgiven(accused, role, command.order_id, verdict.case.terms))
+                cases.set_member(member_policy.remove_strike(accused, role, command.order_id, verdict.case.terms))
                 forgiven.append(command.order_id)
             work.answer(command, verdict)
         members.withdraw_strikes(work.conn, forgiven, work.now)

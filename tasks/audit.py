@@ -13,7 +13,7 @@ from celery import shared_task
 
 from models.integrity import audit
 from models.integrity.invariants import Violation
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from tasks.sweeps import Effects
 
 log = structlog.get_logger(__name__)
@@ -25,9 +25,9 @@ PORTION = 5
 @shared_task(name="audit.check_invariants")
 def check_invariants() -> Effects:
     """Ask what must hold of what changed lately; gives `{"violations": {sentence: [ids]}}` and logs each as an error."""
-    work: Work[Any]
+    work: UnitOfWork[Any]
     with unit_of_work() as work:
-        found = audit.ask_lately(work.conn, work.now)
+        found = audit.check_recent(work.conn, work.now)
     return _said(found or ())
 
 
@@ -36,9 +36,9 @@ def check_everything() -> Effects:
     """Once a night ask what must hold of everything, a portion a tick; the same answer."""
     broken: list[Violation] = []
     for _ in range(PORTION):
-        work: Work[Any]
+        work: UnitOfWork[Any]
         with unit_of_work() as work:
-            found = audit.ask_next(work.conn, work.now)
+            found = audit.check_next_slice(work.conn, work.now)
         if found is None:
             break
         broken.extend(found)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, StringConstraints
 
 from models import billing_run, bills, events, ledger, members, sweeps, terms
 from models.requests import Answer, done
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
 from policies.billing_months import month_from_text, month_text
 from policies.cases import Member
@@ -54,9 +54,9 @@ def issue() -> Effects:
     issued = sum(_sweep(billing_run.HeldBilling(month)) for month in _held_months())
     while (month := _month_to_close()) is not None:
         issued += _issue_month(month)
-    work: Work[Any]
+    work: UnitOfWork[Any]
     with unit_of_work() as work:
-        sweeps.ran(work.conn, "bills.issue", issued, work.now)
+        sweeps.record_run(work.conn, "bills.issue", issued, work.now)
     return {"issued": issued}
 
 
@@ -65,20 +65,20 @@ def _sweep(billing: billing_run.Billing) -> int:
 
 
 def _held_months() -> list[date]:
-    work: Work[Any]
+    work: UnitOfWork[Any]
     with unit_of_work() as work:
         return sorted({month for _, month in bills.held(work.conn)})
 
 
 def _month_to_close() -> date | None:
-    work: Work[Any]
+    work: UnitOfWork[Any]
     with unit_of_work() as work:
         return billing_run.month_to_close(work.conn, work.now)
 
 
 def _issue_month(month: date) -> int:
     """Make the bills of a month and close it; gives how many were made."""
-    work: Work[Any]
+    work: UnitOfWork[Any]
     issued = 0
     while True:
         billing = billing_run.Billing(month)
@@ -93,9 +93,9 @@ def _issue_month(month: date) -> int:
 def record_payment(commands: list[RecordPayment]) -> list[Answer]:
     """A seller paid: parts add up, and what is more than the bill asked for opens the next one."""
     with unit_of_work(commands) as work:
-        sellers = members.facts(work.conn, [c.seller_id for c in work.fresh])
-        ledger.hold_alone(work.conn, sellers)
-        for command in work.fresh:
+        sellers = members.facts(work.conn, [c.seller_id for c in work.pending])
+        ledger.lock_for_issue(work.conn, sellers)
+        for command in work.pending:
             no = _why_not(command, sellers)
             work.answer(command, no or _record(work, command))
     return work.answers
@@ -107,7 +107,7 @@ def _why_not(command: RecordPayment, sellers: dict[str, Member]) -> Refused | In
     return None if command.seller_id in sellers else member_unknown()
 
 
-def _record(work: Work[RecordPayment], command: RecordPayment) -> Refused | Answer:
+def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused | Answer:
     conn, month = work.conn, command.month
     bill = bills.of_month(conn, command.seller_id, month, work.now)
     if bill is None or not bill.is_issued:
@@ -144,12 +144,14 @@ def _record(work: Work[RecordPayment], command: RecordPayment) -> Refused | Answ
     return done(command, effects)
 
 
-def _opens(work: Work[RecordPayment], seller_id: str) -> date:
-    ruling = terms.book(work.conn).at(work.now)
+def _opens(work: UnitOfWork[RecordPayment], seller_id: str) -> date:
+    ruling = terms.load_terms(work.conn).at(work.now)
     return max(policy.open_month(work.now, ruling), ledger.first_open_months(work.conn, [seller_id])[seller_id])
 
 
-def _note(work: Work[RecordPayment], command: RecordPayment, note: str, excess: Decimal, opens: date | None) -> None:
+def _note(
+    work: UnitOfWork[RecordPayment], command: RecordPayment, note: str, excess: Decimal, opens: date | None
+) -> None:
     events.append(
         work.conn,
         [

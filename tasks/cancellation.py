@@ -18,38 +18,48 @@ from celery import current_task, shared_task
 from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from models import dead_jobs, drafts, inventory, members, orders, removals, returns
-from models.db.pipeline import together
+from models.db.pipeline import pipeline
 from models.requests import Answer, conflict, done, invalid
-from models.returns import PlanByHand
-from models.unit_of_work import Overtaken, Work, at_once, unit_of_work
+from models.returns import NeedsPlan
+from models.unit_of_work import StaleRead, UnitOfWork, retry_on_conflict, unit_of_work
 from policies import cancellation as policy
 from policies import cancellation_effects
 from policies import drafts as draft_policy
 from policies.cases import Case
 from policies.consolidation import ONE_STEP
 from policies.drafts import Draft
-from policies.inventory import Returned, ReturnPlan, TooManyUnits, nothing_returns, plan_return
+from policies.inventory import QuantityOverflow, Returned, ReturnPlan, nothing_returns, plan_return
 from policies.statuses import Basis, Role
 from policies.verdicts import Granted, Invalid, Refused, Verdict
-from tasks.cases import instant_of, known_case, lock_cases, looking_at
-from tasks.command import REQUEST_ID_LENGTH, Command, Comment, DraftId, OrderCommand, Part, Switch, Word, understood
+from tasks.cases import effective_time, known_case, lock_cases, prefetch_parties
+from tasks.command import (
+    REQUEST_ID_LENGTH,
+    CodeText,
+    Command,
+    Comment,
+    DraftId,
+    OrderCommand,
+    StrictBool,
+    StrictModel,
+    parse_command,
+)
 
 SET_SIZE = 100
 """Orders of one transaction: the knee of the measured curve, 1,000 gain nothing (speed.md)."""
-MOST_ORDERS = 1000
+MAX_ORDERS = 1000
 
 
 class CancelOrder(OrderCommand):
     """Arguments of `orders.cancel`, and of each item of `orders.cancel_many`."""
 
     task: ClassVar[str] = "orders.cancel"
-    reason: Word | None = None
+    reason: CodeText | None = None
     comment: Comment | None = None
     draft_id: DraftId | None = None
-    dry_run: Switch = False
+    dry_run: StrictBool = False
 
 
-class NotUnderstood(Part):
+class NotUnderstood(StrictModel):
     """An item of `orders.cancel_many` that says no command: the answer to it, and by which a twin of it is known."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -63,14 +73,14 @@ class CancelMany(Command):
     task: ClassVar[str] = "orders.cancel_many"
     orders: Annotated[
         list[CancelOrder | NotUnderstood],
-        Field(min_length=1, max_length=MOST_ORDERS),
-        WithJsonSchema({"type": "array", "minItems": 1, "maxItems": MOST_ORDERS}),
+        Field(min_length=1, max_length=MAX_ORDERS),
+        WithJsonSchema({"type": "array", "minItems": 1, "maxItems": MAX_ORDERS}),
     ]
 
     @field_validator("orders", mode="before")
     @classmethod
     def _each_by_itself(cls, items: Any, info: ValidationInfo) -> Any:
-        if not isinstance(items, list) or len(items) > MOST_ORDERS:
+        if not isinstance(items, list) or len(items) > MAX_ORDERS:
             return items  # `invalid` as a whole
         return [_item(item, index, info.data.get("request_id", "")) for index, item in enumerate(items)]
 
@@ -78,7 +88,7 @@ class CancelMany(Command):
 def _item(item: Any, index: int, request_id: str) -> CancelOrder | NotUnderstood:
     item_id = _item_id(request_id, index)
     if isinstance(item, dict):
-        read = understood(CancelOrder, item, item_id)
+        read = parse_command(CancelOrder, item, item_id)
     else:
         read = invalid(item_id, [(f"orders.{index}", "must be an object with order_id and member_id")])
     if isinstance(read, Answer):
@@ -110,9 +120,9 @@ def _cancel_many(command: CancelMany) -> Answer:
             if command.accepted_at is not None:
                 item.accept(command.accepted_at)
             understood_items.append((index, item))
-    whole = _Whole(command, answers)
+    whole = BulkCancellation(command, answers)
     for chunk in _sets(understood_items):
-        at_once(partial(whole.carry_out, chunk))
+        retry_on_conflict(partial(whole.carry_out, chunk))
         if whole.earlier is not None:
             return whole.earlier
         if len(answers) < len(command.orders):
@@ -120,7 +130,7 @@ def _cancel_many(command: CancelMany) -> Answer:
     return whole.answer
 
 
-class _Whole:
+class BulkCancellation:
     """A command about many orders.  Its own answer is kept by the commit of its last set, which saves a commit of its own."""
 
     def __init__(self, command: CancelMany, answers: dict[int, Answer]) -> None:
@@ -138,7 +148,7 @@ class _Whole:
         self._places = [index for index, _ in chunk]
         _cancel_set([item for _, item in chunk], self)
 
-    def keep(self, work: Work[CancelOrder]) -> None:
+    def keep(self, work: UnitOfWork[CancelOrder]) -> None:
         """Take the answers of a set that is about to be committed; with the last of them the whole is answered."""
         self._answers.update(zip(self._places, work.answers, strict=True))
         if len(self._answers) == len(self.command.orders):
@@ -190,7 +200,7 @@ def _sets(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, Canc
 
 
 @dataclass
-class _Unwinding:
+class PendingCancellation:
     """One order of the set that will be cancelled, with what is decided about it."""
 
     command: CancelOrder
@@ -216,29 +226,29 @@ class _Unwinding:
         return policy.returns_items(self.basis, seller_terminated=self.case.seller.terminated)
 
 
-def _cancel_set(commands: Sequence[CancelOrder], whole: _Whole | None = None) -> list[Answer]:
+def _cancel_set(commands: Sequence[CancelOrder], whole: BulkCancellation | None = None) -> list[Answer]:
     """One statement returns the items of the whole set; where it cannot, everything is done again by the pure plan."""
     if not any(c.draft_id is not None or c.dry_run for c in commands):
-        with suppress(PlanByHand):
+        with suppress(NeedsPlan):
             return _unwind(commands, whole, by_hand=False)
     return _unwind(commands, whole, by_hand=True)
 
 
-def _unwind(commands: Sequence[CancelOrder], whole: _Whole | None, *, by_hand: bool) -> list[Answer]:
+def _unwind(commands: Sequence[CancelOrder], whole: BulkCancellation | None, *, by_hand: bool) -> list[Answer]:
     part_of = whole.command if whole is not None else None
-    with unit_of_work(commands, part_of=part_of, look=looking_at(commands)) as work:
+    with unit_of_work(commands, part_of=part_of, look=prefetch_parties(commands)) as work:
         if whole is not None and work.whole is not None:
             whole.earlier = work.whole
             return []
         unwinder = (_UnwinderByHand if by_hand else _Unwinder)(work)
-        for command in work.fresh:
+        for command in work.pending:
             verdict = unwinder.judge(command)
             if not isinstance(verdict, Granted):
                 work.answer(command, verdict)
         unwinder.carry_out()
         if whole is not None:
             whole.keep(work)
-        with together(work.conn):
+        with pipeline(work.conn):
             unwinder.write()
             work.close()
     return work.answers
@@ -247,15 +257,15 @@ def _unwind(commands: Sequence[CancelOrder], whole: _Whole | None, *, by_hand: b
 class _Unwinder:
     """Decides a set of cancellations in order, each seeing what the ones before it did, and then writes them all."""
 
-    def __init__(self, work: Work[CancelOrder]) -> None:
+    def __init__(self, work: UnitOfWork[CancelOrder]) -> None:
         """Take every lock the set may need; only then is the clock read."""
         self._work = work
         self._cases = lock_cases(work, lock_members=members.AS_ACCUSED, then=self._lock_stock)
-        self._real: list[_Unwinding] = []
+        self._real: list[PendingCancellation] = []
 
     def _lock_stock(self) -> None:
-        ids = [c.order_id for c in self._work.fresh]
-        self._removals = removals.ask_pending(self._work.conn, ids)
+        ids = [c.order_id for c in self._work.pending]
+        self._removals = removals.send_pending(self._work.conn, ids)
         returns.lock_stock(self._work.conn, ids)
         self._work.ask_for_now()  # when all locks are held
 
@@ -266,15 +276,15 @@ class _Unwinder:
             return case
         if unknown := self._draft_unknown(command):
             return unknown
-        instant = instant_of(command, case, self._work.now)
+        instant = effective_time(command, case, self._work.now)
         if isinstance(instant, Invalid):
             return instant
         verdict = policy.cancel(case, command.actor, command.reason, command.comment, instant)
         if not isinstance(verdict, Granted):
             return verdict
         if not self._cases.accused and policy.could_strike(case):
-            raise Overtaken("an alert was filed between the look and the locks")
-        one = _Unwinding(command, case, cancellation_effects.with_strike(case, verdict), instant)
+            raise StaleRead("an alert was filed between the look and the locks")
+        one = PendingCancellation(command, case, cancellation_effects.with_strike(case, verdict), instant)
         if no := self._planned(one):
             return no
         self._join(one)
@@ -283,9 +293,9 @@ class _Unwinder:
     def carry_out(self) -> None:
         """Return the items, decide fees and followers, and answer."""
         self._return_items()
-        pending = removals.read_pending(self._removals)
+        pending = removals.fetch_pending(self._removals)
         for one in self._decided:
-            one.granted = cancellation_effects.of_cancelling(
+            one.granted = cancellation_effects.cancellation_effects(
                 one.case,
                 one.granted,
                 one.back,
@@ -299,24 +309,24 @@ class _Unwinder:
 
     def write(self) -> None:
         """Write the whole set."""
-        members.strike(self._work.conn, [given for one in self._real if (given := _strike_of(one))])
+        members.insert_strikes(self._work.conn, [given for one in self._real if (given := _strike_of(one))])
         used = [one.command.draft_id for one in self._real if one.command.draft_id is not None]
         drafts.mark_used(self._work.conn, used, self._work.now)
         self._cases.write(self._work)
 
     @property
-    def _decided(self) -> Sequence[_Unwinding]:
+    def _decided(self) -> Sequence[PendingCancellation]:
         return self._real
 
     def _draft_unknown(self, _command: CancelOrder) -> Refused | None:
         return None
 
-    def _planned(self, _one: _Unwinding) -> Refused | Invalid | None:
+    def _planned(self, _one: PendingCancellation) -> Refused | Invalid | None:
         """What speaks against it in where its items would go: nothing that the one statement would not find itself."""
         return None
 
     def _return_items(self) -> None:
-        back = returns.bring_back(
+        back = returns.return_items(
             self._work.conn,
             [(one.case.order.order_id, one.returns) for one in self._real],
             self._work.now,
@@ -325,12 +335,12 @@ class _Unwinder:
         for one in self._real:
             one.back = back[one.case.order.order_id]
 
-    def _join(self, one: _Unwinding) -> None:
+    def _join(self, one: PendingCancellation) -> None:
         self._cases.set_member(one.after.buyer)
         self._cases.set_member(one.after.seller)
         self._real.append(one)
 
-    def _grant(self, one: _Unwinding) -> None:
+    def _grant(self, one: PendingCancellation) -> None:
         # Members stand as the whole set leaves them: a later order of the set may have given them another strike.
         granted, after = one.granted, one.after
         buyer, seller = (self._cases.members[member.member_id] for member in (after.buyer, after.seller))
@@ -344,23 +354,23 @@ class _UnwinderByHand(_Unwinder):
 
     def _lock_stock(self) -> None:
         """Lots are held when the cases are known: whoever plans needs them here."""
-        self._removals = removals.ask_pending(self._work.conn, [c.order_id for c in self._work.fresh])
+        self._removals = removals.send_pending(self._work.conn, [c.order_id for c in self._work.pending])
 
-    def __init__(self, work: Work[CancelOrder]) -> None:
+    def __init__(self, work: UnitOfWork[CancelOrder]) -> None:
         """Bring the lines, the lots and the drafts here as well."""
         super().__init__(work)
-        self._drafts = drafts.facts(work.conn, [c.draft_id for c in work.fresh if c.draft_id is not None])
+        self._drafts = drafts.facts(work.conn, [c.draft_id for c in work.pending if c.draft_id is not None])
         self._lines = orders.lines_of(work.conn, self._cases.orders)
         self._returning = {order_id: inventory.returning(lines) for order_id, lines in self._lines.items()}
         self._shelf = inventory.lots_for_return(
             work.conn,
             [line for lines in self._returning.values() for line in lines],
-            lock=any(not c.dry_run for c in work.fresh),
+            lock=any(not c.dry_run for c in work.pending),
         )
-        self._dry: list[_Unwinding] = []
+        self._dry: list[PendingCancellation] = []
 
     @property
-    def _decided(self) -> Sequence[_Unwinding]:
+    def _decided(self) -> Sequence[PendingCancellation]:
         return [*self._dry, *self._real]
 
     def _draft_unknown(self, command: CancelOrder) -> Refused | None:
@@ -369,24 +379,24 @@ class _UnwinderByHand(_Unwinder):
         draft = self._drafts.get(command.draft_id)
         return draft_policy.unknown(command.order_id) if draft is None or draft.order_id != command.order_id else None
 
-    def _planned(self, one: _Unwinding) -> Refused | Invalid | None:
+    def _planned(self, one: PendingCancellation) -> Refused | Invalid | None:
         draft = self._drafts[one.command.draft_id] if one.command.draft_id is not None else None
         if draft is not None and (refused := draft_policy.check(draft, one.case, one.basis, one.instant)):
             return refused
         try:
             one.plan = self._plan(one, draft)
-        except TooManyUnits as full:
+        except QuantityOverflow as full:
             return self._parked(one.command, full)
         return draft_policy.check_plan(one.plan) if draft is not None else None
 
     def _return_items(self) -> None:
-        foreseen = inventory.foreseen(self._work.conn, [one.plan for one in self._dry if one.plan is not None])
+        foreseen = inventory.preview_returns(self._work.conn, [one.plan for one in self._dry if one.plan is not None])
         plans = [one.plan for one in self._real if one.plan is not None]
         settled = inventory.apply_return(self._work.conn, plans, self._work.now)
         for one, plan in zip(self._decided, [*foreseen, *settled], strict=True):
             one.back = plan.returned
 
-    def _plan(self, one: _Unwinding, draft: Draft | None) -> ReturnPlan:
+    def _plan(self, one: PendingCancellation, draft: Draft | None) -> ReturnPlan:
         order_id = one.case.order.order_id
         if not one.returns:
             return nothing_returns(order_id, [line.line_no for line in self._lines[order_id]])
@@ -398,7 +408,7 @@ class _UnwinderByHand(_Unwinder):
             release_auto_stockroom=one.case.terms.release_auto_stockroom,
         )
 
-    def _parked(self, command: CancelOrder, full: TooManyUnits) -> Invalid:
+    def _parked(self, command: CancelOrder, full: QuantityOverflow) -> Invalid:
         """C25: nothing of this cancellation is written, staff finds it among the dead jobs, the rest of the set goes on."""
         if not command.dry_run:
             dead_jobs.park_once(
@@ -413,7 +423,7 @@ class _UnwinderByHand(_Unwinder):
             "order_id", f"its items cannot be put back ({full}); nothing is written, and staff has it to look at"
         )
 
-    def _join(self, one: _Unwinding) -> None:
+    def _join(self, one: PendingCancellation) -> None:
         if one.command.dry_run:
             self._dry.append(one)
             return
@@ -422,6 +432,6 @@ class _UnwinderByHand(_Unwinder):
         super()._join(one)
 
 
-def _strike_of(one: _Unwinding) -> tuple[int, str, Role, datetime] | None:
-    role = policy.struck(one.basis)
+def _strike_of(one: PendingCancellation) -> tuple[int, str, Role, datetime] | None:
+    role = policy.causes_strike(one.basis)
     return None if role is None else (one.case.order.order_id, one.after.member(role).member_id, role, one.instant)

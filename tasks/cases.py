@@ -9,16 +9,16 @@ from functools import partial
 from typing import TypeVar
 
 from models import members, orders
-from models.cases import Cases
+from models.cases import CaseSet
 from models.db.pipeline import Cursor
 from models.requests import Answer
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cases import Case
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
 from tasks.command import ActorCommand, OrderCommand, OrderFact
 
-OLDEST_OCCURRENCE = timedelta(hours=24)
+MAX_OCCURRENCE_AGE = timedelta(hours=24)
 """A message may have waited this long in a queue and still say when it really happened (contract 2)."""
 
 C = TypeVar("C", bound=ActorCommand | OrderFact)
@@ -28,42 +28,42 @@ Decide = Callable[[C, Case, datetime], Verdict]
 
 def decide_cases(commands: Sequence[OfOrder], decide: Decide[OfOrder]) -> list[Answer]:
     """Lock the orders of a set, ask the policy about each, write what was granted."""
-    with unit_of_work(commands, look=looking_at(commands)) as work:
+    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
-        for command in work.fresh:
+        for command in work.pending:
             work.answer(command, decide_case(work, cases, command, decide, order_id=command.order_id))
         cases.write(work)
     return work.answers
 
 
-def looking_at(commands: Sequence[OfOrder]) -> partial[Cursor]:
+def prefetch_parties(commands: Sequence[OfOrder]) -> partial[Cursor]:
     """The look before the locks, for the trip in which a unit of work begins."""
-    return partial(orders.look_at, order_ids=[c.order_id for c in commands])
+    return partial(orders.send_parties, order_ids=[c.order_id for c in commands])
 
 
 def lock_cases(
-    work: Work[OfOrder], *, lock_members: str = members.FOR_SHARE, then: Callable[[], object] = lambda: None
-) -> Cases:
+    work: UnitOfWork[OfOrder], *, lock_members: str = members.FOR_SHARE, then: Callable[[], object] = lambda: None
+) -> CaseSet:
     """The orders of the commands that were not answered before, held for this transaction; `then` what else is held."""
-    return Cases(
+    return CaseSet(
         work.conn,
-        [c.order_id for c in work.fresh],
-        member_ids=[c.member_id for c in work.fresh if c.member_id is not None],
+        [c.order_id for c in work.pending],
+        member_ids=[c.member_id for c in work.pending if c.member_id is not None],
         lock_members=lock_members,
         looked=work.looked,
         then=then,
     )
 
 
-def decide_case(work: Work[C], cases: Cases, command: C, decide: Decide[C], *, order_id: int) -> Verdict:
+def decide_case(work: UnitOfWork[C], cases: CaseSet, command: C, decide: Decide[C], *, order_id: int) -> Verdict:
     """One verdict; a granted one is taken into `cases`, so that the next of the set sees it."""
     case = known_case(cases, order_id, command.member_id, work.now)
     if not isinstance(case, Case):
         return case
-    instant = instant_of(command, case, work.now)
+    instant = effective_time(command, case, work.now)
     if isinstance(instant, Invalid):
         return instant
-    if instant < work.now - OLDEST_OCCURRENCE:
+    if instant < work.now - MAX_OCCURRENCE_AGE:
         case = replace(case, terms=cases.book.at(instant))
     verdict = decide(command, case, instant)
     if isinstance(verdict, Granted):
@@ -71,7 +71,7 @@ def decide_case(work: Work[C], cases: Cases, command: C, decide: Decide[C], *, o
     return verdict
 
 
-def known_case(cases: Cases, order_id: int, member_id: str | None, now: datetime) -> Case | Refused:
+def known_case(cases: CaseSet, order_id: int, member_id: str | None, now: datetime) -> Case | Refused:
     """The order somebody acts on, or which of the two is unknown."""
     case = cases.get(order_id, now)
     if case is None:
@@ -81,7 +81,7 @@ def known_case(cases: Cases, order_id: int, member_id: str | None, now: datetime
     return case
 
 
-def instant_of(command: ActorCommand | OrderFact, case: Case, now: datetime) -> datetime | Invalid:
+def effective_time(command: ActorCommand | OrderFact, case: Case, now: datetime) -> datetime | Invalid:
     """When the command happens: now, or when it says it really did; never before the order's last event.
 
     What time decided is no such event: an answer in time stays in time, though a sweep marked the alert before it was read.
@@ -91,18 +91,20 @@ def instant_of(command: ActorCommand | OrderFact, case: Case, now: datetime) -> 
         return max(min(command.accepted_at or now, now), last)  # a submission by SQL counts from its insert
     if command.occurred_at > now:
         return Invalid("occurred_at", "must not be in the future")
-    if command.occurred_at < now - OLDEST_OCCURRENCE:
+    if command.occurred_at < now - MAX_OCCURRENCE_AGE:
         return Invalid("occurred_at", "must not be more than 24 hours ago")
     if command.occurred_at < last:
-        return Invalid("occurred_at", f"must not be before the order's last event, which was at {instant_text(last)}")
+        return Invalid(
+            "occurred_at", f"must not be before the order's last event, which was at {format_timestamp(last)}"
+        )
     return command.occurred_at
 
 
 def order_unknown() -> Refused:
     """No such order."""
-    return Refused(Code.ORDER_UNKNOWN, "There is no order with this id.", changes_it="the order being submitted")
+    return Refused(Code.ORDER_UNKNOWN, "There is no order with this id.", unblocked_by="the order being submitted")
 
 
 def member_unknown() -> Refused:
     """No such member."""
-    return Refused(Code.MEMBER_UNKNOWN, "There is no member with this id.", changes_it="the member being recorded")
+    return Refused(Code.MEMBER_UNKNOWN, "There is no member with this id.", unblocked_by="the member being recorded")

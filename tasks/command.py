@@ -29,7 +29,7 @@ from pydantic import (
 from models.requests import Answer, invalid
 from policies.cases import Actor
 from policies.texts import is_identifier, is_one_line
-from policies.timestamps import instant_from_text, instant_text
+from policies.timestamps import format_timestamp, parse_timestamp
 
 COMMENT_LENGTH = 2000
 REQUEST_ID_LENGTH = 128
@@ -39,7 +39,7 @@ ID_PATTERN = r"^(0|[1-9][0-9]{0,18})$"
 """An id written as text; `"01003"` and `"1e3"` are no ids, so that each id has one form."""
 MAX_ERRORS = 1000
 """Errors that one answer names."""
-DEEPEST = 6
+MAX_DEPTH = 6
 """Levels of lists and objects in one argument (reliability.md 8)."""
 
 
@@ -70,7 +70,7 @@ def identifier(value: str) -> str:
 def _instant(value: Any) -> datetime:
     if not isinstance(value, str):
         raise ValueError("must be an instant written as text, such as 2026-03-28T10:00:00Z")
-    return instant_from_text(value)
+    return parse_timestamp(value)
 
 
 def _decimal(places: int) -> Any:
@@ -102,7 +102,7 @@ def _normalised(value: Any) -> str:
     if isinstance(value, Decimal):
         return format(value.normalize(), "f")
     if isinstance(value, datetime):
-        return instant_text(value)
+        return format_timestamp(value)
     raise TypeError(f"no normal form for {type(value).__name__}")
 
 
@@ -123,28 +123,28 @@ OrderId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT), _FROM_TEXT, _i
 LotId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT), _FROM_TEXT, _id_schema(1)]
 RemovalId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT), _FROM_TEXT, _id_schema(1)]
 BindId = Annotated[int, Field(strict=True, ge=0, le=SQL_BIGINT), _FROM_TEXT, _id_schema(0)]
-Whole = Annotated[int, Field(strict=True)]
+StrictInt = Annotated[int, Field(strict=True)]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=SQL_INTEGER)]
 LineNo = Annotated[int, Field(strict=True, ge=1, le=SQL_INTEGER)]
-Switch = Annotated[bool, Field(strict=True)]
+StrictBool = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True), AfterValidator(_storable)]
 MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(identifier)]
 Handle = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(one_line)]
 Staff = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(identifier)]
 Comment = Annotated[Text, StringConstraints(max_length=COMMENT_LENGTH)]
-Word = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+CodeText = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 _REQUEST_ID = r"^[A-Za-z0-9._:\-]{1,128}$"
 RequestId = Annotated[
     Text, StringConstraints(pattern=_REQUEST_ID), WithJsonSchema({"type": "string", "pattern": _REQUEST_ID})
 ]
 DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(identifier)]
-Moment = Annotated[datetime, BeforeValidator(_instant)]
+TimestampText = Annotated[datetime, BeforeValidator(_instant)]
 Amount = Annotated[Decimal, _decimal(2), _written(2)]
 UnitPrice = Annotated[Decimal, _decimal(4), _written(4)]
 UsdRate = Annotated[Decimal, _decimal(8), _written(8)]
 
 
-class Part(BaseModel):
+class StrictModel(BaseModel):
     """A piece of a command's arguments: frozen, and without room for what nobody asked for."""
 
     model_config = ConfigDict(
@@ -155,7 +155,7 @@ class Part(BaseModel):
     )
 
 
-class Command(Part):
+class Command(StrictModel):
     """What all public tasks take.  `request_id` is the idempotency key; the task id stands in for it when it is missing."""
 
     task: ClassVar[str]
@@ -188,7 +188,7 @@ class ActorCommand(Command):
 
     member_id: MemberId | None = None
     staff: Staff | None = None
-    occurred_at: Moment | None = None
+    occurred_at: TimestampText | None = None
 
     @model_validator(mode="after")
     def _exactly_one_actor(self) -> ActorCommand:
@@ -220,7 +220,7 @@ class OrderFact(Command):
 CommandModel = TypeVar("CommandModel", bound=Command)
 
 
-def understood(
+def parse_command(
     model: type[CommandModel], arguments: Mapping[str, Any], message_id: str, *, positional: int = 0
 ) -> CommandModel | Answer:
     """The command that these arguments say, or the `invalid` answer naming what is wrong with each."""
@@ -241,7 +241,7 @@ def understood(
 def _is_deep(value: Any) -> bool:
     """Whether there are more levels than any argument has: looked at level by level, for recursion would end in an error."""
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         level = [
             inner
             for one in level

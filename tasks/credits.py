@@ -10,12 +10,12 @@ from celery import shared_task
 from models import credits as postings
 from models import events, ledger, members, orders, outbox, terms
 from models.requests import Answer, done
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
 from policies.billing_months import month_of, month_text
 from policies.cases import Member
 from policies.credits import TASK
-from policies.preconditions import blank
+from policies.preconditions import comment_missing
 from policies.verdicts import Code, Invalid, Refused
 from tasks.cases import member_unknown, order_unknown
 from tasks.command import Amount, Command, Comment, MemberId, OrderId, Staff
@@ -35,10 +35,10 @@ class PostManual(Command):
 @shared_task(name=TASK)
 def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = None) -> dict[str, Any]:
     """Reset or credit the fees of cancelled orders: once, however often this is called (R90)."""
-    work: Work[Any]
+    work: UnitOfWork[Any]
     with unit_of_work() as work:
         due = outbox.claim(work.conn, TASK, rows=rows, order_id=order_id)
-        posted = postings.keep(work, due)
+        posted = postings.post_due(work, due)
     return {"posted": posted}
 
 
@@ -46,13 +46,13 @@ def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = N
 def post_manual(commands: list[PostManual]) -> list[Answer]:
     """Staff gives a seller something back: a line on the open bill ([KB55])."""
     with unit_of_work(commands) as work:
-        sellers = members.facts(work.conn, [c.seller_id for c in work.fresh])
-        parties = orders.parties_of(work.conn, [c.order_id for c in work.fresh if c.order_id is not None])
-        ledger.hold_open(work.conn, sellers)
+        sellers = members.facts(work.conn, [c.seller_id for c in work.pending])
+        parties = orders.parties_of(work.conn, [c.order_id for c in work.pending if c.order_id is not None])
+        ledger.lock_open_months(work.conn, sellers)
         first_open = ledger.first_open_months(work.conn, sellers)
-        this_month = month_of(work.now, terms.book(work.conn).at(work.now))
+        this_month = month_of(work.now, terms.load_terms(work.conn).at(work.now))
         lines = []
-        for command in work.fresh:
+        for command in work.pending:
             if no := _why_not(command, sellers, parties):
                 work.answer(command, no)
                 continue
@@ -75,10 +75,10 @@ def _why_not(
         return order_unknown()
     if command.order_id is not None and parties[command.order_id][1] != command.seller_id:
         return Refused(Code.NOT_A_PARTY, f"Order {command.order_id} is not one of this seller's.")
-    return blank(command.comment)
+    return comment_missing(command.comment)
 
 
-def _line(work: Work[PostManual], command: PostManual, month: date) -> ledger.Line:
+def _line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.Line:
     note = policy.manual_note(command.order_id, command.staff, command.comment, month)
     events.append(
         work.conn,

@@ -12,18 +12,18 @@ from celery import shared_task
 from pydantic import Field, StringConstraints, model_serializer
 
 from models import drafts, inventory, orders
-from models.cases import Cases
+from models.cases import CaseSet
 from models.requests import Answer, done
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import drafts as policy
 from policies.cases import Case
 from policies.consolidation import Choice
 from policies.drafts import Draft, DraftState, Edit
 from policies.inventory import plan_return
 from policies.lots import price_text
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from policies.verdicts import Invalid, Refused
-from tasks.cases import instant_of, known_case, lock_cases, looking_at, member_unknown
+from tasks.cases import effective_time, known_case, lock_cases, member_unknown, prefetch_parties
 from tasks.command import (
     SQL_INTEGER,
     ActorCommand,
@@ -31,8 +31,8 @@ from tasks.command import (
     LineNo,
     MemberId,
     OrderCommand,
-    Part,
-    Switch,
+    StrictBool,
+    StrictModel,
     Text,
     UnitPrice,
 )
@@ -42,10 +42,10 @@ TextChoice = Literal["old", "new", "concatenate"]
 CostChoice = Literal["old", "new", "average"]
 AnyWhole = Annotated[int, Field(strict=True, ge=-SQL_INTEGER, le=SQL_INTEGER)]
 LotText = Annotated[Text, StringConstraints(max_length=4000)]
-MOST_LINES = 1000
+MAX_LINES = 1000
 
 
-class Values(Part):
+class Values(StrictModel):
     """Step 1: whose value each group of fields takes when items join a lot; a group that is not named stays old."""
 
     price: OldOrNew = "old"
@@ -60,7 +60,7 @@ class Values(Part):
     reserved: OldOrNew = "old"
 
 
-class EditedFields(Part):
+class EditedFields(StrictModel):
     """Step 2: other values for what comes back, of which only those that are given count (`given`).
 
     Types are checked here; whether the values fit is what step 3 says.
@@ -79,8 +79,8 @@ class EditedFields(Part):
     remarks: LotText = ""
     my_cost: UnitPrice | None = None
     my_weight: UnitPrice | None = None
-    is_retain: Switch = False
-    is_stock_room: Switch = False
+    is_retain: StrictBool = False
+    is_stock_room: StrictBool = False
     stock_room_id: Literal["A", "B", "C"] | None = None
     reserved_for: MemberId | None = None
 
@@ -91,11 +91,11 @@ class EditedFields(Part):
         return {name: price_text(value) if isinstance(value, Decimal) else value for name, value in named.items()}
 
 
-class EditedLine(Part):
+class EditedLine(StrictModel):
     """Step 2 for one line."""
 
     line_no: LineNo
-    delete: Switch | None = None
+    delete: StrictBool | None = None
     quantity: Annotated[int, Field(strict=True, ge=0, le=SQL_INTEGER)] | None = None
     fields: EditedFields | None = None
 
@@ -108,7 +108,7 @@ class OpenDraft(OrderCommand):
     """Arguments of `drafts.open`."""
 
     task: ClassVar[str] = "drafts.open"
-    consolidate: Switch
+    consolidate: StrictBool
     values: Values
 
 
@@ -122,7 +122,7 @@ class EditDraft(DraftCommand):
     """Arguments of `drafts.edit`."""
 
     task: ClassVar[str] = "drafts.edit"
-    lines: Annotated[tuple[EditedLine, ...], Field(min_length=1, max_length=MOST_LINES)]
+    lines: Annotated[tuple[EditedLine, ...], Field(min_length=1, max_length=MAX_LINES)]
 
 
 class VerifyDraft(DraftCommand):
@@ -134,11 +134,11 @@ class VerifyDraft(DraftCommand):
 @shared_task(name=OpenDraft.task)
 def open_draft(commands: list[OpenDraft]) -> list[Answer]:
     """Step 1: the seller says how returning items join what is there."""
-    with unit_of_work(commands, look=looking_at(commands)) as work:
+    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
-        counts = drafts.how_many(work.conn, [c.order_id for c in work.fresh])
+        counts = drafts.count_by_order(work.conn, [c.order_id for c in work.pending])
         opened: list[Draft] = []
-        for command in work.fresh:
+        for command in work.pending:
             draft = _opened(work, cases, command, counts.get(command.order_id, 0) + 1)
             if isinstance(draft, Draft):
                 counts[command.order_id] = counts.get(command.order_id, 0) + 1
@@ -154,8 +154,8 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
 def edit(commands: list[EditDraft]) -> list[Answer]:
     """Step 2: lines left out, fewer units, other values."""
     with unit_of_work(commands) as work:
-        table = _Table(work, work.fresh)
-        for command in work.fresh:
+        table = _Table(work, work.pending)
+        for command in work.pending:
             laid = table.lay(command)
             if isinstance(laid, _Laid):
                 changed = policy.edit(laid.draft, [line.edit() for line in command.lines], laid.remaining)
@@ -170,8 +170,8 @@ def edit(commands: list[EditDraft]) -> list[Answer]:
 def verify(commands: list[VerifyDraft]) -> list[Answer]:
     """Step 3: which lot each line goes to and what that lot is then, or what is wrong."""
     with unit_of_work(commands) as work:
-        table = _Table(work, work.fresh)
-        for command in work.fresh:
+        table = _Table(work, work.pending)
+        for command in work.pending:
             laid = table.lay(command)
             if isinstance(laid, _Laid):
                 plan = laid.planned(work.conn)
@@ -183,11 +183,11 @@ def verify(commands: list[VerifyDraft]) -> list[Answer]:
     return work.answers
 
 
-def _opened(work: Work[OpenDraft], cases: Cases, command: OpenDraft, number: int) -> Draft | Refused | Invalid:
+def _opened(work: UnitOfWork[OpenDraft], cases: CaseSet, command: OpenDraft, number: int) -> Draft | Refused | Invalid:
     case = known_case(cases, command.order_id, command.member_id, work.now)
     if isinstance(case, Refused):
         return case
-    instant = instant_of(command, case, work.now)
+    instant = effective_time(command, case, work.now)
     if isinstance(instant, Invalid):
         return instant
     if refused := policy.may_open(case, command.actor, instant):
@@ -226,17 +226,17 @@ class _Laid:
             choices=self.draft.choices,
             release_auto_stockroom=self.case.terms.release_auto_stockroom,
         )
-        return inventory.foreseen(conn, [plan])[0]
+        return inventory.preview_returns(conn, [plan])[0]
 
 
 class _Table:
     """The drafts of one set on the table, each command seeing what the one before it did."""
 
-    def __init__(self, work: Work[Any], commands: Sequence[DraftCommand]) -> None:
+    def __init__(self, work: UnitOfWork[Any], commands: Sequence[DraftCommand]) -> None:
         self._work = work
         found = drafts.orders_of(work.conn, [c.draft_id for c in commands])
         actors = [c.member_id for c in commands if c.member_id is not None]
-        self._cases = Cases(work.conn, found.values(), member_ids=actors)
+        self._cases = CaseSet(work.conn, found.values(), member_ids=actors)
         self._drafts = drafts.facts(work.conn, found)
         self._lines = orders.lines_of(work.conn, found.values())
         self._changed: dict[str, Draft] = {}
@@ -249,7 +249,7 @@ class _Table:
         case = self._cases.get(draft.order_id, self._work.now) if draft is not None else None
         if refused or draft is None or case is None:
             return refused or member_unknown()
-        instant = instant_of(command, case, self._work.now)
+        instant = effective_time(command, case, self._work.now)
         if isinstance(instant, Invalid):
             return instant
         if refused := policy.usable(draft, case, command.actor, instant):
@@ -267,13 +267,13 @@ class _Table:
         self._work.answer(command, replace(done(command, effects), order_id=order_id))
 
     def write(self) -> None:
-        drafts.store(self._work.conn, list(self._changed.values()))
+        drafts.update_changed(self._work.conn, list(self._changed.values()))
 
 
 def _effects(draft: Draft) -> dict[str, Any]:
     return {
         "draft_id": draft.draft_id,
         "state": str(DraftState(draft.state)),
-        "expires_at": instant_text(draft.expires_at),
+        "expires_at": format_timestamp(draft.expires_at),
         "order_version": draft.order_version,
     }

@@ -11,24 +11,35 @@ from pydantic import Field, StringConstraints
 
 from models import inventory, members
 from models.requests import Answer, done, invalid
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.lots import TEXT_LENGTH, Lot, may_record, problems, tier_gaps, tiers_of
 from policies.verdicts import Invalid, Refused
-from tasks.command import SQL_INTEGER, BindId, Command, LotId, MemberId, Part, Switch, Text, UnitPrice, Whole
+from tasks.command import (
+    SQL_INTEGER,
+    BindId,
+    Command,
+    LotId,
+    MemberId,
+    StrictBool,
+    StrictInt,
+    StrictModel,
+    Text,
+    UnitPrice,
+)
 
 Units = Annotated[int, Field(strict=True, ge=0, le=SQL_INTEGER)]
 LotText = Annotated[Text, StringConstraints(max_length=TEXT_LENGTH)]
 Named = Annotated[Text, StringConstraints(max_length=64)]
 
 
-class Item(Part):
+class Item(StrictModel):
     """The catalogue item of a lot; an empty number is a custom item, which is the same as nothing else."""
 
     no: Named
     type: Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 
 
-class LotFacts(Part):
+class LotFacts(StrictModel):
     """A lot in the shape of contract 3.2."""
 
     lot_id: LotId
@@ -42,13 +53,13 @@ class LotFacts(Part):
     bind_id: BindId = 0
     description: LotText = ""
     remarks: LotText = ""
-    bulk: Whole = 1
-    is_retain: Switch = False
-    is_stock_room: Switch = False
+    bulk: StrictInt = 1
+    is_retain: StrictBool = False
+    is_stock_room: StrictBool = False
     stock_room_id: Literal["A", "B", "C"] | None = None
     my_cost: UnitPrice | None = None
     my_weight: UnitPrice | None = None
-    sale_rate: Whole = 0
+    sale_rate: StrictInt = 0
     tier_quantity1: Units | None = None
     tier_quantity2: Units | None = None
     tier_quantity3: Units | None = None
@@ -79,8 +90,8 @@ class RecordLot(Command):
 def record_lot(commands: list[RecordLot]) -> list[Answer]:
     """The marketplace says what a lot is; said again, it replaces what was known, and differing units are booked."""
     with unit_of_work(commands) as work:
-        recorder = _Recorder(work, [c.lot.lot() for c in work.fresh])
-        for command in work.fresh:
+        recorder = _Recorder(work, [c.lot.lot() for c in work.pending])
+        for command in work.pending:
             if wrong := command.lot.wrong():
                 work.answer(command, invalid(command.request_id, [(f"lot.{path}", said) for path, said in wrong]))
                 continue
@@ -95,7 +106,7 @@ def record_imported(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused | Inva
 
     A lot numbered 0 gets a number of ours.
     """
-    work: Work[RecordLot]
+    work: UnitOfWork[RecordLot]
     with unit_of_work() as work:
         numbers = iter(inventory.own_numbers(work.conn, sum(not lot.lot_id for lot in lots)))
         numbered = [lot if lot.lot_id else replace(lot, lot_id=next(numbers)) for lot in lots]
@@ -108,7 +119,7 @@ def record_imported(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused | Inva
 
 def refused_imports(lots: Sequence[Lot]) -> list[Refused | Invalid]:
     """What a file asks for and cannot get, asked before anything of it is written: another seller's lots."""
-    work: Work[RecordLot]
+    work: UnitOfWork[RecordLot]
     with unit_of_work() as work:
         recorder = _Recorder(work, lots)
         answers = [recorder.take(lot, may_be_own=True) for lot in lots if lot.lot_id]
@@ -118,7 +129,7 @@ def refused_imports(lots: Sequence[Lot]) -> list[Refused | Invalid]:
 class _Recorder:
     """The lots of one set, each told one seeing those told before it."""
 
-    def __init__(self, work: Work[Any], lots: Sequence[Lot]) -> None:
+    def __init__(self, work: UnitOfWork[Any], lots: Sequence[Lot]) -> None:
         self._work = work
         self._sellers = members.facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
         self._known = inventory.known_lots(work.conn, lots) if lots else {}

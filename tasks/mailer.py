@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from policies.emails.email import Letter
+from policies.emails.email import Email
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +19,18 @@ class Envelope:
     email: str
     handle: str
     written_at: datetime
-    letter: Letter
+    letter: Email
 
 
 class Undeliverable(Exception):
     """It will not get better by waiting: no such address, refused for good (5xx)."""
 
 
-class TryLater(Exception):
+class TemporaryFailure(Exception):
     """This letter was not taken now (4xx); others may be."""
 
 
-class ServerSilent(TryLater):
+class ServerUnavailable(TemporaryFailure):
     """There is no talking to the mail server at the moment: the other letters need not be tried either.
 
     `tried` is False when not even this letter was: it keeps its try.
@@ -41,7 +41,7 @@ class ServerSilent(TryLater):
         self.tried = tried
 
 
-class Postbox(Protocol):
+class Mailer(Protocol):
     """Sends letters.  Raises `Undeliverable`, `TryLater` or `ServerSilent`; anything else is a bug and tried later."""
 
     def send(self, envelope: Envelope) -> None:
@@ -63,15 +63,15 @@ class _Nowhere:
         """Nothing to give back."""
 
 
-_bound: Postbox = _Nowhere()
+_bound: Mailer = _Nowhere()
 
 
-def bind(postbox: Postbox | None) -> None:
+def set_mailer(postbox: Mailer | None) -> None:
     """Let this process send its letters through `postbox`; None for nowhere."""
     global _bound  # noqa: PLW0603 - one per process is the point
     _bound = postbox if postbox is not None else _Nowhere()
 
 
-def bound() -> Postbox:
+def current_mailer() -> Mailer:
     """The postbox of this process."""
     return _bound

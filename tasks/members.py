@@ -11,10 +11,10 @@ from pydantic import AfterValidator, StringConstraints
 
 from models import events, members
 from models.requests import Answer, done
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import members as policy
 from policies.cases import Member
-from policies.preconditions import blank
+from policies.preconditions import comment_missing
 from policies.texts import is_identifier
 from policies.zones import zone_name
 from tasks.cases import member_unknown
@@ -63,10 +63,10 @@ def record(commands: list[RecordMember]) -> list[Answer]:
     with unit_of_work(commands) as work:
         rows = [
             c.model_dump(include={"member_id", "handle", "email", "time_zone"}) | {"recorded_at": work.now}
-            for c in work.fresh
+            for c in work.pending
         ]
         members.record(work.conn, rows)
-        for command in work.fresh:
+        for command in work.pending:
             work.answer(command, done(command, {"member_id": command.member_id}))
     return work.answers
 
@@ -75,10 +75,10 @@ def record(commands: list[RecordMember]) -> list[Answer]:
 def terminate(commands: list[TerminateMember]) -> list[Answer]:
     """Staff closes an account: the other party of each of its orders may cancel at once (R53, R54)."""
     with unit_of_work(commands) as work:
-        known = members.facts(work.conn, [c.member_id for c in work.fresh], lock=members.FOR_UPDATE)
-        for command in work.fresh:
+        known = members.facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
+        for command in work.pending:
             member = known.get(command.member_id)
-            refused = member_unknown() if member is None else blank(command.comment)
+            refused = member_unknown() if member is None else comment_missing(command.comment)
             if member is None or refused is not None:
                 work.answer(command, refused or member_unknown())
                 continue
@@ -93,14 +93,14 @@ def terminate(commands: list[TerminateMember]) -> list[Answer]:
 def reinstate(commands: list[ReinstateMember]) -> list[Answer]:
     """Staff opens an account again: privileges are back, and strikes before now no longer count."""
     with unit_of_work(commands) as work:
-        known = members.facts(work.conn, [c.member_id for c in work.fresh], lock=members.FOR_UPDATE)
-        for command in work.fresh:
+        known = members.facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
+        for command in work.pending:
             member = known.get(command.member_id)
-            refused = member_unknown() if member is None else blank(command.comment)
+            refused = member_unknown() if member is None else comment_missing(command.comment)
             if member is None or refused is not None:
                 work.answer(command, refused or member_unknown())
                 continue
-            again = policy.reinstated(member)
+            again = policy.reinstate(member)
             if again != member:
                 known[command.member_id] = again
                 members.mark_reinstated(work.conn, command.member_id, work.now)
@@ -110,13 +110,13 @@ def reinstate(commands: list[ReinstateMember]) -> list[Answer]:
 
 
 def _note(
-    work: Work[TerminateMember] | Work[ReinstateMember],
+    work: UnitOfWork[TerminateMember] | UnitOfWork[ReinstateMember],
     command: TerminateMember | ReinstateMember,
     type_: str,
     after: Member,
     before: Member,
 ) -> None:
-    members.store_standing(work.conn, {before.member_id: before}, [after], work.now)
+    members.update_standing(work.conn, {before.member_id: before}, [after], work.now)
     events.append(
         work.conn,
         [

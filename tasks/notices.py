@@ -16,22 +16,22 @@ from celery import shared_task
 
 from models import dead_jobs, members, notices, outbox, sweeps
 from models.notices import Claimed, Outcome
-from models.outbox import Due
-from models.unit_of_work import Work, at_once, unit_of_work
+from models.outbox import DueMessage
+from models.unit_of_work import UnitOfWork, retry_on_conflict, unit_of_work
 from policies import notices as policy
 from policies.emails import compose
-from policies.emails.context import Telling
-from policies.emails.email import Letter, shown_line
-from policies.verdicts import Promise
+from policies.emails.context import EmailContext
+from policies.emails.email import Email, shown_line
+from policies.verdicts import OutboxMessage
 from tasks import mailer
-from tasks.mailer import Envelope, ServerSilent, TryLater, Undeliverable
+from tasks.mailer import Envelope, ServerUnavailable, TemporaryFailure, Undeliverable
 from tasks.sweeps import Effects
 
 log = structlog.get_logger(__name__)
 
 ROUND = 50
 """Letters of one claim: what a mail server takes over one connection well within the lease, at a second each."""
-MOST_ROUNDS = 100
+MAX_ROUNDS = 100
 """What is left after that waits for the next tick, so that one run has an end."""
 
 
@@ -51,22 +51,24 @@ def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> Ef
 def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_id: int | None = None) -> Effects:
     """Send every letter that is due.  `notice_id` sets one going again that was parked."""
     totals = {"sent": 0, "parked": 0, "later": 0}
-    for _ in range(MOST_ROUNDS):
-        work: Work[Any]
+    for _ in range(MAX_ROUNDS):
+        work: UnitOfWork[Any]
         with unit_of_work() as work:
-            outbox.kept(work.conn, outbox.claim(work.conn, "notices.deliver", rows=rows, order_id=order_id), work.now)
+            outbox.mark_done(
+                work.conn, outbox.claim(work.conn, "notices.deliver", rows=rows, order_id=order_id), work.now
+            )
             if notice_id is not None:
-                notices.revive(work.conn, notice_id, work.now)
+                notices.requeue(work.conn, notice_id, work.now)
                 notice_id = None
             claimed = notices.claim(work.conn, work.now, until=work.now + policy.LEASE, limit=ROUND, order_id=order_id)
             addresses = members.addresses(work.conn, {c.recipient for c in claimed})
             if not claimed:
-                sweeps.ran(work.conn, "notices.deliver", 0, work.now)
+                sweeps.record_run(work.conn, "notices.deliver", 0, work.now)
         if not claimed:
             break
         outcomes = _send(claimed, addresses)
         # Tried again by itself when it clashes: what was sent must not be sent again for a lock's sake.
-        for outcome in at_once(partial(_mark, outcomes)):
+        for outcome in retry_on_conflict(partial(_mark, outcomes)):
             totals["later" if outcome.state == "pending" else outcome.state] += 1
         if any(o.silent for o in outcomes):
             break
@@ -75,25 +77,25 @@ def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_i
 
 def _mark(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Write what became of a round; gives what was written."""
-    work: Work[Any]
+    work: UnitOfWork[Any]
     with unit_of_work() as work:
         written = notices.mark(work.conn, [_dated(o, work) for o in outcomes], work.now)
         for outcome in written:
             _park_if_given_up(work, outcome)
-        sweeps.ran(work.conn, "notices.deliver", len(written), work.now)
+        sweeps.record_run(work.conn, "notices.deliver", len(written), work.now)
     return written
 
 
 def _record(task: str, rows: list[int] | None, order_id: int | None) -> Effects:
     """Compose a letter for each promise; one that cannot be composed is in the end parked, and stops no other."""
-    work: Work[Any]
+    work: UnitOfWork[Any]
     with unit_of_work() as work:
         due = outbox.claim(work.conn, task, rows=rows, order_id=order_id)
         if not due:
             return {"recorded": 0}
         addresses = members.addresses(work.conn, {str(d.payload.get("recipient")) for d in due})
         parties = notices.parties(work.conn, [d.order_id for d in due if d.order_id is not None])
-        told: list[Due] = []
+        told: list[DueMessage] = []
         composed = []
         for one in due:
             try:
@@ -105,16 +107,16 @@ def _record(task: str, rows: list[int] | None, order_id: int | None) -> Effects:
             told.append(one)
             composed.append(_row(one, letter, work))
         recorded = notices.record(work.conn, composed, work.now)
-        outbox.kept(work.conn, told, work.now)
+        outbox.mark_done(work.conn, told, work.now)
         if recorded:
-            work.promise([Promise("notices.deliver", f"deliver:{told[0].outbox_id}", None)])
+            work.promise([OutboxMessage("notices.deliver", f"deliver:{told[0].outbox_id}", None)])
     return {"recorded": recorded}
 
 
-def _letter(one: Due, parties: dict[int, notices.Parties], zone: str) -> Letter:
+def _letter(one: DueMessage, parties: dict[int, notices.Parties], zone: str) -> Email:
     between = parties.get(one.order_id or 0)
     return compose(
-        Telling(
+        EmailContext(
             event=one.payload["event"],
             role=one.payload["role"],
             order_id=one.order_id,
@@ -126,7 +128,7 @@ def _letter(one: Due, parties: dict[int, notices.Parties], zone: str) -> Letter:
     )
 
 
-def _row(one: Due, letter: Letter, work: Work[Any]) -> dict[str, Any]:
+def _row(one: DueMessage, letter: Email, work: UnitOfWork[Any]) -> dict[str, Any]:
     return {
         "key": one.key,
         "event": one.payload["event"],
@@ -138,10 +140,10 @@ def _row(one: Due, letter: Letter, work: Work[Any]) -> dict[str, Any]:
     }
 
 
-def _failed(work: Work[Any], one: Due, error: Exception) -> None:
+def _failed(work: UnitOfWork[Any], one: DueMessage, error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}"
     log.warning("a notice could not be composed", outbox_id=one.outbox_id, error=type(error).__name__)
-    if first := outbox.failed(work.conn, [one.outbox_id], reason):
+    if first := outbox.record_failure(work.conn, [one.outbox_id], reason):
         dead_jobs.park(
             work.conn,
             task=one.task,
@@ -157,7 +159,7 @@ def _failed(work: Work[Any], one: Due, error: Exception) -> None:
 def _send(claimed: Sequence[Claimed], addresses: dict[str, members.Address]) -> list[Outcome]:
     """Try each letter, outside any transaction.  When the server is silent the rest of the round is put off untried."""
     outcomes: list[Outcome] = []
-    box = mailer.bound()
+    box = mailer.current_mailer()
     silent = False
     try:
         for one in claimed:
@@ -172,7 +174,7 @@ def _send(claimed: Sequence[Claimed], addresses: dict[str, members.Address]) -> 
     return outcomes
 
 
-def _send_one(box: mailer.Postbox, one: Claimed, address: members.Address | None) -> Outcome:
+def _send_one(box: mailer.Mailer, one: Claimed, address: members.Address | None) -> Outcome:
     if address is None:
         return Outcome(one, "parked", error="there is no member with this id")
     try:
@@ -189,9 +191,9 @@ def _send_one(box: mailer.Postbox, one: Claimed, address: members.Address | None
         )
     except Undeliverable as error:
         return Outcome(one, "parked", error=str(error))
-    except ServerSilent as error:
+    except ServerUnavailable as error:
         return Outcome(one, "pending", error=str(error), silent=True, tried=error.tried)
-    except TryLater as error:
+    except TemporaryFailure as error:
         return Outcome(one, "pending", error=str(error))
     except Exception as error:  # noqa: BLE001 - a letter that breaks the postbox is tried again and in the end parked (P8)
         log.warning("a letter broke the postbox", notice_id=one.notice_id, error=type(error).__name__)
@@ -199,7 +201,7 @@ def _send_one(box: mailer.Postbox, one: Claimed, address: members.Address | None
     return Outcome(one, "sent")
 
 
-def _dated(outcome: Outcome, work: Work[Any]) -> Outcome:
+def _dated(outcome: Outcome, work: UnitOfWork[Any]) -> Outcome:
     """When it is tried again, or that it is given up."""
     if outcome.state != "pending":
         return outcome
@@ -207,7 +209,7 @@ def _dated(outcome: Outcome, work: Work[Any]) -> Outcome:
     return replace(outcome, next_try_at=again, state="pending" if again else "parked")
 
 
-def _park_if_given_up(work: Work[Any], outcome: Outcome) -> None:
+def _park_if_given_up(work: UnitOfWork[Any], outcome: Outcome) -> None:
     """A parked letter is seen where all given-up jobs are seen, and can be set going again from there."""
     if outcome.state != "parked":
         return

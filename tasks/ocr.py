@@ -9,14 +9,14 @@ from celery import shared_task
 from models.requests import Answer
 from policies import ocr as policy
 from tasks.cases import decide_cases
-from tasks.command import Comment, OrderCommand, Word
+from tasks.command import CodeText, Comment, OrderCommand
 
 
 class FileOcr(OrderCommand):
     """Arguments of `ocr.file`."""
 
     task: ClassVar[str] = "ocr.file"
-    reason: Word
+    reason: CodeText
     comment: Comment
 
 

@@ -10,12 +10,12 @@ from celery import shared_task
 from models import members, orders
 from models.queries import order
 from models.requests import Answer, done
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import options as policy
 from policies.preconditions import not_a_party
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from policies.verdicts import Invalid
-from tasks.cases import instant_of, member_unknown, order_unknown
+from tasks.cases import effective_time, member_unknown, order_unknown
 from tasks.command import OrderCommand
 
 
@@ -30,14 +30,14 @@ def options(commands: list[AskOptions]) -> list[Answer]:
     """Everything there is to do for a party or staff: possible, or why not, from when, and what would change it."""
     with unit_of_work(commands) as work:
         # Nothing is written to them: held, the parts of an order that are read one by one belong together.
-        orders.facts(work.conn, [c.order_id for c in work.fresh], lock=True)
-        for command in work.fresh:
+        orders.facts(work.conn, [c.order_id for c in work.pending], lock=True)
+        for command in work.pending:
             _answer(work, command)
     return work.answers
 
 
-def _answer(work: Work[AskOptions], command: AskOptions) -> None:
-    seen = order.see(work.conn, command.order_id, at=None, now=work.now)
+def _answer(work: UnitOfWork[AskOptions], command: AskOptions) -> None:
+    seen = order.load_snapshot(work.conn, command.order_id, at=None, now=work.now)
     if seen is None:
         work.answer(command, order_unknown())
         return
@@ -47,7 +47,7 @@ def _answer(work: Work[AskOptions], command: AskOptions) -> None:
     if refused := not_a_party(seen.case, command.actor):
         work.answer(command, refused)
         return
-    instant = instant_of(command, seen.case, work.now)
+    instant = effective_time(command, seen.case, work.now)
     if isinstance(instant, Invalid):
         work.answer(command, instant)
         return
@@ -56,7 +56,7 @@ def _answer(work: Work[AskOptions], command: AskOptions) -> None:
         command,
         {
             "status": seen.case.order.status,
-            "at": instant_text(instant),
+            "at": format_timestamp(instant),
             "options": [option.as_json() for option in found],
         },
     )

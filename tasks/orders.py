@@ -12,9 +12,9 @@ from celery import shared_task
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from models import inventory, ledger, members, orders
-from models.cases import Cases
+from models.cases import CaseSet
 from models.requests import Answer
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import members as member_policy
 from policies import orders as policy
 from policies.cases import Case, Order
@@ -23,10 +23,10 @@ from policies.purchases import PurchasedLine, goods_total, purchase, total_text
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
 from tasks.cases import decide_cases, member_unknown, order_unknown
-from tasks.command import LotId, MemberId, OrderCommand, OrderFact, Part, Quantity, Text, UsdRate
+from tasks.command import LotId, MemberId, OrderCommand, OrderFact, Quantity, StrictModel, Text, UsdRate
 
-MOST_LINES = 1000
-LARGEST_TOTAL = Decimal(10) ** 12
+MAX_LINES = 1000
+MAX_TOTAL = Decimal(10) ** 12
 """In the seller's currency.  No order of a marketplace for bricks comes near; the columns hold more."""
 
 
@@ -36,14 +36,14 @@ def _above_zero(rate: Decimal) -> Decimal:
     return rate
 
 
-class WantedLine(Part):
+class WantedLine(StrictModel):
     """Units of one lot."""
 
     lot_id: LotId
     quantity: Quantity
 
 
-Lines = Annotated[list[WantedLine], Field(min_length=1, max_length=MOST_LINES)]
+Lines = Annotated[list[WantedLine], Field(min_length=1, max_length=MAX_LINES)]
 
 
 class SubmitOrder(OrderFact):
@@ -88,14 +88,14 @@ class RecordPayment(OrderFact):
 def submit(commands: list[SubmitOrder]) -> list[Answer]:
     """A purchase becomes an order: stock is taken, each lot snapshotted into its line, the fee booked."""
     with unit_of_work(commands) as work:
-        cases = Cases(
+        cases = CaseSet(
             work.conn,
-            [c.order_id for c in work.fresh],
-            member_ids=[m for c in work.fresh for m in (c.buyer_id, c.seller_id)],
+            [c.order_id for c in work.pending],
+            member_ids=[m for c in work.pending for m in (c.buyer_id, c.seller_id)],
             lock_members=members.FOR_UPDATE,
         )
-        shop = _Shop(work.conn, [line.lot_id for c in work.fresh for line in c.lines])
-        for command in work.fresh:
+        shop = _Shop(work.conn, [line.lot_id for c in work.pending for line in c.lines])
+        for command in work.pending:
             work.answer(command, _submitted(work, cases, shop, command))
         cases.write(work)
         shop.write(work.now)
@@ -106,9 +106,9 @@ def submit(commands: list[SubmitOrder]) -> list[Answer]:
 def add_batch(commands: list[AddBatch]) -> list[Answer]:
     """The buyer's next purchase joins the order; order date, payment and fee start again (T21)."""
     with unit_of_work(commands) as work:
-        cases = Cases(work.conn, [c.order_id for c in work.fresh], lock_members=members.FOR_UPDATE)
-        shop = _Shop(work.conn, [line.lot_id for c in work.fresh for line in c.lines])
-        for command in work.fresh:
+        cases = CaseSet(work.conn, [c.order_id for c in work.pending], lock_members=members.FOR_UPDATE)
+        shop = _Shop(work.conn, [line.lot_id for c in work.pending for line in c.lines])
+        for command in work.pending:
             work.answer(command, _added(work, cases, shop, command))
         cases.write(work)
         shop.write(work.now)
@@ -164,11 +164,11 @@ class _Shop:
     def write(self, now: datetime) -> None:
         orders.add_lines(self.conn, self._lines)
         inventory.take(self.conn, self._taken, now)
-        ledger.book_charge(self.conn, self._charged)
-        ledger.book_recharge(self.conn, self._recharged)
+        ledger.post_charge(self.conn, self._charged)
+        ledger.post_recharge(self.conn, self._recharged)
 
 
-def _submitted(work: Work[Any], cases: Cases, shop: _Shop, command: SubmitOrder) -> Verdict:
+def _submitted(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: SubmitOrder) -> Verdict:
     buyer, seller = cases.members.get(command.buyer_id), cases.members.get(command.seller_id)
     if buyer is None or seller is None:
         return member_unknown()
@@ -185,9 +185,9 @@ def _submitted(work: Work[Any], cases: Cases, shop: _Shop, command: SubmitOrder)
     if not isinstance(bought, tuple):
         return bought
     total = goods_total((line.quantity, line.unit_price) for line in bought)
-    if total >= LARGEST_TOTAL:
+    if total >= MAX_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
-    if usd(total, command.usd_rate) >= LARGEST_TOTAL:
+    if usd(total, command.usd_rate) >= MAX_TOTAL:
         return Invalid("usd_rate", "makes the order worth more US dollars than an order may be worth")
     terms = cases.book.at(work.now)
     order = policy.charged(
@@ -218,7 +218,7 @@ def _submitted(work: Work[Any], cases: Cases, shop: _Shop, command: SubmitOrder)
     return granted
 
 
-def _added(work: Work[Any], cases: Cases, shop: _Shop, command: AddBatch) -> Verdict:
+def _added(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: AddBatch) -> Verdict:
     case = cases.get(command.order_id, work.now)
     if case is None:
         return order_unknown()
@@ -238,9 +238,9 @@ def _added(work: Work[Any], cases: Cases, shop: _Shop, command: AddBatch) -> Ver
     total = goods_total((line.quantity, line.unit_price) for line in bought) + goods_total(
         (line.quantity - line.removed, line.unit_price) for line in held
     )
-    if total >= LARGEST_TOTAL:
+    if total >= MAX_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
-    if usd(total, order.usd_rate) >= LARGEST_TOTAL:
+    if usd(total, order.usd_rate) >= MAX_TOTAL:
         return Invalid("lines", "come to more US dollars than an order may be worth")
     batch = max((line.batch_no for line in held), default=0) + 1
     units = sum(line.quantity for line in bought)

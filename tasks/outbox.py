@@ -14,7 +14,7 @@ import structlog
 from celery import shared_task
 
 from models import clock_steps, outbox, sweeps
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from tasks import publisher
 from tasks.sweeps import Effects
 
@@ -22,34 +22,34 @@ log = structlog.get_logger(__name__)
 
 NAME = "outbox.relay"
 PASS = 1000
-MOST_PASSES = 10
+MAX_PASSES = 10
 """A pass is one short transaction.  What is left after ten waits for the next tick: the queues are full by then."""
-MOST_ROWS_A_RING = 500
+MAX_ROWS_PER_MESSAGE = 500
 """Rows of one message; the follower keeps them in one transaction."""
 
 
 @shared_task(name=NAME)
 def relay() -> Effects:
     """Ring for every promise whose time to ring has come; gives how many rows were rung for."""
-    rung, memory = 0, publisher.bound().memory()
-    for number in range(MOST_PASSES):
-        work: Work[Any]
+    rung, memory = 0, publisher.current_publisher().memory()
+    for number in range(MAX_PASSES):
+        work: UnitOfWork[Any]
         with unit_of_work() as work:
             if number == 0 and (step := clock_steps.follow(work.conn, NAME, work.now)) is not None:
                 log.warning("the database's clock was set back", seconds=round(step.total_seconds()))
-                sweeps.ran(work.conn, NAME, 0, work.now)
+                sweeps.record_run(work.conn, NAME, 0, work.now)
             if memory is not None:
-                forgotten, memory = outbox.forgotten(work.conn, memory, work.now), None
+                forgotten, memory = outbox.requeue_after_broker_reset(work.conn, memory, work.now), None
                 if forgotten:
                     log.warning("the broker has forgotten what it was told", rows=forgotten)
-            ringing = outbox.to_ring(work.conn, work.now, limit=PASS)
+            ringing = outbox.claim_for_publish(work.conn, work.now, limit=PASS)
             taken = sum(len(rows) for rows in ringing.values())
             rung += taken
             if taken < PASS:
-                sweeps.ran(work.conn, NAME, rung, work.now)
+                sweeps.record_run(work.conn, NAME, rung, work.now)
         for task, rows in ringing.items():
-            for start in range(0, len(rows), MOST_ROWS_A_RING):
-                publisher.bound().ring(task, rows[start : start + MOST_ROWS_A_RING])
+            for start in range(0, len(rows), MAX_ROWS_PER_MESSAGE):
+                publisher.current_publisher().ring(task, rows[start : start + MAX_ROWS_PER_MESSAGE])
         if taken < PASS:
             break
     return {"rung": rung}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class Bell(Protocol):
+class Publisher(Protocol):
     """Tells the follower of a kind of promise which rows wait.  Raises when there is no way to tell it now."""
 
     def ring(self, task: str, rows: Sequence[int]) -> None:
@@ -32,15 +32,15 @@ class _NobodyListens:
         return None
 
 
-_bound: Bell = _NobodyListens()
+_bound: Publisher = _NobodyListens()
 
 
-def bind(bell: Bell | None) -> None:
+def set_publisher(bell: Publisher | None) -> None:
     """Let this process ring `bell`; None for nobody."""
     global _bound  # noqa: PLW0603 - one per process is the point
     _bound = bell if bell is not None else _NobodyListens()
 
 
-def bound() -> Bell:
+def current_publisher() -> Publisher:
     """The bell of this process."""
     return _bound

@@ -11,7 +11,7 @@ from typing import Any
 from celery import shared_task
 
 from models import sweeps
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from tasks.sweeps import Effects
 
 
@@ -46,7 +46,7 @@ def of_sweeps() -> Effects:
 
 
 def _land(name: str) -> Effects:
-    work: Work[Any]
+    work: UnitOfWork[Any]
     with unit_of_work() as work:
-        sweeps.ran(work.conn, name, 0, work.now)
+        sweeps.record_run(work.conn, name, 0, work.now)
     return {}

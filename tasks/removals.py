@@ -11,27 +11,27 @@ from celery import shared_task
 from pydantic import AfterValidator, Field
 
 from models import inventory, ledger, orders, outbox, removals
-from models.cases import Cases
+from models.cases import CaseSet
 from models.requests import Answer
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import orders as order_policy
 from policies import removals as policy
 from policies.cases import Actor, Case
 from policies.inventory import plan_return
-from policies.notices import tell
+from policies.notices import notify_party
 from policies.purchases import goods_total
 from policies.removals import Removal
 from policies.statuses import Role
-from policies.verdicts import Code, Event, Granted, Promise, Refused, Verdict
-from tasks.cases import decide_case, lock_cases, looking_at
-from tasks.command import ActorCommand, LineNo, OrderCommand, Part, Quantity, RemovalId, Switch
+from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused, Verdict
+from tasks.cases import decide_case, lock_cases, prefetch_parties
+from tasks.command import ActorCommand, LineNo, OrderCommand, Quantity, RemovalId, StrictBool, StrictModel
 from tasks.sweeps import Effects
 
 CANCEL_PENDING = "removals.cancel_pending"
-MOST_LINES = 1000
+MAX_LINES = 1000
 
 
-class RemovalLine(Part):
+class RemovalLine(StrictModel):
     """Units to take out of one line."""
 
     line_no: LineNo
@@ -48,8 +48,8 @@ class RequestRemoval(OrderCommand):
     """Arguments of `removals.request`."""
 
     task: ClassVar[str] = "removals.request"
-    lines: Annotated[list[RemovalLine], Field(min_length=1, max_length=MOST_LINES), AfterValidator(_each_line_once)]
-    return_items: Switch | None = None
+    lines: Annotated[list[RemovalLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_each_line_once)]
+    return_items: StrictBool | None = None
 
 
 class RemovalCommand(ActorCommand):
@@ -62,7 +62,7 @@ class ApproveRemoval(RemovalCommand):
     """Arguments of `removals.approve`."""
 
     task: ClassVar[str] = "removals.approve"
-    return_items: Switch | None = None
+    return_items: StrictBool | None = None
 
 
 class DenyRemoval(RemovalCommand):
@@ -80,9 +80,9 @@ class WithdrawRemoval(RemovalCommand):
 @shared_task(name=RequestRemoval.task)
 def request(commands: list[RequestRemoval]) -> list[Answer]:
     """Either party asks to take units out of lines."""
-    with unit_of_work(commands, look=looking_at(commands)) as work:
+    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
-        lines = orders.lines_of(work.conn, [c.order_id for c in work.fresh])
+        lines = orders.lines_of(work.conn, [c.order_id for c in work.pending])
         asked: list[tuple[RequestRemoval, Removal]] = []
 
         def decide(command: RequestRemoval, case: Case, now: datetime) -> Verdict:
@@ -96,10 +96,10 @@ def request(commands: list[RequestRemoval]) -> list[Answer]:
             note = f"The {removal.requested_by} asks to take {_units(removal)} out of the order."
             return Granted(case, events=(Event("removals.requested", note),))
 
-        verdicts = {c.request_id: decide_case(work, cases, c, decide, order_id=c.order_id) for c in work.fresh}
+        verdicts = {c.request_id: decide_case(work, cases, c, decide, order_id=c.order_id) for c in work.pending}
         ids = removals.insert(work.conn, [removal for _, removal in asked])
         known = {command.request_id: removal_id for (command, _), removal_id in zip(asked, ids, strict=True)}
-        for command in work.fresh:
+        for command in work.pending:
             verdict = verdicts[command.request_id]
             if isinstance(verdict, Granted):
                 verdict = replace(verdict, effects={"removal_id": known[command.request_id]})
@@ -151,16 +151,16 @@ def withdraw(commands: list[WithdrawRemoval]) -> list[Answer]:
 @shared_task(name=CANCEL_PENDING)
 def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -> Effects:
     """After a cancellation: whatever is still pending on those orders is cancelled, and both parties are told (R59)."""
-    work: Work[Any]
+    work: UnitOfWork[Any]
     with unit_of_work() as work:
         due = outbox.claim(work.conn, CANCEL_PENDING, rows=rows, order_id=order_id)
-        cases = Cases(work.conn, [d.order_id for d in due if d.order_id is not None])
+        cases = CaseSet(work.conn, [d.order_id for d in due if d.order_id is not None])
         cancelled = removals.cancel_pending(work.conn, [d.order_id for d in due if d.order_id is not None], work.now)
         for order, gone in sorted(cancelled.items()):
             case = cases.get(order, work.now)
             assert case is not None
-            told: tuple[Promise, ...] = tuple(
-                tell(case, role, "removal_cancelled", removal_ids=[r.removal_id for r in gone])
+            told: tuple[OutboxMessage, ...] = tuple(
+                notify_party(case, role, "removal_cancelled", removal_ids=[r.removal_id for r in gone])
                 for role in (Role.SELLER, Role.BUYER)
             )
             note = f"{len(gone)} pending removal request(s) cancelled with the order."
@@ -168,7 +168,7 @@ def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -
             event = Event("removals.cancelled", note, {"removals": {str(r.removal_id): r.state for r in gone}})
             cases.grant(case, Granted(case, events=(event,), promises=told), instant)
         cases.write(work)
-        outbox.kept(work.conn, due, work.now)
+        outbox.mark_done(work.conn, due, work.now)
     return {"cancelled": sum(len(gone) for gone in cancelled.values())}
 
 
@@ -178,13 +178,13 @@ R = TypeVar("R", bound=RemovalCommand)
 class _Requests(Generic[R]):
     """The removal requests that a set of commands is about, with their orders held."""
 
-    def __init__(self, work: Work[R]) -> None:
+    def __init__(self, work: UnitOfWork[R]) -> None:
         self.work = work
-        known = removals.by_ids(work.conn, [c.removal_id for c in work.fresh])
-        self.cases = Cases(
+        known = removals.by_ids(work.conn, [c.removal_id for c in work.pending])
+        self.cases = CaseSet(
             work.conn,
             {r.order_id for r in known.values()},
-            member_ids=[c.member_id for c in work.fresh if c.member_id is not None],
+            member_ids=[c.member_id for c in work.pending if c.member_id is not None],
         )
         self.removals = removals.by_ids(work.conn, known)  # again: the orders' locks guard them only from here on
         self.lines = orders.lines_of(work.conn, {r.order_id for r in known.values()})
@@ -192,7 +192,7 @@ class _Requests(Generic[R]):
 
     def answer_all(self, decide: Callable[[R, Case, datetime], Verdict]) -> None:
         """Ask about each command; one whose request does not exist is answered so."""
-        for command in self.work.fresh:
+        for command in self.work.pending:
             removal = self.removals.get(command.removal_id)
             if removal is None:
                 self.work.answer(command, _removal_unknown())
@@ -210,7 +210,7 @@ class _Requests(Generic[R]):
 
     def write(self) -> None:
         """Write the decisions and the orders."""
-        removals.store(self.work.conn, self._decided)
+        removals.update_changed(self.work.conn, self._decided)
         self.cases.write(self.work)
 
 
@@ -234,7 +234,7 @@ def _close(
     return work.answers
 
 
-def _take_out(work: Work[Any], found: _Requests[Any], approved: Sequence[tuple[Removal, Case, Case]]) -> None:
+def _take_out(work: UnitOfWork[Any], found: _Requests[Any], approved: Sequence[tuple[Removal, Case, Case]]) -> None:
     """Units leave their lines, go back to the shelf where they may, and the fee is that of what remains."""
     coming_back = {
         removal.order_id: inventory.returning(found.lines[removal.order_id], dict(removal.lines))
@@ -255,7 +255,7 @@ def _take_out(work: Work[Any], found: _Requests[Any], approved: Sequence[tuple[R
             shelf.take(plan)
             plans.append(plan)
     inventory.apply_return(work.conn, plans, work.now)
-    orders.store_lines(
+    orders.update_lines(
         work.conn,
         [
             {
@@ -268,7 +268,7 @@ def _take_out(work: Work[Any], found: _Requests[Any], approved: Sequence[tuple[R
             if line.line_no in dict(removal.lines)
         ],
     )
-    ledger.book_recharge(
+    ledger.post_recharge(
         work.conn,
         [
             ledger.Recharge(before.order, after.order, after.order.order_date, "items were removed from the order")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from models import sweeps
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 
 Effects = dict[str, Any]
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 BATCH = 5000
 """Rows of one transaction: 5,000 swept a million due alerts about as fast as one statement (speed.md)."""
-MOST_BATCHES = 1000
+MAX_BATCHES = 1000
 SMALLER = 8
 """By which a batch that failed is divided: five tries from 5,000 rows to one."""
 
@@ -27,7 +27,7 @@ SMALLER = 8
 class Batches(Protocol):
     """What goes through everything that is due, once."""
 
-    def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         """Look at no more than `limit` rows; gives at how many, and for how many of them something was done."""
         ...
 
@@ -35,7 +35,7 @@ class Batches(Protocol):
         """What was handled last is durable: go on behind it."""
         ...
 
-    def pass_over(self, work: Work[Any]) -> int | str | None:
+    def skip_next(self, work: UnitOfWork[Any]) -> int | str | None:
         """Go on behind the row that comes next, and say which it is; None when there is none."""
         ...
 
@@ -48,19 +48,19 @@ def sweep(name: str, batches: Batches, *, found: str, limit: int = BATCH, noted:
     `noted`: that the sweep ran is noted with the last batch; else by the caller, whose sweep has more than this one pass.
     """
     total, size = 0, limit
-    work: Work[Any]
-    for _ in range(MOST_BATCHES):
+    work: UnitOfWork[Any]
+    for _ in range(MAX_BATCHES):
         try:
             with unit_of_work() as work:
                 looked_at, done = batches(work, size)
                 if noted and looked_at < size:
-                    sweeps.ran(work.conn, name, total + done, work.now)
+                    sweeps.record_run(work.conn, name, total + done, work.now)
         except Exception as error:
             if size > 1:
                 size = max(1, size // SMALLER)
                 continue
             with unit_of_work() as work:  # fails as well when it is the database that is in trouble
-                row = batches.pass_over(work)
+                row = batches.skip_next(work)
             if row is None:
                 raise
             log.error("a row is passed over", sweep=name, row=row, error=type(error).__name__)

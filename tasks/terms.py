@@ -12,13 +12,13 @@ from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
 from models import events, terms
 from models.db import database as db
 from models.requests import Answer, done, invalid
-from models.unit_of_work import Work, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.terms import TermsProblem, terms_from_mapping, terms_to_mapping
-from policies.timestamps import instant_text
-from tasks.command import Command, Moment, Staff, Word
+from policies.timestamps import format_timestamp
+from tasks.command import CodeText, Command, Staff, TimestampText
 
 Plain = Annotated[JsonValue, WithJsonSchema({})]
-MOST_SETTINGS = 100
+MAX_SETTINGS = 100
 MAX_AHEAD = timedelta(days=36525)
 MAX_SETTINGS_LENGTH = 100_000
 """Characters of all settings together, as JSON."""
@@ -37,8 +37,8 @@ class ApplyTerms(Command):
     """Arguments of `terms.apply`: settings by the names of the rule book, and the instant `from` which they hold."""
 
     task: ClassVar[str] = "terms.apply"
-    terms: Annotated[dict[Word, Plain], Field(min_length=1, max_length=MOST_SETTINGS), AfterValidator(_storable)]
-    from_: Annotated[Moment, Field(alias="from")]
+    terms: Annotated[dict[CodeText, Plain], Field(min_length=1, max_length=MAX_SETTINGS), AfterValidator(_storable)]
+    from_: Annotated[TimestampText, Field(alias="from")]
     staff: Staff
 
 
@@ -46,19 +46,19 @@ class ApplyTerms(Command):
 def apply(commands: list[ApplyTerms]) -> list[Answer]:
     """New cases from that instant on are filed under these terms; what is not named stays as it is by then."""
     with unit_of_work(commands) as work:
-        for command in work.fresh:
+        for command in work.pending:
             work.answer(command, _applied(work, command))
     return work.answers
 
 
-def _applied(work: Work[ApplyTerms], command: ApplyTerms) -> Answer:
+def _applied(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
     terms.lock(work.conn)
     if command.from_ < work.now:
         return invalid(command.request_id, [("from", "must not be in the past: what was decided stays decided")])
     if command.from_ > work.now + MAX_AHEAD:
         return invalid(command.request_id, [("from", "must not be more than a hundred years ahead")])
-    held = terms.book(work.conn).at(command.from_)
-    wanted = terms_from_mapping(command.terms, base=held, allow_short=db.bound().short_terms)
+    held = terms.load_terms(work.conn).at(command.from_)
+    wanted = terms_from_mapping(command.terms, base=held, allow_short=db.current_database().short_terms)
     if isinstance(wanted, list):
         return invalid(command.request_id, [(_path(problem), problem.message) for problem in wanted])
     before, after = terms_to_mapping(held), terms_to_mapping(wanted)
@@ -73,13 +73,13 @@ def _applied(work: Work[ApplyTerms], command: ApplyTerms) -> Answer:
                 work.now,
                 actor=f"staff:{command.staff}",
                 role="staff",
-                note=f"From {instant_text(command.from_)}: {note}",
-                changes={"terms": {"terms_id": terms_id, "from": instant_text(command.from_), "settings": changed}},
+                note=f"From {format_timestamp(command.from_)}: {note}",
+                changes={"terms": {"terms_id": terms_id, "from": format_timestamp(command.from_), "settings": changed}},
                 request_id=command.request_id,
             )
         ],
     )
-    return done(command, {"terms_id": terms_id, "from": instant_text(command.from_), "changed": changed})
+    return done(command, {"terms_id": terms_id, "from": format_timestamp(command.from_), "changed": changed})
 
 
 def _path(problem: TermsProblem) -> str:

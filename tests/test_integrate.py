@@ -240,7 +240,7 @@ def test_a_postgresql_role_can_do_nothing_else(shop: Installation) -> None:
         ),
         "dashboard:dashboard-secret": (
             "SELECT * FROM unwind.members",
-            "SELECT * FROM unwind.odd_messages",
+            "SELECT * FROM unwind.dead_letters",
             "SELECT unwind.submit_command('npb.file', '{}', 'x')",
             "UPDATE unwind.orders SET status = 'PAID'",
             "SET ROLE unwind_app",

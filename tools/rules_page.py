@@ -21,7 +21,7 @@ RULE_BOOK = CHECKOUT / "docs" / "rulebook.toml"
 RULE_PAGE = CHECKOUT / "docs" / "rules.md"
 TESTS = CHECKOUT / "tests"
 
-LONGEST_RANGE = 6
+MAX_RANGE = 6
 """A test that says it states more rules in a row than this would make the page say that everything is stated."""
 
 _MENTION = re.compile(r"\b([RTNAE])0?(\d{1,3})\b(?:(?: to |-|–)\1?0?(\d{1,3})\b)?")
@@ -78,7 +78,7 @@ def mentioned(text: str, *, whole_chapters: bool = False) -> set[str]:
     ids: set[str] = set()
     for kind, first, last in _MENTION.findall(text):
         numbers = range(int(first), int(last or first) + 1)
-        if whole_chapters or len(numbers) <= LONGEST_RANGE:
+        if whole_chapters or len(numbers) <= MAX_RANGE:
             ids |= {f"{kind}{number}" for number in numbers}
     return ids
 

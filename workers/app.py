@@ -90,8 +90,8 @@ def _route(name: str, *_: Any, **__: Any) -> dict[str, str]:
 use_plain_json()
 app = Unwind(
     "unwind",
-    task_cls="workers.task:Job",
-    amqp="workers.redaction:ShownMessages",
+    task_cls="workers.task:BaseTask",
+    amqp="workers.redaction:RedactedAMQP",
     set_as_current=True,
     strict_typing=False,
 )

@@ -16,7 +16,7 @@ _SERVER_AWAY = ("08", "53", "57P", "58", "25006")
 """SQL states of connections, resources, shutdown, the system itself, and of a server that only reads for now."""
 
 
-class JobFailed(Exception):
+class TaskFailed(Exception):
     """A job raised what nobody expected; the text says what and where, without values."""
 
 
@@ -33,7 +33,7 @@ def is_database_trouble(error: BaseException) -> bool:
     return isinstance(error, PoolTimeout)
 
 
-def described(error: BaseException) -> str:
+def summarize(error: BaseException) -> str:
     """One line: `IntegrityError 23505 uq_alerts_one_open_per_order at tasks/npb.py:55 in file`."""
     said = [type(error).__name__]
     if isinstance(error, DBAPIError):
@@ -46,19 +46,19 @@ def described(error: BaseException) -> str:
             )
             if part
         ]
-    where = path_of(error)
+    where = traceback_path(error)
     return " ".join(said) + (f" at {where[-1]}" if where else "")
 
 
-def told(error: BaseException) -> JobFailed:
+def sanitized(error: BaseException) -> TaskFailed:
     """What is raised in its stead: described, and with the way through our code for whoever reads the traceback."""
-    failure = JobFailed(described(error))
-    for step in path_of(error):
+    failure = TaskFailed(summarize(error))
+    for step in traceback_path(error):
         failure.add_note(f"  by {step}")
     return failure
 
 
-def path_of(error: BaseException) -> list[str]:
+def traceback_path(error: BaseException) -> list[str]:
     """The way through our own code to the failure, outermost first."""
     return [
         f"{Path(frame.filename).relative_to(_HOUSE)}:{frame.lineno} in {frame.name}"

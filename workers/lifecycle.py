@@ -22,7 +22,7 @@ from celery.concurrency import ALIASES
 
 from schedules.routes import queue_of
 from workers.broker.redis_url import connect
-from workers.errors import described, path_of
+from workers.errors import summarize, traceback_path
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -37,14 +37,14 @@ POOLS = ("celery.concurrency.prefork:TaskPool", "celery.concurrency.solo:TaskPoo
 """Celery tells only the processes of these that they begin, which is when they are connected (`worker_process_init`)."""
 WIRED_WITHIN = 5.0
 """Seconds for which a new process tries to be connected; shorter than `worker_proc_alive_timeout`, which ends it."""
-NUDGE_PAUSE, LONGEST_PAUSE = 0.01, 0.05
+MIN_PAUSE, MAX_PAUSE = 0.01, 0.05
 """Seconds between two nudges of a process: a relay that starts later finds all that is there by then.  The pause doubles while
 commits keep coming, so that a lone cancellation's followers wait for nothing and a busy worker does not spend its time on nudges
 (B4), and followers never wait for it longer than they did when every pause was the longest."""
 MEMORY = "unwind:memory"
 """Key in the broker: whoever does not find it there knows that the broker has forgotten everything else, too."""
-ANSWER_WITHIN = 2.0
-RING_EXPIRES = 3600
+RESPONSE_TIMEOUT = 2.0
+MESSAGE_EXPIRES = 3600
 """Seconds.  What nobody heard for that long has been sent again; less, and a worker whose clock is half an hour off would hear
 nothing of what others send (F34)."""
 
@@ -64,7 +64,7 @@ def settings() -> Settings:
     return settings_for_life(found)
 
 
-class QueueBell:
+class BrokerPublisher:
     """Rings through the broker: a message with the ids of the rows, to the queue of their follower."""
 
     def __init__(self, app: Celery, broker_url: str | None = None) -> None:
@@ -75,7 +75,7 @@ class QueueBell:
     def ring(self, task: str, rows: Sequence[int]) -> None:
         """Publish one message.  Raises when the broker cannot be reached: the rows come round again."""
         self._app.send_task(
-            task, kwargs={"rows": list(rows)}, queue=queue_of(task), ignore_result=True, expires=RING_EXPIRES
+            task, kwargs={"rows": list(rows)}, queue=queue_of(task), ignore_result=True, expires=MESSAGE_EXPIRES
         )
 
     def memory(self) -> str | None:
@@ -88,7 +88,7 @@ class QueueBell:
         if self._url is None:
             return None
         if self._client is None:  # kombu's own connections wait for a broker that is away; this one asks once
-            self._client = connect(self._url, timeout=ANSWER_WITHIN, decode_responses=True)
+            self._client = connect(self._url, timeout=RESPONSE_TIMEOUT, decode_responses=True)
         try:
             self._client.set(MEMORY, uuid.uuid4().hex, nx=True)
             kept, run = self._client.get(MEMORY), ""
@@ -99,7 +99,7 @@ class QueueBell:
         return f"{kept} {run}"
 
 
-class Nudge:
+class RelayWaker:
     """Calls the relay soon after a commit that promised something, without the commit waiting for it.
 
     A thread of its own publishes: a broker that hangs must not keep a worker from its next command, and what is lost
@@ -127,7 +127,7 @@ class Nudge:
             self._thread.join(seconds)
 
     def _run(self) -> None:
-        pause = NUDGE_PAUSE
+        pause = MIN_PAUSE
         while not self._closed.is_set():
             self._wanted.wait()
             self._wanted.clear()
@@ -136,11 +136,11 @@ class Nudge:
             except Exception as error:  # noqa: BLE001 - whatever it is, the timetable's tick does the same work
                 log.warning("the relay could not be nudged", error=type(error).__name__)
             self._closed.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE) if self._wanted.is_set() else NUDGE_PAUSE
+            pause = min(2 * pause, MAX_PAUSE) if self._wanted.is_set() else MIN_PAUSE
 
 
 def _nudge_relay(app: Celery) -> None:
-    app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True, expires=RING_EXPIRES)
+    app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True, expires=MESSAGE_EXPIRES)
 
 
 def open_database(found: Settings, *, pool_size: int = 1) -> Database:
@@ -157,7 +157,7 @@ def open_database(found: Settings, *, pool_size: int = 1) -> Database:
     return db.connect(url.get_secret_value(), pool_size=pool_size)
 
 
-_nudge: Nudge | None = None
+_nudge: RelayWaker | None = None
 _listener: Listener | None = None
 
 
@@ -166,15 +166,17 @@ def start(app: Celery) -> None:
     global _nudge  # noqa: PLW0603 - one per process is the point
     from models.db import database as db
     from tasks import mailer, publisher
-    from workers.mail.senders import postbox as choose_postbox
+    from workers.mail.senders import mailer_from_settings as choose_postbox
 
     found = settings()
     database = open_database(found)
-    _nudge = Nudge(lambda: _nudge_relay(app))
-    database.on_promise = _nudge
-    db.bind(database)
-    mailer.bind(choose_postbox(found))
-    publisher.bind(QueueBell(app, found.broker_url.get_secret_value() if found.broker_url is not None else None))
+    _nudge = RelayWaker(lambda: _nudge_relay(app))
+    database.on_outbox_insert = _nudge
+    db.set_database(database)
+    mailer.set_mailer(choose_postbox(found))
+    publisher.set_publisher(
+        BrokerPublisher(app, found.broker_url.get_secret_value() if found.broker_url is not None else None)
+    )
 
 
 def stop() -> None:
@@ -187,10 +189,10 @@ def stop() -> None:
         _nudge.close()
         _nudge = None
     with contextlib.suppress(RuntimeError):
-        db.bound().dispose()
-    db.bind(None)
-    mailer.bind(None)
-    publisher.bind(None)
+        db.current_database().dispose()
+    db.set_database(None)
+    mailer.set_mailer(None)
+    publisher.set_publisher(None)
 
 
 @contextlib.contextmanager
@@ -221,7 +223,7 @@ def _refuse_to_start(sender: Any = None, **_: Any) -> None:
     try:
         check()
     except Exception as error:  # noqa: BLE001 - whatever it is, this worker's processes would meet it too
-        raise SystemExit(f"This worker cannot be connected, so it takes nothing: {described(error)}") from None
+        raise SystemExit(f"This worker cannot be connected, so it takes nothing: {summarize(error)}") from None
 
 
 def pool_name(pool: Any) -> str:
@@ -233,7 +235,7 @@ def pool_name(pool: Any) -> str:
 
 def check() -> None:
     """Raise what would keep a process of this worker from being connected; nobody is spoken to, for servers may be away."""
-    from workers.mail.senders import postbox as choose_postbox
+    from workers.mail.senders import mailer_from_settings as choose_postbox
 
     found = settings()
     open_database(found).dispose()
@@ -248,7 +250,9 @@ def _start_child(**_: Any) -> None:
         try:
             start(current_app)
         except Exception as error:  # Celery would log it and let the process take messages
-            log.error("a process cannot be connected and takes nothing", error=described(error), path=path_of(error))
+            log.error(
+                "a process cannot be connected and takes nothing", error=summarize(error), path=traceback_path(error)
+            )
             stop()
             if monotonic() > end:
                 raise SystemExit(1) from error
@@ -278,7 +282,7 @@ def _stop_listening(**_: Any) -> None:
 
 
 def _drain(app: Celery) -> None:
-    app.send_task("submissions.drain", queue=queue_of("submissions.drain"), ignore_result=True, expires=RING_EXPIRES)
+    app.send_task("submissions.drain", queue=queue_of("submissions.drain"), ignore_result=True, expires=MESSAGE_EXPIRES)
 
 
 @signals.worker_process_shutdown.connect

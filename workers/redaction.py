@@ -87,7 +87,7 @@ def _is_plain(value: Any) -> bool:
 _AS_TASK = inspect.signature(AMQP.as_task_v2)
 
 
-class ShownMessages(AMQP):
+class RedactedAMQP(AMQP):
     """Writes messages whose representation shows ids and codes only, and takes them by our own transport."""
 
     Connection = Connection
@@ -102,7 +102,7 @@ class ShownMessages(AMQP):
         return super().as_task_v2(*given.args[1:], **given.kwargs)
 
 
-class ShownRequest(SettledRequest):
+class RedactedRequest(SettledRequest):
     """A message as the worker has it: what its producer wrote for people to see is written anew."""
 
     def __init__(self, message: Any, **options: Any) -> None:

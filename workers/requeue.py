@@ -13,19 +13,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from models import dead_jobs, dead_letters, notices, outbox, submissions
-from policies.verdicts import Promise
+from policies.verdicts import OutboxMessage
 from schedules.routes import queue_of
-from workers.transport.validation import Delayed, Refused, checked
+from workers.transport.validation import Delayed, Rejected, validate
 
 if TYPE_CHECKING:
     from models.db.database import Database
 
 
-class CannotRevive(Exception):
+class CannotRequeue(Exception):
     """Why this one stays as it is; the text is for whoever asked."""
 
 
-def set_going(database: Database, number: int) -> str:
+def requeue_dead_job(database: Database, number: int) -> str:
     """Set one going again; gives its task.  Raises CannotRevive."""
     from workers.app import app
     from workers.task import command_of
@@ -33,26 +33,26 @@ def set_going(database: Database, number: int) -> str:
     with database.transaction() as conn:
         job = dead_jobs.get(conn, number)
         if job is None:
-            raise CannotRevive(f"There is no dead job {number}.")
+            raise CannotRequeue(f"There is no dead job {number}.")
         now = database.clock.now(conn)
         if job.discarded_at is not None:
-            raise CannotRevive(f"Dead job {number} was discarded: {job.discard_reason}")
+            raise CannotRequeue(f"Dead job {number} was discarded: {job.discard_reason}")
         if not dead_jobs.replayed(conn, number, now):
-            raise CannotRevive(f"Dead job {number} was set going again already.")
+            raise CannotRequeue(f"Dead job {number} was set going again already.")
         arguments: dict[str, Any] = dict(job.arguments)
         if dead_jobs.payload_hash(arguments) != bytes(job.payload_hash):
-            raise CannotRevive(f"Dead job {number} is not what was parked: somebody changed its arguments.")
+            raise CannotRequeue(f"Dead job {number} is not what was parked: somebody changed its arguments.")
         if job.outbox_id is not None:
-            outbox.revive(conn, [job.outbox_id], now)
+            outbox.requeue(conn, [job.outbox_id], now)
         elif job.task == "notices.deliver":
-            notices.revive(conn, arguments.get("notice_id", 0), now)
-            outbox.promise(conn, [Promise("notices.deliver", f"deliver-again:{number}", None)], now)
+            notices.requeue(conn, arguments.get("notice_id", 0), now)
+            outbox.enqueue(conn, [OutboxMessage("notices.deliver", f"deliver-again:{number}", None)], now)
         elif job.task not in app.tasks or command_of(app.tasks[job.task]) is None:
-            raise CannotRevive(f"Dead job {number} names {job.task}, which this version does not know.")
+            raise CannotRequeue(f"Dead job {number} names {job.task}, which this version does not know.")
         else:
             request_id = str(arguments.get("request_id") or job.message_id or f"dead-{number}")
-            if not submissions.again(conn, job.task, arguments, request_id, now):
-                raise CannotRevive(f"Dead job {number} is no command that could be taken again as it is.")
+            if not submissions.requeue(conn, job.task, arguments, request_id, now):
+                raise CannotRequeue(f"Dead job {number} is no command that could be taken again as it is.")
     return str(job.task)
 
 
@@ -61,9 +61,9 @@ def discard(database: Database, number: int, reason: str) -> str:
     with database.transaction() as conn:
         job = dead_jobs.get(conn, number)
         if job is None:
-            raise CannotRevive(f"There is no dead job {number}.")
+            raise CannotRequeue(f"There is no dead job {number}.")
         if not dead_jobs.discard(conn, number, reason, database.clock.now(conn)):
-            raise CannotRevive(f"Dead job {number} was {'discarded' if job.discarded_at else 'set going'} already.")
+            raise CannotRequeue(f"Dead job {number} was {'discarded' if job.discarded_at else 'set going'} already.")
     return str(job.task)
 
 
@@ -75,14 +75,14 @@ def requeue_dead_letter(database: Database, number: int) -> str:
     with database.transaction() as conn:
         letter = dead_letters.get(conn, number)
         if letter is None:
-            raise CannotRevive(f"There is no dead letter {number}.")
+            raise CannotRequeue(f"There is no dead letter {number}.")
         now = database.clock.now(conn)
         task, message_id, arguments = _command_in(letter)
         if not dead_letters.mark_requeued(conn, number, now):
-            raise CannotRevive(f"Dead letter {number} was requeued already.")
+            raise CannotRequeue(f"Dead letter {number} was requeued already.")
         request_id = str(arguments.get("request_id") or message_id)
-        if not submissions.again(conn, task, arguments, request_id, now):
-            raise CannotRevive(f"Dead letter {number} is no command that could be taken as it is.")
+        if not submissions.requeue(conn, task, arguments, request_id, now):
+            raise CannotRequeue(f"Dead letter {number} is no command that could be taken as it is.")
     return task
 
 
@@ -90,7 +90,7 @@ def _command_in(letter: Any) -> tuple[str, str, dict[str, Any]]:
     """Task, message id and arguments: of a whole message as it lay in its queue, or of the body alone, which Celery shows."""
     number = letter.odd_message_id
     if letter.body_bytes > dead_letters.BODY_BYTES:
-        raise CannotRevive(f"Dead letter {number} is longer than what is kept of one; its sender must send it again.")
+        raise CannotRequeue(f"Dead letter {number} is longer than what is kept of one; its sender must send it again.")
     try:
         kept = json.loads(base64.b64decode(letter.body))
         task, message_id = letter.named, letter.message_id
@@ -100,14 +100,14 @@ def _command_in(letter: Any) -> tuple[str, str, dict[str, Any]]:
             kept = json.loads(base64.b64decode(kept["body"]) if encoded else kept["body"])
         args, arguments, _ = kept
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise CannotRevive(f"Dead letter {number} is no command.") from None
+        raise CannotRequeue(f"Dead letter {number} is no command.") from None
     if (
         task not in submissions.PUBLIC_TASKS
         or args
         or not isinstance(arguments, dict)
         or not isinstance(message_id, str)
     ):
-        raise CannotRevive(f"Dead letter {number} is no command.")
+        raise CannotRequeue(f"Dead letter {number} is no command.")
     return task, message_id, arguments
 
 
@@ -116,15 +116,15 @@ def is_command(raw: bytes) -> bool:
     from workers.app import app
 
     try:
-        headers = checked(raw, queue_of("orders.cancel"), app.tasks, "requeued", datetime.now(UTC))["headers"]  # noqa: TID251 - as the transport compares
+        headers = validate(raw, queue_of("orders.cancel"), app.tasks, "requeued", datetime.now(UTC))["headers"]  # noqa: TID251 - as the transport compares
     except Delayed as delayed:
         headers = json.loads(delayed.raw)["headers"]
-    except Refused:
+    except Rejected:
         return False
     return headers["task"] in submissions.PUBLIC_TASKS
 
 
-def tell_relay() -> None:
+def wake_relay() -> None:
     """So that nobody waits for the next tick; without a broker that is all it takes."""
     from kombu.exceptions import OperationalError
 

@@ -24,17 +24,17 @@ from celery import Task
 from models import dead_jobs, outbox
 from models.db import database as db
 from models.requests import Answer, invalid
-from models.unit_of_work import at_once
-from tasks.command import Command, understood
-from workers.errors import JobFailed, described, is_database_trouble, path_of, told
+from models.unit_of_work import retry_on_conflict
+from tasks.command import Command, parse_command
+from workers.errors import TaskFailed, is_database_trouble, sanitized, summarize, traceback_path
 
 log = structlog.get_logger(__name__)
 
-MOST_RETRIES = 8
+MAX_RETRIES = 8
 """For a failure nobody expected: with the waits below the job is parked after about two minutes."""
 FOLLOWER_RETRIES = 2
 """While the database is away; after that the row itself comes round again, 10 s after its first ring."""
-LONGEST_WAIT = 30.0
+MAX_WAIT = 30.0
 """Seconds.  Far below half the visibility timeout: past it a waiting message is delivered twice (reliability F06)."""
 FIRST_ERROR = "first_error"
 """Header of a message that is tried again: what is parked says what it failed of at first, too (promises.md P1)."""
@@ -43,11 +43,11 @@ UNCOUNTED = 1_000_000
 """Parking needs the database too, so a command waits for it however long it takes; its message stays in the broker."""
 
 
-class Job(Task):
+class BaseTask(Task):
     """Base class of all tasks: see the module."""
 
     abstract = True
-    Request = "workers.redaction:ShownRequest"
+    Request = "workers.redaction:RedactedRequest"
     typing = False  # a missing argument is the caller's mistake and gets an answer, not a TypeError
     max_retries = 3  # of a job whose worker dies with it; then `workers.worker_lost` parks it (reliability F24)
     default_retry_delay = 1
@@ -67,7 +67,7 @@ class Job(Task):
             **{name: fact for name, fact in facts.items() if fact is not None}
         ):
             try:
-                answer = carry_out(self, kwargs, message_id, positional=len(args))
+                answer = execute(self, kwargs, message_id, positional=len(args))
             except Exception as caught:  # noqa: BLE001 - whatever it is, the job is not lost
                 error = caught
             else:
@@ -77,7 +77,7 @@ class Job(Task):
             # Out of the handler, so that what is raised here drags no chain behind it: Celery tells logs, events and the
             # result backend of it with its whole chain, and the error itself may hold private values (P9, F64).
             self._failed(kwargs, error)
-            raise told(error)
+            raise sanitized(error)
 
     def _failed(self, kwargs: dict[str, Any], error: Exception) -> None:
         """Have it tried again (raises Celery's Retry), or return when nothing is owed: it is parked, or comes again by itself.
@@ -88,24 +88,24 @@ class Job(Task):
             self._comes_again(kwargs.get("rows") or [], error)
         elif is_database_trouble(error):
             self._again(error, UNCOUNTED)
-        elif self.request.retries < MOST_RETRIES:
-            self._again(error, MOST_RETRIES)
+        elif self.request.retries < MAX_RETRIES:
+            self._again(error, MAX_RETRIES)
         elif not self._parked(kwargs, error):
             self._again(error, UNCOUNTED)
 
     def _comes_again(self, rows: Sequence[int], error: Exception) -> None:
         """A tick or a follower failed: the timetable and the relay send it again, whatever becomes of this message."""
         if not rows:
-            log.error("failed; the next tick does it all", error=described(error), path=path_of(error))
+            log.error("failed; the next tick does it all", error=summarize(error), path=traceback_path(error))
         elif is_database_trouble(error):
             if self.request.retries < FOLLOWER_RETRIES:
                 self._again(error, FOLLOWER_RETRIES)
-            log.warning("database trouble, the rows will be rung for again", error=described(error))
+            log.warning("database trouble, the rows will be rung for again", error=summarize(error))
         else:
             try:
-                keep_apart(self, rows, error)
+                bisect_failures(self, rows, error)
             except Exception as worse:  # noqa: BLE001 - its rows are due as they were
-                log.warning("the rows will be rung for again", error=described(worse), path=path_of(worse))
+                log.warning("the rows will be rung for again", error=summarize(worse), path=traceback_path(worse))
 
     def _parked(self, kwargs: dict[str, Any], error: Exception) -> bool:
         """Whether it is among the dead jobs now.  If not, nothing is lost yet: the message still is there."""
@@ -113,23 +113,23 @@ class Job(Task):
             park(
                 self.name,
                 kwargs,
-                described(error),
+                summarize(error),
                 first_error=self._first_error(),
                 attempts=self.request.retries + 1,
                 message_id=self.request.id,
             )
         except Exception as worse:  # noqa: BLE001 - whatever keeps it from being parked, the message must not be lost
-            log.error("failed for good and cannot be parked now", error=described(error), because=described(worse))
+            log.error("failed for good and cannot be parked now", error=summarize(error), because=summarize(worse))
             return False
-        log.error("failed for good, parked", error=described(error), path=path_of(error))
+        log.error("failed for good, parked", error=summarize(error), path=traceback_path(error))
         return True
 
     def _again(self, error: Exception, most: int) -> None:
         retries = self.request.retries
-        wait = min(LONGEST_WAIT, 0.5 * 2 ** min(retries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-        log.warning("failed, trying again", error=described(error), attempt=retries + 1, wait=round(wait, 1))
-        headers = {FIRST_ERROR: self._first_error() or described(error)[:FIRST_ERROR_LENGTH]}
-        raise self.retry(exc=JobFailed(described(error)), countdown=wait, max_retries=most, headers=headers)
+        wait = min(MAX_WAIT, 0.5 * 2 ** min(retries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        log.warning("failed, trying again", error=summarize(error), attempt=retries + 1, wait=round(wait, 1))
+        headers = {FIRST_ERROR: self._first_error() or summarize(error)[:FIRST_ERROR_LENGTH]}
+        raise self.retry(exc=TaskFailed(summarize(error)), countdown=wait, max_retries=most, headers=headers)
 
     def _first_error(self) -> str | None:
         """What the first try said; it travels with the message, and a stranger may have written it."""
@@ -139,45 +139,45 @@ class Job(Task):
         return said[:FIRST_ERROR_LENGTH]
 
 
-def carry_out(task: Any, arguments: Mapping[str, Any], message_id: str, *, positional: int = 0) -> dict[str, Any]:
+def execute(task: Any, arguments: Mapping[str, Any], message_id: str, *, positional: int = 0) -> dict[str, Any]:
     """Validate, run, answer.  Raises only for bugs and broken infrastructure; `task` is a registered task object."""
     model = command_of(task)
     if model is None:
         wrong = _not_taken(task, arguments, positional)
         if wrong:
             return invalid(message_id, wrong).as_json()
-        effects = at_once(lambda: task.run(**arguments))
+        effects = retry_on_conflict(lambda: task.run(**arguments))
         return Answer("done", message_id, "Done.", effects=effects).as_json()
-    command = understood(model, arguments, message_id, positional=positional)
+    command = parse_command(model, arguments, message_id, positional=positional)
     if isinstance(command, Answer):
         return command.as_json()
-    answers: list[Answer] = at_once(lambda: task.run([command]))
+    answers: list[Answer] = retry_on_conflict(lambda: task.run([command]))
     return answers[0].as_json()
 
 
-def keep_apart(task: Any, rows: Sequence[int], error: Exception) -> None:
+def bisect_failures(task: Any, rows: Sequence[int], error: Exception) -> None:
     """A set of promises failed: try its halves, down to the ones that fail alone, and count those as failed (P8)."""
     if len(rows) > 1:
         middle = len(rows) // 2
         for half in (rows[:middle], rows[middle:]):
             try:
-                at_once(lambda half=half: task.run(rows=list(half)))  # type: ignore[misc]
+                retry_on_conflict(lambda half=half: task.run(rows=list(half)))  # type: ignore[misc]
             except Exception as worse:  # noqa: BLE001 - whatever it is belongs to the half that raised it
                 if is_database_trouble(worse):
-                    raise JobFailed(described(worse)) from None
-                keep_apart(task, half, worse)
+                    raise TaskFailed(summarize(worse)) from None
+                bisect_failures(task, half, worse)
         return
-    log.error("a promise could not be kept", outbox_id=rows[0], error=described(error), path=path_of(error))
-    database = db.bound()
+    log.error("a promise could not be kept", outbox_id=rows[0], error=summarize(error), path=traceback_path(error))
+    database = db.current_database()
     with database.transaction() as conn:
-        for outbox_id, first in outbox.failed(conn, list(rows), described(error)).items():
+        for outbox_id, first in outbox.record_failure(conn, list(rows), summarize(error)).items():
             dead_jobs.park(
                 conn,
                 task=task.name,
                 arguments={"rows": [outbox_id]},
-                error=described(error),
+                error=summarize(error),
                 first_error=first,
-                attempts=outbox.MOST_ATTEMPTS,
+                attempts=outbox.MAX_ATTEMPTS,
                 now=database.clock.now(conn),
                 outbox_id=outbox_id,
             )
@@ -193,7 +193,7 @@ def park(
     message_id: str | None,
 ) -> None:
     """Keep a job that is given up, in a transaction of its own."""
-    database = db.bound()
+    database = db.current_database()
     with database.transaction() as conn:
         dead_jobs.park(
             conn,

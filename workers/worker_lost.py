@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from models import dead_jobs, requests
-from workers.errors import described
+from workers.errors import summarize
 from workers.lifecycle import open_database, settings
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ def park_lost(task: str, message_id: str, arguments: Any, reason: str, attempts:
         finally:
             database.dispose()
     except Exception as error:  # noqa: BLE001 - the worker's head must live on, and the message goes back
-        log.error("a lost job cannot be parked now", task=task, message=message_id, error=described(error))
+        log.error("a lost job cannot be parked now", task=task, message=message_id, error=summarize(error))
         return False
     if answered:
         log.warning("a job was answered before it was lost", task=task, message=message_id)

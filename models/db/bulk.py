@@ -12,12 +12,21 @@ from typing import Any
 from sqlalchemy import Boolean, Connection, Date, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, dialect
 
-from models.db.pipeline import Cursor, byte_strings, documents, instants, numbers, run, switches, texts
+from models.db.pipeline import (
+    Cursor,
+    bool_array,
+    bytea_array,
+    execute,
+    int_array,
+    json_array,
+    text_array,
+    timestamp_array,
+)
 
 _POSTGRESQL = dialect()  # type: ignore[no-untyped-call]
 
 
-def insert_set(
+def insert_rows(
     conn: Connection,
     table: Table,
     rows: Sequence[Mapping[str, Any]],
@@ -31,11 +40,11 @@ def insert_set(
     """
     if not rows:
         return []
-    cursor = send_set(conn, table, rows, skip_existing=skip_existing, returning=returning)
+    cursor = send_insert(conn, table, rows, skip_existing=skip_existing, returning=returning)
     return [row[0] for row in cursor] if returning else []
 
 
-def send_set(
+def send_insert(
     conn: Connection,
     table: Table,
     rows: Sequence[Mapping[str, Any]],
@@ -45,15 +54,15 @@ def send_set(
 ) -> Cursor:
     """The same for rows of which there is one at least; to be read when the statements that go with it were sent."""
     names = tuple(rows[0])
-    return run(conn, _insert(table, names, skip_existing, returning), _columns(table, names, rows))
+    return execute(conn, _insert(table, names, skip_existing, returning), _columns(table, names, rows))
 
 
-def update_set(conn: Connection, table: Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> int:
+def update_rows(conn: Connection, table: Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> int:
     """Update all rows (same keys in each), found by `keys`; gives how many there were."""
     if not rows:
         return 0
     names = tuple(rows[0])
-    return run(conn, _update(table, tuple(keys), names), _columns(table, names, rows)).rowcount
+    return execute(conn, _update(table, tuple(keys), names), _columns(table, names, rows)).rowcount
 
 
 @lru_cache(maxsize=256)
@@ -106,11 +115,11 @@ def _written(table: Table, name: str) -> Callable[[Sequence[Any]], str]:
     """How values of that column are written all at once."""
     kind = table.c[name].type
     if isinstance(kind, JSONB):
-        return documents
+        return json_array
     if isinstance(kind, Text):
-        return texts
+        return text_array
     if isinstance(kind, TIMESTAMP | Date):
-        return instants
+        return timestamp_array
     if isinstance(kind, Boolean):
-        return switches
-    return byte_strings if isinstance(kind, LargeBinary) else numbers
+        return bool_array
+    return bytea_array if isinstance(kind, LargeBinary) else int_array

@@ -16,7 +16,7 @@ import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 
-from models.db.pipeline import plan_by_keys, run
+from models.db.pipeline import execute, use_generic_plans
 from models.db.postgres_address import PostgresAddress, clear_libpq_environment
 
 STATEMENT_TIMEOUT_MS = 15_000
@@ -99,7 +99,7 @@ class DatabaseClock:
 
     def ask(self, conn: Connection) -> Callable[[], datetime]:
         """The server's wall clock when it comes to this statement, not at the transaction's start."""
-        asked = run(conn, "SELECT clock_timestamp() AS instant", {})
+        asked = execute(conn, "SELECT clock_timestamp() AS instant", {})
 
         def read() -> datetime:
             instant: datetime = asked.fetchall()[0].instant
@@ -193,11 +193,11 @@ def _nobody_waits() -> None:
 
 @dataclass
 class Database:
-    """One process's way to the database.  `on_promise` is called after a commit that promised something."""
+    """One process's way to the database.  `on_outbox_insert` is called after a commit that promised something."""
 
     engine: Engine
     clock: Clock = field(default_factory=DatabaseClock)
-    on_promise: Callable[[], None] = _nobody_waits
+    on_outbox_insert: Callable[[], None] = _nobody_waits
     short_terms: bool = False
     """Terms of seconds may be applied here: true only for a history played into a database of its own."""
     address: str = field(default="", repr=False)
@@ -207,13 +207,13 @@ class Database:
     def transaction(self, *, by_keys: bool = False) -> Iterator[Connection]:
         """One transaction, committed at its end; any exception rolls back and gives the connection up for lost.
 
-        `by_keys`: all of its statements find their rows by keys, and their plans are kept (`models.db.pipeline.plan_by_keys`).
+        `by_keys`: all of its statements find their rows by keys, and their plans are kept (`models.db.pipeline.use_generic_plans`).
         """
         with self.engine.connect() as conn:
             try:
                 with conn.begin():
                     if conn.info.get(_BY_KEYS, False) is not by_keys:
-                        plan_by_keys(conn, by_keys)
+                        use_generic_plans(conn, by_keys)
                         conn.info[_BY_KEYS] = by_keys
                     yield conn
             except BaseException:
@@ -296,14 +296,16 @@ def beside(database: Database) -> Database:
 _bound: Database | None = None
 
 
-def bind(database: Database | None) -> None:
+def set_database(database: Database | None) -> None:
     """Make `database` the one that this process works with."""
     global _bound  # noqa: PLW0603 - one per process is the point
     _bound = database
 
 
-def bound() -> Database:
+def current_database() -> Database:
     """The database of this process."""
     if _bound is None:
-        raise RuntimeError("no database is bound: call models.db.database.bind(connect(url)) when the process starts")
+        raise RuntimeError(
+            "no database is bound: call models.db.database.set_database(connect(url)) when the process starts"
+        )
     return _bound

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import BigInteger, Column, Connection, Table, Text
 
-from models.db.pipeline import run, texts, together
+from models.db.pipeline import execute, pipeline, text_array
 from models.db.schema import metadata
 
 item_locks = Table("item_locks", metadata, Column("item", BigInteger, primary_key=True, autoincrement=False))
@@ -36,20 +36,20 @@ def lock_sellers(conn: Connection, seller_ids: Iterable[str], *, shared: bool) -
 
     Everybody makes the missing rows first and then locks by rising id, so that nobody deadlocks.
     """
-    values = {"sellers": texts(sorted(set(seller_ids)))}
-    with together(conn):
-        run(conn, _MAKE_SELLERS, values)
-        run(conn, _SHARE_SELLERS if shared else _LOCK_SELLERS, values)
+    values = {"sellers": text_array(sorted(set(seller_ids)))}
+    with pipeline(conn):
+        execute(conn, _MAKE_SELLERS, values)
+        execute(conn, _SHARE_SELLERS if shared else _LOCK_SELLERS, values)
 
 
 def lock_ledger(conn: Connection) -> None:
     """Hold the ledgers of all sellers: whoever locks one holds the table in a mode that this one excludes."""
-    run(conn, "LOCK TABLE unwind.ledger_locks IN EXCLUSIVE MODE", {})
+    execute(conn, "LOCK TABLE unwind.ledger_locks IN EXCLUSIVE MODE", {})
 
 
 def lock_named(conn: Connection, name: str) -> None:
     """Hold a matter alone."""
-    run(
+    execute(
         conn,
         "INSERT INTO unwind.named_locks AS held (name) VALUES (%(name)s) "
         "ON CONFLICT (name) DO UPDATE SET name = excluded.name WHERE false",
@@ -59,9 +59,9 @@ def lock_named(conn: Connection, name: str) -> None:
 
 def try_named(conn: Connection, name: str) -> bool:
     """Hold a matter alone, if nobody does; false at once when somebody does."""
-    with together(conn):
-        run(conn, "INSERT INTO unwind.named_locks (name) VALUES (%(name)s) ON CONFLICT DO NOTHING", {"name": name})
-        rows = run(
+    with pipeline(conn):
+        execute(conn, "INSERT INTO unwind.named_locks (name) VALUES (%(name)s) ON CONFLICT DO NOTHING", {"name": name})
+        rows = execute(
             conn, "SELECT name FROM unwind.named_locks WHERE name = %(name)s FOR UPDATE SKIP LOCKED", {"name": name}
         )
     return rows.fetchone() is not None

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 Cursor = psycopg.Cursor[Any]
 
 
-def run(conn: Connection, statement: str, values: Mapping[str, Any]) -> Cursor:
+def execute(conn: Connection, statement: str, values: Mapping[str, Any]) -> Cursor:
     """Run one statement in the transaction of `conn`; its rows have names.  Read it after the block that sends it `together`."""
     driver = _driver_of(conn)
     try:
@@ -32,7 +32,7 @@ def run(conn: Connection, statement: str, values: Mapping[str, Any]) -> Cursor:
 
 
 @contextmanager
-def together(conn: Connection) -> Iterator[None]:
+def pipeline(conn: Connection) -> Iterator[None]:
     """Let what is `run` in the block go in one trip, without waiting for results in between.
 
     Each still is a statement of its own, with a look of its own at what others have committed by then.  Reading a cursor
@@ -49,7 +49,7 @@ def together(conn: Connection) -> Iterator[None]:
         raise _known(error, driver) from error
 
 
-def plan_by_keys(conn: Connection, by_keys: bool) -> None:
+def use_generic_plans(conn: Connection, by_keys: bool) -> None:
     """From now on this connection finds rows by keys and keeps its plans whatever values come next; or goes back to as it was.
 
     Left alone the server plans eight of the statements of a cancellation anew each time: for a set of one it takes a plan for
@@ -57,7 +57,7 @@ def plan_by_keys(conn: Connection, by_keys: bool) -> None:
     was small reads it from end to end until the table is analysed (docs/decisions/0011).  Fit for sets of commands, not for
     sweeps, whose limits and instants should shape their plans.
     """
-    run(conn, _PLAN, {"plans": "force_generic_plan" if by_keys else "auto", "scans": "off" if by_keys else "on"})
+    execute(conn, _PLAN, {"plans": "force_generic_plan" if by_keys else "auto", "scans": "off" if by_keys else "on"})
 
 
 _PLAN = """
@@ -77,26 +77,26 @@ def _known(error: psycopg.Error, driver: psycopg.Connection[Any]) -> BaseExcepti
     )
 
 
-def numbers(values: Sequence[Any]) -> str:
+def int_array(values: Sequence[Any]) -> str:
     """An array of integers or amounts as PostgreSQL reads it: written in one go, ten times as fast as element by element."""
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
-def switches(values: Sequence[bool | None]) -> str:
+def bool_array(values: Sequence[bool | None]) -> str:
     """An array of booleans."""
     return "{" + ",".join(["NULL" if value is None else "t" if value else "f" for value in values]) + "}"
 
 
-def instants(values: Sequence[datetime | date | None]) -> str:
+def timestamp_array(values: Sequence[datetime | date | None]) -> str:
     """An array of instants or dates; most sets have one and the same many times."""
     written = {value: "NULL" if value is None else value.isoformat() for value in set(values)}
     return "{" + ",".join([written[value] for value in values]) + "}"
 
 
-def texts(values: Sequence[str | None]) -> str:
+def text_array(values: Sequence[str | None]) -> str:
     """An array of texts.  NUL, which no text of PostgreSQL can hold, parts them while all are escaped at once."""
     if None in values:
-        return "{" + ",".join(["NULL" if value is None else texts([value])[1:-1] for value in values]) + "}"
+        return "{" + ",".join(["NULL" if value is None else text_array([value])[1:-1] for value in values]) + "}"
     if not values:
         return "{}"
     joined = "\x00".join(values)  # type: ignore[arg-type]  # None was looked for
@@ -105,12 +105,12 @@ def texts(values: Sequence[str | None]) -> str:
     return '{"' + joined.replace("\\", "\\\\").replace('"', '\\"').replace("\x00", '","') + '"}'
 
 
-def byte_strings(values: Sequence[bytes | None]) -> str:
+def bytea_array(values: Sequence[bytes | None]) -> str:
     """An array of byte strings."""
     return "{" + ",".join(["NULL" if value is None else f'"\\\\x{value.hex()}"' for value in values]) + "}"
 
 
-def documents(values: Sequence[Any]) -> str:
+def json_array(values: Sequence[Any]) -> str:
     """One JSON array of all.  Amounts are text in it: money is never a float.  Raises `TypeError` for what has no one way."""
     return orjson.dumps(values, default=_amount, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
 

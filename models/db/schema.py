@@ -18,7 +18,7 @@ metadata = MetaData(
     },
 )
 
-Instant = TIMESTAMP(timezone=True)
+Timestamp = TIMESTAMP(timezone=True)
 Cents = Numeric(24, 2)
 """US dollars with cents: what is owed.  An order is worth less than 10^12, so ten thousand million of them add up in here."""
 Price = Numeric(14, 4)
@@ -43,17 +43,17 @@ def written_in() -> Column[int]:
     return Column("written_in", BigInteger, nullable=False, server_default=default)
 
 
-def one_of(column: str, values: Any, name: str | None = None) -> CheckConstraint:
+def check_in(column: str, values: Any, name: str | None = None) -> CheckConstraint:
     """The database refuses a word that is not in the vocabulary."""
     words = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({words})", name=name or f"{column}_known")
 
 
-def a_number(column: str) -> CheckConstraint:
+def check_finite(column: str) -> CheckConstraint:
     """NaN is a valid `numeric` to PostgreSQL and never a valid amount to us (reliability F55)."""
     return CheckConstraint(f"{column} <> 'NaN'", name=f"{column}_is_a_number")
 
 
-def word(name: str, *, nullable: bool = False) -> Column[str]:
+def code_column(name: str, *, nullable: bool = False) -> Column[str]:
     """A text column for a word of a closed vocabulary."""
     return Column(name, Text, nullable=nullable)

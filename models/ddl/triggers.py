@@ -25,9 +25,9 @@ SUBMIT_ROLE = "unwind_submit"
 READER_ROLE = "unwind_reader"
 """For dashboards and people: sees everything but mail addresses, changes nothing."""
 
-ONLY_GROWS = ("events", "ledger_lines", "stock_moves", "bills", "billing_months", "requests", "terms")
+APPEND_ONLY = ("events", "ledger_lines", "stock_moves", "bills", "billing_months", "requests", "terms")
 """Tables in which the application inserts and never updates or deletes."""
-MAY_DELETE = ("lots", "odd_messages", "held_bills")
+DELETABLE = ("lots", "dead_letters", "held_bills")
 """A lot that is sold out and not retained ceases to exist (rules.md 5.1); of odd messages only the newest are kept; a held bill is
 made."""
 DEFINERS = {
@@ -37,7 +37,7 @@ DEFINERS = {
 """Each SECURITY DEFINER function's owner: a role without login, with the rights that the function needs and no other."""
 ROLES = (APP_ROLE, SUBMIT_ROLE, READER_ROLE, *DEFINERS)
 
-DOORS = {
+INTERFACE_GRANTS = {
     f"FUNCTION {submissions.SUBMIT_COMMAND_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
     f"FUNCTION {submissions.SUBMIT_JSONB_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
     f"FUNCTION {feed.EVENTS_AFTER_SIGNATURE}": ("EXECUTE", (APP_ROLE, READER_ROLE)),
@@ -47,7 +47,7 @@ DOORS = {
 }
 """What the outside may use beside tables, and who."""
 LOCKS = ("item_locks", "ledger_locks", "named_locks")
-PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox", "submissions", "odd_messages", *LOCKS)
+PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox", "submissions", "dead_letters", *LOCKS)
 """Mail addresses, letters and whole arguments are not for dashboards."""
 
 
@@ -59,7 +59,7 @@ def _but(table: Table, *may_change: str) -> str:
 _changed = _but(orders, "version", "last_event_at")
 """Of a cancelled order: its timeline goes on when staff removes a completed alert (R39) or a follower says it is done."""
 
-CLOSED = {
+CLOSED_CONDITIONS = {
     # R39: staff may still remove an alert that a cancellation completed.
     "alerts": "OLD.state <> 'open' AND NOT (OLD.state = 'completed' AND NEW.state = 'removed' "
     f"AND NOT ({_but(alerts, 'state', 'closed_at')}))",
@@ -70,7 +70,7 @@ CLOSED = {
 }
 """When a row of a table never changes again."""
 
-FINAL: tuple[str, ...] = (
+TRIGGERS: tuple[str, ...] = (
     """
     CREATE OR REPLACE FUNCTION unwind.cancelled_is_final() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -84,7 +84,7 @@ FINAL: tuple[str, ...] = (
     WHEN (OLD.status = 'CANCELLED' AND ({_changed})) EXECUTE FUNCTION unwind.cancelled_is_final()
     """,
     """
-    CREATE OR REPLACE FUNCTION unwind.only_grows() RETURNS trigger
+    CREATE OR REPLACE FUNCTION unwind.append_only() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
         RAISE EXCEPTION '% only grows: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'restrict_violation';
@@ -106,7 +106,7 @@ FINAL: tuple[str, ...] = (
             f"DROP TRIGGER IF EXISTS {table}_only_grows ON unwind.{table}",
             f"""
             CREATE TRIGGER {table}_only_grows BEFORE {operations} ON unwind.{table}
-            FOR EACH STATEMENT EXECUTE FUNCTION unwind.only_grows()
+            FOR EACH STATEMENT EXECUTE FUNCTION unwind.append_only()
             """,
         )
     ),
@@ -120,7 +120,7 @@ FINAL: tuple[str, ...] = (
     """,
     *(
         statement
-        for table, closed in CLOSED.items()
+        for table, closed in CLOSED_CONDITIONS.items()
         for statement in (
             f"DROP TRIGGER IF EXISTS {table}_closed_is_final ON unwind.{table}",
             f"""
@@ -188,7 +188,7 @@ def _role(name: str) -> str:
     """
 
 
-def _rights_of(role: str, without: str, only_grows: str, deletes: str) -> str:
+def _rights_of(role: str, without: str, append_only: str, deletes: str) -> str:
     """Rights on the tables that are there; each argument is a list of quoted names, `without` those that are left out."""
     return f"""
     DO $$ DECLARE found record;
@@ -203,7 +203,7 @@ def _rights_of(role: str, without: str, only_grows: str, deletes: str) -> str:
             EXECUTE format('GRANT SELECT ON unwind.%I TO {role}', found.name);
             CONTINUE WHEN '{role}' <> '{APP_ROLE}' OR found.name = 'alembic_version';
             EXECUTE format('GRANT INSERT ON unwind.%I TO {role}', found.name);
-            IF found.name NOT IN ({only_grows}) THEN
+            IF found.name NOT IN ({append_only}) THEN
                 EXECUTE format('GRANT UPDATE ON unwind.%I TO {role}', found.name);
             END IF;
             IF found.name IN ({deletes}) THEN
@@ -226,7 +226,7 @@ def rights() -> tuple[str, ...]:
     """The roles and what each may do with the tables there are now.  Every migration repeats it, so a restore and a role that an
     administrator made later get their rights too.
     """
-    grows, deletes = _quoted(ONLY_GROWS), _quoted(MAY_DELETE)
+    grows, deletes = _quoted(APPEND_ONLY), _quoted(DELETABLE)
     return (
         *roles(),
         "REVOKE ALL ON SCHEMA unwind FROM PUBLIC",
@@ -234,7 +234,7 @@ def rights() -> tuple[str, ...]:
         NO_TEMPORARY_OBJECTS,
         _rights_of(APP_ROLE, "''", grows, deletes),
         _rights_of(READER_ROLE, _quoted(PRIVATE_TO_READERS), grows, deletes),
-        *(_door(thing, right, role) for thing, (right, roles) in DOORS.items() for role in roles),
+        *(_door(thing, right, role) for thing, (right, roles) in INTERFACE_GRANTS.items() for role in roles),
         *(_definer(role, function, grants) for role, (function, grants) in DEFINERS.items()),
     )
 
@@ -289,4 +289,4 @@ def statements() -> tuple[str, ...]:
     for module in sorted(m.name for m in pkgutil.walk_packages(models.__path__, "models.")):
         if module != __name__ and not module.startswith("models.migrations"):
             found.extend(getattr(importlib.import_module(module), "GUARDS", ()))
-    return (*found, *FINAL)
+    return (*found, *TRIGGERS)

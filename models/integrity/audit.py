@@ -18,17 +18,17 @@ from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Table, T
 
 from models import events, sweeps
 from models.db.locks import try_named
-from models.db.schema import Instant, metadata
+from models.db.schema import Timestamp, metadata
 from models.integrity import invariants, month_audit
 from models.integrity.invariants import MONTHS_PROVEN, Violation
-from models.integrity.invariants.invariant import MOST_IDS, Invariant, Scope
+from models.integrity.invariants.invariant import MAX_IDS, Invariant, Scope
 
 NAME = "audit.check_invariants"
 EVERYTHING = "audit.check_everything"
 MONTHS = "audit.months"
 MONTH_EVERY = timedelta(hours=1)
 """How often the books of one closed month are computed again: it reads every event of the month's orders."""
-MOST_FRESH = 5000
+MAX_RECENT = 5000
 """Rows of one table looked at in one run: at a peak the rest is left to the next ones, for the mark moves no further."""
 SLICE = 500
 """Orders and lots beside what is fresh, round and round: a hundred thousand in a little over three hours."""
@@ -37,7 +37,7 @@ LATE = timedelta(minutes=5)
 """Answers are found by their instant, which is read before the commit."""
 NIGHT = timedelta(hours=3)
 """UTC.  From then on the question of everything is due once more."""
-MOST_PATIENT = "55s"
+MAX_STATEMENT_TIMEOUT = "55s"
 
 violations = Table(
     "violations",
@@ -45,9 +45,9 @@ violations = Table(
     Column("violation_id", BigInteger, Identity(), primary_key=True),
     Column("sentence", Text, nullable=False),
     Column("subject", Text, nullable=False),
-    Column("found_at", Instant, nullable=False),
-    Column("seen_at", Instant, nullable=False),
-    Column("cleared_at", Instant),
+    Column("found_at", Timestamp, nullable=False),
+    Column("seen_at", Timestamp, nullable=False),
+    Column("cleared_at", Timestamp),
     Index("uq_violations_open", "sentence", "subject", unique=True, postgresql_where=text("cleared_at IS NULL")),
 )
 """A sentence that is not true of one order, alert, bill or row; open while `cleared_at` is empty."""
@@ -75,19 +75,19 @@ def open_violations(conn: Connection) -> list[Violation]:
     return [Violation(sentence, ids) for sentence, ids in found.items()]
 
 
-def ask_lately(conn: Connection, now: datetime) -> list[Violation] | None:
+def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
     """Ask of what changed since the last run and of the next slice, and note it; None when somebody is at it already."""
     if not _alone(conn):
         return None
-    scope, marks = lately(conn, now)
+    scope, marks = recent_scope(conn, now)
     found = invariants.check(conn, now, scope=scope, months=_month_in_turn(conn, now))
-    note(conn, found, now, asked_whole=[one.sentence for one in _always_whole()])
+    record_findings(conn, found, now, asked_whole=[one.sentence for one in _always_whole()])
     _set_marks(conn, marks)
-    sweeps.ran(conn, NAME, len(found), now)
+    sweeps.record_run(conn, NAME, len(found), now)
     return found
 
 
-def ask_next(conn: Connection, now: datetime) -> list[Violation] | None:
+def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
     """Ask the next question of this night of everything; None when all were asked, or somebody is at it already."""
     night = (now.astimezone(UTC) - NIGHT).toordinal()
     if not _alone(conn):
@@ -100,16 +100,16 @@ def ask_next(conn: Connection, now: datetime) -> list[Violation] | None:
     questions = len(invariants.ALWAYS) + len(months)
     if at >= questions:
         _set_marks(conn, {"night": (night, ""), "question": (0, "")})
-        sweeps.ran(conn, EVERYTHING, len(open_violations(conn)), now)
+        sweeps.record_run(conn, EVERYTHING, len(open_violations(conn)), now)
         return None
-    take_time(conn, MOST_PATIENT)
+    set_statement_timeout(conn, MAX_STATEMENT_TIMEOUT)
     if at < len(invariants.ALWAYS):
         one = invariants.ALWAYS[at]
         broken = one.broken(conn, now)
         found = [Violation(one.sentence, broken)] if broken else []
-        note(conn, found, now, asked_whole=[one.sentence])
+        record_findings(conn, found, now, asked_whole=[one.sentence])
     else:
-        found = ask_month(conn, now, months[at - len(invariants.ALWAYS)])
+        found = check_month(conn, now, months[at - len(invariants.ALWAYS)])
     _set_marks(conn, {"question": (at + 1, "")})
     return found
 
@@ -122,20 +122,22 @@ def _month_in_turn(conn: Connection, now: datetime) -> list[date]:
     closed = month_audit.closed_months(conn)
     if not closed:
         return []
-    sweeps.ran(conn, MONTHS, 0, now)
+    sweeps.record_run(conn, MONTHS, 0, now)
     hour = int(now.timestamp()) // int(MONTH_EVERY.total_seconds())
     return [closed[-1]] if hour % 2 else [closed[hour // 2 % len(closed)]]
 
 
-def ask_month(conn: Connection, now: datetime, month: date) -> list[Violation]:
+def check_month(conn: Connection, now: datetime, month: date) -> list[Violation]:
     """Prove the books of one closed month again, and note what differs."""
     unproven = month_audit.unproven(conn, [month])
     found = [Violation(MONTHS_PROVEN, unproven)] if unproven else []
-    note(conn, found, now)
+    record_findings(conn, found, now)
     return found
 
 
-def note(conn: Connection, found: Sequence[Violation], now: datetime, *, asked_whole: Iterable[str] = ()) -> None:
+def record_findings(
+    conn: Connection, found: Sequence[Violation], now: datetime, *, asked_whole: Iterable[str] = ()
+) -> None:
     """Keep what was found, and let go of what is no more of the questions that were asked of everything."""
     written = [(one.sentence, subject) for one in found for subject in one.ids]
     fresh: dict[str, list[str]] = {}
@@ -144,7 +146,7 @@ def note(conn: Connection, found: Sequence[Violation], now: datetime, *, asked_w
         for row in conn.execute(_FOUND, columns):
             if row.is_new:
                 fresh.setdefault(row.sentence, []).append(row.subject)
-    capped = {one.sentence for one in found if len(one.ids) >= MOST_IDS}
+    capped = {one.sentence for one in found if len(one.ids) >= MAX_IDS}
     settled: dict[str, list[str]] = {}
     wholly = sorted(set(asked_whole) - capped)
     if wholly:
@@ -154,12 +156,12 @@ def note(conn: Connection, found: Sequence[Violation], now: datetime, *, asked_w
     events.append(conn, [*_told("audit.violated", fresh, now), *_told("audit.settled", settled, now)])
 
 
-def take_time(conn: Connection, patience: str = "0") -> None:
+def set_statement_timeout(conn: Connection, patience: str = "0") -> None:
     """Let the questions of this transaction take longer than a command may; `0`: as long as they do."""
     conn.execute(text("SELECT set_config('statement_timeout', :patience, true)"), {"patience": patience})
 
 
-def lately(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tuple[int, str]]]:
+def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tuple[int, str]]]:
     """What changed since the marks, and the next slice; with the marks as they are to be after asking."""
     marks = _marks(conn)
     # First the bound, then the rows: whatever is below it was finished before and is seen by every later statement.
@@ -169,8 +171,8 @@ def lately(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tuple[int,
     sellers: set[str] = set()
     items: set[tuple[str, str]] = set()
     for statement in _FRESH:
-        rows = conn.execute(statement, {"since": since, "most": MOST_FRESH}).all()
-        if len(rows) == MOST_FRESH:
+        rows = conn.execute(statement, {"since": since, "most": MAX_RECENT}).all()
+        if len(rows) == MAX_RECENT:
             settled = min(settled, max(rows[-1].written_in, since + 1))
         order_ids |= {row.order_id for row in rows if row.order_id is not None}
         sellers |= {row.seller_id for row in rows if row.seller_id is not None}
@@ -187,7 +189,7 @@ def lately(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tuple[int,
     after["lot"] = (lot_slice[-1].lot_id if len(lot_slice) == SLICE else 0, "")
 
     low = marks.get("outbox", (0, ""))[0]
-    fresh_promises = conn.execute(_PROMISES, {"low": low, "most": MOST_FRESH}).all()
+    fresh_promises = conn.execute(_PROMISES, {"low": low, "most": MAX_RECENT}).all()
     after["outbox"] = (min((row.outbox_id for row in fresh_promises if row.state == "due"), default=low), "")
     if all(row.state != "due" for row in fresh_promises) and fresh_promises:
         after["outbox"] = (fresh_promises[-1].outbox_id, "")
@@ -243,7 +245,7 @@ def _set_marks(conn: Connection, marks: dict[str, tuple[int, str]]) -> None:
 
 def _newest_begin(conn: Connection) -> int:
     """Where the first run begins: what is older is for the slices and the night."""
-    return int(conn.execute(_NEWEST, {"most": MOST_FRESH}).scalar() or 0)
+    return int(conn.execute(_NEWEST, {"most": MAX_RECENT}).scalar() or 0)
 
 
 _NEWEST = text("SELECT written_in FROM unwind.events ORDER BY written_in DESC, event_id DESC OFFSET :most LIMIT 1")

@@ -83,7 +83,7 @@ class Certificate:
 
 def audit_month(conn: Connection, month: date) -> Certificate:
     """Compute the month again and compare.  `month` is its first day; the certificate of an open month is of now."""
-    book = terms.book(conn)
+    book = terms.load_terms(conn)
     actual = conn.execute(text(_LINES), {"month": month}).all()
     bills = {row.seller_id: row for row in conn.execute(text(_BILLS), {"month": month})}
     closed = bool(conn.execute(text(_CLOSED), {"month": month}).scalar())

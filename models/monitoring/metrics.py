@@ -13,12 +13,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.alerts import WAITING
 
-PATIENCE_MS = 2_000
+STATEMENT_TIMEOUT_MS = 2_000
 """Of one question: what takes longer must not keep the database busy every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Metric:
     """One question.  `sql` gives a column for each label and the value last, in base units (seconds, bytes)."""
 
     name: str
@@ -38,99 +38,99 @@ def _age(oldest: str, where: str) -> str:
     return f"SELECT coalesce(greatest(extract(epoch FROM statement_timestamp() - min({oldest})), 0), 0) FROM {where}"  # noqa: S608 - our own texts
 
 
-READINGS = (
-    Reading(
+METRICS = (
+    Metric(
         "unwind_unlock_lag_seconds",
         "How long ago the instant of the oldest alert came that is not unlocked yet; 0 when none is overdue.",
         _age("oldest", f"(SELECT min(unlocks_at) AS oldest {_OVERDUE.format('SELECT min(unlocks_at)')}) AS found"),
     ),
-    Reading(
+    Metric(
         "unwind_unlock_overdue_alerts",
         "Alerts whose instant has come and that are not unlocked yet.",
         f"SELECT sum(n) FROM (SELECT count(*) AS n {_OVERDUE.format('SELECT count(*)')}) AS found",  # noqa: S608 - our own texts
     ),
-    Reading(
+    Metric(
         "unwind_outbox_due",
         "Promises of commits that are not kept yet, by the task that keeps them.",
         "SELECT task, count(*) FROM unwind.outbox WHERE state = 'due' GROUP BY task",
         ("task",),
     ),
-    Reading(
+    Metric(
         "unwind_outbox_oldest_seconds",
         "Age of the oldest promise that is not kept yet.",
-        _age("promised_at", "unwind.outbox WHERE state = 'due'"),
+        _age("created_at", "unwind.outbox WHERE state = 'due'"),
     ),
-    Reading(
+    Metric(
         "unwind_credits_pending",
         "Fee credits that a cancellation promised and that are on no bill yet.",
         "SELECT count(*) FROM unwind.outbox WHERE state = 'due' AND task = 'credits.post_to_next_invoice'",
     ),
-    Reading(
+    Metric(
         "unwind_submissions_waiting",
         "Commands that came in by SQL and are not answered yet.",
         "SELECT count(*) FROM unwind.submissions WHERE state = 'waiting'",
     ),
-    Reading(
+    Metric(
         "unwind_submissions_oldest_seconds",
         "Age of the oldest command that came in by SQL and is not answered yet.",
         _age("submitted_at", "unwind.submissions WHERE state = 'waiting'"),
     ),
-    Reading(
+    Metric(
         "unwind_requests_last_minute",
         "Commands answered in the last minute, by outcome and by the code of a refusal.",
         "SELECT outcome, CASE WHEN outcome = 'refused' THEN coalesce(answer ->> 'code', '') ELSE '' END, count(*) "
         "FROM unwind.requests WHERE answered_at > statement_timestamp() - interval '1 minute' GROUP BY 1, 2",
         ("outcome", "code"),
     ),
-    Reading(
+    Metric(
         "unwind_dead_jobs",
         "Jobs that were given up and wait for somebody, by task.",
         "SELECT task, count(*) FROM unwind.dead_jobs WHERE replayed_at IS NULL AND discarded_at IS NULL GROUP BY task",
         ("task",),
     ),
-    Reading(
+    Metric(
         "unwind_letters",
         "Letters that wait for their next try (pending) or for somebody (parked).",
         "SELECT 'pending', count(*) FROM unwind.notices WHERE state = 'pending' "
         "UNION ALL SELECT 'parked', count(*) FROM unwind.notices WHERE state = 'parked'",
         ("state",),
     ),
-    Reading(
+    Metric(
         "unwind_letters_oldest_seconds",
         "Age of the oldest letter that waits for its next try.",
         _age("created_at", "unwind.notices WHERE state = 'pending'"),
     ),
-    Reading(
+    Metric(
         "unwind_odd_messages_last_day",
         "Messages that workers took and could not use, by reason.",
-        "SELECT reason, count(*) FROM unwind.odd_messages "
+        "SELECT reason, count(*) FROM unwind.dead_letters "
         "WHERE came_at > statement_timestamp() - interval '1 day' GROUP BY reason",
         ("reason",),
     ),
-    Reading(
+    Metric(
         "unwind_paused",
         "Queues and tasks that an operator has paused.",
         "SELECT kind, name, 1 FROM unwind.pauses "
         "WHERE resumed_at IS NULL AND (until IS NULL OR until > statement_timestamp())",
         ("kind", "name"),
     ),
-    Reading(
+    Metric(
         "unwind_invariant_violations",
         "What must always hold and does not: sentences that are not true of an order, a bill or a row.",
         "SELECT count(*) FROM unwind.violations WHERE cleared_at IS NULL",
     ),
-    Reading(
+    Metric(
         "unwind_sweep_age_seconds",
         "How long ago each sweep last came to its end.",
         "SELECT name, extract(epoch FROM statement_timestamp() - ran_at) FROM unwind.sweeps",
         ("sweep",),
     ),
-    Reading(
+    Metric(
         "unwind_database_connections",
         "Clients that the database has now, of all databases of the server together.",
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'",
     ),
-    Reading(
+    Metric(
         "unwind_database_connections_allowed",
         "Clients that the database takes besides superusers.",
         "SELECT CAST(current_setting('max_connections') AS integer)"
@@ -139,10 +139,10 @@ READINGS = (
 )
 
 
-def take(conn: Connection) -> Iterator[tuple[Reading, list[tuple[tuple[str, ...], float]] | None]]:
+def collect(conn: Connection) -> Iterator[tuple[Metric, list[tuple[tuple[str, ...], float]] | None]]:
     """Each reading with its values by their labels, or None where the question could not be answered."""
-    conn.execute(text(f"SET LOCAL statement_timeout = {PATIENCE_MS}"))
-    for reading in READINGS:
+    conn.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"))
+    for reading in METRICS:
         try:
             with conn.begin_nested():
                 rows = conn.execute(text(reading.sql)).all()

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from policies.emails.credits import where_it_is
-from policies.timestamps import optional_text
+from policies.timestamps import format_optional_timestamp
 
 _COLUMNS = (
     "SELECT order_id, basis, cancelled_at, kind, state, charged, charged_month, amount, bill_month, bill_issued_at, "
@@ -41,7 +41,7 @@ def _shown(row: Any, until: datetime | None = None) -> dict[str, Any]:
     found = {
         "order_id": row.order_id,
         "basis": row.basis,
-        "cancelled_at": optional_text(row.cancelled_at),
+        "cancelled_at": format_optional_timestamp(row.cancelled_at),
         "kind": row.kind,
         "state": "promised" if still_promised else row.state,
         "charged": row.charged,
@@ -50,7 +50,7 @@ def _shown(row: Any, until: datetime | None = None) -> dict[str, Any]:
         "bill_month": row.bill_month,
         "bill_issued_on": _day(row.bill_issued_on, issued_later),
         "bill_due_on": _day(row.bill_due_on, issued_later),
-        "posted_at": None if still_promised else optional_text(row.posted_at),
+        "posted_at": None if still_promised else format_optional_timestamp(row.posted_at),
         "note": None if still_promised else row.note,
     }
     return found | {"where": where_it_is(found)}

@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 
 DAYS = 14
 """The longest wait of any alert under BrickLink's terms: after that every alert of today has unlocked (R26, R49)."""
-MOST_OVERDUE = 20
+MAX_OVERDUE = 20
 
 _HOURS = text(
     "SELECT unlocks_hour, kind, count(*) AS n FROM unwind.v_unlock_forecast "
@@ -31,13 +31,13 @@ def forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, Any]:
     while sweeps run.
     """
     until = now + timedelta(days=days)
-    overdue = conn.execute(_OVERDUE, {"now": now, "most": MOST_OVERDUE}).all()
+    overdue = conn.execute(_OVERDUE, {"now": now, "most": MAX_OVERDUE}).all()
     hours: dict[datetime, dict[str, int]] = {}
     for row in conn.execute(_HOURS, {"now": now, "until": until}):
         hours.setdefault(row.unlocks_hour, dict.fromkeys(("NPB", "NRS", "NSS"), 0))[row.kind] = row.n
     return {
-        "at": instant_text(now),
-        "until": instant_text(until),
+        "at": format_timestamp(now),
+        "until": format_timestamp(until),
         "overdue": overdue[0].n if overdue else 0,
         "overdue_orders": [
             {
@@ -45,13 +45,13 @@ def forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, Any]:
                 "kind": row.kind,
                 "seller_id": row.seller_id,
                 "buyer_id": row.buyer_id,
-                "unlocks_at": instant_text(row.unlocks_at),
+                "unlocks_at": format_timestamp(row.unlocks_at),
             }
             for row in overdue
         ],
         "total": sum(sum(kinds.values()) for kinds in hours.values()),
         "hours": [
-            {"hour": instant_text(hour), **{k.lower(): n for k, n in kinds.items()}, "total": sum(kinds.values())}
+            {"hour": format_timestamp(hour), **{k.lower(): n for k, n in kinds.items()}, "total": sum(kinds.values())}
             for hour, kinds in hours.items()
         ],
         "later": conn.execute(_LATER, {"until": until}).scalar_one(),

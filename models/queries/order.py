@@ -23,11 +23,11 @@ from policies.history import alert_state, fold, ocr_state, order_state
 from policies.purchases import total_text
 from policies.removals import Removal, RemovalState
 from policies.statuses import Basis, PaymentStatus, Role, Status
-from policies.timestamps import instant_from_text, instant_text, optional_text
+from policies.timestamps import format_optional_timestamp, format_timestamp, parse_timestamp
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class OrderSnapshot:
     """One order at one instant: the case, its lines and removal requests as they were then, and what had happened."""
 
     case: Case
@@ -43,12 +43,12 @@ class Seen:
 
 def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
     """`show order`: the JSON of contract 4; None when there is, or at that instant was, no such order."""
-    seen = see(conn, order_id, at=at, now=now)
+    seen = load_snapshot(conn, order_id, at=at, now=now)
     if seen is None:
         return None
     case = seen.case
     stated = order_state(case.order)
-    book = terms.book(conn)
+    book = terms.load_terms(conn)
     return {
         "order_id": order_id,
         "status": stated["status"],
@@ -78,10 +78,10 @@ def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime
 def explain(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
     """`explain order`: what either party can do at that instant and what not; an instant to come is allowed."""
     instant = at or now
-    seen = see(conn, order_id, at=at if instant < now else None, now=now)
+    seen = load_snapshot(conn, order_id, at=at if instant < now else None, now=now)
     if seen is None:
         return None
-    case = replace(seen.case, terms=terms.book(conn).at(instant))
+    case = replace(seen.case, terms=terms.load_terms(conn).at(instant))
     subject = subject_of(replace(seen, case=case))
     asked = {
         role: [o.as_json() for o in policy.options(subject, Actor(case.member(role).member_id), instant)]
@@ -90,20 +90,20 @@ def explain(conn: Connection, order_id: int, *, at: datetime | None, now: dateti
     return {
         "order_id": order_id,
         "status": case.order.status,
-        "at": instant_text(instant),
+        "at": format_timestamp(instant),
         "verdict": policy.verdict(subject, instant),
         "seller": asked[Role.SELLER],
         "buyer": asked[Role.BUYER],
     }
 
 
-def subject_of(seen: Seen) -> policy.Subject:
+def subject_of(seen: OrderSnapshot) -> policy.Subject:
     """The order as its options are asked about."""
     waiting = [one for one in seen.removals if one.state is RemovalState.PENDING]
     return policy.Subject(seen.case, seen.remaining, waiting)
 
 
-def see(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> Seen | None:
+def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
     """The order as it is (`at` None) or was after everything that happened up to `at`."""
     row = orders.facts(conn, [order_id], lock=False).get(order_id)
     if row is None:
@@ -117,11 +117,11 @@ def see(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) 
     case = _present(conn, row, now) if at is None else _past(conn, row, happened, at)
     if at is not None:
         lines = [_line_then(line, case.order, known) for line in lines]
-    return Seen(case, lines, known, happened)
+    return OrderSnapshot(case, lines, known, happened)
 
 
 def _present(conn: Connection, row: Order, now: datetime) -> Case:
-    book = terms.book(conn)
+    book = terms.load_terms(conn)
     parties = members.facts(conn, [row.buyer_id, row.seller_id])
     return Case(
         order=row,
@@ -135,7 +135,7 @@ def _present(conn: Connection, row: Order, now: datetime) -> Case:
 
 def _past(conn: Connection, row: Order, happened: Sequence[Any], at: datetime) -> Case:
     state = fold(event.changes for event in happened)
-    book = terms.book(conn)
+    book = terms.load_terms(conn)
     return Case(
         order=_order_then(row, state["order"], happened),
         buyer=_member_then(conn, row.buyer_id, at),
@@ -152,7 +152,7 @@ def _order_then(row: Order, state: dict[str, Any], happened: Sequence[Any]) -> O
         status=Status(state["status"]),
         previous_status=Status(state["previous_status"]) if state["previous_status"] else None,
         payment_status=PaymentStatus(state["payment_status"]),
-        order_date=instant_from_text(state["order_date"]),
+        order_date=parse_timestamp(state["order_date"]),
         total=Decimal(state["total"]),
         fee=Decimal(state["fee"]),
         fee_month=date.fromisoformat(f"{state['fee_month']}-01") if state["fee_month"] else None,
@@ -167,7 +167,7 @@ def _order_then(row: Order, state: dict[str, Any], happened: Sequence[Any]) -> O
 def _alert_then(conn: Connection, order_id: int, state: dict[str, Any] | None, book: terms.TermsBook) -> Alert | None:
     if state is None:
         return None
-    filed_at = instant_from_text(state["filed_at"])
+    filed_at = parse_timestamp(state["filed_at"])
     row = conn.execute(
         text("SELECT * FROM unwind.alerts WHERE order_id = :order AND filed_at = :filed ORDER BY alert_id LIMIT 1"),
         {"order": order_id, "filed": filed_at},
@@ -176,7 +176,7 @@ def _alert_then(conn: Connection, order_id: int, state: dict[str, Any] | None, b
         alerts.alert_of(row, book),
         kind=AlertKind(state["kind"]),
         state=AlertState(state["state"]),
-        unlocks_at=instant_from_text(state["unlocks_at"]),
+        unlocks_at=parse_timestamp(state["unlocks_at"]),
         responded_at=_instant(state["responded_at"]),
         penalty_accepted_at=_instant(state["penalty_accepted_at"]),
         penalty_withdrawn_at=_instant(state["penalty_withdrawn_at"]),
@@ -190,7 +190,7 @@ def _ocr_then(conn: Connection, order_id: int, state: dict[str, Any] | None, boo
         return None
     row = conn.execute(
         text("SELECT * FROM unwind.ocrs WHERE order_id = :order AND filed_at = :filed ORDER BY ocr_id LIMIT 1"),
-        {"order": order_id, "filed": instant_from_text(state["filed_at"])},
+        {"order": order_id, "filed": parse_timestamp(state["filed_at"])},
     ).one()
     return replace(ocr.ocr_of(row, book), state=OcrState(state["state"]), closed_at=_instant(state["closed_at"]))
 
@@ -255,8 +255,8 @@ def _removal(one: Removal) -> dict[str, Any]:
         "removal_id": one.removal_id,
         "state": one.state,
         "requested_by": one.requested_by,
-        "requested_at": instant_text(one.requested_at),
-        "decided_at": optional_text(one.decided_at),
+        "requested_at": format_timestamp(one.requested_at),
+        "decided_at": format_optional_timestamp(one.decided_at),
         "lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in one.lines],
     }
 
@@ -301,7 +301,7 @@ def _stock(conn: Connection, order_id: int, at: datetime | None) -> list[dict[st
     """What left and came back to which lot for this order, in the journal's words; `delta` in units."""
     rows = conn.execute(_STOCK, {"order": order_id, "at": at})
     return [
-        {"at": instant_text(r.at), "kind": r.kind, "lot_id": r.lot_id, "line_no": r.line_no, "delta": r.delta}
+        {"at": format_timestamp(r.at), "kind": r.kind, "lot_id": r.lot_id, "line_no": r.line_no, "delta": r.delta}
         for r in rows
     ]
 
@@ -314,7 +314,7 @@ def month(first_day: date | None) -> str | None:
 def _happened(row: Any, book: terms.TermsBook) -> dict[str, Any]:
     """Who, what, from, to, when, why, on which ground, under which terms (R100); terms 0 are BrickLink's own."""
     return {
-        "at": instant_text(row.at),
+        "at": format_timestamp(row.at),
         "event": row.type,
         "actor": row.actor,
         "role": row.role,
@@ -328,4 +328,4 @@ def _happened(row: Any, book: terms.TermsBook) -> dict[str, Any]:
 
 
 def _instant(written: str | None) -> datetime | None:
-    return None if written is None else instant_from_text(written)
+    return None if written is None else parse_timestamp(written)

@@ -17,14 +17,14 @@ from models import bills, inventory, members, notices
 from models.queries import fee_credits, forecast, order
 from policies.billing_months import month_from_text
 from policies.statuses import Role
-from policies.timestamps import instant_from_text, instant_text, optional_text
+from policies.timestamps import format_optional_timestamp, format_timestamp, parse_timestamp
 
-MOST_DAYS = 366
+MAX_DAYS = 366
 """Of a forecast: the longest that any terms may let an alert wait is far below."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Query:
     """One question, understood: what kind of thing, which one, and as of when (None: now)."""
 
     noun: str
@@ -33,59 +33,59 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class QueryKind:
     """How a look is asked for: the reader of each plain word, the options it must have, and those it may have."""
 
     usage: str
-    see: Callable[[Connection, Look, datetime], Any]
+    see: Callable[[Connection, Query, datetime], Any]
     words: tuple[Callable[[str], Any], ...] = ()
     needs: dict[str, Callable[[str], Any]] = field(default_factory=dict)
     at: bool = False
 
 
-class NotALook(ValueError):
+class InvalidQuery(ValueError):
     """The words ask for nothing that can be shown; the message says what would."""
 
 
-def steady(conn: Connection) -> None:
+def use_snapshot_isolation(conn: Connection) -> None:
     """Let all of this transaction see one moment, so that nobody sees a half-done cancellation (P4).  Call it first."""
     conn.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
-def look(conn: Connection, words: Sequence[Any], *, now: datetime, at: datetime | None = None) -> Any:
+def run_query(conn: Connection, words: Sequence[Any], *, now: datetime, at: datetime | None = None) -> Any:
     """The JSON that these words ask for, such as `["order", 1003]` or `["explain", "order", "1003", "--at", T]`.
 
     `at` stands in for `--at`.  Raises NotALook for words that ask for nothing; an unknown thing gives None.
     """
-    wanted = understood(words)
+    wanted = parse_query(words)
     if at is not None and wanted.at is None and KINDS[wanted.noun].at:
-        wanted = Look(wanted.noun, wanted.which, at)
+        wanted = Query(wanted.noun, wanted.which, at)
     return KINDS[wanted.noun].see(conn, wanted, now)
 
 
-def understood(words: Sequence[Any]) -> Look:
+def parse_query(words: Sequence[Any]) -> Query:
     """Read the words of a look.  Raises NotALook."""
     if not all(isinstance(word, str) or (isinstance(word, int) and not isinstance(word, bool)) for word in words):
-        raise NotALook("a look is made of words and numbers")
+        raise InvalidQuery("a look is made of words and numbers")
     rest = [str(word) for word in words]
     noun = rest.pop(0) if rest else ""
     if noun == "explain":
         if rest[:1] != ["order"]:
-            raise NotALook("explain what? It is: explain order ID [--at T]")
+            raise InvalidQuery("explain what? It is: explain order ID [--at T]")
         rest.pop(0)
     kind = KINDS.get(noun)
     if kind is None:
-        raise NotALook(f"there is no such thing to show; there are: {', '.join(KINDS)}")
+        raise InvalidQuery(f"there is no such thing to show; there are: {', '.join(KINDS)}")
     try:
         return _read(noun, kind, rest)
-    except NotALook:
+    except InvalidQuery:
         raise
     except ValueError as error:
-        raise NotALook(f"{error}. It is: {kind.usage}") from None
+        raise InvalidQuery(f"{error}. It is: {kind.usage}") from None
 
 
-def _read(noun: str, kind: Kind, rest: list[str]) -> Look:
-    options = kind.needs | ({"--at": instant_from_text} if kind.at else {})
+def _read(noun: str, kind: QueryKind, rest: list[str]) -> Query:
+    options = kind.needs | ({"--at": parse_timestamp} if kind.at else {})
     plain: list[str] = []
     given: dict[str, Any] = {}
     words = iter(rest)
@@ -95,12 +95,12 @@ def _read(noun: str, kind: Kind, rest: list[str]) -> Look:
             continue
         value = next(words, None)
         if word not in options or word in given or value is None:
-            raise NotALook(f"{word} does not belong there. It is: {kind.usage}")
+            raise InvalidQuery(f"{word} does not belong there. It is: {kind.usage}")
         given[word] = options[word](value)
     if len(plain) != len(kind.words) or any(name not in given for name in kind.needs):
-        raise NotALook(f"some words are missing or too many. It is: {kind.usage}")
+        raise InvalidQuery(f"some words are missing or too many. It is: {kind.usage}")
     which = tuple(read(word) for read, word in zip(kind.words, plain, strict=True))
-    return Look(noun, which + tuple(given[name] for name in kind.needs), given.get("--at"))
+    return Query(noun, which + tuple(given[name] for name in kind.needs), given.get("--at"))
 
 
 def order_number(word: str) -> int:
@@ -119,8 +119,8 @@ def billing_month(word: str) -> date:
 
 
 def _days(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and len(word) <= 3 and 0 < int(word) <= MOST_DAYS):
-        raise ValueError(f"a forecast is of 1 to {MOST_DAYS} days")
+    if not (word.isascii() and word.isdigit() and len(word) <= 3 and 0 < int(word) <= MAX_DAYS):
+        raise ValueError(f"a forecast is of 1 to {MAX_DAYS} days")
     return int(word)
 
 
@@ -130,27 +130,27 @@ def _identity(word: str) -> str:
     return word
 
 
-def _order(conn: Connection, wanted: Look, now: datetime) -> Any:
+def _order(conn: Connection, wanted: Query, now: datetime) -> Any:
     return order.order(conn, wanted.which[0], at=wanted.at, now=now)
 
 
-def _explain(conn: Connection, wanted: Look, now: datetime) -> Any:
+def _explain(conn: Connection, wanted: Query, now: datetime) -> Any:
     return order.explain(conn, wanted.which[0], at=wanted.at, now=now)
 
 
-def _lots(conn: Connection, wanted: Look, _now: datetime) -> Any:
+def _lots(conn: Connection, wanted: Query, _now: datetime) -> Any:
     (seller_id,) = wanted.which
     if not members.facts(conn, [seller_id]):
         return None
     return [lot.snapshot() for lot in inventory.lots_of(conn, seller_id)]
 
 
-def _bill(conn: Connection, wanted: Look, now: datetime) -> Any:
+def _bill(conn: Connection, wanted: Query, now: datetime) -> Any:
     seller_id, month = wanted.which
     return bills.bill(conn, seller_id, month, now)
 
 
-def _member(conn: Connection, wanted: Look, _now: datetime) -> Any:
+def _member(conn: Connection, wanted: Query, _now: datetime) -> Any:
     found = members.facts(conn, wanted.which).get(wanted.which[0])
     if found is None:
         return None
@@ -167,13 +167,13 @@ def _member(conn: Connection, wanted: Look, _now: datetime) -> Any:
     }
 
 
-def _notices(conn: Connection, wanted: Look, _now: datetime) -> Any:
+def _notices(conn: Connection, wanted: Query, _now: datetime) -> Any:
     (order_id,) = wanted.which
     known = conn.execute(text("SELECT FROM unwind.orders WHERE order_id = :id"), {"id": order_id}).one_or_none()
     return None if known is None else notices.of_order(conn, order_id)
 
 
-def _alerts(conn: Connection, wanted: Look, _now: datetime) -> Any:
+def _alerts(conn: Connection, wanted: Query, _now: datetime) -> Any:
     rows = conn.execute(
         text(
             "SELECT a.*, o.seller_id, o.buyer_id, o.status FROM unwind.alerts a JOIN unwind.orders o USING (order_id) "
@@ -188,16 +188,16 @@ def _alerts(conn: Connection, wanted: Look, _now: datetime) -> Any:
             "status": row.status,
             "seller_id": row.seller_id,
             "buyer_id": row.buyer_id,
-            "filed_at": instant_text(row.filed_at),
-            "responded_at": optional_text(row.responded_at),
-            "unlocks_at": instant_text(row.unlocks_at),
-            "unlocked_at": optional_text(row.unlocked_at),
+            "filed_at": format_timestamp(row.filed_at),
+            "responded_at": format_optional_timestamp(row.responded_at),
+            "unlocks_at": format_timestamp(row.unlocks_at),
+            "unlocked_at": format_optional_timestamp(row.unlocked_at),
         }
         for row in rows
     ]
 
 
-def _request(conn: Connection, wanted: Look, _now: datetime) -> Any:
+def _request(conn: Connection, wanted: Query, _now: datetime) -> Any:
     """What became of a command: answered, or still waiting, or given up (contract 2.1)."""
     row = conn.execute(
         text(
@@ -218,32 +218,32 @@ def _request(conn: Connection, wanted: Look, _now: datetime) -> Any:
         "outcome": row.outcome,
         "code": row.code,
         "message": row.message,
-        "submitted_at": optional_text(row.submitted_at),
-        "answered_at": optional_text(row.answered_at),
+        "submitted_at": format_optional_timestamp(row.submitted_at),
+        "answered_at": format_optional_timestamp(row.answered_at),
         "answer": row.answer,
     }
 
 
-def _credits(conn: Connection, wanted: Look, _now: datetime) -> Any:
+def _credits(conn: Connection, wanted: Query, _now: datetime) -> Any:
     (seller_id,) = wanted.which
     if not members.facts(conn, [seller_id]):
         return None
     return {"seller_id": seller_id, "credits": fee_credits.of_seller(conn, seller_id)}
 
 
-def _forecast(conn: Connection, wanted: Look, now: datetime) -> Any:
+def _forecast(conn: Connection, wanted: Query, now: datetime) -> Any:
     (days,) = wanted.which
     return forecast.forecast(conn, days=days, now=now)
 
 
-def _sweeps(conn: Connection, _wanted: Look, _now: datetime) -> Any:
+def _sweeps(conn: Connection, _wanted: Query, _now: datetime) -> Any:
     rows = conn.execute(text("SELECT * FROM unwind.v_sweep_history ORDER BY sweep, hour"))
     return [
         {
             "sweep": row.sweep,
-            "last_ran_at": instant_text(row.last_ran_at),
+            "last_ran_at": format_timestamp(row.last_ran_at),
             "found_ever": row.found_ever,
-            "hour": optional_text(row.hour),
+            "hour": format_optional_timestamp(row.hour),
             "found": row.found,
             "runs": row.runs,
             "longest_gap_seconds": row.longest_gap_seconds,
@@ -252,16 +252,16 @@ def _sweeps(conn: Connection, _wanted: Look, _now: datetime) -> Any:
     ]
 
 
-KINDS: dict[str, Kind] = {
-    "order": Kind("order ID [--at T]", _order, (order_number,), at=True),
-    "explain": Kind("explain order ID [--at T]", _explain, (order_number,), at=True),
-    "lots": Kind("lots SELLER", _lots, (_identity,)),
-    "bill": Kind("bill SELLER 2026-03", _bill, (_identity, billing_month)),
-    "member": Kind("member ID", _member, (_identity,)),
-    "notices": Kind("notices --order ID", _notices, needs={"--order": order_number}),
-    "alerts": Kind("alerts --due-before T", _alerts, needs={"--due-before": instant_from_text}),
-    "request": Kind("request REQUEST_ID", _request, (_identity,)),
-    "credits": Kind("credits SELLER", _credits, (_identity,)),
-    "forecast": Kind("forecast --days N", _forecast, needs={"--days": _days}),
-    "sweeps": Kind("sweeps", _sweeps),
+KINDS: dict[str, QueryKind] = {
+    "order": QueryKind("order ID [--at T]", _order, (order_number,), at=True),
+    "explain": QueryKind("explain order ID [--at T]", _explain, (order_number,), at=True),
+    "lots": QueryKind("lots SELLER", _lots, (_identity,)),
+    "bill": QueryKind("bill SELLER 2026-03", _bill, (_identity, billing_month)),
+    "member": QueryKind("member ID", _member, (_identity,)),
+    "notices": QueryKind("notices --order ID", _notices, needs={"--order": order_number}),
+    "alerts": QueryKind("alerts --due-before T", _alerts, needs={"--due-before": parse_timestamp}),
+    "request": QueryKind("request REQUEST_ID", _request, (_identity,)),
+    "credits": QueryKind("credits SELLER", _credits, (_identity,)),
+    "forecast": QueryKind("forecast --days N", _forecast, needs={"--days": _days}),
+    "sweeps": QueryKind("sweeps", _sweeps),
 }

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from policies.emails import accounts, cancellations, npb, ocr, seller_alerts
-from policies.emails.context import Telling
-from policies.emails.email import Letter
+from policies.emails.context import EmailContext
+from policies.emails.email import Email
 from policies.statuses import Role
 
 
@@ -17,7 +17,7 @@ class Notice:
 
     rule: str
     readers: tuple[Role, ...]
-    wording: Callable[[Telling], Letter]
+    wording: Callable[[EmailContext], Email]
 
 
 _SELLER, _BUYER, _EITHER = (Role.SELLER,), (Role.BUYER,), (Role.SELLER, Role.BUYER)
@@ -47,6 +47,6 @@ NOTICES: dict[str, Notice] = {
 """Every event that anybody is told of, by its stable public name."""
 
 
-def compose(told: Telling) -> Letter:
+def compose(told: EmailContext) -> Email:
     """The letter to one reader about one event.  Raises KeyError for an event that has no wording: that is a bug."""
     return NOTICES[told.event].wording(told)

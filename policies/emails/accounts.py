@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from datetime import date
 
-from policies.emails.context import Telling, paragraphs, written_amount, written_day, written_month
-from policies.emails.email import Letter
+from policies.emails.context import EmailContext, format_amount, format_day, format_month, paragraphs
+from policies.emails.email import Email
 
 
-def credit_posted(told: Telling) -> Letter:
+def credit_posted(told: EmailContext) -> Email:
     """N13, to the seller: how much, and on which bill."""
     amount, bill, charged = told.word("amount"), told.word("bill"), told.word("charged_month")
-    what = f"A credit of {written_amount(amount)}" if amount else "A credit"
-    return Letter(
+    what = f"A credit of {format_amount(amount)}" if amount else "A credit"
+    return Email(
         told.subject("fee credited"),
         (
             f"{what} for the cancelled {told.order} was booked"
-            + (f" on your bill for {written_month(bill)}." if bill else " on your next bill."),
+            + (f" on your bill for {format_month(bill)}." if bill else " on your next bill."),
         ),
         None,
         paragraphs(
-            f"It gives back the fee that was charged in {written_month(charged)}. That month's bill stays as it was issued."
+            f"It gives back the fee that was charged in {format_month(charged)}. That month's bill stays as it was issued."
             if charged
             else "It gives back the fee that was charged for the order."
         ),
@@ -28,26 +28,26 @@ def credit_posted(told: Telling) -> Letter:
     )
 
 
-def bill_issued(told: Telling) -> Letter:
+def bill_issued(told: EmailContext) -> Email:
     """N14, to the seller: how much, and until when."""
     month, total, due = told.word("month"), told.word("total"), told.word("due_on")
-    due_day = written_day(date.fromisoformat(due)) if due else ""
-    named = f"bill for {written_month(month)}" if month else "bill"
-    return Letter(
-        f"Your {named}: {written_amount(total)}" if total else f"Your {named}",
-        (f"Your {named} is ready" + (f". Its total is {written_amount(total)}." if total else "."),),
+    due_day = format_day(date.fromisoformat(due)) if due else ""
+    named = f"bill for {format_month(month)}" if month else "bill"
+    return Email(
+        f"Your {named}: {format_amount(total)}" if total else f"Your {named}",
+        (f"Your {named} is ready" + (f". Its total is {format_amount(total)}." if total else "."),),
         None,
         ("It holds the fees of that month, less credits for cancelled orders, and what was left from earlier bills.",),
         (f"Please pay it by {due_day}." if due_day else "Please pay it by its due date.",),
     )
 
 
-def privilege_revoked(told: Telling) -> Letter:
+def privilege_revoked(told: EmailContext) -> Email:
     """N15, to that member: why, and what to send."""
     buying = told.word("privilege") != "selling"
     strikes = told.facts.get("strikes")
     orders = ", ".join(str(order) for order in strikes) if isinstance(strikes, list | tuple) else ""
-    return Letter(
+    return Email(
         "You can no longer buy" if buying else "You can no longer sell for now",
         paragraphs(
             "Your right to buy was revoked, because too many of your orders were cancelled as unpaid."

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from policies.emails.context import Telling, capital, counted, paragraphs, said, written_amount, written_month
-from policies.emails.email import Letter
+from policies.emails.context import (
+    EmailContext,
+    capital,
+    format_amount,
+    format_month,
+    join_sentences,
+    paragraphs,
+    pluralize,
+)
+from policies.emails.email import Email
 from policies.emails.ocr import REFUND
 
 GROUNDS = {
@@ -19,12 +27,12 @@ GROUNDS = {
 STRUCK = {"NPB": "buyer", "NPX": "buyer", "NRS": "seller", "NSS": "seller"}
 
 
-def cancelled(told: Telling) -> Letter:
+def cancelled(told: EmailContext) -> Email:
     """N11, to either party; items and fee only to the seller."""
     seller = told.role == "seller"
-    return Letter(
+    return Email(
         told.subject("cancelled"),
-        (said(_who(told), "A cancelled order is final and cannot be reinstated."),),
+        (join_sentences(_who(told), "A cancelled order is final and cannot be reinstated."),),
         None,
         paragraphs(_items(told), _fee(told)) + _strike(told) if seller else _strike(told),
         (
@@ -35,13 +43,13 @@ def cancelled(told: Telling) -> Letter:
     )
 
 
-def removal_cancelled(told: Telling) -> Letter:
+def removal_cancelled(told: EmailContext) -> Email:
     """N12, to whoever asked for a removal and whoever was asked: there is nothing left to decide."""
     ids = told.facts.get("removal_ids")
     number = len(ids) if isinstance(ids, list | tuple) else 1
     which = f"{number} open requests" if number > 1 else "The open request"
     were = "were" if number > 1 else "was"
-    return Letter(
+    return Email(
         told.subject("item removal request closed"),
         (f"{which} to take items out of {told.order} {were} closed, because the order was cancelled.",),
         None,
@@ -50,7 +58,7 @@ def removal_cancelled(told: Telling) -> Letter:
     )
 
 
-def _who(told: Telling) -> str:
+def _who(told: EmailContext) -> str:
     by, ground = told.word("by"), GROUNDS.get(told.word("basis"), "")
     if by == told.role == "seller":
         ground = ground.replace("the seller's cancel request", "your cancel request").replace(
@@ -62,7 +70,7 @@ def _who(told: Telling) -> str:
     return f"{'You' if by == told.role else capital(named)} cancelled {told.order} {ground}".rstrip() + "."
 
 
-def _items(told: Telling) -> str:
+def _items(told: EmailContext) -> str:
     if told.facts.get("returns") is False:
         return (
             "No items were put back into your inventory: that does not happen when an order is cancelled on this ground. "
@@ -73,26 +81,27 @@ def _items(told: Telling) -> str:
         return ""
     if units == 0:
         return "No items went back into your inventory."
-    return f"{counted(units, 'item', 'items')} from {counted(lines, 'line', 'lines')} of the order went back into your inventory."
+    items = f"{pluralize(units, 'item', 'items')} from {pluralize(lines, 'line', 'lines')}"
+    return f"{items} of the order went back into your inventory."
 
 
-def _fee(told: Telling) -> str:
+def _fee(told: EmailContext) -> str:
     fee = told.facts.get("fee")
     if not isinstance(fee, dict):
         return ""
     kind, bill = fee.get("kind"), fee.get("bill")
-    amount = written_amount(str(fee.get("amount", "")))
+    amount = format_amount(str(fee.get("amount", "")))
     if kind == "reset":
         return f"The fee of {amount} for this order was taken off again and will not be on your bill."
     if kind == "credit":
-        where = f"your bill for {written_month(str(bill))}" if bill else "your next bill"
+        where = f"your bill for {format_month(str(bill))}" if bill else "your next bill"
         return f"The fee of {amount} for this order was charged in an earlier month; you get it back as a credit on {where}."
     if STRUCK.get(told.word("basis")) == "seller":
         return "The fee for this order is not given back, because the order was cancelled through an alert against you."
     return "There is no fee to give back for this order."
 
 
-def _strike(told: Telling) -> tuple[str, ...]:
+def _strike(told: EmailContext) -> tuple[str, ...]:
     struck = STRUCK.get(told.word("basis"), "") if told.facts.get("strike") is not False else ""
     if struck == told.role:
         right = "buy" if struck == "buyer" else "sell"

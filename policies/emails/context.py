@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from policies.emails.email import Quote
-from policies.timestamps import instant_from_text
+from policies.timestamps import parse_timestamp
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
@@ -32,7 +32,7 @@ MONTHS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
+class EmailContext:
     """One event for one reader.  `facts` may hold more than a wording knows, and may lack what is optional.
 
     `zone` is the reader's time zone; `buyer` and `seller` are the parties' handles, made fit for showing, or empty.
@@ -77,7 +77,7 @@ class Telling:
     def when(self, name: str) -> str:
         """The instant of that name for this reader, empty when it is missing."""
         text = self.word(name)
-        return written_instant(instant_from_text(text), self.zone) if text else ""
+        return format_instant(parse_timestamp(text), self.zone) if text else ""
 
     def quote(self, who: str, name: str = "comment") -> Quote | None:
         """A member's own words, if there are any."""
@@ -85,7 +85,7 @@ class Telling:
         return Quote(capital(who), text) if text.strip() else None
 
 
-def written_instant(instant: datetime, zone: str) -> str:
+def format_instant(instant: datetime, zone: str) -> str:
     """`Saturday, 11 April 2026, 10:00 (UTC)`; other zones also say how far they are from UTC at that instant.
 
     Parts of a second count up: nobody is told a moment at which it is still too early.
@@ -100,26 +100,26 @@ def written_instant(instant: datetime, zone: str) -> str:
     offset = "" if named == "UTC" else f", UTC{local:%z}"
     if offset:
         offset = f"{offset[:-2]}:{offset[-2:]}"
-    return f"{written_day(local.date())}, {clock} ({named}{offset})"
+    return f"{format_day(local.date())}, {clock} ({named}{offset})"
 
 
-def written_day(day: date) -> str:
+def format_day(day: date) -> str:
     """`Saturday, 11 April 2026`."""
     return f"{DAYS[day.weekday()]}, {day.day} {MONTHS[day.month - 1]} {day.year}"
 
 
-def written_month(month: str) -> str:
+def format_month(month: str) -> str:
     """`2026-03` as `March 2026`."""
     year, _, number = month.partition("-")
     return f"{MONTHS[int(number) - 1]} {year}"
 
 
-def written_amount(amount: str) -> str:
+def format_amount(amount: str) -> str:
     """An amount of US dollars as text, without its sign: `USD 20.00`."""
     return f"USD {amount.lstrip('-')}"
 
 
-def counted(number: int, one: str, many: str) -> str:
+def pluralize(number: int, one: str, many: str) -> str:
     """`1 item`, `2 items`."""
     return f"{number} {one if number == 1 else many}"
 
@@ -129,7 +129,7 @@ def capital(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
 
 
-def said(*sentences: str) -> str:
+def join_sentences(*sentences: str) -> str:
     """The sentences that there are, as one paragraph."""
     return " ".join(sentence for sentence in sentences if sentence)
 

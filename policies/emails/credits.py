@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from policies.billing_months import month_from_text, spoken
+from policies.billing_months import month_from_text, month_name
 
 
 def where_it_is(fee: Mapping[str, Any]) -> str:
     """The sentence for one row of what became of fees (`kind`, `state`, `amount`, months as `2026-03`, days as dates)."""
     amount = str(fee["amount"]).removeprefix("-")
-    bill = spoken(month_from_text(fee["bill_month"])) if fee["bill_month"] else "a bill that is not known"
+    bill = month_name(month_from_text(fee["bill_month"])) if fee["bill_month"] else "a bill that is not known"
     if fee["state"] == "stays":
         return "The fee stays: a cancellation through NRS or NSS gives no credit."
     if fee["state"] == "given_up":

@@ -11,8 +11,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-LONGEST_SUBJECT = 120
-LONGEST_NAME = 80
+MAX_SUBJECT_LENGTH = 120
+MAX_NAME_LENGTH = 80
 WIDTH = 72
 """Columns of plain text that every mail program shows without wrapping again."""
 
@@ -31,7 +31,7 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class Email:
     """One letter to one reader.  Every string is one paragraph without markup; `subject` is one line."""
 
     subject: str
@@ -57,10 +57,10 @@ class Letter:
         }
 
 
-def letter_from_json(kept: dict[str, Any]) -> Letter:
+def email_from_json(kept: dict[str, Any]) -> Email:
     """Read a kept letter back."""
     quote = kept.get("quote")
-    return Letter(
+    return Email(
         kept["subject"],
         tuple(kept["happened"]),
         Quote(quote["who"], quote["text"]) if quote else None,
@@ -69,7 +69,7 @@ def letter_from_json(kept: dict[str, Any]) -> Letter:
     )
 
 
-def plain(letter: Letter) -> str:
+def plain(letter: Email) -> str:
     """The letter's body as plain text, wrapped, without greeting and links: what `show` prints and mails enclose."""
     blocks = [_wrapped(paragraph) for paragraph in letter.happened]
     if letter.quote is not None:
@@ -81,7 +81,7 @@ def plain(letter: Letter) -> str:
     return "\n\n".join(blocks)
 
 
-def shown_line(text: str, longest: int = LONGEST_NAME) -> str:
+def shown_line(text: str, longest: int = MAX_NAME_LENGTH) -> str:
     """A stranger's text inside one line of ours: no line breaks, no control characters, no direction left changed."""
     line = " ".join(_harmless(text).split())
     if len(line) > longest:

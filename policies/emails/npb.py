@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from policies.emails.context import Telling, capital, paragraphs, said
-from policies.emails.email import Letter
+from policies.emails.context import EmailContext, capital, join_sentences, paragraphs
+from policies.emails.email import Email
 
 CANCEL_NOW = (
     "You can cancel the order now, on its page. The items go back into your inventory, the fee for the order is given "
@@ -14,10 +14,10 @@ PAID_INSTEAD = (
 )
 
 
-def filed(told: Telling) -> Letter:
+def filed(told: EmailContext) -> Email:
     """N4, to the buyer: please pay, and what happens otherwise."""
     unlocks, longer = told.when("unlocks_at"), told.when("unlocks_at_if_answered")
-    return Letter(
+    return Email(
         told.subject("please pay, the seller reports it as unpaid"),
         (f"The seller of {told.order}{_named(told.seller)} reports that it has not been paid.",),
         told.quote("the seller"),
@@ -30,7 +30,7 @@ def filed(told: Telling) -> Letter:
         ),
         paragraphs(
             "If you want the order, pay it now and tell the seller.",
-            said(
+            join_sentences(
                 "If you have paid already, or need more time, answer on the order's page"
                 + (f" before {unlocks}." if unlocks else "."),
                 f"The seller then has to wait until {longer}." if longer else "",
@@ -42,10 +42,10 @@ def filed(told: Telling) -> Letter:
     )
 
 
-def responded(told: Telling) -> Letter:
+def responded(told: EmailContext) -> Email:
     """N5, to the seller: the buyer's words, and from when cancelling is possible now."""
     unlocks = told.when("unlocks_at")
-    return Letter(
+    return Email(
         told.subject("the buyer answered your alert"),
         (f"{capital(told.the_buyer)} answered the non-paying buyer alert for {told.order}.",),
         told.quote("the buyer"),
@@ -62,9 +62,9 @@ def responded(told: Telling) -> Letter:
     )
 
 
-def penalty_accepted(told: Telling) -> Letter:
+def penalty_accepted(told: EmailContext) -> Email:
     """N6, to the seller: no need to wait."""
-    return Letter(
+    return Email(
         told.subject("you can cancel now, the buyer accepts the penalty"),
         (f"{capital(told.the_buyer)} will not pay {told.order} and accepts the penalty.",),
         None,
@@ -73,10 +73,10 @@ def penalty_accepted(told: Telling) -> Letter:
     )
 
 
-def penalty_taken_back(told: Telling) -> Letter:
+def penalty_taken_back(told: EmailContext) -> Email:
     """N6, to the seller: waiting again."""
     unlocks = told.when("unlocks_at")
-    return Letter(
+    return Email(
         told.subject("the buyer wants to pay after all"),
         (f"{capital(told.the_buyer)} takes back the accepted penalty for {told.order} and says that it will be paid.",),
         None,
@@ -89,10 +89,10 @@ def penalty_taken_back(told: Telling) -> Letter:
     )
 
 
-def unlocked(told: Telling) -> Letter:
+def unlocked(told: EmailContext) -> Email:
     """N7, to the seller: the waiting is over."""
     since = told.when("unlocks_at")
-    return Letter(
+    return Email(
         told.subject("you can cancel now"),
         (
             f"The waiting time of your non-paying buyer alert for {told.order} "
@@ -104,10 +104,10 @@ def unlocked(told: Telling) -> Letter:
     )
 
 
-def payment_recorded(told: Telling) -> Letter:
+def payment_recorded(told: EmailContext) -> Email:
     """N18, to the seller: think before cancelling."""
     payment = f" (it is {told.word('payment_status')})" if told.word("payment_status") else ""
-    return Letter(
+    return Email(
         told.subject("the buyer seems to have paid"),
         (f"A payment for {told.order} was recorded{payment} while your non-paying buyer alert is open.",),
         None,

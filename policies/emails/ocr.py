@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from policies.emails.context import Telling, capital, counted, paragraphs, said
-from policies.emails.email import Letter
-from policies.reasons import spoken
+from policies.emails.context import EmailContext, capital, join_sentences, paragraphs, pluralize
+from policies.emails.email import Email
+from policies.reasons import describe
 
 HOW_TO_ANSWER = (
     "To agree, cancel the order on its page.",
@@ -17,11 +17,11 @@ NO_PENALTY = (
 REFUND = "If you have paid already, settle the refund with the seller: cancelling an order moves no money between you."
 
 
-def filed_by_buyer(told: Telling) -> Letter:
+def filed_by_buyer(told: EmailContext) -> Email:
     """N1, to the seller: what the buyer wants, and how to answer."""
-    return Letter(
+    return Email(
         told.subject("the buyer asks to cancel"),
-        (said(f"{capital(told.the_buyer)} asks you to cancel {told.order}.", _reason(told)),),
+        (join_sentences(f"{capital(told.the_buyer)} asks you to cancel {told.order}.", _reason(told)),),
         told.quote("the buyer"),
         (
             "The decision is yours. While the request is open the order waits; it is never cancelled by itself.",
@@ -31,11 +31,11 @@ def filed_by_buyer(told: Telling) -> Letter:
     )
 
 
-def filed_by_seller(told: Telling) -> Letter:
+def filed_by_seller(told: EmailContext) -> Email:
     """N2, to the buyer: the order may be cancelled from now on."""
-    return Letter(
+    return Email(
         told.subject("the seller wants to cancel"),
-        (said(f"{capital(told.the_seller)} has filed a request to cancel {told.order}.", _reason(told)),),
+        (join_sentences(f"{capital(told.the_seller)} has filed a request to cancel {told.order}.", _reason(told)),),
         told.quote("the seller"),
         (
             "The seller may cancel the order at any time from now on. A cancelled order cannot be reinstated.",
@@ -49,15 +49,15 @@ def filed_by_seller(told: Telling) -> Letter:
     )
 
 
-def declined(told: Telling) -> Letter:
+def declined(told: EmailContext) -> Email:
     """N3, to the buyer: the order stands."""
     status = told.word("status")
-    return Letter(
+    return Email(
         told.subject("the seller does not agree to cancel"),
         (f"{capital(told.the_seller)} has declined your request to cancel {told.order}.",),
         None,
         (
-            said(
+            join_sentences(
                 f"The order is {status} again, as before your request." if status else "",
                 "It remains a binding purchase.",
             ),
@@ -69,14 +69,14 @@ def declined(told: Telling) -> Letter:
     )
 
 
-def reminded(told: Telling) -> Letter:
+def reminded(told: EmailContext) -> Email:
     """N16, to the seller: somebody waits for an answer."""
     days, since = told.word("days"), told.when("filed_at")
-    waiting = f"for {counted(int(days), 'day', 'days')}" if days.isdecimal() and days != "0" else "for some time"
-    return Letter(
+    waiting = f"for {pluralize(int(days), 'day', 'days')}" if days.isdecimal() and days != "0" else "for some time"
+    return Email(
         told.subject("the buyer still waits for your answer"),
         (
-            said(
+            join_sentences(
                 f"{capital(told.the_buyer)} asked you to cancel {told.order}.",
                 _reason(told),
                 f"The request was filed on {since} and has been open {waiting}." if since else "",
@@ -96,6 +96,6 @@ def reminded(told: Telling) -> Letter:
     )
 
 
-def _reason(told: Telling) -> str:
+def _reason(told: EmailContext) -> str:
     reason = told.word("reason")
-    return f"Reason given: {spoken(reason)}." if reason and spoken(reason) != reason else ""
+    return f"Reason given: {describe(reason)}." if reason and describe(reason) != reason else ""

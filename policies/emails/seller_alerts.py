@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from policies.emails.context import Telling, capital, counted, paragraphs, said
-from policies.emails.email import Letter
+from policies.emails.context import EmailContext, capital, join_sentences, paragraphs, pluralize
+from policies.emails.email import Email
 from policies.emails.npb import CANCEL_NOW, PAID_INSTEAD
 
 NAMES = {
@@ -23,7 +23,7 @@ BUYER_CANCELS = (
 )
 
 
-def filed(told: Telling) -> Letter:
+def filed(told: EmailContext) -> Email:
     """N8, to the seller: answer or ship, and what happens otherwise."""
     shipping, unlocks = told.word("kind") == "NSS", told.when("unlocks_at")
     grounds = GROUNDS.get(told.word("grounds"), "")
@@ -32,7 +32,7 @@ def filed(told: Telling) -> Letter:
         if shipping
         else f"of {told.order} reports that you do not answer."
     )
-    return Letter(
+    return Email(
         told.subject("the buyer reports a shipping problem" if shipping else "the buyer waits for your answer"),
         (f"{capital(told.the_buyer)} {what}",),
         told.quote("the buyer"),
@@ -51,10 +51,10 @@ def filed(told: Telling) -> Letter:
     )
 
 
-def responded(told: Telling) -> Letter:
+def responded(told: EmailContext) -> Email:
     """To the buyer: what the seller says; no date moves (R48)."""
     unlocks = told.when("unlocks_at")
-    return Letter(
+    return Email(
         told.subject("the seller answered your alert"),
         (f"{capital(told.the_seller)} answered the {_name(told)} for {told.order}.",),
         told.quote("the seller"),
@@ -63,10 +63,10 @@ def responded(told: Telling) -> Letter:
     )
 
 
-def unlocked(told: Telling) -> Letter:
+def unlocked(told: EmailContext) -> Email:
     """N9, to the buyer: the waiting is over."""
     since = told.when("unlocks_at")
-    return Letter(
+    return Email(
         told.subject("you can cancel now"),
         (
             f"The waiting time of your {_name(told)} for {told.order} "
@@ -78,14 +78,14 @@ def unlocked(told: Telling) -> Letter:
     )
 
 
-def removed(told: Telling) -> Letter:
+def removed(told: EmailContext) -> Email:
     """N10, to the accused party: it is over."""
     by = told.word("by")
     who = {"seller": told.the_seller, "buyer": told.the_buyer, "staff": "our staff"}.get(by, "")
     against_buyer = told.word("kind") == "NPB"
     happened = f"The {_name(told)} for {told.order} was removed" + (f" by {who}." if who else ".")
     if told.has("was_completed"):
-        return Letter(
+        return Email(
             told.subject("the alert and its strike are withdrawn"),
             (happened,),
             told.quote(who or "the reason"),
@@ -94,7 +94,7 @@ def removed(told: Telling) -> Letter:
                 "The order itself stays cancelled: a cancelled order cannot be reinstated.",
             ),
         )
-    return Letter(
+    return Email(
         told.subject("the alert is removed"),
         (happened,),
         told.quote(who or "the reason"),
@@ -108,16 +108,16 @@ def removed(told: Telling) -> Letter:
     )
 
 
-def reminded(told: Telling) -> Letter:
+def reminded(told: EmailContext) -> Email:
     """N17, to the filer: a decision is still open."""
     kind, days = told.word("kind"), told.word("days")
     accepted = told.has("penalty_accepted")
     since = told.when("since")
-    waited = counted(int(days), "day", "days") if days.isdecimal() and days != "0" else ""
-    return Letter(
+    waited = pluralize(int(days), "day", "days") if days.isdecimal() and days != "0" else ""
+    return Email(
         told.subject("you can still cancel"),
         (
-            said(
+            join_sentences(
                 f"The buyer of {told.order} accepted the penalty, and the order is still open."
                 if accepted
                 else f"The waiting time of your {_name(told)} for {told.order} is over, and the order is still open.",
@@ -135,5 +135,5 @@ def reminded(told: Telling) -> Letter:
     )
 
 
-def _name(told: Telling) -> str:
+def _name(told: EmailContext) -> str:
     return NAMES.get(told.word("kind"), "alert")

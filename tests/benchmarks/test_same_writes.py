@@ -14,7 +14,7 @@ from benchmarks.market import Market, build
 from models.db import database as db
 from models.integrity import invariants
 from tests.plugins.servers import plain
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 MARKET = Market(orders=200, stores=2)
 
@@ -38,7 +38,7 @@ def now(conn: psycopg.Connection) -> datetime:
 
 def cancel(database_url: str, now: datetime, order_id: int) -> None:
     """By the product, for the seller."""
-    with Stage(database_url, at=now) as stage:
+    with Simulation(database_url, at=now) as stage:
         answer = stage.do("orders.cancel", order_id=order_id, member_id=f"s-{(order_id - 1) // 100}")
     assert answer["outcome"] == "done", answer
 

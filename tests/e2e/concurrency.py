@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 Command = tuple[str, dict[str, Any]]
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds after which a racer that does not answer has failed: far above the lock timeout and its retries."""
 
 
@@ -24,7 +24,7 @@ def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
     """What a racer does: bind the database it is told, then carry out one command per round when the barrier falls."""
     from models.db import database as db
     from workers.app import app
-    from workers.task import carry_out
+    from workers.task import execute
 
     database: db.Database | None = None
     while (told := pipe.recv()) is not None:
@@ -32,7 +32,7 @@ def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
             if database is not None:
                 database.dispose()
             database = db.connect(told)
-            db.bind(database)
+            db.set_database(database)
             with database.transaction() as conn:
                 database.clock.now(conn)  # connected before the first round
             pipe.send(None)
@@ -40,10 +40,10 @@ def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
         task, arguments, message_id, late, racers, at = told
         assert database is not None
         database.clock = db.DatabaseClock() if at is None else db.SimulatedClock(at)
-        starts[racers].wait(PATIENCE)
+        starts[racers].wait(TIMEOUT)
         time.sleep(late)  # this is the race: so much behind the others
         try:
-            answer = carry_out(app.tasks[task], arguments, message_id)
+            answer = execute(app.tasks[task], arguments, message_id)
         except Exception as error:  # noqa: BLE001 - the test shall see what went wrong, whatever it is
             answer = {"outcome": "crashed", "code": f"{type(error).__name__}: {error}"}
         pipe.send(answer)
@@ -73,7 +73,7 @@ class Racers:
     ) -> None:
         for pipe, process in self._lanes:
             pipe.send(None)
-            process.join(PATIENCE)
+            process.join(TIMEOUT)
             pipe.close()
 
     def at(self, database_url: str) -> Self:
@@ -97,6 +97,6 @@ class Racers:
 
 
 def _received(pipe: Connection) -> Any:
-    if not pipe.poll(PATIENCE):
+    if not pipe.poll(TIMEOUT):
         raise TimeoutError("a racer does not answer")
     return pipe.recv()

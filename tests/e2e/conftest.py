@@ -15,7 +15,7 @@ from pytest_celery import CELERY_REDIS_BACKEND, CELERY_REDIS_BROKER, RedisTestBa
 from tests.e2e.nodes import ProcessNode, RunningServer, UnwindWorker, wait_until
 from tests.plugins.market import Market
 from tests.plugins.servers import plain
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 
 class _NoDocker:
@@ -113,7 +113,7 @@ def books(database_url: str) -> Iterator[psycopg.Connection]:
 def past(database_url: str) -> None:
     """Two orders of three weeks ago whose buyer never paid, a removal request on the first, alerts of eight days ago."""
     now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the past of real processes ends in the real present
-    with Stage(database_url, at=now - timedelta(days=21)) as stage:
+    with Simulation(database_url, at=now - timedelta(days=21)) as stage:
         market = Market(stage)
         lot = market.lot(quantity=100)
         for order_id in (1001, 1002):

@@ -25,9 +25,9 @@ STEPS: dict[str, tuple[Any, str]] = {
     "describing": (task, "described"),
     "telling the kinds of failure apart": (task, "is_database_trouble"),
     "finding the way through the code": (task, "path_of"),
-    "reading the first error": (task.Job, "_first_error"),
-    "making the retry": (task.Job, "signature_from_request"),
-    "publishing the retry": (task.Job, "apply_async"),
+    "reading the first error": (task.BaseTask, "_first_error"),
+    "making the retry": (task.BaseTask, "signature_from_request"),
+    "publishing the retry": (task.BaseTask, "apply_async"),
     "parking": (task, "park"),
     "hashing what is parked": (dead_jobs, "payload_hash"),
     "reading the clock": (db.DatabaseClock, "now"),
@@ -72,11 +72,11 @@ def _die(call: Callable[..., Any]) -> Callable[..., Any]:
 
 if FAILING in os.environ:  # a test that reads the names of the steps works with them whole
     channel.MAX_RETURN_AFTER = 1.0
-    task.LONGEST_WAIT = 1.0
+    task.MAX_WAIT = 1.0
     db.LOCK_TIMEOUT_MS = 500
     for _name, (_where, _attribute) in STEPS.items():
         _break(_name, _where, _attribute)
     _break(LOST, worker_lost, "open_database")
     _break(CHECKING, lifecycle, "check")
     _break(CONNECTING, lifecycle, "start")
-    task.Job.__call__ = _die(task.Job.__call__)  # type: ignore[method-assign]
+    task.BaseTask.__call__ = _die(task.BaseTask.__call__)  # type: ignore[method-assign]

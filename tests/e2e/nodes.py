@@ -14,7 +14,7 @@ from typing import Any
 from pytest_celery import CeleryWorkerContainer, RedisContainer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PATIENCE = 40.0
+TIMEOUT = 40.0
 
 
 class ProcessNode:
@@ -67,7 +67,7 @@ class ProcessNode:
         self.remove(timeout)
         self.start()
 
-    def wait(self, timeout: float = PATIENCE) -> int:
+    def wait(self, timeout: float = TIMEOUT) -> int:
         """Until it has ended."""
         assert self._process is not None
         return self._process.wait(timeout)
@@ -80,7 +80,7 @@ class ProcessNode:
         """There is no inside to run anything in."""
         return 1, b""
 
-    def remove(self, timeout: float = PATIENCE, **_: Any) -> None:
+    def remove(self, timeout: float = TIMEOUT, **_: Any) -> None:
         """End it in good order, or by force."""
         if self.status != "running":
             return
@@ -146,7 +146,7 @@ class _Standing:
         return b""
 
 
-def wait_until(holds: Callable[[], Any], seconds: float = PATIENCE, *, what: str = "it") -> Any:
+def wait_until(holds: Callable[[], Any], seconds: float = TIMEOUT, *, what: str = "it") -> Any:
     """Ask until the answer is yes; gives the answer. Fails with `what` after `seconds`."""
     end = time.monotonic() + seconds
     while not (answer := holds()):

@@ -19,13 +19,13 @@ from workers.beat import MonotonicScheduler
 from workers.monitoring import watchdog
 from workers.transport import channel, reclaim
 
-watchdog.LOOK_EVERY = 0.1
+watchdog.POLL_INTERVAL = 0.1
 watchdog.SILENT_LOOKS = 20
 watchdog.BUSY_LOOKS = 60
 db.IDLE_IN_TRANSACTION_TIMEOUT_MS = 2_000
 db.TRANSACTION_TIMEOUT_MS = 6_000
 reclaim.ALIVE_FOR = 2
-channel.LOOK_EVERY = 0.5
+channel.POLL_INTERVAL = 0.5
 
 __all__ = ["app"]
 

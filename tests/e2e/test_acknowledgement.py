@@ -23,7 +23,7 @@ from tests.plugins.servers import plain
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.lifecycle import POOLS, pool_name
 from workers.monitoring.doctor.broker import pools
-from workers.task import MOST_RETRIES
+from workers.task import MAX_RETRIES
 from workers.transport.reclaim import in_hand
 
 pytestmark = pytest.mark.e2e
@@ -54,7 +54,7 @@ def broker(broker_url: str) -> Any:
         yield client
 
 
-def send_last(broker: Any, retries: int = MOST_RETRIES) -> str:
+def send_last(broker: Any, retries: int = MAX_RETRIES) -> str:
     """A command that fails for good at its next try: it was tried as often as others are."""
     known = f"last-{retries}"
     given = {"member_id": "poison", "handle": "Poison", "email": "p@example.org", "request_id": "record-1"}
@@ -151,9 +151,9 @@ def test_a_message_that_celery_turns_away_is_a_dead_letter_before_it_is_gone(
     run("worker")
     broker.lpush("commands", json.dumps(message([[], {}, EMBED], headers={"task": "npb.fail", "id": "unknown-1"})))
     wait_until(lambda: not is_there(broker), what="the end of the message")
-    assert broker.llen("unwind.odd") + one(books, "SELECT count(*) FROM unwind.odd_messages") >= 1
-    wait_until(lambda: one(books, "SELECT count(*) FROM unwind.odd_messages") == 1, what="the dead letter")
-    assert one(books, "SELECT reason FROM unwind.odd_messages") == "TASK_UNKNOWN"
+    assert broker.llen("unwind.odd") + one(books, "SELECT count(*) FROM unwind.dead_letters") >= 1
+    wait_until(lambda: one(books, "SELECT count(*) FROM unwind.dead_letters") == 1, what="the dead letter")
+    assert one(books, "SELECT reason FROM unwind.dead_letters") == "TASK_UNKNOWN"
 
 
 def test_a_process_that_cannot_be_connected_is_given_nothing(

@@ -94,9 +94,9 @@ def test_a_restored_installation_keeps_its_promises(
 
 def _cancel_without_followers(old: Installation) -> dict[str, Any]:
     """Cancel an order through a task body, so that nothing that it promised is done yet."""
-    from workers.simulation.engine import Stage
+    from workers.simulation.engine import Simulation
 
-    with Stage(old.database_url, at=now(old.database_url)) as stage:
+    with Simulation(old.database_url, at=now(old.database_url)) as stage:
         filed = {"reason": "S_MUTUAL", "comment": "agreed by mail", "request_id": "asked-before"}
         stage.do("ocr.file", order_id=2001, member_id="seller", **filed)
         answer = stage.do("orders.cancel", order_id=2001, member_id="seller", request_id="before-the-backup")

@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from models.requests import Answer
 from tasks.cancellation import CancelOrder
-from tasks.command import NOT_PLAIN, understood
+from tasks.command import NOT_PLAIN, parse_command
 from tests.bad_input import GOOD, MARK, PUBLIC, nonsense, replaced
 from tests.plugins.market import Market
 from tests.plugins.upstream import ANSWERED, Installation, installation, submit_orders
@@ -31,7 +31,7 @@ TRIED_A_TASK = 12
 """Of the hundreds that the tests of the tasks try on each: enough that each door meets every kind."""
 SUBMIT = "SELECT unwind.submit_command(%s, %s, %s)"
 STEPS = random.Random(20_260_328)
-LONGEST = 100_000
+MAX_DURATION = 100_000
 """Characters of one value here; ten millions are tried by themselves, for a message of many of them is too long (X11)."""
 
 
@@ -52,7 +52,7 @@ def shop(
 
 def bearable(arguments: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
     """Each argument with everything that it must never be, but for what is too long."""
-    return [(path, bad) for path, bad in nonsense(arguments) if not (isinstance(bad, str) and len(bad) > LONGEST)]
+    return [(path, bad) for path, bad in nonsense(arguments) if not (isinstance(bad, str) and len(bad) > MAX_DURATION)]
 
 
 def tried() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
@@ -65,7 +65,7 @@ def tried() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
         for number, (path, bad) in enumerate(STEPS.sample(cases, min(TRIED_A_TASK, len(cases)))):
             request_id = f"nonsense:{task}:{number}"
             arguments = replaced(GOOD[task], path, bad) | {"request_id": request_id}
-            answer = understood(model, arguments, request_id)
+            answer = parse_command(model, arguments, request_id)
             if isinstance(answer, Answer):
                 found.append((task, request_id, arguments, answer.as_json()["errors"]))
     return found
@@ -134,7 +134,7 @@ def test_as_items_of_many(shop: Installation) -> None:
     items, wanted = [], []
     for number, (path, bad) in enumerate(bearable(GOOD["orders.cancel"])):
         item = replaced(GOOD["orders.cancel"], path, bad)
-        answer = understood(CancelOrder, item, f"many-bad:{number}")
+        answer = parse_command(CancelOrder, item, f"many-bad:{number}")
         if isinstance(answer, Answer):
             items.append(item)
             wanted.append(answer.as_json()["errors"])

@@ -173,7 +173,7 @@ def test_what_nobody_can_take_is_told_and_visible(shop: Installation) -> None:
         nowhere = client.send_task("orders.cancel", kwargs={"order_id": 2004, "member_id": "seller"})
         urgent = client.send_task("orders.cancel", kwargs={"order_id": 2004}, queue="commands", priority=3)
     shop.redis().lpush("commands", json.dumps(_no_task()))
-    until(lambda: shop.value("SELECT count(*) = 2 FROM unwind.odd_messages"))
+    until(lambda: shop.value("SELECT count(*) = 2 FROM unwind.dead_letters"))
     seen = odd(shop)
     told = {(one["reason"], one["task"], one["message"], one["queue"]) for one in seen}
     assert ("TASK_UNKNOWN", "orders.cancle", unknown.id, "commands") in told
@@ -211,7 +211,7 @@ def test_whoever_waits_for_a_message_that_is_turned_away_is_told_why(shop: Insta
         assert sent.state == "FAILURE"
     gc.collect()
     assert shop.redis(results=True).ttl(f"celery-task-meta-{sent.id}") > 0
-    until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.odd_messages WHERE message_id = %s", sent.id))
+    until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = %s", sent.id))
 
 
 def test_a_message_that_is_turned_away_overwrites_nobodys_answer(shop: Installation) -> None:

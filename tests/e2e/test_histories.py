@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from workers.simulation import replay
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 HISTORIES = Path(__file__).resolve().parents[1] / "histories"
 # The worked examples e01 to e10 have their own shape and their own test: bills, to the cent.
@@ -35,7 +35,7 @@ def test_a_history_ends_as_the_rules_say(path: Path, database_url: str) -> None:
         "each line has its expectation"
     )
     differing = []
-    with Stage(database_url, at=lines[0].at) as stage:
+    with Simulation(database_url, at=lines[0].at) as stage:
         for played, wanted in zip(replay.play(lines, stage), expected["lines"], strict=True):
             differing += [f"line {wanted['line']}, {what}" for what in _differences(played, wanted)]
     if differing:

@@ -65,7 +65,7 @@ def test_a_worker_lives_through_every_hostile_message_and_keeps_it(shop: Install
             waits.append(time.monotonic() - began)
     assert statistics.median(waits) < 1
     kept = [one for one in WANTED if one.reason is not None]
-    until(lambda: shop.value("SELECT count(*) = %s FROM unwind.odd_messages", len(kept)))
+    until(lambda: shop.value("SELECT count(*) = %s FROM unwind.dead_letters", len(kept)))
     rows = _rows(shop)
     for hostile, (reason, length, begins) in zip(kept, rows, strict=True):
         assert reason == hostile.reason, hostile.name
@@ -102,18 +102,18 @@ def test_messages_that_the_task_can_answer_are_answered(shop: Installation) -> N
 def test_the_same_bytes_five_times_are_five_messages_with_one_effect(shop: Installation) -> None:
     """P2: even delivery tags are the same, so kombu would take them for one."""
     queue, results = shop.redis(), shop.redis(results=True)
-    before = shop.value("SELECT count(*) FROM unwind.odd_messages")
+    before = shop.value("SELECT count(*) FROM unwind.dead_letters")
     again = message(headers={"id": "five-times"})
     queue.lpush("commands", *[json.dumps(again)] * 5)
     assert json.loads(until(lambda: results.get("celery-task-meta-five-times")))["result"]["code"] == "ORDER_UNKNOWN"
     assert until(lambda: in_hand(queue) == 0 and queue.llen("commands") == 0)
-    assert shop.value("SELECT count(*) FROM unwind.odd_messages") == before
+    assert shop.value("SELECT count(*) FROM unwind.dead_letters") == before
 
 
 def test_what_is_kept_is_shown_without_a_word_of_it(shop: Installation) -> None:
     """P9: reason, sentence, queue and length; the bytes stay in the database, in base64."""
     shop.redis().lpush("commands", json.dumps(message(headers={"timelimit": "a secret word", "id": "shown-1"})))
-    until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.odd_messages WHERE message_id = 'shown-1'"))
+    until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = 'shown-1'"))
     shown = odd(shop)
     found = [one for one in shown if one["message"] == "shown-1"]
     assert found[0]["reason"] == "NOT_ALLOWED"
@@ -144,5 +144,5 @@ def test_anything_at_all_pushed_to_a_worker_does_not_end_it(shop: Installation) 
 
 def _rows(shop: Installation) -> list[tuple[str, int, str]]:
     with shop.connect() as conn:
-        query = "SELECT reason, body_bytes, body FROM unwind.odd_messages ORDER BY odd_message_id"
+        query = "SELECT reason, body_bytes, body FROM unwind.dead_letters ORDER BY odd_message_id"
         return conn.execute(query).fetchall()

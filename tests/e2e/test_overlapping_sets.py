@@ -21,10 +21,10 @@ from benchmarks.market import Market, build
 from models import outbox
 from models.db import database as db
 from models.integrity import invariants
-from models.unit_of_work import at_once
+from models.unit_of_work import retry_on_conflict
 from tests.plugins.servers import plain
 from workers.app import app
-from workers.task import carry_out
+from workers.task import execute
 
 WORKERS = 8
 ORDERS = 1000
@@ -100,12 +100,12 @@ class Worker(threading.Thread):
     def follow(self) -> None:
         """What the commits of all have promised."""
         task = self._chance.choice(FOLLOWERS)
-        at_once(app.tasks[task].run)
+        retry_on_conflict(app.tasks[task].run)
         self.did["follow"] += 1
 
     def _ask(self, task: str, **arguments: Any) -> dict[str, Any]:
         self._asked += 1
-        return carry_out(app.tasks[task], arguments, f"w{self._number}-{self._asked}")
+        return execute(app.tasks[task], arguments, f"w{self._number}-{self._asked}")
 
 
 @pytest.mark.long
@@ -115,7 +115,7 @@ def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -
     with psycopg.connect(plain(database_url), autocommit=True) as conn:
         build(conn, Market(ORDERS, lines=LINES, state="due", stores=1))
     database = db.connect(database_url, pool_size=WORKERS)
-    db.bind(database)
+    db.set_database(database)
     try:
         workers = [Worker(number, time.monotonic() + SECONDS) for number in range(WORKERS)]
         for worker in workers:
@@ -132,7 +132,7 @@ def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -
             held.execute(text("SET LOCAL statement_timeout = '2min'"))
             broken = invariants.check(held, database.clock.now(held), in_time=False)
     finally:
-        db.bind(None)
+        db.set_database(None)
         database.dispose()
     did = sum((worker.did for worker in workers), Counter())
     assert not broken, (broken, did)
@@ -152,4 +152,4 @@ def settle(database: db.Database) -> None:
         if not due:
             return
         for task in due:
-            at_once(app.tasks[task].run)
+            retry_on_conflict(app.tasks[task].run)

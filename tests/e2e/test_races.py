@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from tests.e2e.concurrency import Racers
 from tests.plugins.market import Market
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 DAY = timedelta(days=1)
 Answer = dict[str, Any]
@@ -39,7 +39,7 @@ def rounds(request: pytest.FixtureRequest) -> range:
 class Track:
     """A market in the past, racers in the present."""
 
-    def __init__(self, stage: Stage, database_url: str, racers: Racers) -> None:
+    def __init__(self, stage: Simulation, database_url: str, racers: Racers) -> None:
         self.stage, self.racers = stage, racers.at(database_url)
         with stage.database.transaction() as conn:
             self.present: datetime = conn.execute(text("SELECT date_trunc('second', clock_timestamp())")).scalar_one()
@@ -130,7 +130,7 @@ EMPTY = {
 
 
 @pytest.fixture
-def track(stage: Stage, database_url: str, racers: Racers) -> Track:
+def track(stage: Simulation, database_url: str, racers: Racers) -> Track:
     """An empty market thirty days before the race."""
     return Track(stage, database_url, racers)
 

@@ -82,7 +82,7 @@ def live_through_everything(shop: Installation, client: Celery) -> None:
         owner.execute("ALTER TABLE unwind.ocrs_away RENAME TO ocrs")
     assert broken.get(timeout=ANSWERED)["outcome"] == "done"
     until(lambda: shop.value("SELECT count(*) > 0 FROM unwind.notices WHERE attempts > 0 AND last_error IS NOT NULL"))
-    until(lambda: shop.value("SELECT count(*) > 0 FROM unwind.odd_messages"))
+    until(lambda: shop.value("SELECT count(*) > 0 FROM unwind.dead_letters"))
 
 
 @pytest.mark.promise("P9")

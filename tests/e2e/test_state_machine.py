@@ -47,7 +47,7 @@ from stress.reference_model.shop import Reference
 from stress.reference_model.stock import Shelved
 from tests.plugins.servers import fresh_database, plain
 from workers.embedded import ServerUrls
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 DatabaseMaker = Callable[[], AbstractContextManager[str]]
 
@@ -122,7 +122,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self._database = self.make_database()
         url = self._database.__enter__()
-        self.stage = Stage(url)
+        self.stage = Simulation(url)
         self.stage.__enter__()
         # A connection of its own for looking: eight looks after every step are most of what a history takes.
         self.eye = psycopg.connect(plain(url), autocommit=True, row_factory=namedtuple_row)
@@ -691,7 +691,7 @@ class Histories(RuleBasedStateMachine):
             month = min((p.month for p in self.book.ledger.postings if p.seller == seller), default=month_at(self.now))
             while month <= month_at(self.now):
                 with self.stage.database.transaction() as conn:
-                    bill = show.look(conn, ["bill", seller, month], now=self.now)
+                    bill = show.run_query(conn, ["bill", seller, month], now=self.now)
                 sums = {name: Decimal(bill[name]) for name in ("opening_credit", "total", "carried_forward")}
                 assert sums == self.book.ledger.bill(seller, month), self.story(bill)
                 shown = sorted((x["kind"], x["order_id"], Decimal(x["amount"])) for x in bill["lines"])

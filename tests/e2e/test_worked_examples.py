@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from workers.simulation import replay
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 HISTORIES = Path(__file__).resolve().parents[1] / "histories"
 EXAMPLES = sorted(HISTORIES.glob("e[0-9][0-9]_*.jsonl"))
@@ -25,7 +25,7 @@ def test_a_worked_example_comes_out_to_the_cent(path: Path, database_url: str) -
     """E1 to E10: every line can be carried out, and every bill says exactly what the rule book computed."""
     lines = replay.read(path)
     expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
-    with Stage(database_url, at=lines[0].at) as stage:
+    with Simulation(database_url, at=lines[0].at) as stage:
         played = [one.as_json() for one in replay.play(lines, stage)]
     answers = [one["answer"] for one in played if "task" in one]
     assert {answer["outcome"] for answer in answers} == {"done"}, answers

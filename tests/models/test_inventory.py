@@ -81,7 +81,7 @@ def test_what_a_dry_run_foresees_is_what_happens(database: Database) -> None:
         lines = inventory.returning(orders.lines_of(conn, [100])[100])
         for _ in range(2):
             shelf = inventory.lots_for_return(conn, lines, lock=False)
-            (seen,) = inventory.foreseen(conn, [plan_return(100, lines, shelf)])
+            (seen,) = inventory.preview_returns(conn, [plan_return(100, lines, shelf)])
         (done,) = returned(conn, 100)
         assert seen == done
 

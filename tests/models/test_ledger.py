@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from models import ledger, members, orders
 from policies.cases import Order
 from policies.statuses import PaymentStatus, Status
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 pytestmark = pytest.mark.breaks_invariants("the order is put there without its history")
 
@@ -43,28 +43,28 @@ def lines(conn: Connection) -> list[tuple[str, str, date]]:
     return [(r.kind, str(r.amount), r.billing_month) for r in rows]
 
 
-def test_a_charge_is_booked_once_however_often_it_is_told(stage: Stage) -> None:
+def test_a_charge_is_booked_once_however_often_it_is_told(stage: Simulation) -> None:
     """P2: the natural key is the order's event."""
     with stage.database.transaction() as conn:
         order = an_order(conn)
-        ledger.book_charge(conn, [(order, NOW)])
-        ledger.book_charge(conn, [(order, NOW)])
+        ledger.post_charge(conn, [(order, NOW)])
+        ledger.post_charge(conn, [(order, NOW)])
         assert lines(conn) == [("charge", "9.00", MARCH)]
 
 
-def test_a_fee_of_nothing_has_no_line(stage: Stage) -> None:
+def test_a_fee_of_nothing_has_no_line(stage: Simulation) -> None:
     """C29."""
     with stage.database.transaction() as conn:
-        ledger.book_charge(conn, [(an_order(conn, "0.00"), NOW)])
+        ledger.post_charge(conn, [(an_order(conn, "0.00"), NOW)])
         assert lines(conn) == []
 
 
-def test_more_items_take_the_old_charge_back_and_charge_the_whole_order(stage: Stage) -> None:
+def test_more_items_take_the_old_charge_back_and_charge_the_whole_order(stage: Simulation) -> None:
     """A21, E6: both in the month of the change."""
     with stage.database.transaction() as conn:
         order = an_order(conn)
-        ledger.book_charge(conn, [(order, NOW)])
+        ledger.post_charge(conn, [(order, NOW)])
         later = datetime(2026, 4, 2, tzinfo=UTC)
         more = replace(order, fee=Decimal("19.00"), fee_month=APRIL)
-        ledger.book_recharge(conn, [ledger.Recharge(order, more, later, "items were added")])
+        ledger.post_recharge(conn, [ledger.Recharge(order, more, later, "items were added")])
         assert lines(conn)[1:] == [("reversal", "-9.00", APRIL), ("charge", "19.00", APRIL)]

@@ -19,12 +19,12 @@ from models.db import database as db
 from models.queries import show
 from policies.billing_months import month_of
 from policies.terms import DEFAULT_TERMS
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from tests.plugins.plans import Plans, watched
 from tests.plugins.servers import fresh_database, plain
 from workers.app import app
 from workers.embedded import ServerUrls
-from workers.task import carry_out
+from workers.task import execute
 
 pytestmark = pytest.mark.long
 
@@ -50,7 +50,7 @@ _MIXED = """
         comment) SELECT order_id, 'buyer', CASE WHEN order_id % 20 = 1 THEN 'open' ELSE 'declined' END, 0, order_date,
         CASE WHEN order_id % 20 = 1 THEN now() + (order_id % 77) * interval '1 hour' END,
         CASE WHEN order_id % 20 <> 1 THEN now() END, 'PENDING', 'B_OTHER', 'Please.' FROM unwind.orders WHERE order_id % 4 = 1;
-    INSERT INTO unwind.outbox (key, task, order_id, payload, state, promised_at, due_at, rings, attempts, done_at)
+    INSERT INTO unwind.outbox (key, task, order_id, payload, state, created_at, due_at, publish_count, attempts, done_at)
     SELECT 'filed:' || order_id, CASE WHEN order_id % 9 = 0 THEN 'credits.post_to_next_invoice' ELSE 'notices.tell_buyer' END,
         order_id, jsonb_build_object('event', 'npb_filed', 'recipient', buyer_id, 'role', 'buyer'),
         CASE WHEN order_id % 1000 = 7 THEN 'due' ELSE 'done' END, now() - interval '20 days' + order_id * interval '15 s',
@@ -62,9 +62,9 @@ _MIXED = """
     INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, letter, message_id, created_at, next_try_at,
         attempts, sent_at) SELECT key, 'npb_filed', order_id, payload ->> 'recipient', 'buyer',
         CASE WHEN order_id % 100 = 7 THEN 'pending' ELSE 'sent' END,
-        '{"subject": "A letter", "happened": ["It says something."], "means": [], "next": []}', key || '@example.org', promised_at,
+        '{"subject": "A letter", "happened": ["It says something."], "means": [], "next": []}', key || '@example.org', created_at,
         CASE WHEN order_id % 100 = 7 THEN now() + (order_id % 7 - 3) * interval '1 minute' END, order_id % 3,
-        CASE WHEN order_id % 100 <> 7 THEN promised_at END FROM unwind.outbox WHERE state = 'done' OR order_id % 100 = 7;
+        CASE WHEN order_id % 100 <> 7 THEN created_at END FROM unwind.outbox WHERE state = 'done' OR order_id % 100 = 7;
     INSERT INTO unwind.submissions (request_id, task, payload, order_id, submitted_by, submitted_at, state, due_at, attempts,
         answer, answered_at) SELECT 's-' || order_id, 'npb.file', jsonb_build_object('order_id', order_id), order_id, 'shop',
         order_date, CASE WHEN order_id % 500 = 1 THEN 'waiting' ELSE 'answered' END, order_date, 1, '{"outcome": "done"}',
@@ -115,9 +115,9 @@ def town(servers: ServerUrls, admin: psycopg.Connection, template_database: str)
                 [BIG],
             ).fetchall()
         database = db.connect(url)
-        db.bind(database)
+        db.set_database(database)
         yield Town(url, database, {name for name, _ in rows}, rows[0][1])
-        db.bind(None)
+        db.set_database(None)
         database.dispose()
 
 
@@ -131,7 +131,7 @@ def command(task: str, **arguments: Any) -> Callable[[Town], Callable[[], Any]]:
 
     def carried(town: Town) -> Callable[[], Any]:
         def body() -> None:
-            answer = carry_out(app.tasks[task], arguments, f"plans-{task}-{arguments.get('order_id', 'set')}")
+            answer = execute(app.tasks[task], arguments, f"plans-{task}-{arguments.get('order_id', 'set')}")
             assert answer["outcome"] == "done", answer
 
         return body
@@ -144,7 +144,7 @@ def look(*words: Any) -> Callable[[Town], Callable[[], Any]]:
 
     def seen(town: Town) -> Callable[[], Any]:
         def body(conn: Any) -> None:
-            assert show.look(conn, words, now=town.now) is not None
+            assert show.run_query(conn, words, now=town.now) is not None
 
         return town.ask(body)
 
@@ -207,7 +207,7 @@ ASKED: dict[str, tuple[Callable[[Town], Callable[[], Any]], set[str]]] = {
     "show request": (look("request", "r-340"), {"pk_requests"}),
     "show credits": (look("credits", "s-3"), {"ix_ledger_lines_bill"}),
     "alerts due before": (
-        lambda town: look("alerts", "--due-before", instant_text(town.now))(town),
+        lambda town: look("alerts", "--due-before", format_timestamp(town.now))(town),
         {"uq_alerts_one_open_per_order", "pk_orders"},
     ),
     "next unlock": (
@@ -236,7 +236,7 @@ def test_the_bill_of_a_month_is_made_by_seller(town: Town) -> None:
     sellers = [f"s-{n}" for n in range(3)]
 
     def body(conn: Any) -> None:
-        show.look(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=town.now)
+        show.run_query(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=town.now)
         assert billing_run.sellers_to_bill(conn, month, limit=3)
         conn.execute(text(billing_run._SUMS), {"month": month, "sellers": sellers}).all()
 

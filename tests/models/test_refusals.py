@@ -35,7 +35,7 @@ CHANGES = {
     "strikes": "UPDATE unwind.strikes SET member_id = 'b2' WHERE order_id = 1",
     "submissions": "UPDATE unwind.submissions SET answer = '{}' WHERE request_id = 'answered'",
 }
-BY_RIGHT = {*triggers.ONLY_GROWS}
+BY_RIGHT = {*triggers.APPEND_ONLY}
 """Of these the application may update nothing at all, so it is refused before any trigger is asked."""
 ADDITIONS = {
     "order_lines": "SELECT order_id, 2, batch_no, lot_id, quantity, 0, 0, NULL, NULL, unit_price, snapshot "
@@ -104,7 +104,7 @@ def test_the_application_deletes_nothing_but_lots_that_are_sold_out(
 ) -> None:
     """P5: no row goes away but a lot that is sold out and an old odd message, and no table is emptied."""
     statement = f"{operation} unwind.{table}"
-    if table in triggers.MAY_DELETE and operation == "DELETE FROM":
+    if table in triggers.DELETABLE and operation == "DELETE FROM":
         app.execute(text(f"{statement} WHERE false"))
     else:
         refused(app, statement, NO_RIGHT)
@@ -162,8 +162,8 @@ def _rights(conn: Connection, role: str, table: str) -> str:
 @pytest.mark.parametrize("table", TABLES)
 def test_each_role_has_its_rights_and_no_other(owner: Connection, table: str) -> None:
     """Least privilege: the application reads and adds, changes what lives; readers read what is not private; submitters nothing."""
-    changes = "" if table in triggers.ONLY_GROWS else "u"
-    deletes = "d" if table in triggers.MAY_DELETE else ""
+    changes = "" if table in triggers.APPEND_ONLY else "u"
+    deletes = "d" if table in triggers.DELETABLE else ""
     assert _rights(owner, db.APP_ROLE, table) == f"si{changes}{deletes}"
     assert _rights(owner, triggers.READER_ROLE, table) == ("" if table in triggers.PRIVATE_TO_READERS else "s")
     assert _rights(owner, triggers.SUBMIT_ROLE, table) == ""

@@ -99,7 +99,7 @@ def test_submissions_and_odd_messages_go_with_their_answers(market_of_old: Marke
             )
         conn.execute(
             text(
-                "INSERT INTO unwind.odd_messages (reason, body_bytes, body, came_at) VALUES ('TASK_UNKNOWN', 0, '', :at)"
+                "INSERT INTO unwind.dead_letters (reason, body_bytes, body, came_at) VALUES ('TASK_UNKNOWN', 0, '', :at)"
             ),
             {"at": ORDERED},
         )
@@ -110,7 +110,7 @@ def test_submissions_and_odd_messages_go_with_their_answers(market_of_old: Marke
         "s2",
         "s3",
     ]
-    assert market_of_old.rows("SELECT 1 FROM unwind.odd_messages") == []
+    assert market_of_old.rows("SELECT 1 FROM unwind.dead_letters") == []
 
 
 def test_the_command_prunes_as_the_owner(

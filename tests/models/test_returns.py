@@ -12,15 +12,15 @@ from hypothesis import strategies as some
 from sqlalchemy import Connection, text
 
 from models import inventory, orders, returns
-from models.db.pipeline import together
+from models.db.pipeline import pipeline
 from models.lots import KEY_COLUMNS
 from policies.cases import Order
-from policies.inventory import ReturnedLine, ReturnPlan, TooManyUnits, nothing_returns, plan_return
-from policies.lots import MOST_UNITS, Lot
+from policies.inventory import QuantityOverflow, ReturnedLine, ReturnPlan, nothing_returns, plan_return
+from policies.lots import MAX_UNITS, Lot
 from policies.statuses import PaymentStatus, Status
 from tests.plugins.stock import NOW, a_lot
 from tests.plugins.stock import given as given_stock
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 Stock = tuple[list[Lot], list[Lot]]
 """Lots as order lines remember them, and lots as they are now."""
@@ -37,7 +37,7 @@ def shapes(numbers: some.SearchStrategy[int]) -> some.SearchStrategy[Lot]:
             {"is_stock_room": True, "stock_room_id": "A", "is_retain": True, "auto_stockroom": True, "quantity": 0},
             {"reserved_for": "b"},
             {"bind_id": 7},
-            {"quantity": MOST_UNITS - 3},
+            {"quantity": MAX_UNITS - 3},
         ]
     )
     items = some.sampled_from(
@@ -78,7 +78,7 @@ def stocks(draw: some.DrawFn) -> Stock:
     for lot in sold:
         fate = draw(some.sampled_from(["there", "there", "changed", "gone"]))
         if fate == "there":
-            now.append(replace(lot, quantity=min(lot.quantity, MOST_UNITS - 3)))
+            now.append(replace(lot, quantity=min(lot.quantity, MAX_UNITS - 3)))
         elif fate == "changed":
             now.append(draw(shapes(some.just(lot.lot_id))))
     return sold, now + [
@@ -97,7 +97,7 @@ PLAIN: Stock = ([a_lot(100 + n) for n in range(8)], [])
 @example(stock=PLAIN, wanted=[([(0, 3, 0), (1, 2, 1)], True), ([(2, 4, 0)], True)], release=False)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_one_statement_returns_what_the_pure_plan_returns(
-    stage: Stage, stock: Stock, wanted: list[tuple[list[tuple[int, int, int]], bool]], release: bool
+    stage: Simulation, stock: Stock, wanted: list[tuple[list[tuple[int, int, int]], bool]], release: bool
 ) -> None:
     """R63 to R81, C25, C27: lots, journal, lines and what the seller is told, for every set on every stock."""
     sold, now = stock
@@ -149,7 +149,7 @@ def as_planned(conn: Connection, asked: list[tuple[int, bool]], release: bool) -
                     if returns_items
                     else nothing_returns(number, [line.line_no for line in held[number]])
                 )
-            except TooManyUnits:
+            except QuantityOverflow:
                 tried.rollback()
                 return None
             shelf.take(plan)
@@ -163,11 +163,11 @@ def as_planned(conn: Connection, asked: list[tuple[int, bool]], release: bool) -
 def in_one_statement(conn: Connection, asked: list[tuple[int, bool]], release: bool) -> Any:
     """By the statement; None where it leaves the set to the pure plan."""
     with conn.begin_nested() as tried:
-        with together(conn):
+        with pipeline(conn):
             returns.lock_stock(conn, [number for number, _ in asked])
         try:
-            back = returns.bring_back(conn, asked, NOW, release=release)
-        except returns.PlanByHand:
+            back = returns.return_items(conn, asked, NOW, release=release)
+        except returns.NeedsPlan:
             tried.rollback()
             return None
         told = {number: tuple(ReturnedLine(**line) for line in one.lines) for number, one in back.items()}
@@ -208,9 +208,9 @@ def left_behind(conn: Connection, told: dict[int, tuple[ReturnedLine, ...]]) -> 
 
 
 @pytest.mark.parametrize("units", [3, 4])
-def test_a_lot_that_would_overflow_is_left_to_the_pure_plan(stage: Stage, units: int) -> None:
+def test_a_lot_that_would_overflow_is_left_to_the_pure_plan(stage: Simulation, units: int) -> None:
     """C25: the last unit that fits goes in by the statement, one more makes it decline, and nothing is written."""
-    full = a_lot(100, quantity=MOST_UNITS - 3)
+    full = a_lot(100, quantity=MAX_UNITS - 3)
     with stage.database.engine.connect() as conn, conn.begin() as whole:
         given_stock(conn, full)
         an_order(conn, 1, [full], [(0, units, 0)])
@@ -218,7 +218,7 @@ def test_a_lot_that_would_overflow_is_left_to_the_pure_plan(stage: Stage, units:
         whole.rollback()
 
 
-def test_a_statement_that_declines_uses_up_no_number_of_a_new_lot(stage: Stage) -> None:
+def test_a_statement_that_declines_uses_up_no_number_of_a_new_lot(stage: Simulation) -> None:
     """contract 2.3: a sequence is not rolled back, and the pure plan is to give the new lot the number that a dry run foresaw."""
     put_away = a_lot(100, item_no="3001", is_stock_room=True, is_retain=True, auto_stockroom=True, quantity=0)
     gone = a_lot(101, item_no="3002")

@@ -12,14 +12,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from models.db import database as db
-from models.unit_of_work import CLASHES, MOST_CLASHES, at_once
+from models.unit_of_work import CONFLICT_STATES, MAX_CONFLICT_RETRIES, retry_on_conflict
 from tests.plugins.market import FILED, Market
 from tests.plugins.proxy import Cut, Proxy
 from tests.plugins.servers import plain
 from workers.app import app
 from workers.errors import is_database_trouble
-from workers.simulation.engine import Stage
-from workers.task import carry_out
+from workers.simulation.engine import Simulation
+from workers.task import execute
 
 
 @pytest.mark.promise("P2")
@@ -33,26 +33,26 @@ def test_a_commit_of_unknown_outcome_is_settled_by_its_request_row(
     told = {"order_id": 1003, "member_id": "seller", "request_id": "r-1"}
     with Proxy(urlsplit(plain(database_url)).port or 0) as proxy:
         wired = db.connect(proxy.url(database_url), clock=market.stage.clock)
-        db.bind(wired)
+        db.set_database(wired)
         try:
             with wired.transaction() as conn:  # a new connection commits once by itself, to enter its role
                 conn.execute(text("SELECT 1"))
             cut = proxy.cut(Cut(after_asking=b"COMMIT") if answered else Cut(asked=b"COMMIT"))
             with pytest.raises(DBAPIError) as doubt:
-                carry_out(app.tasks["npb.file"], told, "m-1")
+                execute(app.tasks["npb.file"], told, "m-1")
             assert cut.happened.is_set()
             assert is_database_trouble(doubt.value), "so the job tries again, without counting"
-            answer = carry_out(app.tasks["npb.file"], told, "m-1")
+            answer = execute(app.tasks["npb.file"], told, "m-1")
         finally:
-            db.bind(market.stage.database)
+            db.set_database(market.stage.database)
             wired.dispose()
     assert (answer["outcome"], answer["replayed"]) == ("done", answered)
     assert market.row("SELECT count(*) FROM unwind.alerts").count == 1
     assert market.row("SELECT count(*) FROM unwind.events WHERE type = 'npb.filed'").count == 1
 
 
-@pytest.mark.parametrize("state", CLASHES)
-def test_a_unit_of_work_that_clashes_runs_again_as_a_whole_a_few_times(stage: Stage, state: str) -> None:
+@pytest.mark.parametrize("state", CONFLICT_STATES)
+def test_a_unit_of_work_that_clashes_runs_again_as_a_whole_a_few_times(stage: Simulation, state: str) -> None:
     """F46: nothing of it was written; what goes on clashing is in the end somebody else's to try again."""
     tries = []
 
@@ -63,25 +63,25 @@ def test_a_unit_of_work_that_clashes_runs_again_as_a_whole_a_few_times(stage: St
                 conn.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'clash' USING ERRCODE = '{state}'; END $$"))
         return len(tries)
 
-    assert at_once(lambda: clashing(3)) == 3
+    assert retry_on_conflict(lambda: clashing(3)) == 3
     assert len(set(tries)) == 3, "each time a transaction of its own"
     tries.clear()
     with pytest.raises(DBAPIError):
-        at_once(lambda: clashing(100))
-    assert len(tries) == MOST_CLASHES
+        retry_on_conflict(lambda: clashing(100))
+    assert len(tries) == MAX_CONFLICT_RETRIES
 
 
-def test_two_that_deadlock_both_come_through(stage: Stage, database_url: str) -> None:
+def test_two_that_deadlock_both_come_through(stage: Simulation, database_url: str) -> None:
     """F46: PostgreSQL ends one of them, and that one runs again."""
     with stage.database.transaction() as conn:
         for name in ("a", "b"):
-            conn.execute(text("INSERT INTO unwind.bell_memories VALUES (:name, clock_timestamp())"), {"name": name})
+            conn.execute(text("INSERT INTO unwind.broker_epochs VALUES (:name, clock_timestamp())"), {"name": name})
     both_have_one = threading.Barrier(2)
     tries: list[str] = []
 
     def lock(first: str, second: str) -> None:
         database = db.connect(database_url)
-        query = text("SELECT FROM unwind.bell_memories WHERE memory = :name FOR UPDATE")
+        query = text("SELECT FROM unwind.broker_epochs WHERE memory = :name FOR UPDATE")
 
         def body() -> None:
             with database.transaction() as conn:
@@ -91,7 +91,7 @@ def test_two_that_deadlock_both_come_through(stage: Stage, database_url: str) ->
                     both_have_one.wait(20)
                 conn.execute(query, {"name": second})
 
-        at_once(body)
+        retry_on_conflict(body)
         database.dispose()
 
     pair = [threading.Thread(target=lock, args=names) for names in (("a", "b"), ("b", "a"))]
@@ -103,7 +103,7 @@ def test_two_that_deadlock_both_come_through(stage: Stage, database_url: str) ->
     assert len(tries) == 3
 
 
-def test_nobody_waits_long_behind_a_lock_nor_keeps_one_idle(stage: Stage) -> None:
+def test_nobody_waits_long_behind_a_lock_nor_keeps_one_idle(stage: Simulation) -> None:
     """F47, F27: bounded by the server, for every connection, and well below a job's hard limit together."""
     with stage.database.transaction() as conn:
         shown = {
@@ -134,14 +134,14 @@ def test_a_command_behind_a_lock_that_is_held_for_ever_fails_in_time_and_succeed
     monkeypatch.setattr(db, "LOCK_TIMEOUT_MS", 50)
     impatient = db.connect(database_url, clock=market.stage.clock)
     told: dict[str, Any] = {"order_id": 1003, "member_id": "seller", "request_id": "r-1"}
-    db.bind(impatient)
+    db.set_database(impatient)
     try:
         with psycopg.connect(plain(database_url)) as holder:
             holder.execute("SELECT FROM unwind.orders FOR UPDATE")
             with pytest.raises(OperationalError, match="lock timeout"):
-                carry_out(app.tasks["npb.file"], told, "m-1")
+                execute(app.tasks["npb.file"], told, "m-1")
             holder.rollback()
-        assert carry_out(app.tasks["npb.file"], told, "m-1")["outcome"] == "done"
+        assert execute(app.tasks["npb.file"], told, "m-1")["outcome"] == "done"
     finally:
-        db.bind(market.stage.database)
+        db.set_database(market.stage.database)
         impatient.dispose()

@@ -171,7 +171,7 @@ class Shelf:
     """When somebody last looked is not what came of it."""
     TRIES = (
         "written_in",
-        "rings",
+        "publish_count",
         "attempts",
         "due_at",
         "sent_at",
@@ -222,5 +222,5 @@ class Shelf:
 def points() -> Iterator[Points]:
     """What this test's worker passes, its bell and postbox among it."""
     yield Points()
-    publisher.bind(None)
-    mailer.bind(None)
+    publisher.set_publisher(None)
+    mailer.set_mailer(None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 FILED = ORDERED + timedelta(days=7)
@@ -17,7 +17,7 @@ WEEK = timedelta(days=7)
 class Market:
     """Tells the marketplace's facts to a stage, and asks what came of them."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Simulation) -> None:
         self.stage = stage
         for member_id in ("seller", "buyer", "stranger", "other_seller"):
             self.done("members.record", member_id=member_id, handle=member_id.title(), email=f"{member_id}@example.org")
@@ -88,7 +88,7 @@ class Market:
 
 
 @pytest.fixture
-def market(stage: Stage) -> Market:
+def market(stage: Simulation) -> Market:
     """A marketplace at 2026-03-28T10:00:00Z."""
     stage.clock.instant = ORDERED
     return Market(stage)

@@ -22,8 +22,8 @@ import redis
 
 from tests.plugins.effects import EFFECTS, TASK
 from tests.workers.transport.hostile_messages import EMBED, message
-from workers.local.preforker import Nursery
-from workers.local.supervisor import Program, Supervisor, on_leash
+from workers.local.preforker import Preforker
+from workers.local.supervisor import Program, Supervisor, with_parent_death
 from workers.settings import load_settings
 from workers.transport.reclaim import LISTS, in_hand
 
@@ -39,7 +39,7 @@ class Takers:
             database_url=database_url, broker_url=broker_url, result_backend=result_backend, data_dir=folder
         )
         self._notes = result_backend
-        self.nursery = Nursery(folder / "nursery.log")
+        self.nursery = Preforker(folder / "nursery.log")
         self.supervisor = Supervisor(folder, nursery=self.nursery)
         self.broker: Any = redis.Redis.from_url(broker_url, client_name=PRODUCER)
         self.notes: Any = redis.Redis.from_url(result_backend, client_name=PRODUCER)
@@ -71,7 +71,7 @@ class Takers:
         given |= {name: at(given[name]) for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")}
         given |= {"TEST_TRANSPORT": transport, "TEST_NOTES": self._notes}
         file = self.supervisor.ready_file(name)
-        program = Program(name, on_leash(words), given, file.exists, restart=False, celery=words)
+        program = Program(name, with_parent_death(words), given, file.exists, restart=False, celery=words)
         self.supervisor.start(program)
         self.supervisor.wait_ready(ready, [name])
         return name

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine
 from tests.plugins.market import FILED, ORDERED, Market
 from tests.plugins.servers import fresh_database
 from workers.embedded import ServerUrls
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 UNLOCKED = FILED + timedelta(days=7)
 LATER = datetime(2026, 6, 10, tzinfo=UTC)
@@ -53,7 +53,7 @@ def live_through(market: Market) -> None:
 def past(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Engine]:
     """A database with that past in it, as its owner sees it."""
     with fresh_database(servers, admin, template_database) as url:
-        with Stage(url, at=ORDERED) as stage:
+        with Simulation(url, at=ORDERED) as stage:
             live_through(Market(stage))
         engine = create_engine(url)
         yield engine

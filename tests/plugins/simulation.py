@@ -10,25 +10,25 @@ from kombu import pools
 
 from workers import lifecycle
 from workers.app import app
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 
 @pytest.fixture
-def stage(database_url: str) -> Iterator[Stage]:
+def stage(database_url: str) -> Iterator[Simulation]:
     """A stage at 2026-03-01T00:00:00Z."""
-    with Stage(database_url) as standing:
+    with Simulation(database_url) as standing:
         yield standing
 
 
 @pytest.fixture
 def environment(
-    stage: Stage,
+    stage: Simulation,
     database_url: str,
     broker_url: str,
     result_backend: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Stage]:
+) -> Iterator[Simulation]:
     """A stage whose servers are those that the environment names, as commands of `./run` find them."""
     for name, value in (
         ("DATABASE_URL", database_url),

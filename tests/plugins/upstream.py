@@ -25,7 +25,7 @@ from workers.embedded import ServerUrls
 from workers.local.process_specs import worker
 from workers.local.supervisor import Supervisor
 from workers.settings import Settings, load_settings
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 READY = 60.0
 ANSWERED = 45.0
@@ -126,7 +126,7 @@ def installation(
         with contextlib.closing(redis.Redis.from_url(url)) as connection:
             connection.flushdb()
     with fresh_database(servers, admin, template) as database_url:
-        with Stage(database_url, at=now(database_url) - timedelta(days=21)) as stage:
+        with Simulation(database_url, at=now(database_url) - timedelta(days=21)) as stage:
             past(Market(stage))
         settings = load_settings(
             database_url=database_url, broker_url=broker, result_backend=results, data_dir=folder, log_level="INFO"
@@ -149,7 +149,7 @@ def now(database_url: str) -> datetime:
 
 def submit_orders(market: Market, order_ids: range, **fields: Any) -> None:
     """Orders of one brick each, submitted in sets, which is quick."""
-    from tasks.command import understood
+    from tasks.command import parse_command
     from workers.app import app
     from workers.task import command_of
 
@@ -158,7 +158,7 @@ def submit_orders(market: Market, order_ids: range, **fields: Any) -> None:
     assert model is not None
     lot = market.lot(700_000 + order_ids.start, quantity=len(order_ids) + 1)
     arguments = {"buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": lot, "quantity": 1}]} | fields
-    commands = [understood(model, arguments | {"order_id": number}, f"past-{number}") for number in order_ids]
+    commands = [parse_command(model, arguments | {"order_id": number}, f"past-{number}") for number in order_ids]
     for start in range(0, len(commands), 100):
         answers = task.run(commands[start : start + 100])
         assert {answer.outcome for answer in answers} == {"done"}, answers[0]

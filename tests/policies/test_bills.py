@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policies.bills import BillLine, excess, manual_credit, open_month, shown, state, sums
 from policies.terms import DEFAULT_TERMS
-from policies.timestamps import instant_from_text
+from policies.timestamps import parse_timestamp
 
 NOW = datetime(2026, 4, 10, tzinfo=UTC)
 MARCH, APRIL = date(2026, 3, 1), date(2026, 4, 1)
@@ -183,7 +183,7 @@ def test_what_is_paid_beyond_the_bill_is_excess(total: str, before: str, amount:
 )
 def test_the_first_open_bill_is_the_one_that_is_made_next(now: str, month: date) -> None:
     """Until the 5th the bill of the month before is still open."""
-    assert open_month(instant_from_text(now), DEFAULT_TERMS) == month
+    assert open_month(parse_timestamp(now), DEFAULT_TERMS) == month
 
 
 def test_only_a_credit_can_be_booked_by_hand() -> None:

@@ -61,7 +61,7 @@ def test_an_alert_beside_another_basis_is_superseded() -> None:
     gone = granted(cancellation.cancel(case, SELLER, None, None, FILED))
     assert gone.alert is not None
     assert gone.alert.state is AlertState.SUPERSEDED
-    assert cancellation.struck(Basis.BUYER_TERMINATED) is None
+    assert cancellation.causes_strike(Basis.BUYER_TERMINATED) is None
 
 
 def test_cancelled_is_final() -> None:
@@ -103,12 +103,12 @@ def test_what_is_returned(basis: Basis, seller_terminated: bool) -> None:
 )
 def test_the_third_strike_costs_the_privilege(basis: Basis, role: Role) -> None:
     """R95, R96: each kind counts towards its own privilege."""
-    assert cancellation.struck(basis) is role
+    assert cancellation.causes_strike(basis) is role
     member = Member("m")
     for order_id in (1, 2):
-        member = members.struck(member, role, order_id, DEFAULT_TERMS)
+        member = members.add_strike(member, role, order_id, DEFAULT_TERMS)
         assert (member.can_buy, member.can_sell) == (True, True)
-    member = members.struck(member, role, 3, DEFAULT_TERMS)
+    member = members.add_strike(member, role, 3, DEFAULT_TERMS)
     assert (member.can_buy, member.can_sell) == (role is not Role.BUYER, role is not Role.SELLER)
 
 
@@ -116,12 +116,12 @@ def test_an_order_strikes_once() -> None:
     """R97."""
     member = Member("m")
     for _ in range(5):
-        member = members.struck(member, Role.BUYER, 7, DEFAULT_TERMS)
+        member = members.add_strike(member, Role.BUYER, 7, DEFAULT_TERMS)
     assert (member.strikes_as_buyer, member.can_buy) == ((7,), True)
 
 
 def test_a_forgiven_strike_gives_the_privilege_back() -> None:
     """rules.md 8: staff removes a completed alert, the privilege is judged again."""
     member = Member("m", strikes_as_buyer=(1, 2, 3), can_buy=False)
-    member = members.forgiven(member, Role.BUYER, 2, DEFAULT_TERMS)
+    member = members.remove_strike(member, Role.BUYER, 2, DEFAULT_TERMS)
     assert (member.strikes_as_buyer, member.can_buy) == ((1, 3), True)

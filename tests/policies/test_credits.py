@@ -10,10 +10,10 @@ import pytest
 
 from policies.billing_months import month_from_text
 from policies.cases import Order
-from policies.credits import effects_of, promise_of, settle
+from policies.credits import effects_of, outbox_message_for, settle
 from policies.statuses import Basis, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
-from policies.timestamps import instant_from_text
+from policies.timestamps import parse_timestamp
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 
@@ -55,7 +55,7 @@ def test_the_month_of_the_charge_and_of_the_cancellation_decide(
     basis: str, charged: str, at: str, kind: str, bill: str | None
 ) -> None:
     """Rules 7.3."""
-    decision = settle(order(month=charged), Basis(basis), instant_from_text(at), DEFAULT_TERMS)
+    decision = settle(order(month=charged), Basis(basis), parse_timestamp(at), DEFAULT_TERMS)
     amount = "0.00" if kind == "none" else "-20.00"
     assert effects_of(decision) == {"kind": kind, "amount": amount, "bill": bill}
 
@@ -71,7 +71,7 @@ def test_a_fee_of_nothing_is_handled_like_any_other() -> None:
     """C29: recorded as handled, with an amount of 0.00 and not of minus zero."""
     decision = settle(order(fee="0.00"), Basis.NPB, ORDERED, DEFAULT_TERMS)
     assert effects_of(decision) == {"kind": "reset", "amount": "0.00", "bill": "2026-03"}
-    assert promise_of(decision, order(fee="0.00"), ORDERED) is not None
+    assert outbox_message_for(decision, order(fee="0.00"), ORDERED) is not None
 
 
 def test_an_unknown_month_of_charge_is_not_guessed() -> None:
@@ -79,20 +79,20 @@ def test_an_unknown_month_of_charge_is_not_guessed() -> None:
     unknown = order(month=None)
     decision = settle(unknown, Basis.NPB, ORDERED, DEFAULT_TERMS)
     assert effects_of(decision) == {"kind": "undecided", "amount": "0.00", "bill": None}
-    promise = promise_of(decision, unknown, ORDERED)
+    promise = outbox_message_for(decision, unknown, ORDERED)
     assert promise is not None
     assert promise.payload["kind"] == "undecided"
 
 
 def test_nothing_is_promised_when_the_fee_stays() -> None:
     """R85."""
-    assert promise_of(settle(order(), Basis.NSS, ORDERED, DEFAULT_TERMS), order(), ORDERED) is None
+    assert outbox_message_for(settle(order(), Basis.NSS, ORDERED, DEFAULT_TERMS), order(), ORDERED) is None
 
 
 def test_the_promise_is_one_per_order_and_says_all_that_is_needed() -> None:
     """R90: its key is the order's."""
     at = datetime(2026, 4, 12, 10, tzinfo=UTC)
-    promise = promise_of(settle(order(), Basis.NPB, at, DEFAULT_TERMS), order(), at)
+    promise = outbox_message_for(settle(order(), Basis.NPB, at, DEFAULT_TERMS), order(), at)
     assert promise is not None
     assert (promise.task, promise.key, promise.order_id) == ("credits.post_to_next_invoice", "fee:1003", 1003)
     assert promise.payload == {

@@ -14,16 +14,16 @@ from policies.inventory import (
     Lot,
     LotKey,
     Note,
+    QuantityOverflow,
     Returning,
     ReturnPlan,
-    Shelf,
-    TooManyUnits,
+    StockView,
     from_snapshot,
     may_be_target,
     nothing_returns,
     plan_return,
 )
-from policies.lots import MOST_UNITS, Remembered
+from policies.lots import MAX_UNITS, LotSnapshot
 
 prices = some.decimals("0.0001", "99.9999", places=4)
 rooms = some.sampled_from([(False, None, False), (True, "A", True), (True, "B", False)])
@@ -75,14 +75,14 @@ def units(held: list[Lot]) -> dict[LotKey, int]:
     return {key: count for key, count in found.items() if count}
 
 
-def after(shelf: Shelf, plan: ReturnPlan) -> list[Lot]:
+def after(shelf: StockView, plan: ReturnPlan) -> list[Lot]:
     return list((shelf.lots | dict(plan.lots)).values())
 
 
 @given(inventories, orders)
 def test_every_unit_is_there_afterwards_under_its_own_item(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
     """promises.md, invariant 4: per item, what was there plus what came back."""
-    shelf = Shelf(held)
+    shelf = StockView(held)
     plan = plan_return(1, lines, shelf)
     back = [replace(line.item.whole, quantity=line.units) for line in lines]
     assert units(after(shelf, plan)) == units([*held, *back])
@@ -92,7 +92,7 @@ def test_every_unit_is_there_afterwards_under_its_own_item(held: tuple[Lot, ...]
 @given(inventories, orders)
 def test_no_lot_of_r81_ever_takes_anything_in(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
     """R81: bonds, reservations, the catalogue, other sellers."""
-    for lot_id, was in plan_return(1, lines, Shelf(held)).before.items():
+    for lot_id, was in plan_return(1, lines, StockView(held)).before.items():
         assert may_be_target(was), lot_id
         assert was.seller_id == "s"
 
@@ -100,7 +100,7 @@ def test_no_lot_of_r81_ever_takes_anything_in(held: tuple[Lot, ...], lines: tupl
 @given(inventories, orders)
 def test_one_step_changes_nothing_but_quantities(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
     """R66."""
-    plan = plan_return(1, lines, Shelf(held))
+    plan = plan_return(1, lines, StockView(held))
     for lot_id, was in plan.before.items():
         assert replace(plan.lots[lot_id], quantity=was.quantity) == was
 
@@ -113,7 +113,7 @@ def test_where_units_go_does_not_depend_on_the_order_of_lots_or_lines(
     shuffled_lots, shuffled_lines = list(held), list(lines)
     chance.shuffle(shuffled_lots)
     chance.shuffle(shuffled_lines)
-    assert plan_return(1, lines, Shelf(held)) == plan_return(1, shuffled_lines, Shelf(shuffled_lots))
+    assert plan_return(1, lines, StockView(held)) == plan_return(1, shuffled_lines, StockView(shuffled_lots))
 
 
 @given(inventories, orders, orders)
@@ -123,7 +123,7 @@ def test_two_orders_of_a_set_are_one_after_the_other(
     """C27: the second sees the lots as the first left them; which units are where does not depend on who came first."""
 
     def played(*orders: tuple[Returning, ...]) -> dict[LotKey, int]:
-        shelf = Shelf(held)
+        shelf = StockView(held)
         for number, lines in enumerate(orders):
             shelf.take(plan_return(number, lines, shelf))
         return units(list(shelf.lots.values()))
@@ -134,7 +134,7 @@ def test_two_orders_of_a_set_are_one_after_the_other(
 @given(inventories, orders)
 def test_planning_touches_nothing(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
     """R72: a plan that is not taken never happened, so a dry run and the real run are the same plan."""
-    shelf = Shelf(held)
+    shelf = StockView(held)
     assert plan_return(1, lines, shelf) == plan_return(1, lines, shelf)
 
 
@@ -143,7 +143,7 @@ def test_at_most_one_new_lot_per_item_unless_it_is_to_be_reviewed(
     held: tuple[Lot, ...], lines: tuple[Returning, ...]
 ) -> None:
     """R75."""
-    shelf = Shelf(held)
+    shelf = StockView(held)
     for number in (1, 2):
         shelf.take(plan_return(number, lines, shelf))
     plain = [lot.key for lot in shelf.lots.values() if lot.lot_id < 0 and may_be_target(lot)]
@@ -154,7 +154,7 @@ def test_at_most_one_new_lot_per_item_unless_it_is_to_be_reviewed(
 @given(inventories, orders)
 def test_the_note_says_where_the_seller_must_look(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
     """R77, rules.md 5.6."""
-    plan = plan_return(1, lines, Shelf(held))
+    plan = plan_return(1, lines, StockView(held))
     for line in plan.lines:
         if line.lot_id is None:
             assert line.note is None
@@ -165,8 +165,8 @@ def test_the_note_says_where_the_seller_must_look(held: tuple[Lot, ...], lines: 
 @given(inventories, orders)
 def test_a_line_remembers_all_that_the_plan_asks(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
     """rules.md 5.5: from its snapshot as from the lot itself."""
-    remembered = [replace(line, item=Remembered(line.item.whole.snapshot())) for line in lines]
-    assert plan_return(1, remembered, Shelf(held)) == plan_return(1, lines, Shelf(held))
+    remembered = [replace(line, item=LotSnapshot(line.item.whole.snapshot())) for line in lines]
+    assert plan_return(1, remembered, StockView(held)) == plan_return(1, lines, StockView(held))
 
 
 @given(some.integers(1, 9).flatmap(lots), some.integers(0, 99))
@@ -183,10 +183,10 @@ def test_a_snapshot_gives_the_lot_again(lot: Lot) -> None:
 
 def test_a_lot_that_would_overflow_stops_the_whole_return() -> None:
     """C25."""
-    lot = Lot(1, "s", "PART", "3001", 5, MOST_UNITS - 3, "N", Decimal(1))
-    assert plan_return(1, [Returning(1, 3, lot)], Shelf([lot])).lots[1].quantity == MOST_UNITS
-    with pytest.raises(TooManyUnits):
-        plan_return(1, [Returning(1, 2, lot), Returning(2, 2, lot)], Shelf([lot]))
+    lot = Lot(1, "s", "PART", "3001", 5, MAX_UNITS - 3, "N", Decimal(1))
+    assert plan_return(1, [Returning(1, 3, lot)], StockView([lot])).lots[1].quantity == MAX_UNITS
+    with pytest.raises(QuantityOverflow):
+        plan_return(1, [Returning(1, 2, lot), Returning(2, 2, lot)], StockView([lot]))
 
 
 def test_where_nothing_returns_every_line_says_so() -> None:

@@ -13,7 +13,7 @@ from policies import alerts, cancellation, npb, ocr
 from policies.cases import AlertKind, AlertState, Case, OcrState
 from policies.statuses import ALERT_BLOCKERS, OPEN_FLOW, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, STAFF, STRANGER, a_case, around, code, granted, refused
 
 FILED = ORDERED + 7 * DAY
@@ -256,10 +256,10 @@ def test_unlock_is_monotone_and_elapsed_hours(
 
 def test_timeline_of_the_worked_example_to_the_hour() -> None:
     """E2: ordered 28 Mar 10:00Z, fileable 4 Apr 10:00Z, unlock 11 Apr 10:00Z, with an answer at 09:59Z 18 Apr 10:00Z."""
-    assert instant_text(npb.fileable_at(a_case())) == "2026-04-04T10:00:00Z"
+    assert format_timestamp(npb.fileable_at(a_case())) == "2026-04-04T10:00:00Z"
     case = filed()
     assert case.alert is not None
-    assert instant_text(case.alert.unlocks_at) == "2026-04-11T10:00:00Z"
+    assert format_timestamp(case.alert.unlocks_at) == "2026-04-11T10:00:00Z"
     answered = granted(npb.respond(case, BUYER, "x", FILED + 7 * DAY - timedelta(minutes=1)))
     assert answered.alert is not None
-    assert instant_text(answered.alert.unlocks_at) == "2026-04-18T10:00:00Z"
+    assert format_timestamp(answered.alert.unlocks_at) == "2026-04-18T10:00:00Z"

@@ -146,7 +146,7 @@ def test_the_seller_cancels_on_a_request_at_once_and_at_any_age() -> None:
 def test_a_request_costs_nobody_a_strike() -> None:
     """R17."""
     for basis in (Basis.OCR_BUYER, Basis.OCR_SELLER):
-        assert cancellation.struck(basis) is None
+        assert cancellation.causes_strike(basis) is None
 
 
 @pytest.mark.promise("P9")

@@ -83,7 +83,7 @@ def test_possible_from_is_the_first_instant_at_which_it_is_possible() -> None:
     filed = granted(npb.file(a_case(), SELLER, None, ORDERED + 7 * DAY))
     waiting = asked(filed, SELLER, ORDERED + 8 * DAY)["orders.cancel"]
     assert (waiting.code, waiting.possible_from) == (Code.TOO_EARLY, ORDERED + 14 * DAY)
-    assert "accepting the penalty" in waiting.changes_it
+    assert "accepting the penalty" in waiting.unblocked_by
     assert asked(filed, SELLER, ORDERED + 14 * DAY)["orders.cancel"].possible
 
 

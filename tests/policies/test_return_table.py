@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from policies.consolidation import Choice, Choices, LineEdit
-from policies.inventory import Returning, ReturnPlan, Shelf, plan_return
+from policies.inventory import Returning, ReturnPlan, StockView, plan_return
 from policies.lots import Lot, problems
 
 TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
@@ -443,7 +443,7 @@ def planned(inventory: list[str], lines: list[str], choices: str) -> ReturnPlan:
         units, _, lot = line.partition(" of ")
         returning.append(Returning(number, int(units[1:]), read_lot(lot)))
     chosen, release = read_choices(choices)
-    shelf = Shelf(read_lot(lot) for lot in inventory)
+    shelf = StockView(read_lot(lot) for lot in inventory)
     return plan_return(1003, returning, shelf, choices=chosen, release_auto_stockroom=release)
 
 

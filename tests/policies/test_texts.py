@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from policies.preconditions import blank
+from policies.preconditions import comment_missing
 from policies.texts import is_identifier, is_one_line, is_visible
 from policies.zones import zone_name
 
@@ -34,7 +34,7 @@ def test_what_nobody_can_see_names_nothing_and_says_nothing(text: str) -> None:
     """Neither an id nor a comment."""
     assert not is_visible(text)
     assert not is_identifier(text)
-    assert blank(text) is not None
+    assert comment_missing(text) is not None
 
 
 @pytest.mark.parametrize("text", ["a\u0085b", "a\u2028b", "a\nb", "a\x00b", "a\x7fb", "\x1b[31m"])

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from policies.timestamps import instant_from_text, instant_said, instant_text
+from policies.timestamps import describe_timestamp, format_timestamp, parse_timestamp
 
 WHOLE = datetime(2026, 3, 28, 10, tzinfo=UTC)
 
@@ -16,12 +16,12 @@ WHOLE = datetime(2026, 3, 28, 10, tzinfo=UTC)
 )
 def test_a_written_instant_is_read_back_exactly(written: str) -> None:
     """Contract 2.1: ending in Z, with a fraction only when it is not zero."""
-    assert instant_text(instant_from_text(written)) == written
+    assert format_timestamp(parse_timestamp(written)) == written
 
 
 def test_a_sentence_names_whole_seconds() -> None:
     """What is past is cut; what is possible from an instant on is the next full second, at which it is possible."""
     between = WHOLE.replace(microsecond=1)
-    assert instant_said(between) == "2026-03-28T10:00:00Z"
-    assert instant_said(between, onwards=True) == "2026-03-28T10:00:01Z"
-    assert instant_said(WHOLE, onwards=True) == instant_text(WHOLE)
+    assert describe_timestamp(between) == "2026-03-28T10:00:00Z"
+    assert describe_timestamp(between, onwards=True) == "2026-03-28T10:00:01Z"
+    assert describe_timestamp(WHOLE, onwards=True) == format_timestamp(WHOLE)

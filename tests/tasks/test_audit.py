@@ -100,7 +100,7 @@ def test_what_was_written_by_a_transaction_that_ends_late_is_not_passed_over(mar
     engine.dispose()
     with market.stage.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.audit_marks SET number = 2000000000 WHERE name = 'order'"))
-        scope, _ = audit.lately(conn, market.stage.clock.instant)
+        scope, _ = audit.recent_scope(conn, market.stage.clock.instant)
         assert 1003 in scope.orders  # and whatever else was written while anybody on this server was at work
         found = invariants.check(conn, market.stage.clock.instant, in_time=False, scope=scope)
     assert "The events of an order are numbered from 1 without a gap, and their number is its version" in [

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.command import ActorCommand, Command, understood
+from tasks.command import ActorCommand, Command, parse_command
 from tests.bad_input import (
     DEEP,
     GOOD,
@@ -36,14 +36,14 @@ from tests.plugins.market import ORDERED, Market
 from tests.plugins.servers import fresh_database
 from workers.app import app
 from workers.embedded import ServerUrls
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 from workers.task import command_of
 
 
 @pytest.fixture(scope="module")
 def counted(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Market]:
     """One market for all of this: nothing that is tried here may change it, so nobody needs another."""
-    with fresh_database(servers, admin, template_database) as url, Stage(url) as stage:
+    with fresh_database(servers, admin, template_database) as url, Simulation(url) as stage:
         stage.clock.instant = ORDERED
         market = Market(stage)
         market.order(1003, [(market.lot(), 10)])
@@ -80,7 +80,7 @@ def test_the_good_arguments_are_understood(task: str) -> None:
     """Else the nonsense would be refused for another reason."""
     model = command_of(app.tasks[task])
     assert model is not None
-    assert isinstance(understood(model, copy.deepcopy(GOOD[task]), "m-1"), model)
+    assert isinstance(parse_command(model, copy.deepcopy(GOOD[task]), "m-1"), model)
 
 
 @pytest.mark.parametrize("task", PUBLIC)
@@ -244,7 +244,7 @@ def test_an_id_written_as_text_is_the_same_command(task: str) -> None:
     """contract 2: sameness is over normalised arguments, and an id has one form in them."""
     model = command_of(app.tasks[task])
     assert model is not None
-    number, written = (understood(model, arguments, "m-1") for arguments in (GOOD[task], _as_texts(GOOD[task])))
+    number, written = (parse_command(model, arguments, "m-1") for arguments in (GOOD[task], _as_texts(GOOD[task])))
     assert isinstance(number, model)
     assert isinstance(written, model)
     assert written.fingerprint == number.fingerprint

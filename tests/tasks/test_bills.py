@@ -260,7 +260,7 @@ def test_payments_at_the_same_moment_add_up(billed: Market, database_url: str) -
     """P2: each sees what the one before it paid, so that only what is too much opens the next bill."""
     database = db.connect(database_url, pool_size=8)
     database.clock = billed.stage.clock
-    db.bind(database)
+    db.set_database(database)
 
     def pay(number: int) -> str:
         arguments = {"seller_id": "seller", "billing_month": "2026-03", "amount": "5.00", "payment_id": f"p-{number}"}
@@ -271,7 +271,7 @@ def test_payments_at_the_same_moment_add_up(billed: Market, database_url: str) -
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(pay, range(8))) == {"done"}
     finally:
-        db.bind(billed.stage.database)
+        db.set_database(billed.stage.database)
         database.dispose()
     made = bill(billed, "2026-03")
     assert (made["paid"], made["overpaid"], made["state"]) == ("40.00", "20.00", "paid")

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.db import database as db
 from models.integrity import invariants
-from models.unit_of_work import at_once
+from models.unit_of_work import retry_on_conflict
 from tasks import mailer, publisher
 from tests.plugins.crashes import (
     Bell,
@@ -88,7 +88,7 @@ def told(market: Market) -> None:
     """Two were cancelled, and the letters lie there."""
     cancelled(market)
     for task in ("notices.tell_seller", "notices.tell_buyer"):
-        at_once(app.tasks[task].run)
+        retry_on_conflict(app.tasks[task].run)
 
 
 def two_months(market: Market) -> None:
@@ -133,7 +133,7 @@ class Ordeal:
         work.prepare(market)
         market.stage.database.dispose()
         market.stage.database = db.connect(database_url, clock=market.stage.clock)
-        db.bind(market.stage.database)
+        db.set_database(market.stage.database)
         self.shelf = Shelf(database_url)
         self.at = self.stage.clock.instant
         self.points.watch(self.stage.database.engine)
@@ -144,7 +144,7 @@ class Ordeal:
     def body(self) -> str:
         """Do it once; gives a command's answer, but for whether it or one inside it was given before, and new lots' numbers."""
         if self.work.arguments is None:
-            at_once(app.tasks[self.work.task].run)
+            retry_on_conflict(app.tasks[self.work.task].run)
             return ""
         return without_chance(self.stage.carry_out(self.work.task, self.work.arguments, "message"))
 
@@ -155,8 +155,8 @@ class Ordeal:
         first = ""
         self.stage.database.engine.dispose()  # every run begins with a connection of its own, so points keep their numbers
         kept, tray = Bell(self.points), Tray(self.points)
-        publisher.bind(kept)
-        mailer.bind(tray)
+        publisher.set_publisher(kept)
+        mailer.set_mailer(tray)
         self.points.arm(number, way)
         if way is is_killed:
             assert in_a_child(self._alone) == 9

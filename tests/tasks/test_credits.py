@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from models import bills, dead_jobs
 from models.db import database as db
-from models.unit_of_work import at_once
+from models.unit_of_work import retry_on_conflict
 from tests.plugins.market import Market
 from workers.app import app
 
@@ -133,11 +133,13 @@ def test_ten_followers_at_once_post_one_credit(charged: Market, database_url: st
     number = promise(charged, 1)
     database = db.connect(database_url, pool_size=10)
     database.clock = charged.stage.clock
-    db.bind(database)
+    db.set_database(database)
     try:
-        run_together([lambda: at_once(lambda: app.tasks["credits.post_to_next_invoice"].run(rows=[number]))] * 10)
+        run_together(
+            [lambda: retry_on_conflict(lambda: app.tasks["credits.post_to_next_invoice"].run(rows=[number]))] * 10
+        )
     finally:
-        db.bind(charged.stage.database)
+        db.set_database(charged.stage.database)
         database.dispose()
     assert len(posted(charged)) == 1
 
@@ -151,17 +153,17 @@ def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(
     charged.at(datetime(2026, 5, 6, attempt, tzinfo=UTC))
     database = db.connect(database_url, pool_size=4)
     database.clock = charged.stage.clock
-    db.bind(database)
+    db.set_database(database)
     try:
         run_together(
             [
-                lambda: at_once(lambda: app.tasks["credits.post_to_next_invoice"].run(rows=[number])),
-                lambda: at_once(app.tasks["bills.issue"].run),
-                lambda: at_once(app.tasks["bills.issue"].run),
+                lambda: retry_on_conflict(lambda: app.tasks["credits.post_to_next_invoice"].run(rows=[number])),
+                lambda: retry_on_conflict(app.tasks["bills.issue"].run),
+                lambda: retry_on_conflict(app.tasks["bills.issue"].run),
             ]
         )
     finally:
-        db.bind(charged.stage.database)
+        db.set_database(charged.stage.database)
         database.dispose()
     assert posted(charged) == [(1, "credit", Decimal("-20.00"), date(2026, 4, 1))]
     with charged.stage.database.transaction() as conn:

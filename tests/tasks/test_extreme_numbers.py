@@ -94,5 +94,5 @@ def test_the_largest_fees_add_up_on_a_bill_and_nobody_waits_for_it(market: Marke
         ("other_seller", Decimal("1.00")),
         ("seller", 5 * Decimal("989999999999.99")),
     ]
-    with db.bound().transaction() as conn:
+    with db.current_database().transaction() as conn:
         assert check(conn, market.stage.clock.instant) == []

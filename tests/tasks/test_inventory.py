@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from models import inventory
 from tasks.inventory import LotFacts, record_imported
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 
 def a_lot(**fields: Any) -> dict[str, Any]:
@@ -27,19 +27,19 @@ def a_lot(**fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def store(stage: Stage) -> Stage:
+def store(stage: Simulation) -> Simulation:
     """Two sellers."""
     for member in ("s", "t"):
         stage.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
     return stage
 
 
-def stock(stage: Stage, seller: str = "s") -> list[dict[str, Any]]:
+def stock(stage: Simulation, seller: str = "s") -> list[dict[str, Any]]:
     with stage.database.transaction() as conn:
         return [lot.snapshot() for lot in inventory.lots_of(conn, seller)]
 
 
-def journal(stage: Stage) -> list[tuple[Any, ...]]:
+def journal(stage: Simulation) -> list[tuple[Any, ...]]:
     with stage.database.transaction() as conn:
         return [tuple(r) for r in conn.execute(text("SELECT kind, delta FROM unwind.stock_moves ORDER BY move_id"))]
 
@@ -66,21 +66,21 @@ FULL = a_lot(
 )
 
 
-def test_a_lot_is_remembered_with_all_its_fields(store: Stage) -> None:
+def test_a_lot_is_remembered_with_all_its_fields(store: Simulation) -> None:
     """Contract 3.2: what goes in comes out in the same shape."""
     assert store.do("inventory.record_lot", lot=FULL)["outcome"] == "done"
     assert stock(store) == [FULL]
     assert journal(store) == [("recorded", 10)]
 
 
-def test_the_fields_of_the_marketplaces_api_for_no_tiers_are_taken(store: Stage) -> None:
+def test_the_fields_of_the_marketplaces_api_for_no_tiers_are_taken(store: Simulation) -> None:
     """Contract 3.2: real data drops in; the API writes a tier that is not there as 0 and 0.0000."""
     answer = store.do("inventory.record_lot", lot=a_lot(tier_quantity1=0, tier_price1="0.0000"))
     assert answer["outcome"] == "done"
     assert stock(store)[0]["tier_quantity1"] is None
 
 
-def test_a_difference_in_quantity_is_a_manual_adjustment(store: Stage) -> None:
+def test_a_difference_in_quantity_is_a_manual_adjustment(store: Simulation) -> None:
     """Contract 2.2."""
     for quantity in (10, 7, 7, 12):
         answer = store.do("inventory.record_lot", lot=a_lot(quantity=quantity))
@@ -88,21 +88,21 @@ def test_a_difference_in_quantity_is_a_manual_adjustment(store: Stage) -> None:
     assert journal(store) == [("recorded", 10), ("adjusted", -3), ("adjusted", 5)]
 
 
-def test_a_lot_that_becomes_another_item_takes_its_units_along(store: Stage) -> None:
+def test_a_lot_that_becomes_another_item_takes_its_units_along(store: Simulation) -> None:
     """promises.md, invariant 4: the units leave one key and enter the other."""
     store.do("inventory.record_lot", lot=a_lot())
     store.do("inventory.record_lot", lot=a_lot(color_id=6, quantity=8))
     assert journal(store) == [("recorded", 10), ("adjusted", -10), ("adjusted", 8)]
 
 
-def test_a_lot_never_moves_to_another_seller(store: Stage) -> None:
+def test_a_lot_never_moves_to_another_seller(store: Simulation) -> None:
     """Contract 2.2."""
     store.do("inventory.record_lot", lot=a_lot())
     assert store.do("inventory.record_lot", lot=a_lot(seller_id="t"))["code"] == "NOT_A_PARTY"
     assert stock(store, "t") == []
 
 
-def test_an_unknown_seller_has_no_lots(store: Stage) -> None:
+def test_an_unknown_seller_has_no_lots(store: Simulation) -> None:
     """Contract 2.1."""
     assert store.do("inventory.record_lot", lot=a_lot(seller_id="x"))["code"] == "MEMBER_UNKNOWN"
 
@@ -147,7 +147,7 @@ def test_an_unknown_seller_has_no_lots(store: Stage) -> None:
         ({"colour": 5}, "lot.colour"),
     ],
 )
-def test_what_no_lot_may_be_is_named_and_nothing_is_kept(store: Stage, fields: dict[str, Any], path: str) -> None:
+def test_what_no_lot_may_be_is_named_and_nothing_is_kept(store: Simulation, fields: dict[str, Any], path: str) -> None:
     """rules.md 5.3, contract 2.1."""
     answer = store.do("inventory.record_lot", lot=a_lot(**fields))
     assert answer["outcome"] == "invalid"
@@ -156,12 +156,12 @@ def test_what_no_lot_may_be_is_named_and_nothing_is_kept(store: Stage, fields: d
     assert journal(store) == []
 
 
-def test_nobody_acts_in_a_fact(store: Stage) -> None:
+def test_nobody_acts_in_a_fact(store: Simulation) -> None:
     """Contract 2: facts need neither a member nor staff."""
     assert store.do("inventory.record_lot", lot=a_lot(), staff="ann")["outcome"] == "invalid"
 
 
-def test_a_lot_made_by_a_return_can_be_recorded_again(store: Stage) -> None:
+def test_a_lot_made_by_a_return_can_be_recorded_again(store: Simulation) -> None:
     """Contract 3.2: only a *new* lot in our range of numbers is refused."""
     lot = LotFacts.model_validate(a_lot()).lot()
     (told,) = record_imported([replace(lot, lot_id=0)])

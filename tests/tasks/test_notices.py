@@ -12,8 +12,8 @@ from sqlalchemy import Engine, event
 
 from models import dead_jobs, notices, outbox
 from models.db import database as db
-from models.unit_of_work import Work, unit_of_work
-from policies.verdicts import Promise
+from models.unit_of_work import UnitOfWork, unit_of_work
+from policies.verdicts import OutboxMessage
 from tasks import mailer
 from tasks.mailer import Envelope
 from tasks.notices import deliver, tell_seller
@@ -40,23 +40,23 @@ class Tray:
 def tray() -> Iterator[Tray]:
     """What leaves through the postbox of this process."""
     kept = Tray()
-    mailer.bind(kept)
+    mailer.set_mailer(kept)
     yield kept
-    mailer.bind(None)
+    mailer.set_mailer(None)
 
 
 def promise(*keys: str, event_told: str = "ocr_filed", recipient: str = "seller") -> None:
     """Promise notices to the seller, one a key."""
     facts = {"reason": "B_MUTUAL", "comment": "Please."}
     payload = {"event": event_told, "recipient": recipient, "role": "seller", "facts": facts}
-    work: Work[Any]
+    work: UnitOfWork[Any]
     with unit_of_work() as work:
-        work.promise([Promise("notices.tell_seller", key, None, payload) for key in keys])
+        work.promise([OutboxMessage("notices.tell_seller", key, None, payload) for key in keys])
 
 
 def counts() -> dict[str, int]:
     """How many notices are in each state."""
-    with db.bound().transaction() as conn:
+    with db.current_database().transaction() as conn:
         return notices.counts(conn)
 
 
@@ -94,7 +94,7 @@ def test_the_notices_of_an_order_are_shown_in_the_order_they_were_told(market: M
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     market.at(FILED + WEEK).done("npb.scan_open_alerts")
     market.done("orders.cancel", order_id=1003, member_id="seller")
-    with db.bound().transaction() as conn:
+    with db.current_database().transaction() as conn:
         shown = notices.of_order(conn, 1003)
         before = notices.of_order(conn, 1003, until=FILED + WEEK / 2)
     assert [(one["event"], one["recipient"], one["state"]) for one in shown] == [
@@ -115,7 +115,7 @@ def test_dates_are_in_the_readers_own_zone(market: Market) -> None:
     market.done("members.record", member_id="buyer", handle="Bea", email="b@example.org", time_zone="Asia/Tokyo")
     market.at(ORDERED).order()
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
-    with db.bound().transaction() as conn:
+    with db.current_database().transaction() as conn:
         text = notices.of_order(conn, 1003)[0]["text"].replace("\n", " ")
     assert "Saturday, 11 April 2026, 19:00 (Asia/Tokyo, UTC+09:00)" in text
 
@@ -126,9 +126,9 @@ def test_a_promise_that_makes_no_sense_silences_no_other_and_ends_in_sight(marke
     promise(KEY)
     market.stage.settle()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
-    with db.bound().transaction() as conn:
+    with db.current_database().transaction() as conn:
         (job,) = dead_jobs.waiting(conn)
-    assert (job.task, job.attempts) == ("notices.tell_seller", outbox.MOST_ATTEMPTS)
+    assert (job.task, job.attempts) == ("notices.tell_seller", outbox.MAX_ATTEMPTS)
 
 
 def test_a_letter_that_breaks_the_postbox_delays_no_other(market: Market) -> None:
@@ -141,11 +141,11 @@ def test_a_letter_that_breaks_the_postbox_delays_no_other(market: Market) -> Non
             super().send(envelope)
 
     box = Breaks()
-    mailer.bind(box)
+    mailer.set_mailer(box)
     promise("npb_unlocked:1003:5:seller", event_told="npb_unlocked")
     promise(KEY)
     market.stage.settle()
-    mailer.bind(None)
+    mailer.set_mailer(None)
     assert [letter.event for letter in box.letters] == ["ocr_filed"]
     assert counts() == {"pending": 1, "sent": 1, "parked": 0}
 
@@ -154,7 +154,7 @@ def test_two_workers_deliver_each_letter_once(market: Market, tray: Tray, databa
     """P2: whoever claims a letter first sends it."""
     database = db.connect(database_url, pool_size=4)
     database.clock = market.stage.clock
-    db.bind(database)
+    db.set_database(database)
     promise(*(f"ocr_filed:{n}:2:seller" for n in range(300)))
     tell_seller.run()
     barrier = threading.Barrier(4)
@@ -168,7 +168,7 @@ def test_two_workers_deliver_each_letter_once(market: Market, tray: Tray, databa
         worker.start()
     for worker in workers:
         worker.join()
-    db.bind(market.stage.database)
+    db.set_database(market.stage.database)
     database.dispose()
     assert counts() == {"pending": 0, "sent": 300, "parked": 0}
     assert len(tray.letters) == len({letter.message_id for letter in tray.letters}) == 300
@@ -183,12 +183,12 @@ def test_a_worker_that_was_overtaken_marks_nothing(market: Market, tray: Tray) -
     class SleepsTooLong(Tray):
         def send(self, envelope: Envelope) -> None:
             clock.instant += WEEK
-            mailer.bind(tray)
+            mailer.set_mailer(tray)
             deliver.run()
-            mailer.bind(self)
+            mailer.set_mailer(self)
             raise mailer.Undeliverable("what it says now is old news")
 
-    mailer.bind(SleepsTooLong())
+    mailer.set_mailer(SleepsTooLong())
     assert deliver.run() == {"sent": 0, "parked": 0, "later": 0}
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 
@@ -33,7 +33,7 @@ def test_asking_moves_nothing(market: Market) -> None:
 
 
 def test_each_option_has_the_shape_of_the_contract(market: Market) -> None:
-    """Contract 2.3: action, possible, code, why, possible_from, changes_it."""
+    """Contract 2.3: action, possible, code, why, possible_from, unblocked_by."""
     market.order(1003)
     option = ask(market, member_id="seller")["npb.file"]
     assert option == {
@@ -41,8 +41,8 @@ def test_each_option_has_the_shape_of_the_contract(market: Market) -> None:
         "possible": False,
         "code": "TOO_EARLY",
         "why": option["why"],
-        "possible_from": instant_text(ORDERED + WEEK),
-        "changes_it": "time alone",
+        "possible_from": format_timestamp(ORDERED + WEEK),
+        "unblocked_by": "time alone",
     }
 
 
@@ -51,7 +51,7 @@ def test_the_unlock_is_announced_and_kept_without_any_scan(market: Market) -> No
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     market.at(FILED + WEEK - timedelta(seconds=1))
-    assert ask(market, member_id="seller")["orders.cancel"]["possible_from"] == instant_text(FILED + WEEK)
+    assert ask(market, member_id="seller")["orders.cancel"]["possible_from"] == format_timestamp(FILED + WEEK)
     market.at(FILED + WEEK)
     assert ask(market, member_id="seller")["orders.cancel"]["possible"]
     assert market.code("orders.cancel", order_id=1003, member_id="seller") is None

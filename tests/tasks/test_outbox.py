@@ -12,21 +12,21 @@ import redis
 from sqlalchemy import text
 
 from models import outbox
-from policies.verdicts import Promise
+from policies.verdicts import OutboxMessage
 from tasks import publisher
 from workers.app import app
-from workers.lifecycle import QueueBell
-from workers.simulation.engine import Stage
+from workers.lifecycle import BrokerPublisher
+from workers.simulation.engine import Simulation
 
 TASK = "removals.cancel_pending"
 
 
 @pytest.fixture
-def ringing(environment: Stage, broker_url: str) -> Iterator[Stage]:
+def ringing(environment: Simulation, broker_url: str) -> Iterator[Simulation]:
     """A stage whose relay rings through the broker."""
-    publisher.bind(QueueBell(app, broker_url))
+    publisher.set_publisher(BrokerPublisher(app, broker_url))
     yield environment
-    publisher.bind(None)
+    publisher.set_publisher(None)
 
 
 @pytest.fixture
@@ -36,15 +36,15 @@ def broker(broker_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-def promised(stage: Stage, count: int) -> list[int]:
+def promised(stage: Simulation, count: int) -> list[int]:
     with stage.database.transaction() as conn:
-        outbox.promise(conn, [Promise(TASK, f"test:{n}", None) for n in range(count)], stage.clock.instant)
+        outbox.enqueue(conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], stage.clock.instant)
         return list(conn.execute(text("SELECT outbox_id FROM unwind.outbox ORDER BY 1")).scalars())
 
 
-def kept(stage: Stage, rows: list[int]) -> None:
+def kept(stage: Simulation, rows: list[int]) -> None:
     with stage.database.transaction() as conn:
-        outbox.kept(conn, outbox.claim(conn, TASK, rows=rows), stage.clock.instant)
+        outbox.mark_done(conn, outbox.claim(conn, TASK, rows=rows), stage.clock.instant)
 
 
 def rung(broker: redis.Redis) -> list[int]:
@@ -56,7 +56,9 @@ def rung(broker: redis.Redis) -> list[int]:
 
 
 @pytest.mark.promise("P1")
-def test_what_an_emptied_broker_was_told_is_told_again_by_the_next_relay(ringing: Stage, broker: redis.Redis) -> None:
+def test_what_an_emptied_broker_was_told_is_told_again_by_the_next_relay(
+    ringing: Simulation, broker: redis.Redis
+) -> None:
     """F10, promises.md 7: all that is not done, at once and once, and nothing that is."""
     rows = promised(ringing, 5)
     ringing.do("outbox.relay")
@@ -67,13 +69,13 @@ def test_what_an_emptied_broker_was_told_is_told_again_by_the_next_relay(ringing
     for _ in range(3):
         ringing.do("outbox.relay")
     assert rung(broker) == rows[2:]
-    ringing.clock.instant += outbox.FIRST_RING_AGAIN
+    ringing.clock.instant += outbox.REPUBLISH_INTERVAL
     ringing.do("outbox.relay")
     assert rung(broker) == rows[2:], "they were rung twice by now, so they wait twice as long"
 
 
 def test_a_broker_that_forgets_all_the_time_gets_each_ring_once_for_each_time(
-    ringing: Stage, broker: redis.Redis
+    ringing: Simulation, broker: redis.Redis
 ) -> None:
     """X6: rings go on being counted and put off further and further; a loss rings once, not once a relay."""
     (row,) = promised(ringing, 1)
@@ -86,36 +88,36 @@ def test_a_broker_that_forgets_all_the_time_gets_each_ring_once_for_each_time(
         assert conn.execute(text("SELECT rings FROM unwind.outbox")).scalar() == 3
 
 
-def test_a_memory_that_was_seen_before_changes_nothing_however_late_it_is_told(ringing: Stage) -> None:
+def test_a_memory_that_was_seen_before_changes_nothing_however_late_it_is_told(ringing: Simulation) -> None:
     """Two relays may have asked on either side of the loss; the slower one must not undo what the faster one noted."""
     promised(ringing, 3)
     with ringing.database.transaction() as conn:
         now = ringing.clock.instant
-        outbox.forgotten(conn, "a", now)
-        outbox.to_ring(conn, now)
-        assert [outbox.forgotten(conn, memory, now) for memory in ("b", "a", "b", "a")] == [3, 0, 0, 0]
-        outbox.to_ring(conn, now)
-        assert outbox.forgotten(conn, "c", now) == 3
+        outbox.requeue_after_broker_reset(conn, "a", now)
+        outbox.claim_for_publish(conn, now)
+        assert [outbox.requeue_after_broker_reset(conn, memory, now) for memory in ("b", "a", "b", "a")] == [3, 0, 0, 0]
+        outbox.claim_for_publish(conn, now)
+        assert outbox.requeue_after_broker_reset(conn, "c", now) == 3
 
 
 def test_a_broker_that_does_not_answer_has_forgotten_nothing_yet(
-    ringing: Stage, broker: redis.Redis, broker_url: str
+    ringing: Simulation, broker: redis.Redis, broker_url: str
 ) -> None:
     """It is asked again by the next relay; and one that was started anew is known by its run."""
-    through = QueueBell(app, broker_url)
+    through = BrokerPublisher(app, broker_url)
     known = through.memory()
     assert known == through.memory()
     broker.delete("unwind:memory")
     assert known is not None
     assert through.memory() != known
     assert through.memory().endswith(broker.info("server")["run_id"])  # type: ignore[union-attr]
-    assert QueueBell(app, "redis://127.0.0.1:1/0").memory() is None
+    assert BrokerPublisher(app, "redis://127.0.0.1:1/0").memory() is None
 
 
 @pytest.mark.promise("P4")
 @pytest.mark.parametrize("rung_before", [False, True])
 def test_promises_are_rung_for_at_their_pace_after_the_database_clock_was_set_back(
-    ringing: Stage, broker: redis.Redis, rung_before: bool
+    ringing: Simulation, broker: redis.Redis, rung_before: bool
 ) -> None:
     """A day back: what was due is due, and what waited ten seconds waits ten seconds, not a day."""
     start = ringing.clock.instant
@@ -127,7 +129,7 @@ def test_promises_are_rung_for_at_their_pace_after_the_database_clock_was_set_ba
     ringing.clock.instant = start - timedelta(days=1)
     ringing.do("outbox.relay")
     assert rung(broker) == ([] if rung_before else [row])
-    ringing.clock.instant += outbox.FIRST_RING_AGAIN
+    ringing.clock.instant += outbox.REPUBLISH_INTERVAL
     ringing.do("outbox.relay")
     assert rung(broker) == ([row] if rung_before else [row, row])
     ringing.do("outbox.relay")

@@ -11,7 +11,7 @@ import pytest
 
 from models.db import database as db
 from models.integrity.invariants import check
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import plain
 
@@ -43,8 +43,8 @@ def play(market: Market, database_url: str, interface: str, ordering: str, at: d
 def take(market: Market, database_url: str, interface: str, at: datetime, task: str, **more: Any) -> Any:
     """Have one command carried out that happened at `at`; gives its answer."""
     if interface == "message":
-        return market.do(task, order_id=1003, occurred_at=instant_text(at), **more)
-    request_id = f"{task}-{instant_text(at)}".replace("+", "-")
+        return market.do(task, order_id=1003, occurred_at=format_timestamp(at), **more)
+    request_id = f"{task}-{format_timestamp(at)}".replace("+", "-")
     with psycopg.connect(plain(database_url), autocommit=True) as caller:
         payload = json.dumps(more if "orders" in more else {"order_id": 1003, **more})
         caller.execute("SELECT unwind.submit_command(%s, %s::jsonb, %s)", [task, payload, request_id])
@@ -65,7 +65,7 @@ def alert(market: Market) -> Any:
 
 def sound(market: Market) -> None:
     """Every invariant holds."""
-    with db.bound().transaction() as conn:
+    with db.current_database().transaction() as conn:
         assert check(conn, market.stage.clock.instant) == []
 
 
@@ -87,7 +87,7 @@ def test_an_answer_counts_from_its_own_second_whoever_ran_first(
     answer = play(
         accused, database_url, interface, ordering, DUE + offset, "npb.respond", member_id="buyer", comment="Paid today"
     )
-    assert (answer["outcome"], answer["effects"]) == ("done", {"unlocks_at": instant_text(unlocks)})
+    assert (answer["outcome"], answer["effects"]) == ("done", {"unlocks_at": format_timestamp(unlocks)})
     after = alert(accused)
     assert (after.responded_at, after.unlocks_at, after.unlocked_at is not None) == (DUE + offset, unlocks, marked)
     assert (after.remind_at is not None) == marked
@@ -192,7 +192,7 @@ def test_taking_the_penalty_back_counts_from_its_own_second(
     accused.at(LATER)
     accept = take(accused, database_url, interface, DUE - 2 * SECOND, "npb.accept_penalty", member_id="buyer")
     back = take(accused, database_url, interface, DUE + offset, "npb.take_back", member_id="buyer")
-    assert (accept["outcome"], back["effects"]["unlocks_at"]) == ("done", instant_text(unlocks))
+    assert (accept["outcome"], back["effects"]["unlocks_at"]) == ("done", format_timestamp(unlocks))
     accused.stage.advance(LATER + SECOND)
     after = alert(accused)
     assert (after.unlocks_at, after.unlocked_at) == (unlocks, None if unlocks > LATER else LATER)

@@ -10,7 +10,7 @@ import pytest
 import tasks.reminders
 from models import reminders
 from models.db import database as db
-from models.unit_of_work import at_once
+from models.unit_of_work import retry_on_conflict
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
@@ -174,19 +174,19 @@ def test_sweeps_at_the_same_time_remind_once(asked: Market, database_url: str) -
     stage = asked.at(ORDERED + 2 * DAY).stage
     database = db.connect(database_url, pool_size=4)
     database.clock = stage.clock
-    db.bind(database)
+    db.set_database(database)
     barrier = threading.Barrier(4)
 
     def sweep() -> None:
         barrier.wait()
-        at_once(tasks.reminders.scan.run)
+        retry_on_conflict(tasks.reminders.scan.run)
 
     sweeps = [threading.Thread(target=sweep) for _ in range(4)]
     for one in sweeps:
         one.start()
     for one in sweeps:
         one.join()
-    db.bind(stage.database)
+    db.set_database(stage.database)
     database.dispose()
     stage.settle()
     assert scan(asked) == 0

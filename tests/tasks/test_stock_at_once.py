@@ -16,7 +16,7 @@ from sqlalchemy import text
 from models.db import database as db
 from tests.plugins.market import ORDERED
 from workers.app import app
-from workers.task import carry_out
+from workers.task import execute
 
 UNACCOUNTED = text(
     """
@@ -44,7 +44,7 @@ class Shop:
         self._numbers = itertools.count(1)
 
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
-        return carry_out(app.tasks[task], arguments, f"message-{next(self._numbers)}")
+        return execute(app.tasks[task], arguments, f"message-{next(self._numbers)}")
 
     def at_once(self, task: str, many: list[dict[str, Any]]) -> Counter[str]:
         with ThreadPoolExecutor(4) as pool:
@@ -60,7 +60,7 @@ class Shop:
 def shop(database_url: str) -> Iterator[Shop]:
     """A seller with 60 bricks in one lot, and a buyer."""
     database = db.connect(database_url, clock=db.SimulatedClock(ORDERED), pool_size=4)
-    db.bind(database)
+    db.set_database(database)
     opened = Shop(database)
     for member in ("seller", "buyer"):
         opened.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
@@ -75,7 +75,7 @@ def shop(database_url: str) -> Iterator[Shop]:
     }
     opened.do("inventory.record_lot", lot=lot)
     yield opened
-    db.bind(None)
+    db.set_database(None)
     database.dispose()
 
 

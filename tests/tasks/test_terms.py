@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 DAY = timedelta(days=1)
@@ -15,7 +15,7 @@ DAY = timedelta(days=1)
 
 def apply(market: Market, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Apply terms from now on unless told otherwise."""
-    arguments = {"terms": settings, "from": instant_text(market.stage.clock.instant), "staff": "kim"} | more
+    arguments = {"terms": settings, "from": format_timestamp(market.stage.clock.instant), "staff": "kim"} | more
     return market.do("terms.apply", **arguments)
 
 
@@ -23,7 +23,7 @@ def test_terms_hold_from_their_date_on(market: Market) -> None:
     """Terms as data: not a second earlier."""
     market.order(1003)
     start = ORDERED + 2 * DAY
-    assert apply(market, {"NPB_FILE_AFTER": "2d"}, **{"from": instant_text(start)})["outcome"] == "done"
+    assert apply(market, {"NPB_FILE_AFTER": "2d"}, **{"from": format_timestamp(start)})["outcome"] == "done"
     market.at(start - timedelta(seconds=1))
     assert market.code("npb.file", order_id=1003, member_id="seller") == "TOO_EARLY"
     market.at(start)
@@ -38,7 +38,7 @@ def test_a_running_case_keeps_the_terms_it_was_filed_under(market: Market) -> No
     assert market.code("orders.cancel", order_id=1003, member_id="seller") == "TOO_EARLY"
     market.at(FILED + 3 * DAY)
     effects = market.done("npb.respond", order_id=1003, member_id="buyer", comment="I will pay")
-    assert effects["unlocks_at"] == instant_text(FILED + 2 * WEEK)
+    assert effects["unlocks_at"] == format_timestamp(FILED + 2 * WEEK)
 
 
 def test_terms_build_on_those_that_hold_by_then(market: Market) -> None:
@@ -104,7 +104,7 @@ def test_terms_that_cannot_be_kept_are_refused_with_the_setting(
 
 def test_terms_of_the_past_are_refused(market: Market) -> None:
     """What was decided stays decided."""
-    answer = apply(market, {"STRIKE_LIMIT": 4}, **{"from": instant_text(ORDERED - timedelta(seconds=1))})
+    answer = apply(market, {"STRIKE_LIMIT": 4}, **{"from": format_timestamp(ORDERED - timedelta(seconds=1))})
     assert [problem["path"] for problem in answer["errors"]] == ["from"]
 
 

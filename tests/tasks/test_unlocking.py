@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from models import alerts
-from models.unit_of_work import Work
+from models.unit_of_work import UnitOfWork
 from policies.cases import AlertKind
 from tasks.sweeps import sweep
 from tests.plugins.crashes import Died, Points, raises
@@ -98,14 +98,14 @@ class Shared:
     def __init__(self) -> None:
         self.coming = [(4, 0), (4, 2), (3, 3), (4, 4)]
 
-    def __call__(self, work: Work[Any], limit: int) -> tuple[int, int]:
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         """The next one: at how many it looked, and how many it did."""
         return self.coming.pop(0)
 
     def committed(self) -> None:
         """Nothing to remember."""
 
-    def pass_over(self, work: Work[Any]) -> None:
+    def skip_next(self, work: UnitOfWork[Any]) -> None:
         """Nothing fails."""
 
 
@@ -140,8 +140,8 @@ def test_an_order_that_went_on_after_the_scan_began_waits_for_the_next(ripe: Mar
 
 
 def test_an_instant_is_promised_as_python_writes_it(market: Market) -> None:
-    """contract 2.1: the statement's own way to write an instant is that of `instant_text`, fractions and all."""
-    from policies.timestamps import instant_from_text, instant_text
+    """contract 2.1: the statement's own way to write an instant is that of `format_timestamp`, fractions and all."""
+    from policies.timestamps import format_timestamp, parse_timestamp
 
     for number in range(1, 6):
         market.order(number)
@@ -156,7 +156,7 @@ def test_an_instant_is_promised_as_python_writes_it(market: Market) -> None:
     changed = market.rows(
         "SELECT changes #>> '{alert,unlocked_at}' AS at FROM unwind.events WHERE type = 'npb.unlocked'"
     )
-    assert {row.at for row in changed} == {instant_text(DUE + timedelta(hours=1))}
+    assert {row.at for row in changed} == {format_timestamp(DUE + timedelta(hours=1))}
     assert len({row.at for row in told}) == 5
     for row in told:
-        assert instant_text(instant_from_text(row.at)) == row.at
+        assert format_timestamp(parse_timestamp(row.at)) == row.at

@@ -13,7 +13,7 @@ import pytest
 from referencing import Registry, Resource
 
 from models.requests import Answer
-from tasks.command import understood
+from tasks.command import parse_command
 from tools import contract_files
 from tools.contract_changes import breaks_readers, breaks_senders
 from tools.contract_messages import ANSWERS, ARGUMENTS, arguments_of
@@ -59,7 +59,7 @@ def test_an_example_fits_its_schema_and_its_model(task: str) -> None:
     assert fits(f"{task}.schema.json", example["arguments"])
     model = command_of(app.tasks[task])
     assert model is not None
-    assert not isinstance(understood(model, example["arguments"], "m"), Answer)
+    assert not isinstance(parse_command(model, example["arguments"], "m"), Answer)
 
 
 @pytest.mark.parametrize("task", contract_files.public_tasks())
@@ -69,7 +69,7 @@ def test_what_a_schema_refuses_is_invalid(task: str) -> None:
     assert model is not None
     for changed in _spoiled(arguments_of(task)):
         if not fits(f"{task}.schema.json", changed) and task != "orders.cancel_many":
-            assert isinstance(understood(model, changed, "m"), Answer), changed
+            assert isinstance(parse_command(model, changed, "m"), Answer), changed
 
 
 def _spoiled(arguments: dict[str, Any]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import pytest
 
 from models.db import database as db
 from models.integrity.invariants import check
-from models.queries.show import look
+from models.queries.show import run_query
 from tests.plugins.market import Market
 from tests.plugins.servers import plain
 
@@ -101,8 +101,8 @@ def test_lots_in_json_are_written_as_any_look_is(market: Market, command: Any) -
         if lots:
             market.lot(lots, description="a\nb", color_id=lots)
         ran = command("show", "lots", "seller", "--json")
-        with db.bound().transaction() as conn:
-            seen = look(conn, ["lots", "seller"], now=market.stage.clock.instant)
+        with db.current_database().transaction() as conn:
+            seen = run_query(conn, ["lots", "seller"], now=market.stage.clock.instant)
         assert ran.output.read_text() == json.dumps(seen, indent=2) + "\n"
     assert command("show", "lots", "nobody", "--json").output.read_text() == "null\n"
 
@@ -132,5 +132,5 @@ def test_a_large_file_is_imported_without_being_held(
     )
     assert ran.megabytes < MAX_MEMORY_MB, ran
     assert market.row("SELECT count(*) AS n FROM unwind.lots").n == IMPORTED
-    with db.bound().transaction() as conn:
+    with db.current_database().transaction() as conn:
         assert check(conn, market.stage.clock.instant) == []

@@ -6,7 +6,7 @@ import threading
 from itertools import pairwise
 from time import monotonic
 
-from workers.lifecycle import LONGEST_PAUSE, NUDGE_PAUSE, Nudge
+from workers.lifecycle import MAX_PAUSE, MIN_PAUSE, RelayWaker
 
 
 def test_a_lone_promise_is_told_at_once_and_many_ever_more_rarely() -> None:
@@ -20,14 +20,14 @@ def test_a_lone_promise_is_told_at_once_and_many_ever_more_rarely() -> None:
         else:
             enough.set()
 
-    nudge = Nudge(publish)
+    nudge = RelayWaker(publish)
     nudge()
     assert enough.wait(20)
     nudge.close()
     pauses = [later - earlier for earlier, later in pairwise(told)]
-    least = [min(NUDGE_PAUSE * 2**n, LONGEST_PAUSE) for n in range(5)]
+    least = [min(MIN_PAUSE * 2**n, MAX_PAUSE) for n in range(5)]
     assert all(pause >= 0.9 * low for pause, low in zip(pauses, least, strict=True)), pauses
-    assert least[-1] == LONGEST_PAUSE
+    assert least[-1] == MAX_PAUSE
 
 
 def test_a_broker_that_is_away_stops_no_later_nudge() -> None:
@@ -38,7 +38,7 @@ def test_a_broker_that_is_away_stops_no_later_nudge() -> None:
         told.release()
         raise ConnectionError("the broker is away")
 
-    nudge = Nudge(publish)
+    nudge = RelayWaker(publish)
     nudge()
     assert told.acquire(timeout=20)
     nudge()

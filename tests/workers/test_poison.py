@@ -17,21 +17,20 @@ from models.db import database as db
 from models.db.database import DatabaseClock
 from models.integrity import month_audit
 from models.integrity.invariants import check
-from models.submissions import MOST_ATTEMPTS
+from models.submissions import MAX_ATTEMPTS
 from tests.plugins.market import Market
 from tests.plugins.servers import plain
 from workers.cli.jobs import jobs
 from workers.monitoring.doctor import marketplace
-from workers.monitoring.doctor.context import Place
 from workers.monitoring.doctor.findings import Finding
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 ORDERS = range(1, 8)
 BAD = 4
 
 
 @pytest.fixture
-def shop(environment: Stage) -> Market:
+def shop(environment: Simulation) -> Market:
     """Seven orders of eight days ago that nobody paid."""
     now = real_now(environment)
     environment.clock.instant = now - timedelta(days=8)
@@ -41,7 +40,7 @@ def shop(environment: Stage) -> Market:
     return market.at(now - timedelta(seconds=1))
 
 
-def real_now(stage: Stage) -> datetime:
+def real_now(stage: Simulation) -> datetime:
     """What the database's own clock says."""
     with stage.database.transaction() as conn:
         return DatabaseClock().now(conn)
@@ -76,14 +75,14 @@ def test_a_command_that_always_fails_stops_no_other_of_its_set_is_parked_and_set
         shop.at(real_now(shop.stage)).do("submissions.drain")
         assert [row.order_id for row in shop.rows(filed)] == [n for n in ORDERS if n != BAD]
         waits = []
-        for _ in range(MOST_ATTEMPTS - 1):
+        for _ in range(MAX_ATTEMPTS - 1):
             (row,) = shop.rows("SELECT due_at FROM unwind.submissions WHERE state = 'waiting'")
             waits.append(row.due_at - shop.stage.clock.instant)
             shop.at(row.due_at).do("submissions.drain")
         assert waits == sorted(waits), "ever later"
         assert waits[-1] > 100 * waits[0]
     (dead,) = shop.rows("SELECT * FROM unwind.dead_jobs")
-    assert (dead.task, dead.reason, dead.attempts) == ("npb.file", "FAILED", MOST_ATTEMPTS)
+    assert (dead.task, dead.reason, dead.attempts) == ("npb.file", "FAILED", MAX_ATTEMPTS)
     assert CliRunner().invoke(jobs, ["replay", "--task", "npb.file"]).exit_code == 0
     shop.do("submissions.drain")
     assert [row.order_id for row in shop.rows(filed)] == list(ORDERS)
@@ -154,7 +153,7 @@ def test_a_bill_that_cannot_be_made_keeps_nobody_from_the_bills_of_two_months(
     assert market.done("bills.issue")["issued"] == 2
     assert [tuple(r) for r in market.rows(billed)] == [(s, m) for m in ("2026-03", "2026-04") for s in sellers]
     assert findings(market) == []
-    with db.bound().transaction() as conn:
+    with db.current_database().transaction() as conn:
         months = month_audit.closed_months(conn)
         assert check(conn, market.stage.clock.instant, months=months) == []
         assert bills.held(conn) == []
@@ -173,5 +172,5 @@ def buy(market: Market, sellers: Sequence[str], first: int) -> None:
 
 def findings(market: Market) -> list[Finding]:
     """What the doctor says of bills that are held."""
-    with db.bound().transaction() as conn:
-        return marketplace.bills_held(cast("Place", SimpleNamespace(conn=conn)))
+    with db.current_database().transaction() as conn:
+        return marketplace.bills_held(cast(Any, SimpleNamespace(conn=conn)))

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models import dead_jobs, dead_letters, outbox, submissions
 from models.db.database import DatabaseClock
-from policies.verdicts import Promise
+from policies.verdicts import OutboxMessage
 from tests.plugins.market import Market
 from tests.plugins.servers import plain
 from tests.plugins.upstream import until
@@ -27,13 +27,13 @@ from tests.workers.transport.hostile_messages import message
 from workers import task as job
 from workers.app import app
 from workers.cli.jobs import jobs
-from workers.errors import JobFailed
+from workers.errors import TaskFailed
 from workers.settings import CHECKOUT
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 
 @pytest.fixture
-def shop(environment: Stage) -> Market:
+def shop(environment: Simulation) -> Market:
     """Orders of eight days ago whose buyer has not paid: commands of `./run` act in the real present."""
     environment.clock.instant = now = real_now(environment)
     market = Market(environment).at(now - timedelta(days=8))
@@ -42,7 +42,7 @@ def shop(environment: Stage) -> Market:
     return market.at(now)
 
 
-def real_now(stage: Stage) -> datetime:
+def real_now(stage: Simulation) -> datetime:
     """What the database's own clock says."""
     with stage.database.transaction() as conn:
         return DatabaseClock().now(conn)
@@ -114,9 +114,9 @@ def test_a_command_of_the_sql_door_that_was_given_up_is_answered_there_after_all
     shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
     with shop.stage.database.transaction() as conn:
         (given,), _ = submissions.claim(conn, shop.stage.clock.now(conn).replace(year=2100), limit=9)
-        for attempt in range(submissions.MOST_ATTEMPTS):
+        for attempt in range(submissions.MAX_ATTEMPTS):
             one = submissions.Submission(**{f: getattr(given, f) for f in given.__slots__} | {"attempts": attempt + 1})
-            first = submissions.failed(conn, one, f"Error {attempt}", shop.stage.clock.instant)
+            first = submissions.record_failure(conn, one, f"Error {attempt}", shop.stage.clock.instant)
     assert first == "Error 0"
     number = parked(
         shop, 1, message_id="r-1", first_error=first, arguments=json.loads(given.payload) | {"request_id": "r-1"}
@@ -130,7 +130,7 @@ def test_a_promise_and_a_letter_are_due_again(shop: Market) -> None:
     """A letter is tried again as the letter it is."""
     shop.do("npb.file", order_id=1, member_id="seller")
     with shop.stage.database.transaction() as conn:
-        outbox.promise(conn, [Promise("removals.cancel_pending", "k", 1)], shop.stage.clock.instant)
+        outbox.enqueue(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.stage.clock.instant)
     (row,) = shop.rows("SELECT outbox_id FROM unwind.outbox WHERE key = 'k'")
     with shop.stage.database.transaction() as conn:
         outbox.give_up(conn, [row.outbox_id], "KeyError")
@@ -172,7 +172,7 @@ def test_nothing_is_dead_without_saying_why(shop: Market) -> None:
 
 
 def test_the_first_error_travels_with_a_command_from_try_to_try(
-    environment: Stage, broker_url: str, monkeypatch: pytest.MonkeyPatch
+    environment: Simulation, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promises P1: over messages, as each try is one; a header that a stranger wrote is not believed when it cannot be shown."""
     errors = iter(["first", "second"])
@@ -182,9 +182,9 @@ def test_the_first_error_travels_with_a_command_from_try_to_try(
         raise type(next(errors).title(), (Exception,), {})
 
     monkeypatch.setattr(job, "carry_out", fails)
-    monkeypatch.setattr(job, "MOST_RETRIES", 1)
+    monkeypatch.setattr(job, "MAX_RETRIES", 1)
     result = task.apply(kwargs={"order_id": 1, "member_id": "s"}, task_id="m-1", throw=False)
-    assert isinstance(result.result, JobFailed)
+    assert isinstance(result.result, TaskFailed)
     with environment.database.transaction() as conn:
         (dead,) = dead_jobs.waiting(conn)
     assert dead.first_error.startswith("First at")
@@ -225,10 +225,10 @@ def test_a_kept_message_is_requeued_once_as_the_command_that_it_is(shop: Market,
     body = json.dumps(raw).encode() if whole else base64.b64decode(raw["body"])
     facts = {"named": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.stage.clock.instant}
     with shop.stage.database.transaction() as conn:
-        dead_letters.keep(conn, reason="TASK_UNKNOWN", body=body, **facts)  # type: ignore[arg-type]
-        dead_letters.keep(conn, reason="NOT_JSON", body=b"hello", **facts)  # type: ignore[arg-type]
+        dead_letters.record(conn, reason="TASK_UNKNOWN", body=body, **facts)  # type: ignore[arg-type]
+        dead_letters.record(conn, reason="NOT_JSON", body=b"hello", **facts)  # type: ignore[arg-type]
         long = json.dumps([[], {"order_id": 1, "member_id": "seller", "comment": "x" * 5000}, {}]).encode()
-        dead_letters.keep(conn, reason="TASK_UNKNOWN", body=long, **facts)  # type: ignore[arg-type]
+        dead_letters.record(conn, reason="TASK_UNKNOWN", body=long, **facts)  # type: ignore[arg-type]
         cut, broken, good = (row.odd_message_id for row in dead_letters.latest(conn, limit=3))
     done = run("dead-letters", "requeue", good, broken, cut, good)
     assert done.exit_code == 1

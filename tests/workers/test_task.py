@@ -11,12 +11,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models import dead_jobs, outbox
-from policies.verdicts import Promise
+from policies.verdicts import OutboxMessage
 from workers import task
 from workers.app import app
-from workers.errors import JobFailed, described, is_database_trouble
-from workers.simulation.engine import Stage
-from workers.task import carry_out, keep_apart
+from workers.errors import TaskFailed, is_database_trouble, summarize
+from workers.simulation.engine import Simulation
+from workers.task import bisect_failures, execute
 
 TASK = "removals.cancel_pending"
 
@@ -26,7 +26,7 @@ class Follower:
 
     name = TASK
 
-    def __init__(self, stage: Stage, bad: set[int]) -> None:
+    def __init__(self, stage: Simulation, bad: set[int]) -> None:
         self.stage, self.bad = stage, bad
 
     def run(self, rows: list[int]) -> dict[str, Any]:
@@ -34,58 +34,58 @@ class Follower:
             due = outbox.claim(conn, TASK, rows=rows)
             if self.bad & {one.outbox_id for one in due}:
                 raise KeyError("private words")
-            outbox.kept(conn, due, self.stage.clock.instant)
+            outbox.mark_done(conn, due, self.stage.clock.instant)
         return {}
 
 
-def promised(stage: Stage, count: int) -> list[int]:
+def promised(stage: Simulation, count: int) -> list[int]:
     """Promises to be kept."""
     with stage.database.transaction() as conn:
-        outbox.promise(conn, [Promise(TASK, f"test:{n}", None) for n in range(count)], stage.clock.instant)
+        outbox.enqueue(conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], stage.clock.instant)
         return list(conn.execute(text("SELECT outbox_id FROM unwind.outbox ORDER BY 1")).scalars())
 
 
-def states(stage: Stage) -> dict[int, str]:
+def states(stage: Simulation) -> dict[int, str]:
     """How each promise stands."""
     with stage.database.transaction() as conn:
         return {r.outbox_id: r.state for r in conn.execute(text("SELECT outbox_id, state FROM unwind.outbox"))}
 
 
 @pytest.mark.promise("P8")
-def test_one_promise_that_cannot_be_kept_stops_no_other(stage: Stage) -> None:
+def test_one_promise_that_cannot_be_kept_stops_no_other(stage: Simulation) -> None:
     """P8: the set is halved until the one that fails stands alone."""
     rows = promised(stage, 9)
-    keep_apart(Follower(stage, {rows[4]}), rows, KeyError("private words"))
+    bisect_failures(Follower(stage, {rows[4]}), rows, KeyError("private words"))
     assert states(stage) == {row: "due" if row == rows[4] else "done" for row in rows}
 
 
-def test_a_promise_that_fails_again_and_again_is_parked_and_can_be_set_going_again(stage: Stage) -> None:
+def test_a_promise_that_fails_again_and_again_is_parked_and_can_be_set_going_again(stage: Simulation) -> None:
     """Contract 2.1: visible, replayable, never silently lost; and nothing of its words is told."""
     (row,) = promised(stage, 1)
-    for _ in range(outbox.MOST_ATTEMPTS):
-        keep_apart(Follower(stage, {row}), [row], KeyError("private words"))
+    for _ in range(outbox.MAX_ATTEMPTS):
+        bisect_failures(Follower(stage, {row}), [row], KeyError("private words"))
     assert states(stage) == {row: "dead"}
     with stage.database.transaction() as conn:
         (job,) = dead_jobs.waiting(conn)
         assert (job.task, job.arguments, job.outbox_id) == (TASK, {"rows": [row]}, row)
         assert "private" not in job.error
-        outbox.revive(conn, [row], stage.clock.instant)
+        outbox.requeue(conn, [row], stage.clock.instant)
         assert dead_jobs.replayed(conn, job.dead_job_id, stage.clock.instant)
     Follower(stage, set()).run([row])
     assert states(stage) == {row: "done"}
 
 
-def test_what_is_said_of_a_database_error_has_its_constraint_and_no_values(stage: Stage) -> None:
+def test_what_is_said_of_a_database_error_has_its_constraint_and_no_values(stage: Simulation) -> None:
     """P9: PostgreSQL's own text holds the whole row."""
     with pytest.raises(DBAPIError) as caught, stage.database.transaction() as conn:
         conn.execute(text("INSERT INTO unwind.members (member_id, handle) VALUES ('private', 'words')"))
-    assert "IntegrityError 23502" in described(caught.value)
-    assert "private" not in described(caught.value)
+    assert "IntegrityError 23502" in summarize(caught.value)
+    assert "private" not in summarize(caught.value)
     assert not is_database_trouble(caught.value)
 
 
 @pytest.mark.parametrize("state", ["53100", "53200", "57P03", "58030"])
-def test_a_server_in_want_is_trouble(stage: Stage, state: str) -> None:
+def test_a_server_in_want_is_trouble(stage: Simulation, state: str) -> None:
     """F48: a full disk, no memory, a start, an error of its files: waited for without a count, for it passes."""
     want = text(f"DO $$ BEGIN RAISE EXCEPTION 'in want' USING ERRCODE = '{state}'; END $$")
     with pytest.raises(DBAPIError) as caught, stage.database.transaction() as conn:
@@ -94,7 +94,7 @@ def test_a_server_in_want_is_trouble(stage: Stage, state: str) -> None:
 
 
 def test_a_server_that_ends_the_connection_is_trouble_and_a_long_statement_is_not(
-    stage: Stage, admin: psycopg.Connection
+    stage: Simulation, admin: psycopg.Connection
 ) -> None:
     """Trouble is waited for without a count; a statement that is too long would be so every time."""
     with pytest.raises(DBAPIError) as cut, stage.database.transaction() as conn:  # noqa: PT012 - the second statement is it
@@ -114,9 +114,9 @@ def _end(admin: psycopg.Connection, pid: int) -> None:
 @pytest.mark.parametrize(
     "arguments", [{"rows": "all"}, {"rows": [1.5]}, {"rows": [True]}, {"order_id": "1"}, {"nonsense": 1}]
 )
-def test_a_task_of_the_house_called_with_nonsense_answers_invalid(stage: Stage, arguments: dict[str, Any]) -> None:
+def test_a_task_of_the_house_called_with_nonsense_answers_invalid(stage: Simulation, arguments: dict[str, Any]) -> None:
     """Contract 2.4: callable by hand; never an exception for bad input."""
-    answer = carry_out(app.tasks[TASK], arguments, "by-hand")
+    answer = execute(app.tasks[TASK], arguments, "by-hand")
     assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", list(arguments))
 
 
@@ -125,7 +125,7 @@ def test_the_failure_that_celery_sees_has_no_values() -> None:
     try:
         raise KeyError("private words")
     except KeyError as error:
-        failure = JobFailed(described(error))
+        failure = TaskFailed(summarize(error))
     assert "KeyError at tests/workers/test_task.py" in str(failure)
     assert "private" not in str(failure)
 
@@ -139,6 +139,6 @@ def test_what_celery_is_told_drags_no_private_error_behind_it(monkeypatch: pytes
         raise KeyError(words)
 
     monkeypatch.setattr(task, "carry_out", fails)
-    with pytest.raises(JobFailed) as caught:
+    with pytest.raises(TaskFailed) as caught:
         app.tasks["ocr.file"](order_id=1)
     assert words not in "".join(traceback.format_exception(caught.value))

@@ -10,10 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from policies.billing_months import month_from_text, spoken
+from policies.billing_months import month_from_text, month_name
 from policies.emails.email import shown_line
 
-LONGEST_NOTE = 2200
+MAX_NOTE_LENGTH = 2200
 """A comment of staff may have 2,000 characters; around it stands who gave the credit and for which order."""
 
 _environment = Environment(
@@ -39,7 +39,7 @@ def as_text(bill: Mapping[str, Any]) -> str:
 def _facts(bill: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "seller_id": shown_line(bill["seller_id"]),
-        "month": spoken(month_from_text(bill["billing_month"])),
+        "month": month_name(month_from_text(bill["billing_month"])),
         "state": bill["state"],
         "standing": _standing(bill),
         "lines": [_line(line) for line in bill["lines"]],
@@ -51,7 +51,7 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "day": line["at"][:10],
         "order_id": line["order_id"],
-        "note": shown_line(line["note"], LONGEST_NOTE),
+        "note": shown_line(line["note"], MAX_NOTE_LENGTH),
         "amount": line["amount"],
         "charged_month": line["charged_month"],
         "credited_month": line["credited_month"],
@@ -97,4 +97,4 @@ def _sums(bill: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _day(written: str) -> str:
     """`2026-04-05` as people write it: 5 April 2026."""
     day = date.fromisoformat(written)
-    return f"{day.day} {spoken(day)}"
+    return f"{day.day} {month_name(day)}"

@@ -20,11 +20,11 @@ from defusedxml.ElementTree import DefusedXMLParser, ParseError
 
 from policies.lots import SOLD_OUT_STOCKROOM, Lot, problems, tier_gaps, tiers_of
 
-LARGEST_FILE = 64 * 1024 * 1024
-MOST_ITEMS = 200_000
+MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_ITEMS = 200_000
 """More than the largest stores hold; without it 56 MB of empty items took two minutes and 1.3 GB to refuse."""
-LONGEST_TEXT = 10_000
-DEEPEST = 16
+MAX_TEXT_LENGTH = 10_000
+MAX_DEPTH = 16
 """Elements within elements.  Both shapes need four; BSX files carry the settings of their editor below that."""
 PIECE = 1024 * 1024
 """Some parsers read an unfinished tag again with each piece: 60 MB of one attribute took 44 s in pieces of 64 KB."""
@@ -90,8 +90,8 @@ def read_lots(file: BinaryIO, seller_id: str) -> Iterator[Lot | BadItem]:
     Raises `NotAnInventory`; a bad item spoils only itself.
     """
     for number, fields in enumerate(_items(file), start=1):
-        if number > MOST_ITEMS:
-            raise NotAnInventory(f"The file has more than {MOST_ITEMS:,} items; import it in parts.")
+        if number > MAX_ITEMS:
+            raise NotAnInventory(f"The file has more than {MAX_ITEMS:,} items; import it in parts.")
         if fields.get("STATUS") == "X":  # BrickStore: excluded
             continue
         try:
@@ -129,8 +129,8 @@ class _Collector:
         if not self._path:
             self._begin(tag)
         self._path.append(tag)
-        if len(self._path) > DEEPEST:
-            raise NotAnInventory(f"Elements lie more than {DEEPEST} deep within one another.")
+        if len(self._path) > MAX_DEPTH:
+            raise NotAnInventory(f"Elements lie more than {MAX_DEPTH} deep within one another.")
         if self._path == self._item_path:
             self._item = {}
         self._text, self._length = [], 0
@@ -139,8 +139,8 @@ class _Collector:
         if self._item is None or len(self._path) != len(self._item_path) + 1:
             return
         self._length += len(text)
-        if self._length > LONGEST_TEXT:
-            raise NotAnInventory(f"A text is longer than {LONGEST_TEXT} characters.")
+        if self._length > MAX_TEXT_LENGTH:
+            raise NotAnInventory(f"A text is longer than {MAX_TEXT_LENGTH} characters.")
         self._text.append(text)
 
     def end(self, tag: str) -> None:
@@ -185,8 +185,8 @@ def _items(file: BinaryIO) -> Iterator[dict[str, str]]:
     try:
         while piece := file.read(PIECE):
             size += len(piece)
-            if size > LARGEST_FILE:
-                raise NotAnInventory(f"The file is larger than {LARGEST_FILE // 1024**2} MB.")
+            if size > MAX_FILE_BYTES:
+                raise NotAnInventory(f"The file is larger than {MAX_FILE_BYTES // 1024**2} MB.")
             parser.feed(piece)
             yield from collector.done
             collector.done.clear()

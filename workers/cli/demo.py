@@ -30,10 +30,10 @@ from workers.cli import data_option
 from workers.local.process_specs import GROUPS, beat, flower, mail_place, worker
 from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import Settings, load_settings, settings_with_servers
-from workers.simulation.demo.dashboard import SAID, Board
+from workers.simulation.demo.dashboard import SAID, Dashboard
 from workers.simulation.demo.runner import News, Story, StoryBroken
 from workers.simulation.demo.sample_market import SELLERS, Sample, sample_market
-from workers.simulation.replay import NotEmpty, lines_from, play, stage_in_empty
+from workers.simulation.replay import NotEmpty, lines_from, play, simulation_in_empty_database
 
 READY_SECONDS = 60.0
 
@@ -126,7 +126,7 @@ def _write_past(console: Console, settings: Settings) -> Sample:
     lines = lines_from(json.dumps(line) for line in sample.lines)
     with (
         console.status(f"Writing the past: {len(lines)} facts and commands of ten weeks …"),
-        stage_in_empty(settings.database_url.get_secret_value(), lines[0].at) as stage,
+        simulation_in_empty_database(settings.database_url.get_secret_value(), lines[0].at) as stage,
     ):
         for played in play(lines, stage):
             if played.result["outcome"] != "done":
@@ -140,13 +140,13 @@ def _write_past(console: Console, settings: Settings) -> Sample:
 
 def _tell(console: Console, settings: Settings, story: Story, flower_address: str) -> None:
     story.open()
-    _follow(console, story, Board(story.sample, story.unlocks, story.now, {"Flower": flower_address}))
+    _follow(console, story, Dashboard(story.sample, story.unlocks, story.now, {"Flower": flower_address}))
     _show_mail(console, settings)
     console.print(_summary(story.summary()))
     console.print(_bills(story.database, story.sample, story.began))
 
 
-def _follow(console: Console, story: Story, board: Board) -> None:
+def _follow(console: Console, story: Story, board: Dashboard) -> None:
     """Tell the story to its end: on a terminal as one screen that changes, elsewhere as a line for each piece of news."""
     if not console.is_terminal:
         for news in story.follow():
@@ -204,7 +204,7 @@ def _bills(database: db.Database, sample: Sample, now: datetime) -> Table:
     for column in ("month", "state", "charges", "credits", "carried in", "total"):
         table.add_column(column, justify="left" if column in ("month", "state") else "right")
     with database.transaction() as conn:
-        this = month_of(now, terms.book(conn).at(now))
+        this = month_of(now, terms.load_terms(conn).at(now))
         for month in (previous_month(previous_month(this)), previous_month(this), this):
             if bill := bills.bill(conn, seller_id, month, now):
                 amounts = [Decimal(line["amount"]) for line in bill["lines"]]

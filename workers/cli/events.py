@@ -17,7 +17,7 @@ from workers.cli import data_option
 from workers.cli.database import open_database
 
 PAGE = 1000
-LOOK_EVERY = 0.5
+POLL_INTERVAL = 0.5
 CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]\.[0-9]{1,18}")
 
 
@@ -54,7 +54,7 @@ def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -
             if left == 0 or (not found and not follow):
                 return
             if not found:
-                threading.Event().wait(LOOK_EVERY)
+                threading.Event().wait(POLL_INTERVAL)
 
 
 def _line(cursor: str, event: dict[str, Any]) -> str:

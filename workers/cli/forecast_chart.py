@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from policies.timestamps import instant_from_text
+from policies.timestamps import parse_timestamp
 
 SHADES = " ░▒▓█"
 FULL_HEIGHT = 20
@@ -40,9 +40,9 @@ def forecast_chart(console: Console, seen: dict[str, Any]) -> None:
 def _days(console: Console, seen: dict[str, Any]) -> None:
     counts: dict[Any, dict[int, int]] = defaultdict(dict)
     for one in seen["hours"]:
-        hour = instant_from_text(one["hour"])
+        hour = parse_timestamp(one["hour"])
         counts[hour.date()][hour.hour] = one["total"]
-    first, last = instant_from_text(seen["at"]).date(), max(counts)
+    first, last = parse_timestamp(seen["at"]).date(), max(counts)
     most_of_an_hour, most_of_a_day = _most(seen), max(sum(hours.values()) for hours in counts.values())
     console.print(Text(f"{'':<15}|{'00':<6}{'06':<6}{'12':<6}{'18':<6}|", "dim"))
     day = first

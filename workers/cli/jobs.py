@@ -31,7 +31,7 @@ def jobs() -> None:
 def dead(as_json: bool, discarded: bool) -> None:
     """The jobs that wait for somebody, oldest first."""
     from models import dead_jobs
-    from policies.timestamps import instant_text
+    from policies.timestamps import format_timestamp
     from workers.redaction import shown_arguments
 
     with open_database() as database, database.transaction() as conn:
@@ -50,15 +50,15 @@ def dead(as_json: bool, discarded: bool) -> None:
                 "attempts": row.attempts,
             }
             if discarded:
-                told |= {"discarded_at": instant_text(row.discarded_at), "discard_reason": row.discard_reason}
-            click.echo(json.dumps(told | {"parked_at": instant_text(row.parked_at)}))
+                told |= {"discarded_at": format_timestamp(row.discarded_at), "discard_reason": row.discard_reason}
+            click.echo(json.dumps(told | {"parked_at": format_timestamp(row.parked_at)}))
         else:
-            click.echo(f"{row.dead_job_id:>6}  {instant_text(row.parked_at)}  {row.task}  {about}")
+            click.echo(f"{row.dead_job_id:>6}  {format_timestamp(row.parked_at)}  {row.task}  {about}")
             click.echo(f"        {dead_jobs.REASONS[row.reason]}, tried {row.attempts} times: {row.error}")
             if row.first_error != row.error:
                 click.echo(f"        at first: {row.first_error}")
             if discarded:
-                click.echo(f"        discarded {instant_text(row.discarded_at)}: {row.discard_reason}")
+                click.echo(f"        discarded {format_timestamp(row.discarded_at)}: {row.discard_reason}")
     if not found and not as_json:
         click.echo("No job was discarded." if discarded else "No job was given up.")
 
@@ -72,7 +72,7 @@ def replay(numbers: tuple[int, ...], task: str | None, everything: bool) -> None
     if (bool(numbers), task is not None, everything).count(True) != 1:
         raise click.UsageError("Say which: ids, --task NAME or --all.")
     from models import dead_jobs
-    from workers.requeue import CannotRevive, set_going, tell_relay
+    from workers.requeue import CannotRequeue, requeue_dead_job, wake_relay
 
     with open_database() as database:
         if not numbers:
@@ -81,13 +81,13 @@ def replay(numbers: tuple[int, ...], task: str | None, everything: bool) -> None
         trouble = []
         for number in numbers:  # each by itself: what cannot go keeps no other from going
             try:
-                click.echo(f"{number:>6}  {set_going(database, number)} is on its way again.")
-            except CannotRevive as problem:
+                click.echo(f"{number:>6}  {requeue_dead_job(database, number)} is on its way again.")
+            except CannotRequeue as problem:
                 trouble.append(str(problem))
     if not numbers:
         click.echo("No job waits for that.")
     elif len(trouble) < len(numbers):
-        tell_relay()
+        wake_relay()
     if trouble:
         raise click.ClickException(" ".join(trouble))
 
@@ -107,7 +107,7 @@ def discard(numbers: tuple[int, ...], reason: str) -> None:
         for number in numbers:
             try:
                 click.echo(f"{number:>6}  {revival.discard(database, number, reason)} is discarded.")
-            except revival.CannotRevive as problem:
+            except revival.CannotRequeue as problem:
                 trouble.append(str(problem))
     if trouble:
         raise click.ClickException(" ".join(trouble))
@@ -145,7 +145,7 @@ def requeue(numbers: tuple[int, ...]) -> None:
         for number in numbers:
             try:
                 click.echo(f"{number:>6}  {revival.requeue_dead_letter(database, number)} is submitted.")
-            except revival.CannotRevive as problem:
+            except revival.CannotRequeue as problem:
                 trouble.append(str(problem))
     if trouble:
         raise click.ClickException(" ".join(trouble))
@@ -157,13 +157,13 @@ def _tell_progress(done: int, of: int) -> None:
 
 
 def _list_dead_letters(as_json: bool, limit: int) -> None:
-    from models import dead_letters as odd_messages
-    from policies.timestamps import instant_text
+    from models import dead_letters
+    from policies.timestamps import format_timestamp
     from workers.app import app
     from workers.transport.dead_letters import strays
 
     with open_database() as database, database.transaction() as conn:
-        kept = odd_messages.latest(conn, limit=limit)
+        kept = dead_letters.latest(conn, limit=limit)
     with app.connection_for_read() as connection:
         lying = strays(connection.default_channel.client)
     for row in kept:
@@ -174,17 +174,17 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
             "message": row.message_id,
             "queue": row.queue,
         }
-        came = instant_text(row.came_at)
+        came = format_timestamp(row.came_at)
         if as_json:
             if row.requeued_at is not None:
-                told["requeued_at"] = instant_text(row.requeued_at)
+                told["requeued_at"] = format_timestamp(row.requeued_at)
             click.echo(json.dumps(told | {"id": row.odd_message_id, "bytes": row.body_bytes, "came_at": came}))
         else:
-            about = odd_messages.REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
+            about = dead_letters.REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
             click.echo(f"{row.odd_message_id:>6}  {came}  {row.named or '?'}  {row.message_id or '?'}")
             click.echo(f"        it {about}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
             if row.requeued_at is not None:
-                click.echo(f"        requeued {instant_text(row.requeued_at)}")
+                click.echo(f"        requeued {format_timestamp(row.requeued_at)}")
     for stray in lying:
         if as_json:
             for task, message in stray.first:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from workers.cli import data_option
 from workers.cli.database import open_database
 
 if TYPE_CHECKING:
-    from models.queries.show import Look
+    from models.queries.show import Query
 
-DAYS, MOST_DAYS = (
+DAYS, MAX_DAYS = (
     14,
     366,
 )  # of a forecast, as models.queries.forecast and models.queries.show have them: importing those is slow
@@ -71,7 +71,7 @@ def explain(as_json: bool, words: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.option("--days", default=DAYS, show_default=True, type=click.IntRange(1, MOST_DAYS), help="How far to look.")
+@click.option("--days", default=DAYS, show_default=True, type=click.IntRange(1, MAX_DAYS), help="How far to look.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @data_option
 def forecast(days: int, as_json: bool) -> None:
@@ -92,8 +92,8 @@ def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> Non
     from models.queries import show as looks
 
     try:
-        wanted = looks.understood(words)
-    except looks.NotALook as problem:
+        wanted = looks.parse_query(words)
+    except looks.InvalidQuery as problem:
         raise WrongWords(f"{str(problem)[:1].upper()}{str(problem)[1:]}.") from None
     if wanted.noun == "lots" and not as_html:
         from workers.cli.lots import lots_as_json, lots_for_people
@@ -101,9 +101,9 @@ def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> Non
         (lots_as_json if as_json else lots_for_people)(wanted.which[0])
         return
     with open_database() as database, database.transaction() as conn:
-        looks.steady(conn)
+        looks.use_snapshot_isolation(conn)
         now = database.clock.now(conn)
-        seen: Any = looks.look(conn, words, now=now)
+        seen: Any = looks.run_query(conn, words, now=now)
     if as_json:
         click.echo(json.dumps(seen, indent=2))
         return
@@ -118,16 +118,20 @@ def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> Non
 
     if wanted.noun == "order" and wanted.at is not None:  # `explain` says its instant itself, and can look ahead
         come = wanted.at <= now
-        click.echo(f"As of {instant_text(wanted.at)}:" if come else "Nobody knows yet what will be then. This is now:")
+        click.echo(
+            f"As of {format_timestamp(wanted.at)}:" if come else "Nobody knows yet what will be then. This is now:"
+        )
     show_to_people(wanted.noun, seen)
 
 
-def _nothing(wanted: Look) -> str:
+def _nothing(wanted: Query) -> str:
     """What there is not, and where that is not plain, why one may have expected it."""
     first = wanted.which[0]
     if wanted.noun in ("order", "explain", "notices"):
         return (
-            f"There was no order {first} at {instant_text(wanted.at)}." if wanted.at else f"There is no order {first}."
+            f"There was no order {first} at {format_timestamp(wanted.at)}."
+            if wanted.at
+            else f"There is no order {first}."
         )
     if wanted.noun == "bill":
         return f"There is no bill of {first} for {wanted.which[1]:%Y-%m}: the seller is unknown or the month has not begun."

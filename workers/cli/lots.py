@@ -29,7 +29,7 @@ AT_ONCE = 500
 """Lots of one transaction: each holds a lock per item, and the server has room for some thousands."""
 PROGRESS_INTERVAL = 20_000
 """Lots between two words of how far an import is."""
-MOST_SHOWN = 20
+MAX_SHOWN = 20
 MAX_PAUSE = "15min"
 """How long whoever reads the output may pause, in `less` for example: the lots come as they are read."""
 
@@ -53,12 +53,12 @@ def import_lots(file: Path, seller_id: str) -> None:
         with _kept(file) as kept:
             _all_are_lots(kept, file.name, seller_id)
             with open_database() as database:
-                db.bind(database)
+                db.set_database(database)
                 try:
                     _may_all_be_imported(kept, seller_id)
                     new, known, units = _imported(kept, seller_id)
                 finally:
-                    db.bind(None)
+                    db.set_database(None)
     except NotAnInventory as problem:
         raise click.ClickException(f"{file.name}: {problem}") from None
     click.echo(f"{new} lots imported, {known} known ones updated: {units} units of {seller_id}.")
@@ -67,10 +67,10 @@ def import_lots(file: Path, seller_id: str) -> None:
 @contextmanager
 def _kept(file: Path) -> Iterator[BinaryIO]:
     """A copy of the file that nobody else changes while it is read more than once; of what is too large, as much as shows it."""
-    from workers.cli.bricklink_xml import LARGEST_FILE
+    from workers.cli.bricklink_xml import MAX_FILE_BYTES
 
     with file.open("rb") as opened, tempfile.TemporaryFile() as kept:
-        left = LARGEST_FILE + 1
+        left = MAX_FILE_BYTES + 1
         while left > 0 and (piece := opened.read(min(left, 1024 * 1024))):
             kept.write(piece)
             left -= len(piece)
@@ -93,32 +93,32 @@ def _all_are_lots(kept: BinaryIO, name: str, seller_id: str) -> None:
     for one in read_lots(kept, seller_id):
         if isinstance(one, BadItem):
             bad += 1
-            if bad <= MOST_SHOWN:
+            if bad <= MAX_SHOWN:
                 click.echo(f"{name}: {one}", err=True)
         else:
             good += 1
     if bad:
-        more = f" ({bad - MOST_SHOWN} more not shown)" if bad > MOST_SHOWN else ""
+        more = f" ({bad - MAX_SHOWN} more not shown)" if bad > MAX_SHOWN else ""
         raise click.ClickException(f"{bad} of {good + bad} items are no lots{more}; nothing was imported.")
 
 
 def _may_all_be_imported(kept: BinaryIO, seller_id: str) -> None:
-    from models.unit_of_work import at_once
+    from models.unit_of_work import retry_on_conflict
     from tasks.inventory import refused_imports
 
     for some in _batches(_lots_in(kept, seller_id), AT_ONCE):
-        for refused in at_once(partial(refused_imports, some)):
+        for refused in retry_on_conflict(partial(refused_imports, some)):
             raise click.ClickException(f"{refused.message} Nothing was imported.")
 
 
 def _imported(kept: BinaryIO, seller_id: str) -> tuple[int, int, int]:
     """How many lots were new, how many were known, and how many units they have."""
-    from models.unit_of_work import at_once
+    from models.unit_of_work import retry_on_conflict
     from tasks.inventory import record_imported
 
     new = known = units = 0
     for some in _batches(_lots_in(kept, seller_id), AT_ONCE):
-        for told in at_once(partial(record_imported, some)):
+        for told in retry_on_conflict(partial(record_imported, some)):
             if not isinstance(told, dict):
                 so_far = f"{new + known} lots before it were imported." if new or known else "Nothing was imported."
                 raise click.ClickException(f"{told.message} {so_far}")
@@ -197,9 +197,9 @@ def _lots_of(seller_id: str) -> Iterator[tuple[Connection, Iterator[Lot]] | None
 
     from models.inventory import stream_lots
     from models.members import facts
-    from models.queries.show import steady
+    from models.queries.show import use_snapshot_isolation
 
     with open_database() as database, database.transaction() as conn:
-        steady(conn)
+        use_snapshot_isolation(conn)
         conn.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_PAUSE}'"))
         yield (conn, stream_lots(conn, seller_id)) if facts(conn, [seller_id]) else None

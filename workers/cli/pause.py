@@ -65,12 +65,12 @@ def resume(name: str) -> None:
 
 def _list(as_json: bool) -> None:
     from models import pauses
-    from policies.timestamps import instant_text
+    from policies.timestamps import format_timestamp
 
     with open_database() as database, database.transaction() as conn:
         rows = pauses.in_effect(conn, database.clock.now(conn))
     for row in rows:
-        since, until = instant_text(row.paused_at), row.until and instant_text(row.until)
+        since, until = format_timestamp(row.paused_at), row.until and format_timestamp(row.until)
         if as_json:
             facts = {"kind": row.kind, "name": row.name, "paused_at": since, "until": until, "reason": row.reason}
             click.echo(json.dumps(facts))
@@ -96,11 +96,11 @@ def _kind_of(name: str) -> str:
 
 
 def _instant(text: str | None) -> datetime | None:
-    from policies.timestamps import instant_from_text
+    from policies.timestamps import parse_timestamp
 
     if text is None:
         return None
     try:
-        return instant_from_text(text)
+        return parse_timestamp(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--until") from None

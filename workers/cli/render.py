@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from workers.cli.bill_page import as_text
 from workers.cli.forecast_chart import forecast_chart
 from workers.simulation.replay import Played
@@ -22,7 +22,7 @@ def tell(played: Played) -> None:
     """One line of a replayed history: when, what, and what came of it."""
     console = _console()
     line, result = played.line, harmless(played.result)
-    console.print(Text.assemble((instant_text(line.at), "dim"), "  ", _what(played)))
+    console.print(Text.assemble((format_timestamp(line.at), "dim"), "  ", _what(played)))
     if line.show is None:
         console.print(Text("    " + _outcome(result), style=_STYLES.get(result["outcome"], "")))
     elif result is None:
@@ -52,7 +52,7 @@ def tell_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
     found = {name: count for name, count in effects.items() if count}
     if found:
         said = ", ".join(f"{name}: {_short(count)}" for name, count in found.items())
-        _console().print(Text.assemble((instant_text(instant), "dim"), f"  {sweep}\n    {said}"))
+        _console().print(Text.assemble((format_timestamp(instant), "dim"), f"  {sweep}\n    {said}"))
 
 
 def show_to_people(noun: str, seen: Any) -> None:
@@ -214,7 +214,7 @@ def _spoken(option: dict[str, Any]) -> str:
 def _until(option: dict[str, Any]) -> str:
     if option["possible_from"]:
         return f" Possible from {option['possible_from']}."
-    return f" What would change it: {option['changes_it']}." if option["changes_it"] else ""
+    return f" What would change it: {option['unblocked_by']}." if option["unblocked_by"] else ""
 
 
 def _bill(console: Console, seen: dict[str, Any]) -> None:

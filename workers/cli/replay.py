@@ -13,11 +13,11 @@ import click
 import structlog
 
 from models.db import database as db
-from policies.timestamps import instant_from_text, instant_text
+from policies.timestamps import format_timestamp, parse_timestamp
 from workers.cli.render import tell, tell_sweep
 from workers.settings import postgres_url
 from workers.simulation import replay as player
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 
 class WrongFile(click.ClickException):
@@ -29,7 +29,7 @@ class WrongFile(click.ClickException):
 def instant(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
     """An option that takes an instant."""
     try:
-        return None if value is None else instant_from_text(value)
+        return None if value is None else parse_timestamp(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -63,7 +63,7 @@ def replay(
     )
     with contextlib.ExitStack() as held:
         if database_url is None:
-            stages = held.enter_context(player.fresh_stages())
+            stages = held.enter_context(player.simulation_pool())
         for path, lines in histories:
             at = player.beginning(lines, until)
             with contextlib.ExitStack() as playing:
@@ -83,21 +83,21 @@ def replay(
                     _warn_of_the_future(stage)
 
 
-def _theirs(database_url: str, at: datetime, allow_short: bool) -> Stage:
+def _theirs(database_url: str, at: datetime, allow_short: bool) -> Simulation:
     try:
-        return player.stage_in_empty(postgres_url(database_url), at, allow_short=allow_short)
+        return player.simulation_in_empty_database(postgres_url(database_url), at, allow_short=allow_short)
     except player.NotEmpty as problem:
         raise click.ClickException(str(problem)) from None
     except ValueError as problem:
         raise WrongFile(f"--database-url: {problem}") from None
 
 
-def _warn_of_the_future(stage: Stage) -> None:
+def _warn_of_the_future(stage: Simulation) -> None:
     with stage.database.transaction() as conn:
         present = db.DatabaseClock().now(conn)
     if stage.clock.instant > present:
         click.echo(
-            f"The history ends at {instant_text(stage.clock.instant)}, which is still to come: live work on its orders is "
+            f"The history ends at {format_timestamp(stage.clock.instant)}, which is still to come: live work on its orders is "
             "dated from there until then.",
             err=True,
         )

@@ -21,7 +21,7 @@ import click
 from workers.cli import data_option
 
 WAIT = 30.0
-LOOK_EVERY = 3.0
+POLL_INTERVAL = 3.0
 """Seconds after which the database is asked, too."""
 BROKER_TIMEOUT = 2.0
 
@@ -111,11 +111,11 @@ def _awaited(sent: Any, task: str, arguments: dict[str, Any], seconds: float, to
     while True:
         left = end - time.monotonic()
         try:
-            return sent.get(timeout=max(0.1, min(left, LOOK_EVERY)), on_message=told)
+            return sent.get(timeout=max(0.1, min(left, POLL_INTERVAL)), on_message=told)
         except NoAnswer:
             if (answer := _kept(task, arguments)) is not None:
                 return answer
-            if left <= LOOK_EVERY:
+            if left <= POLL_INTERVAL:
                 raise
 
 
@@ -125,13 +125,13 @@ def _kept(task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
 
     from models import requests
     from models.requests import Answer
-    from tasks.command import understood
+    from tasks.command import parse_command
     from workers.app import app
     from workers.cli.database import open_database
     from workers.task import command_of
 
     model = command_of(app.tasks[task])
-    command = None if model is None else understood(model, arguments, str(arguments.get("request_id", "")))
+    command = None if model is None else parse_command(model, arguments, str(arguments.get("request_id", "")))
     if command is None or isinstance(command, Answer):
         return None
     try:

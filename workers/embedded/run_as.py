@@ -31,7 +31,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 
 @dataclass(frozen=True)
-class Identity:
+class RunAs:
     """Who a server process becomes between fork and exec. `uid` None: stays who it is."""
 
     uid: int | None = None
@@ -62,25 +62,25 @@ class Identity:
             _drop(libc, self.uid, self.gid if self.gid is not None else self.uid)
 
 
-def identity_for(data: Path) -> Identity:
+def identity_for(data: Path) -> RunAs:
     """Who may run PostgreSQL on `data` (which may not exist yet)."""
     if os.getuid() != 0:
-        return Identity() if _has_a_name() or not _namespaces_allowed() else Identity(NOBODY, NOBODY, namespace=True)
+        return RunAs() if _has_a_name() or not _namespaces_allowed() else RunAs(NOBODY, NOBODY, namespace=True)
     if data.exists() and data.stat().st_uid != 0:
-        return Identity(data.stat().st_uid, data.stat().st_gid)
-    inside = Identity(NOBODY, NOBODY, namespace=True)
+        return RunAs(data.stat().st_uid, data.stat().st_gid)
+    inside = RunAs(NOBODY, NOBODY, namespace=True)
     if _namespaces_allowed() and _asked_as(inside, lambda: os.access(data.parent, os.R_OK | os.W_OK | os.X_OK)):
         return inside
-    return Identity(NOBODY, NOBODY)
+    return RunAs(NOBODY, NOBODY)
 
 
-def may_read(identity: Identity, files: Iterable[Path]) -> bool:
+def may_read(identity: RunAs, files: Iterable[Path]) -> bool:
     """Whether `identity` may read these files, and run those that are programs: tried, as PostgreSQL's programs ask."""
     wanted = [(path, os.R_OK | (os.X_OK if path.stat().st_mode & 0o100 else 0)) for path in files]
     return _asked_as(identity, lambda: all(os.access(path, mode) for path, mode in wanted))
 
 
-def hand_over(tree: Path, identity: Identity) -> None:
+def hand_over(tree: Path, identity: RunAs) -> None:
     """Make `tree` belong to `identity`, for data made while another way of leaving uid 0 was open."""
     if os.getuid() != 0 or not tree.exists() or tree.stat().st_uid == identity.owner:
         return
@@ -91,10 +91,10 @@ def hand_over(tree: Path, identity: Identity) -> None:
 
 def _namespaces_allowed() -> bool:
     """Policies differ too much between kernels and containers to be read off."""
-    return LINUX and _asked_as(Identity(NOBODY, NOBODY, namespace=True), lambda: os.geteuid() == NOBODY)
+    return LINUX and _asked_as(RunAs(NOBODY, NOBODY, namespace=True), lambda: os.geteuid() == NOBODY)
 
 
-def _asked_as(identity: Identity, question: Callable[[], bool]) -> bool:
+def _asked_as(identity: RunAs, question: Callable[[], bool]) -> bool:
     """What a child that became `identity` answers; no when it cannot become that."""
     libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
     child = os.fork()

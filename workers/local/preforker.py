@@ -52,10 +52,10 @@ LIBRARIES = (
 PR_SET_NAME = 15
 
 
-class Offspring:
+class ForkedProcess:
     """A forked program, with the part of `subprocess.Popen` that a supervisor needs."""
 
-    def __init__(self, nursery: Nursery, pid: int) -> None:
+    def __init__(self, nursery: Preforker, pid: int) -> None:
         self._nursery = nursery
         self.pid = pid
         self._mark = mark_of(pid)
@@ -84,7 +84,7 @@ class Offspring:
             os.kill(self.pid, number)
 
 
-class Nursery:
+class Preforker:
     """The supervisor's side: one process that forks programs."""
 
     def __init__(self, log: Path) -> None:
@@ -121,7 +121,7 @@ class Nursery:
         with self._news:
             return self._ended.get(pid)
 
-    def fork(self, name: str, words: Sequence[str], environment: Mapping[str, str], log: Path) -> Offspring:
+    def fork(self, name: str, words: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess:
         """Run `celery WORDS`, or ours, in a fork. Raises OSError when the nursery is gone or silent for a minute."""
         request = {"name": name, "words": list(words), "environment": dict(environment), "log": str(log)}
         with self._asking:
@@ -130,7 +130,7 @@ class Nursery:
             with self._news:
                 if not self._news.wait_for(lambda: bool(self._born) or not self.is_alive(), 60) or not self._born:
                     raise OSError("the nursery gives no answer")
-                return Offspring(self, self._born.pop(0))
+                return ForkedProcess(self, self._born.pop(0))
 
     def close(self) -> None:
         """End it. Its programs, if there still are any, get TERM from the kernel."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from workers.embedded import free_port
 from workers.local import FLOWER_CONFIG
-from workers.local.supervisor import Program, Supervisor, on_leash
+from workers.local.supervisor import Program, Supervisor, with_parent_death
 from workers.settings import Settings
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where whoever listens everywhere can be asked here
@@ -25,14 +25,14 @@ def worker(settings: Settings, supervisor: Supervisor, group: str) -> Program:
     words = ["-A", "workers.app", "worker", "-Q", ",".join(GROUPS[group]), "-n", f"{group}@%h"]
     words += ["-c", str(settings.concurrency), "-l", settings.log_level, "--without-gossip", "--without-mingle"]
     ready = supervisor.ready_file(group).exists
-    return Program(group, on_leash(words), settings.environment(), ready, celery=words)
+    return Program(group, with_parent_death(words), settings.environment(), ready, celery=words)
 
 
 def beat(settings: Settings, supervisor: Supervisor) -> Program:
     """The clock that looks at the timetable. Two of them would change nothing but the number of ticks."""
     words = ["-A", "workers.app", "beat", "-l", settings.log_level]
     ready = supervisor.ready_file("beat").exists
-    return Program("beat", on_leash(words), settings.environment(), ready, celery=words)
+    return Program("beat", with_parent_death(words), settings.environment(), ready, celery=words)
 
 
 def flower(settings: Settings) -> tuple[Program, str]:
@@ -41,7 +41,7 @@ def flower(settings: Settings) -> tuple[Program, str]:
     words = ["-A", "workers.app", "flower", f"--conf={FLOWER_CONFIG}", f"--port={port}"]
     environment = settings.environment()  # the login too: a command line shows it to everybody
     host = EVERYWHERE.get(settings.flower_address, settings.flower_address)
-    program = Program("flower", on_leash(words), environment, _answers(host, port), celery=words)
+    program = Program("flower", with_parent_death(words), environment, _answers(host, port), celery=words)
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
@@ -51,7 +51,7 @@ def metrics(settings: Settings) -> tuple[Program, str]:
     words = ["metrics"]
     environment = settings.environment() | {"UNWIND_METRICS_PORT": str(port)}
     host = EVERYWHERE.get(settings.metrics_address, settings.metrics_address)
-    program = Program("metrics", on_leash(words), environment, _answers(host, port), celery=words)
+    program = Program("metrics", with_parent_death(words), environment, _answers(host, port), celery=words)
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 

@@ -31,9 +31,9 @@ from workers.embedded.data_dir import read_json, write_json
 from workers.embedded.processes import Mark, alive, mark_of, wait_until
 from workers.local import READY_FILE
 from workers.local.parent_death import TOKEN
-from workers.local.preforker import Nursery, Offspring
+from workers.local.preforker import ForkedProcess, Preforker
 
-FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
+INITIAL_DELAY, MAX_DELAY = 0.5, 30.0
 SETTLED_AFTER = 60.0  # seconds alive after which an earlier death is forgotten
 LOG_BYTES = 50_000_000
 
@@ -64,7 +64,7 @@ class Program:
 @dataclass
 class _Child:
     program: Program
-    process: subprocess.Popen[bytes] | Offspring
+    process: subprocess.Popen[bytes] | ForkedProcess
     mark: Mark
     started: float
     deaths: int = 0
@@ -75,7 +75,7 @@ class Supervisor:
     """A set of programs, tended by one thread that lives as long as they do."""
 
     def __init__(
-        self, data_dir: Path, *, on_event: Callable[[str], None] | None = None, nursery: Nursery | None = None
+        self, data_dir: Path, *, on_event: Callable[[str], None] | None = None, nursery: Preforker | None = None
     ) -> None:
         self._nursery = nursery
         self.logs = data_dir / "logs"
@@ -226,7 +226,7 @@ class Supervisor:
         if child.again_at is None:
             _kill_group(child.mark.pid)  # children of a dead worker would go on taking messages (F35)
             child.deaths = 1 if now - child.started > SETTLED_AFTER else child.deaths + 1
-            delay = 0.0 if child.deaths == 1 else min(FIRST_DELAY * 2 ** (child.deaths - 2), LONGEST_DELAY)
+            delay = 0.0 if child.deaths == 1 else min(INITIAL_DELAY * 2 ** (child.deaths - 2), MAX_DELAY)
             child.again_at = now + delay
             after = f" in {delay:.1f} s" if delay else ""
             self._say(f"{name} ended with {child.process.returncode}: starting it again{after}")
@@ -247,7 +247,7 @@ class Supervisor:
             self._record.unlink(missing_ok=True)
 
 
-def on_leash(words: Sequence[str], *, last_word: signal.Signals = signal.SIGTERM) -> list[str]:
+def with_parent_death(words: Sequence[str], *, last_word: signal.Signals = signal.SIGTERM) -> list[str]:
     """The command line that runs `celery WORDS` (or our own command) and ends with this process, however this process ends."""
     return [sys.executable, "-m", "workers.local.parent_death", str(os.getpid()), str(int(last_word)), *words]
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from policies.emails.email import shown_line
-from tasks.mailer import Envelope, Postbox, ServerSilent, TryLater, Undeliverable
-from workers.mail.templates import Stationery, mail, mail_address
+from tasks.mailer import Envelope, Mailer, ServerUnavailable, TemporaryFailure, Undeliverable
+from workers.mail.templates import Branding, mail, mail_address
 from workers.settings import Settings
 
-ANSWER_WITHIN = 10.0
+RESPONSE_TIMEOUT = 10.0
 """Seconds for each answer of the server: a round of letters stays well within its lease even when it starts to hang."""
 PAUSE = 40.0
 """Seconds in which a server that was silent is not asked again: while it hangs, a process gives it a fifth of its time."""
@@ -29,11 +29,11 @@ CLOSING = 421
 """The one 4xx that is about the server, not about the letter."""
 
 
-class SmtpPostbox:
+class SmtpMailer:
     """Hands letters to a mail server, one connection a round.  `url` as `smtp://user:password@host:587?starttls=1`."""
 
     def __init__(
-        self, url: str, stationery: Stationery, *, timeout: float = ANSWER_WITHIN, pause: float = PAUSE
+        self, url: str, stationery: Branding, *, timeout: float = RESPONSE_TIMEOUT, pause: float = PAUSE
     ) -> None:
         self._url = urlsplit(url)
         self._starttls = parse_qs(self._url.query).get("starttls", ["0"])[-1] in ("1", "true", "yes")
@@ -48,7 +48,7 @@ class SmtpPostbox:
         message = mail(envelope, self._stationery)
         recipient = mail_address(envelope.email)
         if time.monotonic() < self._paused_until:
-            raise ServerSilent("the mail server was silent a moment ago", tried=False)
+            raise ServerUnavailable("the mail server was silent a moment ago", tried=False)
         try:
             server = self._connected()
         except (OSError, smtplib.SMTPException) as error:
@@ -89,13 +89,13 @@ class SmtpPostbox:
             server.login(unquote(url.username), unquote(url.password or ""))
         return server
 
-    def _silent(self, reason: str) -> ServerSilent:
+    def _silent(self, reason: str) -> ServerUnavailable:
         """Give the connection up and the server time."""
         self._paused_until = time.monotonic() + self._pause
         server, self._server = self._server, None
         if server is not None:
             server.close()  # no QUIT: that would wait for an answer once more
-        return ServerSilent(reason)
+        return ServerUnavailable(reason)
 
     def _judge(self, code: int, answer: bytes | str, error: Exception) -> None:
         said = f"{code} {shown_line(answer.decode('utf-8', 'replace') if isinstance(answer, bytes) else answer, 200)}"
@@ -103,13 +103,13 @@ class SmtpPostbox:
             raise self._silent(f"the mail server is closing: {said}") from error
         if 500 <= code < 600:
             raise Undeliverable(f"the mail server refused it for good: {said}") from error
-        raise TryLater(f"the mail server did not take it now: {said}") from error
+        raise TemporaryFailure(f"the mail server did not take it now: {said}") from error
 
 
-class FolderPostbox:
+class FolderMailer:
     """Writes each letter as an `.eml` file.  The same letter is the same file, however often it is sent."""
 
-    def __init__(self, folder: Path, stationery: Stationery) -> None:
+    def __init__(self, folder: Path, stationery: Branding) -> None:
         self._folder = folder
         self._stationery = stationery
 
@@ -130,18 +130,18 @@ class FolderPostbox:
                 Path(unfinished).unlink(missing_ok=True)
                 raise
         except OSError as error:
-            raise ServerSilent(f"the mail folder cannot be written: {_said(error)}") from error
+            raise ServerUnavailable(f"the mail folder cannot be written: {_said(error)}") from error
 
     def close(self) -> None:
         """Nothing to give back."""
 
 
-def postbox(settings: Settings) -> Postbox:
+def mailer_from_settings(settings: Settings) -> Mailer:
     """The postbox that the settings ask for."""
-    stationery = Stationery(settings.mail_from, settings.site_name, settings.marketplace_url)
+    stationery = Branding(settings.mail_from, settings.site_name, settings.marketplace_url)
     if settings.smtp_url is None:
-        return FolderPostbox(settings.mail_dir, stationery)
-    return SmtpPostbox(settings.smtp_url.get_secret_value(), stationery)
+        return FolderMailer(settings.mail_dir, stationery)
+    return SmtpMailer(settings.smtp_url.get_secret_value(), stationery)
 
 
 def _said(error: Exception) -> str:

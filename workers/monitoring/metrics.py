@@ -30,7 +30,7 @@ from workers.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-PATIENCE = 4.0
+TIMEOUT = 4.0
 """Seconds for one part: below Prometheus' own 10 s even when both parts are frozen."""
 BROKER_TIMEOUT = 2.0
 """Seconds for one question to the broker."""
@@ -53,7 +53,7 @@ Family = GaugeMetricFamily
 class Part:
     """One server that is asked in a thread of its own, so that a frozen one keeps nobody waiting for longer than said."""
 
-    def __init__(self, name: str, ask: Callable[[], list[Family]], patience: float = PATIENCE) -> None:
+    def __init__(self, name: str, ask: Callable[[], list[Family]], patience: float = TIMEOUT) -> None:
         self.name = name
         self._ask = ask
         self._patience = patience
@@ -83,7 +83,7 @@ class Part:
 class Gauges:
     """Everything that is told, looked up when it is asked for."""
 
-    def __init__(self, settings: Settings, *, patience: float = PATIENCE) -> None:
+    def __init__(self, settings: Settings, *, patience: float = TIMEOUT) -> None:
         self._settings = settings
         self._looking = threading.Lock()
         self._database: db.Database | None = None
@@ -126,7 +126,7 @@ class Gauges:
             self._database = db.connect(url.get_secret_value())
         found, unanswered = [], []
         with self._database.transaction() as conn:
-            for reading, values in readings.take(conn):
+            for reading, values in readings.collect(conn):
                 if values is None:
                     unanswered.append(reading.name)
                     continue

@@ -30,12 +30,12 @@ from workers.transport import pausing
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY = 5.0
+POLL_INTERVAL = 5.0
 SILENT_LOOKS = 9
 """45 s: three canaries missed."""
 BUSY_LOOKS = SILENT_LOOKS + 13
 """The same after the hard limit of 60 s, by which whatever is in hand must have ended."""
-ANSWER_WITHIN = 3.0
+RESPONSE_TIMEOUT = 3.0
 PROBE = "unwind:watched"
 """Written at each look: a broker that is full or only reads keeps every worker from taking, and a new one could not either."""
 
@@ -57,7 +57,7 @@ class Watcher:
         every: float | None = None,
     ) -> None:
         self._moved, self._waiting, self._busy, self._end = moved, waiting, busy, end
-        self._every = LOOK_EVERY if every is None else every
+        self._every = POLL_INTERVAL if every is None else every
         self._last: Any = None
         self._blind = False
         self.silent = 0
@@ -118,7 +118,7 @@ class _Broker:
     """A connection of the watcher's own, made anew after trouble."""
 
     def __init__(self, url: str) -> None:
-        self._client = connect(url, timeout=ANSWER_WITHIN)
+        self._client = connect(url, timeout=RESPONSE_TIMEOUT)
 
     def waiting(self, queues: Iterable[str]) -> int:
         """How many messages wait in these queues.  Raises when the broker does not answer or takes nothing."""

@@ -16,9 +16,9 @@ from sqlalchemy import Connection
 
 from models import alerts, bills, notices, outbox, reminders
 from models.db import database as db
-from models.unit_of_work import at_once
+from models.unit_of_work import retry_on_conflict
 from workers.app import app
-from workers.task import carry_out
+from workers.task import execute
 
 Deadline = Callable[[Connection], datetime | None]
 
@@ -40,7 +40,7 @@ class SweepStuck(Exception):
     """A sweep ran and what it covers is still due: going on would never end."""
 
 
-class Stage:
+class Simulation:
     """One database with a simulated clock, bound to this process while the stage stands."""
 
     def __init__(
@@ -55,13 +55,13 @@ class Stage:
         """Called after each sweep with its instant, its name and its effects."""
 
     def __enter__(self) -> Self:
-        db.bind(self.database)
+        db.set_database(self.database)
         return self
 
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        db.bind(None)
+        db.set_database(None)
         self.database.dispose()
 
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Stage:
 
     def carry_out(self, task: str, arguments: dict[str, Any], message_id: str) -> dict[str, Any]:
         """The same with the id of the message that would have brought it: it stands in for a missing `request_id`."""
-        return carry_out(app.tasks[task], arguments, message_id)
+        return execute(app.tasks[task], arguments, message_id)
 
     def settle(self) -> int:
         """Keep everything that was promised and is due, until nothing is left; gives how many promises were kept."""
@@ -81,7 +81,7 @@ class Stage:
             if not due:
                 return count
             for task in due:
-                at_once(app.tasks[task].run)
+                retry_on_conflict(app.tasks[task].run)
             count += 1
 
     def advance(self, to: datetime) -> int:
@@ -106,7 +106,7 @@ class Stage:
                 raise SweepStuck(f"{' and '.join(sweeps)} left behind what was due at {instant}")
             last = (instant, sweeps)
             for sweep in sweeps:
-                self.on_sweep(self.clock.instant, sweep, at_once(app.tasks[sweep].run))
+                self.on_sweep(self.clock.instant, sweep, retry_on_conflict(app.tasks[sweep].run))
             instants += 1
 
     def _next_due(self) -> tuple[datetime, tuple[str, ...]] | None:

@@ -21,9 +21,9 @@ from sqlalchemy import text
 from models.db.database import make_engine
 from models.migrations import upgrade
 from models.queries import show as looks
-from policies.timestamps import instant_from_text, instant_text
+from policies.timestamps import format_timestamp, parse_timestamp
 from workers.app import app
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 from workers.task import command_of
 
 FIRST_YEAR, LAST_YEAR = 1970, 9000
@@ -59,8 +59,8 @@ class Played:
     def as_json(self) -> dict[str, Any]:
         """`{"at", "task", "answer"}` or `{"at", "show", "result"}`."""
         if self.line.show is not None:
-            return {"at": instant_text(self.line.at), "show": list(self.line.show), "result": self.result}
-        return {"at": instant_text(self.line.at), "task": self.line.task, "answer": self.result}
+            return {"at": format_timestamp(self.line.at), "show": list(self.line.show), "result": self.result}
+        return {"at": format_timestamp(self.line.at), "task": self.line.task, "answer": self.result}
 
 
 def read(path: Path) -> list[Line]:
@@ -83,14 +83,14 @@ def lines_from(written: Iterable[str], name: str = "history") -> list[Line]:
         try:
             line = _line(number, one)
             if lines and line.at < lines[-1].at:
-                raise ValueError(f"is before the line above it, which is at {instant_text(lines[-1].at)}")
+                raise ValueError(f"is before the line above it, which is at {format_timestamp(lines[-1].at)}")
         except (ValueError, RecursionError) as error:
             raise Malformed(f"{name}, line {number}: {error}") from None
         lines.append(line)
     return lines
 
 
-def play(lines: Iterable[Line], stage: Stage, *, until: datetime | None = None) -> Iterator[Played]:
+def play(lines: Iterable[Line], stage: Simulation, *, until: datetime | None = None) -> Iterator[Played]:
     """Play lines on a stage that stands at or before the first of them, and let time pass up to `until`.
 
     Lines after `until` are not played.  Message ids are `replay:1`, `replay:2` …, by line, so that a history played
@@ -107,7 +107,7 @@ def play(lines: Iterable[Line], stage: Stage, *, until: datetime | None = None) 
 
 
 @contextlib.contextmanager
-def fresh_stages() -> Iterator[Stages]:
+def simulation_pool() -> Iterator[SimulationPool]:
     """Throw-away databases on servers of their own, gone with the block.  About one second."""
     from workers.embedded import embedded_servers
 
@@ -115,10 +115,10 @@ def fresh_stages() -> Iterator[Stages]:
         tempfile.TemporaryDirectory(prefix="unwind-replay-") as folder,
         embedded_servers(Path(folder), durable=False) as urls,
     ):
-        yield Stages(urls.database_url)
+        yield SimulationPool(urls.database_url)
 
 
-class Stages:
+class SimulationPool:
     """Makes a fresh, migrated database for each history, by copying one that was migrated once."""
 
     def __init__(self, database_url: str) -> None:
@@ -128,15 +128,15 @@ class Stages:
         self._run("CREATE DATABASE unwind_first TEMPLATE template0")
         upgrade(f"{self._server}/unwind_first")
 
-    def new(self, at: datetime, *, allow_short: bool = False) -> Stage:
+    def new(self, at: datetime, *, allow_short: bool = False) -> Simulation:
         """A stage in a database of its own; `at` is where its clock stands."""
         self._count += 1
         name = f"unwind_history_{self._count}"
         self._run(f"CREATE DATABASE {name} TEMPLATE unwind_first STRATEGY FILE_COPY")
-        return Stage(f"{self._server}/{name}", at=at, allow_short=allow_short)
+        return Simulation(f"{self._server}/{name}", at=at, allow_short=allow_short)
 
     @contextlib.contextmanager
-    def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Stage]:
+    def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Simulation]:
         """The same, standing for as long as the block runs, and then gone with its database."""
         stage = self.new(at, allow_short=allow_short)
         name = stage.database.engine.url.database
@@ -150,7 +150,7 @@ class Stages:
         self._admin.dispose()
 
 
-def stage_in_empty(database_url: str, at: datetime, *, allow_short: bool = False) -> Stage:
+def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short: bool = False) -> Simulation:
     """A stage in somebody's empty database, migrated first.  Raises NotEmpty when there is anything in it."""
     engine = make_engine(database_url)
     try:
@@ -161,7 +161,7 @@ def stage_in_empty(database_url: str, at: datetime, *, allow_short: bool = False
     if anything:
         raise NotEmpty("The database is not empty. A history is only played into one that has no tables yet.")
     upgrade(database_url)
-    return Stage(database_url, at=at, allow_short=allow_short)
+    return Simulation(database_url, at=at, allow_short=allow_short)
 
 
 _ANYTHING = """
@@ -178,10 +178,10 @@ def beginning(lines: list[Line], until: datetime | None) -> datetime:
     return lines[0].at if lines else until or datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def _perform(line: Line, stage: Stage) -> Any:
+def _perform(line: Line, stage: Simulation) -> Any:
     if line.show is not None:
         with stage.database.transaction() as conn:
-            return looks.look(conn, line.show, now=stage.clock.instant)
+            return looks.run_query(conn, line.show, now=stage.clock.instant)
     return stage.carry_out(line.task or "", line.arguments or {}, f"replay:{line.number}")
 
 
@@ -198,7 +198,7 @@ def _line(number: int, written: str) -> Line:
         words = said["show"]
         if not isinstance(words, list):
             raise ValueError('`show` must be a list of words such as ["order", 1003]')
-        looks.understood(words)
+        looks.parse_query(words)
         return Line(number, at, show=tuple(words))
     _only(said, {"at", "task", "kwargs"})
     task, arguments = said.get("task"), said.get("kwargs", {})
@@ -218,7 +218,7 @@ def _instant(said: dict[str, Any]) -> datetime:
     if not isinstance(said.get("at"), str):
         raise ValueError("`at` is missing: an instant such as 2026-03-28T10:00:00Z")
     try:
-        at = instant_from_text(said["at"])
+        at = parse_timestamp(said["at"])
     except ValueError as error:
         raise ValueError(f"`at` {error}") from None
     if not FIRST_YEAR <= at.year <= LAST_YEAR:

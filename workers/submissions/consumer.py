@@ -3,7 +3,7 @@
 The answer of a command is kept by the transaction of its effect (its request row), so a drain that dies in between is simply
 done again and finds the same answers.  A set that fails is done one by one, so one bad command stops no other (P8).  Payloads are
 texts and are read one by one after their lease is committed: one that cannot be read is answered `invalid`, and one that kills
-its worker was counted before, is taken alone from then on, and is parked after `MOST_ATTEMPTS`.
+its worker was counted before, is taken alone from then on, and is parked after `MAX_ATTEMPTS`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from models import dead_jobs, submissions
 from models.db import database as db
 from models.payloads import Unreadable, read
 from models.requests import Answer, invalid
-from models.submissions import MOST_ATTEMPTS, Submission
-from models.unit_of_work import at_once
-from tasks.command import Command, understood
-from workers.errors import described, is_database_trouble
+from models.submissions import MAX_ATTEMPTS, Submission
+from models.unit_of_work import retry_on_conflict
+from tasks.command import Command, parse_command
+from workers.errors import is_database_trouble, summarize
 from workers.task import command_of
 
 log = structlog.get_logger(__name__)
@@ -68,13 +68,13 @@ def _next_set(answers: Answers) -> tuple[list[Submission], Submission | None]:
 
     A drain that dies before this commit has answered all the same: its commands come round again and find their answers.
     """
-    database = db.bound()
+    database = db.current_database()
     with database.transaction() as conn:
         now = database.clock.now(conn)
         if answers:
-            submissions.answered(conn, answers, now)
+            submissions.insert_answers(conn, answers, now)
         small, alone = submissions.claim(conn, now, limit=SET_SIZE)
-        given_up = alone if alone is not None and alone.attempts > MOST_ATTEMPTS else None
+        given_up = alone if alone is not None and alone.attempts > MAX_ATTEMPTS else None
         if given_up is not None:
             _give_up(conn, given_up, now)
     if given_up is None:
@@ -97,7 +97,7 @@ def _give_up(conn: Any, one: Submission, now: datetime) -> None:
         error=error,
         first_error=one.first_error,
         reason="WORKER_DIED",
-        attempts=MOST_ATTEMPTS,
+        attempts=MAX_ATTEMPTS,
         now=now,
         message_id=one.request_id,
     )
@@ -111,7 +111,7 @@ def _holding() -> Iterator[set[int]]:
     """
     held: set[int] = set()
     ended = threading.Event()
-    thread = threading.Thread(target=_hold, args=(db.bound(), held, ended), name="leases", daemon=True)
+    thread = threading.Thread(target=_hold, args=(db.current_database(), held, ended), name="leases", daemon=True)
     thread.start()
     try:
         yield held
@@ -130,7 +130,7 @@ def _hold(of_task: db.Database, held: set[int], ended: threading.Event) -> None:
             with database.transaction() as conn:
                 submissions.hold(conn, ids, database.clock.now(conn))
         except Exception as error:  # noqa: BLE001 - whatever it is, another drain may do the set again and finds its answers
-            log.warning("leases could not be extended", error=described(error))
+            log.warning("leases could not be extended", error=summarize(error))
     if database is not None:
         database.dispose()
 
@@ -160,7 +160,9 @@ def _answers(task: str, claimed: Sequence[Submission]) -> Answers:
             command.accept(one.submitted_at)
             commands.append((one, command))
     if commands:
-        found: list[Answer] = at_once(lambda: current_app.tasks[task].run([command for _, command in commands]))
+        found: list[Answer] = retry_on_conflict(
+            lambda: current_app.tasks[task].run([command for _, command in commands])
+        )
         answers += [(one, answer) for (one, _), answer in zip(commands, found, strict=True)]
     return answers
 
@@ -173,29 +175,29 @@ def _understood(model: type[Command], claimed: Iterable[Submission]) -> Iterator
         except Unreadable as wrong:
             yield one, invalid(one.request_id, [("payload", str(wrong))])
         else:
-            yield one, understood(model, arguments | {"request_id": one.request_id}, one.request_id)
+            yield one, parse_command(model, arguments | {"request_id": one.request_id}, one.request_id)
 
 
 def _note(answers: Answers) -> None:
     """Answers that no next claim notes."""
     if not answers:
         return
-    database = db.bound()
+    database = db.current_database()
     with database.transaction() as conn:
-        submissions.answered(conn, answers, database.clock.now(conn))
+        submissions.insert_answers(conn, answers, database.clock.now(conn))
 
 
 def _put_off(one: Submission, error: Exception) -> None:
-    log.error("a submitted command failed", request=one.request_id, error=described(error), attempt=one.attempts)
-    database = db.bound()
+    log.error("a submitted command failed", request=one.request_id, error=summarize(error), attempt=one.attempts)
+    database = db.current_database()
     with database.transaction() as conn:
         now = database.clock.now(conn)
-        if first := submissions.failed(conn, one, described(error), now):
+        if first := submissions.record_failure(conn, one, summarize(error), now):
             dead_jobs.park(
                 conn,
                 task=one.task,
                 arguments=read(one.payload) | {"request_id": one.request_id},
-                error=described(error),
+                error=summarize(error),
                 first_error=first,
                 attempts=one.attempts,
                 now=now,

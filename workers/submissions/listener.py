@@ -21,11 +21,11 @@ from models.submissions import CHANNEL
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY = 1.0
+POLL_INTERVAL = 1.0
 CALL_EVERY = 0.05
 """Seconds.  A drain takes everything that is due, so whatever is told of meanwhile needs only one more: with a message for each
 commit, drains that found nothing stood before the commands of the other door (72 of 110 messages in a measured backlog)."""
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+INITIAL_WAIT, MAX_WAIT = 0.5, 30.0
 """Seconds between tries to reach a database that is away."""
 HEALTHY_AFTER = 60.0
 """Seconds of listening after which the next loss is a new one, not the same again."""
@@ -59,18 +59,18 @@ class Listener:
         self._thread.join(5)
 
     def _run(self) -> None:
-        wait = FIRST_WAIT
+        wait = INITIAL_WAIT
         while not self._closed.is_set():
             self._since = float("inf")
             try:
                 self._listen()
             except (psycopg.Error, OSError) as error:
                 if monotonic() - self._since >= HEALTHY_AFTER:
-                    wait = FIRST_WAIT
+                    wait = INITIAL_WAIT
                 log.warning("nobody listens for submissions, trying again", error=type(error).__name__, wait=wait)
             self.listening.clear()
             self._closed.wait(wait)
-            wait = min(wait * 2, LONGEST_WAIT)
+            wait = min(wait * 2, MAX_WAIT)
 
     def _listen(self) -> None:
         connection = open_connection(self._address, application_name="unwind listen", autocommit=True)
@@ -92,7 +92,7 @@ class Listener:
 def _was_notified(conn: psycopg.Connection) -> bool:
     """Wait a moment for a notification, and ask the server whether it can still be written.  Raises NobodyTells."""
     driver = conn.pgconn
-    if _readable(conn, LOOK_EVERY):
+    if _readable(conn, POLL_INTERVAL):
         driver.consume_input()
     driver.send_query(b"SELECT pg_catalog.pg_is_in_recovery()")
     driver.flush()

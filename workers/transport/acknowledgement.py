@@ -18,7 +18,7 @@ from celery.exceptions import Retry
 from celery.worker import state
 from celery.worker.request import Request
 
-from workers.errors import JobFailed, described
+from workers.errors import TaskFailed, summarize
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ class SettledRequest(Request):
         """celery.worker.request.Request.on_failure: also of a job whose process died, which is parked first."""
         error = exc_info.exception
         error = error.exc if isinstance(error, ExceptionWithTraceback) else error
-        if isinstance(error, JobFailed | Retry):  # parked, or published again
+        if isinstance(error, TaskFailed | Retry):  # parked, or published again
             settle(self.message)
         elif isinstance(error, WorkerLostError | SystemExit) and self._context.retries >= self.task.max_retries:
             self._lost_for = "WORKER_DIED"
@@ -79,7 +79,7 @@ class SettledRequest(Request):
             return report()
         except Exception as error:
             if done and not self.acknowledged:
-                log.warning("what became of a job cannot be told", message=self.id, error=described(error))
+                log.warning("what became of a job cannot be told", message=self.id, error=summarize(error))
                 self.acknowledge()
             raise
 

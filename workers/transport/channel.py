@@ -34,12 +34,12 @@ from workers.broker.redis_url import SCHEMES, RedisUrl
 from workers.transport import dead_letters, pausing
 from workers.transport.acknowledgement import is_settled
 from workers.transport.pausing import is_queue_paused, is_task_paused
-from workers.transport.reclaim import Owner
-from workers.transport.validation import Delayed, Refused, checked, has_no_arguments
+from workers.transport.reclaim import ConsumerId
+from workers.transport.validation import Delayed, Rejected, has_no_arguments, validate
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY = 5.0
+POLL_INTERVAL = 5.0
 HOLD_FOR = 1.0
 """Seconds a message may wait in the hand for a slot, while another worker could have it."""
 
@@ -74,11 +74,11 @@ return #due
 """In one step, for several workers look.  What has waited longest is the next one out."""
 
 
-class GivenBack(Exception):
+class Reclaimed(Exception):
     """Somebody thought this worker dead and gave the message back; it is not ours any more."""
 
 
-class Hand:
+class QueueReader:
     """A connection that waits for one queue, and the list into which the broker puts what it takes from there."""
 
     def __init__(self, queue: str, client: Any) -> None:
@@ -117,7 +117,7 @@ class QoS(stock.QoS):
             )
         if not removed:
             self.restore_by_tag(delivery_tag)  # twice is harmless, never is not
-            raise GivenBack
+            raise Reclaimed
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
@@ -146,7 +146,7 @@ class QoS(stock.QoS):
         try:
             if message is not None and not is_settled(message):
                 with self.pipe_or_acquire() as pipe:
-                    dead_letters.put_aside(pipe, dead_letters.not_taken(message, current_app.tasks))
+                    dead_letters.push(pipe, dead_letters.not_taken(message, current_app.tasks))
                     self._remove_from_indices(delivery_tag, pipe).execute()
                 dead_letters.write_soon()
             else:
@@ -206,7 +206,7 @@ class Poller(stock.MultiChannelPoller):
     def on_readable(self, fileno: int) -> Any:
         """kombu.transport.redis.MultiChannelPoller.on_readable: an answer to a hand is read even when no slot is free."""
         channel, hand = self._fd_to_chan.get(fileno, (None, None))
-        if isinstance(hand, Hand):
+        if isinstance(hand, QueueReader):
             return channel.take(hand)
         return super().on_readable(fileno)
 
@@ -223,7 +223,7 @@ class Poller(stock.MultiChannelPoller):
             with contextlib.suppress(*channel.connection_errors):
                 channel.look_after_hands()
 
-    def let_go(self, channel: Channel, hand: Hand) -> None:
+    def let_go(self, channel: Channel, hand: QueueReader) -> None:
         """Watch a hand no longer."""
         self._chan_to_sock.pop((channel, hand.client, hand), None)
         for fd in [fd for fd, watched in self._fd_to_chan.items() if watched == (channel, hand)]:
@@ -237,8 +237,8 @@ class Channel(stock.Channel):
     QoS = QoS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.hands: dict[str, Hand] = {}
-        self.taking: tuple[Hand, bytes] | None = None
+        self.hands: dict[str, QueueReader] = {}
+        self.taking: tuple[QueueReader, bytes] | None = None
         self._looked_at = self._brought_back_at = float("-inf")
         self._asking: Any = None
         super().__init__(*args, **kwargs)
@@ -259,7 +259,7 @@ class Channel(stock.Channel):
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
         """kombu.transport.redis.Channel.basic_consume: a hand for the queue, if it is ours and there will be acknowledgements."""
         if queue in QUEUES and not no_ack and queue not in self.hands:
-            self.hands[queue] = Hand(queue, self._create_client(asynchronous=True))
+            self.hands[queue] = QueueReader(queue, self._create_client(asynchronous=True))
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
@@ -315,17 +315,17 @@ class Channel(stock.Channel):
                     hand.held = item
                     raise
 
-    def _ask(self, hand: Hand, poller: Poller) -> None:
+    def _ask(self, hand: QueueReader, poller: Poller) -> None:
         if not poller._client_registered(self, hand.client, hand):
             # A list of its own for each connection: whatever the broker may still do for an old one lies in an old list.
             poller._register(self, hand.client, hand)
-            hand.list = Owner.me().new_list()
+            hand.list = ConsumerId.me().new_list()
             _consuming.add(self)
             self.look_around()
         hand.client.connection.send_command("BLMOVE", hand.queue, hand.list, "RIGHT", "LEFT", self.brpop_timeout or 0)
         hand.waiting_since = monotonic()
 
-    def take(self, hand: Hand) -> bool:
+    def take(self, hand: QueueReader) -> bool:
         """Read what the broker said to a hand.  Raises Empty for nothing, as kombu.transport.redis.Channel._brpop_read."""
         connection = hand.client.connection
         if hand.waiting_since is None:  # nothing was asked: the broker has closed the connection
@@ -357,22 +357,22 @@ class Channel(stock.Channel):
                     return self.take(hand)
         return False
 
-    def _hand_over(self, hand: Hand, item: bytes) -> None:
+    def _hand_over(self, hand: QueueReader, item: bytes) -> None:
         """Check, record, deliver."""
         self.hands[hand.queue] = self.hands.pop(hand.queue)
         self.taking = hand, item
-        tag = Owner.me().new_tag()
+        tag = ConsumerId.me().new_tag()
         try:
-            message = checked(item, hand.queue, current_app.tasks, tag, datetime.now(UTC))  # noqa: TID251 - as Celery compares
+            message = validate(item, hand.queue, current_app.tasks, tag, datetime.now(UTC))  # noqa: TID251 - as Celery compares
             if is_task_paused(message["headers"]["task"]):
                 self._park(hand, item, message)
             else:
                 self.connection._deliver(message, hand.queue)
-        except Refused as refused:
+        except Rejected as refused:
             self._put_aside(hand, item, refused)
         except Delayed as delayed:
             self._put_off(hand, item, delayed)
-        except GivenBack:
+        except Reclaimed:
             log.warning("a message was given back by another worker, which thought this one dead", queue=hand.queue)
         except Exception as error:
             if not isinstance(error, KeyError) and isinstance(
@@ -385,16 +385,16 @@ class Channel(stock.Channel):
             virtual.QoS.ack(self.qos, tag)
             headers, said = message["headers"], f"Celery could not take it: {type(error).__name__}"
             is_awaited = not headers["ignore_result"]
-            self._put_aside(hand, item, Refused("NOT_A_COMMAND", said, headers["task"], headers["id"], is_awaited))
+            self._put_aside(hand, item, Rejected("NOT_A_COMMAND", said, headers["task"], headers["id"], is_awaited))
         finally:
             self.taking = None
 
-    def _put_aside(self, hand: Hand, item: bytes, refused: Refused) -> None:
+    def _put_aside(self, hand: QueueReader, item: bytes, refused: Rejected) -> None:
         with self.conn_or_acquire() as client:
             pipe = client.pipeline().lrem(hand.list, 1, item)
-            dead_letters.put_aside(
+            dead_letters.push(
                 pipe,
-                dead_letters.Odd.of(
+                dead_letters.DeadLetter.of(
                     refused.reason,
                     refused.named,
                     refused.message_id,
@@ -407,14 +407,14 @@ class Channel(stock.Channel):
             pipe.execute()
         dead_letters.write_soon()
 
-    def _put_off(self, hand: Hand, item: bytes, delayed: Delayed) -> None:
+    def _put_off(self, hand: QueueReader, item: bytes, delayed: Delayed) -> None:
         """Out of the worker's list and into the queue's sorted set, in one step; a worker that dies here loses nothing."""
         with self.conn_or_acquire() as client:
             seconds, microseconds = client.time()
             due = seconds + microseconds / 1e6 + delayed.seconds
             client.pipeline().lrem(hand.list, 1, item).zadd(DELAYED + hand.queue, {delayed.raw: due}).execute()
 
-    def _park(self, hand: Hand, item: bytes, message: dict[str, Any]) -> None:
+    def _park(self, hand: QueueReader, item: bytes, message: dict[str, Any]) -> None:
         """Lay a paused task's message aside, in one step; of a tick nothing is kept, for the next one does its work."""
         task = message["headers"]["task"]
         with self.conn_or_acquire() as client:
@@ -442,7 +442,7 @@ class Channel(stock.Channel):
 
     def _poll_error(self, type: Any, **options: Any) -> None:  # noqa: A002 - kombu's name
         """kombu.transport.redis.Channel._poll_error: a hand reads from its own connection, and so meets what is wrong."""
-        if isinstance(type, Hand):
+        if isinstance(type, QueueReader):
             self.take(type)
         else:
             super()._poll_error(type, **options)
@@ -456,7 +456,7 @@ class Channel(stock.Channel):
 
     # -- giving back -----------------------------------------------------------------------------------------------
 
-    def _let_go(self, hands: list[Hand]) -> None:
+    def _let_go(self, hands: list[QueueReader]) -> None:
         for hand in hands:
             with contextlib.suppress(Exception):
                 self.connection.cycle.let_go(self, hand)
@@ -467,7 +467,7 @@ class Channel(stock.Channel):
             with contextlib.suppress(*self.connection_errors):
                 self.look_around()
 
-    def _give_back(self, hand: Hand) -> None:
+    def _give_back(self, hand: QueueReader) -> None:
         """What the broker handed over and nobody took goes back to be the next one out."""
         with self.conn_or_acquire() as client:
             client.lmove(hand.list, hand.queue, "LEFT", "RIGHT")
@@ -488,7 +488,7 @@ class Channel(stock.Channel):
         if self.hands and now - self._brought_back_at > HOLD_FOR:
             self._brought_back_at = now
             self.bring_back()
-        if self.hands and now - self._looked_at > LOOK_EVERY:
+        if self.hands and now - self._looked_at > POLL_INTERVAL:
             self.look_around()
 
     def look_around(self) -> None:
@@ -496,7 +496,7 @@ class Channel(stock.Channel):
         self._looked_at = monotonic()
         lists = {hand.list: hand.queue for channel in _consuming for hand in channel.hands.values() if hand.list}
         with self.conn_or_acquire() as client:
-            Owner.me().look_around(
+            ConsumerId.me().look_around(
                 client,
                 self.unacked_index_key,
                 lists,

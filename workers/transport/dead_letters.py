@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 WAITING = "unwind.odd"
 """The list in the broker."""
-MOST_WAITING = 1000
+MAX_WAITING = 1000
 """The newest that many wait while the database is away, with the beginning of each."""
 TRY_AGAIN = 2.0
 
@@ -40,7 +40,7 @@ COMMANDS = "commands"
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
+class DeadLetter:
     """One message as it was found; of its bytes only the beginning, in base64."""
 
     key: str
@@ -64,7 +64,7 @@ class Odd:
         raw: bytes,
         detail: str = "",
         is_awaited: bool = False,
-    ) -> Odd:
+    ) -> DeadLetter:
         """From the whole bytes.  The id of one that is awaited is kept as it is, up to its 255 visible characters."""
         from models.dead_letters import BODY_BYTES  # here: beat and Flower need nothing of the database (B15)
 
@@ -82,15 +82,15 @@ class Odd:
         )
 
 
-def put_aside(pipe: Any, odd: Odd) -> None:
+def push(pipe: Any, odd: DeadLetter) -> None:
     """Add to a pipeline what keeps it in the broker."""
     log.error(
         "a message is none of ours", reason=odd.reason, detail=odd.detail, named=odd.named, message=odd.message_id
     )
-    pipe.lpush(WAITING, json.dumps(asdict(odd))).ltrim(WAITING, 0, MOST_WAITING - 1)
+    pipe.lpush(WAITING, json.dumps(asdict(odd))).ltrim(WAITING, 0, MAX_WAITING - 1)
 
 
-class Keeper:
+class DeadLetterWriter:
     """Writes odd messages down, one thread per worker group; several do not disturb each other."""
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class Keeper:
         from models import dead_letters
 
         with database.transaction() as conn:
-            dead_letters.keep(
+            dead_letters.record(
                 conn,
                 key=UUID(odd["key"]),
                 reason=odd["reason"],
@@ -180,7 +180,7 @@ def tell_caller(backend: Any, message_id: str, reason: str, detail: str) -> None
         backend.client.publish(key, written)
 
 
-_keeper = Keeper()
+_keeper = DeadLetterWriter()
 write_soon = _keeper.write_soon
 
 
@@ -194,7 +194,7 @@ def _close(**_: Any) -> None:
     _keeper.close()
 
 
-def not_taken(message: Any, registered: Container[str]) -> Odd:
+def not_taken(message: Any, registered: Container[str]) -> DeadLetter:
     """What the transport let through and Celery would not take, or took for a task that it does not know."""
     headers = message.headers if isinstance(message.headers, dict) else {}
     delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
@@ -202,7 +202,7 @@ def not_taken(message: Any, registered: Container[str]) -> Odd:
     reason = "NOT_A_COMMAND" if name is not None and name in registered else "TASK_UNKNOWN"
     if not isinstance(raw, bytes):
         raw = str(raw).encode("utf-8", "surrogatepass")
-    return Odd.of(reason, name, _text(headers.get("id")), _text(delivered.get("routing_key")), raw)
+    return DeadLetter.of(reason, name, _text(headers.get("id")), _text(delivered.get("routing_key")), raw)
 
 
 def _text(value: Any) -> str | None:

@@ -3,7 +3,7 @@
 A worker has messages in two places: in the lists into which the broker hands them, and among those recorded as unacknowledged,
 whose tags begin with its name.  It says every few seconds that it lives.  Whoever else looks gives back what belongs to
 nobody alive, under whatever name that worker comes back.  To be buried alive is no harm: what was given back is refused to the
-one who still holds it (`workers.transport.channel.GivenBack`), and what both carry out has one effect (P2).
+one who still holds it (`workers.transport.channel.Reclaimed`), and what both carry out has one effect (P2).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ FORGET_AFTER = 60.0
 """Seconds for which a list without an owner is looked at, for a command that the broker carries out late."""
 
 
-class Owner:
+class ConsumerId:
     """A process that takes messages; a new one after a fork."""
 
-    _me: Owner | None = None
+    _me: ConsumerId | None = None
 
     def __init__(self) -> None:
         self.pid, self.host = os.getpid(), socket.gethostname()
@@ -44,7 +44,7 @@ class Owner:
         self._idle_since: dict[str, float] = {}
 
     @classmethod
-    def me(cls) -> Owner:
+    def me(cls) -> ConsumerId:
         """This process."""
         if cls._me is None or cls._me.pid != os.getpid():
             cls._me = cls()

@@ -20,13 +20,13 @@ from celery.app.task import Context
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
 from schedules.routes import is_of_the_house, queue_of
 
-MOST_BYTES = {"commands": MAX_BYTES}
-MOST_BYTES_ELSEWHERE = 64 * 2**10
-MOST_RETRIES = 1_000_000
+MAX_MESSAGE_BYTES = {"commands": MAX_BYTES}
+MAX_BYTES_OTHER_QUEUES = 64 * 2**10
+MAX_RETRIES = 1_000_000
 """As `workers.task` counts while the database is away."""
 HARD_LIMIT = 60
 """Seconds a task may run."""
-LONGEST_WAIT = timedelta(seconds=30)
+MAX_WAIT = timedelta(seconds=30)
 """As our own retries wait; far below half the visibility timeout (F06)."""
 MAX_DELAY = timedelta(minutes=1)
 """As long as a producer may put a command off (`countdown`, `eta`); what waits for longer is kept in rows, not in a broker."""
@@ -55,7 +55,7 @@ MAX_GROUP_INDEX = 1_000_000
 
 
 @dataclass(eq=False)
-class Refused(Exception):
+class Rejected(Exception):
     """Not a message for this queue.  `reason`: one of models.dead_letters.REASONS; `detail`: a sentence without values of it."""
 
     reason: str
@@ -74,14 +74,14 @@ class Delayed(Exception):
     raw: bytes
 
 
-def checked(raw: bytes, queue: str, registered: Container[str], tag: str, now: datetime) -> dict[str, Any]:
+def validate(raw: bytes, queue: str, registered: Container[str], tag: str, now: datetime) -> dict[str, Any]:
     """The message as kombu wants it, from bytes of a queue.  Raises Refused, Delayed and nothing else.
 
     `registered` knows the names of tasks; `tag` is what this delivery will be known by.
     """
-    most = MOST_BYTES.get(queue, MOST_BYTES_ELSEWHERE)
+    most = MAX_MESSAGE_BYTES.get(queue, MAX_BYTES_OTHER_QUEUES)
     if len(raw) > most:
-        raise Refused("TOO_LARGE", f"it is longer than {most} bytes")
+        raise Rejected("TOO_LARGE", f"it is longer than {most} bytes")
     envelope = _parsed(raw, "the envelope")
     headers = _mapping(envelope, "headers")
     named, message_id = headers.get("task"), headers.get("id")
@@ -93,9 +93,9 @@ def checked(raw: bytes, queue: str, registered: Container[str], tag: str, now: d
         _body(envelope.get("body"), properties.get("body_encoding"))
         fresh = _headers(headers, now)
         delay = _delay(headers, now)
-    except Refused as refused:
+    except Rejected as refused:
         is_awaited = _fits(_ID, message_id) and not headers.get("ignore_result")
-        raise Refused(refused.reason, refused.detail, _shown(named), _shown(message_id), is_awaited) from None
+        raise Rejected(refused.reason, refused.detail, _shown(named), _shown(message_id), is_awaited) from None
     if delay > timedelta(0):
         raise Delayed(delay.total_seconds(), _without_eta(raw, tag))
     return {
@@ -119,17 +119,17 @@ def checked(raw: bytes, queue: str, registered: Container[str], tag: str, now: d
 
 def _parsed(raw: bytes, what: str) -> Any:
     if has_too_many_parts(raw):
-        raise Refused("TOO_LARGE", f"{what} has more than {MAX_PARTS} parts")
+        raise Rejected("TOO_LARGE", f"{what} has more than {MAX_PARTS} parts")
     try:
         found = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
     except _Twice:
-        raise Refused("NOT_JSON", f"{what} has a key twice") from None
+        raise Rejected("NOT_JSON", f"{what} has a key twice") from None
     except UnicodeDecodeError:
-        raise Refused("NOT_JSON", f"{what} is not UTF-8") from None
+        raise Rejected("NOT_JSON", f"{what} is not UTF-8") from None
     except RecursionError:
-        raise Refused("NOT_JSON", f"{what} is too deep") from None
+        raise Rejected("NOT_JSON", f"{what} is too deep") from None
     except ValueError:  # also for a number of more digits than Python reads
-        raise Refused("NOT_JSON", f"{what} cannot be read as JSON") from None
+        raise Rejected("NOT_JSON", f"{what} cannot be read as JSON") from None
     level = [found]
     for _ in range(MAX_DEPTH + 1):
         level = [
@@ -139,7 +139,7 @@ def _parsed(raw: bytes, what: str) -> Any:
             if isinstance(inner, (dict, list))
         ]
     if level:
-        raise Refused("NOT_JSON", f"{what} is too deep")
+        raise Rejected("NOT_JSON", f"{what} is too deep")
     return found
 
 
@@ -189,7 +189,7 @@ def _addressed(named: Any, message_id: Any, queue: str, registered: Container[st
     # A name that nobody has goes on to Celery, which tells the caller so (task_unknown, kept by dead_letters); its own
     # tasks would run any other.
     if named.startswith("celery.") or (named in registered and queue_of(named) != queue):
-        raise Refused("WRONG_QUEUE", "its task does not go through this queue")
+        raise Rejected("WRONG_QUEUE", "its task does not go through this queue")
 
 
 def _body(body: Any, encoding: Any) -> None:
@@ -226,7 +226,7 @@ def has_no_arguments(message: dict[str, Any]) -> bool:
 def _headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
     """Celery's headers as it wants them, and a stranger's that mean nothing to it (tracing, say)."""
     retries = headers.get("retries") or 0
-    if not _is_count(retries, MOST_RETRIES):
+    if not _is_count(retries, MAX_RETRIES):
         _forbidden("headers.retries must be a small number")
     if not _is_harmless_limit(headers.get("timelimit")):
         _forbidden("headers.timelimit must not go beyond our own")
@@ -284,7 +284,7 @@ def _eta(said: Any, retries: int, now: datetime) -> str | None:
     at = _instant(said, "eta")
     if at - now > CLOCKS_DIFFER:
         _forbidden("headers.eta of a retry is too far away")
-    return min(at, now + LONGEST_WAIT).isoformat()
+    return min(at, now + MAX_WAIT).isoformat()
 
 
 def _delay(headers: dict[str, Any], now: datetime) -> timedelta:
@@ -314,7 +314,7 @@ def _expires(said: Any, now: datetime, *, comes_again: bool) -> str | None:
         return None
     until = _instant(said, "expires")
     if until <= now and not comes_again:
-        raise Refused("EXPIRED", "its producer wanted it done by an instant that has passed")
+        raise Rejected("EXPIRED", "its producer wanted it done by an instant that has passed")
     return until.isoformat()
 
 
@@ -357,8 +357,8 @@ def _shown(value: Any) -> str | None:
 
 
 def _shape(detail: str) -> NoReturn:
-    raise Refused("NOT_A_COMMAND", detail)
+    raise Rejected("NOT_A_COMMAND", detail)
 
 
 def _forbidden(detail: str) -> NoReturn:
-    raise Refused("NOT_ALLOWED", detail)
+    raise Rejected("NOT_ALLOWED", detail)

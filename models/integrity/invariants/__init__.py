@@ -17,11 +17,11 @@ from models.integrity import month_audit
 from models.integrity.invariants import alerts, outbox
 from models.integrity.invariants.cancellations import CANCELLATIONS
 from models.integrity.invariants.invariant import Invariant, Scope
-from models.integrity.invariants.ledger import CENTS
-from models.integrity.invariants.stock import UNITS
+from models.integrity.invariants.ledger import LEDGER
+from models.integrity.invariants.stock import STOCK
 from models.integrity.invariants.timelines import TIMELINES
 
-ALWAYS: tuple[Invariant, ...] = (*alerts.ALERTS, *CANCELLATIONS, *UNITS, *CENTS, *TIMELINES, *outbox.PROMISED)
+ALWAYS: tuple[Invariant, ...] = (*alerts.ALERTS, *CANCELLATIONS, *STOCK, *LEDGER, *TIMELINES, *outbox.OUTBOX)
 IN_TIME: tuple[Invariant, ...] = (*alerts.IN_TIME, *outbox.IN_TIME)
 
 MONTHS_PROVEN = "Of every closed month the bills say what orders and events say; audit month names what differs"

@@ -37,14 +37,14 @@ def first_answer(life: str, before: str) -> str:
     """  # noqa: S608 - names of columns
 
 
-MATURES = """
+MATURITY = """
     CASE WHEN life.kind <> 'NPB' THEN life.began + life.sellers
     WHEN answer.at < life.began + life.unanswered OR answer.at IS NOT NULL AND life.relocks THEN life.began + life.answered
     ELSE life.began + life.unanswered END
 """
 """The instant from which one may cancel through the alert `life` with the first `answer`, the penalty left aside."""
 
-LIVES = f"""
+LIFECYCLES = f"""
     SELECT a.*, f.seq, f.at AS began, f.until, h.* FROM (
         SELECT x.*, row_number() OVER (PARTITION BY x.order_id ORDER BY x.alert_id) AS nth
         FROM unwind.alerts x WHERE [x.order_id IN orders]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.integrity.invariants.alert_lifecycle import FILINGS, LIVES, MATURES, first_answer
+from models.integrity.invariants.alert_lifecycle import FILINGS, LIFECYCLES, MATURITY, first_answer
 from models.integrity.invariants.invariant import Invariant
 
 ALERTS: tuple[Invariant, ...] = (
@@ -35,34 +35,34 @@ ALERTS: tuple[Invariant, ...] = (
         1,
         "No alert was unlocked before its instant, reckoned from when it was filed and first answered",
         f"""
-        SELECT DISTINCT CAST(life.alert_id AS text) FROM ({LIVES}) life
+        SELECT DISTINCT CAST(life.alert_id AS text) FROM ({LIFECYCLES}) life
         JOIN unwind.events u ON u.order_id = life.order_id AND u.seq > life.seq AND u.seq < life.until
             AND u.type = lower(life.kind) || '.unlocked'
         LEFT JOIN LATERAL ({first_answer("life", "u.seq")}) answer ON true
-        WHERE u.at < {MATURES}
+        WHERE u.at < {MATURITY}
         """,  # noqa: S608 - constants of this package
     ),
     Invariant(
         1,
         "The instant stored with an alert is the one that its events and terms give",
         f"""
-        SELECT CAST(life.alert_id AS text) FROM ({LIVES}) life
+        SELECT CAST(life.alert_id AS text) FROM ({LIFECYCLES}) life
         LEFT JOIN LATERAL ({first_answer("life", "life.until")}) answer ON true
         LEFT JOIN LATERAL (
             SELECT CASE e.type WHEN 'npb.penalty_accepted' THEN e.at END AS accepted FROM unwind.events e
             WHERE e.order_id = life.order_id AND e.seq > life.seq AND e.seq < life.until
             AND e.type IN ('npb.penalty_accepted', 'npb.taken_back') ORDER BY e.seq DESC LIMIT 1
         ) penalty ON true
-        WHERE life.unlocks_at <> LEAST(penalty.accepted, {MATURES})
+        WHERE life.unlocks_at <> LEAST(penalty.accepted, {MATURITY})
         """,  # noqa: S608 - constants of this package
     ),
     Invariant(
         1,
         "No alert stands as unlocked that was answered, accepted or closed in time before its mark",
         f"""
-        SELECT DISTINCT CAST(life.alert_id AS text) FROM ({LIVES}) life
+        SELECT DISTINCT CAST(life.alert_id AS text) FROM ({LIFECYCLES}) life
         LEFT JOIN LATERAL ({first_answer("life", "life.until")}) answer ON true
-        WHERE (life.unlocked_at < {MATURES} AND COALESCE(answer.at < {MATURES}, true))
+        WHERE (life.unlocked_at < {MATURITY} AND COALESCE(answer.at < {MATURITY}, true))
             OR life.unlocked_at > life.closed_at OR EXISTS (
             SELECT FROM unwind.events e WHERE e.order_id = life.order_id AND e.seq > life.seq AND e.seq < life.until
             AND e.type = 'npb.penalty_accepted' AND e.at < life.unlocked_at AND NOT EXISTS (

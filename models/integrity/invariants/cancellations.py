@@ -5,7 +5,7 @@ Grounds are judged again from events and dated terms: nothing here knows how a c
 
 from __future__ import annotations
 
-from models.integrity.invariants.alert_lifecycle import FILINGS, LIVES, MATURES, REMOVALS, first_answer
+from models.integrity.invariants.alert_lifecycle import FILINGS, LIFECYCLES, MATURITY, REMOVALS, first_answer
 from models.integrity.invariants.invariant import Invariant
 
 _CANCELLED = "unwind.orders o JOIN unwind.events c ON c.order_id = o.order_id AND c.type = 'orders.cancelled'"
@@ -16,10 +16,10 @@ GROUNDS: tuple[Invariant, ...] = (
         "No order is cancelled through an alert that was not open and mature at that instant",
         f"""
         SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
-        LEFT JOIN ({LIVES}) life ON life.order_id = o.order_id AND life.seq < c.seq AND life.until > c.seq
+        LEFT JOIN ({LIFECYCLES}) life ON life.order_id = o.order_id AND life.seq < c.seq AND life.until > c.seq
         LEFT JOIN LATERAL ({first_answer("life", "c.seq")}) answer ON true
         WHERE [o.order_id IN orders] AND o.basis IN ('NPB', 'NRS', 'NSS') AND (
-            life.kind IS DISTINCT FROM o.basis OR c.at < {MATURES} OR EXISTS (
+            life.kind IS DISTINCT FROM o.basis OR c.at < {MATURITY} OR EXISTS (
                 SELECT FROM unwind.events r WHERE r.order_id = o.order_id AND r.seq > life.seq AND r.seq < c.seq
                 AND r.type IN {REMOVALS}))
         """,  # noqa: S608 - constants of this package

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-MOST_IDS = 100
+MAX_IDS = 100
 """Of one sentence: enough to see a pattern."""
 
 
@@ -53,10 +53,10 @@ class Invariant:
         return _PLACE.search(self.query) is not None
 
     def broken(self, conn: Connection, now: datetime, scope: Scope | None = None) -> list[str]:
-        """The ids, at most `MOST_IDS`, for which the sentence is not true; in `scope`, or anywhere."""
+        """The ids, at most `MAX_IDS`, for which the sentence is not true; in `scope`, or anywhere."""
         values = {"now": now} | (scope.values() if scope is not None else {})
         query = _PLACE.sub("true" if scope is None else _narrowed, self.query)
-        asked = text(f"SELECT * FROM ({query}) AS broken(id) LIMIT {MOST_IDS}")  # noqa: S608 - our own texts
+        asked = text(f"SELECT * FROM ({query}) AS broken(id) LIMIT {MAX_IDS}")  # noqa: S608 - our own texts
         wanted = {name: value for name, value in values.items() if re.search(rf"(?<!:):{name}\b", query)}
         return [str(one) for one in conn.execute(asked, wanted).scalars()]
 

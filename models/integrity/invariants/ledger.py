@@ -13,7 +13,7 @@ _FINGERPRINT = """
         chr(10) ORDER BY l.line_id), ''), 'UTF8')), 'hex')
 """
 
-CENTS: tuple[Invariant, ...] = (
+LEDGER: tuple[Invariant, ...] = (
     Invariant(
         5,
         "Per order the lines add up to the fee that is due: its charge, or nothing once reset or credited",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.integrity.invariants.invariant import Invariant
 
-PROMISED: tuple[Invariant, ...] = (
+OUTBOX: tuple[Invariant, ...] = (
     Invariant(
         6,
         "Nobody is told twice of one event",

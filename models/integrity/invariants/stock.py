@@ -9,7 +9,7 @@ from models.integrity.invariants.invariant import Invariant
 
 _KEY = "seller_id, item_type, item_no, color_id, new_or_used, completeness"
 
-UNITS: tuple[Invariant, ...] = (
+STOCK: tuple[Invariant, ...] = (
     Invariant(
         4,
         "Per seller and item key the journal adds up to what is on hand, and nothing less than nothing is",

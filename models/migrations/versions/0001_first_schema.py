@@ -29,18 +29,18 @@ def upgrade() -> None:
         schema="unwind",
     )
     op.create_table(
-        "bell_memories",
-        sa.Column("memory", sa.Text(), nullable=False),
-        sa.Column("known_since", postgresql.TIMESTAMP(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("memory", name=op.f("pk_bell_memories")),
-        schema="unwind",
-    )
-    op.create_table(
         "billing_months",
         sa.Column("billing_month", sa.Date(), nullable=False),
         sa.Column("closed_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint("extract(day FROM billing_month) = 1", name=op.f("ck_billing_months_is_a_month")),
         sa.PrimaryKeyConstraint("billing_month", name=op.f("pk_billing_months")),
+        schema="unwind",
+    )
+    op.create_table(
+        "broker_epochs",
+        sa.Column("memory", sa.Text(), nullable=False),
+        sa.Column("known_since", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("memory", name=op.f("pk_broker_epochs")),
         schema="unwind",
     )
     op.create_table(
@@ -82,6 +82,27 @@ def upgrade() -> None:
         unique=False,
         schema="unwind",
         postgresql_where=sa.text("replayed_at IS NULL AND discarded_at IS NULL"),
+    )
+    op.create_table(
+        "dead_letters",
+        sa.Column("odd_message_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("key", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), server_default="", nullable=False),
+        sa.Column("named", sa.Text(), nullable=True),
+        sa.Column("message_id", sa.Text(), nullable=True),
+        sa.Column("queue", sa.Text(), nullable=True),
+        sa.Column("body_bytes", sa.Integer(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("came_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("requeued_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "reason IN ('TOO_LARGE', 'NOT_JSON', 'NOT_A_COMMAND', 'NOT_ALLOWED', 'WRONG_QUEUE', 'TASK_UNKNOWN', 'EXPIRED')",
+            name=op.f("ck_dead_letters_reason_known"),
+        ),
+        sa.PrimaryKeyConstraint("odd_message_id", name=op.f("pk_dead_letters")),
+        sa.UniqueConstraint("key", name=op.f("uq_dead_letters_key")),
+        schema="unwind",
     )
     op.create_table(
         "events",
@@ -193,27 +214,6 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'parked'"),
     )
     op.create_table(
-        "odd_messages",
-        sa.Column("odd_message_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
-        sa.Column("key", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("detail", sa.Text(), server_default="", nullable=False),
-        sa.Column("named", sa.Text(), nullable=True),
-        sa.Column("message_id", sa.Text(), nullable=True),
-        sa.Column("queue", sa.Text(), nullable=True),
-        sa.Column("body_bytes", sa.Integer(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
-        sa.Column("came_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
-        sa.Column("requeued_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
-        sa.CheckConstraint(
-            "reason IN ('TOO_LARGE', 'NOT_JSON', 'NOT_A_COMMAND', 'NOT_ALLOWED', 'WRONG_QUEUE', 'TASK_UNKNOWN', 'EXPIRED')",
-            name=op.f("ck_odd_messages_reason_known"),
-        ),
-        sa.PrimaryKeyConstraint("odd_message_id", name=op.f("pk_odd_messages")),
-        sa.UniqueConstraint("key", name=op.f("uq_odd_messages_key")),
-        schema="unwind",
-    )
-    op.create_table(
         "outbox",
         sa.Column("outbox_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
@@ -221,9 +221,9 @@ def upgrade() -> None:
         sa.Column("order_id", sa.BigInteger(), nullable=True),
         sa.Column("payload", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
         sa.Column("state", sa.Text(), server_default="due", nullable=False),
-        sa.Column("promised_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("created_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("due_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
-        sa.Column("rings", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("publish_count", sa.Integer(), server_default="0", nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("done_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("first_error", sa.Text(), nullable=True),

@@ -65,20 +65,20 @@ def test_nobody_else_reaches_the_rows_that_it_locks(database_url: str, role: str
 def test_postings_share_a_sellers_ledger_and_a_bill_waits_for_them(database: Database) -> None:
     """Rows that were not there before included."""
     with database.transaction() as first:
-        ledger.hold_open(first, ["s"])
+        ledger.lock_open_months(first, ["s"])
     with database.transaction() as first, database.transaction() as second:
-        ledger.hold_open(first, ["s"])
-        ledger.hold_open(second, ["s"])
+        ledger.lock_open_months(first, ["s"])
+        ledger.lock_open_months(second, ["s"])
         assert _waits(second, "SELECT FROM unwind.ledger_locks WHERE seller_id = 's' FOR UPDATE NOWAIT")
 
 
 def test_closing_a_month_waits_for_every_posting(database: Database) -> None:
     """Whoever it is for."""
     with database.transaction() as first, database.transaction() as second:
-        ledger.hold_open(first, ["s"])
+        ledger.lock_open_months(first, ["s"])
         assert _waits(second, "LOCK TABLE unwind.ledger_locks IN EXCLUSIVE MODE NOWAIT")
     with database.transaction() as first, database.transaction() as second:
-        ledger.hold_months(first)
+        ledger.lock_months(first)
         assert _waits(second, "LOCK TABLE unwind.ledger_locks IN ROW SHARE MODE NOWAIT")
 
 

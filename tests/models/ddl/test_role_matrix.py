@@ -41,8 +41,8 @@ RELATIONS: dict[str, dict[str, set[str]]] = {
     APP_ROLE: {
         **{
             name: {"SELECT", "INSERT"}
-            | (set() if name in triggers.ONLY_GROWS else {"UPDATE"})
-            | ({"DELETE"} if name in triggers.MAY_DELETE else set())
+            | (set() if name in triggers.APPEND_ONLY else {"UPDATE"})
+            | ({"DELETE"} if name in triggers.DELETABLE else set())
             for name in TABLES
         },
         **{name: {"SELECT"} for name in (*VIEWS, "alembic_version")},

@@ -79,7 +79,7 @@ def test_workers_act_as_the_role_without_rights_to_history(app: Connection) -> N
     assert app.execute(text("SELECT current_user")).scalar() == db.APP_ROLE
 
 
-@pytest.mark.parametrize("table", guards.ONLY_GROWS)
+@pytest.mark.parametrize("table", guards.APPEND_ONLY)
 @pytest.mark.parametrize("privilege", ["UPDATE", "DELETE", "TRUNCATE"])
 def test_the_application_may_not_change_what_only_grows(app: Connection, table: str, privilege: str) -> None:
     """P5: refused by right, before any trigger."""

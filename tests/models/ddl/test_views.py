@@ -16,7 +16,7 @@ from models import dead_jobs
 from models.ddl import triggers
 from models.ddl.views import VIEWS, View
 from models.queries import show
-from policies.timestamps import instant_from_text, instant_text
+from policies.timestamps import format_timestamp, parse_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 CONTRACT = Path(__file__).resolve().parents[3] / "contract"
@@ -50,7 +50,7 @@ def lived(market: Market) -> Market:
 def see(market: Market, *words: str | int) -> Any:
     """One look at the clock's instant."""
     with market.stage.database.transaction() as conn:
-        return show.look(conn, words, now=market.stage.clock.instant)
+        return show.run_query(conn, words, now=market.stage.clock.instant)
 
 
 def read(market: Market, view: str, where: str = "true", **values: Any) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def read(market: Market, view: str, where: str = "true", **values: Any) -> list[
         rows = conn.execute(text(f"SELECT * FROM unwind.{view} WHERE {where}"), values).mappings()  # noqa: S608 - ours
         return [
             {
-                name: instant_text(value)
+                name: format_timestamp(value)
                 if hasattr(value, "hour")
                 else value.isoformat()
                 if hasattr(value, "day")
@@ -107,8 +107,8 @@ def test_the_forecast_is_that_of_the_command(lived: Market) -> None:
     assert {row["order_id"] for row in rows} == {1005, 1006, *(o["order_id"] for o in seen["overdue_orders"])}
     by_hour: dict[str, int] = {}
     for row in rows:
-        assert row["unlocks_hour"] == instant_text(instant_from_text(row["unlocks_at"]).replace(minute=0, second=0))
-        if instant_from_text(row["unlocks_at"]) > lived.stage.clock.instant:
+        assert row["unlocks_hour"] == format_timestamp(parse_timestamp(row["unlocks_at"]).replace(minute=0, second=0))
+        if parse_timestamp(row["unlocks_at"]) > lived.stage.clock.instant:
             by_hour[row["unlocks_hour"]] = by_hour.get(row["unlocks_hour"], 0) + 1
     assert {one["hour"]: one["total"] for one in seen["hours"]} == by_hour
     assert seen["total"] == 2
@@ -164,7 +164,7 @@ def test_a_credit_that_is_on_its_way_or_was_given_up_says_so(market: Market) -> 
     assert "on its way" in promised["where"]
     with market.stage.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.outbox SET state = 'dead' WHERE key = 'fee:1001'"))
-        (given_up,) = show.look(conn, ["credits", "seller"], now=ORDERED)["credits"]
+        (given_up,) = show.run_query(conn, ["credits", "seller"], now=ORDERED)["credits"]
         assert given_up["state"] == "given_up"
         assert "./run jobs dead" in given_up["where"]
         conn.execute(text("UPDATE unwind.outbox SET state = 'due' WHERE key = 'fee:1001'"))
@@ -208,7 +208,7 @@ def test_the_history_of_sweeps_is_that_of_the_command(lived: Market) -> None:
     assert see(lived, "sweeps") == sorted(rows, key=lambda row: (row["sweep"], row["hour"]))
     scans = [row for row in rows if row["sweep"] == "npb.scan_open_alerts"]
     assert sum(row["found"] for row in scans) == scans[0]["found_ever"] == 2
-    assert {row["hour"] for row in scans} == {instant_text(FILED + WEEK)}
+    assert {row["hour"] for row in scans} == {format_timestamp(FILED + WEEK)}
 
 
 def test_an_idle_sweep_leaves_no_history(market: Market) -> None:

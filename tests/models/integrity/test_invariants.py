@@ -41,14 +41,14 @@ def test_what_must_never_be_is_found_by_its_name(planted: Connection, planting: 
     named = the_name(planted, planting.named)
     now = LATER + timedelta(minutes=10)
     assert named in asked.broken(planted, now)
-    scope, _ = audit.lately(planted, now)
+    scope, _ = audit.recent_scope(planted, now)
     assert named in asked.broken(planted, now, scope)
 
 
 def test_nothing_else_is_named(planted: Connection) -> None:
     """One wrong row is one id, in everything and in what is fresh."""
     planted.execute(text("UPDATE unwind.orders SET fee = fee + 1 WHERE order_id = 3"))
-    scope, _ = audit.lately(planted, LATER)
+    scope, _ = audit.recent_scope(planted, LATER)
     wanted = [("Per order the lines", ["3"]), ("Replaying an order's", ["3"])]
     for found in (invariants.check(planted, LATER), invariants.check(planted, LATER, scope=scope)):
         assert [(one.sentence[: len(begin)], one.ids) for one, (begin, _) in zip(found, wanted, strict=True)] == wanted

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 
 from models import bills
 from models.integrity import month_audit
-from models.integrity.invariants.ledger import CENTS
+from models.integrity.invariants.ledger import LEDGER
 from policies.billing_months import month_of, next_month
 from policies.terms import DEFAULT_TERMS
 from tests.plugins.market import Market
@@ -24,7 +24,7 @@ SELLERS = ("seller", "other_seller")
 def broken(market: Market) -> dict[str, list[str]]:
     """What is not as it must be: sentence and ids."""
     with market.stage.database.transaction() as conn:
-        found = {one.sentence: one.broken(conn, market.stage.clock.instant) for one in CENTS}
+        found = {one.sentence: one.broken(conn, market.stage.clock.instant) for one in LEDGER}
     return {sentence: ids for sentence, ids in found.items() if ids}
 
 

@@ -11,11 +11,11 @@ import pytest
 from models import orders
 from models.db import database as db
 from models.queries import order, show
-from models.queries.show import NotALook, understood
+from models.queries.show import InvalidQuery, parse_query
 from policies.cases import Actor
 from policies.history import order_state
 from policies.options import arguments as arguments_of
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from tests.builders import a_case
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
@@ -25,12 +25,12 @@ DAY = timedelta(days=1)
 def see(market: Market, *words: str | int) -> Any:
     """One look at the clock's instant."""
     with market.stage.database.transaction() as conn:
-        return show.look(conn, words, now=market.stage.clock.instant)
+        return show.run_query(conn, words, now=market.stage.clock.instant)
 
 
 def test_an_unknown_thing_is_nothing(market: Market) -> None:
     """Contract 4: `show` of an unknown thing gives null."""
-    instant = instant_text(ORDERED)
+    instant = format_timestamp(ORDERED)
     for words in (
         ("order", 5),
         ("explain", "order", 5),
@@ -72,8 +72,8 @@ def test_an_unknown_thing_is_nothing(market: Market) -> None:
 )
 def test_words_that_ask_for_nothing_are_refused(words: list[Any]) -> None:
     """A malformed look is found before anything runs."""
-    with pytest.raises(NotALook):
-        understood(words)
+    with pytest.raises(InvalidQuery):
+        parse_query(words)
 
 
 def test_an_order_is_shown_as_the_contract_has_it(market: Market) -> None:
@@ -101,7 +101,7 @@ def test_an_order_is_shown_as_the_contract_has_it(market: Market) -> None:
     }
     (line,) = seen["lines"]
     assert (line["line_no"], line["quantity"], line["returned"], line["returned_to_lot"]) == (1, 100, 100, 501)
-    assert seen["alert"]["unlocked_at"] == seen["alert"]["unlocks_at"] == instant_text(FILED + WEEK)
+    assert seen["alert"]["unlocked_at"] == seen["alert"]["unlocks_at"] == format_timestamp(FILED + WEEK)
     assert [(row["event"], row["from"], row["to"]) for row in seen["timeline"]] == [
         ("orders.submitted", None, "PENDING"),
         ("npb.filed", "PENDING", "NPB"),
@@ -128,7 +128,7 @@ def test_an_earlier_instant_shows_what_was_then(market: Market) -> None:
     market.at(ORDERED + 5 * DAY).done("orders.cancel", order_id=1003, member_id="seller")
 
     def then(days: float) -> Any:
-        return see(market, "order", 1003, "--at", instant_text(ORDERED + days * DAY))
+        return see(market, "order", 1003, "--at", format_timestamp(ORDERED + days * DAY))
 
     assert then(-1) is None
     assert [len(then(days)["lines"]) for days in (0, 0.9, 1, 5)] == [1, 1, 2, 2]
@@ -147,10 +147,10 @@ def test_explain_looks_back_and_ahead(market: Market) -> None:
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
 
     def cancel(at: datetime) -> Any:
-        seen = see(market, "explain", "order", 1003, "--at", instant_text(at))
+        seen = see(market, "explain", "order", 1003, "--at", format_timestamp(at))
         return next(one for one in seen["seller"] if one["action"] == "orders.cancel")
 
-    assert cancel(FILED)["possible_from"] == instant_text(FILED + WEEK)
+    assert cancel(FILED)["possible_from"] == format_timestamp(FILED + WEEK)
     assert cancel(FILED - DAY)["code"] == "NO_OPEN_REQUEST"
     assert cancel(FILED + WEEK)["possible"]
     assert not cancel(FILED + WEEK - timedelta(seconds=1))["possible"]
@@ -163,7 +163,7 @@ def test_a_closed_account_is_seen_from_its_instant_on(market: Market) -> None:
     market.at(ORDERED + 2 * DAY).done("members.reinstate", member_id="buyer", staff="kim", comment="a mistake")
     possible = []
     for hours in (23, 24, 47, 48):
-        at = instant_text(ORDERED + timedelta(hours=hours))
+        at = format_timestamp(ORDERED + timedelta(hours=hours))
         seen = see(market, "explain", "order", 1003, "--at", at)
         possible.append(next(one["possible"] for one in seen["seller"] if one["action"] == "orders.cancel"))
     assert possible == [False, True, True, False]
@@ -177,10 +177,10 @@ def test_a_look_sees_one_moment(market: Market, database_url: str) -> None:
     looking = db.connect(database_url)
     now = market.stage.clock.instant
     with looking.transaction() as conn:
-        show.steady(conn)
-        before = show.look(conn, ["order", 1003], now=now)
+        show.use_snapshot_isolation(conn)
+        before = show.run_query(conn, ["order", 1003], now=now)
         market.done("orders.cancel", order_id=1003, member_id="seller")
-        assert show.look(conn, ["order", 1003], now=now) == before
+        assert show.run_query(conn, ["order", 1003], now=now) == before
     looking.dispose()
     assert see(market, "order", 1003)["status"] == "CANCELLED"
 
@@ -190,9 +190,9 @@ def test_alerts_and_requests_are_found(market: Market) -> None:
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller", request_id="r-1")
     due = FILED + WEEK
-    assert see(market, "alerts", "--due-before", instant_text(due)) == []
-    (alert,) = see(market, "alerts", "--due-before", instant_text(due + timedelta(seconds=1)))
-    assert (alert["order_id"], alert["kind"], alert["unlocks_at"]) == (1003, "NPB", instant_text(due))
+    assert see(market, "alerts", "--due-before", format_timestamp(due)) == []
+    (alert,) = see(market, "alerts", "--due-before", format_timestamp(due + timedelta(seconds=1)))
+    assert (alert["order_id"], alert["kind"], alert["unlocks_at"]) == (1003, "NPB", format_timestamp(due))
     seen = see(market, "request", "r-1")
     assert (seen["task"], seen["outcome"], seen["answer"]["effects"]["status"]) == ("npb.file", "done", "NPB")
 
@@ -250,7 +250,7 @@ def test_random_histories_fold_to_the_row_and_options_tell_the_answers(market: M
         with market.stage.database.transaction() as conn:
             row = orders.facts(conn, [1003], lock=False)[1003]
             now = market.stage.clock.instant
-            then = order.see(conn, 1003, at=now, now=now)
+            then = order.load_snapshot(conn, 1003, at=now, now=now)
             assert then is not None
             assert order_state(then.case.order) == order_state(row)
             assert order.order(conn, 1003, at=now, now=now) == order.order(conn, 1003, at=None, now=now)

@@ -25,9 +25,9 @@ from workers.broker.result_backend import ResultBackend
 from workers.embedded import ServerUrls
 from workers.embedded.processes import wait_until
 from workers.embedded.valkey import Valkey
-from workers.lifecycle import QueueBell
+from workers.lifecycle import BrokerPublisher
 from workers.monitoring.doctor import broker as doctor_broker
-from workers.monitoring.doctor.context import Place
+from workers.monitoring.doctor.context import Context
 from workers.monitoring.flower_guard import QueueLengths
 from workers.monitoring.metrics import Gauges
 from workers.monitoring.watchdog import _Broker
@@ -266,12 +266,12 @@ def test_every_program_can_use_what_settings_accept(settings: Settings) -> None:
     with contextlib.closing(connect(answers, timeout=2)) as client:
         assert client.exists("celery-task-meta-an-id")
 
-    assert QueueBell(app, broker).memory()
+    assert BrokerPublisher(app, broker).memory()
     gauges = Gauges(settings)
     with contextlib.closing(gauges):
         assert gauges.parts[1].look() is not None
     assert doctor_broker.consumers(broker) == {}
-    assert doctor_broker.answers(Place(settings)) == []
+    assert doctor_broker.answers(Context(settings)) == []
 
 
 @pytest.mark.parametrize("query", ["", "?ssl_cert_reqs=required", "?ssl_cert_reqs=CERT_REQUIRED"])

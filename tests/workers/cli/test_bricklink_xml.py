@@ -19,7 +19,7 @@ from tests.plugins.market import Market
 from workers.cli import bricklink_xml, group
 from workers.cli import lots as lots_command
 from workers.cli.bricklink_xml import BadItem, NotAnInventory, read_lots, write_lots
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 BRICKLINK = """<?xml version="1.0" encoding="UTF-8"?>
 <INVENTORY>
@@ -170,7 +170,7 @@ def test_deep_and_long_and_large_files_are_refused(monkeypatch: pytest.MonkeyPat
     assert "deep" in why_not("<INVENTORY>" + "<a>" * 100_000)
     assert "longer" in why_not(f"<INVENTORY><ITEM><REMARKS>{'x' * 10_001}</REMARKS></ITEM></INVENTORY>")
     assert "more than 200,000 items" in why_not("<INVENTORY>" + "<ITEM/>" * 200_001)
-    monkeypatch.setattr(bricklink_xml, "LARGEST_FILE", 2**20)
+    monkeypatch.setattr(bricklink_xml, "MAX_FILE_BYTES", 2**20)
     assert "larger than 1 MB" in why_not("<INVENTORY>" + "<ITEM/>" * 180_000)
 
 
@@ -229,7 +229,7 @@ def run(stage_url: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[i
 
 
 def test_a_file_becomes_lots_and_lots_a_file(
-    stage: Stage, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Simulation, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rules 5: `import-lots` and `show lots --xml`; a lot without a number gets one of ours, once imported again."""
     stage.do("members.record", member_id="s", handle="s", email="s@example.org")
@@ -284,7 +284,7 @@ def test_another_sellers_lot_stops_an_import_before_anything_is_written(
 
 
 def test_nothing_is_imported_when_an_item_is_no_lot(
-    stage: Stage, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Simulation, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rules 5: all or nothing, and the sentence names the item."""
     stage.do("members.record", member_id="s", handle="s", email="s@example.org")

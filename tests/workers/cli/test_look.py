@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from models.db import database as db
 from models.queries.show import KINDS
 from policies.options import ACTIONS
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, Market
 from workers.cli import group
 from workers.cli.render import PAGES, SPOKEN, harmless
@@ -37,14 +37,14 @@ def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
         return CliRunner().invoke(group, words)
 
     yield run
-    db.bind(market.stage.database)
+    db.set_database(market.stage.database)
 
 
 def test_programs_get_the_json_of_the_look(typed: Any) -> None:
     """Contract 4: `--json`, anywhere among the words."""
     assert json.loads(typed("show", "order", "1003", "--json").output)["status"] == "NPB"
     assert json.loads(typed("show", "--json", "order", "1003").output)["status"] == "NPB"
-    then = instant_text(ORDERED)
+    then = format_timestamp(ORDERED)
     assert json.loads(typed("show", "order", "1003", "--at", then, "--json").output)["status"] == "PENDING"
     seen = json.loads(typed("explain", "order", "1003", "--json").output)
     assert {"order_id", "status", "at", "seller", "buyer"} <= set(seen)
@@ -78,7 +78,7 @@ def test_people_read_the_story_of_an_order(typed: Any) -> None:
 
 def test_support_reads_out_what_can_be_done(typed: Any) -> None:
     """Possible or not, the sentence, the instant, and what would change it."""
-    said = typed("explain", "order", "1003", "--at", instant_text(FILED)).output
+    said = typed("explain", "order", "1003", "--at", format_timestamp(FILED)).output
     assert "The seller cannot cancel yet." in said
     assert "can accept the penalty (npb.accept_penalty). Possible now." in said
     assert "cannot cancel the order (orders.cancel): The alert was filed on" in said

@@ -20,7 +20,7 @@ from models import dead_jobs
 from tests.plugins.servers import in_valkey_database
 from workers.cli.jobs import jobs
 from workers.cli.send import arguments_of, send, value_of
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 sender: Any = importlib.import_module("workers.cli.send")  # its package also has the command of that name
 
@@ -69,7 +69,7 @@ def test_an_unknown_task_is_said_so_with_what_may_be_meant(typed: str, said: str
     assert (done.exit_code, said in done.output) == (1, True), done.output
 
 
-def _parked(stage: Stage) -> int:
+def _parked(stage: Simulation) -> int:
     with stage.database.transaction() as conn:
         return dead_jobs.park(
             conn,
@@ -82,7 +82,7 @@ def _parked(stage: Stage) -> int:
         )
 
 
-def test_dead_jobs_are_listed_without_their_words(environment: Stage) -> None:
+def test_dead_jobs_are_listed_without_their_words(environment: Simulation) -> None:
     """P9: ids and codes only."""
     number = _parked(environment)
     shown = CliRunner().invoke(jobs, ["dead", "--json"])
@@ -106,10 +106,10 @@ def test_an_unusable_place_for_answers_is_not_called_an_unreachable_broker(tmp_p
 
 
 def test_an_answer_that_the_broker_lost_is_read_from_the_database(
-    environment: Stage, monkeypatch: pytest.MonkeyPatch
+    environment: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P1: nobody takes the message here, as if its answer had been forgotten; the request row is asked."""
-    monkeypatch.setattr(sender, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(sender, "POLL_INTERVAL", 0.2)
     words = ["members.record", "member_id=s-1", "handle=Sam", "email=sam@example.org"]
     arguments = arguments_of(tuple(words[1:]), None)
     assert environment.carry_out("members.record", arguments, "r-1")["outcome"] == "done"

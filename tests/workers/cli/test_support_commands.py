@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from models.db import database as db
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from workers.cli import group
 from workers.cli.forecast_chart import forecast_chart
@@ -36,7 +36,7 @@ def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
         return CliRunner().invoke(group, words)
 
     yield run
-    db.bind(market.stage.database)
+    db.set_database(market.stage.database)
 
 
 def test_what_is_overdue_stands_on_top(typed: Any) -> None:
@@ -78,7 +78,7 @@ def test_the_page_of_an_order_answers_why_when_and_where(typed: Any) -> None:
         "      What this means\n      ---------------\n",
     ):
         assert words in said, words
-    earlier = json.loads(typed("show", "order", "1004", "--at", instant_text(ORDERED), "--json").output)
+    earlier = json.loads(typed("show", "order", "1004", "--at", format_timestamp(ORDERED), "--json").output)
     assert earlier["credits"] == earlier["notices"] == []
     assert [move["kind"] for move in earlier["stock"]] == ["sold"]
 
@@ -102,12 +102,12 @@ def test_one_unlock_is_seen_beside_a_thousand() -> None:
     now = FILED
     hours = [(now + HOUR, 1), (now + 2 * HOUR, 1000), (now + WEEK, 10)]
     seen = {
-        "at": instant_text(now),
-        "until": instant_text(now + 2 * WEEK),
+        "at": format_timestamp(now),
+        "until": format_timestamp(now + 2 * WEEK),
         "overdue": 0,
         "overdue_orders": [],
         "total": 1011,
-        "hours": [{"hour": instant_text(hour), "total": count} for hour, count in hours],
+        "hours": [{"hour": format_timestamp(hour), "total": count} for hour, count in hours],
         "later": 3,
     }
     lines = drawn(seen)

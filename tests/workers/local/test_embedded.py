@@ -40,7 +40,7 @@ from workers.embedded import (
 from workers.embedded.data_dir import read_json, write_json
 from workers.embedded.postgres import Postgres
 from workers.embedded.processes import Mark, alive, mark_of, wait_until
-from workers.embedded.run_as import Identity
+from workers.embedded.run_as import RunAs
 from workers.embedded.valkey import Valkey
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -390,9 +390,9 @@ def open_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def other_account() -> Identity:
+def other_account() -> RunAs:
     """Somebody who may not read a private folder; without being root nobody can become somebody else."""
-    return Identity(65534, 65534) if os.getuid() == 0 else Identity()
+    return RunAs(65534, 65534) if os.getuid() == 0 else RunAs()
 
 
 def copies(open_folder: Path) -> list[Path]:
@@ -410,7 +410,7 @@ def test_root_in_a_private_folder_runs_postgres_from_a_copy(
 
 def test_programs_that_can_be_reached_are_not_copied(open_folder: Path) -> None:
     """As whoever runs this, they can."""
-    assert program_copy.programs_for(Identity()) == binaries.postgres_folder()
+    assert program_copy.programs_for(RunAs()) == binaries.postgres_folder()
     assert copies(open_folder) == []
 
 
@@ -484,9 +484,9 @@ def test_root_uses_a_data_folder_as_its_owner(tmp_path: Path) -> None:
     """One run as root must not lock the owner of a checkout out of the data."""
     if os.getuid() == 0:
         os.chown(tmp_path, 1234, 1234)
-        assert run_as.identity_for(tmp_path) == run_as.Identity(1234, 1234)
+        assert run_as.identity_for(tmp_path) == run_as.RunAs(1234, 1234)
     else:
-        assert run_as.identity_for(tmp_path) == run_as.Identity()
+        assert run_as.identity_for(tmp_path) == run_as.RunAs()
 
 
 def program(path: Path, says: str) -> Path:

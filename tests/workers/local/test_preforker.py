@@ -12,7 +12,7 @@ import pytest
 
 from workers.embedded import ServerUrls
 from workers.embedded.processes import alive, mark_of, wait_until
-from workers.local.preforker import Nursery
+from workers.local.preforker import Preforker
 from workers.local.supervisor import Program, Supervisor, end_left_overs
 from workers.settings import load_settings
 
@@ -25,8 +25,8 @@ def environment(servers: ServerUrls) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with contextlib.closing(Nursery(tmp_path_factory.mktemp("nursery") / "nursery.log")) as running:
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preforker]:
+    with contextlib.closing(Preforker(tmp_path_factory.mktemp("nursery") / "nursery.log")) as running:
         yield running
 
 
@@ -36,7 +36,7 @@ def listening(servers: ServerUrls) -> list[str]:
 
 
 def test_a_program_writes_to_its_own_log_and_its_status_is_known(
-    nursery: Nursery, environment: dict[str, str], tmp_path: Path
+    nursery: Preforker, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Like a started one: output in its log, exit status to its supervisor, words that Celery refuses are status 2."""
     good = nursery.fork("good", ["--version"], environment, tmp_path / "good.log")
@@ -48,7 +48,7 @@ def test_a_program_writes_to_its_own_log_and_its_status_is_known(
 
 
 def test_programs_are_heads_of_groups_of_their_own_and_end_by_signals(
-    nursery: Nursery, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
+    nursery: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
     """F35: a group can be ended as one; a killed program is told from one that ended."""
     program = nursery.fork("events", listening(servers), environment, tmp_path / "events.log")
@@ -60,7 +60,7 @@ def test_programs_are_heads_of_groups_of_their_own_and_end_by_signals(
 
 def test_programs_end_with_their_nursery(environment: dict[str, str], servers: ServerUrls, tmp_path: Path) -> None:
     """Kill -9 anywhere above leaves no program behind."""
-    nursery = Nursery(tmp_path / "nursery.log")
+    nursery = Preforker(tmp_path / "nursery.log")
     program = nursery.fork("events", listening(servers), environment, tmp_path / "events.log")
     mark = mark_of(program.pid)
     log = tmp_path / "events.log"
@@ -72,7 +72,7 @@ def test_programs_end_with_their_nursery(environment: dict[str, str], servers: S
 
 
 def test_a_supervisor_restarts_a_forked_program(
-    nursery: Nursery, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
+    nursery: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
     """F28, with the nursery between supervisor and program."""
     with Supervisor(tmp_path, nursery=nursery) as supervisor:
@@ -87,7 +87,7 @@ def test_a_supervisor_restarts_a_forked_program(
 
 
 def test_forked_programs_that_are_left_over_are_recognised(
-    nursery: Nursery, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
+    nursery: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
     """F35: the token is seen in a fork too, though the kernel shows the environment its process began with."""
     supervisor = Supervisor(tmp_path, nursery=nursery)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from workers.embedded.processes import Mark, alive, mark_of, wait_until
-from workers.local.supervisor import Program, ProgramFailed, Supervisor, end_left_overs, on_leash
+from workers.local.supervisor import Program, ProgramFailed, Supervisor, end_left_overs, with_parent_death
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 QUICK_END = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
@@ -203,7 +203,7 @@ def test_a_leash_ends_a_program_with_the_process_that_started_it(tmp_path: Path)
 
 def test_the_command_line_of_a_leash_names_parent_and_signal() -> None:
     """The launcher is told whose end to watch; a parent that is gone already is noticed."""
-    words = on_leash(["-A", "workers.app", "worker"])
+    words = with_parent_death(["-A", "workers.app", "worker"])
     assert words[1:] == ["-m", "workers.local.parent_death", str(os.getpid()), "15", "-A", "workers.app", "worker"]
     gone = subprocess.run(
         [*words[:3], "1", "15", "--version"], env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, check=False

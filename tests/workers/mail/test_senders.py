@@ -18,18 +18,18 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, Session
 from aiosmtpd.smtp import Envelope as Received
 
-from models.unit_of_work import Work, unit_of_work
-from policies.emails.email import Letter, Quote
-from policies.verdicts import Promise
+from models.unit_of_work import UnitOfWork, unit_of_work
+from policies.emails.email import Email, Quote
+from policies.verdicts import OutboxMessage
 from tasks import mailer
 from tasks.mailer import Envelope, Undeliverable
-from workers.mail.senders import FolderPostbox, SmtpPostbox
-from workers.mail.templates import Stationery, header_text, mail, mail_address
-from workers.simulation.engine import Stage
+from workers.mail.senders import FolderMailer, SmtpMailer
+from workers.mail.templates import Branding, header_text, mail, mail_address
+from workers.simulation.engine import Simulation
 
-STATIONERY = Stationery("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
+STATIONERY = Branding("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
 WRITTEN = datetime(2026, 4, 4, 10, tzinfo=UTC)
-LETTER = Letter("Order 1003: the buyer asks to cancel", ("The buyer asks to cancel.",), Quote("The buyer", "Sorry."))
+LETTER = Email("Order 1003: the buyer asks to cancel", ("The buyer asks to cancel.",), Quote("The buyer", "Sorry."))
 
 
 def free_port() -> int:
@@ -88,24 +88,24 @@ def server(mailbox: Mailbox) -> Iterator[Controller]:
 
 
 @pytest.fixture
-def sam(stage: Stage, server: Controller) -> Iterator[Stage]:
+def sam(stage: Simulation, server: Controller) -> Iterator[Simulation]:
     """A stage with members `sam` and `sue` whose letters go to the mail server."""
     stage.clock.instant = WRITTEN
     for name in ("sam", "sue"):
         answer = stage.do("members.record", member_id=name, handle=name.title(), email=f"{name}@example.org")
         assert answer["outcome"] == "done"
-    mailer.bind(SmtpPostbox(f"smtp://127.0.0.1:{server.port}", STATIONERY, timeout=0.5, pause=0))
+    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{server.port}", STATIONERY, timeout=0.5, pause=0))
     yield stage
-    mailer.bind(None)
+    mailer.set_mailer(None)
 
 
 def promise(*recipients: str) -> None:
     """Promise one notice to each."""
-    work: Work[Any]
+    work: UnitOfWork[Any]
     with unit_of_work() as work:
         work.promise(
             [
-                Promise(
+                OutboxMessage(
                     "notices.tell_seller",
                     f"ocr_filed:1003:2:{recipient}",
                     None,
@@ -121,7 +121,7 @@ def promise(*recipients: str) -> None:
         )
 
 
-def states(stage: Stage) -> dict[str, tuple[str, int]]:
+def states(stage: Simulation) -> dict[str, tuple[str, int]]:
     """(state, attempts) by recipient."""
     from sqlalchemy import text
 
@@ -130,7 +130,7 @@ def states(stage: Stage) -> dict[str, tuple[str, int]]:
         return {r.recipient: (r.state, r.attempts) for r in rows}
 
 
-def dead(stage: Stage) -> list[Any]:
+def dead(stage: Simulation) -> list[Any]:
     """The parked jobs."""
     from models import dead_jobs
 
@@ -138,13 +138,13 @@ def dead(stage: Stage) -> list[Any]:
         return dead_jobs.waiting(conn)
 
 
-def later(stage: Stage, **by: float) -> None:
+def later(stage: Simulation, **by: float) -> None:
     """Let time pass and send what is due."""
     stage.clock.instant += timedelta(**by)
     stage.do("notices.deliver")
 
 
-def test_a_letter_that_is_taken_is_marked_and_never_sent_again(sam: Stage, mailbox: Mailbox) -> None:
+def test_a_letter_that_is_taken_is_marked_and_never_sent_again(sam: Simulation, mailbox: Mailbox) -> None:
     """P2."""
     promise("sam")
     sam.settle()
@@ -159,7 +159,7 @@ def test_a_letter_that_is_taken_is_marked_and_never_sent_again(sam: Stage, mailb
     }
 
 
-def test_a_4xx_is_tried_again_with_growing_waits_and_in_the_end_parked(sam: Stage, mailbox: Mailbox) -> None:
+def test_a_4xx_is_tried_again_with_growing_waits_and_in_the_end_parked(sam: Simulation, mailbox: Mailbox) -> None:
     """R102: over hours, never by countdown, and visible when given up."""
     mailbox.recipient_answer = lambda address: "450 try again"
     promise("sam")
@@ -181,7 +181,7 @@ def test_a_4xx_is_tried_again_with_growing_waits_and_in_the_end_parked(sam: Stag
     assert states(sam) == {"sam": ("sent", 1)}
 
 
-def test_a_letter_that_is_not_taken_delays_no_other(sam: Stage, mailbox: Mailbox) -> None:
+def test_a_letter_that_is_not_taken_delays_no_other(sam: Simulation, mailbox: Mailbox) -> None:
     """P8."""
     mailbox.recipient_answer = lambda address: "450 greylisted" if address.startswith("sam") else "250 OK"
     promise("sam", "sue")
@@ -189,7 +189,7 @@ def test_a_letter_that_is_not_taken_delays_no_other(sam: Stage, mailbox: Mailbox
     assert states(sam) == {"sam": ("pending", 1), "sue": ("sent", 1)}
 
 
-def test_a_5xx_is_parked_at_once_and_visible(sam: Stage, mailbox: Mailbox) -> None:
+def test_a_5xx_is_parked_at_once_and_visible(sam: Simulation, mailbox: Mailbox) -> None:
     """C53."""
     mailbox.recipient_answer = lambda address: "550 no such user"
     promise("sam")
@@ -198,7 +198,7 @@ def test_a_5xx_is_parked_at_once_and_visible(sam: Stage, mailbox: Mailbox) -> No
     assert "550" in dead(sam)[0].error
 
 
-def test_a_server_that_closes_after_the_data_gets_the_same_message_id_again(sam: Stage, mailbox: Mailbox) -> None:
+def test_a_server_that_closes_after_the_data_gets_the_same_message_id_again(sam: Simulation, mailbox: Mailbox) -> None:
     """I12: the mailbox can drop the repetition."""
     mailbox.closes_after_data = True
     promise("sam")
@@ -211,11 +211,11 @@ def test_a_server_that_closes_after_the_data_gets_the_same_message_id_again(sam:
     assert len(mailbox.taken) == 2
 
 
-def test_a_worker_that_dies_after_sending_repeats_with_the_same_message_id(sam: Stage, mailbox: Mailbox) -> None:
+def test_a_worker_that_dies_after_sending_repeats_with_the_same_message_id(sam: Simulation, mailbox: Mailbox) -> None:
     """I12: a crash between send and mark."""
 
     class Dies:
-        def __init__(self, behind: mailer.Postbox) -> None:
+        def __init__(self, behind: mailer.Mailer) -> None:
             self.behind = behind
 
         def send(self, envelope: Envelope) -> None:
@@ -225,12 +225,12 @@ def test_a_worker_that_dies_after_sending_repeats_with_the_same_message_id(sam: 
         def close(self) -> None:
             self.behind.close()
 
-    alive = mailer.bound()
+    alive = mailer.current_mailer()
     promise("sam")
-    mailer.bind(Dies(alive))
+    mailer.set_mailer(Dies(alive))
     with pytest.raises(SystemExit):
         sam.settle()
-    mailer.bind(alive)
+    mailer.set_mailer(alive)
     later(sam, minutes=9)
     assert len(mailbox.taken) == 1
     later(sam, minutes=1)
@@ -238,7 +238,7 @@ def test_a_worker_that_dies_after_sending_repeats_with_the_same_message_id(sam: 
     assert len({m["Message-ID"] for m in mailbox.taken}) == 1
 
 
-def test_a_hanging_server_costs_one_wait_and_no_tries_of_the_others(sam: Stage, mailbox: Mailbox) -> None:
+def test_a_hanging_server_costs_one_wait_and_no_tries_of_the_others(sam: Simulation, mailbox: Mailbox) -> None:
     """P8, R102: the round stops at the first silence; the rest keeps its tries."""
     mailbox.hangs = threading.Event()
     promise("sam", "sue")
@@ -250,21 +250,21 @@ def test_a_hanging_server_costs_one_wait_and_no_tries_of_the_others(sam: Stage, 
     assert states(sam) == {"sam": ("sent", 2), "sue": ("sent", 1)}
 
 
-def test_a_dead_server_is_waited_for(sam: Stage) -> None:
+def test_a_dead_server_is_waited_for(sam: Simulation) -> None:
     """R102: nothing is lost and nothing else waits."""
-    alive = mailer.bound()
-    mailer.bind(SmtpPostbox(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=0))
+    alive = mailer.current_mailer()
+    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=0))
     promise("sam")
     sam.settle()
     assert states(sam) == {"sam": ("pending", 1)}
-    mailer.bind(alive)
+    mailer.set_mailer(alive)
     later(sam, minutes=1)
     assert states(sam) == {"sam": ("sent", 2)}
 
 
-def test_a_silent_server_is_given_time_and_costs_no_tries_meanwhile(sam: Stage, mailbox: Mailbox) -> None:
+def test_a_silent_server_is_given_time_and_costs_no_tries_meanwhile(sam: Simulation, mailbox: Mailbox) -> None:
     """P8: a hanging server must not take all the time of the workers."""
-    mailer.bind(SmtpPostbox(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=60))
+    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=60))
     promise("sam")
     sam.settle()
     assert states(sam) == {"sam": ("pending", 1)}
@@ -273,7 +273,7 @@ def test_a_silent_server_is_given_time_and_costs_no_tries_meanwhile(sam: Stage, 
     assert states(sam) == {"sam": ("pending", 1)}
 
 
-def test_a_wrong_password_parks_no_letter(stage: Stage, mailbox: Mailbox) -> None:
+def test_a_wrong_password_parks_no_letter(stage: Simulation, mailbox: Mailbox) -> None:
     """A 5xx about us is no 5xx about the letter; and the password is not in the reason."""
 
     def nobody(server: SMTP, session: Session, envelope: Received, mechanism: str, data: LoginPassword) -> AuthResult:
@@ -287,8 +287,8 @@ def test_a_wrong_password_parks_no_letter(stage: Stage, mailbox: Mailbox) -> Non
         auth_require_tls=False,
     )
     controller.start()
-    box = SmtpPostbox(f"smtp://me:planted-secret@127.0.0.1:{controller.port}", STATIONERY, timeout=2)
-    with pytest.raises(mailer.ServerSilent) as caught:
+    box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{controller.port}", STATIONERY, timeout=2)
+    with pytest.raises(mailer.ServerUnavailable) as caught:
         box.send(an_envelope())
     controller.stop()
     assert "planted-secret" not in str(caught.value)
@@ -296,13 +296,13 @@ def test_a_wrong_password_parks_no_letter(stage: Stage, mailbox: Mailbox) -> Non
 
 def test_a_server_without_encryption_gets_neither_password_nor_letter(mailbox: Mailbox, server: Controller) -> None:
     """Security: starttls=1 is a demand, not a wish."""
-    box = SmtpPostbox(f"smtp://me:planted-secret@127.0.0.1:{server.port}?starttls=1", STATIONERY, timeout=2)
-    with pytest.raises(mailer.ServerSilent):
+    box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{server.port}?starttls=1", STATIONERY, timeout=2)
+    with pytest.raises(mailer.ServerUnavailable):
         box.send(an_envelope())
     assert mailbox.taken == []
 
 
-def test_letters_go_to_the_address_of_the_moment_of_sending(sam: Stage, mailbox: Mailbox) -> None:
+def test_letters_go_to_the_address_of_the_moment_of_sending(sam: Simulation, mailbox: Mailbox) -> None:
     """C54."""
     mailbox.recipient_answer = lambda address: "450 later"
     promise("sam")
@@ -313,7 +313,7 @@ def test_letters_go_to_the_address_of_the_moment_of_sending(sam: Stage, mailbox:
     assert mailbox.taken[0]["To"] == "Samuel <new@example.org>"
 
 
-def test_a_notice_for_nobody_is_recorded_and_parked(sam: Stage) -> None:
+def test_a_notice_for_nobody_is_recorded_and_parked(sam: Simulation) -> None:
     """C53."""
     promise("ghost")
     sam.settle()
@@ -336,7 +336,7 @@ def an_envelope(**changed: Any) -> Envelope:
 
 def test_a_folder_gets_each_letter_once_and_whole(tmp_path: Path) -> None:
     """Contract 1: without a mail server letters are files."""
-    box = FolderPostbox(tmp_path / "mail", STATIONERY)
+    box = FolderMailer(tmp_path / "mail", STATIONERY)
     box.send(an_envelope())
     box.send(an_envelope())
     (file,) = (tmp_path / "mail").iterdir()
@@ -352,7 +352,7 @@ def test_a_folder_gets_each_letter_once_and_whole(tmp_path: Path) -> None:
 )
 def test_a_name_cannot_add_a_header(hostile: str) -> None:
     """C45: no new header, one recipient."""
-    message = mail(an_envelope(handle=hostile, letter=Letter(f"Order 1003: {hostile}", ("Hello.",))), STATIONERY)
+    message = mail(an_envelope(handle=hostile, letter=Email(f"Order 1003: {hostile}", ("Hello.",))), STATIONERY)
     again = email.message_from_bytes(message.as_bytes(), policy=default)
     assert "Bcc" not in again
     assert "X" not in again

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from policies.emails import NOTICES, compose
-from policies.emails.context import Telling, written_instant
-from policies.emails.email import letter_from_json, plain, shown_line, shown_lines
+from policies.emails.context import EmailContext, format_instant
+from policies.emails.email import email_from_json, plain, shown_line, shown_lines
 from policies.statuses import Role
 from tasks.mailer import Envelope
-from workers.mail.templates import Stationery, html, plain_text
+from workers.mail.templates import Branding, html, plain_text
 
 KEPT = Path(__file__).parent / "snapshots"
-STATIONERY = Stationery("Brick Market <no-reply@market.example>", "Brick Market", "https://market.example")
+STATIONERY = Branding("Brick Market <no-reply@market.example>", "Brick Market", "https://market.example")
 WRITTEN = datetime(2026, 4, 4, 10, tzinfo=UTC)
 UNLOCKS, LATER = "2026-04-11T10:00:00Z", "2026-04-18T10:00:00Z"
 SAID = "I lost my job and cannot pay this month.\nI am very sorry."
@@ -167,13 +167,13 @@ FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 WITHOUT_ORDER = ("bill_issued",)
 
 
-def told(event: str, role: str, facts: dict[str, Any], zone: str = "UTC") -> Telling:
+def told(event: str, role: str, facts: dict[str, Any], zone: str = "UTC") -> EmailContext:
     """An event as the follower would tell it."""
     order_id = None if event in WITHOUT_ORDER else 1003
-    return Telling(event, role, order_id, facts, zone, buyer="" if order_id is None else "Bea", seller="Sam")
+    return EmailContext(event, role, order_id, facts, zone, buyer="" if order_id is None else "Bea", seller="Sam")
 
 
-def envelope(telling: Telling) -> Envelope:
+def envelope(telling: EmailContext) -> Envelope:
     """The letter on its way."""
     return Envelope(
         message_id="0" * 32,
@@ -182,7 +182,7 @@ def envelope(telling: Telling) -> Envelope:
         email="reader@example.org",
         handle="Sam" if telling.role == "seller" else "Bea",
         written_at=WRITTEN,
-        letter=letter_from_json(compose(telling).as_json()),
+        letter=email_from_json(compose(telling).as_json()),
     )
 
 
@@ -218,7 +218,9 @@ def test_every_event_that_is_told_anywhere_has_a_wording() -> None:
     for floor in ("policies", "models", "tasks"):
         for path in (root / floor).rglob("*.py"):
             source = path.read_text(encoding="utf-8")
-            names |= set(re.findall(r'\b(?:tell|told)\(\s*[^"\n]*\n?[^"\n]*\n?[^"\n]*"([a-z_]+)"', source))
+            names |= set(
+                re.findall(r'\b(?:notify_party|notify_member)\(\s*[^"\n]*\n?[^"\n]*\n?[^"\n]*"([a-z_]+)"', source)
+            )
             names |= set(re.findall(r'"notices\.tell_(?:seller|buyer)", "([a-z_]+)"', source))
     assert {"ocr_filed", "npb_filed", "npb_unlocked", "order_cancelled", "bill_issued", "ocr_reminder"} <= names
     assert names <= set(NOTICES), names - set(NOTICES)
@@ -230,7 +232,7 @@ def test_a_wording_needs_no_optional_fact_and_minds_no_extra_one(event: str) -> 
     for role in NOTICES[event].readers:
         for facts in ({}, {"unheard_of": [1], "comment": None, "strike": None}):
             for order_id in (1003, None):
-                letter = compose(Telling(event, role, order_id, facts))
+                letter = compose(EmailContext(event, role, order_id, facts))
                 body = f"{letter.subject}\n{plain(letter)}"
                 assert letter.happened
                 assert "None" not in body
@@ -264,7 +266,7 @@ def test_only_the_seller_reads_about_the_fee() -> None:
 )
 def test_instants_are_written_out_with_their_zone_and_never_early(instant: str, zone: str, written: str) -> None:
     """House, "Two facts of life"; promises, Time: DST changes, leap day, year end, UTC+14 and UTC-12."""
-    assert written_instant(datetime.fromisoformat(instant), zone) == written
+    assert format_instant(datetime.fromisoformat(instant), zone) == written
 
 
 HOSTILE = (

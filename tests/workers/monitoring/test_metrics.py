@@ -103,7 +103,7 @@ def test_everything_is_told_of_from_the_first_moment_on(settings: Settings) -> N
     found = scrape(settings)
     assert found["unwind_up"] == {("database",): 1, ("broker",): 1}
     assert found["unwind_scrape_failures"] == {(): 0}
-    assert {reading.name for reading in readings.READINGS} <= set(found)
+    assert {reading.name for reading in readings.METRICS} <= set(found)
     assert found["unwind_queue_messages"] == {(queue,): 0 for queue in QUEUES}
     assert found["unwind_outbox_due"] == {(task,): 0 for task in followers()}
     assert found["unwind_letters"] == {("pending",): 0, ("parked",): 0}
@@ -123,7 +123,7 @@ def test_what_waits_is_counted_and_its_age_told(
         owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
         owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
         owner.execute(
-            "INSERT INTO unwind.outbox (key, task, payload, promised_at, due_at) SELECT 'k' || n, "
+            "INSERT INTO unwind.outbox (key, task, payload, created_at, due_at) SELECT 'k' || n, "
             "'credits.post_to_next_invoice', '{}', clock_timestamp() - interval '1 hour', clock_timestamp() "
             "FROM generate_series(1, 3) AS n"
         )
@@ -235,7 +235,7 @@ def test_no_question_reads_a_whole_large_table(database_url: str) -> None:
     try:
         with engine.connect() as conn:
             conn.execute(text("SET enable_seqscan = off"))
-            for reading in readings.READINGS:
+            for reading in readings.METRICS:
                 plan = "\n".join(conn.execute(text(f"EXPLAIN {reading.sql}")).scalars())
                 large = r"Seq Scan on (alerts|outbox|requests|submissions|notices|dead_jobs|violations|events)"
                 assert not re.search(large, plan), plan

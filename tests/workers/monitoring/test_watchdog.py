@@ -10,7 +10,7 @@ import redis
 
 from tests.plugins.servers import in_valkey_database
 from workers.embedded import ServerUrls
-from workers.monitoring.watchdog import BUSY_LOOKS, LOOK_EVERY, SILENT_LOOKS, Watcher, _Broker
+from workers.monitoring.watchdog import BUSY_LOOKS, POLL_INTERVAL, SILENT_LOOKS, Watcher, _Broker
 
 
 @dataclass
@@ -48,7 +48,7 @@ def test_a_program_that_takes_nothing_though_messages_wait_is_ended_after_three_
     assert program.ended == []
     watcher.look()
     assert program.ended == [3]
-    assert SILENT_LOOKS * LOOK_EVERY == 45
+    assert SILENT_LOOKS * POLL_INTERVAL == 45
 
 
 @pytest.mark.parametrize(

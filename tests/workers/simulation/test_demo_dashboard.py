@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from workers.simulation.demo.dashboard import SAID, Board
+from workers.simulation.demo.dashboard import SAID, Dashboard
 from workers.simulation.demo.runner import News
 from workers.simulation.demo.sample_market import sample_market
 
@@ -22,7 +22,7 @@ class Screen:
         self.sample = sample_market(NOW)
         self.instant = NOW
         unlocks = {order_id: NOW + timedelta(seconds=9) for order_id in self.sample.unlocking}
-        self.board = Board(self.sample, unlocks, lambda: self.instant, {"Flower": "http://127.0.0.1:5555/"})
+        self.board = Dashboard(self.sample, unlocks, lambda: self.instant, {"Flower": "http://127.0.0.1:5555/"})
 
     def hear(self, event: str, order_id: int | None, **changes: Any) -> None:
         """One piece of news."""

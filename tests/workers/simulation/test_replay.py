@@ -15,10 +15,10 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from models.db import database as db
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from workers.settings import CHECKOUT
 from workers.simulation import replay
-from workers.simulation.engine import Stage
+from workers.simulation.engine import Simulation
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -26,12 +26,12 @@ DAY = timedelta(days=1)
 
 def line(at: datetime, task: str, **kwargs: Any) -> str:
     """One line of a history."""
-    return json.dumps({"at": instant_text(at), "task": task, "kwargs": kwargs})
+    return json.dumps({"at": format_timestamp(at), "task": task, "kwargs": kwargs})
 
 
 def look(at: datetime, *words: str | int) -> str:
     """One line that shows something."""
-    return json.dumps({"at": instant_text(at), "show": list(words)})
+    return json.dumps({"at": format_timestamp(at), "show": list(words)})
 
 
 MARKET = [
@@ -56,29 +56,29 @@ FILED = ORDERED + 7 * DAY
 NPB = [*MARKET, line(FILED, "npb.file", order_id=1003, member_id="s")]
 
 
-def played(written: list[str], stage: Stage, until: datetime | None = None) -> list[Any]:
+def played(written: list[str], stage: Simulation, until: datetime | None = None) -> list[Any]:
     """The results of a history, line by line."""
     return [one.result for one in replay.play(replay.lines_from(written), stage, until=until)]
 
 
 @pytest.fixture
-def early(stage: Stage) -> Stage:
+def early(stage: Simulation) -> Simulation:
     """A stage before everything."""
     stage.clock.instant = ORDERED - DAY
     return stage
 
 
-def test_sweeps_run_at_the_deadline_before_the_lines_of_that_instant(early: Stage) -> None:
+def test_sweeps_run_at_the_deadline_before_the_lines_of_that_instant(early: Simulation) -> None:
     """R41: unlocked exactly at filing + 7 d, and the line of that very instant sees it."""
     due = FILED + 7 * DAY
     second_before = due - timedelta(seconds=1)
     before, after = played([*NPB, look(second_before, "order", 1003), look(due, "order", 1003)], early)[-2:]
     assert before["alert"]["unlocked_at"] is None
-    assert after["alert"]["unlocked_at"] == instant_text(due)
-    assert after["timeline"][-1]["at"] == instant_text(due)
+    assert after["alert"]["unlocked_at"] == format_timestamp(due)
+    assert after["timeline"][-1]["at"] == format_timestamp(due)
 
 
-def test_time_that_passes_between_lines_leaves_no_deadline_out(early: Stage) -> None:
+def test_time_that_passes_between_lines_leaves_no_deadline_out(early: Simulation) -> None:
     """Issuing of the bill on the 5th happens at midnight of the billing zone although no line is near it."""
     later = datetime(2026, 4, 20, tzinfo=UTC)
     bill = played([*MARKET, look(later, "bill", "s", "2026-03")], early)[-1]
@@ -88,14 +88,14 @@ def test_time_that_passes_between_lines_leaves_no_deadline_out(early: Stage) -> 
     assert issued == datetime(2026, 4, 5, 4, tzinfo=UTC)
 
 
-def test_promises_are_kept_before_the_next_line_of_the_same_instant(early: Stage) -> None:
+def test_promises_are_kept_before_the_next_line_of_the_same_instant(early: Simulation) -> None:
     """Contract 5: after every line the outbox is emptied, even at the same instant."""
     cancel = line(FILED + 7 * DAY, "orders.cancel", order_id=1003, member_id="s")
     seen = played([*NPB, cancel, look(FILED + 7 * DAY, "order", 1003)], early)[-1]
     assert seen["fee"]["credit"] == "-20.00"
 
 
-def test_until_lets_time_pass_and_leaves_later_lines_out(early: Stage) -> None:
+def test_until_lets_time_pass_and_leaves_later_lines_out(early: Simulation) -> None:
     """`--until T`: deadlines up to and including T."""
     due = FILED + 7 * DAY
     assert len(played([*NPB, look(due + DAY, "order", 1003)], early, until=due)) == len(NPB)
@@ -111,7 +111,7 @@ def test_the_same_history_twice_gives_the_same_answers(servers: Any) -> None:
         line(FILED + 8 * DAY, "orders.cancel", order_id=1003, member_id="s"),
         look(FILED + 9 * DAY, "lots", "s"),
     ]
-    with replay.fresh_stages() as stages:
+    with replay.simulation_pool() as stages:
         runs = []
         for _ in range(2):
             with stages.fresh(ORDERED) as stage:
@@ -120,14 +120,14 @@ def test_the_same_history_twice_gives_the_same_answers(servers: Any) -> None:
     assert runs[0][0]["request_id"] == "replay:1"
 
 
-def test_a_month_of_one_order_takes_well_under_a_second(early: Stage) -> None:
+def test_a_month_of_one_order_takes_well_under_a_second(early: Simulation) -> None:
     """Contract 5, beyond start-up; ten times that here, where other tests share the machine."""
     began = time.monotonic()
     played([*NPB, look(FILED + 30 * DAY, "order", 1003)], early)
     assert time.monotonic() - began < 5
 
 
-def test_house_tasks_may_be_lines_too(early: Stage) -> None:
+def test_house_tasks_may_be_lines_too(early: Simulation) -> None:
     """R103: every scheduled job may be run by hand at any time."""
     answer = played([*NPB, line(FILED + DAY, "npb.scan_open_alerts")], early)[-1]
     assert (answer["outcome"], answer["effects"]) == ("done", {"unlocked": 0})
@@ -170,7 +170,7 @@ def test_blank_lines_are_no_lines() -> None:
 
 def test_a_history_goes_into_an_empty_database_and_leaves_it_ready(empty_database_url: str) -> None:
     """Contract 5: migrated first; afterwards the live clock decides; a second history is refused."""
-    with replay.stage_in_empty(empty_database_url, ORDERED) as stage:
+    with replay.simulation_in_empty_database(empty_database_url, ORDERED) as stage:
         played(NPB, stage)
     live = db.connect(empty_database_url)
     with live.transaction() as conn:
@@ -178,7 +178,7 @@ def test_a_history_goes_into_an_empty_database_and_leaves_it_ready(empty_databas
         assert live.clock.now(conn) > ORDERED
     live.dispose()
     with pytest.raises(replay.NotEmpty):
-        replay.stage_in_empty(empty_database_url, ORDERED)
+        replay.simulation_in_empty_database(empty_database_url, ORDERED)
 
 
 def test_a_database_with_somebodys_table_is_not_empty(empty_database_url: str) -> None:
@@ -188,12 +188,12 @@ def test_a_database_with_somebodys_table_is_not_empty(empty_database_url: str) -
         conn.execute(text("CREATE TABLE theirs (a int)"))
     engine.dispose()
     with pytest.raises(replay.NotEmpty):
-        replay.stage_in_empty(empty_database_url, ORDERED)
+        replay.simulation_in_empty_database(empty_database_url, ORDERED)
 
 
-def test_short_terms_are_for_rehearsals_only(stage: Stage) -> None:
+def test_short_terms_are_for_rehearsals_only(stage: Simulation) -> None:
     """Terms of seconds: refused with the reason, unless the history is played with that allowed."""
-    short = {"terms": {"NPB_UNLOCK_NO_RESPONSE": "2s"}, "from": instant_text(stage.clock.instant), "staff": "kim"}
+    short = {"terms": {"NPB_UNLOCK_NO_RESPONSE": "2s"}, "from": format_timestamp(stage.clock.instant), "staff": "kim"}
     refused = stage.do("terms.apply", **short)
     assert (refused["outcome"], refused["errors"][0]["path"]) == ("invalid", "terms.NPB_UNLOCK_NO_RESPONSE")
     stage.database.short_terms = True

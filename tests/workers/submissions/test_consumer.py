@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from models import submissions
 from models.db import database as db
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
-from models.submissions import LEASE, MOST_ATTEMPTS, SMALL_BYTES, Submission
+from models.submissions import LEASE, MAX_ATTEMPTS, SMALL_BYTES, Submission
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.upstream import until
@@ -162,7 +162,7 @@ def test_a_set_whose_drain_died_is_taken_by_the_next_tick_after_its_lease(market
     submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "held")
     caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
     caller.commit()
-    with db.bound().transaction() as conn:  # and then that drain is no more
+    with db.current_database().transaction() as conn:  # and then that drain is no more
         assert claimed(submissions.claim(conn, FILED, limit=100)) == (["held"], None)
     second = timedelta(seconds=1)
     assert market.at(FILED + submissions.LEASE - second).done("submissions.drain") == {"taken": 0}
@@ -362,7 +362,7 @@ def test_a_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
     for n in range(5):
         submit(caller, "npb.file", {"order_id": 10 + n}, f"small{n}")
     due(caller)
-    with db.bound().transaction() as conn:
+    with db.current_database().transaction() as conn:
         assert claimed(submissions.claim(conn, FILED, limit=4)) == ([f"small{n}" for n in range(4)], "long0")
         assert claimed(submissions.claim(conn, FILED, limit=4)) == (["small4"], "long1")
     assert market.at(FILED + LEASE).done("submissions.drain") == {"taken": 13}
@@ -377,12 +377,12 @@ def test_what_kills_its_drain_is_taken_alone_and_in_the_end_parked(market: Marke
     due(caller)
 
     def die(at: Any) -> tuple[list[str], str | None]:
-        with db.bound().transaction() as conn:
+        with db.current_database().transaction() as conn:
             return claimed(submissions.claim(conn, at, limit=100))
 
     at = FILED
     assert die(at) == (["r0", "r1", "r2"], None)
-    for _ in range(MOST_ATTEMPTS - 1):
+    for _ in range(MAX_ATTEMPTS - 1):
         at += LEASE
         assert die(at) == ([], "r0"), "alone, and as the first it kills again"
         if at == FILED + LEASE:
@@ -392,9 +392,9 @@ def test_what_kills_its_drain_is_taken_alone_and_in_the_end_parked(market: Marke
     assert answer_of(caller, "r1") == ("answered", "done", None)
     assert answer_of(caller, "r2") == ("answered", "refused", "ORDER_UNKNOWN")
     (dead,) = market.rows("SELECT reason, attempts, arguments FROM unwind.dead_jobs")
-    assert (dead.reason, dead.attempts, dead.arguments) == ("WORKER_DIED", MOST_ATTEMPTS, {"request_id": "r0"})
-    with db.bound().transaction() as conn:  # set going again, it has its payload
-        assert submissions.again(conn, "npb.file", dead.arguments, "r0", at)
+    assert (dead.reason, dead.attempts, dead.arguments) == ("WORKER_DIED", MAX_ATTEMPTS, {"request_id": "r0"})
+    with db.current_database().transaction() as conn:  # set going again, it has its payload
+        assert submissions.requeue(conn, "npb.file", dead.arguments, "r0", at)
     assert market.done("submissions.drain") == {"taken": 1}
     assert answer_of(caller, "r0") == ("answered", "refused", "ORDER_UNKNOWN")
 

@@ -44,7 +44,7 @@ def backends(server: PostgresServer) -> list[int]:
 def test_a_notification_is_heard_although_the_server_is_asked_all_the_time(
     ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listen, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(listen, "POLL_INTERVAL", 0.0)
     monkeypatch.setattr(listen, "CALL_EVERY", 0.0)
     with other_server.connect() as conn:
         for _ in range(300):
@@ -57,7 +57,7 @@ def test_each_loss_after_health_is_the_first(
 ) -> None:
     """The twelfth failover of a year must not find it waiting for half a minute."""
     monkeypatch.setattr(listen, "HEALTHY_AFTER", 0.0)
-    monkeypatch.setattr(listen, "FIRST_WAIT", 0.05)
+    monkeypatch.setattr(listen, "INITIAL_WAIT", 0.05)
     for _ in range(9):  # doubled each time, the wait would be 12 s by now
         with other_server.connect() as conn:
             conn.execute(
@@ -70,7 +70,7 @@ def test_a_loss_soon_after_the_last_is_waited_for_longer(
     ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that takes connections and cuts them is not asked twenty times a second."""
-    monkeypatch.setattr(listen, "FIRST_WAIT", 0.05)
+    monkeypatch.setattr(listen, "INITIAL_WAIT", 0.05)
     waits: list[float] = []
     real = ear._closed.wait
 
@@ -85,7 +85,7 @@ def test_a_loss_soon_after_the_last_is_waited_for_longer(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unwind listen'"
             )
         assert ear.heard.acquire(timeout=8)
-    lost = [seconds for seconds in waits if seconds >= listen.FIRST_WAIT * 2]
+    lost = [seconds for seconds in waits if seconds >= listen.INITIAL_WAIT * 2]
     assert lost == sorted(lost)
     assert len(lost) >= 3
 

@@ -191,7 +191,7 @@ def test_a_channel_that_takes_messages_asks_by_one_client_until_its_connections_
         channel = connection.default_channel
         with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
             assert first is not second, "who only publishes does as kombu does"
-        channel.hands["commands"] = transport.Hand("commands", channel._create_client(asynchronous=True))
+        channel.hands["commands"] = transport.QueueReader("commands", channel._create_client(asynchronous=True))
         with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
             assert first is second
         assert channel._create_client(asynchronous=True) is not channel._create_client(asynchronous=True)
@@ -303,14 +303,14 @@ def test_another_worker_gives_back_what_a_dead_one_was_handed_and_had_taken(brok
 
 def test_what_cannot_be_written_down_now_waits_in_the_broker_and_is_bounded(broker: Any) -> None:
     """A database that is away stops nothing, and hostile messages do not fill the broker."""
-    from workers.transport.dead_letters import MOST_WAITING, WAITING, Odd, put_aside
+    from workers.transport.dead_letters import MAX_WAITING, WAITING, DeadLetter, push
 
     for _ in range(3):
         pipe = broker.pipeline()
-        for _ in range(MOST_WAITING // 2):
-            put_aside(pipe, Odd.of("NOT_JSON", None, None, "commands", b"x" * 100_000))
+        for _ in range(MAX_WAITING // 2):
+            push(pipe, DeadLetter.of("NOT_JSON", None, None, "commands", b"x" * 100_000))
         pipe.execute()
-    assert broker.llen(WAITING) == MOST_WAITING
+    assert broker.llen(WAITING) == MAX_WAITING
     assert len(broker.lindex(WAITING, 0)) < 6_000
 
 

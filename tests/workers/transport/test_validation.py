@@ -16,17 +16,17 @@ from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE
 from tests.workers.transport.hostile_messages import ARGUMENTS, WANTED, Hostile, encoded, message
 from workers.app import app
-from workers.transport.validation import MOST_BYTES, Delayed, Refused, checked
+from workers.transport.validation import MAX_MESSAGE_BYTES, Delayed, Rejected, validate
 
 NOW = datetime.now(UTC)  # noqa: TID251 - as the transport compares what producers' clocks wrote
 
 
 def taken(raw: bytes, queue: str = "commands") -> dict[str, Any]:
-    return checked(raw, queue, app.tasks, "a-tag", NOW)
+    return validate(raw, queue, app.tasks, "a-tag", NOW)
 
 
-def refused(raw: bytes, queue: str = "commands") -> Refused:
-    with pytest.raises(Refused) as caught:
+def refused(raw: bytes, queue: str = "commands") -> Rejected:
+    with pytest.raises(Rejected) as caught:
         taken(raw, queue)
     return caught.value
 
@@ -56,7 +56,7 @@ def test_whatever_the_reason_it_says_no_value_of_the_message() -> None:
 def test_the_limit_of_a_queue_is_its_own(queue: str) -> None:
     """16 MB for commands, 64 KB for what the house sends itself; the limit itself still goes."""
     task = f"canary.{queue}"
-    most = MOST_BYTES.get(queue, 64 * 1024)
+    most = MAX_MESSAGE_BYTES.get(queue, 64 * 1024)
     bare = len(json.dumps(message(headers={"task": task, "id": "a"}, padding="")).encode())
     fitting = json.dumps(message(headers={"task": task, "id": "a"}, padding="x" * (most - bare))).encode()
     assert len(fitting) == most
@@ -118,7 +118,7 @@ def test_a_command_may_be_put_off_by_a_minute_and_waits_once(ahead: int, waits: 
     assert caught.value.seconds == waits
     assert taken(caught.value.raw)["headers"] == taken(_sent("npb.file", "commands"))["headers"]
     with pytest.raises(Delayed) as again:
-        checked(raw, "commands", app.tasks, "another-tag", NOW)
+        validate(raw, "commands", app.tasks, "another-tag", NOW)
     assert again.value.raw != caught.value.raw
 
 
@@ -209,7 +209,7 @@ def _is_handled(raw: bytes) -> None:
 def _looked_at(raw: bytes) -> tuple[dict[str, Any] | None, str]:
     try:
         return taken(raw), ""
-    except Refused as odd:
+    except Rejected as odd:
         return None, odd.reason
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from policies.emails.email import LONGEST_SUBJECT, plain, shown_line, shown_lines
+from policies.emails.email import MAX_SUBJECT_LENGTH, plain, shown_line, shown_lines
 from tasks.mailer import Envelope, Undeliverable
 
-LONGEST_ADDRESS = 254
+MAX_ADDRESS_LENGTH = 254
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
@@ -32,7 +32,7 @@ _environment.globals["shown_lines"] = shown_lines
 
 
 @dataclass(frozen=True, slots=True)
-class Stationery:
+class Branding:
     """What is the same in every mail of an installation.  `sender` is an address with or without a name before it."""
 
     sender: str
@@ -45,24 +45,24 @@ class Stationery:
         return parseaddr(self.sender)[1]
 
 
-def plain_text(envelope: Envelope, stationery: Stationery) -> str:
+def plain_text(envelope: Envelope, stationery: Branding) -> str:
     """The plain side of the mail."""
     template = _environment.get_template("letter.txt.j2")
     text = template.render(**_facts(envelope, stationery), body=plain(envelope.letter))
     return text.rstrip() + "\n"
 
 
-def html(envelope: Envelope, stationery: Stationery) -> str:
+def html(envelope: Envelope, stationery: Branding) -> str:
     """The HTML side of the mail; everything that came from outside is escaped."""
     return _environment.get_template("letter.html.j2").render(**_facts(envelope, stationery))
 
 
-def mail(envelope: Envelope, stationery: Stationery) -> EmailMessage:
+def mail(envelope: Envelope, stationery: Branding) -> EmailMessage:
     """The whole mail.  Raises `Undeliverable` for an address that mail cannot be sent to."""
     message = EmailMessage(policy=SMTP)
     message["From"] = stationery.sender
     message["To"] = Address(header_text(envelope.handle), addr_spec=mail_address(envelope.email))
-    message["Subject"] = header_text(envelope.letter.subject, LONGEST_SUBJECT)
+    message["Subject"] = header_text(envelope.letter.subject, MAX_SUBJECT_LENGTH)
     message["Date"] = format_datetime(envelope.written_at)
     message["Message-ID"] = f"<{envelope.message_id}@{stationery.sender_address.rpartition('@')[2]}>"
     # Keeps holiday replies and mailing-list robots quiet (RFC 3834).
@@ -83,7 +83,7 @@ def mail_address(email: str) -> str:
     labels = domain.split(".")
     if (
         not at
-        or len(email) > LONGEST_ADDRESS
+        or len(email) > MAX_ADDRESS_LENGTH
         or len(local) > 64
         or not _LOCAL_PART.fullmatch(local)
         or not all(_LABEL.fullmatch(label) for label in labels)
@@ -98,12 +98,12 @@ def header_text(text: str, longest: int = 80) -> str:
     return shown_line(visible, longest).strip("\u2068\u2069")
 
 
-def order_link(order_id: int, stationery: Stationery) -> str:
+def order_link(order_id: int, stationery: Branding) -> str:
     """Where the order is seen on the marketplace."""
     return f"{stationery.marketplace_url}/orders/{order_id}"
 
 
-def _facts(envelope: Envelope, stationery: Stationery) -> dict[str, object]:
+def _facts(envelope: Envelope, stationery: Branding) -> dict[str, object]:
     return {
         "letter": envelope.letter,
         "handle": shown_line(envelope.handle),

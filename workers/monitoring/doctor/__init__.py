@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from workers.broker.redis_url import connect
 from workers.embedded import NoServerFound, ServerDidNotStart, embedded_servers, running_servers
 from workers.monitoring.doctor import broker, database, environment, marketplace, work
-from workers.monitoring.doctor.context import Place, supervised_since
+from workers.monitoring.doctor.context import Context, supervised_since
 from workers.monitoring.doctor.findings import Finding, Severity, error, exit_status, note
 from workers.settings import Settings, SettingsProblem, load_settings
 
-__all__ = ["Finding", "Place", "Severity", "examine", "exit_status", "look_at", "opened"]
+__all__ = ["Context", "Finding", "Severity", "examine", "exit_status", "opened", "run_checks"]
 
-Check = Callable[[Place], list[Finding]]
+Check = Callable[[Context], list[Finding]]
 
 OF_THE_SURROUNDINGS: tuple[Check, ...] = (
     environment.disk,
@@ -45,7 +45,7 @@ OF_THE_TABLES: tuple[Check, ...] = (
     work.submissions,
     work.dead_jobs,
     work.letters,
-    work.odd_messages,
+    work.dead_letters,
     work.invariants,
     marketplace.many_alerts,
     marketplace.unanswered_requests,
@@ -73,10 +73,10 @@ def examine() -> list[Finding]:
     except SettingsProblem as problem:
         return found + environment.wrong_settings(problem)
     with opened(settings) as (place, trouble):
-        return found + trouble + look_at(place)
+        return found + trouble + run_checks(place)
 
 
-def look_at(place: Place) -> list[Finding]:
+def run_checks(place: Context) -> list[Finding]:
     """Every check that can be asked here."""
     found = [one for check in OF_THE_SURROUNDINGS for one in _asked(check, place)]
     if place.database is not None:
@@ -93,10 +93,10 @@ def look_at(place: Place) -> list[Finding]:
 
 
 @contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[tuple[Place, list[Finding]]]:
+def opened(settings: Settings) -> Iterator[tuple[Context, list[Finding]]]:
     """The installation with its servers open, and what is to be said of those that do not answer."""
     trouble: list[Finding] = []
-    place = Place(
+    place = Context(
         settings,
         given_servers=settings.has_servers,
         embedded_broker=settings.broker_url is None,
@@ -119,7 +119,7 @@ def opened(settings: Settings) -> Iterator[tuple[Place, list[Finding]]]:
         yield place, trouble
 
 
-def _open_database(place: Place, held: contextlib.ExitStack) -> list[Finding]:
+def _open_database(place: Context, held: contextlib.ExitStack) -> list[Finding]:
     url = place.settings.app_database_url or place.settings.database_url
     if url is None:
         return []
@@ -144,14 +144,14 @@ def _open_database(place: Place, held: contextlib.ExitStack) -> list[Finding]:
     return []
 
 
-def _open_broker(place: Place, held: contextlib.ExitStack) -> list[Finding]:
+def _open_broker(place: Context, held: contextlib.ExitStack) -> list[Finding]:
     if place.settings.broker_url is None:
         return []
     import redis
 
     url = place.settings.broker_url.get_secret_value()
     try:
-        client = connect(url, timeout=broker.ANSWER_WITHIN)
+        client = connect(url, timeout=broker.RESPONSE_TIMEOUT)
         held.callback(client.close)
         place.broker_info = dict(client.info())
     except (redis.RedisError, OSError) as problem:
@@ -167,7 +167,7 @@ def _open_broker(place: Place, held: contextlib.ExitStack) -> list[Finding]:
     return _asked(_ask_workers, place)
 
 
-def _ask_workers(place: Place) -> list[Finding]:
+def _ask_workers(place: Context) -> list[Finding]:
     """Known before anything is looked at, for much is only wrong while workers run.  A broker that takes nothing fails here."""
     assert place.settings.broker_url is not None
     url = place.settings.broker_url.get_secret_value()
@@ -176,14 +176,14 @@ def _ask_workers(place: Place) -> list[Finding]:
     return []
 
 
-def _asked(check: Check, place: Place) -> list[Finding]:
+def _asked(check: Check, place: Context) -> list[Finding]:
     try:
         return check(place)
     except Exception as problem:  # noqa: BLE001 - a check that breaks is a finding and keeps no other from being asked
         return [_broke(check, problem)]
 
 
-def _asked_with_rows(check: Check, place: Place) -> list[Finding]:
+def _asked_with_rows(check: Check, place: Context) -> list[Finding]:
     try:
         with place.reading():
             return check(place)
@@ -192,10 +192,10 @@ def _asked_with_rows(check: Check, place: Place) -> list[Finding]:
 
 
 def _broke(check: Check, problem: Exception) -> Finding:
-    from workers.errors import described
+    from workers.errors import summarize
 
     about = check.__name__.strip("_").replace("_", " ")
-    return error("CHECK_FAILED", f"The check {about!r} failed: {described(problem)}.", _mend_of(problem))
+    return error("CHECK_FAILED", f"The check {about!r} failed: {summarize(problem)}.", _mend_of(problem))
 
 
 def _mend_of(problem: Exception) -> str:

@@ -9,15 +9,15 @@ from typing import Any
 from schedules.routes import QUEUES
 from workers.broker.redis_url import connect
 from workers.lifecycle import POOLS
-from workers.monitoring.doctor.context import Place, Pool
+from workers.monitoring.doctor.context import Context, Pool
 from workers.monitoring.doctor.database import apart
 from workers.monitoring.doctor.findings import Finding, error, few, note, warning
 from workers.transport.dead_letters import strays as lying
 
 OLDEST = (6, 2)
 """BLMOVE came with Redis 6.2."""
-ANSWER_WITHIN = 2.0
-WORKERS_ANSWER_WITHIN = 1.0
+RESPONSE_TIMEOUT = 2.0
+WORKER_RESPONSE_TIMEOUT = 1.0
 """Seconds.  Their main processes answer while children work; this is waited for in full, as nobody knows how many there are."""
 
 
@@ -47,10 +47,10 @@ def _told(url: str, question: str) -> Iterator[tuple[str, Any]]:
 
     from workers.transport.channel import Connection
 
-    options = {"socket_timeout": 10, "socket_connect_timeout": ANSWER_WITHIN}
+    options = {"socket_timeout": 10, "socket_connect_timeout": RESPONSE_TIMEOUT}
     with Connection(url, transport_options=options) as connection:
         mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")(connection)  # type: ignore[no-untyped-call]
-        answers = mailbox._broadcast(question, reply=True, timeout=WORKERS_ANSWER_WITHIN) or []
+        answers = mailbox._broadcast(question, reply=True, timeout=WORKER_RESPONSE_TIMEOUT) or []
     for answer in answers:
         yield from answer.items()
 
@@ -60,7 +60,7 @@ def _part(outer: Any, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def workers(place: Place) -> list[Finding]:
+def workers(place: Context) -> list[Finding]:
     """A worker that can do nothing with what it takes."""
     findings = []
     for name, pool in place.pools.items():
@@ -74,7 +74,7 @@ def workers(place: Place) -> list[Finding]:
     return findings
 
 
-def version(place: Place) -> list[Finding]:
+def version(place: Context) -> list[Finding]:
     """Valkey tells the version of Redis that it is compatible with."""
     said = str(place.broker_info.get("redis_version", "0"))
     numbers = tuple(int(part) for part in said.split(".")[:2] if part.isdigit())
@@ -84,7 +84,7 @@ def version(place: Place) -> list[Finding]:
     return [error("BROKER_TOO_OLD", wrong, "use Redis 6.2 or newer, or Valkey.")]
 
 
-def memory(place: Place) -> list[Finding]:
+def memory(place: Context) -> list[Finding]:
     """A queue is not a cache (F15); and a full broker takes no messages (F14)."""
     info = place.broker_info
     policy = info.get("maxmemory_policy", "noeviction")
@@ -106,7 +106,7 @@ def memory(place: Place) -> list[Finding]:
     return []
 
 
-def persistence(place: Place) -> list[Finding]:
+def persistence(place: Context) -> list[Finding]:
     """A broker that forgets is refilled from the database, except for commands that waited in it (F11)."""
     info = place.broker_info
     if info.get("role") in ("slave", "replica"):
@@ -132,7 +132,7 @@ def _snapshots(client: Any) -> bool:
         return True
 
 
-def answers(place: Place) -> list[Finding]:
+def answers(place: Context) -> list[Finding]:
     """Where answers wait for their callers: often the broker's next database, which may not exist there."""
     import redis
 
@@ -140,7 +140,7 @@ def answers(place: Place) -> list[Finding]:
     if url is None:
         return []
     try:
-        with contextlib.closing(connect(url.get_secret_value(), timeout=ANSWER_WITHIN)) as client:
+        with contextlib.closing(connect(url.get_secret_value(), timeout=RESPONSE_TIMEOUT)) as client:
             client.ping()
     except (redis.RedisError, OSError) as problem:
         said = f"The server for answers cannot be used ({_reason(problem)}): senders get no answers, work goes on."
@@ -148,7 +148,7 @@ def answers(place: Place) -> list[Finding]:
     return []
 
 
-def clock(place: Place) -> list[Finding]:
+def clock(place: Context) -> list[Finding]:
     """The broker's clock against the database's: by it the transport tells whose worker is gone."""
     if place.database is None:
         return []
@@ -160,7 +160,7 @@ def clock(place: Place) -> list[Finding]:
     return apart("The broker's clock", here, there, place.clock() - before)
 
 
-def queues(place: Place) -> list[Finding]:
+def queues(place: Context) -> list[Finding]:
     """A message in a queue that nobody reads waits for ever."""
     read = {queue for names in place.consumers.values() for queue in names}
     waiting = {queue: int(place.broker.llen(queue)) for queue in QUEUES if queue not in read}
@@ -178,12 +178,12 @@ def queues(place: Place) -> list[Finding]:
     return []
 
 
-def _start(place: Place, names: dict[str, int]) -> str:
+def _start(place: Context, names: dict[str, int]) -> str:
     again = "./run down and ./run up" if place.supervised_since is not None else "./run up"
     return f"{again}, or celery -A workers.app worker -Q {','.join(names)}"
 
 
-def strays(place: Place) -> list[Finding]:
+def strays(place: Context) -> list[Finding]:
     """Messages whose sender named no queue, or gave a priority."""
     return [
         warning(

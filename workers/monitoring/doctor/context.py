@@ -42,7 +42,7 @@ class Pool:
 
 
 @dataclass
-class Place:
+class Context:
     """One installation as it is found.  A server that does not answer is None, and so is what was learnt from it."""
 
     settings: Settings

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from workers.local.process_specs import GROUPS
-from workers.monitoring.doctor.context import Place
+from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, error, few, note, warning
 
-MOST_SKEW = 2.0
+MAX_CLOCK_SKEW = 2.0
 """Seconds (F34, F50): the database's clock decides what is owed, the others only when something is looked at."""
 LOCKS_HELD_AFTER = timedelta(minutes=1)
 BESIDES_CHILDREN = 1
@@ -17,7 +17,7 @@ OF_THE_HOUSE = 4
 """The listener for submissions, a migration, and two commands that look at something (such as this one)."""
 
 
-def schema(place: Place) -> list[Finding]:
+def schema(place: Context) -> list[Finding]:
     """At the newest revision, and really as that revision made it."""
     from models import migrations
     from models.monitoring import server_info
@@ -36,7 +36,7 @@ def schema(place: Place) -> list[Finding]:
     return []
 
 
-def rights(place: Place) -> list[Finding]:
+def rights(place: Context) -> list[Finding]:
     """Triggers guard what is final whoever acts; the role is the second lock (promises.md P5)."""
     from models.db.database import APP_ROLE
     from models.monitoring import server_info
@@ -57,7 +57,7 @@ def rights(place: Place) -> list[Finding]:
     return [warning("ROLE_NOT_GRANTED", said, f"as an administrator: GRANT {APP_ROLE} TO the login of DATABASE_URL.")]
 
 
-def definers(place: Place) -> list[Finding]:
+def definers(place: Context) -> list[Finding]:
     """What a function does for its callers it does with its owner's rights, so that owner should have few."""
     if not place.has_schema:
         return []
@@ -77,7 +77,7 @@ def definers(place: Place) -> list[Finding]:
     return found
 
 
-def locks(place: Place) -> list[Finding]:
+def locks(place: Context) -> list[Finding]:
     """Our own transactions end within seconds; whoever holds rows for longer holds commands up."""
     from models.monitoring import server_info
 
@@ -90,7 +90,7 @@ def locks(place: Place) -> list[Finding]:
     return [warning("LOCKS_HELD", said, mend)]
 
 
-def pooler(place: Place) -> list[Finding]:
+def pooler(place: Context) -> list[Finding]:
     """A pooler that changes server connections between transactions takes a session's settings, role and LISTEN away."""
     from models.db import database as db
     from models.monitoring import server_info
@@ -118,7 +118,7 @@ def pooler(place: Place) -> list[Finding]:
     return [note("POOLER", said, "leave pool_mode = session, and let its pool be as large as the processes need.")]
 
 
-def standby(place: Place) -> list[Finding]:
+def standby(place: Context) -> list[Finding]:
     """A server that only follows another takes no commands."""
     from models.monitoring import server_info
 
@@ -128,7 +128,7 @@ def standby(place: Place) -> list[Finding]:
     return [error("DATABASE_IS_STANDBY", "The database is a standby, which takes no commands.", mend)]
 
 
-def durability(place: Place) -> list[Finding]:
+def durability(place: Context) -> list[Finding]:
     """An answer is given when its commit is on disk; a server, database or role may be set to say so before."""
     from models.monitoring import server_info
 
@@ -139,7 +139,7 @@ def durability(place: Place) -> list[Finding]:
     return [warning("DATABASE_NOT_DURABLE", said, "set them on, for the server, the database and the login.")]
 
 
-def clock(place: Place) -> list[Finding]:
+def clock(place: Context) -> list[Finding]:
     """This machine's clock against the database's, less what the question took."""
     from models.monitoring import server_info
 
@@ -151,13 +151,13 @@ def clock(place: Place) -> list[Finding]:
 def apart(whose: str, here: float, there: float, took: float) -> list[Finding]:
     """A finding when a clock differs from the database's by more than can be explained.  All in seconds."""
     skew = here - there
-    if abs(skew) - took <= MOST_SKEW:
+    if abs(skew) - took <= MAX_CLOCK_SKEW:
         return []
     said = f"{whose} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the database's."
     return [warning("CLOCKS_DIFFER", said, "let all machines keep time by NTP (chrony or systemd-timesyncd).")]
 
 
-def connections(place: Place) -> list[Finding]:
+def connections(place: Context) -> list[Finding]:
     """What all processes need together, against what the server takes (F49)."""
     from models.monitoring import server_info
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from workers.embedded.data_dir import read_json
-from workers.monitoring.doctor.context import Place
+from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, error, few, note, warning
 from workers.monitoring.flower_guard import is_loopback, listening
 from workers.settings import SettingsProblem, unknown_variables
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-GREETING_WITHIN = 3.0
+GREETING_TIMEOUT = 3.0
 """Seconds.  A server that takes longer keeps letters waiting, too."""
 LITTLE_ROOM, NO_ROOM = 2 * 10**9, 200 * 10**6
 """Bytes.  The write-ahead log alone may take two gigabytes (`max_wal_size`)."""
@@ -73,7 +73,7 @@ def failed_start(data_dir: Path) -> list[Finding]:
     return [error("EMBEDDED_SERVER_CANNOT_START", said, mend)]
 
 
-def flower(place: Place) -> list[Finding]:
+def flower(place: Context) -> list[Finding]:
     """With a login it may be seen from outside, but a login is no encryption, and no authorisation (reliability X10)."""
     found = []
     effective = listening(place.settings)
@@ -93,7 +93,7 @@ def flower(place: Place) -> list[Finding]:
     ]
 
 
-def disk(place: Place) -> list[Finding]:
+def disk(place: Context) -> list[Finding]:
     """Embedded servers, logs and mail files share the data folder's disk."""
     free = place.free(place.settings.data_dir)
     if free >= LITTLE_ROOM:
@@ -103,7 +103,7 @@ def disk(place: Place) -> list[Finding]:
     return [kind("DISK_LOW", said, "make room, or move the folder and set UNWIND_DATA.")]
 
 
-def mail_server(place: Place) -> list[Finding]:
+def mail_server(place: Context) -> list[Finding]:
     """Greeting, and encryption where it is asked for; no letter is sent and no password shown."""
     if place.settings.smtp_url is None:
         if not place.given_servers:
@@ -116,10 +116,10 @@ def mail_server(place: Place) -> list[Finding]:
         if url.scheme == "smtps":
             context = ssl.create_default_context()
             server: smtplib.SMTP = smtplib.SMTP_SSL(
-                url.hostname or "", url.port or 0, timeout=GREETING_WITHIN, context=context
+                url.hostname or "", url.port or 0, timeout=GREETING_TIMEOUT, context=context
             )
         else:
-            server = smtplib.SMTP(url.hostname or "", url.port or 0, timeout=GREETING_WITHIN)
+            server = smtplib.SMTP(url.hostname or "", url.port or 0, timeout=GREETING_TIMEOUT)
         with server:
             server.ehlo_or_helo_if_needed()
             encrypts = server.has_extn("starttls")

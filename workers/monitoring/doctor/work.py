@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 from schedules.routes import CANARIES, followers, queue_of
 from schedules.timetable import TIMETABLE, Entry
-from workers.monitoring.doctor.context import Place
+from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, error, few, note, warning
 
-PATIENCE = timedelta(minutes=1)
+TIMEOUT = timedelta(minutes=1)
 """Whatever waits longer than this while workers run, waits for something that does not come."""
 SWEEPS_LATE_AFTER = 3
 """Intervals, and never less than a minute: X8 alarms after two, and one is lost when a worker is replaced."""
@@ -21,7 +21,7 @@ MOST_AHEAD = timedelta(seconds=2)
 """What NTP may move a clock back by at once without anybody having to know."""
 
 
-def pauses(place: Place) -> list[Finding]:
+def pauses(place: Context) -> list[Finding]:
     """What an operator has paused; what is late because of it is not told of."""
     from models import pauses as paused
 
@@ -30,7 +30,7 @@ def pauses(place: Place) -> list[Finding]:
         warning(
             "PAUSED",
             f"The {row.kind} {row.name} has been paused for {_ago(now, row.paused_at)}"
-            + (f", until {instant_text(row.until)}" if row.until else "")
+            + (f", until {format_timestamp(row.until)}" if row.until else "")
             + (f": {row.reason}" if row.reason else "."),
             f"./run resume {row.name} once its reason is gone.",
         )
@@ -38,7 +38,7 @@ def pauses(place: Place) -> list[Finding]:
     ]
 
 
-def _paused(place: Place) -> set[str]:
+def _paused(place: Context) -> set[str]:
     """The tasks that are paused, by themselves or with their queue."""
     from models import pauses as paused
     from models.submissions import PUBLIC_TASKS
@@ -49,7 +49,7 @@ def _paused(place: Place) -> set[str]:
     return tasks | (set(PUBLIC_TASKS) if "commands" in found.queues else set())
 
 
-def sweeps(place: Place) -> list[Finding]:
+def sweeps(place: Context) -> list[Finding]:
     """Judged by effect: a beat that hangs still answers pings (X8, F41)."""
     if not place.should_run:
         return []
@@ -64,7 +64,7 @@ def sweeps(place: Place) -> list[Finding]:
             continue
         ran = seen.get(entry.task)
         known = [instant for instant in (ran, place.supervised_since) if instant is not None]
-        if ran is not None and ran > now + PATIENCE:
+        if ran is not None and ran > now + TIMEOUT:
             late.append(f"{entry.task} (not since the clock was set back)")
         elif not known:
             if began is None or now - began > _late_after(entry):
@@ -85,10 +85,10 @@ def _late_after(entry: Entry) -> timedelta:
     """The first run of a young installation is late no sooner than any other."""
     if entry.ends_every is not None:
         return 2 * entry.ends_every
-    return max(SWEEPS_LATE_AFTER * entry.every, PATIENCE)
+    return max(SWEEPS_LATE_AFTER * entry.every, TIMEOUT)
 
 
-def clock_steps(place: Place) -> list[Finding]:
+def clock_steps(place: Context) -> list[Finding]:
     """The database's clock against what was recorded by it: machines that agree may all have been set back."""
     from models import clock_steps as steps
 
@@ -104,7 +104,7 @@ def clock_steps(place: Place) -> list[Finding]:
     return [warning("CLOCK_SET_BACK", said, mend)]
 
 
-def canaries(place: Place) -> list[Finding]:
+def canaries(place: Context) -> list[Finding]:
     """A worker that takes nothing still answers pings (X8, X9).  When all are late it is beat, and `sweeps` says so."""
     if not place.should_run:
         return []
@@ -116,7 +116,7 @@ def canaries(place: Place) -> list[Finding]:
         if task in paused:
             continue
         known = [instant for instant in (seen.get(task), place.supervised_since) if instant is not None]
-        if known and now - max(known) > PATIENCE:
+        if known and now - max(known) > TIMEOUT:
             late.append(f"{queue} (for {_ago(now, max(known))})")
     if not late or len(late) == len(CANARIES.keys() - paused):
         return []
@@ -125,7 +125,7 @@ def canaries(place: Place) -> list[Finding]:
     return [error("CANARY_LATE", said, mend)]
 
 
-def promises(place: Place) -> list[Finding]:
+def promises(place: Context) -> list[Finding]:
     """What commits promised (P7): follow-ups, credits, notices."""
     from models import outbox
 
@@ -136,7 +136,7 @@ def promises(place: Place) -> list[Finding]:
     return _too_old(place, outbox.oldest_due(place.conn), "PROMISES_LATE", said, mend)
 
 
-def submissions(place: Place) -> list[Finding]:
+def submissions(place: Context) -> list[Finding]:
     """Commands that came in by SQL."""
     from models import submissions as doors
 
@@ -152,7 +152,7 @@ def submissions(place: Place) -> list[Finding]:
     )
 
 
-def unlocks(place: Place) -> list[Finding]:
+def unlocks(place: Context) -> list[Finding]:
     """Sellers may cancel from the instant on all the same (R40): late are the mark and the telling (P3)."""
     from models import alerts
 
@@ -164,7 +164,7 @@ def unlocks(place: Place) -> list[Finding]:
     )
 
 
-def dead_jobs(place: Place) -> list[Finding]:
+def dead_jobs(place: Context) -> list[Finding]:
     """Jobs that were given up; parked letters are told of by themselves."""
     from models import dead_jobs as jobs
 
@@ -175,7 +175,7 @@ def dead_jobs(place: Place) -> list[Finding]:
     return [warning("DEAD_JOBS", said, "./run jobs dead shows why; ./run jobs replay ID sets one going again.")]
 
 
-def letters(place: Place) -> list[Finding]:
+def letters(place: Context) -> list[Finding]:
     """Letters that no further try is made for (R102)."""
     from models import notices
 
@@ -187,7 +187,7 @@ def letters(place: Place) -> list[Finding]:
     return [warning("NOTICES_PARKED", said, mend)]
 
 
-def odd_messages(place: Place) -> list[Finding]:
+def dead_letters(place: Context) -> list[Finding]:
     """Messages that workers took and could not use."""
     from models import dead_letters as odd
 
@@ -198,13 +198,13 @@ def odd_messages(place: Place) -> list[Finding]:
     return [note("ODD_MESSAGES", said, "./run jobs dead-letters shows what it was; correct its sender.")]
 
 
-def invariants(place: Place) -> list[Finding]:
+def invariants(place: Context) -> list[Finding]:
     """What is known to be broken, and what must hold of whatever changed lately: a finding each, with the ids."""
     from models.integrity import audit, month_audit
     from models.integrity import invariants as queries
 
     newest = month_audit.closed_months(place.conn)[-1:]
-    scope, _ = audit.lately(place.conn, place.now())
+    scope, _ = audit.recent_scope(place.conn, place.now())
     found = {one.sentence: one for one in audit.open_violations(place.conn)}
     for one in queries.check(place.conn, place.now(), in_time=False, months=newest, scope=scope):
         found.setdefault(one.sentence, one)
@@ -216,11 +216,11 @@ def invariants(place: Place) -> list[Finding]:
     ]
 
 
-def _too_old(place: Place, since: datetime | None, code: str, said: str, mend: str) -> list[Finding]:
+def _too_old(place: Context, since: datetime | None, code: str, said: str, mend: str) -> list[Finding]:
     if since is None or not place.should_run:
         return []
     now = place.now()
-    return [warning(code, said.format(ago=_ago(now, since)), mend)] if now - since > PATIENCE else []
+    return [warning(code, said.format(ago=_ago(now, since)), mend)] if now - since > TIMEOUT else []
 
 
 def _ago(now: datetime, then: datetime) -> str:

@@ -45,7 +45,7 @@ class _Row:
 
 
 @dataclass
-class Board:
+class Dashboard:
     """The screen.  `hear` what the timeline says; it draws itself, counting down by the clock it is given."""
 
     sample: Sample

@@ -17,8 +17,8 @@ from sqlalchemy import text
 from models.db.database import Database
 from workers.simulation.demo.sample_market import Sample
 
-PATIENCE_SECONDS = 45.0
-LOOK_EVERY = 0.15
+TIMEOUT_SECONDS = 45.0
+POLL_INTERVAL = 0.15
 
 _NEWS = """
     SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events WHERE event_id > :seen ORDER BY event_id
@@ -100,7 +100,7 @@ class Story:
 
     def follow(self) -> Iterator[News]:
         """Give the news as they come and let people act, until all has come true.  Raises StoryBroken."""
-        end = time.monotonic() + PATIENCE_SECONDS
+        end = time.monotonic() + TIMEOUT_SECONDS
         while not self._told():
             news = self._news()
             for one in news:
@@ -110,7 +110,7 @@ class Story:
             if time.monotonic() > end:
                 raise StoryBroken(self._missing())
             if not news:
-                time.sleep(LOOK_EVERY)
+                time.sleep(POLL_INTERVAL)
 
     def summary(self) -> dict[str, Any]:
         """What was done since it began, counted in the tables."""
@@ -187,7 +187,7 @@ class Story:
         ]
         parts += [f"unanswered: {task} for order {order_id}" for task, order_id, _ in self.asked]
         parts = parts or ["some notices or followers are still waiting"]
-        return f"After {PATIENCE_SECONDS:.0f} s the story has not come to its end; {'; '.join(parts)}."
+        return f"After {TIMEOUT_SECONDS:.0f} s the story has not come to its end; {'; '.join(parts)}."
 
     def _seller(self, order_id: int) -> str:
         return self.sample.parties[order_id][0]

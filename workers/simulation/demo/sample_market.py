@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
-from policies.timestamps import instant_text
+from policies.timestamps import format_timestamp
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 SELLERS = {
@@ -91,7 +91,7 @@ class _Playwright:
         return self.sample
 
     def _say(self, at: datetime, task: str, **kwargs: Any) -> None:
-        self._events.append((at, next(self._numbers), {"at": instant_text(at), "task": task, "kwargs": kwargs}))
+        self._events.append((at, next(self._numbers), {"at": format_timestamp(at), "task": task, "kwargs": kwargs}))
 
     def _members_and_lots(self, at: datetime) -> None:
         for seller_id, (handle, zone) in SELLERS.items():

@@ -16,15 +16,15 @@ from models.db import database as db
 from tests.plugins.servers import plain
 from tests.workers.monitoring.doctor.findings import real_now
 from workers.embedded import ServerUrls, embedded_servers
-from workers.monitoring.doctor import Place, broker
+from workers.monitoring.doctor import Context, broker
 from workers.settings import load_settings
 
 
 @pytest.fixture
-def place(database_url: str, tmp_path: Path) -> Iterator[Place]:
+def place(database_url: str, tmp_path: Path) -> Iterator[Context]:
     """An installation that `up` has just started, seen from its database: nothing is wrong with it."""
     database = db.connect(database_url)
-    yield Place(
+    yield Context(
         load_settings(database_url=database_url, data_dir=tmp_path),
         given_servers=False,
         supervised_since=real_now(),
@@ -35,7 +35,7 @@ def place(database_url: str, tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture
-def with_broker(place: Place, broker_url: str, result_backend: str) -> Iterator[Place]:
+def with_broker(place: Context, broker_url: str, result_backend: str) -> Iterator[Context]:
     """The same with its broker."""
     settings = load_settings(
         database_url=place.settings.database_url,
@@ -76,4 +76,4 @@ def at_bad_servers(bad_servers: ServerUrls, monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("DATABASE_URL", bad_servers.database_url)
     monkeypatch.setenv("CELERY_BROKER_URL", bad_servers.broker_url)
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
-    monkeypatch.setattr(broker, "WORKERS_ANSWER_WITHIN", 0.05)
+    monkeypatch.setattr(broker, "WORKER_RESPONSE_TIMEOUT", 0.05)

@@ -26,7 +26,7 @@ from workers.embedded.data_dir import write_json
 from workers.embedded.processes import mark_of, wait_until
 from workers.embedded.valkey import Valkey
 from workers.lifecycle import POOLS
-from workers.monitoring.doctor import Finding, Place, broker, database, examine, look_at, opened
+from workers.monitoring.doctor import Context, Finding, broker, database, examine, opened, run_checks
 from workers.monitoring.doctor.context import Pool, wall_clock
 from workers.settings import load_settings
 
@@ -79,11 +79,11 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
     """P5: the role is there but not given to the login; a login of its own has too many rights; there is no role."""
     upgrade(bad_servers.database_url)
 
-    def asked(check: Callable[[Place], list[Finding]] = database.rights) -> list[str]:
+    def asked(check: Callable[[Context], list[Finding]] = database.rights) -> list[str]:
         settings = load_settings(concurrency=1)
         url = settings.app_database_url or settings.database_url
         assert url is not None
-        place = Place(settings, database=db.connect(url.get_secret_value()), has_schema=True)
+        place = Context(settings, database=db.connect(url.get_secret_value()), has_schema=True)
         assert place.database is not None
         try:
             with place.reading():
@@ -112,7 +112,7 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
             assert asked(database.connections) == ["CONNECTIONS_NEARLY_USED"]
 
 
-def test_functions_that_act_as_the_owner_are_warned_of(place: Place, owner: psycopg.Connection) -> None:
+def test_functions_that_act_as_the_owner_are_warned_of(place: Context, owner: psycopg.Connection) -> None:
     """A migration whose login may make no roles leaves them so; one of an administrator's roles mends it."""
 
     def asked() -> list[str]:
@@ -130,7 +130,7 @@ def test_functions_that_act_as_the_owner_are_warned_of(place: Place, owner: psyc
 
 
 def test_a_session_that_holds_locks_for_long_is_named(
-    place: Place, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    place: Context, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A forgotten transaction in somebody's terminal stops what needs the same rows; one that only reads is in nobody's way."""
 
@@ -164,7 +164,7 @@ def test_a_broker_in_cluster_mode_is_named(tmp_path: Path, monkeypatch: pytest.M
         with opened(settings) as (place, found):
             assert place.broker is None
             assert codes(found) == ["BROKER_IS_CLUSTER", "SERVERS_NOT_RUNNING"]
-            assert look_at(place) == []
+            assert run_checks(place) == []
     finally:
         server.stop()
 
@@ -176,7 +176,7 @@ def test_a_right_that_was_taken_away_is_not_to_be_reported(servers: ServerUrls, 
         try:
             settings = load_settings(broker_url=f"redis://bare:bare@{broker_url.rpartition('@')[2]}")
             with opened(settings) as (place, trouble):
-                found = [one for one in trouble + look_at(place) if one.code == "CHECK_FAILED"]
+                found = [one for one in trouble + run_checks(place) if one.code == "CHECK_FAILED"]
         finally:
             server.execute_command("ACL", "DELUSER", "bare")
     assert found
@@ -187,9 +187,9 @@ def test_a_right_that_was_taken_away_is_not_to_be_reported(servers: ServerUrls, 
 def test_a_broker_that_is_full_or_takes_nothing_is_found(bad_servers: ServerUrls) -> None:
     """F13, F14."""
     with contextlib.closing(redis.Redis.from_url(bad_servers.broker_url)) as client:
-        place = Place(load_settings(), broker=client, embedded_broker=False)
+        place = Context(load_settings(), broker=client, embedded_broker=False)
 
-        def looked() -> Place:
+        def looked() -> Context:
             info: Any = client.info()
             return replace(place, broker_info=info)
 
@@ -213,21 +213,21 @@ def test_a_broker_that_is_full_or_takes_nothing_is_found(bad_servers: ServerUrls
 @pytest.mark.parametrize(("version", "expected"), [("6.0.16", ["BROKER_TOO_OLD"]), ("6.2.0", []), ("10.1", [])])
 def test_a_broker_without_blmove_is_too_old(tmp_path: Path, version: str, expected: list[str]) -> None:
     """0.2 of reliability: without BLMOVE killed workers lose messages."""
-    place = Place(load_settings(data_dir=tmp_path), broker_info={"redis_version": version})
+    place = Context(load_settings(data_dir=tmp_path), broker_info={"redis_version": version})
     assert codes(broker.version(place)) == expected
 
 
 @pytest.mark.parametrize("off", [5.0, -5.0])
-def test_clocks_that_differ_are_found(place: Place, off: float) -> None:
+def test_clocks_that_differ_are_found(place: Context, off: float) -> None:
     """F34: more than two seconds."""
-    found = look_at(replace(place, clock=lambda: wall_clock() + off))
+    found = run_checks(replace(place, clock=lambda: wall_clock() + off))
     assert codes(found) == ["CLOCKS_DIFFER"]
     assert f"5 s {'ahead of' if off > 0 else 'behind'} the database's" in found[0].message
-    assert look_at(replace(place, clock=lambda: wall_clock() + off / 5)) == []
+    assert run_checks(replace(place, clock=lambda: wall_clock() + off / 5)) == []
     assert codes(database.apart("The broker's clock", 100.0 + off, 100.0, 0.1)) == ["CLOCKS_DIFFER"]
 
 
-def test_a_worker_that_can_do_nothing_is_found(with_broker: Place) -> None:
+def test_a_worker_that_can_do_nothing_is_found(with_broker: Context) -> None:
     """Threads are not connected to the database, and a pool none of whose processes is up takes nothing."""
     threads, unwired = Pool("celery.concurrency.thread:TaskPool", None), Pool(POOLS[0], 0)
     found = broker.workers(replace(with_broker, pools={"a@here": threads, "b@here": unwired}))
@@ -238,7 +238,7 @@ def test_a_worker_that_can_do_nothing_is_found(with_broker: Place) -> None:
     )
 
 
-def test_messages_where_nobody_reads_are_found(with_broker: Place) -> None:
+def test_messages_where_nobody_reads_are_found(with_broker: Context) -> None:
     """F19, F20: in an unread queue of ours, in Celery's own, and under a priority."""
     client = with_broker.broker
     client.rpush("notices", "{}")

@@ -15,15 +15,15 @@ import pytest
 from tests.e2e.nodes import ProcessNode, wait_until
 from tests.workers.monitoring.doctor.findings import codes, run, severity
 from workers.lifecycle import POOLS
-from workers.monitoring.doctor import Finding, Place, Severity, broker, exit_status, look_at
+from workers.monitoring.doctor import Context, Finding, Severity, broker, exit_status, run_checks
 from workers.monitoring.doctor.context import Pool
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 
 
-def test_where_nothing_is_wrong_nothing_is_found(with_broker: Place) -> None:
+def test_where_nothing_is_wrong_nothing_is_found(with_broker: Context) -> None:
     """Tables, rights, clocks, queues: a fresh installation is without findings, but for a broker that tests keep in memory."""
-    found = look_at(with_broker)
+    found = run_checks(with_broker)
     assert (codes(found), severity(found)) == (["BROKER_FORGETS"], "note")
     assert exit_status(found) == 0
 
@@ -49,7 +49,7 @@ def test_the_exit_code_is_that_of_the_worst_finding(severities: list[str], statu
 
 @pytest.mark.e2e
 def test_a_worker_is_asked_which_queues_it_reads(
-    place: Place, broker_url: str, result_backend: str, database_url: str, tmp_path: Path
+    place: Context, broker_url: str, result_backend: str, database_url: str, tmp_path: Path
 ) -> None:
     """F19: by a broadcast, so that whoever answers is counted, however it was started."""
     environment = {
