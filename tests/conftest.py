@@ -8,6 +8,6 @@ pytest_plugins = [
     "tests.plugins.seed_history",
     "tests.plugins.crashes",
     "tests.plugins.invariants",
-    "tests.plugins.promises",
+    "tests.plugins.guarantees",
     "tests.plugins.browser",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.rules_page import RULE_PAGE, mentioned, rule_book, rule_page, statements
+from tools.rules_page import RULES_PAGE, rule_book, rule_ids, rules_page, tests_by_rule
 
 SENTENCES = {rule: says for section in rule_book() for rule, says in section.rules.items()}
 
@@ -29,14 +29,14 @@ def test_each_rule_is_one_sentence(rule: str) -> None:
 
 def test_every_rule_is_stated_by_a_test() -> None:
     """No rule, transition, notice, decision or example without a test function or a history that names it."""
-    stated = statements()
+    stated = tests_by_rule()
     assert [rule for rule in SENTENCES if rule not in stated] == []
     assert sorted(set(stated) - set(SENTENCES)) == [], "tests name rules that are not in the book"
 
 
 def test_the_page_is_what_the_generator_prints() -> None:
     """docs/rules.md is never edited by hand and never behind the tests: `./run docs` writes it anew."""
-    assert RULE_PAGE.read_text(encoding="utf-8") == rule_page(), "docs/rules.md is stale: ./run docs writes it anew"
+    assert RULES_PAGE.read_text(encoding="utf-8") == rules_page(), "docs/rules.md is stale: ./run docs writes it anew"
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_the_page_is_what_the_generator_prints() -> None:
 )
 def test_ids_are_found_in_docstrings(text: str, ids: set[str]) -> None:
     """Ranges of a few count each; a whole chapter counts none, for it states nothing in particular."""
-    assert mentioned(text) == ids
+    assert rule_ids(text) == ids
 
 
 def test_a_test_with_a_case_for_each_may_name_a_chapter() -> None:
     """Eighteen letters are eighteen cases of one test function."""
-    assert len(mentioned("N1 to N18.", whole_chapters=True)) == 18
+    assert len(rule_ids("N1 to N18.", whole_chapters=True)) == 18

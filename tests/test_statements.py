@@ -111,7 +111,7 @@ def strange(path: Path) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.promise("P9")
+@pytest.mark.guarantee("P9")
 def test_no_value_gets_into_the_text_of_a_statement() -> None:
     """reliability.md section 8: bound parameters only; what is put into a text are constants, or it is reviewed by name."""
     found: dict[str, list[str]] = {}

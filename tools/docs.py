@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from tools import contract_files
-from tools.guarantees_page import PROMISE_PAGE, promise_page
-from tools.rules_page import RULE_PAGE, rule_page
+from tools.guarantees_page import GUARANTEES_PAGE, guarantees_page
+from tools.rules_page import RULES_PAGE, rules_page
 from tools.settings_page import settings_page
 from tools.speed_page import speed_page
 from tools.support_page import support_page
@@ -21,8 +21,8 @@ SPEED_PAGE = CHECKOUT / "docs" / "speed.md"
 PAGES: dict[Path, Callable[[], str]] = {
     SUPPORT_PAGE: support_page,
     SETTINGS_PAGE: settings_page,
-    RULE_PAGE: rule_page,
-    PROMISE_PAGE: promise_page,
+    RULES_PAGE: rules_page,
+    GUARANTEES_PAGE: guarantees_page,
     SPEED_PAGE: speed_page,
 }
 

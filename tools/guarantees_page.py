@@ -10,45 +10,45 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tools.rules_page import TESTS, Stated, listed
+from tools.rules_page import TESTS, TestReference, link_tests
 from tools.stress_page import with_figures
 from workers.settings import CHECKOUT
 
-PROMISE_PAGE = CHECKOUT / "docs" / "guarantees.md"
+GUARANTEES_PAGE = CHECKOUT / "docs" / "guarantees.md"
 
 _CHAPTER = re.compile(r"^## (P\d)\n+(.+?)(?=\n\n<!-- tests of \1 -->)", re.MULTILINE | re.DOTALL)
 _LIST = re.compile(r"^(<!-- tests of (P\d) -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
-_MARKED = re.compile(r"pytest\.mark\.promise\(([^)]*)\)")
+_MARKED = re.compile(r"pytest\.mark\.guarantee\(([^)]*)\)")
 
 
-def promises() -> dict[str, str]:
+def guarantees() -> dict[str, str]:
     """Each promise by its id, as it is written: the first words bold, on one line."""
     return {promise: " ".join(says.split()) for promise, says in _CHAPTER.findall(_page())}
 
 
-def promise_page() -> str:
+def guarantees_page() -> str:
     """`docs/guarantees.md` as it should be: its sentences as they are, lists from the markers, figures from `docs/stress/`."""
-    shown = shown_by()
+    shown = tests_by_guarantee()
     return with_figures(_LIST.sub(lambda found: found.group(1) + _list(shown.get(found.group(2), [])), _page()))
 
 
-def shown_by() -> dict[str, list[Stated]]:
+def tests_by_guarantee() -> dict[str, list[TestReference]]:
     """For each promise the tests that show it, in the order of their files and names."""
-    found: dict[str, set[Stated]] = {}
+    found: dict[str, set[TestReference]] = {}
     for promise, test in _markers():
         found.setdefault(promise, set()).add(test)
     return {promise: sorted(tests) for promise, tests in found.items()}
 
 
 def _page() -> str:
-    return PROMISE_PAGE.read_text(encoding="utf-8")
+    return GUARANTEES_PAGE.read_text(encoding="utf-8")
 
 
-def _list(tests: list[Stated]) -> str:
-    return "".join(f"- {line}\n" for line in listed(tests))
+def _list(tests: list[TestReference]) -> str:
+    return "".join(f"- {line}\n" for line in link_tests(tests))
 
 
-def _markers() -> Iterator[tuple[str, Stated]]:
+def _markers() -> Iterator[tuple[str, TestReference]]:
     for path in sorted(TESTS.rglob("test_*.py")):
         file, module = str(path.relative_to(CHECKOUT)), ast.parse(path.read_text(encoding="utf-8"))
         of_file = [
@@ -61,7 +61,7 @@ def _markers() -> Iterator[tuple[str, Stated]]:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 own = [promise for decorator in node.decorator_list for promise in _named(decorator)]
                 for promise in (*of_file, *own):
-                    yield promise, Stated(file, node.name)
+                    yield promise, TestReference(file, node.name)
 
 
 def _named(node: ast.expr) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from workers.settings import CHECKOUT
 
 RULE_BOOK = CHECKOUT / "docs" / "rulebook.toml"
-RULE_PAGE = CHECKOUT / "docs" / "rules.md"
+RULES_PAGE = CHECKOUT / "docs" / "rules.md"
 TESTS = CHECKOUT / "tests"
 
 MAX_RANGE = 6
@@ -36,20 +36,21 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Stated:
+class TestReference:
     """A test that states a rule: its file, from the checkout on, and the name in it (none: the file is the test)."""
 
     file: str
     name: str = ""
 
 
-def rule_page() -> str:
+def rules_page() -> str:
     """`docs/rules.md` as it should be."""
-    tests = statements()
+    tests = tests_by_rule()
     parts = [_HEAD]
     for section in rule_book():
         rows = [
-            f"| {rule} | {says} | {'<br>'.join(listed(tests.get(rule, ())))} |" for rule, says in section.rules.items()
+            f"| {rule} | {says} | {'<br>'.join(link_tests(tests.get(rule, ())))} |"
+            for rule, says in section.rules.items()
         ]
         parts.append("\n".join([f"## {section.title}", "", "| id | rule | stated by |", "| --- | --- | --- |", *rows]))
     return "\n\n".join(parts) + "\n"
@@ -62,15 +63,15 @@ def rule_book() -> list[Section]:
     return [Section(part.pop("title"), part) for part in book.values()]
 
 
-def statements() -> dict[str, list[Stated]]:
+def tests_by_rule() -> dict[str, list[TestReference]]:
     """For each id the tests that state it, in the order of their files and names."""
-    found: dict[str, set[Stated]] = {}
+    found: dict[str, set[TestReference]] = {}
     for rule, stated in (*_test_functions(), *_histories()):
         found.setdefault(rule, set()).add(stated)
     return {rule: sorted(tests) for rule, tests in found.items()}
 
 
-def mentioned(text: str, *, whole_chapters: bool = False) -> set[str]:
+def rule_ids(text: str, *, whole_chapters: bool = False) -> set[str]:
     """The ids in a text; `R40 to R42` names three, `N07` is N7.
 
     A range of many is a chapter, not a statement, unless each id has a case of its own (`whole_chapters`).
@@ -83,13 +84,13 @@ def mentioned(text: str, *, whole_chapters: bool = False) -> set[str]:
     return ids
 
 
-def _test_functions() -> Iterator[tuple[str, Stated]]:
+def _test_functions() -> Iterator[tuple[str, TestReference]]:
     for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                stated = Stated(str(path.relative_to(CHECKOUT)), node.name)
+                stated = TestReference(str(path.relative_to(CHECKOUT)), node.name)
                 says = ast.get_docstring(node) or ""
-                for rule in mentioned(says, whole_chapters=_has_cases(node)):
+                for rule in rule_ids(says, whole_chapters=_has_cases(node)):
                     yield rule, stated
 
 
@@ -97,15 +98,15 @@ def _has_cases(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any("parametrize" in ast.unparse(decorator) for decorator in node.decorator_list)
 
 
-def _histories() -> Iterator[tuple[str, Stated]]:
+def _histories() -> Iterator[tuple[str, TestReference]]:
     for path in sorted((TESTS / "histories").glob("*.expected.json")):
-        stated = Stated(str(path.relative_to(CHECKOUT)))
+        stated = TestReference(str(path.relative_to(CHECKOUT)))
         rules = json.loads(path.read_text(encoding="utf-8")).get("rules", ())
-        for rule in rules or mentioned(path.name.partition("_")[0].upper()):  # e07_… is the worked example E7
+        for rule in rules or rule_ids(path.name.partition("_")[0].upper()):  # e07_… is the worked example E7
             yield rule, stated
 
 
-def listed(tests: Sequence[Stated]) -> list[str]:
+def link_tests(tests: Sequence[TestReference]) -> list[str]:
     """One link for each file, with the names that are in it; histories are named by their number."""
     files: dict[str, list[str]] = {}
     for one in tests:

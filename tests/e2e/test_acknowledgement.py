@@ -87,7 +87,7 @@ def came_back(node: ProcessNode) -> int:
     return sum(node.logs().count(words) for words in BACK)
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 @pytest.mark.parametrize("step", STEPS)
 def test_a_command_outlives_every_step_of_failing_that_fails(
     step: str, poison: None, run: Run, broker: Any, books: psycopg.Connection, tmp_path: Path
@@ -105,7 +105,7 @@ def test_a_command_outlives_every_step_of_failing_that_fails(
     assert one(books, "SELECT count(*) FROM unwind.requests WHERE request_id = 'record-1'") == 0
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 @pytest.mark.parametrize("hindrance", ["LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE", READ_ONLY])
 def test_a_command_that_cannot_be_parked_waits_for_that(
     hindrance: str, poison: None, run: Run, broker: Any, books: psycopg.Connection, database_url: str
@@ -127,7 +127,7 @@ def test_a_command_that_cannot_be_parked_waits_for_that(
     wait_until(lambda: node.logs().count(b"failed for good, parked") == 1, what="its line")
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 def test_a_command_that_kills_its_process_stays_until_it_is_parked(
     poison: None, run: Run, broker: Any, books: psycopg.Connection, tmp_path: Path
 ) -> None:
@@ -143,7 +143,7 @@ def test_a_command_that_kills_its_process_stays_until_it_is_parked(
     assert one(books, "SELECT reason FROM unwind.dead_jobs") == "WORKER_DIED"
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 def test_a_message_that_celery_turns_away_is_a_dead_letter_before_it_is_gone(
     run: Run, broker: Any, upstream: Celery, books: psycopg.Connection
 ) -> None:
@@ -206,7 +206,7 @@ def test_pools_without_processes_are_refused_by_any_name(pool: Any) -> None:
     assert [pool_name(name) for name in ("prefork", "processes", "solo")] == [POOLS[0], *POOLS]
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 def test_dates_written_the_german_way_change_nothing(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection
 ) -> None:

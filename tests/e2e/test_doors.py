@@ -314,7 +314,7 @@ def test_one_request_through_both_doors_a_hundred_times_is_one(shop: Installatio
     assert refused[0] == {"request_id": "once-1", "accepted": False, "code": "REQUEST_ID_REUSED"}
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 def test_a_caller_that_died_asks_later(shop: Installation) -> None:
     """The answer outlives Redis: `./run show request ID`, the view, or the same command again."""
     arguments = {"order_id": 2007, "member_id": "seller", "request_id": "died-1"}

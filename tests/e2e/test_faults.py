@@ -37,7 +37,7 @@ def cancel(upstream: Celery, order_id: int = 1001) -> Any:
     return upstream.send_task("orders.cancel", kwargs=arguments, queue="commands")
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 def test_a_command_in_the_hand_of_a_killed_worker_is_answered_by_another_within_a_minute(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_command_in_the_hand_of_a_killed_worker_is_answered_by_another_within_
     assert one(books, CANCELLED) == 1
 
 
-@pytest.mark.promise("P2")
+@pytest.mark.guarantee("P2")
 def test_a_worker_that_was_paused_for_longer_than_its_messages_wait_writes_nothing_twice(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
 ) -> None:
@@ -81,7 +81,7 @@ def test_a_worker_that_was_paused_for_longer_than_its_messages_wait_writes_nothi
     assert paused.status == "running"
 
 
-@pytest.mark.promise("P2", "P3")
+@pytest.mark.guarantee("P2", "P3")
 @pytest.mark.long
 def test_two_beats_of_which_one_is_killed_all_the_time_unlock_once_and_soon(
     past: None, run: Run, books: psycopg.Connection, tmp_path: Path
@@ -103,7 +103,7 @@ def test_two_beats_of_which_one_is_killed_all_the_time_unlock_once_and_soon(
     assert steady.status == "running"
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 @pytest.mark.long
 def test_what_a_broker_forgot_under_running_workers_is_done_all_the_same(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, broker_url: str, database_url: str
@@ -145,7 +145,7 @@ def test_a_worker_whose_clock_is_wrong_decides_and_looks_as_others_do(
     assert one(books, f"{written} AND at <= clock_timestamp() AND at > clock_timestamp() - interval '5 minutes'") == 2
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 @pytest.mark.long
 def test_a_mail_server_that_hangs_delays_no_cancellation(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection

@@ -65,7 +65,7 @@ def fill(books: psycopg.Connection[Any], folder: Path) -> str:
     return said
 
 
-@pytest.mark.promise("P1", "P4")
+@pytest.mark.guarantee("P1", "P4")
 def test_a_command_that_meets_a_full_disk_changes_nothing_and_is_done_when_there_is_room(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, folder: Path
 ) -> None:

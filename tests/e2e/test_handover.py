@@ -45,7 +45,7 @@ def _cut(proxy: Proxy, takers: Takers, cut: Cut) -> None:
     assert takers.lost() == set(), cut
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 def test_a_connection_cut_at_any_command_loses_and_stalls_nothing(takers: Takers, proxy: Proxy) -> None:
     """F01, F02, F03: one process with one slot; before the broker hears, and after it did and the answer is lost."""
     takers.start(concurrency=1, at=proxy.url)
@@ -111,7 +111,7 @@ def _kill_under_load(takers: Takers, kills: int, rate: int, transport: str = "ou
     takers.start(concurrency=2, transport=transport)
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 def test_whole_workers_killed_under_load_lose_nothing(takers: Takers) -> None:
     """P1, F01: six kills of everything at once, while messages come in."""
     _kill_under_load(takers, kills=6, rate=100)

@@ -51,7 +51,7 @@ def answered(shop: Installation, client: Any) -> dict[str, Any]:
     return answer
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 def test_a_worker_lives_through_every_hostile_message_and_keeps_it(shop: Installation) -> None:
     """X3, P8: the next command is answered at once, and each message is kept with its reason, or answered by its task."""
     head = shop.supervisor.pid("commands")

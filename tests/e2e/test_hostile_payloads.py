@@ -155,7 +155,7 @@ def submitted(shop: Installation, payload: str, request_id: str) -> bool:
     return bool(row[0]["accepted"])
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_a_command_behind_one_absurd_payload_is_answered_within_seconds(
     shop: Installation, watched: Watched, name: str
@@ -170,7 +170,7 @@ def test_a_command_behind_one_absurd_payload_is_answered_within_seconds(
         assert shop.answer_of(f"one-{name}".replace(" ", "-").replace(",", ""))["outcome"] in ("invalid", "done")
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("plain", [False, True], ids=["base64", "text"])
 @pytest.mark.parametrize("name", BODIES)
 def test_a_command_behind_one_absurd_message_is_answered_within_seconds(
@@ -183,7 +183,7 @@ def test_a_command_behind_one_absurd_message_is_answered_within_seconds(
     assert max(watched.most.values()) < MOST_MEMORY, watched.most
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 def test_a_command_behind_eight_large_payloads_is_answered_within_seconds(shop: Installation, watched: Watched) -> None:
     """Eight legal payloads of 12 MB: each is taken alone, and all are answered."""
     payload = PAYLOADS["escaped letters"]()
@@ -196,7 +196,7 @@ def test_a_command_behind_eight_large_payloads_is_answered_within_seconds(shop: 
     assert max(watched.most.values()) < MOST_MEMORY, watched.most
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("name", ["escaped letters", "as many fields as may be", "positional"])
 def test_a_command_behind_eight_large_messages_is_answered_within_seconds(
     shop: Installation, watched: Watched, name: str
@@ -210,7 +210,7 @@ def test_a_command_behind_eight_large_messages_is_answered_within_seconds(
     assert max(watched.most.values()) < MOST_MEMORY, watched.most
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 def test_commands_by_sql_do_not_wait_for_the_brokers_backlog(shop: Installation) -> None:
     """A hundred thousand messages wait in the broker; a command by SQL is answered at once."""
     queue = shop.redis()

@@ -85,7 +85,7 @@ def live_through_everything(shop: Installation, client: Celery) -> None:
     until(lambda: shop.value("SELECT count(*) > 0 FROM unwind.dead_letters"))
 
 
-@pytest.mark.promise("P9")
+@pytest.mark.guarantee("P9")
 def test_no_secret_and_no_private_word_leaves_the_house(shop: Installation, servers: ServerUrls) -> None:
     """P9, F64: logs at their most talkative, `celery report`, what workers say of themselves, and what is left in Redis."""
     with shop.client() as client:

@@ -771,7 +771,7 @@ def maker(servers: ServerUrls, admin: psycopg.Connection, template_database: str
     return lambda: fresh_database(servers, admin, template_database)
 
 
-@pytest.mark.promise("P6")
+@pytest.mark.guarantee("P6")
 def test_random_histories_go_as_the_rules_say(maker: DatabaseMaker) -> None:
     """R1 to R60, R63 to R69, R75 to R80, R82 to R91, R93 to R97, R99, R100, T1 to T23: against the reference market."""
     play(maker, histories=20, steps=60, always_the_same=True)

@@ -59,7 +59,7 @@ def test_the_story_is_told_by_real_processes(
     assert len({str(letter["Message-ID"]) for letter in letters}) == len(letters) == since_past
 
 
-@pytest.mark.promise("P2")
+@pytest.mark.guarantee("P2")
 def test_the_same_message_delivered_three_times_cancels_once(
     past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:
@@ -90,7 +90,7 @@ def test_two_worker_processes_race_for_one_cancel(
     assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
 
 
-@pytest.mark.promise("P1", "P2")
+@pytest.mark.guarantee("P1", "P2")
 def test_a_worker_killed_in_the_middle_of_a_cancel_cancels_once_after_its_restart(
     past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_worker_killed_in_the_middle_of_a_cancel_cancels_once_after_its_restar
     sent.forget()
 
 
-@pytest.mark.promise("P9")
+@pytest.mark.guarantee("P9")
 def test_comments_of_a_command_reach_neither_log_nor_events(
     past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:

@@ -77,7 +77,7 @@ def park(database: Database, arguments: dict[str, Any], **fields: Any) -> Any:
     return row
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 @pytest.mark.parametrize("kind", ANYTHING)
 def test_anything_can_be_parked(database: Database, kind: str) -> None:
     """P1: what JSON has a form for comes back as it was, the rest as text."""
@@ -87,7 +87,7 @@ def test_anything_can_be_parked(database: Database, kind: str) -> None:
         assert row.arguments["value"] == ANYTHING[kind]
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
 @given(
     st.dictionaries(
@@ -107,7 +107,7 @@ def test_any_json_comes_back_as_it_was_parked(database: Database, arguments: dic
     assert row.arguments == json.loads(json.dumps(arguments))
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 def test_a_message_that_comes_twice_is_parked_once(database: Database) -> None:
     """P1: until somebody sets it going; another payload under the same id is another job."""
     first = park(database, {"order_id": 1}, message_id="twice")

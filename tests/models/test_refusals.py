@@ -83,14 +83,14 @@ def refused(conn: Connection, statement: str, why: str) -> None:
         conn.execute(text(statement))
 
 
-@pytest.mark.promise("P5")
+@pytest.mark.guarantee("P5")
 @pytest.mark.parametrize("table", CHANGES)
 def test_the_application_changes_nothing_that_is_final(app: Connection, table: str) -> None:
     """P5, R60: by raw SQL, as the role of every worker."""
     refused(app, CHANGES[table], NO_RIGHT if table in BY_RIGHT else FINAL)
 
 
-@pytest.mark.promise("P5")
+@pytest.mark.guarantee("P5")
 @pytest.mark.parametrize("table", CHANGES)
 def test_the_owner_changes_nothing_that_is_final_either(owner: Connection, table: str) -> None:
     """P5: triggers hold for everybody."""
@@ -158,7 +158,7 @@ def _rights(conn: Connection, role: str, table: str) -> str:
     )
 
 
-@pytest.mark.promise("P9")
+@pytest.mark.guarantee("P9")
 @pytest.mark.parametrize("table", TABLES)
 def test_each_role_has_its_rights_and_no_other(owner: Connection, table: str) -> None:
     """Least privilege: the application reads and adds, changes what lives; readers read what is not private; submitters nothing."""

@@ -22,7 +22,7 @@ from workers.simulation.engine import Simulation
 from workers.task import execute
 
 
-@pytest.mark.promise("P2")
+@pytest.mark.guarantee("P2")
 @pytest.mark.parametrize("answered", [True, False], ids=["it was durable", "it never arrived"])
 def test_a_commit_of_unknown_outcome_is_settled_by_its_request_row(
     market: Market, database_url: str, answered: bool

@@ -87,14 +87,14 @@ def test_only_the_seller_files(actor: object, expected: str) -> None:
     assert code(npb.file(a_case(), actor, None, FILED)) == expected  # type: ignore[arg-type]
 
 
-@pytest.mark.promise("P3")
+@pytest.mark.guarantee("P3")
 @pytest.mark.parametrize(("now", "reached"), around(FILED + 7 * DAY))
 def test_without_an_answer_cancelling_unlocks_after_one_week(now: datetime, reached: bool) -> None:
     """R26."""
     assert cancel_code(filed(), now) == (None if reached else "TOO_EARLY")
 
 
-@pytest.mark.promise("P3")
+@pytest.mark.guarantee("P3")
 @pytest.mark.parametrize(("now", "reached"), around(FILED + 14 * DAY))
 def test_with_an_answer_in_time_cancelling_unlocks_after_two_weeks(now: datetime, reached: bool) -> None:
     """R27."""

@@ -149,7 +149,7 @@ def test_a_request_costs_nobody_a_strike() -> None:
         assert cancellation.causes_strike(basis) is None
 
 
-@pytest.mark.promise("P9")
+@pytest.mark.guarantee("P9")
 @pytest.mark.parametrize("act", [ocr.decline, ocr.withdraw, npb.accept_penalty, npb.take_back])
 def test_a_stranger_can_do_nothing(act: object) -> None:
     """R18."""

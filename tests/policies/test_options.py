@@ -130,7 +130,7 @@ def test_a_line_that_is_all_that_remains_cannot_be_asked_away() -> None:
     assert found["removals.request"].code is Code.NOTHING_WOULD_REMAIN
 
 
-@pytest.mark.promise("P7")
+@pytest.mark.guarantee("P7")
 @pytest.mark.parametrize(
     ("case", "says"),
     [

@@ -27,7 +27,7 @@ def tormented(torment: Torment, folder: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(240)  # half a minute where nothing else runs
-@pytest.mark.promise("P1", "P2", "P3", "P6")
+@pytest.mark.guarantee("P1", "P2", "P3", "P6")
 def test_a_known_plan_violates_nothing(tmp_path: Path) -> None:
     """P1, P2, P3, P6: half a minute of everything that the demon knows."""
     tormented(Torment(seed=4, seconds=20), tmp_path)
@@ -35,7 +35,7 @@ def test_a_known_plan_violates_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(240)  # half a minute where nothing else runs
-@pytest.mark.promise("P1", "P2", "P3", "P6")
+@pytest.mark.guarantee("P1", "P2", "P3", "P6")
 def test_a_plan_by_chance_violates_nothing(tmp_path: Path) -> None:
     """The same with a seed that nobody chose; `./run torture --seed` plays it again."""
     seed = secrets.randbelow(10**9)

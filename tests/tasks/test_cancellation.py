@@ -130,7 +130,7 @@ def test_the_seller_cancels_at_once_when_the_buyer_is_terminated(market: Market)
     assert (effects["basis"], effects["lines"][0]["returned"]) == ("BUYER_TERMINATED", 10)
 
 
-@pytest.mark.promise("P5")
+@pytest.mark.guarantee("P5")
 def test_a_second_cancel_has_no_second_effect(market: Market) -> None:
     """R57: refused under a new request id, the first answer under the same one."""
     market.order(1003)

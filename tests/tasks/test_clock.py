@@ -21,7 +21,7 @@ def owner(database_url: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-@pytest.mark.promise("P3")
+@pytest.mark.guarantee("P3")
 def test_after_45_days_of_silence_one_sweep_unlocks_and_tells_everything_once(market: Market) -> None:
     """P3: found by the first sweep after its instant, however late that comes; what was answered meanwhile stays locked."""
     for order_id in (1, 2, 3, 4):

@@ -225,7 +225,7 @@ def dies_at_every_point(market: Market, database_url: str, points: Points, work:
         dies_everywhere(ordeal, raises, list(range(1, len(ordeal.names) + 1)))
 
 
-@pytest.mark.promise("P1", "P2", "P4")
+@pytest.mark.guarantee("P1", "P2", "P4")
 def test_a_cancellation_that_dies_at_any_point_and_comes_again_ends_as_if_nothing_had_happened(
     market: Market, database_url: str, points: Points
 ) -> None:

@@ -55,7 +55,7 @@ def rung(broker: redis.Redis) -> list[int]:
     return sorted(found)
 
 
-@pytest.mark.promise("P1")
+@pytest.mark.guarantee("P1")
 def test_what_an_emptied_broker_was_told_is_told_again_by_the_next_relay(
     ringing: Simulation, broker: redis.Redis
 ) -> None:
@@ -114,7 +114,7 @@ def test_a_broker_that_does_not_answer_has_forgotten_nothing_yet(
     assert BrokerPublisher(app, "redis://127.0.0.1:1/0").memory() is None
 
 
-@pytest.mark.promise("P4")
+@pytest.mark.guarantee("P4")
 @pytest.mark.parametrize("rung_before", [False, True])
 def test_promises_are_rung_for_at_their_pace_after_the_database_clock_was_set_back(
     ringing: Simulation, broker: redis.Redis, rung_before: bool

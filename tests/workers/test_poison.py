@@ -61,7 +61,7 @@ def poisoned(database_url: str, table: str, when: str) -> Iterator[None]:
             owner.execute("DROP FUNCTION poison CASCADE")
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 def test_a_command_that_always_fails_stops_no_other_of_its_set_is_parked_and_set_going_in_bulk(
     shop: Market, database_url: str
 ) -> None:
@@ -88,7 +88,7 @@ def test_a_command_that_always_fails_stops_no_other_of_its_set_is_parked_and_set
     assert [row.order_id for row in shop.rows(filed)] == list(ORDERS)
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 def test_a_row_that_cannot_be_swept_keeps_no_other_from_being_swept(shop: Market, database_url: str) -> None:
     """P8, P3: the batch is divided until the row stands alone; it is tried again by every sweep."""
     for order_id in ORDERS:
@@ -104,7 +104,7 @@ def test_a_row_that_cannot_be_swept_keeps_no_other_from_being_swept(shop: Market
     assert shop.rows(locked) == []
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 def test_a_reminder_that_cannot_be_given_keeps_no_other_from_being_given(shop: Market, database_url: str) -> None:
     """P8, N16, N17: of requests and of alerts alike; what was passed over is tried again by every sweep."""
     for order_id in ORDERS:
@@ -124,7 +124,7 @@ def test_a_reminder_that_cannot_be_given_keeps_no_other_from_being_given(shop: M
     assert [row.order_id for row in shop.rows(reminded)] == list(ORDERS)
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 def test_a_bill_that_cannot_be_made_keeps_nobody_from_the_bills_of_two_months(
     market: Market, database_url: str
 ) -> None:

@@ -91,7 +91,7 @@ def test_a_command_is_taken_again_with_its_own_request_id_and_rests_on_no_messag
     assert shop.row("SELECT count(*) FROM unwind.events WHERE type = 'npb.filed'").count == 1
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 def test_many_are_set_going_at_once_and_one_that_cannot_stops_no_other(shop: Market) -> None:
     """P8: by task, or all; what cannot go stays among the dead jobs, with a reason."""
     filings = [parked(shop, order_id) for order_id in (1, 2, 3)]

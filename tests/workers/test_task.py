@@ -51,7 +51,7 @@ def states(stage: Simulation) -> dict[int, str]:
         return {r.outbox_id: r.state for r in conn.execute(text("SELECT outbox_id, state FROM unwind.outbox"))}
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 def test_one_promise_that_cannot_be_kept_stops_no_other(stage: Simulation) -> None:
     """P8: the set is halved until the one that fails stands alone."""
     rows = promised(stage, 9)

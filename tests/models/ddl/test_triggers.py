@@ -47,7 +47,7 @@ def app(database_url: str) -> Iterator[Connection]:
     database.dispose()
 
 
-@pytest.mark.promise("P5")
+@pytest.mark.guarantee("P5")
 @pytest.mark.parametrize(
     "change",
     [

@@ -31,7 +31,7 @@ def test_the_past_is_as_it_must_be(planted: Connection) -> None:
     assert invariants.check(planted, LATER) == []
 
 
-@pytest.mark.promise("P6", "P4")
+@pytest.mark.guarantee("P6", "P4")
 @pytest.mark.parametrize("planting", PLANTINGS, ids=lambda planting: planting.sentence)
 def test_what_must_never_be_is_found_by_its_name(planted: Connection, planting: Planting) -> None:
     """promises.md, Invariants: the question of everything finds it and names the row, and so does that of what is fresh."""

@@ -169,7 +169,7 @@ def test_a_closed_account_is_seen_from_its_instant_on(market: Market) -> None:
     assert possible == [False, True, True, False]
 
 
-@pytest.mark.promise("P4")
+@pytest.mark.guarantee("P4")
 def test_a_look_sees_one_moment(market: Market, database_url: str) -> None:
     """P4: what is committed while somebody looks is not seen by halves."""
     market.order(1003)

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, text
 from models.integrity.invariants import MONTHS_PROVEN
 from tests.plugins.market import Market
 from workers.cli.audit import audit
-from workers.cli.look import show
+from workers.cli.show import show
 
 
 @pytest.fixture

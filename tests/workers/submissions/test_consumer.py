@@ -275,7 +275,7 @@ UNREADABLE = {
 }
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
 def test_what_cannot_be_read_is_answered_invalid_and_stops_nobody(market: Market, caller: Any, payload: str) -> None:
     """P8: by itself, in the set in which it came; the command behind it is done."""
@@ -368,7 +368,7 @@ def test_a_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
     assert market.at(FILED + LEASE).done("submissions.drain") == {"taken": 13}
 
 
-@pytest.mark.promise("P8")
+@pytest.mark.guarantee("P8")
 def test_what_kills_its_drain_is_taken_alone_and_in_the_end_parked(market: Market, caller: Any) -> None:
     """P8: the others of its set are answered after the first death; attempts count before the work."""
     market.order(1003)

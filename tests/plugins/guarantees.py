@@ -1,4 +1,4 @@
-"""Which promise does a test show?  The marker `promise("P1")`; a run of `-m promise` prints each promise beside its tests.
+"""Which promise does a test show?  The marker `promise("P1")`; a run of `-m guarantee` prints each promise beside its tests.
 
 The sentences are those of docs/guarantees.md.
 """
@@ -9,38 +9,38 @@ import textwrap
 
 import pytest
 
-from tools.guarantees_page import promises
+from tools.guarantees_page import guarantees
 
 _WIDTH = 118
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
-    config.addinivalue_line("markers", "promise(id, ...): the test shows these promises of docs/guarantees.md")
+    config.addinivalue_line("markers", "guarantee(id, ...): the test shows these guarantees of docs/guarantees.md")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Write a test's promises into what it reports, which also a process of its own hands back."""
     for item in items:
-        for name in sorted({str(name) for mark in item.iter_markers("promise") for name in mark.args}):
-            if name not in promises():
+        for name in sorted({str(name) for mark in item.iter_markers("guarantee") for name in mark.args}):
+            if name not in guarantees():
                 raise pytest.UsageError(f"{item.nodeid} shows {name}, which docs/guarantees.md does not make")
-            item.user_properties.append(("promise", name))
+            item.user_properties.append(("guarantee", name))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Each promise with its sentence and how its tests ended, when it was promises that were asked for."""
-    if "promise" not in str(config.getoption("markexpr")):
+    if "guarantee" not in str(config.getoption("markexpr")):
         return
     shown: dict[str, dict[str, list[str]]] = {}
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.getreports(outcome):
             if isinstance(report, pytest.TestReport) and (report.when == "call" or outcome != "passed"):
                 test = report.nodeid.partition("[")[0]
-                for _, name in (p for p in report.user_properties if p[0] == "promise"):
+                for _, name in (p for p in report.user_properties if p[0] == "guarantee"):
                     shown.setdefault(str(name), {}).setdefault(test, []).append(outcome)
-    terminalreporter.section("promises")
-    for name, says in promises().items():
+    terminalreporter.section("guarantees")
+    for name, says in guarantees().items():
         sentence = says.replace("**", "")
         terminalreporter.write_line(textwrap.fill(f"{name}  {sentence}", _WIDTH, subsequent_indent="    "), bold=True)
         for test, outcomes in shown.get(name, {"no test of this run shows it": ["failed"]}).items():
