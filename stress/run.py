@@ -54,8 +54,8 @@ LONG = 15.0
 WAITED_FOR = """
     SELECT 'command by SQL, ' || task || ', taken ' || attempts || ' times', count(*) FROM unwind.submissions
     WHERE state = 'waiting' GROUP BY task, attempts
-    UNION ALL SELECT 'promise, ' || task || ', rung for ' || rings || ' times', count(*) FROM unwind.outbox
-    WHERE state = 'due' GROUP BY task, rings
+    UNION ALL SELECT 'promise, ' || task || ', published ' || publish_count || ' times', count(*) FROM unwind.outbox
+    WHERE state = 'due' GROUP BY task, publish_count
     UNION ALL SELECT 'letter not tried', count(*) FROM unwind.notices
     WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp() HAVING count(*) > 0
     UNION ALL SELECT 'alert to be unlocked', count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL

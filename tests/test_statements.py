@@ -31,7 +31,7 @@ REVIEWED = {
     "models/db/bulk.py:_insert": "names of a table of ours, and what its callers write as a constant to have it given back",
     "models/db/bulk.py:_update": "names of a table of ours",
     "models/db/locks.py:lock_items": "a query that its callers write as a constant",
-    "models/members.py:ask": "one of three kinds of lock that are constants of that module",
+    "models/members.py:send_facts": "one of three kinds of lock that are constants of that module",
     "workers/local/backup.py:_count": "the name of a table of ours; an identifier cannot be a parameter",
 }
 """Places where a text is made up of more than constants of a module, `file:function`, each with why no value can get in."""

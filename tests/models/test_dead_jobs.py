@@ -19,6 +19,7 @@ from models import dead_jobs
 from models.db.database import Database
 from tests.plugins.servers import in_database
 from workers.embedded import ServerUrls
+from workers.embedded.postgres import OWNER
 
 NOW = datetime(2026, 4, 12, tzinfo=UTC)
 DEEP: Any = "bottom"
@@ -57,7 +58,9 @@ def database(request: pytest.FixtureRequest, servers: ServerUrls, admin: psycopg
     """A database of that encoding with the table of dead jobs."""
     name = f"test_dead_{request.param.lower()}"
     admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
-    admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{request.param}' LOCALE 'C'".encode())
+    admin.execute(
+        f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE template0 ENCODING '{request.param}' LOCALE 'C'".encode()
+    )
     engine = create_engine(in_database(servers.database_url, name), connect_args={"client_encoding": "UTF8"})
     with engine.begin() as conn:
         conn.execute(text("CREATE SCHEMA unwind"))

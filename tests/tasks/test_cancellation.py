@@ -224,7 +224,7 @@ def test_many_are_cancelled_and_the_bad_ones_answered(market: Market) -> None:
     market.done("members.terminate", member_id="buyer", staff="kim", comment="fraud")
     items: list[Any] = [{"order_id": n, "member_id": "seller"} for n in range(1, 121)]
     items[7] = {"order_id": 7777, "member_id": "seller"}
-    items[8] = {"order_id": "9", "member_id": "seller"}
+    items[8] = {"order_id": "nine", "member_id": "seller"}
     items[9] = "ten"
     items[10] = {"order_id": 1, "member_id": "seller"}
     items[11] = {"order_id": 12, "member_id": "stranger"}

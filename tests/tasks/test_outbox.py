@@ -85,7 +85,7 @@ def test_a_broker_that_forgets_all_the_time_gets_each_ring_once_for_each_time(
             ringing.do("outbox.relay")
         assert rung(broker) == [row]
     with ringing.database.transaction() as conn:
-        assert conn.execute(text("SELECT rings FROM unwind.outbox")).scalar() == 3
+        assert conn.execute(text("SELECT publish_count FROM unwind.outbox")).scalar() == 3
 
 
 def test_a_memory_that_was_seen_before_changes_nothing_however_late_it_is_told(ringing: Simulation) -> None:
