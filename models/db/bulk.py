@@ -22,13 +22,14 @@ from models.db.pipeline import (
     text_array,
     timestamp_array,
 )
+from models.db.schema import Base, table_of
 
 _POSTGRESQL = dialect()  # type: ignore[no-untyped-call]
 
 
 def insert_rows(
     conn: Connection,
-    table: Table,
+    target: type[Base] | Table,
     rows: Sequence[Mapping[str, Any]],
     *,
     skip_existing: bool = False,
@@ -40,29 +41,37 @@ def insert_rows(
     """
     if not rows:
         return []
-    cursor = send_insert(conn, table, rows, skip_existing=skip_existing, returning=returning)
+    cursor = send_insert(conn, target, rows, skip_existing=skip_existing, returning=returning)
     return [row[0] for row in cursor] if returning else []
 
 
 def send_insert(
     conn: Connection,
-    table: Table,
+    target: type[Base] | Table,
     rows: Sequence[Mapping[str, Any]],
     *,
     skip_existing: bool = False,
     returning: str = "",
 ) -> Cursor:
     """The same for rows of which there is one at least; to be read when the statements that go with it were sent."""
+    table = _table(target)
     names = tuple(rows[0])
     return execute(conn, _insert(table, names, skip_existing, returning), _columns(table, names, rows))
 
 
-def update_rows(conn: Connection, table: Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> int:
+def update_rows(
+    conn: Connection, target: type[Base] | Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> int:
     """Update all rows (same keys in each), found by `keys`; gives how many there were."""
     if not rows:
         return 0
+    table = _table(target)
     names = tuple(rows[0])
     return execute(conn, _update(table, tuple(keys), names), _columns(table, names, rows)).rowcount
+
+
+def _table(target: type[Base] | Table) -> Table:
+    return target if isinstance(target, Table) else table_of(target)
 
 
 @lru_cache(maxsize=256)

@@ -1,11 +1,13 @@
-"""What do all tables share?  One schema, named constraints, and the column types that keep money and time honest."""
+"""The declarative base of all tables, its column types, and constraints that many tables share."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, cast
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, Numeric, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, MetaData, Numeric, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 metadata = MetaData(
     schema="unwind",
@@ -20,40 +22,66 @@ metadata = MetaData(
 
 Timestamp = TIMESTAMP(timezone=True)
 Cents = Numeric(24, 2)
-"""US dollars with cents: what is owed.  An order is worth less than 10^12, so ten thousand million of them add up in here."""
+"""US dollars with cents.  An order is worth less than 10^12, so the sum of 10^10 orders fits."""
 Price = Numeric(14, 4)
-"""A unit price in the seller's currency, four decimals as the marketplace's own API keeps them."""
+"""A unit price in the seller's currency, four decimals like the marketplace's own API."""
 Total = Numeric(24, 4)
 Rate = Numeric(18, 8)
 Json = JSONB(none_as_null=True)
 
 
+class Base(DeclarativeBase):
+    """The base of every table's class.
+
+    The classes describe tables only: statements are SQLAlchemy Core over them, and no ORM session is used.  In the
+    annotations `str` is `text`, `datetime` is `timestamptz`, `int` is `integer`, `BigInt` is `bigint`, and
+    `dict[str, Any]` is `jsonb`.
+    """
+
+    metadata = metadata
+    type_annotation_map: ClassVar[dict[Any, Any]] = {str: Text(), datetime: Timestamp, dict[str, Any]: Json}
+
+
+BigInt = Annotated[int, mapped_column(BigInteger)]
+BigIntKey = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=True)]
+"""A primary key that the database numbers."""
+
+
+def table_of(row_class: type[Base]) -> Table:
+    """Return the table that a class describes."""
+    return cast("Table", row_class.__table__)
+
+
 FEED_BASE = (
     "CREATE OR REPLACE FUNCTION unwind.feed_base() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN {base}"
 )
-"""What is added to a server's transaction numbers: 0 until the tables move to a server that counts from lower (models/feed.py).
+"""The number added to a server's transaction ids: 0 until the tables move to a server with lower ids (models/feed.py).
 
-A function of a constant, so that the planner folds it and no row pays for it.
+It is an immutable function of a constant, so the planner folds it.
 """
 
 
+_WRITTEN_IN = text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())")
+WrittenIn = Annotated[int, mapped_column(BigInteger, server_default=_WRITTEN_IN)]
+"""The transaction that wrote a row: the change feed is ordered by it (models/feed.py)."""
+
+
 def written_in() -> Column[int]:
-    """The transaction that wrote a row, for readers who must not miss what commits late (models/feed.py)."""
-    default = text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())")
-    return Column("written_in", BigInteger, nullable=False, server_default=default)
+    """Return a `WrittenIn` column for a table that is not declared as a class."""
+    return Column("written_in", BigInteger, nullable=False, server_default=_WRITTEN_IN)
 
 
 def check_in(column: str, values: Any, name: str | None = None) -> CheckConstraint:
-    """The database refuses a word that is not in the vocabulary."""
+    """Return a constraint that allows only these texts."""
     words = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({words})", name=name or f"{column}_known")
 
 
 def check_finite(column: str) -> CheckConstraint:
-    """NaN is a valid `numeric` to PostgreSQL and never a valid amount to us (reliability F55)."""
+    """Return a constraint against NaN, which PostgreSQL's `numeric` allows."""
     return CheckConstraint(f"{column} <> 'NaN'", name=f"{column}_is_a_number")
 
 
 def code_column(name: str, *, nullable: bool = False) -> Column[str]:
-    """A text column for a word of a closed vocabulary."""
+    """Return a text column for a code of a closed list."""
     return Column(name, Text, nullable=nullable)
