@@ -19,7 +19,7 @@ from models.db import database as db
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cases import AlertKind
 from tasks.npb import scan_open_alerts
-from tasks.sweeps import BATCH
+from tasks.sweeps import BATCH_SIZE
 
 SMALL = 10_000
 LOOKS = 200
@@ -76,7 +76,7 @@ def look(database: db.Database, looks: int) -> float:
         with unit_of_work() as work:
             _ = work.now
             began = time.perf_counter()
-            found = alerts.Unlocking([AlertKind.NPB])(work, BATCH)
+            found = alerts.Unlocking([AlertKind.NPB])(work, BATCH_SIZE)
             spent.append(time.perf_counter() - began)
             must_be("alerts due and unlocked", found, (0, 0))
     return statistics.median(spent) * 1000

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 QUEUES = ("commands", "submissions", "consequences", "notices", "sweeps")
 
-CANARIES = {f"canary.{queue}": queue for queue in QUEUES}
+HEARTBEAT_QUEUES = {f"canary.{queue}": queue for queue in QUEUES}
 """One through each queue, to see that somebody takes what goes through it (reliability X9)."""
 
-_OF_THE_HOUSE = {
+_INTERNAL_QUEUES = {
     "submissions.drain": "submissions",
     "npb.scan_open_alerts": "sweeps",
     "alerts.scan_seller_alerts": "sweeps",
@@ -30,14 +30,14 @@ _OF_THE_HOUSE = {
 
 def queue_of(task: str) -> str:
     """The queue of a task by its wire name; whatever is not the house's own is a command."""
-    return _OF_THE_HOUSE.get(task) or CANARIES.get(task, "commands")
+    return _INTERNAL_QUEUES.get(task) or HEARTBEAT_QUEUES.get(task, "commands")
 
 
-def is_of_the_house(task: str) -> bool:
+def is_internal_task(task: str) -> bool:
     """Whether the house itself sends it, again and again; whatever else there is, is a command of somebody."""
-    return task in _OF_THE_HOUSE or task in CANARIES
+    return task in _INTERNAL_QUEUES or task in HEARTBEAT_QUEUES
 
 
-def followers() -> tuple[str, ...]:
+def outbox_consumers() -> tuple[str, ...]:
     """The tasks that keep what a commit promised."""
-    return tuple(task for task, queue in _OF_THE_HOUSE.items() if queue in ("consequences", "notices"))
+    return tuple(task for task, queue in _INTERNAL_QUEUES.items() if queue in ("consequences", "notices"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from schedules.routes import CANARIES, queue_of
+from schedules.routes import HEARTBEAT_QUEUES, queue_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Entry:
     title: str
     task: str
     every: timedelta
-    ends_every: timedelta | None = None
+    full_pass_interval: timedelta | None = None
     """How often its work comes to an end, where that takes many ticks: what a run is judged by."""
 
     @property
@@ -49,5 +49,5 @@ TIMETABLE: tuple[Entry, ...] = (
     Entry("compare what is with what must be", "audit.check_invariants", timedelta(minutes=1)),
     Entry("compare everything, once a night", "audit.check_everything", timedelta(minutes=1), timedelta(days=1)),
     # X9: a worker that misses three of them while messages wait is ended (workers/monitoring/watchdog.py).
-    *(Entry(f"see that {queue} are taken", task, timedelta(seconds=15)) for task, queue in CANARIES.items()),
+    *(Entry(f"see that {queue} are taken", task, timedelta(seconds=15)) for task, queue in HEARTBEAT_QUEUES.items()),
 )

@@ -197,7 +197,7 @@ MUTANTS: dict[str, Mutant] = {
             "no relay",
             "bells",
             "is promised and was never done",
-            rewritten("tasks.outbox:relay", "range(MAX_PASSES)", "range(0)"),
+            rewritten("tasks.outbox:relay", "range(MAX_BATCHES)", "range(0)"),
         ),
         Mutant(
             "rung once and never again",

@@ -166,14 +166,14 @@ class _Bell:
         self._lost = lost
         self._rung: list[tuple[str, list[int]]] = []
 
-    def ring(self, task: str, rows: Sequence[int]) -> None:
+    def publish(self, task: str, rows: Sequence[int]) -> None:
         """One message."""
         if self._lost:
             self._lost -= 1
         else:
             self._rung.append((task, list(rows)))
 
-    def memory(self) -> str | None:
+    def broker_epoch(self) -> str | None:
         """It cannot be known that it forgot something."""
         return None
 

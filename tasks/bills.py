@@ -18,9 +18,9 @@ from policies.cases import Member
 from policies.verdicts import Invalid, Refused
 from tasks.cases import member_unknown
 from tasks.command import Amount, Command, MemberId, Text
-from tasks.sweeps import Effects, sweep
+from tasks.sweeps import TaskResult, sweep
 
-BATCH = 500
+BATCH_SIZE = 500
 """Sellers of one transaction: each is locked against postings while it runs."""
 
 
@@ -45,7 +45,7 @@ class RecordPayment(Command):
 
 
 @shared_task(name="bills.issue")
-def issue() -> Effects:
+def issue() -> TaskResult:
     """Make every bill that should exist by now and does not, month by month, each seller's once (R86, R92).
 
     A seller whose bill cannot be made keeps nobody else from anything: the month is closed without them, and each sweep tries
@@ -61,7 +61,7 @@ def issue() -> Effects:
 
 
 def _sweep(billing: billing_run.Billing) -> int:
-    return int(sweep("bills.issue", billing, found="issued", limit=BATCH, noted=False)["issued"])
+    return int(sweep("bills.issue", billing, found="issued", limit=BATCH_SIZE, noted=False)["issued"])
 
 
 def _held_months() -> list[date]:

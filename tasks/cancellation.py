@@ -33,7 +33,7 @@ from policies.statuses import Basis, Role
 from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.cases import effective_time, known_case, lock_cases, prefetch_parties
 from tasks.command import (
-    REQUEST_ID_LENGTH,
+    MAX_REQUEST_ID_LENGTH,
     CodeText,
     Command,
     Comment,
@@ -44,7 +44,7 @@ from tasks.command import (
     parse_command,
 )
 
-SET_SIZE = 100
+BATCH_SIZE = 100
 """Orders of one transaction: the knee of the measured curve, 1,000 gain nothing (speed.md)."""
 MAX_ORDERS = 1000
 
@@ -59,7 +59,7 @@ class CancelOrder(OrderCommand):
     dry_run: StrictBool = False
 
 
-class NotUnderstood(StrictModel):
+class InvalidItem(StrictModel):
     """An item of `orders.cancel_many` that says no command: the answer to it, and by which a twin of it is known."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -72,7 +72,7 @@ class CancelMany(Command):
 
     task: ClassVar[str] = "orders.cancel_many"
     orders: Annotated[
-        list[CancelOrder | NotUnderstood],
+        list[CancelOrder | InvalidItem],
         Field(min_length=1, max_length=MAX_ORDERS),
         WithJsonSchema({"type": "array", "minItems": 1, "maxItems": MAX_ORDERS}),
     ]
@@ -85,14 +85,14 @@ class CancelMany(Command):
         return [_item(item, index, info.data.get("request_id", "")) for index, item in enumerate(items)]
 
 
-def _item(item: Any, index: int, request_id: str) -> CancelOrder | NotUnderstood:
+def _item(item: Any, index: int, request_id: str) -> CancelOrder | InvalidItem:
     item_id = _item_id(request_id, index)
     if isinstance(item, dict):
         read = parse_command(CancelOrder, item, item_id)
     else:
         read = invalid(item_id, [(f"orders.{index}", "must be an object with order_id and member_id")])
     if isinstance(read, Answer):
-        return NotUnderstood(answer=read, hash=dead_jobs.payload_hash({"item": item}).hex())
+        return InvalidItem(answer=read, hash=dead_jobs.payload_hash({"item": item}).hex())
     return read
 
 
@@ -112,7 +112,7 @@ def _cancel_many(command: CancelMany) -> Answer:
     answers: dict[int, Answer] = {}
     understood_items: list[tuple[int, CancelOrder]] = []
     for index, item in enumerate(command.orders):
-        if isinstance(item, NotUnderstood):
+        if isinstance(item, InvalidItem):
             answers[index] = item.answer
         elif item.request_id == command.request_id:
             answers[index] = conflict(item)
@@ -174,7 +174,7 @@ def _tell_progress(answered: int, of: int) -> None:
 def _item_id(request_id: str, index: int) -> str:
     """`<request_id>:<index>` (contract 2.3), or its hash where that would be longer than a request id may be."""
     written = f"{request_id}:{index}"
-    return written if len(written) <= REQUEST_ID_LENGTH else hashlib.sha256(written.encode()).hexdigest()
+    return written if len(written) <= MAX_REQUEST_ID_LENGTH else hashlib.sha256(written.encode()).hexdigest()
 
 
 def _sets(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, CancelOrder]]]:
@@ -187,14 +187,14 @@ def _sets(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, Canc
     first_open = 0
     for index, item in items:
         number = first_open
-        while len(sets[number]) >= SET_SIZE or item.order_id in seen[number] or item.request_id in seen[number]:
+        while len(sets[number]) >= BATCH_SIZE or item.order_id in seen[number] or item.request_id in seen[number]:
             number += 1
             if number == len(sets):
                 sets.append([])
                 seen.append(set())
         sets[number].append((index, item))
         seen[number] |= {item.order_id, item.request_id}
-        while first_open < len(sets) - 1 and len(sets[first_open]) >= SET_SIZE:
+        while first_open < len(sets) - 1 and len(sets[first_open]) >= BATCH_SIZE:
             first_open += 1
     return sets
 

@@ -21,12 +21,12 @@ from tasks.command import ActorCommand, OrderCommand, OrderFact
 MAX_OCCURRENCE_AGE = timedelta(hours=24)
 """A message may have waited this long in a queue and still say when it really happened (contract 2)."""
 
-C = TypeVar("C", bound=ActorCommand | OrderFact)
-OfOrder = TypeVar("OfOrder", bound=OrderCommand | OrderFact)
-Decide = Callable[[C, Case, datetime], Verdict]
+CommandT = TypeVar("CommandT", bound=ActorCommand | OrderFact)
+OrderCommandT = TypeVar("OrderCommandT", bound=OrderCommand | OrderFact)
+Decide = Callable[[CommandT, Case, datetime], Verdict]
 
 
-def decide_cases(commands: Sequence[OfOrder], decide: Decide[OfOrder]) -> list[Answer]:
+def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT]) -> list[Answer]:
     """Lock the orders of a set, ask the policy about each, write what was granted."""
     with unit_of_work(commands, look=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
@@ -36,13 +36,13 @@ def decide_cases(commands: Sequence[OfOrder], decide: Decide[OfOrder]) -> list[A
     return work.answers
 
 
-def prefetch_parties(commands: Sequence[OfOrder]) -> partial[Cursor]:
+def prefetch_parties(commands: Sequence[OrderCommandT]) -> partial[Cursor]:
     """The look before the locks, for the trip in which a unit of work begins."""
     return partial(orders.send_parties, order_ids=[c.order_id for c in commands])
 
 
 def lock_cases(
-    work: UnitOfWork[OfOrder], *, lock_members: str = members.FOR_SHARE, then: Callable[[], object] = lambda: None
+    work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE, then: Callable[[], object] = lambda: None
 ) -> CaseSet:
     """The orders of the commands that were not answered before, held for this transaction; `then` what else is held."""
     return CaseSet(
@@ -55,7 +55,9 @@ def lock_cases(
     )
 
 
-def decide_case(work: UnitOfWork[C], cases: CaseSet, command: C, decide: Decide[C], *, order_id: int) -> Verdict:
+def decide_case(
+    work: UnitOfWork[CommandT], cases: CaseSet, command: CommandT, decide: Decide[CommandT], *, order_id: int
+) -> Verdict:
     """One verdict; a granted one is taken into `cases`, so that the next of the set sees it."""
     case = known_case(cases, order_id, command.member_id, work.now)
     if not isinstance(case, Case):

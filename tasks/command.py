@@ -31,10 +31,10 @@ from policies.cases import Actor
 from policies.texts import is_identifier, is_one_line
 from policies.timestamps import format_timestamp, parse_timestamp
 
-COMMENT_LENGTH = 2000
-REQUEST_ID_LENGTH = 128
-SQL_INTEGER = 2**31 - 1
-SQL_BIGINT = 2**63 - 1
+MAX_COMMENT_LENGTH = 2000
+MAX_REQUEST_ID_LENGTH = 128
+MAX_INT32 = 2**31 - 1
+MAX_INT64 = 2**63 - 1
 ID_PATTERN = r"^(0|[1-9][0-9]{0,18})$"
 """An id written as text; `"01003"` and `"1e3"` are no ids, so that each id has one form."""
 MAX_ERRORS = 1000
@@ -53,14 +53,14 @@ def _storable(value: str) -> str:
     return value
 
 
-def one_line(value: str) -> str:
+def validate_one_line(value: str) -> str:
     """The text, if it is one line that says something.  Raises ValueError."""
     if not is_one_line(value):
         raise ValueError("must be one line of visible text")
     return value
 
 
-def identifier(value: str) -> str:
+def validate_identifier(value: str) -> str:
     """The text, if it can name something.  Raises ValueError."""
     if not is_identifier(value):
         raise ValueError("must be one line of visible text without invisible characters")
@@ -106,7 +106,7 @@ def _normalised(value: Any) -> str:
     raise TypeError(f"no normal form for {type(value).__name__}")
 
 
-def canonical_id(value: Any) -> Any:
+def parse_id(value: Any) -> Any:
     """The number that a string of decimal digits means; anything else as it is, for the type to judge."""
     return int(value) if isinstance(value, str) and re.fullmatch(ID_PATTERN, value, re.ASCII) else value
 
@@ -114,30 +114,30 @@ def canonical_id(value: Any) -> Any:
 def _id_schema(least: int) -> WithJsonSchema:
     """What the contract files say of an id: a number, or its digits as a string, for JavaScript rounds above 2^53."""
     return WithJsonSchema(
-        {"type": ["integer", "string"], "minimum": least, "maximum": SQL_BIGINT, "pattern": ID_PATTERN}
+        {"type": ["integer", "string"], "minimum": least, "maximum": MAX_INT64, "pattern": ID_PATTERN}
     )
 
 
-_FROM_TEXT = BeforeValidator(canonical_id)
-OrderId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT), _FROM_TEXT, _id_schema(1)]
-LotId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT), _FROM_TEXT, _id_schema(1)]
-RemovalId = Annotated[int, Field(strict=True, ge=1, le=SQL_BIGINT), _FROM_TEXT, _id_schema(1)]
-BindId = Annotated[int, Field(strict=True, ge=0, le=SQL_BIGINT), _FROM_TEXT, _id_schema(0)]
+_FROM_TEXT = BeforeValidator(parse_id)
+OrderId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_schema(1)]
+LotId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_schema(1)]
+RemovalId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_schema(1)]
+BindId = Annotated[int, Field(strict=True, ge=0, le=MAX_INT64), _FROM_TEXT, _id_schema(0)]
 StrictInt = Annotated[int, Field(strict=True)]
-Quantity = Annotated[int, Field(strict=True, ge=1, le=SQL_INTEGER)]
-LineNo = Annotated[int, Field(strict=True, ge=1, le=SQL_INTEGER)]
+Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_INT32)]
+LineNo = Annotated[int, Field(strict=True, ge=1, le=MAX_INT32)]
 StrictBool = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True), AfterValidator(_storable)]
-MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(identifier)]
-Handle = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(one_line)]
-Staff = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(identifier)]
-Comment = Annotated[Text, StringConstraints(max_length=COMMENT_LENGTH)]
+MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier)]
+Handle = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_one_line)]
+StaffName = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier)]
+Comment = Annotated[Text, StringConstraints(max_length=MAX_COMMENT_LENGTH)]
 CodeText = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 _REQUEST_ID = r"^[A-Za-z0-9._:\-]{1,128}$"
 RequestId = Annotated[
     Text, StringConstraints(pattern=_REQUEST_ID), WithJsonSchema({"type": "string", "pattern": _REQUEST_ID})
 ]
-DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(identifier)]
+DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier)]
 TimestampText = Annotated[datetime, BeforeValidator(_instant)]
 Amount = Annotated[Decimal, _decimal(2), _written(2)]
 UnitPrice = Annotated[Decimal, _decimal(4), _written(4)]
@@ -187,7 +187,7 @@ class ActorCommand(Command):
     """A command from somebody: exactly one of a party of the order or staff by name."""
 
     member_id: MemberId | None = None
-    staff: Staff | None = None
+    staff: StaffName | None = None
     occurred_at: TimestampText | None = None
 
     @model_validator(mode="after")
@@ -217,12 +217,12 @@ class OrderFact(Command):
     occurred_at: ClassVar[None] = None
 
 
-CommandModel = TypeVar("CommandModel", bound=Command)
+CommandT = TypeVar("CommandT", bound=Command)
 
 
 def parse_command(
-    model: type[CommandModel], arguments: Mapping[str, Any], message_id: str, *, positional: int = 0
-) -> CommandModel | Answer:
+    model: type[CommandT], arguments: Mapping[str, Any], message_id: str, *, positional: int = 0
+) -> CommandT | Answer:
     """The command that these arguments say, or the `invalid` answer naming what is wrong with each."""
     given = dict(arguments)
     if given.get("request_id") is None:
@@ -258,23 +258,23 @@ def _is_request_id(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(_REQUEST_ID, value) is not None and not value.endswith("\n")
 
 
-TYPED = ("__type__", "__value__")
+TYPED_VALUE_KEYS = ("__type__", "__value__")
 """The keys of what kombu's serializer writes for a value that JSON has no type for."""
 
 
 def _problem(error: Any) -> tuple[str, str]:
     """Path and sentence.  A typed value has one problem, whatever its argument takes."""
     place: tuple[int | str, ...] = error["loc"]
-    if len(place) > 1 and place[-1] in TYPED:
-        return _path(place[:-1]), NOT_PLAIN
-    if isinstance(error["input"], dict) and TYPED[0] in error["input"]:
+    if len(place) > 1 and place[-1] in TYPED_VALUE_KEYS:
+        return _path(place[:-1]), NOT_PLAIN_JSON
+    if isinstance(error["input"], dict) and TYPED_VALUE_KEYS[0] in error["input"]:
         inner = place[:-1] if error["type"] == "missing" else place
         if inner:
-            return _path(inner), NOT_PLAIN
+            return _path(inner), NOT_PLAIN_JSON
     return _path(place), _said(error)
 
 
-NOT_PLAIN = "must be plain JSON: write ids, amounts and instants as text"
+NOT_PLAIN_JSON = "must be plain JSON: write ids, amounts and instants as text"
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -18,7 +18,7 @@ from policies.credits import TASK
 from policies.preconditions import comment_missing
 from policies.verdicts import Code, Invalid, Refused
 from tasks.cases import member_unknown, order_unknown
-from tasks.command import Amount, Command, Comment, MemberId, OrderId, Staff
+from tasks.command import Amount, Command, Comment, MemberId, OrderId, StaffName
 
 
 class PostManual(Command):
@@ -28,7 +28,7 @@ class PostManual(Command):
     seller_id: MemberId
     amount: Amount
     order_id: OrderId | None = None
-    staff: Staff
+    staff: StaffName
     comment: Comment
 
 

@@ -25,7 +25,7 @@ from policies.timestamps import format_timestamp
 from policies.verdicts import Invalid, Refused
 from tasks.cases import effective_time, known_case, lock_cases, member_unknown, prefetch_parties
 from tasks.command import (
-    SQL_INTEGER,
+    MAX_INT32,
     ActorCommand,
     DraftId,
     LineNo,
@@ -40,12 +40,12 @@ from tasks.command import (
 OldOrNew = Literal["old", "new"]
 TextChoice = Literal["old", "new", "concatenate"]
 CostChoice = Literal["old", "new", "average"]
-AnyWhole = Annotated[int, Field(strict=True, ge=-SQL_INTEGER, le=SQL_INTEGER)]
+AnyWhole = Annotated[int, Field(strict=True, ge=-MAX_INT32, le=MAX_INT32)]
 LotText = Annotated[Text, StringConstraints(max_length=4000)]
 MAX_LINES = 1000
 
 
-class Values(StrictModel):
+class ValueChoices(StrictModel):
     """Step 1: whose value each group of fields takes when items join a lot; a group that is not named stays old."""
 
     price: OldOrNew = "old"
@@ -96,7 +96,7 @@ class EditedLine(StrictModel):
 
     line_no: LineNo
     delete: StrictBool | None = None
-    quantity: Annotated[int, Field(strict=True, ge=0, le=SQL_INTEGER)] | None = None
+    quantity: Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)] | None = None
     fields: EditedFields | None = None
 
     def edit(self) -> Edit:
@@ -109,7 +109,7 @@ class OpenDraft(OrderCommand):
 
     task: ClassVar[str] = "drafts.open"
     consolidate: StrictBool
-    values: Values
+    values: ValueChoices
 
 
 class DraftCommand(ActorCommand):

@@ -15,7 +15,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.lots import TEXT_LENGTH, Lot, may_record, problems, tier_gaps, tiers_of
 from policies.verdicts import Invalid, Refused
 from tasks.command import (
-    SQL_INTEGER,
+    MAX_INT32,
     BindId,
     Command,
     LotId,
@@ -27,7 +27,7 @@ from tasks.command import (
     UnitPrice,
 )
 
-Units = Annotated[int, Field(strict=True, ge=0, le=SQL_INTEGER)]
+Units = Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)]
 LotText = Annotated[Text, StringConstraints(max_length=TEXT_LENGTH)]
 Named = Annotated[Text, StringConstraints(max_length=64)]
 
@@ -101,7 +101,7 @@ def record_lot(commands: list[RecordLot]) -> list[Answer]:
     return work.answers
 
 
-def record_imported(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused | Invalid]:
+def record_imported_lots(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused | Invalid]:
     """Record lots of a seller's own file, in one transaction: all of them, or none when one is refused.
 
     A lot numbered 0 gets a number of ours.
@@ -117,7 +117,7 @@ def record_imported(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused | Inva
     return answers
 
 
-def refused_imports(lots: Sequence[Lot]) -> list[Refused | Invalid]:
+def check_imported_lots(lots: Sequence[Lot]) -> list[Refused | Invalid]:
     """What a file asks for and cannot get, asked before anything of it is written: another seller's lots."""
     work: UnitOfWork[RecordLot]
     with unit_of_work() as work:

@@ -10,7 +10,7 @@ from policies.emails.email import Email
 
 
 @dataclass(frozen=True, slots=True)
-class Envelope:
+class OutgoingEmail:
     """One letter with everything its mail needs.  `message_id` is the same at every try: mailboxes can drop repeats."""
 
     message_id: str
@@ -19,7 +19,7 @@ class Envelope:
     email: str
     handle: str
     written_at: datetime
-    letter: Email
+    content: Email
 
 
 class Undeliverable(Exception):
@@ -44,7 +44,7 @@ class ServerUnavailable(TemporaryFailure):
 class Mailer(Protocol):
     """Sends letters.  Raises `Undeliverable`, `TryLater` or `ServerSilent`; anything else is a bug and tried later."""
 
-    def send(self, envelope: Envelope) -> None:
+    def send(self, envelope: OutgoingEmail) -> None:
         """Hand the letter over; when this returns it is out of our hands."""
         ...
 
@@ -56,7 +56,7 @@ class Mailer(Protocol):
 class _Nowhere:
     """Letters of a simulated past stay where they are."""
 
-    def send(self, envelope: Envelope) -> None:
+    def send(self, envelope: OutgoingEmail) -> None:
         """Counts as sent."""
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from policies.preconditions import comment_missing
 from policies.texts import is_identifier
 from policies.zones import zone_name
 from tasks.cases import member_unknown
-from tasks.command import Command, Comment, Handle, MemberId, Staff, Text
+from tasks.command import Command, Comment, Handle, MemberId, StaffName, Text
 
 _ADDRESS = re.compile(r"[^@\s<>\"(),:;\[\]\\]{1,64}@[^@\s<>\"(),:;\[\]\\]{1,189}")
 
@@ -44,7 +44,7 @@ class TerminateMember(Command):
 
     task: ClassVar[str] = "members.terminate"
     member_id: MemberId
-    staff: Staff
+    staff: StaffName
     comment: Comment
 
 
@@ -53,7 +53,7 @@ class ReinstateMember(Command):
 
     task: ClassVar[str] = "members.reinstate"
     member_id: MemberId
-    staff: Staff
+    staff: StaffName
     comment: Comment
 
 

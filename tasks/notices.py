@@ -24,34 +24,34 @@ from policies.emails.context import EmailContext
 from policies.emails.email import Email, shown_line
 from policies.verdicts import OutboxMessage
 from tasks import mailer
-from tasks.mailer import Envelope, ServerUnavailable, TemporaryFailure, Undeliverable
-from tasks.sweeps import Effects
+from tasks.mailer import OutgoingEmail, ServerUnavailable, TemporaryFailure, Undeliverable
+from tasks.sweeps import TaskResult
 
 log = structlog.get_logger(__name__)
 
-ROUND = 50
+BATCH_SIZE = 50
 """Letters of one claim: what a mail server takes over one connection well within the lease, at a second each."""
-MAX_ROUNDS = 100
+MAX_BATCHES = 100
 """What is left after that waits for the next tick, so that one run has an end."""
 
 
 @shared_task(name="notices.tell_seller")
-def tell_seller(rows: list[int] | None = None, order_id: int | None = None) -> Effects:
+def tell_seller(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
     """Record what sellers are to be told."""
     return _record("notices.tell_seller", rows, order_id)
 
 
 @shared_task(name="notices.tell_buyer")
-def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> Effects:
+def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
     """Record what buyers are to be told."""
     return _record("notices.tell_buyer", rows, order_id)
 
 
 @shared_task(name="notices.deliver")
-def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_id: int | None = None) -> Effects:
+def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_id: int | None = None) -> TaskResult:
     """Send every letter that is due.  `notice_id` sets one going again that was parked."""
     totals = {"sent": 0, "parked": 0, "later": 0}
-    for _ in range(MAX_ROUNDS):
+    for _ in range(MAX_BATCHES):
         work: UnitOfWork[Any]
         with unit_of_work() as work:
             outbox.mark_done(
@@ -60,7 +60,9 @@ def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_i
             if notice_id is not None:
                 notices.requeue(work.conn, notice_id, work.now)
                 notice_id = None
-            claimed = notices.claim(work.conn, work.now, until=work.now + policy.LEASE, limit=ROUND, order_id=order_id)
+            claimed = notices.claim(
+                work.conn, work.now, until=work.now + policy.LEASE, limit=BATCH_SIZE, order_id=order_id
+            )
             addresses = members.addresses(work.conn, {c.recipient for c in claimed})
             if not claimed:
                 sweeps.record_run(work.conn, "notices.deliver", 0, work.now)
@@ -86,7 +88,7 @@ def _mark(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return written
 
 
-def _record(task: str, rows: list[int] | None, order_id: int | None) -> Effects:
+def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResult:
     """Compose a letter for each promise; one that cannot be composed is in the end parked, and stops no other."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
@@ -179,14 +181,14 @@ def _send_one(box: mailer.Mailer, one: Claimed, address: members.Address | None)
         return Outcome(one, "parked", error="there is no member with this id")
     try:
         box.send(
-            Envelope(
+            OutgoingEmail(
                 message_id=one.message_id,
                 event=one.event,
                 order_id=one.order_id,
                 email=address.email,
                 handle=address.handle,
                 written_at=one.created_at,
-                letter=one.letter,
+                content=one.letter,
             )
         )
     except Undeliverable as error:

@@ -13,7 +13,7 @@ from policies.cases import AlertKind
 from tasks.alerts import RemoveAlert, remove_alerts
 from tasks.cases import decide_cases
 from tasks.command import Comment, OrderCommand
-from tasks.sweeps import Effects, sweep
+from tasks.sweeps import TaskResult, sweep
 
 
 class FileNpb(OrderCommand):
@@ -79,7 +79,7 @@ def remove(commands: list[RemoveNpb]) -> list[Answer]:
 
 
 @shared_task(name="npb.scan_open_alerts")
-def scan_open_alerts() -> Effects:
+def scan_open_alerts() -> TaskResult:
     """Unlock every alert whose instant has come, and tell its seller once (T12)."""
     unlocking = alerts.Unlocking([AlertKind.NPB])
     return sweep("npb.scan_open_alerts", unlocking, found="unlocked")

@@ -19,14 +19,14 @@ from tasks.cases import effective_time, member_unknown, order_unknown
 from tasks.command import OrderCommand
 
 
-class AskOptions(OrderCommand):
+class GetOptions(OrderCommand):
     """Arguments of `orders.options`."""
 
     task: ClassVar[str] = "orders.options"
 
 
-@shared_task(name=AskOptions.task)
-def options(commands: list[AskOptions]) -> list[Answer]:
+@shared_task(name=GetOptions.task)
+def options(commands: list[GetOptions]) -> list[Answer]:
     """Everything there is to do for a party or staff: possible, or why not, from when, and what would change it."""
     with unit_of_work(commands) as work:
         # Nothing is written to them: held, the parts of an order that are read one by one belong together.
@@ -36,7 +36,7 @@ def options(commands: list[AskOptions]) -> list[Answer]:
     return work.answers
 
 
-def _answer(work: UnitOfWork[AskOptions], command: AskOptions) -> None:
+def _answer(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
     seen = order.load_snapshot(work.conn, command.order_id, at=None, now=work.now)
     if seen is None:
         work.answer(command, order_unknown())

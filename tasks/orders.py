@@ -36,14 +36,14 @@ def _above_zero(rate: Decimal) -> Decimal:
     return rate
 
 
-class WantedLine(StrictModel):
+class PurchaseLine(StrictModel):
     """Units of one lot."""
 
     lot_id: LotId
     quantity: Quantity
 
 
-Lines = Annotated[list[WantedLine], Field(min_length=1, max_length=MAX_LINES)]
+Lines = Annotated[list[PurchaseLine], Field(min_length=1, max_length=MAX_LINES)]
 
 
 class SubmitOrder(OrderFact):

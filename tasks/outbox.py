@@ -16,40 +16,40 @@ from celery import shared_task
 from models import clock_steps, outbox, sweeps
 from models.unit_of_work import UnitOfWork, unit_of_work
 from tasks import publisher
-from tasks.sweeps import Effects
+from tasks.sweeps import TaskResult
 
 log = structlog.get_logger(__name__)
 
-NAME = "outbox.relay"
-PASS = 1000
-MAX_PASSES = 10
+TASK = "outbox.relay"
+BATCH_SIZE = 1000
+MAX_BATCHES = 10
 """A pass is one short transaction.  What is left after ten waits for the next tick: the queues are full by then."""
 MAX_ROWS_PER_MESSAGE = 500
 """Rows of one message; the follower keeps them in one transaction."""
 
 
-@shared_task(name=NAME)
-def relay() -> Effects:
+@shared_task(name=TASK)
+def relay() -> TaskResult:
     """Ring for every promise whose time to ring has come; gives how many rows were rung for."""
-    rung, memory = 0, publisher.current_publisher().memory()
-    for number in range(MAX_PASSES):
+    rung, memory = 0, publisher.current_publisher().broker_epoch()
+    for number in range(MAX_BATCHES):
         work: UnitOfWork[Any]
         with unit_of_work() as work:
-            if number == 0 and (step := clock_steps.follow(work.conn, NAME, work.now)) is not None:
+            if number == 0 and (step := clock_steps.follow(work.conn, TASK, work.now)) is not None:
                 log.warning("the database's clock was set back", seconds=round(step.total_seconds()))
-                sweeps.record_run(work.conn, NAME, 0, work.now)
+                sweeps.record_run(work.conn, TASK, 0, work.now)
             if memory is not None:
                 forgotten, memory = outbox.requeue_after_broker_reset(work.conn, memory, work.now), None
                 if forgotten:
                     log.warning("the broker has forgotten what it was told", rows=forgotten)
-            ringing = outbox.claim_for_publish(work.conn, work.now, limit=PASS)
+            ringing = outbox.claim_for_publish(work.conn, work.now, limit=BATCH_SIZE)
             taken = sum(len(rows) for rows in ringing.values())
             rung += taken
-            if taken < PASS:
-                sweeps.record_run(work.conn, NAME, rung, work.now)
+            if taken < BATCH_SIZE:
+                sweeps.record_run(work.conn, TASK, rung, work.now)
         for task, rows in ringing.items():
             for start in range(0, len(rows), MAX_ROWS_PER_MESSAGE):
-                publisher.current_publisher().ring(task, rows[start : start + MAX_ROWS_PER_MESSAGE])
-        if taken < PASS:
+                publisher.current_publisher().publish(task, rows[start : start + MAX_ROWS_PER_MESSAGE])
+        if taken < BATCH_SIZE:
             break
     return {"rung": rung}

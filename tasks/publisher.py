@@ -12,11 +12,11 @@ from typing import Protocol
 class Publisher(Protocol):
     """Tells the follower of a kind of promise which rows wait.  Raises when there is no way to tell it now."""
 
-    def ring(self, task: str, rows: Sequence[int]) -> None:
+    def publish(self, task: str, rows: Sequence[int]) -> None:
         """Ring for these rows of the outbox."""
         ...
 
-    def memory(self) -> str | None:
+    def broker_epoch(self) -> str | None:
         """A text that is another one when rings may have been forgotten; None when nobody can tell."""
         ...
 
@@ -24,10 +24,10 @@ class Publisher(Protocol):
 class _NobodyListens:
     """In a replay promises are kept by the stage itself."""
 
-    def ring(self, task: str, rows: Sequence[int]) -> None:
+    def publish(self, task: str, rows: Sequence[int]) -> None:
         """Nobody is told."""
 
-    def memory(self) -> str | None:
+    def broker_epoch(self) -> str | None:
         """There is nothing to forget."""
         return None
 

@@ -12,40 +12,40 @@ from celery import shared_task
 
 from models import sweeps
 from models.unit_of_work import UnitOfWork, unit_of_work
-from tasks.sweeps import Effects
+from tasks.sweeps import TaskResult
 
 
 @shared_task(name="canary.commands")
-def commands() -> Effects:
+def commands() -> TaskResult:
     """Land from the queue of commands."""
     return _land("canary.commands")
 
 
 @shared_task(name="canary.submissions")
-def submissions() -> Effects:
+def submissions() -> TaskResult:
     """Land from the queue of what came in by SQL."""
     return _land("canary.submissions")
 
 
 @shared_task(name="canary.consequences")
-def consequences() -> Effects:
+def consequences() -> TaskResult:
     """Land from the queue of consequences."""
     return _land("canary.consequences")
 
 
 @shared_task(name="canary.notices")
-def notices() -> Effects:
+def notices() -> TaskResult:
     """Land from the queue of notices."""
     return _land("canary.notices")
 
 
 @shared_task(name="canary.sweeps")
-def of_sweeps() -> Effects:
+def of_sweeps() -> TaskResult:
     """Land from the queue of sweeps."""
     return _land("canary.sweeps")
 
 
-def _land(name: str) -> Effects:
+def _land(name: str) -> TaskResult:
     work: UnitOfWork[Any]
     with unit_of_work() as work:
         sweeps.record_run(work.conn, name, 0, work.now)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from celery import shared_task
 
 from models import reminders
-from tasks.sweeps import Effects, sweep
+from tasks.sweeps import TaskResult, sweep
 
 
 @shared_task(name="reminders.scan")
-def scan() -> Effects:
+def scan() -> TaskResult:
     """Remind sellers of unanswered requests (N16) and filers of cancellations they could make (N17)."""
     return sweep("reminders.scan", reminders.Reminding(), found="reminded")

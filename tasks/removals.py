@@ -25,7 +25,7 @@ from policies.statuses import Role
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused, Verdict
 from tasks.cases import decide_case, lock_cases, prefetch_parties
 from tasks.command import ActorCommand, LineNo, OrderCommand, Quantity, RemovalId, StrictBool, StrictModel
-from tasks.sweeps import Effects
+from tasks.sweeps import TaskResult
 
 CANCEL_PENDING = "removals.cancel_pending"
 MAX_LINES = 1000
@@ -149,7 +149,7 @@ def withdraw(commands: list[WithdrawRemoval]) -> list[Answer]:
 
 
 @shared_task(name=CANCEL_PENDING)
-def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -> Effects:
+def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
     """After a cancellation: whatever is still pending on those orders is cancelled, and both parties are told (R59)."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
@@ -172,13 +172,13 @@ def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -
     return {"cancelled": sum(len(gone) for gone in cancelled.values())}
 
 
-R = TypeVar("R", bound=RemovalCommand)
+RemovalCommandT = TypeVar("RemovalCommandT", bound=RemovalCommand)
 
 
-class _Requests(Generic[R]):
+class _Requests(Generic[RemovalCommandT]):
     """The removal requests that a set of commands is about, with their orders held."""
 
-    def __init__(self, work: UnitOfWork[R]) -> None:
+    def __init__(self, work: UnitOfWork[RemovalCommandT]) -> None:
         self.work = work
         known = removals.by_ids(work.conn, [c.removal_id for c in work.pending])
         self.cases = CaseSet(
@@ -190,7 +190,7 @@ class _Requests(Generic[R]):
         self.lines = orders.lines_of(work.conn, {r.order_id for r in known.values()})
         self._decided: list[Removal] = []
 
-    def answer_all(self, decide: Callable[[R, Case, datetime], Verdict]) -> None:
+    def answer_all(self, decide: Callable[[RemovalCommandT, Case, datetime], Verdict]) -> None:
         """Ask about each command; one whose request does not exist is answered so."""
         for command in self.work.pending:
             removal = self.removals.get(command.removal_id)
@@ -215,7 +215,7 @@ class _Requests(Generic[R]):
 
 
 def _close(
-    commands: Sequence[R],
+    commands: Sequence[RemovalCommandT],
     decide: Callable[[Case, Removal, Actor, datetime], Removal | Refused],
     event: str,
     note: str,
@@ -223,7 +223,7 @@ def _close(
     with unit_of_work(commands) as work:
         found = _Requests(work)
 
-        def close(command: R, case: Case, now: datetime) -> Verdict:
+        def close(command: RemovalCommandT, case: Case, now: datetime) -> Verdict:
             removal = decide(case, found.removals[command.removal_id], command.actor, now)
             if not isinstance(removal, Removal):
                 return removal

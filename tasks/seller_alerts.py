@@ -13,7 +13,7 @@ from policies.cases import AlertKind
 from tasks.alerts import RemoveAlert, remove_alerts
 from tasks.cases import decide_cases
 from tasks.command import Comment, OrderCommand
-from tasks.sweeps import Effects, sweep
+from tasks.sweeps import TaskResult, sweep
 
 
 class FileNrs(OrderCommand):
@@ -96,7 +96,7 @@ def remove_nss(commands: list[RemoveNss]) -> list[Answer]:
 
 
 @shared_task(name="alerts.scan_seller_alerts")
-def scan_seller_alerts() -> Effects:
+def scan_seller_alerts() -> TaskResult:
     """Unlock every NRS and NSS whose two weeks are over, and tell its buyer once."""
     unlocking = alerts.Unlocking([AlertKind.NRS, AlertKind.NSS])
     return sweep("alerts.scan_seller_alerts", unlocking, found="unlocked")

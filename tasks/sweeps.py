@@ -13,18 +13,18 @@ import structlog
 from models import sweeps
 from models.unit_of_work import UnitOfWork, unit_of_work
 
-Effects = dict[str, Any]
+TaskResult = dict[str, Any]
 
 log = structlog.get_logger(__name__)
 
-BATCH = 5000
+BATCH_SIZE = 5000
 """Rows of one transaction: 5,000 swept a million due alerts about as fast as one statement (speed.md)."""
 MAX_BATCHES = 1000
-SMALLER = 8
+SPLIT_FACTOR = 8
 """By which a batch that failed is divided: five tries from 5,000 rows to one."""
 
 
-class Batches(Protocol):
+class BatchProcessor(Protocol):
     """What goes through everything that is due, once."""
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
@@ -40,7 +40,7 @@ class Batches(Protocol):
         ...
 
 
-def sweep(name: str, batches: Batches, *, found: str, limit: int = BATCH, noted: bool = True) -> Effects:
+def sweep(name: str, batches: BatchProcessor, *, found: str, limit: int = BATCH_SIZE, noted: bool = True) -> TaskResult:
     """Batch after batch, until one looks at fewer rows than it might; gives `{found: total}` of those that were done.
 
     Not until one does less than it might: a row that another sweep did meanwhile is looked at for nothing, and more may follow.
@@ -57,7 +57,7 @@ def sweep(name: str, batches: Batches, *, found: str, limit: int = BATCH, noted:
                     sweeps.record_run(work.conn, name, total + done, work.now)
         except Exception as error:
             if size > 1:
-                size = max(1, size // SMALLER)
+                size = max(1, size // SPLIT_FACTOR)
                 continue
             with unit_of_work() as work:  # fails as well when it is the database that is in trouble
                 row = batches.skip_next(work)

@@ -15,7 +15,7 @@ from models.requests import Answer, done, invalid
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.terms import TermsProblem, terms_from_mapping, terms_to_mapping
 from policies.timestamps import format_timestamp
-from tasks.command import CodeText, Command, Staff, TimestampText
+from tasks.command import CodeText, Command, StaffName, TimestampText
 
 Plain = Annotated[JsonValue, WithJsonSchema({})]
 MAX_SETTINGS = 100
@@ -39,7 +39,7 @@ class ApplyTerms(Command):
     task: ClassVar[str] = "terms.apply"
     terms: Annotated[dict[CodeText, Plain], Field(min_length=1, max_length=MAX_SETTINGS), AfterValidator(_storable)]
     from_: Annotated[TimestampText, Field(alias="from")]
-    staff: Staff
+    staff: StaffName
 
 
 @shared_task(name=ApplyTerms.task)

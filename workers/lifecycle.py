@@ -72,13 +72,13 @@ class BrokerPublisher:
         self._client: Any = None
         self._url = broker_url
 
-    def ring(self, task: str, rows: Sequence[int]) -> None:
+    def publish(self, task: str, rows: Sequence[int]) -> None:
         """Publish one message.  Raises when the broker cannot be reached: the rows come round again."""
         self._app.send_task(
             task, kwargs={"rows": list(rows)}, queue=queue_of(task), ignore_result=True, expires=MESSAGE_EXPIRES
         )
 
-    def memory(self) -> str | None:
+    def broker_epoch(self) -> str | None:
         """What the broker loses with its data (a key) and with its process (its run's id: the last second may be gone, F11).
 
         None when it does not answer: then it cannot be rung for either.

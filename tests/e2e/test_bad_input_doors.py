@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from models.requests import Answer
 from tasks.cancellation import CancelOrder
-from tasks.command import NOT_PLAIN, parse_command
+from tasks.command import NOT_PLAIN_JSON, parse_command
 from tests.bad_input import GOOD, MARK, PUBLIC, nonsense, replaced
 from tests.plugins.market import Market
 from tests.plugins.upstream import ANSWERED, Installation, installation, submit_orders
@@ -183,6 +183,6 @@ def test_typed_values_of_a_python_producer(shop: Installation) -> None:
     for effects in (answer, by_sql):
         assert effects["counts"] == {"invalid": 2, "refused": 98}, "of orders that are not there"
         wrong = {n: item["errors"] for n, item in enumerate(effects["answers"]) if item["outcome"] == "invalid"}
-        assert wrong == {n: [{"path": "comment", "message": NOT_PLAIN}] for n in typed}
+        assert wrong == {n: [{"path": "comment", "message": NOT_PLAIN_JSON}] for n in typed}
     assert [error["path"] for error in applied["errors"]] == ["from"]
     assert shop.value("SELECT count(*) FROM unwind.dead_jobs") == 0

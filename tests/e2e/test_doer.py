@@ -14,7 +14,7 @@ import pytest
 import redis
 from celery import Celery
 
-from schedules.routes import CANARIES, queue_of
+from schedules.routes import HEARTBEAT_QUEUES, queue_of
 from tests.e2e.conftest import Run
 from tests.e2e.ledger_checks import one
 from tests.e2e.nodes import ProcessNode, wait_until
@@ -35,7 +35,7 @@ def impatient(run: Run, deaf: Path) -> ProcessNode:
 
 def canaries(app: Celery) -> None:
     """What beat does every 15 s."""
-    for task in CANARIES:
+    for task in HEARTBEAT_QUEUES:
         app.send_task(task, queue=queue_of(task), ignore_result=True)
 
 
@@ -51,7 +51,7 @@ def test_a_worker_that_takes_nothing_ends_and_the_next_one_drains_its_queues(
 ) -> None:
     """X9, F03, P8: it answers pings all the while; its children go with it, and its log says why."""
     canaries(upstream)
-    wait_until(lambda: landed(books) == set(CANARIES), what="the landing of the canaries")
+    wait_until(lambda: landed(books) == set(HEARTBEAT_QUEUES), what="the landing of the canaries")
     books.execute("DELETE FROM unwind.sweeps")
     deaf.write_text(str(impatient.pid))
     for _ in range(2):
@@ -62,7 +62,7 @@ def test_a_worker_that_takes_nothing_ends_and_the_next_one_drains_its_queues(
     wait_until(lambda: not _living(impatient.pid), what="the end of its children")
     assert landed(books) == set()
     impatient.start()
-    wait_until(lambda: landed(books) == set(CANARIES), what="the draining")
+    wait_until(lambda: landed(books) == set(HEARTBEAT_QUEUES), what="the draining")
 
 
 @pytest.mark.e2e

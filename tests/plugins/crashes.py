@@ -22,7 +22,7 @@ from sqlalchemy import Engine, event
 from models.ddl.tables import metadata
 from policies.lots import FIRST_OWN_ID
 from tasks import mailer, publisher
-from tasks.mailer import Envelope
+from tasks.mailer import OutgoingEmail
 from tests.plugins.servers import plain
 
 Way = Callable[[psycopg.Connection[Any] | None], None]
@@ -94,11 +94,11 @@ class Bell:
         self.rung: set[int] = set()
         self._points = points
 
-    def memory(self) -> str | None:
+    def broker_epoch(self) -> str | None:
         """A broker that forgets nothing."""
         return None
 
-    def ring(self, task: str, rows: Sequence[int]) -> None:
+    def publish(self, task: str, rows: Sequence[int]) -> None:
         """Told, or dead before, or dead after."""
         self._points.reach(f"before ringing {task}")
         self.rung |= set(rows)
@@ -112,7 +112,7 @@ class Tray:
         self.letters: set[str] = set()
         self._points = points
 
-    def send(self, envelope: Envelope) -> None:
+    def send(self, envelope: OutgoingEmail) -> None:
         """Sent, or dead before, or dead after."""
         self._points.reach("before sending")
         self.letters.add(envelope.message_id)

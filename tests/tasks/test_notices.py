@@ -15,7 +15,7 @@ from models.db import database as db
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.verdicts import OutboxMessage
 from tasks import mailer
-from tasks.mailer import Envelope
+from tasks.mailer import OutgoingEmail
 from tasks.notices import deliver, tell_seller
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
@@ -26,9 +26,9 @@ class Tray:
     """A postbox that keeps what it was given."""
 
     def __init__(self) -> None:
-        self.letters: list[Envelope] = []
+        self.letters: list[OutgoingEmail] = []
 
-    def send(self, envelope: Envelope) -> None:
+    def send(self, envelope: OutgoingEmail) -> None:
         """Keep it."""
         self.letters.append(envelope)
 
@@ -135,7 +135,7 @@ def test_a_letter_that_breaks_the_postbox_delays_no_other(market: Market) -> Non
     """P8: a bug met by one letter is that letter's trouble."""
 
     class Breaks(Tray):
-        def send(self, envelope: Envelope) -> None:
+        def send(self, envelope: OutgoingEmail) -> None:
             if envelope.event == "npb_unlocked":
                 raise ZeroDivisionError("a bug")
             super().send(envelope)
@@ -181,7 +181,7 @@ def test_a_worker_that_was_overtaken_marks_nothing(market: Market, tray: Tray) -
     clock = market.stage.clock
 
     class SleepsTooLong(Tray):
-        def send(self, envelope: Envelope) -> None:
+        def send(self, envelope: OutgoingEmail) -> None:
             clock.instant += WEEK
             mailer.set_mailer(tray)
             deliver.run()

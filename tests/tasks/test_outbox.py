@@ -105,13 +105,13 @@ def test_a_broker_that_does_not_answer_has_forgotten_nothing_yet(
 ) -> None:
     """It is asked again by the next relay; and one that was started anew is known by its run."""
     through = BrokerPublisher(app, broker_url)
-    known = through.memory()
-    assert known == through.memory()
+    known = through.broker_epoch()
+    assert known == through.broker_epoch()
     broker.delete("unwind:memory")
     assert known is not None
-    assert through.memory() != known
-    assert through.memory().endswith(broker.info("server")["run_id"])  # type: ignore[union-attr]
-    assert BrokerPublisher(app, "redis://127.0.0.1:1/0").memory() is None
+    assert through.broker_epoch() != known
+    assert through.broker_epoch().endswith(broker.info("server")["run_id"])  # type: ignore[union-attr]
+    assert BrokerPublisher(app, "redis://127.0.0.1:1/0").broker_epoch() is None
 
 
 @pytest.mark.guarantee("P4")

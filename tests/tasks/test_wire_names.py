@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schedules.routes import QUEUES, followers, queue_of
+from schedules.routes import QUEUES, outbox_consumers, queue_of
 from schedules.timetable import TIMETABLE
 from workers.app import app
 from workers.task import command_of
@@ -114,7 +114,7 @@ def test_whatever_is_promised_has_a_follower() -> None:
         for name in named.findall(path.read_text())
     }
     assert told
-    assert told | set(followers()) <= registered()
+    assert told | set(outbox_consumers()) <= registered()
 
 
 def test_whatever_is_on_the_timetable_is_a_task() -> None:

@@ -104,21 +104,21 @@ def _all_are_lots(kept: BinaryIO, name: str, seller_id: str) -> None:
 
 def _may_all_be_imported(kept: BinaryIO, seller_id: str) -> None:
     from models.unit_of_work import retry_on_conflict
-    from tasks.inventory import refused_imports
+    from tasks.inventory import check_imported_lots
 
     for some in _batches(_lots_in(kept, seller_id), AT_ONCE):
-        for refused in retry_on_conflict(partial(refused_imports, some)):
+        for refused in retry_on_conflict(partial(check_imported_lots, some)):
             raise click.ClickException(f"{refused.message} Nothing was imported.")
 
 
 def _imported(kept: BinaryIO, seller_id: str) -> tuple[int, int, int]:
     """How many lots were new, how many were known, and how many units they have."""
     from models.unit_of_work import retry_on_conflict
-    from tasks.inventory import record_imported
+    from tasks.inventory import record_imported_lots
 
     new = known = units = 0
     for some in _batches(_lots_in(kept, seller_id), AT_ONCE):
-        for told in retry_on_conflict(partial(record_imported, some)):
+        for told in retry_on_conflict(partial(record_imported_lots, some)):
             if not isinstance(told, dict):
                 so_far = f"{new + known} lots before it were imported." if new or known else "Nothing was imported."
                 raise click.ClickException(f"{told.message} {so_far}")

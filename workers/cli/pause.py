@@ -83,12 +83,12 @@ def _list(as_json: bool) -> None:
 
 def _kind_of(name: str) -> str:
     """`queue` or `task`.  Raises for anything else, and for canaries, by which a worker that takes nothing is found out."""
-    from schedules.routes import CANARIES, QUEUES
+    from schedules.routes import HEARTBEAT_QUEUES, QUEUES
     from workers.app import app
 
     if name in QUEUES:
         return "queue"
-    if name in app.tasks and not name.startswith("celery.") and name not in CANARIES:
+    if name in app.tasks and not name.startswith("celery.") and name not in HEARTBEAT_QUEUES:
         return "task"
     raise click.ClickException(
         f"There is no queue or task {name} that can be paused. The queues are {', '.join(QUEUES)}."

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from policies.emails.email import shown_line
-from tasks.mailer import Envelope, Mailer, ServerUnavailable, TemporaryFailure, Undeliverable
+from tasks.mailer import Mailer, OutgoingEmail, ServerUnavailable, TemporaryFailure, Undeliverable
 from workers.mail.templates import Branding, mail, mail_address
 from workers.settings import Settings
 
@@ -43,7 +43,7 @@ class SmtpMailer:
         self._paused_until = 0.0
         self._server: smtplib.SMTP | None = None
 
-    def send(self, envelope: Envelope) -> None:
+    def send(self, envelope: OutgoingEmail) -> None:
         """Hand one letter over.  Raises `Undeliverable`, `TryLater` or `ServerSilent`."""
         message = mail(envelope, self._stationery)
         recipient = mail_address(envelope.email)
@@ -113,7 +113,7 @@ class FolderMailer:
         self._folder = folder
         self._stationery = stationery
 
-    def send(self, envelope: Envelope) -> None:
+    def send(self, envelope: OutgoingEmail) -> None:
         """Write the file whole or not at all.  Raises `Undeliverable`, or `ServerSilent` if it cannot."""
         message = mail(envelope, self._stationery)
         event = re.sub(r"[^a-z_]", "", envelope.event)

@@ -24,7 +24,7 @@ from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
 
 from models.db import database as db
 from models.monitoring import metrics as readings
-from schedules.routes import QUEUES, followers
+from schedules.routes import QUEUES, outbox_consumers
 from workers.broker.redis_url import connect
 from workers.settings import Settings
 
@@ -38,12 +38,12 @@ REQUEST_TIMEOUT_SECONDS = 10
 """A client that connects and asks nothing, or asks letter by letter, keeps its thread no longer."""
 PARTS = ("database", "broker")
 KNOWN: dict[str, tuple[tuple[str, ...], ...]] = {
-    "unwind_outbox_due": tuple((task,) for task in followers()),
+    "unwind_outbox_due": tuple((task,) for task in outbox_consumers()),
     "unwind_requests_last_minute": (("done", ""),),
     "unwind_letters": (("pending",), ("parked",)),
     "unwind_paused": tuple(("queue", queue) for queue in QUEUES),
     "unwind_odd_messages_last_day": (("TASK_UNKNOWN",), ("NOT_A_COMMAND",)),
-    "unwind_dead_jobs": tuple((task,) for task in followers()),
+    "unwind_dead_jobs": tuple((task,) for task in outbox_consumers()),
 }
 """Labels that are told of with 0 when there is nothing: a series that comes and goes is no base for an alert."""
 

@@ -29,7 +29,7 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from schedules.routes import QUEUES, is_of_the_house, queue_of
+from schedules.routes import QUEUES, is_internal_task, queue_of
 from workers.broker.redis_url import SCHEMES, RedisUrl
 from workers.transport import dead_letters, pausing
 from workers.transport.acknowledgement import is_settled
@@ -191,7 +191,7 @@ _returned: dict[str, int] = {}
 def _is_owed(message: Any) -> bool:
     """Whether somebody waits for what becomes of it: it is no tick or ring, which come again, and not settled."""
     task = message.headers.get("task") if isinstance(message.headers, dict) else None
-    return isinstance(task, str) and not is_of_the_house(task) and not is_settled(message)
+    return isinstance(task, str) and not is_internal_task(task) and not is_settled(message)
 
 
 class Poller(stock.MultiChannelPoller):
@@ -419,7 +419,7 @@ class Channel(stock.Channel):
         task = message["headers"]["task"]
         with self.conn_or_acquire() as client:
             pipe = client.pipeline().lrem(hand.list, 1, item)
-            if not (is_of_the_house(task) and has_no_arguments(message)):
+            if not (is_internal_task(task) and has_no_arguments(message)):
                 pipe.lpush(PARKED + task, item).sadd(PARKED_TASKS, task)
             pipe.execute()
 

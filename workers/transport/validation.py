@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from celery.app.task import Context
 
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
-from schedules.routes import is_of_the_house, queue_of
+from schedules.routes import is_internal_task, queue_of
 
 MAX_MESSAGE_BYTES = {"commands": MAX_BYTES}
 MAX_BYTES_OTHER_QUEUES = 64 * 2**10
@@ -251,7 +251,7 @@ def _headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
         "id": headers["id"],
         "shadow": None,  # what a producer wants people to see instead is not shown
         "eta": _eta(headers.get("eta"), retries, now),
-        "expires": _expires(headers.get("expires"), now, comes_again=is_of_the_house(headers["task"])),
+        "expires": _expires(headers.get("expires"), now, comes_again=is_internal_task(headers["task"])),
         "group": None,
         "group_index": None,
         "retries": retries,

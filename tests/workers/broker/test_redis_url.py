@@ -266,7 +266,7 @@ def test_every_program_can_use_what_settings_accept(settings: Settings) -> None:
     with contextlib.closing(connect(answers, timeout=2)) as client:
         assert client.exists("celery-task-meta-an-id")
 
-    assert BrokerPublisher(app, broker).memory()
+    assert BrokerPublisher(app, broker).broker_epoch()
     gauges = Gauges(settings)
     with contextlib.closing(gauges):
         assert gauges.parts[1].look() is not None

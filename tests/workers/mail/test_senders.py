@@ -22,7 +22,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.emails.email import Email, Quote
 from policies.verdicts import OutboxMessage
 from tasks import mailer
-from tasks.mailer import Envelope, Undeliverable
+from tasks.mailer import OutgoingEmail, Undeliverable
 from workers.mail.senders import FolderMailer, SmtpMailer
 from workers.mail.templates import Branding, header_text, mail, mail_address
 from workers.simulation.engine import Simulation
@@ -218,7 +218,7 @@ def test_a_worker_that_dies_after_sending_repeats_with_the_same_message_id(sam: 
         def __init__(self, behind: mailer.Mailer) -> None:
             self.behind = behind
 
-        def send(self, envelope: Envelope) -> None:
+        def send(self, envelope: OutgoingEmail) -> None:
             self.behind.send(envelope)
             raise SystemExit(9)
 
@@ -320,7 +320,7 @@ def test_a_notice_for_nobody_is_recorded_and_parked(sam: Simulation) -> None:
     assert states(sam) == {"ghost": ("parked", 1)}
 
 
-def an_envelope(**changed: Any) -> Envelope:
+def an_envelope(**changed: Any) -> OutgoingEmail:
     """An envelope to Sam."""
     fields: dict[str, Any] = {
         "message_id": "0" * 32,
@@ -329,9 +329,9 @@ def an_envelope(**changed: Any) -> Envelope:
         "email": "sam@example.org",
         "handle": "Sam",
         "written_at": WRITTEN,
-        "letter": LETTER,
+        "content": LETTER,
     }
-    return Envelope(**(fields | changed))
+    return OutgoingEmail(**(fields | changed))
 
 
 def test_a_folder_gets_each_letter_once_and_whole(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_folder_gets_each_letter_once_and_whole(tmp_path: Path) -> None:
 )
 def test_a_name_cannot_add_a_header(hostile: str) -> None:
     """C45: no new header, one recipient."""
-    message = mail(an_envelope(handle=hostile, letter=Email(f"Order 1003: {hostile}", ("Hello.",))), STATIONERY)
+    message = mail(an_envelope(handle=hostile, content=Email(f"Order 1003: {hostile}", ("Hello.",))), STATIONERY)
     again = email.message_from_bytes(message.as_bytes(), policy=default)
     assert "Bcc" not in again
     assert "X" not in again

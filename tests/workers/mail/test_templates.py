@@ -17,7 +17,7 @@ from policies.emails import NOTICES, compose
 from policies.emails.context import EmailContext, format_instant
 from policies.emails.email import email_from_json, plain, shown_line, shown_lines
 from policies.statuses import Role
-from tasks.mailer import Envelope
+from tasks.mailer import OutgoingEmail
 from workers.mail.templates import Branding, html, plain_text
 
 KEPT = Path(__file__).parent / "snapshots"
@@ -173,23 +173,23 @@ def told(event: str, role: str, facts: dict[str, Any], zone: str = "UTC") -> Ema
     return EmailContext(event, role, order_id, facts, zone, buyer="" if order_id is None else "Bea", seller="Sam")
 
 
-def envelope(telling: EmailContext) -> Envelope:
+def envelope(telling: EmailContext) -> OutgoingEmail:
     """The letter on its way."""
-    return Envelope(
+    return OutgoingEmail(
         message_id="0" * 32,
         event=telling.event,
         order_id=telling.order_id,
         email="reader@example.org",
         handle="Sam" if telling.role == "seller" else "Bea",
         written_at=WRITTEN,
-        letter=email_from_json(compose(telling).as_json()),
+        content=email_from_json(compose(telling).as_json()),
     )
 
 
 def as_sent(name: str) -> Iterator[tuple[str, str]]:
     """(file name, content) of the two sides of one letter."""
     sent = envelope(told(*FACTS[name]))
-    yield f"{name}.txt", f"Subject: {sent.letter.subject}\n\n{plain_text(sent, STATIONERY)}"
+    yield f"{name}.txt", f"Subject: {sent.content.subject}\n\n{plain_text(sent, STATIONERY)}"
     yield f"{name}.html", html(sent, STATIONERY) + "\n"
 
 

@@ -29,7 +29,7 @@ from models import dead_jobs
 from models.db import database as db
 from models.monitoring import metrics as readings
 from policies.verdicts import Code
-from schedules.routes import CANARIES, QUEUES, followers
+from schedules.routes import HEARTBEAT_QUEUES, QUEUES, outbox_consumers
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, ORDERED, Market
 from tests.plugins.servers import plain
@@ -105,7 +105,7 @@ def test_everything_is_told_of_from_the_first_moment_on(settings: Settings) -> N
     assert found["unwind_scrape_failures"] == {(): 0}
     assert {reading.name for reading in readings.METRICS} <= set(found)
     assert found["unwind_queue_messages"] == {(queue,): 0 for queue in QUEUES}
-    assert found["unwind_outbox_due"] == {(task,): 0 for task in followers()}
+    assert found["unwind_outbox_due"] == {(task,): 0 for task in outbox_consumers()}
     assert found["unwind_letters"] == {("pending",): 0, ("parked",): 0}
     assert "unwind_build_info" in found
 
@@ -180,7 +180,7 @@ def test_no_label_is_an_id(market: Market, settings: Settings, database_url: str
         | set(QUEUES)
         | set(app.tasks)
         | {entry.task for entry in TIMETABLE}
-        | set(CANARIES)
+        | set(HEARTBEAT_QUEUES)
     )
     found = scrape(settings)
     labels = {label for name, values in found.items() if name != "unwind_build_info" for one in values for label in one}

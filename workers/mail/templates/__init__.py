@@ -14,7 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from policies.emails.email import MAX_SUBJECT_LENGTH, plain, shown_line, shown_lines
-from tasks.mailer import Envelope, Undeliverable
+from tasks.mailer import OutgoingEmail, Undeliverable
 
 MAX_ADDRESS_LENGTH = 254
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
@@ -45,24 +45,24 @@ class Branding:
         return parseaddr(self.sender)[1]
 
 
-def plain_text(envelope: Envelope, stationery: Branding) -> str:
+def plain_text(envelope: OutgoingEmail, stationery: Branding) -> str:
     """The plain side of the mail."""
     template = _environment.get_template("letter.txt.j2")
-    text = template.render(**_facts(envelope, stationery), body=plain(envelope.letter))
+    text = template.render(**_facts(envelope, stationery), body=plain(envelope.content))
     return text.rstrip() + "\n"
 
 
-def html(envelope: Envelope, stationery: Branding) -> str:
+def html(envelope: OutgoingEmail, stationery: Branding) -> str:
     """The HTML side of the mail; everything that came from outside is escaped."""
     return _environment.get_template("letter.html.j2").render(**_facts(envelope, stationery))
 
 
-def mail(envelope: Envelope, stationery: Branding) -> EmailMessage:
+def mail(envelope: OutgoingEmail, stationery: Branding) -> EmailMessage:
     """The whole mail.  Raises `Undeliverable` for an address that mail cannot be sent to."""
     message = EmailMessage(policy=SMTP)
     message["From"] = stationery.sender
     message["To"] = Address(header_text(envelope.handle), addr_spec=mail_address(envelope.email))
-    message["Subject"] = header_text(envelope.letter.subject, MAX_SUBJECT_LENGTH)
+    message["Subject"] = header_text(envelope.content.subject, MAX_SUBJECT_LENGTH)
     message["Date"] = format_datetime(envelope.written_at)
     message["Message-ID"] = f"<{envelope.message_id}@{stationery.sender_address.rpartition('@')[2]}>"
     # Keeps holiday replies and mailing-list robots quiet (RFC 3834).
@@ -103,9 +103,9 @@ def order_link(order_id: int, stationery: Branding) -> str:
     return f"{stationery.marketplace_url}/orders/{order_id}"
 
 
-def _facts(envelope: Envelope, stationery: Branding) -> dict[str, object]:
+def _facts(envelope: OutgoingEmail, stationery: Branding) -> dict[str, object]:
     return {
-        "letter": envelope.letter,
+        "letter": envelope.content,
         "handle": shown_line(envelope.handle),
         "site_name": stationery.site_name,
         "order_id": envelope.order_id,

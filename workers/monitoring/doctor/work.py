@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from policies.timestamps import format_timestamp
-from schedules.routes import CANARIES, followers, queue_of
+from schedules.routes import HEARTBEAT_QUEUES, outbox_consumers, queue_of
 from schedules.timetable import TIMETABLE, Entry
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, error, few, note, warning
@@ -14,7 +14,7 @@ TIMEOUT = timedelta(minutes=1)
 """Whatever waits longer than this while workers run, waits for something that does not come."""
 SWEEPS_LATE_AFTER = 3
 """Intervals, and never less than a minute: X8 alarms after two, and one is lost when a worker is replaced."""
-JUDGED_OTHERWISE = ("submissions.drain", *CANARIES)
+JUDGED_OTHERWISE = ("submissions.drain", *HEARTBEAT_QUEUES)
 """By the age of what waits for it, and by `canaries`."""
 ODD_LATELY = timedelta(days=1)
 MOST_AHEAD = timedelta(seconds=2)
@@ -44,7 +44,7 @@ def _paused(place: Context) -> set[str]:
     from models.submissions import PUBLIC_TASKS
 
     found = paused.paused(place.conn, place.now())
-    of_the_house = {entry.task for entry in TIMETABLE} | set(followers())
+    of_the_house = {entry.task for entry in TIMETABLE} | set(outbox_consumers())
     tasks = set(found.tasks) | {task for task in of_the_house if queue_of(task) in found.queues}
     return tasks | (set(PUBLIC_TASKS) if "commands" in found.queues else set())
 
@@ -83,8 +83,8 @@ def sweeps(place: Context) -> list[Finding]:
 
 def _late_after(entry: Entry) -> timedelta:
     """The first run of a young installation is late no sooner than any other."""
-    if entry.ends_every is not None:
-        return 2 * entry.ends_every
+    if entry.full_pass_interval is not None:
+        return 2 * entry.full_pass_interval
     return max(SWEEPS_LATE_AFTER * entry.every, TIMEOUT)
 
 
@@ -112,13 +112,13 @@ def canaries(place: Context) -> list[Finding]:
 
     now, seen, paused = place.now(), last_runs(place.conn), _paused(place)
     late = []
-    for task, queue in CANARIES.items():
+    for task, queue in HEARTBEAT_QUEUES.items():
         if task in paused:
             continue
         known = [instant for instant in (seen.get(task), place.supervised_since) if instant is not None]
         if known and now - max(known) > TIMEOUT:
             late.append(f"{queue} (for {_ago(now, max(known))})")
-    if not late or len(late) == len(CANARIES.keys() - paused):
+    if not late or len(late) == len(HEARTBEAT_QUEUES.keys() - paused):
         return []
     said = f"Nobody takes the canaries of these queues: {few(late)}."
     mend = "see that a worker for them runs; one that takes nothing ends by itself, as its log then says, and is started anew."
@@ -129,7 +129,7 @@ def promises(place: Context) -> list[Finding]:
     """What commits promised (P7): follow-ups, credits, notices."""
     from models import outbox
 
-    if _paused(place) & {*followers(), "outbox.relay"}:
+    if _paused(place) & {*outbox_consumers(), "outbox.relay"}:
         return []
     said = "What a commit promised has waited for {ago} to be carried out."
     mend = "see that workers run for consequences, notices and sweeps; what fails is in their logs: ./run jobs dead"

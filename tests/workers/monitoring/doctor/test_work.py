@@ -231,13 +231,13 @@ def test_a_fresh_installation_that_is_left_alone_hears_nothing_for_ten_minutes(
         clock.instant = began + timedelta(minutes=minute)
         with place.database.transaction() as conn:
             for entry in TIMETABLE:
-                if entry.ends_every is None:
+                if entry.full_pass_interval is None:
                     sweeps.record_run(conn, entry.task, 0, clock.instant)
         assert run_checks(left_alone) == []
     clock.instant = began + timedelta(days=3)
     with place.database.transaction() as conn:
         for entry in TIMETABLE:
-            if entry.ends_every is None:
+            if entry.full_pass_interval is None:
                 sweeps.record_run(conn, entry.task, 0, clock.instant)
     [found] = run_checks(left_alone)
     assert "audit.check_everything" in found.message
