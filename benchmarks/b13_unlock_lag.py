@@ -12,7 +12,7 @@ from benchmarks import latency
 from benchmarks.environment import Place, until
 from benchmarks.harness import Bar, Bench, Result, Scale, Step, must_be, result
 from benchmarks.market import Market
-from workers.local.process_specs import beat
+from workers.local.process_specs import beat_program
 
 DATABASE = "lag"
 SPREAD = """
@@ -37,7 +37,7 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
     step("starting workers and beat")
     with (
         place.connect(DATABASE) as conn,
-        place.programs([*place.workers(settings, "commands", "sweeps"), beat(settings, place.supervisor)]),
+        place.programs([*place.workers(settings, "commands", "sweeps"), beat_program(settings, place.supervisor)]),
     ):
         conn.execute(SPREAD.format(seconds=seconds, falling=falling))
         step(f"{falling:,} fall due in {seconds} s")

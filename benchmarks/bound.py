@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.environment import Place
-from workers.embedded.binaries import postgres_folder
+from workers.embedded.binaries import find_postgres_bin
 
 CLIENTS = 2
 BY_SETS = (
@@ -25,7 +25,7 @@ BY_SETS = (
 
 def driver() -> str:
     """What sends the statements: the path of pgbench, or "psycopg"."""
-    for found in (str(postgres_folder() / "pgbench"), shutil.which("pgbench")):
+    for found in (str(find_postgres_bin() / "pgbench"), shutil.which("pgbench")):
         if found and Path(found).is_file():
             return found
     return "psycopg"

@@ -22,7 +22,7 @@ from models.migrations import upgrade
 from workers.embedded import ServerUrls, embedded_servers
 from workers.embedded.postgres import OWNER
 from workers.local.preforker import Preforker
-from workers.local.process_specs import worker
+from workers.local.process_specs import worker_program
 from workers.local.supervisor import Program, Supervisor, with_parent_death
 from workers.settings import CHECKOUT, Settings, load_settings
 
@@ -109,7 +109,7 @@ class Place:
         programs = []
         for group in groups:
             name = f"{group}{suffix}"
-            program = worker(chosen, self.supervisor, group)
+            program = worker_program(chosen, self.supervisor, group)
             programs.append(replace(program, name=name, ready=self.supervisor.ready_file(name).exists))
         return programs
 
@@ -158,8 +158,8 @@ def place() -> Iterator[Place]:
     try:
         with (
             embedded_servers(folder, durable=True, postgres_settings=SUPERUSER_SETTINGS) as urls,
-            contextlib.closing(Preforker(folder / "nursery.log")) as nursery,
-            Supervisor(folder, on_event=lambda said: print(said, file=sys.stderr), nursery=nursery) as supervisor,
+            contextlib.closing(Preforker(folder / "preforker.log")) as preforker,
+            Supervisor(folder, on_event=lambda said: print(said, file=sys.stderr), preforker=preforker) as supervisor,
         ):
             with psycopg.connect(urls.admin_url.replace("postgresql+psycopg:", "postgresql:", 1)) as admin:
                 # Markets are built past the triggers, and each cell begins with a checkpoint.

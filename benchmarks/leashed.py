@@ -9,12 +9,12 @@ import runpy
 import signal
 import sys
 
-from workers.embedded.processes import ends_with_parent
+from workers.embedded.processes import parent_death_hook
 
 
 def main() -> None:
     """Take the leash, then be the module."""
-    ends_with_parent(int(sys.argv[1]), signal.SIGTERM)()
+    parent_death_hook(int(sys.argv[1]), signal.SIGTERM)()
     module, sys.argv = sys.argv[2], sys.argv[2:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

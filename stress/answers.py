@@ -62,7 +62,7 @@ def noted(effects: Path) -> tuple[Counter[str], int]:
 
 def words_that_got_out(folder: Path) -> list[str]:
     """Files of a run, other than the database's own, in which planted private words stand (P9)."""
-    logs = [*folder.glob("logs/*.log"), *folder.glob("servers/*.log"), folder / "nursery.log"]
+    logs = [*folder.glob("logs/*.log"), *folder.glob("servers/*.log"), folder / "preforker.log"]
     return [f"{path.relative_to(folder)} holds private words" for path in logs if PLANTED.encode() in _bytes(path)]
 
 

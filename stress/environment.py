@@ -110,7 +110,7 @@ class Place:
         apart = name in (
             ASTRAY,
             STEPPED,
-        )  # the wrong clock must be there before anything is imported: no nursery can fork it
+        )  # the wrong clock must be there before anything is imported: no preforker can fork it
         if apart:
             environment["PYTHONPATH"] = os.pathsep.join((str(SKEWED), str(CHECKOUT)))
             wrong = {"SKEW_SECONDS": str(self.skew)} if name == ASTRAY else {"SKEW_FILE": str(self._clock)}
@@ -149,8 +149,8 @@ def standing(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> 
     with contextlib.ExitStack() as held:
         held.enter_context(_found_by_children())
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        nursery = Preforker(folder / "nursery.log")
-        held.callback(nursery.close)
+        preforker = Preforker(folder / "preforker.log")
+        held.callback(preforker.close)
         urls = held.enter_context(
             embedded_servers(
                 folder,
@@ -174,7 +174,7 @@ def standing(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> 
             result_backend=broker.url(urls.result_backend),
             smtp_url=mailroom.url,
         )
-        supervisor = held.enter_context(Supervisor(folder, nursery=nursery))
+        supervisor = held.enter_context(Supervisor(folder, preforker=preforker))
         place = Place(folder, direct, settings, supervisor, mailroom, broker, database, folder / "effects.jsonl", skew)
         place.set_clock(0)
         for name in (*GROUPS, *BEATS):

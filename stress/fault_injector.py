@@ -350,18 +350,18 @@ class Demon:
 
     @contextlib.contextmanager
     def _keeper_waits(self) -> Any:
-        """The servers' keeper is stopped, so that nobody starts them again."""
-        keeper = self._server("keeper")
-        os.kill(keeper, signal.SIGSTOP)
+        """The servers' daemon is stopped, so that nobody starts them again."""
+        daemon = self._server("daemon")
+        os.kill(daemon, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.kill(keeper, signal.SIGCONT)
+            os.kill(daemon, signal.SIGCONT)
 
     def _close(self, server: str, number: signal.Signals, fault: Fault) -> str:
         """Connections are refused for a while."""
-        keeper = self._server("keeper")
-        os.kill(keeper, signal.SIGSTOP)
-        self._later(fault.seconds, lambda: os.kill(keeper, signal.SIGCONT))
+        daemon = self._server("daemon")
+        os.kill(daemon, signal.SIGSTOP)
+        self._later(fault.seconds, lambda: os.kill(daemon, signal.SIGCONT))
         os.kill(self._server(server), number)
         return "refused"

@@ -22,7 +22,7 @@ from stress.db_checks import connected
 from tests.plugins.market import Market
 from tests.plugins.proxy import Cut, Proxy
 from tests.plugins.upstream import READY, Installation
-from workers.local.process_specs import worker
+from workers.local.process_specs import worker_program
 
 ORDERS = range(1, 41)
 """Their buyer wants each of them cancelled: for one command each, the last ten only to be asked about."""
@@ -63,7 +63,7 @@ class Worker:
                 "concurrency": self.children,
             }
         )
-        program = worker(settings, self.place.supervisor, self.name)
+        program = worker_program(settings, self.place.supervisor, self.name)
         told = json.dumps({"visibility": 5, "mutant": self.mutant})
         environment = {**program.environment, inside.SETTINGS: told}
         command = [*program.command, "-I", "stress.inside"]

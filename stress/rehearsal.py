@@ -27,7 +27,7 @@ from tasks import publisher
 from tests.plugins.upstream import now
 from workers.app import app
 from workers.simulation.engine import Simulation
-from workers.simulation.replay import lines_from, play
+from workers.simulation.replay import parse_lines, play
 from workers.task import execute
 
 UNDONE = "SELECT outbox_id, task FROM unwind.outbox WHERE state <> 'done' AND created_at < %s"
@@ -40,9 +40,9 @@ BACK = timedelta(minutes=40)
 
 def play_past(database_url: str) -> None:
     """Play what there was before into a migrated database, to be copied for each rehearsal."""
-    lines = lines_from(json.dumps(line) for line in past(2 * BACK))
-    with Simulation(database_url, at=lines[0].at, allow_short=True) as stage:
-        answers = [played.result["outcome"] for played in play(lines, stage)]
+    lines = parse_lines(json.dumps(line) for line in past(2 * BACK))
+    with Simulation(database_url, at=lines[0].at, allow_short=True) as simulation:
+        answers = [played.result["outcome"] for played in play(lines, simulation)]
     assert set(answers) == {"done"}
 
 
@@ -52,7 +52,7 @@ class Rehearsal:
     def __init__(self, database_url: str) -> None:
         """`database_url`: of a database that has its past and nothing else (`play_past`)."""
         self.database_url = database_url
-        self.stage = Simulation(database_url, at=now(database_url) - BACK)
+        self.simulation = Simulation(database_url, at=now(database_url) - BACK)
         self.ledger = Ledger()
         self.referee = Referee(self.ledger)
         self.told: list[tuple[str, dict[str, Any]]] = []
@@ -62,21 +62,21 @@ class Rehearsal:
     @contextmanager
     def standing(self) -> Iterator[Rehearsal]:
         """As long as the block runs this process works here."""
-        with self.stage:
+        with self.simulation:
             yield self
 
     def do(self, task: str, request_id: str = "", **arguments: Any) -> dict[str, Any] | None:
         """Give a command as its producer does; None when there was no answer.  The same id again is the same message again."""
         request_id = request_id or f"t-{len(self.ledger.sent)}"
         self.send(request_id, task, arguments)
-        return self.carry_out(request_id)
+        return self.execute(request_id)
 
     def send(self, request_id: str, task: str, arguments: dict[str, Any]) -> None:
         """Write it into the producers' book."""
         if request_id not in self.ledger.sent:
             self.ledger.add(Sent(request_id, task, arguments, plan.BROKER, 0.0))
 
-    def carry_out(self, request_id: str) -> dict[str, Any] | None:
+    def execute(self, request_id: str) -> dict[str, Any] | None:
         """What a worker does with the message."""
         one = self.ledger.sent[request_id]
         try:
@@ -95,29 +95,29 @@ class Rehearsal:
         self.do("orders.submit", order_id=order_id, buyer_id=buyer, seller_id="s0", lines=lines)
         if asked:
             self.do("ocr.file", order_id=order_id, member_id=buyer, reason="B_MUTUAL", comment="Please.")
-        self.stage.settle()
+        self.simulation.process_outbox()
         return order_id
 
     def passes(self, seconds: float) -> None:
         """Time passes, sweeps are made."""
-        self.stage.advance(self.stage.clock.instant + timedelta(seconds=seconds))
+        self.simulation.advance(self.simulation.clock.instant + timedelta(seconds=seconds))
 
     def at_once(self, *request_ids: str, order_id: int) -> None:
         """Several messages about one order are all read, and all wait for the order, before one of them goes on."""
-        wide = db.connect(self.database_url, clock=self.stage.clock, pool_size=len(request_ids))
+        wide = db.connect(self.database_url, clock=self.simulation.clock, pool_size=len(request_ids))
         db.set_database(wide)
         try:
             with connected(self.database_url) as holder, connected(self.database_url) as looker:
                 with holder.transaction():
                     holder.execute("SELECT FROM unwind.orders WHERE order_id = %s FOR UPDATE", [order_id])
-                    racers = [threading.Thread(target=self.carry_out, args=[one]) for one in request_ids]
+                    racers = [threading.Thread(target=self.execute, args=[one]) for one in request_ids]
                     for racer in racers:
                         racer.start()
                     _until(lambda: _first(looker.execute(LOCKED_OUT)) == len(racers))
                 for racer in racers:
                     racer.join(20)
         finally:
-            db.set_database(self.stage.database)
+            db.set_database(self.simulation.database)
             wide.dispose()
 
     @contextmanager
@@ -125,12 +125,12 @@ class Rehearsal:
         """The database ends the session at its next commit: what was done is not, and nobody is told."""
 
         def die(conn: Any) -> None:
-            event.remove(self.stage.database.engine, "commit", die)
+            event.remove(self.simulation.database.engine, "commit", die)
             with connected(self.database_url) as killer:
                 pid = conn.connection.dbapi_connection.info.backend_pid
                 killer.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
-        event.listen(self.stage.database.engine, "commit", die)
+        event.listen(self.simulation.database.engine, "commit", die)
         yield
 
     @contextmanager
@@ -143,7 +143,7 @@ class Rehearsal:
             for _ in range(40):
                 execute(app.tasks["outbox.relay"], {}, "tick")
                 told.deliver()
-                self.stage.clock.instant += timedelta(seconds=5)
+                self.simulation.clock.instant += timedelta(seconds=5)
         finally:
             publisher.set_publisher(None)
 
@@ -154,7 +154,7 @@ class Rehearsal:
             wrong += ends_alike(conn, self.referee, list(self.referee.court.orders))
             wrong += odd_rows(conn, [])
             wrong += contradictions(conn, self.told)[1]
-            late = self.stage.clock.instant - timedelta(seconds=90)
+            late = self.simulation.clock.instant - timedelta(seconds=90)
             wrong += [f"{task} ({n}) is promised and was never done" for n, task in conn.execute(UNDONE, [late])]
         return [*self.found, *wrong, *broken_promises(self.database_url)]
 

@@ -31,7 +31,7 @@ from stress.ledger import Ledger, Sent
 from stress.oracle import Referee
 from stress.watch import dump
 from workers.broker.redis_url import connect
-from workers.simulation.replay import lines_from, play, simulation_in_empty_database
+from workers.simulation.replay import parse_lines, play, simulation_in_empty_database
 from workers.transport.reclaim import LISTS
 
 CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL)
@@ -325,9 +325,9 @@ def past(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, Any]]:
 
 def write_past(database_url: str, lines: list[dict[str, Any]]) -> None:
     """Play it into the empty database."""
-    read = lines_from(json.dumps(one) for one in lines)
-    with simulation_in_empty_database(database_url, read[0].at, allow_short=True) as stage:
-        for played in play(read, stage):
+    read = parse_lines(json.dumps(one) for one in lines)
+    with simulation_in_empty_database(database_url, read[0].at, allow_short=True) as simulation:
+        for played in play(read, simulation):
             if played.result["outcome"] != "done":
                 raise RuntimeError(f"the past does not fit: {played.as_json()}")
 

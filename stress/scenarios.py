@@ -20,7 +20,7 @@ def one_life(market: Rehearsal) -> None:
     """An order is bought and cancelled."""
     order_id = market.bought(asked=True)
     market.do("orders.cancel", order_id=order_id, member_id="s0")
-    market.stage.settle()
+    market.simulation.process_outbox()
 
 
 def twins(market: Rehearsal) -> None:
@@ -28,7 +28,7 @@ def twins(market: Rehearsal) -> None:
     order_id = market.bought(asked=True)
     market.send("t-twin", "orders.cancel", {"order_id": order_id, "member_id": "s0"})
     market.at_once("t-twin", "t-twin", order_id=order_id)
-    market.stage.settle()
+    market.simulation.process_outbox()
 
 
 def played_again(market: Rehearsal) -> None:
@@ -36,17 +36,17 @@ def played_again(market: Rehearsal) -> None:
     one_life(market)
     with connected(market.database_url) as conn:
         conn.execute("UPDATE unwind.outbox SET state = 'due'")
-    market.stage.settle()
+    market.simulation.process_outbox()
 
 
 def sleeper(market: Rehearsal) -> None:
     """F53: a worker falls asleep over a letter; another sends it; the first wakes up and says that it could not."""
     market.bought(asked=True)
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         conn.exec_driver_sql(
             "UPDATE unwind.notices SET state = 'pending', attempts = 0, sent_at = NULL, next_try_at = created_at"
         )
-        instant = market.stage.clock.instant
+        instant = market.simulation.clock.instant
         asleep = notices.claim(conn, instant, until=instant + LEASE, limit=1)
         instant += LEASE + timedelta(seconds=1)
         awake = notices.claim(conn, instant, until=instant + LEASE, limit=1)
@@ -62,7 +62,7 @@ def sleeper(market: Rehearsal) -> None:
 def two_clocks(market: Rehearsal) -> None:
     """reliability 7: one worker's clock is half an hour ahead of the database's."""
     order_id = market.bought()
-    market.stage.database.clock = db.DatabaseClock()
+    market.simulation.database.clock = db.DatabaseClock()
     market.do("npb.file", order_id=order_id, member_id="s0")
     mutants.ahead = timedelta(minutes=30)
     market.do("orders.cancel", order_id=order_id, member_id="s0")
@@ -75,7 +75,7 @@ def on_the_second(market: Rehearsal) -> None:
     market.do("npb.file", order_id=order_id, member_id="s0")
     market.passes(plan.UNLOCK)
     market.do("orders.cancel", order_id=order_id, member_id="s0")
-    market.stage.settle()
+    market.simulation.process_outbox()
 
 
 def dies_at_its_commit(market: Rehearsal) -> None:
@@ -83,7 +83,7 @@ def dies_at_its_commit(market: Rehearsal) -> None:
     order_id = market.bought(asked=True)
     with market.commit_dies():
         market.do("orders.cancel", order_id=order_id, member_id="s0")
-    market.stage.settle()
+    market.simulation.process_outbox()
 
 
 def bells(market: Rehearsal) -> None:
@@ -104,7 +104,7 @@ def stranger(market: Rehearsal) -> None:
     """P9: somebody cancels an order of others."""
     order_id = market.bought(asked=True)
     market.do("orders.cancel", order_id=order_id, member_id=plan.STRANGER)
-    market.stage.settle()
+    market.simulation.process_outbox()
 
 
 IN_ONE_PROCESS: dict[str, Scenario] = {

@@ -122,7 +122,7 @@ def _cancel_many(command: CancelMany) -> Answer:
             understood_items.append((index, item))
     whole = BulkCancellation(command, answers)
     for chunk in _sets(understood_items):
-        retry_on_conflict(partial(whole.carry_out, chunk))
+        retry_on_conflict(partial(whole.execute, chunk))
         if whole.earlier is not None:
             return whole.earlier
         if len(answers) < len(command.orders):
@@ -143,7 +143,7 @@ class BulkCancellation:
         self._answers = answers
         self._places: list[int] = []
 
-    def carry_out(self, chunk: Sequence[tuple[int, CancelOrder]]) -> None:
+    def execute(self, chunk: Sequence[tuple[int, CancelOrder]]) -> None:
         """Cancel one set, if the whole was not answered before."""
         self._places = [index for index, _ in chunk]
         _cancel_set([item for _, item in chunk], self)
@@ -245,7 +245,7 @@ def _unwind(commands: Sequence[CancelOrder], whole: BulkCancellation | None, *, 
             verdict = unwinder.judge(command)
             if not isinstance(verdict, Granted):
                 work.answer(command, verdict)
-        unwinder.carry_out()
+        unwinder.execute()
         if whole is not None:
             whole.keep(work)
         with pipeline(work.conn):
@@ -290,7 +290,7 @@ class _Unwinder:
         self._join(one)
         return verdict
 
-    def carry_out(self) -> None:
+    def execute(self) -> None:
         """Return the items, decide fees and followers, and answer."""
         self._return_items()
         pending = removals.fetch_pending(self._removals)

@@ -22,7 +22,7 @@ class Publisher(Protocol):
 
 
 class _NobodyListens:
-    """In a replay promises are kept by the stage itself."""
+    """In a replay promises are kept by the simulation itself."""
 
     def publish(self, task: str, rows: Sequence[int]) -> None:
         """Nobody is told."""

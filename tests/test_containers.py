@@ -14,7 +14,7 @@ from celery.bin.celery import celery
 
 from workers.app import SOFT_SHUTDOWN
 from workers.cli import COMMANDS
-from workers.local.process_specs import GROUPS
+from workers.local.process_specs import WORKER_GROUPS
 from workers.settings import load_settings, unknown_variables
 from workers.transport.validation import HARD_LIMIT
 
@@ -116,7 +116,7 @@ def test_the_queues_of_all_workers_together_are_all_queues() -> None:
         said = words(name)
         groups[said[said.index("-n") + 1].removesuffix("@%h")] = tuple(said[said.index("-Q") + 1].split(","))
         assert {"--without-gossip", "--without-mingle"} <= set(said)
-    assert groups == GROUPS
+    assert groups == WORKER_GROUPS
     assert sorted(queue for queues in groups.values() for queue in queues) == [
         "commands",
         "consequences",

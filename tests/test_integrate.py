@@ -25,8 +25,8 @@ from tests.plugins.servers import in_database, plain
 from tests.plugins.upstream import Installation, installation, submit_orders, until
 from tools.contract_files import public_tasks
 from workers.embedded import ServerUrls
-from workers.local.process_specs import flower
-from workers.monitoring.metrics import Gauges
+from workers.local.process_specs import flower_program
+from workers.monitoring.metrics import MetricsCollector
 from workers.settings import CHECKOUT, Settings
 
 pytestmark = pytest.mark.e2e
@@ -192,7 +192,7 @@ def test_flower_and_metrics_see_what_goes_on_under_their_user(shop: Installation
     """Flower itself, not a part of it: jobs, workers and queues reach it, and the metrics count what waits."""
     theirs = {"CELERY_BROKER_URL": as_user(shop.broker_url, "unwind-flower", "flower-secret")}
     settings = Settings.model_validate(shop.settings.environment() | theirs)
-    program, address = flower(settings)
+    program, address = flower_program(settings)
     shop.supervisor.start(program)
     try:
         shop.supervisor.wait_ready(60, ["flower"])
@@ -208,7 +208,7 @@ def test_flower_and_metrics_see_what_goes_on_under_their_user(shop: Installation
         assert all(queue in page(f"{address}broker") for queue in ("commands", "consequences"))
     finally:
         shop.supervisor.stop(["flower"])
-    with contextlib.closing(Gauges(settings)) as gauges:
+    with contextlib.closing(MetricsCollector(settings)) as gauges:
         assert gauges.ready() == {"database": True, "broker": True}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.local.process_specs import GROUPS
+from workers.local.process_specs import WORKER_GROUPS
 from workers.transport.validation import HARD_LIMIT
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -28,9 +28,9 @@ def lines(unit: str, name: str) -> list[str]:
 def test_the_target_wants_all_that_up_runs() -> None:
     """Schema, both groups, beat, Flower, metrics; each group reads the queues that it reads elsewhere."""
     wanted = " ".join(lines("unwind.target", "Wants")).split()
-    groups = [f"unwind-worker@{group}.service" for group in GROUPS]
+    groups = [f"unwind-worker@{group}.service" for group in WORKER_GROUPS]
     assert sorted(wanted) == sorted([*groups, *(unit for unit in UNITS if "@" not in unit)])
-    for group, queues in GROUPS.items():
+    for group, queues in WORKER_GROUPS.items():
         assert f"QUEUES={','.join(queues)}\n" in (FOLDER / f"worker-{group}.env").read_text()
 
 

@@ -20,14 +20,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.db.postgres_address import PostgresAddress
 from workers.broker.redis_url import RedisUrl
-from workers.embedded import ServerUrls, embedded_servers, hold_servers
+from workers.embedded import ServerUrls, embedded_servers, embedded_servers_until_exit
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 IN_A_CHECKOUT = (CHECKOUT / "run").exists()  # else installed as a package, whose folder is no place for data
 
 
 class SettingsProblem(ValueError):
-    """The environment does not fit; one line per variable, each with its mend and without its value."""
+    """The environment does not fit; one line per variable, each with its fix and without its value."""
 
 
 def postgres_url(url: str) -> str:
@@ -270,7 +270,7 @@ def settings_with_servers(settings: Settings | None = None) -> Iterator[Settings
 def settings_for_life(settings: Settings | None = None) -> Settings:
     """Settings whose servers answer until this process ends: for plain `celery -A workers.app ...` commands."""
     settings = settings or load_settings()
-    return settings if settings.has_servers else settings.at(hold_servers(settings.data_dir))
+    return settings if settings.has_servers else settings.at(embedded_servers_until_exit(settings.data_dir))
 
 
 def _secrets() -> list[str]:

@@ -38,8 +38,8 @@ def now(conn: psycopg.Connection) -> datetime:
 
 def cancel(database_url: str, now: datetime, order_id: int) -> None:
     """By the product, for the seller."""
-    with Simulation(database_url, at=now) as stage:
-        answer = stage.do("orders.cancel", order_id=order_id, member_id=f"s-{(order_id - 1) // 100}")
+    with Simulation(database_url, at=now) as simulation:
+        answer = simulation.do("orders.cancel", order_id=order_id, member_id=f"s-{(order_id - 1) // 100}")
     assert answer["outcome"] == "done", answer
 
 

@@ -113,8 +113,8 @@ def books(database_url: str) -> Iterator[psycopg.Connection]:
 def past(database_url: str) -> None:
     """Two orders of three weeks ago whose buyer never paid, a removal request on the first, alerts of eight days ago."""
     now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the past of real processes ends in the real present
-    with Simulation(database_url, at=now - timedelta(days=21)) as stage:
-        market = Market(stage)
+    with Simulation(database_url, at=now - timedelta(days=21)) as simulation:
+        market = Market(simulation)
         lot = market.lot(quantity=100)
         for order_id in (1001, 1002):
             line = {"lot_id": lot, "quantity": 10}

@@ -20,8 +20,8 @@ from workers.monitoring import watchdog
 from workers.transport import channel, reclaim
 
 watchdog.POLL_INTERVAL = 0.1
-watchdog.SILENT_LOOKS = 20
-watchdog.BUSY_LOOKS = 60
+watchdog.MAX_SILENT_POLLS = 20
+watchdog.MAX_BUSY_POLLS = 60
 db.IDLE_IN_TRANSACTION_TIMEOUT_MS = 2_000
 db.TRANSACTION_TIMEOUT_MS = 6_000
 reclaim.ALIVE_FOR = 2

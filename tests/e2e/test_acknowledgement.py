@@ -22,7 +22,7 @@ from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
 from tests.plugins.servers import plain
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.lifecycle import POOLS, pool_name
-from workers.monitoring.doctor.broker import pools
+from workers.monitoring.doctor.broker import fetch_pools
 from workers.task import MAX_RETRIES
 from workers.transport.reclaim import in_hand
 
@@ -165,7 +165,7 @@ def test_a_process_that_cannot_be_connected_is_given_nothing(
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
     send_last(broker, retries=0)
     wait_until(lambda: b"cannot be connected and takes nothing" in node.logs(), what="its line")
-    wait_until(lambda: [pool.ready for pool in pools(broker_url).values()] == [0], what="what doctor asks")
+    wait_until(lambda: [pool.ready for pool in fetch_pools(broker_url).values()] == [0], what="what doctor asks")
     assert is_there(broker)
     assert one(books, "SELECT count(*) FROM unwind.requests") == 0
     failing.unlink()

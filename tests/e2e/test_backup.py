@@ -26,7 +26,7 @@ from tests.plugins.upstream import Installation, installation, now, submit_order
 from workers.cli import group
 from workers.embedded import ServerUrls
 from workers.local import backup
-from workers.local.process_specs import worker
+from workers.local.process_specs import worker_program
 
 pytestmark = pytest.mark.e2e
 
@@ -75,7 +75,7 @@ def test_a_restored_installation_keeps_its_promises(
     with installation(servers, admin, template_database, tmp_path / "new", lambda _market: None) as new:
         new.database_url = empty_database_url
         new.settings = new.settings.model_copy(update={"database_url": SecretStr(empty_database_url)})
-        new.supervisor.start(worker(new.settings, new.supervisor, "sweeps"))
+        new.supervisor.start(worker_program(new.settings, new.supervisor, "sweeps"))
         new.start_worker()
         with new.client() as ask:
             ask.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)  # as beat does
@@ -96,10 +96,10 @@ def _cancel_without_followers(old: Installation) -> dict[str, Any]:
     """Cancel an order through a task body, so that nothing that it promised is done yet."""
     from workers.simulation.engine import Simulation
 
-    with Simulation(old.database_url, at=now(old.database_url)) as stage:
+    with Simulation(old.database_url, at=now(old.database_url)) as simulation:
         filed = {"reason": "S_MUTUAL", "comment": "agreed by mail", "request_id": "asked-before"}
-        stage.do("ocr.file", order_id=2001, member_id="seller", **filed)
-        answer = stage.do("orders.cancel", order_id=2001, member_id="seller", request_id="before-the-backup")
+        simulation.do("ocr.file", order_id=2001, member_id="seller", **filed)
+        answer = simulation.do("orders.cancel", order_id=2001, member_id="seller", request_id="before-the-backup")
     assert answer["outcome"] == "done", answer
     return answer
 
@@ -255,7 +255,7 @@ def test_tls_that_the_url_asks_for_is_asked_for_by_every_program(
     said = typed(monkeypatch, other_server.url() + "?sslmode=require", "backup", str(tmp_path / "x.dump"))
     assert (said.exit_code, "SSL" in said.output) == (1, True)
     clients = backup.Clients(programs(), PostgresAddress.parse(other_server.url() + "?sslmode=require"))
-    with pytest.raises(backup.CannotBackUp, match="does not support SSL"):
+    with pytest.raises(backup.BackupError, match="does not support SSL"):
         clients.run("psql", "--command=SELECT 1")
 
 

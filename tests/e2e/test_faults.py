@@ -21,7 +21,7 @@ from tests.e2e.ledger_checks import nothing_waits, one
 from tests.e2e.nodes import wait_until
 from tests.plugins.servers import plain
 from workers import local
-from workers.local.process_specs import GROUPS
+from workers.local.process_specs import WORKER_GROUPS
 from workers.mail.senders import RESPONSE_TIMEOUT
 
 pytestmark = pytest.mark.e2e
@@ -91,7 +91,7 @@ def test_two_beats_of_which_one_is_killed_all_the_time_unlock_once_and_soon(
     steady = run("beat-steady")
     ready = tmp_path / "shaky-ready"
     for _ in range(3):
-        shaky = run("beat-shaky", **{local.READY_FILE: str(ready)})
+        shaky = run("beat-shaky", **{local.READY_FILE_ENV: str(ready)})
         wait_until(ready.exists, what="the reading of the timetable")
         shaky.kill()
         ready.unlink()
@@ -153,7 +153,7 @@ def test_a_mail_server_that_hangs_delays_no_cancellation(
     """P8, R102: it takes the connection and says nothing; whoever delivers waits for it, nobody else does."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mail = {"UNWIND_SMTP_URL": f"smtp://127.0.0.1:{silent.getsockname()[1]}"}
-        for group, queues in GROUPS.items():
+        for group, queues in WORKER_GROUPS.items():
             run(group, "-Q", ",".join(queues), **mail)
         assert cancel(upstream, 1001).get(timeout=30)["outcome"] == "done"
         silent.settimeout(30)

@@ -25,7 +25,7 @@ from playwright.sync_api import Error
 from tests.plugins.market import Market
 from tests.plugins.upstream import READY, Installation, installation, until
 from workers.embedded import ServerUrls
-from workers.local.process_specs import GROUPS, flower, worker
+from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_program
 from workers.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ def past(market: Market) -> None:
     for order_id in (1003, 1004, 1005):
         market.order(order_id)
     market.done("removals.request", order_id=1003, member_id="buyer", lines=[{"line_no": 1, "quantity": 1}])
-    assert market.stage.clock.instant is not None
-    market.at(market.stage.clock.instant + timedelta(days=13))
+    assert market.simulation.clock.instant is not None
+    market.at(market.simulation.clock.instant + timedelta(days=13))
     for order_id in (1003, 1004):
         market.done("npb.file", order_id=order_id, member_id="seller")
-    market.at(market.stage.clock.instant + timedelta(days=6))
+    market.at(market.simulation.clock.instant + timedelta(days=6))
     market.done("npb.file", order_id=1005, member_id="seller")
 
 
@@ -63,8 +63,8 @@ def shop(
         ours.settings = Settings.model_validate(
             ours.settings.environment() | {"UNWIND_FLOWER_LOGIN": LOGIN, "UNWIND_CONCURRENCY": "1"}
         )
-        for group in GROUPS:
-            ours.supervisor.start(worker(ours.settings, ours.supervisor, group))
+        for group in WORKER_GROUPS:
+            ours.supervisor.start(worker_program(ours.settings, ours.supervisor, group))
         ours.supervisor.wait_ready(READY)
         yield ours
 
@@ -72,7 +72,7 @@ def shop(
 @pytest.fixture(scope="module")
 def window(shop: Installation) -> str:
     """Flower's address, once it has met the workers and hears them."""
-    program, address = flower(shop.settings)
+    program, address = flower_program(shop.settings)
     shop.supervisor.start(program)
     shop.supervisor.wait_ready(READY, ["flower"])
     with shop.client() as client:  # it repeats nothing that came before it listened
@@ -246,7 +246,7 @@ def test_what_was_seen_is_seen_again_after_a_restart(shop: Installation, window:
     until(lambda: rows(window, "kwargs:order_id=78"))
     shop.supervisor.stop(["flower"])
     again = shop.settings.model_copy(update={"flower_port": int(window.rstrip("/").rpartition(":")[2])})
-    program, _ = flower(again)
+    program, _ = flower_program(again)
     assert "a-long-secret" not in " ".join(program.command)
     shop.supervisor.start(program)
     shop.supervisor.wait_ready(READY, ["flower"])
@@ -290,7 +290,7 @@ def test_the_story_of_an_order_is_read_in_a_browser(
 ) -> None:
     """The whole way of ops: workers online, an order's jobs by its id, the queues."""
     page.goto("/workers")
-    for group in GROUPS:
+    for group in WORKER_GROUPS:
         page.get_by_role("row").filter(has_text=f"{group}@").get_by_text("Online").wait_for()
     picture(page, "flower-workers")
 

@@ -18,7 +18,7 @@ from workers.embedded import free_port
 from workers.embedded.processes import wait_until
 from workers.monitoring.doctor import environment as surroundings
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.flower_guard import is_loopback, listening
+from workers.monitoring.flower_guard import find_running_flower, is_loopback
 from workers.settings import CHECKOUT, Settings, load_settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -101,7 +101,7 @@ def test_from_anywhere_it_listens_on_loopback_and_only_looks(settings: Settings,
     options, variables = WITHIN[how]
     port = free_port()
     with flower(settings, elsewhere, [*options, f"--port={port}"], variables) as process:
-        assert wait_until(lambda: bool(listening(settings)) or process.poll() is not None, 60)
+        assert wait_until(lambda: bool(find_running_flower(settings)) or process.poll() is not None, 60)
         assert _addresses(process) == {"127.0.0.1"}
         assert _status(f"http://127.0.0.1:{port}/") == (200, None)
         assert _status(f"http://127.0.0.1:{port}/api/workers") in [(401, None), (403, None)]
@@ -113,13 +113,13 @@ def test_the_doctor_names_the_address_at_which_it_really_listens(settings: Setti
     port = free_port()
     options = ["--address=0.0.0.0", "--basic_auth=ops:secret-word", f"--port={port}"]
     with flower(settings, elsewhere, options, {}) as process:
-        assert wait_until(lambda: bool(listening(settings)) or process.poll() is not None, 60)
+        assert wait_until(lambda: bool(find_running_flower(settings)) or process.poll() is not None, 60)
         assert _addresses(process) == {"0.0.0.0"}
         (finding,) = surroundings.flower(Context(settings))
         assert finding.code == "FLOWER_OPEN"
         assert "0.0.0.0" in finding.message
         assert "secret-word" not in str(finding)
-    assert wait_until(lambda: not listening(settings), 30)
+    assert wait_until(lambda: not find_running_flower(settings), 30)
     assert surroundings.flower(Context(settings)) == []
 
 

@@ -29,14 +29,14 @@ FILES = sorted(path for path in HISTORIES.glob("*.jsonl") if path.name[0].isdigi
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 def test_a_history_ends_as_the_rules_say(path: Path, database_url: str) -> None:
     """R104: time is handed in, nothing sleeps.  The expectations were written from the rules, not from what came out."""
-    lines = replay.read(path)
+    lines = replay.read_history(path)
     expected = _expected(path)
     assert [one["line"] for one in expected["lines"]] == [line.number for line in lines], (
         "each line has its expectation"
     )
     differing = []
-    with Simulation(database_url, at=lines[0].at) as stage:
-        for played, wanted in zip(replay.play(lines, stage), expected["lines"], strict=True):
+    with Simulation(database_url, at=lines[0].at) as simulation:
+        for played, wanted in zip(replay.play(lines, simulation), expected["lines"], strict=True):
             differing += [f"line {wanted['line']}, {what}" for what in _differences(played, wanted)]
     if differing:
         pytest.fail("\n".join([f"{path.stem}: {expected['story']}", *differing]), pytrace=False)
@@ -56,7 +56,7 @@ def _expected(path: Path) -> dict[str, Any]:
     return found
 
 
-def _differences(played: replay.Played, wanted: dict[str, Any]) -> list[str]:
+def _differences(played: replay.PlayedLine, wanted: dict[str, Any]) -> list[str]:
     came = json.loads(json.dumps(played.as_json()))  # as it is printed
     if "show" in came:
         assert wanted["show"] == " ".join(str(word) for word in came["show"])

@@ -19,7 +19,7 @@ from tests.plugins.market import Market
 from tests.plugins.upstream import READY, Installation, installation, submit_orders, until
 from tests.workers.transport.hostile_messages import message
 from workers.embedded import ServerUrls
-from workers.local.process_specs import GROUPS, flower, worker
+from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_program
 from workers.settings import CHECKOUT
 from workers.transport.channel import MAX_PAUSED_TICKS, PARKED, PAUSES
 from workers.transport.reclaim import in_hand
@@ -45,8 +45,8 @@ def shop(
 
 
 def start(shop: Installation) -> None:
-    for group in GROUPS:
-        shop.supervisor.start(worker(shop.settings, shop.supervisor, group))
+    for group in WORKER_GROUPS:
+        shop.supervisor.start(worker_program(shop.settings, shop.supervisor, group))
     shop.supervisor.wait_ready(READY)
 
 
@@ -60,7 +60,7 @@ def pause(shop: Installation, name: str, *words: str) -> None:
     """Pause it and wait until the workers obey."""
     done = run(shop, "pause", name, *words)
     assert done.returncode == 0, done.stderr
-    until(lambda: all(name in obeyed(shop, group) for group in GROUPS))
+    until(lambda: all(name in obeyed(shop, group) for group in WORKER_GROUPS))
 
 
 def obeyed(shop: Installation, group: str) -> str:
@@ -103,7 +103,7 @@ def test_messages_of_a_paused_queue_stay_in_it_and_the_pause_outlives_the_worker
     with shop.client() as client:
         sent = [client.send_task("npb.file", kwargs=UNKNOWN, queue="commands") for _ in range(30)]
         submit(shop, "npb.file", {"order_id": 2001, "member_id": "seller"}, "paused-sql")
-        for group in GROUPS:
+        for group in WORKER_GROUPS:
             os.killpg(shop.supervisor.pid(group), signal.SIGKILL)
         looked(shop)  # they came back
         said = findings(shop)
@@ -189,7 +189,7 @@ def test_a_pause_ends_by_itself_and_is_shown_until_then(shop: Installation) -> N
     with shop.client() as client:
         sent = client.send_task("orders.options", kwargs=UNKNOWN, queue="commands")
         until(lambda: shop.redis().llen(PARKED + "orders.options") == 1)
-        program, address = flower(shop.settings)
+        program, address = flower_program(shop.settings)
         shop.supervisor.start(program)
         shop.supervisor.wait_ready(READY, ["flower"])
         shown = until(lambda: page if "(paused)" in (page := _page(f"{address}broker")) else None)

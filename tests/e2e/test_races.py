@@ -39,22 +39,22 @@ def rounds(request: pytest.FixtureRequest) -> range:
 class Track:
     """A market in the past, racers in the present."""
 
-    def __init__(self, stage: Simulation, database_url: str, racers: Racers) -> None:
-        self.stage, self.racers = stage, racers.at(database_url)
-        with stage.database.transaction() as conn:
+    def __init__(self, simulation: Simulation, database_url: str, racers: Racers) -> None:
+        self.simulation, self.racers = simulation, racers.at(database_url)
+        with simulation.database.transaction() as conn:
             self.present: datetime = conn.execute(text("SELECT date_trunc('second', clock_timestamp())")).scalar_one()
         self.days_ago(30)
-        self.market = Market(stage)
+        self.market = Market(simulation)
         self.lot = self.market.lot(quantity=1_000_000)
 
     def days_ago(self, days: int) -> Track:
         """Let it be that many days before the race."""
-        self.stage.clock.instant = self.present - days * DAY
+        self.simulation.clock.instant = self.present - days * DAY
         return self
 
     def do(self, task: str, **arguments: Any) -> Answer:
         """Prepare something that must succeed.  What it promises is kept at the end."""
-        answer = self.stage.do(task, **arguments)
+        answer = self.simulation.do(task, **arguments)
         assert answer["outcome"] == "done", (task, answer)
         return answer
 
@@ -81,9 +81,9 @@ class Track:
 
     def finish(self) -> None:
         """Keep every promise, then hold what must hold whoever won."""
-        with self.stage.database.transaction() as conn:
-            self.stage.clock.instant = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
-        self.stage.settle()
+        with self.simulation.database.transaction() as conn:
+            self.simulation.clock.instant = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
+        self.simulation.process_outbox()
         for sentence, question in EMPTY.items():
             found = self.rows(question)
             assert not found, (sentence, found[:5])
@@ -130,9 +130,9 @@ EMPTY = {
 
 
 @pytest.fixture
-def track(stage: Simulation, database_url: str, racers: Racers) -> Track:
+def track(simulation: Simulation, database_url: str, racers: Racers) -> Track:
     """An empty market thirty days before the race."""
-    return Track(stage, database_url, racers)
+    return Track(simulation, database_url, racers)
 
 
 def codes(answers: list[Answer]) -> tuple[str, ...]:
@@ -481,13 +481,13 @@ def test_a_credit_is_on_the_bill_of_its_month_though_the_bill_is_being_made(trac
     fifty = [{"lot_id": track.lot, "quantity": 50}]
     for number in rounds:
         month = 12 * 2025 + 3 * number  # months, counted from the year 0; a round takes three, and time never runs back
-        track.stage.clock.instant = datetime(month // 12, month % 12 + 1, 10, 12, tzinfo=UTC)
+        track.simulation.clock.instant = datetime(month // 12, month % 12 + 1, 10, 12, tzinfo=UTC)
         track.do("orders.submit", order_id=number, buyer_id="buyer", seller_id="seller", lines=fifty)
         month += 1
-        track.stage.clock.instant = datetime(month // 12, month % 12 + 1, 20, 12, tzinfo=UTC)
+        track.simulation.clock.instant = datetime(month // 12, month % 12 + 1, 20, 12, tzinfo=UTC)
         track.do("ocr.file", order_id=number, member_id="seller", reason="S_MUTUAL", comment="we spoke")
         track.do("orders.cancel", order_id=number, member_id="seller")
-        credited = track.stage.clock.instant
+        credited = track.simulation.clock.instant
         month += 1
         answers = track.racers.race(
             ("bills.issue", {}),
@@ -502,4 +502,4 @@ def test_a_credit_is_on_the_bill_of_its_month_though_the_bill_is_being_made(trac
         "FROM unwind.ledger_lines l WHERE (l.seller_id, l.billing_month) = (b.seller_id, b.billing_month))"
     )
     assert not wrong
-    track.stage.settle()
+    track.simulation.process_outbox()

@@ -15,7 +15,7 @@ from tests.plugins.market import Market
 from tests.plugins.servers import plain
 from tests.plugins.upstream import ANSWERED, READY, Installation, installation, submit_orders, until
 from workers.embedded import ServerUrls
-from workers.local.process_specs import beat, worker
+from workers.local.process_specs import beat_program, worker_program
 from workers.local.supervisor import Supervisor
 from workers.settings import CHECKOUT, Settings
 
@@ -46,8 +46,8 @@ def shop(
             }
         )
         for group in ("commands", "sweeps"):
-            ours.supervisor.start(worker(ours.settings, ours.supervisor, group))
-        ours.supervisor.start(beat(ours.settings, ours.supervisor))
+            ours.supervisor.start(worker_program(ours.settings, ours.supervisor, group))
+        ours.supervisor.start(beat_program(ours.settings, ours.supervisor))
         ours.supervisor.wait_ready(READY)
         yield ours
 

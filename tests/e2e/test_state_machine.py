@@ -122,8 +122,8 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self._database = self.make_database()
         url = self._database.__enter__()
-        self.stage = Simulation(url)
-        self.stage.__enter__()
+        self.simulation = Simulation(url)
+        self.simulation.__enter__()
         # A connection of its own for looking: eight looks after every step are most of what a history takes.
         self.eye = psycopg.connect(plain(url), autocommit=True, row_factory=namedtuple_row)
         self.numbers = itertools.count(1)
@@ -136,19 +136,19 @@ class Histories(RuleBasedStateMachine):
                 self.the_end()
         finally:
             self.eye.close()
-            self.stage.__exit__(None, None, None)
+            self.simulation.__exit__(None, None, None)
             self._database.__exit__(None, None, None)
 
     # ---------------------------------------------------------------------------------------------- how a step is made
     @property
     def now(self) -> datetime:
-        return self.stage.clock.instant
+        return self.simulation.clock.instant
 
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
         """One command with everything that it promised, told in a form that a replay file has."""
         request_id = f"h-{next(self.numbers)}"
-        answer = self.stage.carry_out(task, arguments, request_id)
-        self.stage.settle()
+        answer = self.simulation.execute(task, arguments, request_id)
+        self.simulation.process_outbox()
         if not arguments.get("dry_run"):
             self.last = (task, arguments, request_id, answer)
         self.told.append(f"{self.now.isoformat()} {task} {arguments} -> {answer['outcome']} {answer['code']}")
@@ -225,7 +225,7 @@ class Histories(RuleBasedStateMachine):
         who = arguments.get("member_id")
         if order is None or who is None or self.book.role(order, who) is None:
             return None
-        asked = self.stage.do("orders.options", order_id=order.order_id, member_id=who)
+        asked = self.simulation.do("orders.options", order_id=order.order_id, member_id=who)
         assert asked["outcome"] == "done", asked
         for option in asked["effects"]["options"]:
             found: dict[str, Any] = option
@@ -271,7 +271,7 @@ class Histories(RuleBasedStateMachine):
     def opening(self, seed: int) -> None:
         dice = Dice(seed, 0)
         begins, house = dice.of(BEGINNINGS), houses(dice)
-        self.stage.clock.instant = begins
+        self.simulation.clock.instant = begins
         self.book = Reference(house)
         self.apply(house)
         for member in (*EVERYBODY, "eve"):
@@ -508,8 +508,8 @@ class Histories(RuleBasedStateMachine):
         """The same request id: the first answer comes again, and nothing moves (contract 2.1)."""
         assert self.last is not None
         task, arguments, request_id, first = self.last
-        again = self.stage.carry_out(task, arguments, request_id)
-        self.stage.settle()
+        again = self.simulation.execute(task, arguments, request_id)
+        self.simulation.process_outbox()
         self.last = None
         if first["outcome"] in ("done", "refused"):
             assert again == first | {"replayed": True}, self.story(first, again)
@@ -542,13 +542,13 @@ class Histories(RuleBasedStateMachine):
     def time_passes(self, dice: Dice) -> None:
         """With every sweep at its instant."""
         started, to = self.now, self.somewhen(dice)
-        self.stage.advance(to)
+        self.simulation.advance(to)
         self.book.scan(started, to)
         self.told.append(f"{to.isoformat()} sweeps ran")
 
     def nobody_sweeps(self, dice: Dice) -> None:
         """R40: the scheduler is down, and the answers are the same."""
-        self.stage.clock.instant = self.somewhen(dice)
+        self.simulation.clock.instant = self.somewhen(dice)
 
     # ------------------------------------------------------------------------------------------- what must always hold
     @invariant()
@@ -658,7 +658,7 @@ class Histories(RuleBasedStateMachine):
     def the_end(self) -> None:
         """Let everything fall due, then count units and cents, look at every bill, and fold every order's events."""
         started, to = self.now, made_at(month_at(self.now)) + HOUR
-        self.stage.advance(to)
+        self.simulation.advance(to)
         self.book.scan(started, to)
         self.both_stand_the_same()
         self.units_are_conserved()
@@ -690,7 +690,7 @@ class Histories(RuleBasedStateMachine):
         for seller in SELLERS:
             month = min((p.month for p in self.book.ledger.postings if p.seller == seller), default=month_at(self.now))
             while month <= month_at(self.now):
-                with self.stage.database.transaction() as conn:
+                with self.simulation.database.transaction() as conn:
                     bill = show.run_query(conn, ["bill", seller, month], now=self.now)
                 sums = {name: Decimal(bill[name]) for name in ("opening_credit", "total", "carried_forward")}
                 assert sums == self.book.ledger.bill(seller, month), self.story(bill)

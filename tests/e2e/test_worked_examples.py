@@ -23,10 +23,10 @@ EXAMPLES = sorted(HISTORIES.glob("e[0-9][0-9]_*.jsonl"))
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_a_worked_example_comes_out_to_the_cent(path: Path, database_url: str) -> None:
     """E1 to E10: every line can be carried out, and every bill says exactly what the rule book computed."""
-    lines = replay.read(path)
+    lines = replay.read_history(path)
     expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
-    with Simulation(database_url, at=lines[0].at) as stage:
-        played = [one.as_json() for one in replay.play(lines, stage)]
+    with Simulation(database_url, at=lines[0].at) as simulation:
+        played = [one.as_json() for one in replay.play(lines, simulation)]
     answers = [one["answer"] for one in played if "task" in one]
     assert {answer["outcome"] for answer in answers} == {"done"}, answers
     assert [answer["effects"]["fee"] for answer in answers if "basis" in answer["effects"]] == expected.get("fees", [])

@@ -10,7 +10,7 @@ from tests.plugins.market import FILED, Market
 
 
 def _pending(market: Market, at_least: int = 3) -> list[tuple[str, Role, int]]:
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         return alerts.pending_against(conn, at_least)
 
 
@@ -25,7 +25,7 @@ def test_three_open_alerts_against_one_member_are_seen(market: Market) -> None:
     assert _pending(market, 2) == [("buyer", Role.BUYER, 2)]
     market.done("npb.file", order_id=3, member_id="seller")
     assert _pending(market) == [("buyer", Role.BUYER, 3)]
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         assert members.facts(conn, ["buyer"])["buyer"].can_buy
     market.done("npb.remove", order_id=3, member_id="seller")
     assert _pending(market) == []

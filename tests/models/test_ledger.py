@@ -43,25 +43,25 @@ def lines(conn: Connection) -> list[tuple[str, str, date]]:
     return [(r.kind, str(r.amount), r.billing_month) for r in rows]
 
 
-def test_a_charge_is_booked_once_however_often_it_is_told(stage: Simulation) -> None:
+def test_a_charge_is_booked_once_however_often_it_is_told(simulation: Simulation) -> None:
     """P2: the natural key is the order's event."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         order = an_order(conn)
         ledger.post_charge(conn, [(order, NOW)])
         ledger.post_charge(conn, [(order, NOW)])
         assert lines(conn) == [("charge", "9.00", MARCH)]
 
 
-def test_a_fee_of_nothing_has_no_line(stage: Simulation) -> None:
+def test_a_fee_of_nothing_has_no_line(simulation: Simulation) -> None:
     """C29."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         ledger.post_charge(conn, [(an_order(conn, "0.00"), NOW)])
         assert lines(conn) == []
 
 
-def test_more_items_take_the_old_charge_back_and_charge_the_whole_order(stage: Simulation) -> None:
+def test_more_items_take_the_old_charge_back_and_charge_the_whole_order(simulation: Simulation) -> None:
     """A21, E6: both in the month of the change."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         order = an_order(conn)
         ledger.post_charge(conn, [(order, NOW)])
         later = datetime(2026, 4, 2, tzinfo=UTC)

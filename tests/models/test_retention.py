@@ -24,8 +24,8 @@ def market_of_old(market: Market) -> Market:
     for n in range(5):
         market.order(2000 + n)
     market.at(FILED).done("npb.file", order_id=2000, member_id="seller", request_id="old")
-    with market.stage.database.transaction() as conn:
-        market.stage.clock.instant = db.DatabaseClock().now(conn)
+    with market.simulation.database.transaction() as conn:
+        market.simulation.clock.instant = db.DatabaseClock().now(conn)
     market.order(3000, buyer_id="stranger", request_id="new")
     return market
 
@@ -78,7 +78,7 @@ def test_the_application_cannot_prune_and_cannot_delete(market_of_old: Market) -
     for statement in (f"SELECT unwind.prune_requests('{ORDERED}', 10)", "DELETE FROM unwind.requests"):
         with (
             pytest.raises(DBAPIError, match="permission denied"),
-            market_of_old.stage.database.transaction() as conn,
+            market_of_old.simulation.database.transaction() as conn,
         ):
             conn.execute(text(statement))
 

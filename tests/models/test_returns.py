@@ -97,11 +97,11 @@ PLAIN: Stock = ([a_lot(100 + n) for n in range(8)], [])
 @example(stock=PLAIN, wanted=[([(0, 3, 0), (1, 2, 1)], True), ([(2, 4, 0)], True)], release=False)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_one_statement_returns_what_the_pure_plan_returns(
-    stage: Simulation, stock: Stock, wanted: list[tuple[list[tuple[int, int, int]], bool]], release: bool
+    simulation: Simulation, stock: Stock, wanted: list[tuple[list[tuple[int, int, int]], bool]], release: bool
 ) -> None:
     """R63 to R81, C25, C27: lots, journal, lines and what the seller is told, for every set on every stock."""
     sold, now = stock
-    with stage.database.engine.connect() as conn, conn.begin() as whole:
+    with simulation.database.engine.connect() as conn, conn.begin() as whole:
         given_stock(conn, *now)
         for number, (lines, _) in enumerate(wanted, start=1):
             an_order(conn, number, sold, lines)
@@ -208,21 +208,21 @@ def left_behind(conn: Connection, told: dict[int, tuple[ReturnedLine, ...]]) -> 
 
 
 @pytest.mark.parametrize("units", [3, 4])
-def test_a_lot_that_would_overflow_is_left_to_the_pure_plan(stage: Simulation, units: int) -> None:
+def test_a_lot_that_would_overflow_is_left_to_the_pure_plan(simulation: Simulation, units: int) -> None:
     """C25: the last unit that fits goes in by the statement, one more makes it decline, and nothing is written."""
     full = a_lot(100, quantity=MAX_UNITS - 3)
-    with stage.database.engine.connect() as conn, conn.begin() as whole:
+    with simulation.database.engine.connect() as conn, conn.begin() as whole:
         given_stock(conn, full)
         an_order(conn, 1, [full], [(0, units, 0)])
         assert (in_one_statement(conn, [(1, True)], release=False) is None) == (units > 3)
         whole.rollback()
 
 
-def test_a_statement_that_declines_uses_up_no_number_of_a_new_lot(stage: Simulation) -> None:
+def test_a_statement_that_declines_uses_up_no_number_of_a_new_lot(simulation: Simulation) -> None:
     """contract 2.3: a sequence is not rolled back, and the pure plan is to give the new lot the number that a dry run foresaw."""
     put_away = a_lot(100, item_no="3001", is_stock_room=True, is_retain=True, auto_stockroom=True, quantity=0)
     gone = a_lot(101, item_no="3002")
-    with stage.database.engine.connect() as conn, conn.begin() as whole:
+    with simulation.database.engine.connect() as conn, conn.begin() as whole:
         given_stock(conn, put_away)
         an_order(conn, 1, [put_away, gone], [(0, 1, 0), (1, 1, 0)])
         (first,) = inventory.own_numbers(conn, 1)

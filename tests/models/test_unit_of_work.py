@@ -32,7 +32,7 @@ def test_a_commit_of_unknown_outcome_is_settled_by_its_request_row(
     market.at(FILED)
     told = {"order_id": 1003, "member_id": "seller", "request_id": "r-1"}
     with Proxy(urlsplit(plain(database_url)).port or 0) as proxy:
-        wired = db.connect(proxy.url(database_url), clock=market.stage.clock)
+        wired = db.connect(proxy.url(database_url), clock=market.simulation.clock)
         db.set_database(wired)
         try:
             with wired.transaction() as conn:  # a new connection commits once by itself, to enter its role
@@ -44,7 +44,7 @@ def test_a_commit_of_unknown_outcome_is_settled_by_its_request_row(
             assert is_database_trouble(doubt.value), "so the job tries again, without counting"
             answer = execute(app.tasks["npb.file"], told, "m-1")
         finally:
-            db.set_database(market.stage.database)
+            db.set_database(market.simulation.database)
             wired.dispose()
     assert (answer["outcome"], answer["replayed"]) == ("done", answered)
     assert market.row("SELECT count(*) FROM unwind.alerts").count == 1
@@ -52,12 +52,12 @@ def test_a_commit_of_unknown_outcome_is_settled_by_its_request_row(
 
 
 @pytest.mark.parametrize("state", CONFLICT_STATES)
-def test_a_unit_of_work_that_clashes_runs_again_as_a_whole_a_few_times(stage: Simulation, state: str) -> None:
+def test_a_unit_of_work_that_clashes_runs_again_as_a_whole_a_few_times(simulation: Simulation, state: str) -> None:
     """F46: nothing of it was written; what goes on clashing is in the end somebody else's to try again."""
     tries = []
 
     def clashing(until: int) -> int:
-        with stage.database.transaction() as conn:
+        with simulation.database.transaction() as conn:
             tries.append(conn.execute(text("SELECT pg_current_xact_id()::text")).scalar())
             if len(tries) < until:
                 conn.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'clash' USING ERRCODE = '{state}'; END $$"))
@@ -71,9 +71,9 @@ def test_a_unit_of_work_that_clashes_runs_again_as_a_whole_a_few_times(stage: Si
     assert len(tries) == MAX_CONFLICT_RETRIES
 
 
-def test_two_that_deadlock_both_come_through(stage: Simulation, database_url: str) -> None:
+def test_two_that_deadlock_both_come_through(simulation: Simulation, database_url: str) -> None:
     """F46: PostgreSQL ends one of them, and that one runs again."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         for name in ("a", "b"):
             conn.execute(text("INSERT INTO unwind.broker_epochs VALUES (:name, clock_timestamp())"), {"name": name})
     both_have_one = threading.Barrier(2)
@@ -103,9 +103,9 @@ def test_two_that_deadlock_both_come_through(stage: Simulation, database_url: st
     assert len(tries) == 3
 
 
-def test_nobody_waits_long_behind_a_lock_nor_keeps_one_idle(stage: Simulation) -> None:
+def test_nobody_waits_long_behind_a_lock_nor_keeps_one_idle(simulation: Simulation) -> None:
     """F47, F27: bounded by the server, for every connection, and well below a job's hard limit together."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         shown = {
             name: conn.execute(text(f"SHOW {name}")).scalar()
             for name in (
@@ -132,7 +132,7 @@ def test_a_command_behind_a_lock_that_is_held_for_ever_fails_in_time_and_succeed
     market.order()
     market.at(FILED)
     monkeypatch.setattr(db, "LOCK_TIMEOUT_MS", 50)
-    impatient = db.connect(database_url, clock=market.stage.clock)
+    impatient = db.connect(database_url, clock=market.simulation.clock)
     told: dict[str, Any] = {"order_id": 1003, "member_id": "seller", "request_id": "r-1"}
     db.set_database(impatient)
     try:
@@ -143,5 +143,5 @@ def test_a_command_behind_a_lock_that_is_held_for_ever_fails_in_time_and_succeed
             holder.rollback()
         assert execute(app.tasks["npb.file"], told, "m-1")["outcome"] == "done"
     finally:
-        db.set_database(market.stage.database)
+        db.set_database(market.simulation.database)
         impatient.dispose()

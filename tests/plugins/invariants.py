@@ -1,4 +1,4 @@
-"""Does what must always hold, hold after every test?  Asked of every stage a test played on, as it is left."""
+"""Does what must always hold, hold after every test?  Asked of every simulation a test played on, as it is left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def _invariants_hold(request: pytest.FixtureRequest) -> Iterator[None]:
     """After the test: all invariants and the closed months, unless `breaks_invariants` marks it with a reason."""
-    if "stage" not in request.fixturenames or request.node.get_closest_marker("breaks_invariants"):
+    if "simulation" not in request.fixturenames or request.node.get_closest_marker("breaks_invariants"):
         yield
         return
     url = request.getfixturevalue("database_url")

@@ -15,22 +15,22 @@ WEEK = timedelta(days=7)
 
 
 class Market:
-    """Tells the marketplace's facts to a stage, and asks what came of them."""
+    """Tells the marketplace's facts to a simulation, and asks what came of them."""
 
-    def __init__(self, stage: Simulation) -> None:
-        self.stage = stage
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
         for member_id in ("seller", "buyer", "stranger", "other_seller"):
             self.done("members.record", member_id=member_id, handle=member_id.title(), email=f"{member_id}@example.org")
 
     def at(self, instant: datetime) -> Market:
         """Let it be that time."""
-        self.stage.clock.instant = instant
+        self.simulation.clock.instant = instant
         return self
 
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
         """Carry out one command and everything it promised."""
-        answer = self.stage.do(task, **arguments)
-        self.stage.settle()
+        answer = self.simulation.do(task, **arguments)
+        self.simulation.process_outbox()
         return answer
 
     def done(self, task: str, **arguments: Any) -> dict[str, Any]:
@@ -83,12 +83,12 @@ class Market:
         """Rows of the database."""
         from sqlalchemy import text
 
-        with self.stage.database.transaction() as conn:
+        with self.simulation.database.transaction() as conn:
             return list(conn.execute(text(sql), values))
 
 
 @pytest.fixture
-def market(stage: Simulation) -> Market:
+def market(simulation: Simulation) -> Market:
     """A marketplace at 2026-03-28T10:00:00Z."""
-    stage.clock.instant = ORDERED
-    return Market(stage)
+    simulation.clock.instant = ORDERED
+    return Market(simulation)

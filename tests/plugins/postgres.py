@@ -19,11 +19,11 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from workers.embedded.binaries import postgres_folder
+from workers.embedded.binaries import find_postgres_bin
 from workers.embedded.data_dir import free_port
-from workers.embedded.postgres import last_lines
+from workers.embedded.postgres import log_tail
 from workers.embedded.processes import wait_until
-from workers.embedded.run_as import hand_over, identity_for
+from workers.embedded.run_as import choose_run_as, chown_tree
 
 USER = "chief"
 PASSWORD = "it's 100% @home/#1?&=\\ ü"
@@ -33,7 +33,7 @@ FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "max_wal
 def programs() -> Path:
     """Debian's server programs, the newest, else the embedded ones."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    return found[-1].parent if found else postgres_folder()
+    return found[-1].parent if found else find_postgres_bin()
 
 
 class PostgresServer:
@@ -48,15 +48,15 @@ class PostgresServer:
         self.socket.chmod(0o777)
         self.port = free_port()
         self.programs = programs()
-        self.identity = identity_for(self.data)
-        hand_over(folder, self.identity)
+        self.identity = choose_run_as(self.data)
+        chown_tree(folder, self.identity)
         self._process: subprocess.Popen[bytes] | None = None
 
     def create(self, encoding: str = "UTF8") -> None:
         """Make an empty cluster."""
         secret = self.folder / "password"
         secret.write_text(PASSWORD + "\n")
-        hand_over(secret, self.identity)
+        chown_tree(secret, self.identity)
         self.run(
             "initdb", f"--pgdata={self.data}", f"--username={USER}", f"--pwfile={secret}", "--auth-host=scram-sha-256",
             "--auth-local=trust", f"--encoding={encoding}", "--locale=C", "--no-sync", "--no-instructions",
@@ -86,7 +86,7 @@ class PostgresServer:
                 env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
                 preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509 - before any thread of ours matters
             )
-        assert wait_until(self._ready, 30), last_lines(self.log)
+        assert wait_until(self._ready, 30), log_tail(self.log)
 
     def stop(self) -> None:
         """End it; its clients are cut."""
@@ -129,7 +129,7 @@ class PostgresServer:
 
     def _ready(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, last_lines(self.log)
+        assert self._process.poll() is None, log_tail(self.log)
         with contextlib.suppress(psycopg.OperationalError), self.connect():
             return True
         return False

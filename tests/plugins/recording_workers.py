@@ -39,8 +39,8 @@ class Takers:
             database_url=database_url, broker_url=broker_url, result_backend=result_backend, data_dir=folder
         )
         self._notes = result_backend
-        self.nursery = Preforker(folder / "nursery.log")
-        self.supervisor = Supervisor(folder, nursery=self.nursery)
+        self.preforker = Preforker(folder / "preforker.log")
+        self.supervisor = Supervisor(folder, preforker=self.preforker)
         self.broker: Any = redis.Redis.from_url(broker_url, client_name=PRODUCER)
         self.notes: Any = redis.Redis.from_url(result_backend, client_name=PRODUCER)
         self.sent: list[int] = []
@@ -55,7 +55,7 @@ class Takers:
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.supervisor.stop()
-        self.nursery.close()
+        self.preforker.close()
         for client in (self.broker, self.notes):
             client.close()
 

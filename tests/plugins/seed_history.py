@@ -30,7 +30,7 @@ def live_through(market: Market) -> None:
         removal = market.done("removals.request", order_id=n, member_id=f"b{n}", lines=lines)["removal_id"]
         if n == 7:
             market.done("removals.approve", removal_id=removal, member_id="seller", return_items=True)
-    market.stage.advance(FILED)
+    market.simulation.advance(FILED)
     for n in (1, 2, 4):
         market.done("npb.file", order_id=n, member_id="seller", comment="no payment")
     market.done("nrs.file", order_id=8, member_id="b8", comment="no word")
@@ -38,14 +38,14 @@ def live_through(market: Market) -> None:
     market.done("members.terminate", member_id="b6", staff="kim", comment="closed")
     for n in (5, 9):
         market.done("ocr.file", order_id=n, member_id="seller", reason="S_MUTUAL", comment="both agree")
-    market.stage.advance(UNLOCKED)
+    market.simulation.advance(UNLOCKED)
     for n in (1, 4, 5, 6, 9):
         market.done("orders.cancel", order_id=n, member_id="seller", request_id=f"cancel-{n}")
     market.done("credits.post_manual", seller_id="seller", amount="400.00", staff="kim", comment="sorry")
     market.done("bills.record_payment", seller_id="seller", billing_month="2026-03", amount="900.00", payment_id="p-1")
-    market.stage.advance(UNLOCKED + timedelta(days=8))
+    market.simulation.advance(UNLOCKED + timedelta(days=8))
     market.done("orders.cancel", order_id=8, member_id="b8", request_id="cancel-8")
-    market.stage.advance(LATER)
+    market.simulation.advance(LATER)
     market.do("audit.check_invariants")
 
 
@@ -53,8 +53,8 @@ def live_through(market: Market) -> None:
 def past(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Engine]:
     """A database with that past in it, as its owner sees it."""
     with fresh_database(servers, admin, template_database) as url:
-        with Simulation(url, at=ORDERED) as stage:
-            live_through(Market(stage))
+        with Simulation(url, at=ORDERED) as simulation:
+            live_through(Market(simulation))
         engine = create_engine(url)
         yield engine
         engine.dispose()

@@ -1,4 +1,4 @@
-"""Where does a test play a history?  On a stage: a database of its own, a clock it sets, the real task bodies."""
+"""Where does a test play a history?  On a simulation: a database of its own, a clock it sets, the real task bodies."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from workers.simulation.engine import Simulation
 
 
 @pytest.fixture
-def stage(database_url: str) -> Iterator[Simulation]:
-    """A stage at 2026-03-01T00:00:00Z."""
+def simulation(database_url: str) -> Iterator[Simulation]:
+    """A simulation at 2026-03-01T00:00:00Z."""
     with Simulation(database_url) as standing:
         yield standing
 
 
 @pytest.fixture
 def environment(
-    stage: Simulation,
+    simulation: Simulation,
     database_url: str,
     broker_url: str,
     result_backend: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Simulation]:
-    """A stage whose servers are those that the environment names, as commands of `./run` find them."""
+    """A simulation whose servers are those that the environment names, as commands of `./run` find them."""
     for name, value in (
         ("DATABASE_URL", database_url),
         ("CELERY_BROKER_URL", broker_url),
@@ -39,7 +39,7 @@ def environment(
         monkeypatch.setenv(name, value)
     lifecycle.settings.cache_clear()
     monkeypatch.setattr(app, "servers_found", False)
-    yield stage
+    yield simulation
     pools.reset()  # type: ignore[no-untyped-call]
     app._after_fork()  # the pools of the next one are new
     lifecycle.settings.cache_clear()

@@ -22,7 +22,7 @@ from celery import Celery
 from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database, in_valkey_database, plain
 from workers.embedded import ServerUrls
-from workers.local.process_specs import worker
+from workers.local.process_specs import worker_program
 from workers.local.supervisor import Supervisor
 from workers.settings import Settings, load_settings
 from workers.simulation.engine import Simulation
@@ -86,7 +86,7 @@ class Installation:
 
     def start_worker(self, **settings: Any) -> None:
         """Start the worker group that takes commands, and wait until it does."""
-        self.supervisor.start(worker(self.settings.model_copy(update=settings), self.supervisor, "commands"))
+        self.supervisor.start(worker_program(self.settings.model_copy(update=settings), self.supervisor, "commands"))
         self.supervisor.wait_ready(READY)
 
     def log(self) -> str:
@@ -126,8 +126,8 @@ def installation(
         with contextlib.closing(redis.Redis.from_url(url)) as connection:
             connection.flushdb()
     with fresh_database(servers, admin, template) as database_url:
-        with Simulation(database_url, at=now(database_url) - timedelta(days=21)) as stage:
-            past(Market(stage))
+        with Simulation(database_url, at=now(database_url) - timedelta(days=21)) as simulation:
+            past(Market(simulation))
         settings = load_settings(
             database_url=database_url, broker_url=broker, result_backend=results, data_dir=folder, log_level="INFO"
         )
@@ -162,4 +162,4 @@ def submit_orders(market: Market, order_ids: range, **fields: Any) -> None:
     for start in range(0, len(commands), 100):
         answers = task.run(commands[start : start + 100])
         assert {answer.outcome for answer in answers} == {"done"}, answers[0]
-    market.stage.settle()
+    market.simulation.process_outbox()

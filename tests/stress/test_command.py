@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from stress.environment import ASTRAY
-from workers.embedded.processes import Mark, alive, mark_of, wait_until
+from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
 from workers.settings import CHECKOUT
 
 
@@ -32,7 +32,7 @@ def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def all_started(process: subprocess.Popen[str], folder: Path) -> list[Mark]:
+def all_started(process: subprocess.Popen[str], folder: Path) -> list[ProcessIdentity]:
     """Everything that the run has started, once its workers have children."""
     found: list[psutil.Process] = []
 
@@ -41,11 +41,11 @@ def all_started(process: subprocess.Popen[str], folder: Path) -> list[Mark]:
         return sum(_is_program(one) for one in found) >= 11  # three groups of three, two beats
 
     assert wait_until(everything, 120, step=0.1)
-    return [mark_of(one.pid) for one in found]
+    return [identify_process(one.pid) for one in found]
 
 
 def _belongs(one: psutil.Process, head: int, folder: str) -> bool:
-    """A descendant of the run; its servers' keeper is nobody's child, but names the run's folder."""
+    """A descendant of the run; its servers' daemon is nobody's child, but names the run's folder."""
     try:
         return any(parent.pid == head for parent in one.parents()) or any(folder in word for word in one.cmdline())
     except psutil.Error:
@@ -53,7 +53,7 @@ def _belongs(one: psutil.Process, head: int, folder: str) -> bool:
 
 
 def _is_program(one: psutil.Process) -> bool:
-    """A worker, a child of one, or a beat: forked by the nursery under a name of ours, or one whose clock is wrong."""
+    """A worker, a child of one, or a beat: forked by the preforker under a name of ours, or one whose clock is wrong."""
     try:
         return one.name().startswith("unwind-") or not {f"{ASTRAY}@%h", "beat"}.isdisjoint(one.cmdline())
     except psutil.Error:
@@ -72,4 +72,4 @@ def test_a_run_that_is_stopped_leaves_no_process_behind(
     marks = all_started(started, tmp_path)
     started.send_signal(how)
     started.wait(110)  # TERM, QUIT and KILL of eight programs have 50 s in all, and servers follow
-    assert wait_until(lambda: not any(alive(mark) for mark in marks), 60), [mark for mark in marks if alive(mark)]
+    assert wait_until(lambda: not any(is_alive(mark) for mark in marks), 60), [mark for mark in marks if is_alive(mark)]

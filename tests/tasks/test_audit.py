@@ -13,7 +13,7 @@ from models.integrity import audit, invariants
 from tests.plugins.market import Market
 from tests.plugins.servers import plain
 
-pytestmark = pytest.mark.breaks_invariants("each test plants what must never be, and most mend it")
+pytestmark = pytest.mark.breaks_invariants("each test plants what must never be, and most fix it")
 FEE = "Replaying an order's events gives its row"
 
 
@@ -28,7 +28,7 @@ def falsify(database_url: str, statement: str) -> None:
 
 def is_open(market: Market) -> dict[str, list[str]]:
     """What is known to be broken, of replaying alone."""
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         return {one.sentence: one.ids for one in audit.open_violations(conn) if one.sentence == FEE}
 
 
@@ -52,10 +52,10 @@ def test_what_is_broken_is_found_told_once_and_kept_in_sight(market: Market, dat
     falsify(database_url, "UPDATE unwind.orders SET status = 'PACKED', fee = fee + 1")
     for _ in range(2):
         assert market.done("audit.check_invariants")["violations"][FEE] == ["1003"]
-        market.at(market.stage.clock.instant + timedelta(minutes=1))
+        market.at(market.simulation.clock.instant + timedelta(minutes=1))
     assert is_open(market) == {FEE: ["1003"]}
     assert told(market) == ["audit.violated"]
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         events = [event["data"] for _, event in feed.after(conn, None, 1000) if event["type"] == "audit.violated"]
     assert {"sentence": FEE, "ids": ["1003"]} in [event["changes"]["audit"] for event in events]
 
@@ -79,7 +79,7 @@ def test_once_a_night_everything_is_asked_a_portion_a_tick(market: Market, datab
     night_after_night(market)
     falsify(database_url, "UPDATE unwind.orders SET fee = fee + 1")
     assert night_after_night(market) == {}
-    market.at(market.stage.clock.instant + timedelta(days=1))
+    market.at(market.simulation.clock.instant + timedelta(days=1))
     assert FEE in night_after_night(market)
     assert market.row("SELECT found FROM unwind.sweeps WHERE name = 'audit.check_everything'").found >= 1
 
@@ -98,11 +98,11 @@ def test_what_was_written_by_a_transaction_that_ends_late_is_not_passed_over(mar
             market.do("audit.check_invariants")  # the slices come round, the mark stays
         late.commit()
     engine.dispose()
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.audit_marks SET number = 2000000000 WHERE name = 'order'"))
-        scope, _ = audit.recent_scope(conn, market.stage.clock.instant)
+        scope, _ = audit.recent_scope(conn, market.simulation.clock.instant)
         assert 1003 in scope.orders  # and whatever else was written while anybody on this server was at work
-        found = invariants.check(conn, market.stage.clock.instant, in_time=False, scope=scope)
+        found = invariants.check(conn, market.simulation.clock.instant, in_time=False, scope=scope)
     assert "The events of an order are numbered from 1 without a gap, and their number is its version" in [
         one.sentence for one in found
     ]

@@ -43,9 +43,9 @@ from workers.task import command_of
 @pytest.fixture(scope="module")
 def counted(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Market]:
     """One market for all of this: nothing that is tried here may change it, so nobody needs another."""
-    with fresh_database(servers, admin, template_database) as url, Simulation(url) as stage:
-        stage.clock.instant = ORDERED
-        market = Market(stage)
+    with fresh_database(servers, admin, template_database) as url, Simulation(url) as simulation:
+        simulation.clock.instant = ORDERED
+        market = Market(simulation)
         market.order(1003, [(market.lot(), 10)])
         market.done("removals.request", order_id=1003, member_id="buyer", lines=LINES)
         yield market
@@ -53,7 +53,7 @@ def counted(servers: ServerUrls, admin: psycopg.Connection, template_database: s
 
 def ask(market: Market, task: str, arguments: dict[str, Any], message_id: str = "m-1") -> dict[str, Any]:
     """The answer to one message."""
-    return market.stage.carry_out(task, arguments, message_id)
+    return market.simulation.execute(task, arguments, message_id)
 
 
 def fingerprint(market: Market) -> dict[str, str]:
@@ -221,7 +221,7 @@ def test_any_arguments_at_all_get_an_answer(counted: Market, task: str) -> None:
         json.dumps(answer)
 
     fuzz()
-    counted.stage.settle()
+    counted.simulation.process_outbox()
     assert not counted.rows("SELECT 1 FROM unwind.dead_jobs")
 
 

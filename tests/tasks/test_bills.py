@@ -23,15 +23,15 @@ def instant(written: str) -> datetime:
 
 def advance(market: Market, written: str) -> Market:
     """Let time pass with all its sweeps."""
-    market.stage.advance(instant(written))
+    market.simulation.advance(instant(written))
     return market
 
 
 def bill(market: Market, month: str, seller_id: str = "seller") -> dict[str, Any]:
     """The bill of a month as it is shown now."""
-    stage = market.stage
-    with stage.database.transaction() as conn:
-        found = bills.bill(conn, seller_id, date.fromisoformat(f"{month}-01"), stage.clock.instant)
+    simulation = market.simulation
+    with simulation.database.transaction() as conn:
+        found = bills.bill(conn, seller_id, date.fromisoformat(f"{month}-01"), simulation.clock.instant)
     assert found is not None
     return found
 
@@ -104,10 +104,10 @@ def test_a_known_seller_has_a_bill_for_any_month_up_to_now(billed: Market) -> No
     """Contract 4: without lines it is 0.00 and paid; the month to come and strangers have none."""
     assert bill(billed, "2025-11")["state"] == "paid"
     assert bill(billed, "2026-04")["state"] == "open"
-    stage = billed.stage
-    with stage.database.transaction() as conn:
-        assert bills.bill(conn, "seller", date(2026, 5, 1), stage.clock.instant) is None
-        assert bills.bill(conn, "nobody", date(2026, 3, 1), stage.clock.instant) is None
+    simulation = billed.simulation
+    with simulation.database.transaction() as conn:
+        assert bills.bill(conn, "seller", date(2026, 5, 1), simulation.clock.instant) is None
+        assert bills.bill(conn, "nobody", date(2026, 3, 1), simulation.clock.instant) is None
 
 
 def test_a_cancellation_in_the_month_of_the_charge_leaves_nothing_on_the_bill(market: Market) -> None:
@@ -160,7 +160,7 @@ def test_an_issued_bill_refuses_every_further_line(billed: Market) -> None:
         "INSERT INTO unwind.ledger_lines (key, seller_id, billing_month, kind, amount, note, at) "
         "VALUES ('x', 'seller', '2026-03-01', 'manual_credit', -1, '', '2026-04-06T00:00Z')"
     )
-    with pytest.raises(DBAPIError, match="issued and never changes"), billed.stage.database.transaction() as conn:
+    with pytest.raises(DBAPIError, match="issued and never changes"), billed.simulation.database.transaction() as conn:
         conn.execute(text(line))
 
 
@@ -170,7 +170,10 @@ def test_an_issued_bill_refuses_every_further_line(billed: Market) -> None:
 )
 def test_nothing_of_the_books_is_ever_changed(billed: Market, table: str, change: str) -> None:
     """P5: lines, bills and closed months are only added to."""
-    with pytest.raises(DBAPIError, match=r"append-only|permission denied"), billed.stage.database.transaction() as conn:
+    with (
+        pytest.raises(DBAPIError, match=r"append-only|permission denied"),
+        billed.simulation.database.transaction() as conn,
+    ):
         conn.execute(text(change.format(table)))
 
 
@@ -185,23 +188,23 @@ def test_bills_are_made_once_however_often_the_sweep_runs(billed: Market) -> Non
 def test_a_follower_that_is_late_changes_nothing(market: Market) -> None:
     """Rules 7.3, C33: issuing posts what was promised up to the month's end before it makes the bill."""
     priced(market, 1003, "750")
-    market.stage.do("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="gone")
-    market.stage.do("orders.cancel", order_id=1003, member_id="seller")
-    market.at(instant("2026-04-09 12:00")).stage.do("bills.issue")
+    market.simulation.do("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="gone")
+    market.simulation.do("orders.cancel", order_id=1003, member_id="seller")
+    market.at(instant("2026-04-09 12:00")).simulation.do("bills.issue")
     assert totals(bill(market, "2026-03")) == ("0.00", "0.00", "0.00")
-    market.stage.settle()
+    market.simulation.process_outbox()
     assert [r.kind for r in market.rows("SELECT kind FROM unwind.ledger_lines ORDER BY line_id")] == ["charge", "reset"]
 
 
 def test_a_line_whose_bill_is_issued_goes_on_the_following_one(market: Market) -> None:
     """Rules 7.3: a broken posting mended after the bill was made never touches it."""
     priced(market, 1003, "750")
-    market.stage.do("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="gone")
-    market.stage.do("orders.cancel", order_id=1003, member_id="seller")
+    market.simulation.do("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="gone")
+    market.simulation.do("orders.cancel", order_id=1003, member_id="seller")
     market.rows("UPDATE unwind.outbox SET state = 'dead' WHERE key = 'fee:1003' RETURNING 1")
     before = bill(advance(market, "2026-04-06 00:00"), "2026-03")
     market.rows("UPDATE unwind.outbox SET state = 'due' WHERE key = 'fee:1003' RETURNING 1")
-    market.stage.settle()
+    market.simulation.process_outbox()
     assert bill(market, "2026-03") == before
     assert amounts(bill(market, "2026-04")) == [("credit", "-20.00")]
     assert bill(market, "2026-04")["lines"][0]["note"].endswith(
@@ -243,8 +246,8 @@ def test_bills_past_due_are_a_finding_for_ops(billed: Market) -> None:
     """Rules 7.2: who owes what since when; a bill that is paid or still in time is none."""
 
     def found() -> list[tuple[str, date, Decimal]]:
-        with billed.stage.database.transaction() as conn:
-            return bills.past_due(conn, billed.stage.clock.instant)
+        with billed.simulation.database.transaction() as conn:
+            return bills.past_due(conn, billed.simulation.clock.instant)
 
     paid = {"seller_id": "seller", "billing_month": "2026-03"}
     billed.done("bills.record_payment", **paid, amount="5.00", payment_id="p-1")
@@ -259,19 +262,19 @@ def test_bills_past_due_are_a_finding_for_ops(billed: Market) -> None:
 def test_payments_at_the_same_moment_add_up(billed: Market, database_url: str) -> None:
     """P2: each sees what the one before it paid, so that only what is too much opens the next bill."""
     database = db.connect(database_url, pool_size=8)
-    database.clock = billed.stage.clock
+    database.clock = billed.simulation.clock
     db.set_database(database)
 
     def pay(number: int) -> str:
         arguments = {"seller_id": "seller", "billing_month": "2026-03", "amount": "5.00", "payment_id": f"p-{number}"}
-        outcome: str = billed.stage.do("bills.record_payment", **arguments)["outcome"]
+        outcome: str = billed.simulation.do("bills.record_payment", **arguments)["outcome"]
         return outcome
 
     try:
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(pay, range(8))) == {"done"}
     finally:
-        db.set_database(billed.stage.database)
+        db.set_database(billed.simulation.database)
         database.dispose()
     made = bill(billed, "2026-03")
     assert (made["paid"], made["overpaid"], made["state"]) == ("40.00", "20.00", "paid")
@@ -315,8 +318,8 @@ def test_a_payment_that_does_not_fit_changes_nothing(billed: Market, change: dic
 
 def test_a_small_bill_is_carried_over_until_it_reaches_the_minimum(market: Market) -> None:
     """`MINIMUM_BILL`: rules 7.2; what is too small is owed with the next bill."""
-    market.stage.clock.instant = instant("2026-03-01 00:00")
-    with market.stage.database.transaction() as conn:
+    market.simulation.clock.instant = instant("2026-03-01 00:00")
+    with market.simulation.database.transaction() as conn:
         conn.execute(
             text(
                 "INSERT INTO unwind.terms (valid_from, settings, applied_by, applied_at) VALUES "

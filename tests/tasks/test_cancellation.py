@@ -81,9 +81,11 @@ def test_a_stale_approval_loses_even_before_the_follower_ran(market: Market) -> 
     ask = {"order_id": 1003, "lines": [{"line_no": 1, "quantity": 1}]}
     removal = market.done("removals.request", member_id="buyer", **ask)["removal_id"]
     market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
-    assert market.stage.do("orders.cancel", order_id=1003, member_id="seller")["outcome"] == "done"
-    assert market.stage.do("removals.approve", removal_id=removal, member_id="seller")["code"] == "ALREADY_CANCELLED"
-    market.stage.settle()
+    assert market.simulation.do("orders.cancel", order_id=1003, member_id="seller")["outcome"] == "done"
+    assert (
+        market.simulation.do("removals.approve", removal_id=removal, member_id="seller")["code"] == "ALREADY_CANCELLED"
+    )
+    market.simulation.process_outbox()
     assert market.row("SELECT state FROM unwind.removals").state == "cancelled"
 
 
@@ -192,7 +194,7 @@ def test_strikes_of_one_set_count_together(market: Market) -> None:
         market.order(order_id, [(lot, 1)])
         market.at(FILED).done("npb.file", order_id=order_id, member_id="seller")
         market.at(ORDERED)
-        market.stage.clock.instant = FILED if order_id == 3 else ORDERED
+        market.simulation.clock.instant = FILED if order_id == 3 else ORDERED
         if order_id < 3:
             market.do("npb.remove", order_id=order_id, member_id="seller")
     for order_id in (1, 2):

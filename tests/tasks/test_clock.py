@@ -70,7 +70,7 @@ def test_what_waits_to_be_tried_keeps_its_wait_when_the_clock_steps_back(
     market.order()
     market.at(FILED)
     market.done("npb.file", order_id=1003, member_id="seller")
-    now = market.stage.clock.instant
+    now = market.simulation.clock.instant
     market.do("outbox.relay")
     owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1003}')")
     owner.execute("UPDATE unwind.submissions SET due_at = %s", [now + timedelta(seconds=30)])
@@ -88,7 +88,7 @@ def test_what_waits_to_be_tried_keeps_its_wait_when_the_clock_steps_back(
 
 def test_everything_is_compared_each_night_after_the_clock_was_years_ahead(market: Market) -> None:
     """What was noted by a clock that is set right again keeps no sweep from its work."""
-    now = market.stage.clock.instant
+    now = market.simulation.clock.instant
     nights = "SELECT number FROM unwind.audit_marks WHERE name = 'night'"
     for at in (now + 4000 * DAY, now):
         market.at(at)

@@ -59,7 +59,7 @@ def three_due(market: Market) -> None:
         market.done("orders.submit", order_id=n, buyer_id=f"b{n}", seller_id="seller", lines=[line])
     lines = [{"line_no": 1, "quantity": 2}]
     market.done("removals.request", order_id=1, member_id="b1", lines=lines)
-    market.stage.advance(FILED)
+    market.simulation.advance(FILED)
     for n in (1, 2, 3):
         market.done("npb.file", order_id=n, member_id="seller", comment="no payment")
 
@@ -67,13 +67,13 @@ def three_due(market: Market) -> None:
 def unlocked(market: Market) -> None:
     """They may be cancelled now."""
     three_due(market)
-    market.stage.advance(UNLOCKED)
+    market.simulation.advance(UNLOCKED)
 
 
 def mature(market: Market) -> None:
     """They may be cancelled now, and no scan has been there."""
     three_due(market)
-    market.stage.settle()
+    market.simulation.process_outbox()
     market.at(UNLOCKED)
 
 
@@ -81,7 +81,7 @@ def cancelled(market: Market) -> None:
     """Two were cancelled this moment, and nothing that follows was done."""
     unlocked(market)
     for n in (1, 2):
-        market.stage.do("orders.cancel", order_id=n, member_id="seller")
+        market.simulation.do("orders.cancel", order_id=n, member_id="seller")
 
 
 def told(market: Market) -> None:
@@ -100,7 +100,7 @@ def two_months(market: Market) -> None:
 def billed(market: Market) -> None:
     """A bill was made, and is about to be paid."""
     market.order(1, [(market.lot(500, unit_price="750"), 1)])
-    market.stage.advance(datetime(2026, 4, 5, 4, tzinfo=UTC))
+    market.simulation.advance(datetime(2026, 4, 5, 4, tzinfo=UTC))
 
 
 PAY = {
@@ -129,14 +129,14 @@ class Ordeal:
     """One piece of work on one database, to be gone through again and again."""
 
     def __init__(self, market: Market, database_url: str, work: Work, points: Points) -> None:
-        self.work, self.points, self.stage = work, points, market.stage
+        self.work, self.points, self.simulation = work, points, market.simulation
         work.prepare(market)
-        market.stage.database.dispose()
-        market.stage.database = db.connect(database_url, clock=market.stage.clock)
-        db.set_database(market.stage.database)
+        market.simulation.database.dispose()
+        market.simulation.database = db.connect(database_url, clock=market.simulation.clock)
+        db.set_database(market.simulation.database)
         self.shelf = Shelf(database_url)
-        self.at = self.stage.clock.instant
-        self.points.watch(self.stage.database.engine)
+        self.at = self.simulation.clock.instant
+        self.points.watch(self.simulation.database.engine)
         self.judge = db.connect(database_url, as_app=False)
         self.go_through(0, None)  # what an engine asks once in its life is asked here
         self.wanted, self.names = self.go_through(0, None)
@@ -146,14 +146,14 @@ class Ordeal:
         if self.work.arguments is None:
             retry_on_conflict(app.tasks[self.work.task].run)
             return ""
-        return without_chance(self.stage.carry_out(self.work.task, self.work.arguments, "message"))
+        return without_chance(self.simulation.execute(self.work.task, self.work.arguments, "message"))
 
     def go_through(self, number: int, way: Way | None) -> tuple[dict[str, Any], list[str]]:
         """From the beginning: die at that point (0: nowhere), come again; gives the end and the points passed before."""
         self.shelf.put_back()
-        self.stage.clock.instant = self.at
+        self.simulation.clock.instant = self.at
         first = ""
-        self.stage.database.engine.dispose()  # every run begins with a connection of its own, so points keep their numbers
+        self.simulation.database.engine.dispose()  # every run begins with a connection of its own, so points keep their numbers
         kept, tray = Bell(self.points), Tray(self.points)
         publisher.set_publisher(kept)
         mailer.set_mailer(tray)
@@ -166,24 +166,24 @@ class Ordeal:
             assert self.points.struck == (way is not None)
         names = self.reached = list(self.points.names)
         if way is not None:
-            self.stage.database.engine.dispose()
+            self.simulation.database.engine.dispose()
             self.shelf.bury()
         self.points.arm(0, None)
-        self.stage.clock.instant = self.at + self.work.later
+        self.simulation.clock.instant = self.at + self.work.later
         again = self.body()
         state: dict[str, Any] = dict(self.shelf.state())
         state["answer"] = first if way is None else again
         return state | {"rung": len(kept.rung), "letters": sorted(tray.letters)}, names
 
     def _alone(self) -> None:
-        self.stage.database.engine.dispose(close=False)
+        self.simulation.database.engine.dispose(close=False)
         self.body()
 
     def broken(self) -> list[invariants.Violation]:
         """Everything is asked after every death, by a session of its own: the shelf ends all there are."""
         self.judge.dispose()
         with self.judge.transaction() as conn:
-            return _asked(conn, self.stage.clock.instant)
+            return _asked(conn, self.simulation.clock.instant)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -24,9 +24,9 @@ APRIL = datetime(2026, 4, 12, 10, tzinfo=UTC)
 def promise(market: Market, order_id: int, **facts: Any) -> int:
     """Cancel the order and change what that promised by `facts`, before anybody keeps it; gives the promise's number."""
     by = {"order_id": order_id, "member_id": "seller"}
-    assert market.stage.do("ocr.file", **by, reason="S_MUTUAL", comment="both agree")["outcome"] == "done"
-    assert market.stage.do("orders.cancel", **by)["outcome"] == "done"
-    with market.stage.database.transaction() as conn:
+    assert market.simulation.do("ocr.file", **by, reason="S_MUTUAL", comment="both agree")["outcome"] == "done"
+    assert market.simulation.do("orders.cancel", **by)["outcome"] == "done"
+    with market.simulation.database.transaction() as conn:
         outbox_id: int = conn.execute(
             text(
                 "UPDATE unwind.outbox SET payload = payload || jsonb_object(CAST(:names AS text[]), CAST(:values AS text[])) "
@@ -73,7 +73,7 @@ def test_a_credit_is_posted_once_however_often_the_follower_runs(charged: Market
 def test_a_reset_tells_nobody(charged: Market) -> None:
     """N13 is for credits: of a reset nothing appears on the bill."""
     promise(charged, 1, kind="reset", month="2026-03")
-    charged.stage.settle()
+    charged.simulation.process_outbox()
     assert posted(charged) == [(1, "reset", Decimal("-20.00"), date(2026, 3, 1))]
     assert not charged.rows("SELECT FROM unwind.outbox WHERE payload ->> 'event' = 'credit_posted'")
 
@@ -82,7 +82,7 @@ def test_a_fee_of_nothing_is_handled_without_a_line(charged: Market) -> None:
     """C29."""
     charged.order(3, [(charged.lot(503, unit_price="0.10"), 1)])
     promise(charged, 3)
-    charged.stage.settle()
+    charged.simulation.process_outbox()
     assert posted(charged) == []
     assert charged.row("SELECT state FROM unwind.outbox WHERE key = 'fee:3'").state == "done"
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_posted_is_parked_and_holds_up_nobody(charged: Market, br
     promise(charged, 2)
     charged.done("credits.post_to_next_invoice")
     assert [row[0] for row in posted(charged)] == [2]
-    with charged.stage.database.transaction() as conn:
+    with charged.simulation.database.transaction() as conn:
         (dead,) = dead_jobs.waiting(conn)
     assert (dead.task, dead.arguments["order_id"]) == ("credits.post_to_next_invoice", 1)
     assert dead.error
@@ -115,16 +115,16 @@ def test_what_cannot_be_posted_is_parked_and_holds_up_nobody(charged: Market, br
 def test_what_the_database_refuses_is_tried_again_and_holds_up_nobody(charged: Market) -> None:
     """P8: an order that does not exist; its promise stays due, the other is kept."""
     promise(charged, 1)
-    with charged.stage.database.transaction() as conn:
+    with charged.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.outbox SET order_id = 999 WHERE key = 'fee:1'"))
     promise(charged, 2)
-    charged.stage.do("credits.post_to_next_invoice")
+    charged.simulation.do("credits.post_to_next_invoice")
     assert [row[0] for row in posted(charged)] == [2]
     held = charged.row("SELECT state, attempts, last_error FROM unwind.outbox WHERE key = 'fee:1'")
     assert (held.state, held.attempts) == ("due", 1)
     for _ in range(11):
-        charged.stage.do("credits.post_to_next_invoice")
-    with charged.stage.database.transaction() as conn:
+        charged.simulation.do("credits.post_to_next_invoice")
+    with charged.simulation.database.transaction() as conn:
         assert [job.arguments["order_id"] for job in dead_jobs.waiting(conn)] == [999]
 
 
@@ -132,14 +132,14 @@ def test_ten_followers_at_once_post_one_credit(charged: Market, database_url: st
     """P2: whoever comes second finds the promise held or kept."""
     number = promise(charged, 1)
     database = db.connect(database_url, pool_size=10)
-    database.clock = charged.stage.clock
+    database.clock = charged.simulation.clock
     db.set_database(database)
     try:
         run_together(
             [lambda: retry_on_conflict(lambda: app.tasks["credits.post_to_next_invoice"].run(rows=[number]))] * 10
         )
     finally:
-        db.set_database(charged.stage.database)
+        db.set_database(charged.simulation.database)
         database.dispose()
     assert len(posted(charged)) == 1
 
@@ -152,7 +152,7 @@ def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(
     number = promise(charged, 1)
     charged.at(datetime(2026, 5, 6, attempt, tzinfo=UTC))
     database = db.connect(database_url, pool_size=4)
-    database.clock = charged.stage.clock
+    database.clock = charged.simulation.clock
     db.set_database(database)
     try:
         run_together(
@@ -163,11 +163,11 @@ def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(
             ]
         )
     finally:
-        db.set_database(charged.stage.database)
+        db.set_database(charged.simulation.database)
         database.dispose()
     assert posted(charged) == [(1, "credit", Decimal("-20.00"), date(2026, 4, 1))]
-    with charged.stage.database.transaction() as conn:
-        april = bills.bill(conn, "seller", date(2026, 4, 1), charged.stage.clock.instant)
+    with charged.simulation.database.transaction() as conn:
+        april = bills.bill(conn, "seller", date(2026, 4, 1), charged.simulation.clock.instant)
     assert april is not None
     assert (april["carried_forward"], april["issued_on"]) == ("-20.00", "2026-05-05")
 

@@ -280,7 +280,7 @@ def test_a_buyers_cancellation_accepts_no_draft(waiting: Market, kind: str) -> N
     if kind == "nss":
         waiting.done("orders.record_payment", order_id=1003, payment_status="Received")
     waiting.at(FILED).done(f"{kind}.file", order_id=1003, member_id="buyer", comment="Silence.", **grounds)
-    waiting.stage.advance(FILED + 2 * WEEK)
+    waiting.simulation.advance(FILED + 2 * WEEK)
     before = everything(waiting)
     asked = {"order_id": 1003, "member_id": "buyer"}
     assert waiting.code("orders.cancel", **asked, draft_id=draft_id) == "RETURN_NOT_ALLOWED"

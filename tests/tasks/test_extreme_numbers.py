@@ -45,8 +45,8 @@ def test_no_number_that_is_taken_overflows_a_column(market: Market, task: str) -
     market.order(1003, [(market.lot(), 10)])
     market.done("removals.request", order_id=1003, member_id="buyer", lines=LINES)
     for number, (arguments, path, value) in enumerate(extremes(task)):
-        answer = market.stage.carry_out(task, arguments | {"request_id": f"x-{number}"}, f"m-{number}")
-        market.stage.settle()
+        answer = market.simulation.execute(task, arguments | {"request_id": f"x-{number}"}, f"m-{number}")
+        market.simulation.process_outbox()
         assert answer["outcome"] in ("done", "refused", "invalid"), (path, value, answer)
 
 
@@ -95,4 +95,4 @@ def test_the_largest_fees_add_up_on_a_bill_and_nobody_waits_for_it(market: Marke
         ("seller", 5 * Decimal("989999999999.99")),
     ]
     with db.current_database().transaction() as conn:
-        assert check(conn, market.stage.clock.instant) == []
+        assert check(conn, market.simulation.clock.instant) == []

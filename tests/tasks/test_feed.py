@@ -19,7 +19,7 @@ def read_all(market: Market, *, page: int = 7) -> list[dict[str, Any]]:
     cursor: str | None = None
     found: list[dict[str, Any]] = []
     while True:
-        with market.stage.database.transaction() as conn:
+        with market.simulation.database.transaction() as conn:
             rows = feed.after(conn, cursor, page)
         if not rows:
             return found
@@ -50,12 +50,12 @@ def test_a_late_commit_is_neither_missed_nor_repeated(market: Market, database_u
         slow.execute(row, ["test.slow"])
         quick.execute(row, ["test.quick"])
         quick.commit()
-        with market.stage.database.transaction() as conn:
+        with market.simulation.database.transaction() as conn:
             early = feed.after(conn, None, 100)
         assert [e["type"] for _, e in early if e["type"].startswith("test.")] == []
         slow.commit()
     cursor = early[-1][0] if early else None
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         late = feed.after(conn, cursor, 100)
     assert [e["type"] for _, e in late] == ["test.slow", "test.quick"]
 
@@ -71,12 +71,12 @@ def test_what_is_no_cursor_is_said_to_be_none(market: Market, database_url: str,
 def test_nothing_new_gives_nothing(market: Market) -> None:
     """At its end the feed is empty, and goes on from there."""
     market.order(1003)
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         last = feed.after(conn, None, 10_000)[-1][0]
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         assert feed.after(conn, last, 100) == []
     market.at(FILED + timedelta(seconds=1)).done("npb.file", order_id=1003, member_id="seller")
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         assert [e["type"] for _, e in feed.after(conn, last, 100)] == ["npb.filed"]
 
 

@@ -25,7 +25,7 @@ IDS = [
 def test_a_message_with_a_hidden_id_is_invalid(market: Market, text: str) -> None:
     """Every id of every command, and what is wrong is named."""
     for task, path in IDS:
-        answer = market.stage.carry_out(task, replaced(GOOD[task], path, text), "m-1")
+        answer = market.simulation.execute(task, replaced(GOOD[task], path, text), "m-1")
         named = [error["path"] for error in answer["errors"]]
         assert (answer["outcome"], ".".join(map(str, path)) in named) == ("invalid", True), (task, path, answer)
 

@@ -27,20 +27,20 @@ def a_lot(**fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def store(stage: Simulation) -> Simulation:
+def store(simulation: Simulation) -> Simulation:
     """Two sellers."""
     for member in ("s", "t"):
-        stage.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
-    return stage
+        simulation.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
+    return simulation
 
 
-def stock(stage: Simulation, seller: str = "s") -> list[dict[str, Any]]:
-    with stage.database.transaction() as conn:
+def stock(simulation: Simulation, seller: str = "s") -> list[dict[str, Any]]:
+    with simulation.database.transaction() as conn:
         return [lot.snapshot() for lot in inventory.lots_of(conn, seller)]
 
 
-def journal(stage: Simulation) -> list[tuple[Any, ...]]:
-    with stage.database.transaction() as conn:
+def journal(simulation: Simulation) -> list[tuple[Any, ...]]:
+    with simulation.database.transaction() as conn:
         return [tuple(r) for r in conn.execute(text("SELECT kind, delta FROM unwind.stock_moves ORDER BY move_id"))]
 
 

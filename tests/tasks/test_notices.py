@@ -64,7 +64,7 @@ def test_one_promise_is_one_notice_and_one_mail_however_often_anybody_looks(mark
     """P2, I12: one per (event, recipient)."""
     for _ in range(2):
         promise(KEY)
-        market.stage.settle()
+        market.simulation.process_outbox()
         tell_seller.run()
         deliver.run()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
@@ -74,7 +74,7 @@ def test_one_promise_is_one_notice_and_one_mail_however_often_anybody_looks(mark
 def test_without_a_postbox_notices_are_marked_sent(market: Market) -> None:
     """Contract 5: no mail leaves a replay."""
     promise(KEY)
-    market.stage.settle()
+    market.simulation.process_outbox()
     assert counts()["sent"] == 1
 
 
@@ -124,7 +124,7 @@ def test_a_promise_that_makes_no_sense_silences_no_other_and_ends_in_sight(marke
     """P8, P1: counted, in the end parked."""
     promise("nonsense:1", event_told="no_such_event")
     promise(KEY)
-    market.stage.settle()
+    market.simulation.process_outbox()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
     with db.current_database().transaction() as conn:
         (job,) = dead_jobs.waiting(conn)
@@ -144,7 +144,7 @@ def test_a_letter_that_breaks_the_postbox_delays_no_other(market: Market) -> Non
     mailer.set_mailer(box)
     promise("npb_unlocked:1003:5:seller", event_told="npb_unlocked")
     promise(KEY)
-    market.stage.settle()
+    market.simulation.process_outbox()
     mailer.set_mailer(None)
     assert [letter.event for letter in box.letters] == ["ocr_filed"]
     assert counts() == {"pending": 1, "sent": 1, "parked": 0}
@@ -153,7 +153,7 @@ def test_a_letter_that_breaks_the_postbox_delays_no_other(market: Market) -> Non
 def test_two_workers_deliver_each_letter_once(market: Market, tray: Tray, database_url: str) -> None:
     """P2: whoever claims a letter first sends it."""
     database = db.connect(database_url, pool_size=4)
-    database.clock = market.stage.clock
+    database.clock = market.simulation.clock
     db.set_database(database)
     promise(*(f"ocr_filed:{n}:2:seller" for n in range(300)))
     tell_seller.run()
@@ -168,7 +168,7 @@ def test_two_workers_deliver_each_letter_once(market: Market, tray: Tray, databa
         worker.start()
     for worker in workers:
         worker.join()
-    db.set_database(market.stage.database)
+    db.set_database(market.simulation.database)
     database.dispose()
     assert counts() == {"pending": 0, "sent": 300, "parked": 0}
     assert len(tray.letters) == len({letter.message_id for letter in tray.letters}) == 300
@@ -178,7 +178,7 @@ def test_a_worker_that_was_overtaken_marks_nothing(market: Market, tray: Tray) -
     """A worker that slept past its lease finds another try counted and leaves the row alone."""
     promise(KEY)
     tell_seller.run()
-    clock = market.stage.clock
+    clock = market.simulation.clock
 
     class SleepsTooLong(Tray):
         def send(self, envelope: OutgoingEmail) -> None:
@@ -230,12 +230,12 @@ def test_a_crash_at_any_statement_loses_no_notice_and_doubles_none(market: Marke
         key = f"ocr_filed:{number}:2:seller"
         promise(key)
         finished = False
-        with dying_at(market.stage.database.engine, number, after=after), contextlib.suppress(Died):
+        with dying_at(market.simulation.database.engine, number, after=after), contextlib.suppress(Died):
             tell_seller.run()
             deliver.run()
             finished = True
-        market.stage.clock.instant += WEEK / 7
-        market.stage.settle()
+        market.simulation.clock.instant += WEEK / 7
+        market.simulation.process_outbox()
         deliver.run()
         assert counts() == {"pending": 0, "sent": number, "parked": 0}, number
         assert len({letter.message_id for letter in tray.letters}) == 1, number

@@ -23,7 +23,7 @@ TASK = "removals.cancel_pending"
 
 @pytest.fixture
 def ringing(environment: Simulation, broker_url: str) -> Iterator[Simulation]:
-    """A stage whose relay rings through the broker."""
+    """A simulation whose relay rings through the broker."""
     publisher.set_publisher(BrokerPublisher(app, broker_url))
     yield environment
     publisher.set_publisher(None)
@@ -36,15 +36,15 @@ def broker(broker_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-def promised(stage: Simulation, count: int) -> list[int]:
-    with stage.database.transaction() as conn:
-        outbox.enqueue(conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], stage.clock.instant)
+def promised(simulation: Simulation, count: int) -> list[int]:
+    with simulation.database.transaction() as conn:
+        outbox.enqueue(conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], simulation.clock.instant)
         return list(conn.execute(text("SELECT outbox_id FROM unwind.outbox ORDER BY 1")).scalars())
 
 
-def kept(stage: Simulation, rows: list[int]) -> None:
-    with stage.database.transaction() as conn:
-        outbox.mark_done(conn, outbox.claim(conn, TASK, rows=rows), stage.clock.instant)
+def kept(simulation: Simulation, rows: list[int]) -> None:
+    with simulation.database.transaction() as conn:
+        outbox.mark_done(conn, outbox.claim(conn, TASK, rows=rows), simulation.clock.instant)
 
 
 def rung(broker: redis.Redis) -> list[int]:

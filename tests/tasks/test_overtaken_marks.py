@@ -33,10 +33,10 @@ def accused(market: Market) -> Market:
 def play(market: Market, database_url: str, interface: str, ordering: str, at: datetime, task: str, **more: Any) -> Any:
     """The command happened at `at` and is read at `LATER`; the sweep ran at `DUE` or a second after the command was read."""
     if ordering == "sweep first":
-        market.stage.advance(max(DUE, at))
+        market.simulation.advance(max(DUE, at))
     market.at(LATER)
     answer = take(market, database_url, interface, at, task, **more)
-    market.stage.advance(LATER + SECOND)
+    market.simulation.advance(LATER + SECOND)
     return answer
 
 
@@ -66,7 +66,7 @@ def alert(market: Market) -> Any:
 def sound(market: Market) -> None:
     """Every invariant holds."""
     with db.current_database().transaction() as conn:
-        assert check(conn, market.stage.clock.instant) == []
+        assert check(conn, market.simulation.clock.instant) == []
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
@@ -106,7 +106,7 @@ def test_the_seller_is_told_that_the_mark_is_taken_back_and_of_the_next(
     play(
         accused, database_url, interface, "sweep first", DUE - SECOND, "npb.respond", member_id="buyer", comment="Soon"
     )
-    accused.stage.advance(FILED + 2 * WEEK)
+    accused.simulation.advance(FILED + 2 * WEEK)
     letters = accused.rows(
         "SELECT event, letter #>> '{}' AS letter FROM unwind.notices "
         "WHERE recipient = 'seller' AND event LIKE 'npb%' ORDER BY created_at, notice_id"
@@ -141,13 +141,13 @@ def test_each_of_many_cancellations_by_sql_counts_from_the_insert(
 ) -> None:
     """Rules 3.8 and contract 2.3: the items of one command were submitted when it was."""
     if ordering == "sweep first":
-        accused.stage.advance(max(DUE, DUE + offset))
+        accused.simulation.advance(max(DUE, DUE + offset))
     accused.at(LATER)
     many = [{"order_id": 1003, "member_id": "seller"}]
     answer = take(accused, database_url, "sql", DUE + offset, "orders.cancel_many", orders=many)
     (of_one,) = answer["effects"]["answers"]
     assert of_one["code"] == ("TOO_EARLY" if offset < 0 * SECOND else None)
-    accused.stage.advance(LATER + SECOND)
+    accused.simulation.advance(LATER + SECOND)
     sound(accused)
 
 
@@ -188,12 +188,12 @@ def test_taking_the_penalty_back_counts_from_its_own_second(
     accused: Market, database_url: str, interface: str, offset: timedelta, unlocks: datetime
 ) -> None:
     """R34: an answer at that instant, though the sweep ran between the acceptance and the moment both were read."""
-    accused.stage.advance(DUE + 2 * SECOND)
+    accused.simulation.advance(DUE + 2 * SECOND)
     accused.at(LATER)
     accept = take(accused, database_url, interface, DUE - 2 * SECOND, "npb.accept_penalty", member_id="buyer")
     back = take(accused, database_url, interface, DUE + offset, "npb.take_back", member_id="buyer")
     assert (accept["outcome"], back["effects"]["unlocks_at"]) == ("done", format_timestamp(unlocks))
-    accused.stage.advance(LATER + SECOND)
+    accused.simulation.advance(LATER + SECOND)
     after = alert(accused)
     assert (after.unlocks_at, after.unlocked_at) == (unlocks, None if unlocks > LATER else LATER)
     sound(accused)
@@ -214,7 +214,7 @@ def test_an_event_that_moves_nothing_leaves_the_mark(accused: Market, database_u
 
 def test_an_answer_by_sql_is_in_time_however_long_the_workers_were_away(accused: Market, database_url: str) -> None:
     """Rules 3.8: an outage of two days costs no buyer a strike."""
-    accused.stage.advance(DUE)
+    accused.simulation.advance(DUE)
     accused.at(DUE + timedelta(days=2))
     take(accused, database_url, "sql", DUE - SECOND, "npb.respond", member_id="buyer", comment="I pay today")
     after = alert(accused)

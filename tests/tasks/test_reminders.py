@@ -66,7 +66,7 @@ def test_after_an_outage_only_the_latest_step_is_told(asked: Market) -> None:
     assert told(asked, "ocr_reminder") == ["seller"]
     row = asked.row("SELECT reminders, remind_at FROM unwind.ocrs")
     assert (row.reminders, row.remind_at) == (3, None)
-    with asked.stage.database.transaction() as conn:
+    with asked.simulation.database.transaction() as conn:
         assert reminders.unanswered(conn) == [1003]
 
 
@@ -171,9 +171,9 @@ def test_sweeps_at_the_same_time_remind_once(asked: Market, database_url: str) -
     for number in range(2000, 2020):
         asked.order(number)
         asked.done("ocr.file", order_id=number, member_id="buyer", **SORRY)
-    stage = asked.at(ORDERED + 2 * DAY).stage
+    simulation = asked.at(ORDERED + 2 * DAY).simulation
     database = db.connect(database_url, pool_size=4)
-    database.clock = stage.clock
+    database.clock = simulation.clock
     db.set_database(database)
     barrier = threading.Barrier(4)
 
@@ -186,9 +186,9 @@ def test_sweeps_at_the_same_time_remind_once(asked: Market, database_url: str) -
         one.start()
     for one in sweeps:
         one.join()
-    db.set_database(stage.database)
+    db.set_database(simulation.database)
     database.dispose()
-    stage.settle()
+    simulation.process_outbox()
     assert scan(asked) == 0
     assert told(asked, "ocr_reminder") == ["seller"] * 21
 
@@ -208,7 +208,7 @@ def test_a_case_keeps_the_reminders_of_the_terms_it_was_filed_under(asked: Marke
 
 def test_replay_knows_when_the_next_reminder_is_due(asked: Market) -> None:
     """Contract 5: time stops at each deadline."""
-    with asked.stage.database.transaction() as conn:
+    with asked.simulation.database.transaction() as conn:
         assert reminders.next_reminder(conn) == ORDERED + 2 * DAY
-    asked.stage.advance(ORDERED + 45 * DAY)
+    asked.simulation.advance(ORDERED + 45 * DAY)
     assert told(asked, "ocr_reminder") == ["seller"] * 3

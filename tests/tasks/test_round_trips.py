@@ -38,7 +38,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def many(stage: Simulation, database_url: str) -> Simulation:
+def many(simulation: Simulation, database_url: str) -> Simulation:
     """Three hundred orders of two lines with matured alerts, each with a removal request that waits."""
     with psycopg.connect(plain(database_url), autocommit=True) as conn:
         build(conn, Built(333, lines=2, state="due"))
@@ -46,13 +46,13 @@ def many(stage: Simulation, database_url: str) -> Simulation:
             """INSERT INTO unwind.removals (order_id, requested_by, state, lines, requested_at)
             SELECT order_id, 'buyer', 'pending', '[{"line_no": 1, "quantity": 1}]', last_event_at FROM unwind.orders"""
         )
-        stage.clock.instant = conn.execute("SELECT clock_timestamp()").fetchone()[0]  # type: ignore[index]
-    return stage
+        simulation.clock.instant = conn.execute("SELECT clock_timestamp()").fetchone()[0]  # type: ignore[index]
+    return simulation
 
 
-def orders_of(stage: Simulation, count: int) -> list[dict[str, Any]]:
+def orders_of(simulation: Simulation, count: int) -> list[dict[str, Any]]:
     """That many orders that can be cancelled still, as their sellers would."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         rows = conn.execute(
             text("SELECT order_id, seller_id FROM unwind.orders WHERE status = 'NPB' ORDER BY order_id LIMIT :n"),
             {"n": count},
@@ -81,7 +81,7 @@ def test_a_bigger_set_needs_no_more_statements(many: Simulation, sent: list[str]
             cost, effects = counted(sent, lambda follower=follower: retry_on_conflict(app.tasks[follower].run))  # type: ignore[misc]
             assert sum(effects.values()) >= size, (follower, effects)
             costs.setdefault(follower, []).append(cost)
-        many.settle()
+        many.process_outbox()
     assert {task: (one, ten) for task, (one, ten, _) in costs.items()} == {
         task: (ten, hundred) for task, (_, ten, hundred) in costs.items()
     }

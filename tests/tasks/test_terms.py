@@ -15,7 +15,7 @@ DAY = timedelta(days=1)
 
 def apply(market: Market, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Apply terms from now on unless told otherwise."""
-    arguments = {"terms": settings, "from": format_timestamp(market.stage.clock.instant), "staff": "kim"} | more
+    arguments = {"terms": settings, "from": format_timestamp(market.simulation.clock.instant), "staff": "kim"} | more
     return market.do("terms.apply", **arguments)
 
 

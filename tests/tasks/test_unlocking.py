@@ -119,7 +119,7 @@ def test_a_sweep_goes_on_behind_rows_that_another_did_meanwhile() -> None:
 
 def test_a_scan_that_is_killed_in_the_middle_is_finished_by_the_next(ripe: Market) -> None:
     """P2, P3: batches that were committed stay, the one that was not is done anew, nothing is doubled."""
-    ThirdBatch().watch(ripe.stage.database.engine)
+    ThirdBatch().watch(ripe.simulation.database.engine)
     with pytest.raises(Died):
         scan(2)
     assert len(unlocked(ripe)) == 4

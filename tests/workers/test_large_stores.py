@@ -102,7 +102,7 @@ def test_lots_in_json_are_written_as_any_look_is(market: Market, command: Any) -
             market.lot(lots, description="a\nb", color_id=lots)
         ran = command("show", "lots", "seller", "--json")
         with db.current_database().transaction() as conn:
-            seen = run_query(conn, ["lots", "seller"], now=market.stage.clock.instant)
+            seen = run_query(conn, ["lots", "seller"], now=market.simulation.clock.instant)
         assert ran.output.read_text() == json.dumps(seen, indent=2) + "\n"
     assert command("show", "lots", "nobody", "--json").output.read_text() == "null\n"
 
@@ -133,4 +133,4 @@ def test_a_large_file_is_imported_without_being_held(
     assert ran.megabytes < MAX_MEMORY_MB, ran
     assert market.row("SELECT count(*) AS n FROM unwind.lots").n == IMPORTED
     with db.current_database().transaction() as conn:
-        assert check(conn, market.stage.clock.instant) == []
+        assert check(conn, market.simulation.clock.instant) == []

@@ -40,9 +40,9 @@ def shop(environment: Simulation) -> Market:
     return market.at(now - timedelta(seconds=1))
 
 
-def real_now(stage: Simulation) -> datetime:
+def real_now(simulation: Simulation) -> datetime:
     """What the database's own clock says."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         return DatabaseClock().now(conn)
 
 
@@ -72,12 +72,12 @@ def test_a_command_that_always_fails_stops_no_other_of_its_set_is_parked_and_set
     )
     filed = "SELECT order_id FROM unwind.alerts ORDER BY 1"
     with poisoned(database_url, "alerts", f"NEW.order_id = {BAD}"):
-        shop.at(real_now(shop.stage)).do("submissions.drain")
+        shop.at(real_now(shop.simulation)).do("submissions.drain")
         assert [row.order_id for row in shop.rows(filed)] == [n for n in ORDERS if n != BAD]
         waits = []
         for _ in range(MAX_ATTEMPTS - 1):
             (row,) = shop.rows("SELECT due_at FROM unwind.submissions WHERE state = 'waiting'")
-            waits.append(row.due_at - shop.stage.clock.instant)
+            waits.append(row.due_at - shop.simulation.clock.instant)
             shop.at(row.due_at).do("submissions.drain")
         assert waits == sorted(waits), "ever later"
         assert waits[-1] > 100 * waits[0]
@@ -93,8 +93,8 @@ def test_a_row_that_cannot_be_swept_keeps_no_other_from_being_swept(shop: Market
     """P8, P3: the batch is divided until the row stands alone; it is tried again by every sweep."""
     for order_id in ORDERS:
         shop.done("npb.file", order_id=order_id, member_id="seller")
-        shop.at(shop.stage.clock.instant + timedelta(seconds=1))
-    shop.at(shop.stage.clock.instant + timedelta(days=8))
+        shop.at(shop.simulation.clock.instant + timedelta(seconds=1))
+    shop.at(shop.simulation.clock.instant + timedelta(days=8))
     with poisoned(database_url, "events", f"NEW.order_id = {BAD} AND NEW.type = 'npb.unlocked'"):
         for unlocked in (len(ORDERS) - 1, 0):
             assert shop.done("npb.scan_open_alerts")["unlocked"] == unlocked
@@ -112,8 +112,8 @@ def test_a_reminder_that_cannot_be_given_keeps_no_other_from_being_given(shop: M
             shop.done("ocr.file", order_id=order_id, member_id="buyer", reason="B_MUTUAL", comment="Please.")
         else:
             shop.done("npb.file", order_id=order_id, member_id="seller")
-    shop.at(shop.stage.clock.instant + timedelta(days=8)).done("npb.scan_open_alerts")
-    shop.at(shop.stage.clock.instant + timedelta(days=8))
+    shop.at(shop.simulation.clock.instant + timedelta(days=8)).done("npb.scan_open_alerts")
+    shop.at(shop.simulation.clock.instant + timedelta(days=8))
     reminded = "SELECT DISTINCT order_id FROM unwind.outbox WHERE payload ->> 'event' LIKE '%reminder%' ORDER BY 1"
     bad = "NEW.payload ->> 'event' LIKE '%reminder%' AND NEW.order_id IN (3, 4)"
     with poisoned(database_url, "outbox", bad):
@@ -155,7 +155,7 @@ def test_a_bill_that_cannot_be_made_keeps_nobody_from_the_bills_of_two_months(
     assert findings(market) == []
     with db.current_database().transaction() as conn:
         months = month_audit.closed_months(conn)
-        assert check(conn, market.stage.clock.instant, months=months) == []
+        assert check(conn, market.simulation.clock.instant, months=months) == []
         assert bills.held(conn) == []
     totals = "SELECT total FROM unwind.bills WHERE seller_id = :seller ORDER BY billing_month"
     (march, april), (its_march, its_april) = ([r.total for r in market.rows(totals, seller=s)] for s in ("s1", "s2"))

@@ -42,9 +42,9 @@ def shop(environment: Simulation) -> Market:
     return market.at(now)
 
 
-def real_now(stage: Simulation) -> datetime:
+def real_now(simulation: Simulation) -> datetime:
     """What the database's own clock says."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         return DatabaseClock().now(conn)
 
 
@@ -56,9 +56,9 @@ def parked(market: Market, order_id: int, **fields: Any) -> int:
         "arguments": {"order_id": order_id, "member_id": "seller"},
         "error": "OperationalError",
         "attempts": 9,
-        "now": market.stage.clock.instant,
+        "now": market.simulation.clock.instant,
     }
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         return dead_jobs.park(conn, **(known | fields))
 
 
@@ -69,7 +69,7 @@ def replay(*words: object) -> Result:
 
 def drained(market: Market) -> None:
     """What was submitted is taken, at this very moment."""
-    market.at(real_now(market.stage)).do("submissions.drain")
+    market.at(real_now(market.simulation)).do("submissions.drain")
 
 
 def test_a_command_is_taken_again_with_its_own_request_id_and_rests_on_no_message(
@@ -102,7 +102,7 @@ def test_many_are_set_going_at_once_and_one_that_cannot_stops_no_other(shop: Mar
     again = parked(shop, 1, message_id="m-4")
     done = replay("--all")
     assert (done.exit_code, f"{again}  npb.file" in done.output, "does not know" in done.output) == (1, True, True)
-    with shop.stage.database.transaction() as conn:
+    with shop.simulation.database.transaction() as conn:
         assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [strange]
     drained(shop)
     assert shop.row("SELECT count(*) FROM unwind.alerts").count == 3
@@ -112,11 +112,11 @@ def test_many_are_set_going_at_once_and_one_that_cannot_stops_no_other(shop: Mar
 def test_a_command_of_the_sql_door_that_was_given_up_is_answered_there_after_all(shop: Market) -> None:
     """Contract 2: whoever submitted it finds its answer where it was promised."""
     shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
-    with shop.stage.database.transaction() as conn:
-        (given,), _ = submissions.claim(conn, shop.stage.clock.now(conn).replace(year=2100), limit=9)
+    with shop.simulation.database.transaction() as conn:
+        (given,), _ = submissions.claim(conn, shop.simulation.clock.now(conn).replace(year=2100), limit=9)
         for attempt in range(submissions.MAX_ATTEMPTS):
             one = submissions.Submission(**{f: getattr(given, f) for f in given.__slots__} | {"attempts": attempt + 1})
-            first = submissions.record_failure(conn, one, f"Error {attempt}", shop.stage.clock.instant)
+            first = submissions.record_failure(conn, one, f"Error {attempt}", shop.simulation.clock.instant)
     assert first == "Error 0"
     number = parked(
         shop, 1, message_id="r-1", first_error=first, arguments=json.loads(given.payload) | {"request_id": "r-1"}
@@ -129,10 +129,10 @@ def test_a_command_of_the_sql_door_that_was_given_up_is_answered_there_after_all
 def test_a_promise_and_a_letter_are_due_again(shop: Market) -> None:
     """A letter is tried again as the letter it is."""
     shop.do("npb.file", order_id=1, member_id="seller")
-    with shop.stage.database.transaction() as conn:
-        outbox.enqueue(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.stage.clock.instant)
+    with shop.simulation.database.transaction() as conn:
+        outbox.enqueue(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.simulation.clock.instant)
     (row,) = shop.rows("SELECT outbox_id FROM unwind.outbox WHERE key = 'k'")
-    with shop.stage.database.transaction() as conn:
+    with shop.simulation.database.transaction() as conn:
         outbox.give_up(conn, [row.outbox_id], "KeyError")
     promise = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
     letter_id = shop.row("SELECT min(notice_id) AS id FROM unwind.notices").id
@@ -143,7 +143,7 @@ def test_a_promise_and_a_letter_are_due_again(shop: Market) -> None:
     letter = parked(shop, 1, task="notices.deliver", arguments={"notice_id": letter_id}, reason="UNDELIVERABLE")
     assert replay(promise, letter).exit_code == 0
     assert shop.row("SELECT state FROM unwind.outbox WHERE key = 'k'").state == "due"
-    shop.at(real_now(shop.stage)).stage.settle()
+    shop.at(real_now(shop.simulation)).simulation.process_outbox()
     assert shop.row("SELECT state FROM unwind.notices WHERE notice_id = :id", id=letter_id).state == "sent"
 
 
@@ -153,7 +153,7 @@ def test_what_was_changed_after_it_was_parked_is_not_set_going(shop: Market, dat
     with psycopg.connect(plain(database_url)) as owner:
         owner.execute('UPDATE unwind.dead_jobs SET arguments = \'{"order_id": 2, "member_id": "seller"}\'')
     assert "changed its arguments" in replay(number).output
-    with shop.stage.database.transaction() as conn:
+    with shop.simulation.database.transaction() as conn:
         assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [number]
 
 
@@ -181,7 +181,7 @@ def test_the_first_error_travels_with_a_command_from_try_to_try(
     def fails(*_: Any, **__: Any) -> None:
         raise type(next(errors).title(), (Exception,), {})
 
-    monkeypatch.setattr(job, "carry_out", fails)
+    monkeypatch.setattr(job, "execute", fails)
     monkeypatch.setattr(job, "MAX_RETRIES", 1)
     result = task.apply(kwargs={"order_id": 1, "member_id": "s"}, task_id="m-1", throw=False)
     assert isinstance(result.result, TaskFailed)
@@ -203,7 +203,7 @@ def test_what_is_not_to_be_done_is_discarded_with_a_reason_and_stays_on_record(s
         True,
         True,
     )
-    with shop.stage.database.transaction() as conn:
+    with shop.simulation.database.transaction() as conn:
         assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [other]
     kept = json.loads(run("dead", "--discarded", "--json").output)
     assert (kept["id"], kept["discard_reason"]) == (number, "settled by phone")
@@ -223,8 +223,8 @@ def test_a_kept_message_is_requeued_once_as_the_command_that_it_is(shop: Market,
     """As it lay in its queue, or its body alone, which is what Celery shows of a task that an old worker did not know."""
     raw = message([[], {"order_id": 1, "member_id": "seller"}, {}], headers={"id": "lost-1", "timelimit": "soon"})
     body = json.dumps(raw).encode() if whole else base64.b64decode(raw["body"])
-    facts = {"named": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.stage.clock.instant}
-    with shop.stage.database.transaction() as conn:
+    facts = {"named": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.simulation.clock.instant}
+    with shop.simulation.database.transaction() as conn:
         dead_letters.record(conn, reason="TASK_UNKNOWN", body=body, **facts)  # type: ignore[arg-type]
         dead_letters.record(conn, reason="NOT_JSON", body=b"hello", **facts)  # type: ignore[arg-type]
         long = json.dumps([[], {"order_id": 1, "member_id": "seller", "comment": "x" * 5000}, {}]).encode()

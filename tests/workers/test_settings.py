@@ -114,7 +114,7 @@ def test_the_result_backend_is_the_brokers_next_database(
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "mend"),
+    ("variable", "value", "fix"),
     [
         ("DATABASE_URL", "mysql://root:hunter2@db/unwind", "must begin with postgresql://"),
         ("DATABASE_URL", "postgresql://u:hunter2@db", "must name a database"),
@@ -137,19 +137,19 @@ def test_the_result_backend_is_the_brokers_next_database(
     ],
 )
 def test_a_wrong_value_is_named_with_its_mend_and_never_shown(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, mend: str
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, fix: str
 ) -> None:
     """Contract 2.1's rule for errors, applied to settings: name the place, never echo the value."""
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsProblem) as caught:
         load_settings()
     assert str(caught.value).startswith(f"{variable}: ")
-    assert mend in str(caught.value)
+    assert fix in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
 def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One mend per attempt would be a guessing game."""
+    """One fix per attempt would be a guessing game."""
     monkeypatch.setenv("CELERY_BROKER_URL", "amqp://mq")
     monkeypatch.setenv("UNWIND_LOG_FORMAT", "xml")
     with pytest.raises(SettingsProblem) as caught:

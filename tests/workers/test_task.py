@@ -26,58 +26,58 @@ class Follower:
 
     name = TASK
 
-    def __init__(self, stage: Simulation, bad: set[int]) -> None:
-        self.stage, self.bad = stage, bad
+    def __init__(self, simulation: Simulation, bad: set[int]) -> None:
+        self.simulation, self.bad = simulation, bad
 
     def run(self, rows: list[int]) -> dict[str, Any]:
-        with self.stage.database.transaction() as conn:
+        with self.simulation.database.transaction() as conn:
             due = outbox.claim(conn, TASK, rows=rows)
             if self.bad & {one.outbox_id for one in due}:
                 raise KeyError("private words")
-            outbox.mark_done(conn, due, self.stage.clock.instant)
+            outbox.mark_done(conn, due, self.simulation.clock.instant)
         return {}
 
 
-def promised(stage: Simulation, count: int) -> list[int]:
+def promised(simulation: Simulation, count: int) -> list[int]:
     """Promises to be kept."""
-    with stage.database.transaction() as conn:
-        outbox.enqueue(conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], stage.clock.instant)
+    with simulation.database.transaction() as conn:
+        outbox.enqueue(conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], simulation.clock.instant)
         return list(conn.execute(text("SELECT outbox_id FROM unwind.outbox ORDER BY 1")).scalars())
 
 
-def states(stage: Simulation) -> dict[int, str]:
+def states(simulation: Simulation) -> dict[int, str]:
     """How each promise stands."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         return {r.outbox_id: r.state for r in conn.execute(text("SELECT outbox_id, state FROM unwind.outbox"))}
 
 
 @pytest.mark.guarantee("P8")
-def test_one_promise_that_cannot_be_kept_stops_no_other(stage: Simulation) -> None:
+def test_one_promise_that_cannot_be_kept_stops_no_other(simulation: Simulation) -> None:
     """P8: the set is halved until the one that fails stands alone."""
-    rows = promised(stage, 9)
-    bisect_failures(Follower(stage, {rows[4]}), rows, KeyError("private words"))
-    assert states(stage) == {row: "due" if row == rows[4] else "done" for row in rows}
+    rows = promised(simulation, 9)
+    bisect_failures(Follower(simulation, {rows[4]}), rows, KeyError("private words"))
+    assert states(simulation) == {row: "due" if row == rows[4] else "done" for row in rows}
 
 
-def test_a_promise_that_fails_again_and_again_is_parked_and_can_be_set_going_again(stage: Simulation) -> None:
+def test_a_promise_that_fails_again_and_again_is_parked_and_can_be_set_going_again(simulation: Simulation) -> None:
     """Contract 2.1: visible, replayable, never silently lost; and nothing of its words is told."""
-    (row,) = promised(stage, 1)
+    (row,) = promised(simulation, 1)
     for _ in range(outbox.MAX_ATTEMPTS):
-        bisect_failures(Follower(stage, {row}), [row], KeyError("private words"))
-    assert states(stage) == {row: "dead"}
-    with stage.database.transaction() as conn:
+        bisect_failures(Follower(simulation, {row}), [row], KeyError("private words"))
+    assert states(simulation) == {row: "dead"}
+    with simulation.database.transaction() as conn:
         (job,) = dead_jobs.waiting(conn)
         assert (job.task, job.arguments, job.outbox_id) == (TASK, {"rows": [row]}, row)
         assert "private" not in job.error
-        outbox.requeue(conn, [row], stage.clock.instant)
-        assert dead_jobs.replayed(conn, job.dead_job_id, stage.clock.instant)
-    Follower(stage, set()).run([row])
-    assert states(stage) == {row: "done"}
+        outbox.requeue(conn, [row], simulation.clock.instant)
+        assert dead_jobs.replayed(conn, job.dead_job_id, simulation.clock.instant)
+    Follower(simulation, set()).run([row])
+    assert states(simulation) == {row: "done"}
 
 
-def test_what_is_said_of_a_database_error_has_its_constraint_and_no_values(stage: Simulation) -> None:
+def test_what_is_said_of_a_database_error_has_its_constraint_and_no_values(simulation: Simulation) -> None:
     """P9: PostgreSQL's own text holds the whole row."""
-    with pytest.raises(DBAPIError) as caught, stage.database.transaction() as conn:
+    with pytest.raises(DBAPIError) as caught, simulation.database.transaction() as conn:
         conn.execute(text("INSERT INTO unwind.members (member_id, handle) VALUES ('private', 'words')"))
     assert "IntegrityError 23502" in summarize(caught.value)
     assert "private" not in summarize(caught.value)
@@ -85,23 +85,23 @@ def test_what_is_said_of_a_database_error_has_its_constraint_and_no_values(stage
 
 
 @pytest.mark.parametrize("state", ["53100", "53200", "57P03", "58030"])
-def test_a_server_in_want_is_trouble(stage: Simulation, state: str) -> None:
+def test_a_server_in_want_is_trouble(simulation: Simulation, state: str) -> None:
     """F48: a full disk, no memory, a start, an error of its files: waited for without a count, for it passes."""
     want = text(f"DO $$ BEGIN RAISE EXCEPTION 'in want' USING ERRCODE = '{state}'; END $$")
-    with pytest.raises(DBAPIError) as caught, stage.database.transaction() as conn:
+    with pytest.raises(DBAPIError) as caught, simulation.database.transaction() as conn:
         conn.execute(want)
     assert is_database_trouble(caught.value)
 
 
 def test_a_server_that_ends_the_connection_is_trouble_and_a_long_statement_is_not(
-    stage: Simulation, admin: psycopg.Connection
+    simulation: Simulation, admin: psycopg.Connection
 ) -> None:
     """Trouble is waited for without a count; a statement that is too long would be so every time."""
-    with pytest.raises(DBAPIError) as cut, stage.database.transaction() as conn:  # noqa: PT012 - the second statement is it
+    with pytest.raises(DBAPIError) as cut, simulation.database.transaction() as conn:  # noqa: PT012 - the second statement is it
         _end(admin, conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
         conn.execute(text("SELECT 1"))
     assert is_database_trouble(cut.value)
-    with pytest.raises(DBAPIError) as slow, stage.database.transaction() as conn:  # noqa: PT012 - the same
+    with pytest.raises(DBAPIError) as slow, simulation.database.transaction() as conn:  # noqa: PT012 - the same
         conn.execute(text("SELECT set_config('statement_timeout', '20ms', true)"))
         conn.execute(text("SELECT pg_sleep(5)"))
     assert not is_database_trouble(slow.value)
@@ -114,7 +114,9 @@ def _end(admin: psycopg.Connection, pid: int) -> None:
 @pytest.mark.parametrize(
     "arguments", [{"rows": "all"}, {"rows": [1.5]}, {"rows": [True]}, {"order_id": "1"}, {"nonsense": 1}]
 )
-def test_a_task_of_the_house_called_with_nonsense_answers_invalid(stage: Simulation, arguments: dict[str, Any]) -> None:
+def test_a_task_of_the_house_called_with_nonsense_answers_invalid(
+    simulation: Simulation, arguments: dict[str, Any]
+) -> None:
     """Contract 2.4: callable by hand; never an exception for bad input."""
     answer = execute(app.tasks[TASK], arguments, "by-hand")
     assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", list(arguments))
@@ -138,7 +140,7 @@ def test_what_celery_is_told_drags_no_private_error_behind_it(monkeypatch: pytes
     def fails(*_: Any, **__: Any) -> None:
         raise KeyError(words)
 
-    monkeypatch.setattr(task, "carry_out", fails)
+    monkeypatch.setattr(task, "execute", fails)
     with pytest.raises(TaskFailed) as caught:
         app.tasks["ocr.file"](order_id=1)
     assert words not in "".join(traceback.format_exception(caught.value))

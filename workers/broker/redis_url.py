@@ -211,12 +211,12 @@ def _query(text: str) -> dict[str, str]:
 
 def _options(given: Mapping[str, str], known: Mapping[str, tuple[Callable[[str], Any], str]]) -> dict[str, Any]:
     found = {}
-    for name, (parse, mend) in known.items():
+    for name, (parse, fix) in known.items():
         if name in given:
             try:
                 found[name] = parse(given[name])
             except (ValueError, KeyError, OSError):
-                raise ValueError(f"has an option {name} that does not fit: it {mend}") from None
+                raise ValueError(f"has an option {name} that does not fit: it {fix}") from None
     return found
 
 

@@ -114,7 +114,7 @@ def data_option(command: Any) -> Any:
 
 def main(words: list[str] | None = None) -> None:
     """The entry point of `./run`, `python -m workers` and `unwind`. Exit codes: 0 fine, 1 not, 2 wrong words."""
-    from workers.embedded import FolderNotOurs, NoServerFound, ServerDidNotStart
+    from workers.embedded import DataDirNotAccessible, ServerBinaryNotFound, ServerStartError
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal whose code page lacks a letter shows its number
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -129,7 +129,7 @@ def main(words: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         status = 130
-    except (FolderNotOurs, NoServerFound, ServerDidNotStart) as error:
+    except (DataDirNotAccessible, ServerBinaryNotFound, ServerStartError) as error:
         click.echo(str(error), err=True)
         status = 1
     except Exception as error:

@@ -23,7 +23,7 @@ def backup(file: Path, replace: bool) -> None:
 
     FILE holds addresses and private words, so only you can read it. Redis needs no copy: what was promised is in PostgreSQL.
     """
-    from workers.local.backup import CannotBackUp, back_up
+    from workers.local.backup import BackupError, back_up
 
     if file.exists() and not replace:
         raise click.ClickException(f"{file} is there already. --replace takes its place.")
@@ -31,7 +31,7 @@ def backup(file: Path, replace: bool) -> None:
         with settings_with_servers(load_settings()) as settings:
             assert settings.database_url is not None
             size = back_up(settings.database_url.get_secret_value(), file)
-    except CannotBackUp as problem:
+    except BackupError as problem:
         raise click.ClickException(str(problem)) from None
     click.echo(f"{file}: {size / 1e6:,.1f} MB. `./run restore {file}` brings it into an empty database.")
 
@@ -47,7 +47,7 @@ def restore(file: Path) -> None:
     """
     from models.db import database as db
     from models.integrity import invariants, month_audit
-    from workers.local.backup import CannotBackUp
+    from workers.local.backup import BackupError
     from workers.local.backup import restore as bring_back
 
     try:
@@ -62,12 +62,12 @@ def restore(file: Path) -> None:
                     broken = invariants.check(conn, now, in_time=False, months=month_audit.closed_months(conn))
             finally:
                 database.dispose()
-    except CannotBackUp as problem:
+    except BackupError as problem:
         raise click.ClickException(str(problem)) from None
     click.echo(f"{came.orders:,} orders and {came.events:,} events are back.")
-    if came.moved_on:
+    if came.feed_transactions_skipped:
         click.echo(
-            f"Readers of the feed go on with the cursors they have (moved on by {came.moved_on:,} transactions)."
+            f"Readers of the feed go on with the cursors they have (moved on by {came.feed_transactions_skipped:,} transactions)."
         )
     if broken:
         raise click.ClickException("But not all that must hold does: ./run audit names what differs.")

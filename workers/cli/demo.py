@@ -27,13 +27,19 @@ from models import bills, terms
 from models.db import database as db
 from policies.billing_months import month_of, previous_month
 from workers.cli import data_option
-from workers.local.process_specs import GROUPS, beat, flower, mail_place, worker
+from workers.local.process_specs import (
+    WORKER_GROUPS,
+    beat_program,
+    describe_mail_target,
+    flower_program,
+    worker_program,
+)
 from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import Settings, load_settings, settings_with_servers
-from workers.simulation.demo.dashboard import SAID, Dashboard
-from workers.simulation.demo.runner import News, Story, StoryBroken
-from workers.simulation.demo.sample_market import SELLERS, Sample, sample_market
-from workers.simulation.replay import NotEmpty, lines_from, play, simulation_in_empty_database
+from workers.simulation.demo.dashboard import EVENT_STYLES, Dashboard
+from workers.simulation.demo.runner import DemoFailed, DemoRun, TimelineEvent
+from workers.simulation.demo.sample_market import SELLERS, SampleMarket, build_sample_market
+from workers.simulation.replay import DatabaseNotEmpty, parse_lines, play, simulation_in_empty_database
 
 READY_SECONDS = 60.0
 
@@ -56,7 +62,7 @@ def demo(once: bool) -> None:
             _play(console, settings, once=once)
     except KeyboardInterrupt:
         console.print("\nThe demo has ended; its servers and its data are gone.")
-    except (StoryBroken, ProgramFailed, NotEmpty) as problem:
+    except (DemoFailed, ProgramFailed, DatabaseNotEmpty) as problem:
         raise click.ClickException(str(problem)) from None
 
 
@@ -64,21 +70,23 @@ def _play(console: Console, settings: Settings, *, once: bool) -> None:
     console.rule("[bold]Unwind: a marketplace unwinds its problem orders")
     sample = _write_past(console, settings)
     with _opened(settings) as (database, client):
-        story = Story.from_now(
+        story = DemoRun.from_now(
             sample, database, client
         )  # before anybody works: on a slow machine alerts unlock meanwhile
         with Supervisor(settings.data_dir, on_event=lambda said: console.print(f"  [red]{said}")) as supervisor:
-            for group in GROUPS:
-                supervisor.start(worker(settings, supervisor, group))
-            supervisor.start(beat(settings, supervisor))
-            window, address = flower(settings.model_copy(update={"flower_read_only": False}))
+            for group in WORKER_GROUPS:
+                supervisor.start(worker_program(settings, supervisor, group))
+            supervisor.start(beat_program(settings, supervisor))
+            window, address = flower_program(settings.model_copy(update={"flower_read_only": False}))
             with console.status("Starting two worker groups and beat …"):
                 supervisor.wait_ready(READY_SECONDS)
             supervisor.start(window)
-            queues = sum(map(len, GROUPS.values()))
-            console.print(f"  [bold]workers[/]  {len(GROUPS)} groups for {queues} queues; beat looks for due alerts")
+            queues = sum(map(len, WORKER_GROUPS.values()))
+            console.print(
+                f"  [bold]workers[/]  {len(WORKER_GROUPS)} groups for {queues} queues; beat looks for due alerts"
+            )
             console.print(f"  [bold]Flower[/]   [link={address}]{address}[/link]")
-            console.print(f"  [bold]mails[/]    {mail_place(settings)}\n")
+            console.print(f"  [bold]mails[/]    {describe_mail_target(settings)}\n")
             _tell(console, settings, story, address)
             supervisor.wait_ready(READY_SECONDS, ["flower"])
             if once:
@@ -88,7 +96,7 @@ def _play(console: Console, settings: Settings, *, once: bool) -> None:
                 signal.pause()
 
 
-def _invite(console: Console, settings: Settings, sample: Sample, address: str) -> None:
+def _invite(console: Console, settings: Settings, sample: SampleMarket, address: str) -> None:
     """What one can look at while everything keeps running."""
     console.print(
         f"\nEverything keeps running: look around in Flower at {address}, or ask in another terminal, for example"
@@ -119,18 +127,18 @@ def _opened(settings: Settings) -> Iterator[tuple[db.Database, Celery]]:
         client.close()
 
 
-def _write_past(console: Console, settings: Settings) -> Sample:
+def _write_past(console: Console, settings: Settings) -> SampleMarket:
     """Ten weeks of history, whose last instant is the present, into an empty database."""
     assert settings.database_url is not None
-    sample = sample_market(datetime.now(UTC))  # noqa: TID251 - the present, at which the history ends
-    lines = lines_from(json.dumps(line) for line in sample.lines)
+    sample = build_sample_market(datetime.now(UTC))  # noqa: TID251 - the present, at which the history ends
+    lines = parse_lines(json.dumps(line) for line in sample.lines)
     with (
         console.status(f"Writing the past: {len(lines)} facts and commands of ten weeks …"),
-        simulation_in_empty_database(settings.database_url.get_secret_value(), lines[0].at) as stage,
+        simulation_in_empty_database(settings.database_url.get_secret_value(), lines[0].at) as simulation,
     ):
-        for played in play(lines, stage):
+        for played in play(lines, simulation):
             if played.result["outcome"] != "done":
-                raise StoryBroken(f"The past does not fit: {played.as_json()}")
+                raise DemoFailed(f"The past does not fit: {played.as_json()}")
     console.print(
         f"  [bold]market[/]   {len(SELLERS)} stores, {len(sample.parties)} orders of ten weeks, "
         f"{len(sample.unlocking)} alerts about to fall due"
@@ -138,7 +146,7 @@ def _write_past(console: Console, settings: Settings) -> Sample:
     return sample
 
 
-def _tell(console: Console, settings: Settings, story: Story, flower_address: str) -> None:
+def _tell(console: Console, settings: Settings, story: DemoRun, flower_address: str) -> None:
     story.open()
     _follow(console, story, Dashboard(story.sample, story.unlocks, story.now, {"Flower": flower_address}))
     _show_mail(console, settings)
@@ -146,7 +154,7 @@ def _tell(console: Console, settings: Settings, story: Story, flower_address: st
     console.print(_bills(story.database, story.sample, story.began))
 
 
-def _follow(console: Console, story: Story, board: Dashboard) -> None:
+def _follow(console: Console, story: DemoRun, board: Dashboard) -> None:
     """Tell the story to its end: on a terminal as one screen that changes, elsewhere as a line for each piece of news."""
     if not console.is_terminal:
         for news in story.follow():
@@ -154,11 +162,11 @@ def _follow(console: Console, story: Story, board: Dashboard) -> None:
         return
     with Live(board, console=console, refresh_per_second=5):
         for news in story.follow():
-            board.hear(news)
+            board.apply(news)
 
 
-def _sentence(news: News) -> str:
-    verb, colour, note = SAID.get(news.type, (news.type, "white", news.note))
+def _sentence(news: TimelineEvent) -> str:
+    verb, colour, note = EVENT_STYLES.get(news.type, (news.type, "white", news.note))
     about = f"order {news.order_id}" if news.order_id is not None else f"{news.member_id}"
     return f"{news.at.astimezone():%H:%M:%S}  [{colour}]{verb:<17}[/] {about:<12} {note}"
 
@@ -196,7 +204,7 @@ def _summary(counts: dict[str, Any]) -> Table:
     return table
 
 
-def _bills(database: db.Database, sample: Sample, now: datetime) -> Table:
+def _bills(database: db.Database, sample: SampleMarket, now: datetime) -> Table:
     """The last bills of the store whose orders were cancelled most: issued ones stand, the open one has the credits."""
     sellers = [sample.parties[order_id][0] for order_id in sorted(sample.ending_cancelled)]
     seller_id = max(sellers, key=sellers.count)

@@ -10,11 +10,11 @@ from workers.cli import data_option
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help='For programs: {"findings": [{code, severity, message, mend}]}.')
+@click.option("--json", "as_json", is_flag=True, help='For programs: {"findings": [{code, severity, message, fix}]}.')
 @data_option
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
-    """Say what is wrong with this installation, one line a finding with its mend.
+    """Say what is wrong with this installation, one line a finding with its fix.
 
     Looks at settings, servers, workers, what waits, and what must always hold; starts and changes nothing. Exit code 0:
     nothing but notes; 1: warnings; 2: errors.

@@ -25,21 +25,21 @@ def metrics(once: bool) -> None:
     from prometheus_client import CollectorRegistry, generate_latest
 
     from workers import logs
-    from workers.monitoring.metrics import Gauges, serve
+    from workers.monitoring.metrics import MetricsCollector, make_metrics_server
 
-    with _settings() as settings, contextlib.closing(Gauges(settings)) as gauges:
+    with _settings() as settings, contextlib.closing(MetricsCollector(settings)) as gauges:
         logs.configure(settings.log_format, settings.log_level)
         if once:
             registry = CollectorRegistry()
             registry.register(gauges)
             click.echo(generate_latest(registry).decode(), nl=False)
             return
-        with serve(gauges, settings.metrics_address, settings.metrics_port) as server:
+        with make_metrics_server(gauges, settings.metrics_address, settings.metrics_port) as server:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, _end)
             host = settings.metrics_address
             click.echo(f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
-            probes.is_ready()
+            probes.report_ready()
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()
 

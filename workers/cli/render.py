@@ -15,10 +15,10 @@ from rich.text import Text
 from policies.timestamps import format_timestamp
 from workers.cli.bill_page import as_text
 from workers.cli.forecast_chart import forecast_chart
-from workers.simulation.replay import Played
+from workers.simulation.replay import PlayedLine
 
 
-def tell(played: Played) -> None:
+def tell(played: PlayedLine) -> None:
     """One line of a replayed history: when, what, and what came of it."""
     console = _console()
     line, result = played.line, harmless(played.result)
@@ -60,7 +60,7 @@ def show_to_people(noun: str, seen: Any) -> None:
     PAGES[noun](_console(), harmless(seen))
 
 
-def _what(played: Played) -> str:
+def _what(played: PlayedLine) -> str:
     line = played.line
     if line.show is not None:
         return str(harmless("show " + " ".join(str(word) for word in line.show)))

@@ -54,8 +54,8 @@ def replay(
     if database_url is not None and len(files) > 1:
         raise WrongFile("Into one database goes one file.")
     try:
-        histories = [(path, player.read(path)) for path in files]
-    except player.Malformed as problem:
+        histories = [(path, player.read_history(path)) for path in files]
+    except player.InvalidHistory as problem:
         raise WrongFile(str(problem)) from None
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # standard output is for answers
@@ -63,41 +63,41 @@ def replay(
     )
     with contextlib.ExitStack() as held:
         if database_url is None:
-            stages = held.enter_context(player.simulation_pool())
+            simulations = held.enter_context(player.simulation_pool())
         for path, lines in histories:
-            at = player.beginning(lines, until)
+            at = player.start_time(lines, until)
             with contextlib.ExitStack() as playing:
                 if database_url is None:
-                    stage = playing.enter_context(stages.fresh(at, allow_short=allow_short))
+                    simulation = playing.enter_context(simulations.fresh(at, allow_short=allow_short))
                 else:
-                    stage = playing.enter_context(_theirs(database_url, at, allow_short))
+                    simulation = playing.enter_context(_theirs(database_url, at, allow_short))
                 if not answers:
                     click.secho(path.name, bold=True)
-                    stage.on_sweep = tell_sweep
-                for played in player.play(lines, stage, until=until):
+                    simulation.on_sweep = tell_sweep
+                for played in player.play(lines, simulation, until=until):
                     if answers:
                         click.echo(json.dumps(played.as_json()))
                     else:
                         tell(played)
                 if database_url is not None:
-                    _warn_of_the_future(stage)
+                    _warn_of_the_future(simulation)
 
 
 def _theirs(database_url: str, at: datetime, allow_short: bool) -> Simulation:
     try:
         return player.simulation_in_empty_database(postgres_url(database_url), at, allow_short=allow_short)
-    except player.NotEmpty as problem:
+    except player.DatabaseNotEmpty as problem:
         raise click.ClickException(str(problem)) from None
     except ValueError as problem:
         raise WrongFile(f"--database-url: {problem}") from None
 
 
-def _warn_of_the_future(stage: Simulation) -> None:
-    with stage.database.transaction() as conn:
+def _warn_of_the_future(simulation: Simulation) -> None:
+    with simulation.database.transaction() as conn:
         present = db.DatabaseClock().now(conn)
-    if stage.clock.instant > present:
+    if simulation.clock.instant > present:
         click.echo(
-            f"The history ends at {format_timestamp(stage.clock.instant)}, which is still to come: live work on its orders is "
+            f"The history ends at {format_timestamp(simulation.clock.instant)}, which is still to come: live work on its orders is "
             "dated from there until then.",
             err=True,
         )

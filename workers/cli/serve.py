@@ -16,10 +16,18 @@ import click
 
 from workers.cli import data_option
 from workers.embedded import running_servers
-from workers.embedded.data_dir import Lock, read_json, servers_folder, write_json
-from workers.embedded.processes import Mark, alive, mark_of, wait_until
+from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, write_json
+from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
 from workers.local.preforker import Preforker
-from workers.local.process_specs import GROUPS, beat, flower, mail_place, metrics, shown, worker
+from workers.local.process_specs import (
+    WORKER_GROUPS,
+    beat_program,
+    describe_mail_target,
+    display_path,
+    flower_program,
+    metrics_program,
+    worker_program,
+)
 from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import CHECKOUT, Settings, load_settings, settings_with_servers
 
@@ -41,9 +49,11 @@ def up(detach: bool) -> None:
     if detach:
         _start_detached(settings, run)
         return
-    lock = Lock(run / "up.lock")
-    if not lock.take():
-        raise click.ClickException(f"It is running already for {shown(settings.data_dir)}. `./run down` ends it.")
+    lock = FileLock(run / "up.lock")
+    if not lock.acquire():
+        raise click.ClickException(
+            f"It is running already for {display_path(settings.data_dir)}. `./run down` ends it."
+        )
     report = run / "up.json"
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -64,12 +74,12 @@ def down() -> None:
     """Stop what `up --detach` left running (or an `up` in another terminal)."""
     settings = load_settings()
     report = read_json(settings.data_dir / "run" / "up.json")
-    mark = Mark(int(report.get("pid", 0)), int(report.get("started", 0)))
-    if not alive(mark):
+    mark = ProcessIdentity(int(report.get("pid", 0)), int(report.get("started", 0)))
+    if not is_alive(mark):
         click.echo("Nothing is running.")
         return
     os.kill(mark.pid, signal.SIGTERM)
-    if not wait_until(lambda: not alive(mark), DOWN_SECONDS):
+    if not wait_until(lambda: not is_alive(mark), DOWN_SECONDS):
         os.kill(mark.pid, signal.SIGKILL)  # its programs and servers end with it: the kernel sees to that
         raise click.ClickException(f"It did not end within {DOWN_SECONDS:.0f} s and was killed.")
     click.echo("Stopped.")
@@ -119,32 +129,32 @@ def migrate_database(settings: Settings) -> None:
 
 def _serve(settings: Settings, report: Path) -> None:
     began = time.monotonic()
-    mark = mark_of(os.getpid())
+    mark = identify_process(os.getpid())
     state: dict[str, Any] = {"pid": mark.pid, "started": mark.started, "ready": False}
     write_json(report, state)
     with (
-        contextlib.closing(Preforker(_log_folder(settings) / "nursery.log")) as nursery,
+        contextlib.closing(Preforker(_log_folder(settings) / "preforker.log")) as preforker,
         settings_with_servers(settings) as found,
-        Supervisor(settings.data_dir, on_event=_tell, nursery=nursery) as supervisor,
+        Supervisor(settings.data_dir, on_event=_tell, preforker=preforker) as supervisor,
     ):
         _line("servers", _servers_line(settings))
         migrate_database(found)
         _line("schema", "at its newest form")
-        for group in GROUPS:
-            supervisor.start(worker(found, supervisor, group))
-        supervisor.start(beat(found, supervisor))
+        for group in WORKER_GROUPS:
+            supervisor.start(worker_program(found, supervisor, group))
+        supervisor.start(beat_program(found, supervisor))
         supervisor.wait_ready(READY_SECONDS)
-        for group, queues in GROUPS.items():
+        for group, queues in WORKER_GROUPS.items():
             _line(f"{group}", f"a worker of {found.concurrency} processes for {' and '.join(queues)}")
-        window, address = flower(found)
+        window, address = flower_program(found)
         supervisor.start(window)
-        numbers, told_at = metrics(found)
+        numbers, told_at = metrics_program(found)
         supervisor.start(numbers)
         supervisor.wait_ready(READY_SECONDS, ["flower", "metrics"])
         _line("flower", f"{address}  (looks only)")
         _line("metrics", told_at)
-        _line("mail", mail_place(found))
-        _line("logs", shown(found.log_dir))
+        _line("mail", describe_mail_target(found))
+        _line("logs", display_path(found.log_dir))
         click.echo(f"Ready after {time.monotonic() - began:.1f} s. Ctrl-C or `./run down` ends everything.")
         write_json(report, {**state, "ready": True, "flower": address, "metrics": told_at})
         sys.stdout.flush()
@@ -183,12 +193,12 @@ def _servers_line(settings: Settings) -> str:
         parts.append(f"PostgreSQL on 127.0.0.1:{running.postgres_port}")
     if running is not None and settings.broker_url is None:
         parts.append(f"Valkey on 127.0.0.1:{running.valkey_port}")
-    kept = "" if settings.has_servers else f", data in {shown(servers_folder(settings.data_dir))}"
+    kept = "" if settings.has_servers else f", data in {display_path(ensure_servers_dir(settings.data_dir))}"
     return " and ".join(parts) + kept
 
 
 def _run_folder(settings: Settings) -> Path:
-    folder = servers_folder(settings.data_dir).parent / "run"
+    folder = ensure_servers_dir(settings.data_dir).parent / "run"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 

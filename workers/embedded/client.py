@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import workers
-from workers.embedded.data_dir import Lock, passwords, read_json, servers_folder
-from workers.embedded.postgres import ADMIN, DATABASE, OWNER, ServerDidNotStart, last_lines
-from workers.embedded.processes import Mark, alive, end, wait_until
+from workers.embedded.data_dir import FileLock, ensure_servers_dir, passwords, read_json
+from workers.embedded.postgres import ADMIN, DATABASE, OWNER, ServerStartError, log_tail
+from workers.embedded.processes import ProcessIdentity, is_alive, terminate, wait_until
 
 TIMEOUT = 90.0  # seconds to wait for another process that is just starting or ending the same servers
 
@@ -51,9 +51,9 @@ class ServerUrls:
 class RunningServers:
     """The processes behind a data directory at this moment."""
 
-    keeper: Mark
-    postgres: Mark
-    valkey: Mark
+    daemon: ProcessIdentity
+    postgres: ProcessIdentity
+    valkey: ProcessIdentity
     postgres_port: int
     valkey_port: int
 
@@ -69,9 +69,9 @@ def embedded_servers(
     """PostgreSQL and Valkey on loopback, with their data in `data_dir`; about one second when new.
 
     `durable=False` is for tests: nothing is flushed to disk. Settings count only for the process that starts the
-    servers; who finds them running takes them as they are. Raises ServerDidNotStart, NoServerFound, FolderNotOurs.
+    servers; who finds them running takes them as they are. Raises ServerStartError, ServerBinaryNotFound, DataDirNotAccessible.
     """
-    folder = servers_folder(data_dir)
+    folder = ensure_servers_dir(data_dir)
     wishes = {"durable": durable, "postgres": dict(postgres_settings or {}), "valkey": dict(valkey_settings or {})}
     in_use = _enter(folder, wishes)
     try:
@@ -80,7 +80,7 @@ def embedded_servers(
         _leave(folder, in_use)
 
 
-def hold_servers(data_dir: Path) -> ServerUrls:
+def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
     """The same servers until this process ends, for programs that have no block to wrap (Celery's own commands)."""
     key = data_dir.resolve()
     with _holding:
@@ -95,43 +95,46 @@ def running_servers(data_dir: Path) -> RunningServers | None:
     """What runs for `data_dir`, without starting anything."""
     record = read_json(data_dir.resolve() / "servers" / "running.json")
     try:
-        marks = {name: Mark(record[name]["pid"], record[name]["started"]) for name in ("keeper", "postgres", "valkey")}
+        marks = {
+            name: ProcessIdentity(record[name]["pid"], record[name]["started"])
+            for name in ("daemon", "postgres", "valkey")
+        }
         ports = {name: int(record[name]["port"]) for name in ("postgres", "valkey")}
     except (KeyError, TypeError):
         return None
-    if not alive(marks["keeper"]):
+    if not is_alive(marks["daemon"]):
         return None
     return RunningServers(**marks, postgres_port=ports["postgres"], valkey_port=ports["valkey"])
 
 
-def _enter(folder: Path, wishes: Mapping[str, object]) -> Lock:
-    starting, in_use, keeper = (Lock(folder / f"{name}.lock") for name in ("starting", "in-use", "keeper"))
+def _enter(folder: Path, wishes: Mapping[str, object]) -> FileLock:
+    starting, in_use, daemon = (FileLock(folder / f"{name}.lock") for name in ("starting", "in-use", "daemon"))
     try:
-        if not starting.take(seconds=TIMEOUT):
-            raise ServerDidNotStart(f"another process has been starting the servers of {folder} for {TIMEOUT:.0f} s")
-        # An ending keeper has the exclusive lock: its servers cannot be joined any more, only waited for.
-        if not in_use.take(shared=True, seconds=TIMEOUT):
-            raise ServerDidNotStart(f"the servers of {folder} are being ended and do not come to an end")
-        nobody_keeps = keeper.take()
-        keeper.close()
+        if not starting.acquire(seconds=TIMEOUT):
+            raise ServerStartError(f"another process has been starting the servers of {folder} for {TIMEOUT:.0f} s")
+        # An ending daemon has the exclusive lock: its servers cannot be joined any more, only waited for.
+        if not in_use.acquire(shared=True, seconds=TIMEOUT):
+            raise ServerStartError(f"the servers of {folder} are being ended and do not come to an end")
+        nobody_keeps = daemon.acquire()
+        daemon.close()
         if nobody_keeps or not (folder / "running.json").exists():
             _start_keeper(folder, wishes)
     except BaseException:
         in_use.close()
         raise
     finally:
-        keeper.close()
+        daemon.close()
         starting.close()
     return in_use
 
 
 def _start_keeper(folder: Path, wishes: Mapping[str, object]) -> None:
-    for name in ("keeper.log", "postgres.log", "valkey.log"):
+    for name in ("daemon.log", "postgres.log", "valkey.log"):
         path = folder / name
         if path.exists() and path.stat().st_size > 20_000_000:
             path.replace(path.with_suffix(".old.log"))
     checkout = str(Path(workers.__file__).resolve().parents[1])
-    with (folder / "keeper.log").open("ab") as log:
+    with (folder / "daemon.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "workers.embedded.daemon", str(folder)],
             stdin=subprocess.PIPE,
@@ -142,20 +145,22 @@ def _start_keeper(folder: Path, wishes: Mapping[str, object]) -> None:
             start_new_session=True,  # Ctrl-C in the terminal is for the command, which then leaves in good order
         )
         said, _ = process.communicate(json.dumps(wishes).encode() + b"\n")
-    answer = json.loads(said) if said.strip() else {"error": f"its keeper ended:\n{last_lines(folder / 'keeper.log')}"}
+    answer = json.loads(said) if said.strip() else {"error": f"its daemon ended:\n{log_tail(folder / 'daemon.log')}"}
     if "ready" not in answer:
-        raise ServerDidNotStart(f"The embedded servers did not start: {answer['error']}")
+        raise ServerStartError(f"The embedded servers did not start: {answer['error']}")
 
 
-def _leave(folder: Path, in_use: Lock) -> None:
+def _leave(folder: Path, in_use: FileLock) -> None:
     """The last one out ends the servers and waits, so that the folder may be removed at once."""
     try:
-        if in_use.take():  # fails, and gives our share back, when others use them or the keeper is ending already
-            running = read_json(folder / "running.json").get("keeper", {})
-            end(Mark(int(running.get("pid", 0)), int(running.get("started", 0))), (signal.SIGTERM, 40.0))
-            keeper = Lock(folder / "keeper.lock")
-            wait_until(keeper.take, 5.0)
-            keeper.close()
+        if in_use.acquire():  # fails, and gives our share back, when others use them or the daemon is ending already
+            running = read_json(folder / "running.json").get("daemon", {})
+            terminate(
+                ProcessIdentity(int(running.get("pid", 0)), int(running.get("started", 0))), (signal.SIGTERM, 40.0)
+            )
+            daemon = FileLock(folder / "daemon.lock")
+            wait_until(daemon.acquire, 5.0)
+            daemon.close()
     finally:
         in_use.close()
 

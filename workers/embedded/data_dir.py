@@ -6,8 +6,8 @@ does not lock the owner out.
 
 Locks (flock: the kernel gives them back however a process ends):
 - `starting.lock` - one process at a time decides whether servers must be started;
-- `in-use.lock` - shared by every process that uses the servers; the keeper waits for all of them to be gone;
-- `keeper.lock` - held by the keeper as long as it lives.
+- `in-use.lock` - shared by every process that uses the servers; the daemon waits for all of them to be gone;
+- `daemon.lock` - held by the daemon as long as it lives.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ LOGINS = ("postgres", "postgres_admin", "valkey")
 """Whose passwords `credentials.json` holds: PostgreSQL's working login, its administrator, and Valkey's only one."""
 
 
-class FolderNotOurs(PermissionError):
+class DataDirNotAccessible(PermissionError):
     """The data directory cannot be used by this user; the message says what would help."""
 
 
-class Lock:
+class FileLock:
     """One open lock file. Not inherited by programs we start, so that they cannot keep it alive."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _give_to_owner_of(path.parent, self.descriptor)
 
-    def take(self, *, shared: bool = False, seconds: float = 0.0) -> bool:
+    def acquire(self, *, shared: bool = False, seconds: float = 0.0) -> bool:
         """Try for so long; False when others kept it."""
         how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
 
@@ -58,8 +58,8 @@ class Lock:
             self.descriptor = -1
 
 
-def servers_folder(data_dir: Path) -> Path:
-    """`<data_dir>/servers`, made if need be. Raises FolderNotOurs."""
+def ensure_servers_dir(data_dir: Path) -> Path:
+    """`<data_dir>/servers`, made if need be. Raises DataDirNotAccessible."""
     folder = data_dir.resolve() / "servers"
     try:
         fresh = not data_dir.exists()
@@ -70,7 +70,7 @@ def servers_folder(data_dir: Path) -> Path:
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(folder)
     except OSError as error:
-        raise FolderNotOurs(
+        raise DataDirNotAccessible(
             f"The data directory {data_dir} cannot be used by this user ({error.strerror or 'no access'}). "
             "Choose another one with --data DIR or UNWIND_DATA."
         ) from error
@@ -108,7 +108,7 @@ def passwords(folder: Path) -> dict[str, str]:
     return {name: str(value) for name, value in known.items()}
 
 
-def free_port(preferred: int = 0, *, but_not: int = 0) -> int:
+def free_port(preferred: int = 0, *, exclude: int = 0) -> int:
     """The preferred port if nobody listens there, else one the system chooses."""
     for wish in (preferred, 0) if preferred else (0,):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -118,9 +118,9 @@ def free_port(preferred: int = 0, *, but_not: int = 0) -> int:
             except OSError:
                 continue
             port = int(probe.getsockname()[1])
-            if port != but_not:
+            if port != exclude:
                 return port
-    return free_port(but_not=but_not)
+    return free_port(exclude=exclude)
 
 
 def _give_to_owner_of(folder: Path, descriptor: int) -> None:

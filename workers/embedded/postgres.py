@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO
 
 from workers.embedded.data_dir import read_json, write_json
-from workers.embedded.processes import Mark, alive, command_of, end, mark_of, wait_until
+from workers.embedded.processes import ProcessIdentity, command_line, identify_process, is_alive, terminate, wait_until
 from workers.embedded.program_copy import programs_for
-from workers.embedded.run_as import hand_over, identity_for
+from workers.embedded.run_as import choose_run_as, chown_tree
 
 OWNER = "unwind_owner"
 """The working login: owns our database and what is in it, makes databases (for replays), and is no superuser."""
@@ -21,7 +21,7 @@ ADMIN = "unwind_admin"
 """The superuser.  Nothing but the start of the servers and people who administer them log in as it."""
 DATABASE = "unwind"
 ROLES = ("unwind_app", "unwind_submit", "unwind_reader", "unwind_submit_definer", "unwind_feed_definer")
-"""`models.ddl.triggers.ROLES`, which the working login may not make; repeated here because the keeper imports no package."""
+"""`models.ddl.triggers.ROLES`, which the working login may not make; repeated here because the daemon imports no package."""
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -50,7 +50,7 @@ THROWAWAY_SETTINGS = {
 }
 
 
-class ServerDidNotStart(RuntimeError):
+class ServerStartError(RuntimeError):
     """A server program ended or stayed silent; the message ends with the last lines of its log."""
 
 
@@ -66,7 +66,7 @@ class Postgres:
         self.passwords = passwords
         self.durable = durable
         self.settings = {**SETTINGS, **({} if durable else THROWAWAY_SETTINGS), **settings}
-        self.identity = identity_for(self.data)
+        self.identity = choose_run_as(self.data)
         self.programs = programs_for(self.identity)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -76,7 +76,7 @@ class Postgres:
             shutil.rmtree(left_over)
         if not (self.data / "PG_VERSION").exists():
             self._create()
-        hand_over(self.data, self.identity)
+        chown_tree(self.data, self.identity)
         self._clear_stale_pid_file()
         if read_json(self.logins) != _LOGINS:
             self._renew_logins()
@@ -90,7 +90,7 @@ class Postgres:
     def ready(self) -> bool:
         """Whether it takes connections: the eighth line of its own pid file says so, before any client could."""
         if self.process is None or self.process.poll() is not None:
-            raise ServerDidNotStart(f"PostgreSQL ended while starting:\n{last_lines(self.log)}")
+            raise ServerStartError(f"PostgreSQL ended while starting:\n{log_tail(self.log)}")
         lines = _lines(self.data / "postmaster.pid")
         return len(lines) >= 8 and lines[0].strip() == str(self.process.pid) and lines[7].strip() == "ready"
 
@@ -114,7 +114,7 @@ class Postgres:
         descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(self.passwords["postgres_admin"] + "\n")
-        hand_over(secret, self.identity)
+        chown_tree(secret, self.identity)
         initdb: list[str | Path] = [
             self.programs / "initdb",
             f"--pgdata={fresh}",
@@ -136,7 +136,7 @@ class Postgres:
                         fresh, "template1", [*self._login_statements(), f"CREATE DATABASE {DATABASE} OWNER {OWNER}"]
                     )
             if made != 0:
-                raise ServerDidNotStart(f"PostgreSQL could not make its data folder:\n{last_lines(self.log)}")
+                raise ServerStartError(f"PostgreSQL could not make its data folder:\n{log_tail(self.log)}")
             fresh.rename(self.data)
             write_json(self.logins, _LOGINS)
         finally:
@@ -147,7 +147,7 @@ class Postgres:
         ours = [f"ALTER DATABASE {DATABASE} OWNER TO {OWNER}", _GIVE_TABLES]
         for database, statements in (("template1", self._login_statements()), (DATABASE, ours)):
             if self._run_alone(self.data, database, statements) != 0:
-                raise ServerDidNotStart(f"PostgreSQL's logins could not be made:\n{last_lines(self.log)}")
+                raise ServerStartError(f"PostgreSQL's logins could not be made:\n{log_tail(self.log)}")
         write_json(self.logins, _LOGINS)
 
     def _login_statements(self) -> list[str]:
@@ -171,7 +171,7 @@ class Postgres:
             return self._run([*single, *([] if self.durable else ["-F"]), database], log, log, words).wait()
 
     def _clear_stale_pid_file(self) -> None:
-        """Remove the pid file of a postmaster that is gone (or a zombie); end one that outlived its keeper.
+        """Remove the pid file of a postmaster that is gone (or a zombie); end one that outlived its daemon.
 
         PostgreSQL itself would take any living process with that id, such as ours after a container's restart, for a
         rival and refuse to start.
@@ -181,11 +181,11 @@ class Postgres:
         if not lines:
             pid_file.unlink(missing_ok=True)
             return
-        old = mark_of(int(lines[0])) if lines[0].strip().isdigit() else Mark(0)
-        ours = alive(old) and str(self.data) in command_of(old.pid)
-        # Its keeper was killed, so the kernel has already asked it to end: give it the time, then insist.
-        if ours and not wait_until(lambda: not alive(old), 10):
-            end(old, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+        old = identify_process(int(lines[0])) if lines[0].strip().isdigit() else ProcessIdentity(0)
+        ours = is_alive(old) and str(self.data) in command_line(old.pid)
+        # Its daemon was killed, so the kernel has already asked it to end: give it the time, then insist.
+        if ours and not wait_until(lambda: not is_alive(old), 10):
+            terminate(old, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
         pid_file.unlink(missing_ok=True)
 
     def _run(
@@ -198,7 +198,7 @@ class Postgres:
             stderr=err,
             cwd="/",
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
-            preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509 - the keeper starts no thread before
+            preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509 - the daemon starts no thread before
         )
         if words is not None and process.stdin is not None:
             process.stdin.write(words)
@@ -244,7 +244,7 @@ _GIVE_TABLES = f"""
 """Whatever of ours belongs to the superuser; sequences of columns go with their tables."""
 
 
-def last_lines(log: Path, count: int = 8) -> str:
+def log_tail(log: Path, count: int = 8) -> str:
     """The end of a log file, for a message to a person."""
     return "\n".join(f"    {line}" for line in _lines(log)[-count:]) or "    (its log is empty)"
 

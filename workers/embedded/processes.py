@@ -22,20 +22,20 @@ _PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
-class Mark:
+class ProcessIdentity:
     """One process, recognisable even after its id was given out again. `started`: ticks since boot, 0 if unknown."""
 
     pid: int
     started: int = 0
 
 
-def mark_of(pid: int) -> Mark:
+def identify_process(pid: int) -> ProcessIdentity:
     """The mark of a running process; `started` is 0 where the kernel does not tell."""
     fields = _stat(pid)
-    return Mark(pid, int(fields[19]) if fields else 0)
+    return ProcessIdentity(pid, int(fields[19]) if fields else 0)
 
 
-def alive(mark: Mark) -> bool:
+def is_alive(mark: ProcessIdentity) -> bool:
     """Whether that very process still runs. A zombie counts as gone: it holds no port and no file."""
     if mark.pid <= 0:
         return False
@@ -51,7 +51,7 @@ def alive(mark: Mark) -> bool:
     return True
 
 
-def command_of(pid: int) -> str:
+def command_line(pid: int) -> str:
     """The command line of a process, or "" when there is none to read."""
     if _PROC.joinpath("self").exists():
         try:
@@ -73,21 +73,21 @@ def wait_until(condition: Callable[[], bool], seconds: float, *, step: float = 0
     return True
 
 
-def end(mark: Mark, *signals_and_graces: tuple[signal.Signals, float]) -> bool:
+def terminate(mark: ProcessIdentity, *signals_and_graces: tuple[signal.Signals, float]) -> bool:
     """Send each signal in turn and wait its grace in seconds; True once the process is gone."""
     for number, grace in signals_and_graces:
-        if not alive(mark):
+        if not is_alive(mark):
             return True
         try:
             os.kill(mark.pid, number)
         except ProcessLookupError:
             return True
-        if wait_until(lambda: not alive(mark), grace):
+        if wait_until(lambda: not is_alive(mark), grace):
             return True
-    return not alive(mark)
+    return not is_alive(mark)
 
 
-def ends_with_parent(parent: int, number: signal.Signals) -> Callable[[], None]:
+def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]:
     """A function for between fork and exec: the kernel sends `number` when `parent` dies, even by kill -9.
 
     Linux ties it to the *thread* that forked, so only a thread that lives as long as its process may start children

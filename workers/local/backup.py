@@ -21,20 +21,20 @@ from sqlalchemy.exc import OperationalError
 
 from models.db.database import SessionRefused, make_engine
 from models.db.postgres_address import PostgresAddress
-from workers.embedded.binaries import NoServerFound, postgres_folder, version_of
+from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
 
 
-class CannotBackUp(RuntimeError):
+class BackupError(RuntimeError):
     """What is in the way and what would help, for the person at the keyboard."""
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
+class RestoreResult:
     """What came back: rows by table, and by how many transactions the feed had to be moved on."""
 
     orders: int
     events: int
-    moved_on: int
+    feed_transactions_skipped: int
 
 
 def back_up(database_url: str, file: Path) -> int:
@@ -51,19 +51,19 @@ def back_up(database_url: str, file: Path) -> int:
     return file.stat().st_size
 
 
-def restore(database_url: str, file: Path) -> Restored:
-    """Bring `file` into an empty database, whole or not at all, and up to this code's schema.  Raises CannotBackUp."""
+def restore(database_url: str, file: Path) -> RestoreResult:
+    """Bring `file` into an empty database, whole or not at all, and up to this code's schema.  Raises BackupError."""
     from models import feed, migrations
     from models.ddl import triggers
 
     if not file.is_file():
-        raise CannotBackUp(f"There is no file {file}.")
+        raise BackupError(f"There is no file {file}.")
     clients = _clients_of_the_same_database(database_url)
     engine = make_engine(database_url, timeouts=False, application_name="unwind restore")
     try:
         with engine.begin() as conn:
             if conn.execute(text("SELECT to_regnamespace('unwind') IS NOT NULL")).scalar():
-                raise CannotBackUp(
+                raise BackupError(
                     "The database holds a schema `unwind` already. A restore goes into an empty database only: make one "
                     "(CREATE DATABASE ...) and let DATABASE_URL name it."
                 )
@@ -74,7 +74,7 @@ def restore(database_url: str, file: Path) -> Restored:
             moved_on = feed.go_on_counting(conn)
         migrations.upgrade(database_url)
         with engine.begin() as conn:
-            return Restored(_count(conn, "orders"), _count(conn, "events"), moved_on)
+            return RestoreResult(_count(conn, "orders"), _count(conn, "events"), moved_on)
     finally:
         engine.dispose()
 
@@ -103,7 +103,7 @@ class Clients:
         )
         if done.returncode != 0:
             said = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[-8:])
-            raise CannotBackUp(f"{program} did not succeed:\n{self.address.without_password(said)}")
+            raise BackupError(f"{program} did not succeed:\n{self.address.without_password(said)}")
         return done.stdout.strip()
 
 
@@ -118,7 +118,7 @@ _IDENTITY_OF_A_RUN = """
 
 
 def _clients_of_the_same_database(database_url: str) -> Clients:
-    """The client programs, once they reach the very database that the program itself reaches.  Raises CannotBackUp."""
+    """The client programs, once they reach the very database that the program itself reaches.  Raises BackupError."""
     address = PostgresAddress.parse(database_url)
     engine = make_engine(database_url, application_name="unwind backup")
     try:
@@ -127,12 +127,12 @@ def _clients_of_the_same_database(database_url: str) -> Clients:
             question = _IDENTITY if conn.execute(text(_MAY_IDENTIFY)).scalar() else _IDENTITY_OF_A_RUN
             ours = "|".join(str(value) for value in conn.execute(text(question)).one())
     except OperationalError as problem:
-        raise CannotBackUp(f"The database cannot be used: {_sentence(problem.orig, address)}") from None
+        raise BackupError(f"The database cannot be used: {_sentence(problem.orig, address)}") from None
     finally:
         engine.dispose()
     clients = Clients(_programs(server, address), address)
     if clients.run("psql", "--no-psqlrc", "--no-align", "--tuples-only", f"--command={question}") != ours:
-        raise CannotBackUp(
+        raise BackupError(
             f"The programs in {clients.folder} reach another database than DATABASE_URL names, so nothing was written. Is one of "
             "them a wrapper that chooses a server by itself?"
         )
@@ -147,12 +147,12 @@ def _sentence(problem: BaseException | None, address: PostgresAddress) -> str:
 
 def _programs(server: int, address: PostgresAddress) -> Path:
     """The folder of the client programs of the server's own version, else of the next newer one: older ones refuse."""
-    found = {version[0]: folder for folder in _folders() if (version := version_of(folder / "pg_dump"))}
+    found = {version[0]: folder for folder in _folders() if (version := program_version(folder / "pg_dump"))}
     oldest = max(server, address.oldest_client)
     fitting = [version for version in sorted(found) if version >= oldest]
     if not fitting:
         has = f"only version {', '.join(map(str, sorted(found)))}" if found else "none"
-        raise CannotBackUp(
+        raise BackupError(
             f"The server is PostgreSQL {server}, and of pg_dump and pg_restore there is {has} here. Install the package "
             f"postgresql-client-{oldest}."
         )
@@ -161,8 +161,8 @@ def _programs(server: int, address: PostgresAddress) -> Path:
 
 def _folders() -> Iterator[Path]:
     """Where client programs may be; of two of one version the later wins, which is the one on the path."""
-    with contextlib.suppress(NoServerFound):
-        yield postgres_folder()
+    with contextlib.suppress(ServerBinaryNotFound):
+        yield find_postgres_bin()
     yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     found = shutil.which("pg_dump")
     if (

@@ -12,14 +12,14 @@ import signal
 import sys
 from collections.abc import Sequence
 
-OURS = frozenset({"metrics"})
+UNWIND_COMMANDS = frozenset({"metrics"})
 """Commands of ours that run beside Celery's programs."""
-TOKEN = "UNWIND_SUPERVISED"  # noqa: S105 - the name of the variable by which a supervisor knows its own, not a secret
+TOKEN_ENV = "UNWIND_SUPERVISED"  # noqa: S105 - the name of the variable by which a supervisor knows its own, not a secret
 
 
-def become(words: Sequence[str]) -> None:
+def run_program(words: Sequence[str]) -> None:
     """Run `celery WORDS`, or our own command WORDS, in this process; ends with SystemExit, as command lines do."""
-    if OURS.intersection(words[:1]):
+    if UNWIND_COMMANDS.intersection(words[:1]):
         sys.argv = ["unwind", *words]
         runpy.run_module("workers", run_name="__main__")
         return
@@ -32,11 +32,11 @@ def become(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Take the leash, then be the program."""
-    from workers.embedded.processes import ends_with_parent
+    from workers.embedded.processes import parent_death_hook
 
-    ends_with_parent(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))()
+    parent_death_hook(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))()
 
-    become(sys.argv[3:])
+    run_program(sys.argv[3:])
 
 
 if __name__ == "__main__":

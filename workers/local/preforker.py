@@ -28,8 +28,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from workers.embedded.processes import LINUX, alive, ends_with_parent, mark_of, wait_until
-from workers.local.parent_death import TOKEN, become
+from workers.embedded.processes import LINUX, identify_process, parent_death_hook, wait_until
+from workers.embedded.processes import is_alive as alive
+from workers.local.parent_death import TOKEN_ENV, run_program
 
 # What every program needs. None of it looks at the environment while it is imported: that comes with the requests.
 LIBRARIES = (
@@ -55,10 +56,10 @@ PR_SET_NAME = 15
 class ForkedProcess:
     """A forked program, with the part of `subprocess.Popen` that a supervisor needs."""
 
-    def __init__(self, nursery: Preforker, pid: int) -> None:
-        self._nursery = nursery
+    def __init__(self, preforker: Preforker, pid: int) -> None:
+        self._nursery = preforker
         self.pid = pid
-        self._mark = mark_of(pid)
+        self._mark = identify_process(pid)
 
     @property
     def returncode(self) -> int | None:
@@ -97,14 +98,14 @@ class Preforker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                env={**os.environ, TOKEN: self.token},
+                env={**os.environ, TOKEN_ENV: self.token},
                 process_group=0,  # Ctrl-C in the terminal is for the supervisor
             )
         self._ended: dict[int, int] = {}
         self._born: list[int] = []
         self._news = threading.Condition()
         self._asking = threading.Lock()
-        self._reader = threading.Thread(target=self._read, name="nursery", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="preforker", daemon=True)
         self._reader.start()
 
     @property
@@ -122,14 +123,14 @@ class Preforker:
             return self._ended.get(pid)
 
     def fork(self, name: str, words: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess:
-        """Run `celery WORDS`, or ours, in a fork. Raises OSError when the nursery is gone or silent for a minute."""
+        """Run `celery WORDS`, or ours, in a fork. Raises OSError when the preforker is gone or silent for a minute."""
         request = {"name": name, "words": list(words), "environment": dict(environment), "log": str(log)}
         with self._asking:
             _stream(self._process.stdin).write(json.dumps(request).encode() + b"\n")
             _stream(self._process.stdin).flush()
             with self._news:
                 if not self._news.wait_for(lambda: bool(self._born) or not self.is_alive(), 60) or not self._born:
-                    raise OSError("the nursery gives no answer")
+                    raise OSError("the preforker gives no answer")
                 return ForkedProcess(self, self._born.pop(0))
 
     def close(self) -> None:
@@ -161,7 +162,7 @@ class Preforker:
 
 def _stream(stream: IO[bytes] | None) -> IO[bytes]:
     if stream is None:
-        raise OSError("no pipe to the nursery")
+        raise OSError("no pipe to the preforker")
     return stream
 
 
@@ -170,7 +171,7 @@ def _stream(stream: IO[bytes] | None) -> IO[bytes]:
 
 def main() -> None:
     """Load what all programs need, then fork on request until the supervisor closes the pipe."""
-    ends_with_parent(int(sys.argv[1]), signal.SIGTERM)()
+    parent_death_hook(int(sys.argv[1]), signal.SIGTERM)()
     for name in LIBRARIES:
         importlib.import_module(name)
     pending = b""
@@ -201,7 +202,7 @@ def _fork(request: Mapping[str, Any]) -> int:
 
 def _become(request: Mapping[str, Any], parent: int) -> NoReturn:
     os.setpgid(0, 0)
-    ends_with_parent(parent, signal.SIGTERM)()
+    parent_death_hook(parent, signal.SIGTERM)()
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_NAME, f"unwind-{request['name']}".encode()[:15], 0, 0, 0)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -213,7 +214,7 @@ def _become(request: Mapping[str, Any], parent: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-    become(request["words"])
+    run_program(request["words"])
     # Through `main` to the interpreter's own end: Flower has threads to join, Celery has exit functions.
     raise SystemExit(0)
 

@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Self
 
 from workers.embedded.data_dir import read_json, write_json
-from workers.embedded.processes import Mark, alive, mark_of, wait_until
-from workers.local import READY_FILE
-from workers.local.parent_death import TOKEN
+from workers.embedded.processes import ProcessIdentity, identify_process, wait_until
+from workers.embedded.processes import is_alive as alive
+from workers.local import READY_FILE_ENV
+from workers.local.parent_death import TOKEN_ENV
 from workers.local.preforker import ForkedProcess, Preforker
 
 INITIAL_DELAY, MAX_DELAY = 0.5, 30.0
@@ -49,7 +50,7 @@ class ProgramFailed(RuntimeError):
 class Program:
     """One program to keep running. `ready` is asked until it says yes; without it, being alive is enough.
 
-    `celery`: the same as `command` in Celery's (or our) own words, for a supervisor that has a nursery to fork them.
+    `celery`: the same as `command` in Celery's (or our) own words, for a supervisor that has a preforker to fork them.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Program:
 class _Child:
     program: Program
     process: subprocess.Popen[bytes] | ForkedProcess
-    mark: Mark
+    mark: ProcessIdentity
     started: float
     deaths: int = 0
     again_at: float | None = None
@@ -75,15 +76,15 @@ class Supervisor:
     """A set of programs, tended by one thread that lives as long as they do."""
 
     def __init__(
-        self, data_dir: Path, *, on_event: Callable[[str], None] | None = None, nursery: Preforker | None = None
+        self, data_dir: Path, *, on_event: Callable[[str], None] | None = None, preforker: Preforker | None = None
     ) -> None:
-        self._nursery = nursery
+        self._nursery = preforker
         self.logs = data_dir / "logs"
         self.run = data_dir / "run"
         for folder in (data_dir, self.logs, self.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._record = self.run / "programs.json"
-        self._token = nursery.token if nursery is not None else secrets.token_hex(8)
+        self._token = preforker.token if preforker is not None else secrets.token_hex(8)
         self._say = on_event or (lambda _sentence: None)
         self._children: dict[str, _Child] = {}
         self._lock = threading.RLock()
@@ -93,7 +94,7 @@ class Supervisor:
         self.restarts = 0
 
     def __enter__(self) -> Self:
-        end_left_overs(self._record)
+        kill_leftover_groups(self._record)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -184,11 +185,11 @@ class Supervisor:
         if path.exists() and path.stat().st_size > LOG_BYTES:
             path.replace(path.with_suffix(".old.log"))
         self.ready_file(program.name).unlink(missing_ok=True)
-        ours = {TOKEN: self._token, READY_FILE: str(self.ready_file(program.name))}
+        ours = {TOKEN_ENV: self._token, READY_FILE_ENV: str(self.ready_file(program.name))}
         if program.celery is not None and self._nursery is not None and self._nursery.is_alive():
             with contextlib.suppress(OSError):  # it died meanwhile: then the long way
                 forked = self._nursery.fork(program.name, program.celery, {**program.environment, **ours}, path)
-                return _Child(program, forked, mark_of(forked.pid), time.monotonic())
+                return _Child(program, forked, identify_process(forked.pid), time.monotonic())
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "ab") as log:
             process = subprocess.Popen(
@@ -199,7 +200,7 @@ class Supervisor:
                 env={**os.environ, **program.environment, **ours},
                 process_group=0,
             )
-        return _Child(program, process, mark_of(process.pid), time.monotonic())
+        return _Child(program, process, identify_process(process.pid), time.monotonic())
 
     def _tend(self) -> None:
         while not self._stopping.is_set():
@@ -247,12 +248,12 @@ class Supervisor:
             self._record.unlink(missing_ok=True)
 
 
-def with_parent_death(words: Sequence[str], *, last_word: signal.Signals = signal.SIGTERM) -> list[str]:
+def with_parent_death(words: Sequence[str], *, death_signal: signal.Signals = signal.SIGTERM) -> list[str]:
     """The command line that runs `celery WORDS` (or our own command) and ends with this process, however this process ends."""
-    return [sys.executable, "-m", "workers.local.parent_death", str(os.getpid()), str(int(last_word)), *words]
+    return [sys.executable, "-m", "workers.local.parent_death", str(os.getpid()), str(int(death_signal)), *words]
 
 
-def end_left_overs(record: Path) -> int:
+def kill_leftover_groups(record: Path) -> int:
     """End what a killed supervisor left behind; how many groups there were.
 
     A group's id may have been given out again meanwhile, so only processes that carry that supervisor's token in
@@ -303,10 +304,10 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _members(group: int, token: str) -> list[Mark]:
+def _members(group: int, token: str) -> list[ProcessIdentity]:
     """The living processes of a group, if one of them carries the token."""
     if not Path("/proc/self").exists():
-        return [Mark(group)] if alive(Mark(group)) else []
+        return [ProcessIdentity(group)] if alive(ProcessIdentity(group)) else []
     members, known = [], False
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -314,6 +315,6 @@ def _members(group: int, token: str) -> list[Mark]:
                 stat = (entry / "stat").read_text(errors="replace")
                 fields = stat[stat.rfind(")") + 2 :].split()
                 if int(fields[2]) == group and fields[0] not in "ZX":
-                    members.append(Mark(int(entry.name), int(fields[19])))
-                    known = known or f"{TOKEN}={token}".encode() in (entry / "environ").read_bytes()
+                    members.append(ProcessIdentity(int(entry.name), int(fields[19])))
+                    known = known or f"{TOKEN_ENV}={token}".encode() in (entry / "environ").read_bytes()
     return members if known else []

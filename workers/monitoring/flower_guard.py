@@ -55,13 +55,13 @@ def _start_http_server(flower: Any) -> Any:
     from workers.settings import load_settings  # importing the application needs no settings
 
     settings = load_settings()
-    restrict(flower, settings)
+    restrict_options(flower, settings)
     port = flower.unguarded_start()
     _record(settings, flower.options, port)
     return port
 
 
-def restrict(flower: Any, settings: Settings) -> None:
+def restrict_options(flower: Any, settings: Settings) -> None:
     """Set what options may not change. Raise ClickException for an address beyond loopback without a login."""
     import click
 
@@ -92,14 +92,14 @@ def is_loopback(address: str) -> bool:
     return bool(found) and all(ipaddress.ip_address(one.partition("%")[0]).is_loopback for one in found)
 
 
-def listening(settings: Settings) -> dict[str, Any]:
+def find_running_flower(settings: Settings) -> dict[str, Any]:
     """Where the Flower of this data directory listens, and what it may; empty while none runs."""
     from workers.embedded.data_dir import read_json
-    from workers.embedded.processes import Mark, alive
+    from workers.embedded.processes import ProcessIdentity, is_alive
 
     record = read_json(_record_of(settings))
-    mark = Mark(int(record.get("pid", 0)), int(record.get("started", 0)))
-    return record if record and alive(mark) else {}
+    mark = ProcessIdentity(int(record.get("pid", 0)), int(record.get("started", 0)))
+    return record if record and is_alive(mark) else {}
 
 
 def _has_login(options: Any) -> bool:
@@ -109,9 +109,9 @@ def _has_login(options: Any) -> bool:
 
 def _record(settings: Settings, options: Any, port: int | None) -> None:
     from workers.embedded.data_dir import write_json
-    from workers.embedded.processes import mark_of
+    from workers.embedded.processes import identify_process
 
-    mark = mark_of(os.getpid())
+    mark = identify_process(os.getpid())
     record = {
         "pid": mark.pid,
         "started": mark.started,

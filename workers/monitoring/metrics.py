@@ -36,8 +36,8 @@ BROKER_TIMEOUT = 2.0
 """Seconds for one question to the broker."""
 REQUEST_TIMEOUT_SECONDS = 10
 """A client that connects and asks nothing, or asks letter by letter, keeps its thread no longer."""
-PARTS = ("database", "broker")
-KNOWN: dict[str, tuple[tuple[str, ...], ...]] = {
+COMPONENTS = ("database", "broker")
+ZERO_LABELS: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_outbox_due": tuple((task,) for task in outbox_consumers()),
     "unwind_requests_last_minute": (("done", ""),),
     "unwind_letters": (("pending",), ("parked",)),
@@ -50,7 +50,7 @@ KNOWN: dict[str, tuple[tuple[str, ...], ...]] = {
 Family = GaugeMetricFamily
 
 
-class Part:
+class ComponentQuery:
     """One server that is asked in a thread of its own, so that a frozen one keeps nobody waiting for longer than said."""
 
     def __init__(self, name: str, ask: Callable[[], list[Family]], patience: float = TIMEOUT) -> None:
@@ -80,7 +80,7 @@ class Part:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-class Gauges:
+class MetricsCollector:
     """Everything that is told, looked up when it is asked for."""
 
     def __init__(self, settings: Settings, *, patience: float = TIMEOUT) -> None:
@@ -88,7 +88,10 @@ class Gauges:
         self._looking = threading.Lock()
         self._database: db.Database | None = None
         self._broker: Any = None
-        self.parts = [Part("database", self._ask_database, patience), Part("broker", self._ask_broker, patience)]
+        self.parts = [
+            ComponentQuery("database", self._ask_database, patience),
+            ComponentQuery("broker", self._ask_broker, patience),
+        ]
 
     def collect(self) -> Iterator[Metric]:
         """For prometheus_client."""
@@ -97,12 +100,12 @@ class Gauges:
             found = {part.name: part.look() for part in self.parts}
             took = time.monotonic() - began
         up = Family("unwind_up", "Whether a part of the installation answers.", labels=["part"])
-        for name in PARTS:
+        for name in COMPONENTS:
             up.add_metric([name], found[name] is not None)
             yield from found[name] or ()
         yield up
         yield Family("unwind_scrape_seconds", "How long it took to ask.", value=took)
-        about = {"version": release(), "python": platform.python_version()}
+        about = {"version": release_version(), "python": platform.python_version()}
         yield InfoMetricFamily("unwind_build", "Which release runs.", value=about)
 
     def ready(self) -> dict[str, bool]:
@@ -131,7 +134,7 @@ class Gauges:
                     unanswered.append(reading.name)
                     continue
                 family = Family(reading.name, reading.about, labels=reading.labels)
-                for labels, value in (dict.fromkeys(KNOWN.get(reading.name, ()), 0.0) | dict(values)).items():
+                for labels, value in (dict.fromkeys(ZERO_LABELS.get(reading.name, ()), 0.0) | dict(values)).items():
                     family.add_metric(labels, value)
                 found.append(family)
         failed = "Questions to the database that were not answered in time, or not at all."
@@ -182,7 +185,7 @@ def _one(name: str, about: str, value: float) -> Family:
     return Family(name, about, value=float(value))
 
 
-def release() -> str:
+def release_version() -> str:
     """The version of this program."""
     try:
         return version("unwind")
@@ -197,7 +200,7 @@ class _Quiet(WSGIRequestHandler):
         """Nobody wants a line for each scrape."""
 
 
-def serve(gauges: Gauges, address: str, port: int) -> WSGIServer:
+def make_metrics_server(gauges: MetricsCollector, address: str, port: int) -> WSGIServer:
     """The server, bound and not yet serving; `server_port` is its port."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(gauges)

@@ -19,35 +19,35 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from workers.local import ALIVE_FILE, READY_FILE
+from workers.local import ALIVE_FILE_ENV, READY_FILE_ENV
 
-WITHIN = 60.0
+MAX_AGE_SECONDS = 60.0
 """Seconds: twelve looks of the watcher, and longer than it takes a deaf program to end itself."""
 
 
-def is_ready() -> None:
+def report_ready() -> None:
     """The program takes work from now on."""
-    _touch(READY_FILE)
-    is_alive()
+    _touch(READY_FILE_ENV)
+    report_alive()
     _tell_systemd("READY=1")
 
 
-def is_alive() -> None:
+def report_alive() -> None:
     """The program came on since the last look, or had nothing to do."""
-    _touch(ALIVE_FILE)
+    _touch(ALIVE_FILE_ENV)
     _tell_systemd("WATCHDOG=1")
 
 
-def ends() -> None:
+def report_stopping() -> None:
     """The program takes no more work."""
-    if path := os.environ.get(READY_FILE):
+    if path := os.environ.get(READY_FILE_ENV):
         Path(path).unlink(missing_ok=True)
     _tell_systemd("STOPPING=1")
 
 
-def verdict(question: str) -> str | None:
+def find_problem(question: str) -> str | None:
     """What is wrong, in one line; None when nothing is."""
-    name = READY_FILE if question == "ready" else ALIVE_FILE
+    name = READY_FILE_ENV if question == "ready" else ALIVE_FILE_ENV
     path = os.environ.get(name)
     if not path:
         return f"{name} is not set, so there is nothing to judge by."
@@ -55,7 +55,9 @@ def verdict(question: str) -> str | None:
         age = time.time() - Path(path).stat().st_mtime  # noqa: TID251 - the age of a file, on the clock that dated it
     except FileNotFoundError:
         return f"not {question}: {path} is not there."
-    if question == "alive" and abs(age) > WITHIN:  # one from the future: the clock was set back and nothing seen since
+    if (
+        question == "alive" and abs(age) > MAX_AGE_SECONDS
+    ):  # one from the future: the clock was set back and nothing seen since
         return f"not alive: nothing was seen of it for {abs(age):.0f} s."
     return None
 
@@ -78,7 +80,7 @@ def main(words: Sequence[str]) -> int:
     if list(words) not in (["alive"], ["ready"]):
         sys.stderr.write("python -m workers.monitoring.probes alive|ready\n")
         return 2
-    wrong = verdict(words[0])
+    wrong = find_problem(words[0])
     sys.stdout.write(f"{wrong or words[0]}\n")
     return 1 if wrong else 0
 

@@ -31,16 +31,16 @@ from workers.transport import pausing
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 5.0
-SILENT_LOOKS = 9
+MAX_SILENT_POLLS = 9
 """45 s: three canaries missed."""
-BUSY_LOOKS = SILENT_LOOKS + 13
+MAX_BUSY_POLLS = MAX_SILENT_POLLS + 13
 """The same after the hard limit of 60 s, by which whatever is in hand must have ended."""
 RESPONSE_TIMEOUT = 3.0
-PROBE = "unwind:watched"
+PROBE_KEY = "unwind:watched"
 """Written at each look: a broker that is full or only reads keeps every worker from taking, and a new one could not either."""
 
 
-class Watcher:
+class Watchdog:
     """Looks at one program's head now and then, and calls `end` when it did nothing although there was something to do.
 
     `moved` gives anything that changes with whatever the program does; `waiting` how much waits for it, and raises when the
@@ -85,8 +85,12 @@ class Watcher:
         else:
             self.silent += 1
         if came_on or self._busy() or (not self.silent and not self._blind):
-            probes.is_alive()
-        if waiting and self.silent >= (BUSY_LOOKS if self._busy() else SILENT_LOOKS) and not self._closed.is_set():
+            probes.report_alive()
+        if (
+            waiting
+            and self.silent >= (MAX_BUSY_POLLS if self._busy() else MAX_SILENT_POLLS)
+            and not self._closed.is_set()
+        ):
             self._end(waiting)
 
     def _ask(self) -> int | None:
@@ -114,7 +118,7 @@ class Watcher:
             self.look()
 
 
-class _Broker:
+class _BrokerProbe:
     """A connection of the watcher's own, made anew after trouble."""
 
     def __init__(self, url: str) -> None:
@@ -125,12 +129,12 @@ class _Broker:
         from redis.exceptions import NoPermissionError
 
         with contextlib.suppress(NoPermissionError):  # one that lets us write only where we must
-            self._client.set(PROBE, 1, ex=60)
+            self._client.set(PROBE_KEY, 1, ex=60)
         return sum(int(self._client.llen(queue)) for queue in queues)
 
 
 _taken = 0
-_watcher: Watcher | None = None
+_watcher: Watchdog | None = None
 
 
 @signals.task_received.connect
@@ -142,11 +146,11 @@ def _took(**_: Any) -> None:
     _taken += 1
 
 
-def _watch(watcher: Watcher) -> None:
+def _watch(watcher: Watchdog) -> None:
     global _watcher  # noqa: PLW0603 - one per process is the point
     _watcher = watcher
     watcher.start()
-    probes.is_ready()
+    probes.report_ready()
 
 
 @signals.worker_ready.connect
@@ -154,7 +158,7 @@ def _watch_worker(sender: Any = None, **_: Any) -> None:
     url = _broker_url()
     if url is None:
         return
-    broker, app = _Broker(url), current_app._get_current_object()
+    broker, app = _BrokerProbe(url), current_app._get_current_object()
 
     def end(waiting: int) -> None:
         said = "takes nothing although messages wait, so it ends: whoever runs it starts it anew"
@@ -162,7 +166,7 @@ def _watch_worker(sender: Any = None, **_: Any) -> None:
         _die(getattr(sender.pool, "info", {}).get("processes", ()))
 
     _watch(
-        Watcher(
+        Watchdog(
             moved=lambda: (_taken, state.all_total_count[0], len(state.reserved_requests)),
             waiting=lambda: broker.waiting(q for q in app.amqp.queues.consume_from if not pausing.is_queue_paused(q)),
             busy=lambda: bool(len(state.reserved_requests)),
@@ -176,7 +180,7 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
     url = _broker_url()
     if url is None:
         return
-    broker, scheduler = _Broker(url), sender.scheduler
+    broker, scheduler = _BrokerProbe(url), sender.scheduler
 
     def end(_waiting: int) -> None:
         log.critical("no tick of the timetable is sent any more, so beat ends: whoever runs it starts it anew")
@@ -186,12 +190,12 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
         broker.waiting(())
         return 1  # the timetable always has something
 
-    _watch(Watcher(moved=lambda: scheduler.looks, waiting=due, busy=lambda: False, end=end))
+    _watch(Watchdog(moved=lambda: scheduler.looks, waiting=due, busy=lambda: False, end=end))
 
 
 @signals.worker_shutting_down.connect
 def _stop_watching(**_: Any) -> None:
-    probes.ends()
+    probes.report_stopping()
     if _watcher is not None:
         _watcher.close()
 

@@ -1,6 +1,6 @@
 """How is a history played without broker and sleep?  The same task bodies, the same transactions, a clock one sets.
 
-Replay and tests stand on a `Stage`: commands are carried out in this process, what a commit promised is kept before the
+Replay and tests stand on a `Simulation`: commands are carried out in this process, what a commit promised is kept before the
 next command, and time moves from deadline to deadline: each sweep runs exactly when something it covers becomes due.
 """
 
@@ -41,7 +41,7 @@ class SweepStuck(Exception):
 
 
 class Simulation:
-    """One database with a simulated clock, bound to this process while the stage stands."""
+    """One database with a simulated clock, bound to this process while the simulation stands."""
 
     def __init__(
         self, database_url: str, *, at: datetime = datetime(2026, 3, 1, tzinfo=UTC), allow_short: bool = False
@@ -66,13 +66,13 @@ class Simulation:
 
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
         """Carry out one task by its wire name at the clock's instant; gives its answer."""
-        return self.carry_out(task, arguments, f"stage-{next(self._numbers)}")
+        return self.execute(task, arguments, f"simulation-{next(self._numbers)}")
 
-    def carry_out(self, task: str, arguments: dict[str, Any], message_id: str) -> dict[str, Any]:
+    def execute(self, task: str, arguments: dict[str, Any], message_id: str) -> dict[str, Any]:
         """The same with the id of the message that would have brought it: it stands in for a missing `request_id`."""
         return execute(app.tasks[task], arguments, message_id)
 
-    def settle(self) -> int:
+    def process_outbox(self) -> int:
         """Keep everything that was promised and is due, until nothing is left; gives how many promises were kept."""
         count = 0
         while True:
@@ -94,13 +94,13 @@ class Simulation:
         instants = 0
         last: tuple[datetime, tuple[str, ...]] | None = None
         while True:
-            self.settle()
+            self.process_outbox()
             found = self._next_due()
             if found is None or found[0] > to:
                 self.clock.instant = to
                 return instants
             instant, sweeps = found
-            # What became due before the stage stood here, or while its commands ran, is late and found now.
+            # What became due before the simulation stood here, or while its commands ran, is late and found now.
             self.clock.instant = max(instant, self.clock.instant)
             if last == (instant, sweeps):
                 raise SweepStuck(f"{' and '.join(sweeps)} left behind what was due at {instant}")

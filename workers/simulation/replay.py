@@ -1,4 +1,4 @@
-"""How does a written history become a marketplace?  Line by line on a stage, with time passing in between (contract 5).
+"""How does a written history become a marketplace?  Line by line on a simulation, with time passing in between (contract 5).
 
 A file is read and checked whole before anything runs.  Then each line happens at its instant: first every sweep that is
 due by then, then the line, then everything its commit promised.
@@ -26,20 +26,20 @@ from workers.app import app
 from workers.simulation.engine import Simulation
 from workers.task import command_of
 
-FIRST_YEAR, LAST_YEAR = 1970, 9000
+MIN_YEAR, MAX_YEAR = 1970, 9000
 """Deadlines are added to instants: a history may not begin or end where the calendar does."""
 
 
-class Malformed(Exception):
+class InvalidHistory(Exception):
     """A file cannot be played; the message names file and line."""
 
 
-class NotEmpty(Exception):
+class DatabaseNotEmpty(Exception):
     """A history may only be played into a database that has nothing in it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class HistoryLine:
     """One line of a history: a task with its arguments, or something to show.  `number` counts from 1."""
 
     number: int
@@ -50,10 +50,10 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlayedLine:
     """What came of a line: the answer of its task, or what was to be seen."""
 
-    line: Line
+    line: HistoryLine
     result: Any
 
     def as_json(self) -> dict[str, Any]:
@@ -63,20 +63,20 @@ class Played:
         return {"at": format_timestamp(self.line.at), "task": self.line.task, "answer": self.result}
 
 
-def read(path: Path) -> list[Line]:
-    """Read and check a whole file.  Raises Malformed naming the first line that does not fit."""
+def read_history(path: Path) -> list[HistoryLine]:
+    """Read and check a whole file.  Raises InvalidHistory naming the first line that does not fit."""
     try:
         written = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise Malformed(f"{path}: cannot be read: {error.strerror}") from None
+        raise InvalidHistory(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise Malformed(f"{path}: is not UTF-8 text") from None
-    return lines_from(written.split("\n"), str(path))
+        raise InvalidHistory(f"{path}: is not UTF-8 text") from None
+    return parse_lines(written.split("\n"), str(path))
 
 
-def lines_from(written: Iterable[str], name: str = "history") -> list[Line]:
-    """The same for lines at hand; blank ones are left out.  Raises Malformed."""
-    lines: list[Line] = []
+def parse_lines(written: Iterable[str], name: str = "history") -> list[HistoryLine]:
+    """The same for lines at hand; blank ones are left out.  Raises InvalidHistory."""
+    lines: list[HistoryLine] = []
     for number, one in enumerate(written, start=1):
         if not one.strip():
             continue
@@ -85,13 +85,15 @@ def lines_from(written: Iterable[str], name: str = "history") -> list[Line]:
             if lines and line.at < lines[-1].at:
                 raise ValueError(f"is before the line above it, which is at {format_timestamp(lines[-1].at)}")
         except (ValueError, RecursionError) as error:
-            raise Malformed(f"{name}, line {number}: {error}") from None
+            raise InvalidHistory(f"{name}, line {number}: {error}") from None
         lines.append(line)
     return lines
 
 
-def play(lines: Iterable[Line], stage: Simulation, *, until: datetime | None = None) -> Iterator[Played]:
-    """Play lines on a stage that stands at or before the first of them, and let time pass up to `until`.
+def play(
+    lines: Iterable[HistoryLine], simulation: Simulation, *, until: datetime | None = None
+) -> Iterator[PlayedLine]:
+    """Play lines on a simulation that stands at or before the first of them, and let time pass up to `until`.
 
     Lines after `until` are not played.  Message ids are `replay:1`, `replay:2` …, by line, so that a history played
     twice gives the same answers.
@@ -99,11 +101,11 @@ def play(lines: Iterable[Line], stage: Simulation, *, until: datetime | None = N
     for line in lines:
         if until is not None and line.at > until:
             break
-        stage.advance(line.at)  # keeps what the line before promised, first of all
-        yield Played(line, _perform(line, stage))
-    stage.settle()
-    if until is not None and until > stage.clock.instant:
-        stage.advance(until)
+        simulation.advance(line.at)  # keeps what the line before promised, first of all
+        yield PlayedLine(line, _perform(line, simulation))
+    simulation.process_outbox()
+    if until is not None and until > simulation.clock.instant:
+        simulation.advance(until)
 
 
 @contextlib.contextmanager
@@ -129,7 +131,7 @@ class SimulationPool:
         upgrade(f"{self._server}/unwind_first")
 
     def new(self, at: datetime, *, allow_short: bool = False) -> Simulation:
-        """A stage in a database of its own; `at` is where its clock stands."""
+        """A simulation in a database of its own; `at` is where its clock stands."""
         self._count += 1
         name = f"unwind_history_{self._count}"
         self._run(f"CREATE DATABASE {name} TEMPLATE unwind_first STRATEGY FILE_COPY")
@@ -138,10 +140,10 @@ class SimulationPool:
     @contextlib.contextmanager
     def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Simulation]:
         """The same, standing for as long as the block runs, and then gone with its database."""
-        stage = self.new(at, allow_short=allow_short)
-        name = stage.database.engine.url.database
-        with stage:
-            yield stage
+        simulation = self.new(at, allow_short=allow_short)
+        name = simulation.database.engine.url.database
+        with simulation:
+            yield simulation
         self._run(f"DROP DATABASE {name} WITH (FORCE)")
 
     def _run(self, statement: str) -> None:
@@ -151,7 +153,7 @@ class SimulationPool:
 
 
 def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short: bool = False) -> Simulation:
-    """A stage in somebody's empty database, migrated first.  Raises NotEmpty when there is anything in it."""
+    """A simulation in somebody's empty database, migrated first.  Raises NotEmpty when there is anything in it."""
     engine = make_engine(database_url)
     try:
         with engine.connect() as conn:
@@ -159,7 +161,7 @@ def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short
     finally:
         engine.dispose()
     if anything:
-        raise NotEmpty("The database is not empty. A history is only played into one that has no tables yet.")
+        raise DatabaseNotEmpty("The database is not empty. A history is only played into one that has no tables yet.")
     upgrade(database_url)
     return Simulation(database_url, at=at, allow_short=allow_short)
 
@@ -173,19 +175,19 @@ _ANYTHING = """
 """
 
 
-def beginning(lines: list[Line], until: datetime | None) -> datetime:
+def start_time(lines: list[HistoryLine], until: datetime | None) -> datetime:
     """Where the clock stands before the first line."""
     return lines[0].at if lines else until or datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def _perform(line: Line, stage: Simulation) -> Any:
+def _perform(line: HistoryLine, simulation: Simulation) -> Any:
     if line.show is not None:
-        with stage.database.transaction() as conn:
-            return looks.run_query(conn, line.show, now=stage.clock.instant)
-    return stage.carry_out(line.task or "", line.arguments or {}, f"replay:{line.number}")
+        with simulation.database.transaction() as conn:
+            return looks.run_query(conn, line.show, now=simulation.clock.instant)
+    return simulation.execute(line.task or "", line.arguments or {}, f"replay:{line.number}")
 
 
-def _line(number: int, written: str) -> Line:
+def _line(number: int, written: str) -> HistoryLine:
     try:
         said = json.loads(written, object_pairs_hook=_no_doubles, parse_constant=_no_constants)
     except json.JSONDecodeError as error:
@@ -199,7 +201,7 @@ def _line(number: int, written: str) -> Line:
         if not isinstance(words, list):
             raise ValueError('`show` must be a list of words such as ["order", 1003]')
         looks.parse_query(words)
-        return Line(number, at, show=tuple(words))
+        return HistoryLine(number, at, show=tuple(words))
     _only(said, {"at", "task", "kwargs"})
     task, arguments = said.get("task"), said.get("kwargs", {})
     if not isinstance(task, str) or task not in app.tasks or task.startswith("celery."):
@@ -211,7 +213,7 @@ def _line(number: int, written: str) -> Line:
             inspect.signature(app.tasks[task].run).bind(**arguments)
         except TypeError as error:
             raise ValueError(f"{task}: {error}") from None
-    return Line(number, at, task, arguments)
+    return HistoryLine(number, at, task, arguments)
 
 
 def _instant(said: dict[str, Any]) -> datetime:
@@ -221,8 +223,8 @@ def _instant(said: dict[str, Any]) -> datetime:
         at = parse_timestamp(said["at"])
     except ValueError as error:
         raise ValueError(f"`at` {error}") from None
-    if not FIRST_YEAR <= at.year <= LAST_YEAR:
-        raise ValueError(f"`at` must lie between the years {FIRST_YEAR} and {LAST_YEAR}")
+    if not MIN_YEAR <= at.year <= MAX_YEAR:
+        raise ValueError(f"`at` must lie between the years {MIN_YEAR} and {MAX_YEAR}")
     return at
 
 

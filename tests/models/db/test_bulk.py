@@ -43,10 +43,10 @@ def arrives(conn: Connection, kind: str, values: list[Any], written: Callable[[A
 
 @given(values=some.lists(some.none() | NASTY | WORDS), whole=some.booleans())
 @ON_ONE_STAGE
-def test_texts_arrive_whatever_is_in_them(stage: Simulation, values: list[str | None], whole: bool) -> None:
+def test_texts_arrive_whatever_is_in_them(simulation: Simulation, values: list[str | None], whole: bool) -> None:
     """R100: what was said is kept to the letter, also where it looks like the notation of arrays."""
     values = [value for value in values if value is not None or not whole]
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         assert arrives(conn, "text", values, text_array) == values
 
 
@@ -61,7 +61,7 @@ def test_texts_arrive_whatever_is_in_them(stage: Simulation, values: list[str | 
         ("bytea", bytea_array, some.binary()),
     ],
 )
-def test_other_values_arrive_too(stage: Simulation, kind: str, written: Callable[[Any], str], values: Any) -> None:
+def test_other_values_arrive_too(simulation: Simulation, kind: str, written: Callable[[Any], str], values: Any) -> None:
     """R100: amounts, instants and hashes, and what is not there, come out as they went in."""
 
     @given(sent=some.lists(some.none() | values))
@@ -69,11 +69,11 @@ def test_other_values_arrive_too(stage: Simulation, kind: str, written: Callable
     def check(sent: list[Any]) -> None:
         assert arrives(conn, kind, sent, written) == sent
 
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         check()
 
 
-def test_a_text_with_nul_is_refused_and_moves_no_other(stage: Simulation) -> None:
+def test_a_text_with_nul_is_refused_and_moves_no_other(simulation: Simulation) -> None:
     """F62: NUL parts the texts of a set while they travel, so a text that has one must never be taken for two."""
     with pytest.raises(ValueError, match="NUL"):
         text_array(["a", "b\x00c"])
@@ -90,9 +90,11 @@ DOCUMENTS = some.recursive(
 
 @given(answers=some.lists(some.none() | some.dictionaries(WORDS, DOCUMENTS, max_size=3), min_size=1))
 @ON_ONE_STAGE
-def test_documents_arrive_whatever_is_in_them_and_none_is_no_document(stage: Simulation, answers: list[Any]) -> None:
+def test_documents_arrive_whatever_is_in_them_and_none_is_no_document(
+    simulation: Simulation, answers: list[Any]
+) -> None:
     """R100: they travel as one array of all; a row without a document must not come out with one that says null."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         execute(conn, "SET LOCAL ROLE NONE", {})  # the application may make no table of any kind
         execute(conn, "CREATE TEMP TABLE kept (request_id text, answer jsonb) ON COMMIT DROP", {})
         kept = Table("kept", MetaData(), Column("request_id", Text), Column("answer", JSONB))
@@ -109,9 +111,9 @@ def test_amounts_in_documents_are_text_and_what_has_no_one_way_is_refused() -> N
             json_array([value])
 
 
-def test_statements_sent_together_see_what_was_committed_meanwhile(stage: Simulation) -> None:
+def test_statements_sent_together_see_what_was_committed_meanwhile(simulation: Simulation) -> None:
     """F50: they save trips and nothing else; each has its own look at what others have done."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         with pipeline(conn):
             first = execute(conn, "SELECT CAST(%(n)s AS integer), clock_timestamp()", {"n": 1})
             second = execute(conn, "SELECT CAST(%(n)s AS integer), clock_timestamp()", {"n": 2})
@@ -120,9 +122,9 @@ def test_statements_sent_together_see_what_was_committed_meanwhile(stage: Simula
         assert timedelta(0) < later - earlier < timedelta(minutes=1)
 
 
-def test_the_first_of_them_that_fails_is_the_one_that_is_told(stage: Simulation) -> None:
+def test_the_first_of_them_that_fails_is_the_one_that_is_told(simulation: Simulation) -> None:
     """F46: the unit of work is told why, in the words in which it decides whether to run again."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
 
         def fails() -> None:
             with pipeline(conn):
@@ -136,9 +138,9 @@ def test_the_first_of_them_that_fails_is_the_one_that_is_told(stage: Simulation)
     assert getattr(failed.value.orig, "sqlstate", None) == "22012"
 
 
-def test_amounts_keep_their_places(stage: Simulation) -> None:
+def test_amounts_keep_their_places(simulation: Simulation) -> None:
     """R93: an amount is copied, to the last place."""
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         sent = [Decimal("20.00"), Decimal("1E+3"), Decimal("0.00000001")]
         came = arrives(conn, "numeric", sent, int_array)
         assert [f"{value:f}" for value in came] == ["20.00", "1000", "0.00000001"]

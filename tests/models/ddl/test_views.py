@@ -35,10 +35,10 @@ def lived(market: Market) -> Market:
         market.done("npb.file", order_id=order_id, member_id="seller", request_id=f"npb-{order_id}")
     market.done("nrs.file", order_id=1003, member_id="buyer", comment="silent")
     market.at(FILED + WEEK)
-    market.stage.do("npb.scan_open_alerts")
+    market.simulation.do("npb.scan_open_alerts")
     market.done("orders.cancel", order_id=1002, member_id="seller", request_id="next-month")
     market.at(FILED + 2 * WEEK)
-    market.stage.do("alerts.scan_seller_alerts")
+    market.simulation.do("alerts.scan_seller_alerts")
     market.done("orders.cancel", order_id=1003, member_id="buyer", request_id="no-credit")
     market.done("nrs.file", order_id=1005, member_id="buyer", comment="silent")
     market.done("npb.file", order_id=1006, member_id="seller")
@@ -49,13 +49,13 @@ def lived(market: Market) -> Market:
 
 def see(market: Market, *words: str | int) -> Any:
     """One look at the clock's instant."""
-    with market.stage.database.transaction() as conn:
-        return show.run_query(conn, words, now=market.stage.clock.instant)
+    with market.simulation.database.transaction() as conn:
+        return show.run_query(conn, words, now=market.simulation.clock.instant)
 
 
 def read(market: Market, view: str, where: str = "true", **values: Any) -> list[dict[str, Any]]:
     """Rows of a view as a dashboard gets them: the numbers and texts of JSON, instants as we write them."""
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         rows = conn.execute(text(f"SELECT * FROM unwind.{view} WHERE {where}"), values).mappings()  # noqa: S608 - ours
         return [
             {
@@ -108,7 +108,7 @@ def test_the_forecast_is_that_of_the_command(lived: Market) -> None:
     by_hour: dict[str, int] = {}
     for row in rows:
         assert row["unlocks_hour"] == format_timestamp(parse_timestamp(row["unlocks_at"]).replace(minute=0, second=0))
-        if parse_timestamp(row["unlocks_at"]) > lived.stage.clock.instant:
+        if parse_timestamp(row["unlocks_at"]) > lived.simulation.clock.instant:
             by_hour[row["unlocks_hour"]] = by_hour.get(row["unlocks_hour"], 0) + 1
     assert {one["hour"]: one["total"] for one in seen["hours"]} == by_hour
     assert seen["total"] == 2
@@ -123,7 +123,7 @@ def test_what_is_due_and_not_unlocked_is_overdue(lived: Market) -> None:
         seen = see(lived, "forecast", "--days", "14")
         assert seen["overdue"] == len(seen["overdue_orders"]) == overdue
         assert seen["total"] == 2 - overdue
-    lived.stage.do("npb.scan_open_alerts")
+    lived.simulation.do("npb.scan_open_alerts")
     assert see(lived, "forecast", "--days", "14")["overdue"] == 0
     assert see(lived, "forecast", "--days", "1")["later"] == 1
 
@@ -148,7 +148,7 @@ def test_credits_are_those_of_the_command_and_say_where_they_are(lived: Market) 
     assert "on the bill of April 2026, which is still open" in where[1002]
     assert "The fee stays" in where[1003]
     lived.at(MONTH_AFTER)
-    lived.stage.do("bills.issue")
+    lived.simulation.do("bills.issue")
     (issued,) = [one for one in see(lived, "credits", "seller")["credits"] if one["order_id"] == 1002]
     assert "on the bill of April 2026, made on 2026-05-05" in issued["where"]
     assert see(lived, "order", 1002)["credits"] == [issued]
@@ -158,23 +158,23 @@ def test_a_credit_that_is_on_its_way_or_was_given_up_says_so(market: Market) -> 
     """C36: nobody is told that money is there before it is."""
     market.order(1001)
     market.done("ocr.file", order_id=1001, member_id="seller", reason="S_MUTUAL", comment="agreed")
-    market.stage.do("orders.cancel", order_id=1001, member_id="seller")
+    market.simulation.do("orders.cancel", order_id=1001, member_id="seller")
     (promised,) = see(market, "credits", "seller")["credits"]
     assert (promised["state"], promised["posted_at"]) == ("promised", None)
     assert "on its way" in promised["where"]
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.outbox SET state = 'dead' WHERE key = 'fee:1001'"))
         (given_up,) = show.run_query(conn, ["credits", "seller"], now=ORDERED)["credits"]
         assert given_up["state"] == "given_up"
         assert "./run jobs dead" in given_up["where"]
         conn.execute(text("UPDATE unwind.outbox SET state = 'due' WHERE key = 'fee:1001'"))
-    market.stage.settle()
+    market.simulation.process_outbox()
     assert see(market, "credits", "seller")["credits"][0]["state"] == "posted"
 
 
 def test_a_request_is_found_whatever_became_of_it(lived: Market) -> None:
     """contract 2.1: answered, refused, waiting at the SQL door, or given up: support sees which."""
-    with lived.stage.database.transaction() as conn:
+    with lived.simulation.database.transaction() as conn:
         conn.execute(
             text("SELECT unwind.submit_command('npb.remove', CAST(:payload AS jsonb), 'by-sql')"),
             {"payload": '{"order_id": 1006, "member_id": "seller"}'},
@@ -186,7 +186,7 @@ def test_a_request_is_found_whatever_became_of_it(lived: Market) -> None:
             arguments={"order_id": 1006},
             error="Broken",
             attempts=9,
-            now=lived.stage.clock.instant,
+            now=lived.simulation.clock.instant,
         )
     expected = {
         "same-month": ("answered", "done", "message"),
@@ -215,7 +215,7 @@ def test_an_idle_sweep_leaves_no_history(market: Market) -> None:
     """A row for each idle second would be 86,400 a day that say nothing; three minutes and a second of silence say something."""
     for seconds in (0, 180, 361):
         market.at(ORDERED + timedelta(seconds=seconds))
-        market.stage.do("npb.scan_open_alerts")
+        market.simulation.do("npb.scan_open_alerts")
     (only,) = read(market, "v_sweep_history", "sweep = 'npb.scan_open_alerts'")
     assert (only["runs"], only["found"], only["longest_gap_seconds"]) == (1, 0, 181)
 

@@ -23,8 +23,8 @@ SELLERS = ("seller", "other_seller")
 
 def broken(market: Market) -> dict[str, list[str]]:
     """What is not as it must be: sentence and ids."""
-    with market.stage.database.transaction() as conn:
-        found = {one.sentence: one.broken(conn, market.stage.clock.instant) for one in LEDGER}
+    with market.simulation.database.transaction() as conn:
+        found = {one.sentence: one.broken(conn, market.simulation.clock.instant) for one in LEDGER}
     return {sentence: ids for sentence, ids in found.items() if ids}
 
 
@@ -87,13 +87,13 @@ class Trade:
 
     def wait(self) -> None:
         days = self.chance.choice([1, 3, 10, 31])
-        self.market.stage.advance(self.market.stage.clock.instant + timedelta(days=days))
+        self.market.simulation.advance(self.market.simulation.clock.instant + timedelta(days=days))
         self.look()
 
     def look(self) -> None:
         """Every bill once issued must say the same for ever, but for what was paid."""
-        now = self.market.stage.clock.instant
-        with self.market.stage.database.transaction() as conn:
+        now = self.market.simulation.clock.instant
+        with self.market.simulation.database.transaction() as conn:
             for seller in SELLERS:
                 month = date(2026, 3, 1)
                 while month <= month_of(now, DEFAULT_TERMS):
@@ -112,12 +112,12 @@ def test_no_cent_is_lost_in_any_history(market: Market, seed: int) -> None:
     trade = Trade(market, seed)
     for _ in range(60):
         trade.step()
-    market.stage.advance(market.stage.clock.instant + timedelta(days=45))
+    market.simulation.advance(market.simulation.clock.instant + timedelta(days=45))
     trade.look()
     assert broken(market) == {}
     month = date(2026, 3, 1)
-    with market.stage.database.transaction() as conn:
-        while month <= month_of(market.stage.clock.instant, DEFAULT_TERMS):
+    with market.simulation.database.transaction() as conn:
+        while month <= month_of(market.simulation.clock.instant, DEFAULT_TERMS):
             assert month_audit.audit_month(conn, month).differences == []
             month = next_month(month)
         lines, carried, excess = conn.execute(text(_SUMS)).one()
@@ -161,11 +161,11 @@ PLANTED = [
 def test_a_planted_fault_is_found(market: Market, database_url: str, statement: str, sentence: str, named: str) -> None:
     """Each sentence catches what breaks it."""
     market.order(1, [(market.lot(501, unit_price="750"), 1)])
-    market.stage.advance(datetime(2026, 4, 12, tzinfo=UTC))
+    market.simulation.advance(datetime(2026, 4, 12, tzinfo=UTC))
     market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
     market.done("orders.cancel", order_id=1, member_id="seller")
     market.done("bills.record_payment", seller_id="seller", billing_month="2026-03", amount="25.00", payment_id="p-1")
-    market.stage.advance(datetime(2026, 6, 10, tzinfo=UTC))
+    market.simulation.advance(datetime(2026, 6, 10, tzinfo=UTC))
     assert broken(market) == {}
     engine = create_engine(database_url)
     with engine.begin() as conn:

@@ -17,13 +17,13 @@ MARCH, APRIL, MAY = date(2026, 3, 1), date(2026, 4, 1), date(2026, 5, 1)
 
 def audit(market: Market, month: date) -> Certificate:
     """The certificate of a month."""
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         return month_audit.audit_month(conn, month)
 
 
 def until(market: Market, *when: int) -> Market:
     """Let time pass."""
-    market.stage.advance(datetime(*when, tzinfo=UTC))  # type: ignore[misc,arg-type]
+    market.simulation.advance(datetime(*when, tzinfo=UTC))  # type: ignore[misc,arg-type]
     return market
 
 
@@ -125,18 +125,18 @@ def test_a_month_in_which_nothing_happened_is_proven_too(market: Market) -> None
 def test_a_line_that_came_after_its_bill_was_made_is_counted_as_moved_on(market: Market) -> None:
     """Rules 7.3: a posting that was broken when the bill was made goes on the following one, and that is right."""
     market.order(1, [(market.lot(501, unit_price="750"), 1)])
-    market.stage.do("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
-    market.stage.do("orders.cancel", order_id=1, member_id="seller")
+    market.simulation.do("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
+    market.simulation.do("orders.cancel", order_id=1, member_id="seller")
     _broken(market, "dead")
     market.at(datetime(2026, 4, 6, tzinfo=UTC)).done("bills.issue")
     assert not audit(market, MARCH).holds
     _broken(market, "due")
-    market.stage.settle()
+    market.simulation.process_outbox()
     march, april = audit(market, MARCH), audit(market, APRIL)
     assert (march.differences, march.moved_on, march.sums) == ([], 1, {"charge": "20.00"})
     assert (april.differences, april.sums) == ([], {"credit": "-20.00"})
 
 
 def _broken(market: Market, state: Any) -> None:
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.outbox SET state = :state WHERE key = 'fee:1'"), {"state": state})

@@ -24,8 +24,8 @@ DAY = timedelta(days=1)
 
 def see(market: Market, *words: str | int) -> Any:
     """One look at the clock's instant."""
-    with market.stage.database.transaction() as conn:
-        return show.run_query(conn, words, now=market.stage.clock.instant)
+    with market.simulation.database.transaction() as conn:
+        return show.run_query(conn, words, now=market.simulation.clock.instant)
 
 
 def test_an_unknown_thing_is_nothing(market: Market) -> None:
@@ -81,7 +81,7 @@ def test_an_order_is_shown_as_the_contract_has_it(market: Market) -> None:
     lot = market.lot(501, quantity=1000, unit_price="7.5000")
     market.order(1003, [(lot, 100)])
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
-    market.stage.advance(FILED + WEEK + DAY)
+    market.simulation.advance(FILED + WEEK + DAY)
     market.done("orders.cancel", order_id=1003, member_id="seller")
     seen = see(market, "order", 1003)
     assert {name: seen[name] for name in ("status", "basis", "cancelled_by", "total", "payment_status")} == {
@@ -175,7 +175,7 @@ def test_a_look_sees_one_moment(market: Market, database_url: str) -> None:
     market.order(1003)
     market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
     looking = db.connect(database_url)
-    now = market.stage.clock.instant
+    now = market.simulation.clock.instant
     with looking.transaction() as conn:
         show.use_snapshot_isolation(conn)
         before = show.run_query(conn, ["order", 1003], now=now)
@@ -224,7 +224,7 @@ def test_random_histories_fold_to_the_row_and_options_tell_the_answers(market: M
     market.order(1003)
     for _ in range(18):
         gap = random.choice((0, 1, 3600, 86400, 7 * 86400, 14 * 86400))
-        market.stage.advance(market.stage.clock.instant + timedelta(seconds=gap))
+        market.simulation.advance(market.simulation.clock.instant + timedelta(seconds=gap))
         task, arguments = random.choice(MOVES[:-1] if random.random() < 0.8 else MOVES)
         member = random.choice(("buyer", "seller"))
         if random.random() < 0.2:
@@ -247,9 +247,9 @@ def test_random_histories_fold_to_the_row_and_options_tell_the_answers(market: M
         answer = market.do(task, order_id=1003, member_id=member, **arguments)
         if task not in ("ocr.file", "orders.set_status"):
             assert (answer["outcome"] == "done") is announced[task]["possible"]
-        with market.stage.database.transaction() as conn:
+        with market.simulation.database.transaction() as conn:
             row = orders.facts(conn, [1003], lock=False)[1003]
-            now = market.stage.clock.instant
+            now = market.simulation.clock.instant
             then = order.load_snapshot(conn, 1003, at=now, now=now)
             assert then is not None
             assert order_state(then.case.order) == order_state(row)

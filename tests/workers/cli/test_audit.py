@@ -20,7 +20,7 @@ def books(market: Market, monkeypatch: pytest.MonkeyPatch, database_url: str) ->
     """A closed month with one bill of 20.00, in the database that commands meet."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     market.order(1003, [(market.lot(501, unit_price="750"), 1)])
-    market.stage.advance(datetime(2026, 4, 10, tzinfo=UTC))
+    market.simulation.advance(datetime(2026, 4, 10, tzinfo=UTC))
     return market
 
 

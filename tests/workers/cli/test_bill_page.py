@@ -155,8 +155,8 @@ def test_a_real_bill_can_be_rendered(market: Market) -> None:
     market.done(
         "credits.post_manual", seller_id="seller", amount="2.00", staff="kim", comment="<b>sorry</b>", order_id=1003
     )
-    with market.stage.database.transaction() as conn:
-        found = bills.bill(conn, "seller", date(2026, 3, 1), market.stage.clock.instant)
+    with market.simulation.database.transaction() as conn:
+        found = bills.bill(conn, "seller", date(2026, 3, 1), market.simulation.clock.instant)
     assert found is not None
     assert [row[-1] for row in Page(as_html(found)).rows] == ["Amount", "20.00", "-2.00", "18.00"]
     assert "by staff (kim): <b>sorry</b>" in as_text(found)

@@ -229,17 +229,17 @@ def run(stage_url: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[i
 
 
 def test_a_file_becomes_lots_and_lots_a_file(
-    stage: Simulation, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    simulation: Simulation, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rules 5: `import-lots` and `show lots --xml`; a lot without a number gets one of ours, once imported again."""
-    stage.do("members.record", member_id="s", handle="s", email="s@example.org")
+    simulation.do("members.record", member_id="s", handle="s", email="s@example.org")
     file = tmp_path / "store.xml"
     file.write_text(BRICKLINK)
     assert run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s") == (
         0,
         "2 lots imported, 0 known ones updated: 1753 units of s.\n",
     )
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         assert inventory.lots_of(conn, "s") == [FIRST, replace(SECOND, lot_id=9_000_000_000_000)]
     code, written = run(database_url, monkeypatch, "show", "lots", "s", "--xml")
     assert code == 0
@@ -279,20 +279,20 @@ def test_another_sellers_lot_stops_an_import_before_anything_is_written(
     file.write_text(BRICKLINK.replace("<ITEMTYPE>S", "<LOTID>77</LOTID><ITEMTYPE>S"))
     code, said = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "seller")
     assert (code, said) == (1, "Error: Lot 77 belongs to another seller. Nothing was imported.\n")
-    with market.stage.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         assert inventory.lots_of(conn, "seller") == []
 
 
 def test_nothing_is_imported_when_an_item_is_no_lot(
-    stage: Simulation, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    simulation: Simulation, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rules 5: all or nothing, and the sentence names the item."""
-    stage.do("members.record", member_id="s", handle="s", email="s@example.org")
+    simulation.do("members.record", member_id="s", handle="s", email="s@example.org")
     file = tmp_path / "store.xml"
     file.write_text(BRICKLINK.replace("<QTY>1</QTY>", "<QTY>one</QTY>"))
     code, said = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s")
     assert code == 1
     assert "store.xml: item 2: QTY must be a whole number" in said
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         assert inventory.lots_of(conn, "s") == []
     assert run(database_url, monkeypatch, "import-lots", str(file), "--seller", "nobody")[0] == 1

@@ -69,8 +69,8 @@ def test_an_unknown_task_is_said_so_with_what_may_be_meant(typed: str, said: str
     assert (done.exit_code, said in done.output) == (1, True), done.output
 
 
-def _parked(stage: Simulation) -> int:
-    with stage.database.transaction() as conn:
+def _parked(simulation: Simulation) -> int:
+    with simulation.database.transaction() as conn:
         return dead_jobs.park(
             conn,
             task="ocr.file",
@@ -78,7 +78,7 @@ def _parked(stage: Simulation) -> int:
             arguments={"order_id": 7, "comment": "private words"},
             error="KeyError at tasks/ocr.py:1 in file",
             attempts=9,
-            now=stage.clock.instant,
+            now=simulation.clock.instant,
         )
 
 
@@ -112,7 +112,7 @@ def test_an_answer_that_the_broker_lost_is_read_from_the_database(
     monkeypatch.setattr(sender, "POLL_INTERVAL", 0.2)
     words = ["members.record", "member_id=s-1", "handle=Sam", "email=sam@example.org"]
     arguments = arguments_of(tuple(words[1:]), None)
-    assert environment.carry_out("members.record", arguments, "r-1")["outcome"] == "done"
+    assert environment.execute("members.record", arguments, "r-1")["outcome"] == "done"
     done = CliRunner().invoke(send, [*words, "request_id=r-1", "--wait", "20"])
     answer = json.loads(done.output)
     assert (done.exit_code, answer["outcome"], answer["replayed"]) == (0, "done", True)

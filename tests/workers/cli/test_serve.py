@@ -18,7 +18,7 @@ import pytest
 
 from tests.plugins.servers import plain
 from workers.embedded import running_servers
-from workers.embedded.processes import alive, mark_of, wait_until
+from workers.embedded.processes import identify_process, is_alive, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -100,7 +100,7 @@ def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Inst
             with urllib.request.urlopen(numbers.replace("/metrics", page), timeout=10) as answer:
                 assert expected in answer.read().decode()
 
-        worker = mark_of(programs["commands"]["pid"])
+        worker = identify_process(programs["commands"]["pid"])
         os.kill(worker.pid, signal.SIGKILL)
         record = installation.data / "run" / "programs.json"
 
@@ -113,7 +113,7 @@ def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Inst
         down = installation.type("down")
     assert (down.returncode, down.stdout) == (0, "Stopped.\n")
     assert installation.processes() == []
-    assert not alive(worker)
+    assert not is_alive(worker)
     assert installation.type("down").stdout == "Nothing is running.\n"
 
     installation.up()
@@ -128,7 +128,7 @@ def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Inst
 
 @pytest.mark.long
 def test_kill_9_leaves_nothing_that_blocks_the_next_start(installation: Installation) -> None:
-    """P1: killed, not stopped: the kernel ends programs and keeper ends servers; the next start just works."""
+    """P1: killed, not stopped: the kernel ends programs and daemon ends servers; the next start just works."""
     installation.up()
     report = json.loads((installation.data / "run" / "up.json").read_text())
     os.kill(report["pid"], signal.SIGKILL)

@@ -37,7 +37,7 @@ def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
         return CliRunner().invoke(group, words)
 
     yield run
-    db.set_database(market.stage.database)
+    db.set_database(market.simulation.database)
 
 
 def test_programs_get_the_json_of_the_look(typed: Any) -> None:

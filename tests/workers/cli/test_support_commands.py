@@ -29,14 +29,14 @@ def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     market.done("ocr.file", order_id=1004, member_id="seller", reason="S_MUTUAL", comment="agreed by mail")
     market.done("orders.cancel", order_id=1004, member_id="seller")
-    market.stage.do("npb.scan_open_alerts")
+    market.simulation.do("npb.scan_open_alerts")
     monkeypatch.setenv("DATABASE_URL", database_url)
 
     def run(*words: str) -> Result:
         return CliRunner().invoke(group, words)
 
     yield run
-    db.set_database(market.stage.database)
+    db.set_database(market.simulation.database)
 
 
 def test_what_is_overdue_stands_on_top(typed: Any) -> None:

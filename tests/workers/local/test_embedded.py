@@ -25,9 +25,9 @@ from models.ddl import triggers
 from models.migrations import upgrade
 from tests.plugins.servers import plain
 from workers.embedded import (
-    FolderNotOurs,
-    NoServerFound,
+    DataDirNotAccessible,
     RunningServers,
+    ServerBinaryNotFound,
     ServerUrls,
     binaries,
     embedded_servers,
@@ -39,7 +39,7 @@ from workers.embedded import (
 )
 from workers.embedded.data_dir import read_json, write_json
 from workers.embedded.postgres import Postgres
-from workers.embedded.processes import Mark, alive, mark_of, wait_until
+from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
 from workers.embedded.run_as import RunAs
 from workers.embedded.valkey import Valkey
 
@@ -88,8 +88,8 @@ def running(data: Path) -> RunningServers:
     return found
 
 
-def marks(found: RunningServers) -> list[Mark]:
-    return [found.keeper, found.postgres, found.valkey]
+def marks(found: RunningServers) -> list[ProcessIdentity]:
+    return [found.daemon, found.postgres, found.valkey]
 
 
 def remember(urls: ServerUrls, word: str) -> None:
@@ -150,7 +150,7 @@ def test_data_survives_kill_9_of_everything(tmp_path: Path) -> None:
         process.kill()
         for mark in marks(found):
             os.kill(mark.pid, signal.SIGKILL)
-        assert wait_until(lambda: not any(alive(mark) for mark in marks(found)), 10)
+        assert wait_until(lambda: not any(is_alive(mark) for mark in marks(found)), 10)
     with embedded_servers(tmp_path) as urls:
         assert remembered(urls) == (["kept"], ["kept"])
 
@@ -221,7 +221,7 @@ def test_kill_9_of_the_only_user_leaves_no_server_behind(tmp_path: Path) -> None
     with another_user(tmp_path) as (process, _):
         found = running(tmp_path)
         process.kill()
-        assert wait_until(lambda: not any(alive(mark) for mark in marks(found)), 20)
+        assert wait_until(lambda: not any(is_alive(mark) for mark in marks(found)), 20)
     with embedded_servers(tmp_path, durable=False) as urls:
         remember(urls, "again")
 
@@ -230,10 +230,10 @@ def test_kill_9_of_the_keeper_ends_its_servers(tmp_path: Path) -> None:
     """PR_SET_PDEATHSIG: nobody is left to end them, so the kernel does."""
     with another_user(tmp_path) as (_, _url):
         found = running(tmp_path)
-        os.kill(found.keeper.pid, signal.SIGKILL)
-        assert wait_until(lambda: not any(alive(mark) for mark in marks(found)), 20)
+        os.kill(found.daemon.pid, signal.SIGKILL)
+        assert wait_until(lambda: not any(is_alive(mark) for mark in marks(found)), 20)
         with embedded_servers(tmp_path, durable=False) as urls:
-            remember(urls, "a new keeper")
+            remember(urls, "a new daemon")
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
@@ -256,9 +256,9 @@ def test_two_users_share_one_pair_and_the_last_one_ends_it(tmp_path: Path) -> No
         with embedded_servers(tmp_path) as urls:
             assert urls.database_url == url
             process.communicate("\n", timeout=30)
-            assert alive(found.keeper), "ended under a user"
+            assert is_alive(found.daemon), "ended under a user"
             remember(urls, "still here")
-        assert not any(alive(mark) for mark in marks(found))
+        assert not any(is_alive(mark) for mark in marks(found))
 
 
 def test_two_data_directories_share_nothing(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_stale_pid_file_naming_a_living_stranger_does_not_block(tmp_path: Path
     (tmp_path / "servers" / "postgres" / "postmaster.pid").write_text("\n".join(lines) + "\n")
     with embedded_servers(tmp_path, durable=False) as urls:
         remember(urls, "started")
-    assert alive(mark_of(os.getpid()))
+    assert is_alive(identify_process(os.getpid()))
 
 
 def test_a_set_up_killed_in_the_middle_is_thrown_away(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_a_remembered_port_that_somebody_took_is_replaced(tmp_path: Path) -> Non
 def test_a_folder_of_somebody_else_is_refused_with_a_mend(tmp_path: Path) -> None:
     """A file where the folder should be stands for any folder that cannot be used, as root too."""
     (tmp_path / "servers").write_text("not a folder")
-    with pytest.raises(FolderNotOurs, match="UNWIND_DATA"), embedded_servers(tmp_path):
+    with pytest.raises(DataDirNotAccessible, match="UNWIND_DATA"), embedded_servers(tmp_path):
         pass
 
 
@@ -410,7 +410,7 @@ def test_root_in_a_private_folder_runs_postgres_from_a_copy(
 
 def test_programs_that_can_be_reached_are_not_copied(open_folder: Path) -> None:
     """As whoever runs this, they can."""
-    assert program_copy.programs_for(RunAs()) == binaries.postgres_folder()
+    assert program_copy.programs_for(RunAs()) == binaries.find_postgres_bin()
     assert copies(open_folder) == []
 
 
@@ -452,7 +452,7 @@ def test_root_in_a_private_folder_of_somebody_else(private_folder: Path) -> None
     if os.getuid() == 0:
         os.chown(private_folder, 1234, 1234)
     (private_folder / "servers").mkdir(mode=0o700)
-    chosen = run_as.identity_for(private_folder / "servers" / "postgres")
+    chosen = run_as.choose_run_as(private_folder / "servers" / "postgres")
     assert chosen == other_account()
 
 
@@ -484,9 +484,9 @@ def test_root_uses_a_data_folder_as_its_owner(tmp_path: Path) -> None:
     """One run as root must not lock the owner of a checkout out of the data."""
     if os.getuid() == 0:
         os.chown(tmp_path, 1234, 1234)
-        assert run_as.identity_for(tmp_path) == run_as.RunAs(1234, 1234)
+        assert run_as.choose_run_as(tmp_path) == run_as.RunAs(1234, 1234)
     else:
-        assert run_as.identity_for(tmp_path) == run_as.RunAs()
+        assert run_as.choose_run_as(tmp_path) == run_as.RunAs()
 
 
 def program(path: Path, says: str) -> Path:
@@ -503,8 +503,8 @@ def test_programs_of_the_system_are_the_fallback(tmp_path: Path, monkeypatch: py
     program(tmp_path / "bin" / "postgres", "postgres (PostgreSQL) 17.2 (Somewhere)")
     program(tmp_path / "bin" / "initdb", "initdb (PostgreSQL) 17.2")
     program(tmp_path / "bin" / "redis-server", "Redis server v=7.2.4 sha=00000000:0 malloc=libc")
-    assert binaries.postgres_folder() == tmp_path / "bin"
-    assert binaries.valkey_program() == tmp_path / "bin" / "redis-server"
+    assert binaries.find_postgres_bin() == tmp_path / "bin"
+    assert binaries.find_valkey_server() == tmp_path / "bin" / "redis-server"
 
 
 def test_programs_that_are_too_old_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,5 +512,5 @@ def test_programs_that_are_too_old_are_not_used(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(binaries, "_package_folder", lambda _name: None)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin")
     program(tmp_path / "bin" / "redis-server", "Redis server v=6.0.16 sha=00000000:0 malloc=libc")
-    with pytest.raises(NoServerFound, match="CELERY_BROKER_URL"):
-        binaries.valkey_program()
+    with pytest.raises(ServerBinaryNotFound, match="CELERY_BROKER_URL"):
+        binaries.find_valkey_server()

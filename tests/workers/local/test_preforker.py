@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from workers.embedded import ServerUrls
-from workers.embedded.processes import alive, mark_of, wait_until
+from workers.embedded.processes import identify_process, is_alive, wait_until
 from workers.local.preforker import Preforker
-from workers.local.supervisor import Program, Supervisor, end_left_overs
+from workers.local.supervisor import Program, Supervisor, kill_leftover_groups
 from workers.settings import load_settings
 
 QUICK_END = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
@@ -25,8 +25,8 @@ def environment(servers: ServerUrls) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preforker]:
-    with contextlib.closing(Preforker(tmp_path_factory.mktemp("nursery") / "nursery.log")) as running:
+def preforker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preforker]:
+    with contextlib.closing(Preforker(tmp_path_factory.mktemp("preforker") / "preforker.log")) as running:
         yield running
 
 
@@ -36,11 +36,11 @@ def listening(servers: ServerUrls) -> list[str]:
 
 
 def test_a_program_writes_to_its_own_log_and_its_status_is_known(
-    nursery: Preforker, environment: dict[str, str], tmp_path: Path
+    preforker: Preforker, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Like a started one: output in its log, exit status to its supervisor, words that Celery refuses are status 2."""
-    good = nursery.fork("good", ["--version"], environment, tmp_path / "good.log")
-    bad = nursery.fork("bad", ["no-such-command"], environment, tmp_path / "bad.log")
+    good = preforker.fork("good", ["--version"], environment, tmp_path / "good.log")
+    bad = preforker.fork("bad", ["no-such-command"], environment, tmp_path / "bad.log")
     assert good.wait(30) == 0
     assert bad.wait(30) == 2
     assert "5.7" in (tmp_path / "good.log").read_text()
@@ -48,10 +48,10 @@ def test_a_program_writes_to_its_own_log_and_its_status_is_known(
 
 
 def test_programs_are_heads_of_groups_of_their_own_and_end_by_signals(
-    nursery: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
+    preforker: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
     """F35: a group can be ended as one; a killed program is told from one that ended."""
-    program = nursery.fork("events", listening(servers), environment, tmp_path / "events.log")
+    program = preforker.fork("events", listening(servers), environment, tmp_path / "events.log")
     assert wait_until(lambda: os.getpgid(program.pid) == program.pid, 10)
     assert program.poll() is None
     program.send_signal(signal.SIGKILL)
@@ -60,44 +60,44 @@ def test_programs_are_heads_of_groups_of_their_own_and_end_by_signals(
 
 def test_programs_end_with_their_nursery(environment: dict[str, str], servers: ServerUrls, tmp_path: Path) -> None:
     """Kill -9 anywhere above leaves no program behind."""
-    nursery = Preforker(tmp_path / "nursery.log")
-    program = nursery.fork("events", listening(servers), environment, tmp_path / "events.log")
-    mark = mark_of(program.pid)
+    preforker = Preforker(tmp_path / "preforker.log")
+    program = preforker.fork("events", listening(servers), environment, tmp_path / "events.log")
+    mark = identify_process(program.pid)
     log = tmp_path / "events.log"
     assert wait_until(lambda: log.exists() and "evdump" in log.read_text(), 20)
-    os.kill(nursery.pid, signal.SIGKILL)
-    assert wait_until(lambda: not alive(mark), 20)
+    os.kill(preforker.pid, signal.SIGKILL)
+    assert wait_until(lambda: not is_alive(mark), 20)
     assert program.poll() is not None
-    nursery.close()
+    preforker.close()
 
 
 def test_a_supervisor_restarts_a_forked_program(
-    nursery: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
+    preforker: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
-    """F28, with the nursery between supervisor and program."""
-    with Supervisor(tmp_path, nursery=nursery) as supervisor:
+    """F28, with the preforker between supervisor and program."""
+    with Supervisor(tmp_path, preforker=preforker) as supervisor:
         words = listening(servers)
         supervisor.start(Program("events", ["/bin/false"], environment, celery=words, ending=QUICK_END))
-        first = mark_of(supervisor.pid("events"))
+        first = identify_process(supervisor.pid("events"))
         os.kill(first.pid, signal.SIGKILL)
         assert wait_until(lambda: supervisor.restarts == 1, 20)
-        second = mark_of(supervisor.pid("events"))
+        second = identify_process(supervisor.pid("events"))
         assert second != first
-    assert not alive(second)
+    assert not is_alive(second)
 
 
 def test_forked_programs_that_are_left_over_are_recognised(
-    nursery: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
+    preforker: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
     """F35: the token is seen in a fork too, though the kernel shows the environment its process began with."""
-    supervisor = Supervisor(tmp_path, nursery=nursery)
+    supervisor = Supervisor(tmp_path, preforker=preforker)
     supervisor.start(Program("events", ["/bin/false"], environment, celery=listening(servers), ending=QUICK_END))
-    left = mark_of(supervisor.pid("events"))
+    left = identify_process(supervisor.pid("events"))
     record = (tmp_path / "run" / "programs.json").read_text()
     copy = tmp_path / "record.json"
     copy.write_text(record)
     try:
-        assert end_left_overs(copy) == 1
-        assert not alive(left)
+        assert kill_leftover_groups(copy) == 1
+        assert not is_alive(left)
     finally:
         supervisor.stop()

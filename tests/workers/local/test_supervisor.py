@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from workers.embedded.processes import Mark, alive, mark_of, wait_until
-from workers.local.supervisor import Program, ProgramFailed, Supervisor, end_left_overs, with_parent_death
+from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
+from workers.local.supervisor import Program, ProgramFailed, Supervisor, kill_leftover_groups, with_parent_death
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 QUICK_END = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
@@ -43,9 +43,9 @@ def group(supervisor: Supervisor, name: str = "group", program: str = GROUP) -> 
     return Program(name, [sys.executable, "-c", program], ready=ready, ending=QUICK_END)
 
 
-def child_of(supervisor: Supervisor, name: str = "group") -> Mark:
+def child_of(supervisor: Supervisor, name: str = "group") -> ProcessIdentity:
     lines = supervisor.log(name).read_text().split()
-    return mark_of(int(lines[len(lines) - 1 - lines[::-1].index("child") + 1]))
+    return identify_process(int(lines[len(lines) - 1 - lines[::-1].index("child") + 1]))
 
 
 def test_a_program_runs_until_the_supervisor_ends_it_in_good_order(tmp_path: Path) -> None:
@@ -53,11 +53,11 @@ def test_a_program_runs_until_the_supervisor_ends_it_in_good_order(tmp_path: Pat
     with Supervisor(tmp_path) as supervisor:
         supervisor.start(group(supervisor))
         supervisor.wait_ready(10)
-        head, child = mark_of(supervisor.pid("group")), child_of(supervisor)
-        assert alive(head)
+        head, child = identify_process(supervisor.pid("group")), child_of(supervisor)
+        assert is_alive(head)
         assert os.getpgid(head.pid) == head.pid, "a group of its own: Ctrl-C in the terminal is for the supervisor"
-    assert not alive(head)
-    assert not alive(child)
+    assert not is_alive(head)
+    assert not is_alive(child)
     assert "ended well" in (tmp_path / "logs" / "group.log").read_text()
     assert not (tmp_path / "run" / "programs.json").exists()
 
@@ -68,11 +68,11 @@ def test_a_program_that_dies_is_started_again_and_its_children_are_not_left(tmp_
     with Supervisor(tmp_path, on_event=said.append) as supervisor:
         supervisor.start(group(supervisor))
         supervisor.wait_ready(10)
-        first, orphan = mark_of(supervisor.pid("group")), child_of(supervisor)
+        first, orphan = identify_process(supervisor.pid("group")), child_of(supervisor)
         os.kill(first.pid, signal.SIGKILL)
         assert wait_until(lambda: supervisor.restarts == 1 and supervisor.is_ready("group"), 10)
         assert supervisor.pid("group") != first.pid
-        assert wait_until(lambda: not alive(orphan), 5)
+        assert wait_until(lambda: not is_alive(orphan), 5)
     assert said == ["group ended with -9: starting it again"]
 
 
@@ -104,8 +104,8 @@ def test_a_program_that_ignores_every_request_is_killed(tmp_path: Path) -> None:
             Program(deaf.name, deaf.command, ready=deaf.ready, ending=((signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0)))
         )
         supervisor.wait_ready(10)
-        head = mark_of(supervisor.pid("group"))
-    assert not alive(head)
+        head = identify_process(supervisor.pid("group"))
+    assert not is_alive(head)
 
 
 def test_one_of_several_can_be_ended_alone(tmp_path: Path) -> None:
@@ -114,10 +114,10 @@ def test_one_of_several_can_be_ended_alone(tmp_path: Path) -> None:
         for name in ("a", "b"):
             supervisor.start(group(supervisor, name))
         supervisor.wait_ready(10)
-        gone, stays = mark_of(supervisor.pid("a")), mark_of(supervisor.pid("b"))
+        gone, stays = identify_process(supervisor.pid("a")), identify_process(supervisor.pid("b"))
         supervisor.stop(["a"])
-        assert not alive(gone)
-        assert alive(stays)
+        assert not is_alive(gone)
+        assert is_alive(stays)
         assert supervisor.names == ["b"]
 
 
@@ -142,13 +142,13 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_the_next_one(tmp_path: Path
     )
     with process:
         assert process.stdout is not None
-        head = mark_of(int(process.stdout.readline()))
+        head = identify_process(int(process.stdout.readline()))
         process.kill()
-    assert alive(head), "this one has no leash: it stands for anything that slipped it"
+    assert is_alive(head), "this one has no leash: it stands for anything that slipped it"
     stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], process_group=0)
     try:
         with Supervisor(tmp_path):
-            assert wait_until(lambda: not alive(head), 5)
+            assert wait_until(lambda: not is_alive(head), 5)
         assert stranger.poll() is None
     finally:
         stranger.kill()
@@ -163,7 +163,7 @@ def test_an_id_given_out_again_to_a_stranger_is_not_touched(tmp_path: Path) -> N
         f'{{"token": "of yesterday", "programs": {{"commands": {{"pid": {stranger.pid}, "started": 1}}}}}}'
     )
     try:
-        assert end_left_overs(record) == 0
+        assert kill_leftover_groups(record) == 0
         assert stranger.poll() is None
         assert not record.exists()
     finally:
@@ -194,11 +194,11 @@ def test_a_leash_ends_a_program_with_the_process_that_started_it(tmp_path: Path)
     with process:
         assert process.stdout is not None
         said = [process.stdout.readline(), process.stdout.readline()]
-        child = mark_of(int(next(line for line in said if line.strip().isdigit())))
+        child = identify_process(int(next(line for line in said if line.strip().isdigit())))
         sleeping = lambda: psutil.Process(child.pid).status() == "sleeping"  # noqa: E731 - one question
         assert wait_until(sleeping, 10)
         process.kill()
-    assert wait_until(lambda: not alive(child), 10)
+    assert wait_until(lambda: not is_alive(child), 10)
 
 
 def test_the_command_line_of_a_leash_names_parent_and_signal() -> None:

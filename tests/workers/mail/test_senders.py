@@ -88,14 +88,14 @@ def server(mailbox: Mailbox) -> Iterator[Controller]:
 
 
 @pytest.fixture
-def sam(stage: Simulation, server: Controller) -> Iterator[Simulation]:
-    """A stage with members `sam` and `sue` whose letters go to the mail server."""
-    stage.clock.instant = WRITTEN
+def sam(simulation: Simulation, server: Controller) -> Iterator[Simulation]:
+    """A simulation with members `sam` and `sue` whose letters go to the mail server."""
+    simulation.clock.instant = WRITTEN
     for name in ("sam", "sue"):
-        answer = stage.do("members.record", member_id=name, handle=name.title(), email=f"{name}@example.org")
+        answer = simulation.do("members.record", member_id=name, handle=name.title(), email=f"{name}@example.org")
         assert answer["outcome"] == "done"
     mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{server.port}", STATIONERY, timeout=0.5, pause=0))
-    yield stage
+    yield simulation
     mailer.set_mailer(None)
 
 
@@ -121,33 +121,33 @@ def promise(*recipients: str) -> None:
         )
 
 
-def states(stage: Simulation) -> dict[str, tuple[str, int]]:
+def states(simulation: Simulation) -> dict[str, tuple[str, int]]:
     """(state, attempts) by recipient."""
     from sqlalchemy import text
 
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         rows = conn.execute(text("SELECT recipient, state, attempts FROM unwind.notices"))
         return {r.recipient: (r.state, r.attempts) for r in rows}
 
 
-def dead(stage: Simulation) -> list[Any]:
+def dead(simulation: Simulation) -> list[Any]:
     """The parked jobs."""
     from models import dead_jobs
 
-    with stage.database.transaction() as conn:
+    with simulation.database.transaction() as conn:
         return dead_jobs.waiting(conn)
 
 
-def later(stage: Simulation, **by: float) -> None:
+def later(simulation: Simulation, **by: float) -> None:
     """Let time pass and send what is due."""
-    stage.clock.instant += timedelta(**by)
-    stage.do("notices.deliver")
+    simulation.clock.instant += timedelta(**by)
+    simulation.do("notices.deliver")
 
 
 def test_a_letter_that_is_taken_is_marked_and_never_sent_again(sam: Simulation, mailbox: Mailbox) -> None:
     """P2."""
     promise("sam")
-    sam.settle()
+    sam.process_outbox()
     later(sam, days=1)
     assert states(sam) == {"sam": ("sent", 1)}
     assert [m["To"] for m in mailbox.taken] == ["Sam <sam@example.org>"]
@@ -163,7 +163,7 @@ def test_a_4xx_is_tried_again_with_growing_waits_and_in_the_end_parked(sam: Simu
     """R102: over hours, never by countdown, and visible when given up."""
     mailbox.recipient_answer = lambda address: "450 try again"
     promise("sam")
-    sam.settle()
+    sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1)}
     later(sam, seconds=59)
     assert states(sam) == {"sam": ("pending", 1)}
@@ -185,7 +185,7 @@ def test_a_letter_that_is_not_taken_delays_no_other(sam: Simulation, mailbox: Ma
     """P8."""
     mailbox.recipient_answer = lambda address: "450 greylisted" if address.startswith("sam") else "250 OK"
     promise("sam", "sue")
-    sam.settle()
+    sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1), "sue": ("sent", 1)}
 
 
@@ -193,7 +193,7 @@ def test_a_5xx_is_parked_at_once_and_visible(sam: Simulation, mailbox: Mailbox) 
     """C53."""
     mailbox.recipient_answer = lambda address: "550 no such user"
     promise("sam")
-    sam.settle()
+    sam.process_outbox()
     assert states(sam) == {"sam": ("parked", 1)}
     assert "550" in dead(sam)[0].error
 
@@ -202,7 +202,7 @@ def test_a_server_that_closes_after_the_data_gets_the_same_message_id_again(sam:
     """I12: the mailbox can drop the repetition."""
     mailbox.closes_after_data = True
     promise("sam")
-    sam.settle()
+    sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1)}
     mailbox.closes_after_data = False
     later(sam, minutes=1)
@@ -229,7 +229,7 @@ def test_a_worker_that_dies_after_sending_repeats_with_the_same_message_id(sam: 
     promise("sam")
     mailer.set_mailer(Dies(alive))
     with pytest.raises(SystemExit):
-        sam.settle()
+        sam.process_outbox()
     mailer.set_mailer(alive)
     later(sam, minutes=9)
     assert len(mailbox.taken) == 1
@@ -242,7 +242,7 @@ def test_a_hanging_server_costs_one_wait_and_no_tries_of_the_others(sam: Simulat
     """P8, R102: the round stops at the first silence; the rest keeps its tries."""
     mailbox.hangs = threading.Event()
     promise("sam", "sue")
-    sam.settle()
+    sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1), "sue": ("pending", 0)}
     mailbox.hangs.set()
     mailbox.hangs = None
@@ -255,7 +255,7 @@ def test_a_dead_server_is_waited_for(sam: Simulation) -> None:
     alive = mailer.current_mailer()
     mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=0))
     promise("sam")
-    sam.settle()
+    sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1)}
     mailer.set_mailer(alive)
     later(sam, minutes=1)
@@ -266,14 +266,14 @@ def test_a_silent_server_is_given_time_and_costs_no_tries_meanwhile(sam: Simulat
     """P8: a hanging server must not take all the time of the workers."""
     mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=60))
     promise("sam")
-    sam.settle()
+    sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1)}
     for _ in range(20):
         later(sam, minutes=5)
     assert states(sam) == {"sam": ("pending", 1)}
 
 
-def test_a_wrong_password_parks_no_letter(stage: Simulation, mailbox: Mailbox) -> None:
+def test_a_wrong_password_parks_no_letter(simulation: Simulation, mailbox: Mailbox) -> None:
     """A 5xx about us is no 5xx about the letter; and the password is not in the reason."""
 
     def nobody(server: SMTP, session: Session, envelope: Received, mechanism: str, data: LoginPassword) -> AuthResult:
@@ -306,7 +306,7 @@ def test_letters_go_to_the_address_of_the_moment_of_sending(sam: Simulation, mai
     """C54."""
     mailbox.recipient_answer = lambda address: "450 later"
     promise("sam")
-    sam.settle()
+    sam.process_outbox()
     mailbox.recipient_answer = lambda address: "250 OK"
     sam.do("members.record", member_id="sam", handle="Samuel", email="new@example.org")
     later(sam, minutes=1)
@@ -316,7 +316,7 @@ def test_letters_go_to_the_address_of_the_moment_of_sending(sam: Simulation, mai
 def test_a_notice_for_nobody_is_recorded_and_parked(sam: Simulation) -> None:
     """C53."""
     promise("ghost")
-    sam.settle()
+    sam.process_outbox()
     assert states(sam) == {"ghost": ("parked", 1)}
 
 

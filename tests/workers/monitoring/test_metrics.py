@@ -35,7 +35,7 @@ from tests.plugins.market import FILED, ORDERED, Market
 from tests.plugins.servers import plain
 from workers.cli.metrics import metrics
 from workers.embedded import free_port
-from workers.monitoring.metrics import Gauges, serve
+from workers.monitoring.metrics import MetricsCollector, make_metrics_server
 from workers.settings import CHECKOUT, Settings, load_settings
 
 RULES: list[dict[str, Any]] = yaml.safe_load((CHECKOUT / "deploy/prometheus/alerts.yml").read_text())["groups"][0][
@@ -55,7 +55,10 @@ def settings(database_url: str, broker_url: str, result_backend: str, tmp_path: 
 @contextlib.contextmanager
 def serving(settings: Settings, patience: float = 4.0, address: str = "127.0.0.1") -> Iterator[str]:
     """Its metrics, over HTTP."""
-    with contextlib.closing(Gauges(settings, patience=patience)) as gauges, serve(gauges, address, 0) as server:
+    with (
+        contextlib.closing(MetricsCollector(settings, patience=patience)) as gauges,
+        make_metrics_server(gauges, address, 0) as server,
+    ):
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -15,14 +15,14 @@ import pytest
 from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
 from workers import local
 from workers.monitoring import probes
-from workers.monitoring.watchdog import Watcher
+from workers.monitoring.watchdog import Watchdog
 
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the program leaves its signs."""
-    monkeypatch.setenv(local.READY_FILE, str(tmp_path / "ready"))
-    monkeypatch.setenv(local.ALIVE_FILE, str(tmp_path / "alive"))
+    monkeypatch.setenv(local.READY_FILE_ENV, str(tmp_path / "ready"))
+    monkeypatch.setenv(local.ALIVE_FILE_ENV, str(tmp_path / "alive"))
     return tmp_path
 
 
@@ -38,25 +38,25 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 def test_a_program_is_ready_from_when_it_says_so_until_it_ends(files: Path) -> None:
     """Readiness; and what was not begun is neither."""
-    assert probes.verdict("ready") == f"not ready: {files}/ready is not there."
-    assert probes.verdict("alive") == f"not alive: {files}/alive is not there."
-    probes.is_ready()
-    assert (probes.verdict("ready"), probes.verdict("alive")) == (None, None)
-    probes.ends()
-    assert probes.verdict("ready") is not None
-    assert probes.verdict("alive") is None
+    assert probes.find_problem("ready") == f"not ready: {files}/ready is not there."
+    assert probes.find_problem("alive") == f"not alive: {files}/alive is not there."
+    probes.report_ready()
+    assert (probes.find_problem("ready"), probes.find_problem("alive")) == (None, None)
+    probes.report_stopping()
+    assert probes.find_problem("ready") is not None
+    assert probes.find_problem("alive") is None
 
 
 def test_a_program_of_which_nothing_was_seen_for_a_minute_is_not_alive(files: Path) -> None:
     """X8: by effect."""
-    probes.is_ready()
-    old = (files / "alive").stat().st_mtime - probes.WITHIN - 1
+    probes.report_ready()
+    old = (files / "alive").stat().st_mtime - probes.MAX_AGE_SECONDS - 1
     os.utime(files / "alive", (old, old))
-    assert probes.verdict("alive") == "not alive: nothing was seen of it for 61 s."
-    ahead = old + 3600 + 2 * probes.WITHIN
+    assert probes.find_problem("alive") == "not alive: nothing was seen of it for 61 s."
+    ahead = old + 3600 + 2 * probes.MAX_AGE_SECONDS
     os.utime(files / "alive", (ahead, ahead))  # the clock was set back an hour, and nothing was seen of it since
-    assert probes.verdict("alive") is not None
-    assert probes.verdict("ready") is None
+    assert probes.find_problem("alive") is not None
+    assert probes.find_problem("ready") is None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_alive_is_who_came_on_or_had_nothing_to_do(
 ) -> None:
     """F03: a deaf worker looks as alive as any other, but for what it does not do."""
     moved = 0
-    watcher = Watcher(moved=lambda: moved, waiting=lambda: waiting, busy=lambda: busy, end=lambda _waiting: None)
+    watcher = Watchdog(moved=lambda: moved, waiting=lambda: waiting, busy=lambda: busy, end=lambda _waiting: None)
     watcher.look()
     (files / "alive").unlink(missing_ok=True)
     moved += moves
@@ -78,17 +78,17 @@ def test_alive_is_who_came_on_or_had_nothing_to_do(
 
 def test_systemd_is_told_the_same(files: Path, systemd: socket.socket) -> None:
     """Type=notify and WatchdogSec."""
-    probes.is_ready()
-    probes.is_alive()
-    probes.ends()
+    probes.report_ready()
+    probes.report_alive()
+    probes.report_stopping()
     assert [systemd.recv(100) for _ in range(4)] == [b"WATCHDOG=1", b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
 
 
 def test_nobody_who_listens_harms_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A worker must not end for want of a socket or a folder."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    monkeypatch.setenv(local.ALIVE_FILE, str(tmp_path / "no" / "folder"))
-    probes.is_alive()
+    monkeypatch.setenv(local.ALIVE_FILE_ENV, str(tmp_path / "no" / "folder"))
+    probes.report_alive()
 
 
 def asked(*words: str, **environment: str) -> tuple[int, str]:
@@ -107,9 +107,9 @@ def asked(*words: str, **environment: str) -> tuple[int, str]:
 
 def test_the_check_loads_nothing(files: Path) -> None:
     """It runs every few seconds beside each worker."""
-    environment = {local.READY_FILE: str(files / "ready"), local.ALIVE_FILE: str(files / "alive")}
+    environment = {local.READY_FILE_ENV: str(files / "ready"), local.ALIVE_FILE_ENV: str(files / "alive")}
     assert asked("alive", **environment) == (1, f"not alive: {files}/alive is not there.\n[]\n")
-    probes.is_ready()
+    probes.report_ready()
     assert asked("ready", **environment) == (0, "ready\n[]\n")
     assert asked("else")[0] == 2
     assert asked("alive")[0] == 1
@@ -126,8 +126,8 @@ def test_beat_is_alive_ready_and_answers_the_ping_until_it_is_stopped(
         "CELERY_BROKER_URL": broker_url,
         "CELERY_RESULT_BACKEND": result_backend,
         "UNWIND_DATA": str(files / "data"),
-        local.READY_FILE: str(files / "ready"),
-        local.ALIVE_FILE: str(files / "alive"),
+        local.READY_FILE_ENV: str(files / "ready"),
+        local.ALIVE_FILE_ENV: str(files / "alive"),
     }
     node = ProcessNode(
         "beat",
@@ -148,8 +148,8 @@ def test_beat_is_alive_ready_and_answers_the_ping_until_it_is_stopped(
         ).returncode
 
     try:
-        wait_until(lambda: probes.verdict("ready") is None, what="a beat that is ready")
-        assert probes.verdict("alive") is None
+        wait_until(lambda: probes.find_problem("ready") is None, what="a beat that is ready")
+        assert probes.find_problem("alive") is None
         wait_until(lambda: ping() == 0, what="beat's answer")
         os.killpg(node.pid, signal.SIGSTOP)
         try:

@@ -10,7 +10,7 @@ import redis
 
 from tests.plugins.servers import in_valkey_database
 from workers.embedded import ServerUrls
-from workers.monitoring.watchdog import BUSY_LOOKS, POLL_INTERVAL, SILENT_LOOKS, Watcher, _Broker
+from workers.monitoring.watchdog import MAX_BUSY_POLLS, MAX_SILENT_POLLS, POLL_INTERVAL, Watchdog, _BrokerProbe
 
 
 @dataclass
@@ -28,14 +28,14 @@ class Program:
             raise self.waiting
         return self.waiting
 
-    def watched(self) -> Watcher:
+    def watched(self) -> Watchdog:
         """Looked at once already."""
-        watcher = Watcher(moved=lambda: self.moved, waiting=self.ask, busy=lambda: self.busy, end=self.ended.append)
+        watcher = Watchdog(moved=lambda: self.moved, waiting=self.ask, busy=lambda: self.busy, end=self.ended.append)
         watcher.look()
         return watcher
 
 
-def looked_at(watcher: Watcher, times: int) -> None:
+def looked_at(watcher: Watchdog, times: int) -> None:
     for _ in range(times):
         watcher.look()
 
@@ -44,33 +44,33 @@ def test_a_program_that_takes_nothing_though_messages_wait_is_ended_after_three_
     """X9: and not one look earlier."""
     program = Program(waiting=3)
     watcher = program.watched()
-    looked_at(watcher, SILENT_LOOKS - 1)
+    looked_at(watcher, MAX_SILENT_POLLS - 1)
     assert program.ended == []
     watcher.look()
     assert program.ended == [3]
-    assert SILENT_LOOKS * POLL_INTERVAL == 45
+    assert MAX_SILENT_POLLS * POLL_INTERVAL == 45
 
 
 @pytest.mark.parametrize(
     "waiting", [0, redis.ConnectionError("away"), redis.TimeoutError("hangs"), redis.ResponseError("OOM")]
 )
 def test_idle_programs_and_those_of_a_broker_in_trouble_are_never_ended(waiting: int | Exception) -> None:
-    """No storm of restarts, which would mend nothing."""
+    """No storm of restarts, which would fix nothing."""
     program = Program(waiting=waiting)
-    looked_at(program.watched(), 10 * BUSY_LOOKS)
+    looked_at(program.watched(), 10 * MAX_BUSY_POLLS)
     assert program.ended == []
 
 
-@pytest.mark.parametrize("away", [1, 3, SILENT_LOOKS])
+@pytest.mark.parametrize("away", [1, 3, MAX_SILENT_POLLS])
 def test_a_broker_that_comes_back_is_given_as_long_again_as_it_was_away(away: int) -> None:
     """The consumer waits longer the longer it has tried, half a minute at most, before it tries to connect again."""
     program = Program()
     watcher = program.watched()
-    looked_at(watcher, SILENT_LOOKS - 1)
+    looked_at(watcher, MAX_SILENT_POLLS - 1)
     program.waiting = redis.ConnectionError("away")
     looked_at(watcher, away)
     program.waiting = 5
-    looked_at(watcher, min(away, SILENT_LOOKS - 1))
+    looked_at(watcher, min(away, MAX_SILENT_POLLS - 1))
     assert program.ended == []
     looked_at(watcher, 1)
     assert program.ended == [5]
@@ -80,7 +80,7 @@ def test_a_broker_that_stumbles_now_and_then_does_not_save_a_program_that_takes_
     """An error says nothing about what waits, so it is not counted as if nothing did."""
     program = Program()
     watcher = program.watched()
-    for _ in range(4 * SILENT_LOOKS):
+    for _ in range(4 * MAX_SILENT_POLLS):
         program.waiting = 7
         looked_at(watcher, 2)
         program.waiting = redis.TimeoutError("hangs")
@@ -98,7 +98,7 @@ def test_a_watcher_that_cannot_ask_says_so_and_vouches_for_nobody(
     program = Program(waiting=TypeError("unexpected keyword argument"))
     watcher = program.watched()
     alive.unlink(missing_ok=True)
-    looked_at(watcher, SILENT_LOOKS)
+    looked_at(watcher, MAX_SILENT_POLLS)
     assert not alive.exists()
     assert program.ended == []
     assert capsys.readouterr().out.count("nobody watches here") == 1
@@ -116,7 +116,7 @@ def test_one_message_now_and_then_is_enough_of_a_sign_of_life() -> None:
     program = Program(waiting=10_000)
     watcher = program.watched()
     for _ in range(20):
-        looked_at(watcher, SILENT_LOOKS - 1)
+        looked_at(watcher, MAX_SILENT_POLLS - 1)
         program.moved += 1
         watcher.look()
     assert program.ended == []
@@ -126,7 +126,7 @@ def test_jobs_in_hand_are_given_until_the_hard_limit_and_no_longer() -> None:
     """A worker whose children all do something long takes nothing meanwhile; past the hard limit they cannot."""
     program = Program(busy=True)
     watcher = program.watched()
-    looked_at(watcher, BUSY_LOOKS - 1)
+    looked_at(watcher, MAX_BUSY_POLLS - 1)
     assert program.ended == []
     watcher.look()
     assert program.ended == [1]
@@ -137,7 +137,7 @@ def test_a_program_that_is_being_stopped_is_left_alone() -> None:
     program = Program()
     watcher = program.watched()
     watcher.close()
-    looked_at(watcher, BUSY_LOOKS)
+    looked_at(watcher, MAX_BUSY_POLLS)
     assert program.ended == []
 
 
@@ -146,11 +146,11 @@ def test_depth_is_asked_of_the_real_broker_with_whatever_rights_there_are(broker
     with redis.Redis.from_url(broker_url) as client:
         client.lpush("commands", "a", "b")
         client.lpush("notices", "c")
-    assert _Broker(broker_url).waiting(["commands", "sweeps"]) == 2
+    assert _BrokerProbe(broker_url).waiting(["commands", "sweeps"]) == 2
     with redis.Redis.from_url(in_valkey_database(servers.broker_url, 0)) as server:
         server.execute_command("ACL", "SETUSER", "reader", "on", ">only-reads", "~*", "+@read", "+select")
         try:
             as_reader = f"redis://reader:only-reads@{broker_url.rpartition('@')[2]}"
-            assert _Broker(as_reader).waiting(["commands"]) == 2
+            assert _BrokerProbe(as_reader).waiting(["commands"]) == 2
         finally:
             server.execute_command("ACL", "DELUSER", "reader")

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from workers.simulation.demo.dashboard import SAID, Dashboard
-from workers.simulation.demo.runner import News
-from workers.simulation.demo.sample_market import sample_market
+from workers.simulation.demo.dashboard import EVENT_STYLES, Dashboard
+from workers.simulation.demo.runner import TimelineEvent
+from workers.simulation.demo.sample_market import build_sample_market
 
 NOW = datetime(2026, 11, 25, 10, tzinfo=UTC)
 
@@ -19,14 +19,14 @@ class Screen:
     """A board that is looked at on a terminal 130 columns wide, at an instant that the test sets."""
 
     def __init__(self) -> None:
-        self.sample = sample_market(NOW)
+        self.sample = build_sample_market(NOW)
         self.instant = NOW
         unlocks = {order_id: NOW + timedelta(seconds=9) for order_id in self.sample.unlocking}
         self.board = Dashboard(self.sample, unlocks, lambda: self.instant, {"Flower": "http://127.0.0.1:5555/"})
 
     def hear(self, event: str, order_id: int | None, **changes: Any) -> None:
         """One piece of news."""
-        self.board.hear(News(NOW, event, order_id, "", None if order_id else "b-someone", changes))
+        self.board.apply(TimelineEvent(NOW, event, order_id, "", None if order_id else "b-someone", changes))
 
     def line(self, order_id: int) -> str:
         """What the screen says of one order."""
@@ -78,4 +78,4 @@ def test_the_foot_counts_what_has_come_to_its_end() -> None:
     screen.hear("npb.unlocked", min(screen.sample.sellers_cancel))
     assert "1 of 14 orders" in screen.text()
     screen.hear("members.buying_revoked", None)
-    assert SAID["members.buying_revoked"][2] in screen.text()
+    assert EVENT_STYLES["members.buying_revoked"][2] in screen.text()

@@ -19,11 +19,11 @@ def test_each_alert_is_unlocked_at_its_own_instant(market: Market) -> None:
     market.order(1003)
     market.order(1004)
     for order_id, later in ((1003, timedelta()), (1004, timedelta(hours=5))):
-        market.stage.advance(FILED + later)
+        market.simulation.advance(FILED + later)
         market.done("npb.file", order_id=order_id, member_id="seller")
     seen: list[Any] = []
-    market.stage.on_sweep = lambda at, sweep, effects: seen.append((at, sweep, effects))
-    market.stage.advance(FILED + 2 * WEEK)
+    market.simulation.on_sweep = lambda at, sweep, effects: seen.append((at, sweep, effects))
+    market.simulation.advance(FILED + 2 * WEEK)
     unlocks = [at for at, sweep, effects in seen if sweep == "npb.scan_open_alerts" and effects["unlocked"]]
     assert unlocks == [FILED + WEEK, FILED + WEEK + timedelta(hours=5)]
     rows = market.rows("SELECT unlocked_at, unlocks_at FROM unwind.alerts")
@@ -34,14 +34,14 @@ def test_a_deadline_at_the_very_end_is_met(market: Market) -> None:
     """Inclusive, as every boundary of the rules (A3)."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
-    market.stage.advance(FILED + WEEK)
+    market.simulation.advance(FILED + WEEK)
     assert market.row("SELECT unlocked_at FROM unwind.alerts").unlocked_at == FILED + WEEK
 
 
 def test_time_does_not_run_backwards(market: Market) -> None:
     """A history is written in time order."""
     with pytest.raises(ValueError, match="backwards"):
-        market.stage.advance(market.stage.clock.instant - timedelta(seconds=1))
+        market.simulation.advance(market.simulation.clock.instant - timedelta(seconds=1))
 
 
 def test_a_sweep_that_leaves_what_is_due_is_a_bug_and_not_an_endless_loop(
@@ -50,4 +50,4 @@ def test_a_sweep_that_leaves_what_is_due_is_a_bug_and_not_an_endless_loop(
     """Better an exception than a replay that never ends."""
     monkeypatch.setattr(staging, "DEADLINES", ((lambda _conn: FILED, ("reminders.scan",)),))
     with pytest.raises(SweepStuck, match=r"reminders\.scan"):
-        market.stage.advance(FILED + DAY)
+        market.simulation.advance(FILED + DAY)

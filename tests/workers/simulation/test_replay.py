@@ -56,16 +56,16 @@ FILED = ORDERED + 7 * DAY
 NPB = [*MARKET, line(FILED, "npb.file", order_id=1003, member_id="s")]
 
 
-def played(written: list[str], stage: Simulation, until: datetime | None = None) -> list[Any]:
+def played(written: list[str], simulation: Simulation, until: datetime | None = None) -> list[Any]:
     """The results of a history, line by line."""
-    return [one.result for one in replay.play(replay.lines_from(written), stage, until=until)]
+    return [one.result for one in replay.play(replay.parse_lines(written), simulation, until=until)]
 
 
 @pytest.fixture
-def early(stage: Simulation) -> Simulation:
-    """A stage before everything."""
-    stage.clock.instant = ORDERED - DAY
-    return stage
+def early(simulation: Simulation) -> Simulation:
+    """A simulation before everything."""
+    simulation.clock.instant = ORDERED - DAY
+    return simulation
 
 
 def test_sweeps_run_at_the_deadline_before_the_lines_of_that_instant(early: Simulation) -> None:
@@ -111,11 +111,11 @@ def test_the_same_history_twice_gives_the_same_answers(servers: Any) -> None:
         line(FILED + 8 * DAY, "orders.cancel", order_id=1003, member_id="s"),
         look(FILED + 9 * DAY, "lots", "s"),
     ]
-    with replay.simulation_pool() as stages:
+    with replay.simulation_pool() as simulations:
         runs = []
         for _ in range(2):
-            with stages.fresh(ORDERED) as stage:
-                runs.append(played(history, stage))
+            with simulations.fresh(ORDERED) as simulation:
+                runs.append(played(history, simulation))
     assert runs[0] == runs[1]
     assert runs[0][0]["request_id"] == "replay:1"
 
@@ -159,26 +159,26 @@ def test_house_tasks_may_be_lines_too(early: Simulation) -> None:
 )
 def test_a_malformed_line_is_named_before_anything_runs(bad: str, says: str) -> None:
     """Contract 5: exit 2 naming the line."""
-    with pytest.raises(replay.Malformed, match="line 5") as problem:
-        replay.lines_from([*MARKET, bad], "story.jsonl")
+    with pytest.raises(replay.InvalidHistory, match="line 5") as problem:
+        replay.parse_lines([*MARKET, bad], "story.jsonl")
     assert says in str(problem.value)
 
 
 def test_blank_lines_are_no_lines() -> None:
     """A file may end with a newline and have room between its parts."""
-    assert [one.number for one in replay.lines_from([MARKET[0], "", MARKET[1], ""])] == [1, 3]
+    assert [one.number for one in replay.parse_lines([MARKET[0], "", MARKET[1], ""])] == [1, 3]
 
 
 def test_a_history_goes_into_an_empty_database_and_leaves_it_ready(empty_database_url: str) -> None:
     """Contract 5: migrated first; afterwards the live clock decides; a second history is refused."""
-    with replay.simulation_in_empty_database(empty_database_url, ORDERED) as stage:
-        played(NPB, stage)
+    with replay.simulation_in_empty_database(empty_database_url, ORDERED) as simulation:
+        played(NPB, simulation)
     live = db.connect(empty_database_url)
     with live.transaction() as conn:
         assert conn.execute(text("SELECT status FROM unwind.orders")).scalar_one() == "NPB"
         assert live.clock.now(conn) > ORDERED
     live.dispose()
-    with pytest.raises(replay.NotEmpty):
+    with pytest.raises(replay.DatabaseNotEmpty):
         replay.simulation_in_empty_database(empty_database_url, ORDERED)
 
 
@@ -188,17 +188,21 @@ def test_a_database_with_somebodys_table_is_not_empty(empty_database_url: str) -
     with engine.begin() as conn:
         conn.execute(text("CREATE TABLE theirs (a int)"))
     engine.dispose()
-    with pytest.raises(replay.NotEmpty):
+    with pytest.raises(replay.DatabaseNotEmpty):
         replay.simulation_in_empty_database(empty_database_url, ORDERED)
 
 
-def test_short_terms_are_for_rehearsals_only(stage: Simulation) -> None:
+def test_short_terms_are_for_rehearsals_only(simulation: Simulation) -> None:
     """Terms of seconds: refused with the reason, unless the history is played with that allowed."""
-    short = {"terms": {"NPB_UNLOCK_NO_RESPONSE": "2s"}, "from": format_timestamp(stage.clock.instant), "staff": "kim"}
-    refused = stage.do("terms.apply", **short)
+    short = {
+        "terms": {"NPB_UNLOCK_NO_RESPONSE": "2s"},
+        "from": format_timestamp(simulation.clock.instant),
+        "staff": "kim",
+    }
+    refused = simulation.do("terms.apply", **short)
     assert (refused["outcome"], refused["errors"][0]["path"]) == ("invalid", "terms.NPB_UNLOCK_NO_RESPONSE")
-    stage.database.short_terms = True
-    assert stage.do("terms.apply", **short)["outcome"] == "done"
+    simulation.database.short_terms = True
+    assert simulation.do("terms.apply", **short)["outcome"] == "done"
 
 
 def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from workers.broker.redis_url import connect
-from workers.embedded import NoServerFound, ServerDidNotStart, embedded_servers, running_servers
-from workers.monitoring.doctor import broker, database, environment, marketplace, work
+from workers.embedded import ServerBinaryNotFound, ServerStartError, embedded_servers, running_servers
+from workers.monitoring.doctor import broker, database, environment, marketplace, processing
 from workers.monitoring.doctor.context import Context, supervised_since
 from workers.monitoring.doctor.findings import Finding, Severity, error, exit_status, note
 from workers.settings import Settings, SettingsProblem, load_settings
@@ -36,17 +36,17 @@ OF_THE_DATABASE: tuple[Check, ...] = (
     database.connections,
 )
 OF_THE_TABLES: tuple[Check, ...] = (
-    work.pauses,
-    work.clock_steps,
-    work.sweeps,
-    work.canaries,
-    work.unlocks,
-    work.promises,
-    work.submissions,
-    work.dead_jobs,
-    work.letters,
-    work.dead_letters,
-    work.invariants,
+    processing.pauses,
+    processing.clock_steps,
+    processing.sweeps,
+    processing.queue_heartbeats,
+    processing.unlocks,
+    processing.overdue_outbox,
+    processing.submissions,
+    processing.dead_jobs,
+    processing.parked_emails,
+    processing.dead_letters,
+    processing.invariants,
     marketplace.many_alerts,
     marketplace.unanswered_requests,
     marketplace.bills_held,
@@ -72,7 +72,7 @@ def examine() -> list[Finding]:
         settings = load_settings()
     except SettingsProblem as problem:
         return found + environment.wrong_settings(problem)
-    with opened(settings) as (place, trouble):
+    with open_installation(settings) as (place, trouble):
         return found + trouble + run_checks(place)
 
 
@@ -93,12 +93,12 @@ def run_checks(place: Context) -> list[Finding]:
 
 
 @contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[tuple[Context, list[Finding]]]:
+def open_installation(settings: Settings) -> Iterator[tuple[Context, list[Finding]]]:
     """The installation with its servers open, and what is to be said of those that do not answer."""
     trouble: list[Finding] = []
     place = Context(
         settings,
-        given_servers=settings.has_servers,
+        external_servers=settings.has_servers,
         embedded_broker=settings.broker_url is None,
         supervised_since=supervised_since(settings.data_dir),
     )
@@ -111,7 +111,7 @@ def opened(settings: Settings) -> Iterator[tuple[Context, list[Finding]]]:
             else:
                 try:
                     place.settings = settings.at(held.enter_context(embedded_servers(settings.data_dir)))
-                except (OSError, NoServerFound, ServerDidNotStart) as problem:
+                except (OSError, ServerBinaryNotFound, ServerStartError) as problem:
                     said = f"The embedded servers cannot be reached: {problem}"
                     trouble.append(error("SERVERS_UNREACHABLE", said, "./run down, then ./run up"))
         trouble += _open_database(place, held)
@@ -171,8 +171,8 @@ def _ask_workers(place: Context) -> list[Finding]:
     """Known before anything is looked at, for much is only wrong while workers run.  A broker that takes nothing fails here."""
     assert place.settings.broker_url is not None
     url = place.settings.broker_url.get_secret_value()
-    place.consumers = broker.consumers(url)
-    place.pools = broker.pools(url) if place.consumers else {}
+    place.consumers = broker.fetch_consumed_queues(url)
+    place.pools = broker.fetch_pools(url) if place.consumers else {}
     return []
 
 
@@ -207,11 +207,11 @@ def _mend_of(problem: Exception) -> str:
     if getattr(getattr(problem, "orig", None), "sqlstate", None) == "42501":
         return "./run migrate as the owner of the tables grants anew what was taken away."
     if isinstance(problem, SQLAlchemyError):
-        return "see PostgreSQL's log for what it refused, mend that, and ./run doctor again."
+        return "see PostgreSQL's log for what it refused, fix that, and ./run doctor again."
     if isinstance(problem, redis.exceptions.NoPermissionError):
         return "give the login of CELERY_BROKER_URL the rights that deploy/make-secrets gives a worker."
     if isinstance(problem, (redis.RedisError, OperationalError)):
-        return "see the broker's log for what it refused, mend that, and ./run doctor again."
+        return "see the broker's log for what it refused, fix that, and ./run doctor again."
     if isinstance(problem, OSError):
         return "see that this account may use what is named and that there is room, and ./run doctor again."
     return "./run doctor again; if it fails again, it is a fault of the doctor's: report it."

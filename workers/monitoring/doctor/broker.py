@@ -11,7 +11,7 @@ from workers.broker.redis_url import connect
 from workers.lifecycle import POOLS
 from workers.monitoring.doctor.context import Context, Pool
 from workers.monitoring.doctor.database import apart
-from workers.monitoring.doctor.findings import Finding, error, few, note, warning
+from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
 from workers.transport.dead_letters import strays as lying
 
 OLDEST = (6, 2)
@@ -21,7 +21,7 @@ WORKER_RESPONSE_TIMEOUT = 1.0
 """Seconds.  Their main processes answer while children work; this is waited for in full, as nobody knows how many there are."""
 
 
-def consumers(url: str) -> dict[str, list[str]]:
+def fetch_consumed_queues(url: str) -> dict[str, list[str]]:
     """The queues of each worker that answers, by its name: one broadcast, about a second."""
     found: dict[str, list[str]] = {}
     for name, queues in _told(url, "active_queues"):
@@ -30,7 +30,7 @@ def consumers(url: str) -> dict[str, list[str]]:
     return found
 
 
-def pools(url: str) -> dict[str, Pool]:
+def fetch_pools(url: str) -> dict[str, Pool]:
     """The pool of each worker that answers, by its name: another broadcast."""
     found: dict[str, Pool] = {}
     for name, stats in _told(url, "stats"):
@@ -166,13 +166,13 @@ def queues(place: Context) -> list[Finding]:
     waiting = {queue: int(place.broker.llen(queue)) for queue in QUEUES if queue not in read}
     full = {queue: count for queue, count in waiting.items() if count}
     if full:
-        said = f"Messages wait in queues that no worker reads: {few(f'{n} in {queue}' for queue, n in full.items())}."
+        said = f"Messages wait in queues that no worker reads: {abbreviate(f'{n} in {queue}' for queue, n in full.items())}."
         if not place.should_run:
             return [note("QUEUE_UNREAD", said, "./run up")]
         return [error("QUEUE_UNREAD", said, _start(place, full))]
     if waiting and place.should_run:
         who = "No worker answers" if not place.consumers else "No worker that answers reads some queues"
-        return [warning("WORKERS_MISSING", f"{who}: {few(waiting)} would wait.", _start(place, waiting))]
+        return [warning("WORKERS_MISSING", f"{who}: {abbreviate(waiting)} would wait.", _start(place, waiting))]
     if not place.should_run:
         return [note("NOTHING_RUNS", "No worker runs here, so nothing is unlocked, sent or billed.", "./run up")]
     return []
@@ -188,7 +188,7 @@ def strays(place: Context) -> list[Finding]:
     return [
         warning(
             "STRAY_MESSAGES",
-            f"{stray.count} messages lie in the list {stray.queue!r}, which nobody reads: {few(task for task, _ in stray.first)}.",
+            f"{stray.count} messages lie in the list {stray.queue!r}, which nobody reads: {abbreviate(task for task, _ in stray.first)}.",
             "./run jobs dead-letters shows them; let their sender use the queue commands, without priorities.",
         )
         for stray in lying(place.broker)

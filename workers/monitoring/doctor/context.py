@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.embedded.data_dir import read_json
-from workers.embedded.processes import Mark, alive
+from workers.embedded.processes import ProcessIdentity, is_alive
 from workers.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Context:
     """One installation as it is found.  A server that does not answer is None, and so is what was learnt from it."""
 
     settings: Settings
-    given_servers: bool = True
+    external_servers: bool = True
     """Whether the environment names both servers, as it does where an installation is meant to last."""
     embedded_broker: bool = False
     """Whether the broker is one that we start ourselves."""
@@ -68,7 +68,7 @@ class Context:
     @property
     def should_run(self) -> bool:
         """Whether workers are to be expected: `up` runs, some worker answers, or the servers are a real installation's."""
-        return self.supervised_since is not None or bool(self.consumers) or self.given_servers
+        return self.supervised_since is not None or bool(self.consumers) or self.external_servers
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -97,6 +97,6 @@ def supervised_since(data_dir: Path) -> datetime | None:
     """Since when `./run up` has been ready for this data directory; None when it is not running."""
     report = data_dir / "run" / "up.json"
     said = read_json(report)
-    if not alive(Mark(int(said.get("pid", 0)), int(said.get("started", 0)))):
+    if not is_alive(ProcessIdentity(int(said.get("pid", 0)), int(said.get("started", 0)))):
         return None
     return datetime.fromtimestamp(report.stat().st_mtime, UTC)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from workers.local.process_specs import GROUPS
+from workers.local.process_specs import WORKER_GROUPS
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.doctor.findings import Finding, error, few, note, warning
+from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
 
 MAX_CLOCK_SKEW = 2.0
 """Seconds (F34, F50): the database's clock decides what is owed, the others only when something is looked at."""
@@ -66,14 +66,14 @@ def definers(place: Context) -> list[Finding]:
 
     found = []
     if names := server_info.definers_of_the_owner(place.conn):
-        said = f"These functions act with all rights of the tables' owner: {few(names)}."
+        said = f"These functions act with all rights of the tables' owner: {abbreviate(names)}."
         roles = "; ".join(f"CREATE ROLE {role} NOLOGIN; GRANT {role} TO the login of DATABASE_URL" for role in DEFINERS)
         found.append(warning("DEFINERS_OF_THE_OWNER", said, f"as an administrator: {roles}; then ./run migrate."))
     if server_info.anybody_may_make_temporary_objects(place.conn):
         said = "Every login may make temporary objects in this database."
         name = place.conn.engine.url.database
-        mend = f"as an administrator: REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC;"
-        found.append(warning("TEMPORARY_OBJECTS_ALLOWED", said, mend))
+        fix = f"as an administrator: REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC;"
+        found.append(warning("TEMPORARY_OBJECTS_ALLOWED", said, fix))
     return found
 
 
@@ -85,9 +85,9 @@ def locks(place: Context) -> list[Finding]:
     if not holders:
         return []
     named = [f"session {h.pid} of {h.login} ({h.application or 'unnamed'}), since {h.since:%H:%M:%S}" for h in holders]
-    said = f"Locks are held for longer than a minute by {few(named)}."
-    mend = f"let it commit, or end it as an administrator: SELECT pg_terminate_backend({holders[0].pid});"
-    return [warning("LOCKS_HELD", said, mend)]
+    said = f"Locks are held for longer than a minute by {abbreviate(named)}."
+    fix = f"let it commit, or end it as an administrator: SELECT pg_terminate_backend({holders[0].pid});"
+    return [warning("LOCKS_HELD", said, fix)]
 
 
 def pooler(place: Context) -> list[Finding]:
@@ -112,8 +112,8 @@ def pooler(place: Context) -> list[Finding]:
         busy.dispose()
     if shared:
         said = "DATABASE_URL leads through a pooler that gives a server connection to each transaction."
-        mend = "pool_mode = session for this database (PgBouncer), or let DATABASE_URL name PostgreSQL itself."
-        return [error("POOLER_BY_TRANSACTION", said, mend)]
+        fix = "pool_mode = session for this database (PgBouncer), or let DATABASE_URL name PostgreSQL itself."
+        return [error("POOLER_BY_TRANSACTION", said, fix)]
     said = "DATABASE_URL leads through a pooler; it pools sessions, as it must."
     return [note("POOLER", said, "leave pool_mode = session, and let its pool be as large as the processes need.")]
 
@@ -124,8 +124,8 @@ def standby(place: Context) -> list[Finding]:
 
     if not server_info.is_standby(place.conn):
         return []
-    mend = "let DATABASE_URL name the primary, or all hosts: postgresql://user:password@h1:5432,h2:5432/unwind"
-    return [error("DATABASE_IS_STANDBY", "The database is a standby, which takes no commands.", mend)]
+    fix = "let DATABASE_URL name the primary, or all hosts: postgresql://user:password@h1:5432,h2:5432/unwind"
+    return [error("DATABASE_IS_STANDBY", "The database is a standby, which takes no commands.", fix)]
 
 
 def durability(place: Context) -> list[Finding]:
@@ -135,7 +135,7 @@ def durability(place: Context) -> list[Finding]:
     found = server_info.not_durable(place.conn)
     if not found:
         return []
-    said = f"{few(found)}: answered commands are lost when the server's machine fails."
+    said = f"{abbreviate(found)}: answered commands are lost when the server's machine fails."
     return [warning("DATABASE_NOT_DURABLE", said, "set them on, for the server, the database and the login.")]
 
 
@@ -162,12 +162,12 @@ def connections(place: Context) -> list[Finding]:
     from models.monitoring import server_info
 
     there = server_info.connections(place.conn)
-    needed = len(GROUPS) * (place.settings.concurrency + BESIDES_CHILDREN) + OF_THE_HOUSE
-    mend = "raise max_connections of PostgreSQL, or lower UNWIND_CONCURRENCY."
+    needed = len(WORKER_GROUPS) * (place.settings.concurrency + BESIDES_CHILDREN) + OF_THE_HOUSE
+    fix = "raise max_connections of PostgreSQL, or lower UNWIND_CONCURRENCY."
     if needed > there.allowed:
         said = f"The processes need up to {needed} connections, the database takes {there.allowed}."
-        return [warning("CONNECTIONS_TOO_FEW", said, mend)]
+        return [warning("CONNECTIONS_TOO_FEW", said, fix)]
     if there.used >= 0.9 * there.allowed:
         said = f"{there.used} of the database's {there.allowed} connections are in use."
-        return [warning("CONNECTIONS_NEARLY_USED", said, mend)]
+        return [warning("CONNECTIONS_NEARLY_USED", said, fix)]
     return []

@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from workers.embedded.data_dir import read_json
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.doctor.findings import Finding, error, few, note, warning
-from workers.monitoring.flower_guard import is_loopback, listening
+from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
+from workers.monitoring.flower_guard import find_running_flower, is_loopback
 from workers.settings import SettingsProblem, unknown_variables
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -46,7 +46,7 @@ def unread_libpq_variables() -> list[Finding]:
     names = [name for name in libpq_variables() if name not in ("PGDATA", "PGPASSWORD")]
     if not names:
         return []
-    said = f"{few(names)} is set, but only DATABASE_URL says where the database is and how to log in."
+    said = f"{abbreviate(names)} is set, but only DATABASE_URL says where the database is and how to log in."
     return [
         note(
             "PG_VARIABLES_UNREAD",
@@ -67,16 +67,16 @@ def failed_start(data_dir: Path) -> list[Finding]:
     said = f"The embedded {name} cannot start: {reason}"
     aside = f"mv {folder / name} {folder / name}.damaged"
     if name == "valkey":
-        mend = f"{aside}, then ./run up: what was promised is in PostgreSQL and is done; senders without an answer send again."
+        fix = f"{aside}, then ./run up: what was promised is in PostgreSQL and is done; senders without an answer send again."
     else:
-        mend = f"see {folder / 'postgres.log'}; where its data is damaged: {aside}, then ./run restore FILE, then ./run up."
-    return [error("EMBEDDED_SERVER_CANNOT_START", said, mend)]
+        fix = f"see {folder / 'postgres.log'}; where its data is damaged: {aside}, then ./run restore FILE, then ./run up."
+    return [error("EMBEDDED_SERVER_CANNOT_START", said, fix)]
 
 
 def flower(place: Context) -> list[Finding]:
     """With a login it may be seen from outside, but a login is no encryption, and no authorisation (reliability X10)."""
     found = []
-    effective = listening(place.settings)
+    effective = find_running_flower(place.settings)
     address = effective.get("address", place.settings.flower_address)
     if not effective.get("read_only", place.settings.flower_read_only):
         said = "Flower is not read-only: whoever sees it can call any task as anybody."
@@ -106,7 +106,7 @@ def disk(place: Context) -> list[Finding]:
 def mail_server(place: Context) -> list[Finding]:
     """Greeting, and encryption where it is asked for; no letter is sent and no password shown."""
     if place.settings.smtp_url is None:
-        if not place.given_servers:
+        if not place.external_servers:
             return []
         said = "No mail server is named: letters are files in the folder mail below UNWIND_DATA."
         return [note("MAIL_TO_FILES", said, "set UNWIND_SMTP_URL if members are to get them.")]

@@ -22,30 +22,30 @@ class Finding:
     code: str
     severity: Severity
     message: str
-    mend: str
+    fix: str
 
     def as_json(self) -> dict[str, str]:
-        """`{code, severity, message, mend}` (contract 1)."""
-        return {"code": self.code, "severity": self.severity.value, "message": self.message, "mend": self.mend}
+        """`{code, severity, message, fix}` (contract 1)."""
+        return {"code": self.code, "severity": self.severity.value, "message": self.message, "fix": self.fix}
 
     def as_line(self) -> str:
         """The same for a person."""
-        return f"{self.severity.value:<7}  {self.code}: {self.message} Mend: {self.mend}"
+        return f"{self.severity.value:<7}  {self.code}: {self.message} Mend: {self.fix}"
 
 
-def note(code: str, message: str, mend: str) -> Finding:
+def note(code: str, message: str, fix: str) -> Finding:
     """Good to know."""
-    return Finding(code, Severity.NOTE, _one_line(message), mend)
+    return Finding(code, Severity.NOTE, _one_line(message), fix)
 
 
-def warning(code: str, message: str, mend: str) -> Finding:
+def warning(code: str, message: str, fix: str) -> Finding:
     """Somebody should look today."""
-    return Finding(code, Severity.WARNING, _one_line(message), mend)
+    return Finding(code, Severity.WARNING, _one_line(message), fix)
 
 
-def error(code: str, message: str, mend: str) -> Finding:
+def error(code: str, message: str, fix: str) -> Finding:
     """Something does not work or is not true."""
-    return Finding(code, Severity.ERROR, _one_line(message), mend)
+    return Finding(code, Severity.ERROR, _one_line(message), fix)
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
@@ -54,7 +54,7 @@ def exit_status(findings: Iterable[Finding]) -> int:
     return 2 if Severity.ERROR in severities else 1 if Severity.WARNING in severities else 0
 
 
-def few(names: Iterable[object], most: int = 5) -> str:
+def abbreviate(names: Iterable[object], most: int = 5) -> str:
     """The first few of a list, and how many more there are."""
     shown = [str(name) for name in names]
     more = f" and {len(shown) - most} more" if len(shown) > most else ""

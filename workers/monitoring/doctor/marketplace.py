@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.doctor.findings import Finding, few, note, warning
+from workers.monitoring.doctor.findings import Finding, abbreviate, note, warning
 
 MANY_ALERTS = 3
 """Open against one member at once (R98)."""
@@ -16,7 +16,7 @@ def many_alerts(place: Context) -> list[Finding]:
     against = [f"{who} as {role.value} ({n})" for who, role, n in alerts.pending_against(place.conn, MANY_ALERTS)]
     if not against:
         return []
-    said = f"{MANY_ALERTS} or more alerts are open at once against {few(against)}."
+    said = f"{MANY_ALERTS} or more alerts are open at once against {abbreviate(against)}."
     return [
         warning(
             "MANY_ALERTS", said, "./run show member ID, and decide whether staff steps in; nothing happens by itself."
@@ -31,7 +31,7 @@ def unanswered_requests(place: Context) -> list[Finding]:
     orders = reminders.unanswered(place.conn)
     if not orders:
         return []
-    said = f"Sellers left these orders' cancel requests unanswered past the last reminder: {few(orders)}."
+    said = f"Sellers left these orders' cancel requests unanswered past the last reminder: {abbreviate(orders)}."
     return [note("REQUESTS_UNANSWERED", said, "./run explain order ID, and ask the seller; time alone never cancels.")]
 
 
@@ -42,7 +42,7 @@ def bills_held(place: Context) -> list[Finding]:
     held = [f"{seller} {month:%Y-%m}" for seller, month in bills.held(place.conn)]
     if not held:
         return []
-    said = f"Bills could not be made when their month was closed: {few(held)}. All others are made."
+    said = f"Bills could not be made when their month was closed: {abbreviate(held)}. All others are made."
     return [warning("BILLS_HELD", said, "Find `bills.issue` in the workers' log, which names the error at each sweep.")]
 
 
@@ -53,5 +53,5 @@ def bills_past_due(place: Context) -> list[Finding]:
     due = [f"{seller} {month:%Y-%m} ({owed} USD)" for seller, month, owed in bills.past_due(place.conn, place.now())]
     if not due:
         return []
-    said = f"Bills are past due: {few(due)}."
+    said = f"Bills are past due: {abbreviate(due)}."
     return [note("BILLS_PAST_DUE", said, "./run show bill SELLER MONTH, and ask for the money.")]

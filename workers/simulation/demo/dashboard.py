@@ -15,10 +15,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from workers.simulation.demo.runner import News
-from workers.simulation.demo.sample_market import SELLERS, Sample
+from workers.simulation.demo.runner import TimelineEvent
+from workers.simulation.demo.sample_market import SELLERS, SampleMarket
 
-SAID = {
+EVENT_STYLES = {
     "npb.unlocked": ("unlocked", "bold yellow", "the wait is over: the seller may cancel"),
     "nss.unlocked": ("unlocked", "bold yellow", "two weeks unshipped: the buyer may cancel"),
     "npb.penalty_accepted": ("penalty accepted", "cyan", "the seller may cancel at once"),
@@ -48,7 +48,7 @@ class _Row:
 class Dashboard:
     """The screen.  `hear` what the timeline says; it draws itself, counting down by the clock it is given."""
 
-    sample: Sample
+    sample: SampleMarket
     unlocks: dict[int, datetime]
     now: Callable[[], datetime]
     addresses: dict[str, str]
@@ -65,9 +65,9 @@ class Dashboard:
         }
         self._rows = {order_id: _Row(case, "waiting") for order_id, case in cases.items()}
 
-    def hear(self, news: News) -> None:
+    def apply(self, news: TimelineEvent) -> None:
         """Something happened."""
-        word, colour, means = SAID.get(news.type, (news.type, "white", news.note))
+        word, colour, means = EVENT_STYLES.get(news.type, (news.type, "white", news.note))
         row = self._rows.get(news.order_id) if news.order_id is not None else None
         if row is None:
             self._others.append(f"{news.member_id or f'order {news.order_id}'}: {word}, {means}")

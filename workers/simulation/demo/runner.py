@@ -15,7 +15,7 @@ from celery import Celery
 from sqlalchemy import text
 
 from models.db.database import Database
-from workers.simulation.demo.sample_market import Sample
+from workers.simulation.demo.sample_market import SampleMarket
 
 TIMEOUT_SECONDS = 45.0
 POLL_INTERVAL = 0.15
@@ -44,12 +44,12 @@ _SUMMARY = """
 """
 
 
-class StoryBroken(Exception):
+class DemoFailed(Exception):
     """Something that should have happened did not; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class TimelineEvent:
     """One change, as the timeline has it."""
 
     at: datetime
@@ -61,10 +61,10 @@ class News:
 
 
 @dataclass
-class Story:
+class DemoRun:
     """The demo's people: who does what upon which news, and what must have come true at the end."""
 
-    sample: Sample
+    sample: SampleMarket
     database: Database
     client: Celery
     began: datetime
@@ -78,7 +78,7 @@ class Story:
     asked: list[tuple[str, int, Any]] = field(default_factory=list)
 
     @classmethod
-    def from_now(cls, sample: Sample, database: Database, client: Celery) -> Story:
+    def from_now(cls, sample: SampleMarket, database: Database, client: Celery) -> DemoRun:
         """A story that begins after everything that has happened so far."""
         with database.transaction() as conn:
             seen = conn.execute(text("SELECT coalesce(max(event_id), 0) FROM unwind.events")).scalar_one()
@@ -98,8 +98,8 @@ class Story:
             said = {"reason": "B_MUTUAL", "comment": "We talked about it: I ordered the wrong colour."}
             self._ask("ocr.file", order_id, self._buyer(order_id), **said)
 
-    def follow(self) -> Iterator[News]:
-        """Give the news as they come and let people act, until all has come true.  Raises StoryBroken."""
+    def follow(self) -> Iterator[TimelineEvent]:
+        """Give the news as they come and let people act, until all has come true.  Raises DemoFailed."""
         end = time.monotonic() + TIMEOUT_SECONDS
         while not self._told():
             news = self._news()
@@ -108,7 +108,7 @@ class Story:
                 yield one
             self._check_answers()
             if time.monotonic() > end:
-                raise StoryBroken(self._missing())
+                raise DemoFailed(self._missing())
             if not news:
                 time.sleep(POLL_INTERVAL)
 
@@ -117,13 +117,13 @@ class Story:
         with self.database.transaction() as conn:
             return dict(conn.execute(text(_SUMMARY), {"since": self.began}).one()._mapping)
 
-    def _news(self) -> list[News]:
+    def _news(self) -> list[TimelineEvent]:
         with self.database.transaction() as conn:
             rows = conn.execute(text(_NEWS), {"seen": self.seen}).all()
         self.seen = max((r.event_id for r in rows), default=self.seen)
-        return [News(r.at, r.type, r.order_id, r.note, r.member_id, r.changes) for r in rows]
+        return [TimelineEvent(r.at, r.type, r.order_id, r.note, r.member_id, r.changes) for r in rows]
 
-    def _react(self, news: News) -> None:
+    def _react(self, news: TimelineEvent) -> None:
         order_id = news.order_id
         if order_id is None:
             return
@@ -162,7 +162,7 @@ class Story:
             if not result.ready():
                 still.append((task, order_id, result))
             elif result.failed() or result.result["outcome"] != "done":
-                raise StoryBroken(f"{task} for order {order_id} was answered with {result.result}.")
+                raise DemoFailed(f"{task} for order {order_id} was answered with {result.result}.")
         self.asked = still
 
     def _told(self) -> bool:

@@ -42,7 +42,7 @@ FIRST_DUE, BETWEEN_DUES = timedelta(seconds=16), timedelta(seconds=1)
 
 
 @dataclass
-class Sample:
+class SampleMarket:
     """What the demo knows beforehand: who will do what, once the workers run."""
 
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Sample:
         return self.sellers_cancel | self.buyers_cancel | self.penalty_accepted | self.asked_and_agreed
 
 
-def sample_market(now: datetime) -> Sample:
+def build_sample_market(now: datetime) -> SampleMarket:
     """The sample marketplace as seen at `now`, to the second."""
     return _Playwright(now.replace(microsecond=0)).written()
 
@@ -74,13 +74,13 @@ def sample_market(now: datetime) -> Sample:
 class _Playwright:
     def __init__(self, now: datetime) -> None:
         self.now = now
-        self.sample = Sample()
+        self.sample = SampleMarket()
         self._events: list[tuple[datetime, int, dict[str, Any]]] = []
         self._numbers = count(1)
         self._orders = count(1001)
         self._lots: dict[str, list[int]] = {}
 
-    def written(self) -> Sample:
+    def written(self) -> SampleMarket:
         self._members_and_lots(self.now - 75 * DAY)
         self._calm_orders()
         self._closed_cases()

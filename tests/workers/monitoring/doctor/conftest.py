@@ -26,7 +26,7 @@ def place(database_url: str, tmp_path: Path) -> Iterator[Context]:
     database = db.connect(database_url)
     yield Context(
         load_settings(database_url=database_url, data_dir=tmp_path),
-        given_servers=False,
+        external_servers=False,
         supervised_since=real_now(),
         database=database,
         has_schema=True,

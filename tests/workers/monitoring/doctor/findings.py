@@ -20,7 +20,7 @@ def real_now() -> datetime:
 
 def codes(found: list[Finding]) -> list[str]:
     """Their codes, sorted; every finding must have something to say and a way out."""
-    assert all(one.message and one.mend and "\n" not in one.as_line() for one in found)
+    assert all(one.message and one.fix and "\n" not in one.as_line() for one in found)
     return sorted(one.code for one in found)
 
 

@@ -49,14 +49,14 @@ def test_flower_open_to_others_is_an_error_without_and_a_note_with_a_login(
 
 def test_flower_through_which_commands_can_be_given_is_an_error(tmp_path: Path) -> None:
     """F57, X10: right for a demo, and for nothing else."""
-    found = run_checks(Context(load_settings(data_dir=tmp_path, flower_read_only=False), given_servers=False))
+    found = run_checks(Context(load_settings(data_dir=tmp_path, flower_read_only=False), external_servers=False))
     assert (codes(found), severity(found)) == (["FLOWER_COMMANDS"], "error")
 
 
 @pytest.mark.parametrize(("free", "worst"), [(1_500_000_000, "warning"), (1_000_000, "error")])
 def test_a_disk_that_fills_up_is_seen_before_it_is_full(tmp_path: Path, free: int, worst: str) -> None:
     """Of the data folder."""
-    found = run_checks(Context(load_settings(data_dir=tmp_path), given_servers=False, free=lambda _folder: free))
+    found = run_checks(Context(load_settings(data_dir=tmp_path), external_servers=False, free=lambda _folder: free))
     assert (codes(found), severity(found)) == (["DISK_LOW"], worst)
 
 
@@ -65,7 +65,7 @@ def test_the_mail_server_must_greet_and_keep_what_its_url_says(tmp_path: Path) -
 
     def asked(url: str | None, *, given: bool = False) -> list[str]:
         settings = load_settings(smtp_url=url, data_dir=tmp_path)
-        found = environment.mail_server(Context(settings, given_servers=given))
+        found = environment.mail_server(Context(settings, external_servers=given))
         assert "secret-word" not in str(found)
         return codes(found)
 

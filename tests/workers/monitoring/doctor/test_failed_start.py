@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from tests.workers.monitoring.doctor.findings import codes
-from workers.embedded import ServerDidNotStart, embedded_servers
+from workers.embedded import ServerStartError, embedded_servers
 from workers.monitoring.doctor import examine
 
 pytestmark = pytest.mark.long
@@ -24,11 +24,11 @@ def test_a_damaged_append_only_file_is_named_and_moved_aside(tmp_path: Path, mon
     content = bytearray(file.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 400] = b"?" * 400
     file.write_bytes(bytes(content))
-    with pytest.raises(ServerDidNotStart), embedded_servers(tmp_path):
+    with pytest.raises(ServerStartError), embedded_servers(tmp_path):
         pass
     found = next(one for one in examine() if one.code == "EMBEDDED_SERVER_CANNOT_START")
     assert "append only file" in found.message
-    source, target = found.mend.split(",")[0].split()[1:3]
+    source, target = found.fix.split(",")[0].split()[1:3]
     Path(source).rename(target)
     with embedded_servers(tmp_path):
         assert "EMBEDDED_SERVER_CANNOT_START" not in codes(examine())
@@ -39,8 +39,8 @@ def test_a_damaged_database_is_named_with_the_way_to_a_backup(tmp_path: Path, mo
     with embedded_servers(tmp_path):
         pass
     (tmp_path / "servers" / "postgres" / "global" / "pg_control").write_bytes(b"")
-    with pytest.raises(ServerDidNotStart), embedded_servers(tmp_path):
+    with pytest.raises(ServerStartError), embedded_servers(tmp_path):
         pass
     found = next(one for one in examine() if one.code == "EMBEDDED_SERVER_CANNOT_START")
     assert "pg_control" in found.message
-    assert "./run restore FILE" in found.mend
+    assert "./run restore FILE" in found.fix

@@ -52,7 +52,7 @@ def test_another_encoding_is_named_by_doctor_and_refused_by_migrate(
         conn.execute("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
     found = found_at(other_server.url("latin"), monkeypatch)
     assert "DATABASE_ENCODING" in codes(found)
-    assert "ENCODING 'UTF8'" in next(one.mend for one in found if one.code == "DATABASE_ENCODING")
+    assert "ENCODING 'UTF8'" in next(one.fix for one in found if one.code == "DATABASE_ENCODING")
     said = CliRunner().invoke(group, ["migrate"])
     assert said.exit_code == 1
     assert "LATIN1" in said.output

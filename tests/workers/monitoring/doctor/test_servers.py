@@ -23,10 +23,10 @@ from tests.plugins.servers import in_valkey_database, plain
 from tests.workers.monitoring.doctor.findings import codes, run, severity
 from workers.embedded import ServerUrls, free_port
 from workers.embedded.data_dir import write_json
-from workers.embedded.processes import mark_of, wait_until
+from workers.embedded.processes import identify_process, wait_until
 from workers.embedded.valkey import Valkey
 from workers.lifecycle import POOLS
-from workers.monitoring.doctor import Context, Finding, broker, database, examine, opened, run_checks
+from workers.monitoring.doctor import Context, Finding, broker, database, examine, open_installation, run_checks
 from workers.monitoring.doctor.context import Pool, wall_clock
 from workers.settings import load_settings
 
@@ -49,12 +49,12 @@ def test_servers_that_are_away_are_said_once_each_and_stop_nothing(
 
 
 def test_embedded_servers_that_cannot_be_joined_are_an_error(tmp_path: Path) -> None:
-    """A keeper lives, but its folder is spoilt."""
+    """A daemon lives, but its folder is spoilt."""
     (tmp_path / "servers" / "starting.lock").mkdir(parents=True)
-    us = mark_of(os.getpid())
+    us = identify_process(os.getpid())
     mark = {"pid": us.pid, "started": us.started, "port": 1}
-    write_json(tmp_path / "servers" / "running.json", dict.fromkeys(("keeper", "postgres", "valkey"), mark))
-    with opened(load_settings(data_dir=tmp_path)) as (_, trouble):
+    write_json(tmp_path / "servers" / "running.json", dict.fromkeys(("daemon", "postgres", "valkey"), mark))
+    with open_installation(load_settings(data_dir=tmp_path)) as (_, trouble):
         assert codes(trouble) == ["SERVERS_UNREACHABLE"]
 
 
@@ -161,7 +161,7 @@ def test_a_broker_in_cluster_mode_is_named(tmp_path: Path, monkeypatch: pytest.M
         assert wait_until(server.ready, 20)
         monkeypatch.setenv("UNWIND_DATA", str(tmp_path / "data"))
         settings = load_settings(broker_url=f"redis://:secret@127.0.0.1:{port}/0")
-        with opened(settings) as (place, found):
+        with open_installation(settings) as (place, found):
             assert place.broker is None
             assert codes(found) == ["BROKER_IS_CLUSTER", "SERVERS_NOT_RUNNING"]
             assert run_checks(place) == []
@@ -175,12 +175,12 @@ def test_a_right_that_was_taken_away_is_not_to_be_reported(servers: ServerUrls, 
         server.execute_command("ACL", "SETUSER", "bare", "on", ">bare", "~*", "+info", "+select", "+ping")
         try:
             settings = load_settings(broker_url=f"redis://bare:bare@{broker_url.rpartition('@')[2]}")
-            with opened(settings) as (place, trouble):
+            with open_installation(settings) as (place, trouble):
                 found = [one for one in trouble + run_checks(place) if one.code == "CHECK_FAILED"]
         finally:
             server.execute_command("ACL", "DELUSER", "bare")
     assert found
-    assert {one.mend.partition(" that ")[0] for one in found} == {"give the login of CELERY_BROKER_URL the rights"}
+    assert {one.fix.partition(" that ")[0] for one in found} == {"give the login of CELERY_BROKER_URL the rights"}
 
 
 @pytest.mark.usefixtures("at_bad_servers")
@@ -246,7 +246,7 @@ def test_messages_where_nobody_reads_are_found(with_broker: Context) -> None:
     found = broker.queues(replace(with_broker, consumers=reading))
     assert (codes(found), severity(found)) == (["QUEUE_UNREAD"], "error")
     assert "1 in notices" in found[0].message
-    assert "-Q notices" in found[0].mend
+    assert "-Q notices" in found[0].fix
     client.delete("notices")
     assert codes(broker.queues(replace(with_broker, consumers=reading))) == ["WORKERS_MISSING"]
     assert codes(broker.queues(replace(with_broker, consumers={}, supervised_since=None))) == ["NOTHING_RUNS"]

@@ -76,13 +76,15 @@ def test_a_worker_is_asked_which_queues_it_reads(
     try:
         wait_until(lambda: b" ready." in node.logs(), what="a worker that is ready")
         # It says so before it listens, and a broadcast reaches only those who do.
-        ((name, queues),) = wait_until(lambda: broker.consumers(broker_url), what="a worker that answers").items()
+        ((name, queues),) = wait_until(
+            lambda: broker.fetch_consumed_queues(broker_url), what="a worker that answers"
+        ).items()
         assert name.startswith("doctors@")
         assert sorted(queues) == ["commands", "notices"]
-        assert broker.pools(broker_url) == {name: Pool(POOLS[0], 1)}
+        assert broker.fetch_pools(broker_url) == {name: Pool(POOLS[0], 1)}
     finally:
         node.kill()
-    assert broker.consumers(broker_url) == {}
+    assert broker.fetch_consumed_queues(broker_url) == {}
 
 
 @pytest.mark.e2e

@@ -33,7 +33,7 @@ def test_a_check_that_breaks_is_a_finding_and_stops_no_other(place: Context, own
     found = run_checks(place)
     assert "CHECK_FAILED" in codes(found)
     assert codes([one for one in found if one.code != "CHECK_FAILED"]) == ["PROMISES_LATE"]
-    (broken,) = {one.mend for one in found if one.code == "CHECK_FAILED"}
+    (broken,) = {one.fix for one in found if one.code == "CHECK_FAILED"}
     assert "./run migrate" in broken
     assert "report it" not in broken
 
@@ -66,7 +66,7 @@ def test_sweeps_are_judged_by_when_they_last_came_to_their_end(place: Context) -
     """X8, F41: a silent beat still answers pings."""
     running_long = replace(place, supervised_since=real_now() - LONG_AGO)
     assert codes(run_checks(running_long)) == ["SWEEPS_LATE"]
-    never = run_checks(replace(place, supervised_since=None, given_servers=True))
+    never = run_checks(replace(place, supervised_since=None, external_servers=True))
     assert codes(never) == ["MAIL_TO_FILES", "SWEEPS_NEVER_RAN"]
     assert exit_status(never) == 1
     assert place.database is not None
@@ -153,7 +153,7 @@ def test_three_alerts_open_at_once_against_one_member_are_a_warning(market: Mark
     for order_id in (1, 2, 3):
         market.done("npb.file", order_id=order_id, member_id="seller")
     assert codes(run_checks(place)) == ["MANY_ALERTS", "UNLOCKS_LATE"]
-    market.stage.advance(FILED + timedelta(days=8))
+    market.simulation.advance(FILED + timedelta(days=8))
     found = [one for one in run_checks(place) if one.code == "MANY_ALERTS"]
     assert severity(found) == "warning"
     assert "buyer as buyer (3)" in found[0].message
@@ -161,7 +161,7 @@ def test_three_alerts_open_at_once_against_one_member_are_a_warning(market: Mark
 
 
 def test_a_bill_that_could_not_be_made_is_a_warning(market: Market, place: Context, owner: psycopg.Connection) -> None:
-    """P8: everybody else has theirs, and a person must mend what is wrong."""
+    """P8: everybody else has theirs, and a person must fix what is wrong."""
     market.order(1)
     owner.execute("INSERT INTO unwind.held_bills VALUES ('seller', '2026-03-01', now())")
     found = run_checks(place)
@@ -175,7 +175,7 @@ def test_a_request_that_nobody_answers_is_a_note(market: Market, place: Context)
     market.done(
         "ocr.file", order_id=1, member_id="buyer", reason="B_OTHER", comment="I ordered the wrong colour, sorry."
     )
-    market.stage.advance(FILED + timedelta(days=90))
+    market.simulation.advance(FILED + timedelta(days=90))
     found = run_checks(place)
     assert codes(found) == ["BILLS_PAST_DUE", "REQUESTS_UNANSWERED"]
     assert exit_status(found) == 0

@@ -8,7 +8,7 @@ from policies.timestamps import format_timestamp
 from schedules.routes import HEARTBEAT_QUEUES, outbox_consumers, queue_of
 from schedules.timetable import TIMETABLE, Entry
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.doctor.findings import Finding, error, few, note, warning
+from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
 
 TIMEOUT = timedelta(minutes=1)
 """Whatever waits longer than this while workers run, waits for something that does not come."""
@@ -17,7 +17,7 @@ SWEEPS_LATE_AFTER = 3
 JUDGED_OTHERWISE = ("submissions.drain", *HEARTBEAT_QUEUES)
 """By the age of what waits for it, and by `canaries`."""
 ODD_LATELY = timedelta(days=1)
-MOST_AHEAD = timedelta(seconds=2)
+MAX_CLOCK_STEP = timedelta(seconds=2)
 """What NTP may move a clock back by at once without anybody having to know."""
 
 
@@ -71,13 +71,13 @@ def sweeps(place: Context) -> list[Finding]:
                 never.append(entry.task)
         elif now - max(known) > _late_after(entry):
             late.append(f"{entry.task} (last {_ago(now, ran)} ago)" if ran else f"{entry.task} (never)")
-    mend = "see that beat and a worker for sweeps run (logs of beat and sweeps), or start anew: ./run down and ./run up"
+    fix = "see that beat and a worker for sweeps run (logs of beat and sweeps), or start anew: ./run down and ./run up"
     found = []
     if late:
-        found.append(warning("SWEEPS_LATE", f"These sweeps do not run when they should: {few(late)}.", mend))
+        found.append(warning("SWEEPS_LATE", f"These sweeps do not run when they should: {abbreviate(late)}.", fix))
     if never:
         kind = note if seen else warning  # of a young installation some have run before others
-        found.append(kind("SWEEPS_NEVER_RAN", f"These sweeps have never run: {few(never)}.", mend))
+        found.append(kind("SWEEPS_NEVER_RAN", f"These sweeps have never run: {abbreviate(never)}.", fix))
     return found
 
 
@@ -94,17 +94,17 @@ def clock_steps(place: Context) -> list[Finding]:
 
     now = place.now()
     ahead = steps.ahead(place.conn, now)
-    if ahead <= MOST_AHEAD:
+    if ahead <= MAX_CLOCK_STEP:
         return []
     said = (
         f"The database's clock was set back: the newest of what was recorded by it is {_ago(now + ahead, now)} in its future. "
         "Nothing is lost; alerts whose orders have such events unlock when the clock has come to them."
     )
-    mend = "set the clock of the database's machine right, and let NTP keep it (chrony or systemd-timesyncd)."
-    return [warning("CLOCK_SET_BACK", said, mend)]
+    fix = "set the clock of the database's machine right, and let NTP keep it (chrony or systemd-timesyncd)."
+    return [warning("CLOCK_SET_BACK", said, fix)]
 
 
-def canaries(place: Context) -> list[Finding]:
+def queue_heartbeats(place: Context) -> list[Finding]:
     """A worker that takes nothing still answers pings (X8, X9).  When all are late it is beat, and `sweeps` says so."""
     if not place.should_run:
         return []
@@ -120,20 +120,20 @@ def canaries(place: Context) -> list[Finding]:
             late.append(f"{queue} (for {_ago(now, max(known))})")
     if not late or len(late) == len(HEARTBEAT_QUEUES.keys() - paused):
         return []
-    said = f"Nobody takes the canaries of these queues: {few(late)}."
-    mend = "see that a worker for them runs; one that takes nothing ends by itself, as its log then says, and is started anew."
-    return [error("CANARY_LATE", said, mend)]
+    said = f"Nobody takes the canaries of these queues: {abbreviate(late)}."
+    fix = "see that a worker for them runs; one that takes nothing ends by itself, as its log then says, and is started anew."
+    return [error("CANARY_LATE", said, fix)]
 
 
-def promises(place: Context) -> list[Finding]:
+def overdue_outbox(place: Context) -> list[Finding]:
     """What commits promised (P7): follow-ups, credits, notices."""
     from models import outbox
 
     if _paused(place) & {*outbox_consumers(), "outbox.relay"}:
         return []
     said = "What a commit promised has waited for {ago} to be carried out."
-    mend = "see that workers run for consequences, notices and sweeps; what fails is in their logs: ./run jobs dead"
-    return _too_old(place, outbox.oldest_due(place.conn), "PROMISES_LATE", said, mend)
+    fix = "see that workers run for consequences, notices and sweeps; what fails is in their logs: ./run jobs dead"
+    return _too_old(place, outbox.oldest_due(place.conn), "PROMISES_LATE", said, fix)
 
 
 def submissions(place: Context) -> list[Finding]:
@@ -171,11 +171,11 @@ def dead_jobs(place: Context) -> list[Finding]:
     waiting = [f"{job.dead_job_id} {job.task}" for job in jobs.waiting(place.conn) if job.task != "notices.deliver"]
     if not waiting:
         return []
-    said = f"{_count(waiting, 'job')} given up and waiting for somebody: {few(waiting)}."
+    said = f"{_count(waiting, 'job')} given up and waiting for somebody: {abbreviate(waiting)}."
     return [warning("DEAD_JOBS", said, "./run jobs dead shows why; ./run jobs replay ID sets one going again.")]
 
 
-def letters(place: Context) -> list[Finding]:
+def parked_emails(place: Context) -> list[Finding]:
     """Letters that no further try is made for (R102)."""
     from models import notices
 
@@ -183,8 +183,8 @@ def letters(place: Context) -> list[Finding]:
     if not parked:
         return []
     said = f"{parked} letters could not be delivered and are not tried again."
-    mend = "correct the addresses (members.record), then ./run jobs dead and ./run jobs replay ID."
-    return [warning("NOTICES_PARKED", said, mend)]
+    fix = "correct the addresses (members.record), then ./run jobs dead and ./run jobs replay ID."
+    return [warning("NOTICES_PARKED", said, fix)]
 
 
 def dead_letters(place: Context) -> list[Finding]:
@@ -210,17 +210,19 @@ def invariants(place: Context) -> list[Finding]:
         found.setdefault(one.sentence, one)
     return [
         error(
-            "INVARIANT_BROKEN", f"Broken: {one.sentence}: {few(one.ids)}.", "./run audit names all; report it as a bug."
+            "INVARIANT_BROKEN",
+            f"Broken: {one.sentence}: {abbreviate(one.ids)}.",
+            "./run audit names all; report it as a bug.",
         )
         for one in found.values()
     ]
 
 
-def _too_old(place: Context, since: datetime | None, code: str, said: str, mend: str) -> list[Finding]:
+def _too_old(place: Context, since: datetime | None, code: str, said: str, fix: str) -> list[Finding]:
     if since is None or not place.should_run:
         return []
     now = place.now()
-    return [warning(code, said.format(ago=_ago(now, since)), mend)] if now - since > TIMEOUT else []
+    return [warning(code, said.format(ago=_ago(now, since)), fix)] if now - since > TIMEOUT else []
 
 
 def _ago(now: datetime, then: datetime) -> str:
