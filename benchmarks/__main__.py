@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import charts, report
-from benchmarks.environment import Place, place
-from benchmarks.harness import SCALES, Bench, Result, Scale, WrongWork
+from benchmarks.environment import Environment, running_environment
+from benchmarks.harness import SCALES, Bench, Result, Scale, WorkMismatch
 from workers.local.supervisor import ProgramFailed
 from workers.settings import CHECKOUT
 
@@ -60,9 +60,9 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
     )
     began = time.monotonic()
     try:
-        with place() as there:
+        with running_environment() as there:
             results = _measure(there, [known[name] for name in chosen], size, console)
-    except (ProgramFailed, WrongWork, TimeoutError) as problem:
+    except (ProgramFailed, WorkMismatch, TimeoutError) as problem:
         raise click.ClickException(f"The run ends here: {problem}") from None
     except KeyboardInterrupt:
         console.print("Interrupted: servers, workers and data are gone.")
@@ -83,7 +83,7 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
     sys.exit(0 if all(one.met for one in results) else 1)
 
 
-def _measure(there: Place, chosen: list[Bench], size: Scale, console: Console) -> list[Result]:
+def _measure(there: Environment, chosen: list[Bench], size: Scale, console: Console) -> list[Result]:
     columns = (
         TextColumn("{task.description:<36}"),
         BarColumn(),
@@ -96,9 +96,9 @@ def _measure(there: Place, chosen: list[Bench], size: Scale, console: Console) -
             steps = bench.steps(size) + 1
             bar = progress.add_task(f"{bench.name} {bench.shows}"[:36], total=steps, now="")
             found = bench.run(there, size, lambda now, bar=bar: progress.update(bar, advance=1, now=now[:40]))  # type: ignore[misc]
-            progress.update(bar, completed=steps, now=", ".join(map(report.short, found)))
+            progress.update(bar, completed=steps, now=", ".join(map(report.short_line, found)))
             if not console.is_terminal:
-                console.print(f"{bench.name} {bench.shows}: {', '.join(map(report.short, found))}")
+                console.print(f"{bench.name} {bench.shows}: {', '.join(map(report.short_line, found))}")
             results += found
     return results
 

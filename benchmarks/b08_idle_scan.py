@@ -11,8 +11,8 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from benchmarks.environment import Place
-from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
+from benchmarks.environment import Environment
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, check_equal, result, with_progress
 from benchmarks.market import Market
 from models import alerts
 from models.db import database as db
@@ -25,7 +25,7 @@ SMALL = 10_000
 LOOKS = 200
 
 
-def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
     """Rounds of two hundred looks at each size, by turns."""
     big = scale.of(20_000, 1_000_000, 5_000_000)
     step(f"making {big:,} open alerts")
@@ -39,10 +39,10 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
         few, many = found
         stack.callback(db.set_database, None)
         looks = scale.of(20, LOOKS)
-        at_few, at_many = by_turns(
+        at_few, at_many = alternate(
             scale.pairs,
-            told(step, f"{SMALL:,} open", lambda: look(few, looks)),
-            told(step, f"{big:,} open", lambda: look(many, looks)),
+            with_progress(step, f"{SMALL:,} open", lambda: look(few, looks)),
+            with_progress(step, f"{big:,} open", lambda: look(many, looks)),
         )
         whole = whole_task(many, looks)
     return [
@@ -78,7 +78,7 @@ def look(database: db.Database, looks: int) -> float:
             began = time.perf_counter()
             found = alerts.Unlocking([AlertKind.NPB])(work, BATCH_SIZE)
             spent.append(time.perf_counter() - began)
-            must_be("alerts due and unlocked", found, (0, 0))
+            check_equal("alerts due and unlocked", found, (0, 0))
     return statistics.median(spent) * 1000
 
 
@@ -88,7 +88,7 @@ def whole_task(database: db.Database, looks: int) -> float:
     spent = []
     for _ in range(looks):
         began = time.perf_counter()
-        must_be("what the scan found", scan_open_alerts(), {"unlocked": 0})
+        check_equal("what the scan found", scan_open_alerts(), {"unlocked": 0})
         spent.append(time.perf_counter() - began)
     return statistics.median(spent) * 1000
 

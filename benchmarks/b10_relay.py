@@ -14,8 +14,8 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.environment import Place
-from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
+from benchmarks.environment import Environment
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, check_equal, result, with_progress
 from workers.settings import CHECKOUT
 
 DATABASE = "relay"
@@ -31,7 +31,7 @@ PROMISES = """
 FOLLOWED = ("notices", "consequences")
 
 
-def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
     """Five pairs in one process."""
     rows, messages = scale.of(2_000, 30_000), scale.of(300, 3_000)
     step("starting a wired process")
@@ -41,12 +41,12 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
     words = [sys.executable, "-m", "benchmarks.relay_client"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
-            must_be("the process says", _line(process), "ready")
+            check_equal("the process says", _line(process), "ready")
             runs = iter(range(1_000))
-            found = by_turns(
+            found = alternate(
                 scale.pairs,
-                told(step, "outbox.relay", lambda: rung(place, process, next(runs), rows)),
-                told(step, "send_task", lambda: sent(place, process, messages)),
+                with_progress(step, "outbox.relay", lambda: rung(place, process, next(runs), rows)),
+                with_progress(step, "send_task", lambda: sent(place, process, messages)),
             )
         finally:
             process.kill()
@@ -54,7 +54,7 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
     return [result("B10", "outbox rows handed over / bare send_task", "per s", Bar(1.5, 5), *found)]
 
 
-def rung(place: Place, process: subprocess.Popen[str], number: int, count: int) -> float:
+def rung(place: Environment, process: subprocess.Popen[str], number: int, count: int) -> float:
     """Rows a second; afterwards each row has been rung for once, and stands in exactly one message."""
     with place.connect(DATABASE) as conn:
         conn.execute(PROMISES, {"run": number, "count": count})
@@ -64,20 +64,20 @@ def rung(place: Place, process: subprocess.Popen[str], number: int, count: int) 
         ).fetchone()
         conn.execute("TRUNCATE unwind.outbox")
     assert left is not None
-    must_be("rows rung for once", tuple(left[:2]), (count, count))
+    check_equal("rows rung for once", tuple(left[:2]), (count, count))
     with contextlib.closing(place.redis()) as connection:
         bodies = [message for queue in FOLLOWED for message in _messages(connection, queue)]
         connection.flushdb()
     named = [row for body in bodies for row in body[1]["rows"]]
-    must_be("rows named by messages, and their sum", (len(named), sum(named)), (count, left[2]))
+    check_equal("rows named by messages, and their sum", (len(named), sum(named)), (count, left[2]))
     return count / spent
 
 
-def sent(place: Place, process: subprocess.Popen[str], count: int) -> float:
+def sent(place: Environment, process: subprocess.Popen[str], count: int) -> float:
     """Messages a second, all of them in the queue afterwards."""
     spent = _do(process, f"send {count}", count)
     with contextlib.closing(place.redis()) as connection:
-        must_be("messages in the queue", connection.llen("sweeps"), count)
+        check_equal("messages in the queue", connection.llen("sweeps"), count)
         connection.flushdb()
     return count / spent
 
@@ -91,7 +91,7 @@ def _do(process: subprocess.Popen[str], word: str, count: int) -> float:
     process.stdin.write(f"{word}\n")
     process.stdin.flush()
     answer = json.loads(_line(process))
-    must_be(f"done by `{word}`", answer["done"], count)
+    check_equal(f"done by `{word}`", answer["done"], count)
     return float(answer["seconds"])
 
 

@@ -7,23 +7,23 @@ writes by then, and both answer through the result backend.
 from __future__ import annotations
 
 from benchmarks import latency
-from benchmarks.environment import Place
-from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.workloads import cancelling, compared
+from benchmarks.environment import Environment
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, result, with_progress
+from benchmarks.workloads import cancellation_workloads, compare
 
 
-def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
     """Rounds of calls on each side by turns; p50 and p99 of every round."""
     calls = scale.of(50, 300)
     step("making a market")
     rounds: dict[str, list[list[float]]] = {"ours": [], "bare": []}
     with (
-        cancelling(place, (calls * 2) * (scale.pairs + 1), "bare") as cells,
+        cancellation_workloads(place, (calls * 2) * (scale.pairs + 1), "bare") as cells,
         latency.caller(place, cells.broker) as client,
         latency.caller(place, latency.BARE_BROKER) as other,
     ):
         step("warming up")
-        compared(cells, calls, lambda n: latency.ours(cells, client, n)[0], lambda n: latency.bare(cells, other, n)[0])
+        compare(cells, calls, lambda n: latency.ours(cells, client, n)[0], lambda n: latency.bare(cells, other, n)[0])
 
         def ours() -> float:
             rounds["ours"].append(latency.ours(cells, client, calls))
@@ -33,7 +33,7 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
             rounds["bare"].append(latency.bare(cells, other, calls))
             return 0.0
 
-        by_turns(scale.pairs, told(step, "orders.cancel", ours), told(step, "bare Celery", bare))
+        alternate(scale.pairs, with_progress(step, "orders.cancel", ours), with_progress(step, "bare Celery", bare))
     results = []
     for name, share, bar in (("p50", 0.5, Bar(2.5, 1.8, at_least=False)), ("p99", 0.99, Bar(3.0, 1.8, at_least=False))):
         sides = [[latency.percentile(one, share) for one in rounds[side]] for side in ("ours", "bare")]

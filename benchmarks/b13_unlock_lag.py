@@ -9,8 +9,8 @@ from __future__ import annotations
 import statistics
 
 from benchmarks import latency
-from benchmarks.environment import Place, until
-from benchmarks.harness import Bar, Bench, Result, Scale, Step, must_be, result
+from benchmarks.environment import Environment, wait_until
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, check_equal, result
 from benchmarks.market import Market
 from workers.local.process_specs import beat_program
 
@@ -27,7 +27,7 @@ LAGS = """
 """
 
 
-def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
     """One minute of it."""
     waiting, falling, seconds = scale.of(20_000, 1_000_000), scale.of(100, 1_000), scale.of(6, 60)
     step(f"making {waiting:,} open alerts")
@@ -41,10 +41,10 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
     ):
         conn.execute(SPREAD.format(seconds=seconds, falling=falling))
         step(f"{falling:,} fall due in {seconds} s")
-        until(lambda: conn.execute(RECORDED).fetchone() == (falling,), seconds + 60, every=1.0)
+        wait_until(lambda: conn.execute(RECORDED).fetchone() == (falling,), seconds + 60, every=1.0)
         lags = [lag for (lag,) in conn.execute(LAGS)]
     place.drop(DATABASE)
-    must_be("notices", len(lags), falling)
+    check_equal("notices", len(lags), falling)
     p99 = latency.percentile(lags, 0.99) / 1000
     notes = [f"median {statistics.median(lags):.2f} s, longest {max(lags):.2f} s"]
     bar = Bar(1.5, 1.1, at_least=False, unit=" s")

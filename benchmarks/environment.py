@@ -26,13 +26,13 @@ from workers.local.process_specs import worker_program
 from workers.local.supervisor import Program, Supervisor, with_parent_death
 from workers.settings import CHECKOUT, Settings, load_settings
 
-READY = 180.0
+START_TIMEOUT_SECONDS = 180.0
 EMPTY = "empty"
 SUPERUSER_SETTINGS = {"log_min_messages": "fatal"}
 
 
 @dataclass
-class Place:
+class Environment:
     """Both servers, a supervisor for workers and peers, and databases to fill and throw away."""
 
     folder: Path
@@ -121,7 +121,7 @@ class Place:
             for program in programs:
                 self.supervisor.start(program)
                 started.append(program.name)
-            self.supervisor.wait_ready(READY, started)
+            self.supervisor.wait_ready(START_TIMEOUT_SECONDS, started)
             yield
         finally:
             if started:  # without names it would stop everything
@@ -137,7 +137,7 @@ class Place:
         )
 
 
-def until(ask: Callable[[], object], seconds: float, every: float = 0.02) -> None:
+def wait_until(ask: Callable[[], object], seconds: float, every: float = 0.02) -> None:
     """Wait until the answer is yes.  Raises TimeoutError."""
     end = time.monotonic() + seconds
     waiting = threading.Event()
@@ -148,7 +148,7 @@ def until(ask: Callable[[], object], seconds: float, every: float = 0.02) -> Non
 
 
 @contextlib.contextmanager
-def place() -> Iterator[Place]:
+def running_environment() -> Iterator[Environment]:
     """Servers with durable settings, and the end of everything that was started."""
     for name in ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "UNWIND_APP_DATABASE_URL"):
         os.environ.pop(name, None)  # a benchmark that fills somebody's own database would be a disaster
@@ -165,6 +165,6 @@ def place() -> Iterator[Place]:
                 # Markets are built past the triggers, and each cell begins with a checkpoint.
                 admin.execute(f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}")
                 admin.execute(f"GRANT pg_checkpoint TO {OWNER}")
-            yield Place(folder, urls, supervisor)
+            yield Environment(folder, urls, supervisor)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.environment import Place
+    from benchmarks.environment import Environment
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Bench:
     shows: str
     steps: Callable[[Scale], int]
     seconds: dict[str, float]
-    run: Callable[[Place, Scale, Step], list[Result]]
+    run: Callable[[Environment, Scale, Step], list[Result]]
 
 
 def result(
@@ -119,7 +119,7 @@ def result(
     )
 
 
-def by_turns(count: int, *cells: Callable[[], float]) -> list[list[float]]:
+def alternate(count: int, *cells: Callable[[], float]) -> list[list[float]]:
     """Run the cells `count` times by turns, beginning with another one each time; gives the figures of each cell."""
     found: list[list[float]] = [[] for _ in cells]
     for turn in range(count):
@@ -128,7 +128,7 @@ def by_turns(count: int, *cells: Callable[[], float]) -> list[list[float]]:
     return found
 
 
-def told(step: Step, now: str, cell: Callable[[], float]) -> Callable[[], float]:
+def with_progress(step: Step, now: str, cell: Callable[[], float]) -> Callable[[], float]:
     """The cell, saying first what it is."""
 
     def run() -> float:
@@ -138,11 +138,11 @@ def told(step: Step, now: str, cell: Callable[[], float]) -> Callable[[], float]
     return run
 
 
-class WrongWork(AssertionError):
+class WorkMismatch(AssertionError):
     """A cell did not do the work it was measured for: its time means nothing."""
 
 
-def must_be(what: str, found: object, expected: object) -> None:
+def check_equal(what: str, found: object, expected: object) -> None:
     """Raise WrongWork unless a cell left behind exactly what it should."""
     if found != expected:
-        raise WrongWork(f"{what}: there is {found}, there should be {expected}")
+        raise WorkMismatch(f"{what}: there is {found}, there should be {expected}")

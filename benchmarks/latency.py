@@ -10,17 +10,17 @@ from contextlib import contextmanager
 
 from celery import Celery
 
-from benchmarks import writes
-from benchmarks.environment import Place
-from benchmarks.harness import must_be
-from benchmarks.workloads import BROKERS, Cells
+from benchmarks import reference_writes
+from benchmarks.environment import Environment
+from benchmarks.harness import check_equal
+from benchmarks.workloads import BROKERS, Workloads
 
-BREATH = 0.01
+PAUSE_SECONDS = 0.01
 TIMEOUT = 30.0
 
 
 @contextmanager
-def caller(place: Place, broker: int) -> Iterator[Celery]:
+def caller(place: Environment, broker: int) -> Iterator[Celery]:
     """An upstream system that waits for its answers."""
     client = Celery("upstream", broker=place.broker(broker), backend=place.broker(broker + 1), set_as_current=False)
     client.conf.task_create_missing_queues = True
@@ -28,7 +28,7 @@ def caller(place: Place, broker: int) -> Iterator[Celery]:
     client.close()
 
 
-def ours(cells: Cells, client: Celery, count: int, then: Callable[[int], None] | None = None) -> list[float]:
+def ours(cells: Workloads, client: Celery, count: int, then: Callable[[int], None] | None = None) -> list[float]:
     """Seconds from `send_task` to the answer of `orders.cancel`, which is given after its commit."""
     first, last = cells.slices.take(count)
     spent = []
@@ -36,24 +36,24 @@ def ours(cells: Cells, client: Celery, count: int, then: Callable[[int], None] |
         spent.append(_ask(client, "orders.cancel", "commands", cells.order(order_id)))
         if then is not None:
             then(order_id)
-    writes.check(cells.conn, first, last, cells.market.lines)
+    reference_writes.check(cells.conn, first, last, cells.market.lines)
     return spent
 
 
-def bare(cells: Cells, client: Celery, count: int) -> list[float]:
+def bare(cells: Workloads, client: Celery, count: int) -> list[float]:
     """Seconds from `send_task` to the answer of the bare Celery task, which has committed the same writes."""
     first, last = cells.slices.take(count)
     spent = [_ask(client, "bare.cancel", "bare", {"order_id": order_id}) for order_id in range(first, last + 1)]
-    writes.check(cells.conn, first, last, cells.market.lines)
+    reference_writes.check(cells.conn, first, last, cells.market.lines)
     return spent
 
 
 def _ask(client: Celery, task: str, queue: str, arguments: dict[str, object]) -> float:
-    threading.Event().wait(BREATH)
+    threading.Event().wait(PAUSE_SECONDS)
     began = time.perf_counter()
     answer = client.send_task(task, kwargs=arguments, queue=queue).get(timeout=TIMEOUT)
     spent = time.perf_counter() - began
-    must_be(f"the outcome of {task}", answer["outcome"], "done")
+    check_equal(f"the outcome of {task}", answer["outcome"], "done")
     return spent
 
 

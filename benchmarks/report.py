@@ -93,6 +93,6 @@ def figure(value: float, unit: str) -> str:
     return f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"
 
 
-def short(one: Result) -> str:
+def short_line(one: Result) -> str:
     """A result in a word or two."""
     return f"{one.measure} {one.value:.2f} ({one.bar})"

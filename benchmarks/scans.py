@@ -10,8 +10,8 @@ from typing import Any
 
 from celery import Celery
 
-from benchmarks.environment import Place
-from benchmarks.harness import must_be
+from benchmarks.environment import Environment
+from benchmarks.harness import check_equal
 from benchmarks.market import Market
 
 CELL = "scan"
@@ -58,7 +58,7 @@ _LEFT = """
 class Scans:
     """A template of `due` due alerts, and two ways to unlock them."""
 
-    place: Place
+    place: Environment
     due: int
     template: str
 
@@ -74,7 +74,7 @@ class Scans:
             began = time.perf_counter()
             found = conn.execute(RAW).fetchone()
             spent = time.perf_counter() - began
-            must_be("alerts that the statement unlocked", found, (self.due,))
+            check_equal("alerts that the statement unlocked", found, (self.due,))
         self.check()
         return spent
 
@@ -85,7 +85,7 @@ class Scans:
         sent = [client.send_task("npb.scan_open_alerts", queue="sweeps") for _ in range(scans)]
         answers: list[Any] = [one.get(timeout=MAX_DURATION) for one in sent]
         spent = time.perf_counter() - began
-        must_be("alerts unlocked", sum(answer["effects"]["unlocked"] for answer in answers), self.due)
+        check_equal("alerts unlocked", sum(answer["effects"]["unlocked"] for answer in answers), self.due)
         self.check()
         return spent
 
@@ -93,11 +93,11 @@ class Scans:
         """Every alert, order, event and outbox row is as it must be after a scan, whoever made it."""
         with self.place.connect(CELL) as conn:
             found = conn.execute(_LEFT).fetchone()
-        must_be("alerts, orders, events and outbox rows", found, (self.due,) * 4)
+        check_equal("alerts, orders, events and outbox rows", found, (self.due,) * 4)
 
 
 @contextmanager
-def scanning(place: Place, due: int) -> Iterator[Scans]:
+def prepare_scans(place: Environment, due: int) -> Iterator[Scans]:
     """A template with `due` alerts that are due."""
     template = f"due_{due}"
     place.template(template, Market(due, lines=0, state="due", history=False))
@@ -106,7 +106,7 @@ def scanning(place: Place, due: int) -> Iterator[Scans]:
 
 
 @contextmanager
-def sweepers(place: Place, processes: int) -> Iterator[Celery]:
+def sweep_workers(place: Environment, processes: int) -> Iterator[Celery]:
     """The product's worker group for sweeps, and a client that asks it."""
     place.create(CELL)
     settings = place.settings(CELL)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import psycopg
 
-from benchmarks import bound, load, writes
-from benchmarks.environment import Place
-from benchmarks.load import Slices
+from benchmarks import pgbench, queue_load, reference_writes
+from benchmarks.environment import Environment
 from benchmarks.market import BLOCK, Market, build
+from benchmarks.queue_load import OrderRanges
 from workers.local.supervisor import Program
 from workers.settings import CHECKOUT
 
@@ -22,14 +22,14 @@ BROKERS = {"ours": 0, "bare": 2, "naive": 4, "peer": 6}
 
 
 @dataclass
-class Cells:
+class Workloads:
     """A market of matured alerts, with workers waiting, whose orders are cancelled range by range."""
 
-    place: Place
+    place: Environment
     database: str
     market: Market
     conn: psycopg.Connection
-    slices: Slices
+    slices: OrderRanges
     broker: int = BROKERS["ours"]
     runs: int = 0
 
@@ -41,33 +41,33 @@ class Cells:
             (f"{run}{number}", {"orders": [self.order(order_id) for order_id in range(start, start + BLOCK)]})
             for number, start in enumerate(range(first, last + 1, BLOCK))
         ]
-        load.publish(self.place, "commands", "orders.cancel_many", jobs)
-        spent = load.seconds(self.place, self.conn, "commands", self.broker, *load.answered(run, len(jobs)))
+        queue_load.publish(self.place, "commands", "orders.cancel_many", jobs)
+        spent = queue_load.seconds(self.place, self.conn, "commands", self.broker, *queue_load.answered(run, len(jobs)))
         return self._rate(first, last, spent)
 
     def one_by_one(self, count: int) -> float:
         """Orders per second through `orders.cancel`, one a message; neighbours in the queue are of different stores."""
         first, last = self.slices.take(count)
         run = self._run("one")
-        jobs = [(f"{run}{order_id}", self.order(order_id)) for order_id in shuffled(first, last)]
-        load.publish(self.place, "commands", "orders.cancel", jobs)
-        spent = load.seconds(self.place, self.conn, "commands", self.broker, *load.cancelled(first, last))
+        jobs = [(f"{run}{order_id}", self.order(order_id)) for order_id in shuffled_order_ids(first, last)]
+        queue_load.publish(self.place, "commands", "orders.cancel", jobs)
+        spent = queue_load.seconds(self.place, self.conn, "commands", self.broker, *queue_load.cancelled(first, last))
         return self._rate(first, last, spent)
 
     def bound(self, count: int) -> float:
         """Orders per second by pgbench, a hundred a transaction."""
         first, last = self.slices.take(count)
-        rate = bound.per_second(self.place, self.database, bound.BY_SETS, first, count, BLOCK)
-        writes.check(self.conn, first, last, self.market.lines)
+        rate = pgbench.per_second(self.place, self.database, pgbench.BY_SETS, first, count, BLOCK)
+        reference_writes.check(self.conn, first, last, self.market.lines)
         return rate
 
     def celery(self, name: str, count: int) -> float:
         """Orders per second by a reference on plain Celery, `bare` or `naive`, one order a message."""
         first, last = self.slices.take(count)
         run = self._run(name)
-        jobs = [(f"{run}{order_id}", {"order_id": order_id}) for order_id in shuffled(first, last)]
-        load.publish(self.place, name, f"{name}.cancel", jobs)
-        spent = load.seconds(self.place, self.conn, name, BROKERS[name], *load.cancelled(first, last))
+        jobs = [(f"{run}{order_id}", {"order_id": order_id}) for order_id in shuffled_order_ids(first, last)]
+        queue_load.publish(self.place, name, f"{name}.cancel", jobs)
+        spent = queue_load.seconds(self.place, self.conn, name, BROKERS[name], *queue_load.cancelled(first, last))
         return self._rate(first, last, spent)
 
     def peer(self, actor: str, count: int) -> float:
@@ -76,14 +76,14 @@ class Cells:
 
         first, last = self.slices.take(count)
         run = self._run("peer")
-        jobs: list[dict[str, object]] = [{"order_id": order_id} for order_id in shuffled(first, last)]
+        jobs: list[dict[str, object]] = [{"order_id": order_id} for order_id in shuffled_order_ids(first, last)]
         if actor == "product":
             jobs = [self.order(int(str(job["order_id"]))) | {"request_id": f"{run}{job['order_id']}"} for job in jobs]
-        load.empty(self.place)
-        dramatiq_peer.publish(self.place.broker(load.ASIDE), actor, jobs)
+        queue_load.empty_staging(self.place)
+        dramatiq_peer.publish(self.place.broker(queue_load.STAGING_DATABASE), actor, jobs)
         queue = f"dramatiq:{dramatiq_peer.QUEUE}"
-        load.hand_over(self.place, f"{queue}.msgs", BROKERS["peer"])
-        spent = load.seconds(self.place, self.conn, queue, BROKERS["peer"], *load.cancelled(first, last))
+        queue_load.move_to_queue(self.place, f"{queue}.msgs", BROKERS["peer"])
+        spent = queue_load.seconds(self.place, self.conn, queue, BROKERS["peer"], *queue_load.cancelled(first, last))
         return self._rate(first, last, spent)
 
     def order(self, order_id: int) -> dict[str, object]:
@@ -96,50 +96,50 @@ class Cells:
 
     def _rate(self, first: int, last: int, spent: float) -> float:
         """Orders per second, once the rows of every table are as they must be."""
-        writes.check(self.conn, first, last, self.market.lines)
+        reference_writes.check(self.conn, first, last, self.market.lines)
         return (last - first + 1) / spent
 
 
-def compared(cells: Cells, size: int, ours: Callable[[int], float], reference: Callable[[int], float]) -> None:
+def compare(cells: Workloads, size: int, ours: Callable[[int], float], reference: Callable[[int], float]) -> None:
     """Warm both ways up on orders of their own and hold the rows they leave against each other."""
     mine = cells.slices.next
     ours(size)
     theirs = cells.slices.next
     reference(size)
-    writes.check_alike(cells.conn, mine, theirs)
+    reference_writes.check_alike(cells.conn, mine, theirs)
 
 
-def shuffled(first: int, last: int) -> list[int]:
+def shuffled_order_ids(first: int, last: int) -> list[int]:
     """The range in strides of a block, so that two processes do not wait for one store."""
     return [order_id for offset in range(BLOCK) for order_id in range(first + offset, last + 1, BLOCK)]
 
 
 @contextmanager
-def cancelling(
-    place: Place,
+def cancellation_workloads(
+    place: Environment,
     orders: int,
     *references: str,
     ours: int = 2,
     groups: Sequence[str] = ("commands",),
     database: str = "cancel",
     broker: int = BROKERS["ours"],
-) -> Iterator[Cells]:
+) -> Iterator[Workloads]:
     """A market with `orders` matured alerts of five lines; `ours` processes and those of the references wait for work."""
     market = Market(orders)
     place.create(database)
     with ExitStack() as stack:
         conn = stack.enter_context(place.connect(database))
         build(conn, market)
-        writes.install(conn)
+        reference_writes.install(conn)
         settings = place.settings(database, broker=broker)
         programs = place.workers(settings, *groups, processes=ours, suffix=f"-{database}")
         programs += [_program(place, name, database) for name in references]
         stack.enter_context(place.programs(programs))
-        yield Cells(place, database, market, conn, Slices(orders), broker)
+        yield Workloads(place, database, market, conn, OrderRanges(orders), broker)
     place.drop(database)
 
 
-def _program(place: Place, name: str, database: str) -> Program:
+def _program(place: Environment, name: str, database: str) -> Program:
     """A reference with two processes."""
     place.settings(database, broker=BROKERS[name])  # empties its databases of the broker
     broker, answers = (place.broker(BROKERS[name] + number) for number in (0, 1))
@@ -149,7 +149,14 @@ def _program(place: Place, name: str, database: str) -> Program:
             "PEER_DATABASE": place.plain(database),
             "PEER_PRODUCT": place.url(database),
         }
-        words = [sys.executable, "-m", "benchmarks.leashed", str(os.getpid()), "dramatiq", "benchmarks.dramatiq_peer"]
+        words = [
+            sys.executable,
+            "-m",
+            "benchmarks.end_with_parent",
+            str(os.getpid()),
+            "dramatiq",
+            "benchmarks.dramatiq_peer",
+        ]
         words += ["--processes", "2"]
         ready = place.supervisor.ready_file(name).exists
         return Program(name, words, {**environment, "PYTHONPATH": str(CHECKOUT)}, ready, restart=False)

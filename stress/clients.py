@@ -21,10 +21,10 @@ import redis
 from celery import Celery
 from kombu.exceptions import KombuError
 
-from stress.environment import Place
-from stress.ledger import Ledger, Sent
-from stress.plan import BROKER, SQL, Life, Step, Wave, record
-from tests.plugins.servers import plain
+from stress.environment import Environment
+from stress.plan import BROKER, SQL, Life, Step, Wave, member_arguments
+from stress.sent_commands import Ledger, Sent
+from tests.plugins.servers import libpq_url
 from workers.broker.redis_url import connect
 
 TIMEOUT, MAX_TIMEOUT = 4.0, 16.0
@@ -35,10 +35,10 @@ UNREACHABLE = (KombuError, redis.RedisError, OSError)
 ANSWERS = "SELECT request_id, state, answer FROM unwind.command_answers WHERE request_id = ANY(%s)"
 
 
-class Doors:
+class Interfaces:
     """One upstream system's way in: a Celery of its own and a database connection of its own, made anew when they break."""
 
-    def __init__(self, place: Place, ledger: Ledger) -> None:
+    def __init__(self, place: Environment, ledger: Ledger) -> None:
         self._place = place
         self._ledger = ledger
         self._app = Celery("storefront", broker=place.broker_url, backend=place.result_backend, set_as_current=False)
@@ -143,7 +143,7 @@ class Doors:
     def _connected(self) -> psycopg.Connection:
         if self._conn is None or self._conn.closed:
             self._conn = psycopg.connect(
-                plain(self._place.database_url),
+                libpq_url(self._place.database_url),
                 autocommit=True,
                 connect_timeout=2,
                 application_name="storefront",
@@ -158,13 +158,13 @@ class Doors:
             self._conn = None
 
 
-def impatient(one: Sent) -> bool:
+def is_overdue(one: Sent) -> bool:
     """Whether its sender has waited long enough to send it again."""
     return time.monotonic() - one.at > min(MAX_TIMEOUT, TIMEOUT * max(1, one.times))
 
 
 @dataclass
-class _Living:
+class _ActiveLife:
     life: Life
     at: int = 0
     due: float = 0.0
@@ -179,17 +179,17 @@ class _Living:
 class Client(threading.Thread):
     """Looks after lives: gives each one's next command when the one before is answered."""
 
-    def __init__(self, name: str, place: Place, ledger: Ledger, lives: Iterator[Life], most: int) -> None:
+    def __init__(self, name: str, place: Environment, ledger: Ledger, lives: Iterator[Life], most: int) -> None:
         super().__init__(name=name, daemon=True)
         self.busy = threading.Event()
         """Set: new commands are given; else only answers are waited for."""
         self.enough = threading.Event()
         self.error: BaseException | None = None
-        self._doors = Doors(place, ledger)
+        self._doors = Interfaces(place, ledger)
         self._ledger = ledger
         self._lives = lives
         self._most = most
-        self._living: list[_Living] = []
+        self._living: list[_ActiveLife] = []
 
     def run(self) -> None:
         """Until it is enough."""
@@ -205,7 +205,7 @@ class Client(threading.Thread):
         if self.busy.is_set():
             self._living = [one for one in self._living if not one.over]
             while len(self._living) < self._most:
-                self._living.append(_Living(next(self._lives)))
+                self._living.append(_ActiveLife(next(self._lives)))
             for one in self._living:
                 self._go_on(one)
         self._doors.send_late(all_of_them=not self.busy.is_set())
@@ -214,11 +214,11 @@ class Client(threading.Thread):
         for one in self._living:
             self._hear(one)
         for request in waiting:
-            if request.answer is None and impatient(request):
+            if request.answer is None and is_overdue(request):
                 self._ledger.count("sent again")
                 self._doors.send(request)
 
-    def _go_on(self, one: _Living) -> None:
+    def _go_on(self, one: _ActiveLife) -> None:
         if one.request is not None or one.at >= len(one.life.steps) or time.monotonic() < one.due:
             return
         step = one.life.steps[one.at]
@@ -232,7 +232,7 @@ class Client(threading.Thread):
         self._ledger.add(one.request)
         self._doors.send(one.request, step)
 
-    def _hear(self, one: _Living) -> None:
+    def _hear(self, one: _ActiveLife) -> None:
         if one.request is None or one.request.answer is None:
             return
         if one.request.task == "removals.request" and one.request.answer["outcome"] == "done":
@@ -240,21 +240,21 @@ class Client(threading.Thread):
         one.request = None
         self._next(one)
 
-    def _next(self, one: _Living) -> None:
+    def _next(self, one: _ActiveLife) -> None:
         one.at += 1
         if one.at < len(one.life.steps):
             one.due = time.monotonic() + one.life.steps[one.at].wait
 
 
-class Wholesaler(threading.Thread):
+class BulkClient(threading.Thread):
     """Sends waves: everything bought, everything asked to be cancelled, everything cancelled, each in one go."""
 
-    def __init__(self, name: str, place: Place, ledger: Ledger, waves: Iterator[Wave]) -> None:
+    def __init__(self, name: str, place: Environment, ledger: Ledger, waves: Iterator[Wave]) -> None:
         super().__init__(name=name, daemon=True)
         self.busy = threading.Event()
         self.enough = threading.Event()
         self.error: BaseException | None = None
-        self._doors = Doors(place, ledger)
+        self._doors = Interfaces(place, ledger)
         self._ledger = ledger
         self._waves = waves
         self._todo: list[tuple[str, list[Sent]]] = []
@@ -277,7 +277,7 @@ class Wholesaler(threading.Thread):
                 self._todo = list(_stages(next(self._waves)))
             self._begin(*self._todo.pop(0))
         self._doors.look(self._waiting)
-        late = [one for one in self._waiting if one.answer is None and impatient(one)]
+        late = [one for one in self._waiting if one.answer is None and is_overdue(one)]
         if late:
             self._ledger.count("sent again", len(late))
             self._give(late)
@@ -305,7 +305,7 @@ def _stages(wave: Wave) -> Iterator[tuple[str, list[Sent]]]:
     def sent(kind: str, task: str, arguments: dict[str, Any], door: str = SQL) -> Sent:
         return Sent(f"t-{wave.name}-{kind}", task, arguments, door, 0.0)
 
-    yield SQL, [sent("member", "members.record", record(wave.buyer))]
+    yield SQL, [sent("member", "members.record", member_arguments(wave.buyer))]
     parties = {"buyer_id": wave.buyer, "seller_id": wave.seller}
     yield (
         SQL,

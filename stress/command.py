@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 
 from stress.report import keep_failure, report
-from stress.run import Outcome, Torment, prepared
+from stress.run import Outcome, RunOptions, prepare_run
 
 SET_UP, LAST_ROUND = 10, 20
 """Seconds that a run takes beside the minutes asked for, about."""
@@ -66,16 +66,16 @@ def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | N
         signal.signal(number, _interrupt)
     console = Console(highlight=False)
     if mutants:
-        from stress.mutant_table import caught_all
+        from stress.mutant_table import run_mutants
 
-        sys.exit(0 if caught_all(console) else 1)
+        sys.exit(0 if run_mutants(console) else 1)
     seed = secrets.randbelow(10**9) if seed is None else seed
-    torment = Torment(seed, minutes * 60, fierce=fierce, wave=LARGE_WAVE)
+    torment = RunOptions(seed, minutes * 60, fierce=fierce, wave=LARGE_WAVE)
     console.print(f"[bold]seed {seed}[/]  (the same plan again: {_again(torment)})")
     console.print(
         f"  about {(torment.seconds + SET_UP + LAST_ROUND) / 60:.1f} minutes, in rounds of {torment.round:.0f} s"
     )
-    with _folder() as folder, _picture(console) as say, prepared(folder, torment, say) as (run, past):
+    with _folder() as folder, _picture(console) as say, prepare_run(folder, torment, say) as (run, past):
         try:
             outcome = run.go()
         except KeyboardInterrupt:
@@ -92,7 +92,7 @@ def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | N
     console.print("[bold green]Nothing was violated.[/]")
 
 
-def _again(torment: Torment) -> str:
+def _again(torment: RunOptions) -> str:
     fierce = f" --fierce {torment.fierce:g}" if torment.fierce != 1 else ""
     return f"./run torture --seed {torment.seed} --minutes {torment.seconds / 60:g}{fierce}"
 

@@ -11,9 +11,9 @@ from psycopg.rows import namedtuple_row
 
 from models.db import database as db
 from models.integrity import invariants, month_audit
-from stress.oracle import Referee
-from stress.reference_model.market import Purchase
-from tests.plugins.servers import plain
+from stress.oracle import Oracle
+from stress.reference_model.market import Order
+from tests.plugins.servers import libpq_url
 
 ORDERS = """
     SELECT o.order_id, o.status, o.payment_status, o.basis, o.fee,
@@ -32,25 +32,25 @@ ORDERS = """
     FROM unwind.orders o WHERE o.order_id = ANY(%s)
 """
 LOTS = "SELECT lot_id, quantity FROM unwind.lots"
-FORGOTTEN = """
+MISSING_REQUESTS = """
     SELECT alert_id FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands
     AND unlocks_at < clock_timestamp() - interval '5 seconds'
 """
 OLD_SESSIONS = """
     SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND xact_start < clock_timestamp() - interval '30 s'
 """
-LETTERS = "SELECT count(*) FROM unwind.notices WHERE message_id = ANY(%s)"
+EMAILS = "SELECT count(*) FROM unwind.notices WHERE message_id = ANY(%s)"
 FUTURE = """
     SELECT event_id FROM unwind.events WHERE at > clock_timestamp() + interval '1 second' LIMIT 10
 """
 
 
-def connected(database_url: str) -> psycopg.Connection[Any]:
+def open_connection(database_url: str) -> psycopg.Connection[Any]:
     """A connection for looking, as the owner."""
-    return psycopg.connect(plain(database_url), autocommit=True, connect_timeout=5, application_name="auditor")
+    return psycopg.connect(libpq_url(database_url), autocommit=True, connect_timeout=5, application_name="auditor")
 
 
-def ends_alike(conn: psycopg.Connection[Any], referee: Referee, order_ids: Iterable[int]) -> list[str]:
+def compare_with_reference(conn: psycopg.Connection[Any], referee: Oracle, order_ids: Iterable[int]) -> list[str]:
     """What differs between the database and the reference market about these orders, and about all stock."""
     court = referee.court
     wanted = sorted(order_id for order_id in set(order_ids) if order_id in court.orders)
@@ -91,19 +91,19 @@ def ends_alike(conn: psycopg.Connection[Any], referee: Referee, order_ids: Itera
     return wrong
 
 
-def _alert(order: Purchase) -> str | None:
+def _alert(order: Order) -> str | None:
     if order.alert is None:
         return None
     return f"{order.alert.kind} {order.alert.state}{' answered' if order.alert.responded else ''}"
 
 
-def _strikes(order: Purchase) -> list[str] | None:
+def _strikes(order: Order) -> list[str] | None:
     if order.basis in ("NPB", "NPX"):
         return [f"{order.buyer} buyer"]
     return [f"{order.seller} seller"] if order.basis in ("NRS", "NSS") else None
 
 
-def broken_promises(database_url: str) -> list[str]:
+def unfinished_outbox_messages(database_url: str) -> list[str]:
     """All invariants in full, and whether everything that is due was done."""
     database = db.connect(database_url, as_app=False)
     try:
@@ -115,13 +115,13 @@ def broken_promises(database_url: str) -> list[str]:
     return [f"{one.sentence}: {', '.join(one.ids[:10])}" for one in found]
 
 
-def odd_rows(conn: psycopg.Connection[Any], letters: list[str]) -> list[str]:
+def unexpected_rows(conn: psycopg.Connection[Any], letters: list[str]) -> list[str]:
     """What the invariants do not ask: forgotten alerts, the future, sessions that hold on, letters nobody wrote."""
-    wrong = [f"alert {row[0]} is ripe and was forgotten" for row in conn.execute(FORGOTTEN)]
+    wrong = [f"alert {row[0]} is ripe and was forgotten" for row in conn.execute(MISSING_REQUESTS)]
     wrong += [f"event {row[0]} lies in the future of the database's clock" for row in conn.execute(FUTURE)]
     wrong += [f"session {row[0]} holds a transaction open" for row in conn.execute(OLD_SESSIONS)]
     ids = sorted(set(letters))
-    row = conn.execute(LETTERS, [ids]).fetchone()
+    row = conn.execute(EMAILS, [ids]).fetchone()
     if row is None or row[0] != len(ids):
         wrong.append("letters were sent that no notice has written")
     return wrong

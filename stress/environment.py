@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from stress import inside
-from stress.smtp_stub import Mailroom
+from stress import worker_hooks
+from stress.smtp_stub import SmtpStub
 from tests.plugins.proxy import Proxy
 from workers.embedded import RunningServers, embedded_servers, running_servers
 from workers.local.preforker import Preforker
@@ -31,25 +31,25 @@ GROUPS = {
     "both": "commands,submissions,consequences,sweeps,notices",
 }
 BEATS = ("beat-one", "beat-two")
-STEPPED = "beat-two"
+STEPPED_BEAT = "beat-two"
 """The beat whose machine's clock is stepped while it runs."""
-ASTRAY = "both"
+STRAY_GROUP = "both"
 """The group whose machine's clock is wrong: the database's decides (guarantees.md)."""
-SKEWED = CHECKOUT / "tests" / "e2e" / "skewed_clock"
-VISIBILITY = 6
+SKEWED_CLOCK_PATH = CHECKOUT / "tests" / "e2e" / "skewed_clock"
+VISIBILITY_TIMEOUT_SECONDS = 6
 """Seconds after which a message that nobody acknowledged is given to somebody else; a paused worker outlasts it."""
-READY = 60.0
+START_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass
-class Place:
+class Environment:
     """What stands while a run lasts.  `settings` lead through the proxies, `direct` past them."""
 
     folder: Path
     direct: Settings
     settings: Settings
     supervisor: Supervisor
-    mailroom: Mailroom
+    mailroom: SmtpStub
     broker_path: Proxy
     database_path: Proxy
     effects: Path
@@ -104,16 +104,16 @@ class Place:
             words = ["-A", "workers.app", "beat", "-l", "WARNING"]
         else:
             words = ["-A", "workers.app", "worker", "-Q", GROUPS[name], "-n", f"{name}@%h", "-c", "2", "-l", "INFO"]
-            words += ["--without-gossip", "--without-mingle", "-I", "stress.inside"]
-        told = {"effects": str(self.effects), "visibility": VISIBILITY}
-        environment = {**self.settings.environment(), inside.SETTINGS: json.dumps(told)}
+            words += ["--without-gossip", "--without-mingle", "-I", "stress.worker_hooks"]
+        told = {"effects": str(self.effects), "visibility": VISIBILITY_TIMEOUT_SECONDS}
+        environment = {**self.settings.environment(), worker_hooks.SETTINGS: json.dumps(told)}
         apart = name in (
-            ASTRAY,
-            STEPPED,
+            STRAY_GROUP,
+            STEPPED_BEAT,
         )  # the wrong clock must be there before anything is imported: no preforker can fork it
         if apart:
-            environment["PYTHONPATH"] = os.pathsep.join((str(SKEWED), str(CHECKOUT)))
-            wrong = {"SKEW_SECONDS": str(self.skew)} if name == ASTRAY else {"SKEW_FILE": str(self._clock)}
+            environment["PYTHONPATH"] = os.pathsep.join((str(SKEWED_CLOCK_PATH), str(CHECKOUT)))
+            wrong = {"SKEW_SECONDS": str(self.skew)} if name == STRAY_GROUP else {"SKEW_FILE": str(self._clock)}
             environment |= wrong
         ready = self.supervisor.ready_file(name).exists
         # Not the supervisor but the nurse starts it again: here dying often is no reason to wait.
@@ -144,7 +144,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def standing(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> Iterator[Place]:
+def running_environment(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> Iterator[Environment]:
     """A place whose past `write_past` writes into the empty database it is given."""
     with contextlib.ExitStack() as held:
         held.enter_context(_found_by_children())
@@ -163,7 +163,7 @@ def standing(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> 
         write_past(urls.database_url)
         broker = held.enter_context(Proxy(urlsplit(urls.broker_url).port or 0))
         database = held.enter_context(Proxy(urlsplit(urls.database_url).port or 0))
-        mailroom = Mailroom()
+        mailroom = SmtpStub()
         mailroom.start()
         held.callback(mailroom.stop)
         direct = load_settings(data_dir=folder).at(urls).model_copy(update={"smtp_url": None})
@@ -175,11 +175,13 @@ def standing(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> 
             smtp_url=mailroom.url,
         )
         supervisor = held.enter_context(Supervisor(folder, preforker=preforker))
-        place = Place(folder, direct, settings, supervisor, mailroom, broker, database, folder / "effects.jsonl", skew)
+        place = Environment(
+            folder, direct, settings, supervisor, mailroom, broker, database, folder / "effects.jsonl", skew
+        )
         place.set_clock(0)
         for name in (*GROUPS, *BEATS):
             place.start(name)
-        supervisor.wait_ready(READY)
+        supervisor.wait_ready(START_TIMEOUT_SECONDS)
         enough = threading.Event()
         nurse = threading.Thread(target=place.tend, args=(enough,), name="nurse", daemon=True)
         nurse.start()

@@ -25,11 +25,11 @@ import redis
 from psycopg import sql
 
 from stress import smtp_stub
-from stress.db_checks import connected
-from stress.environment import BEATS, GROUPS, Place
-from stress.hostile import hostile, poison
+from stress.db_checks import open_connection
+from stress.environment import BEATS, GROUPS, Environment
+from stress.hostile_messages import hostile_message, poison_payload
 from stress.plan import Fault
-from tests.plugins.servers import FULL_AT, files_may_grow_to
+from tests.plugins.servers import FULL_DISK_BYTES, limit_file_size
 from workers.broker.redis_url import connect
 
 SESSIONS = """
@@ -44,10 +44,10 @@ LOCKS = {
 }
 
 
-class Demon:
+class FaultInjector:
     """Does the faults of one round after another.  Between rounds everything it stopped runs again."""
 
-    def __init__(self, place: Place, began: float) -> None:
+    def __init__(self, place: Environment, began: float) -> None:
         self._place = place
         self._began = began
         self.timeline: list[dict[str, Any]] = []
@@ -210,7 +210,7 @@ class Demon:
     # -- the database --------------------------------------------------------------------------------------------------
 
     def _end_session(self, fault: Fault) -> str:
-        with connected(self._place.database_url) as conn:
+        with open_connection(self._place.database_url) as conn:
             pids = [row[0] for row in conn.execute(SESSIONS)]
             if not pids:
                 raise KeyError("no session")
@@ -218,7 +218,7 @@ class Demon:
         return "pg_terminate_backend"
 
     def _end_sessions(self, _fault: Fault) -> str:
-        with connected(self._place.database_url) as conn:
+        with open_connection(self._place.database_url) as conn:
             for row in conn.execute(SESSIONS).fetchall():
                 conn.execute("SELECT pg_terminate_backend(%s)", [row[0]])
         return "pg_terminate_backend of all"
@@ -236,9 +236,9 @@ class Demon:
 
         def grow_to(size: int) -> None:
             with contextlib.suppress(psutil.NoSuchProcess, KeyError):
-                files_may_grow_to(self._server("postgres"), size)
+                limit_file_size(self._server("postgres"), size)
 
-        grow_to(FULL_AT)
+        grow_to(FULL_DISK_BYTES)
         self._later(fault.seconds, lambda: grow_to(resource.RLIM_INFINITY))
         return "RLIMIT_FSIZE"
 
@@ -253,7 +253,7 @@ class Demon:
         name = list(LOCKS)[fault.choice % len(LOCKS)]
 
         def hold() -> None:
-            with connected(self._place.database_url) as conn, conn.transaction():
+            with open_connection(self._place.database_url) as conn, conn.transaction():
                 conn.execute(sql.SQL(LOCKS[name]))
                 time.sleep(fault.seconds)  # this is the fault
 
@@ -264,7 +264,7 @@ class Demon:
         """Nothing can be parked for a while, often for longer than the lock timeout."""
 
         def hold() -> None:
-            with connected(self._place.database_url) as conn, conn.transaction():
+            with open_connection(self._place.database_url) as conn, conn.transaction():
                 conn.execute("LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE")
                 time.sleep(fault.seconds)  # this is the fault
 
@@ -275,7 +275,7 @@ class Demon:
         """A session that takes locks in the opposite order: lots first, then members, then orders."""
 
         def against() -> None:
-            with connected(self._place.database_url) as conn:
+            with open_connection(self._place.database_url) as conn:
                 end = time.monotonic() + fault.seconds * 2
                 while time.monotonic() < end:
                     with contextlib.suppress(psycopg.errors.DeadlockDetected), conn.transaction():
@@ -323,17 +323,17 @@ class Demon:
         return self._mail(smtp_stub.CLOSING, fault)
 
     def _hostile(self, fault: Fault) -> str:
-        name, body = hostile(fault.choice)
+        name, body = hostile_message(fault.choice)
         with contextlib.closing(self._redis()) as client:
             client.lpush("commands", body)
         return name
 
     def _poison(self, fault: Fault) -> str:
         """The same through the SQL interface: refused there, or answered `invalid`."""
-        name, payload = poison(fault.choice)
+        name, payload = poison_payload(fault.choice)
 
         def submit() -> None:
-            with connected(self._place.database_url) as conn:
+            with open_connection(self._place.database_url) as conn:
                 conn.execute("SELECT unwind.submit_command('orders.cancel_many', %s::text)", [payload])
 
         self._aside(submit)

@@ -17,29 +17,29 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from stress import inside
-from stress.db_checks import connected
+from stress import worker_hooks
+from stress.db_checks import open_connection
 from tests.plugins.market import Market
 from tests.plugins.proxy import Cut, Proxy
-from tests.plugins.upstream import READY, Installation
+from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation
 from workers.local.process_specs import worker_program
 
 ORDERS = range(1, 41)
 """Their buyer wants each of them cancelled: for one command each, the last ten only to be asked about."""
-QUIET = range(101, 111)
+UNTOUCHED_ORDERS = range(101, 111)
 """Nothing is open on these."""
 TIMEOUT = 12.0
 """Seconds for an answer that is to come by itself; a dead worker's messages are back within five."""
 BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
-def live_past(market: Market) -> None:
+def seed_orders(market: Market) -> None:
     """Orders that their buyer wants cancelled, and some that nobody does."""
     market.lot(1, quantity=100_000)
     for order_id in ORDERS:
         market.order(order_id, [(1, 5)])
         market.done("ocr.file", order_id=order_id, member_id="buyer", reason="B_MUTUAL", comment="Please.")
-    for order_id in QUIET:
+    for order_id in UNTOUCHED_ORDERS:
         market.order(order_id, [(1, 5)])
 
 
@@ -65,10 +65,10 @@ class Worker:
         )
         program = worker_program(settings, self.place.supervisor, self.name)
         told = json.dumps({"visibility": 5, "mutant": self.mutant})
-        environment = {**program.environment, inside.SETTINGS: told}
-        command = [*program.command, "-I", "stress.inside"]
+        environment = {**program.environment, worker_hooks.SETTINGS: told}
+        command = [*program.command, "-I", "stress.worker_hooks"]
         self.place.supervisor.start(replace(program, command=command, environment=environment, restart=False))
-        self.place.supervisor.wait_ready(READY, [self.name])
+        self.place.supervisor.wait_ready(START_TIMEOUT_SECONDS, [self.name])
 
     def kill(self) -> None:
         """All of it, at once."""
@@ -107,7 +107,7 @@ class Worker:
         """The commands that nobody has answered after so long, with a sentence for each."""
         end = time.monotonic() + seconds
         left = list(request_ids)
-        with connected(self.place.database_url) as conn:
+        with open_connection(self.place.database_url) as conn:
             while left and time.monotonic() < end:
                 query = "SELECT request_id FROM unwind.requests WHERE request_id = ANY(%s)"
                 known = {row[0] for row in conn.execute(query, [left])}
@@ -132,8 +132,8 @@ def killed_in_the_middle(group: Worker, orders: Iterator[int]) -> list[str]:
     group.start()
     order_id = next(orders)
     with (
-        connected(group.place.database_url) as holder,
-        connected(group.place.database_url) as looker,
+        open_connection(group.place.database_url) as holder,
+        open_connection(group.place.database_url) as looker,
         holder.transaction(),
     ):
         holder.execute("SELECT FROM unwind.orders WHERE order_id = %s FOR UPDATE", [order_id])
@@ -159,7 +159,7 @@ def many_at_once(group: Worker, _orders: Iterator[int]) -> list[str]:
     app = group.place.client()
     asked = []
     for n in range(60):
-        order_id = (ORDERS[-1 - n % 10], QUIET[n % 10])[n // 3 % 2]
+        order_id = (ORDERS[-1 - n % 10], UNTOUCHED_ORDERS[n % 10])[n // 3 % 2]
         arguments = {"order_id": order_id, "member_id": "seller"}
         asked.append((order_id, app.send_task("orders.options", kwargs=arguments, queue="commands")))
     for order_id, sent in asked:
@@ -217,6 +217,6 @@ def _until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.01)  # there is no event for a session that waits for a lock
 
 
-BETWEEN_PROCESSES: dict[str, Scenario] = {
+LIVE_SCENARIOS: dict[str, Scenario] = {
     one.__name__: one for one in (killed_in_the_middle, many_at_once, cut_acknowledgement, cut_delivery, results_away)
 }

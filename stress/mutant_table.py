@@ -22,7 +22,7 @@ class _Watched:
             self.passed[report.nodeid.partition("[")[2].rstrip("]")] = report.duration
 
 
-def caught_all(console: Console) -> bool:
+def run_mutants(console: Console) -> bool:
     """Run the tests of the mistakes, print one line for each, and say whether all were caught and nothing else was found."""
     watched = _Watched()
     console.print(f"{len(MUTANTS)} seeded mistakes, and each scenario without one; about two minutes.")

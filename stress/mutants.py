@@ -18,7 +18,7 @@ from datetime import timedelta
 from types import FunctionType
 from typing import Any
 
-from stress.db_checks import connected
+from stress.db_checks import open_connection
 
 LetIn = Callable[[str], AbstractContextManager[None]]
 """Takes the database's URL; the mistake is in the code as long as the block runs."""
@@ -36,7 +36,7 @@ class Mutant:
     let_in: LetIn
 
 
-def function_of(path: str) -> FunctionType:
+def resolve_function(path: str) -> FunctionType:
     """The function itself at `module:qualified.name`, out of what decorators made of it."""
     module, _, name = path.partition(":")
     found: Any = importlib.import_module(module)
@@ -49,12 +49,12 @@ def function_of(path: str) -> FunctionType:
     return found
 
 
-def rewritten(path: str, old: str, new: str) -> LetIn:
+def rewrite_source(path: str, old: str, new: str) -> LetIn:
     """In this function `new` stands where `old` stood."""
 
     @contextlib.contextmanager
     def let_in(_database_url: str = "") -> Iterator[None]:
-        function = function_of(path)
+        function = resolve_function(path)
         lines = textwrap.dedent(inspect.getsource(function)).splitlines(keepends=True)
         begins = next(n for n, line in enumerate(lines) if line.startswith("def "))
         source = "".join(lines[begins:])
@@ -72,19 +72,19 @@ def rewritten(path: str, old: str, new: str) -> LetIn:
     return let_in
 
 
-def altered(statement: str) -> LetIn:
+def alter_statement(statement: str) -> LetIn:
     """The database is without something."""
 
     @contextlib.contextmanager
     def let_in(database_url: str) -> Iterator[None]:
-        with connected(database_url) as conn:
+        with open_connection(database_url) as conn:
             conn.execute(statement.encode())
         yield
 
     return let_in
 
 
-def configured(**settings: Any) -> LetIn:
+def override_settings(**settings: Any) -> LetIn:
     """Celery is set otherwise (in a worker, for as long as it lives)."""
 
     @contextlib.contextmanager
@@ -100,7 +100,7 @@ def configured(**settings: Any) -> LetIn:
     return let_in
 
 
-def exchanged(path: str, other: str) -> LetIn:
+def replace_function(path: str, other: str) -> LetIn:
     """In a worker something else stands under this name."""
 
     @contextlib.contextmanager
@@ -163,13 +163,13 @@ MUTANTS: dict[str, Mutant] = {
             "no unique key for requests",
             "twins",
             "was answered in two ways",
-            altered("ALTER TABLE unwind.requests DROP CONSTRAINT pk_requests"),
+            alter_statement("ALTER TABLE unwind.requests DROP CONSTRAINT pk_requests"),
         ),
         Mutant(
             "no unique key for ledger lines",
             "played_again",
             "ledger is",
-            altered(
+            alter_statement(
                 "ALTER TABLE unwind.ledger_lines DROP CONSTRAINT uq_ledger_lines_key; "
                 "DROP INDEX unwind.uq_ledger_lines_one_reset_or_credit"
             ),
@@ -178,50 +178,50 @@ MUTANTS: dict[str, Mutant] = {
             "no fence around letters",
             "sleeper",
             "was sent and is to be sent again",
-            rewritten("models.notices:mark", "AND n.attempts = c.attempts", "AND n.attempts >= c.attempts"),
+            rewrite_source("models.notices:mark", "AND n.attempts = c.attempts", "AND n.attempts >= c.attempts"),
         ),
         Mutant(
             "the worker's clock",
             "two_clocks",
             "lies in the future of the database's clock",
-            rewritten("models.db.database:DatabaseClock.ask", "instant.astimezone(UTC)", _CLOCK),
+            rewrite_source("models.db.database:DatabaseClock.ask", "instant.astimezone(UTC)", _CLOCK),
         ),
         Mutant(
             "a second late",
             "on_the_second",
             "by the rules ('done', None)",
-            rewritten("policies.cancellation:_seller_basis", "now >= alert.unlocks_at", "now > alert.unlocks_at"),
+            rewrite_source("policies.cancellation:_seller_basis", "now >= alert.unlocks_at", "now > alert.unlocks_at"),
         ),
         Mutant("publish before commit", "dies_at_its_commit", "reset or credit", _promises_at_once),
         Mutant(
             "no relay",
             "bells",
             "is promised and was never done",
-            rewritten("tasks.outbox:relay", "range(MAX_BATCHES)", "range(0)"),
+            rewrite_source("tasks.outbox:relay", "range(MAX_BATCHES)", "range(0)"),
         ),
         Mutant(
             "rung once and never again",
             "lost_bells",
             "is promised and was never done",
-            rewritten(
+            rewrite_source(
                 "models.outbox:claim_for_publish",
                 "CAST(:now AS timestamptz) + LEAST",
                 "CAST('infinity' AS timestamptz) + LEAST",
             ),
         ),
-        Mutant("acknowledged early", "killed_in_the_middle", "never answered", configured(task_acks_late=False)),
+        Mutant("acknowledged early", "killed_in_the_middle", "never answered", override_settings(task_acks_late=False)),
         Mutant("one engine for all children", "many_at_once", "belongs to several children", _one_engine_for_all),
         Mutant(
             "a commit that fails is forgotten",
             "dies_at_its_commit",
             "nothing of it is kept",
-            rewritten("models.db.database:Database.transaction", "            raise\n", ""),
+            rewrite_source("models.db.database:Database.transaction", "            raise\n", ""),
         ),
         Mutant(
             "returned twice",
             "one_life",
             "units of the rules",
-            rewritten(
+            rewrite_source(
                 "models.returns:return_items",
                 "run(conn, _BRING_BACK, values)",
                 "run(conn, _BRING_BACK.replace('t.quantity + a.units', 't.quantity + 2 * a.units'), values)",
@@ -231,31 +231,31 @@ MUTANTS: dict[str, Mutant] = {
             "anybody is the seller",
             "stranger",
             "by the rules ('refused', 'NOT_A_PARTY')",
-            rewritten("policies.cases:Case.role_of", "return None", "return Role.SELLER"),
+            rewrite_source("policies.cases:Case.role_of", "return None", "return Role.SELLER"),
         ),
         Mutant(
             "kombu's own acknowledgement",
             "cut_acknowledgement",
             "never answered",
-            exchanged("workers.transport.channel.channel:QoS.ack", "kombu.transport.redis:QoS.ack"),
+            replace_function("workers.transport.channel.channel:QoS.ack", "kombu.transport.redis:QoS.ack"),
         ),
         Mutant(
             "kombu's own transport",
             "cut_delivery",
             "never answered",
-            exchanged("workers.transport.channel.channel:Transport", "kombu.transport.redis:Transport"),
+            replace_function("workers.transport.channel.channel:Transport", "kombu.transport.redis:Transport"),
         ),
         Mutant(
             "starts are tracked",
             "results_away",
             "never answered",
-            configured(task_track_started=True, result_backend_always_retry=False),
+            override_settings(task_track_started=True, result_backend_always_retry=False),
         ),
         Mutant(
             "done whatever happened",
             "dies_at_its_commit",
             "nothing of it is kept",
-            rewritten(
+            rewrite_source(
                 "workers.task:execute",
                 "    answers: list[Answer] = at_once(lambda: task.run([command]))\n",
                 "    try:\n        answers = at_once(lambda: task.run([command]))\n    except Exception:\n"

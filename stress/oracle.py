@@ -13,12 +13,12 @@ from typing import Any
 
 from psycopg import Connection
 
-from stress.ledger import Ledger, Sent
-from stress.plan import LOTS_EACH, SELLERS, SQL, STRANGER, UNLOCK, UNLOCK_ANSWERED, lot
-from stress.reference_model.market import Answer, House, Person, Purchase, Taking
+from stress.plan import LOTS_EACH, SELLERS, SQL, STRANGER, UNLOCK, UNLOCK_ANSWERED, lot_arguments
+from stress.reference_model.market import Answer, Member, Order, Removal, Settings
 from stress.reference_model.money import Posting
-from stress.reference_model.shop import Reference
-from stress.reference_model.stock import Shelved
+from stress.reference_model.orders import Reference
+from stress.reference_model.stock import StockLot
+from stress.sent_commands import Ledger, Sent
 
 NEW_ANSWERS = """
     SELECT request_id, task, outcome, answer, answered_at FROM unwind.requests
@@ -27,12 +27,12 @@ NEW_ANSWERS = """
 NEW_EVENTS = "SELECT event_id, request_id, order_id, at FROM unwind.events WHERE event_id > %s ORDER BY event_id"
 
 
-class Court(Reference):
+class ReplayReference(Reference):
     """The reference market, with its orders also by buyer: each buyer here has few, and the market has thousands."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: Settings) -> None:
         super().__init__(house)
-        self.of_buyer: dict[str, dict[int, Purchase]] = defaultdict(dict)
+        self.of_buyer: dict[str, dict[int, Order]] = defaultdict(dict)
 
     def _may_trade(self, buyer: str, seller: str) -> Answer | None:
         everybody, self.orders = self.orders, self.of_buyer[buyer]
@@ -42,17 +42,17 @@ class Court(Reference):
             self.orders = everybody
 
 
-class Referee:
+class Oracle:
     """Goes on where it stopped, each time the run has run dry."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         short, long = timedelta(seconds=UNLOCK), timedelta(seconds=UNLOCK_ANSWERED)
-        self.court = Court(House(limit=1000, file_after=timedelta(0), short=short, long=long))
-        self.court.people |= {member: Person() for member in (*SELLERS, STRANGER)}
+        self.court = ReplayReference(Settings(limit=1000, file_after=timedelta(0), short=short, long=long))
+        self.court.people |= {member: Member() for member in (*SELLERS, STRANGER)}
         for seller in SELLERS:
             for number in range(LOTS_EACH):
-                self._stock(lot(seller, number))
+                self._stock(lot_arguments(seller, number))
         self.judged: dict[str, tuple[datetime, Sent]] = {}
         """Every answered request, in the order of the decisions, with its instant."""
         self._since = datetime(2000, 1, 1, tzinfo=UTC)
@@ -63,7 +63,7 @@ class Referee:
 
     def _stock(self, written: dict[str, Any]) -> None:
         item = (written["item"]["no"], written["color_id"], written["new_or_used"])
-        self.court.shelves.lots[written["lot_id"]] = Shelved(
+        self.court.shelves.lots[written["lot_id"]] = StockLot(
             written["lot_id"], written["seller_id"], item, written["quantity"], Decimal(written["unit_price"])
         )
 
@@ -118,7 +118,7 @@ class Referee:
         who = sent.arguments.get("member_id")
         court = self.court
         if sent.task == "members.record":
-            return Answer("done", do=lambda: court.people.setdefault(who or "", Person()))
+            return Answer("done", do=lambda: court.people.setdefault(who or "", Member()))
         if sent.task == "members.terminate":
             return court.members_terminate(who or "", closed=True)
         if sent.task == "orders.cancel_many":
@@ -142,7 +142,7 @@ class Referee:
 
     def _carry_out(self, sent: Sent, verdict: Answer, answer: dict[str, Any]) -> None:
         made = verdict.do()
-        if isinstance(made, Taking):
+        if isinstance(made, Removal):
             self.court.takings[answer["effects"]["removal_id"]] = made
         if sent.task == "orders.submit":
             order = self.court.orders[sent.arguments["order_id"]]

@@ -16,9 +16,9 @@ STRANGER = "eve"
 LOTS_EACH = 8
 UNLOCK, UNLOCK_ANSWERED = 2, 4
 """Seconds: the week and the two weeks of this marketplace."""
-SKEW = 1800
+CLOCK_SKEW_SECONDS = 1800
 """Seconds: how wrong the clock of one group's machine is, ahead with odd seeds, behind with even ones."""
-PLANTED = "planted-private-words"
+PRIVATE_WORDS = "planted-private-words"
 """In every comment: nothing that a run writes but the database and mails may hold it (P9)."""
 BROKER, SQL = "broker", "sql"
 FIRST_ORDER = 1_000_000
@@ -70,12 +70,12 @@ def lot_id(seller: str, number: int) -> int:
     return 1000 * (SELLERS.index(seller) + 1) + number
 
 
-def record(member: str) -> dict[str, Any]:
+def member_arguments(member: str) -> dict[str, Any]:
     """Arguments of `members.record`."""
     return {"member_id": member, "handle": member.title(), "email": f"{member}@example.org"}
 
 
-def lot(seller: str, number: int) -> dict[str, Any]:
+def lot_arguments(seller: str, number: int) -> dict[str, Any]:
     """A lot that never runs out, of an item that no other lot has."""
     return {
         "lot_id": lot_id(seller, number),
@@ -88,7 +88,7 @@ def lot(seller: str, number: int) -> dict[str, Any]:
     }
 
 
-def terms() -> dict[str, Any]:
+def terms_arguments() -> dict[str, Any]:
     """Terms of seconds, and strikes that cost nobody a privilege, so that the run never runs out of members."""
     return {
         "NPB_FILE_AFTER": "0s",
@@ -104,7 +104,7 @@ def terms() -> dict[str, Any]:
 
 Move = tuple[str, str, dict[str, Any], float]
 """Who (buyer, seller, stranger, staff or nobody), which task, further arguments, seconds to wait before."""
-COMMENT = {"comment": f"We spoke about it: {PLANTED}."}
+COMMENT = {"comment": f"We spoke about it: {PRIVATE_WORDS}."}
 SOON, LATER = UNLOCK + 0.3, UNLOCK_ANSWERED + 0.3
 CANCEL: Move = ("seller", "orders.cancel", {}, 0)
 FILE: Move = ("seller", "npb.file", COMMENT, 0)
@@ -173,7 +173,7 @@ def life(seed: int, client: int, number: int, door: str) -> Life:
     for _ in range(dice.choice((0, 0, 1, 2))):
         moves.insert(dice.randrange(len(moves) + 1), dice.choice(NOISE))
     moves += [CANCEL] * dice.choice((0, 1))
-    steps = [Step("members.record", record(buyer)), _submit(dice, order_id, buyer, seller)]
+    steps = [Step("members.record", member_arguments(buyer)), _submit(dice, order_id, buyer, seller)]
     whose = {
         "buyer": {"member_id": buyer},
         "seller": {"member_id": seller},
@@ -227,59 +227,61 @@ def waves(seed: int, client: int, size: int) -> Iterator[Wave]:
 
 
 @dataclass(frozen=True)
-class Dose:
+class FaultRate:
     """How often a kind of fault comes in a round of `ROUND` seconds (a fraction: in so many rounds), and how long it lasts."""
 
     times: float
     seconds: tuple[float, float] = (0.0, 0.0)
 
 
-ROUND = 20.0
-DOSES: dict[str, Dose] = {
-    "kill_child": Dose(6),
-    "kill_worker": Dose(2),
-    "kill_beat": Dose(0.5),
-    "step_clock": Dose(0.3, (4.0, 9.0)),
-    "stop_worker": Dose(0.35, (8.0, 9.0)),
-    "stop_child": Dose(0.2, (8.0, 9.0)),
-    "term_worker": Dose(0.3),
-    "quit_worker": Dose(0.2),
-    "flush_broker": Dose(0.3),
-    "kill_broker": Dose(0.25),
-    "empty_broker": Dose(0.25),
-    "close_broker": Dose(0.15, (1.5, 4.0)),
-    "sleep_broker": Dose(0.2, (1.0, 4.0)),
-    "storm": Dose(0.25, (3.0, 5.0)),
-    "cut_broker": Dose(0.5, (0.5, 3.0)),
-    "cut_database": Dose(0.4, (0.5, 3.0)),
-    "end_session": Dose(1.0),
-    "end_sessions": Dose(0.25),
-    "stop_database": Dose(0.25),
-    "kill_database": Dose(0.15),
-    "close_database": Dose(0.1, (1.5, 3.0)),
-    "full_disk": Dose(0.15, (2.0, 4.0)),
-    "hold_locks": Dose(0.5, (2.0, 5.0)),
-    "hold_dead_jobs": Dose(0.3, (2.0, 6.0)),
-    "deadlock": Dose(0.4, (0.5, 1.0)),
-    "mail_4xx": Dose(0.3, (2.0, 5.0)),
-    "mail_5xx": Dose(0.15, (1.0, 2.0)),
-    "mail_hangs": Dose(0.15, (2.0, 5.0)),
-    "mail_closes": Dose(0.2, (1.0, 4.0)),
-    "hostile": Dose(1.0),
-    "poison": Dose(0.5),
+ROUND_SECONDS = 20.0
+FAULT_RATES: dict[str, FaultRate] = {
+    "kill_child": FaultRate(6),
+    "kill_worker": FaultRate(2),
+    "kill_beat": FaultRate(0.5),
+    "step_clock": FaultRate(0.3, (4.0, 9.0)),
+    "stop_worker": FaultRate(0.35, (8.0, 9.0)),
+    "stop_child": FaultRate(0.2, (8.0, 9.0)),
+    "term_worker": FaultRate(0.3),
+    "quit_worker": FaultRate(0.2),
+    "flush_broker": FaultRate(0.3),
+    "kill_broker": FaultRate(0.25),
+    "empty_broker": FaultRate(0.25),
+    "close_broker": FaultRate(0.15, (1.5, 4.0)),
+    "sleep_broker": FaultRate(0.2, (1.0, 4.0)),
+    "storm": FaultRate(0.25, (3.0, 5.0)),
+    "cut_broker": FaultRate(0.5, (0.5, 3.0)),
+    "cut_database": FaultRate(0.4, (0.5, 3.0)),
+    "end_session": FaultRate(1.0),
+    "end_sessions": FaultRate(0.25),
+    "stop_database": FaultRate(0.25),
+    "kill_database": FaultRate(0.15),
+    "close_database": FaultRate(0.1, (1.5, 3.0)),
+    "full_disk": FaultRate(0.15, (2.0, 4.0)),
+    "hold_locks": FaultRate(0.5, (2.0, 5.0)),
+    "hold_dead_jobs": FaultRate(0.3, (2.0, 6.0)),
+    "deadlock": FaultRate(0.4, (0.5, 1.0)),
+    "mail_4xx": FaultRate(0.3, (2.0, 5.0)),
+    "mail_5xx": FaultRate(0.15, (1.0, 2.0)),
+    "mail_hangs": FaultRate(0.15, (2.0, 5.0)),
+    "mail_closes": FaultRate(0.2, (1.0, 4.0)),
+    "hostile": FaultRate(1.0),
+    "poison": FaultRate(0.5),
 }
 SERVERS = {
     "broker": ("kill_broker", "empty_broker", "close_broker"),
     "database": ("stop_database", "kill_database", "close_database"),
 }
-ENDS = frozenset({"kill_child", "kill_worker", "flush_broker", "storm", *SERVERS["broker"], *SERVERS["database"]})
+FATAL_FAULTS = frozenset(
+    {"kill_child", "kill_worker", "flush_broker", "storm", *SERVERS["broker"], *SERVERS["database"]}
+)
 """What a fierce run has more of."""
-APART = 11.0
+MIN_FAULT_GAP_SECONDS = 11.0
 """Seconds between two ends of one server: who keeps it gives it up when it dies again and again at once."""
 
 
 @dataclass
-class _Deck:
+class _ShuffledFaults:
     """Deals each kind as often as its dose says, over many rounds exactly."""
 
     seed: int
@@ -289,10 +291,10 @@ class _Deck:
     def deal(self, number: int, length: float) -> list[Fault]:
         dice = random.Random(f"{self.seed}/faults/{number}")
         dealt: list[str] = []
-        for kind, dose in DOSES.items():
+        for kind, dose in FAULT_RATES.items():
             first = random.Random(f"{self.seed}/{kind}").random()
-            times = dose.times * (self.fierce if kind in ENDS else 1)
-            owed = self.owed.get(kind, first) + times * length / ROUND
+            times = dose.times * (self.fierce if kind in FATAL_FAULTS else 1)
+            owed = self.owed.get(kind, first) + times * length / ROUND_SECONDS
             dealt += [kind] * int(owed)
             self.owed[kind] = owed - int(owed)
         dice.shuffle(dealt)
@@ -302,17 +304,17 @@ class _Deck:
             at = 0.5 + (length - 0.5) * (number_in + dice.random()) / len(dealt)
             server = next((name for name, kinds in SERVERS.items() if kind in kinds), None)
             if server is not None:
-                if at - ends.get(server, -APART) < APART:
+                if at - ends.get(server, -MIN_FAULT_GAP_SECONDS) < MIN_FAULT_GAP_SECONDS:
                     self.owed[kind] += 1  # in the next round
                     continue
                 ends[server] = at
-            faults.append(Fault(at, kind, dice.uniform(*DOSES[kind].seconds), dice.randrange(10**6)))
+            faults.append(Fault(at, kind, dice.uniform(*FAULT_RATES[kind].seconds), dice.randrange(10**6)))
         return faults
 
 
-def faults(seed: int, length: float = ROUND, fierce: float = 1.0) -> Iterator[list[Fault]]:
+def faults(seed: int, length: float = ROUND_SECONDS, fierce: float = 1.0) -> Iterator[list[Fault]]:
     """The faults of each round, without end.  `fierce`: so many times the usual kills, losses and storms."""
-    deck, number = _Deck(seed, fierce), 0
+    deck, number = _ShuffledFaults(seed, fierce), 0
     while True:
         yield deck.deal(number, length)
         number += 1

@@ -22,22 +22,22 @@ import redis
 
 from policies.timestamps import format_timestamp
 from stress import plan
-from stress.answers import compared_answers, words_that_got_out
-from stress.clients import Client, Wholesaler
-from stress.db_checks import broken_promises, connected, ends_alike, odd_rows
-from stress.environment import GROUPS, Place, standing
-from stress.fault_injector import Demon
-from stress.ledger import Ledger, Sent
-from stress.oracle import Referee
-from stress.watch import dump
+from stress.answer_checks import compare_answers, find_private_words
+from stress.clients import BulkClient, Client
+from stress.db_checks import compare_with_reference, open_connection, unexpected_rows, unfinished_outbox_messages
+from stress.diagnostics import dump_state
+from stress.environment import GROUPS, Environment, running_environment
+from stress.fault_injector import FaultInjector
+from stress.oracle import Oracle
+from stress.sent_commands import Ledger, Sent
 from workers.broker.redis_url import connect
 from workers.simulation.replay import parse_lines, play, simulation_in_empty_database
 from workers.transport.reclaim import LISTS
 
 CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL)
-LIVES_EACH = 8
+LIVES_PER_CLIENT = 8
 WHOLESALERS = 2
-NO_PROGRESS = 60.0
+PROGRESS_TIMEOUT_SECONDS = 60.0
 """Seconds without any progress after which a run that should run dry has failed."""
 WAITING = """
     SELECT (SELECT count(*) FROM unwind.submissions WHERE state = 'waiting'),
@@ -49,7 +49,7 @@ WAITING = """
            (SELECT count(*) FROM unwind.requests),
            (SELECT count(*) FROM unwind.notices WHERE state = 'sent')
 """
-LONG = 15.0
+LONG_WAIT_SECONDS = 15.0
 """Seconds after the last fault from which on the report says what is still waited for: half of what is promised."""
 WAITED_FOR = """
     SELECT 'command by SQL, ' || task || ', taken ' || attempts || ' times', count(*) FROM unwind.submissions
@@ -72,12 +72,12 @@ TOTALS = """
 
 
 @dataclass
-class Torment:
+class RunOptions:
     """How long, with which seed, how hard.  `faults`: only these kinds, for a run with one thing in mind."""
 
     seed: int
     seconds: float
-    round: float = plan.ROUND
+    round: float = plan.ROUND_SECONDS
     faults: frozenset[str] | None = None
     fierce: float = 1.0
     """So many times the usual kills, losses and storms."""
@@ -89,7 +89,7 @@ class Torment:
 class Outcome:
     """What a run found and counted."""
 
-    torment: Torment
+    torment: RunOptions
     violations: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     dry_after: list[float] = field(default_factory=list)
@@ -103,31 +103,31 @@ class Outcome:
     dump: str = ""
 
 
-class StoodStill(Exception):
+class NoProgress(Exception):
     """It did not run dry."""
 
 
 class Run:
     """One run at one place."""
 
-    def __init__(self, place: Place, torment: Torment, say: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, place: Environment, torment: RunOptions, say: Callable[[dict[str, Any]], None]) -> None:
         self.place = place
         self.torment = torment
         self.ledger = Ledger()
-        self.referee = Referee(self.ledger)
+        self.referee = Oracle(self.ledger)
         self.began = time.monotonic()
-        self.demon = Demon(place, self.began)
+        self.demon = FaultInjector(place, self.began)
         self.outcome = Outcome(torment, began=datetime.now(UTC))  # noqa: TID251 - when the report was made
         self.enough = threading.Event()
         self.say = say
         self.phase = "begins"
         self._checked = 0
-        self._clients: list[Client | Wholesaler] = [
-            Client(f"storefront {n}", place, self.ledger, plan.lives(torment.seed, n, door), LIVES_EACH)
+        self._clients: list[Client | BulkClient] = [
+            Client(f"storefront {n}", place, self.ledger, plan.lives(torment.seed, n, door), LIVES_PER_CLIENT)
             for n, door in enumerate(CLIENTS)
         ]
         self._clients += [
-            Wholesaler(f"wholesaler {n}", place, self.ledger, plan.waves(torment.seed, len(CLIENTS) + n, torment.wave))
+            BulkClient(f"wholesaler {n}", place, self.ledger, plan.waves(torment.seed, len(CLIENTS) + n, torment.wave))
             for n in range(WHOLESALERS)
         ]
 
@@ -142,9 +142,9 @@ class Run:
                 over = time.monotonic() - self.began + self.torment.round > self.torment.seconds
                 if self.outcome.violations or over or self.enough.is_set():
                     break
-        except StoodStill as still:
+        except NoProgress as still:
             self.outcome.violations.append(str(still))
-            self.outcome.dump = dump(self.place)
+            self.outcome.dump = dump_state(self.place)
         finally:
             for client in self._clients:
                 client.enough.set()
@@ -195,23 +195,25 @@ class Run:
         while dry < 2:
             for client in self._clients:
                 if client.error is not None:
-                    raise StoodStill(f"{client.name} ended: {client.error!r}")
+                    raise NoProgress(f"{client.name} ended: {client.error!r}")
             waiting, progress = self._waiting()
             if waiting:
                 self._note_what_is_waited_for()
             dry = dry + 1 if waiting == 0 else 0
             if progress != last:
                 last, since = progress, time.monotonic()
-            elif time.monotonic() - since > NO_PROGRESS:
+            elif time.monotonic() - since > PROGRESS_TIMEOUT_SECONDS:
                 self.outcome.counts["lost"] = len(self.ledger.outstanding)
-                raise StoodStill(f"nothing moves for {NO_PROGRESS:.0f} s and {waiting} wait: {self._left()}")
+                raise NoProgress(
+                    f"nothing moves for {PROGRESS_TIMEOUT_SECONDS:.0f} s and {waiting} wait: {self._left()}"
+                )
             if dry < 2:
                 self.enough.wait(0.15)
         self.outcome.dry_after.append(round(time.monotonic() - self.demon.last, 2))
 
     def _waiting(self) -> tuple[int, tuple[int, int, int]]:
         try:
-            with connected(self.place.database_url) as conn:
+            with open_connection(self.place.database_url) as conn:
                 row = conn.execute(WAITING).fetchone()
                 dead = dict(conn.execute(DEAD).fetchall())
             assert row is not None
@@ -226,10 +228,10 @@ class Run:
         """Once a second when it takes long: a round that is dry too late should say why."""
         after = round(time.monotonic() - self.demon.last)
         noted = self.outcome.waited_for
-        if after <= LONG or (noted and (noted[-1]["round"], noted[-1]["after"]) == (self._rounds, after)):
+        if after <= LONG_WAIT_SECONDS or (noted and (noted[-1]["round"], noted[-1]["after"]) == (self._rounds, after)):
             return
         what = Counter(f"answer to {one.task}" for one in self.ledger.waiting())
-        with contextlib.suppress(psycopg.Error), connected(self.place.database_url) as conn:
+        with contextlib.suppress(psycopg.Error), open_connection(self.place.database_url) as conn:
             what.update(dict(conn.execute(WAITED_FOR).fetchall()))
         noted.append({"round": self._rounds, "after": after, "what": dict(sorted(what.items()))})
 
@@ -256,7 +258,7 @@ class Run:
 
     def _compare(self) -> None:
         wrong = self.outcome.violations
-        with connected(self.place.database_url) as conn:
+        with open_connection(self.place.database_url) as conn:
             before = len(self.referee.judged)
             wrong += self.referee.judge(conn)
             fresh = list(self.referee.judged.values())[before:]
@@ -266,13 +268,13 @@ class Run:
                 for _, one in fresh
                 if one.arguments.get("removal_id") in self.referee.court.takings
             ]
-            wrong += ends_alike(conn, self.referee, touched)
-            wrong += odd_rows(conn, self.place.mailroom.taken)
-            lost, doubled, said = compared_answers(self.place, self.ledger, conn)
+            wrong += compare_with_reference(conn, self.referee, touched)
+            wrong += unexpected_rows(conn, self.place.mailroom.taken)
+            lost, doubled, said = compare_answers(self.place, self.ledger, conn)
         self.outcome.counts["lost"] += lost
         self.outcome.counts["doubled"] += doubled
         wrong += said
-        wrong += broken_promises(self.place.database_url)
+        wrong += unfinished_outbox_messages(self.place.database_url)
 
     def _sum_up(self) -> None:
         found = self.outcome
@@ -287,7 +289,7 @@ class Run:
         found.judged = [
             (at, one.task, self._to_be_replayed(one)) for at, one in self.referee.judged.values() if one.part_of is None
         ]
-        with contextlib.suppress(psycopg.Error), connected(self.place.database_url) as conn:
+        with contextlib.suppress(psycopg.Error), open_connection(self.place.database_url) as conn:
             row = conn.execute(TOTALS).fetchone()
             assert row is not None
             found.counts["accepted"] = row[0]
@@ -298,7 +300,7 @@ class Run:
                 "per job": round(float(row[2]) / max(1, row[1]), 3),
                 "most": row[3],
             }
-        found.violations += words_that_got_out(self.place.folder)
+        found.violations += find_private_words(self.place.folder)
 
     def _to_be_replayed(self, one: Sent) -> dict[str, Any]:
         """Its arguments as a replay needs them, where removal requests are numbered without gaps."""
@@ -308,22 +310,22 @@ class Run:
         return arguments
 
 
-def past(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, Any]]:
+def seed_lines(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, Any]]:
     """What there was before the run: terms of seconds, members, lots.  `ended`: how long ago."""
     at = datetime.now(UTC) - ended  # noqa: TID251 - the present, at which the past ends
 
     def line(task: str, **arguments: Any) -> dict[str, Any]:
         return {"at": format_timestamp(at), "task": task, "kwargs": arguments}
 
-    yield line("terms.apply", terms=plan.terms(), staff="kim", **{"from": format_timestamp(at)})
+    yield line("terms.apply", terms=plan.terms_arguments(), staff="kim", **{"from": format_timestamp(at)})
     for member in (*plan.SELLERS, plan.STRANGER):
-        yield line("members.record", **plan.record(member))
+        yield line("members.record", **plan.member_arguments(member))
     for seller in plan.SELLERS:
         for number in range(plan.LOTS_EACH):
-            yield line("inventory.record_lot", lot=plan.lot(seller, number))
+            yield line("inventory.record_lot", lot=plan.lot_arguments(seller, number))
 
 
-def write_past(database_url: str, lines: list[dict[str, Any]]) -> None:
+def write_seed(database_url: str, lines: list[dict[str, Any]]) -> None:
     """Play it into the empty database."""
     read = parse_lines(json.dumps(one) for one in lines)
     with simulation_in_empty_database(database_url, read[0].at, allow_short=True) as simulation:
@@ -333,12 +335,12 @@ def write_past(database_url: str, lines: list[dict[str, Any]]) -> None:
 
 
 @contextlib.contextmanager
-def prepared(
-    folder: Path, torment: Torment, say: Callable[[dict[str, Any]], None] = lambda _picture: None
+def prepare_run(
+    folder: Path, torment: RunOptions, say: Callable[[dict[str, Any]], None] = lambda _picture: None
 ) -> Iterator[tuple[Run, list[dict[str, Any]]]]:
     """A run that has not begun, with its past, at a place of its own."""
-    lines = list(past())
-    skew = plan.SKEW if torment.seed % 2 else -plan.SKEW
-    with standing(folder, lambda url: write_past(url, lines), skew) as place:
+    lines = list(seed_lines())
+    skew = plan.CLOCK_SKEW_SECONDS if torment.seed % 2 else -plan.CLOCK_SKEW_SECONDS
+    with running_environment(folder, lambda url: write_seed(url, lines), skew) as place:
         assert len(GROUPS) > 1
         yield Run(place, torment, say), lines

@@ -15,7 +15,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 KIND, BUSY, REFUSING, HANGING, CLOSING = "kind", "4xx", "5xx", "hangs", "closes"
 
 
-class Mailroom:
+class SmtpStub:
     """Keeps the ids of what it took.  `mood` may be changed at any time."""
 
     def __init__(self) -> None:

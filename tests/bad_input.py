@@ -192,7 +192,7 @@ def kind_of(name: str, good: Any) -> str:
     return BY_NAME.get(name) or by_type.get(type(good), "number")
 
 
-def places(arguments: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def argument_paths(arguments: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Every argument and everything nested in one, as (path, good value)."""
     waiting: list[tuple[tuple[Any, ...], Any]] = [((name,), value) for name, value in arguments.items()]
     while waiting:
@@ -204,7 +204,7 @@ def places(arguments: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
             waiting.extend(((*path, index), inner) for index, inner in enumerate(value))
 
 
-def replaced(arguments: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+def replace_argument(arguments: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
     """The arguments with another value at that place."""
     changed = copy.deepcopy(arguments)
     inner: Any = changed
@@ -214,9 +214,9 @@ def replaced(arguments: dict[str, Any], path: tuple[Any, ...], value: Any) -> di
     return changed
 
 
-def nonsense(arguments: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def bad_arguments(arguments: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Each argument with everything it must never be."""
-    for path, good in places(arguments):
+    for path, good in argument_paths(arguments):
         if isinstance(path[-1], int):
             no_items: tuple[Any, ...] = (None, 0, MARK, [])
             yield from ((path, item) for item in no_items)

@@ -69,6 +69,6 @@ def with_member(case: Case, *, buyer_terminated: bool = False, seller_terminated
     )
 
 
-def around(instant: datetime) -> Sequence[tuple[datetime, bool]]:
+def boundary_instants(instant: datetime) -> Sequence[tuple[datetime, bool]]:
     """One second before, at and after a boundary, with whether the boundary is reached."""
     return [(instant - SECOND, False), (instant, True), (instant + SECOND, True)]

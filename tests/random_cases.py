@@ -68,11 +68,11 @@ MOVES: dict[str, Move] = {
     "unlock": lambda c, _, __, now: alerts.unlock(c, now),
     "members": _terminated,
 }
-OF_NOBODY = ("orders.record_payment", "orders.add_batch", "unlock", "members")
-RARE = ("orders.cancel", "members")
+ACTORLESS_MOVES = ("orders.record_payment", "orders.add_batch", "unlock", "members")
+RARE_MOVES = ("orders.cancel", "members")
 
 
-def life(seed: int, moves: int = 25) -> Iterator[Step]:
+def random_life(seed: int, moves: int = 25) -> Iterator[Step]:
     """The steps of one order's life: granted ones lead on, refused ones leave it where it was."""
     random = Random(seed)
     case = a_case(random.choice((Status.PENDING, Status.READY, Status.PAID, Status.SHIPPED)))
@@ -81,9 +81,9 @@ def life(seed: int, moves: int = 25) -> Iterator[Step]:
     for _ in range(moves):
         now += random.choice(GAPS)
         name = random.choice(list(MOVES))
-        if name in RARE and random.random() < 0.7:
+        if name in RARE_MOVES and random.random() < 0.7:
             continue
-        actor = None if name in OF_NOBODY else random.choice((*PARTIES, *PARTIES, STAFF))
+        actor = None if name in ACTORLESS_MOVES else random.choice((*PARTIES, *PARTIES, STAFF))
         verdict = MOVES[name](case, actor or BUYER, random, now)
         if verdict is None:
             continue

@@ -21,8 +21,8 @@ import pytest
 import redis
 
 from tests.plugins.market import Market
-from tests.plugins.servers import in_database, plain
-from tests.plugins.upstream import Installation, installation, submit_orders, until
+from tests.plugins.servers import in_database, libpq_url
+from tests.plugins.upstream import Installation, installation, submit_orders, wait_until
 from tools.contract_files import public_tasks
 from workers.embedded import ServerUrls
 from workers.local.process_specs import flower_program
@@ -69,7 +69,7 @@ def shop(
             for text in RIGHTS:
                 if "CREATE ROLE" in text:
                     address = in_database(servers.admin_url, ours.database_url.rpartition("/")[2])
-                    with psycopg.connect(plain(address), autocommit=True) as conn:
+                    with psycopg.connect(libpq_url(address), autocommit=True) as conn:
                         conn.execute(text)
                     continue
                 for line in text.splitlines():
@@ -123,7 +123,7 @@ def _try_snippet(shop: Installation, language: str, text: str) -> None:
         login = ("storefront", "storefront-secret") if "submit_command" in text else ("dashboard", "dashboard-secret")
         if "command_answers" in text:
             shop.answer_of("nightly-1006-npb")
-        with psycopg.connect(plain(as_user(shop.database_url, *login)), autocommit=True) as conn:
+        with psycopg.connect(libpq_url(as_user(shop.database_url, *login)), autocommit=True) as conn:
             cursor = conn.execute(text)
             if "SELECT" in text and "BEGIN" not in text:
                 rows = cursor.fetchall()
@@ -203,8 +203,8 @@ def test_flower_and_metrics_see_what_goes_on_under_their_user(shop: Installation
                 client.send_task("orders.options", kwargs=arguments, queue="commands").get(timeout=30)
                 return "refused ORDER_UNKNOWN" in page(f"{address}tasks/datatable?{ALL_TASKS}")
 
-            until(seen)
-        until(lambda: "commands@" in page(f"{address}workers"))
+            wait_until(seen)
+        wait_until(lambda: "commands@" in page(f"{address}workers"))
         assert all(queue in page(f"{address}broker") for queue in ("commands", "consequences"))
     finally:
         shop.supervisor.stop(["flower"])
@@ -254,7 +254,7 @@ def test_a_postgresql_role_can_do_nothing_else(shop: Installation) -> None:
         ),
     }
     for login, statements in refused.items():
-        with psycopg.connect(plain(as_user(shop.database_url, *login.split(":"))), autocommit=True) as conn:
+        with psycopg.connect(libpq_url(as_user(shop.database_url, *login.split(":"))), autocommit=True) as conn:
             for statement in statements:
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     conn.execute(statement)

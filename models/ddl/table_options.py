@@ -2,7 +2,7 @@
 
 PostgreSQL looks after a table when a fifth of it has changed.  Of two million orders that is four hundred thousand dead rows in
 the indexes that every sweep begins with, so tables with a moving front are looked after by count.  Measured in
-docs/decisions/0012-how-the-tables-grow.md.
+docs/decisions/0012-table-growth.md.
 """
 
 from __future__ import annotations

@@ -12,14 +12,15 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from stress.reference_model.money import NOTHING, Ledger, fee_of, month_at
-from stress.reference_model.stock import Shelved, Shelves
+from stress.reference_model.money import NOTHING, Ledger, billing_month
+from stress.reference_model.money import fee as fee_of
+from stress.reference_model.stock import Stock, StockLot
 
 WEEK = timedelta(days=7)
 FLOW = ("PENDING", "UPDATED", "PROCESSING", "READY", "PAID", "PACKED", "SHIPPED", "RECEIVED", "COMPLETED")
 OCR_FROM = ("PENDING", "UPDATED", "PROCESSING", "READY", "PACKED")
 ADD_TO = ("PENDING", "UPDATED", "PROCESSING", "READY")
-COMPLAINTS = ("NPB", "NPX", "NRS", "NSS")
+ALERT_STATUSES = ("NPB", "NPX", "NRS", "NSS")
 SELLER_SETS = ("PROCESSING", "READY", "PAID", "PACKED", "SHIPPED", "COMPLETED")
 BUYER_SETS = {"RECEIVED": ("SHIPPED",), "COMPLETED": ("SHIPPED", "RECEIVED")}
 REASONS = {
@@ -39,12 +40,12 @@ class Answer:
     do: Callable[[], Any] = lambda: None
 
 
-def no(code: str, possible_from: datetime | None = None) -> Answer:
+def refuse(code: str, possible_from: datetime | None = None) -> Answer:
     """A refusal."""
     return Answer("refused", code, possible_from)
 
 
-def yes(do: Callable[[], Any]) -> Answer:
+def accept(do: Callable[[], Any]) -> Answer:
     """A command that is carried out."""
     return Answer("done", do=do)
 
@@ -53,7 +54,7 @@ INVALID = Answer("invalid")
 
 
 @dataclass
-class Person:
+class Member:
     """A member."""
 
     terminated: bool = False
@@ -64,7 +65,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class House:
+class Settings:
     """What the operator may set: the terms of the house, as far as these histories play with them."""
 
     relock: bool = False
@@ -76,12 +77,12 @@ class House:
 
 
 @dataclass
-class Complaint:
+class Alert:
     """An alert, with the terms it was filed under: they govern it to its end."""
 
     kind: str
     filed: datetime
-    house: House
+    house: Settings
     state: str = "open"
     responded: datetime | None = None
     accepted: datetime | None = None
@@ -98,7 +99,7 @@ class Complaint:
 
 
 @dataclass
-class Wish:
+class CancelRequest:
     """A cancel request (OCR)."""
 
     by: str
@@ -110,7 +111,7 @@ class Wish:
 class Line:
     """One line of an order."""
 
-    sold: Shelved
+    sold: StockLot
     quantity: int
     price: Decimal
     removed: int = 0
@@ -124,7 +125,7 @@ class Line:
 
 
 @dataclass
-class Taking:
+class Removal:
     """An item removal request."""
 
     order_id: int
@@ -135,7 +136,7 @@ class Taking:
 
 
 @dataclass
-class Purchase:
+class Order:
     """An order."""
 
     order_id: int
@@ -148,8 +149,8 @@ class Purchase:
     payment: str = "None"
     fee: Decimal = NOTHING
     fee_month: str = ""
-    alert: Complaint | None = None
-    ocr: Wish | None = None
+    alert: Alert | None = None
+    ocr: CancelRequest | None = None
     basis: str | None = None
 
     @property
@@ -158,12 +159,12 @@ class Purchase:
         return self.payment in ("Received", "Completed")
 
     @property
-    def complaint(self) -> Complaint | None:
+    def complaint(self) -> Alert | None:
         """The alert that is open."""
         return self.alert if self.alert and self.alert.state == "open" else None
 
     @property
-    def wish(self) -> Wish | None:
+    def wish(self) -> CancelRequest | None:
         """The cancel request that is open."""
         return self.ocr if self.ocr and self.ocr.state == "open" else None
 
@@ -173,40 +174,40 @@ class Purchase:
         return sum((line.remaining * line.price for line in self.lines.values()), Decimal(0))
 
 
-class Book:
+class State:
     """Everything that is known: members, lots, orders, removal requests, the ledger; and how each of them moves."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: Settings) -> None:
         self.house = house
-        self.people: dict[str, Person] = {}
-        self.shelves = Shelves()
-        self.orders: dict[int, Purchase] = {}
-        self.takings: dict[int, Taking] = {}
+        self.people: dict[str, Member] = {}
+        self.shelves = Stock()
+        self.orders: dict[int, Order] = {}
+        self.takings: dict[int, Removal] = {}
         self.ledger = Ledger()
 
-    def role(self, order: Purchase, who: str | None) -> str | None:
+    def role(self, order: Order, who: str | None) -> str | None:
         """Seen from an order: buyer, seller, staff (nobody named), or None for a stranger."""
         return "staff" if who is None else {order.buyer: "buyer", order.seller: "seller"}.get(who)
 
-    def gate(self, order_id: int, who: str | None, *roles: str) -> Answer | Purchase:
+    def gate(self, order_id: int, who: str | None, *roles: str) -> Answer | Order:
         """Contract 2.1: unknown, not a party, cancelled, wrong role, in that order."""
         order = self.orders.get(order_id)
         if order is None:
-            return no("ORDER_UNKNOWN")
+            return refuse("ORDER_UNKNOWN")
         if who is not None and who not in self.people:
-            return no("MEMBER_UNKNOWN")
+            return refuse("MEMBER_UNKNOWN")
         role = self.role(order, who)
         if role is None:
-            return no("NOT_A_PARTY")
+            return refuse("NOT_A_PARTY")
         if order.status == "CANCELLED":
-            return no("ALREADY_CANCELLED")
-        return order if role in roles else no("WRONG_ROLE")
+            return refuse("ALREADY_CANCELLED")
+        return order if role in roles else refuse("WRONG_ROLE")
 
-    def charge(self, order: Purchase, kind: str, at: datetime) -> None:
+    def charge(self, order: Order, kind: str, at: datetime) -> None:
         """Book the fee of the whole order, taking back what was charged before (A21, R88)."""
         if order.fee_month:
-            self.ledger.post(order.seller, month_at(at), "reversal", order.order_id, -order.fee, order.fee_month)
-        order.fee, order.fee_month = fee_of(order.total * order.rate), month_at(at)
+            self.ledger.post(order.seller, billing_month(at), "reversal", order.order_id, -order.fee, order.fee_month)
+        order.fee, order.fee_month = fee_of(order.total * order.rate), billing_month(at)
         self.ledger.post(order.seller, order.fee_month, kind, order.order_id, order.fee, order.fee_month)
 
     def judge_privilege(self, member: str, limit: int) -> None:
@@ -226,7 +227,7 @@ class Book:
                 alert.unlocked = max(due, started)
 
 
-def unmark(order: Purchase, at: datetime) -> None:
+def clear_unlock_mark(order: Order, at: datetime) -> None:
     """Rules 3.8 do not depend on when the sweep ran: a mark later than a command goes where the command would have kept it off."""
     alert = order.alert
     if alert is None or alert.unlocked is None or alert.unlocked <= at:
@@ -235,20 +236,20 @@ def unmark(order: Purchase, at: datetime) -> None:
         alert.unlocked = None
 
 
-def blank(comment: str | None) -> bool:
+def is_blank(comment: str | None) -> bool:
     """Whether a comment is there and says nothing."""
     return comment is not None and not comment.strip()
 
 
-def reason_refused(role: str, reason: str, comment: str | None) -> Answer | None:
+def check_reason(role: str, reason: str, comment: str | None) -> Answer | None:
     """Rules 4: whose reason it is, whether it is valid, and whether "other" is explained."""
     other = "seller" if role == "buyer" else "buyer"
     if reason in REASONS[other] + NO_REASONS[other]:
-        return no("REASON_OF_OTHER_PARTY")
+        return refuse("REASON_OF_OTHER_PARTY")
     if reason in NO_REASONS[role]:
-        return no("REASON_NOT_VALID")
+        return refuse("REASON_NOT_VALID")
     if reason not in REASONS[role]:
-        return no("REASON_UNKNOWN")
+        return refuse("REASON_UNKNOWN")
     if reason.endswith("_OTHER") and len((comment or "").strip()) < 20:
-        return no("COMMENT_REQUIRED")
+        return refuse("COMMENT_REQUIRED")
     return None

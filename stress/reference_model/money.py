@@ -11,7 +11,7 @@ EASTERN = ZoneInfo("America/New_York")
 NOTHING = Decimal("0.00")
 
 
-def fee_of(total_usd: Decimal) -> Decimal:
+def fee(total_usd: Decimal) -> Decimal:
     """Rules 7.1 and 7.5: three slices, rounded once, half up."""
     if total_usd <= 500:
         exact = total_usd * Decimal("0.03")
@@ -22,20 +22,20 @@ def fee_of(total_usd: Decimal) -> Decimal:
     return exact.quantize(Decimal("0.01"), rounding=ROUND_HALF_UP)
 
 
-def month_at(instant: datetime) -> str:
+def billing_month(instant: datetime) -> str:
     """A6: the calendar month in the billing zone, as `2026-03`."""
     return instant.astimezone(EASTERN).strftime("%Y-%m")
 
 
-def month_after(month: str) -> str:
+def next_month(month: str) -> str:
     """The next month."""
     year, number = int(month[:4]), int(month[5:])
     return f"{year + 1}-01" if number == 12 else f"{year}-{number + 1:02}"
 
 
-def made_at(month: str) -> datetime:
+def issued_at(month: str) -> datetime:
     """Rules 7.2: the bill of a month is made on the 5th of the next one, as that day begins in the billing zone."""
-    first = date.fromisoformat(f"{month_after(month)}-01")
+    first = date.fromisoformat(f"{next_month(month)}-01")
     return datetime(first.year, first.month, 5, tzinfo=EASTERN).astimezone(ZoneInfo("UTC"))
 
 
@@ -90,4 +90,4 @@ class Ledger:
                     "carried_forward": min(NOTHING, left),
                 }
             opening = min(NOTHING, left)
-            at = month_after(at)
+            at = next_month(at)

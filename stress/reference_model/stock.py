@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 
 @dataclass
-class Shelved:
+class StockLot:
     """One lot.  `item` is what makes two lots the same thing; `room` the stockroom, None while it is for sale."""
 
     lot_id: int
@@ -30,17 +30,17 @@ class Shelved:
         price = self.tier[1] if self.tier and wanted >= self.tier[0] else self.price
         return (price * (100 - self.sale) / 100).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP)
 
-    def takes_in(self, what: Shelved) -> bool:
+    def takes_in(self, what: StockLot) -> bool:
         """Rules 5.2: the same item of the same seller, and not a superlot part, reserved, or without a number."""
         same = (self.seller, self.item) == (what.seller, what.item)
         return same and self.bind == 0 and self.reserved_for is None and self.item[0] != ""
 
 
 @dataclass
-class Shelves:
+class Stock:
     """All lots of all sellers, by id.  New lots are numbered from -1 down until their real number is known."""
 
-    lots: dict[int, Shelved] = field(default_factory=dict)
+    lots: dict[int, StockLot] = field(default_factory=dict)
     made: Iterator[int] = field(default_factory=lambda: iter(range(-1, -(10**9), -1)))
     release: bool = False
     apart: set[int] = field(default_factory=set)
@@ -51,7 +51,7 @@ class Shelves:
         self.apart.clear()
         self.release = release
 
-    def sell(self, lot_id: int, units: int) -> Shelved:
+    def sell(self, lot_id: int, units: int) -> StockLot:
         """Take units out; gives the lot as it was.  Sold out: gone, or retained in stockroom A [270]."""
         lot = self.lots[lot_id]
         before = replace(lot)
@@ -62,7 +62,7 @@ class Shelves:
             lot.room, lot.put_away_by_sale, lot.reserved_for = "A", True, None
         return before
 
-    def put_back(self, sold: Shelved, units: int) -> int | None:
+    def put_back(self, sold: StockLot, units: int) -> int | None:
         """Return units of what was sold; gives the lot they are in now (R66, R67, R75, R76)."""
         if units == 0:
             return None

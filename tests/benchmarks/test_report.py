@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import charts, report
-from benchmarks.harness import SCALES, Bar, by_turns, result
+from benchmarks.harness import SCALES, Bar, alternate, result
 from tools import speed_page
 from tools.docs import SPEED_PAGE
 
@@ -35,7 +35,7 @@ def test_sides_take_turns_at_going_first() -> None:
         order.append(name)
         return 0.0
 
-    by_turns(4, lambda: cell("a"), lambda: cell("b"))
+    alternate(4, lambda: cell("a"), lambda: cell("b"))
     assert "".join(order) == "abbaabba"
 
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from benchmarks import writes
-from benchmarks.harness import WrongWork
+from benchmarks import reference_writes
+from benchmarks.harness import WorkMismatch
 from benchmarks.market import Market, build
 from models.db import database as db
 from models.integrity import invariants
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from workers.simulation.engine import Simulation
 
 MARKET = Market(orders=200, stores=2)
@@ -22,9 +22,9 @@ MARKET = Market(orders=200, stores=2)
 @pytest.fixture
 def conn(database_url: str) -> Iterator[psycopg.Connection]:
     """A market of two hundred matured alerts with the reference's function."""
-    with psycopg.connect(plain(database_url), autocommit=True) as connection:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         build(connection, MARKET)
-        writes.install(connection)
+        reference_writes.install(connection)
         yield connection
 
 
@@ -61,19 +61,19 @@ def test_the_reference_leaves_the_same_rows(conn: psycopg.Connection, database_u
     """Every table has the same rows, with the same columns filled and the same words in their JSON (B1, B4)."""
     conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint], 'test')")
     cancel(database_url, now, 101)
-    writes.check(conn, 1, 1, MARKET.lines)
-    writes.check(conn, 101, 101, MARKET.lines)
-    writes.check_alike(conn, 101, 1)
+    reference_writes.check(conn, 1, 1, MARKET.lines)
+    reference_writes.check(conn, 101, 101, MARKET.lines)
+    reference_writes.check_alike(conn, 101, 1)
 
 
 def test_a_cell_that_left_something_out_is_found(conn: psycopg.Connection) -> None:
     """Counting is no ceremony: one order too few, or one row too few, ends the run (speed.md)."""
     conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint, 2], 'test')")
-    writes.check(conn, 1, 2, MARKET.lines)
-    with pytest.raises(WrongWork, match="orders 1 to 3"):
-        writes.check(conn, 1, 3, MARKET.lines)
+    reference_writes.check(conn, 1, 2, MARKET.lines)
+    with pytest.raises(WorkMismatch, match="orders 1 to 3"):
+        reference_writes.check(conn, 1, 3, MARKET.lines)
     conn.execute("DELETE FROM unwind.outbox WHERE key = 'fee:2'")
-    with pytest.raises(WrongWork, match="outbox"):
-        writes.check(conn, 1, 2, MARKET.lines)
-    with pytest.raises(WrongWork, match="outbox"):
-        writes.check_alike(conn, 1, 2)
+    with pytest.raises(WorkMismatch, match="outbox"):
+        reference_writes.check(conn, 1, 2, MARKET.lines)
+    with pytest.raises(WorkMismatch, match="outbox"):
+        reference_writes.check_alike(conn, 1, 2)

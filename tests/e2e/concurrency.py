@@ -49,7 +49,7 @@ def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
         pipe.send(answer)
 
 
-class Racers:
+class ConcurrentProcesses:
     """A few racers that live as long as the tests of one module."""
 
     def __init__(self, most: int) -> None:

@@ -14,7 +14,7 @@ from pytest_celery import CELERY_REDIS_BACKEND, CELERY_REDIS_BROKER, RedisTestBa
 
 from tests.e2e.nodes import ProcessNode, RunningServer, UnwindWorker, wait_until
 from tests.plugins.market import Market
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from workers.simulation.engine import Simulation
 
 
@@ -105,7 +105,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 @pytest.fixture
 def books(database_url: str) -> Iterator[psycopg.Connection]:
     """The database as an auditor sees it."""
-    with psycopg.connect(plain(database_url), autocommit=True) as connection:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         yield connection
 
 

@@ -7,16 +7,16 @@ from typing import Any
 import psycopg
 
 
-def one(books: psycopg.Connection, query: str, *values: Any) -> Any:
+def fetch_one(books: psycopg.Connection, query: str, *values: Any) -> Any:
     """The single value of a query."""
     row = books.execute(query.encode(), values).fetchone()
     return row[0] if row else None
 
 
-def nothing_waits(books: psycopg.Connection) -> bool:
+def outbox_is_empty(books: psycopg.Connection) -> bool:
     """All promises are kept and all letters sent."""
     waiting = (
         "SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')"
         " + (SELECT count(*) FROM unwind.notices WHERE state <> 'sent')"
     )
-    return bool(one(books, waiting) == 0)
+    return bool(fetch_one(books, waiting) == 0)

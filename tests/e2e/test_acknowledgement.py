@@ -17,9 +17,9 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 
 from tests.e2e.conftest import Run
 from tests.e2e.failing_steps import CHECKING, CONNECTING, DYING, FAILING, LOST, STEPS
-from tests.e2e.ledger_checks import one
+from tests.e2e.ledger_checks import fetch_one
 from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.lifecycle import POOLS, pool_name
 from workers.monitoring.doctor.broker import fetch_pools
@@ -43,7 +43,7 @@ READ_ONLY = """
 @pytest.fixture
 def poison(database_url: str) -> None:
     """A database that refuses every member."""
-    with psycopg.connect(plain(database_url)) as owner:
+    with psycopg.connect(libpq_url(database_url)) as owner:
         owner.execute(POISON)
 
 
@@ -97,12 +97,12 @@ def test_a_command_outlives_every_step_of_failing_that_fails(
     failing.write_text(step)
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
     send_last(broker)
-    wait_until(lambda: came_back(node) >= 2 or one(books, DEAD) == 1, what="a message that comes back")
-    assert is_there(broker) or one(books, DEAD) == 1
+    wait_until(lambda: came_back(node) >= 2 or fetch_one(books, DEAD) == 1, what="a message that comes back")
+    assert is_there(broker) or fetch_one(books, DEAD) == 1
     failing.unlink()
-    wait_until(lambda: one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
-    assert one(books, "SELECT arguments ->> 'request_id' FROM unwind.dead_jobs") == "record-1"
-    assert one(books, "SELECT count(*) FROM unwind.requests WHERE request_id = 'record-1'") == 0
+    wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
+    assert fetch_one(books, "SELECT arguments ->> 'request_id' FROM unwind.dead_jobs") == "record-1"
+    assert fetch_one(books, "SELECT count(*) FROM unwind.requests WHERE request_id = 'record-1'") == 0
 
 
 @pytest.mark.guarantee("P1")
@@ -112,7 +112,7 @@ def test_a_command_that_cannot_be_parked_waits_for_that(
 ) -> None:
     """P1: the dead-jobs table locked, or a database that only reads: the log says so, and "parked" when it is."""
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING="/nonexistent")
-    with psycopg.connect(plain(database_url)) as holder:
+    with psycopg.connect(libpq_url(database_url)) as holder:
         holder.execute(hindrance)
         if hindrance is READ_ONLY:
             holder.commit()
@@ -123,7 +123,7 @@ def test_a_command_that_cannot_be_parked_waits_for_that(
         if hindrance is READ_ONLY:
             holder.execute("DROP TRIGGER read_only ON unwind.dead_jobs")
         holder.commit()
-    wait_until(lambda: one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
+    wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
     wait_until(lambda: node.logs().count(b"failed for good, parked") == 1, what="its line")
 
 
@@ -139,8 +139,8 @@ def test_a_command_that_kills_its_process_stays_until_it_is_parked(
     waits(node, broker, 2, b"a lost job cannot be parked now")
     assert is_there(broker)
     failing.write_text(DYING)
-    wait_until(lambda: one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
-    assert one(books, "SELECT reason FROM unwind.dead_jobs") == "WORKER_DIED"
+    wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
+    assert fetch_one(books, "SELECT reason FROM unwind.dead_jobs") == "WORKER_DIED"
 
 
 @pytest.mark.guarantee("P1")
@@ -151,9 +151,9 @@ def test_a_message_that_celery_turns_away_is_a_dead_letter_before_it_is_gone(
     run("worker")
     broker.lpush("commands", json.dumps(message([[], {}, EMBED], headers={"task": "npb.fail", "id": "unknown-1"})))
     wait_until(lambda: not is_there(broker), what="the end of the message")
-    assert broker.llen("unwind.odd") + one(books, "SELECT count(*) FROM unwind.dead_letters") >= 1
-    wait_until(lambda: one(books, "SELECT count(*) FROM unwind.dead_letters") == 1, what="the dead letter")
-    assert one(books, "SELECT reason FROM unwind.dead_letters") == "TASK_UNKNOWN"
+    assert broker.llen("unwind.odd") + fetch_one(books, "SELECT count(*) FROM unwind.dead_letters") >= 1
+    wait_until(lambda: fetch_one(books, "SELECT count(*) FROM unwind.dead_letters") == 1, what="the dead letter")
+    assert fetch_one(books, "SELECT reason FROM unwind.dead_letters") == "TASK_UNKNOWN"
 
 
 def test_a_process_that_cannot_be_connected_is_given_nothing(
@@ -167,9 +167,9 @@ def test_a_process_that_cannot_be_connected_is_given_nothing(
     wait_until(lambda: b"cannot be connected and takes nothing" in node.logs(), what="its line")
     wait_until(lambda: [pool.ready for pool in fetch_pools(broker_url).values()] == [0], what="what doctor asks")
     assert is_there(broker)
-    assert one(books, "SELECT count(*) FROM unwind.requests") == 0
+    assert fetch_one(books, "SELECT count(*) FROM unwind.requests") == 0
     failing.unlink()
-    wait_until(lambda: one(books, "SELECT count(*) FROM unwind.requests") == 1, what="the answer")
+    wait_until(lambda: fetch_one(books, "SELECT count(*) FROM unwind.requests") == 1, what="the answer")
     wait_until(lambda: not is_there(broker), what="the end of the message")
 
 
@@ -211,9 +211,9 @@ def test_dates_written_the_german_way_change_nothing(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection
 ) -> None:
     """P1: ALTER DATABASE … SET datestyle on a live installation, and a new worker."""
-    database = one(books, "SELECT current_database()")
+    database = fetch_one(books, "SELECT current_database()")
     books.execute(f"ALTER DATABASE {database} SET datestyle = 'German, DMY'".encode())
     run("worker")
     arguments = {"order_id": 1001, "member_id": "seller"}
     assert upstream.send_task("orders.cancel", kwargs=arguments, queue="commands").get(timeout=30)["outcome"] == "done"
-    assert one(books, DEAD) == 0
+    assert fetch_one(books, DEAD) == 0

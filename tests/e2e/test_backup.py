@@ -21,8 +21,8 @@ from models.migrations import upgrade
 from schedules.routes import queue_of
 from tests.plugins.market import Market
 from tests.plugins.postgres import USER, PostgresServer, programs
-from tests.plugins.servers import fresh_database, plain
-from tests.plugins.upstream import Installation, installation, now, submit_orders, until
+from tests.plugins.servers import fresh_database, libpq_url
+from tests.plugins.upstream import Installation, database_now, installation, submit_orders, wait_until
 from workers.cli import group
 from workers.embedded import ServerUrls
 from workers.local import backup
@@ -44,7 +44,7 @@ def past(market: Market) -> None:
 
 def counts(url: str) -> dict[str, int]:
     """Rows of every table."""
-    with psycopg.connect(plain(url)) as conn:
+    with psycopg.connect(libpq_url(url)) as conn:
         names = conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'unwind' ORDER BY 1").fetchall()
         return {
             name: (conn.execute(f"SELECT count(*) FROM unwind.{name}").fetchone() or (0,))[0]  # noqa: S608 - from the catalogue
@@ -79,7 +79,7 @@ def test_a_restored_installation_keeps_its_promises(
         new.start_worker()
         with new.client() as ask:
             ask.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)  # as beat does
-            until(lambda: new.value("SELECT state = 'done' FROM unwind.outbox WHERE key = 'fee:2001'"))
+            wait_until(lambda: new.value("SELECT state = 'done' FROM unwind.outbox WHERE key = 'fee:2001'"))
             again = ask.send_task(
                 "orders.cancel",
                 kwargs={"order_id": 2001, "member_id": "seller", "request_id": "before-the-backup"},
@@ -96,7 +96,7 @@ def _cancel_without_followers(old: Installation) -> dict[str, Any]:
     """Cancel an order through a task body, so that nothing that it promised is done yet."""
     from workers.simulation.engine import Simulation
 
-    with Simulation(old.database_url, at=now(old.database_url)) as simulation:
+    with Simulation(old.database_url, at=database_now(old.database_url)) as simulation:
         filed = {"reason": "S_MUTUAL", "comment": "agreed by mail", "request_id": "asked-before"}
         simulation.do("ocr.file", order_id=2001, member_id="seller", **filed)
         answer = simulation.do("orders.cancel", order_id=2001, member_id="seller", request_id="before-the-backup")
@@ -200,7 +200,7 @@ def test_backup_and_restore_reach_the_server_of_the_url_whatever_the_shell_says(
     assert said.exit_code == 0, said.output
     with other_server.connect("brought") as conn:
         assert conn.execute("SELECT x FROM unwind.mark").fetchone() == (1,)
-    with psycopg.connect(plain(empty_database_url)) as conn:
+    with psycopg.connect(libpq_url(empty_database_url)) as conn:
         assert conn.execute("SELECT to_regnamespace('unwind')").fetchone() == (None,)
 
 

@@ -17,9 +17,9 @@ import redis
 from celery import Celery
 
 from tests.e2e.conftest import Run
-from tests.e2e.ledger_checks import nothing_waits, one
+from tests.e2e.ledger_checks import fetch_one, outbox_is_empty
 from tests.e2e.nodes import wait_until
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from workers import local
 from workers.local.process_specs import WORKER_GROUPS
 from workers.mail.senders import RESPONSE_TIMEOUT
@@ -43,16 +43,16 @@ def test_a_command_in_the_hand_of_a_killed_worker_is_answered_by_another_within_
 ) -> None:
     """P1, F09: the whole group gets SIGKILL in the middle of it; nobody sends it again."""
     first = run("first")
-    with psycopg.connect(plain(database_url)) as holder:
+    with psycopg.connect(libpq_url(database_url)) as holder:
         holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
         sent = cancel(upstream)
-        wait_until(lambda: one(books, LOCKED) >= 1, what="the cancel waiting for its order")
+        wait_until(lambda: fetch_one(books, LOCKED) >= 1, what="the cancel waiting for its order")
         first.kill()
         holder.rollback()
     run("second")
     answer = sent.get(timeout=60)
     assert (answer["outcome"], answer["replayed"]) == ("done", False)
-    assert one(books, CANCELLED) == 1
+    assert fetch_one(books, CANCELLED) == 1
 
 
 @pytest.mark.guarantee("P2")
@@ -61,10 +61,10 @@ def test_a_worker_that_was_paused_for_longer_than_its_messages_wait_writes_nothi
 ) -> None:
     """P2, F07: stopped in the middle of a cancel, believed dead, overtaken, and woken up again."""
     paused = run("paused", application="tests.e2e.short_timeouts")
-    with psycopg.connect(plain(database_url)) as holder:
+    with psycopg.connect(libpq_url(database_url)) as holder:
         holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
         sent = cancel(upstream)
-        wait_until(lambda: one(books, LOCKED) >= 1, what="the cancel waiting for its order")
+        wait_until(lambda: fetch_one(books, LOCKED) >= 1, what="the cancel waiting for its order")
         os.killpg(paused.pid, signal.SIGSTOP)
         holder.rollback()  # the paused one has the lock now, and does not know
     run("other", application="tests.e2e.short_timeouts")
@@ -73,11 +73,11 @@ def test_a_worker_that_was_paused_for_longer_than_its_messages_wait_writes_nothi
     os.killpg(paused.pid, signal.SIGCONT)
     again = cancel(upstream).get(timeout=30)
     assert (again["outcome"], again["replayed"]) == ("done", True)
-    wait_until(lambda: nothing_waits(books) or upstream.send_task("outbox.relay", queue="sweeps"), what="the rest")
-    assert one(books, CANCELLED) == 1
-    assert one(books, "SELECT count(*) FROM unwind.stock_moves WHERE kind = 'returned'") == 1
-    assert one(books, "SELECT count(*) FROM unwind.strikes") == 1
-    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    wait_until(lambda: outbox_is_empty(books) or upstream.send_task("outbox.relay", queue="sweeps"), what="the rest")
+    assert fetch_one(books, CANCELLED) == 1
+    assert fetch_one(books, "SELECT count(*) FROM unwind.stock_moves WHERE kind = 'returned'") == 1
+    assert fetch_one(books, "SELECT count(*) FROM unwind.strikes") == 1
+    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
     assert paused.status == "running"
 
 
@@ -95,11 +95,11 @@ def test_two_beats_of_which_one_is_killed_all_the_time_unlock_once_and_soon(
         wait_until(ready.exists, what="the reading of the timetable")
         shaky.kill()
         ready.unlink()
-    wait_until(lambda: one(books, "SELECT count(unlocked_at) FROM unwind.alerts") == 2, what="the unlocking")
-    wait_until(lambda: nothing_waits(books), what="the telling")
-    assert one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
+    wait_until(lambda: fetch_one(books, "SELECT count(unlocked_at) FROM unwind.alerts") == 2, what="the unlocking")
+    wait_until(lambda: outbox_is_empty(books), what="the telling")
+    assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
     told = "SELECT count(*) FROM unwind.notices WHERE event = 'npb_unlocked' AND recipient = 'seller'"
-    assert one(books, told) == 2
+    assert fetch_one(books, told) == 2
     assert steady.status == "running"
 
 
@@ -111,13 +111,13 @@ def test_what_a_broker_forgot_under_running_workers_is_done_all_the_same(
     """P1, F10: emptied while a follower is at its work and others wait; all is done without anybody's help."""
     run("worker")
     run("beat")
-    with psycopg.connect(plain(database_url)) as holder, redis.Redis.from_url(broker_url) as broker:
+    with psycopg.connect(libpq_url(database_url)) as holder, redis.Redis.from_url(broker_url) as broker:
         holder.execute("LOCK TABLE unwind.notices IN EXCLUSIVE MODE")
         assert cancel(upstream).get(timeout=30)["outcome"] == "done"
-        wait_until(lambda: one(books, LOCKED) >= 1, what="a follower at its work")
+        wait_until(lambda: fetch_one(books, LOCKED) >= 1, what="a follower at its work")
         broker.flushdb()
         holder.rollback()
-    wait_until(lambda: nothing_waits(books), 15, what="the rest")
+    wait_until(lambda: outbox_is_empty(books), 15, what="the rest")
 
 
 @pytest.mark.long
@@ -129,20 +129,23 @@ def test_a_worker_whose_clock_is_wrong_decides_and_looks_as_others_do(
     skewed = {"PYTHONPATH": str(SKEWED), "SKEW_SECONDS": str(skew)}
     script = "import time, datetime as d; print(time.time(), d.datetime.now(d.UTC).timestamp())"
     told = subprocess.run([sys.executable, "-c", script], env=skewed, capture_output=True, text=True, check=True).stdout
-    real: float = one(books, "SELECT extract(epoch FROM clock_timestamp())::float8")
+    real: float = fetch_one(books, "SELECT extract(epoch FROM clock_timestamp())::float8")
     assert all(abs(float(said) - real - skew) < 60 for said in told.split()), "the shim works"
     books.execute(
         "UPDATE unwind.alerts SET unlocks_at = clock_timestamp() + interval '10 minutes' WHERE order_id = 1002"
     )
     run("worker", **skewed)
     run("beat")
-    wait_until(lambda: one(books, "SELECT count(unlocked_at) FROM unwind.alerts") == 1, what="the unlocking")
+    wait_until(lambda: fetch_one(books, "SELECT count(unlocked_at) FROM unwind.alerts") == 1, what="the unlocking")
     early = cancel(upstream, 1002).get(timeout=30)
     assert (early["outcome"], early["code"]) == ("refused", "TOO_EARLY")
     assert cancel(upstream).get(timeout=30)["outcome"] == "done"
-    wait_until(lambda: nothing_waits(books), what="the consequences")
+    wait_until(lambda: outbox_is_empty(books), what="the consequences")
     written = "SELECT count(*) FROM unwind.events WHERE type IN ('npb.unlocked', 'orders.cancelled')"
-    assert one(books, f"{written} AND at <= clock_timestamp() AND at > clock_timestamp() - interval '5 minutes'") == 2
+    assert (
+        fetch_one(books, f"{written} AND at <= clock_timestamp() AND at > clock_timestamp() - interval '5 minutes'")
+        == 2
+    )
 
 
 @pytest.mark.guarantee("P8")
@@ -162,5 +165,5 @@ def test_a_mail_server_that_hangs_delays_no_cancellation(
         assert cancel(upstream, 1002).get(timeout=30)["outcome"] == "done"
         assert monotonic() - waiting < RESPONSE_TIMEOUT / 2
         caller.close()
-    assert one(books, CANCELLED) == 2
-    assert one(books, "SELECT count(*) FROM unwind.notices WHERE state = 'parked'") == 0
+    assert fetch_one(books, CANCELLED) == 2
+    assert fetch_one(books, "SELECT count(*) FROM unwind.notices WHERE state = 'parked'") == 0

@@ -23,7 +23,7 @@ from flower import urls
 from playwright.sync_api import Error
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import READY, Installation, installation, until
+from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, installation, wait_until
 from workers.embedded import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_program
 from workers.settings import Settings
@@ -65,7 +65,7 @@ def shop(
         )
         for group in WORKER_GROUPS:
             ours.supervisor.start(worker_program(ours.settings, ours.supervisor, group))
-        ours.supervisor.wait_ready(READY)
+        ours.supervisor.wait_ready(START_TIMEOUT_SECONDS)
         yield ours
 
 
@@ -74,14 +74,14 @@ def window(shop: Installation) -> str:
     """Flower's address, once it has met the workers and hears them."""
     program, address = flower_program(shop.settings)
     shop.supervisor.start(program)
-    shop.supervisor.wait_ready(READY, ["flower"])
+    shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
     with shop.client() as client:  # it repeats nothing that came before it listened
 
         def heard() -> bool:
             client.send_task("orders.options", kwargs={"order_id": 1, "member_id": "buyer"}, queue="commands").get(10)
             return bool(rows(address, "name:orders.options state:SUCCESS"))
 
-        until(heard)
+        wait_until(heard)
     return address
 
 
@@ -208,7 +208,7 @@ def test_a_job_is_found_by_its_order_whoever_sent_it_and_however_he_wrote_it(sho
             **forged,
         )
         assert sent.get(timeout=30)["outcome"] == "done"
-    (row,) = until(lambda: [one for one in rows(window, "kwargs:order_id=1005") if one["state"] == "SUCCESS"])
+    (row,) = wait_until(lambda: [one for one in rows(window, "kwargs:order_id=1005") if one["state"] == "SUCCESS"])
     assert (row["uuid"], row["result"]) == (sent.id, "done")
     assert row["kwargs"] == "{'order_id': 1005, 'member_id': 'buyer'}"
     page = asked(f"{window}task/{sent.id}")[1]
@@ -223,9 +223,9 @@ def test_a_refusal_is_a_success_that_shows_its_code(shop: Installation, window: 
     with shop.client() as client:
         client.send_task("orders.cancel", kwargs={"order_id": 1005, "member_id": "seller"}, queue="commands").get(30)
         client.send_task("orders.cancel", kwargs={"order_id": "1005 private"}, queue="commands").get(30)
-    (row,) = until(lambda: rows(window, "result:TOO_EARLY"))
+    (row,) = wait_until(lambda: rows(window, "result:TOO_EARLY"))
     assert (row["state"], row["result"]) == ("SUCCESS", "refused TOO_EARLY")
-    assert until(lambda: rows(window, "result:invalid"))[0]["kwargs"] == "{}"
+    assert wait_until(lambda: rows(window, "result:invalid"))[0]["kwargs"] == "{}"
 
 
 def test_sweeps_that_find_nothing_do_not_hide_the_others(shop: Installation, window: str) -> None:
@@ -234,8 +234,8 @@ def test_sweeps_that_find_nothing_do_not_hide_the_others(shop: Installation, win
         for _ in range(3):
             client.send_task("npb.scan_open_alerts", queue="sweeps").get(timeout=30)
         client.send_task("orders.options", kwargs={"order_id": 77, "member_id": "buyer"}, queue="commands").get(30)
-    until(lambda: rows(window, "kwargs:order_id=77"))
-    found = until(lambda: rows(window, "name:npb.scan_open_alerts"))
+    wait_until(lambda: rows(window, "kwargs:order_id=77"))
+    found = wait_until(lambda: rows(window, "name:npb.scan_open_alerts"))
     assert [row["result"] for row in found] == ["done unlocked=2"]
 
 
@@ -243,13 +243,13 @@ def test_what_was_seen_is_seen_again_after_a_restart(shop: Installation, window:
     """Persistent, in a file below UNWIND_DATA; a login from the environment, not on the command line."""
     with shop.client() as client:
         client.send_task("orders.options", kwargs={"order_id": 78, "member_id": "buyer"}, queue="commands").get(30)
-    until(lambda: rows(window, "kwargs:order_id=78"))
+    wait_until(lambda: rows(window, "kwargs:order_id=78"))
     shop.supervisor.stop(["flower"])
     again = shop.settings.model_copy(update={"flower_port": int(window.rstrip("/").rpartition(":")[2])})
     program, _ = flower_program(again)
     assert "a-long-secret" not in " ".join(program.command)
     shop.supervisor.start(program)
-    shop.supervisor.wait_ready(READY, ["flower"])
+    shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
     assert rows(window, "kwargs:order_id=78")
     assert {path.parent.name for path in shop.settings.flower_dir.glob("tasks*")} == {"flower"}
 
@@ -303,7 +303,7 @@ def test_the_story_of_an_order_is_read_in_a_browser(
         ):
             client.send_task(task, kwargs={"order_id": 1003} | about, queue="commands").get(timeout=30)
     assert shop.answer_of("story")["effects"]["basis"] == "NPB"
-    until(lambda: len(rows(window, "kwargs:order_id=1003")) == 3)
+    wait_until(lambda: len(rows(window, "kwargs:order_id=1003")) == 3)
     page.goto("/tasks")
     page.get_by_role("searchbox").fill("kwargs:order_id=1003")
     found = page.locator("#tasks-table tbody tr")
@@ -339,7 +339,7 @@ def test_a_failed_job_shows_where_it_broke_and_nothing_private(
                     sent.get(timeout=30)
         finally:
             owner.execute("DROP FUNCTION unwind.broken CASCADE")
-    until(lambda: rows(window, "state:FAILURE"))
+    wait_until(lambda: rows(window, "state:FAILURE"))
     page.goto("/tasks")
     page.get_by_role("button", name="Failed").click()
     page.get_by_role("link", name=sent.id[:8]).first.click()

@@ -17,9 +17,9 @@ from celery import Celery
 
 from models.migrations import upgrade
 from tests.e2e.conftest import Run
-from tests.e2e.ledger_checks import nothing_waits, one
+from tests.e2e.ledger_checks import fetch_one, outbox_is_empty
 from tests.e2e.nodes import wait_until
-from tests.plugins.servers import FULL_AT, files_may_grow_to
+from tests.plugins.servers import FULL_DISK_BYTES, limit_file_size
 from workers.embedded import embedded_servers, running_servers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
@@ -49,16 +49,16 @@ def may_grow_to(folder: Path, size: int) -> None:
     """No file of the server may become larger."""
     found = running_servers(folder)
     assert found is not None
-    files_may_grow_to(found.postgres.pid, size)
+    limit_file_size(found.postgres.pid, size)
 
 
 def fill(books: psycopg.Connection[Any], folder: Path) -> str:
     """Let the request rows take all the room there is for them; gives what PostgreSQL says in the end."""
     said = ""
-    may_grow_to(folder, FULL_AT)
+    may_grow_to(folder, FULL_DISK_BYTES)
     for words, rows in ((50, 500), (10, 1)):  # at last rows that are smaller than an answer, until no page takes one
         try:
-            while one(books, "SELECT pg_relation_size('unwind.requests')") <= FULL_AT:
+            while fetch_one(books, "SELECT pg_relation_size('unwind.requests')") <= FULL_DISK_BYTES:
                 books.execute(FILL, {"words": words, "rows": rows})
         except psycopg.Error as full:
             said = str(full)
@@ -79,13 +79,17 @@ def test_a_command_that_meets_a_full_disk_changes_nothing_and_is_done_when_there
     )
     wait_until(lambda: worker.logs().count(b"failed, trying again") >= 2, what="two tries")
     untouched = "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'"
-    assert one(books, untouched) == 0
-    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 80
-    assert one(books, "SELECT count(*) FROM unwind.strikes") + one(books, "SELECT count(*) FROM unwind.dead_jobs") == 0
+    assert fetch_one(books, untouched) == 0
+    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 80
+    assert (
+        fetch_one(books, "SELECT count(*) FROM unwind.strikes")
+        + fetch_one(books, "SELECT count(*) FROM unwind.dead_jobs")
+        == 0
+    )
     may_grow_to(folder, resource.RLIM_INFINITY)
     answer = sent.get(timeout=60)
     assert (answer["outcome"], answer["replayed"]) == ("done", False)
-    wait_until(lambda: nothing_waits(books) or upstream.send_task("outbox.relay", queue="sweeps"), what="the rest")
-    assert one(books, untouched) == 1
-    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    wait_until(lambda: outbox_is_empty(books) or upstream.send_task("outbox.relay", queue="sweeps"), what="the rest")
+    assert fetch_one(books, untouched) == 1
+    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
     assert worker.status == "running"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugins.proxy import Cut, Proxy
-from tests.plugins.recording_workers import Takers
+from tests.plugins.recording_workers import RecordingWorkers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -20,9 +20,9 @@ SOON = 10.0
 
 
 @pytest.fixture
-def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: str) -> Iterator[Takers]:
+def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: str) -> Iterator[RecordingWorkers]:
     """A broker without workers yet."""
-    with Takers(
+    with RecordingWorkers(
         tmp_path, database_url=database_url, broker_url=broker_url, result_backend=result_backend
     ) as those_who_take:
         yield those_who_take
@@ -36,7 +36,7 @@ def proxy(broker_url: str) -> Iterator[Proxy]:
         yield between
 
 
-def _cut(proxy: Proxy, takers: Takers, cut: Cut) -> None:
+def _cut(proxy: Proxy, takers: RecordingWorkers, cut: Cut) -> None:
     """Three messages, one cut, and all of them done."""
     proxy.cut(cut)
     takers.send(3)
@@ -46,7 +46,7 @@ def _cut(proxy: Proxy, takers: Takers, cut: Cut) -> None:
 
 
 @pytest.mark.guarantee("P1")
-def test_a_connection_cut_at_any_command_loses_and_stalls_nothing(takers: Takers, proxy: Proxy) -> None:
+def test_a_connection_cut_at_any_command_loses_and_stalls_nothing(takers: RecordingWorkers, proxy: Proxy) -> None:
     """F01, F02, F03: one process with one slot; before the broker hears, and after it did and the answer is lost."""
     takers.start(concurrency=1, at=proxy.url)
     number = len(takers.sent) + 1
@@ -62,7 +62,7 @@ def test_a_connection_cut_at_any_command_loses_and_stalls_nothing(takers: Takers
     assert all(times <= 2 for times in takers.noted().values())
 
 
-def test_with_kombus_own_acknowledgement_a_worker_falls_silent(takers: Takers, proxy: Proxy) -> None:
+def test_with_kombus_own_acknowledgement_a_worker_falls_silent(takers: RecordingWorkers, proxy: Proxy) -> None:
     """F03: one acknowledgement cut off, and the only slot is gone: these tests would see it."""
     takers.start(concurrency=1, transport="stock ack", at=proxy.url)
     cut = proxy.cut(Cut(asked=b"ZREM"))
@@ -74,7 +74,7 @@ def test_with_kombus_own_acknowledgement_a_worker_falls_silent(takers: Takers, p
     assert not set(waiting) & set(takers.noted())
 
 
-def test_with_kombus_own_transport_a_message_is_lost(takers: Takers, proxy: Proxy) -> None:
+def test_with_kombus_own_transport_a_message_is_lost(takers: RecordingWorkers, proxy: Proxy) -> None:
     """F02: popped, and its connection cut before the worker heard of it: these tests would see it."""
     takers.start(concurrency=1, transport="stock", at=proxy.url)
     cut = proxy.cut(Cut(replied=b"effect-1-"))
@@ -85,7 +85,7 @@ def test_with_kombus_own_transport_a_message_is_lost(takers: Takers, proxy: Prox
     assert takers.lost() == {1}
 
 
-def _kill_under_load(takers: Takers, kills: int, rate: int, transport: str = "ours") -> None:
+def _kill_under_load(takers: RecordingWorkers, kills: int, rate: int, transport: str = "ours") -> None:
     """Two workers, one after the other killed at any moment while messages come in; then one that does the rest."""
     seed = random.randrange(10**6)
     print(f"seed {seed}")
@@ -112,7 +112,7 @@ def _kill_under_load(takers: Takers, kills: int, rate: int, transport: str = "ou
 
 
 @pytest.mark.guarantee("P1")
-def test_whole_workers_killed_under_load_lose_nothing(takers: Takers) -> None:
+def test_whole_workers_killed_under_load_lose_nothing(takers: RecordingWorkers) -> None:
     """P1, F01: six kills of everything at once, while messages come in."""
     _kill_under_load(takers, kills=6, rate=100)
     takers.wait_drained(30)
@@ -120,7 +120,7 @@ def test_whole_workers_killed_under_load_lose_nothing(takers: Takers) -> None:
 
 
 @pytest.mark.long
-def test_sixty_workers_killed_under_load_lose_nothing(takers: Takers) -> None:
+def test_sixty_workers_killed_under_load_lose_nothing(takers: RecordingWorkers) -> None:
     """P1, F01: the same sixty times at 250 messages a second, where kombu's transport loses a dozen."""
     _kill_under_load(takers, kills=60, rate=250)
     takers.wait_drained(60)
@@ -128,7 +128,7 @@ def test_sixty_workers_killed_under_load_lose_nothing(takers: Takers) -> None:
     _none_is_lost(takers, kills=60)
 
 
-def _none_is_lost(takers: Takers, kills: int) -> None:
+def _none_is_lost(takers: RecordingWorkers, kills: int) -> None:
     assert takers.lost() == set(), takers.whereabouts()
     twice = sum(times - 1 for times in takers.noted().values())
     assert twice <= kills * 4, "each kill repeats what two children and two hands held, and no more"
@@ -136,7 +136,7 @@ def _none_is_lost(takers: Takers, kills: int) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_storm_of_cut_connections_loses_and_stalls_nothing(takers: Takers, seed: int) -> None:
+def test_a_storm_of_cut_connections_loses_and_stalls_nothing(takers: RecordingWorkers, seed: int) -> None:
     """F02, F03: every connection cut every 50 to 400 ms for ten seconds, with two workers under load."""
     chance, done = random.Random(seed), threading.Event()
     for _ in range(2):

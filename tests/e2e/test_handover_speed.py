@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins.recording_workers import Takers
+from tests.plugins.recording_workers import RecordingWorkers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -20,15 +20,15 @@ RATE, WORK, WAIT = 0.95, 1.05, 1.5
 
 
 @pytest.fixture
-def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: str) -> Iterator[Takers]:
+def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: str) -> Iterator[RecordingWorkers]:
     """A broker without workers yet."""
-    with Takers(
+    with RecordingWorkers(
         tmp_path, database_url=database_url, broker_url=broker_url, result_backend=result_backend
     ) as those_who_take:
         yield those_who_take
 
 
-def test_it_is_as_fast_as_kombus_own_and_as_quick(takers: Takers) -> None:
+def test_it_is_as_fast_as_kombus_own_and_as_quick(takers: RecordingWorkers) -> None:
     """Messages a second, processor time for each, and the wait of a lone one: medians of pairs, by turns."""
     found: dict[str, list[tuple[float, float, float]]] = {"ours": [], "stock": []}
     for number in range(ROUNDS):
@@ -49,7 +49,7 @@ def _ratio(found: dict[str, list[tuple[float, float, float]]], which: int) -> fl
     )
 
 
-def _measured(takers: Takers, name: str) -> tuple[float, float, float]:
+def _measured(takers: RecordingWorkers, name: str) -> tuple[float, float, float]:
     takers.send(20)
     _done(takers)
     waits = []
@@ -65,6 +65,6 @@ def _measured(takers: Takers, name: str) -> tuple[float, float, float]:
     return MESSAGES / taken, (takers.processor_time(name) - spent) / MESSAGES, statistics.median(waits)
 
 
-def _done(takers: Takers, look: float = 0.02) -> None:
+def _done(takers: RecordingWorkers, look: float = 0.02) -> None:
     while takers.noted_so_far() < len(takers.sent):
         threading.Event().wait(look)

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.dead_letters import BODY_BYTES
-from tests.e2e.test_doors import odd
+from tests.e2e.test_interfaces import odd
 from tests.plugins.market import Market
-from tests.plugins.upstream import Installation, installation, until
+from tests.plugins.upstream import Installation, installation, wait_until
 from tests.workers.transport.hostile_messages import ARGUMENTS, WANTED, message
 from tests.workers.transport.test_validation import bent
 from workers.embedded import ServerUrls
@@ -65,7 +65,7 @@ def test_a_worker_lives_through_every_hostile_message_and_keeps_it(shop: Install
             waits.append(time.monotonic() - began)
     assert statistics.median(waits) < 1
     kept = [one for one in WANTED if one.reason is not None]
-    until(lambda: shop.value("SELECT count(*) = %s FROM unwind.dead_letters", len(kept)))
+    wait_until(lambda: shop.value("SELECT count(*) = %s FROM unwind.dead_letters", len(kept)))
     rows = _rows(shop)
     for hostile, (reason, length, begins) in zip(kept, rows, strict=True):
         assert reason == hostile.reason, hostile.name
@@ -73,7 +73,7 @@ def test_a_worker_lives_through_every_hostile_message_and_keeps_it(shop: Install
             assert (length, base64.b64decode(begins)) == (len(hostile.raw), hostile.raw[:BODY_BYTES]), hostile.name
     assert shop.supervisor.pid("commands") == head
     assert shop.supervisor.restarts == 0
-    assert until(lambda: in_hand(queue) == 0)
+    assert wait_until(lambda: in_hand(queue) == 0)
     assert "\n[ERROR] forged" not in shop.log()
 
 
@@ -87,7 +87,7 @@ def test_messages_that_the_task_can_answer_are_answered(shop: Installation) -> N
             raw["headers"]["id"] = raw["headers"]["id"] + "-again"
             queue.lpush("commands", json.dumps(raw))
             key = f"celery-task-meta-{raw['headers']['id']}"
-            told[hostile.name] = json.loads(until(lambda key=key: results.get(key)))["result"]["outcome"]  # type: ignore[misc]
+            told[hostile.name] = json.loads(wait_until(lambda key=key: results.get(key)))["result"]["outcome"]  # type: ignore[misc]
     harmless = {
         "B27 reviver in a header",
         "B53 forged representation",
@@ -105,15 +105,17 @@ def test_the_same_bytes_five_times_are_five_messages_with_one_effect(shop: Insta
     before = shop.value("SELECT count(*) FROM unwind.dead_letters")
     again = message(headers={"id": "five-times"})
     queue.lpush("commands", *[json.dumps(again)] * 5)
-    assert json.loads(until(lambda: results.get("celery-task-meta-five-times")))["result"]["code"] == "ORDER_UNKNOWN"
-    assert until(lambda: in_hand(queue) == 0 and queue.llen("commands") == 0)
+    assert (
+        json.loads(wait_until(lambda: results.get("celery-task-meta-five-times")))["result"]["code"] == "ORDER_UNKNOWN"
+    )
+    assert wait_until(lambda: in_hand(queue) == 0 and queue.llen("commands") == 0)
     assert shop.value("SELECT count(*) FROM unwind.dead_letters") == before
 
 
 def test_what_is_kept_is_shown_without_a_word_of_it(shop: Installation) -> None:
     """P9: reason, sentence, queue and length; the bytes stay in the database, in base64."""
     shop.redis().lpush("commands", json.dumps(message(headers={"timelimit": "a secret word", "id": "shown-1"})))
-    until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = 'shown-1'"))
+    wait_until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = 'shown-1'"))
     shown = odd(shop)
     found = [one for one in shown if one["message"] == "shown-1"]
     assert found[0]["reason"] == "NOT_ALLOWED"
@@ -139,7 +141,7 @@ def test_anything_at_all_pushed_to_a_worker_does_not_end_it(shop: Installation) 
         push()
         assert answered(shop, client)["code"] == "ORDER_UNKNOWN"
     assert shop.supervisor.pid("commands") == head
-    assert until(lambda: in_hand(queue) == 0)
+    assert wait_until(lambda: in_hand(queue) == 0)
 
 
 def _rows(shop: Installation) -> list[tuple[str, int, str]]:

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import Installation, installation, until
+from tests.plugins.upstream import Installation, installation, wait_until
 from tests.workers.submissions.test_consumer import UNREADABLE
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.embedded import ServerUrls
@@ -121,7 +121,7 @@ def by_sql(shop: Installation) -> float:
     with shop.connect() as conn:
         conn.execute(SUBMIT, ["npb.file", '{"order_id": 5, "member_id": "seller"}', request_id])
         query = "SELECT answer FROM unwind.command_answers WHERE request_id = %s AND state = 'answered'"
-        until(lambda: conn.execute(query, [request_id]).fetchone(), 60)
+        wait_until(lambda: conn.execute(query, [request_id]).fetchone(), 60)
     return time.monotonic() - began
 
 
@@ -130,7 +130,7 @@ def by_message(shop: Installation) -> float:
     began, message_id = time.monotonic(), str(uuid.uuid4())
     shop.redis().lpush("commands", json.dumps(message(headers={"id": message_id})))
     results = shop.redis(results=True)
-    until(lambda: results.get(f"celery-task-meta-{message_id}"), 60)
+    wait_until(lambda: results.get(f"celery-task-meta-{message_id}"), 60)
     return time.monotonic() - began
 
 

@@ -22,7 +22,7 @@ from models import outbox
 from models.db import database as db
 from models.integrity import invariants
 from models.unit_of_work import retry_on_conflict
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from workers.app import app
 from workers.task import execute
 
@@ -112,7 +112,7 @@ class Worker(threading.Thread):
 @pytest.mark.timeout(SECONDS + 240)
 def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -> None:
     """F46, R62, C15: locks are taken in one order everywhere, so nobody waits in a ring; and all that must hold, holds."""
-    with psycopg.connect(plain(database_url), autocommit=True) as conn:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as conn:
         build(conn, Market(ORDERS, lines=LINES, state="due", stores=1))
     database = db.connect(database_url, pool_size=WORKERS)
     db.set_database(database)
@@ -124,7 +124,7 @@ def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -
             worker.join(SECONDS + 120)
         assert [worker.failed for worker in workers] == [None] * WORKERS
         settle(database)
-        with psycopg.connect(plain(database_url), autocommit=True) as conn:
+        with psycopg.connect(libpq_url(database_url), autocommit=True) as conn:
             conn.execute(
                 "ANALYZE"
             )  # nothing looks after this database, and the questions below join its largest tables
@@ -138,7 +138,7 @@ def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -
     assert not broken, (broken, did)
     assert did["cancel done"] > 100, did
     assert did["cancel refused"] > 100, did
-    with psycopg.connect(plain(database_url), autocommit=True) as conn:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as conn:
         row = conn.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
     assert row == (0,), f"{row} deadlocks that were resolved by trying again; {did}"
 

@@ -16,7 +16,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import READY, Installation, installation, submit_orders, until
+from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, installation, submit_orders, wait_until
 from tests.workers.transport.hostile_messages import message
 from workers.embedded import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_program
@@ -47,7 +47,7 @@ def shop(
 def start(shop: Installation) -> None:
     for group in WORKER_GROUPS:
         shop.supervisor.start(worker_program(shop.settings, shop.supervisor, group))
-    shop.supervisor.wait_ready(READY)
+    shop.supervisor.wait_ready(START_TIMEOUT_SECONDS)
 
 
 def run(shop: Installation, *words: str) -> subprocess.CompletedProcess[str]:
@@ -60,7 +60,7 @@ def pause(shop: Installation, name: str, *words: str) -> None:
     """Pause it and wait until the workers obey."""
     done = run(shop, "pause", name, *words)
     assert done.returncode == 0, done.stderr
-    until(lambda: all(name in obeyed(shop, group) for group in WORKER_GROUPS))
+    wait_until(lambda: all(name in obeyed(shop, group) for group in WORKER_GROUPS))
 
 
 def obeyed(shop: Installation, group: str) -> str:
@@ -72,7 +72,7 @@ def obeyed(shop: Installation, group: str) -> str:
 def looked(shop: Installation) -> None:
     """A worker that obeys has looked round since."""
     shop.redis().delete(PAUSES)
-    until(lambda: shop.redis().exists(PAUSES), 90)
+    wait_until(lambda: shop.redis().exists(PAUSES), 90)
 
 
 def resume(shop: Installation, name: str) -> None:
@@ -135,7 +135,7 @@ def test_messages_of_a_paused_task_wait_while_others_go_on(shop: Installation) -
         submit(shop, "orders.options", {"order_id": 2009, "member_id": "seller"}, "task-3")
         assert client.send_task("npb.respond", kwargs=UNKNOWN, queue="commands").get(timeout=30)["outcome"] == "invalid"
         assert shop.answer_of("task-3")["outcome"] == "done"
-        until(lambda: queue.llen(PARKED + "npb.file") == 6)
+        wait_until(lambda: queue.llen(PARKED + "npb.file") == 6)
         assert (queue.llen("commands"), [state(shop, f"task-{n}") for n in (1, 2)]) == (0, ["waiting", "waiting"])
         os.killpg(shop.supervisor.pid("commands"), signal.SIGKILL)
         assert client.send_task("npb.respond", kwargs=UNKNOWN, queue="commands").get(timeout=60)["outcome"] == "invalid"
@@ -144,7 +144,7 @@ def test_messages_of_a_paused_task_wait_while_others_go_on(shop: Installation) -
         assert [one.get(timeout=60)["outcome"] for one in sent] == ["done"] * 5
         assert soon.get(timeout=60)["code"] == "ORDER_UNKNOWN"
     assert [shop.answer_of(f"task-{n}")["outcome"] for n in (1, 2)] == ["done", "done"]
-    until(lambda: not queue.exists(PARKED + "npb.file", "unwind.parked"))
+    wait_until(lambda: not queue.exists(PARKED + "npb.file", "unwind.parked"))
 
 
 def test_a_paused_sweep_does_nothing_and_its_ticks_are_not_heaped_up(shop: Installation) -> None:
@@ -157,18 +157,18 @@ def test_a_paused_sweep_does_nothing_and_its_ticks_are_not_heaped_up(shop: Insta
     pause(shop, "notices.tell_seller")
     queue.lpush("sweeps", *[tick] * 20)
     queue.lpush("notices", ring)
-    until(lambda: queue.llen("sweeps") == 0 and queue.llen(PARKED + "notices.tell_seller") == 1)
+    wait_until(lambda: queue.llen("sweeps") == 0 and queue.llen(PARKED + "notices.tell_seller") == 1)
     assert (shop.value(ran), queue.exists(PARKED + "reminders.scan"), in_hand(queue)) == (None, 0, 0)
     for name in ("reminders.scan", "notices.tell_seller"):
         resume(shop, name)
-    until(lambda: queue.llen(PARKED + "notices.tell_seller") == 0)
-    until(lambda: (queue.lpush("sweeps", tick), shop.value(ran))[1])
+    wait_until(lambda: queue.llen(PARKED + "notices.tell_seller") == 0)
+    wait_until(lambda: (queue.lpush("sweeps", tick), shop.value(ran))[1])
     pause(shop, "sweeps")
     for _ in range(6):
         queue.lpush("sweeps", *[tick] * 1000)
-    until(lambda: queue.llen("sweeps") == MAX_PAUSED_TICKS)
+    wait_until(lambda: queue.llen("sweeps") == MAX_PAUSED_TICKS)
     resume(shop, "sweeps")
-    until(lambda: queue.llen("sweeps") < MAX_PAUSED_TICKS)
+    wait_until(lambda: queue.llen("sweeps") < MAX_PAUSED_TICKS)
     queue.delete("sweeps")
 
 
@@ -188,11 +188,11 @@ def test_a_pause_ends_by_itself_and_is_shown_until_then(shop: Installation) -> N
     assert 'unwind_paused{kind="queue",name="consequences"} 1.0' in metrics
     with shop.client() as client:
         sent = client.send_task("orders.options", kwargs=UNKNOWN, queue="commands")
-        until(lambda: shop.redis().llen(PARKED + "orders.options") == 1)
+        wait_until(lambda: shop.redis().llen(PARKED + "orders.options") == 1)
         program, address = flower_program(shop.settings)
         shop.supervisor.start(program)
-        shop.supervisor.wait_ready(READY, ["flower"])
-        shown = until(lambda: page if "(paused)" in (page := _page(f"{address}broker")) else None)
+        shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
+        shown = wait_until(lambda: page if "(paused)" in (page := _page(f"{address}broker")) else None)
         assert "consequences (paused)" in shown
         resume(shop, "consequences")
         assert sent.get(timeout=60)["code"] == "ORDER_UNKNOWN"

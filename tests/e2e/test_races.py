@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.e2e.concurrency import Racers
+from tests.e2e.concurrency import ConcurrentProcesses
 from tests.plugins.market import Market
 from workers.simulation.engine import Simulation
 
@@ -24,9 +24,9 @@ Ends = dict[tuple[str, ...], str]
 
 
 @pytest.fixture(scope="module")
-def racers() -> Iterator[Racers]:
+def racers() -> Iterator[ConcurrentProcesses]:
     """Racers for rounds of two and of three."""
-    with Racers(3) as standing:
+    with ConcurrentProcesses(3) as standing:
         yield standing
 
 
@@ -39,7 +39,7 @@ def rounds(request: pytest.FixtureRequest) -> range:
 class Track:
     """A market in the past, racers in the present."""
 
-    def __init__(self, simulation: Simulation, database_url: str, racers: Racers) -> None:
+    def __init__(self, simulation: Simulation, database_url: str, racers: ConcurrentProcesses) -> None:
         self.simulation, self.racers = simulation, racers.at(database_url)
         with simulation.database.transaction() as conn:
             self.present: datetime = conn.execute(text("SELECT date_trunc('second', clock_timestamp())")).scalar_one()
@@ -130,7 +130,7 @@ EMPTY = {
 
 
 @pytest.fixture
-def track(simulation: Simulation, database_url: str, racers: Racers) -> Track:
+def track(simulation: Simulation, database_url: str, racers: ConcurrentProcesses) -> Track:
     """An empty market thirty days before the race."""
     return Track(simulation, database_url, racers)
 

@@ -12,8 +12,15 @@ import pytest
 from celery import Celery
 
 from tests.plugins.market import Market
-from tests.plugins.servers import plain
-from tests.plugins.upstream import ANSWERED, READY, Installation, installation, submit_orders, until
+from tests.plugins.servers import libpq_url
+from tests.plugins.upstream import (
+    ANSWER_TIMEOUT_SECONDS,
+    START_TIMEOUT_SECONDS,
+    Installation,
+    installation,
+    submit_orders,
+    wait_until,
+)
 from workers.embedded import ServerUrls
 from workers.local.process_specs import beat_program, worker_program
 from workers.local.supervisor import Supervisor
@@ -48,7 +55,7 @@ def shop(
         for group in ("commands", "sweeps"):
             ours.supervisor.start(worker_program(ours.settings, ours.supervisor, group))
         ours.supervisor.start(beat_program(ours.settings, ours.supervisor))
-        ours.supervisor.wait_ready(READY)
+        ours.supervisor.wait_ready(START_TIMEOUT_SECONDS)
         yield ours
 
 
@@ -69,20 +76,28 @@ def told(shop: Installation, text: str) -> set[str]:
 def live_through_everything(shop: Installation, client: Celery) -> None:
     """Commands that are done, refused, invalid, that fail for good reasons and for bad ones, and a letter that cannot leave."""
     said = {"order_id": 2001, "member_id": "seller", "reason": "S_MUTUAL", "comment": PRIVATE}
-    done = client.send_task("ocr.file", kwargs=said, queue="commands").get(timeout=ANSWERED)
+    done = client.send_task("ocr.file", kwargs=said, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)
     assert done["outcome"] == "done", done
-    assert client.send_task("ocr.file", kwargs=said, queue="commands").get(timeout=ANSWERED)["outcome"] == "refused"
+    assert (
+        client.send_task("ocr.file", kwargs=said, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)["outcome"]
+        == "refused"
+    )
     invalid = said | {"surprise": PRIVATE, "comment": [PRIVATE]}
-    assert client.send_task("ocr.file", kwargs=invalid, queue="commands").get(timeout=ANSWERED)["outcome"] == "invalid"
+    assert (
+        client.send_task("ocr.file", kwargs=invalid, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)["outcome"]
+        == "invalid"
+    )
     client.send_task("no.such_task", kwargs=said, queue="commands")
-    with psycopg.connect(plain(shop.database_url), autocommit=True) as owner:
+    with psycopg.connect(libpq_url(shop.database_url), autocommit=True) as owner:
         owner.execute("ALTER TABLE unwind.ocrs RENAME TO ocrs_away")  # a bug, as far as a worker can tell
         broken = client.send_task("ocr.file", kwargs=said | {"order_id": 2002}, queue="commands")
-        until(lambda: "failed, trying again" in shop.log())
+        wait_until(lambda: "failed, trying again" in shop.log())
         owner.execute("ALTER TABLE unwind.ocrs_away RENAME TO ocrs")
-    assert broken.get(timeout=ANSWERED)["outcome"] == "done"
-    until(lambda: shop.value("SELECT count(*) > 0 FROM unwind.notices WHERE attempts > 0 AND last_error IS NOT NULL"))
-    until(lambda: shop.value("SELECT count(*) > 0 FROM unwind.dead_letters"))
+    assert broken.get(timeout=ANSWER_TIMEOUT_SECONDS)["outcome"] == "done"
+    wait_until(
+        lambda: shop.value("SELECT count(*) > 0 FROM unwind.notices WHERE attempts > 0 AND last_error IS NOT NULL")
+    )
+    wait_until(lambda: shop.value("SELECT count(*) > 0 FROM unwind.dead_letters"))
 
 
 @pytest.mark.guarantee("P9")
@@ -123,7 +138,7 @@ def test_a_worker_takes_no_orders_from_afar(shop: Installation) -> None:
         assert len(answers) == 2
         assert all("KeyError" in repr(answer) for answer in answers), answers
         answer = client.send_task("ocr.file", kwargs=said, queue="commands", task_id="to-be-dropped").get(
-            timeout=ANSWERED
+            timeout=ANSWER_TIMEOUT_SECONDS
         )
         assert answer["outcome"] == "done"
         assert {name: shop.supervisor.pid(name) for name in before} == before

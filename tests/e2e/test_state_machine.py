@@ -30,22 +30,22 @@ from psycopg.rows import namedtuple_row
 
 from models.queries import show
 from stress.reference_model.market import (
-    COMPLAINTS,
+    ALERT_STATUSES,
     FLOW,
     INVALID,
     NO_REASONS,
     REASONS,
     Answer,
-    House,
-    Person,
-    Purchase,
-    Taking,
-    unmark,
+    Member,
+    Order,
+    Removal,
+    Settings,
+    clear_unlock_mark,
 )
-from stress.reference_model.money import made_at, month_after, month_at
-from stress.reference_model.shop import Reference
-from stress.reference_model.stock import Shelved
-from tests.plugins.servers import fresh_database, plain
+from stress.reference_model.money import billing_month, issued_at, next_month
+from stress.reference_model.orders import Reference
+from stress.reference_model.stock import StockLot
+from tests.plugins.servers import fresh_database, libpq_url
 from workers.embedded import ServerUrls
 from workers.simulation.engine import Simulation
 
@@ -64,7 +64,7 @@ BEGINNINGS = (
 SELLERS, BUYERS = ("anna", "ben"), ("cleo", "dan")
 EVERYBODY = (*SELLERS, *BUYERS)
 ITEMS = (("3001", 5, "N"), ("3001", 5, "U"), ("", 0, "N"))
-STATUSES = (*FLOW, "OCR", *COMPLAINTS, "CANCELLED")
+STATUSES = (*FLOW, "OCR", *ALERT_STATUSES, "CANCELLED")
 PAYMENTS = ("None", "Sent", "Received", "Completed")
 COMMENTS = ("We spoke about it.", "It is this and nothing else.", " ", "\t\n")
 PARTY_TASKS = (
@@ -77,10 +77,10 @@ NEEDS_COMMENT = ("ocr.file", "npb.respond", "nrs.file", "nrs.respond", "nss.file
 CLOSED = ("removals.approve", "removals.deny", "removals.withdraw")
 
 
-def houses(dice: Dice) -> House:
+def houses(dice: Dice) -> Settings:
     """Terms: mostly BrickLink's own weeks."""
     short = dice.of((7, 7, 3))
-    return House(
+    return Settings(
         relock=dice.yes(),
         limit=dice.of((2, 3)),
         release=dice.yes(),
@@ -125,7 +125,7 @@ class Histories(RuleBasedStateMachine):
         self.simulation = Simulation(url)
         self.simulation.__enter__()
         # A connection of its own for looking: eight looks after every step are most of what a history takes.
-        self.eye = psycopg.connect(plain(url), autocommit=True, row_factory=namedtuple_row)
+        self.eye = psycopg.connect(libpq_url(url), autocommit=True, row_factory=namedtuple_row)
         self.numbers = itertools.count(1)
         self.told: list[str] = []
         self.last: tuple[str, dict[str, Any], str, dict[str, Any]] | None = None
@@ -211,11 +211,11 @@ class Histories(RuleBasedStateMachine):
             return
         made = expected.do()
         if (subject := self.book.orders.get(answer["order_id"] or 0)) is not None:
-            unmark(subject, instant(arguments["occurred_at"]) if "occurred_at" in arguments else self.now)
+            clear_unlock_mark(subject, instant(arguments["occurred_at"]) if "occurred_at" in arguments else self.now)
         if foreseen is not None:
             assert foreseen["effects"] == answer["effects"], self.story(foreseen["effects"], answer["effects"])
             self.as_planned(answer)
-        if isinstance(made, Taking):
+        if isinstance(made, Removal):
             self.book.takings[answer["effects"]["removal_id"]] = made
 
     def announced(self, task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
@@ -276,13 +276,13 @@ class Histories(RuleBasedStateMachine):
         self.apply(house)
         for member in (*EVERYBODY, "eve"):
             self.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
-            self.book.people[member] = Person()
+            self.book.people[member] = Member()
         for seller in SELLERS:
             for _ in range(3):
                 self.put_on_sale(dice, seller)
         self.buy(dice)
 
-    def apply(self, house: House) -> None:
+    def apply(self, house: Settings) -> None:
         """The operator says what holds from now on; cases that run keep what they were filed under."""
         chosen = {
             "NPB_LATE_RESPONSE": "relock" if house.relock else "sticky",
@@ -334,7 +334,7 @@ class Histories(RuleBasedStateMachine):
     def put_on_sale(self, dice: Dice, seller: str) -> None:
         lot_id = dice.number(1, 6) + (100 if seller == "ben" else 0)
         room = dice.of((None, None, None, "B"))
-        lot = Shelved(
+        lot = StockLot(
             lot_id,
             seller,
             dice.of(ITEMS),
@@ -431,7 +431,7 @@ class Histories(RuleBasedStateMachine):
         task, arguments = dice.of(problem or good)
         self.act(task, **arguments)
 
-    def thinkable(self, order: Purchase) -> list[tuple[str, dict[str, Any]]]:
+    def thinkable(self, order: Order) -> list[tuple[str, dict[str, Any]]]:
         """Every sensible command about an order."""
         found: list[tuple[str, dict[str, Any]]] = []
         for who in ({"member_id": order.buyer}, {"member_id": order.seller}, {"staff": "kim"}):
@@ -531,7 +531,7 @@ class Histories(RuleBasedStateMachine):
                 unlocks,
                 unlocks,
                 [o.date + self.book.house.file_after for o in live if not o.complaint],
-                [made_at(month_at(self.now))],
+                [issued_at(billing_month(self.now))],
                 [],
             )
         )
@@ -657,7 +657,7 @@ class Histories(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------------------------------- the end
     def the_end(self) -> None:
         """Let everything fall due, then count units and cents, look at every bill, and fold every order's events."""
-        started, to = self.now, made_at(month_at(self.now)) + HOUR
+        started, to = self.now, issued_at(billing_month(self.now)) + HOUR
         self.simulation.advance(to)
         self.book.scan(started, to)
         self.both_stand_the_same()
@@ -688,17 +688,19 @@ class Histories(RuleBasedStateMachine):
 
     def bills_say_the_same(self) -> None:
         for seller in SELLERS:
-            month = min((p.month for p in self.book.ledger.postings if p.seller == seller), default=month_at(self.now))
-            while month <= month_at(self.now):
+            month = min(
+                (p.month for p in self.book.ledger.postings if p.seller == seller), default=billing_month(self.now)
+            )
+            while month <= billing_month(self.now):
                 with self.simulation.database.transaction() as conn:
                     bill = show.run_query(conn, ["bill", seller, month], now=self.now)
                 sums = {name: Decimal(bill[name]) for name in ("opening_credit", "total", "carried_forward")}
                 assert sums == self.book.ledger.bill(seller, month), self.story(bill)
                 shown = sorted((x["kind"], x["order_id"], Decimal(x["amount"])) for x in bill["lines"])
                 assert shown == self.book.ledger.shown(seller, month), self.story(bill)
-                if made_at(month) <= self.now:
+                if issued_at(month) <= self.now:
                     assert bill["state"] in (("paid",) if bill["total"] == "0.00" else ("issued", "past_due")), bill
-                month = month_after(month)
+                month = next_month(month)
 
     def events_give_the_rows(self) -> None:
         for row in self.rows("SELECT *, to_char(fee_month, 'YYYY-MM') AS month FROM unwind.orders"):
@@ -727,7 +729,7 @@ class Histories(RuleBasedStateMachine):
             assert len(final) == (row.status == "CANCELLED"), self.story(events)
 
 
-def written(lot: Shelved) -> dict[str, Any]:
+def written(lot: StockLot) -> dict[str, Any]:
     """The lot in the shape of contract 3.2."""
     tier = {"tier_quantity1": lot.tier[0], "tier_price1": str(lot.tier[1])} if lot.tier else {}
     return tier | {

@@ -13,9 +13,9 @@ import pytest
 from pytest_celery import CeleryTestSetup
 
 from schedules.routes import queue_of
-from tests.e2e.ledger_checks import nothing_waits, one
+from tests.e2e.ledger_checks import fetch_one, outbox_is_empty
 from tests.e2e.nodes import ProcessNode, wait_until
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 
 Answer = dict[str, Any]
 
@@ -31,31 +31,33 @@ def test_the_story_is_told_by_real_processes(
 ) -> None:
     """The whole story: beat unlocks, the seller is told once, cancels, and stock, requests, fee and mails follow."""
     unlocked = "SELECT count(unlocked_at) FROM unwind.alerts"
-    wait_until(lambda: one(books, unlocked) == 2, what="the unlocking")
-    assert one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
+    wait_until(lambda: fetch_one(books, unlocked) == 2, what="the unlocking")
+    assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
 
     answer = ask(celery_setup, "orders.cancel", order_id=1001, member_id="seller", request_id="cancel-1001")
     assert (answer["outcome"], answer["effects"]["basis"]) == ("done", "NPB")
-    wait_until(lambda: nothing_waits(books), what="the consequences")
+    wait_until(lambda: outbox_is_empty(books), what="the consequences")
 
-    assert one(books, "SELECT status FROM unwind.orders WHERE order_id = 1001") == "CANCELLED"
-    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
-    assert one(books, "SELECT state FROM unwind.removals") == "cancelled"
+    assert fetch_one(books, "SELECT status FROM unwind.orders WHERE order_id = 1001") == "CANCELLED"
+    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert fetch_one(books, "SELECT state FROM unwind.removals") == "cancelled"
     assert (
-        one(books, "SELECT count(*) FROM unwind.ledger_lines WHERE order_id = 1001 AND kind IN ('reset', 'credit')")
+        fetch_one(
+            books, "SELECT count(*) FROM unwind.ledger_lines WHERE order_id = 1001 AND kind IN ('reset', 'credit')"
+        )
         == 1
     )
-    assert one(books, "SELECT count(*) FROM unwind.dead_jobs") == 0
+    assert fetch_one(books, "SELECT count(*) FROM unwind.dead_jobs") == 0
 
     told = "SELECT count(*) FROM unwind.notices n JOIN unwind.members m ON m.member_id = n.recipient WHERE n.state = 'sent'"
     unlockings = " AND n.event = 'npb_unlocked' AND n.recipient = 'seller'"
-    assert one(books, told + unlockings) == 2
+    assert fetch_one(books, told + unlockings) == 2
     letters = [
         email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
         for path in (tmp_path / "data" / "mail").rglob("*.eml")
     ]
     lately = " AND n.sent_at >= (SELECT max(ran_at) - interval '10 minutes' FROM unwind.sweeps)"
-    since_past = one(books, told + lately)
+    since_past = fetch_one(books, told + lately)
     assert len({str(letter["Message-ID"]) for letter in letters}) == len(letters) == since_past
 
 
@@ -70,9 +72,9 @@ def test_the_same_message_delivered_three_times_cancels_once(
     assert [answer["outcome"] for answer in answers] == ["done"] * 3
     assert [answer["replayed"] for answer in answers] == [False, True, True]
     assert all({**answer, "replayed": False} == answers[0] for answer in answers)
-    assert one(books, "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'") == 1
-    assert one(books, "SELECT count(*) FROM unwind.stock_moves WHERE kind = 'returned'") == 1
-    assert one(books, "SELECT count(*) FROM unwind.strikes") == 1
+    assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'") == 1
+    assert fetch_one(books, "SELECT count(*) FROM unwind.stock_moves WHERE kind = 'returned'") == 1
+    assert fetch_one(books, "SELECT count(*) FROM unwind.strikes") == 1
 
 
 def test_two_worker_processes_race_for_one_cancel(
@@ -87,7 +89,7 @@ def test_two_worker_processes_race_for_one_cancel(
     ]
     answers = [one_sent.get(timeout=30) for one_sent in sent]
     assert sorted(str(answer["code"]) for answer in answers) == ["ALREADY_CANCELLED"] * 5 + ["None"]
-    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
 
 
 @pytest.mark.guarantee("P1", "P2")
@@ -96,25 +98,25 @@ def test_a_worker_killed_in_the_middle_of_a_cancel_cancels_once_after_its_restar
 ) -> None:
     """P1, P2: the message was taken, the transaction open, the whole worker gets SIGKILL; then it is started again."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    with psycopg.connect(plain(database_url)) as holder:
+    with psycopg.connect(libpq_url(database_url)) as holder:
         holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
         sent = celery_setup.app.send_task(
             "orders.cancel", kwargs={"order_id": 1001, "member_id": "seller", "request_id": "killed"}, queue="commands"
         )
-        wait_until(lambda: one(books, waiting) >= 1, what="the cancel waiting for its order")
+        wait_until(lambda: fetch_one(books, waiting) >= 1, what="the cancel waiting for its order")
         celery_setup.worker.kill()
         holder.rollback()
-    assert one(books, "SELECT status FROM unwind.orders WHERE order_id = 1001") == "NPB"
+    assert fetch_one(books, "SELECT status FROM unwind.orders WHERE order_id = 1001") == "NPB"
 
     celery_setup.worker.container.restart()
     # The broker gives the message back after the visibility timeout; a caller who got no answer sends again (P1).
     answer = ask(celery_setup, "orders.cancel", order_id=1001, member_id="seller", request_id="killed")
     assert answer["outcome"] == "done"
     ask(celery_setup, "outbox.relay")
-    wait_until(lambda: nothing_waits(books), what="the consequences")
-    assert one(books, "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'") == 1
-    assert one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
-    assert one(books, "SELECT state FROM unwind.removals") == "cancelled"
+    wait_until(lambda: outbox_is_empty(books), what="the consequences")
+    assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'") == 1
+    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert fetch_one(books, "SELECT state FROM unwind.removals") == "cancelled"
     sent.forget()
 
 
@@ -136,8 +138,8 @@ def test_two_workers_that_race_for_an_alert_unlock_it_once(
     """P2, R42: six sweeps at once, one event and one letter for each alert."""
     sent = [celery_setup.app.send_task("npb.scan_open_alerts", queue="sweeps") for _ in range(6)]
     assert sum(one_sent.get(timeout=30)["effects"]["unlocked"] for one_sent in sent) == 2
-    assert one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
-    assert one(books, "SELECT count(*) FROM unwind.outbox WHERE key LIKE 'npb_unlocked:%%'") == 2
+    assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
+    assert fetch_one(books, "SELECT count(*) FROM unwind.outbox WHERE key LIKE 'npb_unlocked:%%'") == 2
 
 
 def test_a_command_that_ends_its_worker_each_time_is_parked(
@@ -146,19 +148,21 @@ def test_a_command_that_ends_its_worker_each_time_is_parked(
     """F24: tried again a few times, then visible among the dead jobs, and the worker lives on."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     head = psutil.Process(celery_setup.worker.container._container.pid)
-    with psycopg.connect(plain(database_url)) as holder:
+    with psycopg.connect(libpq_url(database_url)) as holder:
         holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
         arguments = {"order_id": 1001, "member_id": "seller", "request_id": "killer", "comment": "private"}
         celery_setup.app.send_task("orders.cancel", kwargs=arguments, queue="commands")
 
         def parked() -> bool:
-            if one(books, waiting):
+            if fetch_one(books, waiting):
                 for child in head.children():
                     child.kill()
                 books.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-            return bool(one(books, "SELECT count(*) FROM unwind.dead_jobs"))
+            return bool(fetch_one(books, "SELECT count(*) FROM unwind.dead_jobs"))
 
         wait_until(parked, what="the parking")
         holder.rollback()
-    assert one(books, "SELECT task || ' ' || error FROM unwind.dead_jobs").startswith("orders.cancel WorkerLostError")
+    assert fetch_one(books, "SELECT task || ' ' || error FROM unwind.dead_jobs").startswith(
+        "orders.cancel WorkerLostError"
+    )
     assert ask(celery_setup, "orders.cancel", **arguments)["outcome"] == "done"

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from models import inventory, orders
 from models.db.database import Database, connect
 from policies.inventory import plan_return
-from tests.plugins.stock import NOW, a_lot, bought, given, on_hand, returned
+from tests.plugins.stock import NOW, a_lot, insert_lots, insert_order, quantities, return_orders
 
 
 @pytest.fixture
@@ -27,11 +27,11 @@ def database(database_url: str) -> Iterator[Database]:
 def test_units_come_back_to_the_lot_they_were_sold_from(database: Database) -> None:
     """R66."""
     with database.transaction() as conn:
-        given(conn, a_lot(1), a_lot(2))
+        insert_lots(conn, a_lot(1), a_lot(2))
         before = inventory.lots_of(conn, "s")
-        bought(conn, 100, (2, 4))
-        assert on_hand(conn) == {1: 10, 2: 6}
-        (plan,) = returned(conn, 100)
+        insert_order(conn, 100, (2, 4))
+        assert quantities(conn) == {1: 10, 2: 6}
+        (plan,) = return_orders(conn, 100)
         assert plan.effects() == [{"line_no": 1, "returned": 4, "lot_id": 2, "note": None}]
         assert inventory.lots_of(conn, "s") == before
 
@@ -40,10 +40,10 @@ def test_a_lot_that_sold_out_is_gone_and_comes_back_under_a_new_number(database:
     """R67, rules.md 5.6."""
     with database.transaction() as conn:
         old = a_lot(1, remarks="Box 7", tiers=((5, Decimal("0.0900")),))
-        given(conn, old)
-        bought(conn, 100, (1, 10))
-        assert on_hand(conn) == {}
-        (plan,) = returned(conn, 100)
+        insert_lots(conn, old)
+        insert_order(conn, 100, (1, 10))
+        assert quantities(conn) == {}
+        (plan,) = return_orders(conn, 100)
         (new,) = inventory.lots_of(conn, "s")
         assert new == replace(old, lot_id=9_000_000_000_000)
         assert plan.lines[0].lot_id == new.lot_id
@@ -52,59 +52,59 @@ def test_a_lot_that_sold_out_is_gone_and_comes_back_under_a_new_number(database:
 def test_a_retained_lot_that_sold_out_waits_in_stockroom_a(database: Database) -> None:
     """R77."""
     with database.transaction() as conn:
-        given(conn, a_lot(1, is_retain=True))
-        bought(conn, 100, (1, 10))
+        insert_lots(conn, a_lot(1, is_retain=True))
+        insert_order(conn, 100, (1, 10))
         (empty,) = inventory.lots_of(conn, "s")
         assert (empty.quantity, empty.is_stock_room, empty.stock_room_id, empty.auto_stockroom) == (0, True, "A", True)
-        (plan,) = returned(conn, 100)
+        (plan,) = return_orders(conn, 100)
         assert plan.effects() == [{"line_no": 1, "returned": 10, "lot_id": 1, "note": "RETURNED_TO_STOCKROOM"}]
 
 
 def test_a_set_of_orders_of_two_sellers_returns_in_one_go_and_makes_one_new_lot_per_item(database: Database) -> None:
     """R75, C27."""
     with database.transaction() as conn:
-        given(conn, a_lot(1), a_lot(2, seller_id="t"))
-        bought(conn, 100, (1, 4))
-        bought(conn, 101, (1, 6))
-        bought(conn, 102, (2, 10))
-        plans = returned(conn, 100, 101, 102)
+        insert_lots(conn, a_lot(1), a_lot(2, seller_id="t"))
+        insert_order(conn, 100, (1, 4))
+        insert_order(conn, 101, (1, 6))
+        insert_order(conn, 102, (2, 10))
+        plans = return_orders(conn, 100, 101, 102)
         mine, theirs = plans[0].lines[0].lot_id, plans[2].lines[0].lot_id
         assert plans[1].lines[0].lot_id == mine != theirs
-        assert (on_hand(conn), on_hand(conn, "t")) == ({mine: 10}, {theirs: 10})
+        assert (quantities(conn), quantities(conn, "t")) == ({mine: 10}, {theirs: 10})
 
 
 def test_what_a_dry_run_foresees_is_what_happens(database: Database) -> None:
     """Contract 2.3: the plan of a dry run names the very lot that the real run makes."""
     with database.transaction() as conn:
-        given(conn, a_lot(1), a_lot(2, color_id=6))
-        bought(conn, 100, (1, 10), (2, 10))
+        insert_lots(conn, a_lot(1), a_lot(2, color_id=6))
+        insert_order(conn, 100, (1, 10), (2, 10))
         lines = inventory.returning(orders.lines_of(conn, [100])[100])
         for _ in range(2):
             shelf = inventory.lots_for_return(conn, lines, lock=False)
             (seen,) = inventory.preview_returns(conn, [plan_return(100, lines, shelf)])
-        (done,) = returned(conn, 100)
+        (done,) = return_orders(conn, 100)
         assert seen == done
 
 
 def test_a_line_that_returned_once_never_returns_again(database: Database) -> None:
     """R79: planned again nothing is left; forced, the journal's key says no."""
     with database.transaction() as conn:
-        given(conn, a_lot(1))
-        bought(conn, 100, (1, 4))
-        (first,) = returned(conn, 100)
-        (again,) = returned(conn, 100)
+        insert_lots(conn, a_lot(1))
+        insert_order(conn, 100, (1, 4))
+        (first,) = return_orders(conn, 100)
+        (again,) = return_orders(conn, 100)
         assert again.lines[0].returned == 0
     with pytest.raises(IntegrityError, match="uq_stock_moves_returned"), database.transaction() as conn:
         inventory.apply_return(conn, [first], NOW)
     with database.transaction() as conn:
-        assert on_hand(conn) == {1: 10}
+        assert quantities(conn) == {1: 10}
 
 
 def test_the_journal_adds_up_to_what_is_on_hand(database: Database) -> None:
     """promises.md, invariant 4."""
     with database.transaction() as conn:
-        given(conn, a_lot(1))
-        bought(conn, 100, (1, 4))
-        returned(conn, 100)
+        insert_lots(conn, a_lot(1))
+        insert_order(conn, 100, (1, 4))
+        return_orders(conn, 100)
         moves = conn.execute(text("SELECT kind, delta, order_id FROM unwind.stock_moves ORDER BY move_id")).all()
         assert [tuple(m) for m in moves] == [("recorded", 10, None), ("sold", -4, 100), ("returned", 4, 100)]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from models.db.database import Database, connect
 from policies.lots import Lot
-from tests.plugins.stock import a_lot, bought, given, on_hand, returned
+from tests.plugins.stock import a_lot, insert_lots, insert_order, quantities, return_orders
 
 
 @pytest.fixture
@@ -48,21 +48,21 @@ def while_held(database: Database, first: Callable[[Connection], object]) -> Ite
 def stocked(database: Database, *stock: Lot, sold: list[tuple[int, int, int]]) -> None:
     """These lots, and orders of (order, lot, units)."""
     with database.transaction() as conn:
-        given(conn, *stock)
+        insert_lots(conn, *stock)
         for order_id, lot_id, units in sold:
-            bought(conn, order_id, (lot_id, units))
+            insert_order(conn, order_id, (lot_id, units))
 
 
 def left(database: Database) -> dict[int, int]:
     with database.transaction() as conn:
-        return on_hand(conn)
+        return quantities(conn)
 
 
 def test_a_sale_during_a_return_loses_no_unit(database: Database) -> None:
     """R78."""
     stocked(database, a_lot(1), sold=[(100, 1, 4)])
-    with while_held(database, lambda conn: returned(conn, 100)) as start:
-        sale = start(lambda conn: bought(conn, 101, (1, 5)))
+    with while_held(database, lambda conn: return_orders(conn, 100)) as start:
+        sale = start(lambda conn: insert_order(conn, 101, (1, 5)))
     sale.result()
     assert left(database) == {1: 5}
 
@@ -70,8 +70,8 @@ def test_a_sale_during_a_return_loses_no_unit(database: Database) -> None:
 def test_a_return_during_a_sale_loses_no_unit(database: Database) -> None:
     """R78."""
     stocked(database, a_lot(1), sold=[(100, 1, 4)])
-    with while_held(database, lambda conn: bought(conn, 101, (1, 5))) as start:
-        back = start(lambda conn: returned(conn, 100))
+    with while_held(database, lambda conn: insert_order(conn, 101, (1, 5))) as start:
+        back = start(lambda conn: return_orders(conn, 100))
     back.result()
     assert left(database) == {1: 5}
 
@@ -79,8 +79,8 @@ def test_a_return_during_a_sale_loses_no_unit(database: Database) -> None:
 def test_a_return_to_a_lot_that_is_being_sold_out_makes_a_new_one(database: Database) -> None:
     """C24: the lot is gone when the sale commits."""
     stocked(database, a_lot(1), sold=[(100, 1, 4)])
-    with while_held(database, lambda conn: bought(conn, 101, (1, 6))) as start:
-        back = start(lambda conn: returned(conn, 100))
+    with while_held(database, lambda conn: insert_order(conn, 101, (1, 6))) as start:
+        back = start(lambda conn: return_orders(conn, 100))
     back.result()
     assert left(database) == {9_000_000_000_000: 4}
 
@@ -88,8 +88,8 @@ def test_a_return_to_a_lot_that_is_being_sold_out_makes_a_new_one(database: Data
 def test_two_returns_to_one_lot_at_once_both_count(database: Database) -> None:
     """C26."""
     stocked(database, a_lot(1), sold=[(100, 1, 4), (101, 1, 3)])
-    with while_held(database, lambda conn: returned(conn, 100)) as start:
-        back = start(lambda conn: returned(conn, 101))
+    with while_held(database, lambda conn: return_orders(conn, 100)) as start:
+        back = start(lambda conn: return_orders(conn, 101))
     back.result()
     assert left(database) == {1: 10}
 
@@ -98,8 +98,8 @@ def test_two_returns_that_need_a_new_lot_at_once_make_one(database: Database) ->
     """C27: a lot that does not exist yet cannot be row-locked, its item can."""
     stocked(database, a_lot(1), sold=[(100, 1, 4), (101, 1, 6)])
     assert left(database) == {}
-    with while_held(database, lambda conn: returned(conn, 100)) as start:
-        back = start(lambda conn: returned(conn, 101))
+    with while_held(database, lambda conn: return_orders(conn, 100)) as start:
+        back = start(lambda conn: return_orders(conn, 101))
     back.result()
     assert left(database) == {9_000_000_000_000: 10}
 
@@ -110,7 +110,7 @@ def test_returning_one_order_twice_at_once_adds_its_units_once(database: Databas
 
     def locked_return(conn: Connection) -> object:
         conn.execute(text("SELECT FROM unwind.orders WHERE order_id = 100 FOR NO KEY UPDATE"))
-        return returned(conn, 100)
+        return return_orders(conn, 100)
 
     with while_held(database, locked_return) as start:
         back = start(locked_return)
@@ -121,7 +121,7 @@ def test_returning_one_order_twice_at_once_adds_its_units_once(database: Databas
 def test_nobody_deadlocks_over_two_lots_in_opposite_order(database: Database) -> None:
     """house.md: lots are locked by id, whoever names them in whatever order."""
     stocked(database, a_lot(1), a_lot(2, color_id=7), sold=[])
-    with while_held(database, lambda conn: bought(conn, 100, (2, 1), (1, 1))) as start:
-        other = start(lambda conn: bought(conn, 101, (1, 1), (2, 1)))
+    with while_held(database, lambda conn: insert_order(conn, 100, (2, 1), (1, 1))) as start:
+        other = start(lambda conn: insert_order(conn, 101, (1, 1), (2, 1)))
     other.result()
     assert left(database) == {1: 8, 2: 8}

@@ -20,8 +20,8 @@ from models.queries import show
 from policies.billing_months import month_of
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import format_timestamp
-from tests.plugins.plans import Plans, watched
-from tests.plugins.servers import fresh_database, plain
+from tests.plugins.plans import Plans, record_plans
+from tests.plugins.servers import fresh_database, libpq_url
 from workers.app import app
 from workers.embedded import ServerUrls
 from workers.task import execute
@@ -90,12 +90,12 @@ class Town:
 
     def vacuum(self) -> None:
         """Clear away what sweeps left dead."""
-        with psycopg.connect(plain(self.url), autocommit=True) as conn:
+        with psycopg.connect(libpq_url(self.url), autocommit=True) as conn:
             conn.execute("VACUUM (INDEX_CLEANUP ON)")
 
     def plans(self, body: Callable[[], Any]) -> Plans:
         """What the body asked."""
-        with watched(self.database) as plans:
+        with record_plans(self.database) as plans:
             body()
         assert plans.of
         return plans
@@ -105,7 +105,7 @@ class Town:
 def town(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Town]:
     """Made once, set by set."""
     with fresh_database(servers, admin, template_database) as url:
-        with psycopg.connect(plain(url), autocommit=True) as conn:
+        with psycopg.connect(libpq_url(url), autocommit=True) as conn:
             build(conn, Market(ORDERS, lines=1, state="waiting"))
             conn.execute(_MIXED)
             conn.execute("VACUUM (ANALYZE)")
@@ -257,7 +257,7 @@ def test_the_feed_and_the_pruning_read_only_what_they_give(town: Town, servers: 
 
     assert town.plans(town.ask(feed)).read_whole(town.big) == []
     owner = db.connect(town.url, as_app=False)
-    with watched(owner) as plans, owner.transaction() as conn:
+    with record_plans(owner) as plans, owner.transaction() as conn:
         assert retention.prune(conn, town.now - timedelta(days=31), batch=50) == 100
     assert plans.read_whole(town.big) == []
 
@@ -272,7 +272,7 @@ def test_an_idle_sweep_touches_fewer_than_ten_pages(town: Town, sweep: str) -> N
         pass
     town.vacuum()  # which the suite's servers do not do by themselves
     app.tasks[sweep].run()  # whoever comes by first marks the entries of what was due, and nobody visits them again
-    with watched(town.database, carried_out=True) as plans:
+    with record_plans(town.database, carried_out=True) as plans:
         found = app.tasks[sweep].run()
     assert not any(found.values())
     assert plans.of

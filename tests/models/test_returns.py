@@ -19,7 +19,7 @@ from policies.inventory import QuantityOverflow, ReturnedLine, ReturnPlan, nothi
 from policies.lots import MAX_UNITS, Lot
 from policies.statuses import PaymentStatus, Status
 from tests.plugins.stock import NOW, a_lot
-from tests.plugins.stock import given as given_stock
+from tests.plugins.stock import insert_lots as given_stock
 from workers.simulation.engine import Simulation
 
 Stock = tuple[list[Lot], list[Lot]]

@@ -15,7 +15,7 @@ from models.db import database as db
 from models.unit_of_work import CONFLICT_STATES, MAX_CONFLICT_RETRIES, retry_on_conflict
 from tests.plugins.market import FILED, Market
 from tests.plugins.proxy import Cut, Proxy
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from workers.app import app
 from workers.errors import is_database_trouble
 from workers.simulation.engine import Simulation
@@ -31,7 +31,7 @@ def test_a_commit_of_unknown_outcome_is_settled_by_its_request_row(
     market.order()
     market.at(FILED)
     told = {"order_id": 1003, "member_id": "seller", "request_id": "r-1"}
-    with Proxy(urlsplit(plain(database_url)).port or 0) as proxy:
+    with Proxy(urlsplit(libpq_url(database_url)).port or 0) as proxy:
         wired = db.connect(proxy.url(database_url), clock=market.simulation.clock)
         db.set_database(wired)
         try:
@@ -136,7 +136,7 @@ def test_a_command_behind_a_lock_that_is_held_for_ever_fails_in_time_and_succeed
     told: dict[str, Any] = {"order_id": 1003, "member_id": "seller", "request_id": "r-1"}
     db.set_database(impatient)
     try:
-        with psycopg.connect(plain(database_url)) as holder:
+        with psycopg.connect(libpq_url(database_url)) as holder:
             holder.execute("SELECT FROM unwind.orders FOR UPDATE")
             with pytest.raises(OperationalError, match="lock timeout"):
                 execute(app.tasks["npb.file"], told, "m-1")

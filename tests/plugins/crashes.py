@@ -23,7 +23,7 @@ from models.ddl.tables import metadata
 from policies.lots import FIRST_OWN_ID
 from tasks import mailer, publisher
 from tasks.mailer import OutgoingEmail
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 
 Way = Callable[[psycopg.Connection[Any] | None], None]
 
@@ -36,7 +36,7 @@ class Died(BaseException):
     """The worker is gone."""
 
 
-class Points:
+class CrashPoints:
     """The points of one piece of work, in the order in which it passes them."""
 
     def __init__(self) -> None:
@@ -87,10 +87,10 @@ class Points:
             dbapi_connection.cursor_factory = Cursor
 
 
-class Bell:
+class PublisherStub:
     """A bell that keeps what it was told."""
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: CrashPoints) -> None:
         self.rung: set[int] = set()
         self._points = points
 
@@ -105,10 +105,10 @@ class Bell:
         self._points.reach(f"after ringing {task}")
 
 
-class Tray:
+class MailStub:
     """A postbox that keeps what it was given."""
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: CrashPoints) -> None:
         self.letters: set[str] = set()
         self._points = points
 
@@ -122,17 +122,17 @@ class Tray:
         """Nothing to give back."""
 
 
-def raises(_connection: psycopg.Connection[Any] | None) -> None:
+def raise_error(_connection: psycopg.Connection[Any] | None) -> None:
     """The process ends by an exception that nobody catches."""
     raise Died
 
 
-def is_killed(_connection: psycopg.Connection[Any] | None) -> None:
+def kill_process(_connection: psycopg.Connection[Any] | None) -> None:
     """SIGKILL: nothing at all is tidied up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def loses_its_session(admin: psycopg.Connection[Any]) -> Way:
+def terminate_session(admin: psycopg.Connection[Any]) -> Way:
     """The server ends the session; the process goes on and finds out by itself."""
 
     def end(connection: psycopg.Connection[Any] | None) -> None:
@@ -142,7 +142,7 @@ def loses_its_session(admin: psycopg.Connection[Any]) -> Way:
     return end
 
 
-def in_a_child(body: Callable[[], Any]) -> int:
+def run_in_child(body: Callable[[], Any]) -> int:
     """Run it in a process of its own; gives the signal that ended it, or 0."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child does nothing but this body
@@ -159,7 +159,7 @@ _BY_CHANCE = rf"\b{str(FIRST_OWN_ID)[:4]}\d{{9}}\b|(?<=\"replayed\": )(?:true|fa
 """Numbers of lots made here, and whether an answer inside an answer was given a second time."""
 
 
-def without_chance(thing: Any) -> str:
+def without_random_values(thing: Any) -> str:
     """It as JSON, without what is another each time the same is done."""
     return re.sub(_BY_CHANCE, "…", json.dumps(thing, sort_keys=True))
 
@@ -183,7 +183,7 @@ class Shelf:
     """How often something was tried, by which transaction, and hashes over numbers that a lost try used up."""
 
     def __init__(self, database_url: str) -> None:
-        self._owner = psycopg.connect(plain(database_url), autocommit=True)
+        self._owner = psycopg.connect(libpq_url(database_url), autocommit=True)
         self._tables = {table.name: table for table in metadata.tables.values()}
         self._numbers = {c.name for table in self._tables.values() for c in table.c if c.identity is not None}
         self._owner.execute("CREATE SCHEMA saved")
@@ -210,7 +210,7 @@ class Shelf:
             rows = self._owner.execute(f"SELECT to_jsonb(t) FROM unwind.{name} t").fetchall()  # noqa: S608 - a name of ours
             hidden = {*self._numbers, *self.TRIES}
             kept = ({k: v for k, v in row.items() if k not in hidden} for (row,) in rows)
-            found[name] = sorted(map(without_chance, kept))
+            found[name] = sorted(map(without_random_values, kept))
         return found
 
     def close(self) -> None:
@@ -219,8 +219,8 @@ class Shelf:
 
 
 @pytest.fixture
-def points() -> Iterator[Points]:
+def points() -> Iterator[CrashPoints]:
     """What this test's worker passes, its bell and postbox among it."""
-    yield Points()
+    yield CrashPoints()
     publisher.set_publisher(None)
     mailer.set_mailer(None)

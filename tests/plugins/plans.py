@@ -57,7 +57,7 @@ class Plans:
 
 
 @contextlib.contextmanager
-def watched(database: db.Database, *, carried_out: bool = False) -> Iterator[Plans]:
+def record_plans(database: db.Database, *, carried_out: bool = False) -> Iterator[Plans]:
     """Listen to what the code asks of this database.  `carried_out`: count pages, each statement being done twice for it.
 
     So with `carried_out` only what changes nothing may be watched.

@@ -20,7 +20,7 @@ from typing import Any, Self
 import psutil
 import redis
 
-from tests.plugins.effects import EFFECTS, TASK
+from tests.plugins.effect_task import EFFECTS, TASK
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.local.preforker import Preforker
 from workers.local.supervisor import Program, Supervisor, with_parent_death
@@ -31,7 +31,7 @@ PRODUCER = "producer"
 """The name of connections that are not cut: a push whose answer is lost may have happened or not."""
 
 
-class Takers:
+class RecordingWorkers:
     """Workers of one broker, and its producer."""
 
     def __init__(self, folder: Path, *, database_url: str, broker_url: str, result_backend: str) -> None:
@@ -65,7 +65,7 @@ class Takers:
         """Start a worker and wait until it takes messages; gives its name.  `at` says by which address it finds its broker."""
         self._started += 1
         name = f"taker-{self._started}"
-        words = ["-A", "tests.plugins.effects", "worker", "-Q", "commands,consequences", "-c", str(concurrency)]
+        words = ["-A", "tests.plugins.effect_task", "worker", "-Q", "commands,consequences", "-c", str(concurrency)]
         words += ["-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO"]
         given = self._settings.environment()
         given |= {name: at(given[name]) for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")}

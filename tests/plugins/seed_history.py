@@ -18,7 +18,7 @@ UNLOCKED = FILED + timedelta(days=7)
 LATER = datetime(2026, 6, 10, tzinfo=UTC)
 
 
-def live_through(market: Market) -> None:
+def play_history(market: Market) -> None:
     """One order for each way to end, two months of bills, a payment of too much, and an alert that is left open."""
     for n in range(1, 10):
         market.done("members.record", member_id=f"b{n}", handle=f"B{n}", email=f"b{n}@example.org")
@@ -54,7 +54,7 @@ def past(servers: ServerUrls, admin: psycopg.Connection, template_database: str)
     """A database with that past in it, as its owner sees it."""
     with fresh_database(servers, admin, template_database) as url:
         with Simulation(url, at=ORDERED) as simulation:
-            live_through(Market(simulation))
+            play_history(Market(simulation))
         engine = create_engine(url)
         yield engine
         engine.dispose()

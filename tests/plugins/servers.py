@@ -53,7 +53,7 @@ def servers(servers_dir: Path) -> Iterator[ServerUrls]:
 @pytest.fixture(scope="session")
 def admin(servers: ServerUrls) -> Iterator[psycopg.Connection]:
     """An autocommit connection of the superuser, outside every test's database."""
-    with psycopg.connect(plain(servers.admin_url), autocommit=True) as connection:
+    with psycopg.connect(libpq_url(servers.admin_url), autocommit=True) as connection:
         # Tests plant what the triggers refuse, and fill markets for plans and benchmarks.
         connection.execute(f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}")
         connection.execute(f"GRANT pg_checkpoint TO {OWNER}")
@@ -139,7 +139,7 @@ def in_valkey_database(url: str, number: int) -> str:
     return f"{url.rpartition('/')[0]}/{number}"
 
 
-def plain(url: str) -> str:
+def libpq_url(url: str) -> str:
     """A SQLAlchemy URL as psycopg itself wants it."""
     return re.sub(r"^postgresql\+psycopg:", "postgresql:", url)
 
@@ -157,11 +157,11 @@ def _xdist_worker() -> str:
     return os.environ.get("PYTEST_XDIST_WORKER", "")
 
 
-FULL_AT = 20 << 20
+FULL_DISK_BYTES = 20 << 20
 """Bytes.  Above a file of the write-ahead log, which has 16 MB from its beginning and which every process writes."""
 
 
-def files_may_grow_to(postmaster: int, size: int) -> None:
+def limit_file_size(postmaster: int, size: int) -> None:
     """No file of that server may become larger, in any of its processes and in those that it will start (RLIMIT_FSIZE)."""
     head = psutil.Process(postmaster)
     for process in (head, *head.children()):

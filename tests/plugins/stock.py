@@ -30,7 +30,7 @@ def a_lot(lot_id: int, **fields: Any) -> Lot:
     return Lot(lot_id, **(known | fields))
 
 
-def given(conn: Connection, *stock: Lot) -> None:
+def insert_lots(conn: Connection, *stock: Lot) -> None:
     """Two sellers, a buyer, and these lots."""
     members.record(
         conn,
@@ -42,7 +42,7 @@ def given(conn: Connection, *stock: Lot) -> None:
     inventory.record(conn, [(None, lot) for lot in stock], NOW)
 
 
-def bought(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> None:
+def insert_order(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> None:
     """An order of (lot, units), submitted as the marketplace does it."""
     held = inventory.lock_lots(conn, [lot_id for lot_id, _ in wanted])
     seller = held[wanted[0][0]].seller_id
@@ -66,7 +66,7 @@ def bought(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> None:
     inventory.take(conn, taken, NOW)
 
 
-def returned(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
+def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
     """Put these orders back as one set."""
     lines = {order_id: inventory.returning(rows) for order_id, rows in orders.lines_of(conn, order_ids).items()}
     shelf = inventory.lots_for_return(conn, [line for found in lines.values() for line in found])
@@ -78,5 +78,5 @@ def returned(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
     return inventory.apply_return(conn, plans, NOW)
 
 
-def on_hand(conn: Connection, seller: str = "s") -> dict[int, int]:
+def quantities(conn: Connection, seller: str = "s") -> dict[int, int]:
     return {lot.lot_id: lot.quantity for lot in inventory.lots_of(conn, seller)}

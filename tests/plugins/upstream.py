@@ -20,15 +20,15 @@ import redis
 from celery import Celery
 
 from tests.plugins.market import Market
-from tests.plugins.servers import fresh_database, in_valkey_database, plain
+from tests.plugins.servers import fresh_database, in_valkey_database, libpq_url
 from workers.embedded import ServerUrls
 from workers.local.process_specs import worker_program
 from workers.local.supervisor import Supervisor
 from workers.settings import Settings, load_settings
 from workers.simulation.engine import Simulation
 
-READY = 60.0
-ANSWERED = 45.0
+START_TIMEOUT_SECONDS = 60.0
+ANSWER_TIMEOUT_SECONDS = 45.0
 FIRST_NUMBER = 40
 """Valkey databases from here on are ours: those of single tests are below."""
 
@@ -64,7 +64,7 @@ class Installation:
 
     def connect(self) -> psycopg.Connection:
         """A connection of somebody who may submit commands."""
-        return psycopg.connect(plain(self.database_url), autocommit=True)
+        return psycopg.connect(libpq_url(self.database_url), autocommit=True)
 
     def value(self, sql: str, *values: Any) -> Any:
         """The first column of the first row."""
@@ -76,7 +76,7 @@ class Installation:
         """What was answered, asked for by SQL until it is there."""
         query = "SELECT answer FROM unwind.command_answers WHERE request_id = %s AND state = 'answered'"
         with self.connect() as conn:
-            row = until(lambda: conn.execute(query, [request_id]).fetchone())
+            row = wait_until(lambda: conn.execute(query, [request_id]).fetchone())
         answer: dict[str, Any] = row[0]
         return answer
 
@@ -87,7 +87,7 @@ class Installation:
     def start_worker(self, **settings: Any) -> None:
         """Start the worker group that takes commands, and wait until it does."""
         self.supervisor.start(worker_program(self.settings.model_copy(update=settings), self.supervisor, "commands"))
-        self.supervisor.wait_ready(READY)
+        self.supervisor.wait_ready(START_TIMEOUT_SECONDS)
 
     def log(self) -> str:
         """What the worker said."""
@@ -104,7 +104,7 @@ class _Closing(Celery):
         super().close()
 
 
-def until(ask: Callable[[], Any], seconds: float = ANSWERED) -> Any:
+def wait_until(ask: Callable[[], Any], seconds: float = ANSWER_TIMEOUT_SECONDS) -> Any:
     """Ask until there is something."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -126,7 +126,7 @@ def installation(
         with contextlib.closing(redis.Redis.from_url(url)) as connection:
             connection.flushdb()
     with fresh_database(servers, admin, template) as database_url:
-        with Simulation(database_url, at=now(database_url) - timedelta(days=21)) as simulation:
+        with Simulation(database_url, at=database_now(database_url) - timedelta(days=21)) as simulation:
             past(Market(simulation))
         settings = load_settings(
             database_url=database_url, broker_url=broker, result_backend=results, data_dir=folder, log_level="INFO"
@@ -138,9 +138,9 @@ def installation(
             yield ours
 
 
-def now(database_url: str) -> datetime:
+def database_now(database_url: str) -> datetime:
     """The database's clock."""
-    with psycopg.connect(plain(database_url)) as conn:
+    with psycopg.connect(libpq_url(database_url)) as conn:
         row = conn.execute("SELECT clock_timestamp()").fetchone()
     assert row is not None
     instant: datetime = row[0]

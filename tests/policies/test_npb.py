@@ -14,7 +14,20 @@ from policies.cases import AlertKind, AlertState, Case, OcrState
 from policies.statuses import ALERT_BLOCKERS, OPEN_FLOW, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import format_timestamp
-from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, STAFF, STRANGER, a_case, around, code, granted, refused
+from tests.builders import (
+    BUYER,
+    DAY,
+    ORDERED,
+    SECOND,
+    SELLER,
+    STAFF,
+    STRANGER,
+    a_case,
+    boundary_instants,
+    code,
+    granted,
+    refused,
+)
 
 FILED = ORDERED + 7 * DAY
 RELOCK = replace(DEFAULT_TERMS, npb_late_response="relock")
@@ -29,7 +42,7 @@ def cancel_code(case: Case, now: datetime) -> str | None:
     return code(basis) if not isinstance(basis, str) else None
 
 
-@pytest.mark.parametrize(("now", "reached"), around(FILED))
+@pytest.mark.parametrize(("now", "reached"), boundary_instants(FILED))
 def test_alert_can_be_filed_seven_days_after_the_order_date(now: datetime, reached: bool) -> None:
     """R19: refused one second before order date + 7 d, accepted at and after it."""
     verdict = npb.file(a_case(), SELLER, None, now)
@@ -88,14 +101,14 @@ def test_only_the_seller_files(actor: object, expected: str) -> None:
 
 
 @pytest.mark.guarantee("P3")
-@pytest.mark.parametrize(("now", "reached"), around(FILED + 7 * DAY))
+@pytest.mark.parametrize(("now", "reached"), boundary_instants(FILED + 7 * DAY))
 def test_without_an_answer_cancelling_unlocks_after_one_week(now: datetime, reached: bool) -> None:
     """R26."""
     assert cancel_code(filed(), now) == (None if reached else "TOO_EARLY")
 
 
 @pytest.mark.guarantee("P3")
-@pytest.mark.parametrize(("now", "reached"), around(FILED + 14 * DAY))
+@pytest.mark.parametrize(("now", "reached"), boundary_instants(FILED + 14 * DAY))
 def test_with_an_answer_in_time_cancelling_unlocks_after_two_weeks(now: datetime, reached: bool) -> None:
     """R27."""
     answered = granted(npb.respond(filed(), BUYER, "I will pay", FILED + 7 * DAY - SECOND))
@@ -215,7 +228,7 @@ def test_eligibility_does_not_need_the_scan() -> None:
     assert cancel_code(case, FILED + 7 * DAY) is None
 
 
-@pytest.mark.parametrize(("now", "reached"), around(FILED + 7 * DAY))
+@pytest.mark.parametrize(("now", "reached"), boundary_instants(FILED + 7 * DAY))
 def test_scan_marks_a_matured_alert_once_and_moves_no_status(now: datetime, reached: bool) -> None:
     """R41, R44."""
     verdict = alerts.unlock(filed(), now)

@@ -14,7 +14,7 @@ from policies.removals import Removal
 from policies.statuses import PaymentStatus, Role, Status
 from policies.verdicts import Code, Granted, Refused
 from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, STAFF, a_case, granted, with_member
-from tests.random_cases import PARTIES, life
+from tests.random_cases import PARTIES, random_life
 
 LINES = {1: 10, 2: 3}
 
@@ -33,7 +33,7 @@ def test_every_action_of_the_problem_order_page_is_an_option() -> None:
 @pytest.mark.parametrize("seed", range(120))
 def test_what_is_announced_is_what_the_policy_answers(seed: int) -> None:
     """Options against other, equally valid arguments of the same commands, at every step of a random life."""
-    for step in life(seed):
+    for step in random_life(seed):
         for actor in PARTIES:
             found = asked(step.before, actor, step.now)
             role = step.before.role_of(actor)
@@ -62,7 +62,7 @@ def test_what_is_announced_is_what_the_policy_answers(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(60))
 def test_every_move_of_a_random_life_was_announced(seed: int) -> None:
     """The other way round: what was granted was an option just before, what was refused was none."""
-    for step in life(seed):
+    for step in random_life(seed):
         if step.actor is None or step.before.role_of(step.actor) is Role.STAFF:
             continue
         option = asked(step.before, step.actor, step.now).get(step.move)

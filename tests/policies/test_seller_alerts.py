@@ -9,7 +9,19 @@ import pytest
 from policies import alerts, cancellation, orders, seller_alerts
 from policies.cases import Actor, AlertKind, AlertState, Case
 from policies.statuses import ALERT_BLOCKERS, OPEN_FLOW, PaymentStatus, Status
-from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, STAFF, a_case, around, code, granted, with_member
+from tests.builders import (
+    BUYER,
+    DAY,
+    ORDERED,
+    SECOND,
+    SELLER,
+    STAFF,
+    a_case,
+    boundary_instants,
+    code,
+    granted,
+    with_member,
+)
 
 NRS, NSS = AlertKind.NRS, AlertKind.NSS
 FILED = ORDERED + 7 * DAY
@@ -26,7 +38,7 @@ def filed(kind: AlertKind, case: Case | None = None) -> Case:
 
 
 @KINDS
-@pytest.mark.parametrize(("now", "reached"), around(FILED))
+@pytest.mark.parametrize(("now", "reached"), boundary_instants(FILED))
 def test_fileable_seven_days_after_the_order_date(kind: AlertKind, now: datetime, reached: bool) -> None:
     """R45."""
     assert code(file(kind, a_case(payment=PAID[kind]), now)) == (None if reached else "TOO_EARLY")
@@ -64,7 +76,7 @@ def test_the_seller_cannot_change_the_status(kind: AlertKind, wanted: Status) ->
 
 @KINDS
 @pytest.mark.parametrize("answered", [False, True])
-@pytest.mark.parametrize(("now", "reached"), around(FILED + 14 * DAY))
+@pytest.mark.parametrize(("now", "reached"), boundary_instants(FILED + 14 * DAY))
 def test_the_buyer_cancels_after_two_weeks_whatever_the_seller_answers(
     kind: AlertKind, answered: bool, now: datetime, reached: bool
 ) -> None:

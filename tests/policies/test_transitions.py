@@ -12,7 +12,7 @@ from policies.glossary import BASES, CODES, STATUSES
 from policies.statuses import OPEN_FLOW, Basis, Status
 from policies.transitions import TABLE, allowing, edges, reachable
 from policies.verdicts import Code, Granted
-from tests.random_cases import life
+from tests.random_cases import random_life
 from tools.support_page import DIAGRAM, support_page
 
 REPOSITORY = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def test_no_event_leads_outside_the_table() -> None:
 @pytest.mark.parametrize("seed", range(150))
 def test_whatever_a_policy_grants_is_in_the_table(seed: int) -> None:
     """T1 to T23: event, source, target and role of every granted verdict of a random life."""
-    for step in life(seed):
+    for step in random_life(seed):
         if isinstance(step.verdict, Granted):
             for event in step.verdict.events[:1]:
                 source, target = step.before.order.status, step.verdict.case.order.status
@@ -55,7 +55,7 @@ def test_random_lives_meet_nearly_every_row() -> None:
     """The test above is only worth something when the lives are lived fully."""
     seen = set()
     for seed in range(400):
-        for step in life(seed, moves=40):
+        for step in random_life(seed, moves=40):
             if isinstance(step.verdict, Granted) and step.verdict.events:
                 after = step.verdict.case.order
                 row = allowing(step.verdict.events[0].type, step.before.order.status, after.status, step.role)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stress.environment import ASTRAY
+from stress.environment import STRAY_GROUP
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
 from workers.settings import CHECKOUT
 
@@ -55,7 +55,7 @@ def _belongs(one: psutil.Process, head: int, folder: str) -> bool:
 def _is_program(one: psutil.Process) -> bool:
     """A worker, a child of one, or a beat: forked by the preforker under a name of ours, or one whose clock is wrong."""
     try:
-        return one.name().startswith("unwind-") or not {f"{ASTRAY}@%h", "beat"}.isdisjoint(one.cmdline())
+        return one.name().startswith("unwind-") or not {f"{STRAY_GROUP}@%h", "beat"}.isdisjoint(one.cmdline())
     except psutil.Error:
         return False
 

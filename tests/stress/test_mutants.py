@@ -8,48 +8,48 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from stress.live_scenarios import BETWEEN_PROCESSES, ORDERS, Worker, live_past
+from stress.live_scenarios import LIVE_SCENARIOS, ORDERS, Worker, seed_orders
 from stress.mutants import MUTANTS
-from stress.rehearsal import Rehearsal, play_past
-from stress.scenarios import IN_ONE_PROCESS
+from stress.simulated_market import SimulatedMarket, seed_history
+from stress.simulated_scenarios import SIMULATED_SCENARIOS
 from tests.plugins.proxy import Proxy
 from tests.plugins.servers import fresh_database
 from tests.plugins.upstream import Installation, installation
 from workers.embedded import ServerUrls
 
 pytestmark = [pytest.mark.long]
-LIVE = [one for one in MUTANTS.values() if one.scenario in BETWEEN_PROCESSES]
-ALONE = [one for one in MUTANTS.values() if one.scenario in IN_ONE_PROCESS]
+LIVE = [one for one in MUTANTS.values() if one.scenario in LIVE_SCENARIOS]
+ALONE = [one for one in MUTANTS.values() if one.scenario in SIMULATED_SCENARIOS]
 
 
 @pytest.fixture(scope="module")
 def with_a_past(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[str]:
     """The name of a database that each rehearsal copies."""
     with fresh_database(servers, admin, template_database) as url:
-        play_past(url)
+        seed_history(url)
         yield url.rpartition("/")[2]
 
 
 @pytest.fixture
-def market(servers: ServerUrls, admin: psycopg.Connection, with_a_past: str) -> Iterator[Rehearsal]:
+def market(servers: ServerUrls, admin: psycopg.Connection, with_a_past: str) -> Iterator[SimulatedMarket]:
     """A marketplace of terms of seconds."""
-    with fresh_database(servers, admin, with_a_past) as url, Rehearsal(url).standing() as standing:
+    with fresh_database(servers, admin, with_a_past) as url, SimulatedMarket(url).standing() as standing:
         yield standing
 
 
-@pytest.mark.parametrize("name", IN_ONE_PROCESS)
-def test_without_a_mistake_nothing_is_found(market: Rehearsal, name: str) -> None:
+@pytest.mark.parametrize("name", SIMULATED_SCENARIOS)
+def test_without_a_mistake_nothing_is_found(market: SimulatedMarket, name: str) -> None:
     """What a scenario plays is right as the product is: whatever is found is the mistake's."""
-    IN_ONE_PROCESS[name](market)
+    SIMULATED_SCENARIOS[name](market)
     assert market.violations() == []
 
 
 @pytest.mark.parametrize("name", [one.name for one in ALONE])
-def test_a_mistake_is_caught_by_name(market: Rehearsal, name: str) -> None:
+def test_a_mistake_is_caught_by_name(market: SimulatedMarket, name: str) -> None:
     """reliability 3.3."""
     mutant = MUTANTS[name]
     with mutant.let_in(market.database_url):
-        IN_ONE_PROCESS[mutant.scenario](market)
+        SIMULATED_SCENARIOS[mutant.scenario](market)
         found = market.violations()
     assert any(mutant.caught in sentence for sentence in found), found
 
@@ -59,7 +59,7 @@ def live(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """Servers and a past, still without a worker."""
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("live"), live_past) as standing:
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("live"), seed_orders) as standing:
         yield standing
 
 
@@ -84,14 +84,14 @@ def results(live: Installation) -> Iterator[Proxy]:
         yield standing
 
 
-@pytest.mark.parametrize("name", BETWEEN_PROCESSES)
+@pytest.mark.parametrize("name", LIVE_SCENARIOS)
 def test_between_processes_nothing_is_found_without_a_mistake(
     live: Installation, path: Proxy, results: Proxy, orders: Iterator[int], name: str
 ) -> None:
     """reliability F02, F03, F04, F25, F42: what the mistakes below break holds."""
     group = Worker(live, path, results, None)
     try:
-        assert BETWEEN_PROCESSES[name](group, orders) == []
+        assert LIVE_SCENARIOS[name](group, orders) == []
     finally:
         group.end()
 
@@ -104,7 +104,7 @@ def test_a_mistake_between_processes_is_caught_by_name(
     mutant = MUTANTS[name]
     group = Worker(live, path, results, mutant.name)
     try:
-        found = BETWEEN_PROCESSES[mutant.scenario](group, orders)
+        found = LIVE_SCENARIOS[mutant.scenario](group, orders)
     finally:
         group.end()
     assert any(mutant.caught in sentence for sentence in found), found

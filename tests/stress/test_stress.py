@@ -11,12 +11,12 @@ import pytest
 
 from stress import plan
 from stress.report import keep_failure, report
-from stress.run import Torment, prepared
+from stress.run import RunOptions, prepare_run
 
 
-def tormented(torment: Torment, folder: Path) -> None:
+def tormented(torment: RunOptions, folder: Path) -> None:
     """A run in which nothing may be violated; one that fails leaves its history beside the servers' folder."""
-    with prepared(folder / "place", torment) as (run, past):
+    with prepare_run(folder / "place", torment) as (run, past):
         outcome = run.go()
     kept = keep_failure(outcome, past, folder) if outcome.violations else []
     assert not outcome.violations, (outcome.violations[:20], [str(path) for path in kept])
@@ -30,7 +30,7 @@ def tormented(torment: Torment, folder: Path) -> None:
 @pytest.mark.guarantee("P1", "P2", "P3", "P6")
 def test_a_known_plan_violates_nothing(tmp_path: Path) -> None:
     """P1, P2, P3, P6: half a minute of everything that the demon knows."""
-    tormented(Torment(seed=4, seconds=20), tmp_path)
+    tormented(RunOptions(seed=4, seconds=20), tmp_path)
 
 
 @pytest.mark.long
@@ -40,7 +40,7 @@ def test_a_plan_by_chance_violates_nothing(tmp_path: Path) -> None:
     """The same with a seed that nobody chose; `./run torture --seed` plays it again."""
     seed = secrets.randbelow(10**9)
     print(f"seed {seed}")
-    tormented(Torment(seed=seed, seconds=20), tmp_path)
+    tormented(RunOptions(seed=seed, seconds=20), tmp_path)
 
 
 def test_what_is_tried_is_a_function_of_the_seed() -> None:
@@ -70,7 +70,7 @@ def test_a_fierce_run_has_more_of_what_ends_things_and_of_nothing_else() -> None
         if kind in ends_of_servers:
             assert fierce[kind] >= times, kind
         else:
-            assert abs(fierce[kind] - times * (3 if kind in plan.ENDS else 1)) <= 3, kind
+            assert abs(fierce[kind] - times * (3 if kind in plan.FATAL_FAULTS else 1)) <= 3, kind
 
 
 def test_half_an_hour_holds_the_promised_dose() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 from models import feed
 from models.integrity import audit, invariants
 from tests.plugins.market import Market
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 
 pytestmark = pytest.mark.breaks_invariants("each test plants what must never be, and most fix it")
 FEE = "Replaying an order's events gives its row"
@@ -110,7 +110,7 @@ def test_what_was_written_by_a_transaction_that_ends_late_is_not_passed_over(mar
 
 def test_two_that_ask_at_once_do_not_ask_twice(market: Market, database_url: str) -> None:
     """Two beats are no trouble: whoever comes second leaves it to the first."""
-    with psycopg.connect(plain(database_url)) as other:
+    with psycopg.connect(libpq_url(database_url)) as other:
         other.execute("INSERT INTO unwind.named_locks VALUES ('audit.check_invariants')")
         other.commit()
         other.execute("SELECT FROM unwind.named_locks WHERE name = 'audit.check_invariants' FOR UPDATE")

@@ -29,8 +29,8 @@ from tests.bad_input import (
     NO_NUMBER,
     NUMBERS,
     PUBLIC,
-    nonsense,
-    replaced,
+    bad_arguments,
+    replace_argument,
 )
 from tests.plugins.market import ORDERED, Market
 from tests.plugins.servers import fresh_database
@@ -90,9 +90,9 @@ def test_nonsense_in_any_argument_is_named_and_changes_nothing(counted: Market, 
     arguments = GOOD[task] | {"request_id": f"r-{next(NUMBERS)}"}
     if command_of(app.tasks[task]).model_fields.get("occurred_at"):  # type: ignore[union-attr]  # public: it has a model
         arguments["occurred_at"] = "2026-03-28T10:00:00Z"
-    for path, bad in nonsense(arguments):
+    for path, bad in bad_arguments(arguments):
         what = (task, path, repr(bad)[:60])
-        answer = ask(counted, task, replaced(arguments, path, bad))
+        answer = ask(counted, task, replace_argument(arguments, path, bad))
         if task == "orders.cancel_many" and path[0] == "orders" and len(path) > 1:
             assert answer["outcome"] == "done", what  # each item has an answer of its own
             (answer,) = answer["effects"]["answers"]

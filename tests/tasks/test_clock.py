@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.plugins.market import FILED, WEEK, Market
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 
 DAY = timedelta(days=1)
 
@@ -17,7 +17,7 @@ DAY = timedelta(days=1)
 @pytest.fixture
 def owner(database_url: str) -> Iterator[psycopg.Connection]:
     """Somebody who may write what a test needs."""
-    with psycopg.connect(plain(database_url), autocommit=True) as connection:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         yield connection
 
 

@@ -19,17 +19,17 @@ from models.integrity import invariants
 from models.unit_of_work import retry_on_conflict
 from tasks import mailer, publisher
 from tests.plugins.crashes import (
-    Bell,
+    CrashPoints,
     Died,
-    Points,
+    MailStub,
+    PublisherStub,
     Shelf,
-    Tray,
     Way,
-    in_a_child,
-    is_killed,
-    loses_its_session,
-    raises,
-    without_chance,
+    kill_process,
+    raise_error,
+    run_in_child,
+    terminate_session,
+    without_random_values,
 )
 from tests.plugins.market import FILED, WEEK, Market
 from workers.app import app
@@ -128,7 +128,7 @@ WORKS = (
 class Ordeal:
     """One piece of work on one database, to be gone through again and again."""
 
-    def __init__(self, market: Market, database_url: str, work: Work, points: Points) -> None:
+    def __init__(self, market: Market, database_url: str, work: Work, points: CrashPoints) -> None:
         self.work, self.points, self.simulation = work, points, market.simulation
         work.prepare(market)
         market.simulation.database.dispose()
@@ -146,7 +146,7 @@ class Ordeal:
         if self.work.arguments is None:
             retry_on_conflict(app.tasks[self.work.task].run)
             return ""
-        return without_chance(self.simulation.execute(self.work.task, self.work.arguments, "message"))
+        return without_random_values(self.simulation.execute(self.work.task, self.work.arguments, "message"))
 
     def go_through(self, number: int, way: Way | None) -> tuple[dict[str, Any], list[str]]:
         """From the beginning: die at that point (0: nowhere), come again; gives the end and the points passed before."""
@@ -154,12 +154,12 @@ class Ordeal:
         self.simulation.clock.instant = self.at
         first = ""
         self.simulation.database.engine.dispose()  # every run begins with a connection of its own, so points keep their numbers
-        kept, tray = Bell(self.points), Tray(self.points)
+        kept, tray = PublisherStub(self.points), MailStub(self.points)
         publisher.set_publisher(kept)
         mailer.set_mailer(tray)
         self.points.arm(number, way)
-        if way is is_killed:
-            assert in_a_child(self._alone) == 9
+        if way is kill_process:
+            assert run_in_child(self._alone) == 9
         else:
             with contextlib.suppress(Died, DBAPIError):
                 first = self.body()
@@ -203,9 +203,9 @@ def dies_everywhere(ordeal: Ordeal, way: Way, numbers: list[int]) -> None:
     for number in numbers:
         found, _ = ordeal.go_through(number, way)
         point = f"{ordeal.work.task} died at point {number}, {ordeal.names[number - 1]}"
-        assert way is is_killed or ordeal.reached[:number] == ordeal.names[:number], point
+        assert way is kill_process or ordeal.reached[:number] == ordeal.names[:number], point
         wrong = {part: (found[part], ordeal.wanted[part]) for part in found if found[part] != ordeal.wanted[part]}
-        if way is is_killed:
+        if way is kill_process:
             # What the child rang and sent went with it; that it comes again is what the rows say.
             wrong = {part: both for part, both in wrong.items() if part not in ("rung", "letters")}
         assert not wrong, (point, wrong)
@@ -217,17 +217,17 @@ OTHERS = [pytest.param(work, id=work.task) for work in WORKS[1:]]
 EACH = [pytest.param(work, id=work.task) for work in WORKS]
 
 
-def dies_at_every_point(market: Market, database_url: str, points: Points, work: Work) -> None:
+def dies_at_every_point(market: Market, database_url: str, points: CrashPoints, work: Work) -> None:
     """By an exception, at all there are."""
     with contextlib.closing(Ordeal(market, database_url, work, points)) as ordeal:
         assert len(ordeal.names) >= work.least, ordeal.names
         assert {"before commit", "after commit"} <= set(ordeal.names)
-        dies_everywhere(ordeal, raises, list(range(1, len(ordeal.names) + 1)))
+        dies_everywhere(ordeal, raise_error, list(range(1, len(ordeal.names) + 1)))
 
 
 @pytest.mark.guarantee("P1", "P2", "P4")
 def test_a_cancellation_that_dies_at_any_point_and_comes_again_ends_as_if_nothing_had_happened(
-    market: Market, database_url: str, points: Points
+    market: Market, database_url: str, points: CrashPoints
 ) -> None:
     """P1, P2, P4: before and after every statement, before the commit, and after it with nobody told."""
     dies_at_every_point(market, database_url, points, WORKS[0])
@@ -236,7 +236,7 @@ def test_a_cancellation_that_dies_at_any_point_and_comes_again_ends_as_if_nothin
 @pytest.mark.long
 @pytest.mark.parametrize("work", OTHERS)
 def test_whatever_dies_at_any_point_and_comes_again_ends_as_if_nothing_had_happened(
-    market: Market, database_url: str, points: Points, work: Work
+    market: Market, database_url: str, points: CrashPoints, work: Work
 ) -> None:
     """P1, P2, P4: the same of sets, sweeps, followers, bills, letters and rings."""
     dies_at_every_point(market, database_url, points, work)
@@ -245,22 +245,22 @@ def test_whatever_dies_at_any_point_and_comes_again_ends_as_if_nothing_had_happe
 @pytest.mark.long
 @pytest.mark.parametrize("work", EACH)
 def test_losing_the_session_at_any_point_ends_as_if_nothing_had_happened(
-    market: Market, database_url: str, points: Points, admin: psycopg.Connection, work: Work
+    market: Market, database_url: str, points: CrashPoints, admin: psycopg.Connection, work: Work
 ) -> None:
     """F43: after a statement is before the next one here, so those before it and the commits are all there are."""
     with contextlib.closing(Ordeal(market, database_url, work, points)) as ordeal:
         numbers = [
             n for n, name in enumerate(ordeal.names, start=1) if re.match("before (?!ring|send)|after commit", name)
         ]
-        dies_everywhere(ordeal, loses_its_session(admin), numbers)
+        dies_everywhere(ordeal, terminate_session(admin), numbers)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("work", EACH)
 def test_being_killed_ends_as_if_nothing_had_happened(
-    market: Market, database_url: str, points: Points, work: Work
+    market: Market, database_url: str, points: CrashPoints, work: Work
 ) -> None:
     """P1: SIGKILL of a process that is in the middle of it, at every ninth point and around each commit."""
     with contextlib.closing(Ordeal(market, database_url, work, points)) as ordeal:
         numbers = [n for n, name in enumerate(ordeal.names, start=1) if n % 9 == 1 or "commit" in name]
-        dies_everywhere(ordeal, is_killed, numbers)
+        dies_everywhere(ordeal, kill_process, numbers)

@@ -12,7 +12,7 @@ import pytest
 
 from models.db import database as db
 from models.integrity.invariants import check
-from tests.bad_input import GOOD, LINES, PUBLIC, kind_of, places, replaced
+from tests.bad_input import GOOD, LINES, PUBLIC, argument_paths, kind_of, replace_argument
 from tests.plugins.market import Market
 
 LARGEST = {
@@ -26,16 +26,18 @@ FEE_LIMIT = Decimal(10) ** 12
 def extremes(task: str) -> Iterator[tuple[dict[str, Any], tuple[Any, ...], Any]]:
     """The good arguments of a task with one number replaced, and with all of them replaced at once."""
     good = GOOD[task]
-    found = [(path, kind_of(str(path[-1]), value)) for path, value in places(good) if not isinstance(path[-1], int)]
+    found = [
+        (path, kind_of(str(path[-1]), value)) for path, value in argument_paths(good) if not isinstance(path[-1], int)
+    ]
     numbers = [(path, kind) for path, kind in found if kind in LARGEST]
     for path, kind in numbers:
         for value in LARGEST[kind]:
-            yield replaced(copy.deepcopy(good), path, value), path, value
+            yield replace_argument(copy.deepcopy(good), path, value), path, value
     for index in range(len(LARGEST["number"])):
         everywhere = copy.deepcopy(good)
         for path, kind in numbers:
             if not str(path[-1]).endswith("_id"):
-                everywhere = replaced(everywhere, path, LARGEST[kind][index])
+                everywhere = replace_argument(everywhere, path, LARGEST[kind][index])
         yield everywhere, ("everything",), index
 
 

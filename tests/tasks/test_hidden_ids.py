@@ -8,15 +8,15 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.bad_input import GOOD, NAMES, PUBLIC, places, replaced
+from tests.bad_input import GOOD, NAMES, PUBLIC, argument_paths, replace_argument
 from tests.plugins.market import Market
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 
 HIDDEN = ("\u0085", "\u2028", "\u200b", "a\u0085b", "a\u2028b", "\u3164")
 IDS = [
     (task, path)
     for task in PUBLIC
-    for path, _ in places(GOOD[task])
+    for path, _ in argument_paths(GOOD[task])
     if path[-1] in (*NAMES, "no", "type") and path[0] not in ("orders", "values")
 ]
 
@@ -25,14 +25,14 @@ IDS = [
 def test_a_message_with_a_hidden_id_is_invalid(market: Market, text: str) -> None:
     """Every id of every command, and what is wrong is named."""
     for task, path in IDS:
-        answer = market.simulation.execute(task, replaced(GOOD[task], path, text), "m-1")
+        answer = market.simulation.execute(task, replace_argument(GOOD[task], path, text), "m-1")
         named = [error["path"] for error in answer["errors"]]
         assert (answer["outcome"], ".".join(map(str, path)) in named) == ("invalid", True), (task, path, answer)
 
 
 def test_a_submission_by_sql_with_a_hidden_id_is_invalid(market: Market, database_url: str) -> None:
     """The same of the other interface."""
-    with psycopg.connect(plain(database_url), autocommit=True) as caller:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as caller:
         for number, text in enumerate(HIDDEN):
             payload: dict[str, Any] = GOOD["npb.respond"] | {"member_id": text}
             caller.execute(

@@ -13,7 +13,7 @@ from models.db import database as db
 from models.integrity.invariants import check
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, WEEK, Market
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 
 SECOND = timedelta(seconds=1)
 DUE = FILED + WEEK
@@ -45,7 +45,7 @@ def take(market: Market, database_url: str, interface: str, at: datetime, task: 
     if interface == "message":
         return market.do(task, order_id=1003, occurred_at=format_timestamp(at), **more)
     request_id = f"{task}-{format_timestamp(at)}".replace("+", "-")
-    with psycopg.connect(plain(database_url), autocommit=True) as caller:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as caller:
         payload = json.dumps(more if "orders" in more else {"order_id": 1003, **more})
         caller.execute("SELECT unwind.submit_command(%s, %s::jsonb, %s)", [task, payload, request_id])
         caller.execute(

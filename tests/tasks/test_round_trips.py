@@ -14,7 +14,7 @@ from sqlalchemy import text
 from benchmarks.market import Market as Built
 from benchmarks.market import build
 from models.unit_of_work import retry_on_conflict
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from workers.app import app
 from workers.simulation.engine import Simulation
 
@@ -40,7 +40,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def many(simulation: Simulation, database_url: str) -> Simulation:
     """Three hundred orders of two lines with matured alerts, each with a removal request that waits."""
-    with psycopg.connect(plain(database_url), autocommit=True) as conn:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as conn:
         build(conn, Built(333, lines=2, state="due"))
         conn.execute(
             """INSERT INTO unwind.removals (order_id, requested_by, state, lines, requested_at)

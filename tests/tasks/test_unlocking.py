@@ -14,15 +14,15 @@ from models import alerts
 from models.unit_of_work import UnitOfWork
 from policies.cases import AlertKind
 from tasks.sweeps import sweep
-from tests.plugins.crashes import Died, Points, raises
+from tests.plugins.crashes import CrashPoints, Died, raise_error
 from tests.plugins.market import FILED, WEEK, Market
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 
 DUE = FILED + WEEK
 ORDERS = range(1, 8)
 
 
-class ThirdBatch(Points):
+class ThirdBatch(CrashPoints):
     """Dies when the statement of the third batch has been carried out and is not committed."""
 
     batches = 0
@@ -32,7 +32,7 @@ class ThirdBatch(Points):
         self.batches += name.startswith("after WITH due AS")
         if self.batches == 3:
             self.batches += 1
-            raises(connection)
+            raise_error(connection)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ EACH_ONCE = [(order_id, 3, 1, 1) for order_id in ORDERS]
 @contextlib.contextmanager
 def held(database_url: str, *order_ids: int) -> Iterator[None]:
     """Somebody else's transaction that holds these orders."""
-    with psycopg.connect(plain(database_url)) as other:
+    with psycopg.connect(libpq_url(database_url)) as other:
         other.execute("SELECT FROM unwind.orders WHERE order_id = ANY (%s) FOR UPDATE", [list(order_ids)])
         yield
         other.rollback()

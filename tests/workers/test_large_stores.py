@@ -19,7 +19,7 @@ from models.db import database as db
 from models.integrity.invariants import check
 from models.queries.show import run_query
 from tests.plugins.market import Market
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 
 LOTS = 200_000
 IMPORTED = 40_000
@@ -79,7 +79,7 @@ def command(market: Market, database_url: str, tmp_path: Path) -> Any:
 @pytest.mark.long
 def test_a_large_store_is_shown_as_it_is_read(market: Market, command: Any, database_url: str) -> None:
     """Every lot is there, in each of the three shapes, and the process stays small."""
-    with psycopg.connect(plain(database_url), autocommit=True) as owner:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
         owner.execute(STOCK, [LOTS])
         owner.execute(RECORDED)
     shapes = {(): LOTS + 1, ("--json",): None, ("--xml",): LOTS + 3}

@@ -19,7 +19,7 @@ from models.integrity import month_audit
 from models.integrity.invariants import check
 from models.submissions import MAX_ATTEMPTS
 from tests.plugins.market import Market
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from workers.cli.jobs import jobs
 from workers.monitoring.doctor import marketplace
 from workers.monitoring.doctor.findings import Finding
@@ -49,7 +49,7 @@ def real_now(simulation: Simulation) -> datetime:
 @contextlib.contextmanager
 def poisoned(database_url: str, table: str, when: str) -> Iterator[None]:
     """For as long as the block runs the database refuses one order's rows, as a row of another version might be refused."""
-    with psycopg.connect(plain(database_url), autocommit=True) as owner:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
         owner.execute(
             f"CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS "
             f"$$ BEGIN IF {when} THEN RAISE EXCEPTION 'poison'; END IF; RETURN NEW; END $$;"

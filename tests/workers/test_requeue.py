@@ -21,8 +21,8 @@ from models import dead_jobs, dead_letters, outbox, submissions
 from models.db.database import DatabaseClock
 from policies.verdicts import OutboxMessage
 from tests.plugins.market import Market
-from tests.plugins.servers import plain
-from tests.plugins.upstream import until
+from tests.plugins.servers import libpq_url
+from tests.plugins.upstream import wait_until
 from tests.workers.transport.hostile_messages import message
 from workers import task as job
 from workers.app import app
@@ -150,7 +150,7 @@ def test_a_promise_and_a_letter_are_due_again(shop: Market) -> None:
 def test_what_was_changed_after_it_was_parked_is_not_set_going(shop: Market, database_url: str) -> None:
     """Promises P1: the hash of what was parked."""
     number = parked(shop, 1)
-    with psycopg.connect(plain(database_url)) as owner:
+    with psycopg.connect(libpq_url(database_url)) as owner:
         owner.execute('UPDATE unwind.dead_jobs SET arguments = \'{"order_id": 2, "member_id": "seller"}\'')
     assert "changed its arguments" in replay(number).output
     with shop.simulation.database.transaction() as conn:
@@ -261,7 +261,7 @@ def test_ten_thousand_strays_are_moved_whoever_is_killed_in_between(broker_url: 
         for _ in range(2):
             before = broker.llen("commands")
             going = subprocess.Popen(words, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            until(lambda before=before: broker.llen("commands") > before + 500)  # type: ignore[misc]
+            wait_until(lambda before=before: broker.llen("commands") > before + 500)  # type: ignore[misc]
             going.kill()
             going.communicate()
             assert broker.llen("commands") < 10_000

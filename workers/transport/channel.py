@@ -5,7 +5,7 @@ takes the message with it (F01, F02).  Here the broker moves it into a list of t
 of there and records it.  Whatever lies in a list, or is recorded, for nobody alive goes back to its queue.  An acknowledgement
 that fails keeps no slot (F03), and what is no message for its queue is put aside before Celery sees it (X3).
 
-The queues themselves stay what kombu and every other client make of them.  docs/decisions/0008-the-transport.md says why each
+The queues themselves stay what kombu and every other client make of them.  docs/decisions/0008-redis-transport.md says why each
 thing is as it is; each method that replaces one of kombu 5.7.0 names it, and a test holds that kombu's have not changed.
 """
 

@@ -2,7 +2,7 @@
 
 Whoever may push to a queue can write there what he likes, and 24 of 92 hostile messages end, loop, starve or fool a worker before
 any hook of a task runs (X3).  So everything is looked at before Celery sees it, and what a worker gets is written anew from
-the fields that are known: `docs/decisions/0008-the-transport.md` has the table of what is taken, dropped and refused.
+the fields that are known: `docs/decisions/0008-redis-transport.md` has the table of what is taken, dropped and refused.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from models.db import locks
 from models.db.database import Database, connect
 from models.ddl import triggers
 from tests.plugins.market import FILED, WEEK, Market
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SOURCES = [path for floor in ("models", "tasks", "schedules", "workers") for path in (CHECKOUT / floor).rglob("*.py")]
@@ -39,7 +39,7 @@ def test_advisory_locks_of_somebody_else_stop_no_order(market: Market, database_
     """The attack: whoever may call one function holds the numbers that the application once used, and all others it sees."""
     order = market.order()
     market.at(FILED).done("npb.file", order_id=order, member_id="seller")
-    with psycopg.connect(plain(database_url), autocommit=True) as attacker:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as attacker:
         attacker.execute(f"SET ROLE {triggers.SUBMIT_ROLE}")
         attacker.execute("SELECT pg_advisory_lock(f, 0) FROM generate_series(7300, 7310) AS f")
         attacker.execute("SELECT pg_advisory_lock(7302, hashtext('seller')), pg_advisory_lock(7243001)")
@@ -56,7 +56,7 @@ def test_advisory_locks_of_somebody_else_stop_no_order(market: Market, database_
 @pytest.mark.parametrize("statement", ["LOCK TABLE {} IN ACCESS SHARE MODE", "SELECT FROM {} FOR SHARE"])
 def test_nobody_else_reaches_the_rows_that_it_locks(database_url: str, role: str, table: str, statement: str) -> None:
     """Rows have rights; numbers have none."""
-    with psycopg.connect(plain(database_url), autocommit=True) as attacker:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as attacker:
         attacker.execute(f"SET ROLE {role}")
         with pytest.raises(psycopg.errors.InsufficientPrivilege), attacker.transaction():
             attacker.execute(statement.format(f"unwind.{table}"))

@@ -15,7 +15,7 @@ from models.db import database as db
 from models.db.postgres_address import PostgresAddress
 from models.migrations import upgrade
 from tests.plugins.postgres import USER, PostgresServer, new_server
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 
 PERVERSE = {
     "datestyle": "German, DMY",
@@ -117,7 +117,7 @@ def test_every_setting_of_ours_is_perverted_above() -> None:
 def test_a_migration_is_bound_by_no_setting_of_the_database(empty_database_url: str) -> None:
     name = make_url(empty_database_url).database
     for setting in ("statement_timeout = '20ms'", "default_transaction_read_only = on", "datestyle = 'German, DMY'"):
-        with psycopg.connect(plain(empty_database_url), options="-c default_transaction_read_only=off") as owner:
+        with psycopg.connect(libpq_url(empty_database_url), options="-c default_transaction_read_only=off") as owner:
             owner.execute(f"ALTER DATABASE {name} SET {setting}")
     upgrade(empty_database_url)
     database = db.connect(empty_database_url)

@@ -10,7 +10,7 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from models.ddl import triggers
-from tests.plugins.servers import in_database, plain
+from tests.plugins.servers import in_database, libpq_url
 from workers.embedded import ServerUrls
 
 CALLS = {
@@ -38,7 +38,7 @@ TYPES = (
 @pytest.fixture
 def owner(database_url: str) -> Iterator[psycopg.Connection]:
     """The owner of the test's database."""
-    with psycopg.connect(plain(database_url), autocommit=True) as connection:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         yield connection
 
 
@@ -47,7 +47,7 @@ def attacker(
     request: pytest.FixtureRequest, servers: ServerUrls, admin: psycopg.Connection, database_url: str
 ) -> Iterator[psycopg.Connection]:
     """A login with one role of ours and nothing else."""
-    url = make_url(plain(database_url))
+    url = make_url(libpq_url(database_url))
     name = f"attacker_of_{url.database}"
     admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'attack'").format(sql.Identifier(name)))
     admin.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(request.param), sql.Identifier(name)))
@@ -56,7 +56,7 @@ def attacker(
         with psycopg.connect(address, autocommit=True) as connection:
             yield connection
     finally:
-        with psycopg.connect(plain(in_database(servers.admin_url, str(url.database))), autocommit=True) as here:
+        with psycopg.connect(libpq_url(in_database(servers.admin_url, str(url.database))), autocommit=True) as here:
             here.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
         admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 

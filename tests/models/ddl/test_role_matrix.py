@@ -10,7 +10,7 @@ import pytest
 from models.db.database import APP_ROLE
 from models.ddl import triggers
 from models.ddl.tables import metadata
-from tests.plugins.servers import in_database, plain
+from tests.plugins.servers import in_database, libpq_url
 from workers.embedded import ServerUrls
 
 SUBMIT, READER, PUBLIC = triggers.SUBMIT_ROLE, triggers.READER_ROLE, "public"
@@ -63,7 +63,7 @@ BEYOND_THE_CATALOGUE = (
 def catalogue(servers: ServerUrls, database_url: str) -> Iterator[psycopg.Connection]:
     """The superuser in the test's own database: it sees every right of everybody."""
     address = in_database(servers.admin_url, database_url.rpartition("/")[2])
-    with psycopg.connect(plain(address), autocommit=True) as connection:
+    with psycopg.connect(libpq_url(address), autocommit=True) as connection:
         yield connection
 
 

@@ -16,7 +16,7 @@ import psutil
 import psycopg
 import pytest
 
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from workers.embedded import running_servers
 from workers.embedded.processes import identify_process, is_alive, wait_until
 
@@ -82,7 +82,7 @@ def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Inst
 
         shell = dict(re.findall(r"^export (\w+)=(\S+)$", installation.type("env").stdout, re.MULTILINE))
         assert str(running.postgres_port) in shell["DATABASE_URL"]
-        with psycopg.connect(plain(shell["DATABASE_URL"])) as connection:
+        with psycopg.connect(libpq_url(shell["DATABASE_URL"])) as connection:
             assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'unwind'").fetchone() != (0,)
             connection.execute("CREATE TABLE public.kept (word text)")
 
@@ -119,7 +119,7 @@ def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Inst
     installation.up()
     try:
         shell = dict(re.findall(r"^export (\w+)=(\S+)$", installation.type("env").stdout, re.MULTILINE))
-        with psycopg.connect(plain(shell["DATABASE_URL"])) as connection:
+        with psycopg.connect(libpq_url(shell["DATABASE_URL"])) as connection:
             assert connection.execute("SELECT count(*) FROM public.kept").fetchone() == (0,)
     finally:
         installation.type("down")

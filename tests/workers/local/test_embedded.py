@@ -23,7 +23,7 @@ import redis
 
 from models.ddl import triggers
 from models.migrations import upgrade
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from workers.embedded import (
     DataDirNotAccessible,
     RunningServers,
@@ -93,7 +93,7 @@ def marks(found: RunningServers) -> list[ProcessIdentity]:
 
 
 def remember(urls: ServerUrls, word: str) -> None:
-    with psycopg.connect(plain(urls.database_url)) as connection:
+    with psycopg.connect(libpq_url(urls.database_url)) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS words (word text)")
         connection.execute("INSERT INTO words VALUES (%s)", [word])
     with redis.Redis.from_url(urls.broker_url) as broker:
@@ -101,7 +101,7 @@ def remember(urls: ServerUrls, word: str) -> None:
 
 
 def remembered(urls: ServerUrls) -> tuple[list[str], list[str]]:
-    with psycopg.connect(plain(urls.database_url)) as connection:
+    with psycopg.connect(libpq_url(urls.database_url)) as connection:
         rows = [str(row[0]) for row in connection.execute("SELECT word FROM words ORDER BY word")]
     with redis.Redis.from_url(urls.broker_url, decode_responses=True) as broker:
         words = broker.lrange("words", 0, -1)
@@ -124,7 +124,7 @@ def test_the_broker_starts_in_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> 
 
 def test_every_test_starts_with_a_migrated_empty_database(database_url: str) -> None:
     """Real servers, one database per test, times in UTC whatever the machine thinks."""
-    with psycopg.connect(plain(database_url)) as connection:
+    with psycopg.connect(libpq_url(database_url)) as connection:
         row = connection.execute("SELECT current_setting('TimeZone'), current_user").fetchone()
     assert row == ("UTC", "unwind_owner")
 
@@ -159,7 +159,7 @@ def test_the_working_login_is_no_superuser(tmp_path: Path) -> None:
     """Whatever makes it do something does it with the rights of the owner of the tables and no more."""
     with embedded_servers(tmp_path, durable=False) as urls:
         assert _rights_of_the_login(urls) == ("unwind_owner", False, False)
-        with psycopg.connect(plain(urls.admin_url)) as connection:
+        with psycopg.connect(libpq_url(urls.admin_url)) as connection:
             assert connection.execute("SELECT rolname FROM pg_roles WHERE rolsuper").fetchall() == [("unwind_admin",)]
 
 
@@ -183,7 +183,7 @@ def test_data_that_was_made_by_a_superuser_is_handed_to_the_working_login(tmp_pa
         assert _rights_of_the_login(urls) == ("unwind_owner", False, False)
         assert remembered(urls) == (["first"], ["first"])
         upgrade(urls.database_url)
-        with psycopg.connect(plain(urls.admin_url)) as connection:
+        with psycopg.connect(libpq_url(urls.admin_url)) as connection:
             left = connection.execute(
                 "SELECT relname FROM pg_class WHERE relowner = 10 AND relnamespace = 'unwind'::regnamespace "
                 "UNION ALL SELECT proname FROM pg_proc WHERE proowner = 10 AND pronamespace = 'unwind'::regnamespace"
@@ -194,7 +194,7 @@ def test_data_that_was_made_by_a_superuser_is_handed_to_the_working_login(tmp_pa
 
 
 def _rights_of_the_login(urls: ServerUrls) -> tuple[object, ...] | None:
-    with psycopg.connect(plain(urls.database_url)) as connection:
+    with psycopg.connect(libpq_url(urls.database_url)) as connection:
         return connection.execute(
             "SELECT rolname, rolsuper, rolcreaterole FROM pg_roles WHERE rolname = session_user"
         ).fetchone()
@@ -203,16 +203,18 @@ def _rights_of_the_login(urls: ServerUrls) -> tuple[object, ...] | None:
 def _as_older_code_made_it(urls: ServerUrls) -> None:
     """One login for everything, and that the superuser."""
     password = urlsplit(urls.database_url).password
-    with psycopg.connect(plain(urls.admin_url), autocommit=True) as admin:
+    with psycopg.connect(libpq_url(urls.admin_url), autocommit=True) as admin:
         admin.execute("REASSIGN OWNED BY unwind_owner, unwind_submit_definer, unwind_feed_definer TO unwind_admin")
         for role in ("unwind_owner", "unwind_submit_definer", "unwind_feed_definer"):
             admin.execute(f"DROP OWNED BY {role}")
             admin.execute(f"DROP ROLE {role}")
         admin.execute("CREATE ROLE renaming SUPERUSER LOGIN PASSWORD 'renaming'")
-    with psycopg.connect(re.sub(r"//[^@]*@", "//renaming:renaming@", plain(urls.admin_url)), autocommit=True) as other:
+    with psycopg.connect(
+        re.sub(r"//[^@]*@", "//renaming:renaming@", libpq_url(urls.admin_url)), autocommit=True
+    ) as other:
         other.execute("ALTER ROLE unwind_admin RENAME TO unwind_owner")
         other.execute(f"ALTER ROLE unwind_owner PASSWORD '{password}'")
-    with psycopg.connect(plain(urls.database_url), autocommit=True) as superuser:
+    with psycopg.connect(libpq_url(urls.database_url), autocommit=True) as superuser:
         superuser.execute("DROP ROLE renaming")
 
 
@@ -278,7 +280,7 @@ def test_servers_listen_on_loopback_only_and_ask_for_a_password(servers: ServerU
         assert {str(c.laddr[0]) for c in listening} == {"127.0.0.1"}
         named_sockets = [str(c.laddr) for c in psutil.Process(mark.pid).net_connections("unix")]
         assert not any(named_sockets), named_sockets
-    without = re.sub(r":[^:@/]*@", ":wrong@", plain(servers.database_url))
+    without = re.sub(r":[^:@/]*@", ":wrong@", libpq_url(servers.database_url))
     with pytest.raises(psycopg.OperationalError, match="password"), psycopg.connect(without):
         pass
     with redis.Redis(port=found.valkey_port) as stranger, pytest.raises(redis.AuthenticationError):
@@ -290,7 +292,7 @@ def test_nobody_else_can_read_the_data_or_the_passwords(servers: ServerUrls, ser
     folder = servers_dir / "servers"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "credentials.json").stat().st_mode) == 0o600
-    secret = plain(servers.database_url).split(":")[2].split("@")[0]
+    secret = libpq_url(servers.database_url).split(":")[2].split("@")[0]
     other = servers.broker_url.split(":")[2].split("@")[0]
     for mark in marks(running(servers_dir)):
         process = psutil.Process(mark.pid)
@@ -350,7 +352,7 @@ def test_an_ordinary_user_can_run_the_servers(tmp_path_factory: pytest.TempPathF
         if root:
             os.chown(data, 65534, 65534)
         with another_user(data, uid=65534 if root else 0) as (_, url):
-            with psycopg.connect(plain(url)) as connection:
+            with psycopg.connect(libpq_url(url)) as connection:
                 assert connection.execute("SELECT 1").fetchone() == (1,)
             owner = {psutil.Process(mark.pid).uids().real for mark in marks(running(data))}
             assert owner == {65534 if root else os.getuid()}

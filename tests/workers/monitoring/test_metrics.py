@@ -32,7 +32,7 @@ from policies.verdicts import Code
 from schedules.routes import HEARTBEAT_QUEUES, QUEUES, outbox_consumers
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, ORDERED, Market
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from workers.cli.metrics import metrics
 from workers.embedded import free_port
 from workers.monitoring.metrics import MetricsCollector, make_metrics_server
@@ -122,7 +122,7 @@ def test_what_waits_is_counted_and_its_age_told(
     assert market.code("npb.file", order_id=1003, member_id="seller") == "TOO_EARLY"
     market.at(ORDERED + timedelta(days=7))
     market.done("npb.file", order_id=1003, member_id="seller")
-    with psycopg.connect(plain(database_url), autocommit=True) as owner:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
         owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
         owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
         owner.execute(
@@ -147,7 +147,9 @@ def test_what_waits_is_counted_and_its_age_told(
         client.rpush("notices", "a", "b")
         client.rpush("celery", "lost")
     found = scrape(settings)
-    with psycopg.connect(plain(database_url), autocommit=True) as owner:  # the suite proves what must hold afterwards
+    with psycopg.connect(
+        libpq_url(database_url), autocommit=True
+    ) as owner:  # the suite proves what must hold afterwards
         owner.execute("DELETE FROM unwind.outbox WHERE key LIKE 'k_'")
     lag = found["unwind_unlock_lag_seconds"][()]
     assert lag > timedelta(days=1).total_seconds()  # filed in the spring of a year that has passed
@@ -171,7 +173,7 @@ def test_no_label_is_an_id(market: Market, settings: Settings, database_url: str
     market.at(FILED)
     market.done("npb.file", order_id=1003, member_id="seller")
     market.code("npb.file", order_id=1003, member_id="stranger")
-    with psycopg.connect(plain(database_url), autocommit=True) as owner:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
         owner.execute("SET session_replication_role = replica")
         owner.execute("UPDATE unwind.requests SET answered_at = clock_timestamp()")
     from workers.app import app
@@ -223,7 +225,7 @@ def test_a_question_that_takes_too_long_is_given_up_and_the_others_are_answered(
 ) -> None:
     """Somebody locks a table; unwind_scrape_failures counts it."""
     monkeypatch.setattr(readings, "PATIENCE_MS", 50)
-    with psycopg.connect(plain(database_url)) as owner:
+    with psycopg.connect(libpq_url(database_url)) as owner:
         owner.execute("LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE")
         found = scrape(settings)
     assert found["unwind_scrape_failures"] == {(): 1}
@@ -275,7 +277,7 @@ def test_every_alert_can_fire_and_says_what_to_do(rule: dict[str, Any]) -> None:
 
 def test_every_metric_that_an_alert_looks_at_is_told_of(settings: Settings, database_url: str) -> None:
     """By name and by label, in a real scrape; `up` is Prometheus' own."""
-    with psycopg.connect(plain(database_url), autocommit=True) as owner:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
         for entry in TIMETABLE:
             owner.execute("INSERT INTO unwind.sweeps VALUES (%s, clock_timestamp(), 0, 0)", [entry.task])
     found = scrape(settings)

@@ -20,7 +20,7 @@ from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
 from models.submissions import LEASE, MAX_ATTEMPTS, SMALL_BYTES, Submission
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, WEEK, Market
-from tests.plugins.upstream import until
+from tests.plugins.upstream import wait_until
 from workers.app import app
 from workers.submissions import consumer
 from workers.submissions.listener import Listener
@@ -422,7 +422,7 @@ def test_a_lease_lasts_as_long_as_the_work(
     try:
         assert begun.wait(20)
         market.at(FILED + LEASE)
-        until(lambda: market.row("SELECT due_at FROM unwind.submissions").due_at == FILED + 2 * LEASE)
+        wait_until(lambda: market.row("SELECT due_at FROM unwind.submissions").due_at == FILED + 2 * LEASE)
         beside = db.connect(database_url)
         with contextlib.ExitStack() as closing:
             closing.callback(beside.dispose)

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from models.db import database as db
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 from tests.workers.monitoring.doctor.findings import real_now
 from workers.embedded import ServerUrls, embedded_servers
 from workers.monitoring.doctor import Context, broker
@@ -54,7 +54,7 @@ def with_broker(place: Context, broker_url: str, result_backend: str) -> Iterato
 @pytest.fixture
 def owner(database_url: str) -> Iterator[psycopg.Connection]:
     """Somebody who may break the test's database."""
-    with psycopg.connect(plain(database_url), autocommit=True) as connection:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         yield connection
 
 

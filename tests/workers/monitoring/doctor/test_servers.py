@@ -19,7 +19,7 @@ import redis
 from models.db import database as db
 from models.feed import EVENTS_AFTER_SIGNATURE
 from models.migrations import upgrade
-from tests.plugins.servers import in_valkey_database, plain
+from tests.plugins.servers import in_valkey_database, libpq_url
 from tests.workers.monitoring.doctor.findings import codes, run, severity
 from workers.embedded import ServerUrls, free_port
 from workers.embedded.data_dir import write_json
@@ -93,7 +93,7 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
 
     assert asked() == []
     outsider = re.sub(r"//[^@]*@", "//outsider:secret-word@", bad_servers.database_url)
-    with psycopg.connect(plain(bad_servers.admin_url), autocommit=True) as admin:
+    with psycopg.connect(libpq_url(bad_servers.admin_url), autocommit=True) as admin:
         admin.execute("CREATE ROLE outsider LOGIN PASSWORD 'secret-word'")
         admin.execute("GRANT USAGE ON SCHEMA unwind TO outsider")
         admin.execute("GRANT ALL ON ALL TABLES IN SCHEMA unwind TO outsider")
@@ -108,7 +108,7 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
         monkeypatch.setenv("DATABASE_URL", bad_servers.database_url)
         with contextlib.ExitStack() as held:
             for _ in range(7):
-                held.enter_context(psycopg.connect(plain(bad_servers.database_url)))
+                held.enter_context(psycopg.connect(libpq_url(bad_servers.database_url)))
             assert asked(database.connections) == ["CONNECTIONS_NEARLY_USED"]
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.environment import Place
+from benchmarks.environment import Environment
 from workers.embedded.binaries import find_postgres_bin
 
 CLIENTS = 2
@@ -31,12 +31,12 @@ def driver() -> str:
     return "psycopg"
 
 
-def driven_by() -> str:
+def driver_name() -> str:
     """The same for people."""
     return f"driven by {Path(driver()).name}, {CLIENTS} clients"
 
 
-def per_second(place: Place, database: str, statement: str, first: int, count: int, size: int = 1) -> float:
+def per_second(place: Environment, database: str, statement: str, first: int, count: int, size: int = 1) -> float:
     """Orders per second of a statement that takes `size` orders from :first on; connecting is not on the clock."""
     transactions = count // size // CLIENTS
     if transactions * size * CLIENTS != count:
@@ -56,8 +56,8 @@ def per_second(place: Place, database: str, statement: str, first: int, count: i
     return float(rate.group(1)) * size
 
 
-def _by_psycopg(place: Place, database: str, statement: str, first: int, transactions: int, size: int) -> float:
-    words = [sys.executable, "-m", "benchmarks.bound_client", place.plain(database), statement]
+def _by_psycopg(place: Environment, database: str, statement: str, first: int, transactions: int, size: int) -> float:
+    words = [sys.executable, "-m", "benchmarks.pgbench_substitute", place.plain(database), statement]
     clients = [
         subprocess.Popen(
             [*words, str(first + number * transactions * size), str(transactions), str(size)],

@@ -10,28 +10,28 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.environment import Place
-from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.scans import Scans, scanning, sweepers
+from benchmarks.environment import Environment
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, result, with_progress
+from benchmarks.scans import Scans, prepare_scans, sweep_workers
 
 
-def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
     """Pairs of a big and a small scan."""
     big, small = scale.of(20_000, 1_000_000), scale.of(1_000, 10_000)
     step(f"making {big:,} due alerts")
-    with scanning(place, big) as many, scanning(place, small) as few:
-        found = by_turns(
+    with prepare_scans(place, big) as many, prepare_scans(place, small) as few:
+        found = alternate(
             scale.pairs,
-            told(step, f"{big:,} due", lambda: peak(place, many)),
-            told(step, f"{small:,} due", lambda: peak(place, few)),
+            with_progress(step, f"{big:,} due", lambda: peak(place, many)),
+            with_progress(step, f"{small:,} due", lambda: peak(place, few)),
         )
     what = f"peak memory scanning {big:,} / {small:,} due"
     return [result("B9", what, "MB", Bar(1.2, 1.05, at_least=False), *found)]
 
 
-def peak(place: Place, scans: Scans) -> float:
+def peak(place: Environment, scans: Scans) -> float:
     """Most megabytes that the process which scanned ever held."""
-    with sweepers(place, 1) as client:
+    with sweep_workers(place, 1) as client:
         scans.swept(client, 1)
         head = psutil.Process(place.supervisor.pid("sweeps"))
         return max(_peak_of(child) for child in head.children(recursive=True))

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.harness import must_be
+from benchmarks.harness import check_equal
 from benchmarks.market import UNITS
 
 INSTALL = """
@@ -122,7 +122,9 @@ def check(conn: psycopg.Connection, first: int, last: int, lines: int) -> None:
     assert row is not None
     names = ("orders", "alerts", "units", "stock_moves", "strikes", "events", "outbox", "requests")
     expected = (count, count, count * lines * UNITS, count * lines, count, count, count * 3, count)
-    must_be(f"orders {first} to {last}", dict(zip(names, row, strict=True)), dict(zip(names, expected, strict=True)))
+    check_equal(
+        f"orders {first} to {last}", dict(zip(names, row, strict=True)), dict(zip(names, expected, strict=True))
+    )
 
 
 _ROWS = {
@@ -145,7 +147,7 @@ def check_alike(conn: psycopg.Connection, ours: int, reference: int) -> None:
         shapes = [
             sorted(repr(_shape(row[0])) for row in conn.execute(query, [order_id])) for order_id in (ours, reference)
         ]
-        must_be(f"{table} of the reference's order {reference}", shapes[1], shapes[0])
+        check_equal(f"{table} of the reference's order {reference}", shapes[1], shapes[0])
 
 
 def _shape(value: Any) -> Any:

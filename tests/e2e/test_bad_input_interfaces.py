@@ -18,9 +18,9 @@ from psycopg.types.json import Jsonb
 from models.requests import Answer
 from tasks.cancellation import CancelOrder
 from tasks.command import NOT_PLAIN_JSON, parse_command
-from tests.bad_input import GOOD, MARK, PUBLIC, nonsense, replaced
+from tests.bad_input import GOOD, MARK, PUBLIC, bad_arguments, replace_argument
 from tests.plugins.market import Market
-from tests.plugins.upstream import ANSWERED, Installation, installation, submit_orders
+from tests.plugins.upstream import ANSWER_TIMEOUT_SECONDS, Installation, installation, submit_orders
 from workers.app import app
 from workers.embedded import ServerUrls
 from workers.task import command_of
@@ -52,7 +52,9 @@ def shop(
 
 def bearable(arguments: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
     """Each argument with everything that it must never be, but for what is too long."""
-    return [(path, bad) for path, bad in nonsense(arguments) if not (isinstance(bad, str) and len(bad) > MAX_DURATION)]
+    return [
+        (path, bad) for path, bad in bad_arguments(arguments) if not (isinstance(bad, str) and len(bad) > MAX_DURATION)
+    ]
 
 
 def tried() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
@@ -64,7 +66,7 @@ def tried() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
         cases = bearable(GOOD[task])
         for number, (path, bad) in enumerate(STEPS.sample(cases, min(TRIED_A_TASK, len(cases)))):
             request_id = f"nonsense:{task}:{number}"
-            arguments = replaced(GOOD[task], path, bad) | {"request_id": request_id}
+            arguments = replace_argument(GOOD[task], path, bad) | {"request_id": request_id}
             answer = parse_command(model, arguments, request_id)
             if isinstance(answer, Answer):
                 found.append((task, request_id, arguments, answer.as_json()["errors"]))
@@ -99,7 +101,7 @@ def test_by_message(shop: Installation) -> None:
     with shop.client() as client:
         sent = [(wanted, client.send_task(task, kwargs=said, queue="commands")) for task, _, said, wanted in tried()]
         for wanted, result in sent:
-            answer = result.get(timeout=ANSWERED)
+            answer = result.get(timeout=ANSWER_TIMEOUT_SECONDS)
             assert (answer["outcome"], answer["errors"]) == ("invalid", wanted)
             assert MARK not in json.dumps(answer)
     assert len(sent) > 10 * len(PUBLIC)
@@ -133,7 +135,7 @@ def test_as_items_of_many(shop: Installation) -> None:
     """Each bad item of `orders.cancel_many` has the errors that it would have alone."""
     items, wanted = [], []
     for number, (path, bad) in enumerate(bearable(GOOD["orders.cancel"])):
-        item = replaced(GOOD["orders.cancel"], path, bad)
+        item = replace_argument(GOOD["orders.cancel"], path, bad)
         answer = parse_command(CancelOrder, item, f"many-bad:{number}")
         if isinstance(answer, Answer):
             items.append(item)
@@ -142,7 +144,9 @@ def test_as_items_of_many(shop: Installation) -> None:
     before = business(shop)
     with shop.client() as client:
         sent = {"orders": items, "request_id": "many-bad"}
-        answer = client.send_task("orders.cancel_many", kwargs=sent, queue="commands").get(timeout=ANSWERED)
+        answer = client.send_task("orders.cancel_many", kwargs=sent, queue="commands").get(
+            timeout=ANSWER_TIMEOUT_SECONDS
+        )
     assert answer["outcome"] == "done"
     assert [one["errors"] for one in answer["effects"]["answers"]] == wanted
     assert business(shop) == before
@@ -154,7 +158,7 @@ def test_a_comment_that_is_far_too_long(shop: Installation, characters: int) -> 
     said = {"order_id": 2001, "member_id": "seller", "comment": "x" * characters}
     wanted = [{"path": "comment", "message": "must have at most 2000 characters"}]
     with shop.client() as client:
-        answer = client.send_task("npb.file", kwargs=said, queue="commands").get(timeout=ANSWERED)
+        answer = client.send_task("npb.file", kwargs=said, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)
         assert (answer["outcome"], answer["errors"]) == ("invalid", wanted)
         request_id = f"long:{characters}"
         with shop.connect() as conn:
@@ -162,7 +166,9 @@ def test_a_comment_that_is_far_too_long(shop: Installation, characters: int) -> 
         assert shop.answer_of(request_id)["errors"] == wanted
         options = {"order_id": 2001, "member_id": "seller"}
         assert (
-            client.send_task("orders.options", kwargs=options, queue="commands").get(timeout=ANSWERED)["outcome"]
+            client.send_task("orders.options", kwargs=options, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)[
+                "outcome"
+            ]
             == "done"
         )
 
@@ -175,11 +181,11 @@ def test_typed_values_of_a_python_producer(shop: Installation) -> None:
     plain = json.loads(dumps(items))  # type: ignore[no-untyped-call]
     with shop.client() as client, shop.connect() as conn:
         sent = client.send_task("orders.cancel_many", kwargs={"orders": items}, queue="commands")
-        answer = sent.get(timeout=ANSWERED)["effects"]
+        answer = sent.get(timeout=ANSWER_TIMEOUT_SECONDS)["effects"]
         conn.execute(SUBMIT, ["orders.cancel_many", json.dumps({"orders": plain}), "typed-by-sql"])
         by_sql = shop.answer_of("typed-by-sql")["effects"]
         terms = {"terms": {"STRIKE_LIMIT": Decimal(3)}, "from": datetime(2999, 1, 1, tzinfo=UTC), "staff": "kim"}
-        applied = client.send_task("terms.apply", kwargs=terms, queue="commands").get(timeout=ANSWERED)
+        applied = client.send_task("terms.apply", kwargs=terms, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)
     for effects in (answer, by_sql):
         assert effects["counts"] == {"invalid": 2, "refused": 98}, "of orders that are not there"
         wrong = {n: item["errors"] for n, item in enumerate(effects["answers"]) if item["outcome"] == "invalid"}

@@ -8,7 +8,7 @@ import uuid
 from typing import Any
 
 
-def hostile(number: int) -> tuple[str, bytes]:
+def hostile_message(number: int) -> tuple[str, bytes]:
     """One of them, by number: its kind and what is pushed."""
     kind = list(KINDS)[number % len(KINDS)]
     return kind, KINDS[kind]()
@@ -38,7 +38,7 @@ def _envelope(task: str, body: Any, **changed: Any) -> bytes:
     return json.dumps(message | changed).encode()
 
 
-def poison(number: int) -> tuple[str, str]:
+def poison_payload(number: int) -> tuple[str, str]:
     """A payload for the SQL interface that its consumer cannot read or must not parse, by number: its kind and its text."""
     kind = list(POISON)[number % len(POISON)]
     return kind, POISON[kind]

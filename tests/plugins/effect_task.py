@@ -1,4 +1,4 @@
-"""What does a worker look like that only notes what it was given?  `celery -A tests.plugins.effects worker`.
+"""What does a worker look like that only notes what it was given?  `celery -A tests.plugins.effect_task worker`.
 
 The application itself, with one more task that writes its number to the end of a list in the broker, by a connection of its own.
 TEST_TRANSPORT says how messages are taken: as they are (`ours`), with kombu's acknowledgement (`stock ack`), or by kombu alone

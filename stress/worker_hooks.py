@@ -1,4 +1,4 @@
-"""What does a run change inside of its workers?  Included by `celery worker -I stress.inside`, in no other process.
+"""What does a run change inside of its workers?  Included by `celery worker -I stress.worker_hooks`, in no other process.
 
 Two things: a message of a worker that died comes back within seconds instead of minutes, so that a paused worker can
 outlast that too, and every answer is noted in a file that only grows: the third place where a run counts.

@@ -6,10 +6,10 @@ and two sent notices, p99, against the p99 of the answers to the same commands (
 
 from __future__ import annotations
 
-from benchmarks import latency, load
-from benchmarks.environment import Place, until
-from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, must_be, result, told
-from benchmarks.workloads import Cells, cancelling
+from benchmarks import latency, queue_load
+from benchmarks.environment import Environment, wait_until
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, check_equal, result, with_progress
+from benchmarks.workloads import Workloads, cancellation_workloads
 
 FOLLOWED = """
     SELECT (SELECT count(*) FROM unwind.ledger_lines WHERE order_id = {order} AND kind IN ('reset', 'credit'))
@@ -24,14 +24,14 @@ LAG = """
 """
 
 
-def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
     """Rounds of commands, each waited for until everything has followed."""
     calls = scale.of(20, 120)
     step("making a market")
     lags: list[float] = []
     answers: list[float] = []
     with (
-        cancelling(place, calls * (scale.pairs + 1), groups=("commands", "sweeps")) as cells,
+        cancellation_workloads(place, calls * (scale.pairs + 1), groups=("commands", "sweeps")) as cells,
         latency.caller(place, cells.broker) as client,
     ):
 
@@ -39,7 +39,7 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
             first = cells.slices.next
             spent = latency.ours(cells, client, calls, lambda order_id: _followed(cells, order_id))
             rows = cells.conn.execute(LAG.format(first=first, last=first + calls - 1)).fetchall()
-            must_be("orders whose consequences are there", len([1 for (lag,) in rows if lag is not None]), calls)
+            check_equal("orders whose consequences are there", len([1 for (lag,) in rows if lag is not None]), calls)
             lags.append(latency.percentile([lag for (lag,) in rows], 0.99))
             answers.append(latency.percentile(spent, 0.99))
             return 0.0
@@ -48,14 +48,14 @@ def run(place: Place, scale: Scale, step: Step) -> list[Result]:
         one_round()
         lags.clear()
         answers.clear()
-        by_turns(scale.pairs, told(step, "cancel, and what follows", one_round))
+        alternate(scale.pairs, with_progress(step, "cancel, and what follows", one_round))
     bar = Bar(5, 3, at_least=False)
     return [result("B12", "credit posted and mails handed over, p99 / p99 of the answer", "ms", bar, lags, answers)]
 
 
-def _followed(cells: Cells, order_id: int) -> None:
+def _followed(cells: Workloads, order_id: int) -> None:
     """Wait until the ledger line and both letters are there; asked rarely, so that the asking is no load."""
-    until(lambda: load.value(cells.conn, FOLLOWED.format(order=order_id)) == 3, latency.TIMEOUT, every=0.03)
+    wait_until(lambda: queue_load.value(cells.conn, FOLLOWED.format(order=order_id)) == 3, latency.TIMEOUT, every=0.03)
 
 
 BENCH = Bench("B12", "what follows a cancellation, by nudges", lambda s: 2 + s.pairs, {"quick": 14, "normal": 120}, run)

@@ -5,22 +5,22 @@ from __future__ import annotations
 from datetime import datetime
 
 from stress.reference_model.market import (
-    COMPLAINTS,
+    ALERT_STATUSES,
     OCR_FROM,
+    Alert,
     Answer,
-    Book,
-    Complaint,
-    Purchase,
-    Wish,
-    blank,
-    no,
-    reason_refused,
-    yes,
+    CancelRequest,
+    Order,
+    State,
+    accept,
+    check_reason,
+    is_blank,
+    refuse,
 )
-from stress.reference_model.money import month_at
+from stress.reference_model.money import billing_month
 
 
-class Page(Book):
+class ProblemOrders(State):
     """The page on which both parties say what is wrong."""
 
     def ocr_file(self, order_id: int, who: str | None, at: datetime, reason: str, comment: str) -> Answer:
@@ -30,20 +30,20 @@ class Page(Book):
             return order
         role = self.role(order, who)
         assert role is not None
-        if order.status in ("OCR", *COMPLAINTS):
-            return no("ORDER_HAS_PROBLEM")
+        if order.status in ("OCR", *ALERT_STATUSES):
+            return refuse("ORDER_HAS_PROBLEM")
         if order.status not in OCR_FROM:
-            return no("WRONG_STATUS")
-        if refused := reason_refused(role, reason, comment):
+            return refuse("WRONG_STATUS")
+        if refused := check_reason(role, reason, comment):
             return refused
-        if blank(comment):
-            return no("COMMENT_REQUIRED")
+        if is_blank(comment):
+            return refuse("COMMENT_REQUIRED")
 
         def do() -> None:
-            order.ocr = Wish(role, order.status)
+            order.ocr = CancelRequest(role, order.status)
             order.status = "OCR"
 
-        return yes(do)
+        return accept(do)
 
     def ocr_decline(self, order_id: int, who: str | None, at: datetime) -> Answer:
         """T3: the seller, of a buyer's request only."""
@@ -57,17 +57,17 @@ class Page(Book):
             return order
         return self._give_back(order, str(self.role(order, who)), "withdrawn")
 
-    def _give_back(self, order: Purchase, filed_by: str, state: str) -> Answer:
+    def _give_back(self, order: Order, filed_by: str, state: str) -> Answer:
         wish = order.wish
         if wish is None:
-            return no("NO_OPEN_REQUEST")
+            return refuse("NO_OPEN_REQUEST")
         if wish.by != filed_by:
-            return no("WRONG_ROLE")
+            return refuse("WRONG_ROLE")
 
         def do() -> None:
             order.status, wish.state = wish.back_to, state
 
-        return yes(do)
+        return accept(do)
 
     def npb_file(self, order_id: int, who: str | None, at: datetime, comment: str | None = None) -> Answer:
         """T7, R19 to R24."""
@@ -84,29 +84,29 @@ class Page(Book):
         order = self.gate(order_id, who, "buyer")
         return order if isinstance(order, Answer) else self._complain(order, "NSS", at, comment)
 
-    def _complain(self, order: Purchase, kind: str, at: datetime, comment: str | None) -> Answer:
-        if order.status in COMPLAINTS:
-            return no("ORDER_HAS_PROBLEM")
+    def _complain(self, order: Order, kind: str, at: datetime, comment: str | None) -> Answer:
+        if order.status in ALERT_STATUSES:
+            return refuse("ORDER_HAS_PROBLEM")
         earliest = order.date + self.house.file_after
         if at < earliest:
-            return no("TOO_EARLY", earliest)
+            return refuse("TOO_EARLY", earliest)
         if order.paid and kind != "NSS":
-            return no("ALREADY_PAID")
+            return refuse("ALREADY_PAID")
         if not order.paid and kind == "NSS":
-            return no("NOT_PAID")
-        if blank(comment):
-            return no("COMMENT_REQUIRED")
+            return refuse("NOT_PAID")
+        if is_blank(comment):
+            return refuse("COMMENT_REQUIRED")
 
         def do() -> None:
             if order.wish:
                 order.wish.state = "superseded"
-            order.status, order.alert = kind, Complaint(kind, at, self.house)
+            order.status, order.alert = kind, Alert(kind, at, self.house)
 
-        return yes(do)
+        return accept(do)
 
-    def _open(self, order: Purchase, kind: str) -> Complaint | Answer:
+    def _open(self, order: Order, kind: str) -> Alert | Answer:
         alert = order.complaint
-        return no("NO_OPEN_ALERT") if alert is None or alert.kind != kind else alert
+        return refuse("NO_OPEN_ALERT") if alert is None or alert.kind != kind else alert
 
     def npb_respond(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
         """T8, R27 to R31: the first answer counts; with `relock` a late one takes the mark back."""
@@ -117,12 +117,12 @@ class Page(Book):
         if isinstance(alert, Answer):
             return alert
         if order.status == "NPX":
-            return no("WRONG_STATUS")
-        if blank(comment):
-            return no("COMMENT_REQUIRED")
-        return yes(lambda: self._answered(alert, at))
+            return refuse("WRONG_STATUS")
+        if is_blank(comment):
+            return refuse("COMMENT_REQUIRED")
+        return accept(lambda: self._answered(alert, at))
 
-    def _answered(self, alert: Complaint, at: datetime) -> None:
+    def _answered(self, alert: Alert, at: datetime) -> None:
         if alert.responded is None:
             alert.responded = at
             if alert.unlocks() > at:
@@ -137,12 +137,12 @@ class Page(Book):
         if isinstance(alert, Answer):
             return alert
         if order.status == "NPX":
-            return no("WRONG_STATUS")
+            return refuse("WRONG_STATUS")
 
         def do() -> None:
             order.status, alert.accepted = "NPX", at
 
-        return yes(do)
+        return accept(do)
 
     def npb_take_back(self, order_id: int, who: str | None, at: datetime) -> Answer:
         """T10, R34: counts as an answer unless one exists."""
@@ -153,13 +153,13 @@ class Page(Book):
         if isinstance(alert, Answer):
             return alert
         if order.status != "NPX":
-            return no("WRONG_STATUS")
+            return refuse("WRONG_STATUS")
 
         def do() -> None:
             order.status, alert.accepted = "NPB", None
             self._answered(alert, at)
 
-        return yes(do)
+        return accept(do)
 
     def nrs_respond(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
         """R48: moves nothing."""
@@ -176,13 +176,13 @@ class Page(Book):
         alert = self._open(order, kind)
         if isinstance(alert, Answer):
             return alert
-        if blank(comment):
-            return no("COMMENT_REQUIRED")
+        if is_blank(comment):
+            return refuse("COMMENT_REQUIRED")
 
         def do() -> None:
             alert.responded = alert.responded or at
 
-        return yes(do)
+        return accept(do)
 
     def npb_remove(self, order_id: int, who: str | None, at: datetime, comment: str | None = None) -> Answer:
         """T11."""
@@ -200,22 +200,22 @@ class Page(Book):
         held = self.orders.get(order_id)
         done = held.alert if held and held.alert and held.alert.state == "completed" else None
         if held and who is None and done and done.kind == kind:
-            return no("COMMENT_REQUIRED") if blank(comment) else yes(lambda: self._forgive(held, done))
+            return refuse("COMMENT_REQUIRED") if is_blank(comment) else accept(lambda: self._forgive(held, done))
         order = self.gate(order_id, who, filer, "staff")
         if isinstance(order, Answer):
             return order
         alert = self._open(order, kind)
         if isinstance(alert, Answer):
             return alert
-        if blank(comment):
-            return no("COMMENT_REQUIRED")
+        if is_blank(comment):
+            return refuse("COMMENT_REQUIRED")
 
         def do() -> None:
             order.status, alert.state = "PENDING", "removed"
 
-        return yes(do)
+        return accept(do)
 
-    def _forgive(self, order: Purchase, alert: Complaint) -> None:
+    def _forgive(self, order: Order, alert: Alert) -> None:
         """Rules 8: staff takes a completed alert away, and its strike with it; the order stays cancelled."""
         alert.state = "removed"
         for member, strikes in (
@@ -226,7 +226,7 @@ class Page(Book):
                 strikes.remove(order.order_id)
                 self.judge_privilege(member, alert.house.limit)
 
-    def basis(self, order: Purchase, who: str | None, at: datetime) -> str | Answer:
+    def basis(self, order: Order, who: str | None, at: datetime) -> str | Answer:
         """Rules 3.6 and 3.7: on what ground this party could cancel now."""
         alert, wish = order.complaint, order.wish
         due = alert.unlocks() if alert else at
@@ -240,15 +240,15 @@ class Page(Book):
             if self.people[order.buyer].terminated:
                 return "BUYER_TERMINATED"
             if order.status == "NPB":
-                return no("TOO_EARLY", due)
-            return no("WRONG_ROLE" if alert else "NO_OPEN_REQUEST")
+                return refuse("TOO_EARLY", due)
+            return refuse("WRONG_ROLE" if alert else "NO_OPEN_REQUEST")
         if alert and alert.kind != "NPB" and at >= due:
             return alert.kind
         if self.people[order.seller].terminated:
             return "SELLER_TERMINATED"
         if wish or (alert and alert.kind == "NPB"):
-            return no("WRONG_ROLE")
-        return no("TOO_EARLY", due) if alert else no("NO_OPEN_ALERT")
+            return refuse("WRONG_ROLE")
+        return refuse("TOO_EARLY", due) if alert else refuse("NO_OPEN_ALERT")
 
     def orders_cancel(
         self,
@@ -265,19 +265,19 @@ class Page(Book):
         basis = self.basis(order, who, at)
         if isinstance(basis, Answer):
             return basis
-        if reason is not None and (refused := reason_refused(str(self.role(order, who)), reason, comment)):
+        if reason is not None and (refused := check_reason(str(self.role(order, who)), reason, comment)):
             return refused
-        if blank(comment):
-            return no("COMMENT_REQUIRED")
-        return yes(lambda: self._cancel(order, basis, at))
+        if is_blank(comment):
+            return refuse("COMMENT_REQUIRED")
+        return accept(lambda: self._cancel(order, basis, at))
 
-    def _cancel(self, order: Purchase, basis: str, at: datetime) -> None:
+    def _cancel(self, order: Order, basis: str, at: datetime) -> None:
         alert, wish = order.complaint, order.wish
         order.status, order.basis = "CANCELLED", basis
         if wish:
             wish.state = "agreed" if basis.startswith("OCR") else "superseded"
         if alert:
-            alert.state = "completed" if basis in COMPLAINTS else "superseded"
+            alert.state = "completed" if basis in ALERT_STATUSES else "superseded"
         for taking in self.takings.values():
             if taking.order_id == order.order_id and taking.state == "pending":
                 taking.state = "cancelled"  # R59
@@ -293,6 +293,6 @@ class Page(Book):
             for line in order.lines.values():
                 line.now_in = self.shelves.put_back(line.sold, line.remaining)
                 line.returned += line.remaining
-        same = month_at(at) == order.fee_month
+        same = billing_month(at) == order.fee_month
         kind = "reset" if same else "credit"
-        self.ledger.post(order.seller, month_at(at), kind, order.order_id, -order.fee, order.fee_month)
+        self.ledger.post(order.seller, billing_month(at), kind, order.order_id, -order.fee, order.fee_month)

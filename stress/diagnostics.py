@@ -8,8 +8,8 @@ import json
 import psycopg
 import redis
 
-from stress.db_checks import connected
-from stress.environment import BEATS, GROUPS, Place
+from stress.db_checks import open_connection
+from stress.environment import BEATS, GROUPS, Environment
 from workers.broker.redis_url import connect
 
 SESSIONS = """
@@ -22,7 +22,7 @@ PROMISES = (
 )
 
 
-def dump(place: Place) -> str:
+def dump_state(place: Environment) -> str:
     """A text for whoever looks for the reason."""
     said: list[str] = []
     with contextlib.suppress(redis.RedisError, OSError):
@@ -32,7 +32,7 @@ def dump(place: Place) -> str:
         said.append("-- broker: keys\n" + json.dumps(keys, indent=1))
         client.close()
     for title, query in (("sessions", SESSIONS), ("promises", PROMISES)):
-        with contextlib.suppress(psycopg.Error), connected(place.database_url) as conn:
+        with contextlib.suppress(psycopg.Error), open_connection(place.database_url) as conn:
             said.append(f"-- database: {title}\n" + "\n".join(str(row) for row in conn.execute(query)))
     said.extend(
         f"-- {name}: head {place.head(name)}, children {place.children(name)}\n{place.supervisor.tail(name, 15)}"

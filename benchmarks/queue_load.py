@@ -13,42 +13,42 @@ from typing import Any
 import psycopg
 from celery import Celery
 
-from benchmarks.environment import Place, until
+from benchmarks.environment import Environment, wait_until
 
-ASIDE = 12
+STAGING_DATABASE = 12
 """Database of the broker in which messages wait for the start."""
 MAX_DURATION = 240.0
 
 
-def publish(place: Place, queue: str, task: str, jobs: Iterable[tuple[str, dict[str, Any]]]) -> None:
+def publish(place: Environment, queue: str, task: str, jobs: Iterable[tuple[str, dict[str, Any]]]) -> None:
     """Publish (id, arguments) with plain Celery, as an upstream system does, to where nobody takes them yet."""
-    client = Celery("upstream", broker=place.broker(ASIDE), set_as_current=False)
+    client = Celery("upstream", broker=place.broker(STAGING_DATABASE), set_as_current=False)
     client.conf.task_create_missing_queues = True
-    empty(place)
+    empty_staging(place)
     with client.connection_for_write() as connection, client.amqp.Producer(connection) as producer:
         for message_id, arguments in jobs:
             client.send_task(task, kwargs=arguments, queue=queue, task_id=message_id, producer=producer)
     client.close()
 
 
-def empty(place: Place) -> None:
+def empty_staging(place: Environment) -> None:
     """Nothing waits aside any more."""
-    with contextlib.closing(place.redis(ASIDE)) as connection:
+    with contextlib.closing(place.redis(STAGING_DATABASE)) as connection:
         connection.flushdb()
 
 
-def hand_over(place: Place, queue: str, broker: int) -> None:
+def move_to_queue(place: Environment, queue: str, broker: int) -> None:
     """Give the waiting messages to the workers of that broker database, all at once."""
-    with contextlib.closing(place.redis(ASIDE)) as connection:
+    with contextlib.closing(place.redis(STAGING_DATABASE)) as connection:
         if not connection.move(queue, broker):
             raise RuntimeError(f"the queue {queue} was not empty")
 
 
-def seconds(place: Place, conn: psycopg.Connection, queue: str, broker: int, left: str, ended: str) -> float:
+def seconds(place: Environment, conn: psycopg.Connection, queue: str, broker: int, left: str, ended: str) -> float:
     """Hand over, wait until the query `left` gives 0, and give the seconds up to the instant that `ended` gives."""
     began = value(conn, "SELECT clock_timestamp()")
-    hand_over(place, queue, broker)
-    until(lambda: value(conn, left) == 0, MAX_DURATION, every=0.1)
+    move_to_queue(place, queue, broker)
+    wait_until(lambda: value(conn, left) == 0, MAX_DURATION, every=0.1)
     return float((value(conn, ended) - began).total_seconds())
 
 
@@ -77,7 +77,7 @@ def answered(prefix: str, count: int) -> tuple[str, str]:
     return f"SELECT {count} - count(*) {found}", f"SELECT max(answered_at) {found}"
 
 
-class Slices:
+class OrderRanges:
     """The orders of a market, given out in ranges so that no two cells meet the same."""
 
     def __init__(self, orders: int) -> None:

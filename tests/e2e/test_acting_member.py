@@ -16,9 +16,9 @@ from celery import Celery
 
 from schedules.routes import HEARTBEAT_QUEUES, queue_of
 from tests.e2e.conftest import Run
-from tests.e2e.ledger_checks import one
+from tests.e2e.ledger_checks import fetch_one
 from tests.e2e.nodes import ProcessNode, wait_until
-from tests.plugins.servers import plain
+from tests.plugins.servers import libpq_url
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_worker_without_broker_or_database_with_long_work_or_none_is_not_ended
 ) -> None:
     """X9: the same process all the while: idle; both children held by locks; its connections cut again and again."""
     silence = 2.5  # its watcher ends a silent one after 2 s, one with work in hand after 6
-    with psycopg.connect(plain(database_url)) as holder:
+    with psycopg.connect(libpq_url(database_url)) as holder:
         signal.sigtimedwait([], silence)
         holder.execute("LOCK TABLE unwind.sweeps")
         for _ in range(3):
@@ -80,7 +80,7 @@ def test_a_worker_without_broker_or_database_with_long_work_or_none_is_not_ended
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
-        wait_until(lambda: one(books, waiting) == 2, what="both children waiting")
+        wait_until(lambda: fetch_one(books, waiting) == 2, what="both children waiting")
         signal.sigtimedwait([], silence)
         holder.rollback()
     with redis.Redis.from_url(broker_url) as client:

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import statistics
 
-from benchmarks.environment import Place
-from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.workloads import cancelling, compared
+from benchmarks.environment import Environment
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, result, with_progress
+from benchmarks.workloads import cancellation_workloads, compare
 
 
-def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
     """Five rounds of three on one market."""
     sets, jobs = scale.of(1_000, 10_000), scale.of(200, 2_000)
     step("making a market")
-    with cancelling(place, (sets + jobs * 2) * (scale.pairs + 1), "peer") as cells:
+    with cancellation_workloads(place, (sets + jobs * 2) * (scale.pairs + 1), "peer") as cells:
         step("warming up")
-        compared(cells, jobs, lambda count: cells.peer("product", count), lambda count: cells.peer("function", count))
+        compare(cells, jobs, lambda count: cells.peer("product", count), lambda count: cells.peer("function", count))
         cells.in_sets(sets)
-        ours, product, function = by_turns(
+        ours, product, function = alternate(
             scale.pairs,
-            told(step, "orders.cancel_many", lambda: cells.in_sets(sets)),
-            told(step, "dramatiq, product's body", lambda: cells.peer("product", jobs)),
-            told(step, "dramatiq, SQL function", lambda: cells.peer("function", jobs)),
+            with_progress(step, "orders.cancel_many", lambda: cells.in_sets(sets)),
+            with_progress(step, "dramatiq, product's body", lambda: cells.peer("product", jobs)),
+            with_progress(step, "dramatiq, SQL function", lambda: cells.peer("function", jobs)),
         )
     what = "cancel in sets of 100 / dramatiq, one job per order"
     peers = {"dramatiq calling one SQL function, no rules": statistics.median(function)}

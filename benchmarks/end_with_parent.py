@@ -1,6 +1,6 @@
 """How does a reference that is no Celery end with this run, however the run ends?
 
-`python -m benchmarks.leashed PARENT MODULE WORDS…` asks the kernel for TERM when process PARENT dies, then becomes that module.
+`python -m benchmarks.end_with_parent PARENT MODULE WORDS…` asks the kernel for TERM when process PARENT dies, then becomes that module.
 """
 
 from __future__ import annotations

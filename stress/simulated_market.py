@@ -18,13 +18,13 @@ from sqlalchemy import event
 
 from models.db import database as db
 from stress import plan
-from stress.answers import contradictions
-from stress.db_checks import broken_promises, connected, ends_alike, odd_rows
-from stress.ledger import Ledger, Sent
-from stress.oracle import Referee
-from stress.run import past
+from stress.answer_checks import contradictions
+from stress.db_checks import compare_with_reference, open_connection, unexpected_rows, unfinished_outbox_messages
+from stress.oracle import Oracle
+from stress.run import seed_lines
+from stress.sent_commands import Ledger, Sent
 from tasks import publisher
-from tests.plugins.upstream import now
+from tests.plugins.upstream import database_now
 from workers.app import app
 from workers.simulation.engine import Simulation
 from workers.simulation.replay import parse_lines, play
@@ -38,29 +38,29 @@ BACK = timedelta(minutes=40)
 """The clock of a rehearsal stands so long ago, that a scenario can let as much time pass."""
 
 
-def play_past(database_url: str) -> None:
+def seed_history(database_url: str) -> None:
     """Play what there was before into a migrated database, to be copied for each rehearsal."""
-    lines = parse_lines(json.dumps(line) for line in past(2 * BACK))
+    lines = parse_lines(json.dumps(line) for line in seed_lines(2 * BACK))
     with Simulation(database_url, at=lines[0].at, allow_short=True) as simulation:
         answers = [played.result["outcome"] for played in play(lines, simulation)]
     assert set(answers) == {"done"}
 
 
-class Rehearsal:
+class SimulatedMarket:
     """A marketplace of terms of seconds, on a database of its own."""
 
     def __init__(self, database_url: str) -> None:
         """`database_url`: of a database that has its past and nothing else (`play_past`)."""
         self.database_url = database_url
-        self.simulation = Simulation(database_url, at=now(database_url) - BACK)
+        self.simulation = Simulation(database_url, at=database_now(database_url) - BACK)
         self.ledger = Ledger()
-        self.referee = Referee(self.ledger)
+        self.referee = Oracle(self.ledger)
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.found: list[str] = []
         self._orders = itertools.count(plan.FIRST_ORDER)
 
     @contextmanager
-    def standing(self) -> Iterator[Rehearsal]:
+    def standing(self) -> Iterator[SimulatedMarket]:
         """As long as the block runs this process works here."""
         with self.simulation:
             yield self
@@ -90,7 +90,7 @@ class Rehearsal:
         """An order of seller s0 by a buyer of its own; `asked`: the buyer wants it cancelled.  Gives its id."""
         order_id = next(self._orders)
         buyer = f"b{order_id}"
-        self.do("members.record", **plan.record(buyer))
+        self.do("members.record", **plan.member_arguments(buyer))
         lines = [{"lot_id": plan.lot_id("s0", 1), "quantity": 5}]
         self.do("orders.submit", order_id=order_id, buyer_id=buyer, seller_id="s0", lines=lines)
         if asked:
@@ -107,7 +107,7 @@ class Rehearsal:
         wide = db.connect(self.database_url, clock=self.simulation.clock, pool_size=len(request_ids))
         db.set_database(wide)
         try:
-            with connected(self.database_url) as holder, connected(self.database_url) as looker:
+            with open_connection(self.database_url) as holder, open_connection(self.database_url) as looker:
                 with holder.transaction():
                     holder.execute("SELECT FROM unwind.orders WHERE order_id = %s FOR UPDATE", [order_id])
                     racers = [threading.Thread(target=self.execute, args=[one]) for one in request_ids]
@@ -126,7 +126,7 @@ class Rehearsal:
 
         def die(conn: Any) -> None:
             event.remove(self.simulation.database.engine, "commit", die)
-            with connected(self.database_url) as killer:
+            with open_connection(self.database_url) as killer:
                 pid = conn.connection.dbapi_connection.info.backend_pid
                 killer.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
@@ -136,7 +136,7 @@ class Rehearsal:
     @contextmanager
     def ringing(self, lost: int = 0) -> Iterator[None]:
         """Promises are kept by the relay's bell alone, whose first `lost` rings nobody hears."""
-        told = _Bell(lost)
+        told = _PublisherStub(lost)
         publisher.set_publisher(told)
         try:
             yield
@@ -149,17 +149,17 @@ class Rehearsal:
 
     def violations(self) -> list[str]:
         """Everything that a run would compare."""
-        with connected(self.database_url) as conn:
+        with open_connection(self.database_url) as conn:
             wrong = self.referee.judge(conn)
-            wrong += ends_alike(conn, self.referee, list(self.referee.court.orders))
-            wrong += odd_rows(conn, [])
+            wrong += compare_with_reference(conn, self.referee, list(self.referee.court.orders))
+            wrong += unexpected_rows(conn, [])
             wrong += contradictions(conn, self.told)[1]
             late = self.simulation.clock.instant - timedelta(seconds=90)
             wrong += [f"{task} ({n}) is promised and was never done" for n, task in conn.execute(UNDONE, [late])]
-        return [*self.found, *wrong, *broken_promises(self.database_url)]
+        return [*self.found, *wrong, *unfinished_outbox_messages(self.database_url)]
 
 
-class _Bell:
+class _PublisherStub:
     """Rings into a list, out of which they are carried out."""
 
     def __init__(self, lost: int) -> None:

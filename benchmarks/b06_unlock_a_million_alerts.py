@@ -6,25 +6,25 @@ SQL statement writing the same rows in one transaction.
 
 from __future__ import annotations
 
-from benchmarks.environment import Place
-from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.scans import scanning, sweepers
+from benchmarks.environment import Environment
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, result, with_progress
+from benchmarks.scans import prepare_scans, sweep_workers
 
 WORKERS = 1
 BAR = Bar(1.3, 1.1, at_least=False)
 
 
 def run(
-    place: Place, scale: Scale, step: Step, workers: int = WORKERS, measure: str = "B6", bar: Bar = BAR
+    place: Environment, scale: Scale, step: Step, workers: int = WORKERS, measure: str = "B6", bar: Bar = BAR
 ) -> list[Result]:
     """Pairs on copies of one database."""
     due = scale.of(20_000, 1_000_000)
     step(f"making {due:,} due alerts")
-    with scanning(place, due) as scans, sweepers(place, workers) as client:
-        found = by_turns(
+    with prepare_scans(place, due) as scans, sweep_workers(place, workers) as client:
+        found = alternate(
             scale.pairs,
-            told(step, "npb.scan_open_alerts", lambda: scans.swept(client, workers)),
-            told(step, "one raw statement", scans.raw),
+            with_progress(step, "npb.scan_open_alerts", lambda: scans.swept(client, workers)),
+            with_progress(step, "one raw statement", scans.raw),
         )
     what = f"scan of {due:,} due, {workers} worker{'s' if workers > 1 else ''} / one raw statement"
     return [result(measure, what, "s", bar, *found)]

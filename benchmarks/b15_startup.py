@@ -13,20 +13,20 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.environment import Place
-from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
+from benchmarks.environment import Environment
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, result, with_progress
 from workers.settings import CHECKOUT
 
 IMPORT = "import time; began = time.perf_counter(); import workers.app; print(time.perf_counter() - began)"
 
 
-def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
     """Rounds of both."""
     runs = iter(range(100))
-    imports, ups = by_turns(
+    imports, ups = alternate(
         scale.pairs,
-        told(step, "import workers.app", imported),
-        told(step, "./run up", lambda: up(place.folder / f"up-{next(runs)}")),
+        with_progress(step, "import workers.app", imported),
+        with_progress(step, "./run up", lambda: up(place.folder / f"up-{next(runs)}")),
     )
     rounds = [
         ("B15 import", "import time of workers.app", Bar(1.0, 0.6, at_least=False, unit=" s"), imports),

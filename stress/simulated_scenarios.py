@@ -10,20 +10,20 @@ from models.db import database as db
 from models.notices import Outcome
 from policies.notices import LEASE
 from stress import mutants, plan
-from stress.db_checks import connected
-from stress.rehearsal import Rehearsal
+from stress.db_checks import open_connection
+from stress.simulated_market import SimulatedMarket
 
-Scenario = Callable[[Rehearsal], None]
+Scenario = Callable[[SimulatedMarket], None]
 
 
-def one_life(market: Rehearsal) -> None:
+def one_life(market: SimulatedMarket) -> None:
     """An order is bought and cancelled."""
     order_id = market.bought(asked=True)
     market.do("orders.cancel", order_id=order_id, member_id="s0")
     market.simulation.process_outbox()
 
 
-def twins(market: Rehearsal) -> None:
+def same_request_twice(market: SimulatedMarket) -> None:
     """P2: the same message is read by two workers before one of them has answered it."""
     order_id = market.bought(asked=True)
     market.send("t-twin", "orders.cancel", {"order_id": order_id, "member_id": "s0"})
@@ -31,15 +31,15 @@ def twins(market: Rehearsal) -> None:
     market.simulation.process_outbox()
 
 
-def played_again(market: Rehearsal) -> None:
+def played_again(market: SimulatedMarket) -> None:
     """P2: promises that were kept come round once more."""
     one_life(market)
-    with connected(market.database_url) as conn:
+    with open_connection(market.database_url) as conn:
         conn.execute("UPDATE unwind.outbox SET state = 'due'")
     market.simulation.process_outbox()
 
 
-def sleeper(market: Rehearsal) -> None:
+def transaction_left_open(market: SimulatedMarket) -> None:
     """F53: a worker falls asleep over a letter; another sends it; the first wakes up and says that it could not."""
     market.bought(asked=True)
     with market.simulation.database.transaction() as conn:
@@ -59,7 +59,7 @@ def sleeper(market: Rehearsal) -> None:
     market.found += [f"letter {one.notice_id} was sent and is to be sent again" for one in left]
 
 
-def two_clocks(market: Rehearsal) -> None:
+def two_clocks(market: SimulatedMarket) -> None:
     """reliability 7: one worker's clock is half an hour ahead of the database's."""
     order_id = market.bought()
     market.simulation.database.clock = db.DatabaseClock()
@@ -69,7 +69,7 @@ def two_clocks(market: Rehearsal) -> None:
     mutants.ahead = timedelta(0)
 
 
-def on_the_second(market: Rehearsal) -> None:
+def on_the_second(market: SimulatedMarket) -> None:
     """P3, R41: cancelling at the very instant at which it becomes possible."""
     order_id = market.bought()
     market.do("npb.file", order_id=order_id, member_id="s0")
@@ -78,7 +78,7 @@ def on_the_second(market: Rehearsal) -> None:
     market.simulation.process_outbox()
 
 
-def dies_at_its_commit(market: Rehearsal) -> None:
+def dies_at_its_commit(market: SimulatedMarket) -> None:
     """F45: the database ends the session at the commit of a cancellation; nobody sends it again yet."""
     order_id = market.bought(asked=True)
     with market.commit_dies():
@@ -86,30 +86,30 @@ def dies_at_its_commit(market: Rehearsal) -> None:
     market.simulation.process_outbox()
 
 
-def bells(market: Rehearsal) -> None:
+def publishes_once(market: SimulatedMarket) -> None:
     """What was promised is done because it is rung for."""
     order_id = market.bought(asked=True)
     with market.ringing():
         market.do("orders.cancel", order_id=order_id, member_id="s0")
 
 
-def lost_bells(market: Rehearsal) -> None:
+def republishes_lost_messages(market: SimulatedMarket) -> None:
     """P1: the broker forgets the first rings; they come again."""
     order_id = market.bought(asked=True)
     with market.ringing(lost=4):
         market.do("orders.cancel", order_id=order_id, member_id="s0")
 
 
-def stranger(market: Rehearsal) -> None:
+def stranger(market: SimulatedMarket) -> None:
     """P9: somebody cancels an order of others."""
     order_id = market.bought(asked=True)
     market.do("orders.cancel", order_id=order_id, member_id=plan.STRANGER)
     market.simulation.process_outbox()
 
 
-IN_ONE_PROCESS: dict[str, Scenario] = {
+SIMULATED_SCENARIOS: dict[str, Scenario] = {
     one.__name__: one
     for one in (
-        one_life, twins, played_again, sleeper, two_clocks, on_the_second, dies_at_its_commit, bells, lost_bells, stranger,
+        one_life, same_request_twice, played_again, transaction_left_open, two_clocks, on_the_second, dies_at_its_commit, publishes_once, republishes_lost_messages, stranger,
     )
 }  # fmt: skip

@@ -13,17 +13,17 @@ from stress.reference_model.market import (
     SELLER_SETS,
     Answer,
     Line,
-    Purchase,
-    Taking,
-    no,
-    yes,
+    Order,
+    Removal,
+    accept,
+    refuse,
 )
-from stress.reference_model.page import Page
+from stress.reference_model.problem_orders import ProblemOrders
 
 Wanted = list[tuple[int, int]]
 
 
-class Reference(Page):
+class Reference(ProblemOrders):
     """The whole market."""
 
     def orders_submit(
@@ -31,35 +31,35 @@ class Reference(Page):
     ) -> Answer:
         """Contract 2.2."""
         if buyer not in self.people or seller not in self.people:
-            return no("MEMBER_UNKNOWN")
+            return refuse("MEMBER_UNKNOWN")
         if buyer == seller:
             return INVALID
         if order_id in self.orders:
-            return no("ALREADY_EXISTS")
+            return refuse("ALREADY_EXISTS")
         if refused := self._unknown(wanted, buyer, seller) or self._may_trade(buyer, seller):
             return refused
         if refused := self._stock(wanted):
             return refused
 
         def do() -> None:
-            order = Purchase(order_id, buyer, seller, rate, at, {})
+            order = Order(order_id, buyer, seller, rate, at, {})
             self.orders[order_id] = order
             self._take(order, wanted)
             self.charge(order, "charge", at)
 
-        return yes(do)
+        return accept(do)
 
     def orders_add_batch(self, order_id: int, at: datetime, wanted: Wanted) -> Answer:
         """T21."""
         order = self.orders.get(order_id)
         if order is None:
-            return no("ORDER_UNKNOWN")
+            return refuse("ORDER_UNKNOWN")
         if refused := self._unknown(wanted, order.buyer, order.seller):
             return refused
         if order.status == "CANCELLED":
-            return no("ALREADY_CANCELLED")
+            return refuse("ALREADY_CANCELLED")
         if order.status not in ADD_TO:
-            return no("WRONG_STATUS" if order.status in FLOW else "ORDER_HAS_PROBLEM")
+            return refuse("WRONG_STATUS" if order.status in FLOW else "ORDER_HAS_PROBLEM")
         if refused := self._may_trade(order.buyer, order.seller) or self._stock(wanted):
             return refused
 
@@ -67,22 +67,22 @@ class Reference(Page):
             self._take(order, wanted)
             self._starts_again(order, at)
 
-        return yes(do)
+        return accept(do)
 
     def _unknown(self, wanted: Wanted, buyer: str, seller: str) -> Answer | None:
         for lot_id, _ in wanted:
             lot = self.shelves.lots.get(lot_id)
             if lot is None or lot.seller != seller or lot.room is not None or lot.reserved_for not in (None, buyer):
-                return no("LOT_UNKNOWN")
+                return refuse("LOT_UNKNOWN")
         return None
 
     def _may_trade(self, buyer: str, seller: str) -> Answer | None:
         if self.people[buyer].terminated or self.people[seller].terminated:
-            return no("MEMBER_TERMINATED")
+            return refuse("MEMBER_TERMINATED")
         if not self.people[buyer].can_buy or not self.people[seller].can_sell:
-            return no("PRIVILEGE_REVOKED")
+            return refuse("PRIVILEGE_REVOKED")
         if any((o.buyer, o.seller, o.status) == (buyer, seller, "NPB") for o in self.orders.values()):
-            return no("BUYER_BLOCKED_IN_STORE")  # R25
+            return refuse("BUYER_BLOCKED_IN_STORE")  # R25
         return None
 
     def _stock(self, wanted: Wanted) -> Answer | None:
@@ -90,16 +90,16 @@ class Reference(Page):
             return INVALID
         for lot_id in {lot_id for lot_id, _ in wanted}:
             if sum(units for other, units in wanted if other == lot_id) > self.shelves.lots[lot_id].quantity:
-                return no("NOT_ENOUGH_STOCK")
+                return refuse("NOT_ENOUGH_STOCK")
         return None
 
-    def _take(self, order: Purchase, wanted: Wanted) -> None:
+    def _take(self, order: Order, wanted: Wanted) -> None:
         prices = [self.shelves.lots[lot_id].price_of_one(units) for lot_id, units in wanted]
         for (lot_id, units), price in zip(wanted, prices, strict=True):
             sold = self.shelves.sell(lot_id, units)
             order.lines[len(order.lines) + 1] = Line(sold, units, price)
 
-    def _starts_again(self, order: Purchase, at: datetime) -> None:
+    def _starts_again(self, order: Order, at: datetime) -> None:
         """T20, T21: other items, so order date, payment and fee start again."""
         order.status, order.payment, order.date = "UPDATED", "None", at
         self.charge(order, "charge", at)
@@ -114,26 +114,26 @@ class Reference(Page):
         if self.role(order, who) == "buyer":
             mine, theirs = theirs, mine
         if status in theirs and status not in mine:
-            return no("WRONG_ROLE")
+            return refuse("WRONG_ROLE")
         if order.status not in FLOW:
-            return no("ORDER_HAS_PROBLEM")
+            return refuse("ORDER_HAS_PROBLEM")
         if status not in mine or status == order.status:
-            return no("WRONG_STATUS")
+            return refuse("WRONG_STATUS")
         if self.role(order, who) == "buyer" and order.status not in BUYER_SETS[status]:
-            return no("WRONG_STATUS")
+            return refuse("WRONG_STATUS")
 
         def do() -> None:
             order.status = status
 
-        return yes(do)
+        return accept(do)
 
     def orders_record_payment(self, order_id: int, at: datetime, payment_status: str) -> Answer:
         """Contract 2.2, T23."""
         order = self.orders.get(order_id)
         if order is None:
-            return no("ORDER_UNKNOWN")
+            return refuse("ORDER_UNKNOWN")
         if order.status == "CANCELLED":
-            return no("ALREADY_CANCELLED")
+            return refuse("ALREADY_CANCELLED")
 
         def do() -> None:
             was = order.paid
@@ -141,7 +141,7 @@ class Reference(Page):
             if was and not order.paid and order.status == "PAID":
                 order.status = "READY"
 
-        return yes(do)
+        return accept(do)
 
     def removals_request(
         self, order_id: int, who: str | None, at: datetime, lines: dict[int, int], returns: bool | None = None
@@ -152,19 +152,19 @@ class Reference(Page):
             return order
         role = str(self.role(order, who))
         if order.status not in FLOW:
-            return no("ORDER_HAS_PROBLEM")
+            return refuse("ORDER_HAS_PROBLEM")
         if role == "buyer" and returns is not None:
             return INVALID
         if refused := self._fits(order, lines):
             return refused
         kept = returns if role == "buyer" or returns is not None else True
-        return yes(lambda: Taking(order_id, role, dict(lines), kept))
+        return accept(lambda: Removal(order_id, role, dict(lines), kept))
 
-    def _fits(self, order: Purchase, lines: dict[int, int]) -> Answer | None:
+    def _fits(self, order: Order, lines: dict[int, int]) -> Answer | None:
         if any(n not in order.lines or units > order.lines[n].remaining for n, units in lines.items()):
             return INVALID
         if sum(lines.values()) >= sum(line.remaining for line in order.lines.values()):
-            return no("NOTHING_WOULD_REMAIN")
+            return refuse("NOTHING_WOULD_REMAIN")
         return None
 
     def removals_approve(self, removal_id: int, who: str | None, at: datetime, returns: bool | None = None) -> Answer:
@@ -172,9 +172,9 @@ class Reference(Page):
         taking = self.takings.get(removal_id)
         found = self._decides(taking, who, of_other=True)
         if isinstance(found, Answer) or taking is None:
-            return found if isinstance(found, Answer) else no("REMOVAL_UNKNOWN")
+            return found if isinstance(found, Answer) else refuse("REMOVAL_UNKNOWN")
         if found.status not in FLOW:
-            return no("ORDER_HAS_PROBLEM")
+            return refuse("ORDER_HAS_PROBLEM")
         if taking.by == "seller" and returns is not None:
             return INVALID
         if refused := self._fits(found, taking.lines):
@@ -191,7 +191,7 @@ class Reference(Page):
                     self.shelves.put_back(line.sold, units)
             self._starts_again(found, at)
 
-        return yes(do)
+        return accept(do)
 
     def removals_deny(self, removal_id: int, who: str | None, at: datetime) -> Answer:
         """The other party: nothing changes."""
@@ -205,27 +205,27 @@ class Reference(Page):
         taking = self.takings.get(removal_id)
         found = self._decides(taking, who, of_other=of_other)
         if isinstance(found, Answer) or taking is None:
-            return found if isinstance(found, Answer) else no("REMOVAL_UNKNOWN")
+            return found if isinstance(found, Answer) else refuse("REMOVAL_UNKNOWN")
 
         def do() -> None:
             taking.state = state
 
-        return yes(do)
+        return accept(do)
 
-    def _decides(self, taking: Taking | None, who: str | None, *, of_other: bool) -> Answer | Purchase:
+    def _decides(self, taking: Removal | None, who: str | None, *, of_other: bool) -> Answer | Order:
         if taking is None:
-            return no("REMOVAL_UNKNOWN")
+            return refuse("REMOVAL_UNKNOWN")
         other = "seller" if taking.by == "buyer" else "buyer"
         order = self.gate(taking.order_id, who, other if of_other else taking.by)
-        if isinstance(order, Purchase) and taking.state != "pending":
-            return no("REMOVAL_NOT_PENDING")
+        if isinstance(order, Order) and taking.state != "pending":
+            return refuse("REMOVAL_NOT_PENDING")
         return order
 
     def members_terminate(self, member: str, closed: bool) -> Answer:
         """Staff closes or opens an account; opening forgives everything before (contract 2.2)."""
         person = self.people.get(member)
         if person is None:
-            return no("MEMBER_UNKNOWN")
+            return refuse("MEMBER_UNKNOWN")
 
         def do() -> None:
             person.terminated = closed
@@ -233,4 +233,4 @@ class Reference(Page):
                 person.can_buy = person.can_sell = True
                 person.bought_badly, person.sold_badly = [], []
 
-        return yes(do)
+        return accept(do)

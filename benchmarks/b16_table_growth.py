@@ -6,28 +6,28 @@ the hour), by turns, each with a worker group of its own: orders per second of t
 
 from __future__ import annotations
 
-from benchmarks.environment import Place
-from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.workloads import cancelling
+from benchmarks.environment import Environment
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, result, with_progress
+from benchmarks.workloads import cancellation_workloads
 
 SMALL = 10_000
 
 
-def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
     """Pairs of a cell in each market."""
     big, size = scale.of(20_000, 500_000, 2_000_000), scale.of(500, 1_600)
     step(f"making {big:,} orders")
     with (
-        cancelling(place, SMALL, database="few", broker=0) as few,
-        cancelling(place, big, database="many", broker=8) as many,
+        cancellation_workloads(place, SMALL, database="few", broker=0) as few,
+        cancellation_workloads(place, big, database="many", broker=8) as many,
     ):
         step("warming up")
         for cells in (few, many):
             cells.in_sets(size)
-        at_many, at_few = by_turns(
+        at_many, at_few = alternate(
             scale.pairs,
-            told(step, f"among {big:,}", lambda: many.in_sets(size)),
-            told(step, f"among {SMALL:,}", lambda: few.in_sets(size)),
+            with_progress(step, f"among {big:,}", lambda: many.in_sets(size)),
+            with_progress(step, f"among {SMALL:,}", lambda: few.in_sets(size)),
         )
     ratios = [small / large for small, large in zip(at_few, at_many, strict=True)]
     what = f"sets of 100 among {SMALL:,} orders / among {big:,}"

@@ -10,18 +10,18 @@ from typing import Any
 
 from psycopg import Connection
 
-from stress.environment import Place
-from stress.ledger import Ledger
-from stress.plan import PLANTED
+from stress.environment import Environment
+from stress.plan import PRIVATE_WORDS
+from stress.sent_commands import Ledger
 
-KEPT = "SELECT request_id, answer FROM unwind.requests WHERE request_id = ANY(%s)"
+STORED_ANSWERS = "SELECT request_id, answer FROM unwind.requests WHERE request_id = ANY(%s)"
 
 
-def compared_answers(place: Place, ledger: Ledger, conn: Connection[Any]) -> tuple[int, int, list[str]]:
+def compare_answers(place: Environment, ledger: Ledger, conn: Connection[Any]) -> tuple[int, int, list[str]]:
     """How many were lost and how many done twice, with a sentence for each that is wrong."""
     told = [(one.request_id, one.answer) for one in list(ledger.sent.values()) if one.answer is not None]
     lost, wrong = contradictions(conn, told)
-    first_time, copies = noted(place.effects)
+    first_time, copies = read_effects(place.effects)
     doubled = [request_id for request_id, times in first_time.items() if times > 1]
     wrong += [f"{request_id}: was carried out {first_time[request_id]} times" for request_id in doubled]
     ledger.counts["duplicates suppressed"] = copies
@@ -31,7 +31,7 @@ def compared_answers(place: Place, ledger: Ledger, conn: Connection[Any]) -> tup
 def contradictions(conn: Connection[Any], told: Iterable[tuple[str, dict[str, Any]]]) -> tuple[int, list[str]]:
     """How many of these answers are not kept, with a sentence for each that is not or was given otherwise."""
     told = [(request_id, answer) for request_id, answer in told if answer["outcome"] in ("done", "refused")]
-    kept = dict(conn.execute(KEPT, [[request_id for request_id, _ in told]]).fetchall())
+    kept = dict(conn.execute(STORED_ANSWERS, [[request_id for request_id, _ in told]]).fetchall())
     lost, wrong = 0, []
     for request_id, answer in told:
         if request_id not in kept:
@@ -46,7 +46,7 @@ def _same(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "replayed"}
 
 
-def noted(effects: Path) -> tuple[Counter[str], int]:
+def read_effects(effects: Path) -> tuple[Counter[str], int]:
     """From the workers' file: how often each request was carried out (and not answered again), and how many were answered again."""
     first_time: Counter[str] = Counter()
     again = 0
@@ -60,10 +60,12 @@ def noted(effects: Path) -> tuple[Counter[str], int]:
     return first_time, again
 
 
-def words_that_got_out(folder: Path) -> list[str]:
+def find_private_words(folder: Path) -> list[str]:
     """Files of a run, other than the database's own, in which planted private words stand (P9)."""
     logs = [*folder.glob("logs/*.log"), *folder.glob("servers/*.log"), folder / "preforker.log"]
-    return [f"{path.relative_to(folder)} holds private words" for path in logs if PLANTED.encode() in _bytes(path)]
+    return [
+        f"{path.relative_to(folder)} holds private words" for path in logs if PRIVATE_WORDS.encode() in _bytes(path)
+    ]
 
 
 def _bytes(path: Path) -> bytes:

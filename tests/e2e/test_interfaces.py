@@ -27,7 +27,7 @@ from celery.exceptions import NotRegistered
 from psycopg.types.json import Jsonb
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import Installation, installation, submit_orders, until
+from tests.plugins.upstream import Installation, installation, submit_orders, wait_until
 from tools.contract_messages import envelope
 from workers.embedded import ServerUrls
 from workers.settings import CHECKOUT
@@ -77,7 +77,7 @@ def test_every_example_message_is_answered(shop: Installation) -> None:
     for task, key in keys.items():
         if task == "terms.apply":
             continue
-        stored = json.loads(until(lambda key=key: results.get(key)))  # type: ignore[misc]
+        stored = json.loads(wait_until(lambda key=key: results.get(key)))  # type: ignore[misc]
         assert stored["status"] == "SUCCESS", (task, stored)
         answer = stored["result"]
         jsonschema.validate(answer, schema)
@@ -129,7 +129,7 @@ def test_an_envelope_made_by_hand_is_answered_once_however_often_it_is_pushed(sh
     for message_id in (first, second):
         message = envelope("npb.file", arguments, message_id, str(uuid.uuid4()))
         queue.lpush("commands", json.dumps(message))
-        answers.append(json.loads(until(lambda key=f"celery-task-meta-{message_id}": results.get(key)))["result"])  # type: ignore[misc]
+        answers.append(json.loads(wait_until(lambda key=f"celery-task-meta-{message_id}": results.get(key)))["result"])  # type: ignore[misc]
     assert answers[0]["outcome"] == "done"
     assert answers[1] == answers[0] | {"replayed": True}
     assert shop.value("SELECT count(*) FROM unwind.alerts WHERE order_id = 2003") == 1
@@ -152,7 +152,7 @@ def test_the_least_that_must_stand_in_an_envelope(shop: Installation) -> None:
     }
     shop.redis().lpush("commands", json.dumps(least))
     results = shop.redis(results=True)
-    answer = json.loads(until(lambda: results.get(f"celery-task-meta-{message_id}")))["result"]
+    answer = json.loads(wait_until(lambda: results.get(f"celery-task-meta-{message_id}")))["result"]
     assert (answer["code"], answer["request_id"]) == ("ORDER_UNKNOWN", message_id)
 
 
@@ -173,7 +173,7 @@ def test_what_nobody_can_take_is_told_and_visible(shop: Installation) -> None:
         nowhere = client.send_task("orders.cancel", kwargs={"order_id": 2004, "member_id": "seller"})
         urgent = client.send_task("orders.cancel", kwargs={"order_id": 2004}, queue="commands", priority=3)
     shop.redis().lpush("commands", json.dumps(_no_task()))
-    until(lambda: shop.value("SELECT count(*) = 2 FROM unwind.dead_letters"))
+    wait_until(lambda: shop.value("SELECT count(*) = 2 FROM unwind.dead_letters"))
     seen = odd(shop)
     told = {(one["reason"], one["task"], one["message"], one["queue"]) for one in seen}
     assert ("TASK_UNKNOWN", "orders.cancle", unknown.id, "commands") in told
@@ -211,7 +211,7 @@ def test_whoever_waits_for_a_message_that_is_turned_away_is_told_why(shop: Insta
         assert sent.state == "FAILURE"
     gc.collect()
     assert shop.redis(results=True).ttl(f"celery-task-meta-{sent.id}") > 0
-    until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = %s", sent.id))
+    wait_until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = %s", sent.id))
 
 
 def test_a_message_that_is_turned_away_overwrites_nobodys_answer(shop: Installation) -> None:
@@ -225,7 +225,7 @@ def test_a_message_that_is_turned_away_overwrites_nobodys_answer(shop: Installat
         message = envelope("npb.file", {}, message_id, str(uuid.uuid4()))
         message["headers"] |= {"ignore_result": ignored, "timelimit": "soon"}
         queue.lpush("commands", json.dumps(message))
-    assert json.loads(until(lambda: results.get("celery-task-meta-last-one")))["status"] == "FAILURE"
+    assert json.loads(wait_until(lambda: results.get("celery-task-meta-last-one")))["status"] == "FAILURE"
     assert results.get(f"celery-task-meta-{sent.id}") == before
     assert results.get("celery-task-meta-nobody-waits") is None
 
@@ -256,7 +256,7 @@ def test_a_command_that_is_put_off_waits_in_the_broker_and_outlives_the_worker(s
         late = client.send_task("npb.file", kwargs=arguments, queue="commands", countdown=12)
         many = [client.send_task("npb.file", kwargs={"order_id": 1, "member_id": "x"}, queue="commands", countdown=8)
                 for _ in range(150)]  # fmt: skip
-        until(lambda: queue.zcard("unwind.delayed.commands") == 151)
+        wait_until(lambda: queue.zcard("unwind.delayed.commands") == 151)
         assert client.send_task("npb.file", kwargs={}, queue="commands").get(timeout=30)["outcome"] == "invalid"
         assert queue.zcard("unwind.delayed.commands") == 151, "that one did not wait for them"
         os.killpg(shop.supervisor.pid("commands"), signal.SIGKILL)
@@ -397,7 +397,7 @@ def _cut_and_finish(ours: Installation, count: int, bad: int) -> None:
         holder.execute("SELECT 1 FROM unwind.orders WHERE order_id = %s FOR UPDATE", [items[-1]["order_id"]])
         arguments = {"orders": items, "request_id": "bulk-1"}
         sent = client.send_task("orders.cancel_many", kwargs=arguments, queue="commands")
-        until(lambda: client.backend.get_task_meta(sent.id, cache=False)["status"] == "PROGRESS")
+        wait_until(lambda: client.backend.get_task_meta(sent.id, cache=False)["status"] == "PROGRESS")
         seen.append(client.backend.get_task_meta(sent.id, cache=False)["result"])
         os.killpg(ours.supervisor.pid("commands"), signal.SIGKILL)
         cut = ours.value("SELECT count(*) FROM unwind.orders WHERE status = 'CANCELLED'")
@@ -405,7 +405,7 @@ def _cut_and_finish(ours: Installation, count: int, bad: int) -> None:
         holder.rollback()
         # The broker gives a dead worker's message back once its time is over: let it be over.
         queue = ours.redis()
-        for tag in until(lambda: queue.zrange("unwind.unacked.index", 0, -1)):
+        for tag in wait_until(lambda: queue.zrange("unwind.unacked.index", 0, -1)):
             queue.zadd("unwind.unacked.index", {tag: 0})
         answer = sent.get(timeout=90, interval=0.1, on_message=lambda m: _note(m, seen))
     assert answer["outcome"] == "done"

@@ -1,7 +1,7 @@
 """Do the tables with a moving front keep their size?  Twenty minutes of alerts that fall due, are told of, and wait again.
 
-`python -m benchmarks.churn --minutes 20` prints, minute by minute, how large each moving table is and how many of its rows are
-dead.  It is no measure with a bar: what it showed stands in docs/decisions/0012-how-the-tables-grow.md.
+`python -m benchmarks.table_churn --minutes 20` prints, minute by minute, how large each moving table is and how many of its rows are
+dead.  It is no measure with a bar: what it showed stands in docs/decisions/0012-table-growth.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 import click
 import psycopg
 
-from benchmarks.environment import Place, place
+from benchmarks.environment import Environment, running_environment
 from benchmarks.market import Market, build
 from models.db import database as db
 from workers.app import app
@@ -35,7 +35,7 @@ _SIZES = """
 """
 
 
-def churn(where: Place, minutes: float) -> None:
+def churn(where: Environment, minutes: float) -> None:
     """Wave after wave until the time is over."""
     where.create(DATABASE)
     with where.connect(DATABASE) as conn:
@@ -74,7 +74,7 @@ def show(conn: psycopg.Connection, spent: float, waves: int) -> None:
 @click.option("--minutes", default=20.0, show_default=True, help="How long to go on.")
 def main(minutes: float) -> None:
     """Measure how the moving tables keep their size."""
-    with place() as where:
+    with running_environment() as where:
         churn(where, minutes)
 
 

@@ -6,22 +6,22 @@ doing the same writes.  Two processes each, answers to the result backend on bot
 
 from __future__ import annotations
 
-from benchmarks.environment import Place
-from benchmarks.harness import Bar, Bench, Result, Scale, Step, by_turns, result, told
-from benchmarks.workloads import cancelling, compared
+from benchmarks.environment import Environment
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, result, with_progress
+from benchmarks.workloads import cancellation_workloads, compare
 
 
-def run(place: Place, scale: Scale, step: Step) -> list[Result]:
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
     """Five pairs on one market, each pair on orders of its own."""
     size = scale.of(200, 2_000)
     step("making a market")
-    with cancelling(place, size * 2 * (scale.pairs + 1), "bare") as cells:
+    with cancellation_workloads(place, size * 2 * (scale.pairs + 1), "bare") as cells:
         step("warming up")
-        compared(cells, size, cells.one_by_one, lambda count: cells.celery("bare", count))
-        found = by_turns(
+        compare(cells, size, cells.one_by_one, lambda count: cells.celery("bare", count))
+        found = alternate(
             scale.pairs,
-            told(step, "orders.cancel", lambda: cells.one_by_one(size)),
-            told(step, "bare Celery", lambda: cells.celery("bare", size)),
+            with_progress(step, "orders.cancel", lambda: cells.one_by_one(size)),
+            with_progress(step, "bare Celery", lambda: cells.celery("bare", size)),
         )
     return [result("B4", "cancel one per message / bare Celery task", "orders/s", Bar(0.5, 0.7), *found)]
 

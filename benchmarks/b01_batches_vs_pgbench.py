@@ -1,0 +1,31 @@
+"""How near does cancelling in sets come to what PostgreSQL can do at all?
+
+`orders.cancel_many`, a hundred orders a message, through the real worker group with two processes (request rows, events,
+outbox, stock, ledger hand-off), against pgbench with two clients doing the same writes, a hundred orders a transaction.
+"""
+
+from __future__ import annotations
+
+from benchmarks import pgbench
+from benchmarks.environment import Environment
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, result, with_progress
+from benchmarks.workloads import cancellation_workloads, compare
+
+
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+    """Five pairs on one market, each pair on orders of its own."""
+    size = scale.of(1_000, 10_000)
+    step("making a market")
+    with cancellation_workloads(place, size * 2 * (scale.pairs + 1)) as cells:
+        step("warming up")
+        compare(cells, size, cells.in_sets, cells.bound)
+        found = alternate(
+            scale.pairs,
+            with_progress(step, "orders.cancel_many", lambda: cells.in_sets(size)),
+            with_progress(step, "pgbench", lambda: cells.bound(size)),
+        )
+    what = "cancel in sets of 100 / PostgreSQL's bound"
+    return [result("B1", what, "orders/s", Bar(0.35, 0.5), *found, notes=[f"the bound: {pgbench.driver_name()}"])]
+
+
+BENCH = Bench("B1", "sets of 100 against pgbench", lambda s: 2 + 2 * s.pairs, {"quick": 12, "normal": 75}, run)

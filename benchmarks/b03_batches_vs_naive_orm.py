@@ -1,0 +1,26 @@
+"""How far is it from what one writes first?  Sets of a hundred, against a Celery job per order with an object per row."""
+
+from __future__ import annotations
+
+from benchmarks.environment import Environment
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, result, with_progress
+from benchmarks.workloads import cancellation_workloads, compare
+
+
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+    """Five pairs on one market."""
+    sets, jobs = scale.of(1_000, 10_000), scale.of(100, 400)
+    step("making a market")
+    with cancellation_workloads(place, (sets + jobs) * (scale.pairs + 1) + jobs, "naive") as cells:
+        step("warming up")
+        compare(cells, jobs, cells.one_by_one, lambda count: cells.celery("naive", count))
+        cells.in_sets(sets)
+        found = alternate(
+            scale.pairs,
+            with_progress(step, "orders.cancel_many", lambda: cells.in_sets(sets)),
+            with_progress(step, "Celery and ORM", lambda: cells.celery("naive", jobs)),
+        )
+    return [result("B3", "cancel in sets of 100 / naive Celery + ORM job per order", "orders/s", Bar(30, 60), *found)]
+
+
+BENCH = Bench("B3", "sets of 100 against Celery and ORM", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 85}, run)

@@ -1,0 +1,54 @@
+"""What does the door beside the broker's give?  Commands inserted singly by two clients, drained in sets by one worker.
+
+From the first insert to the last kept answer, while the clients are still inserting; against the bare Celery task of B4, whose
+messages lie in the queue already.
+"""
+
+from __future__ import annotations
+
+from benchmarks import pgbench, queue_load, reference_writes
+from benchmarks.environment import Environment, wait_until
+from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, check_equal, result, with_progress
+from benchmarks.market import BLOCK
+from benchmarks.workloads import Workloads, cancellation_workloads, compare
+
+SUBMIT = (
+    "SELECT unwind.submit_command('orders.cancel', jsonb_build_object('order_id', CAST(:first AS bigint), 'member_id', "
+    f"'s-' || ((CAST(:first AS bigint) - 1) / {BLOCK} % {{sellers}})), 'door:' || CAST(:first AS bigint))"
+)
+
+
+def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+    """Five pairs on one market."""
+    size, jobs = scale.of(500, 6_000), scale.of(200, 2_000)
+    step("making a market")
+    with cancellation_workloads(place, (size + jobs) * (scale.pairs + 1) + jobs, "bare", ours=1) as cells:
+        step("warming up")
+        compare(cells, jobs, cells.one_by_one, lambda count: cells.celery("bare", count))
+        found = alternate(
+            scale.pairs,
+            with_progress(step, "SQL door", lambda: through_the_door(cells, size)),
+            with_progress(step, "bare Celery", lambda: cells.celery("bare", jobs)),
+        )
+    notes = [f"the inserts: {pgbench.driver_name()}"]
+    return [result("B5", "SQL door, one worker / bare Celery task", "orders/s", Bar(3, 5), *found, notes=notes)]
+
+
+def through_the_door(cells: Workloads, count: int) -> float:
+    """Orders per second, from the first insert to the last answer."""
+    first, last = cells.slices.take(count)
+    pgbench.per_second(cells.place, cells.database, SUBMIT.format(sellers=cells.market.sellers), first, count)
+    of_range = f"FROM unwind.submissions WHERE order_id BETWEEN {first} AND {last}"
+    left = f"SELECT {count} - count(*) {of_range} AND state = 'answered'"
+    wait_until(lambda: queue_load.value(cells.conn, left) == 0, queue_load.MAX_DURATION, every=0.1)
+    check_equal(
+        "answers `done`",
+        queue_load.value(cells.conn, f"SELECT count(*) {of_range} AND answer ->> 'outcome' = 'done'"),
+        count,
+    )
+    reference_writes.check(cells.conn, first, last, cells.market.lines)
+    spent = queue_load.value(cells.conn, f"SELECT max(answered_at) - min(submitted_at) {of_range}")
+    return count / float(spent.total_seconds())
+
+
+BENCH = Bench("B5", "the SQL door against bare Celery", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 70}, run)
