@@ -160,7 +160,8 @@ def _store_reminders(conn: Connection, moved: Sequence[Alert]) -> None:
     since = [reminders.actionable_since(alert) for alert in moved]
     if moved:
         firsts = [
-            reminders.first_at(at, alert.terms.unlock_remind_after) for at, alert in zip(since, moved, strict=True)
+            reminders.first_reminder_at(at, alert.terms.unlock_remind_after)
+            for at, alert in zip(since, moved, strict=True)
         ]
         ids = int_array([alert.alert_id for alert in moved])
         execute(conn, _REMIND_FROM, {"ids": ids, "since": timestamp_array(since), "first": timestamp_array(firsts)})

@@ -21,11 +21,11 @@ from policies import bills as policy
 from policies.billing_months import (
     bill_issues_at,
     due_on,
+    format_month,
     grace_until,
     issued_on,
     month_name,
     month_of,
-    month_text,
     next_month,
     past_due_from,
     previous_month,
@@ -62,7 +62,7 @@ def sellers_to_bill(conn: Connection, month: date, *, after: str = "", limit: in
                 "month": month,
                 "before": previous_month(month),
                 "task": TASK,
-                "text": month_text(month),
+                "text": format_month(month),
                 "after": after,
                 "limit": limit,
             },
@@ -101,7 +101,7 @@ class Billing:
         for seller_id in self._next(work, 1):
             self._after = seller_id
             self.passed_over.append(seller_id)
-            return f"seller {seller_id} in {month_text(self.month)}"
+            return f"seller {seller_id} in {format_month(self.month)}"
         return None
 
     def _next(self, work: UnitOfWork[Any], limit: int) -> list[str]:
@@ -143,7 +143,7 @@ def issue(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
     # The promises before the ledger, as everywhere: a follower at work is waited for, not passed by (C34).
     promised = outbox.lock_by_payload(conn, TASK, "seller_id", seller_ids)
     ledger.lock_for_issue(conn, seller_ids)
-    postings.post_due(work, [due for due in promised if str(due.payload.get("month")) <= month_text(month)])
+    postings.post_due(work, [due for due in promised if str(due.payload.get("month")) <= format_month(month)])
     ruling = terms_of(terms.load_terms(conn), month)
     due = due_on(month, ruling)
     rows = [
@@ -163,7 +163,7 @@ def issue(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
         }
         for row in conn.execute(text(_SUMS), {"month": month, "sellers": list(seller_ids)})
         if row.lines or row.opening != 0
-        for made in [policy.sums(row.lines_sum, row.opening, ruling)]
+        for made in [policy.calculate_totals(row.lines_sum, row.opening, ruling)]
     ]
     insert_rows(conn, bills, rows)
     _tell(work, rows)
@@ -232,7 +232,7 @@ def _tell(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
                 role="system",
                 member_id=row["seller_id"],
                 note=f"The bill of {month_name(row['billing_month'])} is made: {row['total']} USD, due on {row['due_on']}.",
-                changes={"bill": {"month": month_text(row["billing_month"]), "total": str(row["total"])}},
+                changes={"bill": {"month": format_month(row["billing_month"]), "total": str(row["total"])}},
             )
             for row in rows
         ],
@@ -244,8 +244,8 @@ def _tell(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
                 "bill_issued",
                 member_id=row["seller_id"],
                 order_id=None,
-                occasion=month_text(row["billing_month"]),
-                month=month_text(row["billing_month"]),
+                occasion=format_month(row["billing_month"]),
+                month=format_month(row["billing_month"]),
                 total=str(row["total"]),
                 due_on=row["due_on"].isoformat(),
             )

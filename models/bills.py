@@ -31,8 +31,8 @@ from models.db.schema import Cents, Timestamp, check_finite, metadata, written_i
 from models.ledger import ledger_lines
 from models.terms import TermsBook
 from policies import bills as policy
-from policies.billing_months import bill_issues_at, due_on, grace_until, issued_on, month_of, month_text, next_month
-from policies.bills import BillLine, Sums
+from policies.billing_months import bill_issues_at, due_on, format_month, grace_until, issued_on, month_of, next_month
+from policies.bills import BillLine, BillTotals
 from policies.fees import ZERO
 from policies.terms import Terms
 from policies.timestamps import format_timestamp
@@ -91,7 +91,7 @@ class Bill:
     seller_id: str
     month: date
     state: str
-    sums: Sums
+    sums: BillTotals
     lines: tuple[BillLine, ...]
     paid: Decimal
     overpaid: Decimal
@@ -108,7 +108,7 @@ class Bill:
         """The bill as it is shown (contract 4); amounts are text with two decimals, months and days are dates."""
         return {
             "seller_id": self.seller_id,
-            "billing_month": month_text(self.month),
+            "billing_month": format_month(self.month),
             "state": self.state,
             "issued_on": _day(self.issued_on),
             "due_on": _day(self.due_on),
@@ -122,10 +122,10 @@ class Bill:
                     "amount": str(line.amount),
                     "note": line.note,
                     "at": format_timestamp(line.at),
-                    "charged_month": month_text(line.charged_month) if line.charged_month else None,
-                    "credited_month": month_text(line.credited_month) if line.credited_month else None,
+                    "charged_month": format_month(line.charged_month) if line.charged_month else None,
+                    "credited_month": format_month(line.credited_month) if line.credited_month else None,
                 }
-                for line in policy.shown(self.lines, self.month)
+                for line in policy.visible_lines(self.lines, self.month)
             ],
             "total": str(self.sums.total),
             "carried_forward": str(self.sums.carried_forward),
@@ -144,7 +144,7 @@ def of_month(conn: Connection, seller_id: str, month: date, now: datetime) -> Bi
     """The bill as facts; None for somebody who is not recorded and for a month that has not begun."""
     book = terms.load_terms(conn)
     known = conn.execute(text("SELECT FROM unwind.members WHERE member_id = :id"), {"id": seller_id}).first()
-    if known is None or not policy.known_month(month, now, book.at(now)):
+    if known is None or not policy.is_known_month(month, now, book.at(now)):
         return None
     lines = _lines(conn, seller_id, month)
     paid, overpaid = paid_for(conn, seller_id, month)
@@ -152,12 +152,12 @@ def of_month(conn: Connection, seller_id: str, month: date, now: datetime) -> Bi
         select(bills).where(bills.c.seller_id == seller_id, bills.c.billing_month == month)
     ).one_or_none()
     if row is not None:
-        held = Sums(row.opening_credit, row.lines_sum, row.total, row.carried_forward)
-        state = policy.state(row.total, paid, row.past_due_at, now)
+        held = BillTotals(row.opening_credit, row.lines_sum, row.total, row.carried_forward)
+        state = policy.bill_state(row.total, paid, row.past_due_at, now)
         return Bill(seller_id, month, state, held, lines, paid, overpaid, row.issued_on, row.due_on, row.grace_until)
     opening = _opening(conn, book, seller_id, month)
     ruling = terms_of(book, month)
-    computed = policy.sums(sum((line.amount for line in lines), ZERO), opening, ruling)
+    computed = policy.calculate_totals(sum((line.amount for line in lines), ZERO), opening, ruling)
     if lines or not computed.is_empty or now < bill_issues_at(month, ruling):
         return Bill(seller_id, month, policy.OPEN, computed, lines, paid, overpaid)
     due = due_on(month, ruling)
@@ -279,7 +279,7 @@ def _opening(conn: Connection, book: TermsBook, seller_id: str, month: date) -> 
     while at < month:
         opening = carried - sum((row.excess for row in rows if row.month == at), ZERO)
         came = sum((row.lines for row in rows if row.month == at), ZERO)
-        carried = policy.sums(came, opening, terms_of(book, at)).carried_forward
+        carried = policy.calculate_totals(came, opening, terms_of(book, at)).carried_forward
         at = next_month(at)
     opening = carried - sum((row.excess for row in rows if row.month == month), ZERO)
     return ZERO if opening.is_zero() else opening

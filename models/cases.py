@@ -17,7 +17,7 @@ from models import alerts, events, members, ocr, orders, terms
 from models.db.pipeline import Cursor, pipeline
 from models.unit_of_work import UnitOfWork
 from policies import history
-from policies.alerts import without_later_mark
+from policies.alerts import drop_later_unlock_mark
 from policies.cases import Actor, Alert, Case, Member, Ocr, Order
 from policies.statuses import Role
 from policies.verdicts import Granted, OutboxMessage
@@ -97,7 +97,7 @@ class CaseSet:
         request_id: str | None = None,
     ) -> None:
         """Take a granted verdict: later verdicts of the set see it, and `write` carries it out."""
-        granted = replace(granted, case=without_later_mark(granted.case, now))
+        granted = replace(granted, case=drop_later_unlock_mark(granted.case, now))
         self._granted.append((before, granted, now, actor, request_id))
         after = granted.case
         self._orders[after.order.order_id] = after.order
@@ -122,7 +122,7 @@ class CaseSet:
         promises: list[OutboxMessage] = []
         for before, granted, at, actor, request_id in self._granted:
             after = granted.case
-            promises.extend(granted.promises)
+            promises.extend(granted.messages)
             if granted.events:
                 version = before.order.version + len(granted.events)
                 if before.order.version:
@@ -162,7 +162,7 @@ def _event_rows(
 ) -> list[dict[str, Any]]:
     """The first event carries what changed; any further one only says something."""
     after = granted.case
-    changed = history.changes(before if before.order.version else None, after)
+    changed = history.diff_cases(before if before.order.version else None, after)
     role = before.role_of(actor) if actor is not None else None
     found = []
     for index, event in enumerate(granted.events):

@@ -17,7 +17,7 @@ from models import dead_jobs, ledger, outbox
 from models.outbox import DueMessage
 from models.unit_of_work import UnitOfWork, is_conflict
 from policies import credits as policy
-from policies.billing_months import month_from_text, month_text
+from policies.billing_months import format_month, parse_month
 from policies.notices import notify_member
 from policies.statuses import Role
 
@@ -80,8 +80,8 @@ def _post(work: UnitOfWork[Any], settlements: Sequence[_Settlement]) -> None:
                 order_id=line.order_id,
                 occasion=str(line.order_id),
                 amount=str(-line.amount),
-                bill=month_text(line.billing_month),
-                charged_month=month_text(line.charged_month) if line.charged_month else None,
+                bill=format_month(line.billing_month),
+                charged_month=format_month(line.charged_month) if line.charged_month else None,
             )
             for line in posted
             if line.kind == policy.CREDIT
@@ -122,7 +122,7 @@ def _read(due: DueMessage) -> _Settlement:
         )
     try:
         amount = Decimal(given["amount"])
-        month, charged = month_from_text(given["month"]), month_from_text(given["charged_month"])
+        month, charged = parse_month(given["month"]), parse_month(given["charged_month"])
         seller_id = given["seller_id"]
     except (KeyError, TypeError, ValueError, InvalidOperation) as error:
         raise _Unpostable(f"The promise of order {due.order_id} cannot be read: {type(error).__name__}.") from error

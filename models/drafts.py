@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.schema import Json, Timestamp, check_in, metadata
-from policies.alerts import DECIDED_BY_TIME
+from policies.alerts import UNLOCK_EVENTS
 from policies.consolidation import Choice, LineEdit
 from policies.drafts import Draft, DraftState
 
@@ -87,7 +87,7 @@ def facts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
             FROM unwind.drafts AS d WHERE d.draft_id = ANY(:ids) ORDER BY d.draft_id
             """
         ),
-        {"ids": ids, "harmless": list(DECIDED_BY_TIME)},
+        {"ids": ids, "harmless": list(UNLOCK_EVENTS)},
     )
     return {row.draft_id: _draft_of(row, edits.get(row.draft_id, {})) for row in rows}
 

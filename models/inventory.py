@@ -17,7 +17,7 @@ from models.db.bulk import insert_rows, update_rows
 from models.db.locks import lock_items
 from models.lots import KEY_COLUMNS, lot_of, lot_row, lots, move_row, stock_moves, value_row
 from models.unit_of_work import StaleRead
-from policies.inventory import Returning, ReturnPlan, StockView
+from policies.inventory import ReturningLine, ReturnPlan, StockView
 from policies.lots import Lot, LotKey, LotSnapshot
 
 
@@ -132,10 +132,10 @@ def own_numbers(conn: Connection, count: int) -> list[int]:
     return sorted(taken.scalars())
 
 
-def returning(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[Returning]:
+def returning(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
     """Rows of order lines as what comes back: what remains of each (R80), or the `units` by line of a removal."""
     return [
-        Returning(
+        ReturningLine(
             line.line_no,
             line.quantity - line.removed - line.returned if units is None else units[line.line_no],
             LotSnapshot(line.snapshot),
@@ -145,7 +145,7 @@ def returning(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None)
     ]
 
 
-def lots_for_return(conn: Connection, lines: Iterable[Returning], *, lock: bool = True) -> StockView:
+def lots_for_return(conn: Connection, lines: Iterable[ReturningLine], *, lock: bool = True) -> StockView:
     """All lots that these lines could return to, on a shelf to plan with.
 
     Holds a row of `item_locks` per item key, in sorted order, then the lots by id: a lot that does not exist yet cannot be

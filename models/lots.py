@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from models.db.schema import Price, Timestamp, check_finite, check_in, metadata, written_in
-from policies.lots import COMPLETENESS, CONDITIONS, FIRST_OWN_ID, STOCKROOMS, Lot, LotKey
+from policies.lots import COMPLETENESS, CONDITIONS, FIRST_UNWIND_LOT_ID, STOCKROOMS, Lot, LotKey
 
 KEY_COLUMNS = ("seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness")
 
@@ -88,7 +88,7 @@ lots = Table(
     Index("ix_lots_key", *KEY_COLUMNS),
 )
 
-own_lot_ids = Sequence("own_lot_ids", start=FIRST_OWN_ID, minvalue=FIRST_OWN_ID, metadata=metadata)
+own_lot_ids = Sequence("own_lot_ids", start=FIRST_UNWIND_LOT_ID, minvalue=FIRST_UNWIND_LOT_ID, metadata=metadata)
 
 stock_moves = Table(
     "stock_moves",

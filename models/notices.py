@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, Connection, Identity
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.schema import Json, Timestamp, check_in, metadata
-from policies.emails.email import Email, email_from_json, plain
+from policies.emails.email import Email, email_from_json, render_plain
 from policies.timestamps import format_optional_timestamp
 
 STATES = ("pending", "sent", "parked")
@@ -222,7 +222,7 @@ def _shown(row: Any, until: datetime | None) -> dict[str, Any]:
         "state": "pending" if not_yet else row.state,
         "sent_at": None if not_yet else format_optional_timestamp(row.sent_at),
         "subject": letter.subject,
-        "text": plain(letter),
+        "text": render_plain(letter),
     }
 
 

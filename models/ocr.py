@@ -100,7 +100,7 @@ def update_changed(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: Ter
                 "state": ocr.state,
                 "terms_id": book.id_of(ocr.terms),
                 "filed_at": ocr.filed_at,
-                "remind_at": reminders.first_at(ocr.filed_at, ocr.terms.ocr_remind_after)
+                "remind_at": reminders.first_reminder_at(ocr.filed_at, ocr.terms.ocr_remind_after)
                 if ocr.filed_by is Role.BUYER
                 else None,
                 "closed_at": ocr.closed_at,

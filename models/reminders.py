@@ -112,7 +112,7 @@ def _of_ocrs(work: UnitOfWork[Any], book: terms.TermsBook, ocrs: Sequence[Row[An
         steps = book.by_id(r.terms_id).ocr_remind_after
         step = policy.due_step(r.filed_at, steps, r.reminders, work.now)
         if step is not None:
-            promises.append(policy.of_ocr(r.order_id, r.ocr_id, r.seller_id, r.filed_at, r.reason, step))
+            promises.append(policy.ocr_reminder(r.order_id, r.ocr_id, r.seller_id, r.filed_at, r.reason, step))
         counted.append(_Counted(r.ocr_id, step.number if step else r.reminders, step.next_at if step else None))
     _put_off(work.conn, _COUNT_OCRS, counted)
     return promises
@@ -127,7 +127,7 @@ def _of_alerts(work: UnitOfWork[Any], book: terms.TermsBook, alerts: Sequence[Ro
         if step is not None:
             kind = AlertKind(a.kind)
             promises.append(
-                policy.of_alert(
+                policy.unlock_reminder(
                     a.order_id, a.alert_id, a.filer_id, kind, npx=a.penalty_stands, since=a.remind_from, step=step
                 )
             )

@@ -17,7 +17,7 @@ from models.db.locks import lock_items
 from models.db.pipeline import bool_array, execute, int_array
 from models.inventory import item_number
 from models.lots import KEY_COLUMNS
-from policies.inventory import Note, Returned
+from policies.inventory import Note, ReturnTotals
 
 OUT_OF_RANGE = "22003"
 
@@ -35,7 +35,7 @@ def lock_stock(conn: Connection, order_ids: Sequence[int]) -> None:
 
 def return_items(
     conn: Connection, orders: Sequence[tuple[int, bool]], now: datetime, *, release: bool
-) -> dict[int, Returned]:
+) -> dict[int, ReturnTotals]:
     """Put back what remains of each order (order_id, whether anything returns), in this order, under `lock_stock`.
 
     Writes lots, journal and lines.  `release` is the term RELEASE_AUTO_STOCKROOM.  Raises `PlanByHand`; then roll back.
@@ -56,8 +56,8 @@ def return_items(
         raise
     if any(row.released for row in rows):
         raise NeedsPlan
-    found = {row.order_id: Returned(orjson.loads(row.lines), row.number, row.units) for row in rows}
-    return {order_id: found.get(order_id, Returned()) for order_id, _ in orders}
+    found = {row.order_id: ReturnTotals(orjson.loads(row.lines), row.number, row.units) for row in rows}
+    return {order_id: found.get(order_id, ReturnTotals()) for order_id, _ in orders}
 
 
 def _same(one: str, other: str) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState, counterparty
 from policies.notices import notify_party
-from policies.preconditions import comment_missing, not_in_role
+from policies.preconditions import check_comment, check_role
 from policies.statuses import ALERT_BLOCKERS, PROBLEM, Role, Status
 from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
@@ -19,18 +19,18 @@ LABELS = {
 }
 
 
-DECIDED_BY_TIME = ("npb.unlocked", "nrs.unlocked", "nss.unlocked")
+UNLOCK_EVENTS = ("npb.unlocked", "nrs.unlocked", "nss.unlocked")
 """Events that only mark what time had decided before.  They overtake no command: whoever acted before them may come after."""
 
 
-def filer_of(kind: AlertKind) -> Role:
+def filer_role(kind: AlertKind) -> Role:
     """Sellers file NPB, buyers file NRS and NSS."""
     return Role.SELLER if kind is AlertKind.NPB else Role.BUYER
 
 
-def may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now: datetime) -> Refused | None:
+def check_may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now: datetime) -> Refused | None:
     """What all alerts ask of their filing: the right party, no other alert, seven days (R19, R21, R24, R45, R50)."""
-    if refused := not_in_role(case, actor, filer_of(kind), act=f"file a {LABELS[kind]}"):
+    if refused := check_role(case, actor, filer_role(kind), act=f"file a {LABELS[kind]}"):
         return refused
     order = case.order
     if order.status in ALERT_BLOCKERS:
@@ -50,7 +50,7 @@ def may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now:
     return None
 
 
-def filed(case: Case, alert: Alert) -> Case:
+def add_alert(case: Case, alert: Alert) -> Case:
     """The case with a new alert; a cancel request that was open is superseded by it (R22, A9)."""
     superseded = case.open_ocr
     return replace(
@@ -77,15 +77,15 @@ def unlock(case: Case, now: datetime) -> Granted | None:
     return Granted(
         after,
         events=(Event(f"{alert.kind.lower()}.unlocked", UNLOCKED_NOTE),),
-        promises=(
+        messages=(
             notify_party(
-                after, filer_of(alert.kind), notice, kind=alert.kind, unlocks_at=format_timestamp(alert.unlocks_at)
+                after, filer_role(alert.kind), notice, kind=alert.kind, unlocks_at=format_timestamp(alert.unlocks_at)
             ),
         ),
     )
 
 
-def without_later_mark(case: Case, at: datetime) -> Case:
+def drop_later_unlock_mark(case: Case, at: datetime) -> Case:
     """The case after a command that happened at `at`, without the mark of a sweep that ran later but before the command did.
 
     The mark stays where the alert had matured by then all the same, and goes where it was answered, accepted or closed first.
@@ -106,14 +106,14 @@ def remove(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: 
 
     Staff may also remove an alert that a cancellation completed: the order stays cancelled, the strike goes (rules.md 8).
     """
-    filer = filer_of(kind)
+    filer = filer_role(kind)
     alert = case.alert if case.alert is not None and case.alert.kind is kind else None
     completed = alert is not None and alert.state is AlertState.COMPLETED and case.role_of(actor) is Role.STAFF
-    if not completed and (refused := not_in_role(case, actor, filer, Role.STAFF, act=f"remove a {LABELS[kind]}")):
+    if not completed and (refused := check_role(case, actor, filer, Role.STAFF, act=f"remove a {LABELS[kind]}")):
         return refused
     if alert is None or alert.state not in (AlertState.OPEN, AlertState.COMPLETED):
         return no_open_alert(case, kind)
-    if refused := comment_missing(comment):
+    if refused := check_comment(comment):
         return refused
     removed = replace(alert, state=AlertState.REMOVED, closed_at=now)
     order = case.order if completed else replace(case.order, status=Status.PENDING, previous_status=None)
@@ -123,7 +123,7 @@ def remove(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: 
     return Granted(
         after,
         events=(Event(f"{kind.lower()}.removed", note),),
-        promises=(
+        messages=(
             notify_party(
                 after,
                 counterparty(filer),
@@ -143,11 +143,11 @@ def no_open_alert(case: Case, kind: AlertKind) -> Refused:
     return Refused(
         Code.NO_OPEN_ALERT,
         f"No {LABELS[kind]} is open for {case.named}.",
-        unblocked_by=f"the {filer_of(kind)} filing a {LABELS[kind]}",
+        unblocked_by=f"the {filer_role(kind)} filing a {LABELS[kind]}",
     )
 
 
-def open_alert(case: Case, kind: AlertKind) -> Alert | Refused:
+def require_open_alert(case: Case, kind: AlertKind) -> Alert | Refused:
     """The running alert of that kind, or why there is none."""
     alert = case.open_alert
     if alert is None or alert.kind is not kind:

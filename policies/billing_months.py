@@ -34,7 +34,7 @@ def issued_on(month: date, terms: Terms) -> date:
 
 def bill_issues_at(month: date, terms: Terms) -> datetime:
     """The first instant of that day in the billing zone, in UTC."""
-    return day_begins_at(issued_on(month, terms), terms)
+    return start_of_day(issued_on(month, terms), terms)
 
 
 def due_on(month: date, terms: Terms) -> date:
@@ -44,7 +44,7 @@ def due_on(month: date, terms: Terms) -> date:
 
 def past_due_from(due: date, terms: Terms) -> datetime:
     """The instant from which an unpaid bill due on that day is past due: the day itself is still in time."""
-    return day_begins_at(due + timedelta(days=1), terms)
+    return start_of_day(due + timedelta(days=1), terms)
 
 
 def grace_until(due: date, terms: Terms) -> date:
@@ -52,7 +52,7 @@ def grace_until(due: date, terms: Terms) -> date:
     return due + terms.past_due_grace
 
 
-def day_begins_at(day: date, terms: Terms) -> datetime:
+def start_of_day(day: date, terms: Terms) -> datetime:
     """The first instant of a day in the billing zone, in UTC.
 
     Where clocks jump over midnight, reading it with the offset before the jump (fold 0) gives the instant of the jump.
@@ -60,12 +60,12 @@ def day_begins_at(day: date, terms: Terms) -> datetime:
     return datetime.combine(day, time(), tzinfo=terms.zone).astimezone(UTC)
 
 
-def month_text(month: date) -> str:
+def format_month(month: date) -> str:
     """Write a month as `2026-03`."""
     return month.isoformat()[:7]
 
 
-def month_from_text(text: str) -> date:
+def parse_month(text: str) -> date:
     """Read `2026-03`; ValueError for anything else, and for months so far away that the calendar ends beside them."""
     if not re.fullmatch(r"[1-8][0-9]{3}-[0-9]{2}", text):
         raise ValueError("must be a month such as 2026-03")

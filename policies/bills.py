@@ -34,7 +34,7 @@ class BillLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class BillTotals:
     """What a bill comes to: `lines_sum + opening_credit = total + carried_forward`, always."""
 
     opening_credit: Decimal
@@ -48,14 +48,14 @@ class Sums:
         return self.opening_credit == 0 and self.lines_sum == 0
 
 
-def sums(lines_sum: Decimal, opening_credit: Decimal, terms: Terms) -> Sums:
+def calculate_totals(lines_sum: Decimal, opening_credit: Decimal, terms: Terms) -> BillTotals:
     """Close a month: floor at 0.00, credits and too small amounts are carried forward (R91, `MINIMUM_BILL`)."""
     left = lines_sum + opening_credit
     billed = left > 0 and left >= terms.minimum_bill
-    return Sums(opening_credit, lines_sum, left if billed else ZERO, ZERO if billed else left)
+    return BillTotals(opening_credit, lines_sum, left if billed else ZERO, ZERO if billed else left)
 
 
-def shown(lines: Sequence[BillLine], month: date) -> list[BillLine]:
+def visible_lines(lines: Sequence[BillLine], month: date) -> list[BillLine]:
     """The lines of one bill without what came and went within the month (R83): a charge and its reset cancel out.
 
     Of an order that was reset, charges of this month that a batch or a removal took back in it are left out as well.
@@ -86,14 +86,14 @@ def _charge_taken_back(lines: Sequence[BillLine], index: int, hidden: set[int]) 
     return None
 
 
-def state(total: Decimal, paid: Decimal, past_due_at: datetime, now: datetime) -> str:
+def bill_state(total: Decimal, paid: Decimal, past_due_at: datetime, now: datetime) -> str:
     """The state of an issued bill: a bill of 0.00 is paid at issue, an unpaid one past due after its day (R92)."""
     if paid >= total:
         return PAID
     return PAST_DUE if now >= past_due_at else ISSUED
 
 
-def excess(total: Decimal, paid_before: Decimal, amount: Decimal) -> Decimal:
+def overpaid_amount(total: Decimal, paid_before: Decimal, amount: Decimal) -> Decimal:
     """How much of a payment is more than the bill still asked for."""
     return amount - min(amount, max(ZERO, total - paid_before))
 
@@ -105,12 +105,12 @@ def open_month(now: datetime, terms: Terms) -> date:
     return before if now < bill_issues_at(before, terms) else month
 
 
-def known_month(month: date, now: datetime, terms: Terms) -> bool:
+def is_known_month(month: date, now: datetime, terms: Terms) -> bool:
     """Whether a known seller has a bill for that month: for any month up to now (contract 4)."""
     return MIN_MONTH <= month <= month_of(now, terms)
 
 
-def not_issued(month: date) -> Refused:
+def bill_not_issued(month: date) -> Refused:
     """Only an issued bill can be paid."""
     return Refused(
         Code.BILL_UNKNOWN,
@@ -119,12 +119,12 @@ def not_issued(month: date) -> Refused:
     )
 
 
-def counted_once(payment_id: str) -> Refused:
+def payment_already_recorded(payment_id: str) -> Refused:
     """The same payment comes again under another request."""
     return Refused(Code.ALREADY_EXISTS, f"The payment {payment_id} is recorded already; a payment counts once.")
 
 
-def manual_credit(amount: Decimal) -> Invalid | None:
+def check_manual_credit(amount: Decimal) -> Invalid | None:
     """A credit by staff is in the seller's favour: nothing else may be booked by hand."""
     return None if amount > 0 else Invalid("amount", "must be more than 0.00: it is what the seller is given")
 
@@ -135,7 +135,7 @@ def payment_note(amount: Decimal, month: date, payment_id: str, over: Decimal, o
     return f"Payment {payment_id} of {amount} for the bill of {month_name(month)}.{more}"
 
 
-def manual_note(order_id: int | None, staff: str, comment: str, month: date) -> str:
+def manual_credit_note(order_id: int | None, staff: str, comment: str, month: date) -> str:
     """Why a credit by hand is on the bill."""
     about = f" for order {order_id}" if order_id is not None else ""
     return f"Credit{about} in {month_name(month)} by staff ({staff}): {comment}"

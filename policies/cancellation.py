@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState
-from policies.preconditions import already_cancelled, comment_missing, not_a_party
-from policies.reasons import check_reason, describe
+from policies.preconditions import check_comment, check_not_cancelled, check_party
+from policies.reasons import check_reason, describe_reason
 from policies.statuses import Basis, Role, Status
 from policies.timestamps import describe_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
@@ -31,7 +31,7 @@ BY_BUYER = (Basis.NRS, Basis.NSS, Basis.SELLER_TERMINATED)
 
 def basis_for(case: Case, actor: Actor, now: datetime) -> Basis | Refused:
     """The ground that holds now: OCR, NPX, matured alert, and termination only when none of them does (rules.md 3.7)."""
-    if refused := not_a_party(case, actor) or already_cancelled(case):
+    if refused := check_party(case, actor) or check_not_cancelled(case):
         return refused
     role = case.role_of(actor)
     if role is Role.SELLER:
@@ -54,7 +54,7 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
     assert role is not None
     if reason is not None and (refused := check_reason(reason, comment, role)):
         return refused
-    if refused := comment_missing(comment):
+    if refused := check_comment(comment):
         return refused
     order = replace(
         case.order,
@@ -72,7 +72,7 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
         ocr=replace(ocr, state=OcrState.AGREED if agreed else OcrState.SUPERSEDED, closed_at=now) if ocr else case.ocr,
         alert=_closed(alert, completed=basis in THROUGH_ALERT, now=now) if alert else case.alert,
     )
-    because = f", because {describe(reason)}" if reason else ""
+    because = f", because {describe_reason(reason)}" if reason else ""
     said = f": {comment}" if comment else "."
     return Granted(
         after,
@@ -86,7 +86,7 @@ def returns_items(basis: Basis, *, seller_terminated: bool) -> bool:
     return basis not in (Basis.NRS, Basis.NSS) and not seller_terminated
 
 
-def causes_strike(basis: Basis) -> Role | None:
+def strike_recipient(basis: Basis) -> Role | None:
     """Who gets a strike: the buyer through NPB and NPX, the seller through NRS and NSS, nobody else (R17, R95, R96)."""
     if basis in (Basis.NPB, Basis.NPX):
         return Role.BUYER
@@ -95,7 +95,7 @@ def causes_strike(basis: Basis) -> Role | None:
     return None
 
 
-def could_strike(case: Case) -> bool:
+def may_cause_strike(case: Case) -> bool:
     """Whether a cancellation of this order might give a strike, so that its parties' rows must be locked for writing."""
     return case.open_alert is not None
 

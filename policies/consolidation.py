@@ -14,8 +14,8 @@ from typing import Any
 
 from policies.lots import Lot
 
-BETWEEN_TEXTS = " | "
-MIN_COST = Decimal("0.0001")
+TEXT_SEPARATOR = " | "
+COST_QUANTUM = Decimal("0.0001")
 
 
 class Choice(StrEnum):
@@ -63,7 +63,7 @@ class Choices:
 ONE_STEP = Choices()
 
 
-def merged(lot: Lot, item: Lot, units: int, values: Mapping[str, Choice]) -> Lot:
+def merge(lot: Lot, item: Lot, units: int, values: Mapping[str, Choice]) -> Lot:
     """The lot after `units` of `item` joined it, each group of fields as chosen."""
     if not values:
         return lot.with_quantity(lot.quantity + units)
@@ -72,17 +72,17 @@ def merged(lot: Lot, item: Lot, units: int, values: Mapping[str, Choice]) -> Lot
         if choice is Choice.NEW:
             changed |= {name: getattr(item, name) for name in FIELDS[group]}
         elif choice is Choice.CONCATENATE:
-            changed |= {name: concatenated(getattr(lot, name), getattr(item, name)) for name in FIELDS[group]}
+            changed |= {name: concatenate(getattr(lot, name), getattr(item, name)) for name in FIELDS[group]}
         elif choice is Choice.AVERAGE:
             changed["my_cost"] = average_cost(lot.my_cost, lot.quantity, item.my_cost, units)
     return replace(lot, **changed)
 
 
-def concatenated(old: str, new: str) -> str:
+def concatenate(old: str, new: str) -> str:
     """`old | new`; an empty side adds nothing, and a text is not repeated after itself."""
     if not old or not new or old == new:
         return old or new
-    return f"{old}{BETWEEN_TEXTS}{new}"
+    return f"{old}{TEXT_SEPARATOR}{new}"
 
 
 def average_cost(old: Decimal | None, old_units: int, new: Decimal | None, new_units: int) -> Decimal | None:
@@ -92,4 +92,4 @@ def average_cost(old: Decimal | None, old_units: int, new: Decimal | None, new_u
     if not units:
         return old if old is not None else new
     total = sum((cost * count for cost, count in known), Decimal(0))
-    return (total / units).quantize(MIN_COST, rounding=ROUND_HALF_UP)
+    return (total / units).quantize(COST_QUANTUM, rounding=ROUND_HALF_UP)

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from policies.billing_months import month_name, month_of, month_text
+from policies.billing_months import format_month, month_name, month_of
 from policies.cases import Order
 from policies.fees import ZERO
 from policies.statuses import Basis
@@ -35,7 +35,7 @@ class FeeDecision:
     month: date | None = None
 
 
-def settle(order: Order, basis: Basis, cancelled_at: datetime, terms: Terms) -> FeeDecision:
+def decide_fee(order: Order, basis: Basis, cancelled_at: datetime, terms: Terms) -> FeeDecision:
     """Decide from the stored charge: it is copied, never computed again (R93)."""
     if basis in (Basis.NRS, Basis.NSS):
         return FeeDecision(NONE)  # R85
@@ -46,7 +46,7 @@ def settle(order: Order, basis: Basis, cancelled_at: datetime, terms: Terms) -> 
     return FeeDecision(RESET if month == order.fee_month else CREDIT, ZERO - order.fee, month)
 
 
-def outbox_message_for(decision: FeeDecision, order: Order, cancelled_at: datetime) -> OutboxMessage | None:
+def fee_message(decision: FeeDecision, order: Order, cancelled_at: datetime) -> OutboxMessage | None:
     """The promise to carry it out, once per order; None when the fee stays.  An amount of 0.00 is handled like any."""
     if decision.kind == NONE:
         return None
@@ -58,19 +58,19 @@ def outbox_message_for(decision: FeeDecision, order: Order, cancelled_at: dateti
             "kind": decision.kind,
             "amount": str(decision.amount),
             "seller_id": order.seller_id,
-            "month": month_text(decision.month) if decision.month else None,
-            "charged_month": month_text(order.fee_month) if order.fee_month else None,
+            "month": format_month(decision.month) if decision.month else None,
+            "charged_month": format_month(order.fee_month) if order.fee_month else None,
             "cancelled_at": format_timestamp(cancelled_at),
         },
     )
 
 
-def effects_of(decision: FeeDecision) -> dict[str, Any]:
+def fee_effects(decision: FeeDecision) -> dict[str, Any]:
     """The `fee` part of a cancellation's answer (contract 2.3): `bill` is the month whose bill shows it, or null."""
     return {
         "kind": decision.kind,
         "amount": str(decision.amount),
-        "bill": month_text(decision.month) if decision.month else None,
+        "bill": format_month(decision.month) if decision.month else None,
     }
 
 

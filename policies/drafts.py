@@ -16,12 +16,12 @@ from policies.cancellation import basis_for, returns_items
 from policies.cases import Actor, Case
 from policies.consolidation import Choice, Choices, LineEdit
 from policies.inventory import ReturnPlan
-from policies.preconditions import already_cancelled, not_in_role
+from policies.preconditions import check_not_cancelled, check_role
 from policies.statuses import Basis, Role, Status
 from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Invalid, Refused
 
-LIFETIME = timedelta(hours=24)
+DRAFT_LIFETIME = timedelta(hours=24)
 
 
 class DraftState(StrEnum):
@@ -53,7 +53,7 @@ class Draft:
     @property
     def expires_at(self) -> datetime:
         """From this instant on the draft cannot be used."""
-        return self.opened_at + LIFETIME
+        return self.opened_at + DRAFT_LIFETIME
 
     @property
     def choices(self) -> Choices:
@@ -71,9 +71,9 @@ class Edit:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def may_open(case: Case, actor: Actor, now: datetime) -> Refused | None:
+def check_may_open(case: Case, actor: Actor, now: datetime) -> Refused | None:
     """Step 1: whoever could cancel now and get items back may prepare it; refused as `orders.cancel` would be."""
-    if refused := not_in_role(case, actor, Role.SELLER, act="prepare what comes back"):
+    if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
     if case.order.status in (Status.NRS, Status.NSS) or case.seller.terminated:
         return _nothing_returns(case)
@@ -81,33 +81,33 @@ def may_open(case: Case, actor: Actor, now: datetime) -> Refused | None:
     return basis if isinstance(basis, Refused) else None
 
 
-def unknown(order_id: int | None = None) -> Refused:
+def draft_unknown(order_id: int | None = None) -> Refused:
     """There is no such draft (of this order)."""
     of_order = "" if order_id is None else f" of order {order_id}"
     return Refused(Code.DRAFT_UNKNOWN, f"There is no draft with this id{of_order}.", unblocked_by="opening a draft")
 
 
-def belongs(draft: Draft | None, actor: Actor) -> Refused | None:
+def check_owner(draft: Draft | None, actor: Actor) -> Refused | None:
     """The first question of steps 2 and 3: is there such a draft, and is it theirs?"""
     if draft is None:
-        return unknown()
+        return draft_unknown()
     if actor.staff is None and actor.member_id != draft.seller_id:
         return Refused(Code.NOT_A_PARTY, "This draft belongs to another member.")
     return None
 
 
-def usable(draft: Draft, case: Case, actor: Actor, now: datetime) -> Refused | None:
+def check_usable(draft: Draft, case: Case, actor: Actor, now: datetime) -> Refused | None:
     """Whether steps 2 and 3 may go on with the draft."""
-    if refused := not_in_role(case, actor, Role.SELLER, act="prepare what comes back"):
+    if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
     return _lives(draft, case, now)
 
 
-def check(draft: Draft, case: Case, basis: Basis, now: datetime) -> Refused | None:
+def check_ready_to_cancel(draft: Draft, case: Case, basis: Basis, now: datetime) -> Refused | None:
     """Step 4: whether the order may be cancelled with this draft.  Asked after eligibility (R74)."""
     if not returns_items(basis, seller_terminated=case.seller.terminated):
         return _nothing_returns(case)
-    if refused := already_cancelled(case) or _lives(draft, case, now):
+    if refused := check_not_cancelled(case) or _lives(draft, case, now):
         return refused
     if draft.state is not DraftState.VERIFIED:
         return Refused(
@@ -130,7 +130,7 @@ def check_plan(plan: ReturnPlan) -> Refused | None:
     )
 
 
-def edit(draft: Draft, edits: Sequence[Edit], remaining: Mapping[int, int]) -> Draft | Invalid:
+def apply_edits(draft: Draft, edits: Sequence[Edit], remaining: Mapping[int, int]) -> Draft | Invalid:
     """Step 2.  `remaining` is what each line still has; no more can come back, and the draft must be verified again."""
     found = dict(draft.edits)
     seen: set[int] = set()
@@ -153,14 +153,14 @@ def edit(draft: Draft, edits: Sequence[Edit], remaining: Mapping[int, int]) -> D
     return replace(draft, edits=found, state=DraftState.OPEN, verified_at=None)
 
 
-def verified(draft: Draft, plan: ReturnPlan, now: datetime) -> Draft:
+def mark_verified(draft: Draft, plan: ReturnPlan, now: datetime) -> Draft:
     """Step 3: a draft whose plan has no problems may be used."""
     if plan.problems:
         return replace(draft, state=DraftState.OPEN, verified_at=None)
     return replace(draft, state=DraftState.VERIFIED, verified_at=now)
 
 
-def shown(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
+def draft_json(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
     """What step 3 shows: per line the lot it goes to and that lot's values afterwards, and what is wrong."""
     return {
         "draft_id": draft.draft_id,

@@ -15,14 +15,14 @@ _EXACT = Context(prec=60)
 """Totals have up to 24 digits and rates 18, so 60 are more than any product needs and nothing is rounded early."""
 
 
-def fee(total_usd: Decimal, terms: Terms, seller_id: str) -> Decimal:
+def calculate_fee(total_usd: Decimal, terms: Terms, seller_id: str) -> Decimal:
     """The fee in US dollars with cents for an order of `total_usd` (goods only); 0.00 for exempt sellers."""
     if seller_id in terms.fee_exempt_sellers:
         return ZERO
-    return cents(exact_fee(total_usd, terms))
+    return round_to_cents(calculate_exact_fee(total_usd, terms))
 
 
-def exact_fee(total_usd: Decimal, terms: Terms) -> Decimal:
+def calculate_exact_fee(total_usd: Decimal, terms: Terms) -> Decimal:
     """The fee before it is rounded: each slice of the total at its own rate."""
     owed, below = Decimal(0), Decimal(0)
     for piece in terms.fee_slices:
@@ -33,12 +33,12 @@ def exact_fee(total_usd: Decimal, terms: Terms) -> Decimal:
     return owed
 
 
-def cents(amount: Decimal) -> Decimal:
+def round_to_cents(amount: Decimal) -> Decimal:
     """Round half up to cents; never minus zero."""
     rounded = amount.quantize(CENT, rounding=ROUND_HALF_UP, context=_EXACT)
     return ZERO if rounded.is_zero() else rounded
 
 
-def usd(total: Decimal, usd_rate: Decimal) -> Decimal:
+def to_usd(total: Decimal, usd_rate: Decimal) -> Decimal:
     """An order's goods total in US dollars, unrounded, at the rate stored when it was submitted (R94)."""
     return _EXACT.multiply(total, usd_rate)

@@ -68,7 +68,7 @@ def ocr_state(ocr: Ocr) -> dict[str, Any]:
     return _state(ocr, _OCR)
 
 
-def changes(before: Case | None, after: Case) -> dict[str, Any]:
+def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
     """What differs between two states of a case, by part; a part that is new is whole."""
     found: dict[str, Any] = {}
     if order := _moved(before.order if before else None, after.order, _ORDER):
@@ -85,7 +85,7 @@ def changes(before: Case | None, after: Case) -> dict[str, Any]:
     return found
 
 
-def fold(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def fold_changes(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The state that a sequence of event changes leads to: `{"order": …, "alert": …, "ocr": …}`, parts never seen are absent."""
     state: dict[str, dict[str, Any]] = {}
     for change in changes_in_order:

@@ -12,23 +12,16 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from policies.consolidation import ONE_STEP, Choices, LineEdit, merged
-from policies.lots import MAX_UNITS, Lot, LotKey, LotSnapshot, edited, from_snapshot, problems, tier_gaps
-
-__all__ = [
-    "Lot",
-    "LotKey",
-    "Note",
-    "QuantityOverflow",
-    "ReturnPlan",
-    "Returned",
-    "ReturnedLine",
-    "Returning",
-    "StockView",
-    "from_snapshot",
-    "nothing_returns",
-    "plan_return",
-]
+from policies.consolidation import ONE_STEP, Choices, LineEdit, merge
+from policies.lots import (
+    MAX_UNITS,
+    Lot,
+    LotKey,
+    LotSnapshot,
+    apply_fields,
+    find_lot_problems,
+    find_tier_gaps,
+)
 
 
 class Note(StrEnum):
@@ -44,7 +37,7 @@ class QuantityOverflow(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Returning:
+class ReturningLine:
     """Units of one order line that come back; `item` is the lot as it was when they were sold."""
 
     line_no: int
@@ -87,14 +80,14 @@ class ReturnPlan:
         return [line.effects() for line in self.lines]
 
     @property
-    def returned(self) -> Returned:
+    def returned(self) -> ReturnTotals:
         """What comes back by it."""
         back = [line.returned for line in self.lines if line.returned]
-        return Returned(self.effects(), len(back), sum(back))
+        return ReturnTotals(self.effects(), len(back), sum(back))
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class ReturnTotals:
     """What came back of one order: `effects.lines` of the answer, how many lines had something to return, how many units."""
 
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -140,7 +133,7 @@ def may_be_target(lot: Lot) -> bool:
     return lot.bind_id == 0 and lot.reserved_for is None and lot.in_catalogue
 
 
-def target_of(source: int, candidates: Sequence[Lot]) -> Lot | None:
+def choose_target(source: int, candidates: Sequence[Lot]) -> Lot | None:
     """The lot it was sold from, then one for sale, then the lowest number; new lots come last (R76)."""
     if len(candidates) < 2:
         return candidates[0] if candidates else None
@@ -149,7 +142,7 @@ def target_of(source: int, candidates: Sequence[Lot]) -> Lot | None:
 
 def plan_return(
     order_id: int,
-    lines: Sequence[Returning],
+    lines: Sequence[ReturningLine],
     shelf: StockView,
     *,
     choices: Choices = ONE_STEP,
@@ -173,7 +166,7 @@ def plan_return(
     )
 
 
-def nothing_returns(order_id: int, line_numbers: Iterable[int]) -> ReturnPlan:
+def plan_nothing(order_id: int, line_numbers: Iterable[int]) -> ReturnPlan:
     """The plan of a cancellation that puts nothing back: NRS, NSS, terminated seller (R64, R65)."""
     return ReturnPlan(order_id, tuple(ReturnedLine(number, 0) for number in sorted(line_numbers)))
 
@@ -191,7 +184,7 @@ class _Planning:
         self.apart: set[int] = set()
         self.problems: list[tuple[int, str, str]] = []
 
-    def place(self, line: Returning) -> ReturnedLine:
+    def place(self, line: ReturningLine) -> ReturnedLine:
         edit = self._choices.edits.get(line.line_no, LineEdit())
         if edit.delete:
             return ReturnedLine(line.line_no, 0, note=Note.DELETED_IN_DRAFT)  # R73
@@ -200,12 +193,12 @@ class _Planning:
             return ReturnedLine(line.line_no, 0)
         target = self._target(line.item)
         # Without choices only the key of what comes back matters to the lot that takes it (R66).
-        item = edited(line.item.whole, edit.fields) if target is None or self._choices.values else target
+        item = apply_fields(line.item.whole, edit.fields) if target is None or self._choices.values else target
         after, note = self._new_lot(item, units, edit) if target is None else self._join(target, item, units)
         if after.quantity > MAX_UNITS:
             raise QuantityOverflow(f"lot {after.lot_id} cannot hold {after.quantity} units")
         if self._choices is not ONE_STEP:
-            wrong = [*tier_gaps({**line.item.whole.snapshot(), **edit.fields}), *problems(after)]
+            wrong = [*find_tier_gaps({**line.item.whole.snapshot(), **edit.fields}), *find_lot_problems(after)]
             self.problems.extend((line.line_no, name, sentence) for name, sentence in wrong)
         if target is None and after.lot_id not in self.apart:
             self._new_of_key.setdefault(after.key, []).append(after.lot_id)
@@ -218,10 +211,10 @@ class _Planning:
         key, shelf, changed = item.key, self._shelf.lots, self.changed
         numbers = [*self._shelf.numbers(key), *self._new_of_key.get(key, ())]
         lots = [changed[i] if i in changed else shelf[i] for i in numbers]
-        return target_of(item.lot_id, [lot for lot in lots if may_be_target(lot)])
+        return choose_target(item.lot_id, [lot for lot in lots if may_be_target(lot)])
 
     def _join(self, target: Lot, item: Lot, units: int) -> tuple[Lot, Note | None]:
-        after = merged(target, item, units, self._choices.values)
+        after = merge(target, item, units, self._choices.values)
         if self._release and after.is_stock_room and after.auto_stockroom:
             after = replace(after, is_stock_room=False, stock_room_id=None, auto_stockroom=False)
         return after, Note.RETURNED_TO_STOCKROOM if after.is_stock_room else None  # R77

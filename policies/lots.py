@@ -16,15 +16,15 @@ from policies.texts import is_identifier
 from policies.verdicts import Code, Invalid, Refused
 
 MAX_UNITS = 2**31 - 1
-TEXT_LENGTH = 2000
-TOO_MUCH = Decimal(10) ** 10
+MAX_TEXT_LENGTH = 2000
+PRICE_LIMIT = Decimal(10) ** 10
 """What the database's price columns cannot hold."""
 STOCKROOMS = ("A", "B", "C")
 CONDITIONS = ("N", "U")
 COMPLETENESS = ("C", "B", "S")
 SOLD_OUT_STOCKROOM = "A"
 """Where a sold-out lot goes that is to be retained [270]."""
-FIRST_OWN_ID = 9_000_000_000_000
+FIRST_UNWIND_LOT_ID = 9_000_000_000_000
 """Lots that Unwind creates are numbered from here (contract 3.2); below are the marketplace's own."""
 
 
@@ -97,7 +97,7 @@ class Lot:
             "quantity": self.quantity,
             "new_or_used": self.new_or_used,
             "completeness": self.completeness,
-            "unit_price": price_text(self.unit_price),
+            "unit_price": format_price(self.unit_price),
             "bind_id": self.bind_id,
             "description": self.description,
             "remarks": self.remarks,
@@ -105,8 +105,8 @@ class Lot:
             "is_retain": self.is_retain,
             "is_stock_room": self.is_stock_room,
             "stock_room_id": self.stock_room_id,
-            "my_cost": price_text(self.my_cost),
-            "my_weight": price_text(self.my_weight),
+            "my_cost": format_price(self.my_cost),
+            "my_weight": format_price(self.my_weight),
             "sale_rate": self.sale_rate,
             **{
                 f"tier_{field}{number}": value
@@ -155,10 +155,10 @@ class LotSnapshot:
     @property
     def whole(self) -> Lot:
         """All of it."""
-        return from_snapshot(self.seen)
+        return lot_from_snapshot(self.seen)
 
 
-def from_snapshot(seen: Mapping[str, Any]) -> Lot:
+def lot_from_snapshot(seen: Mapping[str, Any]) -> Lot:
     """Read a lot back from `Lot.snapshot`; what an old snapshot lacks takes the defaults of rules.md 5.5."""
     return Lot(
         lot_id=seen["lot_id"],
@@ -180,25 +180,27 @@ def from_snapshot(seen: Mapping[str, Any]) -> Lot:
         my_cost=_amount(seen.get("my_cost")),
         my_weight=_amount(seen.get("my_weight")),
         sale_rate=_given(seen.get("sale_rate"), 0),
-        tiers=tiers_of(seen),
+        tiers=parse_tiers(seen),
         reserved_for=seen.get("reserved_for"),
     )
 
 
-def edited(item: Lot, fields: Mapping[str, Any]) -> Lot:
+def apply_fields(item: Lot, fields: Mapping[str, Any]) -> Lot:
     """The lot with other values, given in the shape of `Lot.snapshot`."""
     return (
-        replace(from_snapshot(item.snapshot() | dict(fields)), auto_stockroom=item.auto_stockroom) if fields else item
+        replace(lot_from_snapshot(item.snapshot() | dict(fields)), auto_stockroom=item.auto_stockroom)
+        if fields
+        else item
     )
 
 
-def tiers_of(fields: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
+def parse_tiers(fields: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
     """The tiers among `tier_quantity1` to `tier_price3`; pairs that are empty are left out."""
     pairs = ((fields.get(f"tier_quantity{n}"), fields.get(f"tier_price{n}")) for n in (1, 2, 3))
     return tuple((quantity, Decimal(price)) for quantity, price in pairs if quantity and price is not None)
 
 
-def tier_gaps(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+def find_tier_gaps(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is wrong with how tiers are given: half a tier, or one behind a tier that is not there.
 
     The marketplace's API writes 0 and 0.0000 for a tier that is not there.
@@ -216,12 +218,14 @@ def tier_gaps(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def price_text(amount: Decimal | None) -> str | None:
+def format_price(amount: Decimal | None) -> str | None:
     """Four decimals, as the marketplace's API writes prices, costs and weights."""
     return None if amount is None else f"{amount:.4f}"
 
 
-def may_record(lot: Lot, known: Lot | None, *, seller_known: bool, may_be_own: bool = False) -> Lot | Refused | Invalid:
+def check_recorded_lot(
+    lot: Lot, known: Lot | None, *, seller_known: bool, may_be_own: bool = False
+) -> Lot | Refused | Invalid:
     """Whether the marketplace may say this of a lot, and the lot as it is then (contract 2.2, `inventory.record_lot`).
 
     `known` is the lot of that id as it is now.  `may_be_own`: Unwind itself gave the number to a lot without.
@@ -231,8 +235,10 @@ def may_record(lot: Lot, known: Lot | None, *, seller_known: bool, may_be_own: b
             Code.MEMBER_UNKNOWN, "There is no member with this id.", unblocked_by="the seller being recorded"
         )
     if known is None:
-        if lot.lot_id >= FIRST_OWN_ID and not may_be_own:
-            return Invalid("lot.lot_id", f"numbers from {FIRST_OWN_ID} up belong to lots that were created by a return")
+        if lot.lot_id >= FIRST_UNWIND_LOT_ID and not may_be_own:
+            return Invalid(
+                "lot.lot_id", f"numbers from {FIRST_UNWIND_LOT_ID} up belong to lots that were created by a return"
+            )
         return lot
     if known.seller_id != lot.seller_id:
         return Refused(Code.NOT_A_PARTY, f"Lot {lot.lot_id} belongs to another seller.")
@@ -240,7 +246,7 @@ def may_record(lot: Lot, known: Lot | None, *, seller_known: bool, may_be_own: b
     return replace(lot, auto_stockroom=stays_put_away)
 
 
-def problems(lot: Lot) -> list[tuple[str, str]]:
+def find_lot_problems(lot: Lot) -> list[tuple[str, str]]:
     """What must never be said of a lot: (field, sentence) for each, none when the lot may stand (rules.md 5.3)."""
     return [*_number_problems(lot), *_tier_problems(lot), *_place_problems(lot), *_text_problems(lot)]
 
@@ -248,11 +254,11 @@ def problems(lot: Lot) -> list[tuple[str, str]]:
 def _number_problems(lot: Lot) -> list[tuple[str, str]]:
     fits = {
         "quantity": (0 <= lot.quantity <= MAX_UNITS, f"must be between 0 and {MAX_UNITS}"),
-        "unit_price": (0 < lot.unit_price < TOO_MUCH, "must be above zero"),
+        "unit_price": (0 < lot.unit_price < PRICE_LIMIT, "must be above zero"),
         "sale_rate": (0 <= lot.sale_rate <= 99, "must be a whole percentage from 0 to 99"),
         "bulk": (1 <= lot.bulk <= MAX_UNITS, "must be 1 or more"),
-        "my_cost": (lot.my_cost is None or 0 <= lot.my_cost < TOO_MUCH, "must not be negative"),
-        "my_weight": (lot.my_weight is None or 0 <= lot.my_weight < TOO_MUCH, "must not be negative"),
+        "my_cost": (lot.my_cost is None or 0 <= lot.my_cost < PRICE_LIMIT, "must not be negative"),
+        "my_weight": (lot.my_weight is None or 0 <= lot.my_weight < PRICE_LIMIT, "must not be negative"),
     }
     return [(name, sentence) for name, (holds, sentence) in fits.items() if not holds]
 
@@ -270,9 +276,9 @@ def _place_problems(lot: Lot) -> list[tuple[str, str]]:
 
 def _text_problems(lot: Lot) -> list[tuple[str, str]]:
     found = [
-        (name, f"must not be longer than {TEXT_LENGTH} characters")
+        (name, f"must not be longer than {MAX_TEXT_LENGTH} characters")
         for name in ("description", "remarks")
-        if len(getattr(lot, name)) > TEXT_LENGTH
+        if len(getattr(lot, name)) > MAX_TEXT_LENGTH
     ]
     names = {"item.type": lot.item_type, "item.no": lot.item_no, "reserved_for": lot.reserved_for}
     found += [
@@ -302,7 +308,7 @@ def _tier_json(tiers: tuple[tuple[int, Decimal], ...], number: int) -> dict[str,
     if number > len(tiers):
         return {"quantity": None, "price": None}
     quantity, price = tiers[number - 1]
-    return {"quantity": quantity, "price": price_text(price)}
+    return {"quantity": quantity, "price": format_price(price)}
 
 
 def _given(value: Any, default: int) -> int:

@@ -10,7 +10,7 @@ from policies.terms import Terms
 from policies.verdicts import Code, Refused
 
 
-def may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_store: bool) -> Refused | None:
+def check_may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_store: bool) -> Refused | None:
     """Whether this buyer may order from this seller: for a new order and for a batch alike (R25, R55)."""
     for member in (buyer, seller):
         if member.terminated:

@@ -36,14 +36,14 @@ def notify_member(
     )
 
 
-LEASE = timedelta(minutes=10)
+DELIVERY_LEASE = timedelta(minutes=10)
 """How long one worker may take for a round of letters before another one tries them again."""
 
 RETRY_DELAYS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 30, 60, 120, 240, 480, 480, 480, 480))
 """Growing waits between tries: a mail server may be away for a night and a working day and everything arrives."""
 
 
-def next_try_at(attempts: int, now: datetime) -> datetime | None:
+def next_retry_at(attempts: int, now: datetime) -> datetime | None:
     """When a letter that was not taken is tried again, after that many attempts; None when it is given up."""
     return now + RETRY_DELAYS[attempts - 1] if attempts <= len(RETRY_DELAYS) else None
 

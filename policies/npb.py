@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.alerts import filed, may_file, open_alert
+from policies.alerts import add_alert, check_may_file, require_open_alert
 from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
-from policies.preconditions import comment_missing, not_in_role
+from policies.preconditions import check_comment, check_role
 from policies.statuses import Role, Status
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
@@ -41,7 +41,7 @@ def unlocks_at(alert: Alert) -> datetime:
 
 def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
     """T7: the seller says that the buyer does not pay."""
-    if refused := may_file(case, AlertKind.NPB, actor, fileable_at(case), now):
+    if refused := check_may_file(case, AlertKind.NPB, actor, fileable_at(case), now):
         return refused
     order = case.order
     if order.payment_status.is_paid:
@@ -50,7 +50,7 @@ def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Grante
             f"The payment of {case.named} is {order.payment_status}, so the buyer is not a non-paying buyer.",
             unblocked_by="the payment being voided",
         )
-    if refused := comment_missing(comment):
+    if refused := check_comment(comment):
         return refused
     alert = Alert(
         kind=AlertKind.NPB,
@@ -60,14 +60,14 @@ def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Grante
         comment=comment,
         previous_status=order.status,
     )
-    after = filed(case, alert)
+    after = add_alert(case, alert)
     note = "The seller says the buyer has not paid." + (
         " The open cancel request is superseded." if case.open_ocr else ""
     )
     return Granted(
         after,
         events=(Event("npb.filed", note),),
-        promises=(
+        messages=(
             notify_party(
                 after,
                 Role.BUYER,
@@ -83,9 +83,9 @@ def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Grante
 
 def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
     """T8: the buyer answers on the case.  The first answer counts; later ones are stored and move nothing (R30)."""
-    if refused := not_in_role(case, actor, Role.BUYER, act="answer a non-paying buyer alert"):
+    if refused := check_role(case, actor, Role.BUYER, act="answer a non-paying buyer alert"):
         return refused
-    alert = open_alert(case, AlertKind.NPB)
+    alert = require_open_alert(case, AlertKind.NPB)
     if isinstance(alert, Refused):
         return alert
     if case.order.status is not Status.NPB:
@@ -94,7 +94,7 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
             f"The penalty for {case.named} is accepted; take that back first if the order will be paid.",
             unblocked_by="the buyer taking back the accepted penalty",
         )
-    if refused := comment_missing(comment):
+    if refused := check_comment(comment):
         return refused
     again = alert.responded_at is not None
     answered = alert if again else _answered(alert, now, comment)
@@ -108,16 +108,16 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
             if again
             else Event("npb.responded", f"The buyer answered: {comment}"),
         ),
-        promises=(notify_party(after, Role.SELLER, "npb_responded", unlocks_at=due, comment=comment, **took_back),),
+        messages=(notify_party(after, Role.SELLER, "npb_responded", unlocks_at=due, comment=comment, **took_back),),
         effects={"unlocks_at": due},
     )
 
 
 def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     """T9: the buyer takes the strike, so the seller need not wait (R32, R33)."""
-    if refused := not_in_role(case, actor, Role.BUYER, act="accept the penalty"):
+    if refused := check_role(case, actor, Role.BUYER, act="accept the penalty"):
         return refused
-    alert = open_alert(case, AlertKind.NPB)
+    alert = require_open_alert(case, AlertKind.NPB)
     if isinstance(alert, Refused):
         return alert
     if case.order.status is not Status.NPB:
@@ -128,16 +128,16 @@ def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused
     return Granted(
         after,
         events=(Event("npb.penalty_accepted", "The buyer accepts the penalty; the seller may cancel at once."),),
-        promises=(notify_party(after, Role.SELLER, "npx_accepted"),),
+        messages=(notify_party(after, Role.SELLER, "npx_accepted"),),
         effects={"status": Status.NPX, "unlocks_at": format_timestamp(accepted.unlocks_at)},
     )
 
 
 def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     """T10: the buyer will pay after all.  Counts as an answer at this instant unless one exists (R34)."""
-    if refused := not_in_role(case, actor, Role.BUYER, act="take back the accepted penalty"):
+    if refused := check_role(case, actor, Role.BUYER, act="take back the accepted penalty"):
         return refused
-    alert = open_alert(case, AlertKind.NPB)
+    alert = require_open_alert(case, AlertKind.NPB)
     if isinstance(alert, Refused):
         return alert
     if case.order.status is not Status.NPX:
@@ -152,7 +152,7 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     return Granted(
         after,
         events=(Event("npb.taken_back", "The buyer takes the accepted penalty back and says the order will be paid."),),
-        promises=(notify_party(after, Role.SELLER, "npx_taken_back", unlocks_at=format_timestamp(back.unlocks_at)),),
+        messages=(notify_party(after, Role.SELLER, "npx_taken_back", unlocks_at=format_timestamp(back.unlocks_at)),),
         effects={"status": Status.NPB, "unlocks_at": format_timestamp(back.unlocks_at)},
     )
 

@@ -7,15 +7,15 @@ from datetime import datetime
 
 from policies.cases import Actor, Case, Ocr, OcrState, counterparty
 from policies.notices import notify_party
-from policies.preconditions import comment_missing, not_in_role
-from policies.reasons import check_reason, describe
+from policies.preconditions import check_comment, check_role
+from policies.reasons import check_reason, describe_reason
 from policies.statuses import PROBLEM, Role, Status
 from policies.verdicts import Code, Event, Granted, Refused
 
 
 def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> Granted | Refused:
     """T1, T2: either party asks; the seller who asks may then cancel at once."""
-    if refused := not_in_role(case, actor, Role.BUYER, Role.SELLER, act="file a cancel request"):
+    if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="file a cancel request"):
         return refused
     order = case.order
     role = case.role_of(actor)
@@ -33,7 +33,7 @@ def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> 
             f"{case.named.capitalize()} is {order.status}; a cancel request can be filed in {allowed}.",
             unblocked_by=f"the order being in one of {allowed}",
         )
-    if refused := check_reason(reason, comment, role) or comment_missing(comment):
+    if refused := check_reason(reason, comment, role) or check_comment(comment):
         return refused
     request = Ocr(
         filed_by=role, reason=reason, comment=comment, filed_at=now, previous_status=order.status, terms=case.terms
@@ -41,8 +41,8 @@ def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> 
     after = replace(case, order=replace(order, status=Status.OCR, previous_status=order.status), ocr=request)
     return Granted(
         after,
-        events=(Event("ocr.filed", f"The {role} asks to cancel, because {describe(reason)}: {comment}"),),
-        promises=(
+        events=(Event("ocr.filed", f"The {role} asks to cancel, because {describe_reason(reason)}: {comment}"),),
+        messages=(
             notify_party(
                 after,
                 counterparty(role),
@@ -57,7 +57,7 @@ def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> 
 
 def decline(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     """T3: the seller does not agree; the order goes back to exactly the status it had (R12)."""
-    if refused := not_in_role(case, actor, Role.SELLER, act="decline a cancel request"):
+    if refused := check_role(case, actor, Role.SELLER, act="decline a cancel request"):
         return refused
     request = case.open_ocr
     if request is None:
@@ -72,14 +72,14 @@ def decline(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     return Granted(
         after,
         events=(Event("ocr.declined", "The seller does not agree to cancel."),),
-        promises=(notify_party(after, Role.BUYER, "ocr_declined", status=after.order.status),),
+        messages=(notify_party(after, Role.BUYER, "ocr_declined", status=after.order.status),),
         effects={"status": after.order.status},
     )
 
 
 def withdraw(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     """T6: whoever filed the request takes it back."""
-    if refused := not_in_role(case, actor, Role.BUYER, Role.SELLER, act="withdraw a cancel request"):
+    if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="withdraw a cancel request"):
         return refused
     request = case.open_ocr
     if request is None:

@@ -19,8 +19,8 @@ from policies.statuses import Role, Status
 from policies.timestamps import format_optional_timestamp
 from policies.verdicts import Code, Granted, Invalid, Refused
 
-COMMENT = "Said on the Problem Order page."
-GROUNDS = "NOT_SHIPPED"
+EXAMPLE_COMMENT = "Said on the Problem Order page."
+EXAMPLE_GROUNDS = "NOT_SHIPPED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,36 +66,38 @@ class Option:
         return written
 
 
-Answered = Granted | Refused | Invalid | Removal
-Ask = Callable[[Subject, Actor, datetime], Answered]
+PolicyAnswer = Granted | Refused | Invalid | Removal
+PolicyCheck = Callable[[Subject, Actor, datetime], PolicyAnswer]
 
-ACTIONS: dict[str, Ask] = {
-    "ocr.file": lambda o, by, now: ocr.file(o.case, by, reason_of(o.case.role_of(by)), COMMENT, now),
+ACTIONS: dict[str, PolicyCheck] = {
+    "ocr.file": lambda o, by, now: ocr.file(o.case, by, example_reason(o.case.role_of(by)), EXAMPLE_COMMENT, now),
     "ocr.decline": lambda o, by, now: ocr.decline(o.case, by, now),
     "ocr.withdraw": lambda o, by, now: ocr.withdraw(o.case, by, now),
-    "npb.file": lambda o, by, now: npb.file(o.case, by, COMMENT, now),
-    "npb.respond": lambda o, by, now: npb.respond(o.case, by, COMMENT, now),
+    "npb.file": lambda o, by, now: npb.file(o.case, by, EXAMPLE_COMMENT, now),
+    "npb.respond": lambda o, by, now: npb.respond(o.case, by, EXAMPLE_COMMENT, now),
     "npb.accept_penalty": lambda o, by, now: npb.accept_penalty(o.case, by, now),
     "npb.take_back": lambda o, by, now: npb.take_back(o.case, by, now),
-    "npb.remove": lambda o, by, now: alerts.remove(o.case, AlertKind.NPB, by, COMMENT, now),
-    "nrs.file": lambda o, by, now: seller_alerts.file(o.case, AlertKind.NRS, by, None, COMMENT, now),
-    "nrs.respond": lambda o, by, now: seller_alerts.respond(o.case, AlertKind.NRS, by, COMMENT, now),
-    "nrs.remove": lambda o, by, now: alerts.remove(o.case, AlertKind.NRS, by, COMMENT, now),
-    "nss.file": lambda o, by, now: seller_alerts.file(o.case, AlertKind.NSS, by, GROUNDS, COMMENT, now),
-    "nss.respond": lambda o, by, now: seller_alerts.respond(o.case, AlertKind.NSS, by, COMMENT, now),
-    "nss.remove": lambda o, by, now: alerts.remove(o.case, AlertKind.NSS, by, COMMENT, now),
-    "orders.cancel": lambda o, by, now: cancellation.cancel(o.case, by, None, COMMENT, now),
-    "drafts.open": lambda o, by, now: drafts.may_open(o.case, by, now) or Granted(o.case),
-    "removals.request": lambda o, by, now: removals.request(o.case, by, one_unit(o.remaining), None, o.remaining, now),
+    "npb.remove": lambda o, by, now: alerts.remove(o.case, AlertKind.NPB, by, EXAMPLE_COMMENT, now),
+    "nrs.file": lambda o, by, now: seller_alerts.file(o.case, AlertKind.NRS, by, None, EXAMPLE_COMMENT, now),
+    "nrs.respond": lambda o, by, now: seller_alerts.respond(o.case, AlertKind.NRS, by, EXAMPLE_COMMENT, now),
+    "nrs.remove": lambda o, by, now: alerts.remove(o.case, AlertKind.NRS, by, EXAMPLE_COMMENT, now),
+    "nss.file": lambda o, by, now: seller_alerts.file(o.case, AlertKind.NSS, by, EXAMPLE_GROUNDS, EXAMPLE_COMMENT, now),
+    "nss.respond": lambda o, by, now: seller_alerts.respond(o.case, AlertKind.NSS, by, EXAMPLE_COMMENT, now),
+    "nss.remove": lambda o, by, now: alerts.remove(o.case, AlertKind.NSS, by, EXAMPLE_COMMENT, now),
+    "orders.cancel": lambda o, by, now: cancellation.cancel(o.case, by, None, EXAMPLE_COMMENT, now),
+    "drafts.open": lambda o, by, now: drafts.check_may_open(o.case, by, now) or Granted(o.case),
+    "removals.request": lambda o, by, now: removals.request(
+        o.case, by, first_unit(o.remaining), None, o.remaining, now
+    ),
 }
 
 
-def options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
+def list_options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
     """Everything there is to do, for one member or staff, at that instant.  The actor must be known to the order."""
     found = [_option(action, ask(order, actor, now), order, actor, now) for action, ask in ACTIONS.items()]
     found.append(_status_option(order.case, actor))
     for waiting in order.waiting:
-        decided: dict[str, Answered] = {
+        decided: dict[str, PolicyAnswer] = {
             "removals.approve": removals.approve(order.case, waiting, actor, None, order.remaining, now),
             "removals.deny": removals.deny(order.case, waiting, actor, now),
             "removals.withdraw": removals.withdraw(order.case, waiting, actor, now),
@@ -107,32 +109,32 @@ def options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
     return found
 
 
-def arguments(action: str, case: Case, actor: Actor, remaining: Mapping[int, int]) -> dict[str, Any]:
+def example_arguments(action: str, case: Case, actor: Actor, remaining: Mapping[int, int]) -> dict[str, Any]:
     """The arguments, beside order and actor, with which a command says the same as the option did."""
     if action == "ocr.file":
-        return {"reason": reason_of(case.role_of(actor)), "comment": COMMENT}
+        return {"reason": example_reason(case.role_of(actor)), "comment": EXAMPLE_COMMENT}
     if action == "nss.file":
-        return {"grounds": GROUNDS, "comment": COMMENT}
+        return {"grounds": EXAMPLE_GROUNDS, "comment": EXAMPLE_COMMENT}
     if action == "drafts.open":
         return {"consolidate": True, "values": {}}
     if action == "removals.request":
-        return {"lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in one_unit(remaining)]}
+        return {"lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in first_unit(remaining)]}
     if action in ("ocr.decline", "ocr.withdraw", "npb.accept_penalty", "npb.take_back"):
         return {}
-    return {"comment": COMMENT}
+    return {"comment": EXAMPLE_COMMENT}
 
 
-def reason_of(role: Role | None) -> str:
+def example_reason(role: Role | None) -> str:
     """A reason that is on that party's list."""
     return "S_MUTUAL" if role is Role.SELLER else "B_MUTUAL"
 
 
-def one_unit(remaining: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
+def first_unit(remaining: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
     """One unit of the first line that still has any."""
     return tuple((line_no, 1) for line_no in sorted(remaining) if remaining[line_no] > 0)[:1]
 
 
-def verdict(order: Subject, now: datetime) -> str:
+def describe_cancellability(order: Subject, now: datetime) -> str:
     """The one thing a support agent is asked: can this order be cancelled, by whom, and if not, what then?"""
     case = order.case
     if case.order.status is Status.CANCELLED:
@@ -153,7 +155,7 @@ def verdict(order: Subject, now: datetime) -> str:
 
 
 def _option(
-    action: str, answer: Answered, order: Subject, actor: Actor, now: datetime, *, removal_id: int | None = None
+    action: str, answer: PolicyAnswer, order: Subject, actor: Actor, now: datetime, *, removal_id: int | None = None
 ) -> Option:
     if isinstance(answer, Refused):
         return Option(

@@ -9,9 +9,9 @@ from decimal import Decimal
 
 from policies.billing_months import month_of
 from policies.cases import Actor, AlertKind, Case, Order
-from policies.fees import fee, usd
+from policies.fees import calculate_fee, to_usd
 from policies.notices import notify_party
-from policies.preconditions import already_cancelled, not_a_party
+from policies.preconditions import check_not_cancelled, check_party
 from policies.statuses import ADDABLE, OPEN_FLOW, PROBLEM, PaymentStatus, Role, Status
 from policies.terms import Terms
 from policies.verdicts import Code, Event, Granted, Refused
@@ -22,7 +22,7 @@ BY_BUYER = {Status.RECEIVED: (Status.SHIPPED,), Status.COMPLETED: (Status.SHIPPE
 
 def set_status(case: Case, actor: Actor, wanted: Status) -> Granted | Refused:
     """A party moves the order along by hand; in every PROBLEM status the case decides instead (R46)."""
-    if refused := not_a_party(case, actor) or already_cancelled(case):
+    if refused := check_party(case, actor) or check_not_cancelled(case):
         return refused
     role, order = case.role_of(actor), case.order
     allowed: Iterable[Status] = BY_SELLER if role is Role.SELLER else BY_BUYER if role is Role.BUYER else ()
@@ -55,7 +55,7 @@ def set_status(case: Case, actor: Actor, wanted: Status) -> Granted | Refused:
 
 def record_payment(case: Case, payment: PaymentStatus) -> Granted | Refused:
     """The payment service speaks.  A voided payment takes a PAID order back to READY (T23); nothing else moves."""
-    if refused := already_cancelled(case):
+    if refused := check_not_cancelled(case):
         return refused
     order = case.order
     if payment is order.payment_status:
@@ -74,14 +74,14 @@ def record_payment(case: Case, payment: PaymentStatus) -> Granted | Refused:
                 + (" The payment was voided, so the order is READY again." if voided else ""),
             ),
         ),
-        promises=(notify_party(after, Role.SELLER, "payment_during_alert", payment_status=payment),) if warn else (),
+        messages=(notify_party(after, Role.SELLER, "payment_during_alert", payment_status=payment),) if warn else (),
         effects={"status": status, "payment_status": payment},
     )
 
 
-def may_add_batch(case: Case) -> Refused | None:
+def check_may_add_batch(case: Case) -> Refused | None:
     """Whether the buyer's next purchase joins this order (T21); who may buy at all is asked of `policies.members`."""
-    if refused := already_cancelled(case):
+    if refused := check_not_cancelled(case):
         return refused
     status = case.order.status
     if status in PROBLEM:
@@ -99,9 +99,9 @@ def may_add_batch(case: Case) -> Refused | None:
     return None
 
 
-def updated(case: Case, *, total: Decimal, event: Event, now: datetime) -> Granted:
+def restart_order(case: Case, *, total: Decimal, event: Event, now: datetime) -> Granted:
     """T20, T21: the order has other items now, so order date, payment and fee start again (A21)."""
-    order = charged(
+    order = charge_order(
         replace(case.order, status=Status.UPDATED, order_date=now, payment_status=PaymentStatus.NONE, total=total),
         case.terms,
     )
@@ -110,10 +110,10 @@ def updated(case: Case, *, total: Decimal, event: Event, now: datetime) -> Grant
     )
 
 
-def charged(order: Order, terms: Terms) -> Order:
+def charge_order(order: Order, terms: Terms) -> Order:
     """The order with the fee on its goods, booked in the month of its order date (R82, R88, R94)."""
     return replace(
         order,
-        fee=fee(usd(order.total, order.usd_rate), terms, order.seller_id),
+        fee=calculate_fee(to_usd(order.total, order.usd_rate), terms, order.seller_id),
         fee_month=month_of(order.order_date, terms),
     )

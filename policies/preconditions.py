@@ -8,14 +8,14 @@ from policies.texts import is_visible
 from policies.verdicts import Code, Refused
 
 
-def not_a_party(case: Case, actor: Actor) -> Refused | None:
+def check_party(case: Case, actor: Actor) -> Refused | None:
     """A stranger can do nothing (R18)."""
     if case.role_of(actor) is None:
         return Refused(Code.NOT_A_PARTY, f"This member is neither the buyer nor the seller of {case.named}.")
     return None
 
 
-def already_cancelled(case: Case) -> Refused | None:
+def check_not_cancelled(case: Case) -> Refused | None:
     """Cancelled is final: nothing is possible any more (R56, T22)."""
     if case.order.status is Status.CANCELLED:
         return Refused(
@@ -25,9 +25,9 @@ def already_cancelled(case: Case) -> Refused | None:
     return None
 
 
-def not_in_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused | None:
+def check_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused | None:
     """First gate of every command: a party or staff, an order that lives, and the right role, in this precedence."""
-    if refused := not_a_party(case, actor) or already_cancelled(case):
+    if refused := check_party(case, actor) or check_not_cancelled(case):
         return refused
     if case.role_of(actor) not in allowed:
         who = " or ".join(_spoken(role) for role in allowed)
@@ -35,7 +35,7 @@ def not_in_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused |
     return None
 
 
-def comment_missing(comment: str | None) -> Refused | None:
+def check_comment(comment: str | None) -> Refused | None:
     """A comment that is there but says nothing is refused (R5)."""
     if comment is not None and not is_visible(comment):
         return Refused(Code.COMMENT_REQUIRED, "Please add a comment: it must say something.", unblocked_by="a comment")

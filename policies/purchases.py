@@ -10,7 +10,7 @@ from policies.cases import Member
 from policies.lots import Lot
 from policies.verdicts import Code, Invalid, Refused
 
-MIN_PRICE = Decimal("0.0001")
+PRICE_QUANTUM = Decimal("0.0001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class PurchasedLine:
     unit_price: Decimal
 
 
-def purchase(
+def price_purchase(
     lines: Sequence[tuple[int, int]], lots: Mapping[int, Lot], buyer: Member, seller_id: str
 ) -> tuple[PurchasedLine, ...] | Refused | Invalid:
     """Price the wanted (lot_id, quantity) lines.  Lots the buyer cannot see are unknown; so are those of other stores."""
@@ -54,15 +54,15 @@ def line_price(lot: Lot, quantity: int) -> Decimal:
     for from_quantity, tier_price in lot.tiers:
         if quantity >= from_quantity:
             price = tier_price
-    return (price * (100 - lot.sale_rate) / 100).quantize(MIN_PRICE, rounding=ROUND_HALF_UP)
+    return (price * (100 - lot.sale_rate) / 100).quantize(PRICE_QUANTUM, rounding=ROUND_HALF_UP)
 
 
-def goods_total(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
+def sum_goods(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
     """Sum of (units, unit price), unrounded, in the seller's currency."""
     return sum((units * price for units, price in lines), Decimal(0))
 
 
-def total_text(total: Decimal) -> str:
+def format_total(total: Decimal) -> str:
     """A goods total as text: two decimals, more only where there are any (totals are not rounded)."""
     cents = total.quantize(Decimal("0.01"))
     return str(cents) if cents == total else f"{total.normalize():f}"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from policies.statuses import Role
 from policies.verdicts import Code, Refused
 
-OTHER_COMMENT_LENGTH = 20
+MIN_OTHER_COMMENT_LENGTH = 20
 """`B_OTHER` and `S_OTHER` explain nothing by themselves: their comment needs at least this many characters."""
 
-VALID: dict[Role, dict[str, str]] = {
+VALID_REASONS: dict[Role, dict[str, str]] = {
     Role.BUYER: {
         "B_MUTUAL": "both sides agree to call the order off",
         "B_SELLER_SILENT": "the seller does not answer",
@@ -46,7 +46,7 @@ VALID: dict[Role, dict[str, str]] = {
     },
 }
 
-NOT_VALID: dict[Role, dict[str, str]] = {
+INVALID_REASONS: dict[Role, dict[str, str]] = {
     Role.BUYER: {
         "B_CHANGED_MIND": "An order is a contract; no longer wanting the goods is no valid reason for a buyer. "
         "Ask the seller, who may cancel on that ground (S_BUYER_CHANGED_MIND).",
@@ -60,28 +60,28 @@ NOT_VALID: dict[Role, dict[str, str]] = {
 }
 
 
-def describe(reason: str) -> str:
+def describe_reason(reason: str) -> str:
     """The reason in words, for mails and timelines."""
-    return next((words[reason] for words in VALID.values() if reason in words), reason)
+    return next((words[reason] for words in VALID_REASONS.values() if reason in words), reason)
 
 
 def check_reason(reason: str, comment: str | None, role: Role) -> Refused | None:
     """Whether this party may give this reason; `role` is BUYER or SELLER."""
     party = Role.SELLER if role is Role.BUYER else Role.BUYER
-    if reason in VALID[party] or reason in NOT_VALID[party]:
+    if reason in VALID_REASONS[party] or reason in INVALID_REASONS[party]:
         return Refused(
             Code.REASON_OF_OTHER_PARTY,
             f"That is a reason of the {party}, not of the {role}.",
             unblocked_by=f"a reason from the {role}'s list",
         )
-    if reason in NOT_VALID[role]:
-        return Refused(Code.REASON_NOT_VALID, NOT_VALID[role][reason], unblocked_by="another, valid reason")
-    if reason not in VALID[role]:
+    if reason in INVALID_REASONS[role]:
+        return Refused(Code.REASON_NOT_VALID, INVALID_REASONS[role][reason], unblocked_by="another, valid reason")
+    if reason not in VALID_REASONS[role]:
         return Refused(Code.REASON_UNKNOWN, "There is no such reason.", unblocked_by=f"a reason from the {role}'s list")
-    if reason in ("B_OTHER", "S_OTHER") and len((comment or "").strip()) < OTHER_COMMENT_LENGTH:
+    if reason in ("B_OTHER", "S_OTHER") and len((comment or "").strip()) < MIN_OTHER_COMMENT_LENGTH:
         return Refused(
             Code.COMMENT_REQUIRED,
-            f"Another reason must be explained in a comment of at least {OTHER_COMMENT_LENGTH} characters.",
+            f"Another reason must be explained in a comment of at least {MIN_OTHER_COMMENT_LENGTH} characters.",
             unblocked_by="a longer comment",
         )
     return None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from policies.alerts import filer_of
+from policies.alerts import filer_role
 from policies.cases import Alert, AlertKind, AlertState
 from policies.notices import notify_member
 from policies.statuses import Role
@@ -20,7 +20,7 @@ from policies.verdicts import OutboxMessage
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ReminderStep:
     """The latest step that is due (numbered from 1) and when the next one is, if there is another."""
 
     number: int
@@ -28,17 +28,17 @@ class Step:
     next_at: datetime | None
 
 
-def first_at(since: datetime | None, steps: Sequence[timedelta]) -> datetime | None:
+def first_reminder_at(since: datetime | None, steps: Sequence[timedelta]) -> datetime | None:
     """When the first reminder is due for something that waits since then; None when nothing waits."""
     return since + steps[0] if since is not None and steps else None
 
 
-def due_step(since: datetime, steps: Sequence[timedelta], already: int, now: datetime) -> Step | None:
+def due_step(since: datetime, steps: Sequence[timedelta], already: int, now: datetime) -> ReminderStep | None:
     """The latest step that has come (boundary inclusive) and was not told yet; earlier ones are overtaken by it."""
     come = sum(now >= since + step for step in steps)
     if come <= already:
         return None
-    return Step(come, steps[come - 1], since + steps[come] if come < len(steps) else None)
+    return ReminderStep(come, steps[come - 1], since + steps[come] if come < len(steps) else None)
 
 
 def actionable_since(alert: Alert) -> datetime | None:
@@ -48,7 +48,9 @@ def actionable_since(alert: Alert) -> datetime | None:
     return alert.penalty_accepted_at if alert.penalty_stands else alert.unlocked_at
 
 
-def of_ocr(order_id: int, ocr_id: int, seller_id: str, filed_at: datetime, reason: str, step: Step) -> OutboxMessage:
+def ocr_reminder(
+    order_id: int, ocr_id: int, seller_id: str, filed_at: datetime, reason: str, step: ReminderStep
+) -> OutboxMessage:
     """N16: the seller is reminded of a request that nobody answered."""
     return notify_member(
         Role.SELLER,
@@ -63,12 +65,12 @@ def of_ocr(order_id: int, ocr_id: int, seller_id: str, filed_at: datetime, reaso
     )
 
 
-def of_alert(
-    order_id: int, alert_id: int, filer_id: str, kind: AlertKind, *, npx: bool, since: datetime, step: Step
+def unlock_reminder(
+    order_id: int, alert_id: int, filer_id: str, kind: AlertKind, *, npx: bool, since: datetime, step: ReminderStep
 ) -> OutboxMessage:
     """N17: the filer is reminded that the order could be cancelled."""
     return notify_member(
-        filer_of(kind),
+        filer_role(kind),
         "unlock_reminder",
         member_id=filer_id,
         order_id=order_id,

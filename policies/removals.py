@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from policies.cases import Actor, Case, counterparty
-from policies.preconditions import not_in_role
+from policies.preconditions import check_role
 from policies.statuses import OPEN_FLOW, PROBLEM, Role
 from policies.verdicts import Code, Invalid, Refused
 
@@ -46,7 +46,7 @@ def request(
     now: datetime,
 ) -> Removal | Refused | Invalid:
     """Either party asks to take units out.  `remaining` is what each line still has."""
-    if refused := not_in_role(case, actor, Role.BUYER, Role.SELLER, act="ask for items to be removed"):
+    if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="ask for items to be removed"):
         return refused
     role = case.role_of(actor)
     assert role is not None
@@ -100,7 +100,7 @@ def withdraw(case: Case, removal: Removal, actor: Actor, now: datetime) -> Remov
 
 
 def _decidable(case: Case, removal: Removal, actor: Actor, by: Role, act: str) -> Refused | None:
-    if refused := not_in_role(case, actor, by, act=f"{act} this removal request"):
+    if refused := check_role(case, actor, by, act=f"{act} this removal request"):
         return refused
     if removal.state is not RemovalState.PENDING:
         return Refused(

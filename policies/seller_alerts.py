@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.alerts import LABELS, filed, may_file, open_alert
+from policies.alerts import LABELS, add_alert, check_may_file, require_open_alert
 from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
-from policies.preconditions import comment_missing, not_in_role
+from policies.preconditions import check_comment, check_role
 from policies.statuses import Role, Status
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
@@ -32,7 +32,7 @@ def file(
     case: Case, kind: AlertKind, actor: Actor, grounds: str | None, comment: str, now: datetime
 ) -> Granted | Refused:
     """T14, T15: NRS when nothing was paid and the seller is silent, NSS when it was paid and went wrong."""
-    if refused := may_file(case, kind, actor, fileable_at(case), now):
+    if refused := check_may_file(case, kind, actor, fileable_at(case), now):
         return refused
     order = case.order
     if kind is AlertKind.NRS and order.payment_status.is_paid:
@@ -47,7 +47,7 @@ def file(
             f"{case.named.capitalize()} is not paid; for an unpaid order the alert is the non-responding seller alert (NRS).",
             unblocked_by="the payment being recorded",
         )
-    if refused := comment_missing(comment):
+    if refused := check_comment(comment):
         return refused
     alert = Alert(
         kind=kind,
@@ -58,12 +58,12 @@ def file(
         comment=comment,
         previous_status=order.status,
     )
-    after = filed(case, alert)
+    after = add_alert(case, alert)
     why = f"{GROUNDS[grounds]}: {comment}" if grounds else comment
     return Granted(
         after,
         events=(Event(f"{kind.lower()}.filed", f"The buyer complains about the seller: {why}"),),
-        promises=(
+        messages=(
             notify_party(
                 after,
                 Role.SELLER,
@@ -80,12 +80,12 @@ def file(
 
 def respond(case: Case, kind: AlertKind, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
     """The seller's answer is recorded and told to the buyer; it moves no date (R48)."""
-    if refused := not_in_role(case, actor, Role.SELLER, act=f"answer a {LABELS[kind]}"):
+    if refused := check_role(case, actor, Role.SELLER, act=f"answer a {LABELS[kind]}"):
         return refused
-    alert = open_alert(case, kind)
+    alert = require_open_alert(case, kind)
     if isinstance(alert, Refused):
         return alert
-    if refused := comment_missing(comment):
+    if refused := check_comment(comment):
         return refused
     after = case
     if alert.responded_at is None:
@@ -93,7 +93,7 @@ def respond(case: Case, kind: AlertKind, actor: Actor, comment: str, now: dateti
     return Granted(
         after,
         events=(Event(f"{kind.lower()}.responded", f"The seller answered: {comment}"),),
-        promises=(
+        messages=(
             notify_party(
                 after,
                 Role.BUYER,

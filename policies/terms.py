@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 
 from policies.statuses import OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, Status
 from policies.texts import is_identifier
-from policies.zones import zone_name
+from policies.zones import validate_zone
 
-SCAN_INTERVAL = timedelta(seconds=60)
+MIN_UNLOCK_DELAY = timedelta(seconds=60)
 """No unlock may be shorter than the interval at which alerts are looked at: the promise could not be kept."""
 
 MAX_DURATION = timedelta(days=3650)
@@ -146,8 +146,8 @@ def _duration_problems(terms: Terms, *, allow_short: bool) -> list[TermsProblem]
         problems.append(TermsProblem(name.upper(), message))
 
     for name in ("npb_unlock_no_response", "npb_unlock_response", "seller_alert_unlock"):
-        if getattr(terms, name) < SCAN_INTERVAL and not allow_short:
-            wrong(name, f"must be at least the scan interval of {int(SCAN_INTERVAL.total_seconds())} seconds")
+        if getattr(terms, name) < MIN_UNLOCK_DELAY and not allow_short:
+            wrong(name, f"must be at least the scan interval of {int(MIN_UNLOCK_DELAY.total_seconds())} seconds")
     for name in ("npb_file_after", "seller_alert_file_after", "past_due_grace"):
         if getattr(terms, name) < timedelta(0):
             wrong(name, "must not be negative")
@@ -281,7 +281,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "ocr_fileable_statuses": _statuses,
     "ocr_remind_after": _durations,
     "unlock_remind_after": _durations,
-    "billing_time_zone": zone_name,
+    "billing_time_zone": validate_zone,
     "bill_day": _whole,
     "bill_due_day": _whole,
     "past_due_grace": _duration,

@@ -14,7 +14,7 @@ from policies.statuses import ADDABLE, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, Role,
 
 PREVIOUS = "previous status"
 """Where a declined or withdrawn cancel request leads: to exactly the status that the order had (R12)."""
-SAME = "no change"
+UNCHANGED = "no change"
 
 NON_FINAL = tuple(status for status in Status if status is not Status.CANCELLED)
 NPB_FILEABLE = (*OPEN_FLOW, Status.OCR)
@@ -44,7 +44,7 @@ class Transition:
         )
 
     def _leads_to(self, source: Status | None, target: Status) -> bool:
-        if self.target == SAME:
+        if self.target == UNCHANGED:
             return target is source
         if self.target == PREVIOUS:
             return target in OCR_FILEABLE_BY_DEFAULT
@@ -94,7 +94,7 @@ TABLE: tuple[Transition, ...] = (
         (S.NPB,),
         "answer the NPB",
         (BUYER,),
-        SAME,
+        UNCHANGED,
         "a first answer in time moves the unlock from 7 to 14 days",
         ("npb.responded", "npb.responded_again"),
     ),
@@ -120,7 +120,7 @@ TABLE: tuple[Transition, ...] = (
         "T11", (S.NPB, S.NPX), "remove the NPB", (SELLER, STAFF), S.PENDING, "alert closed, no strike", ("npb.removed",)
     ),
     Transition(
-        "T12", (S.NPB,), "the NPB matures", (SYSTEM,), SAME, "cancel possible; seller told once", ("npb.unlocked",)
+        "T12", (S.NPB,), "the NPB matures", (SYSTEM,), UNCHANGED, "cancel possible; seller told once", ("npb.unlocked",)
     ),
     Transition(
         "T13",
@@ -227,7 +227,7 @@ TABLE: tuple[Transition, ...] = (
         (S.NRS, S.NSS),
         "the NRS or NSS is answered, or matures",
         (SELLER, SYSTEM),
-        SAME,
+        UNCHANGED,
         "an answer moves no date; maturing is told to the buyer once",
         ("nrs.responded", "nss.responded", "nrs.unlocked", "nss.unlocked"),
     ),
@@ -236,7 +236,7 @@ TABLE: tuple[Transition, ...] = (
         NON_FINAL,
         "record a payment, or ask for, deny or withdraw a removal",
         (BUYER, SELLER, SYSTEM),
-        SAME,
+        UNCHANGED,
         "",
         ("orders.payment_recorded", "removals.requested", "removals.denied", "removals.withdrawn"),
     ),
@@ -245,14 +245,14 @@ TABLE: tuple[Transition, ...] = (
         (S.CANCELLED,),
         "what followed the cancellation: removal requests cancelled, a strike withdrawn by staff",
         (STAFF, SYSTEM),
-        SAME,
+        UNCHANGED,
         "the order is not touched",
         ("removals.cancelled", "npb.removed", "nrs.removed", "nss.removed"),
     ),
 )
 
 
-def allowing(event: str, source: Status | None, target: Status, role: Role) -> Transition | None:
+def find_transition(event: str, source: Status | None, target: Status, role: Role) -> Transition | None:
     """The first row that allows an event that was seen, or None: then it must not happen."""
     return next((row for row in TABLE if row.covers(event, source, target, role)), None)
 

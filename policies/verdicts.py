@@ -84,7 +84,7 @@ class Granted:
 
     case: Case
     events: tuple[Event, ...] = ()
-    promises: tuple[OutboxMessage, ...] = ()
+    messages: tuple[OutboxMessage, ...] = ()
     effects: dict[str, Any] = field(default_factory=dict)
 
 

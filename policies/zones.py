@@ -5,18 +5,18 @@ from __future__ import annotations
 import zoneinfo
 from functools import lru_cache
 
-NO_ZONES = ("Factory", "localtime", "posixrules")
+NON_ZONES = ("Factory", "localtime", "posixrules")
 """Files beside the zones: what a machine that was never set has, and what this one happens to be set to."""
 
 
 @lru_cache(maxsize=1)
-def names() -> frozenset[str]:
+def zone_names() -> frozenset[str]:
     """The names of all zones."""
-    return frozenset(zoneinfo.available_timezones()).difference(NO_ZONES)
+    return frozenset(zoneinfo.available_timezones()).difference(NON_ZONES)
 
 
-def zone_name(text: object) -> str:
+def validate_zone(text: object) -> str:
     """The name, if it is one: in IANA's spelling, to the letter.  Raises ValueError."""
-    if not isinstance(text, str) or text not in names():
+    if not isinstance(text, str) or text not in zone_names():
         raise ValueError("must be the name of a time zone such as America/New_York or Europe/Berlin")
     return text

@@ -8,7 +8,7 @@ from datetime import timedelta
 from models import notices
 from models.db import database as db
 from models.notices import Outcome
-from policies.notices import LEASE
+from policies.notices import DELIVERY_LEASE
 from stress import mutants, plan
 from stress.db_checks import open_connection
 from stress.simulated_market import SimulatedMarket
@@ -47,14 +47,14 @@ def transaction_left_open(market: SimulatedMarket) -> None:
             "UPDATE unwind.notices SET state = 'pending', attempts = 0, sent_at = NULL, next_try_at = created_at"
         )
         instant = market.simulation.clock.instant
-        asleep = notices.claim(conn, instant, until=instant + LEASE, limit=1)
-        instant += LEASE + timedelta(seconds=1)
-        awake = notices.claim(conn, instant, until=instant + LEASE, limit=1)
+        asleep = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
+        instant += DELIVERY_LEASE + timedelta(seconds=1)
+        awake = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
         sent = [Outcome(one, "sent") for one in awake]
         wakes = [Outcome(one, "pending", error="too late", next_try_at=instant) for one in asleep]
         # The second answer stands for "taken, and its worker died before it could say so".
         notices.mark(conn, wakes, instant)
-        left = notices.claim(conn, instant, until=instant + LEASE, limit=1)
+        left = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
         notices.mark(conn, sent, instant)
     market.found += [f"letter {one.notice_id} was sent and is to be sent again" for one in left]
 

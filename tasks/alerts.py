@@ -35,7 +35,7 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
                 order_id=command.order_id,
             )
             if isinstance(verdict, Granted) and verdict.effects["strike_withdrawn"]:
-                role = counterparty(policy.filer_of(kind))
+                role = counterparty(policy.filer_role(kind))
                 accused = verdict.case.member(role)
                 cases.set_member(member_policy.remove_strike(accused, role, command.order_id, verdict.case.terms))
                 forgiven.append(command.order_id)

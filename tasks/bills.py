@@ -13,7 +13,7 @@ from models import billing_run, bills, events, ledger, members, sweeps, terms
 from models.requests import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
-from policies.billing_months import month_from_text, month_text
+from policies.billing_months import format_month, parse_month
 from policies.cases import Member
 from policies.verdicts import Invalid, Refused
 from tasks.cases import member_unknown
@@ -25,7 +25,7 @@ BATCH_SIZE = 500
 
 
 def _month(value: str) -> str:
-    month_from_text(value)
+    parse_month(value)
     return value
 
 
@@ -41,7 +41,7 @@ class RecordPayment(Command):
     @property
     def month(self) -> date:
         """The month of the bill that is paid."""
-        return month_from_text(self.billing_month)
+        return parse_month(self.billing_month)
 
 
 @shared_task(name="bills.issue")
@@ -111,10 +111,10 @@ def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused 
     conn, month = work.conn, command.month
     bill = bills.of_month(conn, command.seller_id, month, work.now)
     if bill is None or not bill.is_issued:
-        return policy.not_issued(month)
+        return policy.bill_not_issued(month)
     if ledger.has_payment(conn, command.payment_id):
-        return policy.counted_once(command.payment_id)
-    excess = policy.excess(bill.sums.total, bill.paid, command.amount)
+        return policy.payment_already_recorded(command.payment_id)
+    excess = policy.overpaid_amount(bill.sums.total, bill.paid, command.amount)
     opens = _opens(work, command.seller_id) if excess > 0 else None
     note = policy.payment_note(command.amount, month, command.payment_id, excess, opens)
     ledger.post_payment(
@@ -139,7 +139,7 @@ def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused 
         "total": str(bill.sums.total),
         "paid": str(bill.paid + command.amount),
         "excess": str(excess),
-        "opens": month_text(opens) if opens else None,
+        "opens": format_month(opens) if opens else None,
     }
     return done(command, effects)
 
@@ -167,7 +167,7 @@ def _note(
                         "month": command.billing_month,
                         "amount": str(command.amount),
                         "excess": str(excess),
-                        "opens": month_text(opens) if opens else None,
+                        "opens": format_month(opens) if opens else None,
                     }
                 },
                 request_id=command.request_id,

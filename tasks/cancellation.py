@@ -28,7 +28,7 @@ from policies import drafts as draft_policy
 from policies.cases import Case
 from policies.consolidation import ONE_STEP
 from policies.drafts import Draft
-from policies.inventory import QuantityOverflow, Returned, ReturnPlan, nothing_returns, plan_return
+from policies.inventory import QuantityOverflow, ReturnPlan, ReturnTotals, plan_nothing, plan_return
 from policies.statuses import Basis, Role
 from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.cases import effective_time, known_case, lock_cases, prefetch_parties
@@ -209,7 +209,7 @@ class PendingCancellation:
     instant: datetime
     plan: ReturnPlan | None = None
     """Where everything goes, where the pure plan decided it."""
-    back: Returned = field(default_factory=Returned)
+    back: ReturnTotals = field(default_factory=ReturnTotals)
 
     @property
     def after(self) -> Case:
@@ -282,9 +282,9 @@ class _Unwinder:
         verdict = policy.cancel(case, command.actor, command.reason, command.comment, instant)
         if not isinstance(verdict, Granted):
             return verdict
-        if not self._cases.accused and policy.could_strike(case):
+        if not self._cases.accused and policy.may_cause_strike(case):
             raise StaleRead("an alert was filed between the look and the locks")
-        one = PendingCancellation(command, case, cancellation_effects.with_strike(case, verdict), instant)
+        one = PendingCancellation(command, case, cancellation_effects.apply_strike(case, verdict), instant)
         if no := self._planned(one):
             return no
         self._join(one)
@@ -295,7 +295,7 @@ class _Unwinder:
         self._return_items()
         pending = removals.fetch_pending(self._removals)
         for one in self._decided:
-            one.granted = cancellation_effects.cancellation_effects(
+            one.granted = cancellation_effects.add_cancellation_effects(
                 one.case,
                 one.granted,
                 one.back,
@@ -377,11 +377,17 @@ class _UnwinderByHand(_Unwinder):
         if command.draft_id is None:
             return None
         draft = self._drafts.get(command.draft_id)
-        return draft_policy.unknown(command.order_id) if draft is None or draft.order_id != command.order_id else None
+        return (
+            draft_policy.draft_unknown(command.order_id)
+            if draft is None or draft.order_id != command.order_id
+            else None
+        )
 
     def _planned(self, one: PendingCancellation) -> Refused | Invalid | None:
         draft = self._drafts[one.command.draft_id] if one.command.draft_id is not None else None
-        if draft is not None and (refused := draft_policy.check(draft, one.case, one.basis, one.instant)):
+        if draft is not None and (
+            refused := draft_policy.check_ready_to_cancel(draft, one.case, one.basis, one.instant)
+        ):
             return refused
         try:
             one.plan = self._plan(one, draft)
@@ -399,7 +405,7 @@ class _UnwinderByHand(_Unwinder):
     def _plan(self, one: PendingCancellation, draft: Draft | None) -> ReturnPlan:
         order_id = one.case.order.order_id
         if not one.returns:
-            return nothing_returns(order_id, [line.line_no for line in self._lines[order_id]])
+            return plan_nothing(order_id, [line.line_no for line in self._lines[order_id]])
         return plan_return(
             order_id,
             self._returning[order_id],
@@ -433,5 +439,5 @@ class _UnwinderByHand(_Unwinder):
 
 
 def _strike_of(one: PendingCancellation) -> tuple[int, str, Role, datetime] | None:
-    role = policy.causes_strike(one.basis)
+    role = policy.strike_recipient(one.basis)
     return None if role is None else (one.case.order.order_id, one.after.member(role).member_id, role, one.instant)

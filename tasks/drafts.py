@@ -20,7 +20,7 @@ from policies.cases import Case
 from policies.consolidation import Choice
 from policies.drafts import Draft, DraftState, Edit
 from policies.inventory import plan_return
-from policies.lots import price_text
+from policies.lots import format_price
 from policies.timestamps import format_timestamp
 from policies.verdicts import Invalid, Refused
 from tasks.cases import effective_time, known_case, lock_cases, member_unknown, prefetch_parties
@@ -88,7 +88,7 @@ class EditedFields(StrictModel):
     def given(self) -> dict[str, Any]:
         """The fields that were named, as JSON values in the shape of contract 3.2."""
         named = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
-        return {name: price_text(value) if isinstance(value, Decimal) else value for name, value in named.items()}
+        return {name: format_price(value) if isinstance(value, Decimal) else value for name, value in named.items()}
 
 
 class EditedLine(StrictModel):
@@ -158,7 +158,7 @@ def edit(commands: list[EditDraft]) -> list[Answer]:
         for command in work.pending:
             laid = table.lay(command)
             if isinstance(laid, _Laid):
-                changed = policy.edit(laid.draft, [line.edit() for line in command.lines], laid.remaining)
+                changed = policy.apply_edits(laid.draft, [line.edit() for line in command.lines], laid.remaining)
                 table.answer(command, changed if isinstance(changed, Invalid) else (changed, _effects(changed)))
             else:
                 table.answer(command, laid)
@@ -175,8 +175,8 @@ def verify(commands: list[VerifyDraft]) -> list[Answer]:
             laid = table.lay(command)
             if isinstance(laid, _Laid):
                 plan = laid.planned(work.conn)
-                changed = policy.verified(laid.draft, plan, laid.instant)
-                table.answer(command, (changed, policy.shown(changed, plan)))
+                changed = policy.mark_verified(laid.draft, plan, laid.instant)
+                table.answer(command, (changed, policy.draft_json(changed, plan)))
             else:
                 table.answer(command, laid)
         table.write()
@@ -190,7 +190,7 @@ def _opened(work: UnitOfWork[OpenDraft], cases: CaseSet, command: OpenDraft, num
     instant = effective_time(command, case, work.now)
     if isinstance(instant, Invalid):
         return instant
-    if refused := policy.may_open(case, command.actor, instant):
+    if refused := policy.check_may_open(case, command.actor, instant):
         return refused
     return Draft(
         draft_id=f"{command.order_id}-{number}",
@@ -245,14 +245,14 @@ class _Table:
         draft = self._drafts.get(command.draft_id)
         if command.member_id is not None and command.member_id not in self._cases.members and draft is not None:
             return member_unknown()
-        refused = policy.belongs(draft, command.actor)
+        refused = policy.check_owner(draft, command.actor)
         case = self._cases.get(draft.order_id, self._work.now) if draft is not None else None
         if refused or draft is None or case is None:
             return refused or member_unknown()
         instant = effective_time(command, case, self._work.now)
         if isinstance(instant, Invalid):
             return instant
-        if refused := policy.usable(draft, case, command.actor, instant):
+        if refused := policy.check_usable(draft, case, command.actor, instant):
             return refused
         return _Laid(draft, case, instant, self._lines[draft.order_id])
 

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 from models import inventory, members
 from models.requests import Answer, done, invalid
 from models.unit_of_work import UnitOfWork, unit_of_work
-from policies.lots import TEXT_LENGTH, Lot, may_record, problems, tier_gaps, tiers_of
+from policies.lots import MAX_TEXT_LENGTH, Lot, check_recorded_lot, find_lot_problems, find_tier_gaps, parse_tiers
 from policies.verdicts import Invalid, Refused
 from tasks.command import (
     MAX_INT32,
@@ -28,7 +28,7 @@ from tasks.command import (
 )
 
 Units = Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)]
-LotText = Annotated[Text, StringConstraints(max_length=TEXT_LENGTH)]
+LotText = Annotated[Text, StringConstraints(max_length=MAX_TEXT_LENGTH)]
 Named = Annotated[Text, StringConstraints(max_length=64)]
 
 
@@ -72,11 +72,11 @@ class LotFacts(StrictModel):
         """The same as the rules know it."""
         given = self.model_dump(exclude={"item"})
         plain = {name: value for name, value in given.items() if not name.startswith("tier_")}
-        return Lot(**plain, item_type=self.item.type, item_no=self.item.no, tiers=tiers_of(given))
+        return Lot(**plain, item_type=self.item.type, item_no=self.item.no, tiers=parse_tiers(given))
 
     def wrong(self) -> list[tuple[str, str]]:
         """Which fields contradict one another, with a sentence for each."""
-        return sorted([*problems(self.lot()), *tier_gaps(self.model_dump())])
+        return sorted([*find_lot_problems(self.lot()), *find_tier_gaps(self.model_dump())])
 
 
 class RecordLot(Command):
@@ -137,7 +137,7 @@ class _Recorder:
 
     def take(self, lot: Lot, *, may_be_own: bool = False) -> dict[str, Any] | Refused | Invalid:
         known = self._known.get(lot.lot_id)
-        verdict = may_record(lot, known, seller_known=lot.seller_id in self._sellers, may_be_own=may_be_own)
+        verdict = check_recorded_lot(lot, known, seller_known=lot.seller_id in self._sellers, may_be_own=may_be_own)
         if not isinstance(verdict, Lot):
             return verdict
         self._told.append((known, verdict))

@@ -14,9 +14,9 @@ from models.requests import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import members as policy
 from policies.cases import Member
-from policies.preconditions import comment_missing
+from policies.preconditions import check_comment
 from policies.texts import is_identifier
-from policies.zones import zone_name
+from policies.zones import validate_zone
 from tasks.cases import member_unknown
 from tasks.command import Command, Comment, Handle, MemberId, StaffName, Text
 
@@ -36,7 +36,7 @@ class RecordMember(Command):
     member_id: MemberId
     handle: Handle
     email: Annotated[Text, AfterValidator(_address)]
-    time_zone: Annotated[Text, StringConstraints(max_length=64), AfterValidator(zone_name)] = "UTC"
+    time_zone: Annotated[Text, StringConstraints(max_length=64), AfterValidator(validate_zone)] = "UTC"
 
 
 class TerminateMember(Command):
@@ -78,7 +78,7 @@ def terminate(commands: list[TerminateMember]) -> list[Answer]:
         known = members.facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
             member = known.get(command.member_id)
-            refused = member_unknown() if member is None else comment_missing(command.comment)
+            refused = member_unknown() if member is None else check_comment(command.comment)
             if member is None or refused is not None:
                 work.answer(command, refused or member_unknown())
                 continue
@@ -96,7 +96,7 @@ def reinstate(commands: list[ReinstateMember]) -> list[Answer]:
         known = members.facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
             member = known.get(command.member_id)
-            refused = member_unknown() if member is None else comment_missing(command.comment)
+            refused = member_unknown() if member is None else check_comment(command.comment)
             if member is None or refused is not None:
                 work.answer(command, refused or member_unknown())
                 continue

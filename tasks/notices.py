@@ -19,9 +19,9 @@ from models.notices import Claimed, Outcome
 from models.outbox import DueMessage
 from models.unit_of_work import UnitOfWork, retry_on_conflict, unit_of_work
 from policies import notices as policy
-from policies.emails import compose
+from policies.emails import compose_email
 from policies.emails.context import EmailContext
-from policies.emails.email import Email, shown_line
+from policies.emails.email import Email, sanitize_line
 from policies.verdicts import OutboxMessage
 from tasks import mailer
 from tasks.mailer import OutgoingEmail, ServerUnavailable, TemporaryFailure, Undeliverable
@@ -61,7 +61,7 @@ def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_i
                 notices.requeue(work.conn, notice_id, work.now)
                 notice_id = None
             claimed = notices.claim(
-                work.conn, work.now, until=work.now + policy.LEASE, limit=BATCH_SIZE, order_id=order_id
+                work.conn, work.now, until=work.now + policy.DELIVERY_LEASE, limit=BATCH_SIZE, order_id=order_id
             )
             addresses = members.addresses(work.conn, {c.recipient for c in claimed})
             if not claimed:
@@ -117,15 +117,15 @@ def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResu
 
 def _letter(one: DueMessage, parties: dict[int, notices.Parties], zone: str) -> Email:
     between = parties.get(one.order_id or 0)
-    return compose(
+    return compose_email(
         EmailContext(
             event=one.payload["event"],
             role=one.payload["role"],
             order_id=one.order_id,
             facts=one.payload.get("facts") or {},
             zone=zone,
-            buyer=shown_line(between.buyer) if between else "",
-            seller=shown_line(between.seller) if between else "",
+            buyer=sanitize_line(between.buyer) if between else "",
+            seller=sanitize_line(between.seller) if between else "",
         )
     )
 
@@ -207,7 +207,7 @@ def _dated(outcome: Outcome, work: UnitOfWork[Any]) -> Outcome:
     """When it is tried again, or that it is given up."""
     if outcome.state != "pending":
         return outcome
-    again = policy.next_try_at(outcome.claimed.attempts if outcome.tried else 1, work.now)
+    again = policy.next_retry_at(outcome.claimed.attempts if outcome.tried else 1, work.now)
     return replace(outcome, next_try_at=again, state="pending" if again else "parked")
 
 

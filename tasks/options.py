@@ -12,7 +12,7 @@ from models.queries import order
 from models.requests import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import options as policy
-from policies.preconditions import not_a_party
+from policies.preconditions import check_party
 from policies.timestamps import format_timestamp
 from policies.verdicts import Invalid
 from tasks.cases import effective_time, member_unknown, order_unknown
@@ -44,14 +44,14 @@ def _answer(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
     if command.member_id is not None and not members.facts(work.conn, [command.member_id]):
         work.answer(command, member_unknown())
         return
-    if refused := not_a_party(seen.case, command.actor):
+    if refused := check_party(seen.case, command.actor):
         work.answer(command, refused)
         return
     instant = effective_time(command, seen.case, work.now)
     if isinstance(instant, Invalid):
         work.answer(command, instant)
         return
-    found = policy.options(order.subject_of(seen), command.actor, instant)
+    found = policy.list_options(order.subject_of(seen), command.actor, instant)
     answer = done(
         command,
         {
@@ -60,4 +60,4 @@ def _answer(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
             "options": [option.as_json() for option in found],
         },
     )
-    work.answer(command, replace(answer, message=policy.verdict(order.subject_of(seen), instant)))
+    work.answer(command, replace(answer, message=policy.describe_cancellability(order.subject_of(seen), instant)))

@@ -18,8 +18,8 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import members as member_policy
 from policies import orders as policy
 from policies.cases import Case, Order
-from policies.fees import usd
-from policies.purchases import PurchasedLine, goods_total, purchase, total_text
+from policies.fees import to_usd
+from policies.purchases import PurchasedLine, format_total, price_purchase, sum_goods
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
 from tasks.cases import decide_cases, member_unknown, order_unknown
@@ -177,20 +177,20 @@ def _submitted(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: Subm
     if cases.get(command.order_id, work.now) is not None:
         return Refused(Code.ALREADY_EXISTS, f"Order {command.order_id} was submitted before.")
     blocked = orders.buyer_has_npb(work.conn, command.buyer_id, command.seller_id)
-    bought = purchase([(x.lot_id, x.quantity) for x in command.lines], shop.lots, buyer, command.seller_id)
+    bought = price_purchase([(x.lot_id, x.quantity) for x in command.lines], shop.lots, buyer, command.seller_id)
     if isinstance(bought, Refused) and bought.code is Code.LOT_UNKNOWN:
         return bought
-    if refused := member_policy.may_trade(buyer, seller, buyer_has_npb_in_store=blocked):
+    if refused := member_policy.check_may_trade(buyer, seller, buyer_has_npb_in_store=blocked):
         return refused
     if not isinstance(bought, tuple):
         return bought
-    total = goods_total((line.quantity, line.unit_price) for line in bought)
+    total = sum_goods((line.quantity, line.unit_price) for line in bought)
     if total >= MAX_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
-    if usd(total, command.usd_rate) >= MAX_TOTAL:
+    if to_usd(total, command.usd_rate) >= MAX_TOTAL:
         return Invalid("usd_rate", "makes the order worth more US dollars than an order may be worth")
     terms = cases.book.at(work.now)
-    order = policy.charged(
+    order = policy.charge_order(
         Order(
             order_id=command.order_id,
             buyer_id=command.buyer_id,
@@ -206,11 +206,11 @@ def _submitted(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: Subm
     )
     case = Case(order, buyer, seller, terms)
     units = sum(line.quantity for line in bought)
-    note = f"{units} units in {len(bought)} lots for {total_text(total)} {command.currency}; fee {order.fee} USD."
+    note = f"{units} units in {len(bought)} lots for {format_total(total)} {command.currency}; fee {order.fee} USD."
     granted = Granted(
         case,
         events=(Event("orders.submitted", note),),
-        effects={"status": order.status, "total": total_text(total), "fee": str(order.fee)},
+        effects={"status": order.status, "total": format_total(total), "fee": str(order.fee)},
     )
     cases.grant(case, granted, work.now, request_id=command.request_id)
     shop.sell(command.order_id, bought, first_line=1, batch=1)
@@ -224,29 +224,29 @@ def _added(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: AddBatch
         return order_unknown()
     order = case.order
     now = max(work.now, order.last_event_at or work.now)
-    bought = purchase([(x.lot_id, x.quantity) for x in command.lines], shop.lots, case.buyer, order.seller_id)
+    bought = price_purchase([(x.lot_id, x.quantity) for x in command.lines], shop.lots, case.buyer, order.seller_id)
     if isinstance(bought, Refused) and bought.code is Code.LOT_UNKNOWN:
         return bought
     blocked = orders.buyer_has_npb(work.conn, order.buyer_id, order.seller_id)
-    if refused := policy.may_add_batch(case) or member_policy.may_trade(
+    if refused := policy.check_may_add_batch(case) or member_policy.check_may_trade(
         case.buyer, case.seller, buyer_has_npb_in_store=blocked
     ):
         return refused
     if not isinstance(bought, tuple):
         return bought
     held = orders.lines_of(work.conn, [command.order_id])[command.order_id]
-    total = goods_total((line.quantity, line.unit_price) for line in bought) + goods_total(
+    total = sum_goods((line.quantity, line.unit_price) for line in bought) + sum_goods(
         (line.quantity - line.removed, line.unit_price) for line in held
     )
     if total >= MAX_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
-    if usd(total, order.usd_rate) >= MAX_TOTAL:
+    if to_usd(total, order.usd_rate) >= MAX_TOTAL:
         return Invalid("lines", "come to more US dollars than an order may be worth")
     batch = max((line.batch_no for line in held), default=0) + 1
     units = sum(line.quantity for line in bought)
     note = f"Batch {batch}: {units} more units in {len(bought)} lots; order date, payment and fee start again."
-    granted = policy.updated(case, total=total, event=Event("orders.batch_added", note), now=now)
-    granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": total_text(total)})
+    granted = policy.restart_order(case, total=total, event=Event("orders.batch_added", note), now=now)
+    granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": format_total(total)})
     cases.grant(case, granted, now, request_id=command.request_id)
     shop.sell(command.order_id, bought, first_line=max((x.line_no for x in held), default=0) + 1, batch=batch)
     shop.recharge(order, granted.case.order, now)

@@ -19,7 +19,7 @@ from policies import removals as policy
 from policies.cases import Actor, Case
 from policies.inventory import plan_return
 from policies.notices import notify_party
-from policies.purchases import goods_total
+from policies.purchases import sum_goods
 from policies.removals import Removal
 from policies.statuses import Role
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused, Verdict
@@ -123,10 +123,10 @@ def approve(commands: list[ApproveRemoval]) -> list[Answer]:
             if not isinstance(removal, Removal):
                 return removal
             out = dict(removal.lines)
-            total = goods_total((x.quantity - x.removed - out.get(x.line_no, 0), x.unit_price) for x in lines)
+            total = sum_goods((x.quantity - x.removed - out.get(x.line_no, 0), x.unit_price) for x in lines)
             where = "back to the inventory" if _returns(removal, case) else "and not back to the inventory"
             note = f"{_units(removal)} taken out, {where}; order date, payment and fee start again."
-            granted = order_policy.updated(case, total=total, event=Event("removals.approved", note), now=now)
+            granted = order_policy.restart_order(case, total=total, event=Event("removals.approved", note), now=now)
             taken_out.append((removal, case, granted.case))
             return found.decided(removal, granted)
 
@@ -166,7 +166,7 @@ def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -
             note = f"{len(gone)} pending removal request(s) cancelled with the order."
             instant = max(work.now, case.order.last_event_at or work.now)
             event = Event("removals.cancelled", note, {"removals": {str(r.removal_id): r.state for r in gone}})
-            cases.grant(case, Granted(case, events=(event,), promises=told), instant)
+            cases.grant(case, Granted(case, events=(event,), messages=told), instant)
         cases.write(work)
         outbox.mark_done(work.conn, due, work.now)
     return {"cancelled": sum(len(gone) for gone in cancelled.values())}

@@ -36,7 +36,7 @@ class Step:
 
 
 def _batch(case: Case, _actor: Actor, _random: Random, now: datetime) -> Verdict | None:
-    return orders.may_add_batch(case) or orders.updated(
+    return orders.check_may_add_batch(case) or orders.restart_order(
         case, total=case.order.total + 1, event=Event("orders.batch_added"), now=now
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from models.ddl.views import VIEWS
 from policies.glossary import BASES, CODES, STATUSES
 from policies.statuses import ADDABLE, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, PROBLEM, Status
-from policies.transitions import NON_FINAL, NPB_FILEABLE, PREVIOUS, SAME, TABLE, Transition
+from policies.transitions import NON_FINAL, NPB_FILEABLE, PREVIOUS, TABLE, UNCHANGED, Transition
 
 GROUPS: tuple[tuple[str, tuple[Status, ...]], ...] = (
     ("OPEN_FLOW", OPEN_FLOW),
@@ -203,7 +203,7 @@ def _sources(sources: Iterable[Status]) -> str:
 def _target(row: Transition) -> str:
     if row.target is None:
         return "–"
-    return row.target if row.target in (PREVIOUS, SAME) else f"**{row.target}**"
+    return row.target if row.target in (PREVIOUS, UNCHANGED) else f"**{row.target}**"
 
 
 def _list(meanings: Mapping[Any, str]) -> str:

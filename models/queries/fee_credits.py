@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from policies.emails.credits import where_it_is
+from policies.emails.credits import describe_fee_credit
 from policies.timestamps import format_optional_timestamp
 
 _COLUMNS = (
@@ -53,7 +53,7 @@ def _shown(row: Any, until: datetime | None = None) -> dict[str, Any]:
         "posted_at": None if still_promised else format_optional_timestamp(row.posted_at),
         "note": None if still_promised else row.note,
     }
-    return found | {"where": where_it_is(found)}
+    return found | {"where": describe_fee_credit(found)}
 
 
 def _day(day: date | None, not_yet: bool) -> str | None:

@@ -17,10 +17,10 @@ from sqlalchemy import Connection, text
 from models import alerts, events, members, notices, ocr, orders, removals, terms
 from models.queries import fee_credits
 from policies import options as policy
-from policies.alerts import DECIDED_BY_TIME
+from policies.alerts import UNLOCK_EVENTS
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, Member, Ocr, OcrState, Order
-from policies.history import alert_state, fold, ocr_state, order_state
-from policies.purchases import total_text
+from policies.history import alert_state, fold_changes, ocr_state, order_state
+from policies.purchases import format_total
 from policies.removals import Removal, RemovalState
 from policies.statuses import Basis, PaymentStatus, Role, Status
 from policies.timestamps import format_optional_timestamp, format_timestamp, parse_timestamp
@@ -58,7 +58,7 @@ def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime
         "seller_id": case.order.seller_id,
         "buyer_id": case.order.buyer_id,
         "currency": case.order.currency,
-        "total": total_text(case.order.total),
+        "total": format_total(case.order.total),
         "cancelled_at": stated["cancelled_at"],
         "basis": stated["basis"],
         "cancelled_by": stated["cancelled_by"],
@@ -67,7 +67,7 @@ def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime
         "alert": {**alert_state(case.alert), "terms_id": book.id_of(case.alert.terms)} if case.alert else None,
         "removals": [_removal(one) for one in seen.removals],
         "fee": _fee(conn, case.order, at),
-        "verdict": policy.verdict(subject_of(seen), at or now),
+        "verdict": policy.describe_cancellability(subject_of(seen), at or now),
         "credits": fee_credits.of_order(conn, order_id, until=at),
         "stock": _stock(conn, order_id, at),
         "notices": notices.of_order(conn, order_id, until=at),
@@ -84,14 +84,14 @@ def explain(conn: Connection, order_id: int, *, at: datetime | None, now: dateti
     case = replace(seen.case, terms=terms.load_terms(conn).at(instant))
     subject = subject_of(replace(seen, case=case))
     asked = {
-        role: [o.as_json() for o in policy.options(subject, Actor(case.member(role).member_id), instant)]
+        role: [o.as_json() for o in policy.list_options(subject, Actor(case.member(role).member_id), instant)]
         for role in (Role.SELLER, Role.BUYER)
     }
     return {
         "order_id": order_id,
         "status": case.order.status,
         "at": format_timestamp(instant),
-        "verdict": policy.verdict(subject, instant),
+        "verdict": policy.describe_cancellability(subject, instant),
         "seller": asked[Role.SELLER],
         "buyer": asked[Role.BUYER],
     }
@@ -134,7 +134,7 @@ def _present(conn: Connection, row: Order, now: datetime) -> Case:
 
 
 def _past(conn: Connection, row: Order, happened: Sequence[Any], at: datetime) -> Case:
-    state = fold(event.changes for event in happened)
+    state = fold_changes(event.changes for event in happened)
     book = terms.load_terms(conn)
     return Case(
         order=_order_then(row, state["order"], happened),
@@ -160,7 +160,7 @@ def _order_then(row: Order, state: dict[str, Any], happened: Sequence[Any]) -> O
         basis=Basis(state["basis"]) if state["basis"] else None,
         cancelled_by=state["cancelled_by"],
         version=happened[-1].seq,
-        last_event_at=max(event.at for event in happened if event.type not in DECIDED_BY_TIME),
+        last_event_at=max(event.at for event in happened if event.type not in UNLOCK_EVENTS),
     )
 
 
@@ -220,7 +220,7 @@ def _lines(conn: Connection, order_id: int, happened: Sequence[Any], at: datetim
             "note": row.note,
             "lot_id": row.lot_id,
             "batch_no": row.batch_no,
-            "unit_price": total_text(row.unit_price),
+            "unit_price": format_total(row.unit_price),
         }
         for row in orders.lines_of(conn, [order_id])[order_id]
         if at is None or row.batch_no <= batches
@@ -273,11 +273,11 @@ def _fee(conn: Connection, held: Order, at: datetime | None) -> dict[str, Any]:
     back = {row.kind: row for row in rows if row.kind in ("reset", "credit")}
     reset, credit = back.get("reset"), back.get("credit")
     return {
-        "charged": total_text(held.fee),
+        "charged": format_total(held.fee),
         "charged_month": month(held.fee_month),
-        "net": total_text(sum((row.amount for row in rows), Decimal(0))),
-        "reset": total_text(reset.amount) if reset else None,
-        "credit": total_text(credit.amount) if credit else None,
+        "net": format_total(sum((row.amount for row in rows), Decimal(0))),
+        "reset": format_total(reset.amount) if reset else None,
+        "credit": format_total(credit.amount) if credit else None,
         "credit_month": month(credit.billing_month) if credit else None,
     }
 

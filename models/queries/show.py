@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from models import bills, inventory, members, notices
 from models.queries import fee_credits, forecast, order
-from policies.billing_months import month_from_text
+from policies.billing_months import parse_month
 from policies.statuses import Role
 from policies.timestamps import format_optional_timestamp, format_timestamp, parse_timestamp
 
@@ -113,7 +113,7 @@ def order_number(word: str) -> int:
 def billing_month(word: str) -> date:
     """A month such as `2026-03`, as its first day."""
     try:
-        return month_from_text(word)
+        return parse_month(word)
     except ValueError:
         raise ValueError("a billing month is written like 2026-03") from None
 

@@ -47,6 +47,6 @@ NOTICES: dict[str, Notice] = {
 """Every event that anybody is told of, by its stable public name."""
 
 
-def compose(told: EmailContext) -> Email:
+def compose_email(told: EmailContext) -> Email:
     """The letter to one reader about one event.  Raises KeyError for an event that has no wording: that is a bug."""
     return NOTICES[told.event].wording(told)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from policies.billing_months import month_from_text, month_name
+from policies.billing_months import month_name, parse_month
 
 
-def where_it_is(fee: Mapping[str, Any]) -> str:
+def describe_fee_credit(fee: Mapping[str, Any]) -> str:
     """The sentence for one row of what became of fees (`kind`, `state`, `amount`, months as `2026-03`, days as dates)."""
     amount = str(fee["amount"]).removeprefix("-")
-    bill = month_name(month_from_text(fee["bill_month"])) if fee["bill_month"] else "a bill that is not known"
+    bill = month_name(parse_month(fee["bill_month"])) if fee["bill_month"] else "a bill that is not known"
     if fee["state"] == "stays":
         return "The fee stays: a cancellation through NRS or NSS gives no credit."
     if fee["state"] == "given_up":

@@ -69,19 +69,19 @@ def email_from_json(kept: dict[str, Any]) -> Email:
     )
 
 
-def plain(letter: Email) -> str:
+def render_plain(letter: Email) -> str:
     """The letter's body as plain text, wrapped, without greeting and links: what `show` prints and mails enclose."""
     blocks = [_wrapped(paragraph) for paragraph in letter.happened]
     if letter.quote is not None:
         blocks.append(f"{letter.quote.who} wrote:")
-        blocks.append("\n".join(f"> {line}".rstrip() for line in shown_lines(letter.quote.text, width=WIDTH - 2)))
+        blocks.append("\n".join(f"> {line}".rstrip() for line in sanitize_lines(letter.quote.text, width=WIDTH - 2)))
     for heading, paragraphs in letter.parts:
         blocks.append(f"{heading}\n{'-' * len(heading)}")
         blocks.extend(_wrapped(paragraph) for paragraph in paragraphs)
     return "\n\n".join(blocks)
 
 
-def shown_line(text: str, longest: int = MAX_NAME_LENGTH) -> str:
+def sanitize_line(text: str, longest: int = MAX_NAME_LENGTH) -> str:
     """A stranger's text inside one line of ours: no line breaks, no control characters, no direction left changed."""
     line = " ".join(_harmless(text).split())
     if len(line) > longest:
@@ -89,7 +89,7 @@ def shown_line(text: str, longest: int = MAX_NAME_LENGTH) -> str:
     return _isolated(line)
 
 
-def shown_lines(text: str, *, width: int | None = None) -> list[str]:
+def sanitize_lines(text: str, *, width: int | None = None) -> list[str]:
     """A stranger's text as lines, each with a direction of its own; wrapped when `width` is given."""
     lines = [line.rstrip() for line in _harmless(text).strip("\n").split("\n")]
     if width is not None:

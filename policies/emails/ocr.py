@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policies.emails.context import EmailContext, capital, join_sentences, paragraphs, pluralize
 from policies.emails.email import Email
-from policies.reasons import describe
+from policies.reasons import describe_reason
 
 HOW_TO_ANSWER = (
     "To agree, cancel the order on its page.",
@@ -98,4 +98,4 @@ def reminded(told: EmailContext) -> Email:
 
 def _reason(told: EmailContext) -> str:
     reason = told.word("reason")
-    return f"Reason given: {describe(reason)}." if reason and describe(reason) != reason else ""
+    return f"Reason given: {describe_reason(reason)}." if reason and describe_reason(reason) != reason else ""

@@ -15,7 +15,7 @@ from models import inventory, orders, returns
 from models.db.pipeline import pipeline
 from models.lots import KEY_COLUMNS
 from policies.cases import Order
-from policies.inventory import QuantityOverflow, ReturnedLine, ReturnPlan, nothing_returns, plan_return
+from policies.inventory import QuantityOverflow, ReturnedLine, ReturnPlan, plan_nothing, plan_return
 from policies.lots import MAX_UNITS, Lot
 from policies.statuses import PaymentStatus, Status
 from tests.plugins.stock import NOW, a_lot
@@ -147,7 +147,7 @@ def as_planned(conn: Connection, asked: list[tuple[int, bool]], release: bool) -
                 plan = (
                     plan_return(number, coming[number], shelf, release_auto_stockroom=release)
                     if returns_items
-                    else nothing_returns(number, [line.line_no for line in held[number]])
+                    else plan_nothing(number, [line.line_no for line in held[number]])
                 )
             except QuantityOverflow:
                 tried.rollback()

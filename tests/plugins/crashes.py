@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from models.ddl.tables import metadata
-from policies.lots import FIRST_OWN_ID
+from policies.lots import FIRST_UNWIND_LOT_ID
 from tasks import mailer, publisher
 from tasks.mailer import OutgoingEmail
 from tests.plugins.servers import libpq_url
@@ -155,7 +155,7 @@ def run_in_child(body: Callable[[], Any]) -> int:
     return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
-_BY_CHANCE = rf"\b{str(FIRST_OWN_ID)[:4]}\d{{9}}\b|(?<=\"replayed\": )(?:true|false)"
+_BY_CHANCE = rf"\b{str(FIRST_UNWIND_LOT_ID)[:4]}\d{{9}}\b|(?<=\"replayed\": )(?:true|false)"
 """Numbers of lots made here, and whether an answer inside an answer was given a second time."""
 
 

@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 from models import inventory, members, orders
 from models.inventory import Taken
 from policies.cases import Order
-from policies.inventory import Lot, ReturnPlan, plan_return
+from policies.inventory import ReturnPlan, plan_return
+from policies.lots import Lot
 from policies.statuses import PaymentStatus, Status
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from policies.billing_months import (
     bill_issues_at,
     due_on,
+    format_month,
     grace_until,
     issued_on,
-    month_from_text,
     month_name,
     month_of,
-    month_text,
     next_month,
+    parse_month,
     past_due_from,
     previous_month,
 )
@@ -59,7 +59,7 @@ def in_zone(name: str) -> Terms:
 )
 def test_the_month_is_that_of_the_billing_zone(zone: str, instant: str, month: str) -> None:
     """A6, R89."""
-    assert month_text(month_of(parse_timestamp(instant), in_zone(zone))) == month
+    assert format_month(month_of(parse_timestamp(instant), in_zone(zone))) == month
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_bill_is_made_on_the_fifth_due_on_the_next_fifth_and_past_due_after_th
     zone: str, month: str, made: str, due: str, past_due: str, grace: str
 ) -> None:
     """R92."""
-    terms, of = in_zone(zone), month_from_text(month)
+    terms, of = in_zone(zone), parse_month(month)
     day = due_on(of, terms)
     assert format_timestamp(bill_issues_at(of, terms)) == made
     assert issued_on(of, terms).day == 5
@@ -111,7 +111,7 @@ def test_months_are_counted_without_gap(day: date) -> None:
     month = day.replace(day=1)
     assert previous_month(next_month(month)) == month == next_month(previous_month(month))
     assert 28 <= (next_month(month) - month).days <= 31
-    assert month_from_text(month_text(month)) == month
+    assert parse_month(format_month(month)) == month
 
 
 @given(st.floats(min_value=0, max_value=6e9), st.timezones())
@@ -130,7 +130,7 @@ def test_no_bill_is_made_before_its_month_is_over(seconds: float, zone: tzinfo) 
 def test_what_is_no_month_is_refused(text: str) -> None:
     """Never guessed."""
     with pytest.raises(ValueError, match=r"month|isoformat"):
-        month_from_text(text)
+        parse_month(text)
 
 
 def test_a_month_is_spoken_in_full() -> None:

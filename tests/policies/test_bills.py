@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.bills import BillLine, excess, manual_credit, open_month, shown, state, sums
+from policies.bills import (
+    BillLine,
+    bill_state,
+    calculate_totals,
+    check_manual_credit,
+    open_month,
+    overpaid_amount,
+    visible_lines,
+)
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import parse_timestamp
 
@@ -57,7 +65,7 @@ def test_a_bill_is_floored_at_zero_and_carries_on_what_is_left(
     lines: str, opening: str, minimum: str, total: str, carried: str
 ) -> None:
     """R91, `MINIMUM_BILL`."""
-    made = sums(Decimal(lines), Decimal(opening), replace(DEFAULT_TERMS, minimum_bill=Decimal(minimum)))
+    made = calculate_totals(Decimal(lines), Decimal(opening), replace(DEFAULT_TERMS, minimum_bill=Decimal(minimum)))
     assert (str(made.total), str(made.carried_forward)) == (total, carried)
 
 
@@ -68,9 +76,9 @@ cents = st.decimals(min_value=-2000, max_value=2000, places=2)
 def test_no_cent_is_lost_over_any_number_of_months(months: list[Decimal], minimum: Decimal) -> None:
     """Promises 5: each opens with what the one before carried on, so lines = totals + what is carried at the end."""
     terms = replace(DEFAULT_TERMS, minimum_bill=minimum)
-    made = [sums(Decimal(0), Decimal(0), terms)]
+    made = [calculate_totals(Decimal(0), Decimal(0), terms)]
     for lines in months:
-        made.append(sums(lines, made[-1].carried_forward, terms))
+        made.append(calculate_totals(lines, made[-1].carried_forward, terms))
     assert sum(months) == sum(one.total for one in made) + made[-1].carried_forward
     for before, after in pairwise(made):
         assert after.opening_credit == before.carried_forward
@@ -104,20 +112,20 @@ def test_a_charge_and_its_reset_of_one_month_are_not_shown(
     """R83."""
     charged = {"reversal": MARCH, "credit": MARCH}
     given_lines = [line(kind, amount, charged=charged.get(kind, APRIL)) for kind, amount in lines]
-    assert kinds(shown(given_lines, APRIL)) == seen
+    assert kinds(visible_lines(given_lines, APRIL)) == seen
 
 
 def test_a_batch_of_the_same_month_is_shown_until_the_order_is_reset() -> None:
     """R83: nothing of an order that was charged, charged anew and cancelled in one month appears."""
     batch = [line("charge", "9.00"), line("reversal", "-9.00"), line("charge", "19.00")]
-    assert kinds(shown(batch, APRIL)) == [("charge", "9.00"), ("reversal", "-9.00"), ("charge", "19.00")]
-    assert shown([*batch, line("reset", "-19.00")], APRIL) == []
+    assert kinds(visible_lines(batch, APRIL)) == [("charge", "9.00"), ("reversal", "-9.00"), ("charge", "19.00")]
+    assert visible_lines([*batch, line("reset", "-19.00")], APRIL) == []
 
 
 def test_a_reset_hides_no_charge_of_another_order() -> None:
     """Two orders with the same fee."""
     lines = [line("charge", "3.00", 1), line("charge", "3.00", 2), line("reset", "-3.00", 1)]
-    assert [one.order_id for one in shown(lines, APRIL)] == [2]
+    assert [one.order_id for one in visible_lines(lines, APRIL)] == [2]
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 300)), max_size=12), st.sets(st.integers(1, 4)))
@@ -131,8 +139,8 @@ def test_what_is_not_shown_sums_to_nothing(charges: list[tuple[int, int]], reset
         last[order_id] = f"{amount}.00"
         lines.append(line("charge", last[order_id], order_id))
     lines.extend(line("reset", f"-{last[one]}", one) for one in sorted(reset) if one in last)
-    assert sum(one.amount for one in shown(lines, APRIL)) == sum(one.amount for one in lines)
-    assert not {one.order_id for one in shown(lines, APRIL)} & reset
+    assert sum(one.amount for one in visible_lines(lines, APRIL)) == sum(one.amount for one in lines)
+    assert not {one.order_id for one in visible_lines(lines, APRIL)} & reset
 
 
 @pytest.mark.parametrize(
@@ -151,7 +159,7 @@ def test_what_is_not_shown_sums_to_nothing(charges: list[tuple[int, int]], reset
 def test_a_bill_is_issued_then_paid_or_past_due(total: str, paid: str, seconds: int, wanted: str) -> None:
     """R92; a bill of 0.00 is paid at issue (contract 4)."""
     due = datetime(2026, 5, 6, 4, tzinfo=UTC)
-    assert state(Decimal(total), Decimal(paid), due, due + timedelta(seconds=seconds)) == wanted
+    assert bill_state(Decimal(total), Decimal(paid), due, due + timedelta(seconds=seconds)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -169,7 +177,7 @@ def test_a_bill_is_issued_then_paid_or_past_due(total: str, paid: str, seconds: 
 )
 def test_what_is_paid_beyond_the_bill_is_excess(total: str, before: str, amount: str, over: str) -> None:
     """Contract 2.2: it becomes the next opening credit."""
-    assert str(excess(Decimal(total), Decimal(before), Decimal(amount))) == over
+    assert str(overpaid_amount(Decimal(total), Decimal(before), Decimal(amount))) == over
 
 
 @pytest.mark.parametrize(
@@ -188,6 +196,6 @@ def test_the_first_open_bill_is_the_one_that_is_made_next(now: str, month: date)
 
 def test_only_a_credit_can_be_booked_by_hand() -> None:
     """[KB55]: nothing and less than nothing are refused."""
-    assert manual_credit(Decimal("0.01")) is None
-    assert manual_credit(Decimal("0.00")) is not None
-    assert manual_credit(Decimal("-1.00")) is not None
+    assert check_manual_credit(Decimal("0.01")) is None
+    assert check_manual_credit(Decimal("0.00")) is not None
+    assert check_manual_credit(Decimal("-1.00")) is not None

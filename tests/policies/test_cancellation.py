@@ -61,7 +61,7 @@ def test_an_alert_beside_another_basis_is_superseded() -> None:
     gone = granted(cancellation.cancel(case, SELLER, None, None, FILED))
     assert gone.alert is not None
     assert gone.alert.state is AlertState.SUPERSEDED
-    assert cancellation.causes_strike(Basis.BUYER_TERMINATED) is None
+    assert cancellation.strike_recipient(Basis.BUYER_TERMINATED) is None
 
 
 def test_cancelled_is_final() -> None:
@@ -103,7 +103,7 @@ def test_what_is_returned(basis: Basis, seller_terminated: bool) -> None:
 )
 def test_the_third_strike_costs_the_privilege(basis: Basis, role: Role) -> None:
     """R95, R96: each kind counts towards its own privilege."""
-    assert cancellation.causes_strike(basis) is role
+    assert cancellation.strike_recipient(basis) is role
     member = Member("m")
     for order_id in (1, 2):
         member = members.add_strike(member, role, order_id, DEFAULT_TERMS)

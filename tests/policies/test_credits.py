@@ -8,9 +8,9 @@ from decimal import Decimal
 
 import pytest
 
-from policies.billing_months import month_from_text
+from policies.billing_months import parse_month
 from policies.cases import Order
-from policies.credits import effects_of, outbox_message_for, settle
+from policies.credits import decide_fee, fee_effects, fee_message
 from policies.statuses import Basis, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import parse_timestamp
@@ -20,7 +20,7 @@ ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 
 def order(fee: str = "20.00", month: str | None = "2026-03") -> Order:
     """An order charged that fee in that month."""
-    charged = month_from_text(month) if month else None
+    charged = parse_month(month) if month else None
     return Order(
         1003, "b", "s", Status.NPB, PaymentStatus.NONE, ORDERED, fee=Decimal(fee), fee_month=charged, version=3
     )
@@ -55,44 +55,44 @@ def test_the_month_of_the_charge_and_of_the_cancellation_decide(
     basis: str, charged: str, at: str, kind: str, bill: str | None
 ) -> None:
     """Rules 7.3."""
-    decision = settle(order(month=charged), Basis(basis), parse_timestamp(at), DEFAULT_TERMS)
+    decision = decide_fee(order(month=charged), Basis(basis), parse_timestamp(at), DEFAULT_TERMS)
     amount = "0.00" if kind == "none" else "-20.00"
-    assert effects_of(decision) == {"kind": kind, "amount": amount, "bill": bill}
+    assert fee_effects(decision) == {"kind": kind, "amount": amount, "bill": bill}
 
 
 def test_the_stored_charge_is_given_back_whatever_the_fee_table_says_now() -> None:
     """R93."""
     odd = order(fee="13.37")
-    decision = settle(odd, Basis.NPB, datetime(2026, 4, 12, tzinfo=UTC), replace(DEFAULT_TERMS, fee_slices=()))
+    decision = decide_fee(odd, Basis.NPB, datetime(2026, 4, 12, tzinfo=UTC), replace(DEFAULT_TERMS, fee_slices=()))
     assert decision.amount == Decimal("-13.37")
 
 
 def test_a_fee_of_nothing_is_handled_like_any_other() -> None:
     """C29: recorded as handled, with an amount of 0.00 and not of minus zero."""
-    decision = settle(order(fee="0.00"), Basis.NPB, ORDERED, DEFAULT_TERMS)
-    assert effects_of(decision) == {"kind": "reset", "amount": "0.00", "bill": "2026-03"}
-    assert outbox_message_for(decision, order(fee="0.00"), ORDERED) is not None
+    decision = decide_fee(order(fee="0.00"), Basis.NPB, ORDERED, DEFAULT_TERMS)
+    assert fee_effects(decision) == {"kind": "reset", "amount": "0.00", "bill": "2026-03"}
+    assert fee_message(decision, order(fee="0.00"), ORDERED) is not None
 
 
 def test_an_unknown_month_of_charge_is_not_guessed() -> None:
     """C36: it is promised to nobody's account, and a person will have to look."""
     unknown = order(month=None)
-    decision = settle(unknown, Basis.NPB, ORDERED, DEFAULT_TERMS)
-    assert effects_of(decision) == {"kind": "undecided", "amount": "0.00", "bill": None}
-    promise = outbox_message_for(decision, unknown, ORDERED)
+    decision = decide_fee(unknown, Basis.NPB, ORDERED, DEFAULT_TERMS)
+    assert fee_effects(decision) == {"kind": "undecided", "amount": "0.00", "bill": None}
+    promise = fee_message(decision, unknown, ORDERED)
     assert promise is not None
     assert promise.payload["kind"] == "undecided"
 
 
 def test_nothing_is_promised_when_the_fee_stays() -> None:
     """R85."""
-    assert outbox_message_for(settle(order(), Basis.NSS, ORDERED, DEFAULT_TERMS), order(), ORDERED) is None
+    assert fee_message(decide_fee(order(), Basis.NSS, ORDERED, DEFAULT_TERMS), order(), ORDERED) is None
 
 
 def test_the_promise_is_one_per_order_and_says_all_that_is_needed() -> None:
     """R90: its key is the order's."""
     at = datetime(2026, 4, 12, 10, tzinfo=UTC)
-    promise = outbox_message_for(settle(order(), Basis.NPB, at, DEFAULT_TERMS), order(), at)
+    promise = fee_message(decide_fee(order(), Basis.NPB, at, DEFAULT_TERMS), order(), at)
     assert promise is not None
     assert (promise.task, promise.key, promise.order_id) == ("credits.post_to_next_invoice", "fee:1003", 1003)
     assert promise.payload == {
@@ -108,5 +108,5 @@ def test_the_promise_is_one_per_order_and_says_all_that_is_needed() -> None:
 def test_a_zone_moved_after_the_charge_never_puts_a_reset_before_it() -> None:
     """The charge is in April by the old zone, the cancellation in March by the new one: one and the same month."""
     late = order(month="2026-04")
-    decision = settle(late, Basis.NPB, datetime(2026, 4, 1, 1, tzinfo=UTC), DEFAULT_TERMS)
+    decision = decide_fee(late, Basis.NPB, datetime(2026, 4, 1, 1, tzinfo=UTC), DEFAULT_TERMS)
     assert (decision.kind, decision.month) == ("reset", date(2026, 4, 1))

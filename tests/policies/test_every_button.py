@@ -194,7 +194,7 @@ def test_where_a_batch_may_join(status: str) -> None:
         if status == "CANCELLED"
         else "ORDER_HAS_PROBLEM"
     )
-    assert code(orders.may_add_batch(CASES[status])) == expected
+    assert code(orders.check_may_add_batch(CASES[status])) == expected
 
 
 @pytest.mark.parametrize("status", CASES)

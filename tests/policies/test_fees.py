@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.fees import exact_fee, fee, usd
+from policies.fees import calculate_exact_fee, calculate_fee, to_usd
 from policies.terms import DEFAULT_TERMS, FeeSlice
 
 GOLDEN = [
@@ -59,25 +59,25 @@ GOLDEN = [
 @pytest.mark.parametrize(("total", "owed"), GOLDEN, ids=[total for total, _ in GOLDEN])
 def test_the_fee_is_three_two_and_one_percent_by_slices_rounded_once_half_up(total: str, owed: str) -> None:
     """R82."""
-    assert str(fee(Decimal(total), DEFAULT_TERMS, "s")) == owed
+    assert str(calculate_fee(Decimal(total), DEFAULT_TERMS, "s")) == owed
 
 
 def test_an_exempt_seller_owes_nothing() -> None:
     """Rules 7.1: exemption is a term, per seller."""
     exempt = replace(DEFAULT_TERMS, fee_exempt_sellers=("s",))
-    assert str(fee(Decimal(750), exempt, "s")) == "0.00"
-    assert str(fee(Decimal(750), exempt, "t")) == "20.00"
+    assert str(calculate_fee(Decimal(750), exempt, "s")) == "0.00"
+    assert str(calculate_fee(Decimal(750), exempt, "t")) == "20.00"
 
 
 def test_an_order_in_another_currency_is_charged_in_dollars_at_its_stored_rate() -> None:
     """R94: 100.00 euros at 1.0825 are 108.25 dollars."""
-    assert str(fee(usd(Decimal("100.0000"), Decimal("1.08250000")), DEFAULT_TERMS, "s")) == "3.25"
+    assert str(calculate_fee(to_usd(Decimal("100.0000"), Decimal("1.08250000")), DEFAULT_TERMS, "s")) == "3.25"
 
 
 def test_an_operators_own_slices_hold() -> None:
     """A single rate without an upper end."""
     flat = replace(DEFAULT_TERMS, fee_slices=(FeeSlice(None, Decimal("0.025")),))
-    assert str(fee(Decimal("1234.56"), flat, "s")) == "30.86"
+    assert str(calculate_fee(Decimal("1234.56"), flat, "s")) == "30.86"
 
 
 dollars = st.decimals(min_value=0, max_value=100_000, places=4)
@@ -87,13 +87,13 @@ dollars = st.decimals(min_value=0, max_value=100_000, places=4)
 def test_a_dearer_order_never_costs_less(one: Decimal, other: Decimal) -> None:
     """The fee is monotone."""
     less, more = sorted((one, other))
-    assert fee(less, DEFAULT_TERMS, "s") <= fee(more, DEFAULT_TERMS, "s")
+    assert calculate_fee(less, DEFAULT_TERMS, "s") <= calculate_fee(more, DEFAULT_TERMS, "s")
 
 
 @given(st.sampled_from([Decimal(500), Decimal(1000)]), st.decimals(min_value=0, max_value=1, places=4))
 def test_the_fee_does_not_jump_where_slices_meet(at: Decimal, step: Decimal) -> None:
     """Continuous at 500 and 1,000: a step costs at most its three percent, on either side."""
-    below, here, above = (exact_fee(at + way * step, DEFAULT_TERMS) for way in (-1, 0, 1))
+    below, here, above = (calculate_exact_fee(at + way * step, DEFAULT_TERMS) for way in (-1, 0, 1))
     assert 0 <= here - below <= step * Decimal("0.03")
     assert 0 <= above - here <= step * Decimal("0.03")
 
@@ -101,13 +101,13 @@ def test_the_fee_does_not_jump_where_slices_meet(at: Decimal, step: Decimal) -> 
 @given(dollars, dollars)
 def test_two_orders_never_cost_less_than_the_two_as_one(one: Decimal, other: Decimal) -> None:
     """Rules 7.7: why the whole order is charged and not each batch."""
-    together = exact_fee(one + other, DEFAULT_TERMS)
-    assert together <= exact_fee(one, DEFAULT_TERMS) + exact_fee(other, DEFAULT_TERMS)
+    together = calculate_exact_fee(one + other, DEFAULT_TERMS)
+    assert together <= calculate_exact_fee(one, DEFAULT_TERMS) + calculate_exact_fee(other, DEFAULT_TERMS)
 
 
 @given(dollars)
 def test_a_fee_has_two_decimals_and_is_within_half_a_cent_of_the_exact_one(total: Decimal) -> None:
     """Rounded once."""
-    owed = fee(total, DEFAULT_TERMS, "s")
+    owed = calculate_fee(total, DEFAULT_TERMS, "s")
     assert owed.as_tuple().exponent == -2
-    assert abs(owed - exact_fee(total, DEFAULT_TERMS)) <= Decimal("0.005")
+    assert abs(owed - calculate_exact_fee(total, DEFAULT_TERMS)) <= Decimal("0.005")

@@ -11,19 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from policies.inventory import (
-    Lot,
-    LotKey,
     Note,
     QuantityOverflow,
-    Returning,
+    ReturningLine,
     ReturnPlan,
     StockView,
-    from_snapshot,
     may_be_target,
-    nothing_returns,
+    plan_nothing,
     plan_return,
 )
-from policies.lots import MAX_UNITS, LotSnapshot
+from policies.lots import MAX_UNITS, Lot, LotKey, LotSnapshot, lot_from_snapshot
 
 prices = some.decimals("0.0001", "99.9999", places=4)
 rooms = some.sampled_from([(False, None, False), (True, "A", True), (True, "B", False)])
@@ -57,7 +54,7 @@ orders = some.integers(1, 5).flatmap(
     lambda n: some.tuples(
         *(
             some.builds(
-                Returning,
+                ReturningLine,
                 line_no=some.just(i),
                 units=some.integers(0, 9),
                 item=some.integers(1, 8).flatmap(lots).map(lambda lot: replace(lot, seller_id="s")),
@@ -80,7 +77,9 @@ def after(shelf: StockView, plan: ReturnPlan) -> list[Lot]:
 
 
 @given(inventories, orders)
-def test_every_unit_is_there_afterwards_under_its_own_item(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+def test_every_unit_is_there_afterwards_under_its_own_item(
+    held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]
+) -> None:
     """promises.md, invariant 4: per item, what was there plus what came back."""
     shelf = StockView(held)
     plan = plan_return(1, lines, shelf)
@@ -90,7 +89,7 @@ def test_every_unit_is_there_afterwards_under_its_own_item(held: tuple[Lot, ...]
 
 
 @given(inventories, orders)
-def test_no_lot_of_r81_ever_takes_anything_in(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+def test_no_lot_of_r81_ever_takes_anything_in(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """R81: bonds, reservations, the catalogue, other sellers."""
     for lot_id, was in plan_return(1, lines, StockView(held)).before.items():
         assert may_be_target(was), lot_id
@@ -98,7 +97,7 @@ def test_no_lot_of_r81_ever_takes_anything_in(held: tuple[Lot, ...], lines: tupl
 
 
 @given(inventories, orders)
-def test_one_step_changes_nothing_but_quantities(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+def test_one_step_changes_nothing_but_quantities(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """R66."""
     plan = plan_return(1, lines, StockView(held))
     for lot_id, was in plan.before.items():
@@ -107,7 +106,7 @@ def test_one_step_changes_nothing_but_quantities(held: tuple[Lot, ...], lines: t
 
 @given(inventories, orders, some.randoms())
 def test_where_units_go_does_not_depend_on_the_order_of_lots_or_lines(
-    held: tuple[Lot, ...], lines: tuple[Returning, ...], chance: random.Random
+    held: tuple[Lot, ...], lines: tuple[ReturningLine, ...], chance: random.Random
 ) -> None:
     """R76: deterministic, by rule and never by chance."""
     shuffled_lots, shuffled_lines = list(held), list(lines)
@@ -118,11 +117,11 @@ def test_where_units_go_does_not_depend_on_the_order_of_lots_or_lines(
 
 @given(inventories, orders, orders)
 def test_two_orders_of_a_set_are_one_after_the_other(
-    held: tuple[Lot, ...], first: tuple[Returning, ...], second: tuple[Returning, ...]
+    held: tuple[Lot, ...], first: tuple[ReturningLine, ...], second: tuple[ReturningLine, ...]
 ) -> None:
     """C27: the second sees the lots as the first left them; which units are where does not depend on who came first."""
 
-    def played(*orders: tuple[Returning, ...]) -> dict[LotKey, int]:
+    def played(*orders: tuple[ReturningLine, ...]) -> dict[LotKey, int]:
         shelf = StockView(held)
         for number, lines in enumerate(orders):
             shelf.take(plan_return(number, lines, shelf))
@@ -132,7 +131,7 @@ def test_two_orders_of_a_set_are_one_after_the_other(
 
 
 @given(inventories, orders)
-def test_planning_touches_nothing(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+def test_planning_touches_nothing(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """R72: a plan that is not taken never happened, so a dry run and the real run are the same plan."""
     shelf = StockView(held)
     assert plan_return(1, lines, shelf) == plan_return(1, lines, shelf)
@@ -140,7 +139,7 @@ def test_planning_touches_nothing(held: tuple[Lot, ...], lines: tuple[Returning,
 
 @given(inventories, orders)
 def test_at_most_one_new_lot_per_item_unless_it_is_to_be_reviewed(
-    held: tuple[Lot, ...], lines: tuple[Returning, ...]
+    held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]
 ) -> None:
     """R75."""
     shelf = StockView(held)
@@ -152,7 +151,7 @@ def test_at_most_one_new_lot_per_item_unless_it_is_to_be_reviewed(
 
 
 @given(inventories, orders)
-def test_the_note_says_where_the_seller_must_look(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+def test_the_note_says_where_the_seller_must_look(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """R77, rules.md 5.6."""
     plan = plan_return(1, lines, StockView(held))
     for line in plan.lines:
@@ -163,7 +162,7 @@ def test_the_note_says_where_the_seller_must_look(held: tuple[Lot, ...], lines: 
 
 
 @given(inventories, orders)
-def test_a_line_remembers_all_that_the_plan_asks(held: tuple[Lot, ...], lines: tuple[Returning, ...]) -> None:
+def test_a_line_remembers_all_that_the_plan_asks(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """rules.md 5.5: from its snapshot as from the lot itself."""
     remembered = [replace(line, item=LotSnapshot(line.item.whole.snapshot())) for line in lines]
     assert plan_return(1, remembered, StockView(held)) == plan_return(1, lines, StockView(held))
@@ -178,20 +177,20 @@ def test_another_quantity_is_all_that_changes(lot: Lot, quantity: int) -> None:
 @given(some.integers(1, 9).flatmap(lots))
 def test_a_snapshot_gives_the_lot_again(lot: Lot) -> None:
     """rules.md 5.5: the whole lot is remembered at the sale, except that selling out may have put it away."""
-    assert from_snapshot(lot.snapshot()) == replace(lot, auto_stockroom=False)
+    assert lot_from_snapshot(lot.snapshot()) == replace(lot, auto_stockroom=False)
 
 
 def test_a_lot_that_would_overflow_stops_the_whole_return() -> None:
     """C25."""
     lot = Lot(1, "s", "PART", "3001", 5, MAX_UNITS - 3, "N", Decimal(1))
-    assert plan_return(1, [Returning(1, 3, lot)], StockView([lot])).lots[1].quantity == MAX_UNITS
+    assert plan_return(1, [ReturningLine(1, 3, lot)], StockView([lot])).lots[1].quantity == MAX_UNITS
     with pytest.raises(QuantityOverflow):
-        plan_return(1, [Returning(1, 2, lot), Returning(2, 2, lot)], StockView([lot]))
+        plan_return(1, [ReturningLine(1, 2, lot), ReturningLine(2, 2, lot)], StockView([lot]))
 
 
 def test_where_nothing_returns_every_line_says_so() -> None:
     """R64, R65."""
-    plan = nothing_returns(1, [2, 1])
+    plan = plan_nothing(1, [2, 1])
     assert [line.effects() for line in plan.lines] == [
         {"line_no": n, "returned": 0, "lot_id": None, "note": None} for n in (1, 2)
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from policies import cancellation, npb, ocr
 from policies.cases import Actor, OcrState
-from policies.reasons import NOT_VALID, VALID
+from policies.reasons import INVALID_REASONS, VALID_REASONS
 from policies.statuses import Basis, Role, Status
 from policies.terms import DEFAULT_TERMS
 from policies.verdicts import Granted
@@ -59,14 +59,20 @@ def test_a_request_needs_a_comment(comment: str) -> None:
     [
         (BUYER, "NO_SUCH_REASON", "REASON_UNKNOWN"),
         (BUYER, "", "REASON_UNKNOWN"),
-        *[(BUYER, reason, "REASON_OF_OTHER_PARTY") for reason in (*VALID[Role.SELLER], *NOT_VALID[Role.SELLER])],
-        *[(SELLER, reason, "REASON_OF_OTHER_PARTY") for reason in (*VALID[Role.BUYER], *NOT_VALID[Role.BUYER])],
+        *[
+            (BUYER, reason, "REASON_OF_OTHER_PARTY")
+            for reason in (*VALID_REASONS[Role.SELLER], *INVALID_REASONS[Role.SELLER])
+        ],
+        *[
+            (SELLER, reason, "REASON_OF_OTHER_PARTY")
+            for reason in (*VALID_REASONS[Role.BUYER], *INVALID_REASONS[Role.BUYER])
+        ],
         (BUYER, "B_CHANGED_MIND", "REASON_NOT_VALID"),
         (BUYER, "B_FOUND_CHEAPER", "REASON_NOT_VALID"),
         (SELLER, "S_CHANGED_MIND", "REASON_NOT_VALID"),
         (SELLER, "S_FEE_AVOIDANCE", "REASON_NOT_VALID"),
-        *[(BUYER, reason, None) for reason in VALID[Role.BUYER]],
-        *[(SELLER, reason, None) for reason in VALID[Role.SELLER]],
+        *[(BUYER, reason, None) for reason in VALID_REASONS[Role.BUYER]],
+        *[(SELLER, reason, None) for reason in VALID_REASONS[Role.SELLER]],
     ],
 )
 def test_reasons_are_those_of_the_party(actor: Actor, reason: str, expected: str | None) -> None:
@@ -93,7 +99,7 @@ def test_a_buyers_request_tells_the_seller() -> None:
     """R11, N1: one promise, with a key that makes it one notice."""
     verdict = ocr.file(a_case(), BUYER, "B_MUTUAL", "please", ORDERED)
     assert isinstance(verdict, Granted)
-    assert [(p.task, p.key) for p in verdict.promises] == [("notices.tell_seller", "ocr_filed:1003:2:seller")]
+    assert [(p.task, p.key) for p in verdict.messages] == [("notices.tell_seller", "ocr_filed:1003:2:seller")]
 
 
 @pytest.mark.parametrize("status", FILEABLE)
@@ -146,7 +152,7 @@ def test_the_seller_cancels_on_a_request_at_once_and_at_any_age() -> None:
 def test_a_request_costs_nobody_a_strike() -> None:
     """R17."""
     for basis in (Basis.OCR_BUYER, Basis.OCR_SELLER):
-        assert cancellation.causes_strike(basis) is None
+        assert cancellation.strike_recipient(basis) is None
 
 
 @pytest.mark.guarantee("P9")

@@ -9,7 +9,7 @@ import pytest
 
 from policies import cancellation, npb, ocr, seller_alerts
 from policies.cases import Actor, AlertKind, Case
-from policies.options import ACTIONS, Option, Subject, options, verdict
+from policies.options import ACTIONS, Option, Subject, describe_cancellability, list_options
 from policies.removals import Removal
 from policies.statuses import PaymentStatus, Role, Status
 from policies.verdicts import Code, Granted, Refused
@@ -21,7 +21,7 @@ LINES = {1: 10, 2: 3}
 
 def asked(case: Case, actor: Actor, now: datetime) -> dict[str, Option]:
     """The options of one actor by action."""
-    return {option.action: option for option in options(Subject(case, LINES), actor, now)}
+    return {option.action: option for option in list_options(Subject(case, LINES), actor, now)}
 
 
 def test_every_action_of_the_problem_order_page_is_an_option() -> None:
@@ -115,7 +115,7 @@ def test_a_removal_request_that_waits_is_an_option_of_its_own() -> None:
     """rules.md 6: the other party approves or denies, whoever asked withdraws."""
     case = a_case()
     waiting = Removal(case.order.order_id, Role.BUYER, ((1, 2),), ORDERED, removal_id=7)
-    found = options(Subject(case, LINES, [waiting]), SELLER, ORDERED + DAY)
+    found = list_options(Subject(case, LINES, [waiting]), SELLER, ORDERED + DAY)
     about = {option.action: option for option in found if option.removal_id == 7}
     assert {action: option.possible for action, option in about.items()} == {
         "removals.approve": True,
@@ -126,7 +126,7 @@ def test_a_removal_request_that_waits_is_an_option_of_its_own() -> None:
 
 def test_a_line_that_is_all_that_remains_cannot_be_asked_away() -> None:
     """rules.md 6: an order is emptied by cancelling it."""
-    found = {option.action: option for option in options(Subject(a_case(), {1: 1}), BUYER, ORDERED)}
+    found = {option.action: option for option in list_options(Subject(a_case(), {1: 1}), BUYER, ORDERED)}
     assert found["removals.request"].code is Code.NOTHING_WOULD_REMAIN
 
 
@@ -144,4 +144,4 @@ def test_a_line_that_is_all_that_remains_cannot_be_asked_away() -> None:
 )
 def test_the_verdict_is_a_sentence_to_be_read_out(case: Case, says: str) -> None:
     """R53: what a support agent says first."""
-    assert says in verdict(Subject(case, LINES), ORDERED + timedelta(days=1))
+    assert says in describe_cancellability(Subject(case, LINES), ORDERED + timedelta(days=1))

@@ -10,7 +10,7 @@ from hypothesis import given, strategies
 
 from policies import npb
 from policies.cases import AlertState
-from policies.reminders import actionable_since, due_step, first_at
+from policies.reminders import actionable_since, due_step, first_reminder_at
 from policies.terms import Terms
 from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, a_case, granted
 
@@ -90,6 +90,6 @@ def test_a_new_lock_ends_the_waiting() -> None:
 
 def test_terms_without_steps_remind_nobody() -> None:
     """Settings: an empty list switches reminders off."""
-    assert first_at(ORDERED, ()) is None
-    assert first_at(None, STEPS) is None
+    assert first_reminder_at(ORDERED, ()) is None
+    assert first_reminder_at(None, STEPS) is None
     assert due_step(ORDERED, (), 0, ORDERED + 400 * DAY) is None

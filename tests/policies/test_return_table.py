@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from policies.consolidation import Choice, Choices, LineEdit
-from policies.inventory import Returning, ReturnPlan, StockView, plan_return
-from policies.lots import Lot, problems
+from policies.inventory import ReturningLine, ReturnPlan, StockView, plan_return
+from policies.lots import Lot, find_lot_problems
 
 TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
     # --- which lot is the same item (rules.md 5.2; R66 to R69)
@@ -433,7 +433,7 @@ def test_where_units_go(
     plan = planned(inventory, lines, choices)
     assert [said(line.returned, line.lot_id, line.note) for line in plan.lines] == placed
     assert {lot.lot_id: lot for lot in plan.lots.values()} == {lot.lot_id: lot for lot in map(read_lot, afterwards)}
-    assert all(not problems(lot) for lot in plan.lots.values())
+    assert all(not find_lot_problems(lot) for lot in plan.lots.values())
 
 
 def planned(inventory: list[str], lines: list[str], choices: str) -> ReturnPlan:
@@ -441,7 +441,7 @@ def planned(inventory: list[str], lines: list[str], choices: str) -> ReturnPlan:
     returning = []
     for number, line in enumerate(lines, start=1):
         units, _, lot = line.partition(" of ")
-        returning.append(Returning(number, int(units[1:]), read_lot(lot)))
+        returning.append(ReturningLine(number, int(units[1:]), read_lot(lot)))
     chosen, release = read_choices(choices)
     shelf = StockView(read_lot(lot) for lot in inventory)
     return plan_return(1003, returning, shelf, choices=chosen, release_auto_stockroom=release)

@@ -126,7 +126,7 @@ def test_cancelling_through_it_completes_it_and_strikes_the_seller(kind: AlertKi
     assert gone.alert is not None
     assert gone.order.basis is not None
     assert gone.alert.state is AlertState.COMPLETED
-    assert cancellation.causes_strike(gone.order.basis) == "seller"
+    assert cancellation.strike_recipient(gone.order.basis) == "seller"
     assert not cancellation.returns_items(gone.order.basis, seller_terminated=False)
 
 

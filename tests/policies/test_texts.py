@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from policies.preconditions import comment_missing
+from policies.preconditions import check_comment
 from policies.texts import is_identifier, is_one_line, is_visible
-from policies.zones import zone_name
+from policies.zones import validate_zone
 
 NOTHING = (
     "",
@@ -34,7 +34,7 @@ def test_what_nobody_can_see_names_nothing_and_says_nothing(text: str) -> None:
     """Neither an id nor a comment."""
     assert not is_visible(text)
     assert not is_identifier(text)
-    assert comment_missing(text) is not None
+    assert check_comment(text) is not None
 
 
 @pytest.mark.parametrize("text", ["a\u0085b", "a\u2028b", "a\nb", "a\x00b", "a\x7fb", "\x1b[31m"])
@@ -76,10 +76,10 @@ def test_an_id_is_one_visible_line_whatever_it_is_made_of(text: str) -> None:
 def test_only_names_of_iana_are_zones(text: object) -> None:
     """What else lies in a machine's directory differs from machine to machine."""
     with pytest.raises(ValueError, match="time zone"):
-        zone_name(text)
+        validate_zone(text)
 
 
 @pytest.mark.parametrize("text", ["UTC", "America/New_York", "Europe/Berlin", "Etc/GMT+5", "US/Eastern"])
 def test_names_of_iana_are_zones(text: str) -> None:
     """Old names are names."""
-    assert zone_name(text) == text
+    assert validate_zone(text) == text

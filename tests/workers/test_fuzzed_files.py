@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
-from policies.lots import Lot, problems
+from policies.lots import Lot, find_lot_problems
 from policies.terms import Terms, terms_from_mapping, terms_to_mapping
 from tests.plugins.market import Market
 from workers.cli import group
@@ -44,7 +44,7 @@ def read(content: bytes) -> list[Lot] | None:
         return None
     lots = [one for one in found if isinstance(one, Lot)]
     assert all(str(one) for one in found if isinstance(one, BadItem))
-    assert [problem for lot in lots for problem in problems(lot)] == []
+    assert [problem for lot in lots for problem in find_lot_problems(lot)] == []
     return lots
 
 

@@ -17,10 +17,10 @@ class DoesNotHold(click.ClickException):
 
 
 def _month(_context: click.Context, _parameter: click.Parameter, value: str) -> date:
-    from policies.billing_months import month_from_text
+    from policies.billing_months import parse_month
 
     try:
-        return month_from_text(value)
+        return parse_month(value)
     except ValueError:
         raise click.BadParameter("must be a month such as 2026-03") from None
 

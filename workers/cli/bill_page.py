@@ -10,8 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from policies.billing_months import month_from_text, month_name
-from policies.emails.email import shown_line
+from policies.billing_months import month_name, parse_month
+from policies.emails.email import sanitize_line
 
 MAX_NOTE_LENGTH = 2200
 """A comment of staff may have 2,000 characters; around it stands who gave the credit and for which order."""
@@ -26,20 +26,20 @@ _environment = Environment(
 )
 
 
-def as_html(bill: Mapping[str, Any]) -> str:
+def render_html(bill: Mapping[str, Any]) -> str:
     """A page that stands alone: no script, nothing loaded, readable on paper and in the dark; everything is escaped."""
     return _environment.get_template("bill.html.j2").render(_facts(bill))
 
 
-def as_text(bill: Mapping[str, Any]) -> str:
+def render_text(bill: Mapping[str, Any]) -> str:
     """The same as plain text."""
     return _environment.get_template("bill.txt.j2").render(_facts(bill)).rstrip() + "\n"
 
 
 def _facts(bill: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "seller_id": shown_line(bill["seller_id"]),
-        "month": month_name(month_from_text(bill["billing_month"])),
+        "seller_id": sanitize_line(bill["seller_id"]),
+        "month": month_name(parse_month(bill["billing_month"])),
         "state": bill["state"],
         "standing": _standing(bill),
         "lines": [_line(line) for line in bill["lines"]],
@@ -51,7 +51,7 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "day": line["at"][:10],
         "order_id": line["order_id"],
-        "note": shown_line(line["note"], MAX_NOTE_LENGTH),
+        "note": sanitize_line(line["note"], MAX_NOTE_LENGTH),
         "amount": line["amount"],
         "charged_month": line["charged_month"],
         "credited_month": line["credited_month"],

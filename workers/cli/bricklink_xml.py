@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 from defusedxml.common import DTDForbidden, EntitiesForbidden, ExternalReferenceForbidden
 from defusedxml.ElementTree import DefusedXMLParser, ParseError
 
-from policies.lots import SOLD_OUT_STOCKROOM, Lot, problems, tier_gaps, tiers_of
+from policies.lots import SOLD_OUT_STOCKROOM, Lot, find_lot_problems, find_tier_gaps, parse_tiers
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_ITEMS = 200_000
@@ -227,10 +227,10 @@ def _lot(fields: Mapping[str, str], seller_id: str) -> Lot:
         my_cost=_amount(fields, "MYCOST") or None,
         my_weight=_amount(fields, "MYWEIGHT") or None,
         sale_rate=_whole(fields, "SALE", 0),
-        tiers=tiers_of(tiers),
+        tiers=parse_tiers(tiers),
         reserved_for=fields.get("BUYERUSERNAME") or fields.get("RESERVED") or None,
     )
-    if wrong := [*_out_of_range(lot), *problems(lot), *tier_gaps(tiers)]:
+    if wrong := [*_out_of_range(lot), *find_lot_problems(lot), *find_tier_gaps(tiers)]:
         raise _Unfit("; ".join(f"{name} {sentence}" for name, sentence in wrong))
     return lot
 

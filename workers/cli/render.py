@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policies.timestamps import format_timestamp
-from workers.cli.bill_page import as_text
+from workers.cli.bill_page import render_text
 from workers.cli.forecast_chart import forecast_chart
 from workers.simulation.replay import PlayedLine
 
@@ -218,7 +218,7 @@ def _until(option: dict[str, Any]) -> str:
 
 
 def _bill(console: Console, seen: dict[str, Any]) -> None:
-    heading, _, rest = as_text(seen).partition("\n")
+    heading, _, rest = render_text(seen).partition("\n")
     console.print(Text(heading, "bold"))
     console.print(Text(rest), end="")
 

@@ -110,7 +110,7 @@ def _see(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> Non
     if seen is None:
         raise NothingThere(_nothing(wanted))
     if as_html:
-        from workers.cli.bill_page import as_html as page
+        from workers.cli.bill_page import render_html as page
 
         click.echo(page(seen), nl=False)
         return

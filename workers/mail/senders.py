@@ -16,16 +16,16 @@ import time
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from policies.emails.email import shown_line
+from policies.emails.email import sanitize_line
 from tasks.mailer import Mailer, OutgoingEmail, ServerUnavailable, TemporaryFailure, Undeliverable
-from workers.mail.templates import Branding, mail, mail_address
+from workers.mail.templates import Branding, build_mail, encode_address
 from workers.settings import Settings
 
-RESPONSE_TIMEOUT = 10.0
+RESPONSE_TIMEOUT_SECONDS = 10.0
 """Seconds for each answer of the server: a round of letters stays well within its lease even when it starts to hang."""
-PAUSE = 40.0
+RETRY_PAUSE_SECONDS = 40.0
 """Seconds in which a server that was silent is not asked again: while it hangs, a process gives it a fifth of its time."""
-CLOSING = 421
+SERVICE_CLOSING = 421
 """The one 4xx that is about the server, not about the letter."""
 
 
@@ -33,7 +33,12 @@ class SmtpMailer:
     """Hands letters to a mail server, one connection a round.  `url` as `smtp://user:password@host:587?starttls=1`."""
 
     def __init__(
-        self, url: str, stationery: Branding, *, timeout: float = RESPONSE_TIMEOUT, pause: float = PAUSE
+        self,
+        url: str,
+        stationery: Branding,
+        *,
+        timeout: float = RESPONSE_TIMEOUT_SECONDS,
+        pause: float = RETRY_PAUSE_SECONDS,
     ) -> None:
         self._url = urlsplit(url)
         self._starttls = parse_qs(self._url.query).get("starttls", ["0"])[-1] in ("1", "true", "yes")
@@ -45,8 +50,8 @@ class SmtpMailer:
 
     def send(self, envelope: OutgoingEmail) -> None:
         """Hand one letter over.  Raises `Undeliverable`, `TryLater` or `ServerSilent`."""
-        message = mail(envelope, self._stationery)
-        recipient = mail_address(envelope.email)
+        message = build_mail(envelope, self._stationery)
+        recipient = encode_address(envelope.email)
         if time.monotonic() < self._paused_until:
             raise ServerUnavailable("the mail server was silent a moment ago", tried=False)
         try:
@@ -98,8 +103,10 @@ class SmtpMailer:
         return ServerUnavailable(reason)
 
     def _judge(self, code: int, answer: bytes | str, error: Exception) -> None:
-        said = f"{code} {shown_line(answer.decode('utf-8', 'replace') if isinstance(answer, bytes) else answer, 200)}"
-        if code == CLOSING:
+        said = (
+            f"{code} {sanitize_line(answer.decode('utf-8', 'replace') if isinstance(answer, bytes) else answer, 200)}"
+        )
+        if code == SERVICE_CLOSING:
             raise self._silent(f"the mail server is closing: {said}") from error
         if 500 <= code < 600:
             raise Undeliverable(f"the mail server refused it for good: {said}") from error
@@ -115,7 +122,7 @@ class FolderMailer:
 
     def send(self, envelope: OutgoingEmail) -> None:
         """Write the file whole or not at all.  Raises `Undeliverable`, or `ServerSilent` if it cannot."""
-        message = mail(envelope, self._stationery)
+        message = build_mail(envelope, self._stationery)
         event = re.sub(r"[^a-z_]", "", envelope.event)
         name = f"{envelope.written_at:%Y%m%dT%H%M%SZ}-{event}-{envelope.message_id[:12]}.eml"
         try:

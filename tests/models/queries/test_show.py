@@ -14,7 +14,7 @@ from models.queries import order, show
 from models.queries.show import InvalidQuery, parse_query
 from policies.cases import Actor
 from policies.history import order_state
-from policies.options import arguments as arguments_of
+from policies.options import example_arguments as arguments_of
 from policies.timestamps import format_timestamp
 from tests.builders import a_case
 from tests.plugins.market import FILED, ORDERED, WEEK, Market

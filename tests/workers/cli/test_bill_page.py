@@ -10,7 +10,7 @@ import pytest
 
 from models import bills
 from tests.plugins.market import Market
-from workers.cli.bill_page import as_html, as_text
+from workers.cli.bill_page import render_html, render_text
 
 VOID = {"meta", "br"}
 
@@ -75,7 +75,7 @@ def a_bill(**fields: Any) -> dict[str, Any]:
 
 def test_the_page_has_a_row_for_each_line_and_the_sums_below() -> None:
     """Every line says why it is there and names the order and the months."""
-    page = Page(as_html(a_bill(opening_credit="-5.00", total="15.00", paid="5.00")))
+    page = Page(render_html(a_bill(opening_credit="-5.00", total="15.00", paid="5.00")))
     assert page.rows[1:] == [
         ["2026-03-28", "1003", "Fee for order 1003, charged in March 2026.", "2026-03", "", "20.00"],
         ["Carried over from the bill before and from what was paid too much", "-5.00"],
@@ -87,7 +87,7 @@ def test_the_page_has_a_row_for_each_line_and_the_sums_below() -> None:
 
 def test_the_plain_text_says_the_same() -> None:
     """For mails and terminals."""
-    assert as_text(a_bill()) == (
+    assert render_text(a_bill()) == (
         "Bill of March 2026 for s-881 (US dollars)\n"
         "Made on 5 April 2026. Please pay 20.00 by 5 May 2026.\n"
         "\n"
@@ -109,8 +109,8 @@ def test_the_plain_text_says_the_same() -> None:
 )
 def test_a_bill_says_in_a_sentence_where_it_stands(fields: dict[str, Any], sentence: str) -> None:
     """R92: open, issued, paid, past due and grace."""
-    assert sentence in as_html(a_bill(**fields))
-    assert sentence in as_text(a_bill(**fields))
+    assert sentence in render_html(a_bill(**fields))
+    assert sentence in render_text(a_bill(**fields))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_bill_says_in_a_sentence_where_it_stands(fields: dict[str, Any], sente
 )
 def test_what_is_left_over_is_explained(fields: dict[str, Any], row: list[str]) -> None:
     """R91, `MINIMUM_BILL`, overpayments."""
-    assert Page(as_html(a_bill(**fields))).rows[-1] == row
+    assert Page(render_html(a_bill(**fields))).rows[-1] == row
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ def test_what_is_left_over_is_explained(fields: dict[str, Any], row: list[str]) 
 def test_nothing_that_people_wrote_can_change_the_page(text: str) -> None:
     """Promises, bad input: HTML, templates and direction overrides in a comment are shown as what they are."""
     line = a_bill()["lines"][0] | {"kind": "manual_credit", "note": text}
-    clean, dirty = Page(as_html(a_bill())), Page(as_html(a_bill(lines=[line], seller_id=f"s{text}")))
+    clean, dirty = Page(render_html(a_bill())), Page(render_html(a_bill(lines=[line], seller_id=f"s{text}")))
     assert dirty.tags == clean.tags
-    assert "49" not in as_text(a_bill(lines=[line]))
-    assert "\x07" not in as_text(a_bill(lines=[line]))
+    assert "49" not in render_text(a_bill(lines=[line]))
+    assert "\x07" not in render_text(a_bill(lines=[line]))
 
 
 def test_a_real_bill_can_be_rendered(market: Market) -> None:
@@ -158,5 +158,5 @@ def test_a_real_bill_can_be_rendered(market: Market) -> None:
     with market.simulation.database.transaction() as conn:
         found = bills.bill(conn, "seller", date(2026, 3, 1), market.simulation.clock.instant)
     assert found is not None
-    assert [row[-1] for row in Page(as_html(found)).rows] == ["Amount", "20.00", "-2.00", "18.00"]
-    assert "by staff (kim): <b>sorry</b>" in as_text(found)
+    assert [row[-1] for row in Page(render_html(found)).rows] == ["Amount", "20.00", "-2.00", "18.00"]
+    assert "by staff (kim): <b>sorry</b>" in render_text(found)

@@ -24,7 +24,7 @@ from policies.verdicts import OutboxMessage
 from tasks import mailer
 from tasks.mailer import OutgoingEmail, Undeliverable
 from workers.mail.senders import FolderMailer, SmtpMailer
-from workers.mail.templates import Branding, header_text, mail, mail_address
+from workers.mail.templates import Branding, build_mail, encode_address, sanitize_header
 from workers.simulation.engine import Simulation
 
 STATIONERY = Branding("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
@@ -352,13 +352,13 @@ def test_a_folder_gets_each_letter_once_and_whole(tmp_path: Path) -> None:
 )
 def test_a_name_cannot_add_a_header(hostile: str) -> None:
     """C45: no new header, one recipient."""
-    message = mail(an_envelope(handle=hostile, content=Email(f"Order 1003: {hostile}", ("Hello.",))), STATIONERY)
+    message = build_mail(an_envelope(handle=hostile, content=Email(f"Order 1003: {hostile}", ("Hello.",))), STATIONERY)
     again = email.message_from_bytes(message.as_bytes(), policy=default)
     assert "Bcc" not in again
     assert "X" not in again
     assert [a.addr_spec for a in again["To"].addresses] == ["sam@example.org"]
     assert all(c.isprintable() for c in again["Subject"] + str(again["To"]))
-    assert "\u202e" not in header_text(hostile)
+    assert "\u202e" not in sanitize_header(hostile)
 
 
 @pytest.mark.parametrize(
@@ -370,9 +370,9 @@ def test_a_name_cannot_add_a_header(hostile: str) -> None:
 def test_what_is_no_address_is_not_sent_to(address: str) -> None:
     """C45, C53."""
     with pytest.raises(Undeliverable):
-        mail_address(address)
+        encode_address(address)
 
 
 def test_an_international_domain_is_written_in_ascii() -> None:
     """C45's other side: a good address is not refused."""
-    assert mail_address("sam.o'neil+market@bücher.example") == "sam.o'neil+market@xn--bcher-kva.example"
+    assert encode_address("sam.o'neil+market@bücher.example") == "sam.o'neil+market@xn--bcher-kva.example"

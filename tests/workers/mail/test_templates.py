@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from policies.emails import NOTICES, compose
+from policies.emails import NOTICES, compose_email
 from policies.emails.context import EmailContext, format_instant
-from policies.emails.email import email_from_json, plain, shown_line, shown_lines
+from policies.emails.email import email_from_json, render_plain, sanitize_line, sanitize_lines
 from policies.statuses import Role
 from tasks.mailer import OutgoingEmail
-from workers.mail.templates import Branding, html, plain_text
+from workers.mail.templates import Branding, render_html, render_text
 
 KEPT = Path(__file__).parent / "snapshots"
 STATIONERY = Branding("Brick Market <no-reply@market.example>", "Brick Market", "https://market.example")
@@ -182,15 +182,15 @@ def envelope(telling: EmailContext) -> OutgoingEmail:
         email="reader@example.org",
         handle="Sam" if telling.role == "seller" else "Bea",
         written_at=WRITTEN,
-        content=email_from_json(compose(telling).as_json()),
+        content=email_from_json(compose_email(telling).as_json()),
     )
 
 
 def as_sent(name: str) -> Iterator[tuple[str, str]]:
     """(file name, content) of the two sides of one letter."""
     sent = envelope(told(*FACTS[name]))
-    yield f"{name}.txt", f"Subject: {sent.content.subject}\n\n{plain_text(sent, STATIONERY)}"
-    yield f"{name}.html", html(sent, STATIONERY) + "\n"
+    yield f"{name}.txt", f"Subject: {sent.content.subject}\n\n{render_text(sent, STATIONERY)}"
+    yield f"{name}.html", render_html(sent, STATIONERY) + "\n"
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -232,8 +232,8 @@ def test_a_wording_needs_no_optional_fact_and_minds_no_extra_one(event: str) -> 
     for role in NOTICES[event].readers:
         for facts in ({}, {"unheard_of": [1], "comment": None, "strike": None}):
             for order_id in (1003, None):
-                letter = compose(EmailContext(event, role, order_id, facts))
-                body = f"{letter.subject}\n{plain(letter)}"
+                letter = compose_email(EmailContext(event, role, order_id, facts))
+                body = f"{letter.subject}\n{render_plain(letter)}"
                 assert letter.happened
                 assert "None" not in body
                 assert "  " not in body
@@ -244,7 +244,7 @@ def test_only_the_seller_reads_about_the_fee() -> None:
     """N11, P9: whatever facts a buyer's letter is given."""
     facts = FACTS["N11-order_cancelled-npb-seller"][2]
     for role, reads in ((Role.SELLER, True), (Role.BUYER, False)):
-        assert ("fee" in plain(compose(told("order_cancelled", role, facts)))) is reads
+        assert ("fee" in render_plain(compose_email(told("order_cancelled", role, facts)))) is reads
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ HOSTILE = (
 def test_a_comment_is_shown_and_obeyed_by_nothing() -> None:
     """C42, C43, C44, C46: text stays text, on both sides of the mail."""
     sent = envelope(told("npb_responded", "seller", {"unlocks_at": LATER, "comment": HOSTILE}))
-    text, page = plain_text(sent, STATIONERY), html(sent, STATIONERY)
+    text, page = render_text(sent, STATIONERY), render_html(sent, STATIONERY)
     assert "<script>" in text
     assert "<script>" not in page
     assert "<img" not in page
@@ -295,14 +295,14 @@ def test_a_comment_is_shown_and_obeyed_by_nothing() -> None:
 )
 def test_no_text_turns_what_stands_after_it(text: str) -> None:
     """C42: right-to-left text is kept, and ends where it ends."""
-    for line in [*shown_lines(text), shown_line(text)]:
+    for line in [*sanitize_lines(text), sanitize_line(text)]:
         assert balanced(line)
         assert line.startswith("\u2068") or line.isascii()
 
 
 def test_a_long_name_is_cut() -> None:
     """C42: one name cannot fill a mail."""
-    assert len(shown_line("x" * 5000)) == 80
+    assert len(sanitize_line("x" * 5000)) == 80
 
 
 def balanced(text: str) -> bool:

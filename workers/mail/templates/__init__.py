@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from policies.emails.email import MAX_SUBJECT_LENGTH, plain, shown_line, shown_lines
+from policies.emails.email import MAX_SUBJECT_LENGTH, render_plain, sanitize_line, sanitize_lines
 from tasks.mailer import OutgoingEmail, Undeliverable
 
 MAX_ADDRESS_LENGTH = 254
@@ -28,7 +28,7 @@ _environment = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_environment.globals["shown_lines"] = shown_lines
+_environment.globals["shown_lines"] = sanitize_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +45,35 @@ class Branding:
         return parseaddr(self.sender)[1]
 
 
-def plain_text(envelope: OutgoingEmail, stationery: Branding) -> str:
+def render_text(envelope: OutgoingEmail, stationery: Branding) -> str:
     """The plain side of the mail."""
     template = _environment.get_template("letter.txt.j2")
-    text = template.render(**_facts(envelope, stationery), body=plain(envelope.content))
+    text = template.render(**_facts(envelope, stationery), body=render_plain(envelope.content))
     return text.rstrip() + "\n"
 
 
-def html(envelope: OutgoingEmail, stationery: Branding) -> str:
+def render_html(envelope: OutgoingEmail, stationery: Branding) -> str:
     """The HTML side of the mail; everything that came from outside is escaped."""
     return _environment.get_template("letter.html.j2").render(**_facts(envelope, stationery))
 
 
-def mail(envelope: OutgoingEmail, stationery: Branding) -> EmailMessage:
+def build_mail(envelope: OutgoingEmail, stationery: Branding) -> EmailMessage:
     """The whole mail.  Raises `Undeliverable` for an address that mail cannot be sent to."""
     message = EmailMessage(policy=SMTP)
     message["From"] = stationery.sender
-    message["To"] = Address(header_text(envelope.handle), addr_spec=mail_address(envelope.email))
-    message["Subject"] = header_text(envelope.content.subject, MAX_SUBJECT_LENGTH)
+    message["To"] = Address(sanitize_header(envelope.handle), addr_spec=encode_address(envelope.email))
+    message["Subject"] = sanitize_header(envelope.content.subject, MAX_SUBJECT_LENGTH)
     message["Date"] = format_datetime(envelope.written_at)
     message["Message-ID"] = f"<{envelope.message_id}@{stationery.sender_address.rpartition('@')[2]}>"
     # Keeps holiday replies and mailing-list robots quiet (RFC 3834).
     message["Auto-Submitted"] = "auto-generated"
     # Quoted-printable passes through servers that know neither 8-bit text nor long lines.
-    message.set_content(plain_text(envelope, stationery), cte="quoted-printable")
-    message.add_alternative(html(envelope, stationery), subtype="html", cte="quoted-printable")
+    message.set_content(render_text(envelope, stationery), cte="quoted-printable")
+    message.add_alternative(render_html(envelope, stationery), subtype="html", cte="quoted-printable")
     return message
 
 
-def mail_address(email: str) -> str:
+def encode_address(email: str) -> str:
     """The address in ASCII.  Raises `Undeliverable` for whatever could not be one, line breaks above all (C45)."""
     local, at, domain = email.rpartition("@")
     try:
@@ -92,13 +92,13 @@ def mail_address(email: str) -> str:
     return f"{local}@{domain}"
 
 
-def header_text(text: str, longest: int = 80) -> str:
+def sanitize_header(text: str, longest: int = 80) -> str:
     """One line that is safe in a header: without line breaks, control characters and invisible format characters."""
     visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    return shown_line(visible, longest).strip("\u2068\u2069")
+    return sanitize_line(visible, longest).strip("\u2068\u2069")
 
 
-def order_link(order_id: int, stationery: Branding) -> str:
+def order_url(order_id: int, stationery: Branding) -> str:
     """Where the order is seen on the marketplace."""
     return f"{stationery.marketplace_url}/orders/{order_id}"
 
@@ -106,9 +106,9 @@ def order_link(order_id: int, stationery: Branding) -> str:
 def _facts(envelope: OutgoingEmail, stationery: Branding) -> dict[str, object]:
     return {
         "letter": envelope.content,
-        "handle": shown_line(envelope.handle),
+        "handle": sanitize_line(envelope.handle),
         "site_name": stationery.site_name,
         "order_id": envelope.order_id,
-        "link": None if envelope.order_id is None else order_link(envelope.order_id, stationery),
+        "link": None if envelope.order_id is None else order_url(envelope.order_id, stationery),
         "marketplace_url": stationery.marketplace_url,
     }
