@@ -1,4 +1,7 @@
-"""How is everything measured?  `./run bench`: a table, a file with all figures, pictures, and 0 when every bar is met."""
+"""The `./run bench` command: runs the benchmarks, prints a table, stores the results and draws the charts.
+
+Exits with 0 when every bar is met.
+"""
 
 from __future__ import annotations
 

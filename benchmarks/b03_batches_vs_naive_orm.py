@@ -1,4 +1,4 @@
-"""How far is it from what one writes first?  Sets of a hundred, against a Celery job per order with an object per row."""
+"""B3: batches of a hundred against one Celery job per order that uses the ORM."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What do exactly-once, rules, events and answers cost, when every order comes in a message of its own?
+"""B4: one order per message against a bare Celery task.
 
-`orders.cancel`, one order per Celery message, the whole product path, against a bare Celery task that calls one SQL function
-doing the same writes.  Two processes each, answers to the result backend on both sides.
+`orders.cancel` through the whole product against a bare Celery task that calls one SQL function doing the same writes.  Two
+processes each, answers in the result backend on both sides.
 """
 
 from __future__ import annotations

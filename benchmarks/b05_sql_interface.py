@@ -1,7 +1,7 @@
-"""What does the door beside the broker's give?  Commands inserted singly by two clients, drained in sets by one worker.
+"""B5: throughput of the SQL interface: two clients insert commands singly, one worker processes them in batches.
 
-From the first insert to the last kept answer, while the clients are still inserting; against the bare Celery task of B4, whose
-messages lie in the queue already.
+Measured from the first insert to the last stored answer, while the clients still insert; against the bare Celery task of B4,
+whose messages are in the queue already.
 """
 
 from __future__ import annotations

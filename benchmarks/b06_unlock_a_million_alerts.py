@@ -1,4 +1,4 @@
-"""What does unlocking a million alerts in batches cost beside one raw statement that does nothing else?
+"""B6: unlocking a million alerts in batches against one raw SQL statement.
 
 `npb.scan_open_alerts` in a real worker with one process, batches of 5,000, each with its events and outbox rows, against one
 SQL statement writing the same rows in one transaction.

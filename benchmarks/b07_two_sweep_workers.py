@@ -1,7 +1,4 @@
-"""Do two scanners share a million due alerts instead of waiting for each other?
-
-The same as B6 with two processes and two scans at once, against the same raw statement, which nobody can share.
-"""
+"""B7: B6 with two processes and two scans at once, against the same raw statement, which can't be shared."""
 
 from __future__ import annotations
 

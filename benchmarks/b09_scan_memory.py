@@ -1,7 +1,6 @@
-"""Does a scan's memory grow with what it finds?
+"""B9: peak memory of a scan that unlocks a million alerts against one that unlocks ten thousand.
 
-The most that a real worker process held while it unlocked a million alerts, against one that unlocked ten thousand; each in a
-fresh process, as the kernel counts it.
+Each runs in a fresh worker process; the kernel's figure counts.
 """
 
 from __future__ import annotations

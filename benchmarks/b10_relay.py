@@ -1,7 +1,7 @@
-"""Is handing over what a commit promised dearer than publishing without a promise?
+"""B10: publishing outbox rows through the relay against bare `send_task`.
 
-Outbox rows that the relay hands to their followers, claimed and put off in PostgreSQL, many to a message; against bare
-`send_task`, one message each, through the same connection of the same process.
+The relay claims and postpones rows in PostgreSQL and publishes many in one message; `send_task` sends one message each,
+through the same connection of the same process.
 """
 
 from __future__ import annotations

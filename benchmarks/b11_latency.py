@@ -1,7 +1,6 @@
-"""How long does one caller wait for a committed cancellation, when nobody else is there?
+"""B11: latency of one committed cancellation at light load, against the bare Celery task of B4.
 
-From `send_task` to the answer of `orders.cancel`, against the same of the bare Celery task of B4: both have committed the same
-writes by then, and both answer through the result backend.
+Measured from `send_task` to the answer; both sides have committed the same writes and answer through the result backend.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How soon after a cancellation is the credit on the bill and are both mails handed over, by nudges alone?
+"""B12: delay from a cancellation to its credit and its two emails, without beat.
 
-Both worker groups run and no beat, so that no tick helps; from the instant of the cancellation to that of the last of ledger line
-and two sent notices, p99, against the p99 of the answers to the same commands (B11's measure).
+Both worker groups run and no beat, so only the relay's wake-up message helps.  The p99 from the cancellation to the last of
+ledger line and two sent notices is compared with the p99 of the answers to the same commands (B11).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""How long after the due instant is a seller's notice recorded, while a million alerts wait?
+"""B13: delay from an alert's due time to the recorded notice, while a million alerts wait.
 
-A thousand of a million open alerts fall due within a minute; beat looks every second as its timetable says, real workers unlock,
-relay and record.  From each alert's own instant to its notice, p99.
+A thousand of a million open alerts fall due within a minute; beat, workers and relay run as in production.  The p99 counts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What does an open alert cost on disk, with all its indexes?"""
+"""B14: bytes on disk of an open alert, with all its indexes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How long until one can work?  Importing the application, and `./run up` from nothing to ready.
+"""B15: time to import the application, and time of `./run up` from nothing to ready.
 
-The one absolute bar.  `up` makes its servers' folders and the schema each time, for every round has a fresh data folder; only the
-environment was there before.
+The only absolute bar.  Every round has a fresh data directory, so `up` creates the servers and the schema; only the Python
+environment exists already.
 """
 
 from __future__ import annotations

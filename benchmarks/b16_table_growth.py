@@ -1,7 +1,7 @@
-"""Does cancelling get dearer as the tables grow?
+"""B16: cancellation in batches on a small market against a large one.
 
-B1's own cell on a market of ten thousand orders, and on one of two million (`--full`; half a million otherwise, which fits into
-the hour), by turns, each with a worker group of its own: orders per second of the small over those of the big.
+B1's workload on a market of ten thousand orders and on one of half a million (`--full`: two million), alternating, each with
+a worker group of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What would somebody write who wants Celery and speed and nothing else?  A task that calls one SQL function.
+"""The bare Celery reference: a task that calls one SQL function.
 
-Plain Celery as its guide tunes it for short tasks: prefork, a large prefetch, early acknowledgement, no events, no gossip; one
-connection per process, the statement prepared, one round trip per job.  The answer goes to the result backend, as ours does.
+Plain Celery tuned as its guide recommends for short tasks: prefork, a large prefetch, early acknowledgement, no events, no
+gossip; one connection per process, a prepared statement, one round trip per job, the answer in the result backend.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What do the figures look like?  One picture per group: ours, the peers, and the bound, as bars."""
+"""Charts of the results: one bar chart per group with Unwind, the other libraries and PostgreSQL's limit."""
 
 from __future__ import annotations
 

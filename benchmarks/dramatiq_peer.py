@@ -1,7 +1,7 @@
-"""What if the queue were dramatiq, the fastest peer that keeps its promises?  Its actors, one job per order.
+"""The dramatiq reference: one job per order.
 
-Two processes with its default of eight threads, a connection per thread, results off as its guide has it.  One actor runs the
-body of the product's own `orders.cancel` for one order, the other calls the SQL function of the bound.
+Two processes with dramatiq's default of eight threads, a connection per thread, results off.  One actor runs the body of the
+product's `orders.cancel` for one order, the other calls the SQL function of the pgbench reference.
 """
 
 from __future__ import annotations

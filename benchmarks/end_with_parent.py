@@ -1,6 +1,6 @@
-"""How does a reference that is no Celery end with this run, however the run ends?
+"""Runs a reference that is not Celery so that it ends with the benchmark process.
 
-`python -m benchmarks.end_with_parent PARENT MODULE WORDS…` asks the kernel for TERM when process PARENT dies, then becomes that module.
+`python -m benchmarks.end_with_parent PARENT MODULE ARGS…` asks the kernel for TERM when process PARENT dies, then runs MODULE.
 """
 
 from __future__ import annotations

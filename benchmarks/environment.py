@@ -1,4 +1,4 @@
-"""Where is measured?  On servers of the run's own, flushing to disk as in real life, in a folder that goes with the run."""
+"""Servers and worker groups of a benchmark run, with fsync on, in a temporary directory."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What is a measure, and how is one ratio made?  Ours and the reference by turns in one run, so that a noisy machine hits both.
+"""Scales, bars, results and the alternation of Unwind and its reference within one run.
 
-A figure that counts is the median of the ratios of at least five pairs; least and most are printed beside it (speed.md).
+Alternating lets a noisy machine affect both sides.  A result is the median of the ratios of at least five pairs, printed with
+the minimum and the maximum.
 """
 
 from __future__ import annotations

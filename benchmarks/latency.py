@@ -1,4 +1,4 @@
-"""How long does one caller wait?  Commands one after the other, with a breath between, as at light load."""
+"""Latency of single callers: commands one after the other with a pause between, as at light load."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Where do a million orders come from in a minute?  From SQL, set by set, on the product's own schema.
+"""Generates markets of up to millions of orders in SQL, on the product's own schema.
 
-Order 1..N; a hundred neighbours belong to one store and take from lots of their own, so that a set of a hundred is one
-store's.  Two orders of a buyer lie half the table apart.  What is written is what the product would have written: a market
-with lines holds every invariant (a test asks), one without lines leaves out what scans never read.
+Orders have the numbers 1..N.  A hundred neighbors belong to one store and use lots of their own, so a batch of a hundred is one
+store's; two orders of a buyer are half the table apart.  A market with lines satisfies every invariant (a test checks it); one
+without lines omits what scans never read.
 """
 
 from __future__ import annotations

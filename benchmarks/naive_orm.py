@@ -1,7 +1,7 @@
-"""What does one write first, before speed is a question?  A Celery task with an object per row, one job per order.
+"""The naive reference: a Celery task per order with SQLAlchemy's ORM.
 
-Celery as it comes, SQLAlchemy's ORM on the product's own tables: load the order, its alert, each line and each line's lot, change
-them, add what belongs to it, commit.  The rows it leaves are those of the product.
+Default Celery and ORM objects on the product's own tables: load the order, its alert, each line and its lot, change
+them, add the new rows, commit.  It leaves the same rows as the product.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is the most that PostgreSQL gives?  pgbench, two clients, statements that were prepared before.
+"""The upper limit: pgbench with two clients and prepared statements.
 
-pgbench comes with the embedded PostgreSQL; where neither that nor the machine has it, two processes send the same prepared
-statements through psycopg, which is a little slower than pgbench: the note of the result says which one it was.
+pgbench comes with the embedded PostgreSQL.  Where it is missing, two processes send the same prepared statements through
+psycopg, which is a little slower; the note of the result names the driver.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One client of the bound where there is no pgbench: waits for a word, then sends its statements one after the other."""
+"""One client that sends prepared statements through psycopg, where pgbench is missing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How are jobs handed to workers that are already waiting?  Published aside, then moved over in one step.
+"""Loads queues for workers that are already waiting: publish to a staging database, then move everything in one step.
 
-Publishing costs as much time as carrying out: messages go into another database of the broker first, and MOVE hands over the
-whole queue at once.  Then only the workers' own work is on the clock, which is PostgreSQL's.
+Publishing costs as much time as processing.  With the messages staged, `MOVE` hands over the whole queue at once and the clock
+(PostgreSQL's) measures the workers only.
 """
 
 from __future__ import annotations

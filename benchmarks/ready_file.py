@@ -1,4 +1,4 @@
-"""How does a reference on plain Celery say that it waits for work?  By the file that the supervisor looks for."""
+"""Readiness of reference workers on plain Celery: creates the file that the supervisor waits for."""
 
 from __future__ import annotations
 

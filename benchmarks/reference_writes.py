@@ -1,7 +1,7 @@
-"""What does one cancellation write, and does the reference write the same?  One statement in SQL, as tight as it gets.
+"""The SQL function that leaves the same rows as one cancellation, and the checks that both sides wrote alike.
 
-`bench.cancel_orders` is the bound that ours is held against: what `orders.cancel` leaves in the tables for an order whose NPB
-alert matured, without asking any rule.  It is called by pgbench with a hundred orders, by a bare Celery task with one.
+`bench.cancel_orders` writes what `orders.cancel` leaves for an order whose NPB alert has unlocked, without checking any
+rule.  pgbench calls it with a hundred orders, a bare Celery task with one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How are figures kept and shown?  One JSON per machine and run, a table for people."""
+"""Stores results as one JSON per machine and run, and renders them as a table."""
 
 from __future__ import annotations
 

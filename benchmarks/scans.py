@@ -1,4 +1,4 @@
-"""How is a scan measured?  A database of due alerts, copied for each cell, and swept by real workers or by one statement."""
+"""Scan workloads: databases with due alerts, copied for each measurement, unlocked by workers or by one statement."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Do the tables with a moving front keep their size?  Twenty minutes of alerts that fall due, are told of, and wait again.
+"""Size of the tables under churn: alerts that fall due, notify and wait again, for twenty minutes.
 
-`python -m benchmarks.table_churn --minutes 20` prints, minute by minute, how large each moving table is and how many of its rows are
-dead.  It is no measure with a bar: what it showed stands in docs/decisions/0012-table-growth.md.
+`python -m benchmarks.table_churn --minutes 20` prints the size and the dead rows of each table every minute.  It has no bar;
+docs/decisions/0012-table-growth.md has the results.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which cells do several measures share?  Each way of cancelling a range of orders, whole and checked afterwards."""
+"""Cancellation workloads shared by several benchmarks; each cancels a range of orders and checks the rows."""
 
 from __future__ import annotations
 

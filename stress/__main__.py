@@ -1,4 +1,4 @@
-"""`python -m stress` is what `./run torture` becomes."""
+"""Entry point of `python -m stress`, which `./run torture` executes."""
 
 from stress.command import torture
 

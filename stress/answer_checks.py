@@ -1,4 +1,4 @@
-"""Was everybody told the same?  Answers are counted in three places: by the producers, by the workers' file, in the database."""
+"""Checks that all answers to a request agree: the producers' record, the workers' file and the database."""
 
 from __future__ import annotations
 

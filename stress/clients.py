@@ -1,7 +1,7 @@
-"""Who sends commands?  Upstream systems with plain Celery or plain SQL, each in a thread, none with any code of ours.
+"""Clients of a torture run: upstream systems with plain Celery or plain SQL, each in a thread, without product code.
 
-A client without an answer sends again with the same request id until it has one (P1).  It asks for answers by SQL, as anybody
-may; only what is not kept (`invalid`) is found where Celery puts results.
+A client without an answer sends the command again with the same request id until it gets one.  It reads answers by SQL;
+answers that are not stored there (`invalid`) come from the Celery result backend.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How is a run started, and what does its watcher see?  `./run torture`: the seed first, then how it goes, then the figures."""
+"""The `./run torture` command: prints the seed, then progress, then the figures."""
 
 from __future__ import annotations
 

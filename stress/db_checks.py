@@ -1,4 +1,4 @@
-"""Does the database stand as it should?  Everything the reference market ended with, row by row, and what no row may be."""
+"""Compares the database with the reference model row by row, and finds rows that must not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why does nothing move?  What broker, database and workers say of themselves at that moment."""
+"""Dumps the state of broker, database and workers when a run makes no progress."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Where does a run take place?  Servers of its own behind proxies, three worker groups, two beats, a mail server.
+"""The installation of a torture run: servers behind proxies, three worker groups, two beats and an SMTP server.
 
-Everything that dies is started again by the nurse; nothing else is ever signalled than what was started here, and all of it
-ends with the process, however that ends (leash, lease).
+The supervisor restarts whatever dies.  The run signals only processes that it started, and all of them end with it.
 """
 
 from __future__ import annotations

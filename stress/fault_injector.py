@@ -1,6 +1,6 @@
-"""What goes wrong, and how is it done to real processes?  Each fault has a name, ends by itself, and is written into a timeline.
+"""Faults of a torture run and their execution on real processes; each has a name, ends by itself and is logged.
 
-Only processes are signalled that the place started and wrote down: groups and their children, beats, and the two servers.
+It signals only processes that the environment started: groups and their children, beats, and the two servers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which messages does nobody want?  A few of each kind, as anybody who can reach the broker could push them."""
+"""Hostile messages and payloads, a few of each kind, as anyone with access to the broker could push them."""
 
 from __future__ import annotations
 

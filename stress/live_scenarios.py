@@ -1,6 +1,6 @@
-"""Which mistakes only show between real processes?  One worker group, one broker, one cut or one kill at the right place.
+"""Scenarios between real processes: one worker group, one broker, and one cut or kill at a chosen point.
 
-Nothing is sent twice here: a message that is lost stays lost, and its command is never answered.
+Commands are not sent twice here: a lost message stays lost, and its command is never answered.
 """
 
 from __future__ import annotations

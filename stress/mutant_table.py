@@ -1,4 +1,4 @@
-"""How does somebody see that the harness bites?  `./run torture --mutants`: every seeded mistake with what caught it."""
+"""Output of `./run torture --mutants`: every mutant with the check that caught it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Does the harness bite?  Seventeen mistakes, each let into the code on purpose, each to be caught by the name of what it breaks.
+"""Seventeen mutants of the product, each of which the checks must catch by the name of what it breaks.
 
-A mistake is a change of the source as it stands (so that it cannot go stale unnoticed), of a setting, or of the schema of a
-database that the mistake has for itself.  Nothing of this is in the product.
+A mutant changes the current source (so it can't go stale unnoticed), a setting, or the schema of a database of its own.
+The product contains none of this.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What should have come of it?  The reference market of `tests/model` plays every answered command again, in the order of the
-database's own decisions, and must answer alike and end alike.
+"""Replays every answered command on the reference model, in the order in which the database decided.
 
-The commands are those of the producers' own book; the database only says in which order and at which instant it decided.
+The commands come from the producers' record; the database contributes only the order and the time of each decision.  Answers
+and final states must agree.
 """
 
 from __future__ import annotations

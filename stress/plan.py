@@ -1,7 +1,6 @@
-"""What will a run do?  All of it is a pure function of the seed: the lives of orders, the waves, and the demon's faults.
+"""The plan of a run as a pure function of the seed: lives of orders, waves of bulk commands, and faults.
 
-When things happen to each other depends on processes and cannot be promised; what is tried, in which order and after
-which waits can.
+Timing between processes can't be reproduced; what is tried, in which order and after which waits, can.
 """
 
 from __future__ import annotations

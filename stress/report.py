@@ -1,4 +1,4 @@
-"""What is left of a run?  A report as JSON, and of one that failed everything that is needed to look again."""
+"""The JSON report of a run, and the files kept of a failed one."""
 
 from __future__ import annotations
 

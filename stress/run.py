@@ -1,7 +1,6 @@
-"""How does a run go?  Rounds: a while of torment, then everything is let run dry, then all is compared; until the time is over.
+"""Runs rounds of load and faults; after each, waits until all work is done and runs all checks.
 
-Nothing here asks what Celery thinks of a task: what counts is the producers' own book, the workers' file of answers, and the
-database.
+Celery's view of a task does not count.  The producers' record, the workers' file of answers and the database do.
 """
 
 from __future__ import annotations

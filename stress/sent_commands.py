@@ -1,4 +1,4 @@
-"""What did the producers send, and what were they told?  Their own book, which no worker ever sees."""
+"""The producers' record of sent commands and received answers, which no worker sees."""
 
 from __future__ import annotations
 

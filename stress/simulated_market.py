@@ -1,6 +1,6 @@
-"""How is one thing looked at that a whole run would meet sooner or later?  A market in this process, with a clock one sets.
+"""A market in this process with a settable clock, to play a few commands and run the checks of a torture run on them.
 
-The same producers' book, the same referee and the same comparisons as in a run, over a history of a few commands.
+It uses the same record of commands, the same oracle and the same comparisons as a run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which few commands show a mistake?  Each scenario plays them, right or wrong; what is wrong is found by the comparisons."""
+"""Short scenarios on a simulated market that expose a mutant; the comparisons find what is wrong."""
 
 from __future__ import annotations
 
@@ -108,8 +108,17 @@ def stranger(market: SimulatedMarket) -> None:
 
 
 SIMULATED_SCENARIOS: dict[str, Scenario] = {
-    one.__name__: one
-    for one in (
-        one_life, same_request_twice, played_again, transaction_left_open, two_clocks, on_the_second, dies_at_its_commit, publishes_once, republishes_lost_messages, stranger,
+    scenario.__name__: scenario
+    for scenario in (
+        one_life,
+        same_request_twice,
+        played_again,
+        transaction_left_open,
+        two_clocks,
+        on_the_second,
+        dies_at_its_commit,
+        publishes_once,
+        republishes_lost_messages,
+        stranger,
     )
-}  # fmt: skip
+}

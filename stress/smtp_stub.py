@@ -1,4 +1,4 @@
-"""To whom do the letters of a run go?  A real mail server on loopback that can be told to be in a bad mood."""
+"""An SMTP server on loopback that can be told to refuse or hang."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What does a run change inside of its workers?  Included by `celery worker -I stress.worker_hooks`, in no other process.
+"""Hooks in the workers of a torture run, loaded by `celery worker -I stress.worker_hooks` only.
 
-Two things: a message of a worker that died comes back within seconds instead of minutes, so that a paused worker can
-outlast that too, and every answer is noted in a file that only grows: the third place where a run counts.
-A mistake of `stress.mutants` can be let in here, to see whether it is caught.
+They make messages of a dead worker return within seconds instead of minutes, so that a stopped worker can outlast that too, and
+append every answer to a file.  They can also apply one mistake of `stress.mutants`.
 """
 
 from __future__ import annotations

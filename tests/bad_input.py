@@ -1,4 +1,4 @@
-"""Which arguments are good, and what must never be among them?  The list of promises.md ("Bad input"), for every public task."""
+"""Good arguments of every public task, and the bad values for each kind of argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a test get a case without a database?  Small builders with BrickLink's defaults."""
+"""Builders of cases for tests without a database, with BrickLink's defaults."""
 
 from __future__ import annotations
 

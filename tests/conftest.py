@@ -1,4 +1,4 @@
-"""Which fixtures does every test know?"""
+"""Fixture plugins of the test suite."""
 
 pytest_plugins = [
     "tests.plugins.servers",

@@ -1,4 +1,4 @@
-"""Which lives can an order have?  Random ones, from the policies alone, without database or clock."""
+"""Random lives of orders, from the policies alone, without database or clock."""
 
 from __future__ import annotations
 

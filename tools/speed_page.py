@@ -35,7 +35,7 @@ takes the largest tables. It ends with 0 when every bar is met; `./run bench`, t
 ## Against what
 
 - **The bound** is pgbench with two clients calling one SQL function that writes what a cancellation writes, on the same schema, a
-  hundred orders a transaction, without asking any rule ([`benchmarks/reference_writes.py`](../benchmarks/writes.py)).
+  hundred orders a transaction, without asking any rule ([`benchmarks/reference_writes.py`](../benchmarks/reference_writes.py)).
 - **The bare Celery task** calls that function with one order: prefork, a prefetch of 64, early acknowledgement, no events, its
   statement prepared ([`benchmarks/bare_celery.py`](../benchmarks/bare_celery.py)).
 - **dramatiq**, two processes of eight threads, runs the body of `orders.cancel`, and as a peer the bare function

@@ -1,7 +1,7 @@
-"""What would BrickLink answer?  A market that knows the rules by heart and shares no code with the product.
+"""State and vocabulary of the reference model, an independent implementation of the rules.
 
-Every command of the Problem Order page is a method `<noun>_<verb>` that judges without changing anything and gives an
-`Answer` with what to do when it is meant.  Written from rules.md and the contract; instants are aware UTC datetimes.
+It shares no code with the product.  Every command of the Problem Order page is a method `<noun>_<verb>` that changes nothing
+and returns an `Answer` with the change to apply.  Timestamps are aware UTC datetimes.
 """
 
 from __future__ import annotations

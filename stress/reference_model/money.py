@@ -1,4 +1,4 @@
-"""What would a bill say, reckoned by hand?  The second opinion on fees and bills: rules.md 7, no code of the product."""
+"""Fees, credits and bills of the reference model."""
 
 from __future__ import annotations
 

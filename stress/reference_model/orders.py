@@ -1,4 +1,4 @@
-"""What would the shop answer?  Buying, adding, moving along, paying and taking items out by hand: contract 2.2, rules.md 6."""
+"""Purchases, batches, statuses, payments and item removals in the reference model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would the Problem Order page answer?  Requests, alerts and cancellation by hand: rules.md 3, 4 and 8."""
+"""Cancel requests, alerts and cancellation in the reference model."""
 
 from __future__ import annotations
 

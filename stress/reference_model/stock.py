@@ -1,4 +1,4 @@
-"""Where would returned bricks lie, sorted by hand?  The second opinion on stock: rules.md 5, no code of the product."""
+"""Stock of the reference model: what leaves with an order and where units return to."""
 
 from __future__ import annotations
 

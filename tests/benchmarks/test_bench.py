@@ -1,4 +1,4 @@
-"""Does every measure run, from the command a person types, and come from real work?"""
+"""Tests of the `./run bench` command: every benchmark runs and measures real work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are figures judged and shown as they were measured?"""
+"""Tests of the judgement and the rendering of benchmark results."""
 
 from __future__ import annotations
 

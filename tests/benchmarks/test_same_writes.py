@@ -1,4 +1,4 @@
-"""Does the reference do what ours does?  A benchmark whose reference does less flatters; these tests end that."""
+"""Tests that the references write the same rows as the product."""
 
 from __future__ import annotations
 

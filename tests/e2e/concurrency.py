@@ -1,7 +1,7 @@
-"""Who runs against whom?  Processes with a database connection each, started by one barrier.
+"""Processes with a database connection each, released by one barrier.
 
-A round is one command per racer; all of them are released at the same moment, a few milliseconds apart where the round
-says so, so that over many rounds either side comes first.
+A round runs one command per process.  All start at the same moment, or a few milliseconds apart where the round says
+so; over many rounds each side comes first.
 """
 
 from __future__ import annotations

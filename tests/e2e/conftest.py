@@ -1,4 +1,4 @@
-"""Of which nodes does an end-to-end test consist?  Our worker and beat as processes, the suite's Valkey, no Docker."""
+"""pytest-celery nodes as local processes: worker and beat, with the suite's Valkey and no Docker."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What does a worker look like in which a step of failing fails?  `celery -A tests.e2e.failing_steps worker`.
+"""The application with failing error handling, for `celery -A tests.e2e.failing_steps worker`.
 
-The same application.  For as long as the file that TEST_FAILING names exists, the step that it holds raises, or ends the process.
+While the file named by TEST_FAILING exists, the step named in it raises, or kills the process.
 """
 
 from __future__ import annotations

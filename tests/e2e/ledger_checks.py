@@ -1,4 +1,4 @@
-"""What does an end-to-end test ask of the database?"""
+"""Queries of end-to-end tests."""
 
 from __future__ import annotations
 

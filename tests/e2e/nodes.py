@@ -1,4 +1,4 @@
-"""What stands where pytest-celery expects containers?  Processes of this machine, with the same few words for them."""
+"""Local processes with the interface that pytest-celery expects of containers."""
 
 from __future__ import annotations
 

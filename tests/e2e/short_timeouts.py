@@ -1,7 +1,7 @@
-"""What does a worker look like for which everything comes sooner?  `celery -A tests.e2e.short_timeouts worker`.
+"""The application with short timeouts, for `celery -A tests.e2e.short_timeouts worker`.
 
-The same application with shorter waits, and with an ear that a test can stop: a worker whose process id stands in the file that
-TEST_DEAF names is alive, connected, answers pings, and takes no message; such a beat looks at no timetable.
+A worker whose process id is in the file named by TEST_DEAF is alive and connected, answers pings, and takes no message; a beat
+in that file sends no ticks.
 """
 
 from __future__ import annotations

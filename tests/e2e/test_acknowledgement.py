@@ -1,4 +1,4 @@
-"""Is a message acknowledged only when its answer, its dead job or its dead letter is durable?  Real workers, failing at failing."""
+"""Tests that a message is acknowledged only when its answer, dead job or dead letter is durable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does work go on from a backup?  Everything in one file, into an empty database, beside an empty Redis."""
+"""Tests of backup and restore into an empty database with an empty Redis."""
 
 from __future__ import annotations
 

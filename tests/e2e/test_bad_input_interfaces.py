@@ -1,4 +1,4 @@
-"""Is nonsense answered the same through every door?  By message, by SQL and as an item of many, on a real worker."""
+"""Tests that bad input gets the same answer by message, by SQL and as an item of `orders.cancel_many`."""
 
 from __future__ import annotations
 

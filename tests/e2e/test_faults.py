@@ -1,4 +1,4 @@
-"""What if a worker is killed, paused, or has a wrong clock; beat runs twice or is killed; a broker forgets?  Real processes."""
+"""Tests of single faults: killed and stopped workers, wrong clocks, duplicate beats, an emptied broker."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Does Flower show whose job did what, to those who may look, and may they do nothing else?  Real workers, as `up` starts it.
+"""Tests of Flower's pages, its access control and its read-only mode, started as `./run up` starts it.
 
-The pages are read over HTTP, and as people see them in Chromium, where there is one.
+The pages are read over HTTP, and in Chromium where it is installed.
 """
 
 from __future__ import annotations

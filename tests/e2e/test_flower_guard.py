@@ -1,4 +1,4 @@
-"""Whatever starts Flower: does it listen beyond this machine without a login, or do more than look?  Real processes."""
+"""Tests that Flower never listens beyond loopback without a login, however it is started."""
 
 from __future__ import annotations
 

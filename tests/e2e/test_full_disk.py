@@ -1,7 +1,7 @@
-"""What if PostgreSQL finds no room for another page?  A server of the test's own, whose files may not grow beyond a limit.
+"""Tests of a full disk, with a PostgreSQL server whose files may not grow beyond a limit.
 
-The kernel refuses to extend a file above the limit (RLIMIT_FSIZE), and a statement fails where it would fail on a full disk, only
-with another state (tests/workers/test_task.py has that of a full disk).  The log of what was written has its room beforehand.
+The kernel refuses to extend a file above RLIMIT_FSIZE, so statements fail where they would on a full disk, with another
+SQLSTATE (tests/workers/test_task.py covers that of a full disk).  The WAL has its space in advance.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Do the written histories end as the rules say they must?
+"""Tests that the written histories end as the rules say.
 
-Beside each `tests/histories/NAME.jsonl` stands `NAME.expected.json`: the story in words, the ids of the rules that it is
-about, and for each line what its task answers (`done`, `refused CODE [possible from]`, `invalid PATH …`, `conflict CODE`,
-with `replayed` added when the first answer came back) or what there is to see.  Expectations name only what matters:
+Beside each `tests/histories/NAME.jsonl` is `NAME.expected.json`: the story in words, the ids of its rules, and for each
+line the expected answer of its task (`done`, `refused CODE [possible from]`, `invalid PATH …`, `conflict CODE`,
+with `replayed` added for a repeated first answer) or the expected output.  Expectations name only what matters:
 
-- an object holds for every object that has at least these members;
-- a list of objects holds for a list as long whose members hold one by one;
-- a list of words stands for the `event`s of a timeline, in order, or for `event > recipient` of notices, in any order;
-- an object of `action: "possible"` or `action: "CODE [possible from]"` stands for a list of options.
+- an object matches every object that has at least these members;
+- a list of objects matches a list of the same length whose members match one by one;
+- a list of words matches the `event`s of a timeline, in order, or `event > recipient` of notices, in any order;
+- an object of `action: "possible"` or `action: "CODE [possible from]"` matches a list of options.
 """
 
 from __future__ import annotations

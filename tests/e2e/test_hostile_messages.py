@@ -1,4 +1,4 @@
-"""Does a worker live through every message that anybody could push?  One real worker, and a good command after each of them."""
+"""Tests that a worker survives every hostile message and answers a valid command after each."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Does a payload that is absurd or huge stop the commands behind it?  A real worker, both interfaces, its memory watched.
+"""Tests that huge or absurd payloads do not stop the commands behind them, through both interfaces.
 
-The bars: a healthy command behind any single one is answered within 5 s, behind eight within 15 s, and no process of the worker
-ever has 400 MB.
+The bars: a valid command behind a single one is answered within 5 s, behind eight within 15 s, and no worker process
+exceeds 400 MB.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Can the doors be used wrongly without a clear answer?  Upstream systems of all kinds, a real worker, real servers.
+"""Tests of the interfaces as upstream systems use and misuse them, with a real worker and real servers.
 
-Nothing here uses code of ours to send: plain Celery, `celery call`, an envelope made by hand, SQL.
+No product code sends anything here: plain Celery, `celery call`, hand-made envelopes and SQL.
 """
 
 from __future__ import annotations

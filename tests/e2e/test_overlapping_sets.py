@@ -1,7 +1,7 @@
-"""Do sets that overlap ever lock each other out?  Eight workers at once on one store, and not one deadlock.
+"""Test that overlapping batches never deadlock: eight workers on one store.
 
-The order of locks is that of `models.cases`; whoever takes them in another order fails here.  Thirty seconds among the long
-tests; `OVERLAP_SECONDS=600` for the ten minutes of a night.
+`models.cases` defines the order of locks; code that takes them in another order fails here.  It takes thirty seconds
+among the long tests; `OVERLAP_SECONDS=600` runs it for ten minutes.
 """
 
 from __future__ import annotations

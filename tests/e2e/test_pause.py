@@ -1,4 +1,4 @@
-"""Does a pause hold everywhere, lose nothing, and end?  Real workers, with commands by message and by SQL."""
+"""Tests that a pause applies to all workers and interfaces, loses nothing, and ends."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Who wins when both parties act at once?  One of them, always, and the other gets the code that says so (A17, R62).
+"""Tests that exactly one of two concurrent commands wins and the other gets the right code (A17, R62).
 
-Every race is run by processes with connections of their own, released by one barrier: 25 rounds in the everyday suite,
-200 among the long tests.  After the rounds everything promised is carried out and the books are looked at.
+Each race runs in processes with connections of their own, released by one barrier: 25 rounds in the everyday suite, 200 in
+the long tests.  After the rounds the outbox is processed and the database checked.
 """
 
 from __future__ import annotations

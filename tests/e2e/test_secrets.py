@@ -1,4 +1,4 @@
-"""Does anything that a stranger might read hold a secret or a private word?  Planted, and looked for everywhere."""
+"""Tests that planted secrets and private words appear nowhere a stranger might read them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Does the program do what the rules say, whatever happens in whatever order?
+"""Property tests: random histories on a real database against the reference model of `stress/reference_model`.
 
-Random histories are played on a real database and on the reference market of `tests/model`, which shares no code with the
-product.  After every step both must have answered the same and stand the same; at the end units and cents are
-conserved, and folding an order's events gives its row.
+After every step both must give the same answer and have the same state.  At the end units and cents are conserved, and
+folding an order's events yields its row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does the main job run for real?  Worker, beat and broker as processes, an upstream system that knows only wire names."""
+"""Tests of the main story with real worker, beat and broker, and a client that knows only wire names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With which browser does a test look at a page?  The Chromium of this machine, if there is one; nothing is downloaded."""
+"""Fixtures for pages in the Chromium of this machine, if there is one; nothing is downloaded."""
 
 from __future__ import annotations
 

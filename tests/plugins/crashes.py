@@ -1,8 +1,8 @@
-"""At which points can a worker die, and what is left then?  Found by listening at the driver, not by hand.
+"""Crash points of a piece of work, found by listening at the driver.
 
-Every statement that goes through a connection passes a cursor of ours, whoever sends it and however (SQLAlchemy or the
-driver itself), and every commit a connection of ours; rings and letters pass a bell and a postbox of ours.  A first run
-counts the points; then one run dies at each, in one of three ways, and the same work comes again.
+Every statement of every connection passes a recording cursor and every commit a recording connection; published messages and
+emails pass stubs.  A first run counts the points.  Then one run dies at each, in one of three ways, and the same
+work runs again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What does a worker look like that only notes what it was given?  `celery -A tests.plugins.effect_task worker`.
+"""The application with a task that only records its number, for `celery -A tests.plugins.effect_task worker`.
 
-The application itself, with one more task that writes its number to the end of a list in the broker, by a connection of its own.
-TEST_TRANSPORT says how messages are taken: as they are (`ours`), with kombu's acknowledgement (`stock ack`), or by kombu alone
-(`stock`): what those two lose shows that the tests would see it.
+The task appends to a list in the broker, by a connection of its own.  TEST_TRANSPORT selects the transport: the product's
+(`ours`), with kombu's acknowledgement (`stock ack`), or kombu's alone (`stock`); the tests must notice what those two lose.
 """
 
 from __future__ import annotations

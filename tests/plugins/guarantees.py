@@ -1,6 +1,6 @@
-"""Which promise does a test show?  The marker `promise("P1")`; a run of `-m guarantee` prints each promise beside its tests.
+"""The marker `guarantee("P1")`; a run with `-m guarantee` prints each guarantee beside its tests.
 
-The sentences are those of docs/guarantees.md.
+The sentences come from docs/guarantees.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does what must always hold, hold after every test?  Asked of every simulation a test played on, as it is left."""
+"""Checks all invariants after every test that used a simulation."""
 
 from __future__ import annotations
 

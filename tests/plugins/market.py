@@ -1,4 +1,4 @@
-"""Which marketplace does a test play in?  A seller, a buyer, a stranger and some lots, recorded through the public tasks."""
+"""A marketplace for tests: a seller, a buyer, a stranger and some lots, recorded through the public tasks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How does the database find what a statement asks for?  Each statement of the code itself, as it is sent, with its plan.
+"""Records each statement that the code sends, with its query plan.
 
-The statements are met where they leave the process: at the cursor of the driver.  What functions inside the database do is
-not seen there; of them the database counts which tables it has read from end to end.
+Statements are caught at the driver's cursor.  Functions inside the database are not visible there; for them the
+database counts sequential scans per table.
 """
 
 from __future__ import annotations

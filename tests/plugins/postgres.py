@@ -1,6 +1,6 @@
-"""PostgreSQL servers beside the run's embedded ones: of another version, on a socket, in another encoding, with a standby.
+"""PostgreSQL servers beside the embedded ones: another version, a socket, another encoding, a standby.
 
-Debian's programs are used where they are installed, else the embedded ones.
+Uses Debian's programs where they are installed, else the embedded ones.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How does a test get between a program and a server?  A small TCP proxy that can cut, delay, swallow and refuse.
+"""A TCP proxy between a program and a server that can cut, delay, swallow and refuse.
 
-Everything happens in one thread with an event loop of its own; whoever tests only sets what is to happen.
+It runs in one thread with its own event loop; tests only set what it does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How does a test count what workers were given?  Workers that only note it, in processes that may be killed at any moment.
+"""Workers that only record what they receive, in processes that may be killed at any moment.
 
-A producer's own list of what it sent stands against a list in the broker that only grows.
+Tests compare the producer's own list of sent numbers with an append-only list in the broker.
 """
 
 from __future__ import annotations

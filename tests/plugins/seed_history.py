@@ -1,4 +1,4 @@
-"""Which past has one of everything?  An order for each way to end, two months of bills; made once for the tests of a file."""
+"""A database with an order for each outcome and two months of bills, created once per test file."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which PostgreSQL and which Valkey does a test get?
+"""PostgreSQL and Valkey servers of the test run.
 
-Real ones, started once per run and shared by all pytest-xdist workers (the servers' own lease counts them). Every test
-that asks for `database_url` has a database of its own, copied from one that was migrated once: about 45 ms. Every test
-that asks for `broker_url` has an empty pair of Valkey databases.
+They start once per run and are shared by all pytest-xdist workers (the servers' own lease counts them).  Every test
+that uses `database_url` gets a database of its own, copied from a migrated template in about 45 ms; every test that uses
+`broker_url` gets an empty pair of Valkey databases.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where does a test play a history?  On a simulation: a database of its own, a clock it sets, the real task bodies."""
+"""Fixtures for simulations: a database of its own, a settable clock, the real task bodies."""
 
 from __future__ import annotations
 

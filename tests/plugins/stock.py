@@ -1,4 +1,4 @@
-"""How does a test take stock and put it back without the tasks around it?  Straight on a connection."""
+"""Takes and returns stock directly on a connection, without the tasks."""
 
 from __future__ import annotations
 

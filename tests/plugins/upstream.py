@@ -1,6 +1,7 @@
-"""How does a test stand outside, as an upstream system does?  An installation with a past, a real worker, and its doors.
+"""An installation with seed data and a real worker, as an upstream system sees it.
 
-No plugin of every test: modules that need it make a fixture of `installation`, for a worker takes seconds to start.
+It is not in the global plugins: modules that need it define a fixture of `installation`, because a worker takes seconds to
+start.
 """
 
 from __future__ import annotations

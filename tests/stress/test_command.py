@@ -1,4 +1,4 @@
-"""Does `./run torture` say what it will do, and leave nothing behind however it ends?"""
+"""Tests of the `./run torture` command: its output and its cleanup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the harness bite?  Each of seventeen seeded mistakes is caught by the name of what it breaks, and nothing is without one."""
+"""Tests that each of seventeen mutants is caught by the name of what it breaks."""
 
 from __future__ import annotations
 

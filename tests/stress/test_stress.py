@@ -1,4 +1,4 @@
-"""Is anything lost, doubled or early when all around dies?  A minute of `./run torture`: a known plan, and one by chance."""
+"""A minute of `./run torture`, with a known plan and with a random one."""
 
 from __future__ import annotations
 

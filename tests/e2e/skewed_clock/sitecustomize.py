@@ -1,8 +1,7 @@
-"""What is a machine like whose clock is wrong?  Python imports this file at its start when its folder is on PYTHONPATH.
+"""Simulates a machine with a wrong clock; Python imports this file at startup when its directory is on PYTHONPATH.
 
-`time.time` and the present of `datetime` are off by SKEW_SECONDS for everything in the process, or by what stands in the file
-SKEW_FILE at that moment, so that a test can step the clock of a running program; monotonic clocks and the servers' clocks are
-right, as they are where one machine's wall clock was set wrong.
+`time.time` and the current `datetime` are off by SKEW_SECONDS, or by the content of the file SKEW_FILE, so that a
+test can step the clock of a running program.  Monotonic clocks and the servers' clocks are right.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is a worker that takes nothing ended, and one that merely has a lot or nothing to do left alone?  Real processes, short waits."""
+"""Tests that the watchdog ends a worker that takes nothing, and leaves busy and idle ones alone."""
 
 from __future__ import annotations
 
