@@ -43,6 +43,18 @@ LOCKS = {
     "outbox": "SELECT FROM unwind.outbox WHERE state = 'due' LIMIT 50 FOR UPDATE",
 }
 
+REFUSE_WRITES = """
+    CREATE OR REPLACE FUNCTION unwind.refuse_write() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'cannot execute % in a read-only transaction', TG_OP USING ERRCODE = 'read_only_sql_transaction';
+    END $$;
+    CREATE OR REPLACE TRIGGER refuse_write BEFORE INSERT ON unwind.dead_jobs
+        FOR EACH STATEMENT EXECUTE FUNCTION unwind.refuse_write();
+    CREATE OR REPLACE TRIGGER refuse_write BEFORE INSERT ON unwind.requests
+        FOR EACH STATEMENT EXECUTE FUNCTION unwind.refuse_write()
+"""
+ALLOW_WRITES = "DROP FUNCTION IF EXISTS unwind.refuse_write() CASCADE"
+
 
 class FaultInjector:
     """Does the faults of one round after another.  Between rounds everything it stopped runs again."""
@@ -270,6 +282,23 @@ class FaultInjector:
 
         self._aside(hold)
         return "dead jobs"
+
+    def _refuse_writes(self, fault: Fault) -> str:
+        """Refuse every answer and dead job, with the error of a database that has become read-only."""
+
+        def refuse() -> None:
+            with connected(self._place.database_url) as conn:
+                conn.execute(REFUSE_WRITES)
+            time.sleep(fault.seconds)  # this is the fault
+            deadline = time.monotonic() + 15
+            while time.monotonic() < deadline:
+                with contextlib.suppress(psycopg.Error), connected(self._place.database_url) as conn:
+                    conn.execute(ALLOW_WRITES)
+                    return
+                time.sleep(0.2)  # the database may be starting again: there is no event to wait for
+
+        self._aside(refuse)
+        return "answers and dead jobs"
 
     def _deadlock(self, fault: Fault) -> str:
         """A session that takes locks in the opposite order: lots first, then members, then orders."""

@@ -259,6 +259,7 @@ FAULT_RATES: dict[str, FaultRate] = {
     "full_disk": FaultRate(0.15, (2.0, 4.0)),
     "hold_locks": FaultRate(0.5, (2.0, 5.0)),
     "hold_dead_jobs": FaultRate(0.3, (2.0, 6.0)),
+    "refuse_writes": FaultRate(0.3, (2.0, 6.0)),
     "deadlock": FaultRate(0.4, (0.5, 1.0)),
     "mail_4xx": FaultRate(0.3, (2.0, 5.0)),
     "mail_5xx": FaultRate(0.15, (1.0, 2.0)),

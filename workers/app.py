@@ -16,9 +16,13 @@ from kombu.entity import Queue
 from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE
 from workers import lifecycle
+from workers import remote_control as remote_control  # noqa: PLC0414 - connects itself to Celery's signals
 from workers.broker.redis_url import SCHEMES
 from workers.monitoring import flower_guard
+from workers.monitoring import watchdog as watchdog  # noqa: PLC0414 - the same
 from workers.redaction import TICKS
+from workers.transport import dead_letters as dead_letters  # noqa: PLC0414 - the same
+from workers.transport import pausing as pausing  # noqa: PLC0414 - the same
 from workers.transport.plain_json import use_plain_json
 from workers.transport.reclaim import UNACKED
 from workers.transport.validation import HARD_LIMIT
