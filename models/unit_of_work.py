@@ -29,27 +29,27 @@ class UnitOfWork(Generic[C]):
         conn: Connection,
         clock: db.Clock,
         commands: Sequence[C],
-        part_of: IdempotentCommand | None = None,
-        look: Callable[[Connection], Cursor] | None = None,
+        parent: IdempotentCommand | None = None,
+        prefetch: Callable[[Connection], Cursor] | None = None,
     ) -> None:
         self.conn = conn
         self.commands = commands
         self._clock = clock
-        self._asked_for_now: Callable[[], datetime] | None = None
+        self._fetch_now: Callable[[], datetime] | None = None
         self._now: datetime | None = None
-        asked: list[IdempotentCommand] = [*commands, *([part_of] if part_of is not None else [])]
+        asked: list[IdempotentCommand] = [*commands, *([parent] if parent is not None else [])]
         self._answers: dict[str, Answer] = {}
-        self.looked: Cursor | None = None
+        self.prefetched: Cursor | None = None
         if asked:
             with pipeline(conn):  # with the transaction's BEGIN
                 earlier = requests.send_earlier_answers(conn, asked)
-                self.looked = look(conn) if look is not None else None
+                self.prefetched = prefetch(conn) if prefetch is not None else None
             self._answers = requests.fetch_earlier_answers(earlier, asked)
-        self.whole = self._answers.pop(part_of.request_id, None) if part_of is not None else None
+        self.parent_answer = self._answers.pop(parent.request_id, None) if parent is not None else None
         """The earlier answer of the command that this work is a part of."""
-        self._kept: list[tuple[IdempotentCommand, Answer]] = []
+        self._stored: list[tuple[IdempotentCommand, Answer]] = []
         self._checks: list[Callable[[], None]] = []
-        self.promised = False
+        self.has_messages = False
         self.pending: list[C] = [c for c in commands if c.request_id not in self._answers]
 
     @property
@@ -57,43 +57,43 @@ class UnitOfWork(Generic[C]):
         """The instant of this unit of work, read once: take the locks first (reliability F50)."""
         if self._now is None:
             self.ask_for_now()
-            assert self._asked_for_now is not None
-            self._now = self._asked_for_now()
+            assert self._fetch_now is not None
+            self._now = self._fetch_now()
         return self._now
 
     def ask_for_now(self) -> None:
         """Read the clock in the trip that takes the last locks."""
-        if self._asked_for_now is None:
-            self._asked_for_now = self._clock.ask(self.conn)
+        if self._fetch_now is None:
+            self._fetch_now = self._clock.send_now(self.conn)
 
-    def answer(self, command: C, verdict: Verdict | Answer, *, keep: bool = True, order_id: int | None = None) -> None:
+    def answer(self, command: C, verdict: Verdict | Answer, *, store: bool = True, order_id: int | None = None) -> None:
         """Answer one command.  `done` and `refused` are kept for the same request id to come again (contract 2.1)."""
         answer = verdict if isinstance(verdict, Answer) else requests.answer_from_verdict(command, verdict, order_id)
         self._answers[command.request_id] = answer
-        if keep and answer.outcome in ("done", "refused"):
-            self._kept.append((command, answer))
+        if store and answer.outcome in ("done", "refused"):
+            self._stored.append((command, answer))
 
-    def keep(self, command: IdempotentCommand, answer: Answer) -> None:
+    def store_answer(self, command: IdempotentCommand, answer: Answer) -> None:
         """Keep the answer of a command that this work was the last part of."""
-        self._kept.append((command, answer))
+        self._stored.append((command, answer))
 
-    def promise(self, promises: Sequence[OutboxMessage]) -> None:
+    def enqueue(self, promises: Sequence[OutboxMessage]) -> None:
         """What must follow this commit."""
         outbox.enqueue(self.conn, promises, self.now)
-        self.promised = self.promised or bool(promises)
+        self.has_messages = self.has_messages or bool(promises)
 
     @property
     def answers(self) -> list[Answer]:
         """One answer per command, in the order of the commands."""
         return [self._answers[c.request_id] for c in self.commands]
 
-    def close(self) -> None:
+    def send_answers(self) -> None:
         """Write the request rows, last of all; whoever closes in the trip of its own last writes saves one."""
-        kept, self._kept = self._kept, []
+        kept, self._stored = self._stored, []
         if kept:
             self._checks.append(requests.insert_answers(self.conn, kept, self.now))
 
-    def check(self) -> None:
+    def raise_if_raced(self) -> None:
         """Raise `RequestRaced` if a twin had written one of those rows."""
         for check in self._checks:
             check()
@@ -103,8 +103,8 @@ class UnitOfWork(Generic[C]):
 def unit_of_work(
     commands: Sequence[C] = (),
     *,
-    part_of: IdempotentCommand | None = None,
-    look: Callable[[Connection], Cursor] | None = None,
+    parent: IdempotentCommand | None = None,
+    prefetch: Callable[[Connection], Cursor] | None = None,
 ) -> Iterator[UnitOfWork[C]]:
     """Open the transaction; at its end write the request rows and commit; after it nudge the relay if anything was promised.
 
@@ -114,7 +114,7 @@ def unit_of_work(
     """
     database = db.current_database()
     with database.transaction(by_keys=bool(commands)) as conn:
-        work = UnitOfWork(conn, database.clock, commands, part_of, look)
+        work = UnitOfWork(conn, database.clock, commands, parent, prefetch)
         yield work
         work.close()
         work.check()

@@ -85,7 +85,7 @@ _REQUIRED = {
 class Clock(Protocol):
     """What time it is for the transaction on `conn`."""
 
-    def ask(self, conn: Connection) -> Callable[[], datetime]:
+    def send_now(self, conn: Connection) -> Callable[[], datetime]:
         """Ask for the instant, to be read when the statements that go with it were sent: aware, UTC."""
         ...
 
@@ -97,7 +97,7 @@ class Clock(Protocol):
 class DatabaseClock:
     """The live clock: that of the database server, read after the locks (reliability F50)."""
 
-    def ask(self, conn: Connection) -> Callable[[], datetime]:
+    def send_now(self, conn: Connection) -> Callable[[], datetime]:
         """The server's wall clock when it comes to this statement, not at the transaction's start."""
         asked = execute(conn, "SELECT clock_timestamp() AS instant", {})
 
@@ -109,7 +109,7 @@ class DatabaseClock:
 
     def now(self, conn: Connection) -> datetime:
         """The same, at this moment."""
-        return self.ask(conn)()
+        return self.send_now(conn)()
 
 
 @dataclass
@@ -118,13 +118,13 @@ class SimulatedClock:
 
     instant: datetime
 
-    def ask(self, conn: Connection) -> Callable[[], datetime]:  # noqa: ARG002 - the same question as to every clock
+    def send_now(self, conn: Connection) -> Callable[[], datetime]:  # noqa: ARG002 - the same question as to every clock
         """The instant that was set."""
         return lambda: self.instant
 
     def now(self, conn: Connection) -> datetime:
         """The same."""
-        return self.ask(conn)()
+        return self.send_now(conn)()
 
 
 class SessionRefused(psycopg.OperationalError):

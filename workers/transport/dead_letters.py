@@ -153,7 +153,7 @@ class DeadLetterWriter:
                 key=UUID(odd["key"]),
                 reason=odd["reason"],
                 detail=odd["detail"],
-                named=odd["named"],
+                task_name=odd["named"],
                 message_id=odd["message_id"],
                 queue=odd["queue"],
                 body=base64.b64decode(odd["begins"]),
