@@ -238,7 +238,7 @@ class Unlocking:
         ).fetchall()[0]
         if found.last_at is not None:
             self._handled_up_to = (found.last_at, found.last_id)
-        work.promised = work.promised or found.unlocked > 0
+        work.has_messages = work.has_messages or found.unlocked > 0
         return int(found.due), int(found.unlocked)
 
     def committed(self) -> None:

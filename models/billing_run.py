@@ -237,7 +237,7 @@ def _tell(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
             for row in rows
         ],
     )
-    work.promise(
+    work.enqueue(
         [
             notify_member(
                 Role.SELLER,

@@ -142,7 +142,7 @@ class CaseSet:
             ocr.update_changed(self.conn, moved_ocrs, self.book)
             moved = members.update_standing(self.conn, self._members_before, self.members.values(), now)
             events.append(self.conn, [*rows, *(_standing_row(*one, now) for one in moved)])
-            work.promise(promises)
+            work.enqueue(promises)
 
 
 def _standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:

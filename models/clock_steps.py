@@ -26,7 +26,7 @@ _AHEAD = text(
 )
 
 
-def follow(conn: Connection, sweep: str, now: datetime) -> timedelta | None:
+def shift_waits(conn: Connection, sweep: str, now: datetime) -> timedelta | None:
     """Move every wait by as much as the clock went back since `sweep` last ran; None when it did not.
 
     The sweep notes its run in the same transaction, so that each step moves the waits once.
@@ -41,7 +41,7 @@ def follow(conn: Connection, sweep: str, now: datetime) -> timedelta | None:
     return last - now
 
 
-def ahead(conn: Connection, now: datetime) -> timedelta:
+def lead_over_clock(conn: Connection, now: datetime) -> timedelta:
     """How far the newest of what was recorded lately lies in the future of the clock; zero when nothing does."""
     found: timedelta | None = conn.execute(_AHEAD, {"now": now}).scalar()
     return max(found or timedelta(0), timedelta(0))

@@ -71,7 +71,7 @@ def _post(work: UnitOfWork[Any], settlements: Sequence[_Settlement]) -> None:
     first_open = ledger.first_open_months(work.conn, sellers)
     lines = [_line(one, first_open[one.seller_id], work.now) for one in settlements if one.amount < 0]
     posted = ledger.post(work.conn, lines)
-    work.promise(
+    work.enqueue(
         [
             notify_member(
                 Role.SELLER,
@@ -132,7 +132,7 @@ def _read(due: DueMessage) -> _Settlement:
 
 
 def _give_up(work: UnitOfWork[Any], due: DueMessage, reason: str) -> None:
-    outbox.give_up(work.conn, [due.outbox_id], reason)
+    outbox.mark_dead(work.conn, [due.outbox_id], reason)
     _park(work, due, reason, due.first_error or reason, "IMPOSSIBLE")
 
 

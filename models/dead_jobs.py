@@ -39,7 +39,7 @@ REASONS = {
     "IMPOSSIBLE": "cannot be done as it is",
 }
 """Why a job was given up, and what is said of it."""
-ERROR_LENGTH = 4000
+MAX_ERROR_LENGTH = 4000
 MAX_DEPTH = 50
 """Levels of the arguments that are stored; a message may have less than half of that."""
 MAX_INTEGER_BITS = 10_000
@@ -75,7 +75,7 @@ dead_jobs = Table(
     Index("ix_dead_jobs_waiting", "dead_job_id", postgresql_where=text("replayed_at IS NULL AND discarded_at IS NULL")),
 )
 _WAITS = (dead_jobs.c.replayed_at.is_(None), dead_jobs.c.discarded_at.is_(None))
-REASON_LENGTH = 500
+MAX_REASON_LENGTH = 500
 
 
 def park(
@@ -95,10 +95,10 @@ def park(
 
     Whatever the arguments hold can be stored (`storable`).  A message that waits here already is not stored twice.
     """
-    kept = storable(dict(arguments))
+    kept = to_json(dict(arguments))
     if message_id is not None and (waits := _waiting_id(conn, task, message_id, payload_hash(kept))) is not None:
         return waits
-    error = _ascii(error)[:ERROR_LENGTH] or "said nothing"
+    error = _ascii(error)[:MAX_ERROR_LENGTH] or "said nothing"
     order_id = kept.get("order_id")
     row = dead_jobs.insert().values(
         task=_ascii(task),
@@ -109,7 +109,7 @@ def park(
         arguments=kept,
         payload_hash=payload_hash(kept),
         reason=reason,
-        first_error=_ascii(first_error or "")[:ERROR_LENGTH] or error,
+        first_error=_ascii(first_error or "")[:MAX_ERROR_LENGTH] or error,
         error=error,
         attempts=max(1, min(attempts, 2**31 - 1)),
         parked_at=now,
@@ -155,11 +155,11 @@ def park_once(
 
 def payload_hash(arguments: Mapping[str, Any]) -> bytes:
     """By which one sees that a job is set going again with what it was parked with."""
-    written = json.dumps(storable(dict(arguments)), sort_keys=True, separators=(",", ":"))
+    written = json.dumps(to_json(dict(arguments)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(written.encode()).digest()
 
 
-def storable(value: Any, levels: int = MAX_DEPTH) -> Any:
+def to_json(value: Any, levels: int = MAX_DEPTH) -> Any:
     """The same as plain JSON.  Never raises: what JSON has no form for becomes text, for a dead job must not be lost for it."""
     if value is None or isinstance(value, bool):
         return value
@@ -172,9 +172,9 @@ def storable(value: Any, levels: int = MAX_DEPTH) -> Any:
     if levels == 0:
         return "nested too deeply to be stored"
     if isinstance(value, Mapping):
-        return {_text(name): storable(inner, levels - 1) for name, inner in value.items()}
+        return {_text(name): to_json(inner, levels - 1) for name, inner in value.items()}
     if isinstance(value, list | tuple | AbstractSet):
-        return [storable(inner, levels - 1) for inner in value]
+        return [to_json(inner, levels - 1) for inner in value]
     return _text(value)
 
 
@@ -190,12 +190,12 @@ def _ascii(said: str) -> str:
     return said.replace("\x00", "\\x00").encode("ascii", "backslashreplace").decode()
 
 
-def waiting(conn: Connection) -> list[Row[Any]]:
+def list_waiting(conn: Connection) -> list[Row[Any]]:
     """The jobs that wait for somebody, oldest first."""
     return list(conn.execute(select(dead_jobs).where(*_WAITS).order_by(dead_jobs.c.dead_job_id)))
 
 
-def discarded(conn: Connection) -> list[Row[Any]]:
+def list_discarded(conn: Connection) -> list[Row[Any]]:
     """The jobs that somebody decided not to do, oldest first."""
     found = select(dead_jobs).where(dead_jobs.c.discarded_at.is_not(None))
     return list(conn.execute(found.order_by(dead_jobs.c.dead_job_id)))
@@ -206,7 +206,7 @@ def get(conn: Connection, dead_job_id: int) -> Row[Any] | None:
     return conn.execute(select(dead_jobs).where(dead_jobs.c.dead_job_id == dead_job_id)).one_or_none()
 
 
-def replayed(conn: Connection, dead_job_id: int, now: datetime) -> bool:
+def mark_replayed(conn: Connection, dead_job_id: int, now: datetime) -> bool:
     """Note that it is set going again; gives whether it was still waiting for that."""
     waits = (dead_jobs.c.dead_job_id == dead_job_id, *_WAITS)
     return conn.execute(update(dead_jobs).where(*waits).values(replayed_at=now)).rowcount > 0
@@ -215,5 +215,5 @@ def replayed(conn: Connection, dead_job_id: int, now: datetime) -> bool:
 def discard(conn: Connection, dead_job_id: int, reason: str, now: datetime) -> bool:
     """Note that a job is not to be done, and why; returns whether it was still waiting.  The row stays as a record."""
     waits = (dead_jobs.c.dead_job_id == dead_job_id, *_WAITS)
-    values = {"discarded_at": now, "discard_reason": reason[:REASON_LENGTH]}
+    values = {"discarded_at": now, "discard_reason": reason[:MAX_REASON_LENGTH]}
     return conn.execute(update(dead_jobs).where(*waits).values(**values)).rowcount > 0

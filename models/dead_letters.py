@@ -29,10 +29,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from models.db.schema import Timestamp, check_in, metadata
 
-BODY_BYTES = 4096
+MAX_BODY_BYTES = 4096
 """Of the body this much is kept: enough to recognise it, too little to fill a disk."""
-NAME_LENGTH = 200
-MAX_KEPT = 10_000
+MAX_NAME_LENGTH = 200
+MAX_ROWS = 10_000
 """The newest that many: whoever can push to a queue must not be able to fill the database."""
 
 REASONS = {
@@ -49,7 +49,7 @@ REASONS = {
 dead_letters = Table(
     "dead_letters",
     metadata,
-    Column("odd_message_id", BigInteger, Identity(), primary_key=True),
+    Column("dead_letter_id", BigInteger, Identity(), primary_key=True),
     Column("key", Uuid, nullable=False, unique=True, server_default=text("gen_random_uuid()")),
     Column("reason", Text, nullable=False),
     Column("detail", Text, nullable=False, server_default=""),
@@ -58,7 +58,7 @@ dead_letters = Table(
     Column("queue", Text),
     Column("body_bytes", Integer, nullable=False),
     Column("body", Text, nullable=False),
-    Column("came_at", Timestamp, nullable=False),
+    Column("received_at", Timestamp, nullable=False),
     Column("requeued_at", Timestamp),
     check_in("reason", tuple(REASONS)),
 )
@@ -88,30 +88,30 @@ def record(
             message_id=_plain(message_id),
             queue=_plain(queue),
             body_bytes=len(body) if body_bytes is None else body_bytes,
-            body=base64.b64encode(body[:BODY_BYTES]).decode(),
+            body=base64.b64encode(body[:MAX_BODY_BYTES]).decode(),
             came_at=now,
         )
         .on_conflict_do_nothing()
     )
-    newest = select(dead_letters.c.odd_message_id).order_by(dead_letters.c.odd_message_id.desc())
-    too_old = newest.offset(MAX_KEPT).limit(1).scalar_subquery()
-    conn.execute(delete(dead_letters).where(dead_letters.c.odd_message_id <= too_old))
+    newest = select(dead_letters.c.dead_letter_id).order_by(dead_letters.c.dead_letter_id.desc())
+    too_old = newest.offset(MAX_ROWS).limit(1).scalar_subquery()
+    conn.execute(delete(dead_letters).where(dead_letters.c.dead_letter_id <= too_old))
 
 
-def latest(conn: Connection, *, limit: int) -> list[Row[Any]]:
+def list_newest(conn: Connection, *, limit: int) -> list[Row[Any]]:
     """The last ones that came, newest first, without their bodies."""
     shown = [column for column in dead_letters.c if column.name != "body"]
-    return list(conn.execute(select(*shown).order_by(dead_letters.c.odd_message_id.desc()).limit(limit)))
+    return list(conn.execute(select(*shown).order_by(dead_letters.c.dead_letter_id.desc()).limit(limit)))
 
 
-def get(conn: Connection, odd_message_id: int) -> Row[Any] | None:
+def get(conn: Connection, dead_letter_id: int) -> Row[Any] | None:
     """One message, with what was kept of its body."""
-    return conn.execute(select(dead_letters).where(dead_letters.c.odd_message_id == odd_message_id)).one_or_none()
+    return conn.execute(select(dead_letters).where(dead_letters.c.dead_letter_id == dead_letter_id)).one_or_none()
 
 
-def mark_requeued(conn: Connection, odd_message_id: int, now: datetime) -> bool:
+def mark_requeued(conn: Connection, dead_letter_id: int, now: datetime) -> bool:
     """Note that it was taken as a command after all; returns whether it was not yet."""
-    waits = (dead_letters.c.odd_message_id == odd_message_id, dead_letters.c.requeued_at.is_(None))
+    waits = (dead_letters.c.dead_letter_id == dead_letter_id, dead_letters.c.requeued_at.is_(None))
     return conn.execute(update(dead_letters).where(*waits).values(requeued_at=now)).rowcount > 0
 
 
@@ -119,4 +119,4 @@ def _plain(text: str | None) -> str | None:
     """What PostgreSQL can keep and a terminal can show."""
     if text is None:
         return None
-    return "".join(c if c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF else "?" for c in text[:NAME_LENGTH])
+    return "".join(c if c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF else "?" for c in text[:MAX_NAME_LENGTH])

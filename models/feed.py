@@ -144,24 +144,24 @@ _NEWEST = ", ".join(f"(SELECT max(written_in) FROM unwind.{table})" for _, table
 _AHEAD = text(f"SELECT GREATEST({_NEWEST}) - (pg_current_xact_id()::text)::bigint - unwind.feed_base()")
 
 
-def ahead(conn: Connection) -> int:
+def transaction_id_gap(conn: Connection) -> int:
     """By how many transactions the newest row is ahead of this server, to which it cannot belong; 0 is as it should be."""
     return max(0, conn.execute(_AHEAD).scalar() or 0)
 
 
-def go_on_counting(conn: Connection) -> int:
+def advance_feed_base(conn: Connection) -> int:
     """After the tables moved to another server: let its transactions count on from the newest row; gives by how many.
 
     Only the owner may.  Without it new events would sort before old ones, and no reader would ever see them.
     """
-    missing = ahead(conn)
+    missing = transaction_id_gap(conn)
     if missing:
         base = conn.execute(text("SELECT unwind.feed_base()")).scalar_one() + missing
         conn.execute(text(FEED_BASE.format(base=int(base))))
     return missing
 
 
-def after(conn: Connection, cursor: str | None, limit: int) -> list[tuple[str, dict[str, Any]]]:
+def events_after(conn: Connection, cursor: str | None, limit: int) -> list[tuple[str, dict[str, Any]]]:
     """The next events after a cursor (None: from the beginning), each with the cursor to remember once it is handled."""
     rows = conn.execute(
         text("SELECT cursor, event FROM unwind.events_after(:cursor, :limit)"), {"cursor": cursor, "limit": limit}

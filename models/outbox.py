@@ -210,7 +210,7 @@ def requeue_after_broker_reset(conn: Connection, memory: str, now: datetime) -> 
     ).rowcount
 
 
-def first_relay(conn: Connection) -> datetime | None:
+def first_relay_at(conn: Connection) -> datetime | None:
     """When a relay of this installation first came to a broker; None before that."""
     return conn.execute(select(func.min(broker_epochs.c.known_since))).scalar()
 
@@ -231,7 +231,7 @@ def record_failure(conn: Connection, rows: Sequence[int], error: str) -> dict[in
     return {row.outbox_id: row.first_error for row in result if row.state == "dead"}
 
 
-def give_up(conn: Connection, rows: Sequence[int], error: str) -> None:
+def mark_dead(conn: Connection, rows: Sequence[int], error: str) -> None:
     """These promises can never be kept as they are: no more rings; the follower parks them in `dead_jobs`."""
     conn.execute(
         update(outbox)

@@ -17,7 +17,7 @@ from models.db.schema import Timestamp, check_in, metadata
 from models.submissions import CHANNEL
 
 KINDS = ("queue", "task")
-REASON_LENGTH = 500
+MAX_REASON_LENGTH = 500
 
 pauses = Table(
     "pauses",
@@ -36,7 +36,7 @@ pauses = Table(
 
 
 @dataclass(frozen=True, slots=True)
-class Paused:
+class PausedNames:
     """What is paused now."""
 
     queues: frozenset[str] = frozenset()
@@ -47,7 +47,7 @@ def pause(
     conn: Connection, kind: str, name: str, now: datetime, *, until: datetime | None = None, reason: str = ""
 ) -> None:
     """Pause a queue or task, or give a pause that is in effect another end and reason."""
-    values = {"kind": kind, "name": name, "now": now, "until": until, "reason": reason[:REASON_LENGTH]}
+    values = {"kind": kind, "name": name, "now": now, "until": until, "reason": reason[:MAX_REASON_LENGTH]}
     over = text(
         "UPDATE unwind.pauses SET resumed_at = until "
         "WHERE kind = :kind AND name = :name AND resumed_at IS NULL AND until <= :now"
@@ -78,7 +78,7 @@ def resume(conn: Connection, kind: str, name: str, now: datetime) -> bool:
     return ended.rowcount > 0
 
 
-def in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
+def list_in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
     """What is paused, the oldest first."""
     found = text(
         "SELECT kind, name, reason, paused_at, until FROM unwind.pauses "
@@ -87,10 +87,10 @@ def in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
     return list(conn.execute(found, {"now": now}))
 
 
-def paused(conn: Connection, now: datetime) -> Paused:
+def paused_names(conn: Connection, now: datetime) -> PausedNames:
     """The names of what is paused."""
-    rows = in_effect(conn, now)
-    return Paused(
+    rows = list_in_effect(conn, now)
+    return PausedNames(
         frozenset(row.name for row in rows if row.kind == "queue"),
         frozenset(row.name for row in rows if row.kind == "task"),
     )

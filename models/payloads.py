@@ -17,7 +17,7 @@ MAX_DEPTH = 20
 """Levels of lists and objects that are read.  Arguments are at most six deep; what is deeper is answered `invalid`."""
 
 
-class Unreadable(ValueError):
+class InvalidPayload(ValueError):
     """A text that is not the JSON of an object."""
 
 
@@ -39,14 +39,14 @@ def _punctuation(raw: bytes) -> int:
     return sum(map(raw.count, (b",", b"[", b"]", b"{", b"}")))
 
 
-def read(payload: str) -> dict[str, Any]:
+def parse_payload(payload: str) -> dict[str, Any]:
     """The arguments that a text says.  Raises `Unreadable`, with a sentence that repeats nothing of it."""
     try:
         found = json.loads(payload)
     except RecursionError:
-        raise Unreadable("is nested too deeply") from None
+        raise InvalidPayload("is nested too deeply") from None
     except ValueError:  # not JSON, or an integer of more digits than Python converts
-        raise Unreadable("cannot be read as JSON, or has a number of too many digits") from None
+        raise InvalidPayload("cannot be read as JSON, or has a number of too many digits") from None
     if not isinstance(found, dict):
-        raise Unreadable("must be an object")
+        raise InvalidPayload("must be an object")
     return found

@@ -74,7 +74,7 @@ class Reminding:
             return 0, 0
         book = terms.load_terms(work.conn)
         promises = [*_of_ocrs(work, book, ocrs), *_of_alerts(work, book, alerts)]
-        work.promise(promises)
+        work.enqueue(promises)
         found = len(ocrs) + len(alerts)
         return found, found
 

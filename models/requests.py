@@ -151,7 +151,7 @@ def fetch_earlier_answers(rows: Cursor, commands: Sequence[IdempotentCommand]) -
     """What was asked."""
     by_id = {c.request_id: c for c in commands}
     return {
-        row.request_id: replace(stored(row.answer), replayed=True)
+        row.request_id: replace(answer_from_row(row.answer), replayed=True)
         if bytes(row.fingerprint) == by_id[row.request_id].fingerprint
         else conflict(by_id[row.request_id])
         for row in rows
@@ -191,6 +191,6 @@ def insert_answers(
     return check
 
 
-def stored(answer: dict[str, Any]) -> Answer:
+def answer_from_row(answer: dict[str, Any]) -> Answer:
     """Read an answer back from its row."""
     return Answer(**answer)

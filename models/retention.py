@@ -10,21 +10,21 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-PROMISED_DAYS = 30
+MIN_RETENTION_DAYS = 30
 """The least that callers were promised."""
-BATCH = 1000
+BATCH_SIZE = 1000
 
 # Promises of credits stay: the proof of a month's bills reads from them in which month a late credit was due.
 PRUNE_REQUESTS = f"""
-CREATE OR REPLACE FUNCTION unwind.prune_requests(older_than timestamptz, batch integer DEFAULT {BATCH})
+CREATE OR REPLACE FUNCTION unwind.prune_requests(older_than timestamptz, batch integer DEFAULT {BATCH_SIZE})
 RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-    wanted integer := least(greatest(coalesce(batch, {BATCH}), 1), 10000);
+    wanted integer := least(greatest(coalesce(batch, {BATCH_SIZE}), 1), 10000);
     gone integer;
     total integer := 0;
 BEGIN
-    IF older_than IS NULL OR older_than > clock_timestamp() - interval '{PROMISED_DAYS} days' THEN
-        RAISE EXCEPTION 'answers are kept for at least {PROMISED_DAYS} days' USING ERRCODE = 'invalid_parameter_value';
+    IF older_than IS NULL OR older_than > clock_timestamp() - interval '{MIN_RETENTION_DAYS} days' THEN
+        RAISE EXCEPTION 'answers are kept for at least {MIN_RETENTION_DAYS} days' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     DELETE FROM unwind.requests AS r WHERE r.request_id = ANY (ARRAY(
         SELECT o.request_id FROM unwind.requests AS o WHERE o.answered_at < older_than
@@ -42,9 +42,9 @@ BEGIN
         ORDER BY o.done_at LIMIT wanted FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS gone = ROW_COUNT;
     total := total + gone;
-    DELETE FROM unwind.dead_letters AS m WHERE m.odd_message_id = ANY (ARRAY(
-        SELECT o.odd_message_id FROM unwind.dead_letters AS o WHERE o.came_at < older_than
-        ORDER BY o.odd_message_id LIMIT wanted FOR UPDATE SKIP LOCKED));
+    DELETE FROM unwind.dead_letters AS m WHERE m.dead_letter_id = ANY (ARRAY(
+        SELECT o.dead_letter_id FROM unwind.dead_letters AS o WHERE o.received_at < older_than
+        ORDER BY o.dead_letter_id LIMIT wanted FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS gone = ROW_COUNT;
     RETURN total + gone;
 END
@@ -57,7 +57,7 @@ GUARDS: tuple[str, ...] = (
 )
 
 
-def prune(conn: Connection, older_than: datetime, batch: int = BATCH) -> int:
+def prune(conn: Connection, older_than: datetime, batch: int = BATCH_SIZE) -> int:
     """Take away one batch of each kind that is older; gives how many rows went, 0 when nothing is left.
 
     Raises the database's InvalidParameterValue for less than thirty days, InsufficientPrivilege for anybody but the owner.

@@ -20,13 +20,13 @@ from models.requests import Answer
 
 CHANNEL = "unwind_submissions"
 """NOTIFY channel on which a commit with a submission wakes the drain."""
-LEASE = timedelta(seconds=5)
+LEASE_DURATION = timedelta(seconds=5)
 """A drain that died holds its set for so long: everything must be done within 30 s after the last fault, even if that is the second
 one that hit this set.  A drain that lives extends its lease (`workers.submissions.consumer`), so a set is held for
 as long as its work takes."""
-MAX_WAIT = timedelta(minutes=15)
+MAX_RETRY_DELAY = timedelta(minutes=15)
 MAX_ATTEMPTS = 10
-SMALL_BYTES = 64 * 2**10
+MAX_BATCHED_BYTES = 64 * 2**10
 """Payloads up to this size are taken in sets.  A longer one is taken alone, so a claim is bounded by its bytes: those of one set of
 small ones and of one long one."""
 PUBLIC_TASKS = (
@@ -68,7 +68,7 @@ PUBLIC_TASKS = (
 )
 """What may be submitted: the frozen wire names of contract 2.2 and 2.3 (a test compares them with the registered tasks)."""
 
-_IN_SETS = f"(attempts = 0 AND octet_length(payload) <= {SMALL_BYTES})"
+_IN_SETS = f"(attempts = 0 AND octet_length(payload) <= {MAX_BATCHED_BYTES})"
 
 submissions = Table(
     "submissions",
@@ -121,7 +121,7 @@ def claim(conn: Connection, now: datetime, *, limit: int) -> tuple[list[Submissi
     time.  Per order only the first that waits is taken, so a later one waits for the next set.  Attempts count with the lease.
     What an operator has paused stays as it is, and later commands about the same order wait behind it.
     """
-    rows = conn.execute(_CLAIM, {"now": now, "again": now + LEASE, "limit": limit})
+    rows = conn.execute(_CLAIM, {"now": now, "again": now + LEASE_DURATION, "limit": limit})
     found = sorted(
         (
             (
@@ -163,9 +163,9 @@ _CLAIM = text(
 )
 
 
-def hold(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
+def extend_lease(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
     """Extend the lease of commands that are still being carried out."""
-    conn.execute(_HOLD, {"ids": list(submission_ids), "again": now + LEASE})
+    conn.execute(_HOLD, {"ids": list(submission_ids), "again": now + LEASE_DURATION})
 
 
 _HOLD = text(
@@ -176,7 +176,7 @@ _HOLD = text(
 )
 
 
-def insert_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now: datetime) -> None:
+def store_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now: datetime) -> None:
     """Write the answers, for `unwind.command_answers`.  The first one stays: a drain that was overtaken changes nothing."""
     conn.execute(
         _ANSWERED,
@@ -200,7 +200,7 @@ _ANSWERED = text(
 def record_failure(conn: Connection, submission: Submission, error: str, now: datetime) -> str | None:
     """Put a command off that raised, ever longer; gives its first error if it has used up its attempts and is dead now."""
     dead = submission.attempts >= MAX_ATTEMPTS
-    wait = min(MAX_WAIT.total_seconds(), 2.0**submission.attempts)
+    wait = min(MAX_RETRY_DELAY.total_seconds(), 2.0**submission.attempts)
     first: str | None = conn.execute(
         update(submissions)
         .where(submissions.c.submission_id == submission.submission_id, submissions.c.state != "answered")
@@ -215,7 +215,7 @@ def record_failure(conn: Connection, submission: Submission, error: str, now: da
     return first if dead else None
 
 
-def gave_up(conn: Connection, submission: Submission, error: str) -> None:
+def mark_dead(conn: Connection, submission: Submission, error: str) -> None:
     """Note that a command is dead whose last try came to no end."""
     conn.execute(
         update(submissions)

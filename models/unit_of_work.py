@@ -56,12 +56,12 @@ class UnitOfWork(Generic[C]):
     def now(self) -> datetime:
         """The instant of this unit of work, read once: take the locks first (reliability F50)."""
         if self._now is None:
-            self.ask_for_now()
+            self.send_clock_query()
             assert self._fetch_now is not None
             self._now = self._fetch_now()
         return self._now
 
-    def ask_for_now(self) -> None:
+    def send_clock_query(self) -> None:
         """Read the clock in the trip that takes the last locks."""
         if self._fetch_now is None:
             self._fetch_now = self._clock.send_now(self.conn)
@@ -116,14 +116,14 @@ def unit_of_work(
     with database.transaction(by_keys=bool(commands)) as conn:
         work = UnitOfWork(conn, database.clock, commands, parent, prefetch)
         yield work
-        work.close()
-        work.check()
-    if work.promised:
+        work.send_answers()
+        work.raise_if_raced()
+    if work.has_messages:
         database.on_outbox_insert()
 
 
 MAX_CONFLICT_RETRIES = 6
-CONFLICT_STATES = ("40001", "40P01", "55P03", "23505")
+CONFLICT_SQLSTATES = ("40001", "40P01", "55P03", "23505")
 """Serialization failure, deadlock, lock timeout, and a natural key that somebody else wrote meanwhile: nothing of ours was
 written, and the whole unit of work may run again and will see what the other did (F46)."""
 
@@ -136,7 +136,7 @@ def retry_on_conflict(body: Callable[[], T]) -> T:
 def is_conflict(error: BaseException) -> bool:
     """Whether the unit of work lost against another one and may simply run again."""
     if isinstance(error, DBAPIError):
-        return getattr(error.orig, "sqlstate", None) in CONFLICT_STATES
+        return getattr(error.orig, "sqlstate", None) in CONFLICT_SQLSTATES
     return isinstance(error, requests.RequestRaced | StaleRead)
 
 

@@ -140,17 +140,17 @@ def _promises_at_once(database_url: str) -> Iterator[None]:
     from models.unit_of_work import UnitOfWork
 
     elsewhere = db.connect(database_url)
-    before = UnitOfWork.promise
+    before = UnitOfWork.enqueue
 
     def promise(self: Any, promises: Any) -> None:
         with elsewhere.transaction() as conn:
             outbox.enqueue(conn, promises, self.now)
 
-    UnitOfWork.promise = promise  # type: ignore[method-assign]
+    UnitOfWork.enqueue = promise  # type: ignore[method-assign]
     try:
         yield
     finally:
-        UnitOfWork.promise = before  # type: ignore[method-assign]
+        UnitOfWork.enqueue = before  # type: ignore[method-assign]
         elsewhere.dispose()
 
 

@@ -23,7 +23,7 @@ class RemoveAlert(OrderCommand):
 
 def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answer]:
     """Remove; where staff removes a completed alert, the strike goes and the privilege is judged again (rules.md 8)."""
-    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
+    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
         cases = lock_cases(work, lock_members=members.FOR_UPDATE)
         forgiven: list[int] = []
         for command in work.pending:

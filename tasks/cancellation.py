@@ -153,7 +153,7 @@ class BulkCancellation:
         self._answers.update(zip(self._places, work.answers, strict=True))
         if len(self._answers) == len(self.command.orders):
             self.answer = self._of_all()
-            work.keep(self.command, self.answer)
+            work.store_answer(self.command, self.answer)
 
     def _of_all(self) -> Answer:
         """One answer per order, in order, and how many of each outcome."""
@@ -236,9 +236,9 @@ def _cancel_set(commands: Sequence[CancelOrder], whole: BulkCancellation | None 
 
 def _unwind(commands: Sequence[CancelOrder], whole: BulkCancellation | None, *, by_hand: bool) -> list[Answer]:
     part_of = whole.command if whole is not None else None
-    with unit_of_work(commands, part_of=part_of, look=prefetch_parties(commands)) as work:
-        if whole is not None and work.whole is not None:
-            whole.earlier = work.whole
+    with unit_of_work(commands, parent=part_of, prefetch=prefetch_parties(commands)) as work:
+        if whole is not None and work.parent_answer is not None:
+            whole.earlier = work.parent_answer
             return []
         unwinder = (_UnwinderByHand if by_hand else _Unwinder)(work)
         for command in work.pending:
@@ -250,7 +250,7 @@ def _unwind(commands: Sequence[CancelOrder], whole: BulkCancellation | None, *, 
             whole.keep(work)
         with pipeline(work.conn):
             unwinder.write()
-            work.close()
+            work.send_answers()
     return work.answers
 
 
@@ -267,7 +267,7 @@ class _Unwinder:
         ids = [c.order_id for c in self._work.pending]
         self._removals = removals.send_pending(self._work.conn, ids)
         returns.lock_stock(self._work.conn, ids)
-        self._work.ask_for_now()  # when all locks are held
+        self._work.send_clock_query()  # when all locks are held
 
     def judge(self, command: CancelOrder) -> Verdict:
         """Ask the policies; a granted cancellation joins the set with the strike it gives."""
@@ -303,7 +303,7 @@ class _Unwinder:
                 at=one.instant,
                 pending_removals=pending.get(one.case.order.order_id, 0),
             )
-            self._work.answer(one.command, one.granted, keep=not one.command.dry_run)
+            self._work.answer(one.command, one.granted, store=not one.command.dry_run)
         for one in self._real:
             self._grant(one)
 

@@ -28,7 +28,7 @@ Decide = Callable[[CommandT, Case, datetime], Verdict]
 
 def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT]) -> list[Answer]:
     """Lock the orders of a set, ask the policy about each, write what was granted."""
-    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
+    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
         for command in work.pending:
             work.answer(command, decide_case(work, cases, command, decide, order_id=command.order_id))
@@ -50,7 +50,7 @@ def lock_cases(
         [c.order_id for c in work.pending],
         member_ids=[c.member_id for c in work.pending if c.member_id is not None],
         lock_members=lock_members,
-        looked=work.looked,
+        looked=work.prefetched,
         then=then,
     )
 

@@ -134,7 +134,7 @@ class VerifyDraft(DraftCommand):
 @shared_task(name=OpenDraft.task)
 def open_draft(commands: list[OpenDraft]) -> list[Answer]:
     """Step 1: the seller says how returning items join what is there."""
-    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
+    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
         counts = drafts.count_by_order(work.conn, [c.order_id for c in work.pending])
         opened: list[Draft] = []

@@ -111,7 +111,7 @@ def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResu
         recorded = notices.record(work.conn, composed, work.now)
         outbox.mark_done(work.conn, told, work.now)
         if recorded:
-            work.promise([OutboxMessage("notices.deliver", f"deliver:{told[0].outbox_id}", None)])
+            work.enqueue([OutboxMessage("notices.deliver", f"deliver:{told[0].outbox_id}", None)])
     return {"recorded": recorded}
 
 

@@ -35,7 +35,7 @@ def relay() -> TaskResult:
     for number in range(MAX_BATCHES):
         work: UnitOfWork[Any]
         with unit_of_work() as work:
-            if number == 0 and (step := clock_steps.follow(work.conn, TASK, work.now)) is not None:
+            if number == 0 and (step := clock_steps.shift_waits(work.conn, TASK, work.now)) is not None:
                 log.warning("the database's clock was set back", seconds=round(step.total_seconds()))
                 sweeps.record_run(work.conn, TASK, 0, work.now)
             if memory is not None:

@@ -80,7 +80,7 @@ class WithdrawRemoval(RemovalCommand):
 @shared_task(name=RequestRemoval.task)
 def request(commands: list[RequestRemoval]) -> list[Answer]:
     """Either party asks to take units out of lines."""
-    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
+    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
         lines = orders.lines_of(work.conn, [c.order_id for c in work.pending])
         asked: list[tuple[RequestRemoval, Removal]] = []

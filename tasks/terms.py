@@ -58,7 +58,7 @@ def _applied(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
     if command.from_ > work.now + MAX_AHEAD:
         return invalid(command.request_id, [("from", "must not be more than a hundred years ahead")])
     held = terms.load_terms(work.conn).at(command.from_)
-    wanted = terms_from_mapping(command.terms, base=held, allow_short=db.current_database().short_terms)
+    wanted = terms_from_mapping(command.terms, base=held, allow_short=db.current_database().allow_short_terms)
     if isinstance(wanted, list):
         return invalid(command.request_id, [(_path(problem), problem.message) for problem in wanted])
     before, after = terms_to_mapping(held), terms_to_mapping(wanted)

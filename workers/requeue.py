@@ -37,7 +37,7 @@ def requeue_dead_job(database: Database, number: int) -> str:
         now = database.clock.now(conn)
         if job.discarded_at is not None:
             raise CannotRequeue(f"Dead job {number} was discarded: {job.discard_reason}")
-        if not dead_jobs.replayed(conn, number, now):
+        if not dead_jobs.mark_replayed(conn, number, now):
             raise CannotRequeue(f"Dead job {number} was set going again already.")
         arguments: dict[str, Any] = dict(job.arguments)
         if dead_jobs.payload_hash(arguments) != bytes(job.payload_hash):
@@ -88,12 +88,12 @@ def requeue_dead_letter(database: Database, number: int) -> str:
 
 def _command_in(letter: Any) -> tuple[str, str, dict[str, Any]]:
     """Task, message id and arguments: of a whole message as it lay in its queue, or of the body alone, which Celery shows."""
-    number = letter.odd_message_id
-    if letter.body_bytes > dead_letters.BODY_BYTES:
+    number = letter.dead_letter_id
+    if letter.body_bytes > dead_letters.MAX_BODY_BYTES:
         raise CannotRequeue(f"Dead letter {number} is longer than what is kept of one; its sender must send it again.")
     try:
         kept = json.loads(base64.b64decode(letter.body))
-        task, message_id = letter.named, letter.message_id
+        task, message_id = letter.task_name, letter.message_id
         if isinstance(kept, dict):
             task, message_id = kept["headers"]["task"], kept["headers"]["id"]
             encoded = kept["properties"].get("body_encoding") == "base64"

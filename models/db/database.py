@@ -24,7 +24,7 @@ LOCK_TIMEOUT_MS = 3_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 """Bounded by the server, not by signals: an exception raised inside COMMIT leaves the outcome unknown (reliability F27)."""
 
-PLANNING = {"random_page_cost": "1.1", "jit": "off", "plan_cache_mode": "auto", "enable_seqscan": "on"}
+PLANNER_SETTINGS = {"random_page_cost": "1.1", "jit": "off", "plan_cache_mode": "auto", "enable_seqscan": "on"}
 """What is worked on lies in memory or on a solid-state disk; the default cost of 4 reads whole tables where a set of five
 hundred needs a row for each.  Compiling statements (`jit`) costs more than any of ours takes."""
 
@@ -32,7 +32,7 @@ TRANSACTION_TIMEOUT_MS = 45_000
 """From PostgreSQL 17 on, and below a job's hard limit: a client that stops between the statements of one trip is not idle to the
 server, and would keep its locks as long as it is paused (F07)."""
 
-PING_AFTER = 1.0
+PING_AFTER_IDLE_SECONDS = 1.0
 """Seconds.  A connection that was idle for so long is asked whether it lives before it is used.  One that is busy finds out by its
 next statement: the command then comes again, as it would if the statement after had failed."""
 
@@ -71,7 +71,7 @@ SESSION_SETTINGS = {
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
     "idle_session_timeout": "0",  # a pool's connections and the listener's are idle by design
-    **PLANNING,
+    **PLANNER_SETTINGS,
 }
 """What every session has, whatever the role, the database or the server has for others (ALTER ROLE ... SET): the driver reads
 dates, intervals and texts in these forms only, and rules are written for one zone and one isolation."""
@@ -198,7 +198,7 @@ class Database:
     engine: Engine
     clock: Clock = field(default_factory=DatabaseClock)
     on_outbox_insert: Callable[[], None] = _nobody_waits
-    short_terms: bool = False
+    allow_short_terms: bool = False
     """Terms of seconds may be applied here: true only for a history played into a database of its own."""
     address: str = field(default="", repr=False)
     """Where it is, with its password."""
@@ -278,7 +278,7 @@ def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1
 
     @event.listens_for(engine, "checkout")
     def _ping(dbapi_connection: Any, record: Any, _proxy: Any) -> None:
-        if monotonic() - record.info.get(_IDLE_SINCE, float("inf")) < PING_AFTER:
+        if monotonic() - record.info.get(_IDLE_SINCE, float("inf")) < PING_AFTER_IDLE_SECONDS:
             return
         try:
             engine.dialect.do_ping(dbapi_connection)
@@ -288,7 +288,7 @@ def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1
     return Database(engine, clock or DatabaseClock(), address=database_url)
 
 
-def beside(database: Database) -> Database:
+def open_second_connection(database: Database) -> Database:
     """A second way to the same database, for a thread beside the task that uses the first."""
     return connect(database.address, clock=database.clock)
 

@@ -57,7 +57,7 @@ def lock_named(conn: Connection, name: str) -> None:
     )
 
 
-def try_named(conn: Connection, name: str) -> bool:
+def try_lock_named(conn: Connection, name: str) -> bool:
     """Hold a matter alone, if nobody does; false at once when somebody does."""
     with pipeline(conn):
         execute(conn, "INSERT INTO unwind.named_locks (name) VALUES (%(name)s) ON CONFLICT DO NOTHING", {"name": name})

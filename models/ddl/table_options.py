@@ -20,7 +20,7 @@ _GROWING = {
 }
 """For tables that only grow: frozen in pieces while their pages are warm, not by one long run at the end of the numbers."""
 
-STORAGE: dict[str, dict[str, str]] = {
+TABLE_OPTIONS: dict[str, dict[str, str]] = {
     # Every event of an order counts up its version, and no index knows that column: with room in the page it is a HOT update,
     # one row written instead of one and three index entries.
     "orders": {"fillfactor": "85", **_MOVING},
@@ -43,5 +43,5 @@ STORAGE: dict[str, dict[str, str]] = {
 
 GUARDS: tuple[str, ...] = tuple(
     f"ALTER TABLE unwind.{table} SET ({', '.join(f'{name} = {value}' for name, value in options.items())})"
-    for table, options in STORAGE.items()
+    for table, options in TABLE_OPTIONS.items()
 )

@@ -46,8 +46,17 @@ INTERFACE_GRANTS = {
     **{f"unwind.{view.name}": ("SELECT", (APP_ROLE, READER_ROLE)) for view in views.VIEWS},
 }
 """What the outside may use beside tables, and who."""
-LOCKS = ("item_locks", "ledger_locks", "named_locks")
-PRIVATE_TO_READERS = ("members", "notices", "requests", "dead_jobs", "outbox", "submissions", "dead_letters", *LOCKS)
+LOCK_TABLES = ("item_locks", "ledger_locks", "named_locks")
+PRIVATE_TO_READERS = (
+    "members",
+    "notices",
+    "requests",
+    "dead_jobs",
+    "outbox",
+    "submissions",
+    "dead_letters",
+    *LOCK_TABLES,
+)
 """Mail addresses, letters and whole arguments are not for dashboards."""
 
 
@@ -103,9 +112,9 @@ TRIGGERS: tuple[str, ...] = (
             ),
         )
         for statement in (
-            f"DROP TRIGGER IF EXISTS {table}_only_grows ON unwind.{table}",
+            f"DROP TRIGGER IF EXISTS {table}_append_only ON unwind.{table}",
             f"""
-            CREATE TRIGGER {table}_only_grows BEFORE {operations} ON unwind.{table}
+            CREATE TRIGGER {table}_append_only BEFORE {operations} ON unwind.{table}
             FOR EACH STATEMENT EXECUTE FUNCTION unwind.append_only()
             """,
         )
@@ -217,21 +226,21 @@ def _rights_of(role: str, without: str, append_only: str, deletes: str) -> str:
     """  # noqa: S608 - names of ours, and what the catalogue gives is quoted by format()
 
 
-def roles() -> tuple[str, ...]:
+def role_statements() -> tuple[str, ...]:
     """Make the roles, where they are missing and this login may; they belong to the server, so no dump holds them."""
     return tuple(_role(name) for name in ROLES)
 
 
-def rights() -> tuple[str, ...]:
+def grant_statements() -> tuple[str, ...]:
     """The roles and what each may do with the tables there are now.  Every migration repeats it, so a restore and a role that an
     administrator made later get their rights too.
     """
     grows, deletes = _quoted(APPEND_ONLY), _quoted(DELETABLE)
     return (
-        *roles(),
+        *role_statements(),
         "REVOKE ALL ON SCHEMA unwind FROM PUBLIC",
         "REVOKE ALL ON ALL ROUTINES IN SCHEMA unwind FROM PUBLIC",
-        NO_TEMPORARY_OBJECTS,
+        REVOKE_TEMPORARY_OBJECTS,
         _rights_of(APP_ROLE, "''", grows, deletes),
         _rights_of(READER_ROLE, _quoted(PRIVATE_TO_READERS), grows, deletes),
         *(_door(thing, right, role) for thing, (right, roles) in INTERFACE_GRANTS.items() for role in roles),
@@ -239,7 +248,7 @@ def rights() -> tuple[str, ...]:
     )
 
 
-NO_TEMPORARY_OBJECTS = """
+REVOKE_TEMPORARY_OBJECTS = """
     DO $$ BEGIN
         EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     EXCEPTION WHEN insufficient_privilege THEN
@@ -283,7 +292,7 @@ def _quoted(names: tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def statements() -> tuple[str, ...]:
+def ddl_statements() -> tuple[str, ...]:
     """All guards in their order: those of each module of models by name, then what is final.  `rights` follow each migration."""
     found: list[str] = []
     for module in sorted(m.name for m in pkgutil.walk_packages(models.__path__, "models.")):

@@ -17,25 +17,25 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Table, Text, select, text
 
 from models import events, sweeps
-from models.db.locks import try_named
+from models.db.locks import try_lock_named
 from models.db.schema import Timestamp, metadata
 from models.integrity import invariants, month_audit
 from models.integrity.invariants import MONTHS_PROVEN, Violation
 from models.integrity.invariants.invariant import MAX_IDS, Invariant, Scope
 
-NAME = "audit.check_invariants"
-EVERYTHING = "audit.check_everything"
-MONTHS = "audit.months"
-MONTH_EVERY = timedelta(hours=1)
+RECENT_SWEEP = "audit.check_invariants"
+FULL_SWEEP = "audit.check_everything"
+MONTHS_SWEEP = "audit.months"
+MONTH_INTERVAL = timedelta(hours=1)
 """How often the books of one closed month are computed again: it reads every event of the month's orders."""
 MAX_RECENT = 5000
 """Rows of one table looked at in one run: at a peak the rest is left to the next ones, for the mark moves no further."""
-SLICE = 500
+SLICE_SIZE = 500
 """Orders and lots beside what is fresh, round and round: a hundred thousand in a little over three hours."""
-SLICE_SELLERS = 20
-LATE = timedelta(minutes=5)
+SELLER_SLICE_SIZE = 20
+ANSWER_LAG = timedelta(minutes=5)
 """Answers are found by their instant, which is read before the commit."""
-NIGHT = timedelta(hours=3)
+FULL_AUDIT_TIME_OF_DAY = timedelta(hours=3)
 """UTC.  From then on the question of everything is due once more."""
 MAX_STATEMENT_TIMEOUT = "55s"
 
@@ -81,15 +81,15 @@ def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
         return None
     scope, marks = recent_scope(conn, now)
     found = invariants.check(conn, now, scope=scope, months=_month_in_turn(conn, now))
-    record_findings(conn, found, now, asked_whole=[one.sentence for one in _always_whole()])
+    record_findings(conn, found, now, checked_everywhere=[one.sentence for one in _always_whole()])
     _set_marks(conn, marks)
-    sweeps.record_run(conn, NAME, len(found), now)
+    sweeps.record_run(conn, RECENT_SWEEP, len(found), now)
     return found
 
 
 def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
     """Ask the next question of this night of everything; None when all were asked, or somebody is at it already."""
-    night = (now.astimezone(UTC) - NIGHT).toordinal()
+    night = (now.astimezone(UTC) - FULL_AUDIT_TIME_OF_DAY).toordinal()
     if not _alone(conn):
         return None
     marks = _marks(conn)
@@ -100,14 +100,14 @@ def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
     questions = len(invariants.ALWAYS) + len(months)
     if at >= questions:
         _set_marks(conn, {"night": (night, ""), "question": (0, "")})
-        sweeps.record_run(conn, EVERYTHING, len(open_violations(conn)), now)
+        sweeps.record_run(conn, FULL_SWEEP, len(open_violations(conn)), now)
         return None
     set_statement_timeout(conn, MAX_STATEMENT_TIMEOUT)
     if at < len(invariants.ALWAYS):
         one = invariants.ALWAYS[at]
         broken = one.broken(conn, now)
         found = [Violation(one.sentence, broken)] if broken else []
-        record_findings(conn, found, now, asked_whole=[one.sentence])
+        record_findings(conn, found, now, checked_everywhere=[one.sentence])
     else:
         found = check_month(conn, now, months[at - len(invariants.ALWAYS)])
     _set_marks(conn, {"question": (at + 1, "")})
@@ -116,27 +116,27 @@ def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
 
 def _month_in_turn(conn: Connection, now: datetime) -> list[date]:
     """One closed month an hour: the newest and the older ones by turns, so that a month just closed is proven at once."""
-    last = sweeps.last_runs(conn).get(MONTHS)
-    if last is not None and abs(now - last) < MONTH_EVERY:  # one further ahead is of a clock that was set right
+    last = sweeps.last_runs(conn).get(MONTHS_SWEEP)
+    if last is not None and abs(now - last) < MONTH_INTERVAL:  # one further ahead is of a clock that was set right
         return []
     closed = month_audit.closed_months(conn)
     if not closed:
         return []
-    sweeps.record_run(conn, MONTHS, 0, now)
-    hour = int(now.timestamp()) // int(MONTH_EVERY.total_seconds())
+    sweeps.record_run(conn, MONTHS_SWEEP, 0, now)
+    hour = int(now.timestamp()) // int(MONTH_INTERVAL.total_seconds())
     return [closed[-1]] if hour % 2 else [closed[hour // 2 % len(closed)]]
 
 
 def check_month(conn: Connection, now: datetime, month: date) -> list[Violation]:
     """Prove the books of one closed month again, and note what differs."""
-    unproven = month_audit.unproven(conn, [month])
+    unproven = month_audit.months_with_differences(conn, [month])
     found = [Violation(MONTHS_PROVEN, unproven)] if unproven else []
     record_findings(conn, found, now)
     return found
 
 
 def record_findings(
-    conn: Connection, found: Sequence[Violation], now: datetime, *, asked_whole: Iterable[str] = ()
+    conn: Connection, found: Sequence[Violation], now: datetime, *, checked_everywhere: Iterable[str] = ()
 ) -> None:
     """Keep what was found, and let go of what is no more of the questions that were asked of everything."""
     written = [(one.sentence, subject) for one in found for subject in one.ids]
@@ -148,7 +148,7 @@ def record_findings(
                 fresh.setdefault(row.sentence, []).append(row.subject)
     capped = {one.sentence for one in found if len(one.ids) >= MAX_IDS}
     settled: dict[str, list[str]] = {}
-    wholly = sorted(set(asked_whole) - capped)
+    wholly = sorted(set(checked_everywhere) - capped)
     if wholly:
         still = {"still": [sentence for sentence, _ in written], "broken": [subject for _, subject in written]}
         for row in conn.execute(_SETTLED, {"sentences": wholly, "now": now} | still):
@@ -179,14 +179,14 @@ def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tupl
         items |= {(row.seller_id, row.item_no) for row in rows if row.item_no is not None}
     after = {"written_in": (max(since, settled), ""), "answers": (int(now.timestamp()), "")}
 
-    order_slice = list(conn.execute(_ORDERS, {"after": marks.get("order", (0, ""))[0], "most": SLICE}).scalars())
-    after["order"] = (order_slice[-1] if len(order_slice) == SLICE else 0, "")
+    order_slice = list(conn.execute(_ORDERS, {"after": marks.get("order", (0, ""))[0], "most": SLICE_SIZE}).scalars())
+    after["order"] = (order_slice[-1] if len(order_slice) == SLICE_SIZE else 0, "")
     seller_slice = list(
-        conn.execute(_SELLERS, {"after": marks.get("seller", (0, ""))[1], "most": SLICE_SELLERS}).scalars()
+        conn.execute(_SELLERS, {"after": marks.get("seller", (0, ""))[1], "most": SELLER_SLICE_SIZE}).scalars()
     )
-    after["seller"] = (0, seller_slice[-1] if len(seller_slice) == SLICE_SELLERS else "")
-    lot_slice = conn.execute(_LOTS, {"after": marks.get("lot", (0, ""))[0], "most": SLICE}).all()
-    after["lot"] = (lot_slice[-1].lot_id if len(lot_slice) == SLICE else 0, "")
+    after["seller"] = (0, seller_slice[-1] if len(seller_slice) == SELLER_SLICE_SIZE else "")
+    lot_slice = conn.execute(_LOTS, {"after": marks.get("lot", (0, ""))[0], "most": SLICE_SIZE}).all()
+    after["lot"] = (lot_slice[-1].lot_id if len(lot_slice) == SLICE_SIZE else 0, "")
 
     low = marks.get("outbox", (0, ""))[0]
     fresh_promises = conn.execute(_PROMISES, {"low": low, "most": MAX_RECENT}).all()
@@ -201,7 +201,7 @@ def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tupl
         sellers=tuple(sorted({*sellers, *seller_slice})),
         items=tuple(sorted({*items, *((row.seller_id, row.item_no) for row in lot_slice)})),
         promises=tuple(sorted({*of_orders, *(row.outbox_id for row in fresh_promises)})),
-        answers=min(answered, now) - LATE,
+        answers=min(answered, now) - ANSWER_LAG,
     )
     return scope, after
 
@@ -225,7 +225,7 @@ def _told(type_: str, found: dict[str, list[str]], now: datetime) -> list[dict[s
 
 
 def _alone(conn: Connection) -> bool:
-    return try_named(conn, NAME)
+    return try_lock_named(conn, RECENT_SWEEP)
 
 
 def _marks(conn: Connection) -> dict[str, tuple[int, str]]:

@@ -22,15 +22,15 @@ from models import terms
 from models.terms import TermsBook
 from policies.terms import Terms
 
-NOTHING = Decimal("0.00")
-EITHER_SIDE = timedelta(days=2)
+ZERO = Decimal("0.00")
+UTC_MARGIN = timedelta(days=2)
 """No zone is further than that from UTC, so a month's events lie within its UTC days and this much more."""
 
 CHARGING = ("orders.submitted", "orders.batch_added", "removals.approved")
 """What gives an order other items, and so a fee for the whole of it (A21)."""
 
 
-class Expected(NamedTuple):
+class ExpectedLine(NamedTuple):
     """A line that must be in the ledger."""
 
     seller_id: str
@@ -92,7 +92,7 @@ def audit_month(conn: Connection, month: date) -> Certificate:
     everything = _of_orders(conn, book, month, [row.order_id for row in actual if row.order_id is not None])
     everything += _by_hand(conn)
     wanted = Counter(one for one in everything if one.month == month)
-    there = Counter(Expected(row.seller_id, month, row.kind, row.order_id, row.amount) for row in actual)
+    there = Counter(ExpectedLine(row.seller_id, month, row.kind, row.order_id, row.amount) for row in actual)
     wanted = _with_late_ones(conn, found, everything, wanted, there)
     for one in sorted((wanted - there).elements(), key=str):
         found.differences.append(f"{_named(one)} is missing")
@@ -110,18 +110,18 @@ def closed_months(conn: Connection) -> list[date]:
     return list(conn.execute(text("SELECT billing_month FROM unwind.billing_months ORDER BY billing_month")).scalars())
 
 
-def unproven(conn: Connection, months: Iterable[date]) -> list[str]:
+def months_with_differences(conn: Connection, months: Iterable[date]) -> list[str]:
     """Those of these months, as `2026-03`, of which some row differs; empty is how it must be."""
     found = (audit_month(conn, month) for month in months)
     return [one.month for one in found if not one.holds]
 
 
-def _of_orders(conn: Connection, book: TermsBook, month: date, also: Iterable[int]) -> list[Expected]:
+def _of_orders(conn: Connection, book: TermsBook, month: date, also: Iterable[int]) -> list[ExpectedLine]:
     """Every line that the histories of the month's orders demand, whichever month it is in."""
-    begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - EITHER_SIDE
-    end = (begin + EITHER_SIDE + timedelta(days=31)).replace(day=1) + EITHER_SIDE
+    begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - UTC_MARGIN
+    end = (begin + UTC_MARGIN + timedelta(days=31)).replace(day=1) + UTC_MARGIN
     rows = conn.execute(text(_EVENTS), {"begin": begin, "end": end, "also": sorted(set(also))})
-    demanded: list[Expected] = []
+    demanded: list[ExpectedLine] = []
     histories: dict[int, list[Any]] = defaultdict(list)
     for row in rows:
         histories[row.order_id].append(row)
@@ -130,10 +130,10 @@ def _of_orders(conn: Connection, book: TermsBook, month: date, also: Iterable[in
     return demanded
 
 
-def _of_order(events: list[Any], book: TermsBook) -> list[Expected]:
+def _of_order(events: list[Any], book: TermsBook) -> list[ExpectedLine]:
     """Charged when submitted, taken back and charged anew when its items change, reset or credited when cancelled."""
-    demanded: list[Expected] = []
-    total, fee, charged = Decimal(0), NOTHING, None
+    demanded: list[ExpectedLine] = []
+    total, fee, charged = Decimal(0), ZERO, None
     order_id, seller = events[0].order_id, events[0].seller_id
     for event in events:
         moved = event.moved
@@ -142,19 +142,19 @@ def _of_order(events: list[Any], book: TermsBook) -> list[Expected]:
         month = _month(event.at, held)
         if event.type in CHARGING:
             if fee:
-                demanded.append(Expected(seller, month, "reversal", order_id, -fee))
+                demanded.append(ExpectedLine(seller, month, "reversal", order_id, -fee))
             fee, charged = _fee(total * event.usd_rate, held, seller), month
             if fee:
-                demanded.append(Expected(seller, month, "charge", order_id, fee))
+                demanded.append(ExpectedLine(seller, month, "charge", order_id, fee))
         if moved.get("status") == "CANCELLED" and moved.get("basis") not in ("NRS", "NSS") and fee:
             on = max(month, charged or month)  # a charge is never after its cancellation
-            demanded.append(Expected(seller, on, "reset" if on == charged else "credit", order_id, -fee))
+            demanded.append(ExpectedLine(seller, on, "reset" if on == charged else "credit", order_id, -fee))
     return demanded
 
 
-def _by_hand(conn: Connection) -> list[Expected]:
+def _by_hand(conn: Connection) -> list[ExpectedLine]:
     return [
-        Expected(row.seller_id, _day(row.month), "manual_credit", row.order_id, Decimal(row.amount))
+        ExpectedLine(row.seller_id, _day(row.month), "manual_credit", row.order_id, Decimal(row.amount))
         for row in conn.execute(text(_HAND))
     ]
 
@@ -162,10 +162,10 @@ def _by_hand(conn: Connection) -> list[Expected]:
 def _with_late_ones(
     conn: Connection,
     found: Certificate,
-    everything: list[Expected],
-    wanted: Counter[Expected],
-    there: Counter[Expected],
-) -> Counter[Expected]:
+    everything: list[ExpectedLine],
+    wanted: Counter[ExpectedLine],
+    there: Counter[ExpectedLine],
+) -> Counter[ExpectedLine]:
     """Allow for what came after its bill was made and so went on a following one (rules.md 7.3), and for nothing else."""
     astray = {one.order_id for one in ((wanted - there) + (there - wanted)) if one.kind in ("reset", "credit")}
     if not astray:
@@ -189,12 +189,12 @@ def _with_late_ones(
 def _compare_bills(
     conn: Connection,
     found: Certificate,
-    wanted: Counter[Expected],
+    wanted: Counter[ExpectedLine],
     bills: dict[str, Any],
     book: TermsBook,
     month: date,
 ) -> None:
-    sums: dict[str, Decimal] = defaultdict(lambda: NOTHING)
+    sums: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for one in wanted.elements():
         sums[one.seller_id] += one.amount
     opening = {row.seller_id: row.opening for row in conn.execute(text(_OPENING), {"month": month})}
@@ -202,11 +202,11 @@ def _compare_bills(
         (datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) + timedelta(days=31)).replace(day=1)
     )
     hashes = _hashes(conn, month)
-    said, billed, carried = [], NOTHING, NOTHING
+    said, billed, carried = [], ZERO, ZERO
     for seller in sorted({*sums, *opening, *bills}):
-        left = sums[seller] + opening.get(seller, NOTHING)
-        total = left if left > 0 and left >= minimum.minimum_bill else NOTHING
-        said.append(f"{seller}|{opening.get(seller, NOTHING)}|{sums[seller]}|{total}|{left - total}")
+        left = sums[seller] + opening.get(seller, ZERO)
+        total = left if left > 0 and left >= minimum.minimum_bill else ZERO
+        said.append(f"{seller}|{opening.get(seller, ZERO)}|{sums[seller]}|{total}|{left - total}")
         billed, carried = billed + total, carried + left - total
         bill = bills.get(seller)
         if bill is None:
@@ -214,7 +214,7 @@ def _compare_bills(
                 found.differences.append(f"the bill of {seller} is missing: it must come to {total}")
             continue
         for name, value in (
-            ("opening_credit", opening.get(seller, NOTHING)),
+            ("opening_credit", opening.get(seller, ZERO)),
             ("lines_sum", sums[seller]),
             ("total", total),
             ("carried_forward", left - total),
@@ -232,7 +232,7 @@ def _compare_payments(conn: Connection, found: Certificate, month: date) -> None
     there = Counter((row.seller_id, -row.amount) for row in conn.execute(text(_PAYMENTS), {"month": month}))
     for seller, amount in sorted(((wanted - there) + (there - wanted)).elements()):
         found.differences.append(f"a payment of {amount} by {seller} is not both in the events and in the ledger")
-    found.paid = str(sum((amount for _, amount in wanted.elements()), NOTHING))
+    found.paid = str(sum((amount for _, amount in wanted.elements()), ZERO))
 
 
 def _hashes(conn: Connection, month: date) -> dict[str, str]:
@@ -244,8 +244,8 @@ def _hashes(conn: Connection, month: date) -> dict[str, str]:
     return {seller: hashlib.sha256("\n".join(lines).encode()).hexdigest() for seller, lines in written.items()}
 
 
-def _count(found: Certificate, wanted: Counter[Expected]) -> None:
-    by_kind: dict[str, Decimal] = defaultdict(lambda: NOTHING)
+def _count(found: Certificate, wanted: Counter[ExpectedLine]) -> None:
+    by_kind: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for one in wanted.elements():
         by_kind[one.kind] += one.amount
     found.lines = wanted.total()
@@ -255,7 +255,7 @@ def _count(found: Certificate, wanted: Counter[Expected]) -> None:
 def _fee(dollars: Decimal, held: Terms, seller: str) -> Decimal:
     """Exact fractions, then whole cents: floor(x + 1/2)."""
     if seller in held.fee_exempt_sellers:
-        return NOTHING
+        return ZERO
     owed, from_ = Fraction(0), Fraction(0)
     for piece in held.fee_slices:
         top = Fraction(dollars) if piece.up_to is None else min(Fraction(dollars), Fraction(piece.up_to))
@@ -274,7 +274,7 @@ def _day(month: str) -> date:
     return date.fromisoformat(f"{month}-01")
 
 
-def _named(one: Expected) -> str:
+def _named(one: ExpectedLine) -> str:
     about = f" for order {one.order_id}" if one.order_id is not None else ""
     return f"the {one.kind} of {one.amount}{about} on the bill of {one.seller_id}"
 

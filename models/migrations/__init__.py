@@ -38,21 +38,21 @@ def upgrade(database_url: str, revision: str = "head") -> None:
 def _upgrade(engine: Engine, revision: str) -> None:
     from alembic import command
 
-    from models.ddl.triggers import rights
-    from models.feed import go_on_counting
+    from models.ddl.triggers import grant_statements
+    from models.feed import advance_feed_base
 
     with engine.begin() as conn:
         conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
         conn.execute(text(_LOCK))
         conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         conn.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
-        command.upgrade(config(conn), revision)
-        for statement in rights():
+        command.upgrade(alembic_config(conn), revision)
+        for statement in grant_statements():
             conn.exec_driver_sql(statement.replace("%", "%%"))
-        go_on_counting(conn)
+        advance_feed_base(conn)
 
 
-def drift(conn: Connection) -> list[object]:
+def schema_differences(conn: Connection) -> list[object]:
     """What the tables of the database lack against those of the code, as Alembic's differences; empty is right."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
@@ -76,7 +76,7 @@ def include_name(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "schema" or name == "unwind"
 
 
-def config(conn: Connection | None = None) -> Any:
+def alembic_config(conn: Connection | None = None) -> Any:
     """Alembic's configuration, working on `conn`, made here so that no file with an address lies about."""
     from alembic.config import Config
 

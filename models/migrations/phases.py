@@ -18,7 +18,7 @@ _NEVER = {
 }
 
 
-def wrong(source: str) -> list[str]:
+def find_problems(source: str) -> list[str]:
     """Why this revision would stop or break a running installation, as sentences; empty when it would not."""
     tree = ast.parse(source)
     phase = _phase(tree)

@@ -104,7 +104,7 @@ METRICS = (
         "unwind_odd_messages_last_day",
         "Messages that workers took and could not use, by reason.",
         "SELECT reason, count(*) FROM unwind.dead_letters "
-        "WHERE came_at > statement_timestamp() - interval '1 day' GROUP BY reason",
+        "WHERE received_at > statement_timestamp() - interval '1 day' GROUP BY reason",
         ("reason",),
     ),
     Metric(

@@ -27,20 +27,20 @@ def wall_clock(conn: Connection) -> datetime:
     return instant
 
 
-def revision(conn: Connection) -> str | None:
+def schema_revision(conn: Connection) -> str | None:
     """The revision of the schema; None where no migration ever ran."""
     if not conn.execute(text("SELECT to_regclass('unwind.alembic_version') IS NOT NULL")).scalar():
         return None
     return conn.execute(text("SELECT max(version_num) FROM unwind.alembic_version")).scalar()
 
 
-def head() -> str | None:
+def head_revision() -> str | None:
     """The revision that this code needs."""
     from alembic.script import ScriptDirectory
 
-    from models.migrations import config
+    from models.migrations import alembic_config
 
-    return ScriptDirectory.from_config(config()).get_current_head()
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 def role_exists(conn: Connection) -> bool:
@@ -49,12 +49,12 @@ def role_exists(conn: Connection) -> bool:
     return bool(found.scalar())
 
 
-def may_rewrite_history(conn: Connection) -> bool:
+def can_change_append_only_tables(conn: Connection) -> bool:
     """Whether whoever acts on this connection has a right to change or delete what only grows (promises.md P5)."""
     return bool(conn.execute(text("SELECT has_table_privilege('unwind.events', 'UPDATE, DELETE')")).scalar())
 
 
-def definers_of_the_owner(conn: Connection) -> list[str]:
+def functions_running_as_owner(conn: Connection) -> list[str]:
     """Functions that act as the owner of the tables for whoever calls them; a role with few rights should own each."""
     found = conn.execute(
         text(
@@ -65,7 +65,7 @@ def definers_of_the_owner(conn: Connection) -> list[str]:
     return list(found.scalars())
 
 
-def anybody_may_make_temporary_objects(conn: Connection) -> bool:
+def public_can_create_temporary_objects(conn: Connection) -> bool:
     """Whether every login may make temporary objects in this database."""
     found = conn.execute(text("SELECT has_database_privilege('public', current_database(), 'TEMPORARY')"))
     return bool(found.scalar())
@@ -111,16 +111,16 @@ def connections(conn: Connection) -> Connections:
     return Connections(row.allowed, row.used)
 
 
-def backend(conn: Connection) -> int:
+def backend_pid(conn: Connection) -> int:
     """The process of the server that serves this transaction."""
     return int(conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
-def behind_a_pooler(conn: Connection) -> bool:
+def is_behind_pooler(conn: Connection) -> bool:
     """Whether somebody else answered the login: the process it named is not the one that serves."""
     driver = conn.connection.driver_connection
     assert driver is not None
-    return bool(driver.info.backend_pid != backend(conn))
+    return bool(driver.info.backend_pid != backend_pid(conn))
 
 
 def is_standby(conn: Connection) -> bool:
@@ -128,7 +128,7 @@ def is_standby(conn: Connection) -> bool:
     return bool(conn.execute(text("SELECT pg_is_in_recovery()")).scalar())
 
 
-def not_durable(conn: Connection) -> list[str]:
+def unsafe_durability_settings(conn: Connection) -> list[str]:
     """The settings by which a commit may be lost; those of a command line are of servers made to be thrown away."""
     rows = conn.execute(
         text(

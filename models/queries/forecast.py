@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from policies.timestamps import format_timestamp
 
-DAYS = 14
+DEFAULT_DAYS = 14
 """The longest wait of any alert under BrickLink's terms: after that every alert of today has unlocked (R26, R49)."""
 MAX_OVERDUE = 20
 
@@ -24,7 +24,7 @@ _OVERDUE = text(
 _LATER = text("SELECT count(*) FROM unwind.v_unlock_forecast WHERE unlocks_at > :until")
 
 
-def forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, Any]:
+def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, Any]:
     """`{at, until, overdue, overdue_orders (the oldest few), total, hours: [{hour, npb, nrs, nss, total}], later}`.
 
     Hours are UTC; those without an unlock are left out.  `overdue`: due and not unlocked yet, which is a matter of seconds

@@ -41,7 +41,7 @@ class OrderSnapshot:
         return {line["line_no"]: line["remaining"] for line in self.lines}
 
 
-def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
+def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
     """`show order`: the JSON of contract 4; None when there is, or at that instant was, no such order."""
     seen = load_snapshot(conn, order_id, at=at, now=now)
     if seen is None:
@@ -75,7 +75,7 @@ def order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime
     }
 
 
-def explain(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
+def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
     """`explain order`: what either party can do at that instant and what not; an instant to come is allowed."""
     instant = at or now
     seen = load_snapshot(conn, order_id, at=at if instant < now else None, now=now)
@@ -274,11 +274,11 @@ def _fee(conn: Connection, held: Order, at: datetime | None) -> dict[str, Any]:
     reset, credit = back.get("reset"), back.get("credit")
     return {
         "charged": format_total(held.fee),
-        "charged_month": month(held.fee_month),
+        "charged_month": format_month(held.fee_month),
         "net": format_total(sum((row.amount for row in rows), Decimal(0))),
         "reset": format_total(reset.amount) if reset else None,
         "credit": format_total(credit.amount) if credit else None,
-        "credit_month": month(credit.billing_month) if credit else None,
+        "credit_month": format_month(credit.billing_month) if credit else None,
     }
 
 
@@ -306,7 +306,7 @@ def _stock(conn: Connection, order_id: int, at: datetime | None) -> list[dict[st
     ]
 
 
-def month(first_day: date | None) -> str | None:
+def format_month(first_day: date | None) -> str | None:
     """A billing month as `2026-03`."""
     return None if first_day is None else f"{first_day:%Y-%m}"
 

@@ -131,11 +131,11 @@ def _identity(word: str) -> str:
 
 
 def _order(conn: Connection, wanted: Query, now: datetime) -> Any:
-    return order.order(conn, wanted.which[0], at=wanted.at, now=now)
+    return order.show_order(conn, wanted.which[0], at=wanted.at, now=now)
 
 
 def _explain(conn: Connection, wanted: Query, now: datetime) -> Any:
-    return order.explain(conn, wanted.which[0], at=wanted.at, now=now)
+    return order.explain_order(conn, wanted.which[0], at=wanted.at, now=now)
 
 
 def _lots(conn: Connection, wanted: Query, _now: datetime) -> Any:
@@ -233,7 +233,7 @@ def _credits(conn: Connection, wanted: Query, _now: datetime) -> Any:
 
 def _forecast(conn: Connection, wanted: Query, now: datetime) -> Any:
     (days,) = wanted.which
-    return forecast.forecast(conn, days=days, now=now)
+    return forecast.unlock_forecast(conn, days=days, now=now)
 
 
 def _sweeps(conn: Connection, _wanted: Query, _now: datetime) -> Any:

@@ -275,12 +275,12 @@ def test_the_feed_goes_on_after_a_move_to_a_server_that_counts_from_lower(
                 )
             )
         with engine.begin() as conn:
-            assert feed.after(conn, None, 10) == []  # hidden: it seems to be written by a transaction to come
-            assert 0 < feed.ahead(conn) <= 1_000_000
-            assert feed.go_on_counting(conn) > 0
+            assert feed.events_after(conn, None, 10) == []  # hidden: it seems to be written by a transaction to come
+            assert 0 < feed.transaction_id_gap(conn) <= 1_000_000
+            assert feed.advance_feed_base(conn) > 0
         with engine.begin() as conn:
-            assert feed.go_on_counting(conn) == 0
-            ((cursor, first),) = feed.after(conn, None, 10)
+            assert feed.advance_feed_base(conn) == 0
+            ((cursor, first),) = feed.events_after(conn, None, 10)
             assert first["type"] == "members.terminated"
         with engine.begin() as conn:
             conn.execute(
@@ -290,6 +290,6 @@ def test_the_feed_goes_on_after_a_move_to_a_server_that_counts_from_lower(
                 )
             )
         with engine.begin() as conn:
-            ((_, second),) = feed.after(conn, cursor, 10)
+            ((_, second),) = feed.events_after(conn, cursor, 10)
             assert second["type"] == "members.reinstated"
         engine.dispose()

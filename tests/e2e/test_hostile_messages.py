@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.dead_letters import BODY_BYTES
+from models.dead_letters import MAX_BODY_BYTES
 from tests.e2e.test_interfaces import odd
 from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, installation, wait_until
@@ -70,7 +70,7 @@ def test_a_worker_lives_through_every_hostile_message_and_keeps_it(shop: Install
     for hostile, (reason, length, begins) in zip(kept, rows, strict=True):
         assert reason == hostile.reason, hostile.name
         if hostile.reason != "TASK_UNKNOWN":  # of that Celery shows the body only
-            assert (length, base64.b64decode(begins)) == (len(hostile.raw), hostile.raw[:BODY_BYTES]), hostile.name
+            assert (length, base64.b64decode(begins)) == (len(hostile.raw), hostile.raw[:MAX_BODY_BYTES]), hostile.name
     assert shop.supervisor.pid("commands") == head
     assert shop.supervisor.restarts == 0
     assert wait_until(lambda: in_hand(queue) == 0)
@@ -146,5 +146,5 @@ def test_anything_at_all_pushed_to_a_worker_does_not_end_it(shop: Installation) 
 
 def _rows(shop: Installation) -> list[tuple[str, int, str]]:
     with shop.connect() as conn:
-        query = "SELECT reason, body_bytes, body FROM unwind.dead_letters ORDER BY odd_message_id"
+        query = "SELECT reason, body_bytes, body FROM unwind.dead_letters ORDER BY dead_letter_id"
         return conn.execute(query).fetchall()

@@ -117,5 +117,5 @@ def test_a_message_that_comes_twice_is_parked_once(database: Database) -> None:
     assert park(database, {"order_id": 1}, message_id="twice").dead_job_id == first.dead_job_id
     assert park(database, {"order_id": 2}, message_id="twice").dead_job_id != first.dead_job_id
     with database.transaction() as conn:
-        assert dead_jobs.replayed(conn, first.dead_job_id, NOW)
+        assert dead_jobs.mark_replayed(conn, first.dead_job_id, NOW)
     assert park(database, {"order_id": 1}, message_id="twice").dead_job_id != first.dead_job_id

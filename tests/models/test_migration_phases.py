@@ -16,7 +16,7 @@ def test_no_revision_stops_or_breaks_a_running_installation() -> None:
     """Expand, then contract; the first revision makes everything and meets nobody."""
     revisions = {path.name: path.read_text(encoding="utf-8") for path in VERSIONS.glob("*.py")}
     assert "create_table" in revisions.pop(FIRST)
-    assert {name: found for name, source in revisions.items() if (found := phases.wrong(source))} == {}
+    assert {name: found for name, source in revisions.items() if (found := phases.find_problems(source))} == {}
 
 
 def revision(phase: str, *operations: str) -> str:
@@ -42,7 +42,7 @@ def revision(phase: str, *operations: str) -> str:
 )
 def test_what_would_stop_or_break_it_is_named(phase: str, operation: str, words: str) -> None:
     """Each kind of slip has its sentence, with the line and what to do instead."""
-    (said,) = phases.wrong(revision(phase, operation))
+    (said,) = phases.find_problems(revision(phase, operation))
     assert said.startswith("line 7, ")
     assert words in said
 
@@ -61,12 +61,12 @@ def test_what_would_stop_or_break_it_is_named(phase: str, operation: str, words:
 )
 def test_what_old_and_new_workers_can_live_with_is_allowed(phase: str, operation: str) -> None:
     """Adding is for expand, taking away for contract."""
-    assert phases.wrong(revision(phase, operation)) == []
+    assert phases.find_problems(revision(phase, operation)) == []
 
 
 @pytest.mark.parametrize("phase", ["", "both", "Expand"])
 def test_a_revision_says_which_it_is(phase: str) -> None:
     """Whoever writes one has to think about it; the template begins with expand."""
-    assert "it says no phase" in phases.wrong(revision(phase, "drop_table('x')"))[0]
+    assert "it says no phase" in phases.find_problems(revision(phase, "drop_table('x')"))[0]
     template = (VERSIONS.parent / "script.py.mako").read_text(encoding="utf-8")
     assert f'phase = "{phases.EXPAND}"' in template

@@ -16,7 +16,7 @@ def test_the_migrated_database_has_no_drift_against_the_code(database_url: str) 
     """House: `alembic check` as a test. If this fails: python -m models.migrations regenerate."""
     engine = create_engine(database_url)
     with engine.connect() as conn:
-        assert migrations.drift(conn) == []
+        assert migrations.schema_differences(conn) == []
     engine.dispose()
 
 
@@ -25,7 +25,7 @@ def test_a_column_that_is_missing_is_noticed(database_url: str) -> None:
     engine = create_engine(database_url)
     with engine.begin() as conn:
         conn.execute(text("ALTER TABLE unwind.sweeps DROP COLUMN found_at"))
-        assert "found_at" in str(migrations.drift(conn))
+        assert "found_at" in str(migrations.schema_differences(conn))
     engine.dispose()
 
 

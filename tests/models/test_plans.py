@@ -251,9 +251,9 @@ def test_the_feed_and_the_pruning_read_only_what_they_give(town: Town, servers: 
     def feed(conn: Any) -> None:
         from models import feed
 
-        first = feed.after(conn, None, 100)
+        first = feed.events_after(conn, None, 100)
         assert len(first) == 100
-        assert len(feed.after(conn, first[-1][0], 100)) == 100
+        assert len(feed.events_after(conn, first[-1][0], 100)) == 100
 
     assert town.plans(town.ask(feed)).read_whole(town.big) == []
     owner = db.connect(town.url, as_app=False)

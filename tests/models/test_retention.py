@@ -99,7 +99,7 @@ def test_submissions_and_odd_messages_go_with_their_answers(market_of_old: Marke
             )
         conn.execute(
             text(
-                "INSERT INTO unwind.dead_letters (reason, body_bytes, body, came_at) VALUES ('TASK_UNKNOWN', 0, '', :at)"
+                "INSERT INTO unwind.dead_letters (reason, body_bytes, body, received_at) VALUES ('TASK_UNKNOWN', 0, '', :at)"
             ),
             {"at": ORDERED},
         )

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from models.db import database as db
-from models.unit_of_work import CONFLICT_STATES, MAX_CONFLICT_RETRIES, retry_on_conflict
+from models.unit_of_work import CONFLICT_SQLSTATES, MAX_CONFLICT_RETRIES, retry_on_conflict
 from tests.plugins.market import FILED, Market
 from tests.plugins.proxy import Cut, Proxy
 from tests.plugins.servers import libpq_url
@@ -51,7 +51,7 @@ def test_a_commit_of_unknown_outcome_is_settled_by_its_request_row(
     assert market.row("SELECT count(*) FROM unwind.events WHERE type = 'npb.filed'").count == 1
 
 
-@pytest.mark.parametrize("state", CONFLICT_STATES)
+@pytest.mark.parametrize("state", CONFLICT_SQLSTATES)
 def test_a_unit_of_work_that_clashes_runs_again_as_a_whole_a_few_times(simulation: Simulation, state: str) -> None:
     """F46: nothing of it was written; what goes on clashing is in the end somebody else's to try again."""
     tries = []

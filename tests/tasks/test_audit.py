@@ -56,7 +56,9 @@ def test_what_is_broken_is_found_told_once_and_kept_in_sight(market: Market, dat
     assert is_open(market) == {FEE: ["1003"]}
     assert told(market) == ["audit.violated"]
     with market.simulation.database.transaction() as conn:
-        events = [event["data"] for _, event in feed.after(conn, None, 1000) if event["type"] == "audit.violated"]
+        events = [
+            event["data"] for _, event in feed.events_after(conn, None, 1000) if event["type"] == "audit.violated"
+        ]
     assert {"sentence": FEE, "ids": ["1003"]} in [event["changes"]["audit"] for event in events]
 
 

@@ -106,7 +106,7 @@ def test_what_cannot_be_posted_is_parked_and_holds_up_nobody(charged: Market, br
     charged.done("credits.post_to_next_invoice")
     assert [row[0] for row in posted(charged)] == [2]
     with charged.simulation.database.transaction() as conn:
-        (dead,) = dead_jobs.waiting(conn)
+        (dead,) = dead_jobs.list_waiting(conn)
     assert (dead.task, dead.arguments["order_id"]) == ("credits.post_to_next_invoice", 1)
     assert dead.error
     assert charged.row("SELECT state FROM unwind.outbox WHERE key = 'fee:1'").state == "dead"
@@ -125,7 +125,7 @@ def test_what_the_database_refuses_is_tried_again_and_holds_up_nobody(charged: M
     for _ in range(11):
         charged.simulation.do("credits.post_to_next_invoice")
     with charged.simulation.database.transaction() as conn:
-        assert [job.arguments["order_id"] for job in dead_jobs.waiting(conn)] == [999]
+        assert [job.arguments["order_id"] for job in dead_jobs.list_waiting(conn)] == [999]
 
 
 def test_ten_followers_at_once_post_one_credit(charged: Market, database_url: str) -> None:

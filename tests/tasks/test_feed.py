@@ -20,7 +20,7 @@ def read_all(market: Market, *, page: int = 7) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while True:
         with market.simulation.database.transaction() as conn:
-            rows = feed.after(conn, cursor, page)
+            rows = feed.events_after(conn, cursor, page)
         if not rows:
             return found
         cursor = rows[-1][0]
@@ -51,12 +51,12 @@ def test_a_late_commit_is_neither_missed_nor_repeated(market: Market, database_u
         quick.execute(row, ["test.quick"])
         quick.commit()
         with market.simulation.database.transaction() as conn:
-            early = feed.after(conn, None, 100)
+            early = feed.events_after(conn, None, 100)
         assert [e["type"] for _, e in early if e["type"].startswith("test.")] == []
         slow.commit()
     cursor = early[-1][0] if early else None
     with market.simulation.database.transaction() as conn:
-        late = feed.after(conn, cursor, 100)
+        late = feed.events_after(conn, cursor, 100)
     assert [e["type"] for _, e in late] == ["test.slow", "test.quick"]
 
 
@@ -72,12 +72,12 @@ def test_nothing_new_gives_nothing(market: Market) -> None:
     """At its end the feed is empty, and goes on from there."""
     market.order(1003)
     with market.simulation.database.transaction() as conn:
-        last = feed.after(conn, None, 10_000)[-1][0]
+        last = feed.events_after(conn, None, 10_000)[-1][0]
     with market.simulation.database.transaction() as conn:
-        assert feed.after(conn, last, 100) == []
+        assert feed.events_after(conn, last, 100) == []
     market.at(FILED + timedelta(seconds=1)).done("npb.file", order_id=1003, member_id="seller")
     with market.simulation.database.transaction() as conn:
-        assert [e["type"] for _, e in feed.after(conn, last, 100)] == ["npb.filed"]
+        assert [e["type"] for _, e in feed.events_after(conn, last, 100)] == ["npb.filed"]
 
 
 def test_whatever_runs_in_another_database_holds_nothing_back(market: Market, servers: ServerUrls) -> None:

@@ -51,7 +51,7 @@ def promise(*keys: str, event_told: str = "ocr_filed", recipient: str = "seller"
     payload = {"event": event_told, "recipient": recipient, "role": "seller", "facts": facts}
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        work.promise([OutboxMessage("notices.tell_seller", key, None, payload) for key in keys])
+        work.enqueue([OutboxMessage("notices.tell_seller", key, None, payload) for key in keys])
 
 
 def counts() -> dict[str, int]:
@@ -127,7 +127,7 @@ def test_a_promise_that_makes_no_sense_silences_no_other_and_ends_in_sight(marke
     market.simulation.process_outbox()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
     with db.current_database().transaction() as conn:
-        (job,) = dead_jobs.waiting(conn)
+        (job,) = dead_jobs.list_waiting(conn)
     assert (job.task, job.attempts) == ("notices.tell_seller", outbox.MAX_ATTEMPTS)
 
 

@@ -103,7 +103,7 @@ def test_many_are_set_going_at_once_and_one_that_cannot_stops_no_other(shop: Mar
     done = replay("--all")
     assert (done.exit_code, f"{again}  npb.file" in done.output, "does not know" in done.output) == (1, True, True)
     with shop.simulation.database.transaction() as conn:
-        assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [strange]
+        assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting(conn)] == [strange]
     drained(shop)
     assert shop.row("SELECT count(*) FROM unwind.alerts").count == 3
     assert replay().exit_code == replay(1, "--all").exit_code == 2
@@ -133,7 +133,7 @@ def test_a_promise_and_a_letter_are_due_again(shop: Market) -> None:
         outbox.enqueue(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.simulation.clock.instant)
     (row,) = shop.rows("SELECT outbox_id FROM unwind.outbox WHERE key = 'k'")
     with shop.simulation.database.transaction() as conn:
-        outbox.give_up(conn, [row.outbox_id], "KeyError")
+        outbox.mark_dead(conn, [row.outbox_id], "KeyError")
     promise = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
     letter_id = shop.row("SELECT min(notice_id) AS id FROM unwind.notices").id
     shop.rows(
@@ -154,7 +154,7 @@ def test_what_was_changed_after_it_was_parked_is_not_set_going(shop: Market, dat
         owner.execute('UPDATE unwind.dead_jobs SET arguments = \'{"order_id": 2, "member_id": "seller"}\'')
     assert "changed its arguments" in replay(number).output
     with shop.simulation.database.transaction() as conn:
-        assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [number]
+        assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting(conn)] == [number]
 
 
 def test_nothing_is_dead_without_saying_why(shop: Market) -> None:
@@ -186,7 +186,7 @@ def test_the_first_error_travels_with_a_command_from_try_to_try(
     result = task.apply(kwargs={"order_id": 1, "member_id": "s"}, task_id="m-1", throw=False)
     assert isinstance(result.result, TaskFailed)
     with environment.database.transaction() as conn:
-        (dead,) = dead_jobs.waiting(conn)
+        (dead,) = dead_jobs.list_waiting(conn)
     assert dead.first_error.startswith("First at")
     assert dead.error.startswith("Second at")
     assert (dead.attempts, dead.reason) == (2, "FAILED")
@@ -204,7 +204,7 @@ def test_what_is_not_to_be_done_is_discarded_with_a_reason_and_stays_on_record(s
         True,
     )
     with shop.simulation.database.transaction() as conn:
-        assert [waiting.dead_job_id for waiting in dead_jobs.waiting(conn)] == [other]
+        assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting(conn)] == [other]
     kept = json.loads(run("dead", "--discarded", "--json").output)
     assert (kept["id"], kept["discard_reason"]) == (number, "settled by phone")
     assert "was discarded: settled by phone" in replay(number).output
@@ -229,7 +229,7 @@ def test_a_kept_message_is_requeued_once_as_the_command_that_it_is(shop: Market,
         dead_letters.record(conn, reason="NOT_JSON", body=b"hello", **facts)  # type: ignore[arg-type]
         long = json.dumps([[], {"order_id": 1, "member_id": "seller", "comment": "x" * 5000}, {}]).encode()
         dead_letters.record(conn, reason="TASK_UNKNOWN", body=long, **facts)  # type: ignore[arg-type]
-        cut, broken, good = (row.odd_message_id for row in dead_letters.latest(conn, limit=3))
+        cut, broken, good = (row.dead_letter_id for row in dead_letters.list_newest(conn, limit=3))
     done = run("dead-letters", "requeue", good, broken, cut, good)
     assert done.exit_code == 1
     assert f"{good}  npb.file is submitted." in done.output

@@ -66,11 +66,11 @@ def test_a_promise_that_fails_again_and_again_is_parked_and_can_be_set_going_aga
         bisect_failures(Follower(simulation, {row}), [row], KeyError("private words"))
     assert states(simulation) == {row: "dead"}
     with simulation.database.transaction() as conn:
-        (job,) = dead_jobs.waiting(conn)
+        (job,) = dead_jobs.list_waiting(conn)
         assert (job.task, job.arguments, job.outbox_id) == (TASK, {"rows": [row]}, row)
         assert "private" not in job.error
         outbox.requeue(conn, [row], simulation.clock.instant)
-        assert dead_jobs.replayed(conn, job.dead_job_id, simulation.clock.instant)
+        assert dead_jobs.mark_replayed(conn, job.dead_job_id, simulation.clock.instant)
     Follower(simulation, set()).run([row])
     assert states(simulation) == {row: "done"}
 

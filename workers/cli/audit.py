@@ -42,7 +42,7 @@ def audit(context: click.Context, as_json: bool) -> None:
         book.set_statement_timeout(conn)
         broken = invariants.check(conn, now, months=month_audit.closed_months(conn))
         sentences = [one.sentence for one in (*invariants.ALWAYS, *invariants.IN_TIME)]
-        book.record_findings(conn, broken, now, asked_whole=[*sentences, invariants.MONTHS_PROVEN])
+        book.record_findings(conn, broken, now, checked_everywhere=[*sentences, invariants.MONTHS_PROVEN])
     if as_json:
         click.echo(json.dumps({"violations": [{"sentence": one.sentence, "ids": one.ids} for one in broken]}, indent=2))
     for one in broken if not as_json else ():

@@ -46,7 +46,7 @@ def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -
     with open_database() as database:
         while True:
             with database.transaction() as conn:
-                found = feed.after(conn, cursor, PAGE if left is None else min(PAGE, left))
+                found = feed.events_after(conn, cursor, PAGE if left is None else min(PAGE, left))
             for at, event in found:
                 click.echo(json.dumps({"cursor": at, "event": event}) if as_json else _line(at, event))
                 cursor = at

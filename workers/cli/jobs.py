@@ -35,7 +35,7 @@ def dead(as_json: bool, discarded: bool) -> None:
     from workers.redaction import shown_arguments
 
     with open_database() as database, database.transaction() as conn:
-        found = dead_jobs.discarded(conn) if discarded else dead_jobs.waiting(conn)
+        found = dead_jobs.list_discarded(conn) if discarded else dead_jobs.list_waiting(conn)
     for row in found:
         # Arguments may hold comments and addresses, so only ids and codes are shown (P9).
         about = shown_arguments(row.arguments)
@@ -77,7 +77,9 @@ def replay(numbers: tuple[int, ...], task: str | None, everything: bool) -> None
     with open_database() as database:
         if not numbers:
             with database.transaction() as conn:
-                numbers = tuple(job.dead_job_id for job in dead_jobs.waiting(conn) if task is None or job.task == task)
+                numbers = tuple(
+                    job.dead_job_id for job in dead_jobs.list_waiting(conn) if task is None or job.task == task
+                )
         trouble = []
         for number in numbers:  # each by itself: what cannot go keeps no other from going
             try:
@@ -97,11 +99,11 @@ def replay(numbers: tuple[int, ...], task: str | None, everything: bool) -> None
 @click.option("--reason", required=True, metavar="TEXT", help="Why it is not to be done; kept with the job.")
 def discard(numbers: tuple[int, ...], reason: str) -> None:
     """Take jobs off the list that are not to be done. They stay on record: ./run jobs dead --discarded."""
-    from models.dead_jobs import REASON_LENGTH
+    from models.dead_jobs import MAX_REASON_LENGTH
     from workers import requeue as revival
 
-    if not reason.strip() or not reason.isprintable() or len(reason) > REASON_LENGTH:
-        raise click.BadParameter(f"must be one line of 1 to {REASON_LENGTH} characters", param_hint="--reason")
+    if not reason.strip() or not reason.isprintable() or len(reason) > MAX_REASON_LENGTH:
+        raise click.BadParameter(f"must be one line of 1 to {MAX_REASON_LENGTH} characters", param_hint="--reason")
     trouble = []
     with open_database() as database:
         for number in numbers:
@@ -163,25 +165,25 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
     from workers.transport.dead_letters import strays
 
     with open_database() as database, database.transaction() as conn:
-        kept = dead_letters.latest(conn, limit=limit)
+        kept = dead_letters.list_newest(conn, limit=limit)
     with app.connection_for_read() as connection:
         lying = strays(connection.default_channel.client)
     for row in kept:
         told = {
             "reason": row.reason,
             "detail": row.detail,
-            "task": row.named,
+            "task": row.task_name,
             "message": row.message_id,
             "queue": row.queue,
         }
-        came = format_timestamp(row.came_at)
+        came = format_timestamp(row.received_at)
         if as_json:
             if row.requeued_at is not None:
                 told["requeued_at"] = format_timestamp(row.requeued_at)
-            click.echo(json.dumps(told | {"id": row.odd_message_id, "bytes": row.body_bytes, "came_at": came}))
+            click.echo(json.dumps(told | {"id": row.dead_letter_id, "bytes": row.body_bytes, "came_at": came}))
         else:
             about = dead_letters.REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
-            click.echo(f"{row.odd_message_id:>6}  {came}  {row.named or '?'}  {row.message_id or '?'}")
+            click.echo(f"{row.dead_letter_id:>6}  {came}  {row.task_name or '?'}  {row.message_id or '?'}")
             click.echo(f"        it {about}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
             if row.requeued_at is not None:
                 click.echo(f"        requeued {format_timestamp(row.requeued_at)}")

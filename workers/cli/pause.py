@@ -36,9 +36,9 @@ def pause(name: str | None, until: str | None, reason: str, as_json: bool) -> No
         _list(as_json)
         return
     kind, ends = _kind_of(name), _instant(until)
-    if not all(c.isprintable() for c in reason) or len(reason) > pauses.REASON_LENGTH:
+    if not all(c.isprintable() for c in reason) or len(reason) > pauses.MAX_REASON_LENGTH:
         raise click.BadParameter(
-            f"must be one line of at most {pauses.REASON_LENGTH} characters", param_hint="--reason"
+            f"must be one line of at most {pauses.MAX_REASON_LENGTH} characters", param_hint="--reason"
         )
     with open_database() as database, database.transaction() as conn:
         now = database.clock.now(conn)
@@ -68,7 +68,7 @@ def _list(as_json: bool) -> None:
     from policies.timestamps import format_timestamp
 
     with open_database() as database, database.transaction() as conn:
-        rows = pauses.in_effect(conn, database.clock.now(conn))
+        rows = pauses.list_in_effect(conn, database.clock.now(conn))
     for row in rows:
         since, until = format_timestamp(row.paused_at), row.until and format_timestamp(row.until)
         if as_json:

@@ -67,11 +67,11 @@ def restore(database_url: str, file: Path) -> RestoreResult:
                     "The database holds a schema `unwind` already. A restore goes into an empty database only: make one "
                     "(CREATE DATABASE ...) and let DATABASE_URL name it."
                 )
-            for statement in triggers.roles():
+            for statement in triggers.role_statements():
                 conn.execute(text(statement))
         clients.run("pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", str(file))
         with engine.begin() as conn:
-            moved_on = feed.go_on_counting(conn)
+            moved_on = feed.advance_feed_base(conn)
         migrations.upgrade(database_url)
         with engine.begin() as conn:
             return RestoreResult(_count(conn, "orders"), _count(conn, "events"), moved_on)

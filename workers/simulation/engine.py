@@ -49,7 +49,7 @@ class Simulation:
         """`at` is where the clock stands.  `allow_short`: terms of seconds may be applied, for rehearsals."""
         self.clock = db.SimulatedClock(at)
         self.database = db.connect(database_url, clock=self.clock)
-        self.database.short_terms = allow_short
+        self.database.allow_short_terms = allow_short
         self._numbers = itertools.count(1)
         self.on_sweep: Callable[[datetime, str, dict[str, Any]], None] = _nobody_listens
         """Called after each sweep with its instant, its name and its effects."""

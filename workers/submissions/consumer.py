@@ -20,7 +20,7 @@ from celery import current_app, shared_task
 
 from models import dead_jobs, submissions
 from models.db import database as db
-from models.payloads import Unreadable, read
+from models.payloads import InvalidPayload, parse_payload
 from models.requests import Answer, invalid
 from models.submissions import MAX_ATTEMPTS, Submission
 from models.unit_of_work import retry_on_conflict
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 SET_SIZE = 100
 MOST_SECONDS = 5.0
 """After which a drain ends, so that other queues get their turn; the tick that came meanwhile goes on."""
-HOLD_EVERY = submissions.LEASE.total_seconds() / 3
+HOLD_EVERY = submissions.LEASE_DURATION.total_seconds() / 3
 
 Answers = list[tuple[Submission, Answer]]
 
@@ -72,7 +72,7 @@ def _next_set(answers: Answers) -> tuple[list[Submission], Submission | None]:
     with database.transaction() as conn:
         now = database.clock.now(conn)
         if answers:
-            submissions.insert_answers(conn, answers, now)
+            submissions.store_answers(conn, answers, now)
         small, alone = submissions.claim(conn, now, limit=SET_SIZE)
         given_up = alone if alone is not None and alone.attempts > MAX_ATTEMPTS else None
         if given_up is not None:
@@ -89,7 +89,7 @@ def _give_up(conn: Any, one: Submission, now: datetime) -> None:
     Its payload may be what ends its worker: it stays where it is, unread, and is taken from there when the job is replayed.
     """
     error = dead_jobs.REASONS["WORKER_DIED"]
-    submissions.gave_up(conn, one, error)
+    submissions.mark_dead(conn, one, error)
     dead_jobs.park(
         conn,
         task=one.task,
@@ -126,9 +126,9 @@ def _hold(of_task: db.Database, held: set[int], ended: threading.Event) -> None:
         if not (ids := sorted(held.copy())):
             continue
         try:
-            database = database or db.beside(of_task)
+            database = database or db.open_second_connection(of_task)
             with database.transaction() as conn:
-                submissions.hold(conn, ids, database.clock.now(conn))
+                submissions.extend_lease(conn, ids, database.clock.now(conn))
         except Exception as error:  # noqa: BLE001 - whatever it is, another drain may do the set again and finds its answers
             log.warning("leases could not be extended", error=summarize(error))
     if database is not None:
@@ -171,8 +171,8 @@ def _understood(model: type[Command], claimed: Iterable[Submission]) -> Iterator
     """Each command or the `invalid` answer to it; one payload is in memory at a time."""
     for one in claimed:
         try:
-            arguments = read(one.payload)
-        except Unreadable as wrong:
+            arguments = parse_payload(one.payload)
+        except InvalidPayload as wrong:
             yield one, invalid(one.request_id, [("payload", str(wrong))])
         else:
             yield one, parse_command(model, arguments | {"request_id": one.request_id}, one.request_id)
@@ -184,7 +184,7 @@ def _note(answers: Answers) -> None:
         return
     database = db.current_database()
     with database.transaction() as conn:
-        submissions.insert_answers(conn, answers, database.clock.now(conn))
+        submissions.store_answers(conn, answers, database.clock.now(conn))
 
 
 def _put_off(one: Submission, error: Exception) -> None:
@@ -196,7 +196,7 @@ def _put_off(one: Submission, error: Exception) -> None:
             dead_jobs.park(
                 conn,
                 task=one.task,
-                arguments=read(one.payload) | {"request_id": one.request_id},
+                arguments=parse_payload(one.payload) | {"request_id": one.request_id},
                 error=summarize(error),
                 first_error=first,
                 attempts=one.attempts,

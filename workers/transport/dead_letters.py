@@ -66,9 +66,9 @@ class DeadLetter:
         is_awaited: bool = False,
     ) -> DeadLetter:
         """From the whole bytes.  The id of one that is awaited is kept as it is, up to its 255 visible characters."""
-        from models.dead_letters import BODY_BYTES  # here: beat and Flower need nothing of the database (B15)
+        from models.dead_letters import MAX_BODY_BYTES  # here: beat and Flower need nothing of the database (B15)
 
-        begins = base64.b64encode(raw[:BODY_BYTES]).decode()
+        begins = base64.b64encode(raw[:MAX_BODY_BYTES]).decode()
         return cls(
             str(uuid4()),
             reason,

@@ -79,7 +79,7 @@ class Reader:
             self._database = lifecycle.open_database(lifecycle.settings())
         try:
             with self._database.transaction() as conn:
-                paused = pauses.paused(conn, self._database.clock.now(conn))
+                paused = pauses.paused_names(conn, self._database.clock.now(conn))
         except BaseException:
             self._dispose()
             raise

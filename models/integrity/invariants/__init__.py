@@ -53,6 +53,6 @@ def check(
         for one in (*ALWAYS, *(IN_TIME if in_time else ()))
         if (broken := one.broken(conn, now, scope))
     ]
-    if unproven := month_audit.unproven(conn, months):
+    if unproven := month_audit.months_with_differences(conn, months):
         found.append(Violation(MONTHS_PROVEN, unproven))
     return found

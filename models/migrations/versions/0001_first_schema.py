@@ -85,7 +85,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "dead_letters",
-        sa.Column("odd_message_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("dead_letter_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("key", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("detail", sa.Text(), server_default="", nullable=False),
@@ -100,7 +100,7 @@ def upgrade() -> None:
             "reason IN ('TOO_LARGE', 'NOT_JSON', 'NOT_A_COMMAND', 'NOT_ALLOWED', 'WRONG_QUEUE', 'TASK_UNKNOWN', 'EXPIRED')",
             name=op.f("ck_dead_letters_reason_known"),
         ),
-        sa.PrimaryKeyConstraint("odd_message_id", name=op.f("pk_dead_letters")),
+        sa.PrimaryKeyConstraint("dead_letter_id", name=op.f("pk_dead_letters")),
         sa.UniqueConstraint("key", name=op.f("uq_dead_letters_key")),
         schema="unwind",
     )

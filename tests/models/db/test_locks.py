@@ -52,7 +52,7 @@ def test_advisory_locks_of_somebody_else_stop_no_order(market: Market, database_
 
 
 @pytest.mark.parametrize("role", [triggers.SUBMIT_ROLE, triggers.READER_ROLE])
-@pytest.mark.parametrize("table", triggers.LOCKS)
+@pytest.mark.parametrize("table", triggers.LOCK_TABLES)
 @pytest.mark.parametrize("statement", ["LOCK TABLE {} IN ACCESS SHARE MODE", "SELECT FROM {} FOR SHARE"])
 def test_nobody_else_reaches_the_rows_that_it_locks(database_url: str, role: str, table: str, statement: str) -> None:
     """Rows have rights; numbers have none."""
@@ -86,10 +86,10 @@ def test_a_matter_for_one_is_tried_or_waited_for(database: Database) -> None:
     """Whole: another matter is nobody's business."""
     with database.transaction() as first, database.transaction() as second:
         locks.lock_named(first, "terms")
-        assert locks.try_named(second, "audit")
+        assert locks.try_lock_named(second, "audit")
     with database.transaction() as first, database.transaction() as second:
-        assert locks.try_named(first, "audit")
-        assert not locks.try_named(second, "audit")
+        assert locks.try_lock_named(first, "audit")
+        assert not locks.try_lock_named(second, "audit")
 
 
 def _waits(conn: Connection, statement: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.ddl.table_options import STORAGE
+from models.ddl.table_options import TABLE_OPTIONS
 from models.ddl.tables import metadata
 from tests.plugins.market import Market
 
@@ -14,8 +14,8 @@ def test_each_table_is_stored_as_written(market: Market) -> None:
         "WHERE n.nspname = 'unwind' AND c.relkind = 'r' AND c.reloptions IS NOT NULL"
     )
     found = {row.name: dict(option.split("=") for option in row.options) for row in rows}
-    assert found == STORAGE
-    assert set(STORAGE) <= {table.name for table in metadata.tables.values()}
+    assert found == TABLE_OPTIONS
+    assert set(TABLE_OPTIONS) <= {table.name for table in metadata.tables.values()}
 
 
 def test_a_new_event_of_an_order_is_written_in_its_page(market: Market) -> None:

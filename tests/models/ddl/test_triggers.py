@@ -119,7 +119,7 @@ def test_no_guard_and_no_default_reads_the_clock(database_url: str) -> None:
         checks = conn.execute(
             text("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'unwind'::regnamespace")
         )
-        triggers = [g for g in guards.statements() if re.search("RETURNS trigger|CREATE TRIGGER", g)]
+        triggers = [g for g in guards.ddl_statements() if re.search("RETURNS trigger|CREATE TRIGGER", g)]
         texts = [*defaults, *checks.scalars(), *triggers]
     engine.dispose()
     clock = re.compile(

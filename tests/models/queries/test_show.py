@@ -253,6 +253,6 @@ def test_random_histories_fold_to_the_row_and_options_tell_the_answers(market: M
             then = order.load_snapshot(conn, 1003, at=now, now=now)
             assert then is not None
             assert order_state(then.case.order) == order_state(row)
-            assert order.order(conn, 1003, at=now, now=now) == order.order(conn, 1003, at=None, now=now)
-            ahead = order.explain(conn, 1003, at=now, now=now)
-            assert ahead == order.explain(conn, 1003, at=None, now=now)
+            assert order.show_order(conn, 1003, at=now, now=now) == order.show_order(conn, 1003, at=None, now=now)
+            ahead = order.explain_order(conn, 1003, at=now, now=now)
+            assert ahead == order.explain_order(conn, 1003, at=None, now=now)

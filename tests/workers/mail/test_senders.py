@@ -103,7 +103,7 @@ def promise(*recipients: str) -> None:
     """Promise one notice to each."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        work.promise(
+        work.enqueue(
             [
                 OutboxMessage(
                     "notices.tell_seller",
@@ -135,7 +135,7 @@ def dead(simulation: Simulation) -> list[Any]:
     from models import dead_jobs
 
     with simulation.database.transaction() as conn:
-        return dead_jobs.waiting(conn)
+        return dead_jobs.list_waiting(conn)
 
 
 def later(simulation: Simulation, **by: float) -> None:

@@ -201,7 +201,7 @@ def test_short_terms_are_for_rehearsals_only(simulation: Simulation) -> None:
     }
     refused = simulation.do("terms.apply", **short)
     assert (refused["outcome"], refused["errors"][0]["path"]) == ("invalid", "terms.NPB_UNLOCK_NO_RESPONSE")
-    simulation.database.short_terms = True
+    simulation.database.allow_short_terms = True
     assert simulation.do("terms.apply", **short)["outcome"] == "done"
 
 

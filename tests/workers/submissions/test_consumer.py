@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from models import submissions
 from models.db import database as db
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
-from models.submissions import LEASE, MAX_ATTEMPTS, SMALL_BYTES, Submission
+from models.submissions import LEASE_DURATION, MAX_ATTEMPTS, MAX_BATCHED_BYTES, Submission
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.upstream import wait_until
@@ -165,11 +165,11 @@ def test_a_set_whose_drain_died_is_taken_by_the_next_tick_after_its_lease(market
     with db.current_database().transaction() as conn:  # and then that drain is no more
         assert claimed(submissions.claim(conn, FILED, limit=100)) == (["held"], None)
     second = timedelta(seconds=1)
-    assert market.at(FILED + submissions.LEASE - second).done("submissions.drain") == {"taken": 0}
-    assert market.at(FILED + submissions.LEASE).done("submissions.drain") == {"taken": 1}
+    assert market.at(FILED + submissions.LEASE_DURATION - second).done("submissions.drain") == {"taken": 0}
+    assert market.at(FILED + submissions.LEASE_DURATION).done("submissions.drain") == {"taken": 1}
     assert answer_of(caller, "held") == ("answered", "done", None)
     (every,) = [entry.every for entry in TIMETABLE if entry.task == "submissions.drain"]
-    assert 2 * (submissions.LEASE + every) <= timedelta(seconds=30)
+    assert 2 * (submissions.LEASE_DURATION + every) <= timedelta(seconds=30)
 
 
 @pytest.mark.parametrize(
@@ -358,14 +358,14 @@ def test_a_legal_payload_of_commas_and_brackets_in_its_words_is_taken(market: Ma
 def test_a_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
     """A set of small payloads and one long one at most, whatever waits; the small ones do not wait for all the long ones."""
     for n in range(8):
-        submit(caller, "npb.file", {"order_id": n, "comment": "x" * SMALL_BYTES}, f"long{n}")
+        submit(caller, "npb.file", {"order_id": n, "comment": "x" * MAX_BATCHED_BYTES}, f"long{n}")
     for n in range(5):
         submit(caller, "npb.file", {"order_id": 10 + n}, f"small{n}")
     due(caller)
     with db.current_database().transaction() as conn:
         assert claimed(submissions.claim(conn, FILED, limit=4)) == ([f"small{n}" for n in range(4)], "long0")
         assert claimed(submissions.claim(conn, FILED, limit=4)) == (["small4"], "long1")
-    assert market.at(FILED + LEASE).done("submissions.drain") == {"taken": 13}
+    assert market.at(FILED + LEASE_DURATION).done("submissions.drain") == {"taken": 13}
 
 
 @pytest.mark.guarantee("P8")
@@ -383,11 +383,11 @@ def test_what_kills_its_drain_is_taken_alone_and_in_the_end_parked(market: Marke
     at = FILED
     assert die(at) == (["r0", "r1", "r2"], None)
     for _ in range(MAX_ATTEMPTS - 1):
-        at += LEASE
+        at += LEASE_DURATION
         assert die(at) == ([], "r0"), "alone, and as the first it kills again"
-        if at == FILED + LEASE:
+        if at == FILED + LEASE_DURATION:
             assert market.at(at).done("submissions.drain") == {"taken": 2}, "while the other is on lease"
-    assert market.at(at + LEASE).done("submissions.drain") == {"taken": 0}
+    assert market.at(at + LEASE_DURATION).done("submissions.drain") == {"taken": 0}
     assert answer_of(caller, "r0") == ("dead", None, None)
     assert answer_of(caller, "r1") == ("answered", "done", None)
     assert answer_of(caller, "r2") == ("answered", "refused", "ORDER_UNKNOWN")
@@ -421,13 +421,13 @@ def test_a_lease_lasts_as_long_as_the_work(
     worker.start()
     try:
         assert begun.wait(20)
-        market.at(FILED + LEASE)
-        wait_until(lambda: market.row("SELECT due_at FROM unwind.submissions").due_at == FILED + 2 * LEASE)
+        market.at(FILED + LEASE_DURATION)
+        wait_until(lambda: market.row("SELECT due_at FROM unwind.submissions").due_at == FILED + 2 * LEASE_DURATION)
         beside = db.connect(database_url)
         with contextlib.ExitStack() as closing:
             closing.callback(beside.dispose)
             conn = closing.enter_context(beside.transaction())
-            assert claimed(submissions.claim(conn, FILED + LEASE, limit=100)) == ([], None)
+            assert claimed(submissions.claim(conn, FILED + LEASE_DURATION, limit=100)) == ([], None)
     finally:
         go_on.set()
         worker.join(20)

@@ -132,7 +132,7 @@ def _open_database(place: Context, held: contextlib.ExitStack) -> list[Finding]:
     held.callback(database.dispose)
     try:
         with database.transaction() as conn:
-            place.has_schema = server_info.revision(conn) is not None
+            place.has_schema = server_info.schema_revision(conn) is not None
     except SQLAlchemyError as problem:
         refused = getattr(problem, "orig", None)
         if isinstance(refused, db.SessionRefused):

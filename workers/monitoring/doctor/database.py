@@ -22,7 +22,7 @@ def schema(place: Context) -> list[Finding]:
     from models import migrations
     from models.monitoring import server_info
 
-    found, head = server_info.revision(place.conn), server_info.head()
+    found, head = server_info.schema_revision(place.conn), server_info.head_revision()
     if found is None:
         return [error("SCHEMA_MISSING", "The database has no tables of ours.", "./run migrate")]
     if found != head:
@@ -30,7 +30,7 @@ def schema(place: Context) -> list[Finding]:
         return [
             error("SCHEMA_NOT_AT_HEAD", said, "./run migrate (or the release of the program that fits the schema).")
         ]
-    if differences := migrations.drift(place.conn):
+    if differences := migrations.schema_differences(place.conn):
         said = f"The tables differ from revision {head} in {len(differences)} places, so somebody changed them by hand."
         return [error("SCHEMA_DIFFERS", said, "restore the tables, or make the database anew and ./run migrate.")]
     return []
@@ -41,7 +41,7 @@ def rights(place: Context) -> list[Finding]:
     from models.db.database import APP_ROLE
     from models.monitoring import server_info
 
-    if not place.has_schema or not server_info.may_rewrite_history(place.conn):
+    if not place.has_schema or not server_info.can_change_append_only_tables(place.conn):
         return []
     if place.settings.app_database_url is not None:
         said = "The login of UNWIND_APP_DATABASE_URL may rewrite history; only triggers keep it from that."
@@ -65,11 +65,11 @@ def definers(place: Context) -> list[Finding]:
     from models.monitoring import server_info
 
     found = []
-    if names := server_info.definers_of_the_owner(place.conn):
+    if names := server_info.functions_running_as_owner(place.conn):
         said = f"These functions act with all rights of the tables' owner: {abbreviate(names)}."
         roles = "; ".join(f"CREATE ROLE {role} NOLOGIN; GRANT {role} TO the login of DATABASE_URL" for role in DEFINERS)
         found.append(warning("DEFINERS_OF_THE_OWNER", said, f"as an administrator: {roles}; then ./run migrate."))
-    if server_info.anybody_may_make_temporary_objects(place.conn):
+    if server_info.public_can_create_temporary_objects(place.conn):
         said = "Every login may make temporary objects in this database."
         name = place.conn.engine.url.database
         fix = f"as an administrator: REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC;"
@@ -95,7 +95,7 @@ def pooler(place: Context) -> list[Finding]:
     from models.db import database as db
     from models.monitoring import server_info
 
-    if not server_info.behind_a_pooler(place.conn):
+    if not server_info.is_behind_pooler(place.conn):
         return []
     url = place.settings.app_database_url or place.settings.database_url
     assert url is not None
@@ -104,9 +104,9 @@ def pooler(place: Context) -> list[Finding]:
         with (
             idle.transaction() as conn
         ):  # its connection stays open afterwards, and in a session so does the server's process
-            mine = server_info.backend(conn)
+            mine = server_info.backend_pid(conn)
         with busy.transaction() as conn:
-            shared = server_info.backend(conn) == mine
+            shared = server_info.backend_pid(conn) == mine
     finally:
         idle.dispose()
         busy.dispose()
@@ -132,7 +132,7 @@ def durability(place: Context) -> list[Finding]:
     """An answer is given when its commit is on disk; a server, database or role may be set to say so before."""
     from models.monitoring import server_info
 
-    found = server_info.not_durable(place.conn)
+    found = server_info.unsafe_durability_settings(place.conn)
     if not found:
         return []
     said = f"{abbreviate(found)}: answered commands are lost when the server's machine fails."

@@ -34,7 +34,7 @@ def pauses(place: Context) -> list[Finding]:
             + (f": {row.reason}" if row.reason else "."),
             f"./run resume {row.name} once its reason is gone.",
         )
-        for row in paused.in_effect(place.conn, now)
+        for row in paused.list_in_effect(place.conn, now)
     ]
 
 
@@ -43,7 +43,7 @@ def _paused(place: Context) -> set[str]:
     from models import pauses as paused
     from models.submissions import PUBLIC_TASKS
 
-    found = paused.paused(place.conn, place.now())
+    found = paused.paused_names(place.conn, place.now())
     of_the_house = {entry.task for entry in TIMETABLE} | set(outbox_consumers())
     tasks = set(found.tasks) | {task for task in of_the_house if queue_of(task) in found.queues}
     return tasks | (set(PUBLIC_TASKS) if "commands" in found.queues else set())
@@ -57,7 +57,7 @@ def sweeps(place: Context) -> list[Finding]:
     from models.sweeps import last_runs
 
     now, seen, paused = place.now(), last_runs(place.conn), _paused(place)
-    began = outbox.first_relay(place.conn)
+    began = outbox.first_relay_at(place.conn)
     late, never = [], []
     for entry in TIMETABLE:
         if entry.task in JUDGED_OTHERWISE or entry.task in paused:
@@ -93,7 +93,7 @@ def clock_steps(place: Context) -> list[Finding]:
     from models import clock_steps as steps
 
     now = place.now()
-    ahead = steps.ahead(place.conn, now)
+    ahead = steps.lead_over_clock(place.conn, now)
     if ahead <= MAX_CLOCK_STEP:
         return []
     said = (
@@ -168,7 +168,9 @@ def dead_jobs(place: Context) -> list[Finding]:
     """Jobs that were given up; parked letters are told of by themselves."""
     from models import dead_jobs as jobs
 
-    waiting = [f"{job.dead_job_id} {job.task}" for job in jobs.waiting(place.conn) if job.task != "notices.deliver"]
+    waiting = [
+        f"{job.dead_job_id} {job.task}" for job in jobs.list_waiting(place.conn) if job.task != "notices.deliver"
+    ]
     if not waiting:
         return []
     said = f"{_count(waiting, 'job')} given up and waiting for somebody: {abbreviate(waiting)}."
@@ -191,10 +193,10 @@ def dead_letters(place: Context) -> list[Finding]:
     """Messages that workers took and could not use."""
     from models import dead_letters as odd
 
-    latest = odd.latest(place.conn, limit=1)
-    if not latest or place.now() - latest[0].came_at > ODD_LATELY:
+    latest = odd.list_newest(place.conn, limit=1)
+    if not latest or place.now() - latest[0].received_at > ODD_LATELY:
         return []
-    said = f"A message came that is no command of ours, the last one {_ago(place.now(), latest[0].came_at)} ago."
+    said = f"A message came that is no command of ours, the last one {_ago(place.now(), latest[0].received_at)} ago."
     return [note("ODD_MESSAGES", said, "./run jobs dead-letters shows what it was; correct its sender.")]
 
 
