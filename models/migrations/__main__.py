@@ -33,7 +33,7 @@ def upgrade() -> None:
     op.execute(sa.text(FEED_BASE.format(base=0)))
 '''
 _TAIL = '''
-    for statement in triggers.statements():
+    for statement in triggers.ddl_statements():
         op.execute(sa.text(statement.replace(":", r"\\:")))
 
 

@@ -934,7 +934,7 @@ def upgrade() -> None:
         schema="unwind",
     )
 
-    for statement in triggers.statements():
+    for statement in triggers.ddl_statements():
         op.execute(sa.text(statement.replace(":", r"\:")))
 
 
