@@ -62,9 +62,9 @@ class CaseSet:
             then()
         self.members = members.fetch_facts(people)
         self._orders = orders.fetch_facts(rows)
-        self.book = terms.fetch_terms(dated)
-        self._alerts = alerts.fetch_latest(complaints, self.book)
-        self._ocrs = ocr.fetch_latest(requested, self.book)
+        self.terms_history = terms.fetch_terms(dated)
+        self._alerts = alerts.fetch_latest(complaints, self.terms_history)
+        self._ocrs = ocr.fetch_latest(requested, self.terms_history)
         self._members_before = dict(self.members)
         self._granted: list[tuple[Case, Granted, datetime, Actor | None, str | None]] = []
 
@@ -77,7 +77,7 @@ class CaseSet:
             order=order,
             buyer=self.members[order.buyer_id],
             seller=self.members[order.seller_id],
-            terms=self.book.at(now),
+            terms=self.terms_history.at(now),
             ocr=self._ocrs.get(order_id),
             alert=self._alerts.get(order_id),
         )
@@ -138,8 +138,8 @@ class CaseSet:
         with pipeline(self.conn):
             orders.insert(self.conn, new)
             orders.update_changed(self.conn, moved_orders)
-            alerts.update_changed(self.conn, moved_alerts, self.book)
-            ocr.update_changed(self.conn, moved_ocrs, self.book)
+            alerts.update_changed(self.conn, moved_alerts, self.terms_history)
+            ocr.update_changed(self.conn, moved_ocrs, self.terms_history)
             moved = members.update_standing(self.conn, self._members_before, self.members.values(), now)
             events.append(self.conn, [*rows, *(_standing_row(*one, now) for one in moved)])
             work.enqueue(promises)

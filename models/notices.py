@@ -57,7 +57,7 @@ class Parties:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedNotice:
     """One notice that this worker holds for sending.  `attempts` counts this one and fences off an overtaken claim."""
 
     notice_id: int
@@ -72,13 +72,13 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DeliveryOutcome:
     """What became of one try.  `next_try_at` is None unless the notice is still pending.
 
     `silent`: the mail server did not answer at all.  `tried` false: this letter had no try of its own and gets it back.
     """
 
-    claimed: Claimed
+    claimed: ClaimedNotice
     state: str
     next_try_at: datetime | None = None
     error: str | None = None
@@ -86,7 +86,7 @@ class Outcome:
     tried: bool = True
 
 
-def parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
+def load_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
     """The handles of each order's buyer and seller, by order."""
     rows = conn.execute(
         text(
@@ -99,7 +99,7 @@ def parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
     return {r.order_id: Parties(r.buyer, r.seller) for r in rows}
 
 
-def record(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:
+def insert_pending(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:
     """Write notices that wait to be sent; one that is there already is not written again.  Gives how many were new."""
     pending = {"state": "pending", "created_at": now, "next_try_at": now}
     return len(insert_rows(conn, notices, [row | pending for row in rows], skip_existing=True, returning="notice_id"))
@@ -107,14 +107,14 @@ def record(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> i
 
 def claim(
     conn: Connection, now: datetime, *, until: datetime, limit: int, order_id: int | None = None
-) -> list[Claimed]:
+) -> list[ClaimedNotice]:
     """Take pending notices whose time has come and lease them until `until`: count first, then work (crash loops end).
 
     Fresh ones go before those that failed, so that one bad letter delays no other.
     """
     rows = conn.execute(_CLAIM, {"now": now, "until": until, "limit": limit, "order_id": order_id})
     claimed = [
-        Claimed(
+        ClaimedNotice(
             r.notice_id,
             r.event,
             r.order_id,
@@ -146,7 +146,7 @@ _CLAIM = text(
 )
 
 
-def mark(conn: Connection, outcomes: Sequence[Outcome], now: datetime) -> list[Outcome]:
+def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: datetime) -> list[DeliveryOutcome]:
     """Write what became of these tries; gives those that were written: a claim that was overtaken is left alone."""
     if not outcomes:
         return []
@@ -196,7 +196,7 @@ def requeue(conn: Connection, notice_id: int, now: datetime) -> bool:
     return result.rowcount > 0
 
 
-def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
+def list_for_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
     """The notices of one order as people are shown them, oldest first; `until` as they were at that instant.
 
     `{event, order_id, recipient, state, sent_at, subject, text}` (contract 4).
@@ -226,18 +226,18 @@ def _shown(row: Any, until: datetime | None) -> dict[str, Any]:
     }
 
 
-def counts(conn: Connection) -> dict[str, int]:
+def count_by_state(conn: Connection) -> dict[str, int]:
     """How many notices are in each state."""
     rows = conn.execute(text("SELECT state, count(*) AS n FROM unwind.notices GROUP BY state"))
     return dict.fromkeys(STATES, 0) | {r.state: r.n for r in rows}
 
 
-def parked(conn: Connection) -> int:
+def count_parked(conn: Connection) -> int:
     """How many notices were given up: asked of their own index, however many were sent."""
     found: int = conn.execute(text("SELECT count(*) FROM unwind.notices WHERE state = 'parked'")).scalar_one()
     return found
 
 
-def next_try(conn: Connection) -> datetime | None:
+def next_try_at(conn: Connection) -> datetime | None:
     """The earliest instant at which a pending notice is to be tried."""
     return conn.execute(text("SELECT min(next_try_at) FROM unwind.notices WHERE state = 'pending'")).scalar()
