@@ -76,7 +76,7 @@ def look(database: db.Database, looks: int) -> float:
         with unit_of_work() as work:
             _ = work.now
             began = time.perf_counter()
-            found = alerts.Unlocking([AlertKind.NPB])(work, BATCH_SIZE)
+            found = alerts.UnlockSweep([AlertKind.NPB])(work, BATCH_SIZE)
             spent.append(time.perf_counter() - began)
             check_equal("alerts due and unlocked", found, (0, 0))
     return statistics.median(spent) * 1000

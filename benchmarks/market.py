@@ -179,7 +179,7 @@ UNLOCKED = """
     FROM unwind.alerts ORDER BY order_id
 """
 NOTICES = """
-    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, letter, message_id, created_at, attempts, sent_at)
+    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, email, message_id, created_at, attempts, sent_at)
     SELECT 'npb_unlocked:' || order_id || ':3:' || seller_id, 'npb_unlocked', order_id, seller_id, 'seller', 'sent',
         jsonb_build_object('subject', 'Order ' || order_id || ': you can cancel now', 'happened', '[]'::jsonb, 'means',
             '[]'::jsonb, 'next', '[]'::jsonb, 'quote', NULL), md5(order_id::text), last_event_at, 1, last_event_at

@@ -28,7 +28,7 @@ from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Cursor, execute, int_array, pipeline, timestamp_array
 from models.db.schema import Timestamp, check_in, metadata
 from models.sweeps import NEVER
-from models.terms import TermsBook
+from models.terms import TermsHistory
 from models.unit_of_work import UnitOfWork
 from policies import reminders
 from policies.alerts import UNLOCKED_NOTE
@@ -36,7 +36,7 @@ from policies.cases import Alert, AlertKind, AlertState
 from policies.statuses import Role, Status
 from policies.timestamps import format_timestamp
 
-WAITING = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
+WAITING_CONDITION = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
 
 alerts = Table(
     "alerts",
@@ -67,8 +67,18 @@ alerts = Table(
     CheckConstraint("unlocked_at <= COALESCE(closed_at, 'infinity')", name="marked_before_it_closed"),
     Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
     Index("ix_alerts_order_id", "order_id", "alert_id"),
-    Index("ix_alerts_npb_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind = 'NPB' AND {WAITING}")),
-    Index("ix_alerts_seller_waiting", "unlocks_at", "alert_id", postgresql_where=text(f"kind <> 'NPB' AND {WAITING}")),
+    Index(
+        "ix_alerts_npb_waiting",
+        "unlocks_at",
+        "alert_id",
+        postgresql_where=text(f"kind = 'NPB' AND {WAITING_CONDITION}"),
+    ),
+    Index(
+        "ix_alerts_seller_waiting",
+        "unlocks_at",
+        "alert_id",
+        postgresql_where=text(f"kind <> 'NPB' AND {WAITING_CONDITION}"),
+    ),
     Index(
         "ix_alerts_remind", "remind_at", "alert_id", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")
     ),
@@ -81,7 +91,7 @@ _LATEST = """
 """
 
 
-def latest_of(conn: Connection, order_ids: Iterable[int], book: TermsBook) -> dict[int, Alert]:
+def load_latest(conn: Connection, order_ids: Iterable[int], book: TermsHistory) -> dict[int, Alert]:
     """The latest alert of each order, in any state.  The order's row lock guards it: nobody writes an alert without it."""
     return fetch_latest(send_latest(conn, order_ids), book)
 
@@ -91,12 +101,12 @@ def send_latest(conn: Connection, order_ids: Iterable[int]) -> Cursor:
     return execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
 
 
-def fetch_latest(rows: Cursor, book: TermsBook) -> dict[int, Alert]:
+def fetch_latest(rows: Cursor, book: TermsHistory) -> dict[int, Alert]:
     """What was asked."""
-    return {r.order_id: alert_of(r, book) for r in rows}
+    return {r.order_id: alert_from_row(r, book) for r in rows}
 
 
-def pending_against(conn: Connection, at_least: int) -> list[tuple[str, Role, int]]:
+def count_open_by_accused(conn: Connection, at_least: int) -> list[tuple[str, Role, int]]:
     """Who has that many open alerts against them at once: (member_id, accused as, how many), most first (R98).
 
     For operators to look at.  Nothing follows from it by itself: only completed alerts are strikes (A20).
@@ -114,7 +124,7 @@ def pending_against(conn: Connection, at_least: int) -> list[tuple[str, Role, in
     return [(row.accused, Role(row.role), row.pending) for row in rows]
 
 
-def alert_of(row: Any, book: TermsBook) -> Alert:
+def alert_from_row(row: Any, book: TermsHistory) -> Alert:
     """Read a row as the facts of an alert."""
     return Alert(
         kind=AlertKind(row.kind),
@@ -135,7 +145,7 @@ def alert_of(row: Any, book: TermsBook) -> Alert:
     )
 
 
-def update_changed(conn: Connection, moved: Sequence[tuple[int, Alert]], book: TermsBook) -> None:
+def update_changed(conn: Connection, moved: Sequence[tuple[int, Alert]], book: TermsHistory) -> None:
     """Write alerts (order_id, alert) that were filed or changed."""
     insert_rows(
         conn,
@@ -194,7 +204,7 @@ def _row(alert: Alert) -> dict[str, Any]:
     }
 
 
-class Unlocking:
+class UnlockSweep:
     """Unlocks what has matured, batch by batch, oldest first (R41 to R44).  One of these goes through everything once.
 
     Orders that a command holds at this moment are passed by and found by the next sweep.
@@ -257,13 +267,13 @@ class Unlocking:
         return {"now": work.now, "after_at": self._after[0], "after_id": self._after[1]}
 
 
-def next_unlock(conn: Connection) -> datetime | None:
+def next_unlock_at(conn: Connection) -> datetime | None:
     """The earliest instant at which an alert that waits becomes due."""
     return conn.execute(
         text(
             "SELECT least("  # noqa: S608 - constants; one question for each of the two partial indexes
-            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind = 'NPB' AND {WAITING}), "
-            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind <> 'NPB' AND {WAITING}))"
+            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind = 'NPB' AND {WAITING_CONDITION}), "
+            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind <> 'NPB' AND {WAITING_CONDITION}))"
         )
     ).scalar()
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from models import credits as postings
 from models import events, ledger, outbox, terms
-from models.bills import LINES_HASH, bills, first_pending, last_closed, terms_of
+from models.bills import LINES_HASH, bills, first_unbilled_month, last_closed_month, terms_for_month
 from models.db.bulk import insert_rows
 from models.unit_of_work import UnitOfWork
 from policies import bills as policy
@@ -39,12 +39,12 @@ from policies.statuses import Role
 def month_to_close(conn: Connection, now: datetime) -> date | None:
     """The earliest month that is not closed although the day of its bills has come."""
     book = terms.load_terms(conn)
-    closed = last_closed(conn)
+    closed = last_closed_month(conn)
     if closed is not None:
         month = next_month(closed)
     else:
-        month = first_pending(conn) or _last_elapsed(now, book)
-    return month if now >= bill_issues_at(month, terms_of(book, month)) else None
+        month = first_unbilled_month(conn) or _last_elapsed(now, book)
+    return month if now >= bill_issues_at(month, terms_for_month(book, month)) else None
 
 
 def sellers_to_bill(conn: Connection, month: date, *, after: str = "", limit: int = 500) -> list[str]:
@@ -73,16 +73,16 @@ def sellers_to_bill(conn: Connection, month: date, *, after: str = "", limit: in
 _TO_BILL = """
     SELECT l.seller_id FROM unwind.ledger_lines l WHERE l.billing_month = :month AND l.kind <> 'payment'
     UNION SELECT b.seller_id FROM unwind.bills b WHERE b.billing_month = :before AND b.carried_forward <> 0
-    UNION SELECT l.seller_id FROM unwind.ledger_lines l WHERE l.opens_month = :month
+    UNION SELECT l.seller_id FROM unwind.ledger_lines l WHERE l.excess_credit_month = :month
 """
 
 
-class Billing:
+class BillingSweep:
     """Makes the bills of one month, batch by batch of sellers, by id.  One of these goes through all of them once."""
 
     def __init__(self, month: date) -> None:
         self.month = month
-        self.passed_over: list[str] = []
+        self.skipped_sellers: list[str] = []
         """Sellers whose bill cannot be made as things are."""
         self._after = self._handled_up_to = ""
 
@@ -90,7 +90,7 @@ class Billing:
         """Make the bills of at most `limit` sellers; gives how many sellers that was, and how many bills."""
         sellers = self._next(work, limit)
         self._handled_up_to = sellers[-1] if sellers else self._after
-        return len(sellers), issue(work, self.month, sellers) if sellers else 0
+        return len(sellers), issue_bills(work, self.month, sellers) if sellers else 0
 
     def committed(self) -> None:
         """Go on behind these sellers: some need no bill and would come again."""
@@ -100,7 +100,7 @@ class Billing:
         """Go on behind the seller who comes next, and says who that is."""
         for seller_id in self._next(work, 1):
             self._after = seller_id
-            self.passed_over.append(seller_id)
+            self.skipped_sellers.append(seller_id)
             return f"seller {seller_id} in {format_month(self.month)}"
         return None
 
@@ -108,7 +108,7 @@ class Billing:
         return sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
 
 
-class HeldBilling(Billing):
+class HeldBillingSweep(BillingSweep):
     """Makes the bills of one month that were held when it was closed, once the seller's earlier ones are made."""
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
@@ -117,7 +117,7 @@ class HeldBilling(Billing):
         self._handled_up_to = sellers[-1] if sellers else self._after
         if not sellers:
             return 0, 0
-        made = issue(work, self.month, sellers)
+        made = issue_bills(work, self.month, sellers)
         work.conn.execute(
             text("DELETE FROM unwind.held_bills WHERE billing_month = :month AND seller_id = ANY(:sellers)"),
             {"month": self.month, "sellers": sellers},
@@ -137,14 +137,14 @@ class HeldBilling(Billing):
         )
 
 
-def issue(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
+def issue_bills(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
     """Make the bills of these sellers for one month and promise to tell them; gives how many were made."""
     conn = work.conn
     # The promises before the ledger, as everywhere: a follower at work is waited for, not passed by (C34).
     promised = outbox.lock_by_payload(conn, TASK, "seller_id", seller_ids)
     ledger.lock_for_issue(conn, seller_ids)
     postings.post_due(work, [due for due in promised if str(due.payload.get("month")) <= format_month(month)])
-    ruling = terms_of(terms.load_terms(conn), month)
+    ruling = terms_for_month(terms.load_terms(conn), month)
     due = due_on(month, ruling)
     rows = [
         {
@@ -175,7 +175,7 @@ _SUMS = f"""
         COALESCE((SELECT b.carried_forward FROM unwind.bills b WHERE b.seller_id = s AND b.billing_month < :month
                   ORDER BY b.billing_month DESC LIMIT 1), 0.00)
         - COALESCE((SELECT sum(p.excess) FROM unwind.ledger_lines p
-                    WHERE p.seller_id = s AND p.opens_month = :month), 0.00) AS opening
+                    WHERE p.seller_id = s AND p.excess_credit_month = :month), 0.00) AS opening
     FROM unnest(CAST(:sellers AS text[])) s
     CROSS JOIN LATERAL (
         SELECT count(*) AS lines, COALESCE(sum(l.amount), 0.00) AS lines_sum, {LINES_HASH} AS lines_hash
@@ -186,12 +186,12 @@ _SUMS = f"""
 """  # noqa: S608 - the hash is an expression of ours
 
 
-def close(work: UnitOfWork[Any], month: date, passed_over: Sequence[str] = ()) -> bool:
+def close_month(work: UnitOfWork[Any], month: date, passed_over: Sequence[str] = ()) -> bool:
     """Close the month when nobody has anything unbilled in it; False when somebody came in between.
 
     `passed_over`: sellers whose bill cannot be made as things are.  It is held, as are all later ones of theirs until it is made.
     """
-    ledger.lock_months(work.conn)
+    ledger.lock_all_months(work.conn)
     given = {"month": month, "before": previous_month(month), "now": work.now, "passed": list(passed_over)}
     left = work.conn.execute(
         text(
@@ -255,6 +255,6 @@ def _tell(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def _last_elapsed(now: datetime, book: terms.TermsBook) -> date:
+def _last_elapsed(now: datetime, book: terms.TermsHistory) -> date:
     month = previous_month(month_of(now, book.at(now)))
-    return month if now >= bill_issues_at(month, terms_of(book, month)) else previous_month(month)
+    return month if now >= bill_issues_at(month, terms_for_month(book, month)) else previous_month(month)

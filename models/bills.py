@@ -29,7 +29,7 @@ from sqlalchemy import (
 from models import terms
 from models.db.schema import Cents, Timestamp, check_finite, metadata, written_in
 from models.ledger import ledger_lines
-from models.terms import TermsBook
+from models.terms import TermsHistory
 from policies import bills as policy
 from policies.billing_months import bill_issues_at, due_on, format_month, grace_until, issued_on, month_of, next_month
 from policies.bills import BillLine, BillTotals
@@ -134,20 +134,20 @@ class Bill:
         }
 
 
-def bill(conn: Connection, seller_id: str, month: date, now: datetime) -> dict[str, Any] | None:
+def load_bill_json(conn: Connection, seller_id: str, month: date, now: datetime) -> dict[str, Any] | None:
     """The bill as JSON (contract 4); None for somebody who is not recorded and for a month that has not begun."""
-    found = of_month(conn, seller_id, month, now)
+    found = load_bill(conn, seller_id, month, now)
     return found.as_json() if found else None
 
 
-def of_month(conn: Connection, seller_id: str, month: date, now: datetime) -> Bill | None:
+def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> Bill | None:
     """The bill as facts; None for somebody who is not recorded and for a month that has not begun."""
     book = terms.load_terms(conn)
     known = conn.execute(text("SELECT FROM unwind.members WHERE member_id = :id"), {"id": seller_id}).first()
     if known is None or not policy.is_known_month(month, now, book.at(now)):
         return None
     lines = _lines(conn, seller_id, month)
-    paid, overpaid = paid_for(conn, seller_id, month)
+    paid, overpaid = sum_payments(conn, seller_id, month)
     row = conn.execute(
         select(bills).where(bills.c.seller_id == seller_id, bills.c.billing_month == month)
     ).one_or_none()
@@ -156,7 +156,7 @@ def of_month(conn: Connection, seller_id: str, month: date, now: datetime) -> Bi
         state = policy.bill_state(row.total, paid, row.past_due_at, now)
         return Bill(seller_id, month, state, held, lines, paid, overpaid, row.issued_on, row.due_on, row.grace_until)
     opening = _opening(conn, book, seller_id, month)
-    ruling = terms_of(book, month)
+    ruling = terms_for_month(book, month)
     computed = policy.calculate_totals(sum((line.amount for line in lines), ZERO), opening, ruling)
     if lines or not computed.is_empty or now < bill_issues_at(month, ruling):
         return Bill(seller_id, month, policy.OPEN, computed, lines, paid, overpaid)
@@ -165,12 +165,12 @@ def of_month(conn: Connection, seller_id: str, month: date, now: datetime) -> Bi
     return Bill(seller_id, month, policy.PAID, computed, lines, paid, overpaid, *days)
 
 
-def has_begun(conn: Connection, month: date, now: datetime) -> bool:
+def month_has_begun(conn: Connection, month: date, now: datetime) -> bool:
     """Whether anything can be on the bills of that month already."""
     return month <= month_of(now, terms.load_terms(conn).at(now))
 
 
-def paid_for(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, Decimal]:
+def sum_payments(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, Decimal]:
     """(all payments for that bill, how much of them was more than it asked for)."""
     row = conn.execute(
         text(
@@ -182,26 +182,26 @@ def paid_for(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, De
     return row.paid, row.over
 
 
-def terms_of(book: TermsBook, month: date) -> Terms:
+def terms_for_month(book: TermsHistory, month: date) -> Terms:
     """The terms that rule the bill of a month: those in force at its end in UTC, for the zone is a term too."""
     return book.at(datetime.combine(next_month(month), time(), tzinfo=UTC))
 
 
-def next_issue(conn: Connection) -> datetime | None:
+def next_issue_at(conn: Connection) -> datetime | None:
     """The earliest instant at which a bill is to be issued; None when nobody has anything to be billed."""
-    month = first_pending(conn)
-    return None if month is None else bill_issues_at(month, terms_of(terms.load_terms(conn), month))
+    month = first_unbilled_month(conn)
+    return None if month is None else bill_issues_at(month, terms_for_month(terms.load_terms(conn), month))
 
 
-def last_closed(conn: Connection) -> date | None:
+def last_closed_month(conn: Connection) -> date | None:
     """The last month whose bills are all issued."""
     closed: date | None = conn.execute(text("SELECT max(billing_month) FROM unwind.billing_months")).scalar()
     return closed
 
 
-def first_pending(conn: Connection) -> date | None:
+def first_unbilled_month(conn: Connection) -> date | None:
     """The earliest month for which some seller has something that is on no issued bill: lines, a credit, a promise."""
-    closed = last_closed(conn)
+    closed = last_closed_month(conn)
     month: date | None = conn.execute(text(_FIRST_PENDING), {"closed": closed or policy.MIN_MONTH}).scalar()
     return month if month is None or closed is None else max(month, next_month(closed))
 
@@ -219,10 +219,10 @@ _FIRST_PENDING = """
              SELECT FROM unwind.bills n WHERE n.seller_id = b.seller_id AND n.billing_month > b.billing_month)
          ORDER BY b.billing_month LIMIT 1)
         UNION ALL
-        (SELECT l.opens_month FROM unwind.ledger_lines l
-         WHERE l.opens_month > :closed AND NOT EXISTS (
-             SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.opens_month)
-         ORDER BY l.opens_month LIMIT 1)
+        (SELECT l.excess_credit_month FROM unwind.ledger_lines l
+         WHERE l.excess_credit_month > :closed AND NOT EXISTS (
+             SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.excess_credit_month)
+         ORDER BY l.excess_credit_month LIMIT 1)
         UNION ALL
         SELECT min((o.payload ->> 'month') || '-01')::date FROM unwind.outbox o
         WHERE o.state = 'due' AND o.task = 'credits.post_to_next_invoice' AND o.payload ->> 'month' IS NOT NULL
@@ -230,7 +230,7 @@ _FIRST_PENDING = """
 """
 
 
-def held(conn: Connection) -> list[tuple[str, date]]:
+def list_held_bills(conn: Connection) -> list[tuple[str, date]]:
     """(seller, month) of every bill that could not be made when its month was closed, oldest first."""
     return [
         (row.seller_id, row.billing_month)
@@ -238,7 +238,7 @@ def held(conn: Connection) -> list[tuple[str, date]]:
     ]
 
 
-def past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Decimal]]:
+def list_past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Decimal]]:
     """(seller, month, what is still to be paid) of every bill that is past due, oldest first: a finding for ops, no more.
 
     It changes nothing of what the member may do (rules.md 7.2).
@@ -255,7 +255,7 @@ def past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Decimal]]
     return [(row.seller_id, row.billing_month, row.owed) for row in rows]
 
 
-def _opening(conn: Connection, book: TermsBook, seller_id: str, month: date) -> Decimal:
+def _opening(conn: Connection, book: TermsHistory, seller_id: str, month: date) -> Decimal:
     """What an open bill opens with: carried from the last issued one through the months not issued yet."""
     last = conn.execute(
         select(bills.c.billing_month, bills.c.carried_forward)
@@ -269,8 +269,8 @@ def _opening(conn: Connection, book: TermsBook, seller_id: str, month: date) -> 
             "SELECT billing_month AS month, sum(amount) AS lines, 0.00 AS excess FROM unwind.ledger_lines "
             "WHERE seller_id = :seller AND kind <> 'payment' AND billing_month > :since AND billing_month < :month "
             "GROUP BY billing_month UNION ALL "
-            "SELECT opens_month, 0.00, sum(excess) FROM unwind.ledger_lines "
-            "WHERE seller_id = :seller AND opens_month > :since AND opens_month <= :month GROUP BY opens_month"
+            "SELECT excess_credit_month, 0.00, sum(excess) FROM unwind.ledger_lines "
+            "WHERE seller_id = :seller AND excess_credit_month > :since AND excess_credit_month <= :month GROUP BY excess_credit_month"
         ),
         {"seller": seller_id, "since": since, "month": month},
     ).all()
@@ -279,7 +279,7 @@ def _opening(conn: Connection, book: TermsBook, seller_id: str, month: date) -> 
     while at < month:
         opening = carried - sum((row.excess for row in rows if row.month == at), ZERO)
         came = sum((row.lines for row in rows if row.month == at), ZERO)
-        carried = policy.calculate_totals(came, opening, terms_of(book, at)).carried_forward
+        carried = policy.calculate_totals(came, opening, terms_for_month(book, at)).carried_forward
         at = next_month(at)
     opening = carried - sum((row.excess for row in rows if row.month == month), ZERO)
     return ZERO if opening.is_zero() else opening

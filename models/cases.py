@@ -51,7 +51,7 @@ class CaseSet:
         parties, self.accused = orders.fetch_parties(
             looked if looked is not None else orders.send_parties(conn, wanted)
         )
-        if lock_members == members.AS_ACCUSED:
+        if lock_members == members.FOR_UPDATE_IF_ACCUSED:
             lock_members = members.FOR_UPDATE if self.accused else members.FOR_SHARE
         everybody = {m for order_id in wanted & parties.keys() for m in parties[order_id]} | set(member_ids)
         with pipeline(conn):

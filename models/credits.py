@@ -70,7 +70,7 @@ def _post(work: UnitOfWork[Any], settlements: Sequence[_Settlement]) -> None:
     ledger.lock_open_months(work.conn, sellers)
     first_open = ledger.first_open_months(work.conn, sellers)
     lines = [_line(one, first_open[one.seller_id], work.now) for one in settlements if one.amount < 0]
-    posted = ledger.post(work.conn, lines)
+    posted = ledger.post_lines(work.conn, lines)
     work.enqueue(
         [
             notify_member(
@@ -90,7 +90,7 @@ def _post(work: UnitOfWork[Any], settlements: Sequence[_Settlement]) -> None:
     outbox.mark_done(work.conn, [one.due for one in settlements], work.now)
 
 
-def _line(one: _Settlement, first_open: date, now: datetime) -> ledger.Line:
+def _line(one: _Settlement, first_open: date, now: datetime) -> ledger.LedgerLine:
     month = max(one.month, first_open)
     # A reset whose bill was made meanwhile stands beside no charge any more: on the following bill it is a credit.
     kind = policy.RESET if one.kind == policy.RESET and month == one.charged_month else policy.CREDIT
@@ -99,7 +99,7 @@ def _line(one: _Settlement, first_open: date, now: datetime) -> ledger.Line:
         if kind == policy.RESET
         else policy.credit_note(one.order_id, one.charged_month, one.month, month)
     )
-    return ledger.Line(
+    return ledger.LedgerLine(
         key=one.due.key,
         seller_id=one.seller_id,
         billing_month=month,

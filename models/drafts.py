@@ -59,7 +59,7 @@ draft_lines = Table(
 )
 
 
-def orders_of(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]:
+def load_order_ids(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]:
     """The order of each draft that exists.  It never changes, so no lock is needed."""
     rows = conn.execute(
         text("SELECT draft_id, order_id FROM unwind.drafts WHERE draft_id = ANY(:ids)"), {"ids": sorted(set(draft_ids))}
@@ -67,7 +67,7 @@ def orders_of(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]:
     return {row.draft_id: row.order_id for row in rows}
 
 
-def facts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
+def load_drafts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
     """The drafts of these ids, by id; unknown ids are absent.  Lock their orders first."""
     ids = sorted(set(draft_ids))
     if not ids:

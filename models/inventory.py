@@ -15,14 +15,14 @@ from sqlalchemy import Connection, Row, text
 from models import orders
 from models.db.bulk import insert_rows, update_rows
 from models.db.locks import lock_items
-from models.lots import KEY_COLUMNS, lot_of, lot_row, lots, move_row, stock_moves, value_row
+from models.lots import KEY_COLUMNS, lot_from_row, lot_to_row, lots, stock_move_row, stock_moves, editable_columns
 from models.unit_of_work import StaleRead
 from policies.inventory import ReturningLine, ReturnPlan, StockView
 from policies.lots import Lot, LotKey, LotSnapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class SoldUnits:
     """Units that one new order line takes out of a lot."""
 
     order_id: int
@@ -48,10 +48,10 @@ def lock_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
         text("SELECT * FROM unwind.lots WHERE lot_id = ANY(:ids) ORDER BY lot_id FOR UPDATE"),
         {"ids": sorted(set(lot_ids))},
     )
-    return {row.lot_id: lot_of(row) for row in rows}
+    return {row.lot_id: lot_from_row(row) for row in rows}
 
 
-def take(conn: Connection, taken: Sequence[Taken], now: datetime) -> None:
+def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetime) -> None:
     """Take units out of lots held by `lock_lots`.  A lot sold out goes: to stockroom A when retained, else for good.
 
     A reservation ends with the sale that it was made for, since a lot in a stockroom cannot be reserved [270].
@@ -76,28 +76,28 @@ def take(conn: Connection, taken: Sequence[Taken], now: datetime) -> None:
         ids,
     )
     moves = [
-        move_row(t.lot.key, t.lot.lot_id, -t.quantity, "sold", now, order_id=t.order_id, line_no=t.line_no)
+        stock_move_row(t.lot.key, t.lot.lot_id, -t.quantity, "sold", now, order_id=t.order_id, line_no=t.line_no)
         for t in taken
     ]
     insert_rows(conn, stock_moves, moves)
 
 
-def known_lots(conn: Connection, told: Sequence[Lot]) -> dict[int, Lot]:
+def lock_recorded_lots(conn: Connection, told: Sequence[Lot]) -> dict[int, Lot]:
     """The lots that the marketplace speaks of, as they are, held for writing together with their old and new items.
 
     Raises `Overtaken` when a lot became another item meanwhile, so that the item held is not the one it is now.
     """
     ids = sorted({lot.lot_id for lot in told})
     seen = conn.execute(text("SELECT * FROM unwind.lots WHERE lot_id = ANY(:ids)"), {"ids": ids})
-    keys = {lot_of(row).key for row in seen} | {lot.key for lot in told}
-    lock_keys(conn, keys)
+    keys = {lot_from_row(row).key for row in seen} | {lot.key for lot in told}
+    lock_item_keys(conn, keys)
     held = lock_lots(conn, ids)
     if not {lot.key for lot in held.values()} <= keys:
         raise StaleRead
     return held
 
 
-def record(conn: Connection, told: Sequence[tuple[Lot | None, Lot]], now: datetime) -> None:
+def upsert_lots(conn: Connection, told: Sequence[tuple[Lot | None, Lot]], now: datetime) -> None:
     """Write lots as (before, after) in the order in which they were told; `before` is None for a lot's first time.
 
     A difference in quantity is a manual adjustment in the journal; a lot that is another item now moves its units.
@@ -106,9 +106,9 @@ def record(conn: Connection, told: Sequence[tuple[Lot | None, Lot]], now: dateti
     for was, lot in told:
         before.setdefault(lot.lot_id, was)
     after = {lot.lot_id: lot for _, lot in told}
-    insert_rows(conn, lots, [lot_row(lot) for i, lot in after.items() if before[i] is None])
+    insert_rows(conn, lots, [lot_to_row(lot) for i, lot in after.items() if before[i] is None])
     existing = {i: (was, after[i]) for i, was in before.items() if was is not None}
-    rows = [lot_row(lot) for was, lot in existing.values() if replace(lot, quantity=was.quantity) != was]
+    rows = [lot_to_row(lot) for was, lot in existing.values() if replace(lot, quantity=was.quantity) != was]
     update_rows(conn, lots, ["lot_id"], [{k: v for k, v in row.items() if k != "quantity"} for row in rows])
     _change_quantities(conn, {i: lot.quantity - was.quantity for i, (was, lot) in existing.items()})
     insert_rows(conn, stock_moves, [move for was, lot in told for move in _told_moves(was, lot, now)])
@@ -116,15 +116,15 @@ def record(conn: Connection, told: Sequence[tuple[Lot | None, Lot]], now: dateti
 
 def _told_moves(was: Lot | None, lot: Lot, now: datetime) -> list[dict[str, Any]]:
     if was is None:
-        return [move_row(lot.key, lot.lot_id, lot.quantity, "recorded", now)]
+        return [stock_move_row(lot.key, lot.lot_id, lot.quantity, "recorded", now)]
     if was.key == lot.key:
         units = [(lot.key, lot.quantity - was.quantity)]
     else:
         units = [(was.key, -was.quantity), (lot.key, lot.quantity)]
-    return [move_row(key, lot.lot_id, delta, "adjusted", now) for key, delta in units if delta]
+    return [stock_move_row(key, lot.lot_id, delta, "adjusted", now) for key, delta in units if delta]
 
 
-def own_numbers(conn: Connection, count: int) -> list[int]:
+def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
     """Numbers for lots that have none, rising."""
     if not count:
         return []
@@ -132,7 +132,7 @@ def own_numbers(conn: Connection, count: int) -> list[int]:
     return sorted(taken.scalars())
 
 
-def returning(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
+def lines_to_return(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
     """Rows of order lines as what comes back: what remains of each (R80), or the `units` by line of a removal."""
     return [
         ReturningLine(
@@ -145,7 +145,7 @@ def returning(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None)
     ]
 
 
-def lots_for_return(conn: Connection, lines: Iterable[ReturningLine], *, lock: bool = True) -> StockView:
+def load_stock_view(conn: Connection, lines: Iterable[ReturningLine], *, lock: bool = True) -> StockView:
     """All lots that these lines could return to, on a shelf to plan with.
 
     Holds a row of `item_locks` per item key, in sorted order, then the lots by id: a lot that does not exist yet cannot be
@@ -155,10 +155,10 @@ def lots_for_return(conn: Connection, lines: Iterable[ReturningLine], *, lock: b
     if not keys:
         return StockView()
     if lock:
-        lock_keys(conn, keys)
+        lock_item_keys(conn, keys)
     columns = _key_arrays(keys)
     found = text(_CANDIDATES + (" FOR UPDATE OF l" if lock else ""))
-    return StockView(lot_of(row) for row in conn.execute(found, columns))
+    return StockView(lot_from_row(row) for row in conn.execute(found, columns))
 
 
 def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -> list[ReturnPlan]:
@@ -168,7 +168,7 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
     statements for any number of orders and sellers.
     """
     new = _new_lots(plans)
-    numbers = dict(zip(new, own_numbers(conn, len(new)), strict=True))
+    numbers = dict(zip(new, allocate_lot_ids(conn, len(new)), strict=True))
     settled = [_numbered(plan, numbers) for plan in plans]
     before: dict[int, Lot] = {}
     after: dict[int, Lot] = {}
@@ -177,16 +177,16 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
             before.setdefault(lot_id, lot)
         after |= plan.lots
     made = set(numbers.values())
-    insert_rows(conn, lots, [lot_row(lot) for lot_id, lot in after.items() if lot_id in made])
+    insert_rows(conn, lots, [lot_to_row(lot) for lot_id, lot in after.items() if lot_id in made])
     grown = {lot_id: lot for lot_id, lot in after.items() if lot_id not in made}
     _change_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in grown.items()})
     changed = [lot for i, lot in grown.items() if replace(lot, quantity=before[i].quantity) != before[i]]
-    update_rows(conn, lots, ["lot_id"], [value_row(lot) for lot in changed])
+    update_rows(conn, lots, ["lot_id"], [editable_columns(lot) for lot in changed])
     insert_rows(
         conn,
         stock_moves,
         [
-            move_row(
+            stock_move_row(
                 after[line.lot_id].key,
                 line.lot_id,
                 line.returned,
@@ -230,7 +230,7 @@ def preview_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[Retur
     return [_numbered(plan, numbers) for plan in plans]
 
 
-def item_number(of: str) -> str:
+def item_lock_sql(of: str) -> str:
     """SQL for the number of an item's lock, from the key columns of `of`."""
     parts = ", ".join(
         f"COALESCE({of}.{name}, '')" if name == "completeness" else f"{of}.{name}" for name in KEY_COLUMNS
@@ -240,32 +240,32 @@ def item_number(of: str) -> str:
 
 _LOCK_KEYS = text(
     lock_items(
-        f"SELECT DISTINCT {item_number('k')} FROM unnest({_KEY_ARRAYS}) AS k ({', '.join(KEY_COLUMNS)}) ORDER BY 1"  # noqa: S608 - constants
+        f"SELECT DISTINCT {item_lock_sql('k')} FROM unnest({_KEY_ARRAYS}) AS k ({', '.join(KEY_COLUMNS)}) ORDER BY 1"  # noqa: S608 - constants
     )
 )
 
 
-def lock_keys(conn: Connection, keys: Collection[LotKey]) -> None:
+def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
     """Hold the items of these keys for this transaction, sorted so that nobody deadlocks."""
     conn.execute(_LOCK_KEYS, _key_arrays(list(keys)))
 
 
-def lots_of(conn: Connection, seller_id: str) -> list[Lot]:
+def load_lots(conn: Connection, seller_id: str) -> list[Lot]:
     """A seller's lots, by id."""
-    return [lot_of(row) for row in conn.execute(_LOTS_OF, {"seller": seller_id})]
+    return [lot_from_row(row) for row in conn.execute(_LOTS_OF, {"seller": seller_id})]
 
 
 def stream_lots(conn: Connection, seller_id: str) -> Iterator[Lot]:
     """The same a thousand at a time, by a cursor of the server: a store may have hundreds of thousands."""
     rows = conn.execute(_LOTS_OF, {"seller": seller_id}, execution_options={"stream_results": True, "yield_per": 1000})
     for row in rows:
-        yield lot_of(row)
+        yield lot_from_row(row)
 
 
 _LOTS_OF = text("SELECT * FROM unwind.lots WHERE seller_id = :seller ORDER BY lot_id")
 
 
-def units_returned(conn: Connection, seller_id: str) -> dict[int, int]:
+def count_returned_units(conn: Connection, seller_id: str) -> dict[int, int]:
     """How many units ever came back to each lot of a seller."""
     found = text(
         "SELECT lot_id, sum(delta) AS units FROM unwind.stock_moves "
@@ -288,10 +288,10 @@ def _change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
         {"ids": list(deltas), "deltas": list(deltas.values())},
     )
     if changed.rowcount != len(deltas):
-        raise LotVanished(f"{len(deltas) - changed.rowcount} of {len(deltas)} lots are not there: were they locked?")
+        raise LotMissing(f"{len(deltas) - changed.rowcount} of {len(deltas)} lots are not there: were they locked?")
 
 
-class LotVanished(Exception):
+class LotMissing(Exception):
     """A lot that was to change is not there any more; it was not held, which is a mistake of ours."""
 
 

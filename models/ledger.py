@@ -49,7 +49,7 @@ ledger_lines = Table(
     Column("credited_month", Date),
     Column("payment_id", Text, unique=True),
     Column("excess", Cents),
-    Column("opens_month", Date),
+    Column("excess_credit_month", Date),
     Column("note", Text, nullable=False),
     written_in(),
     Index("ix_ledger_lines_written_in", "written_in", "line_id"),
@@ -60,7 +60,7 @@ ledger_lines = Table(
     CheckConstraint("kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name="of_an_order"),
     CheckConstraint("(kind = 'payment') = (payment_id IS NOT NULL)", name="payment_has_its_id"),
     CheckConstraint(
-        "(excess IS NULL) = (opens_month IS NULL) "
+        "(excess IS NULL) = (excess_credit_month IS NULL) "
         "AND (excess IS NULL OR (kind = 'payment' AND excess > 0 AND excess <= -amount))",
         name="excess_of_a_payment",
     ),
@@ -68,7 +68,11 @@ ledger_lines = Table(
     Index("ix_ledger_lines_bill", "seller_id", "billing_month"),
     Index("ix_ledger_lines_billing_month", "billing_month"),
     Index("ix_ledger_lines_order_id", "order_id"),
-    Index("ix_ledger_lines_opens_month", "opens_month", postgresql_where=text("opens_month IS NOT NULL")),
+    Index(
+        "ix_ledger_lines_excess_credit_month",
+        "excess_credit_month",
+        postgresql_where=text("excess_credit_month IS NOT NULL"),
+    ),
     # R57, R90: a cancellation has at most one reset or credit, whoever posts it.
     Index(
         "uq_ledger_lines_one_reset_or_credit",
@@ -133,7 +137,7 @@ GUARDS: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LedgerLine:
     """One line to be posted.  `amount` in USD: positive is owed by the seller, negative is owed to them or was paid."""
 
     key: str
@@ -148,7 +152,7 @@ class Line:
     credited_month: date | None = None
     payment_id: str | None = None
     excess: Decimal | None = None
-    opens_month: date | None = None
+    excess_credit_month: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +165,15 @@ class Recharge:
     why: str
 
 
-def post_charge(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) -> None:
+def post_charges(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) -> None:
     """Book the fee of each new order, at its instant, in the order's `fee_month`; a fee of 0.00 has no line.
 
     Call it after the orders' rows are written: the ledger is last in the order of locks.
     """
-    post(conn, [_charge(order, at, seq=1) for order, at in submitted if order.fee > 0])
+    post_lines(conn, [_charge(order, at, seq=1) for order, at in submitted if order.fee > 0])
 
 
-def post_recharge(conn: Connection, changed: Sequence[Recharge]) -> None:
+def post_recharges(conn: Connection, changed: Sequence[Recharge]) -> None:
     """Take the old charge back and charge the whole order anew, both in the month of the change (A21, E6)."""
     lines = []
     for change in changed:
@@ -180,10 +184,10 @@ def post_recharge(conn: Connection, changed: Sequence[Recharge]) -> None:
         if change.after.fee > 0:
             note = recharge_note(change.after.order_id, month, change.why)
             lines.append(replace(_charge(change.after, change.at, seq), note=note))
-    post(conn, lines)
+    post_lines(conn, lines)
 
 
-def post(conn: Connection, lines: Sequence[Line]) -> list[Line]:
+def post_lines(conn: Connection, lines: Sequence[LedgerLine]) -> list[LedgerLine]:
     """Write lines to the bills of their months, or to the first open bill after; gives them as they were written.
 
     A line whose key is there already was posted before and is left out, so whoever comes twice posts once (R90).
@@ -197,7 +201,7 @@ def post(conn: Connection, lines: Sequence[Line]) -> list[Line]:
     return [line for line in placed if line.key in written]
 
 
-def post_payment(conn: Connection, line: Line) -> None:
+def post_payment(conn: Connection, line: LedgerLine) -> None:
     """Write a payment: it stands beside the issued bill that it pays.  Hold the seller alone before."""
     insert_rows(conn, ledger_lines, [_row(line)])
 
@@ -218,7 +222,7 @@ def lock_for_issue(conn: Connection, seller_ids: Iterable[str]) -> None:
     lock_sellers(conn, seller_ids, shared=False)
 
 
-def lock_months(conn: Connection) -> None:
+def lock_all_months(conn: Connection) -> None:
     """Keep everybody from posting anything, for the moment of closing a month."""
     lock_ledger(conn)
 
@@ -236,13 +240,13 @@ def first_open_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, 
     return {r.seller_id: next_month(r.issued) if r.issued else date.min for r in rows}
 
 
-def _placed(line: Line, first_open: date) -> Line:
+def _placed(line: LedgerLine, first_open: date) -> LedgerLine:
     return replace(line, billing_month=max(line.billing_month, first_open))
 
 
-def _charge(order: Order, at: datetime, seq: int) -> Line:
+def _charge(order: Order, at: datetime, seq: int) -> LedgerLine:
     month = _month_of(order)
-    return Line(
+    return LedgerLine(
         key=f"charge:{order.order_id}:{seq}",
         seller_id=order.seller_id,
         billing_month=month,
@@ -255,9 +259,9 @@ def _charge(order: Order, at: datetime, seq: int) -> Line:
     )
 
 
-def _reversal(change: Recharge, month: date, seq: int) -> Line:
+def _reversal(change: Recharge, month: date, seq: int) -> LedgerLine:
     before = change.before
-    return Line(
+    return LedgerLine(
         key=f"reversal:{before.order_id}:{seq}",
         seller_id=before.seller_id,
         billing_month=month,
@@ -277,5 +281,5 @@ def _month_of(order: Order) -> date:
     return order.fee_month
 
 
-def _row(line: Line) -> dict[str, Any]:
-    return {name: getattr(line, name) for name in Line.__slots__}
+def _row(line: LedgerLine) -> dict[str, Any]:
+    return {name: getattr(line, name) for name in LedgerLine.__slots__}

@@ -131,7 +131,7 @@ stock_moves = Table(
 )
 
 
-def lot_of(row: Any) -> Lot:
+def lot_from_row(row: Any) -> Lot:
     """Read a row as a lot."""
     return Lot(
         lot_id=row.lot_id,
@@ -167,13 +167,13 @@ def lot_of(row: Any) -> Lot:
     )
 
 
-def lot_row(lot: Lot) -> dict[str, Any]:
+def lot_to_row(lot: Lot) -> dict[str, Any]:
     """A lot as a row."""
     identity = dict(zip(KEY_COLUMNS, lot.key, strict=True))
-    return value_row(lot) | identity | {"quantity": lot.quantity, "bind_id": lot.bind_id}
+    return editable_columns(lot) | identity | {"quantity": lot.quantity, "bind_id": lot.bind_id}
 
 
-def value_row(lot: Lot) -> dict[str, Any]:
+def editable_columns(lot: Lot) -> dict[str, Any]:
     """What a seller may choose anew when items come back (rules.md 5.3), by lot id."""
     tiers = [*lot.tiers, (None, None), (None, None), (None, None)][:3]
     return {
@@ -195,7 +195,7 @@ def value_row(lot: Lot) -> dict[str, Any]:
     }
 
 
-def move_row(
+def stock_move_row(
     key: LotKey,
     lot_id: int,
     delta: int,

@@ -42,7 +42,7 @@ strikes = Table(
 )
 
 NO_LOCK, FOR_SHARE, FOR_UPDATE = "", "FOR SHARE OF m", "FOR NO KEY UPDATE OF m"
-AS_ACCUSED = "as accused"
+FOR_UPDATE_IF_ACCUSED = "as accused"
 """For writing where an alert is open on any order of the set: a strike may cost a privilege.  Else shared."""
 
 _FACTS = """
@@ -60,7 +60,7 @@ _FACTS = """
 _HELD = "SELECT m.member_id FROM unwind.members m WHERE m.member_id = ANY(CAST(%(ids)s AS text[])) ORDER BY m.member_id"
 
 
-def facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
+def load_facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
     """The members of these ids, by id; unknown ids are absent.  With a lock: in order of their ids, so nobody deadlocks."""
     with pipeline(conn):
         asked = send_facts(conn, member_ids, lock=lock)
@@ -88,7 +88,7 @@ def fetch_facts(rows: Cursor) -> dict[str, Member]:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class Contact:
     """Where and how a member is written to."""
 
     member_id: str
@@ -97,16 +97,16 @@ class Address:
     time_zone: str
 
 
-def addresses(conn: Connection, member_ids: Iterable[str]) -> dict[str, Address]:
+def load_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, Contact]:
     """The addresses of this moment, by member id."""
     rows = conn.execute(
         text("SELECT member_id, handle, email, time_zone FROM unwind.members WHERE member_id = ANY(:ids)"),
         {"ids": sorted(set(member_ids))},
     )
-    return {r.member_id: Address(r.member_id, r.handle, r.email, r.time_zone) for r in rows}
+    return {r.member_id: Contact(r.member_id, r.handle, r.email, r.time_zone) for r in rows}
 
 
-def record(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def upsert(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Upsert members by id: handle, address and zone are replaced, privileges and history stay."""
     for row in rows:
         conn.execute(

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Cursor, execute, int_array
 from models.db.schema import Timestamp, check_in, metadata
-from models.terms import TermsBook
+from models.terms import TermsHistory
 from policies import reminders
 from policies.cases import Ocr, OcrState
 from policies.statuses import Role, Status
@@ -58,7 +58,7 @@ _LATEST = """
 """
 
 
-def latest_of(conn: Connection, order_ids: Iterable[int], book: TermsBook) -> dict[int, Ocr]:
+def load_latest(conn: Connection, order_ids: Iterable[int], book: TermsHistory) -> dict[int, Ocr]:
     """The latest cancel request of each order, in any state.  The order's row lock guards it."""
     return fetch_latest(send_latest(conn, order_ids), book)
 
@@ -68,12 +68,12 @@ def send_latest(conn: Connection, order_ids: Iterable[int]) -> Cursor:
     return execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
 
 
-def fetch_latest(rows: Cursor, book: TermsBook) -> dict[int, Ocr]:
+def fetch_latest(rows: Cursor, book: TermsHistory) -> dict[int, Ocr]:
     """What was asked."""
-    return {r.order_id: ocr_of(r, book) for r in rows}
+    return {r.order_id: ocr_from_row(r, book) for r in rows}
 
 
-def ocr_of(row: Any, book: TermsBook) -> Ocr:
+def ocr_from_row(row: Any, book: TermsHistory) -> Ocr:
     """Read a row as the facts of a cancel request."""
     return Ocr(
         filed_by=Role(row.filed_by),
@@ -88,7 +88,7 @@ def ocr_of(row: Any, book: TermsBook) -> Ocr:
     )
 
 
-def update_changed(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: TermsBook) -> None:
+def update_changed(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: TermsHistory) -> None:
     """Write cancel requests (order_id, ocr) that were filed or closed."""
     insert_rows(
         conn,

@@ -93,7 +93,7 @@ _ACCUSED = """
 """
 
 
-def parties_of(conn: Connection, order_ids: Iterable[int]) -> dict[int, tuple[str, str]]:
+def load_parties(conn: Connection, order_ids: Iterable[int]) -> dict[int, tuple[str, str]]:
     """(buyer, seller) of each order that exists.  They never change, so no lock is needed."""
     rows = execute(conn, _PARTIES, {"ids": int_array(sorted(order_ids))})
     return {r.order_id: (r.buyer_id, r.seller_id) for r in rows}
@@ -114,7 +114,7 @@ _FACTS = "SELECT * FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigin
 _FACTS_HELD = f"{_FACTS} FOR NO KEY UPDATE"
 
 
-def facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
+def load_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
     """The orders' own rows; with `lock` held for writing, in the order of their ids."""
     return fetch_facts(send_facts(conn, order_ids, lock=lock))
 
@@ -126,10 +126,10 @@ def send_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> Cur
 
 def fetch_facts(rows: Cursor) -> dict[int, Order]:
     """What was asked."""
-    return {r.order_id: order_of(r) for r in rows}
+    return {r.order_id: order_from_row(r) for r in rows}
 
 
-def order_of(row: Any) -> Order:
+def order_from_row(row: Any) -> Order:
     """Read a row as the facts of an order."""
     return Order(
         order_id=row.order_id,
@@ -199,7 +199,7 @@ def _movable(order: Order) -> dict[str, Any]:
     }
 
 
-def lines_of(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[Any]]]:
+def load_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[Any]]]:
     """The lines of each order, by line number.  Guarded by the order's row lock."""
     found: dict[int, list[Row[Any]]] = {order_id: [] for order_id in order_ids}
     rows = conn.execute(
@@ -212,7 +212,7 @@ def lines_of(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[A
     return found
 
 
-def add_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def insert_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Write new lines: order_id, line_no, batch_no, lot_id, quantity, unit_price, snapshot."""
     insert_rows(conn, order_lines, rows)
 

@@ -56,7 +56,7 @@ class _Counted:
     next_at: datetime | None
 
 
-class Reminding:
+class ReminderSweep:
     """Reminds, batch by batch, of whatever has waited longest.  One of these goes through everything once.
 
     Orders that a command holds at this moment are skipped and found by the next sweep.
@@ -105,7 +105,7 @@ def _due(work: UnitOfWork[Any], statement: Any, after: tuple[datetime, int], lim
     return work.conn.execute(statement, where).all()
 
 
-def _of_ocrs(work: UnitOfWork[Any], book: terms.TermsBook, ocrs: Sequence[Row[Any]]) -> list[OutboxMessage]:
+def _of_ocrs(work: UnitOfWork[Any], book: terms.TermsHistory, ocrs: Sequence[Row[Any]]) -> list[OutboxMessage]:
     promises: list[OutboxMessage] = []
     counted: list[_Counted] = []
     for r in ocrs:
@@ -118,7 +118,7 @@ def _of_ocrs(work: UnitOfWork[Any], book: terms.TermsBook, ocrs: Sequence[Row[An
     return promises
 
 
-def _of_alerts(work: UnitOfWork[Any], book: terms.TermsBook, alerts: Sequence[Row[Any]]) -> list[OutboxMessage]:
+def _of_alerts(work: UnitOfWork[Any], book: terms.TermsHistory, alerts: Sequence[Row[Any]]) -> list[OutboxMessage]:
     promises: list[OutboxMessage] = []
     counted: list[_Counted] = []
     for a in alerts:
@@ -136,7 +136,7 @@ def _of_alerts(work: UnitOfWork[Any], book: terms.TermsBook, alerts: Sequence[Ro
     return promises
 
 
-def next_reminder(conn: Connection) -> datetime | None:
+def next_reminder_at(conn: Connection) -> datetime | None:
     """The earliest instant at which somebody is to be reminded."""
     return conn.execute(
         text(
@@ -146,7 +146,7 @@ def next_reminder(conn: Connection) -> datetime | None:
     ).scalar()
 
 
-def unanswered(conn: Connection) -> list[int]:
+def list_unanswered_orders(conn: Connection) -> list[int]:
     """Orders with a request that stayed unanswered past the last reminder: for ops to look at (A13)."""
     rows = conn.execute(
         text(

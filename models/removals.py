@@ -46,12 +46,12 @@ removals = Table(
 )
 
 
-def of_orders(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Removal]]:
+def load_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Removal]]:
     """The removal requests of each order, oldest first.  The order's row lock guards them."""
     found = select(removals).where(removals.c.order_id.in_(list(order_ids))).order_by(removals.c.removal_id)
     by_order: dict[int, list[Removal]] = {}
     for row in conn.execute(found):
-        by_order.setdefault(row.order_id, []).append(removal_of(row))
+        by_order.setdefault(row.order_id, []).append(removal_from_row(row))
     return by_order
 
 
@@ -71,13 +71,13 @@ _PENDING = """
 """
 
 
-def by_ids(conn: Connection, removal_ids: Iterable[int]) -> dict[int, Removal]:
+def load_by_id(conn: Connection, removal_ids: Iterable[int]) -> dict[int, Removal]:
     """Removal requests by id; unknown ids are absent."""
     rows = conn.execute(select(removals).where(removals.c.removal_id.in_(list(removal_ids))))
-    return {row.removal_id: removal_of(row) for row in rows}
+    return {row.removal_id: removal_from_row(row) for row in rows}
 
 
-def removal_of(row: Any) -> Removal:
+def removal_from_row(row: Any) -> Removal:
     """Read a row as the facts of a removal request."""
     return Removal(
         order_id=row.order_id,
@@ -140,5 +140,5 @@ def cancel_pending(conn: Connection, order_ids: Sequence[int], now: datetime) ->
     )
     found: dict[int, list[Removal]] = {}
     for row in rows:
-        found.setdefault(row.order_id, []).append(removal_of(row))
+        found.setdefault(row.order_id, []).append(removal_from_row(row))
     return found

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.db.locks import lock_items
 from models.db.pipeline import bool_array, execute, int_array
-from models.inventory import item_number
+from models.inventory import item_lock_sql
 from models.lots import KEY_COLUMNS
 from policies.inventory import Note, ReturnTotals
 
@@ -76,7 +76,7 @@ _KEYS_OF_SET = (
     f"SELECT DISTINCT {_KEY_OF_LINE} FROM unwind.order_lines AS l WHERE l.order_id = ANY(CAST(%(ids)s AS bigint[]))"  # noqa: S608 - constants
 )
 
-_LOCK_ITEMS = lock_items(f"SELECT DISTINCT {item_number('k')} FROM ({_KEYS_OF_SET}) AS k ORDER BY 1")  # noqa: S608 - constants
+_LOCK_ITEMS = lock_items(f"SELECT DISTINCT {item_lock_sql('k')} FROM ({_KEYS_OF_SET}) AS k ORDER BY 1")  # noqa: S608 - constants
 _LOCK_LOTS = f"""
     SELECT c.lot_id FROM unwind.lots AS c JOIN ({_KEYS_OF_SET}) AS k ON {_same("c", "k")} ORDER BY c.lot_id FOR UPDATE OF c
 """  # noqa: S608 - constants

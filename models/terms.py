@@ -39,7 +39,7 @@ class DatedTerms:
     applied_by: str
 
 
-class TermsBook:
+class TermsHistory:
     """All terms there ever were, for asking which were in force when, and which a case was filed under."""
 
     def __init__(self, dated: Sequence[DatedTerms]) -> None:
@@ -71,7 +71,7 @@ class TermsBook:
         return iter(self._dated)
 
 
-def load_terms(conn: Connection) -> TermsBook:
+def load_terms(conn: Connection) -> TermsHistory:
     """Read the terms."""
     return fetch_terms(send_terms(conn))
 
@@ -81,9 +81,9 @@ def send_terms(conn: Connection) -> Cursor:
     return execute(conn, "SELECT * FROM unwind.terms ORDER BY terms_id", {})
 
 
-def fetch_terms(rows: Cursor) -> TermsBook:
+def fetch_terms(rows: Cursor) -> TermsHistory:
     """What was asked."""
-    return TermsBook(
+    return TermsHistory(
         [
             DatedTerms(r.terms_id, r.valid_from, _read(json.dumps(r.settings, sort_keys=True)), r.applied_by)
             for r in rows
@@ -101,7 +101,7 @@ def lock(conn: Connection) -> None:
     lock_named(conn, "terms")
 
 
-def apply(conn: Connection, settings: dict[str, Any], valid_from: datetime, applied_by: str, now: datetime) -> int:
+def insert(conn: Connection, settings: dict[str, Any], valid_from: datetime, applied_by: str, now: datetime) -> int:
     """Write dated terms; gives their id."""
     row = terms.insert().values(settings=settings, valid_from=valid_from, applied_by=applied_by, applied_at=now)
     terms_id: int = conn.execute(row.returning(terms.c.terms_id)).scalar_one()

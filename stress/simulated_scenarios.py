@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from models import notices
 from models.db import database as db
-from models.notices import Outcome
+from models.notices import DeliveryOutcome
 from policies.notices import DELIVERY_LEASE
 from stress import mutants, plan
 from stress.db_checks import open_connection
@@ -50,12 +50,12 @@ def transaction_left_open(market: SimulatedMarket) -> None:
         asleep = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
         instant += DELIVERY_LEASE + timedelta(seconds=1)
         awake = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
-        sent = [Outcome(one, "sent") for one in awake]
-        wakes = [Outcome(one, "pending", error="too late", next_try_at=instant) for one in asleep]
+        sent = [DeliveryOutcome(one, "sent") for one in awake]
+        wakes = [DeliveryOutcome(one, "pending", error="too late", next_try_at=instant) for one in asleep]
         # The second answer stands for "taken, and its worker died before it could say so".
-        notices.mark(conn, wakes, instant)
+        notices.record_outcomes(conn, wakes, instant)
         left = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
-        notices.mark(conn, sent, instant)
+        notices.record_outcomes(conn, sent, instant)
     market.found += [f"letter {one.notice_id} was sent and is to be sent again" for one in left]
 
 

@@ -51,7 +51,7 @@ def issue() -> TaskResult:
     A seller whose bill cannot be made keeps nobody else from anything: the month is closed without them, and each sweep tries
     theirs again.
     """
-    issued = sum(_sweep(billing_run.HeldBilling(month)) for month in _held_months())
+    issued = sum(_sweep(billing_run.HeldBillingSweep(month)) for month in _held_months())
     while (month := _month_to_close()) is not None:
         issued += _issue_month(month)
     work: UnitOfWork[Any]
@@ -60,14 +60,14 @@ def issue() -> TaskResult:
     return {"issued": issued}
 
 
-def _sweep(billing: billing_run.Billing) -> int:
+def _sweep(billing: billing_run.BillingSweep) -> int:
     return int(sweep("bills.issue", billing, found="issued", limit=BATCH_SIZE, noted=False)["issued"])
 
 
 def _held_months() -> list[date]:
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        return sorted({month for _, month in bills.held(work.conn)})
+        return sorted({month for _, month in bills.list_held_bills(work.conn)})
 
 
 def _month_to_close() -> date | None:
@@ -81,10 +81,10 @@ def _issue_month(month: date) -> int:
     work: UnitOfWork[Any]
     issued = 0
     while True:
-        billing = billing_run.Billing(month)
+        billing = billing_run.BillingSweep(month)
         issued += _sweep(billing)
         with unit_of_work() as work:
-            if billing_run.close(work, month, billing.passed_over):
+            if billing_run.close_month(work, month, billing.skipped_sellers):
                 return issued
         # Else somebody's lines came in between: look at all of them again.
 
@@ -93,7 +93,7 @@ def _issue_month(month: date) -> int:
 def record_payment(commands: list[RecordPayment]) -> list[Answer]:
     """A seller paid: parts add up, and what is more than the bill asked for opens the next one."""
     with unit_of_work(commands) as work:
-        sellers = members.facts(work.conn, [c.seller_id for c in work.pending])
+        sellers = members.load_facts(work.conn, [c.seller_id for c in work.pending])
         ledger.lock_for_issue(work.conn, sellers)
         for command in work.pending:
             no = _why_not(command, sellers)
@@ -109,7 +109,7 @@ def _why_not(command: RecordPayment, sellers: dict[str, Member]) -> Refused | In
 
 def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused | Answer:
     conn, month = work.conn, command.month
-    bill = bills.of_month(conn, command.seller_id, month, work.now)
+    bill = bills.load_bill(conn, command.seller_id, month, work.now)
     if bill is None or not bill.is_issued:
         return policy.bill_not_issued(month)
     if ledger.has_payment(conn, command.payment_id):
@@ -119,7 +119,7 @@ def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused 
     note = policy.payment_note(command.amount, month, command.payment_id, excess, opens)
     ledger.post_payment(
         conn,
-        ledger.Line(
+        ledger.LedgerLine(
             key=f"payment:{command.payment_id}",
             seller_id=command.seller_id,
             billing_month=month,
@@ -129,7 +129,7 @@ def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused 
             note=note,
             payment_id=command.payment_id,
             excess=excess or None,
-            opens_month=opens,
+            excess_credit_month=opens,
         ),
     )
     _note(work, command, note, excess, opens)

@@ -260,7 +260,7 @@ class _Unwinder:
     def __init__(self, work: UnitOfWork[CancelOrder]) -> None:
         """Take every lock the set may need; only then is the clock read."""
         self._work = work
-        self._cases = lock_cases(work, lock_members=members.AS_ACCUSED, then=self._lock_stock)
+        self._cases = lock_cases(work, lock_members=members.FOR_UPDATE_IF_ACCUSED, then=self._lock_stock)
         self._real: list[PendingCancellation] = []
 
     def _lock_stock(self) -> None:
@@ -359,10 +359,10 @@ class _UnwinderByHand(_Unwinder):
     def __init__(self, work: UnitOfWork[CancelOrder]) -> None:
         """Bring the lines, the lots and the drafts here as well."""
         super().__init__(work)
-        self._drafts = drafts.facts(work.conn, [c.draft_id for c in work.pending if c.draft_id is not None])
-        self._lines = orders.lines_of(work.conn, self._cases.orders)
-        self._returning = {order_id: inventory.returning(lines) for order_id, lines in self._lines.items()}
-        self._shelf = inventory.lots_for_return(
+        self._drafts = drafts.load_drafts(work.conn, [c.draft_id for c in work.pending if c.draft_id is not None])
+        self._lines = orders.load_lines(work.conn, self._cases.orders)
+        self._returning = {order_id: inventory.lines_to_return(lines) for order_id, lines in self._lines.items()}
+        self._shelf = inventory.load_stock_view(
             work.conn,
             [line for lines in self._returning.values() for line in lines],
             lock=any(not c.dry_run for c in work.pending),

@@ -66,7 +66,7 @@ def decide_case(
     if isinstance(instant, Invalid):
         return instant
     if instant < work.now - MAX_OCCURRENCE_AGE:
-        case = replace(case, terms=cases.book.at(instant))
+        case = replace(case, terms=cases.terms_history.at(instant))
     verdict = decide(command, case, instant)
     if isinstance(verdict, Granted):
         cases.grant(case, verdict, instant, actor=command.actor, request_id=command.request_id)

@@ -46,8 +46,8 @@ def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = N
 def post_manual(commands: list[PostManual]) -> list[Answer]:
     """Staff gives a seller something back: a line on the open bill ([KB55])."""
     with unit_of_work(commands) as work:
-        sellers = members.facts(work.conn, [c.seller_id for c in work.pending])
-        parties = orders.parties_of(work.conn, [c.order_id for c in work.pending if c.order_id is not None])
+        sellers = members.load_facts(work.conn, [c.seller_id for c in work.pending])
+        parties = orders.load_parties(work.conn, [c.order_id for c in work.pending if c.order_id is not None])
         ledger.lock_open_months(work.conn, sellers)
         first_open = ledger.first_open_months(work.conn, sellers)
         this_month = month_of(work.now, terms.load_terms(work.conn).at(work.now))
@@ -64,7 +64,7 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
                 "bill": format_month(line.billing_month),
             }
             work.answer(command, done(command, effects))
-        ledger.post(work.conn, lines)
+        ledger.post_lines(work.conn, lines)
     return work.answers
 
 
@@ -82,7 +82,7 @@ def _why_not(
     return check_comment(command.comment)
 
 
-def _line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.Line:
+def _line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.LedgerLine:
     note = policy.manual_credit_note(command.order_id, command.staff, command.comment, month)
     events.append(
         work.conn,
@@ -105,7 +105,7 @@ def _line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> led
             )
         ],
     )
-    return ledger.Line(
+    return ledger.LedgerLine(
         key=f"manual:{command.request_id}",
         seller_id=command.seller_id,
         billing_month=month,

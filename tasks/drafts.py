@@ -218,11 +218,11 @@ class _Laid:
 
     def planned(self, conn: Any) -> Any:
         """The plan that a cancellation now would carry out; nothing is locked, nothing is written."""
-        lines = inventory.returning(self.lines)
+        lines = inventory.lines_to_return(self.lines)
         plan = plan_return(
             self.case.order.order_id,
             lines,
-            inventory.lots_for_return(conn, lines, lock=False),
+            inventory.load_stock_view(conn, lines, lock=False),
             choices=self.draft.choices,
             release_auto_stockroom=self.case.terms.release_auto_stockroom,
         )
@@ -234,11 +234,11 @@ class _Table:
 
     def __init__(self, work: UnitOfWork[Any], commands: Sequence[DraftCommand]) -> None:
         self._work = work
-        found = drafts.orders_of(work.conn, [c.draft_id for c in commands])
+        found = drafts.load_order_ids(work.conn, [c.draft_id for c in commands])
         actors = [c.member_id for c in commands if c.member_id is not None]
         self._cases = CaseSet(work.conn, found.values(), member_ids=actors)
-        self._drafts = drafts.facts(work.conn, found)
-        self._lines = orders.lines_of(work.conn, found.values())
+        self._drafts = drafts.load_drafts(work.conn, found)
+        self._lines = orders.load_lines(work.conn, found.values())
         self._changed: dict[str, Draft] = {}
 
     def lay(self, command: DraftCommand) -> _Laid | Refused | Invalid:

@@ -108,7 +108,7 @@ def record_imported_lots(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused |
     """
     work: UnitOfWork[RecordLot]
     with unit_of_work() as work:
-        numbers = iter(inventory.own_numbers(work.conn, sum(not lot.lot_id for lot in lots)))
+        numbers = iter(inventory.allocate_lot_ids(work.conn, sum(not lot.lot_id for lot in lots)))
         numbered = [lot if lot.lot_id else replace(lot, lot_id=next(numbers)) for lot in lots]
         recorder = _Recorder(work, numbered)
         answers = [recorder.take(lot, may_be_own=True) for lot in numbered]
@@ -131,8 +131,8 @@ class _Recorder:
 
     def __init__(self, work: UnitOfWork[Any], lots: Sequence[Lot]) -> None:
         self._work = work
-        self._sellers = members.facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
-        self._known = inventory.known_lots(work.conn, lots) if lots else {}
+        self._sellers = members.load_facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
+        self._known = inventory.lock_recorded_lots(work.conn, lots) if lots else {}
         self._told: list[tuple[Lot | None, Lot]] = []
 
     def take(self, lot: Lot, *, may_be_own: bool = False) -> dict[str, Any] | Refused | Invalid:
@@ -150,4 +150,4 @@ class _Recorder:
         }
 
     def write(self) -> None:
-        inventory.record(self._work.conn, self._told, self._work.now)
+        inventory.upsert_lots(self._work.conn, self._told, self._work.now)

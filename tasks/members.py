@@ -65,7 +65,7 @@ def record(commands: list[RecordMember]) -> list[Answer]:
             c.model_dump(include={"member_id", "handle", "email", "time_zone"}) | {"recorded_at": work.now}
             for c in work.pending
         ]
-        members.record(work.conn, rows)
+        members.upsert(work.conn, rows)
         for command in work.pending:
             work.answer(command, done(command, {"member_id": command.member_id}))
     return work.answers
@@ -75,7 +75,7 @@ def record(commands: list[RecordMember]) -> list[Answer]:
 def terminate(commands: list[TerminateMember]) -> list[Answer]:
     """Staff closes an account: the other party of each of its orders may cancel at once (R53, R54)."""
     with unit_of_work(commands) as work:
-        known = members.facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
+        known = members.load_facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
             member = known.get(command.member_id)
             refused = member_unknown() if member is None else check_comment(command.comment)
@@ -93,7 +93,7 @@ def terminate(commands: list[TerminateMember]) -> list[Answer]:
 def reinstate(commands: list[ReinstateMember]) -> list[Answer]:
     """Staff opens an account again: privileges are back, and strikes before now no longer count."""
     with unit_of_work(commands) as work:
-        known = members.facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
+        known = members.load_facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
             member = known.get(command.member_id)
             refused = member_unknown() if member is None else check_comment(command.comment)

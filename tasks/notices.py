@@ -15,7 +15,7 @@ import structlog
 from celery import shared_task
 
 from models import dead_jobs, members, notices, outbox, sweeps
-from models.notices import Claimed, Outcome
+from models.notices import ClaimedNotice, DeliveryOutcome
 from models.outbox import DueMessage
 from models.unit_of_work import UnitOfWork, retry_on_conflict, unit_of_work
 from policies import notices as policy
@@ -63,7 +63,7 @@ def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_i
             claimed = notices.claim(
                 work.conn, work.now, until=work.now + policy.DELIVERY_LEASE, limit=BATCH_SIZE, order_id=order_id
             )
-            addresses = members.addresses(work.conn, {c.recipient for c in claimed})
+            addresses = members.load_contacts(work.conn, {c.recipient for c in claimed})
             if not claimed:
                 sweeps.record_run(work.conn, "notices.deliver", 0, work.now)
         if not claimed:
@@ -72,16 +72,16 @@ def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_i
         # Tried again by itself when it clashes: what was sent must not be sent again for a lock's sake.
         for outcome in retry_on_conflict(partial(_mark, outcomes)):
             totals["later" if outcome.state == "pending" else outcome.state] += 1
-        if any(o.silent for o in outcomes):
+        if any(o.server_unreachable for o in outcomes):
             break
     return totals
 
 
-def _mark(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def _mark(outcomes: Sequence[DeliveryOutcome]) -> list[DeliveryOutcome]:
     """Write what became of a round; gives what was written."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        written = notices.mark(work.conn, [_dated(o, work) for o in outcomes], work.now)
+        written = notices.record_outcomes(work.conn, [_dated(o, work) for o in outcomes], work.now)
         for outcome in written:
             _park_if_given_up(work, outcome)
         sweeps.record_run(work.conn, "notices.deliver", len(written), work.now)
@@ -95,8 +95,8 @@ def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResu
         due = outbox.claim(work.conn, task, rows=rows, order_id=order_id)
         if not due:
             return {"recorded": 0}
-        addresses = members.addresses(work.conn, {str(d.payload.get("recipient")) for d in due})
-        parties = notices.parties(work.conn, [d.order_id for d in due if d.order_id is not None])
+        addresses = members.load_contacts(work.conn, {str(d.payload.get("recipient")) for d in due})
+        parties = notices.load_parties(work.conn, [d.order_id for d in due if d.order_id is not None])
         told: list[DueMessage] = []
         composed = []
         for one in due:
@@ -108,7 +108,7 @@ def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResu
                 continue
             told.append(one)
             composed.append(_row(one, letter, work))
-        recorded = notices.record(work.conn, composed, work.now)
+        recorded = notices.insert_pending(work.conn, composed, work.now)
         outbox.mark_done(work.conn, told, work.now)
         if recorded:
             work.enqueue([OutboxMessage("notices.deliver", f"deliver:{told[0].outbox_id}", None)])
@@ -137,7 +137,7 @@ def _row(one: DueMessage, letter: Email, work: UnitOfWork[Any]) -> dict[str, Any
         "order_id": one.order_id,
         "recipient": one.payload["recipient"],
         "role": one.payload["role"],
-        "letter": letter.as_json(),
+        "email": letter.as_json(),
         "message_id": policy.message_id(one.key, work.now),
     }
 
@@ -158,27 +158,27 @@ def _failed(work: UnitOfWork[Any], one: DueMessage, error: Exception) -> None:
         )
 
 
-def _send(claimed: Sequence[Claimed], addresses: dict[str, members.Address]) -> list[Outcome]:
+def _send(claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact]) -> list[DeliveryOutcome]:
     """Try each letter, outside any transaction.  When the server is silent the rest of the round is put off untried."""
-    outcomes: list[Outcome] = []
+    outcomes: list[DeliveryOutcome] = []
     box = mailer.current_mailer()
     silent = False
     try:
         for one in claimed:
             if silent:
-                outcomes.append(Outcome(one, "pending", error="the mail server did not answer", tried=False))
+                outcomes.append(DeliveryOutcome(one, "pending", error="the mail server did not answer", counts_as_attempt=False))
                 continue
             outcome = _send_one(box, one, addresses.get(one.recipient))
-            silent = outcome.silent
+            silent = outcome.server_unreachable
             outcomes.append(outcome)
     finally:
         box.close()
     return outcomes
 
 
-def _send_one(box: mailer.Mailer, one: Claimed, address: members.Address | None) -> Outcome:
+def _send_one(box: mailer.Mailer, one: ClaimedNotice, address: members.Contact | None) -> DeliveryOutcome:
     if address is None:
-        return Outcome(one, "parked", error="there is no member with this id")
+        return DeliveryOutcome(one, "parked", error="there is no member with this id")
     try:
         box.send(
             OutgoingEmail(
@@ -192,37 +192,37 @@ def _send_one(box: mailer.Mailer, one: Claimed, address: members.Address | None)
             )
         )
     except Undeliverable as error:
-        return Outcome(one, "parked", error=str(error))
+        return DeliveryOutcome(one, "parked", error=str(error))
     except ServerUnavailable as error:
-        return Outcome(one, "pending", error=str(error), silent=True, tried=error.tried)
+        return DeliveryOutcome(one, "pending", error=str(error), server_unreachable=True, counts_as_attempt=error.tried)
     except TemporaryFailure as error:
-        return Outcome(one, "pending", error=str(error))
+        return DeliveryOutcome(one, "pending", error=str(error))
     except Exception as error:  # noqa: BLE001 - a letter that breaks the postbox is tried again and in the end parked (P8)
         log.warning("a letter broke the postbox", notice_id=one.notice_id, error=type(error).__name__)
-        return Outcome(one, "pending", error=f"{type(error).__name__}: {error}")
-    return Outcome(one, "sent")
+        return DeliveryOutcome(one, "pending", error=f"{type(error).__name__}: {error}")
+    return DeliveryOutcome(one, "sent")
 
 
-def _dated(outcome: Outcome, work: UnitOfWork[Any]) -> Outcome:
+def _dated(outcome: DeliveryOutcome, work: UnitOfWork[Any]) -> DeliveryOutcome:
     """When it is tried again, or that it is given up."""
     if outcome.state != "pending":
         return outcome
-    again = policy.next_retry_at(outcome.claimed.attempts if outcome.tried else 1, work.now)
+    again = policy.next_retry_at(outcome.notice.attempts if outcome.counts_as_attempt else 1, work.now)
     return replace(outcome, next_try_at=again, state="pending" if again else "parked")
 
 
-def _park_if_given_up(work: UnitOfWork[Any], outcome: Outcome) -> None:
+def _park_if_given_up(work: UnitOfWork[Any], outcome: DeliveryOutcome) -> None:
     """A parked letter is seen where all given-up jobs are seen, and can be set going again from there."""
     if outcome.state != "parked":
         return
-    log.warning("a letter is parked", notice_id=outcome.claimed.notice_id, event_told=outcome.claimed.event)
+    log.warning("a letter is parked", notice_id=outcome.notice.notice_id, event_told=outcome.notice.event)
     dead_jobs.park(
         work.conn,
         task="notices.deliver",
-        arguments={"notice_id": outcome.claimed.notice_id},
+        arguments={"notice_id": outcome.notice.notice_id},
         error=outcome.error or "given up",
-        first_error=outcome.claimed.first_error,
+        first_error=outcome.notice.first_error,
         reason="UNDELIVERABLE",
-        attempts=outcome.claimed.attempts,
+        attempts=outcome.notice.attempts,
         now=work.now,
     )

@@ -30,7 +30,7 @@ def options(commands: list[GetOptions]) -> list[Answer]:
     """Everything there is to do for a party or staff: possible, or why not, from when, and what would change it."""
     with unit_of_work(commands) as work:
         # Nothing is written to them: held, the parts of an order that are read one by one belong together.
-        orders.facts(work.conn, [c.order_id for c in work.pending], lock=True)
+        orders.load_facts(work.conn, [c.order_id for c in work.pending], lock=True)
         for command in work.pending:
             _answer(work, command)
     return work.answers
@@ -41,7 +41,7 @@ def _answer(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
     if seen is None:
         work.answer(command, order_unknown())
         return
-    if command.member_id is not None and not members.facts(work.conn, [command.member_id]):
+    if command.member_id is not None and not members.load_facts(work.conn, [command.member_id]):
         work.answer(command, member_unknown())
         return
     if refused := check_party(seen.case, command.actor):

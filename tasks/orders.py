@@ -134,13 +134,13 @@ class _Shop:
         self.conn = conn
         self.lots = inventory.lock_lots(conn, lot_ids)
         self._lines: list[dict[str, Any]] = []
-        self._taken: list[inventory.Taken] = []
+        self._taken: list[inventory.SoldUnits] = []
         self._charged: list[tuple[Order, datetime]] = []
         self._recharged: list[ledger.Recharge] = []
 
     def sell(self, order_id: int, bought: Sequence[PurchasedLine], *, first_line: int, batch: int) -> None:
         for line_no, line in enumerate(bought, start=first_line):
-            self._taken.append(inventory.Taken(order_id, line_no, line.lot, line.quantity))
+            self._taken.append(inventory.SoldUnits(order_id, line_no, line.lot, line.quantity))
             self._lines.append(
                 {
                     "order_id": order_id,
@@ -162,10 +162,10 @@ class _Shop:
         self._recharged.append(ledger.Recharge(before, after, now, "items were added to the order"))
 
     def write(self, now: datetime) -> None:
-        orders.add_lines(self.conn, self._lines)
-        inventory.take(self.conn, self._taken, now)
-        ledger.post_charge(self.conn, self._charged)
-        ledger.post_recharge(self.conn, self._recharged)
+        orders.insert_lines(self.conn, self._lines)
+        inventory.remove_sold_units(self.conn, self._taken, now)
+        ledger.post_charges(self.conn, self._charged)
+        ledger.post_recharges(self.conn, self._recharged)
 
 
 def _submitted(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: SubmitOrder) -> Verdict:
@@ -189,7 +189,7 @@ def _submitted(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: Subm
         return Invalid("lines", "come to more than an order may be worth")
     if to_usd(total, command.usd_rate) >= MAX_TOTAL:
         return Invalid("usd_rate", "makes the order worth more US dollars than an order may be worth")
-    terms = cases.book.at(work.now)
+    terms = cases.terms_history.at(work.now)
     order = policy.charge_order(
         Order(
             order_id=command.order_id,
@@ -234,7 +234,7 @@ def _added(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: AddBatch
         return refused
     if not isinstance(bought, tuple):
         return bought
-    held = orders.lines_of(work.conn, [command.order_id])[command.order_id]
+    held = orders.load_lines(work.conn, [command.order_id])[command.order_id]
     total = sum_goods((line.quantity, line.unit_price) for line in bought) + sum_goods(
         (line.quantity - line.removed, line.unit_price) for line in held
     )

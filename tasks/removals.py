@@ -82,7 +82,7 @@ def request(commands: list[RequestRemoval]) -> list[Answer]:
     """Either party asks to take units out of lines."""
     with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
-        lines = orders.lines_of(work.conn, [c.order_id for c in work.pending])
+        lines = orders.load_lines(work.conn, [c.order_id for c in work.pending])
         asked: list[tuple[RequestRemoval, Removal]] = []
 
         def decide(command: RequestRemoval, case: Case, now: datetime) -> Verdict:
@@ -180,14 +180,14 @@ class _Requests(Generic[RemovalCommandT]):
 
     def __init__(self, work: UnitOfWork[RemovalCommandT]) -> None:
         self.work = work
-        known = removals.by_ids(work.conn, [c.removal_id for c in work.pending])
+        known = removals.load_by_id(work.conn, [c.removal_id for c in work.pending])
         self.cases = CaseSet(
             work.conn,
             {r.order_id for r in known.values()},
             member_ids=[c.member_id for c in work.pending if c.member_id is not None],
         )
-        self.removals = removals.by_ids(work.conn, known)  # again: the orders' locks guard them only from here on
-        self.lines = orders.lines_of(work.conn, {r.order_id for r in known.values()})
+        self.removals = removals.load_by_id(work.conn, known)  # again: the orders' locks guard them only from here on
+        self.lines = orders.load_lines(work.conn, {r.order_id for r in known.values()})
         self._decided: list[Removal] = []
 
     def answer_all(self, decide: Callable[[RemovalCommandT, Case, datetime], Verdict]) -> None:
@@ -237,11 +237,11 @@ def _close(
 def _take_out(work: UnitOfWork[Any], found: _Requests[Any], approved: Sequence[tuple[Removal, Case, Case]]) -> None:
     """Units leave their lines, go back to the shelf where they may, and the fee is that of what remains."""
     coming_back = {
-        removal.order_id: inventory.returning(found.lines[removal.order_id], dict(removal.lines))
+        removal.order_id: inventory.lines_to_return(found.lines[removal.order_id], dict(removal.lines))
         for removal, case, _ in approved
         if _returns(removal, case)
     }
-    shelf = inventory.lots_for_return(work.conn, [line for lines in coming_back.values() for line in lines])
+    shelf = inventory.load_stock_view(work.conn, [line for lines in coming_back.values() for line in lines])
     plans = []
     for removal, case, _ in approved:
         if removal.order_id in coming_back:
@@ -268,7 +268,7 @@ def _take_out(work: UnitOfWork[Any], found: _Requests[Any], approved: Sequence[t
             if line.line_no in dict(removal.lines)
         ],
     )
-    ledger.post_recharge(
+    ledger.post_recharges(
         work.conn,
         [
             ledger.Recharge(before.order, after.order, after.order.order_date, "items were removed from the order")

@@ -63,7 +63,7 @@ def _applied(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
         return invalid(command.request_id, [(_path(problem), problem.message) for problem in wanted])
     before, after = terms_to_mapping(held), terms_to_mapping(wanted)
     changed = {name: value for name, value in after.items() if value != before[name]}
-    terms_id = terms.apply(work.conn, after, command.from_, command.staff, work.now)
+    terms_id = terms.insert(work.conn, after, command.from_, command.staff, work.now)
     note = "; ".join(f"{name}: {before[name]} becomes {value}" for name, value in changed.items()) or "Nothing changes."
     events.append(
         work.conn,

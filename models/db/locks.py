@@ -13,7 +13,7 @@ from models.db.pipeline import execute, pipeline, text_array
 from models.db.schema import metadata
 
 item_locks = Table("item_locks", metadata, Column("item", BigInteger, primary_key=True, autoincrement=False))
-"""A row per item that ever came back or was recorded, by the hash of its key (`models.inventory.item_number`)."""
+"""A row per item that ever came back or was recorded, by the hash of its key (`models.inventory.item_lock_sql`)."""
 ledger_locks = Table("ledger_locks", metadata, Column("seller_id", Text, primary_key=True))
 """A row per seller with a ledger."""
 named_locks = Table("named_locks", metadata, Column("name", Text, primary_key=True))

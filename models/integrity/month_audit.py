@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, text
 
 from models import terms
-from models.terms import TermsBook
+from models.terms import TermsHistory
 from policies.terms import Terms
 
 ZERO = Decimal("0.00")
@@ -116,7 +116,7 @@ def months_with_differences(conn: Connection, months: Iterable[date]) -> list[st
     return [one.month for one in found if not one.holds]
 
 
-def _of_orders(conn: Connection, book: TermsBook, month: date, also: Iterable[int]) -> list[ExpectedLine]:
+def _of_orders(conn: Connection, book: TermsHistory, month: date, also: Iterable[int]) -> list[ExpectedLine]:
     """Every line that the histories of the month's orders demand, whichever month it is in."""
     begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - UTC_MARGIN
     end = (begin + UTC_MARGIN + timedelta(days=31)).replace(day=1) + UTC_MARGIN
@@ -130,7 +130,7 @@ def _of_orders(conn: Connection, book: TermsBook, month: date, also: Iterable[in
     return demanded
 
 
-def _of_order(events: list[Any], book: TermsBook) -> list[ExpectedLine]:
+def _of_order(events: list[Any], book: TermsHistory) -> list[ExpectedLine]:
     """Charged when submitted, taken back and charged anew when its items change, reset or credited when cancelled."""
     demanded: list[ExpectedLine] = []
     total, fee, charged = Decimal(0), ZERO, None
@@ -191,7 +191,7 @@ def _compare_bills(
     found: Certificate,
     wanted: Counter[ExpectedLine],
     bills: dict[str, Any],
-    book: TermsBook,
+    book: TermsHistory,
     month: date,
 ) -> None:
     sums: dict[str, Decimal] = defaultdict(lambda: ZERO)

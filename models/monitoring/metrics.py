@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.alerts import WAITING
+from models.alerts import WAITING_CONDITION
 
 STATEMENT_TIMEOUT_MS = 2_000
 """Of one question: what takes longer must not keep the database busy every few seconds."""
@@ -27,7 +27,7 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
-_DUE = f"{WAITING} AND unlocks_at <= statement_timestamp()"
+_DUE = f"{WAITING_CONDITION} AND unlocks_at <= statement_timestamp()"
 _OVERDUE = (
     f"FROM unwind.alerts WHERE kind = 'NPB' AND {_DUE} UNION ALL {{}} FROM unwind.alerts WHERE kind <> 'NPB' AND {_DUE}"
 )

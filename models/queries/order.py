@@ -70,7 +70,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "verdict": policy.describe_cancellability(subject_of(seen), at or now),
         "credits": fee_credits.of_order(conn, order_id, until=at),
         "stock": _stock(conn, order_id, at),
-        "notices": notices.of_order(conn, order_id, until=at),
+        "notices": notices.list_for_order(conn, order_id, until=at),
         "timeline": [_happened(row, book) for row in seen.events],
     }
 
@@ -105,14 +105,14 @@ def subject_of(seen: OrderSnapshot) -> policy.Subject:
 
 def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
     """The order as it is (`at` None) or was after everything that happened up to `at`."""
-    row = orders.facts(conn, [order_id], lock=False).get(order_id)
+    row = orders.load_facts(conn, [order_id], lock=False).get(order_id)
     if row is None:
         return None
     happened = events.of_order(conn, order_id, until=at)
     if not happened:
         return None
     lines = _lines(conn, order_id, happened, at)
-    asked = [_at_that_time(one, at) for one in removals.of_orders(conn, [order_id]).get(order_id, ())]
+    asked = [_at_that_time(one, at) for one in removals.load_by_order(conn, [order_id]).get(order_id, ())]
     known = [one for one in asked if one is not None]
     case = _present(conn, row, now) if at is None else _past(conn, row, happened, at)
     if at is not None:
@@ -122,14 +122,14 @@ def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: 
 
 def _present(conn: Connection, row: Order, now: datetime) -> Case:
     book = terms.load_terms(conn)
-    parties = members.facts(conn, [row.buyer_id, row.seller_id])
+    parties = members.load_facts(conn, [row.buyer_id, row.seller_id])
     return Case(
         order=row,
         buyer=parties[row.buyer_id],
         seller=parties[row.seller_id],
         terms=book.at(now),
-        ocr=ocr.latest_of(conn, [row.order_id], book).get(row.order_id),
-        alert=alerts.latest_of(conn, [row.order_id], book).get(row.order_id),
+        ocr=ocr.load_latest(conn, [row.order_id], book).get(row.order_id),
+        alert=alerts.load_latest(conn, [row.order_id], book).get(row.order_id),
     )
 
 
@@ -164,7 +164,9 @@ def _order_then(row: Order, state: dict[str, Any], happened: Sequence[Any]) -> O
     )
 
 
-def _alert_then(conn: Connection, order_id: int, state: dict[str, Any] | None, book: terms.TermsBook) -> Alert | None:
+def _alert_then(
+    conn: Connection, order_id: int, state: dict[str, Any] | None, book: terms.TermsHistory
+) -> Alert | None:
     if state is None:
         return None
     filed_at = parse_timestamp(state["filed_at"])
@@ -173,7 +175,7 @@ def _alert_then(conn: Connection, order_id: int, state: dict[str, Any] | None, b
         {"order": order_id, "filed": filed_at},
     ).one()
     return replace(
-        alerts.alert_of(row, book),
+        alerts.alert_from_row(row, book),
         kind=AlertKind(state["kind"]),
         state=AlertState(state["state"]),
         unlocks_at=parse_timestamp(state["unlocks_at"]),
@@ -185,14 +187,14 @@ def _alert_then(conn: Connection, order_id: int, state: dict[str, Any] | None, b
     )
 
 
-def _ocr_then(conn: Connection, order_id: int, state: dict[str, Any] | None, book: terms.TermsBook) -> Ocr | None:
+def _ocr_then(conn: Connection, order_id: int, state: dict[str, Any] | None, book: terms.TermsHistory) -> Ocr | None:
     if state is None:
         return None
     row = conn.execute(
         text("SELECT * FROM unwind.ocrs WHERE order_id = :order AND filed_at = :filed ORDER BY ocr_id LIMIT 1"),
         {"order": order_id, "filed": parse_timestamp(state["filed_at"])},
     ).one()
-    return replace(ocr.ocr_of(row, book), state=OcrState(state["state"]), closed_at=_instant(state["closed_at"]))
+    return replace(ocr.ocr_from_row(row, book), state=OcrState(state["state"]), closed_at=_instant(state["closed_at"]))
 
 
 def _member_then(conn: Connection, member_id: str, at: datetime) -> Member:
@@ -204,7 +206,7 @@ def _member_then(conn: Connection, member_id: str, at: datetime) -> Member:
         ),
         {"member": member_id, "at": at},
     ).scalar()
-    return replace(members.facts(conn, [member_id])[member_id], terminated=last == "members.terminated")
+    return replace(members.load_facts(conn, [member_id])[member_id], terminated=last == "members.terminated")
 
 
 def _lines(conn: Connection, order_id: int, happened: Sequence[Any], at: datetime | None) -> list[dict[str, Any]]:
@@ -222,7 +224,7 @@ def _lines(conn: Connection, order_id: int, happened: Sequence[Any], at: datetim
             "batch_no": row.batch_no,
             "unit_price": format_total(row.unit_price),
         }
-        for row in orders.lines_of(conn, [order_id])[order_id]
+        for row in orders.load_lines(conn, [order_id])[order_id]
         if at is None or row.batch_no <= batches
     ]
 
@@ -311,7 +313,7 @@ def format_month(first_day: date | None) -> str | None:
     return None if first_day is None else f"{first_day:%Y-%m}"
 
 
-def _happened(row: Any, book: terms.TermsBook) -> dict[str, Any]:
+def _happened(row: Any, book: terms.TermsHistory) -> dict[str, Any]:
     """Who, what, from, to, when, why, on which ground, under which terms (R100); terms 0 are BrickLink's own."""
     return {
         "at": format_timestamp(row.at),

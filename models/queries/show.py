@@ -140,18 +140,18 @@ def _explain(conn: Connection, wanted: Query, now: datetime) -> Any:
 
 def _lots(conn: Connection, wanted: Query, _now: datetime) -> Any:
     (seller_id,) = wanted.which
-    if not members.facts(conn, [seller_id]):
+    if not members.load_facts(conn, [seller_id]):
         return None
-    return [lot.snapshot() for lot in inventory.lots_of(conn, seller_id)]
+    return [lot.snapshot() for lot in inventory.load_lots(conn, seller_id)]
 
 
 def _bill(conn: Connection, wanted: Query, now: datetime) -> Any:
     seller_id, month = wanted.which
-    return bills.bill(conn, seller_id, month, now)
+    return bills.load_bill_json(conn, seller_id, month, now)
 
 
 def _member(conn: Connection, wanted: Query, _now: datetime) -> Any:
-    found = members.facts(conn, wanted.which).get(wanted.which[0])
+    found = members.load_facts(conn, wanted.which).get(wanted.which[0])
     if found is None:
         return None
     as_buyer, as_seller = found.strikes(Role.BUYER), found.strikes(Role.SELLER)
@@ -170,7 +170,7 @@ def _member(conn: Connection, wanted: Query, _now: datetime) -> Any:
 def _notices(conn: Connection, wanted: Query, _now: datetime) -> Any:
     (order_id,) = wanted.which
     known = conn.execute(text("SELECT FROM unwind.orders WHERE order_id = :id"), {"id": order_id}).one_or_none()
-    return None if known is None else notices.of_order(conn, order_id)
+    return None if known is None else notices.list_for_order(conn, order_id)
 
 
 def _alerts(conn: Connection, wanted: Query, _now: datetime) -> Any:
@@ -226,7 +226,7 @@ def _request(conn: Connection, wanted: Query, _now: datetime) -> Any:
 
 def _credits(conn: Connection, wanted: Query, _now: datetime) -> Any:
     (seller_id,) = wanted.which
-    if not members.facts(conn, [seller_id]):
+    if not members.load_facts(conn, [seller_id]):
         return None
     return {"seller_id": seller_id, "credits": fee_credits.of_seller(conn, seller_id)}
 

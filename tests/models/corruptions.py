@@ -25,8 +25,8 @@ SECOND_STRIKE = """
 """
 SECOND_NOTICE = """
     ALTER TABLE unwind.notices DROP CONSTRAINT uq_notices_key;
-    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, letter, message_id, created_at, sent_at)
-    SELECT key, event, order_id, recipient, role, 'sent', letter, message_id, created_at, created_at FROM unwind.notices
+    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, email, message_id, created_at, sent_at)
+    SELECT key, event, order_id, recipient, role, 'sent', email, message_id, created_at, created_at FROM unwind.notices
     WHERE key = 'order_cancelled:1:4:seller'
 """
 SECOND_ANSWER = """
@@ -132,7 +132,7 @@ PLANTINGS = (
     Planting("No charge is on a bill", CHARGE.format("charged_month = '2026-04-01'"), "1"),
     Planting(
         "A payment is only of an issued bill",
-        "UPDATE unwind.ledger_lines SET opens_month = '2026-03-01' WHERE payment_id = 'p-1'",
+        "UPDATE unwind.ledger_lines SET excess_credit_month = '2026-03-01' WHERE payment_id = 'p-1'",
         "p-1",
     ),
     Planting(

@@ -11,7 +11,7 @@ from tests.plugins.market import FILED, Market
 
 def _pending(market: Market, at_least: int = 3) -> list[tuple[str, Role, int]]:
     with market.simulation.database.transaction() as conn:
-        return alerts.pending_against(conn, at_least)
+        return alerts.count_open_by_accused(conn, at_least)
 
 
 def test_three_open_alerts_against_one_member_are_seen(market: Market) -> None:
@@ -26,7 +26,7 @@ def test_three_open_alerts_against_one_member_are_seen(market: Market) -> None:
     market.done("npb.file", order_id=3, member_id="seller")
     assert _pending(market) == [("buyer", Role.BUYER, 3)]
     with market.simulation.database.transaction() as conn:
-        assert members.facts(conn, ["buyer"])["buyer"].can_buy
+        assert members.load_facts(conn, ["buyer"])["buyer"].can_buy
     market.done("npb.remove", order_id=3, member_id="seller")
     assert _pending(market) == []
 

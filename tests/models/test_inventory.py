@@ -28,12 +28,12 @@ def test_units_come_back_to_the_lot_they_were_sold_from(database: Database) -> N
     """R66."""
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1), a_lot(2))
-        before = inventory.lots_of(conn, "s")
+        before = inventory.load_lots(conn, "s")
         insert_order(conn, 100, (2, 4))
         assert quantities(conn) == {1: 10, 2: 6}
         (plan,) = return_orders(conn, 100)
         assert plan.effects() == [{"line_no": 1, "returned": 4, "lot_id": 2, "note": None}]
-        assert inventory.lots_of(conn, "s") == before
+        assert inventory.load_lots(conn, "s") == before
 
 
 def test_a_lot_that_sold_out_is_gone_and_comes_back_under_a_new_number(database: Database) -> None:
@@ -44,7 +44,7 @@ def test_a_lot_that_sold_out_is_gone_and_comes_back_under_a_new_number(database:
         insert_order(conn, 100, (1, 10))
         assert quantities(conn) == {}
         (plan,) = return_orders(conn, 100)
-        (new,) = inventory.lots_of(conn, "s")
+        (new,) = inventory.load_lots(conn, "s")
         assert new == replace(old, lot_id=9_000_000_000_000)
         assert plan.lines[0].lot_id == new.lot_id
 
@@ -54,7 +54,7 @@ def test_a_retained_lot_that_sold_out_waits_in_stockroom_a(database: Database) -
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1, is_retain=True))
         insert_order(conn, 100, (1, 10))
-        (empty,) = inventory.lots_of(conn, "s")
+        (empty,) = inventory.load_lots(conn, "s")
         assert (empty.quantity, empty.is_stock_room, empty.stock_room_id, empty.auto_stockroom) == (0, True, "A", True)
         (plan,) = return_orders(conn, 100)
         assert plan.effects() == [{"line_no": 1, "returned": 10, "lot_id": 1, "note": "RETURNED_TO_STOCKROOM"}]
@@ -78,9 +78,9 @@ def test_what_a_dry_run_foresees_is_what_happens(database: Database) -> None:
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1), a_lot(2, color_id=6))
         insert_order(conn, 100, (1, 10), (2, 10))
-        lines = inventory.returning(orders.lines_of(conn, [100])[100])
+        lines = inventory.lines_to_return(orders.load_lines(conn, [100])[100])
         for _ in range(2):
-            shelf = inventory.lots_for_return(conn, lines, lock=False)
+            shelf = inventory.load_stock_view(conn, lines, lock=False)
             (seen,) = inventory.preview_returns(conn, [plan_return(100, lines, shelf)])
         (done,) = return_orders(conn, 100)
         assert seen == done

@@ -22,7 +22,7 @@ MARCH, APRIL = date(2026, 3, 1), date(2026, 4, 1)
 
 def an_order(conn: Connection, fee: str = "9.00") -> Order:
     """A stored order of seller s, charged in March."""
-    members.record(
+    members.upsert(
         conn,
         [
             {"member_id": m, "handle": m, "email": f"{m}@example.org", "time_zone": "UTC", "recorded_at": NOW}
@@ -47,15 +47,15 @@ def test_a_charge_is_booked_once_however_often_it_is_told(simulation: Simulation
     """P2: the natural key is the order's event."""
     with simulation.database.transaction() as conn:
         order = an_order(conn)
-        ledger.post_charge(conn, [(order, NOW)])
-        ledger.post_charge(conn, [(order, NOW)])
+        ledger.post_charges(conn, [(order, NOW)])
+        ledger.post_charges(conn, [(order, NOW)])
         assert lines(conn) == [("charge", "9.00", MARCH)]
 
 
 def test_a_fee_of_nothing_has_no_line(simulation: Simulation) -> None:
     """C29."""
     with simulation.database.transaction() as conn:
-        ledger.post_charge(conn, [(an_order(conn, "0.00"), NOW)])
+        ledger.post_charges(conn, [(an_order(conn, "0.00"), NOW)])
         assert lines(conn) == []
 
 
@@ -63,8 +63,8 @@ def test_more_items_take_the_old_charge_back_and_charge_the_whole_order(simulati
     """A21, E6: both in the month of the change."""
     with simulation.database.transaction() as conn:
         order = an_order(conn)
-        ledger.post_charge(conn, [(order, NOW)])
+        ledger.post_charges(conn, [(order, NOW)])
         later = datetime(2026, 4, 2, tzinfo=UTC)
         more = replace(order, fee=Decimal("19.00"), fee_month=APRIL)
-        ledger.post_recharge(conn, [ledger.Recharge(order, more, later, "items were added")])
+        ledger.post_recharges(conn, [ledger.Recharge(order, more, later, "items were added")])
         assert lines(conn)[1:] == [("reversal", "-9.00", APRIL), ("charge", "19.00", APRIL)]

@@ -59,7 +59,7 @@ _MIXED = """
     INSERT INTO unwind.requests (request_id, task, fingerprint, order_id, outcome, answer, answered_at)
     SELECT 'r-' || order_id, 'orders.submit', '\\x00', order_id, 'done', '{"outcome": "done", "request_id": "x"}',
         now() - interval '40 days' + order_id * interval '30 s' FROM unwind.orders;
-    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, letter, message_id, created_at, next_try_at,
+    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, email, message_id, created_at, next_try_at,
         attempts, sent_at) SELECT key, 'npb_filed', order_id, payload ->> 'recipient', 'buyer',
         CASE WHEN order_id % 100 = 7 THEN 'pending' ELSE 'sent' END,
         '{"subject": "A letter", "happened": ["It says something."], "means": [], "next": []}', key || '@example.org', created_at,
@@ -211,13 +211,13 @@ ASKED: dict[str, tuple[Callable[[Town], Callable[[], Any]], set[str]]] = {
         {"uq_alerts_one_open_per_order", "pk_orders"},
     ),
     "next unlock": (
-        model(lambda conn, _now: alerts.next_unlock(conn)),
+        model(lambda conn, _now: alerts.next_unlock_at(conn)),
         {"ix_alerts_npb_waiting", "ix_alerts_seller_waiting"},
     ),
     "oldest promise": (model(lambda conn, _now: outbox.oldest_due(conn)), {"ix_outbox_due"}),
     "oldest submission": (model(lambda conn, _now: submissions.oldest_waiting(conn)), set()),
-    "letters that were given up": (model(lambda conn, _now: notices.parked(conn)), {"ix_notices_parked"}),
-    "next letter": (model(lambda conn, _now: notices.next_try(conn)), {"ix_notices_due"}),
+    "letters that were given up": (model(lambda conn, _now: notices.count_parked(conn)), {"ix_notices_parked"}),
+    "next letter": (model(lambda conn, _now: notices.next_try_at(conn)), {"ix_notices_due"}),
 }
 
 

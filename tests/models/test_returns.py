@@ -117,7 +117,7 @@ def test_one_statement_returns_what_the_pure_plan_returns(
 
 def an_order(conn: Connection, number: int, sold: list[Lot], lines: list[tuple[int, int, int]]) -> None:
     orders.insert(conn, [Order(number, "b", "s", Status.OCR, PaymentStatus.NONE, NOW, last_event_at=NOW)])
-    orders.add_lines(
+    orders.insert_lines(
         conn,
         [
             {
@@ -138,9 +138,9 @@ def an_order(conn: Connection, number: int, sold: list[Lot], lines: list[tuple[i
 def as_planned(conn: Connection, asked: list[tuple[int, bool]], release: bool) -> Any:
     """By the pure plan, order by order; None where it says that a lot cannot hold so many."""
     with conn.begin_nested() as tried:
-        held = orders.lines_of(conn, [number for number, _ in asked])
-        coming = {number: inventory.returning(lines) for number, lines in held.items()}
-        shelf = inventory.lots_for_return(conn, [line for lines in coming.values() for line in lines])
+        held = orders.load_lines(conn, [number for number, _ in asked])
+        coming = {number: inventory.lines_to_return(lines) for number, lines in held.items()}
+        shelf = inventory.load_stock_view(conn, [line for lines in coming.values() for line in lines])
         plans: list[ReturnPlan] = []
         for number, returns_items in asked:
             try:
@@ -225,9 +225,9 @@ def test_a_statement_that_declines_uses_up_no_number_of_a_new_lot(simulation: Si
     with simulation.database.engine.connect() as conn, conn.begin() as whole:
         given_stock(conn, put_away)
         an_order(conn, 1, [put_away, gone], [(0, 1, 0), (1, 1, 0)])
-        (first,) = inventory.own_numbers(conn, 1)
+        (first,) = inventory.allocate_lot_ids(conn, 1)
         assert in_one_statement(conn, [(1, True)], release=True) is None
-        assert inventory.own_numbers(conn, 1) == [first + 1]
+        assert inventory.allocate_lot_ids(conn, 1) == [first + 1]
         assert in_one_statement(conn, [(1, True)], release=False) is not None
-        assert inventory.own_numbers(conn, 1) == [first + 3]
+        assert inventory.allocate_lot_ids(conn, 1) == [first + 3]
         whole.rollback()

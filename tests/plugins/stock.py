@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from models import inventory, members, orders
-from models.inventory import Taken
+from models.inventory import SoldUnits
 from policies.cases import Order
 from policies.inventory import ReturnPlan, plan_return
 from policies.lots import Lot
@@ -33,14 +33,14 @@ def a_lot(lot_id: int, **fields: Any) -> Lot:
 
 def insert_lots(conn: Connection, *stock: Lot) -> None:
     """Two sellers, a buyer, and these lots."""
-    members.record(
+    members.upsert(
         conn,
         [
             {"member_id": m, "handle": m, "email": f"{m}@example.org", "time_zone": "UTC", "recorded_at": NOW}
             for m in ("s", "t", "b")
         ],
     )
-    inventory.record(conn, [(None, lot) for lot in stock], NOW)
+    inventory.upsert_lots(conn, [(None, lot) for lot in stock], NOW)
 
 
 def insert_order(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> None:
@@ -48,7 +48,7 @@ def insert_order(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> N
     held = inventory.lock_lots(conn, [lot_id for lot_id, _ in wanted])
     seller = held[wanted[0][0]].seller_id
     orders.insert(conn, [Order(order_id, "b", seller, Status.PENDING, PaymentStatus.NONE, NOW, last_event_at=NOW)])
-    orders.add_lines(
+    orders.insert_lines(
         conn,
         [
             {
@@ -63,14 +63,14 @@ def insert_order(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> N
             for number, (lot_id, units) in enumerate(wanted, start=1)
         ],
     )
-    taken = [Taken(order_id, n, held[lot_id], units) for n, (lot_id, units) in enumerate(wanted, start=1)]
-    inventory.take(conn, taken, NOW)
+    taken = [SoldUnits(order_id, n, held[lot_id], units) for n, (lot_id, units) in enumerate(wanted, start=1)]
+    inventory.remove_sold_units(conn, taken, NOW)
 
 
 def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
     """Put these orders back as one set."""
-    lines = {order_id: inventory.returning(rows) for order_id, rows in orders.lines_of(conn, order_ids).items()}
-    shelf = inventory.lots_for_return(conn, [line for found in lines.values() for line in found])
+    lines = {order_id: inventory.lines_to_return(rows) for order_id, rows in orders.load_lines(conn, order_ids).items()}
+    shelf = inventory.load_stock_view(conn, [line for found in lines.values() for line in found])
     plans = []
     for order_id in order_ids:
         plan = plan_return(order_id, lines[order_id], shelf)
@@ -80,4 +80,4 @@ def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
 
 
 def quantities(conn: Connection, seller: str = "s") -> dict[int, int]:
-    return {lot.lot_id: lot.quantity for lot in inventory.lots_of(conn, seller)}
+    return {lot.lot_id: lot.quantity for lot in inventory.load_lots(conn, seller)}

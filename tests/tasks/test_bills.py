@@ -31,7 +31,7 @@ def bill(market: Market, month: str, seller_id: str = "seller") -> dict[str, Any
     """The bill of a month as it is shown now."""
     simulation = market.simulation
     with simulation.database.transaction() as conn:
-        found = bills.bill(conn, seller_id, date.fromisoformat(f"{month}-01"), simulation.clock.instant)
+        found = bills.load_bill_json(conn, seller_id, date.fromisoformat(f"{month}-01"), simulation.clock.instant)
     assert found is not None
     return found
 
@@ -106,8 +106,8 @@ def test_a_known_seller_has_a_bill_for_any_month_up_to_now(billed: Market) -> No
     assert bill(billed, "2026-04")["state"] == "open"
     simulation = billed.simulation
     with simulation.database.transaction() as conn:
-        assert bills.bill(conn, "seller", date(2026, 5, 1), simulation.clock.instant) is None
-        assert bills.bill(conn, "nobody", date(2026, 3, 1), simulation.clock.instant) is None
+        assert bills.load_bill_json(conn, "seller", date(2026, 5, 1), simulation.clock.instant) is None
+        assert bills.load_bill_json(conn, "nobody", date(2026, 3, 1), simulation.clock.instant) is None
 
 
 def test_a_cancellation_in_the_month_of_the_charge_leaves_nothing_on_the_bill(market: Market) -> None:
@@ -247,7 +247,7 @@ def test_bills_past_due_are_a_finding_for_ops(billed: Market) -> None:
 
     def found() -> list[tuple[str, date, Decimal]]:
         with billed.simulation.database.transaction() as conn:
-            return bills.past_due(conn, billed.simulation.clock.instant)
+            return bills.list_past_due(conn, billed.simulation.clock.instant)
 
     paid = {"seller_id": "seller", "billing_month": "2026-03"}
     billed.done("bills.record_payment", **paid, amount="5.00", payment_id="p-1")

@@ -57,7 +57,7 @@ def promise(*keys: str, event_told: str = "ocr_filed", recipient: str = "seller"
 def counts() -> dict[str, int]:
     """How many notices are in each state."""
     with db.current_database().transaction() as conn:
-        return notices.counts(conn)
+        return notices.count_by_state(conn)
 
 
 def test_one_promise_is_one_notice_and_one_mail_however_often_anybody_looks(market: Market, tray: Tray) -> None:
@@ -95,8 +95,8 @@ def test_the_notices_of_an_order_are_shown_in_the_order_they_were_told(market: M
     market.at(FILED + WEEK).done("npb.scan_open_alerts")
     market.done("orders.cancel", order_id=1003, member_id="seller")
     with db.current_database().transaction() as conn:
-        shown = notices.of_order(conn, 1003)
-        before = notices.of_order(conn, 1003, until=FILED + WEEK / 2)
+        shown = notices.list_for_order(conn, 1003)
+        before = notices.list_for_order(conn, 1003, until=FILED + WEEK / 2)
     assert [(one["event"], one["recipient"], one["state"]) for one in shown] == [
         ("npb_filed", "buyer", "sent"),
         ("npb_unlocked", "seller", "sent"),
@@ -116,7 +116,7 @@ def test_dates_are_in_the_readers_own_zone(market: Market) -> None:
     market.at(ORDERED).order()
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     with db.current_database().transaction() as conn:
-        text = notices.of_order(conn, 1003)[0]["text"].replace("\n", " ")
+        text = notices.list_for_order(conn, 1003)[0]["text"].replace("\n", " ")
     assert "Saturday, 11 April 2026, 19:00 (Asia/Tokyo, UTC+09:00)" in text
 
 

@@ -108,7 +108,7 @@ def test_the_seller_is_told_that_the_mark_is_taken_back_and_of_the_next(
     )
     accused.simulation.advance(FILED + 2 * WEEK)
     letters = accused.rows(
-        "SELECT event, letter #>> '{}' AS letter FROM unwind.notices "
+        "SELECT event, email #>> '{}' AS letter FROM unwind.notices "
         "WHERE recipient = 'seller' AND event LIKE 'npb%' ORDER BY created_at, notice_id"
     )
     assert [r.event for r in letters] == ["npb_unlocked", "npb_responded", "npb_unlocked"]

@@ -67,7 +67,7 @@ def test_after_an_outage_only_the_latest_step_is_told(asked: Market) -> None:
     row = asked.row("SELECT reminders, remind_at FROM unwind.ocrs")
     assert (row.reminders, row.remind_at) == (3, None)
     with asked.simulation.database.transaction() as conn:
-        assert reminders.unanswered(conn) == [1003]
+        assert reminders.list_unanswered_orders(conn) == [1003]
 
 
 def test_a_request_that_was_answered_reminds_nobody(asked: Market) -> None:
@@ -209,6 +209,6 @@ def test_a_case_keeps_the_reminders_of_the_terms_it_was_filed_under(asked: Marke
 def test_replay_knows_when_the_next_reminder_is_due(asked: Market) -> None:
     """Contract 5: time stops at each deadline."""
     with asked.simulation.database.transaction() as conn:
-        assert reminders.next_reminder(conn) == ORDERED + 2 * DAY
+        assert reminders.next_reminder_at(conn) == ORDERED + 2 * DAY
     asked.simulation.advance(ORDERED + 45 * DAY)
     assert told(asked, "ocr_reminder") == ["seller"] * 3

@@ -156,7 +156,7 @@ def test_a_bill_that_cannot_be_made_keeps_nobody_from_the_bills_of_two_months(
     with db.current_database().transaction() as conn:
         months = month_audit.closed_months(conn)
         assert check(conn, market.simulation.clock.instant, months=months) == []
-        assert bills.held(conn) == []
+        assert bills.list_held_bills(conn) == []
     totals = "SELECT total FROM unwind.bills WHERE seller_id = :seller ORDER BY billing_month"
     (march, april), (its_march, its_april) = ([r.total for r in market.rows(totals, seller=s)] for s in ("s1", "s2"))
     assert (its_march, its_april) == (march, april - 1)

@@ -63,7 +63,7 @@ def audit_month(month: date, as_json: bool) -> None:
     from models.integrity import month_audit
 
     with open_database() as database, database.transaction() as conn:
-        if not bills.has_begun(conn, month, database.clock.now(conn)):
+        if not bills.month_has_begun(conn, month, database.clock.now(conn)):
             raise click.ClickException(f"{month:%Y-%m} has not begun, so there is nothing to prove.")
         found = month_audit.audit_month(conn, month)
     said = found.as_json()

@@ -214,7 +214,7 @@ def _bills(database: db.Database, sample: SampleMarket, now: datetime) -> Table:
     with database.transaction() as conn:
         this = month_of(now, terms.load_terms(conn).at(now))
         for month in (previous_month(previous_month(this)), previous_month(this), this):
-            if bill := bills.bill(conn, seller_id, month, now):
+            if bill := bills.load_bill_json(conn, seller_id, month, now):
                 amounts = [Decimal(line["amount"]) for line in bill["lines"]]
                 charged, credited = (
                     sum((a for a in amounts if (a > 0) is up), Decimal("0.00")) for up in (True, False)

@@ -138,7 +138,7 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def lots_as_xml(seller_id: str, *, returned: bool) -> None:
     """Write a seller's lots as BrickLink's XML to standard output; `returned`: only the units that came back."""
-    from models.inventory import units_returned
+    from models.inventory import count_returned_units
     from workers.cli.bricklink_xml import with_quantities, write_lots
 
     with _lots_of(seller_id) as found:
@@ -146,7 +146,7 @@ def lots_as_xml(seller_id: str, *, returned: bool) -> None:
             raise click.ClickException(f"There is no seller {seller_id}.")
         conn, lots = found
         if returned:
-            lots = with_quantities(lots, units_returned(conn, seller_id))
+            lots = with_quantities(lots, count_returned_units(conn, seller_id))
         for some in _batches(write_lots(lots), AT_ONCE):
             click.echo("".join(some), nl=False)
 
@@ -196,10 +196,10 @@ def _lots_of(seller_id: str) -> Iterator[tuple[Connection, Iterator[Lot]] | None
     from sqlalchemy import text
 
     from models.inventory import stream_lots
-    from models.members import facts
+    from models.members import load_facts
     from models.queries.show import use_snapshot_isolation
 
     with open_database() as database, database.transaction() as conn:
         use_snapshot_isolation(conn)
         conn.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_PAUSE}'"))
-        yield (conn, stream_lots(conn, seller_id)) if facts(conn, [seller_id]) else None
+        yield (conn, stream_lots(conn, seller_id)) if load_facts(conn, [seller_id]) else None

@@ -24,10 +24,10 @@ Deadline = Callable[[Connection], datetime | None]
 
 
 DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
-    (alerts.next_unlock, ("npb.scan_open_alerts", "alerts.scan_seller_alerts")),
-    (notices.next_try, ("notices.deliver",)),
-    (reminders.next_reminder, ("reminders.scan",)),
-    (bills.next_issue, ("bills.issue",)),
+    (alerts.next_unlock_at, ("npb.scan_open_alerts", "alerts.scan_seller_alerts")),
+    (notices.next_try_at, ("notices.deliver",)),
+    (reminders.next_reminder_at, ("reminders.scan",)),
+    (bills.next_issue_at, ("bills.issue",)),
 )
 """When is something due, and which sweeps cover it?  In the order in which they run at equal instants."""
 

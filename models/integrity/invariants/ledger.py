@@ -61,7 +61,7 @@ LEDGER: tuple[Invariant, ...] = (
             WHERE p.seller_id = b.seller_id AND p.billing_month < b.billing_month ORDER BY p.billing_month DESC LIMIT 1), 0)
         - COALESCE((
             SELECT sum(l.excess) FROM unwind.ledger_lines l
-            WHERE l.seller_id = b.seller_id AND l.opens_month = b.billing_month), 0)
+            WHERE l.seller_id = b.seller_id AND l.excess_credit_month = b.billing_month), 0)
         """,
     ),
     Invariant(
@@ -117,7 +117,7 @@ LEDGER: tuple[Invariant, ...] = (
         SELECT l.payment_id FROM unwind.ledger_lines l
         WHERE [l.seller_id IN sellers] AND l.kind = 'payment' AND (
             COALESCE(l.excess, 0) > -l.amount
-            OR (l.opens_month IS NOT NULL AND l.opens_month <= l.billing_month))
+            OR (l.excess_credit_month IS NOT NULL AND l.excess_credit_month <= l.billing_month))
         """,
     ),
     Invariant(

@@ -179,7 +179,7 @@ def upgrade() -> None:
         sa.Column("recipient", sa.Text(), nullable=False),
         sa.Column("role", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("letter", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("email", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
         sa.Column("message_id", sa.Text(), nullable=False),
         sa.Column("created_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("next_try_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
@@ -767,7 +767,7 @@ def upgrade() -> None:
         sa.Column("credited_month", sa.Date(), nullable=True),
         sa.Column("payment_id", sa.Text(), nullable=True),
         sa.Column("excess", sa.Numeric(precision=24, scale=2), nullable=True),
-        sa.Column("opens_month", sa.Date(), nullable=True),
+        sa.Column("excess_credit_month", sa.Date(), nullable=True),
         sa.Column("note", sa.Text(), nullable=False),
         sa.Column(
             "written_in",
@@ -777,7 +777,7 @@ def upgrade() -> None:
         ),
         sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
-            "(excess IS NULL) = (opens_month IS NULL) AND (excess IS NULL OR (kind = 'payment' AND excess > 0 AND excess <= -amount))",
+            "(excess IS NULL) = (excess_credit_month IS NULL) AND (excess IS NULL OR (kind = 'payment' AND excess > 0 AND excess <= -amount))",
             name=op.f("ck_ledger_lines_excess_of_a_payment"),
         ),
         sa.CheckConstraint(
@@ -809,12 +809,12 @@ def upgrade() -> None:
     )
     op.create_index("ix_ledger_lines_billing_month", "ledger_lines", ["billing_month"], unique=False, schema="unwind")
     op.create_index(
-        "ix_ledger_lines_opens_month",
+        "ix_ledger_lines_excess_credit_month",
         "ledger_lines",
-        ["opens_month"],
+        ["excess_credit_month"],
         unique=False,
         schema="unwind",
-        postgresql_where=sa.text("opens_month IS NOT NULL"),
+        postgresql_where=sa.text("excess_credit_month IS NOT NULL"),
     )
     op.create_index("ix_ledger_lines_order_id", "ledger_lines", ["order_id"], unique=False, schema="unwind")
     op.create_index(

@@ -78,7 +78,7 @@ def test_closing_a_month_waits_for_every_posting(database: Database) -> None:
         ledger.lock_open_months(first, ["s"])
         assert _waits(second, "LOCK TABLE unwind.ledger_locks IN EXCLUSIVE MODE NOWAIT")
     with database.transaction() as first, database.transaction() as second:
-        ledger.lock_months(first)
+        ledger.lock_all_months(first)
         assert _waits(second, "LOCK TABLE unwind.ledger_locks IN ROW SHARE MODE NOWAIT")
 
 

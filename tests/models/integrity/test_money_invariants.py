@@ -97,7 +97,7 @@ class Trade:
             for seller in SELLERS:
                 month = date(2026, 3, 1)
                 while month <= month_of(now, DEFAULT_TERMS):
-                    found = bills.bill(conn, seller, month, now)
+                    found = bills.load_bill_json(conn, seller, month, now)
                     assert found is not None
                     if found["state"] != "open":
                         fixed = {k: v for k, v in found.items() if k not in ("state", "paid", "overpaid")}
@@ -130,7 +130,7 @@ _SUMS = """
            (SELECT sum(total) FROM unwind.bills) + (SELECT sum(carried_forward) FROM (
                 SELECT DISTINCT ON (seller_id) carried_forward FROM unwind.bills
                 ORDER BY seller_id, billing_month DESC) last),
-           (SELECT -COALESCE(sum(excess), 0) FROM unwind.ledger_lines l WHERE opens_month <= (
+           (SELECT -COALESCE(sum(excess), 0) FROM unwind.ledger_lines l WHERE excess_credit_month <= (
                 SELECT max(billing_month) FROM unwind.billing_months))
 """
 
@@ -149,7 +149,7 @@ PLANTED = [
     ("DELETE FROM unwind.bills WHERE billing_month = '2026-05-01'", "No bill is left out", "seller 2026-04"),
     ("DELETE FROM unwind.bills WHERE billing_month = '2026-03-01'", "Every line of a closed", "seller 2026-03"),
     (
-        "UPDATE unwind.ledger_lines SET opens_month = '2026-03-01' WHERE payment_id = 'p-1'",
+        "UPDATE unwind.ledger_lines SET excess_credit_month = '2026-03-01' WHERE payment_id = 'p-1'",
         "A payment is only",
         "p-1",
     ),

@@ -248,7 +248,7 @@ def test_random_histories_fold_to_the_row_and_options_tell_the_answers(market: M
         if task not in ("ocr.file", "orders.set_status"):
             assert (answer["outcome"] == "done") is announced[task]["possible"]
         with market.simulation.database.transaction() as conn:
-            row = orders.facts(conn, [1003], lock=False)[1003]
+            row = orders.load_facts(conn, [1003], lock=False)[1003]
             now = market.simulation.clock.instant
             then = order.load_snapshot(conn, 1003, at=now, now=now)
             assert then is not None

@@ -156,7 +156,7 @@ def test_a_real_bill_can_be_rendered(market: Market) -> None:
         "credits.post_manual", seller_id="seller", amount="2.00", staff="kim", comment="<b>sorry</b>", order_id=1003
     )
     with market.simulation.database.transaction() as conn:
-        found = bills.bill(conn, "seller", date(2026, 3, 1), market.simulation.clock.instant)
+        found = bills.load_bill_json(conn, "seller", date(2026, 3, 1), market.simulation.clock.instant)
     assert found is not None
     assert [row[-1] for row in Page(render_html(found)).rows] == ["Amount", "20.00", "-2.00", "18.00"]
     assert "by staff (kim): <b>sorry</b>" in render_text(found)

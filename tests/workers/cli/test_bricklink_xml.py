@@ -240,7 +240,7 @@ def test_a_file_becomes_lots_and_lots_a_file(
         "2 lots imported, 0 known ones updated: 1753 units of s.\n",
     )
     with simulation.database.transaction() as conn:
-        assert inventory.lots_of(conn, "s") == [FIRST, replace(SECOND, lot_id=9_000_000_000_000)]
+        assert inventory.load_lots(conn, "s") == [FIRST, replace(SECOND, lot_id=9_000_000_000_000)]
     code, written = run(database_url, monkeypatch, "show", "lots", "s", "--xml")
     assert code == 0
     file.write_text(written)
@@ -280,7 +280,7 @@ def test_another_sellers_lot_stops_an_import_before_anything_is_written(
     code, said = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "seller")
     assert (code, said) == (1, "Error: Lot 77 belongs to another seller. Nothing was imported.\n")
     with market.simulation.database.transaction() as conn:
-        assert inventory.lots_of(conn, "seller") == []
+        assert inventory.load_lots(conn, "seller") == []
 
 
 def test_nothing_is_imported_when_an_item_is_no_lot(
@@ -294,5 +294,5 @@ def test_nothing_is_imported_when_an_item_is_no_lot(
     assert code == 1
     assert "store.xml: item 2: QTY must be a whole number" in said
     with simulation.database.transaction() as conn:
-        assert inventory.lots_of(conn, "s") == []
+        assert inventory.load_lots(conn, "s") == []
     assert run(database_url, monkeypatch, "import-lots", str(file), "--seller", "nobody")[0] == 1

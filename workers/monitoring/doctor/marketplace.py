@@ -13,7 +13,7 @@ def many_alerts(place: Context) -> list[Finding]:
     """An ops warning and no automatic action: only completed alerts are strikes (R98, A20)."""
     from models import alerts
 
-    against = [f"{who} as {role.value} ({n})" for who, role, n in alerts.pending_against(place.conn, MANY_ALERTS)]
+    against = [f"{who} as {role.value} ({n})" for who, role, n in alerts.count_open_by_accused(place.conn, MANY_ALERTS)]
     if not against:
         return []
     said = f"{MANY_ALERTS} or more alerts are open at once against {abbreviate(against)}."
@@ -28,7 +28,7 @@ def unanswered_requests(place: Context) -> list[Finding]:
     """Time alone never cancels, so somebody may have to (R16, A13)."""
     from models import reminders
 
-    orders = reminders.unanswered(place.conn)
+    orders = reminders.list_unanswered_orders(place.conn)
     if not orders:
         return []
     said = f"Sellers left these orders' cancel requests unanswered past the last reminder: {abbreviate(orders)}."
@@ -39,7 +39,7 @@ def bills_held(place: Context) -> list[Finding]:
     """The sweep tries them every minute; what is wrong stands in its log."""
     from models import bills
 
-    held = [f"{seller} {month:%Y-%m}" for seller, month in bills.held(place.conn)]
+    held = [f"{seller} {month:%Y-%m}" for seller, month in bills.list_held_bills(place.conn)]
     if not held:
         return []
     said = f"Bills could not be made when their month was closed: {abbreviate(held)}. All others are made."
@@ -50,7 +50,9 @@ def bills_past_due(place: Context) -> list[Finding]:
     """It changes nothing of what the seller may do (rules.md 7.2)."""
     from models import bills
 
-    due = [f"{seller} {month:%Y-%m} ({owed} USD)" for seller, month, owed in bills.past_due(place.conn, place.now())]
+    due = [
+        f"{seller} {month:%Y-%m} ({owed} USD)" for seller, month, owed in bills.list_past_due(place.conn, place.now())
+    ]
     if not due:
         return []
     said = f"Bills are past due: {abbreviate(due)}."

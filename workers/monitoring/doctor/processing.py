@@ -160,7 +160,7 @@ def unlocks(place: Context) -> list[Finding]:
         return []
     said = "An alert's time came {ago} ago, and nobody has been told."
     return _too_old(
-        place, alerts.next_unlock(place.conn), "UNLOCKS_LATE", said, "see that beat and a worker for sweeps run."
+        place, alerts.next_unlock_at(place.conn), "UNLOCKS_LATE", said, "see that beat and a worker for sweeps run."
     )
 
 
@@ -181,7 +181,7 @@ def parked_emails(place: Context) -> list[Finding]:
     """Letters that no further try is made for (R102)."""
     from models import notices
 
-    parked = notices.parked(place.conn)
+    parked = notices.count_parked(place.conn)
     if not parked:
         return []
     said = f"{parked} letters could not be delivered and are not tried again."

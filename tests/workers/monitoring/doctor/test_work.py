@@ -130,7 +130,7 @@ def test_jobs_letters_and_messages_that_wait_for_somebody_are_found(place: Conte
     assert "One job is given up" in found[0].message
     owner.execute("UPDATE unwind.dead_jobs SET replayed_at = clock_timestamp()")
     owner.execute(
-        "INSERT INTO unwind.notices (key, event, recipient, role, state, letter, message_id, created_at) "
+        "INSERT INTO unwind.notices (key, event, recipient, role, state, email, message_id, created_at) "
         "VALUES ('a', 'ocr_filed', 'sam', 'seller', 'parked', '{}', 'a', clock_timestamp())"
     )
     assert codes(run_checks(place)) == ["NOTICES_PARKED"]
