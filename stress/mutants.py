@@ -178,7 +178,9 @@ MUTANTS: dict[str, Mutant] = {
             "no fence around letters",
             "sleeper",
             "was sent and is to be sent again",
-            rewrite_source("models.notices:record_outcomes", "AND n.attempts = c.attempts", "AND n.attempts >= c.attempts"),
+            rewrite_source(
+                "models.notices:record_outcomes", "AND n.attempts = c.attempts", "AND n.attempts >= c.attempts"
+            ),
         ),
         Mutant(
             "the worker's clock",
