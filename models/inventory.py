@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, text
 from models import orders
 from models.db.bulk import insert_rows, update_rows
 from models.db.locks import lock_items
-from models.lots import KEY_COLUMNS, lot_from_row, lot_to_row, lots, stock_move_row, stock_moves, editable_columns
+from models.lots import KEY_COLUMNS, editable_columns, lot_from_row, lot_to_row, lots, stock_move_row, stock_moves
 from models.unit_of_work import StaleRead
 from policies.inventory import ReturningLine, ReturnPlan, StockView
 from policies.lots import Lot, LotKey, LotSnapshot

@@ -30,7 +30,7 @@ notices = Table(
     Column("recipient", Text, nullable=False),
     Column("role", Text, nullable=False),
     Column("state", Text, nullable=False),
-    Column("letter", Json, nullable=False),
+    Column("email", Json, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("next_try_at", Timestamp),
@@ -64,7 +64,7 @@ class ClaimedNotice:
     event: str
     order_id: int | None
     recipient: str
-    letter: Email
+    email: Email
     message_id: str
     created_at: datetime
     attempts: int
@@ -75,15 +75,15 @@ class ClaimedNotice:
 class DeliveryOutcome:
     """What became of one try.  `next_try_at` is None unless the notice is still pending.
 
-    `silent`: the mail server did not answer at all.  `tried` false: this letter had no try of its own and gets it back.
+    `server_unreachable`: the mail server did not answer.  `counts_as_attempt` is False when the email itself was not tried.
     """
 
-    claimed: ClaimedNotice
+    notice: ClaimedNotice
     state: str
     next_try_at: datetime | None = None
     error: str | None = None
-    silent: bool = False
-    tried: bool = True
+    server_unreachable: bool = False
+    counts_as_attempt: bool = True
 
 
 def load_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
@@ -119,7 +119,7 @@ def claim(
             r.event,
             r.order_id,
             r.recipient,
-            email_from_json(r.letter),
+            email_from_json(r.email),
             r.message_id,
             r.created_at,
             r.attempts,
@@ -140,7 +140,7 @@ _CLAIM = text(
     )
     UPDATE unwind.notices AS n SET attempts = n.attempts + 1, next_try_at = :until
     WHERE n.notice_id = ANY (ARRAY(SELECT notice_id FROM due))
-    RETURNING n.notice_id, n.event, n.order_id, n.recipient, n.letter, n.message_id, n.created_at, n.attempts,
+    RETURNING n.notice_id, n.event, n.order_id, n.recipient, n.email, n.message_id, n.created_at, n.attempts,
         n.first_error
     """
 )
@@ -158,24 +158,24 @@ def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: 
             "WHERE n.state = 'pending' ORDER BY n.notice_id FOR UPDATE OF n"
         ),
         {
-            "ids": [o.claimed.notice_id for o in outcomes],
-            "attempts": [o.claimed.attempts for o in outcomes],
+            "ids": [o.notice.notice_id for o in outcomes],
+            "attempts": [o.notice.attempts for o in outcomes],
         },
     )
     still = set(held.scalars())
-    written = [o for o in outcomes if o.claimed.notice_id in still]
+    written = [o for o in outcomes if o.notice.notice_id in still]
     update_rows(
         conn,
         notices,
         ["notice_id"],
         [
             {
-                "notice_id": o.claimed.notice_id,
+                "notice_id": o.notice.notice_id,
                 "state": o.state,
                 "next_try_at": o.next_try_at,
                 "sent_at": now if o.state == "sent" else None,
-                "attempts": o.claimed.attempts if o.tried else o.claimed.attempts - 1,
-                "first_error": o.claimed.first_error or (o.error[:2000] if o.error else None),
+                "attempts": o.notice.attempts if o.counts_as_attempt else o.notice.attempts - 1,
+                "first_error": o.notice.first_error or (o.error[:2000] if o.error else None),
                 "last_error": o.error[:2000] if o.error else None,
             }
             for o in written
@@ -203,7 +203,7 @@ def list_for_order(conn: Connection, order_id: int, *, until: datetime | None = 
     """
     rows = conn.execute(
         text(
-            "SELECT event, order_id, recipient, state, sent_at, letter FROM unwind.notices "
+            "SELECT event, order_id, recipient, state, sent_at, email FROM unwind.notices "
             "WHERE order_id = :order_id AND (CAST(:until AS timestamptz) IS NULL OR created_at <= :until) "
             "ORDER BY created_at, notice_id"
         ),
@@ -213,7 +213,7 @@ def list_for_order(conn: Connection, order_id: int, *, until: datetime | None = 
 
 
 def _shown(row: Any, until: datetime | None) -> dict[str, Any]:
-    letter = email_from_json(row.letter)
+    email = email_from_json(row.email)
     not_yet = until is not None and row.sent_at is not None and row.sent_at > until
     return {
         "event": row.event,
@@ -221,8 +221,8 @@ def _shown(row: Any, until: datetime | None) -> dict[str, Any]:
         "recipient": row.recipient,
         "state": "pending" if not_yet else row.state,
         "sent_at": None if not_yet else format_optional_timestamp(row.sent_at),
-        "subject": letter.subject,
-        "text": render_plain(letter),
+        "subject": email.subject,
+        "text": render_plain(email),
     }
 
 

@@ -166,7 +166,9 @@ def _send(claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact
     try:
         for one in claimed:
             if silent:
-                outcomes.append(DeliveryOutcome(one, "pending", error="the mail server did not answer", counts_as_attempt=False))
+                outcomes.append(
+                    DeliveryOutcome(one, "pending", error="the mail server did not answer", counts_as_attempt=False)
+                )
                 continue
             outcome = _send_one(box, one, addresses.get(one.recipient))
             silent = outcome.server_unreachable
