@@ -190,7 +190,7 @@ def _send_one(box: mailer.Mailer, one: ClaimedNotice, address: members.Contact |
                 email=address.email,
                 handle=address.handle,
                 written_at=one.created_at,
-                content=one.letter,
+                content=one.email,
             )
         )
     except Undeliverable as error:
