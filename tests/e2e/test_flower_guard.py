@@ -105,7 +105,7 @@ def test_from_anywhere_it_listens_on_loopback_and_only_looks(settings: Settings,
         assert _addresses(process) == {"127.0.0.1"}
         assert _status(f"http://127.0.0.1:{port}/") == (200, None)
         assert _status(f"http://127.0.0.1:{port}/api/workers") in [(401, None), (403, None)]
-        assert surroundings.flower(Context(settings)) == []
+        assert surroundings.check_flower(Context(settings)) == []
 
 
 def test_the_doctor_names_the_address_at_which_it_really_listens(settings: Settings, elsewhere: Path) -> None:
@@ -115,12 +115,12 @@ def test_the_doctor_names_the_address_at_which_it_really_listens(settings: Setti
     with flower(settings, elsewhere, options, {}) as process:
         assert wait_until(lambda: bool(find_running_flower(settings)) or process.poll() is not None, 60)
         assert _addresses(process) == {"0.0.0.0"}
-        (finding,) = surroundings.flower(Context(settings))
+        (finding,) = surroundings.check_flower(Context(settings))
         assert finding.code == "FLOWER_OPEN"
         assert "0.0.0.0" in finding.message
         assert "secret-word" not in str(finding)
     assert wait_until(lambda: not find_running_flower(settings), 30)
-    assert surroundings.flower(Context(settings)) == []
+    assert surroundings.check_flower(Context(settings)) == []
 
 
 @pytest.mark.parametrize(

@@ -173,4 +173,4 @@ def buy(market: Market, sellers: Sequence[str], first: int) -> None:
 def findings(market: Market) -> list[Finding]:
     """What the doctor says of bills that are held."""
     with db.current_database().transaction() as conn:
-        return marketplace.bills_held(cast(Any, SimpleNamespace(conn=conn)))
+        return marketplace.check_bills_held(cast(Any, SimpleNamespace(conn=conn)))

@@ -118,7 +118,7 @@ class Watchdog:
             self.look()
 
 
-class _BrokerProbe:
+class BrokerProbe:
     """A connection of the watcher's own, made anew after trouble."""
 
     def __init__(self, url: str) -> None:
@@ -158,7 +158,7 @@ def _watch_worker(sender: Any = None, **_: Any) -> None:
     url = _broker_url()
     if url is None:
         return
-    broker, app = _BrokerProbe(url), current_app._get_current_object()
+    broker, app = BrokerProbe(url), current_app._get_current_object()
 
     def end(waiting: int) -> None:
         said = "takes nothing although messages wait, so it ends: whoever runs it starts it anew"
@@ -180,7 +180,7 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
     url = _broker_url()
     if url is None:
         return
-    broker, scheduler = _BrokerProbe(url), sender.scheduler
+    broker, scheduler = BrokerProbe(url), sender.scheduler
 
     def end(_waiting: int) -> None:
         log.critical("no tick of the timetable is sent any more, so beat ends: whoever runs it starts it anew")

@@ -30,7 +30,7 @@ from workers.monitoring.doctor import broker as doctor_broker
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.flower_guard import QueueLengths
 from workers.monitoring.metrics import MetricsCollector
-from workers.monitoring.watchdog import _BrokerProbe
+from workers.monitoring.watchdog import BrokerProbe
 from workers.settings import Settings, SettingsProblem, load_settings
 from workers.transport.acknowledgement import settle
 from workers.transport.channel import Connection
@@ -243,7 +243,7 @@ def test_every_program_can_use_what_settings_accept(settings: Settings) -> None:
     with Connection(broker, transport_options=app.conf.broker_transport_options) as connection:
         arguments = {"order_id": 1, "member_id": "s-1", "comment": "x" * 20_000}  # more than one record of TLS
         app.send_task("orders.cancel", kwargs=arguments, connection=connection, ignore_result=True)
-        assert _BrokerProbe(broker).waiting(["commands"]) == 1
+        assert BrokerProbe(broker).waiting(["commands"]) == 1
         assert asyncio.run(QueueLengths(broker).queues(["commands"])) == [{"name": "commands", "messages": 1}]
         came: list[Any] = []
         queue = Queue("commands", routing_key="commands")  # type: ignore[no-untyped-call]
@@ -258,7 +258,7 @@ def test_every_program_can_use_what_settings_accept(settings: Settings) -> None:
         assert "**" in shown
         with Connection(connection.as_uri(include_password=True)) as again:
             assert (again.hostname, again.virtual_host) == (connection.hostname, connection.virtual_host)
-    assert _BrokerProbe(broker).waiting(["commands"]) == 0
+    assert BrokerProbe(broker).waiting(["commands"]) == 0
 
     backend = ResultBackend(app=app, url=answers)
     backend.store_result("an-id", {"outcome": "done"}, "SUCCESS")
@@ -271,7 +271,7 @@ def test_every_program_can_use_what_settings_accept(settings: Settings) -> None:
     with contextlib.closing(gauges):
         assert gauges.parts[1].look() is not None
     assert doctor_broker.fetch_consumed_queues(broker) == {}
-    assert doctor_broker.answers(Context(settings)) == []
+    assert doctor_broker.check_result_backend(Context(settings)) == []
 
 
 @pytest.mark.parametrize("query", ["", "?ssl_cert_reqs=required", "?ssl_cert_reqs=CERT_REQUIRED"])

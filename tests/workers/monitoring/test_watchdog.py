@@ -10,7 +10,7 @@ import redis
 
 from tests.plugins.servers import in_valkey_database
 from workers.embedded import ServerUrls
-from workers.monitoring.watchdog import MAX_BUSY_POLLS, MAX_SILENT_POLLS, POLL_INTERVAL, Watchdog, _BrokerProbe
+from workers.monitoring.watchdog import MAX_BUSY_POLLS, MAX_SILENT_POLLS, POLL_INTERVAL, BrokerProbe, Watchdog
 
 
 @dataclass
@@ -146,11 +146,11 @@ def test_depth_is_asked_of_the_real_broker_with_whatever_rights_there_are(broker
     with redis.Redis.from_url(broker_url) as client:
         client.lpush("commands", "a", "b")
         client.lpush("notices", "c")
-    assert _BrokerProbe(broker_url).waiting(["commands", "sweeps"]) == 2
+    assert BrokerProbe(broker_url).waiting(["commands", "sweeps"]) == 2
     with redis.Redis.from_url(in_valkey_database(servers.broker_url, 0)) as server:
         server.execute_command("ACL", "SETUSER", "reader", "on", ">only-reads", "~*", "+@read", "+select")
         try:
             as_reader = f"redis://reader:only-reads@{broker_url.rpartition('@')[2]}"
-            assert _BrokerProbe(as_reader).waiting(["commands"]) == 2
+            assert BrokerProbe(as_reader).waiting(["commands"]) == 2
         finally:
             server.execute_command("ACL", "DELUSER", "reader")

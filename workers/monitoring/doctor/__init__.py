@@ -21,57 +21,57 @@ __all__ = ["Context", "Finding", "Severity", "examine", "exit_status", "opened",
 Check = Callable[[Context], list[Finding]]
 
 OF_THE_SURROUNDINGS: tuple[Check, ...] = (
-    environment.disk,
-    environment.mail_server,
-    environment.flower,
+    environment.check_disk,
+    environment.check_mail_server,
+    environment.check_flower,
 )
 OF_THE_DATABASE: tuple[Check, ...] = (
-    database.rights,
-    database.definers,
-    database.locks,
-    database.pooler,
-    database.standby,
-    database.durability,
-    database.clock,
-    database.connections,
+    database.check_rights,
+    database.check_definers,
+    database.check_locks,
+    database.check_pooler,
+    database.check_standby,
+    database.check_durability,
+    database.check_clock,
+    database.check_connections,
 )
 OF_THE_TABLES: tuple[Check, ...] = (
-    processing.pauses,
-    processing.clock_steps,
-    processing.sweeps,
-    processing.queue_heartbeats,
-    processing.unlocks,
-    processing.overdue_outbox,
-    processing.submissions,
-    processing.dead_jobs,
-    processing.parked_emails,
-    processing.dead_letters,
-    processing.invariants,
-    marketplace.many_alerts,
-    marketplace.unanswered_requests,
-    marketplace.bills_held,
-    marketplace.bills_past_due,
+    processing.check_pauses,
+    processing.check_clock_steps,
+    processing.check_sweeps,
+    processing.check_queue_heartbeats,
+    processing.check_unlocks,
+    processing.check_outbox,
+    processing.check_submissions,
+    processing.check_dead_jobs,
+    processing.check_parked_emails,
+    processing.check_dead_letters,
+    processing.check_invariants,
+    marketplace.check_many_alerts,
+    marketplace.check_unanswered_requests,
+    marketplace.check_bills_held,
+    marketplace.check_bills_past_due,
 )
 OF_THE_BROKER: tuple[Check, ...] = (
-    broker.version,
-    broker.memory,
-    broker.persistence,
-    broker.answers,
-    broker.clock,
-    broker.workers,
-    broker.queues,
-    broker.strays,
+    broker.check_version,
+    broker.check_memory,
+    broker.check_persistence,
+    broker.check_result_backend,
+    broker.check_clock,
+    broker.check_workers,
+    broker.check_queues,
+    broker.check_strays,
 )
 """In the order in which they are asked: what explains the others first."""
 
 
 def examine() -> list[Finding]:
     """Look at the installation of this environment; starts nothing that does not run."""
-    found = environment.unread_settings() + environment.unread_libpq_variables()
+    found = environment.check_unknown_variables() + environment.check_libpq_variables()
     try:
         settings = load_settings()
     except SettingsProblem as problem:
-        return found + environment.wrong_settings(problem)
+        return found + environment.report_invalid_settings(problem)
     with open_installation(settings) as (place, trouble):
         return found + trouble + run_checks(place)
 
@@ -80,7 +80,7 @@ def run_checks(place: Context) -> list[Finding]:
     """Every check that can be asked here."""
     found = [one for check in OF_THE_SURROUNDINGS for one in _asked(check, place)]
     if place.database is not None:
-        schema = _asked_with_rows(database.schema, place)
+        schema = _asked_with_rows(database.check_schema, place)
         found += schema
         for check in OF_THE_DATABASE:
             found += _asked_with_rows(check, place)
@@ -106,7 +106,7 @@ def open_installation(settings: Settings) -> Iterator[tuple[Context, list[Findin
         if not settings.has_servers:
             if running_servers(settings.data_dir) is None:
                 said = "The embedded servers are not running, so what is in them was not looked at."
-                trouble += environment.failed_start(settings.data_dir)
+                trouble += environment.check_failed_start(settings.data_dir)
                 trouble.append(note("SERVERS_NOT_RUNNING", said, "./run up"))
             else:
                 try:

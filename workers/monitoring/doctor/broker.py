@@ -10,7 +10,7 @@ from schedules.routes import QUEUES
 from workers.broker.redis_url import connect
 from workers.lifecycle import POOLS
 from workers.monitoring.doctor.context import Context, Pool
-from workers.monitoring.doctor.database import apart
+from workers.monitoring.doctor.database import compare_clocks
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
 from workers.transport.dead_letters import strays as lying
 
@@ -60,7 +60,7 @@ def _part(outer: Any, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def workers(place: Context) -> list[Finding]:
+def check_workers(place: Context) -> list[Finding]:
     """A worker that can do nothing with what it takes."""
     findings = []
     for name, pool in place.pools.items():
@@ -74,7 +74,7 @@ def workers(place: Context) -> list[Finding]:
     return findings
 
 
-def version(place: Context) -> list[Finding]:
+def check_version(place: Context) -> list[Finding]:
     """Valkey tells the version of Redis that it is compatible with."""
     said = str(place.broker_info.get("redis_version", "0"))
     numbers = tuple(int(part) for part in said.split(".")[:2] if part.isdigit())
@@ -84,7 +84,7 @@ def version(place: Context) -> list[Finding]:
     return [error("BROKER_TOO_OLD", wrong, "use Redis 6.2 or newer, or Valkey.")]
 
 
-def memory(place: Context) -> list[Finding]:
+def check_memory(place: Context) -> list[Finding]:
     """A queue is not a cache (F15); and a full broker takes no messages (F14)."""
     info = place.broker_info
     policy = info.get("maxmemory_policy", "noeviction")
@@ -106,7 +106,7 @@ def memory(place: Context) -> list[Finding]:
     return []
 
 
-def persistence(place: Context) -> list[Finding]:
+def check_persistence(place: Context) -> list[Finding]:
     """A broker that forgets is refilled from the database, except for commands that waited in it (F11)."""
     info = place.broker_info
     if info.get("role") in ("slave", "replica"):
@@ -132,7 +132,7 @@ def _snapshots(client: Any) -> bool:
         return True
 
 
-def answers(place: Context) -> list[Finding]:
+def check_result_backend(place: Context) -> list[Finding]:
     """Where answers wait for their callers: often the broker's next database, which may not exist there."""
     import redis
 
@@ -148,7 +148,7 @@ def answers(place: Context) -> list[Finding]:
     return []
 
 
-def clock(place: Context) -> list[Finding]:
+def check_clock(place: Context) -> list[Finding]:
     """The broker's clock against the database's: by it the transport tells whose worker is gone."""
     if place.database is None:
         return []
@@ -157,10 +157,10 @@ def clock(place: Context) -> list[Finding]:
     here = seconds + micros / 1e6
     with place.reading():
         there = place.now().timestamp()
-    return apart("The broker's clock", here, there, place.clock() - before)
+    return compare_clocks("The broker's clock", here, there, place.clock() - before)
 
 
-def queues(place: Context) -> list[Finding]:
+def check_queues(place: Context) -> list[Finding]:
     """A message in a queue that nobody reads waits for ever."""
     read = {queue for names in place.consumers.values() for queue in names}
     waiting = {queue: int(place.broker.llen(queue)) for queue in QUEUES if queue not in read}
@@ -183,7 +183,7 @@ def _start(place: Context, names: dict[str, int]) -> str:
     return f"{again}, or celery -A workers.app worker -Q {','.join(names)}"
 
 
-def strays(place: Context) -> list[Finding]:
+def check_strays(place: Context) -> list[Finding]:
     """Messages whose sender named no queue, or gave a priority."""
     return [
         warning(

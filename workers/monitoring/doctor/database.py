@@ -17,7 +17,7 @@ OF_THE_HOUSE = 4
 """The listener for submissions, a migration, and two commands that look at something (such as this one)."""
 
 
-def schema(place: Context) -> list[Finding]:
+def check_schema(place: Context) -> list[Finding]:
     """At the newest revision, and really as that revision made it."""
     from models import migrations
     from models.monitoring import server_info
@@ -36,7 +36,7 @@ def schema(place: Context) -> list[Finding]:
     return []
 
 
-def rights(place: Context) -> list[Finding]:
+def check_rights(place: Context) -> list[Finding]:
     """Triggers guard what is final whoever acts; the role is the second lock (promises.md P5)."""
     from models.db.database import APP_ROLE
     from models.monitoring import server_info
@@ -57,7 +57,7 @@ def rights(place: Context) -> list[Finding]:
     return [warning("ROLE_NOT_GRANTED", said, f"as an administrator: GRANT {APP_ROLE} TO the login of DATABASE_URL.")]
 
 
-def definers(place: Context) -> list[Finding]:
+def check_definers(place: Context) -> list[Finding]:
     """What a function does for its callers it does with its owner's rights, so that owner should have few."""
     if not place.has_schema:
         return []
@@ -77,7 +77,7 @@ def definers(place: Context) -> list[Finding]:
     return found
 
 
-def locks(place: Context) -> list[Finding]:
+def check_locks(place: Context) -> list[Finding]:
     """Our own transactions end within seconds; whoever holds rows for longer holds commands up."""
     from models.monitoring import server_info
 
@@ -90,7 +90,7 @@ def locks(place: Context) -> list[Finding]:
     return [warning("LOCKS_HELD", said, fix)]
 
 
-def pooler(place: Context) -> list[Finding]:
+def check_pooler(place: Context) -> list[Finding]:
     """A pooler that changes server connections between transactions takes a session's settings, role and LISTEN away."""
     from models.db import database as db
     from models.monitoring import server_info
@@ -118,7 +118,7 @@ def pooler(place: Context) -> list[Finding]:
     return [note("POOLER", said, "leave pool_mode = session, and let its pool be as large as the processes need.")]
 
 
-def standby(place: Context) -> list[Finding]:
+def check_standby(place: Context) -> list[Finding]:
     """A server that only follows another takes no commands."""
     from models.monitoring import server_info
 
@@ -128,7 +128,7 @@ def standby(place: Context) -> list[Finding]:
     return [error("DATABASE_IS_STANDBY", "The database is a standby, which takes no commands.", fix)]
 
 
-def durability(place: Context) -> list[Finding]:
+def check_durability(place: Context) -> list[Finding]:
     """An answer is given when its commit is on disk; a server, database or role may be set to say so before."""
     from models.monitoring import server_info
 
@@ -139,16 +139,16 @@ def durability(place: Context) -> list[Finding]:
     return [warning("DATABASE_NOT_DURABLE", said, "set them on, for the server, the database and the login.")]
 
 
-def clock(place: Context) -> list[Finding]:
+def check_clock(place: Context) -> list[Finding]:
     """This machine's clock against the database's, less what the question took."""
     from models.monitoring import server_info
 
     before = place.clock()
     there = server_info.wall_clock(place.conn).timestamp()
-    return apart("This machine's clock", place.clock(), there, place.clock() - before)
+    return compare_clocks("This machine's clock", place.clock(), there, place.clock() - before)
 
 
-def apart(whose: str, here: float, there: float, took: float) -> list[Finding]:
+def compare_clocks(whose: str, here: float, there: float, took: float) -> list[Finding]:
     """A finding when a clock differs from the database's by more than can be explained.  All in seconds."""
     skew = here - there
     if abs(skew) - took <= MAX_CLOCK_SKEW:
@@ -157,7 +157,7 @@ def apart(whose: str, here: float, there: float, took: float) -> list[Finding]:
     return [warning("CLOCKS_DIFFER", said, "let all machines keep time by NTP (chrony or systemd-timesyncd).")]
 
 
-def connections(place: Context) -> list[Finding]:
+def check_connections(place: Context) -> list[Finding]:
     """What all processes need together, against what the server takes (F49)."""
     from models.monitoring import server_info
 

@@ -21,7 +21,7 @@ LITTLE_ROOM, NO_ROOM = 2 * 10**9, 200 * 10**6
 """Bytes.  The write-ahead log alone may take two gigabytes (`max_wal_size`)."""
 
 
-def wrong_settings(problem: SettingsProblem) -> list[Finding]:
+def report_invalid_settings(problem: SettingsProblem) -> list[Finding]:
     """Settings that keep everything from starting: one finding for each variable."""
     found = []
     for line in str(problem).splitlines():
@@ -31,7 +31,7 @@ def wrong_settings(problem: SettingsProblem) -> list[Finding]:
     return found
 
 
-def unread_settings(environ: Mapping[str, str] | None = None) -> list[Finding]:
+def check_unknown_variables(environ: Mapping[str, str] | None = None) -> list[Finding]:
     """Variables named like ours that nobody reads: what was meant by them does not happen."""
     return [
         warning("SETTING_UNREAD", f"{name} is set, but nobody reads it.", f"correct its name or unset {name}.")
@@ -39,7 +39,7 @@ def unread_settings(environ: Mapping[str, str] | None = None) -> list[Finding]:
     ]
 
 
-def unread_libpq_variables() -> list[Finding]:
+def check_libpq_variables() -> list[Finding]:
     """What `psql` reads and the program does not: whoever set them may expect otherwise, of PGSSLMODE most of all."""
     from models.db.postgres_address import libpq_variables
 
@@ -56,7 +56,7 @@ def unread_libpq_variables() -> list[Finding]:
     ]
 
 
-def failed_start(data_dir: Path) -> list[Finding]:
+def check_failed_start(data_dir: Path) -> list[Finding]:
     """Why the embedded servers did not start when they were last to; nothing that is not shipped is needed to get on."""
     folder = data_dir.resolve() / "servers"
     problem = str(read_json(folder / "failed.json").get("error", ""))
@@ -73,7 +73,7 @@ def failed_start(data_dir: Path) -> list[Finding]:
     return [error("EMBEDDED_SERVER_CANNOT_START", said, fix)]
 
 
-def flower(place: Context) -> list[Finding]:
+def check_flower(place: Context) -> list[Finding]:
     """With a login it may be seen from outside, but a login is no encryption, and no authorisation (reliability X10)."""
     found = []
     effective = find_running_flower(place.settings)
@@ -93,7 +93,7 @@ def flower(place: Context) -> list[Finding]:
     ]
 
 
-def disk(place: Context) -> list[Finding]:
+def check_disk(place: Context) -> list[Finding]:
     """Embedded servers, logs and mail files share the data folder's disk."""
     free = place.free(place.settings.data_dir)
     if free >= LITTLE_ROOM:
@@ -103,7 +103,7 @@ def disk(place: Context) -> list[Finding]:
     return [kind("DISK_LOW", said, "make room, or move the folder and set UNWIND_DATA.")]
 
 
-def mail_server(place: Context) -> list[Finding]:
+def check_mail_server(place: Context) -> list[Finding]:
     """Greeting, and encryption where it is asked for; no letter is sent and no password shown."""
     if place.settings.smtp_url is None:
         if not place.external_servers:

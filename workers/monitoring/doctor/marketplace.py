@@ -9,7 +9,7 @@ MANY_ALERTS = 3
 """Open against one member at once (R98)."""
 
 
-def many_alerts(place: Context) -> list[Finding]:
+def check_many_alerts(place: Context) -> list[Finding]:
     """An ops warning and no automatic action: only completed alerts are strikes (R98, A20)."""
     from models import alerts
 
@@ -24,7 +24,7 @@ def many_alerts(place: Context) -> list[Finding]:
     ]
 
 
-def unanswered_requests(place: Context) -> list[Finding]:
+def check_unanswered_requests(place: Context) -> list[Finding]:
     """Time alone never cancels, so somebody may have to (R16, A13)."""
     from models import reminders
 
@@ -35,7 +35,7 @@ def unanswered_requests(place: Context) -> list[Finding]:
     return [note("REQUESTS_UNANSWERED", said, "./run explain order ID, and ask the seller; time alone never cancels.")]
 
 
-def bills_held(place: Context) -> list[Finding]:
+def check_bills_held(place: Context) -> list[Finding]:
     """The sweep tries them every minute; what is wrong stands in its log."""
     from models import bills
 
@@ -46,7 +46,7 @@ def bills_held(place: Context) -> list[Finding]:
     return [warning("BILLS_HELD", said, "Find `bills.issue` in the workers' log, which names the error at each sweep.")]
 
 
-def bills_past_due(place: Context) -> list[Finding]:
+def check_bills_past_due(place: Context) -> list[Finding]:
     """It changes nothing of what the seller may do (rules.md 7.2)."""
     from models import bills
 

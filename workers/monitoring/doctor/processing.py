@@ -21,7 +21,7 @@ MAX_CLOCK_STEP = timedelta(seconds=2)
 """What NTP may move a clock back by at once without anybody having to know."""
 
 
-def pauses(place: Context) -> list[Finding]:
+def check_pauses(place: Context) -> list[Finding]:
     """What an operator has paused; what is late because of it is not told of."""
     from models import pauses as paused
 
@@ -49,7 +49,7 @@ def _paused(place: Context) -> set[str]:
     return tasks | (set(PUBLIC_TASKS) if "commands" in found.queues else set())
 
 
-def sweeps(place: Context) -> list[Finding]:
+def check_sweeps(place: Context) -> list[Finding]:
     """Judged by effect: a beat that hangs still answers pings (X8, F41)."""
     if not place.should_run:
         return []
@@ -88,7 +88,7 @@ def _late_after(entry: Entry) -> timedelta:
     return max(SWEEPS_LATE_AFTER * entry.every, TIMEOUT)
 
 
-def clock_steps(place: Context) -> list[Finding]:
+def check_clock_steps(place: Context) -> list[Finding]:
     """The database's clock against what was recorded by it: machines that agree may all have been set back."""
     from models import clock_steps as steps
 
@@ -104,7 +104,7 @@ def clock_steps(place: Context) -> list[Finding]:
     return [warning("CLOCK_SET_BACK", said, fix)]
 
 
-def queue_heartbeats(place: Context) -> list[Finding]:
+def check_queue_heartbeats(place: Context) -> list[Finding]:
     """A worker that takes nothing still answers pings (X8, X9).  When all are late it is beat, and `sweeps` says so."""
     if not place.should_run:
         return []
@@ -125,7 +125,7 @@ def queue_heartbeats(place: Context) -> list[Finding]:
     return [error("CANARY_LATE", said, fix)]
 
 
-def overdue_outbox(place: Context) -> list[Finding]:
+def check_outbox(place: Context) -> list[Finding]:
     """What commits promised (P7): follow-ups, credits, notices."""
     from models import outbox
 
@@ -136,7 +136,7 @@ def overdue_outbox(place: Context) -> list[Finding]:
     return _too_old(place, outbox.oldest_due(place.conn), "PROMISES_LATE", said, fix)
 
 
-def submissions(place: Context) -> list[Finding]:
+def check_submissions(place: Context) -> list[Finding]:
     """Commands that came in by SQL."""
     from models import submissions as doors
 
@@ -152,7 +152,7 @@ def submissions(place: Context) -> list[Finding]:
     )
 
 
-def unlocks(place: Context) -> list[Finding]:
+def check_unlocks(place: Context) -> list[Finding]:
     """Sellers may cancel from the instant on all the same (R40): late are the mark and the telling (P3)."""
     from models import alerts
 
@@ -164,7 +164,7 @@ def unlocks(place: Context) -> list[Finding]:
     )
 
 
-def dead_jobs(place: Context) -> list[Finding]:
+def check_dead_jobs(place: Context) -> list[Finding]:
     """Jobs that were given up; parked letters are told of by themselves."""
     from models import dead_jobs as jobs
 
@@ -177,7 +177,7 @@ def dead_jobs(place: Context) -> list[Finding]:
     return [warning("DEAD_JOBS", said, "./run jobs dead shows why; ./run jobs replay ID sets one going again.")]
 
 
-def parked_emails(place: Context) -> list[Finding]:
+def check_parked_emails(place: Context) -> list[Finding]:
     """Letters that no further try is made for (R102)."""
     from models import notices
 
@@ -189,7 +189,7 @@ def parked_emails(place: Context) -> list[Finding]:
     return [warning("NOTICES_PARKED", said, fix)]
 
 
-def dead_letters(place: Context) -> list[Finding]:
+def check_dead_letters(place: Context) -> list[Finding]:
     """Messages that workers took and could not use."""
     from models import dead_letters as odd
 
@@ -200,7 +200,7 @@ def dead_letters(place: Context) -> list[Finding]:
     return [note("ODD_MESSAGES", said, "./run jobs dead-letters shows what it was; correct its sender.")]
 
 
-def invariants(place: Context) -> list[Finding]:
+def check_invariants(place: Context) -> list[Finding]:
     """What is known to be broken, and what must hold of whatever changed lately: a finding each, with the ids."""
     from models.integrity import audit, month_audit
     from models.integrity import invariants as queries

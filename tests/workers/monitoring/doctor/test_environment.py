@@ -65,7 +65,7 @@ def test_the_mail_server_must_greet_and_keep_what_its_url_says(tmp_path: Path) -
 
     def asked(url: str | None, *, given: bool = False) -> list[str]:
         settings = load_settings(smtp_url=url, data_dir=tmp_path)
-        found = environment.mail_server(Context(settings, external_servers=given))
+        found = environment.check_mail_server(Context(settings, external_servers=given))
         assert "secret-word" not in str(found)
         return codes(found)
 

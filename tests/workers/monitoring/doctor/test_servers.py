@@ -79,7 +79,7 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
     """P5: the role is there but not given to the login; a login of its own has too many rights; there is no role."""
     upgrade(bad_servers.database_url)
 
-    def asked(check: Callable[[Context], list[Finding]] = database.rights) -> list[str]:
+    def asked(check: Callable[[Context], list[Finding]] = database.check_rights) -> list[str]:
         settings = load_settings(concurrency=1)
         url = settings.app_database_url or settings.database_url
         assert url is not None
@@ -109,7 +109,7 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
         with contextlib.ExitStack() as held:
             for _ in range(7):
                 held.enter_context(psycopg.connect(libpq_url(bad_servers.database_url)))
-            assert asked(database.connections) == ["CONNECTIONS_NEARLY_USED"]
+            assert asked(database.check_connections) == ["CONNECTIONS_NEARLY_USED"]
 
 
 def test_functions_that_act_as_the_owner_are_warned_of(place: Context, owner: psycopg.Connection) -> None:
@@ -117,7 +117,7 @@ def test_functions_that_act_as_the_owner_are_warned_of(place: Context, owner: ps
 
     def asked() -> list[str]:
         with place.reading():
-            return codes(database.definers(place))
+            return codes(database.check_definers(place))
 
     assert asked() == []
     owner.execute(f"ALTER FUNCTION {EVENTS_AFTER_SIGNATURE} OWNER TO CURRENT_USER")
@@ -136,7 +136,7 @@ def test_a_session_that_holds_locks_for_long_is_named(
 
     def asked() -> list[Finding]:
         with place.reading():
-            return database.locks(place)
+            return database.check_locks(place)
 
     with owner.transaction():
         owner.execute("SELECT FROM unwind.named_locks FOR UPDATE")
@@ -193,28 +193,28 @@ def test_a_broker_that_is_full_or_takes_nothing_is_found(bad_servers: ServerUrls
             info: Any = client.info()
             return replace(place, broker_info=info)
 
-        found = broker.persistence(looked())
+        found = broker.check_persistence(looked())
         assert (codes(found), severity(found)) == (["BROKER_FORGETS"], "warning")
         client.config_set("maxmemory-policy", "noeviction")
-        assert broker.memory(looked()) == []
+        assert broker.check_memory(looked()) == []
         client.config_set("maxmemory", int(looked().broker_info["used_memory"] * 1.05))
-        assert codes(broker.memory(looked())) == ["BROKER_NEARLY_FULL"]
+        assert codes(broker.check_memory(looked())) == ["BROKER_NEARLY_FULL"]
         client.config_set("maxmemory", 0)
         client.replicaof("127.0.0.1", 1)
-        assert codes(broker.persistence(looked())) == ["BROKER_IS_REPLICA"]
+        assert codes(broker.check_persistence(looked())) == ["BROKER_IS_REPLICA"]
         said = codes(examine())
         assert "BROKER_IS_REPLICA" in said
         assert "BROKER_UNREACHABLE" not in said
         client.replicaof("NO", "ONE")
         failing = replace(place, broker_info={"aof_last_write_status": "err"})
-        assert codes(broker.persistence(failing)) == ["BROKER_CANNOT_SAVE"]
+        assert codes(broker.check_persistence(failing)) == ["BROKER_CANNOT_SAVE"]
 
 
 @pytest.mark.parametrize(("version", "expected"), [("6.0.16", ["BROKER_TOO_OLD"]), ("6.2.0", []), ("10.1", [])])
 def test_a_broker_without_blmove_is_too_old(tmp_path: Path, version: str, expected: list[str]) -> None:
     """0.2 of reliability: without BLMOVE killed workers lose messages."""
     place = Context(load_settings(data_dir=tmp_path), broker_info={"redis_version": version})
-    assert codes(broker.version(place)) == expected
+    assert codes(broker.check_version(place)) == expected
 
 
 @pytest.mark.parametrize("off", [5.0, -5.0])
@@ -224,17 +224,18 @@ def test_clocks_that_differ_are_found(place: Context, off: float) -> None:
     assert codes(found) == ["CLOCKS_DIFFER"]
     assert f"5 s {'ahead of' if off > 0 else 'behind'} the database's" in found[0].message
     assert run_checks(replace(place, clock=lambda: wall_clock() + off / 5)) == []
-    assert codes(database.apart("The broker's clock", 100.0 + off, 100.0, 0.1)) == ["CLOCKS_DIFFER"]
+    assert codes(database.compare_clocks("The broker's clock", 100.0 + off, 100.0, 0.1)) == ["CLOCKS_DIFFER"]
 
 
 def test_a_worker_that_can_do_nothing_is_found(with_broker: Context) -> None:
     """Threads are not connected to the database, and a pool none of whose processes is up takes nothing."""
     threads, unwired = Pool("celery.concurrency.thread:TaskPool", None), Pool(POOLS[0], 0)
-    found = broker.workers(replace(with_broker, pools={"a@here": threads, "b@here": unwired}))
+    found = broker.check_workers(replace(with_broker, pools={"a@here": threads, "b@here": unwired}))
     assert codes(found) == ["POOL_UNFIT", "WORKER_UNWIRED"]
     assert {severity([one]) for one in found} == {"error"}
     assert (
-        broker.workers(replace(with_broker, pools={"a@here": Pool(POOLS[0], 2), "b@here": Pool(POOLS[1], None)})) == []
+        broker.check_workers(replace(with_broker, pools={"a@here": Pool(POOLS[0], 2), "b@here": Pool(POOLS[1], None)}))
+        == []
     )
 
 
@@ -243,15 +244,15 @@ def test_messages_where_nobody_reads_are_found(with_broker: Context) -> None:
     client = with_broker.broker
     client.rpush("notices", "{}")
     reading = {"worker@here": ["commands", "consequences", "sweeps"]}
-    found = broker.queues(replace(with_broker, consumers=reading))
+    found = broker.check_queues(replace(with_broker, consumers=reading))
     assert (codes(found), severity(found)) == (["QUEUE_UNREAD"], "error")
     assert "1 in notices" in found[0].message
     assert "-Q notices" in found[0].fix
     client.delete("notices")
-    assert codes(broker.queues(replace(with_broker, consumers=reading))) == ["WORKERS_MISSING"]
-    assert codes(broker.queues(replace(with_broker, consumers={}, supervised_since=None))) == ["NOTHING_RUNS"]
+    assert codes(broker.check_queues(replace(with_broker, consumers=reading))) == ["WORKERS_MISSING"]
+    assert codes(broker.check_queues(replace(with_broker, consumers={}, supervised_since=None))) == ["NOTHING_RUNS"]
     client.rpush("celery", json.dumps({"headers": {"task": "orders.cancel", "id": "a"}}))
     client.rpush("commands\x06\x163", "no message")
-    found = broker.strays(with_broker)
+    found = broker.check_strays(with_broker)
     assert codes(found) == ["STRAY_MESSAGES", "STRAY_MESSAGES"]
     assert "orders.cancel" in found[0].message
