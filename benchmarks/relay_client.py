@@ -16,7 +16,7 @@ from workers.app import app
 
 def main() -> None:
     """Serve until the input ends."""
-    with lifecycle.wired(app):
+    with lifecycle.connected_process(app):
         print("ready", flush=True)
         for line in sys.stdin:
             word, _, count = line.partition(" ")

@@ -165,7 +165,7 @@ def running_environment(folder: Path, write_past: Callable[[str], None], skew: i
         mailroom = SmtpStub()
         mailroom.start()
         held.callback(mailroom.stop)
-        direct = load_settings(data_dir=folder).at(urls).model_copy(update={"smtp_url": None})
+        direct = load_settings(data_dir=folder).with_servers(urls).model_copy(update={"smtp_url": None})
         settings = load_settings(
             data_dir=folder,
             database_url=database.url(urls.database_url),

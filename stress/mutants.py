@@ -125,7 +125,7 @@ def _one_engine_for_all(_database_url: str = "") -> Iterator[None]:
     """The head of a worker opens the database, and its children go on with that connection."""
     from workers import lifecycle
 
-    shared = lifecycle.open_database(lifecycle.settings())
+    shared = lifecycle.open_database(lifecycle.process_settings())
     with shared.transaction() as conn:
         shared.clock.now(conn)
     lifecycle.open_database = lambda *_, **__: shared
@@ -239,13 +239,13 @@ MUTANTS: dict[str, Mutant] = {
             "kombu's own acknowledgement",
             "cut_acknowledgement",
             "never answered",
-            replace_function("workers.transport.channel.channel:QoS.ack", "kombu.transport.redis:QoS.ack"),
+            replace_function("workers.transport.channel:QoS.ack", "kombu.transport.redis:QoS.ack"),
         ),
         Mutant(
             "kombu's own transport",
             "cut_delivery",
             "never answered",
-            replace_function("workers.transport.channel.channel:Transport", "kombu.transport.redis:Transport"),
+            replace_function("workers.transport.channel:Transport", "kombu.transport.redis:Transport"),
         ),
         Mutant(
             "starts are tracked",
@@ -259,8 +259,8 @@ MUTANTS: dict[str, Mutant] = {
             "nothing of it is kept",
             rewrite_source(
                 "workers.task:execute",
-                "    answers: list[Answer] = at_once(lambda: task.run([command]))\n",
-                "    try:\n        answers = at_once(lambda: task.run([command]))\n    except Exception:\n"
+                "    answers: list[Answer] = retry_on_conflict(lambda: task.run([command]))\n",
+                "    try:\n        answers = retry_on_conflict(lambda: task.run([command]))\n    except Exception:\n"
                 "        answers = [Answer('done', command.request_id, 'Done.')]\n",
             ),
         ),

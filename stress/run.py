@@ -31,7 +31,7 @@ from stress.oracle import Oracle
 from stress.sent_commands import Ledger, Sent
 from workers.broker.redis_url import connect
 from workers.simulation.replay import parse_lines, play, simulation_in_empty_database
-from workers.transport.reclaim import LISTS
+from workers.transport.reclaim import PROCESSING_LISTS_KEY
 
 CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL)
 LIVES_PER_CLIENT = 8
@@ -248,7 +248,7 @@ class Run:
     def _queued(self) -> int:
         """Commands and consequences that wait for a worker, and whatever was handed to one and not taken."""
         with contextlib.closing(connect(self.place.broker_url, timeout=3, decode_responses=True)) as client:
-            handed = [str(name) for name in client.hgetall(LISTS)]
+            handed = [str(name) for name in client.hgetall(PROCESSING_LISTS_KEY)]
             return sum(client.llen(name) for name in ("commands", "consequences", *handed))
 
     def _left(self) -> str:

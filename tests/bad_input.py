@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from workers.app import app
-from workers.task import command_of
+from workers.task import command_model
 
 MARK = "ZZQ7"
 """Stands in every text that is sent, so that an answer which repeats one is found out."""
@@ -97,7 +97,7 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 """Arguments of each public task that fit its model; one of them at a time is replaced by nonsense."""
 
-PUBLIC = sorted(name for name, task in app.tasks.items() if not name.startswith("celery.") and command_of(task))
+PUBLIC = sorted(name for name, task in app.tasks.items() if not name.startswith("celery.") and command_model(task))
 
 NEVER: tuple[Any, ...] = (
     float("nan"),

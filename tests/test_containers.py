@@ -12,11 +12,11 @@ import pytest
 import yaml
 from celery.bin.celery import celery
 
-from workers.app import SOFT_SHUTDOWN
+from workers.app import SOFT_SHUTDOWN_SECONDS
 from workers.cli import COMMANDS
 from workers.local.process_specs import WORKER_GROUPS
 from workers.settings import load_settings, unknown_variables
-from workers.transport.validation import HARD_LIMIT
+from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
@@ -95,7 +95,7 @@ def test_nothing_works_before_the_schema_is_there() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_docker_waits_longer_than_the_soft_shutdown(name: str) -> None:
     """Reliability 4.1: worker_soft_shutdown_timeout is 20 s, the hard limit of one task 60 s."""
-    assert seconds(SERVICES[name]["stop_grace_period"]) > max(HARD_LIMIT, SOFT_SHUTDOWN)
+    assert seconds(SERVICES[name]["stop_grace_period"]) > max(HARD_TIME_LIMIT_SECONDS, SOFT_SHUTDOWN_SECONDS)
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

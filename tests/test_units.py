@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from workers.local.process_specs import WORKER_GROUPS
-from workers.transport.validation import HARD_LIMIT
+from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDER = CHECKOUT / "deploy" / "systemd"
@@ -57,7 +57,7 @@ def test_what_hangs_is_replaced_and_what_works_may_finish(unit: str) -> None:
     assert lines(unit, "Restart") == ["always"]
     assert lines(unit, "Requires") == ["unwind-migrate.service"]
     if "worker" in unit:
-        assert int(lines(unit, "TimeoutStopSec")[0]) > HARD_LIMIT
+        assert int(lines(unit, "TimeoutStopSec")[0]) > HARD_TIME_LIMIT_SECONDS
         assert lines(unit, "KillMode") == ["mixed"]
 
 

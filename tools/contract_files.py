@@ -20,7 +20,7 @@ from tasks.command import ActorCommand
 from tools.contract_changes import breaks_readers, breaks_senders
 from tools.contract_messages import ANSWERS, example
 from workers.settings import CHECKOUT
-from workers.task import command_of
+from workers.task import command_model
 
 CONTRACT = CHECKOUT / "contract"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -37,7 +37,7 @@ def public_tasks() -> list[str]:
     from workers.app import app
 
     return sorted(
-        name for name, task in app.tasks.items() if not name.startswith("celery.") and command_of(task) is not None
+        name for name, task in app.tasks.items() if not name.startswith("celery.") and command_model(task) is not None
     )
 
 
@@ -55,7 +55,7 @@ def argument_schema(task: str) -> dict[str, Any]:
     """JSON Schema of a public task's keyword arguments.  What it lets through may still be `invalid` for finer reasons."""
     from workers.app import app
 
-    model = command_of(app.tasks[task])
+    model = command_model(app.tasks[task])
     assert model is not None, f"{task} takes no commands"
     schema: dict[str, Any] = _plain(model.model_json_schema(by_alias=True))
     # The id of the message stands in for a missing request id (contract 2).

@@ -24,8 +24,8 @@ from workers.redaction import TICKS
 from workers.transport import dead_letters as dead_letters  # noqa: PLC0414 - the same
 from workers.transport import pausing as pausing  # noqa: PLC0414 - the same
 from workers.transport.plain_json import use_plain_json
-from workers.transport.reclaim import UNACKED
-from workers.transport.validation import HARD_LIMIT
+from workers.transport.reclaim import UNACKED_KEY
+from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
 
 TASK_MODULES = (
     "tasks.members",
@@ -50,7 +50,7 @@ TASK_MODULES = (
 )
 """Named one by one: a file that appears beside them is not a wire name by accident."""
 
-SOFT_SHUTDOWN = 20
+SOFT_SHUTDOWN_SECONDS = 20
 VISIBILITY_TIMEOUT = 180
 
 
@@ -78,7 +78,7 @@ def _find_servers(celery: Unwind) -> None:
     """Fill in broker and result backend, once."""
     if celery.servers_found:
         return
-    found = lifecycle.settings()
+    found = lifecycle.process_settings()
     celery.servers_found = True
     if celery.conf.broker_url is None or celery.conf.result_backend is None:
         if found.broker_url is not None:
@@ -106,14 +106,14 @@ app.conf.update(
     task_reject_on_worker_lost=False,  # would give such a job back without a count, for ever
     task_acks_on_failure=True,  # where `workers.transport.acknowledgement` finds that what became of it is durable
     task_acks_on_timeout=True,  # the same
-    task_time_limit=HARD_LIMIT,  # the child dies, PostgreSQL rolls back; below half the visibility timeout (F05)
+    task_time_limit=HARD_TIME_LIMIT_SECONDS,  # the child dies, PostgreSQL rolls back; below half the visibility timeout (F05)
     # No task_soft_time_limit: an exception in the middle of a COMMIT leaves its outcome unknown (F27).
     # --- what a worker takes, and how it stops ---
     worker_prefetch_multiplier=1,  # a message that waits in a worker waits for that worker alone
     worker_max_tasks_per_child=10_000,  # against slow leaks; a new child every ten seconds made it 5 % slower
     worker_eta_task_limit=100,  # waiting retries live in the worker's memory, so their number is bounded
     worker_cancel_long_running_tasks_on_connection_loss=True,  # the message will come again: stop the first copy
-    worker_soft_shutdown_timeout=SOFT_SHUTDOWN,  # finished work is acknowledged, the rest goes back at once (F26)
+    worker_soft_shutdown_timeout=SOFT_SHUTDOWN_SECONDS,  # finished work is acknowledged, the rest goes back at once (F26)
     worker_enable_soft_shutdown_on_idle=True,  # also gives back messages that wait for their retry
     worker_proc_alive_timeout=10,  # slow machines need more than 4 s for a fork
     worker_hijack_root_logger=False,  # workers/logs.py: one format, no control characters, no arguments
@@ -129,9 +129,9 @@ app.conf.update(
         "unacked_restore_interval": 5,  # with the defaults a dead worker's messages return 100 s later (F09)
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,  # whoever restores may die meanwhile
-        "unacked_key": UNACKED,  # not another Celery's on the same database; a prefix for all would miss producers (F08)
-        "unacked_index_key": f"{UNACKED}.index",
-        "unacked_mutex_key": f"{UNACKED}.mutex",
+        "unacked_key": UNACKED_KEY,  # not another Celery's on the same database; a prefix for all would miss producers (F08)
+        "unacked_index_key": f"{UNACKED_KEY}.index",
+        "unacked_mutex_key": f"{UNACKED_KEY}.mutex",
         "socket_timeout": 10,  # the default waits for ever (F17); must exceed the blocking pop's second
         "socket_connect_timeout": 5,
         "socket_keepalive": True,

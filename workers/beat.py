@@ -15,7 +15,7 @@ from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler
 
-MAX_WAITING = 20_000
+MAX_QUEUED_TICKS = 20_000
 """Messages in a queue above which no tick is added: nobody reads it, or what waits is tick enough.
 
 A number and no `expires`: that is an instant of beat's clock, compared by a worker's, and a beat whose clock is far behind would
@@ -29,7 +29,7 @@ class MonotonicScheduler(Scheduler):
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.looks = 0
+        self.tick_count = 0
         """Ticks that were sent, or not needed because their queue holds enough.  The watcher looks at this."""
         self._due_at: dict[str, float] = {}
         super().__init__(*args, **kwargs)
@@ -55,9 +55,9 @@ class MonotonicScheduler(Scheduler):
 
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:
         """Send one tick unless its queue holds enough.  Raises SchedulingError."""
-        if _waiting(producer, entry.options.get("queue")) < MAX_WAITING:
+        if _waiting(producer, entry.options.get("queue")) < MAX_QUEUED_TICKS:
             super().apply_async(entry, producer=producer, advance=advance, **kwargs)
-        self.looks += 1
+        self.tick_count += 1
 
 
 def _interval(entry: ScheduleEntry) -> float:

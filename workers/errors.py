@@ -20,7 +20,7 @@ class TaskFailed(Exception):
     """A job raised what nobody expected; the text says what and where, without values."""
 
 
-def is_database_trouble(error: BaseException) -> bool:
+def is_database_unavailable(error: BaseException) -> bool:
     """The database or the way to it, not the job, is what failed: nothing was decided, so trying again is always right.
 
     A statement that was cancelled for its length is not: it would be cancelled every time.

@@ -13,7 +13,7 @@ from typing import Any
 
 from celery.worker import consumer
 
-TELL_EVERY = 0.1
+FLUSH_INTERVAL = 0.1
 """Seconds.  Two dozen events do not wait for it (Celery's own limit)."""
 
 
@@ -27,8 +27,8 @@ class Consumer(consumer.Consumer):
         now = monotonic()
         # By time and not by a flag: a lost connection clears the timers, and what was to be told then is told with the next.
         if self.hub and now >= self._telling_at:
-            self._telling_at = now + TELL_EVERY
-            self.hub.call_later(TELL_EVERY, self._flush_events)
+            self._telling_at = now + FLUSH_INTERVAL
+            self.hub.call_later(FLUSH_INTERVAL, self._flush_events)
 
     def stop(self) -> Any:
         """celery.worker.consumer.Consumer.stop: the last ones are told before the connection goes."""

@@ -33,26 +33,26 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-POOLS = ("celery.concurrency.prefork:TaskPool", "celery.concurrency.solo:TaskPool")
+SUPPORTED_POOLS = ("celery.concurrency.prefork:TaskPool", "celery.concurrency.solo:TaskPool")
 """Celery tells only the processes of these that they begin, which is when they are connected (`worker_process_init`)."""
-WIRED_WITHIN = 5.0
+CONNECT_TIMEOUT = 5.0
 """Seconds for which a new process tries to be connected; shorter than `worker_proc_alive_timeout`, which ends it."""
 MIN_PAUSE, MAX_PAUSE = 0.01, 0.05
 """Seconds between two nudges of a process: a relay that starts later finds all that is there by then.  The pause doubles while
 commits keep coming, so that a lone cancellation's followers wait for nothing and a busy worker does not spend its time on nudges
 (B4), and followers never wait for it longer than they did when every pause was the longest."""
-MEMORY = "unwind:memory"
+BROKER_EPOCH_KEY = "unwind:memory"
 """Key in the broker: whoever does not find it there knows that the broker has forgotten everything else, too."""
 RESPONSE_TIMEOUT = 2.0
-MESSAGE_EXPIRES = 3600
+MESSAGE_EXPIRES_SECONDS = 3600
 """Seconds.  What nobody heard for that long has been sent again; less, and a worker whose clock is half an hour off would hear
 nothing of what others send (F34)."""
 
 
 @lru_cache(maxsize=1)
-def settings() -> Settings:
+def process_settings() -> Settings:
     """The settings of this process, with servers that answer until it ends."""
-    from workers.settings import load_settings, settings_for_life
+    from workers.settings import load_settings, settings_with_permanent_servers
 
     found = load_settings()
     if found.broker_url is not None:
@@ -61,7 +61,7 @@ def settings() -> Settings:
         if found.result_backend is not None:
             os.environ["CELERY_RESULT_BACKEND"] = found.result_backend.get_secret_value()
         return found  # a producer, beat or Flower needs no database
-    return settings_for_life(found)
+    return settings_with_permanent_servers(found)
 
 
 class BrokerPublisher:
@@ -75,7 +75,7 @@ class BrokerPublisher:
     def publish(self, task: str, rows: Sequence[int]) -> None:
         """Publish one message.  Raises when the broker cannot be reached: the rows come round again."""
         self._app.send_task(
-            task, kwargs={"rows": list(rows)}, queue=queue_of(task), ignore_result=True, expires=MESSAGE_EXPIRES
+            task, kwargs={"rows": list(rows)}, queue=queue_of(task), ignore_result=True, expires=MESSAGE_EXPIRES_SECONDS
         )
 
     def broker_epoch(self) -> str | None:
@@ -90,8 +90,8 @@ class BrokerPublisher:
         if self._client is None:  # kombu's own connections wait for a broker that is away; this one asks once
             self._client = connect(self._url, timeout=RESPONSE_TIMEOUT, decode_responses=True)
         try:
-            self._client.set(MEMORY, uuid.uuid4().hex, nx=True)
-            kept, run = self._client.get(MEMORY), ""
+            self._client.set(BROKER_EPOCH_KEY, uuid.uuid4().hex, nx=True)
+            kept, run = self._client.get(BROKER_EPOCH_KEY), ""
             with contextlib.suppress(redis.ResponseError):  # a hosted one that does not tell
                 run = self._client.info("server").get("run_id", "")
         except (redis.RedisError, OSError):
@@ -140,7 +140,7 @@ class RelayWaker:
 
 
 def _nudge_relay(app: Celery) -> None:
-    app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True, expires=MESSAGE_EXPIRES)
+    app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True, expires=MESSAGE_EXPIRES_SECONDS)
 
 
 def open_database(found: Settings, *, pool_size: int = 1) -> Database:
@@ -149,9 +149,9 @@ def open_database(found: Settings, *, pool_size: int = 1) -> Database:
 
     url = found.app_database_url or found.database_url
     if url is None:
-        from workers.settings import settings_for_life
+        from workers.settings import settings_with_permanent_servers
 
-        url = settings_for_life(found).database_url
+        url = settings_with_permanent_servers(found).database_url
     if url is None:
         raise RuntimeError("there is no database: set DATABASE_URL")
     return db.connect(url.get_secret_value(), pool_size=pool_size)
@@ -161,14 +161,14 @@ _nudge: RelayWaker | None = None
 _listener: Listener | None = None
 
 
-def start(app: Celery) -> None:
+def connect_process(app: Celery) -> None:
     """Connect this process: database, postbox, bell, nudge."""
     global _nudge  # noqa: PLW0603 - one per process is the point
     from models.db import database as db
     from tasks import mailer, publisher
     from workers.mail.senders import mailer_from_settings as choose_postbox
 
-    found = settings()
+    found = process_settings()
     database = open_database(found)
     _nudge = RelayWaker(lambda: _nudge_relay(app))
     database.on_outbox_insert = _nudge
@@ -179,7 +179,7 @@ def start(app: Celery) -> None:
     )
 
 
-def stop() -> None:
+def disconnect_process() -> None:
     """Take it apart again."""
     global _nudge  # noqa: PLW0603
     from models.db import database as db
@@ -196,13 +196,13 @@ def stop() -> None:
 
 
 @contextlib.contextmanager
-def wired(app: Celery) -> Iterator[None]:
+def connected_process(app: Celery) -> Iterator[None]:
     """The same for a process that is no worker, for as long as the block runs."""
-    start(app)
+    connect_process(app)
     try:
         yield
     finally:
-        stop()
+        disconnect_process()
 
 
 @signals.worker_init.connect
@@ -214,14 +214,14 @@ def _spare_the_collector(**_: Any) -> None:
 @signals.worker_init.connect
 def _refuse_to_start(sender: Any = None, **_: Any) -> None:
     """A worker that could do nothing takes nothing: it says why and ends."""
-    pool = pool_name(getattr(sender, "pool_cls", POOLS[0]))
-    if pool not in POOLS:
+    pool = pool_name(getattr(sender, "pool_cls", SUPPORTED_POOLS[0]))
+    if pool not in SUPPORTED_POOLS:
         raise SystemExit(
             f"Unwind's workers do not run in the pool {pool}: only processes are connected to the database. "
             "Start this worker with --pool=prefork, or with --pool=solo for a single process."
         )
     try:
-        check()
+        check_configuration()
     except Exception as error:  # noqa: BLE001 - whatever it is, this worker's processes would meet it too
         raise SystemExit(f"This worker cannot be connected, so it takes nothing: {summarize(error)}") from None
 
@@ -233,11 +233,11 @@ def pool_name(pool: Any) -> str:
     return f"{pool.__module__}:{pool.__qualname__}"
 
 
-def check() -> None:
+def check_configuration() -> None:
     """Raise what would keep a process of this worker from being connected; nobody is spoken to, for servers may be away."""
     from workers.mail.senders import mailer_from_settings as choose_postbox
 
-    found = settings()
+    found = process_settings()
     open_database(found).dispose()
     choose_postbox(found)
 
@@ -245,15 +245,15 @@ def check() -> None:
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
     """A process that cannot be connected is given no message: it never says that it is up, and the pool makes another."""
-    end = monotonic() + WIRED_WITHIN
+    end = monotonic() + CONNECT_TIMEOUT
     while True:
         try:
-            start(current_app)
+            connect_process(current_app)
         except Exception as error:  # Celery would log it and let the process take messages
             log.error(
                 "a process cannot be connected and takes nothing", error=summarize(error), path=traceback_path(error)
             )
-            stop()
+            disconnect_process()
             if monotonic() > end:
                 raise SystemExit(1) from error
             threading.Event().wait(0.5)
@@ -267,7 +267,7 @@ def _start_listening(**_: Any) -> None:
     global _listener  # noqa: PLW0603 - one per process
     from workers.submissions.listener import Listener
 
-    found = settings()
+    found = process_settings()
     url = found.app_database_url or found.database_url
     if url is None or queue_of("submissions.drain") not in current_app.amqp.queues.consume_from:
         return
@@ -282,12 +282,14 @@ def _stop_listening(**_: Any) -> None:
 
 
 def _drain(app: Celery) -> None:
-    app.send_task("submissions.drain", queue=queue_of("submissions.drain"), ignore_result=True, expires=MESSAGE_EXPIRES)
+    app.send_task(
+        "submissions.drain", queue=queue_of("submissions.drain"), ignore_result=True, expires=MESSAGE_EXPIRES_SECONDS
+    )
 
 
 @signals.worker_process_shutdown.connect
 def _stop_child(**_: Any) -> None:
-    stop()
+    disconnect_process()
 
 
 @signals.setup_logging.connect

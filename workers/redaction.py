@@ -19,7 +19,7 @@ from schedules.timetable import TIMETABLE
 from workers.transport.acknowledgement import SettledRequest
 from workers.transport.channel import Connection
 
-SHOWN = (
+VISIBLE_ARGUMENTS = (
     "order_id",
     "removal_id",
     "draft_id",
@@ -37,9 +37,9 @@ SHOWN = (
     "dry_run",
     "notice_id",
 )
-NUMBERED = ("order_id", "removal_id", "lot_id")
+NUMERIC_ARGUMENTS = ("order_id", "removal_id", "lot_id")
 """Shown as numbers whichever way they were written, so that a search finds both."""
-COUNTED = ("orders", "rows", "lines")
+COUNTED_ARGUMENTS = ("orders", "rows", "lines")
 TICKS = frozenset(entry.task for entry in TIMETABLE)
 """Told of only when they found something or failed: five a second that found nothing would push all else off the page."""
 _PLAIN = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
@@ -48,12 +48,12 @@ _COUNTS = re.compile(r"'effects': \{((?:'[a-z_]+': \d+(?:, )?)+)\}")
 _COUNT = re.compile(r"'([a-z_]+)': (\d+)")
 
 
-def shown_arguments(arguments: Any) -> str:
+def redact_arguments(arguments: Any) -> str:
     """`order_id=1003 member_id=s-881`, for people and logs."""
     return " ".join(f"{name}={value}" for name, value in _shown(arguments).items())
 
 
-def searched_arguments(arguments: Any) -> str:
+def redact_arguments_for_search(arguments: Any) -> str:
     """The same as Flower's search reads it: only in the words of a dict does it find `kwargs:order_id=1003`."""
     return repr(_shown(arguments))
 
@@ -62,12 +62,12 @@ def _shown(arguments: Any) -> dict[str, Any]:
     """What is on the list and looks like an id or a code; lists by their length."""
     if not isinstance(arguments, Mapping):
         return {}
-    said = {name: arguments[name] for name in SHOWN if name in arguments and _is_plain(arguments[name])}
-    said |= {name: int(said[name]) for name in NUMBERED if str(said.get(name, "")).isdecimal()}
-    return said | {name: len(arguments[name]) for name in COUNTED if isinstance(arguments.get(name), list)}
+    said = {name: arguments[name] for name in VISIBLE_ARGUMENTS if name in arguments and _is_plain(arguments[name])}
+    said |= {name: int(said[name]) for name in NUMERIC_ARGUMENTS if str(said.get(name, "")).isdecimal()}
+    return said | {name: len(arguments[name]) for name in COUNTED_ARGUMENTS if isinstance(arguments.get(name), list)}
 
 
-def shown_answer(written: str) -> str:
+def redact_answer(written: str) -> str:
     """`refused TOO_EARLY`, `done unlocked=3`: outcome and code of an answer that Celery wrote down, and plain counts."""
     answer = _ANSWER.match(written)
     if answer is None:
@@ -96,7 +96,7 @@ class RedactedAMQP(AMQP):
         """Celery's own message, with our representation; Celery gives the arguments by place."""
         given = _AS_TASK.bind(self, *positional, **named)
         given.arguments["argsrepr"] = "()"
-        given.arguments["kwargsrepr"] = searched_arguments(given.arguments.get("kwargs"))
+        given.arguments["kwargsrepr"] = redact_arguments_for_search(given.arguments.get("kwargs"))
         if given.arguments["name"] in TICKS and not given.arguments.get("kwargs"):
             given.arguments["create_sent_event"] = False
         return super().as_task_v2(*given.args[1:], **given.kwargs)
@@ -116,7 +116,7 @@ class RedactedRequest(SettledRequest):
         if not isinstance(self._args, (list, tuple)) or not isinstance(self._kwargs, dict):
             raise InvalidTaskError("not a message of ours: arguments are a list and a mapping")
         self._argsrepr = "()" if not self._args else f"({len(self._args)} positional)"
-        self._kwargsrepr = searched_arguments(self._kwargs)
+        self._kwargsrepr = redact_arguments_for_search(self._kwargs)
         self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 - Celery's signature
@@ -127,7 +127,7 @@ class RedactedRequest(SettledRequest):
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name for it
         """Tell those who watch.  Of a tick Celery itself tells nothing (`send_events` is off): here, once it is worth it."""
         if type == "task-succeeded":
-            fields["result"] = shown_answer(str(fields.get("result")))
+            fields["result"] = redact_answer(str(fields.get("result")))
         if self.task.send_events:
             super().send_event(type, **fields)
         elif self._eventer and self._eventer.enabled and type != "task-started":

@@ -11,19 +11,19 @@ from typing import Any
 
 from celery import signals
 
-KEPT = frozenset({"enable_events", "heartbeat", "election"})
+ALLOWED_COMMANDS = frozenset({"enable_events", "heartbeat", "election"})
 """Orders that change nothing but what is told; `election` is Celery's own, and without gossip nobody listens to it."""
-NOT_ANSWERED = frozenset({"objgraph", "memsample", "memdump"})
+REMOVED_INSPECTIONS = frozenset({"objgraph", "memsample", "memdump"})
 """Questions that write what is in memory to places of the asker's choice."""
 
 
 @signals.celeryd_init.connect
-def only_answer(**_: Any) -> None:
+def remove_control_commands(**_: Any) -> None:
     """Forget every order and those questions, before this worker listens."""
     from celery.worker.control import Panel
 
     for name, about in list(Panel.meta.items()):
-        if (about.type == "control" and name not in KEPT) or name in NOT_ANSWERED:
+        if (about.type == "control" and name not in ALLOWED_COMMANDS) or name in REMOVED_INSPECTIONS:
             for known in (name, about.alias):
                 Panel.data.pop(known, None)
             Panel.meta.pop(name, None)

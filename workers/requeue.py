@@ -28,7 +28,7 @@ class CannotRequeue(Exception):
 def requeue_dead_job(database: Database, number: int) -> str:
     """Set one going again; gives its task.  Raises CannotRevive."""
     from workers.app import app
-    from workers.task import command_of
+    from workers.task import command_model
 
     with database.transaction() as conn:
         job = dead_jobs.get(conn, number)
@@ -47,7 +47,7 @@ def requeue_dead_job(database: Database, number: int) -> str:
         elif job.task == "notices.deliver":
             notices.requeue(conn, arguments.get("notice_id", 0), now)
             outbox.enqueue(conn, [OutboxMessage("notices.deliver", f"deliver-again:{number}", None)], now)
-        elif job.task not in app.tasks or command_of(app.tasks[job.task]) is None:
+        elif job.task not in app.tasks or command_model(app.tasks[job.task]) is None:
             raise CannotRequeue(f"Dead job {number} names {job.task}, which this version does not know.")
         else:
             request_id = str(arguments.get("request_id") or job.message_id or f"dead-{number}")
@@ -56,7 +56,7 @@ def requeue_dead_job(database: Database, number: int) -> str:
     return str(job.task)
 
 
-def discard(database: Database, number: int, reason: str) -> str:
+def discard_dead_job(database: Database, number: int, reason: str) -> str:
     """Note that one is not to be done; returns its task.  Raises CannotRevive."""
     with database.transaction() as conn:
         job = dead_jobs.get(conn, number)
@@ -111,7 +111,7 @@ def _command_in(letter: Any) -> tuple[str, str, dict[str, Any]]:
     return task, message_id, arguments
 
 
-def is_command(raw: bytes) -> bool:
+def is_public_command(raw: bytes) -> bool:
     """Whether a message that lies where nobody reads is a public command that a worker would take."""
     from workers.app import app
 

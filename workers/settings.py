@@ -23,14 +23,14 @@ from workers.broker.redis_url import RedisUrl
 from workers.embedded import ServerUrls, embedded_servers, embedded_servers_until_exit
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-IN_A_CHECKOUT = (CHECKOUT / "run").exists()  # else installed as a package, whose folder is no place for data
+IS_CHECKOUT = (CHECKOUT / "run").exists()  # else installed as a package, whose folder is no place for data
 
 
-class SettingsProblem(ValueError):
+class SettingsError(ValueError):
     """The environment does not fit; one line per variable, each with its fix and without its value."""
 
 
-def postgres_url(url: str) -> str:
+def normalize_postgres_url(url: str) -> str:
     PostgresAddress.parse(url)
     return f"postgresql+psycopg://{url.strip().partition('://')[2]}"
 
@@ -87,16 +87,16 @@ def _next_database(validated: dict[str, Any]) -> SecretStr | None:
 
 
 class Settings(BaseSettings):
-    """One installation. Frozen; secrets print as stars; raises SettingsProblem through `load_settings`."""
+    """One installation. Frozen; secrets print as stars; raises SettingsError through `load_settings`."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", case_sensitive=True)
 
-    database_url: Annotated[SecretStr | None, _secret(postgres_url)] = Field(
+    database_url: Annotated[SecretStr | None, _secret(normalize_postgres_url)] = Field(
         None,
         validation_alias="DATABASE_URL",
         description="PostgreSQL as the owner of the tables. Unset: an embedded server, data below UNWIND_DATA.",
     )
-    app_database_url: Annotated[SecretStr | None, _secret(postgres_url)] = Field(
+    app_database_url: Annotated[SecretStr | None, _secret(normalize_postgres_url)] = Field(
         None,
         validation_alias="UNWIND_APP_DATABASE_URL",
         description="PostgreSQL for everything but migrations. Unset: DATABASE_URL and SET ROLE unwind_app.",
@@ -135,7 +135,7 @@ class Settings(BaseSettings):
         description="Where links in mails lead.",
     )
     data_dir: Path = Field(
-        CHECKOUT / ".unwind" if IN_A_CHECKOUT else Path("~/.local/share/unwind"),
+        CHECKOUT / ".unwind" if IS_CHECKOUT else Path("~/.local/share/unwind"),
         validation_alias="UNWIND_DATA",
         description="Folder for embedded servers' data, logs, mail files. Unset: .unwind in the checkout.",
     )
@@ -208,7 +208,7 @@ class Settings(BaseSettings):
         """Where the logs of the processes that `up` starts are collected."""
         return self.data_dir / "logs"
 
-    def at(self, urls: ServerUrls) -> Settings:
+    def with_servers(self, urls: ServerUrls) -> Settings:
         """The same settings with the servers filled in that the environment left open."""
         given = {
             "database_url": SecretStr(urls.database_url),
@@ -241,15 +241,15 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process. Overrides go by field name. Raises SettingsProblem."""
+    """The settings of this process. Overrides go by field name. Raises SettingsError."""
     given: dict[str, Any] = {**_from_files(os.environ)}
     given |= {str(Settings.model_fields[name].validation_alias): value for name, value in overrides.items()}
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise SettingsProblem(_explain(error)) from None
+        raise SettingsError(_explain(error)) from None
     if settings.flower_address not in {"127.0.0.1", "::1", "localhost"} and settings.flower_login is None:
-        raise SettingsProblem(
+        raise SettingsError(
             "UNWIND_FLOWER_ADDRESS: Flower shows every order's traffic and is open to others at this address. "
             "Set UNWIND_FLOWER_LOGIN=user:password, or go back to 127.0.0.1."
         )
@@ -264,13 +264,13 @@ def settings_with_servers(settings: Settings | None = None) -> Iterator[Settings
         yield settings
     else:
         with embedded_servers(settings.data_dir) as urls:
-            yield settings.at(urls)
+            yield settings.with_servers(urls)
 
 
-def settings_for_life(settings: Settings | None = None) -> Settings:
+def settings_with_permanent_servers(settings: Settings | None = None) -> Settings:
     """Settings whose servers answer until this process ends: for plain `celery -A workers.app ...` commands."""
     settings = settings or load_settings()
-    return settings if settings.has_servers else settings.at(embedded_servers_until_exit(settings.data_dir))
+    return settings if settings.has_servers else settings.with_servers(embedded_servers_until_exit(settings.data_dir))
 
 
 def _secrets() -> list[str]:
@@ -291,9 +291,7 @@ def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
             found[name] = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as problem:
             reason = getattr(problem, "strerror", None) or "no text"
-            raise SettingsProblem(
-                f"{name}_FILE: cannot be read ({reason}); it names a file that holds {name}."
-            ) from None
+            raise SettingsError(f"{name}_FILE: cannot be read ({reason}); it names a file that holds {name}.") from None
     return found
 
 

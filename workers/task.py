@@ -26,20 +26,20 @@ from models.db import database as db
 from models.requests import Answer, invalid
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
-from workers.errors import TaskFailed, is_database_trouble, sanitized, summarize, traceback_path
+from workers.errors import TaskFailed, is_database_unavailable, sanitized, summarize, traceback_path
 
 log = structlog.get_logger(__name__)
 
 MAX_RETRIES = 8
 """For a failure nobody expected: with the waits below the job is parked after about two minutes."""
-FOLLOWER_RETRIES = 2
+MAX_CONSUMER_RETRIES = 2
 """While the database is away; after that the row itself comes round again, 10 s after its first ring."""
 MAX_WAIT = 30.0
 """Seconds.  Far below half the visibility timeout: past it a waiting message is delivered twice (reliability F06)."""
-FIRST_ERROR = "first_error"
+FIRST_ERROR_HEADER = "first_error"
 """Header of a message that is tried again: what is parked says what it failed of at first, too (promises.md P1)."""
-FIRST_ERROR_LENGTH = 500
-UNCOUNTED = 1_000_000
+MAX_FIRST_ERROR_LENGTH = 500
+UNLIMITED_RETRIES = 1_000_000
 """Parking needs the database too, so a command waits for it however long it takes; its message stays in the broker."""
 
 
@@ -71,7 +71,7 @@ class BaseTask(Task):
             except Exception as caught:  # noqa: BLE001 - whatever it is, the job is not lost
                 error = caught
             else:
-                said = log.info if command_of(self) is not None else log.debug  # a line a tick would hide the others
+                said = log.info if command_model(self) is not None else log.debug  # a line a tick would hide the others
                 said("answered", outcome=answer["outcome"], code=answer["code"])
                 return answer
             # Out of the handler, so that what is raised here drags no chain behind it: Celery tells logs, events and the
@@ -84,22 +84,22 @@ class BaseTask(Task):
 
         `workers.transport.acknowledgement` takes a JobFailed of a command for parked, so nothing else may leave here for a command.
         """
-        if command_of(self) is None and ("rows" in kwargs or not kwargs):
+        if command_model(self) is None and ("rows" in kwargs or not kwargs):
             self._comes_again(kwargs.get("rows") or [], error)
-        elif is_database_trouble(error):
-            self._again(error, UNCOUNTED)
+        elif is_database_unavailable(error):
+            self._again(error, UNLIMITED_RETRIES)
         elif self.request.retries < MAX_RETRIES:
             self._again(error, MAX_RETRIES)
         elif not self._parked(kwargs, error):
-            self._again(error, UNCOUNTED)
+            self._again(error, UNLIMITED_RETRIES)
 
     def _comes_again(self, rows: Sequence[int], error: Exception) -> None:
         """A tick or a follower failed: the timetable and the relay send it again, whatever becomes of this message."""
         if not rows:
             log.error("failed; the next tick does it all", error=summarize(error), path=traceback_path(error))
-        elif is_database_trouble(error):
-            if self.request.retries < FOLLOWER_RETRIES:
-                self._again(error, FOLLOWER_RETRIES)
+        elif is_database_unavailable(error):
+            if self.request.retries < MAX_CONSUMER_RETRIES:
+                self._again(error, MAX_CONSUMER_RETRIES)
             log.warning("database trouble, the rows will be rung for again", error=summarize(error))
         else:
             try:
@@ -128,20 +128,20 @@ class BaseTask(Task):
         retries = self.request.retries
         wait = min(MAX_WAIT, 0.5 * 2 ** min(retries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
         log.warning("failed, trying again", error=summarize(error), attempt=retries + 1, wait=round(wait, 1))
-        headers = {FIRST_ERROR: self._first_error() or summarize(error)[:FIRST_ERROR_LENGTH]}
+        headers = {FIRST_ERROR_HEADER: self._first_error() or summarize(error)[:MAX_FIRST_ERROR_LENGTH]}
         raise self.retry(exc=TaskFailed(summarize(error)), countdown=wait, max_retries=most, headers=headers)
 
     def _first_error(self) -> str | None:
         """What the first try said; it travels with the message, and a stranger may have written it."""
-        said = (self.request.headers or {}).get(FIRST_ERROR)
+        said = (self.request.headers or {}).get(FIRST_ERROR_HEADER)
         if not isinstance(said, str) or not said.isprintable():
             return None
-        return said[:FIRST_ERROR_LENGTH]
+        return said[:MAX_FIRST_ERROR_LENGTH]
 
 
 def execute(task: Any, arguments: Mapping[str, Any], message_id: str, *, positional: int = 0) -> dict[str, Any]:
     """Validate, run, answer.  Raises only for bugs and broken infrastructure; `task` is a registered task object."""
-    model = command_of(task)
+    model = command_model(task)
     if model is None:
         wrong = _not_taken(task, arguments, positional)
         if wrong:
@@ -163,7 +163,7 @@ def bisect_failures(task: Any, rows: Sequence[int], error: Exception) -> None:
             try:
                 retry_on_conflict(lambda half=half: task.run(rows=list(half)))  # type: ignore[misc]
             except Exception as worse:  # noqa: BLE001 - whatever it is belongs to the half that raised it
-                if is_database_trouble(worse):
+                if is_database_unavailable(worse):
                     raise TaskFailed(summarize(worse)) from None
                 bisect_failures(task, half, worse)
         return
@@ -208,7 +208,7 @@ def park(
 
 
 @lru_cache(maxsize=256)
-def command_of(task: Any) -> type[Command] | None:
+def command_model(task: Any) -> type[Command] | None:
     """The argument model of a public task, read from its signature; None for a task of the house."""
     hints = typing.get_type_hints(task.run)
     if "commands" not in hints:

@@ -15,16 +15,16 @@ import structlog
 
 from models import dead_jobs, requests
 from workers.errors import summarize
-from workers.lifecycle import open_database, settings
+from workers.lifecycle import open_database, process_settings
 
 log = structlog.get_logger(__name__)
 
 
-def park_lost(task: str, message_id: str, arguments: Any, reason: str, attempts: int) -> bool:
+def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attempts: int) -> bool:
     """Whether it is durable what became of the job: it is parked now, or was answered before its process died."""
     known: Mapping[str, Any] = arguments if isinstance(arguments, Mapping) else {}
     try:
-        database = open_database(settings())
+        database = open_database(process_settings())
         try:
             with database.transaction() as conn:
                 answered = requests.is_answered(conn, dead_jobs.request_id_of(known) or message_id)

@@ -22,18 +22,18 @@ __all__ = ["STEPS", "app"]
 
 FAILING = "TEST_FAILING"
 STEPS: dict[str, tuple[Any, str]] = {
-    "describing": (task, "described"),
-    "telling the kinds of failure apart": (task, "is_database_trouble"),
-    "finding the way through the code": (task, "path_of"),
+    "describing": (task, "summarize"),
+    "telling the kinds of failure apart": (task, "is_database_unavailable"),
+    "finding the way through the code": (task, "traceback_path"),
     "reading the first error": (task.BaseTask, "_first_error"),
     "making the retry": (task.BaseTask, "signature_from_request"),
     "publishing the retry": (task.BaseTask, "apply_async"),
     "parking": (task, "park"),
     "hashing what is parked": (dead_jobs, "payload_hash"),
     "reading the clock": (db.DatabaseClock, "now"),
-    "finding the database": (db, "bound"),
+    "finding the database": (db, "current_database"),
     "saying it in the log": (task.log, "error"),
-    "raising what Celery is told": (task, "told"),
+    "raising what Celery is told": (task, "sanitized"),
     "storing what became of it": (RedisBackend, "store_result"),
 }
 DYING = "dying"
@@ -71,12 +71,12 @@ def _die(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 if FAILING in os.environ:  # a test that reads the names of the steps works with them whole
-    channel.MAX_RETURN_AFTER = 1.0
+    channel.MAX_RETURN_DELAY = 1.0
     task.MAX_WAIT = 1.0
     db.LOCK_TIMEOUT_MS = 500
     for _name, (_where, _attribute) in STEPS.items():
         _break(_name, _where, _attribute)
     _break(LOST, worker_lost, "open_database")
-    _break(CHECKING, lifecycle, "check")
-    _break(CONNECTING, lifecycle, "start")
+    _break(CHECKING, lifecycle, "check_configuration")
+    _break(CONNECTING, lifecycle, "connect_process")
     task.BaseTask.__call__ = _die(task.BaseTask.__call__)  # type: ignore[method-assign]

@@ -21,10 +21,10 @@ from tests.e2e.ledger_checks import fetch_one
 from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
 from tests.plugins.servers import libpq_url
 from tests.workers.transport.hostile_messages import EMBED, message
-from workers.lifecycle import POOLS, pool_name
+from workers.lifecycle import SUPPORTED_POOLS, pool_name
 from workers.monitoring.doctor.broker import fetch_pools
 from workers.task import MAX_RETRIES
-from workers.transport.reclaim import in_hand
+from workers.transport.reclaim import count_in_flight
 
 pytestmark = pytest.mark.e2e
 
@@ -65,7 +65,7 @@ def send_last(broker: Any, retries: int = MAX_RETRIES) -> str:
 
 def is_there(broker: Any) -> bool:
     """Whether the message is in the queue, in a hand, or recorded."""
-    return bool(broker.llen("commands") or in_hand(broker))
+    return bool(broker.llen("commands") or count_in_flight(broker))
 
 
 def waits(node: ProcessNode, broker: Any, times: int, words: bytes) -> None:
@@ -151,7 +151,7 @@ def test_a_message_that_celery_turns_away_is_a_dead_letter_before_it_is_gone(
     run("worker")
     broker.lpush("commands", json.dumps(message([[], {}, EMBED], headers={"task": "npb.fail", "id": "unknown-1"})))
     wait_until(lambda: not is_there(broker), what="the end of the message")
-    assert broker.llen("unwind.odd") + fetch_one(books, "SELECT count(*) FROM unwind.dead_letters") >= 1
+    assert broker.llen("unwind.dead-letters") + fetch_one(books, "SELECT count(*) FROM unwind.dead_letters") >= 1
     wait_until(lambda: fetch_one(books, "SELECT count(*) FROM unwind.dead_letters") == 1, what="the dead letter")
     assert fetch_one(books, "SELECT reason FROM unwind.dead_letters") == "TASK_UNKNOWN"
 
@@ -202,8 +202,8 @@ def test_a_worker_that_could_do_nothing_does_not_start(
 )
 def test_pools_without_processes_are_refused_by_any_name(pool: Any) -> None:
     """Celery's short names, a path, or a class."""
-    assert pool_name(pool) not in POOLS
-    assert [pool_name(name) for name in ("prefork", "processes", "solo")] == [POOLS[0], *POOLS]
+    assert pool_name(pool) not in SUPPORTED_POOLS
+    assert [pool_name(name) for name in ("prefork", "processes", "solo")] == [SUPPORTED_POOLS[0], *SUPPORTED_POOLS]
 
 
 @pytest.mark.guarantee("P1")

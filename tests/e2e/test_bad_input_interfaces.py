@@ -23,7 +23,7 @@ from tests.plugins.market import Market
 from tests.plugins.upstream import ANSWER_TIMEOUT_SECONDS, Installation, installation, submit_orders
 from workers.app import app
 from workers.embedded import ServerUrls
-from workers.task import command_of
+from workers.task import command_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
@@ -61,7 +61,7 @@ def tried() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
     """(task, request id, arguments, the errors that must be named), a few of every task."""
     found = []
     for task in PUBLIC:
-        model = command_of(app.tasks[task])
+        model = command_model(app.tasks[task])
         assert model is not None
         cases = bearable(GOOD[task])
         for number, (path, bad) in enumerate(STEPS.sample(cases, min(TRIED_A_TASK, len(cases)))):

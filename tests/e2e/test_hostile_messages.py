@@ -22,7 +22,7 @@ from tests.plugins.upstream import Installation, installation, wait_until
 from tests.workers.transport.hostile_messages import ARGUMENTS, WANTED, message
 from tests.workers.transport.test_validation import bent
 from workers.embedded import ServerUrls
-from workers.transport.reclaim import in_hand
+from workers.transport.reclaim import count_in_flight
 
 pytestmark = pytest.mark.e2e
 
@@ -73,7 +73,7 @@ def test_a_worker_lives_through_every_hostile_message_and_keeps_it(shop: Install
             assert (length, base64.b64decode(begins)) == (len(hostile.raw), hostile.raw[:MAX_BODY_BYTES]), hostile.name
     assert shop.supervisor.pid("commands") == head
     assert shop.supervisor.restarts == 0
-    assert wait_until(lambda: in_hand(queue) == 0)
+    assert wait_until(lambda: count_in_flight(queue) == 0)
     assert "\n[ERROR] forged" not in shop.log()
 
 
@@ -108,7 +108,7 @@ def test_the_same_bytes_five_times_are_five_messages_with_one_effect(shop: Insta
     assert (
         json.loads(wait_until(lambda: results.get("celery-task-meta-five-times")))["result"]["code"] == "ORDER_UNKNOWN"
     )
-    assert wait_until(lambda: in_hand(queue) == 0 and queue.llen("commands") == 0)
+    assert wait_until(lambda: count_in_flight(queue) == 0 and queue.llen("commands") == 0)
     assert shop.value("SELECT count(*) FROM unwind.dead_letters") == before
 
 
@@ -141,7 +141,7 @@ def test_anything_at_all_pushed_to_a_worker_does_not_end_it(shop: Installation) 
         push()
         assert answered(shop, client)["code"] == "ORDER_UNKNOWN"
     assert shop.supervisor.pid("commands") == head
-    assert wait_until(lambda: in_hand(queue) == 0)
+    assert wait_until(lambda: count_in_flight(queue) == 0)
 
 
 def _rows(shop: Installation) -> list[tuple[str, int, str]]:

@@ -21,8 +21,8 @@ from tests.workers.transport.hostile_messages import message
 from workers.embedded import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_program
 from workers.settings import CHECKOUT
-from workers.transport.channel import MAX_PAUSED_TICKS, PARKED, PAUSES
-from workers.transport.reclaim import in_hand
+from workers.transport.channel import MAX_PAUSED_TICKS, PARKED_PREFIX, PAUSES_KEY
+from workers.transport.reclaim import count_in_flight
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -71,8 +71,8 @@ def obeyed(shop: Installation, group: str) -> str:
 
 def looked(shop: Installation) -> None:
     """A worker that obeys has looked round since."""
-    shop.redis().delete(PAUSES)
-    wait_until(lambda: shop.redis().exists(PAUSES), 90)
+    shop.redis().delete(PAUSES_KEY)
+    wait_until(lambda: shop.redis().exists(PAUSES_KEY), 90)
 
 
 def resume(shop: Installation, name: str) -> None:
@@ -111,7 +111,7 @@ def test_messages_of_a_paused_queue_stay_in_it_and_the_pause_outlives_the_worker
         assert "SUBMISSIONS_LATE" not in said
         looked(shop)
         assert queue.llen("commands") >= 30
-        assert in_hand(queue) == 0
+        assert count_in_flight(queue) == 0
         assert state(shop, "paused-sql") == "waiting"
         resume(shop, "commands")
         assert {one.get(timeout=60)["code"] for one in sent} == {"ORDER_UNKNOWN"}
@@ -135,16 +135,16 @@ def test_messages_of_a_paused_task_wait_while_others_go_on(shop: Installation) -
         submit(shop, "orders.options", {"order_id": 2009, "member_id": "seller"}, "task-3")
         assert client.send_task("npb.respond", kwargs=UNKNOWN, queue="commands").get(timeout=30)["outcome"] == "invalid"
         assert shop.answer_of("task-3")["outcome"] == "done"
-        wait_until(lambda: queue.llen(PARKED + "npb.file") == 6)
+        wait_until(lambda: queue.llen(PARKED_PREFIX + "npb.file") == 6)
         assert (queue.llen("commands"), [state(shop, f"task-{n}") for n in (1, 2)]) == (0, ["waiting", "waiting"])
         os.killpg(shop.supervisor.pid("commands"), signal.SIGKILL)
         assert client.send_task("npb.respond", kwargs=UNKNOWN, queue="commands").get(timeout=60)["outcome"] == "invalid"
-        assert queue.llen(PARKED + "npb.file") == 6
+        assert queue.llen(PARKED_PREFIX + "npb.file") == 6
         resume(shop, "npb.file")
         assert [one.get(timeout=60)["outcome"] for one in sent] == ["done"] * 5
         assert soon.get(timeout=60)["code"] == "ORDER_UNKNOWN"
     assert [shop.answer_of(f"task-{n}")["outcome"] for n in (1, 2)] == ["done", "done"]
-    wait_until(lambda: not queue.exists(PARKED + "npb.file", "unwind.parked"))
+    wait_until(lambda: not queue.exists(PARKED_PREFIX + "npb.file", "unwind.parked"))
 
 
 def test_a_paused_sweep_does_nothing_and_its_ticks_are_not_heaped_up(shop: Installation) -> None:
@@ -157,11 +157,11 @@ def test_a_paused_sweep_does_nothing_and_its_ticks_are_not_heaped_up(shop: Insta
     pause(shop, "notices.tell_seller")
     queue.lpush("sweeps", *[tick] * 20)
     queue.lpush("notices", ring)
-    wait_until(lambda: queue.llen("sweeps") == 0 and queue.llen(PARKED + "notices.tell_seller") == 1)
-    assert (shop.value(ran), queue.exists(PARKED + "reminders.scan"), in_hand(queue)) == (None, 0, 0)
+    wait_until(lambda: queue.llen("sweeps") == 0 and queue.llen(PARKED_PREFIX + "notices.tell_seller") == 1)
+    assert (shop.value(ran), queue.exists(PARKED_PREFIX + "reminders.scan"), count_in_flight(queue)) == (None, 0, 0)
     for name in ("reminders.scan", "notices.tell_seller"):
         resume(shop, name)
-    wait_until(lambda: queue.llen(PARKED + "notices.tell_seller") == 0)
+    wait_until(lambda: queue.llen(PARKED_PREFIX + "notices.tell_seller") == 0)
     wait_until(lambda: (queue.lpush("sweeps", tick), shop.value(ran))[1])
     pause(shop, "sweeps")
     for _ in range(6):
@@ -188,7 +188,7 @@ def test_a_pause_ends_by_itself_and_is_shown_until_then(shop: Installation) -> N
     assert 'unwind_paused{kind="queue",name="consequences"} 1.0' in metrics
     with shop.client() as client:
         sent = client.send_task("orders.options", kwargs=UNKNOWN, queue="commands")
-        wait_until(lambda: shop.redis().llen(PARKED + "orders.options") == 1)
+        wait_until(lambda: shop.redis().llen(PARKED_PREFIX + "orders.options") == 1)
         program, address = flower_program(shop.settings)
         shop.supervisor.start(program)
         shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])

@@ -17,7 +17,7 @@ from tests.plugins.market import FILED, Market
 from tests.plugins.proxy import Cut, Proxy
 from tests.plugins.servers import libpq_url
 from workers.app import app
-from workers.errors import is_database_trouble
+from workers.errors import is_database_unavailable
 from workers.simulation.engine import Simulation
 from workers.task import execute
 
@@ -41,7 +41,7 @@ def test_a_commit_of_unknown_outcome_is_settled_by_its_request_row(
             with pytest.raises(DBAPIError) as doubt:
                 execute(app.tasks["npb.file"], told, "m-1")
             assert cut.happened.is_set()
-            assert is_database_trouble(doubt.value), "so the job tries again, without counting"
+            assert is_database_unavailable(doubt.value), "so the job tries again, without counting"
             answer = execute(app.tasks["npb.file"], told, "m-1")
         finally:
             db.set_database(market.simulation.database)

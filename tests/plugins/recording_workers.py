@@ -25,7 +25,7 @@ from tests.workers.transport.hostile_messages import EMBED, message
 from workers.local.preforker import Preforker
 from workers.local.supervisor import Program, Supervisor, with_parent_death
 from workers.settings import load_settings
-from workers.transport.reclaim import LISTS, in_hand
+from workers.transport.reclaim import PROCESSING_LISTS_KEY, count_in_flight
 
 PRODUCER = "producer"
 """The name of connections that are not cut: a push whose answer is lost may have happened or not."""
@@ -120,7 +120,7 @@ class RecordingWorkers:
 
     def is_drained(self) -> bool:
         """Whether nothing is on its way any more."""
-        return not self.broker.llen("commands") and not in_hand(self.broker)
+        return not self.broker.llen("commands") and not count_in_flight(self.broker)
 
     def wait_drained(self, seconds: float) -> None:
         """Until then.  Says where the rest is if it takes longer."""
@@ -132,10 +132,10 @@ class RecordingWorkers:
 
     def whereabouts(self) -> str:
         """Where messages are, and what the workers said last."""
-        lists = {name.decode(): self.broker.llen(name) for name in self.broker.hgetall(LISTS)}
+        lists = {name.decode(): self.broker.llen(name) for name in self.broker.hgetall(PROCESSING_LISTS_KEY)}
         tails = "\n".join(f"{name}:\n{self.supervisor.tail(name, 30)}" for name in self.supervisor.names[-2:])
         return (
-            f"in the queue {self.broker.llen('commands')}, in hand {in_hand(self.broker)}, "
+            f"in the queue {self.broker.llen('commands')}, in hand {count_in_flight(self.broker)}, "
             f"lists { ({name: n for name, n in lists.items() if n}) }, lost so far {len(self.lost())}\n{tails}"
         )
 

@@ -37,9 +37,9 @@ def environment(
         ("UNWIND_DATA", str(tmp_path)),
     ):
         monkeypatch.setenv(name, value)
-    lifecycle.settings.cache_clear()
+    lifecycle.process_settings.cache_clear()
     monkeypatch.setattr(app, "servers_found", False)
     yield simulation
     pools.reset()  # type: ignore[no-untyped-call]
     app._after_fork()  # the pools of the next one are new
-    lifecycle.settings.cache_clear()
+    lifecycle.process_settings.cache_clear()

@@ -37,7 +37,7 @@ from tests.plugins.servers import fresh_database
 from workers.app import app
 from workers.embedded import ServerUrls
 from workers.simulation.engine import Simulation
-from workers.task import command_of
+from workers.task import command_model
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_every_public_task_has_good_arguments_here() -> None:
 @pytest.mark.parametrize("task", PUBLIC)
 def test_the_good_arguments_are_understood(task: str) -> None:
     """Else the nonsense would be refused for another reason."""
-    model = command_of(app.tasks[task])
+    model = command_model(app.tasks[task])
     assert model is not None
     assert isinstance(parse_command(model, copy.deepcopy(GOOD[task]), "m-1"), model)
 
@@ -88,7 +88,7 @@ def test_nonsense_in_any_argument_is_named_and_changes_nothing(counted: Market, 
     """promises.md "Bad input": `invalid` with the path and a sentence, no value echoed, no row changed."""
     before = fingerprint(counted)
     arguments = GOOD[task] | {"request_id": f"r-{next(NUMBERS)}"}
-    if command_of(app.tasks[task]).model_fields.get("occurred_at"):  # type: ignore[union-attr]  # public: it has a model
+    if command_model(app.tasks[task]).model_fields.get("occurred_at"):  # type: ignore[union-attr]  # public: it has a model
         arguments["occurred_at"] = "2026-03-28T10:00:00Z"
     for path, bad in bad_arguments(arguments):
         what = (task, path, repr(bad)[:60])
@@ -118,7 +118,7 @@ def test_nonsense_in_any_argument_is_named_and_changes_nothing(counted: Market, 
 def test_missing_and_superfluous_arguments_are_named(counted: Market, task: str) -> None:
     """Contract 2: a missing argument is `invalid`, and so is one that nobody knows."""
     before = fingerprint(counted)
-    model = command_of(app.tasks[task])
+    model = command_model(app.tasks[task])
     assert model is not None
     needed = {f.alias or name for name, f in model.model_fields.items() if f.is_required() and name != "request_id"}
     for name in needed:
@@ -133,7 +133,9 @@ def test_missing_and_superfluous_arguments_are_named(counted: Market, task: str)
     assert fingerprint(counted) == before
 
 
-@pytest.mark.parametrize("task", [t for t in PUBLIC if issubclass(command_of(app.tasks[t]) or Command, ActorCommand)])
+@pytest.mark.parametrize(
+    "task", [t for t in PUBLIC if issubclass(command_model(app.tasks[t]) or Command, ActorCommand)]
+)
 def test_an_actor_is_one_party_or_staff(counted: Market, task: str) -> None:
     """Contract 2: exactly one of the two, never both and never neither."""
     before = fingerprint(counted)
@@ -206,7 +208,7 @@ def anything(model: type[Command]) -> st.SearchStrategy[dict[str, Any]]:
 @pytest.mark.parametrize("task", PUBLIC)
 def test_any_arguments_at_all_get_an_answer(counted: Market, task: str) -> None:
     """Contract 2.1: a public task never raises for bad input, and every answer has the same shape."""
-    model = command_of(app.tasks[task])
+    model = command_model(app.tasks[task])
     assert model is not None
     shape = {"outcome", "code", "message", "request_id", "order_id", "possible_from", "errors", "effects", "replayed"}
 
@@ -242,7 +244,7 @@ def _as_texts(value: Any) -> Any:
 @pytest.mark.parametrize("task", [task for task in PUBLIC if _as_texts(GOOD[task]) != GOOD[task]])
 def test_an_id_written_as_text_is_the_same_command(task: str) -> None:
     """contract 2: sameness is over normalised arguments, and an id has one form in them."""
-    model = command_of(app.tasks[task])
+    model = command_model(app.tasks[task])
     assert model is not None
     number, written = (parse_command(model, arguments, "m-1") for arguments in (GOOD[task], _as_texts(GOOD[task])))
     assert isinstance(number, model)

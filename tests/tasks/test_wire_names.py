@@ -10,7 +10,7 @@ import pytest
 from schedules.routes import QUEUES, outbox_consumers, queue_of
 from schedules.timetable import TIMETABLE
 from workers.app import app
-from workers.task import command_of
+from workers.task import command_model
 
 PUBLIC = [
     "members.record",
@@ -82,7 +82,7 @@ def test_every_name_of_the_contract_is_a_task(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLIC)
 def test_what_others_send_is_validated_and_goes_through_the_queue_of_commands(name: str) -> None:
     """Contract 2: keyword arguments into a command, queue `commands`."""
-    model = command_of(app.tasks[name])
+    model = command_model(app.tasks[name])
     assert model is not None
     assert model.task == name
     assert queue_of(name) == "commands"
@@ -91,7 +91,7 @@ def test_what_others_send_is_validated_and_goes_through_the_queue_of_commands(na
 @pytest.mark.parametrize("name", OF_THE_HOUSE)
 def test_what_the_house_does_takes_no_command(name: str) -> None:
     """Contract 2.4: callable by hand, safe to repeat, in its own queue."""
-    assert command_of(app.tasks[name]) is None
+    assert command_model(app.tasks[name]) is None
     assert queue_of(name) in QUEUES
     assert queue_of(name) != "commands"
 
@@ -99,7 +99,7 @@ def test_what_the_house_does_takes_no_command(name: str) -> None:
 @pytest.mark.parametrize("name", CANARIES)
 def test_a_canary_flies_through_the_queue_it_is_named_after(name: str) -> None:
     """X9: and there is one for every queue."""
-    assert command_of(app.tasks[name]) is None
+    assert command_model(app.tasks[name]) is None
     assert name == f"canary.{queue_of(name)}"
     assert len(CANARIES) == len(QUEUES)
 

@@ -18,7 +18,7 @@ from tools import contract_files
 from tools.contract_changes import breaks_readers, breaks_senders
 from tools.contract_messages import ANSWERS, ARGUMENTS, arguments_of
 from workers.app import app
-from workers.task import command_of
+from workers.task import command_model
 
 MADE = {path: json.loads(text) for path, text in contract_files.files().items()}
 REGISTRY: Registry[Any] = Registry().with_resources(
@@ -57,7 +57,7 @@ def test_an_example_fits_its_schema_and_its_model(task: str) -> None:
     body = json.loads(base64.b64decode(example["message"]["body"]))
     assert body[:2] == [[], example["arguments"]]
     assert fits(f"{task}.schema.json", example["arguments"])
-    model = command_of(app.tasks[task])
+    model = command_model(app.tasks[task])
     assert model is not None
     assert not isinstance(parse_command(model, example["arguments"], "m"), Answer)
 
@@ -65,7 +65,7 @@ def test_an_example_fits_its_schema_and_its_model(task: str) -> None:
 @pytest.mark.parametrize("task", contract_files.public_tasks())
 def test_what_a_schema_refuses_is_invalid(task: str) -> None:
     """No schema is stricter than the task behind it: a message it turns away would have been `invalid`."""
-    model = command_of(app.tasks[task])
+    model = command_model(app.tasks[task])
     assert model is not None
     for changed in _spoiled(arguments_of(task)):
         if not fits(f"{task}.schema.json", changed) and task != "orders.cancel_many":

@@ -13,8 +13,8 @@ from celery.utils.saferepr import saferepr
 from models.requests import Answer
 from schedules.routes import QUEUES
 from workers.app import VISIBILITY_TIMEOUT, app
-from workers.redaction import searched_arguments, shown_answer, shown_arguments
-from workers.transport.validation import HARD_LIMIT
+from workers.redaction import redact_answer, redact_arguments, redact_arguments_for_search
+from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -73,7 +73,7 @@ def test_every_setting_is_one_that_celery_knows() -> None:
 
 def test_a_job_ends_long_before_its_message_comes_again() -> None:
     """F05: the hard limit is below half the visibility timeout."""
-    assert HARD_LIMIT < VISIBILITY_TIMEOUT / 2
+    assert HARD_TIME_LIMIT_SECONDS < VISIBILITY_TIMEOUT / 2
     assert app.conf.broker_transport_options["visibility_timeout"] == VISIBILITY_TIMEOUT
 
 
@@ -95,10 +95,11 @@ def test_only_ids_and_codes_of_a_message_are_shown() -> None:
         "rows": [1, 2, 3],
         "draft_id": {"a": 1},
     }
-    assert shown_arguments(arguments) == "order_id=1003 member_id=s-881 reason=B_OTHER rows=3"
-    assert shown_arguments(["x"]) == ""
+    assert redact_arguments(arguments) == "order_id=1003 member_id=s-881 reason=B_OTHER rows=3"
+    assert redact_arguments(["x"]) == ""
     assert (
-        searched_arguments(arguments | {"rows": 3}) == "{'order_id': 1003, 'member_id': 's-881', 'reason': 'B_OTHER'}"
+        redact_arguments_for_search(arguments | {"rows": 3})
+        == "{'order_id': 1003, 'member_id': 's-881', 'reason': 'B_OTHER'}"
     )
 
 
@@ -114,12 +115,12 @@ def test_only_ids_and_codes_of_a_message_are_shown() -> None:
 )
 def test_of_an_answer_outcome_code_and_counts_are_shown(answer: Answer, shown: str) -> None:
     """Contract 2.1: a refusal is a SUCCESS, and its code is what people look for in Flower; texts may be private (P9)."""
-    assert shown_answer(saferepr(answer.as_json(), 512)) == shown
+    assert redact_answer(saferepr(answer.as_json(), 512)) == shown
 
 
 def test_an_answer_of_another_shape_shows_nothing() -> None:
     """F64."""
-    assert shown_answer("'private'") == ""
+    assert redact_answer("'private'") == ""
 
 
 def test_a_message_we_send_shows_no_comment() -> None:

@@ -16,7 +16,7 @@ from schedules.routes import QUEUES
 from schedules.timetable import TIMETABLE
 from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
 from workers.app import Unwind
-from workers.beat import MAX_WAITING, MonotonicScheduler
+from workers.beat import MAX_QUEUED_TICKS, MonotonicScheduler
 
 SKEWED = CHECKOUT / "tests" / "e2e" / "skewed_clock"
 TICKS_PER_SECOND = sum(1 / entry.every.total_seconds() for entry in TIMETABLE)
@@ -130,20 +130,20 @@ def test_a_beat_that_was_stopped_for_days_starts_each_entry_once(
 
 def test_a_queue_that_nobody_reads_gets_no_more_ticks(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
     """A worker that was stopped for days finds so many and no more; the other queues go on, and beat counts as working."""
-    broker.rpush("sweeps", *["{}"] * (MAX_WAITING - 1))
+    broker.rpush("sweeps", *["{}"] * (MAX_QUEUED_TICKS - 1))
     for second in range(4):
         scheduler.clock = lambda now=1000.0 + second * 60: now  # type: ignore[misc]
-        before = scheduler.looks
+        before = scheduler.tick_count
         scheduler.tick()
-        assert scheduler.looks == before + 2
-    assert counts(broker) == (MAX_WAITING, 4)
+        assert scheduler.tick_count == before + 2
+    assert counts(broker) == (MAX_QUEUED_TICKS, 4)
 
 
 def test_what_cannot_be_sent_is_not_counted(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
     """The watcher ends a beat that comes round and sends nothing."""
     broker.set("sweeps", "not a list")
     scheduler.tick()
-    assert scheduler.looks == 1
+    assert scheduler.tick_count == 1
     assert broker.llen("notices") == 1
 
 

@@ -12,7 +12,7 @@ from workers.embedded import ServerUrls
 from workers.settings import (
     CHECKOUT,
     Settings,
-    SettingsProblem,
+    SettingsError,
     load_settings,
     settings_with_servers,
     unknown_variables,
@@ -141,7 +141,7 @@ def test_a_wrong_value_is_named_with_its_mend_and_never_shown(
 ) -> None:
     """Contract 2.1's rule for errors, applied to settings: name the place, never echo the value."""
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SettingsProblem) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_settings()
     assert str(caught.value).startswith(f"{variable}: ")
     assert fix in str(caught.value)
@@ -152,7 +152,7 @@ def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     """One fix per attempt would be a guessing game."""
     monkeypatch.setenv("CELERY_BROKER_URL", "amqp://mq")
     monkeypatch.setenv("UNWIND_LOG_FORMAT", "xml")
-    with pytest.raises(SettingsProblem) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_settings()
     assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
         "CELERY_BROKER_URL",
@@ -177,7 +177,7 @@ def test_settings_travel_to_programs_unchanged(monkeypatch: pytest.MonkeyPatch, 
     urls = ServerUrls(
         "postgresql+psycopg://o:p@127.0.0.1:1/unwind", "redis://:p@127.0.0.1:2/0", "redis://:p@127.0.0.1:2/1", ""
     )
-    settings = load_settings().at(urls)
+    settings = load_settings().with_servers(urls)
     for variable, value in settings.environment().items():
         monkeypatch.setenv(variable, value)
     assert load_settings() == settings
@@ -187,7 +187,7 @@ def test_given_servers_win_over_embedded_ones(monkeypatch: pytest.MonkeyPatch) -
     """Contract 1: first match wins."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://u@db/unwind")
     urls = ServerUrls("postgresql+psycopg://embedded/unwind", "redis://embedded/0", "redis://embedded/1", "")
-    mixed = load_settings().at(urls).environment()
+    mixed = load_settings().with_servers(urls).environment()
     assert mixed["DATABASE_URL"] == "postgresql+psycopg://u@db/unwind"
     assert mixed["CELERY_BROKER_URL"] == "redis://embedded/0"
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://given/7")
@@ -223,5 +223,5 @@ def test_a_secret_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert str(load_settings().environment()["DATABASE_URL"]).endswith("host/other")
     monkeypatch.delenv("DATABASE_URL")
     secret.unlink()
-    with pytest.raises(SettingsProblem, match=r"^DATABASE_URL_FILE: cannot be read \(No such file"):
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL_FILE: cannot be read \(No such file"):
         load_settings()

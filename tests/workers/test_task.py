@@ -14,7 +14,7 @@ from models import dead_jobs, outbox
 from policies.verdicts import OutboxMessage
 from workers import task
 from workers.app import app
-from workers.errors import TaskFailed, is_database_trouble, summarize
+from workers.errors import TaskFailed, is_database_unavailable, summarize
 from workers.simulation.engine import Simulation
 from workers.task import bisect_failures, execute
 
@@ -81,7 +81,7 @@ def test_what_is_said_of_a_database_error_has_its_constraint_and_no_values(simul
         conn.execute(text("INSERT INTO unwind.members (member_id, handle) VALUES ('private', 'words')"))
     assert "IntegrityError 23502" in summarize(caught.value)
     assert "private" not in summarize(caught.value)
-    assert not is_database_trouble(caught.value)
+    assert not is_database_unavailable(caught.value)
 
 
 @pytest.mark.parametrize("state", ["53100", "53200", "57P03", "58030"])
@@ -90,7 +90,7 @@ def test_a_server_in_want_is_trouble(simulation: Simulation, state: str) -> None
     want = text(f"DO $$ BEGIN RAISE EXCEPTION 'in want' USING ERRCODE = '{state}'; END $$")
     with pytest.raises(DBAPIError) as caught, simulation.database.transaction() as conn:
         conn.execute(want)
-    assert is_database_trouble(caught.value)
+    assert is_database_unavailable(caught.value)
 
 
 def test_a_server_that_ends_the_connection_is_trouble_and_a_long_statement_is_not(
@@ -100,11 +100,11 @@ def test_a_server_that_ends_the_connection_is_trouble_and_a_long_statement_is_no
     with pytest.raises(DBAPIError) as cut, simulation.database.transaction() as conn:  # noqa: PT012 - the second statement is it
         _end(admin, conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
         conn.execute(text("SELECT 1"))
-    assert is_database_trouble(cut.value)
+    assert is_database_unavailable(cut.value)
     with pytest.raises(DBAPIError) as slow, simulation.database.transaction() as conn:  # noqa: PT012 - the same
         conn.execute(text("SELECT set_config('statement_timeout', '20ms', true)"))
         conn.execute(text("SELECT pg_sleep(5)"))
-    assert not is_database_trouble(slow.value)
+    assert not is_database_unavailable(slow.value)
 
 
 def _end(admin: psycopg.Connection, pid: int) -> None:

@@ -133,13 +133,13 @@ def main(words: list[str] | None = None) -> None:
         click.echo(str(error), err=True)
         status = 1
     except Exception as error:
-        from workers.settings import SettingsProblem
+        from workers.settings import SettingsError
 
-        sentence = str(error) if isinstance(error, SettingsProblem) else _unreachable(error)
+        sentence = str(error) if isinstance(error, SettingsError) else _unreachable(error)
         if not sentence:
             raise
         click.echo(sentence, err=True)
-        status = 2 if isinstance(error, SettingsProblem) else 1
+        status = 2 if isinstance(error, SettingsError) else 1
     sys.exit(status if isinstance(status, int) else 0)
 
 

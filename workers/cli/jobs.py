@@ -32,13 +32,13 @@ def dead(as_json: bool, discarded: bool) -> None:
     """The jobs that wait for somebody, oldest first."""
     from models import dead_jobs
     from policies.timestamps import format_timestamp
-    from workers.redaction import shown_arguments
+    from workers.redaction import redact_arguments
 
     with open_database() as database, database.transaction() as conn:
         found = dead_jobs.list_discarded(conn) if discarded else dead_jobs.list_waiting(conn)
     for row in found:
         # Arguments may hold comments and addresses, so only ids and codes are shown (P9).
-        about = shown_arguments(row.arguments)
+        about = redact_arguments(row.arguments)
         if as_json:
             told = {
                 "id": row.dead_job_id,
@@ -108,7 +108,7 @@ def discard(numbers: tuple[int, ...], reason: str) -> None:
     with open_database() as database:
         for number in numbers:
             try:
-                click.echo(f"{number:>6}  {revival.discard(database, number, reason)} is discarded.")
+                click.echo(f"{number:>6}  {revival.discard_dead_job(database, number, reason)} is discarded.")
             except revival.CannotRequeue as problem:
                 trouble.append(str(problem))
     if trouble:
@@ -139,7 +139,9 @@ def requeue(numbers: tuple[int, ...]) -> None:
 
     if not numbers:
         with app.connection_for_write() as connection:
-            taken, left = odd.requeue_strays(connection.default_channel.client, revival.is_command, _tell_progress)
+            taken, left = odd.requeue_strays(
+                connection.default_channel.client, revival.is_public_command, _tell_progress
+            )
         click.echo(f"{taken} messages were moved to the queue commands; {left} are no commands and stay.")
         return
     trouble = []
@@ -162,12 +164,12 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
     from models import dead_letters
     from policies.timestamps import format_timestamp
     from workers.app import app
-    from workers.transport.dead_letters import strays
+    from workers.transport.dead_letters import find_strays
 
     with open_database() as database, database.transaction() as conn:
         kept = dead_letters.list_newest(conn, limit=limit)
     with app.connection_for_read() as connection:
-        lying = strays(connection.default_channel.client)
+        lying = find_strays(connection.default_channel.client)
     for row in kept:
         told = {
             "reason": row.reason,

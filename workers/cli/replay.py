@@ -15,7 +15,7 @@ import structlog
 from models.db import database as db
 from policies.timestamps import format_timestamp, parse_timestamp
 from workers.cli.render import tell, tell_sweep
-from workers.settings import postgres_url
+from workers.settings import normalize_postgres_url
 from workers.simulation import replay as player
 from workers.simulation.engine import Simulation
 
@@ -85,7 +85,7 @@ def replay(
 
 def _theirs(database_url: str, at: datetime, allow_short: bool) -> Simulation:
     try:
-        return player.simulation_in_empty_database(postgres_url(database_url), at, allow_short=allow_short)
+        return player.simulation_in_empty_database(normalize_postgres_url(database_url), at, allow_short=allow_short)
     except player.DatabaseNotEmpty as problem:
         raise click.ClickException(str(problem)) from None
     except ValueError as problem:

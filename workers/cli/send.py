@@ -51,9 +51,9 @@ def send(task: str, words: tuple[str, ...], written: str | None, no_wait: bool, 
         raise click.ClickException(f"There is no task {task}. {_meant(task, app.tasks)}")
     message_id = str(uuid.uuid4())
     # A task of the house takes no request id; for commands the caller must know it to be able to ask again.
-    from workers.task import command_of
+    from workers.task import command_model
 
-    if command_of(app.tasks[task]) is not None:
+    if command_model(app.tasks[task]) is not None:
         arguments.setdefault("request_id", message_id)
     try:
         sent = app.send_task(task, kwargs=arguments, queue=queue_of(task), task_id=message_id, ignore_result=no_wait)
@@ -91,9 +91,9 @@ def _broker_answers() -> bool:
     import redis
 
     from workers.broker.redis_url import connect
-    from workers.lifecycle import settings
+    from workers.lifecycle import process_settings
 
-    url = settings().broker_url
+    url = process_settings().broker_url
     if url is None:
         return False
     try:
@@ -128,9 +128,9 @@ def _kept(task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
     from tasks.command import parse_command
     from workers.app import app
     from workers.cli.database import open_database
-    from workers.task import command_of
+    from workers.task import command_model
 
-    model = command_of(app.tasks[task])
+    model = command_model(app.tasks[task])
     command = None if model is None else parse_command(model, arguments, str(arguments.get("request_id", "")))
     if command is None or isinstance(command, Answer):
         return None

@@ -161,11 +161,11 @@ class QueueLengths:
 
     def _lengths(self, names: list[str]) -> list[dict[str, Any]]:
         from workers.broker.redis_url import connect
-        from workers.transport.channel import PARKED, PAUSES
+        from workers.transport.channel import PARKED_PREFIX, PAUSES_KEY
 
         with contextlib.closing(connect(self._url, timeout=QUEUE_LENGTHS_TIMEOUT)) as client:
-            paused = json.loads(client.get(PAUSES) or "{}")  # workers say it there, for Flower has no database
+            paused = json.loads(client.get(PAUSES_KEY) or "{}")  # workers say it there, for Flower has no database
             queues = paused.get("queues", [])
             rows = [(name, f"{name} (paused)" if name in queues else name) for name in names]
-            rows += [(PARKED + task, f"{task} (paused task)") for task in paused.get("tasks", [])]
+            rows += [(PARKED_PREFIX + task, f"{task} (paused task)") for task in paused.get("tasks", [])]
             return [{"name": shown, "messages": client.llen(key)} for key, shown in rows]

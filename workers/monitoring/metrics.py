@@ -144,9 +144,9 @@ class MetricsCollector:
         return found
 
     def _ask_broker(self) -> list[Family]:
-        from workers.transport.channel import DELAYED, PARKED, PARKED_TASKS
-        from workers.transport.dead_letters import strays
-        from workers.transport.reclaim import UNACKED
+        from workers.transport.channel import DELAYED_PREFIX, PARKED_PREFIX, PARKED_TASKS_KEY
+        from workers.transport.dead_letters import find_strays
+        from workers.transport.reclaim import UNACKED_KEY
 
         if self._broker is None:
             assert self._settings.broker_url is not None
@@ -156,8 +156,8 @@ class MetricsCollector:
         for queue in QUEUES:
             waiting.add_metric([queue], client.llen(queue))
         parked = Family("unwind_parked_messages", "Messages of paused tasks, by task.", labels=["task"])
-        for task in map(bytes.decode, client.smembers(PARKED_TASKS)):
-            parked.add_metric([task], client.llen(PARKED + task))
+        for task in map(bytes.decode, client.smembers(PARKED_TASKS_KEY)):
+            parked.add_metric([task], client.llen(PARKED_PREFIX + task))
         info = client.info()
         return [
             waiting,
@@ -165,12 +165,16 @@ class MetricsCollector:
             _one(
                 "unwind_delayed_messages",
                 "Messages whose producer wants them carried out later (countdown, eta).",
-                sum(client.zcard(DELAYED + queue) for queue in QUEUES),
+                sum(client.zcard(DELAYED_PREFIX + queue) for queue in QUEUES),
             ),
             _one(
-                "unwind_unacknowledged_messages", "Messages that workers have taken.", client.zcard(f"{UNACKED}.index")
+                "unwind_unacknowledged_messages",
+                "Messages that workers have taken.",
+                client.zcard(f"{UNACKED_KEY}.index"),
             ),
-            _one("unwind_stray_messages", "Messages where nobody reads.", sum(one.count for one in strays(client))),
+            _one(
+                "unwind_stray_messages", "Messages where nobody reads.", sum(one.count for one in find_strays(client))
+            ),
             _one("unwind_broker_memory_bytes", "Memory that the broker uses.", info.get("used_memory", 0)),
             _one("unwind_broker_memory_limit_bytes", "Memory that it may use; 0: no limit.", info.get("maxmemory", 0)),
             _one(

@@ -190,7 +190,7 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
         broker.waiting(())
         return 1  # the timetable always has something
 
-    _watch(Watchdog(moved=lambda: scheduler.looks, waiting=due, busy=lambda: False, end=end))
+    _watch(Watchdog(moved=lambda: scheduler.tick_count, waiting=due, busy=lambda: False, end=end))
 
 
 @signals.worker_shutting_down.connect
@@ -203,7 +203,7 @@ def _stop_watching(**_: Any) -> None:
 def _broker_url() -> str | None:
     from workers import lifecycle
 
-    found = lifecycle.settings().broker_url
+    found = lifecycle.process_settings().broker_url
     return None if found is None else found.get_secret_value()
 
 

@@ -24,7 +24,7 @@ from models.queries import show as looks
 from policies.timestamps import format_timestamp, parse_timestamp
 from workers.app import app
 from workers.simulation.engine import Simulation
-from workers.task import command_of
+from workers.task import command_model
 
 MIN_YEAR, MAX_YEAR = 1970, 9000
 """Deadlines are added to instants: a history may not begin or end where the calendar does."""
@@ -208,7 +208,7 @@ def _line(number: int, written: str) -> HistoryLine:
         raise ValueError("`task` must be the name of a task such as orders.submit, or `show` must say what to look at")
     if not isinstance(arguments, dict):
         raise ValueError("`kwargs` must be an object")
-    if command_of(app.tasks[task]) is None:
+    if command_model(app.tasks[task]) is None:
         try:
             inspect.signature(app.tasks[task].run).bind(**arguments)
         except TypeError as error:

@@ -25,15 +25,15 @@ from models.requests import Answer, invalid
 from models.submissions import MAX_ATTEMPTS, Submission
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
-from workers.errors import is_database_trouble, summarize
-from workers.task import command_of
+from workers.errors import is_database_unavailable, summarize
+from workers.task import command_model
 
 log = structlog.get_logger(__name__)
 
-SET_SIZE = 100
-MOST_SECONDS = 5.0
+BATCH_SIZE = 100
+MAX_RUN_SECONDS = 5.0
 """After which a drain ends, so that other queues get their turn; the tick that came meanwhile goes on."""
-HOLD_EVERY = submissions.LEASE_DURATION.total_seconds() / 3
+LEASE_RENEWAL_INTERVAL = submissions.LEASE_DURATION.total_seconds() / 3
 
 Answers = list[tuple[Submission, Answer]]
 
@@ -43,7 +43,7 @@ def drain() -> dict[str, Any]:
     """Take what was submitted by SQL until nothing is due."""
     total = 0
     answers: Answers = []
-    until = monotonic() + MOST_SECONDS
+    until = monotonic() + MAX_RUN_SECONDS
     with _holding() as held:
         while monotonic() < until:
             small, alone = _next_set(answers)
@@ -73,7 +73,7 @@ def _next_set(answers: Answers) -> tuple[list[Submission], Submission | None]:
         now = database.clock.now(conn)
         if answers:
             submissions.store_answers(conn, answers, now)
-        small, alone = submissions.claim(conn, now, limit=SET_SIZE)
+        small, alone = submissions.claim(conn, now, limit=BATCH_SIZE)
         given_up = alone if alone is not None and alone.attempts > MAX_ATTEMPTS else None
         if given_up is not None:
             _give_up(conn, given_up, now)
@@ -122,7 +122,7 @@ def _holding() -> Iterator[set[int]]:
 
 def _hold(of_task: db.Database, held: set[int], ended: threading.Event) -> None:
     database: db.Database | None = None
-    while not ended.wait(HOLD_EVERY):
+    while not ended.wait(LEASE_RENEWAL_INTERVAL):
         if not (ids := sorted(held.copy())):
             continue
         try:
@@ -140,7 +140,7 @@ def _take_set(task: str, claimed: Sequence[Submission]) -> Answers:
     try:
         return _answers(task, claimed)
     except Exception as error:
-        if is_database_trouble(error):
+        if is_database_unavailable(error):
             raise  # the lease runs out, and everything is done again
         if len(claimed) > 1:
             return [answer for one in claimed for answer in _take_set(task, [one])]
@@ -149,7 +149,7 @@ def _take_set(task: str, claimed: Sequence[Submission]) -> Answers:
 
 
 def _answers(task: str, claimed: Sequence[Submission]) -> Answers:
-    model = command_of(current_app.tasks[task])
+    model = command_model(current_app.tasks[task])
     assert model is not None
     answers: Answers = []
     commands: list[tuple[Submission, Command]] = []

@@ -22,19 +22,19 @@ from models.submissions import CHANNEL
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 1.0
-CALL_EVERY = 0.05
+MIN_WAKE_INTERVAL = 0.05
 """Seconds.  A drain takes everything that is due, so whatever is told of meanwhile needs only one more: with a message for each
 commit, drains that found nothing stood before the commands of the other door (72 of 110 messages in a measured backlog)."""
 INITIAL_WAIT, MAX_WAIT = 0.5, 30.0
 """Seconds between tries to reach a database that is away."""
 HEALTHY_AFTER = 60.0
 """Seconds of listening after which the next loss is a new one, not the same again."""
-ANSWER_TIMEOUT = 5.0
+SERVER_RESPONSE_TIMEOUT = 5.0
 """Seconds.  A server that does not say within them whether it can be written is taken for lost: one that is stopped keeps its
 connections open."""
 
 
-class NobodyTells(psycopg.OperationalError):
+class ListenerDisconnected(psycopg.OperationalError):
     """The server at the other end is silent, or can no longer be written and so has nothing to tell of."""
 
 
@@ -82,7 +82,7 @@ class Listener:
             while not self._closed.is_set():
                 if _was_notified(conn):
                     self._call()
-                    self._closed.wait(CALL_EVERY)
+                    self._closed.wait(MIN_WAKE_INTERVAL)
 
     def _call(self) -> None:
         with contextlib.suppress(Exception):  # a broker that is away is the timetable's business
@@ -96,18 +96,18 @@ def _was_notified(conn: psycopg.Connection) -> bool:
         driver.consume_input()
     driver.send_query(b"SELECT pg_catalog.pg_is_in_recovery()")
     driver.flush()
-    until = monotonic() + ANSWER_TIMEOUT
+    until = monotonic() + SERVER_RESPONSE_TIMEOUT
     answers = []
     while True:
         while driver.is_busy():
             if not _readable(conn, until - monotonic()):
-                raise NobodyTells("the server is silent")
+                raise ListenerDisconnected("the server is silent")
             driver.consume_input()
         if (answer := driver.get_result()) is None:
             break
         answers.append(answer.get_value(0, 0))
     if answers != [b"f"]:
-        raise NobodyTells("the server is a standby")
+        raise ListenerDisconnected("the server is a standby")
     notified = False
     while driver.notifies() is not None:
         notified = True

@@ -110,9 +110,9 @@ class SettledRequest(Request):
         super().reject(requeue=True)
 
     def _is_parked(self) -> bool:
-        from workers.task import command_of
-        from workers.worker_lost import park_lost
+        from workers.task import command_model
+        from workers.worker_lost import park_lost_job
 
-        if self._lost_for is None or state.should_terminate or command_of(self.task) is None:
+        if self._lost_for is None or state.should_terminate or command_model(self.task) is None:
             return False
-        return park_lost(self.task.name, self.id, self.kwargs, self._lost_for, self._context.retries + 1)
+        return park_lost_job(self.task.name, self.id, self.kwargs, self._lost_for, self._context.retries + 1)

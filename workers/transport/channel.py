@@ -40,17 +40,17 @@ from workers.transport.validation import Delayed, Rejected, has_no_arguments, va
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 5.0
-HOLD_FOR = 1.0
+MAX_HOLD_SECONDS = 1.0
 """Seconds a message may wait in the hand for a slot, while another worker could have it."""
 
 
-RETURN_AFTER, MAX_RETURN_AFTER = 0.5, 30.0
+INITIAL_RETURN_DELAY, MAX_RETURN_DELAY = 0.5, 30.0
 """Seconds after which a message that is not settled goes back to its queue, doubled each time it comes here again."""
-MAX_RETURNING = 1000
+MAX_REMEMBERED_RETURNS = 1000
 """The waits of so many messages are remembered."""
-PARKED = "unwind.parked."
+PARKED_PREFIX = "unwind.parked."
 """Beginning of the list of a paused task's messages."""
-PARKED_TASKS = "unwind.parked"
+PARKED_TASKS_KEY = "unwind.parked"
 """Set of the tasks that have such a list."""
 _UNPARK = """
 for moved = 1, tonumber(ARGV[2]) do
@@ -58,13 +58,13 @@ for moved = 1, tonumber(ARGV[2]) do
 end
 """
 """The newest first, so that the oldest is the next one out."""
-PAUSES, PAUSES_SHOWN_FOR = "unwind.pauses", 5
+PAUSES_KEY, PAUSES_TTL_SECONDS = "unwind.pauses", 5
 """Key that says for so many seconds what is paused, for Flower, which has no database."""
 MAX_PAUSED_TICKS = 5000
 """What waits in a paused queue of ticks: each tick does the work of all before it, and beat sends five a second."""
-DELAYED = "unwind.delayed."
+DELAYED_PREFIX = "unwind.delayed."
 """Beginning of a queue's sorted set of messages that are wanted later: by the broker's clock, whoever looks."""
-MAX_MOVED = 1000
+REQUEUE_BATCH_SIZE = 1000
 """Messages that come back into a queue at one look, so that a worker's loop goes on meanwhile."""
 _MOVE_DUE = """
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
@@ -146,7 +146,7 @@ class QoS(stock.QoS):
         try:
             if message is not None and not is_settled(message):
                 with self.pipe_or_acquire() as pipe:
-                    dead_letters.push(pipe, dead_letters.not_taken(message, current_app.tasks))
+                    dead_letters.push(pipe, dead_letters.describe_untaken(message, current_app.tasks))
                     self._remove_from_indices(delivery_tag, pipe).execute()
                 dead_letters.write_soon()
             else:
@@ -161,8 +161,8 @@ class QoS(stock.QoS):
         or another worker restores what is recorded here.
         """
         known = message.headers.get("id")
-        wait = min(MAX_RETURN_AFTER, RETURN_AFTER * 2 ** _returned.get(known, 0))
-        while len(_returned) >= MAX_RETURNING:
+        wait = min(MAX_RETURN_DELAY, INITIAL_RETURN_DELAY * 2 ** _returned.get(known, 0))
+        while len(_returned) >= MAX_REMEMBERED_RETURNS:
             del _returned[next(iter(_returned))]
         _returned[known] = min(_returned.pop(known, 0) + 1, 10)
         log.warning("nothing durable came of a message; it goes back", message=known, wait=wait)
@@ -321,7 +321,7 @@ class Channel(stock.Channel):
             poller._register(self, hand.client, hand)
             hand.list = ConsumerId.me().new_list()
             _consuming.add(self)
-            self.look_around()
+            self.heartbeat_and_reclaim()
         hand.client.connection.send_command("BLMOVE", hand.queue, hand.list, "RIGHT", "LEFT", self.brpop_timeout or 0)
         hand.waiting_since = monotonic()
 
@@ -412,7 +412,7 @@ class Channel(stock.Channel):
         with self.conn_or_acquire() as client:
             seconds, microseconds = client.time()
             due = seconds + microseconds / 1e6 + delayed.seconds
-            client.pipeline().lrem(hand.list, 1, item).zadd(DELAYED + hand.queue, {delayed.raw: due}).execute()
+            client.pipeline().lrem(hand.list, 1, item).zadd(DELAYED_PREFIX + hand.queue, {delayed.raw: due}).execute()
 
     def _park(self, hand: QueueReader, item: bytes, message: dict[str, Any]) -> None:
         """Lay a paused task's message aside, in one step; of a tick nothing is kept, for the next one does its work."""
@@ -420,25 +420,29 @@ class Channel(stock.Channel):
         with self.conn_or_acquire() as client:
             pipe = client.pipeline().lrem(hand.list, 1, item)
             if not (is_internal_task(task) and has_no_arguments(message)):
-                pipe.lpush(PARKED + task, item).sadd(PARKED_TASKS, task)
+                pipe.lpush(PARKED_PREFIX + task, item).sadd(PARKED_TASKS_KEY, task)
             pipe.execute()
 
     def bring_back(self) -> None:
         """What was put off and is wanted now, and what was paused and is resumed, goes back into its queue."""
         queues = list(self.hands)
         with self.conn_or_acquire() as client:
-            pipe = client.pipeline(transaction=False).time().smembers(PARKED_TASKS)
+            pipe = client.pipeline(transaction=False).time().smembers(PARKED_TASKS_KEY)
             for queue in queues:
-                pipe.zcard(DELAYED + queue)
-            if said := pausing.shown():
-                pipe.set(PAUSES, said, ex=PAUSES_SHOWN_FOR)
+                pipe.zcard(DELAYED_PREFIX + queue)
+            if said := pausing.pauses_as_json():
+                pipe.set(PAUSES_KEY, said, ex=PAUSES_TTL_SECONDS)
                 if "sweeps" in queues and is_queue_paused("sweeps"):
                     pipe.ltrim("sweeps", 0, MAX_PAUSED_TICKS - 1)
             (seconds, microseconds), parked, *counts = pipe.execute()
             for task in [task for task in map(bytes.decode, parked) if not is_task_paused(task)]:
-                client.eval(_UNPARK, 3, PARKED + task, queue_of(task), PARKED_TASKS, task, MAX_MOVED)
+                client.eval(
+                    _UNPARK, 3, PARKED_PREFIX + task, queue_of(task), PARKED_TASKS_KEY, task, REQUEUE_BATCH_SIZE
+                )
             for queue in [queue for queue, count in zip(queues, counts, strict=False) if count]:
-                client.eval(_MOVE_DUE, 2, DELAYED + queue, queue, seconds + microseconds / 1e6, MAX_MOVED)
+                client.eval(
+                    _MOVE_DUE, 2, DELAYED_PREFIX + queue, queue, seconds + microseconds / 1e6, REQUEUE_BATCH_SIZE
+                )
 
     def _poll_error(self, type: Any, **options: Any) -> None:  # noqa: A002 - kombu's name
         """kombu.transport.redis.Channel._poll_error: a hand reads from its own connection, and so meets what is wrong."""
@@ -465,7 +469,7 @@ class Channel(stock.Channel):
                 hand.client.close()
         if hands:
             with contextlib.suppress(*self.connection_errors):
-                self.look_around()
+                self.heartbeat_and_reclaim()
 
     def _give_back(self, hand: QueueReader) -> None:
         """What the broker handed over and nobody took goes back to be the next one out."""
@@ -476,7 +480,7 @@ class Channel(stock.Channel):
         """Give back what waits too long, drop connections that fell silent, and look for what lies about."""
         now = monotonic()
         for hand in self.hands.values():
-            if hand.held is not None and now - hand.held_since > HOLD_FOR:
+            if hand.held is not None and now - hand.held_since > MAX_HOLD_SECONDS:
                 hand.held = None
                 self._give_back(hand)
             overdue = (self.brpop_timeout or 0) + (self.health_check_interval or 0)
@@ -485,18 +489,18 @@ class Channel(stock.Channel):
                 if sock is not None and not stock._socket_readable(sock):
                     log.warning("the broker fell silent; connecting again", queue=hand.queue)
                     hand.client.connection.disconnect()
-        if self.hands and now - self._brought_back_at > HOLD_FOR:
+        if self.hands and now - self._brought_back_at > MAX_HOLD_SECONDS:
             self._brought_back_at = now
             self.bring_back()
         if self.hands and now - self._looked_at > POLL_INTERVAL:
-            self.look_around()
+            self.heartbeat_and_reclaim()
 
-    def look_around(self) -> None:
+    def heartbeat_and_reclaim(self) -> None:
         """Give back what belongs to nobody alive: at start, after each connection error, and every five seconds."""
         self._looked_at = monotonic()
         lists = {hand.list: hand.queue for channel in _consuming for hand in channel.hands.values() if hand.list}
         with self.conn_or_acquire() as client:
-            ConsumerId.me().look_around(
+            ConsumerId.me().heartbeat_and_reclaim(
                 client,
                 self.unacked_index_key,
                 lists,
@@ -518,7 +522,7 @@ class Transport(stock.Transport):
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """kombu.transport.redis.Transport.register_with_event_loop: one more timer."""
         super().register_with_event_loop(connection, loop)
-        self.cycle.look_after_tref = loop.call_repeatedly(HOLD_FOR, self.cycle.look_after_hands)
+        self.cycle.look_after_tref = loop.call_repeatedly(MAX_HOLD_SECONDS, self.cycle.look_after_hands)
 
 
 class Connection(kombu_connection.Connection):

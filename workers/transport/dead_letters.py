@@ -25,18 +25,18 @@ from schedules.routes import QUEUES
 
 log = structlog.get_logger(__name__)
 
-WAITING = "unwind.odd"
+PENDING_KEY = "unwind.dead-letters"
 """The list in the broker."""
-MAX_WAITING = 1000
+MAX_PENDING = 1000
 """The newest that many wait while the database is away, with the beginning of each."""
-TRY_AGAIN = 2.0
+RETRY_DELAY = 2.0
 
-CELERYS_OWN_QUEUE = "celery"
+CELERY_DEFAULT_QUEUE = "celery"
 """Where a client pushes that was told no queue."""
-PRIORITY = "\x06\x16"
+PRIORITY_SEPARATOR = "\x06\x16"
 """Between a queue's name and a number: where clients push messages with a priority, which no worker of ours reads (F20)."""
-FIRST_FEW = 20
-COMMANDS = "commands"
+SAMPLE_SIZE = 20
+COMMANDS_QUEUE = "commands"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def push(pipe: Any, odd: DeadLetter) -> None:
     log.error(
         "a message is none of ours", reason=odd.reason, detail=odd.detail, named=odd.named, message=odd.message_id
     )
-    pipe.lpush(WAITING, json.dumps(asdict(odd))).ltrim(WAITING, 0, MAX_WAITING - 1)
+    pipe.lpush(PENDING_KEY, json.dumps(asdict(odd))).ltrim(PENDING_KEY, 0, MAX_PENDING - 1)
 
 
 class DeadLetterWriter:
@@ -124,7 +124,7 @@ class DeadLetterWriter:
                 self._write()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again and stops nobody
                 log.warning("odd messages cannot be written down now", error=type(error).__name__)
-                if self._closed.wait(TRY_AGAIN):
+                if self._closed.wait(RETRY_DELAY):
                     return
                 self._wanted = True
 
@@ -132,16 +132,16 @@ class DeadLetterWriter:
         from workers import lifecycle
 
         with contextlib.ExitStack() as held:
-            database = lifecycle.open_database(lifecycle.settings())
+            database = lifecycle.open_database(lifecycle.process_settings())
             held.callback(database.dispose)
             connection = held.enter_context(current_app.connection_for_read())
             broker = connection.default_channel.client
-            while (raw := broker.lindex(WAITING, -1)) is not None:
+            while (raw := broker.lindex(PENDING_KEY, -1)) is not None:
                 odd = json.loads(raw)
                 if odd.get("is_awaited"):
-                    tell_caller(current_app.backend, odd["message_id"], odd["reason"], odd["detail"])
+                    store_rejection(current_app.backend, odd["message_id"], odd["reason"], odd["detail"])
                 self._keep(database, odd)
-                broker.lrem(WAITING, -1, raw)
+                broker.lrem(PENDING_KEY, -1, raw)
 
     @staticmethod
     def _keep(database: Any, odd: dict[str, Any]) -> None:
@@ -166,7 +166,7 @@ class MessageRefused(Exception):
     """What whoever waits for the answer of a message that was turned away gets: the reason and a sentence."""
 
 
-def tell_caller(backend: Any, message_id: str, reason: str, detail: str) -> None:
+def store_rejection(backend: Any, message_id: str, reason: str, detail: str) -> None:
     """Store a FAILURE where the answer would have been.  What is there already, under whatever id a stranger gave, stays.
 
     Raises when the result backend cannot be reached.
@@ -194,7 +194,7 @@ def _close(**_: Any) -> None:
     _keeper.close()
 
 
-def not_taken(message: Any, registered: Container[str]) -> DeadLetter:
+def describe_untaken(message: Any, registered: Container[str]) -> DeadLetter:
     """What the transport let through and Celery would not take, or took for a task that it does not know."""
     headers = message.headers if isinstance(message.headers, dict) else {}
     delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
@@ -235,19 +235,19 @@ class Stray:
 
 def _wrong_lists() -> list[str]:
     return [
-        CELERYS_OWN_QUEUE,
-        *(f"{name}{PRIORITY}{n}" for name in (CELERYS_OWN_QUEUE, *QUEUES) for n in range(1, 10)),
+        CELERY_DEFAULT_QUEUE,
+        *(f"{name}{PRIORITY_SEPARATOR}{n}" for name in (CELERY_DEFAULT_QUEUE, *QUEUES) for n in range(1, 10)),
     ]
 
 
-def strays(client: Any) -> list[Stray]:
+def find_strays(client: Any) -> list[Stray]:
     """Look into the lists where producers push by mistake.  `client` is a connection to the broker of redis-py."""
     found = []
     for name in _wrong_lists():
         if client.type(name) not in (b"list", "list"):
             continue
-        first = [_named(raw) for raw in client.lrange(name, -FIRST_FEW, -1)]
-        found.append(Stray(name.replace(PRIORITY, " with priority "), client.llen(name), first[::-1]))
+        first = [_named(raw) for raw in client.lrange(name, -SAMPLE_SIZE, -1)]
+        found.append(Stray(name.replace(PRIORITY_SEPARATOR, " with priority "), client.llen(name), first[::-1]))
     return found
 
 
@@ -276,7 +276,7 @@ def requeue_strays(
             commands = [raw for raw in reversed(batch) if is_command(raw)]
             pipe = client.pipeline(transaction=False)
             for raw in commands:
-                pipe.eval(_MOVE, 2, name, COMMANDS, raw)
+                pipe.eval(_MOVE, 2, name, COMMANDS_QUEUE, raw)
             taken += sum(1 for length in pipe.execute() if length)
             stay += len(batch) - len(commands)
             looked_at += len(batch)

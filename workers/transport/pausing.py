@@ -35,7 +35,7 @@ def is_task_paused(task: str) -> bool:
     return paused is None or task in paused[1]
 
 
-def shown() -> str | None:
+def pauses_as_json() -> str | None:
     """What is paused, for whoever has no database; None for nothing."""
     paused = _paused
     if paused is None or paused == _NOTHING:
@@ -43,7 +43,7 @@ def shown() -> str | None:
     return json.dumps({"queues": sorted(paused[0]), "tasks": sorted(paused[1])})
 
 
-def obey(queues: frozenset[str], tasks: frozenset[str]) -> None:
+def set_pauses(queues: frozenset[str], tasks: frozenset[str]) -> None:
     """From now on these are paused, and nothing else."""
     global _paused  # noqa: PLW0603 - one per process is the point
     if _paused != (queues, tasks):
@@ -51,7 +51,7 @@ def obey(queues: frozenset[str], tasks: frozenset[str]) -> None:
     _paused = (queues, tasks)
 
 
-class Reader:
+class PauseReader:
     """Reads what is paused, by a connection of its own."""
 
     def __init__(self) -> None:
@@ -76,14 +76,14 @@ class Reader:
         from workers import lifecycle
 
         if self._database is None:
-            self._database = lifecycle.open_database(lifecycle.settings())
+            self._database = lifecycle.open_database(lifecycle.process_settings())
         try:
             with self._database.transaction() as conn:
                 paused = pauses.paused_names(conn, self._database.clock.now(conn))
         except BaseException:
             self._dispose()
             raise
-        obey(paused.queues, paused.tasks)
+        set_pauses(paused.queues, paused.tasks)
 
     def _dispose(self) -> None:
         if self._database is not None:
@@ -98,7 +98,7 @@ class Reader:
                 log.debug("pauses_not_read", error=type(error).__name__)
 
 
-_reader: Reader | None = None
+_reader: PauseReader | None = None
 
 
 @signals.worker_init.connect
@@ -106,7 +106,7 @@ def _read_before_anything_is_taken(**_: Any) -> None:
     global _paused, _reader  # noqa: PLW0603 - one per process
     from sqlalchemy.exc import OperationalError
 
-    _reader = Reader()
+    _reader = PauseReader()
     try:
         _reader.read()
     except OperationalError as error:

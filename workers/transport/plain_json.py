@@ -13,9 +13,9 @@ from typing import Any
 from kombu.serialization import register
 from kombu.utils import json
 
-read: Any = partial(json.loads, object_hook=None)
+loads: Any = partial(json.loads, object_hook=None)
 
 
 def use_plain_json() -> None:
     """From now on this process revives no typed JSON; what it writes is as it was."""
-    register("json", json.dumps, read, content_type="application/json", content_encoding="utf-8")  # type: ignore[no-untyped-call]
+    register("json", json.dumps, loads, content_type="application/json", content_encoding="utf-8")  # type: ignore[no-untyped-call]

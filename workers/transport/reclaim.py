@@ -20,15 +20,15 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-LISTS = "unwind.handed"
+PROCESSING_LISTS_KEY = "unwind.handed"
 """Hash of the lists into which messages are handed: list -> "owner queue"."""
-UNACKED = "unwind.unacked"
+UNACKED_KEY = "unwind.unacked"
 """Hash of the messages that are recorded: a name of our own, so that another Celery with a shorter patience, which uses the same
 Redis database, does not give our messages back while they are at work (F08)."""
-ALIVE = "unwind.alive."
-ALIVE_FOR = 30
+HEARTBEAT_PREFIX = "unwind.alive."
+HEARTBEAT_TTL_SECONDS = 30
 """Seconds after its last sign at which a worker counts as dead: a killed worker's messages are back within a minute."""
-FORGET_AFTER = 60.0
+ORPHANED_LIST_SECONDS = 60.0
 """Seconds for which a list without an owner is looked at, for a command that the broker carries out late."""
 
 
@@ -52,13 +52,13 @@ class ConsumerId:
 
     def new_list(self) -> str:
         """A name for a list that nobody has used."""
-        return f"{LISTS}.{self.name}.{next(self._numbers)}"
+        return f"{PROCESSING_LISTS_KEY}.{self.name}.{next(self._numbers)}"
 
     def new_tag(self) -> str:
         """A delivery tag that tells whose it is."""
         return f"{self.name}/{secrets.token_hex(8)}"
 
-    def look_around(
+    def heartbeat_and_reclaim(
         self,
         client: Any,
         index: str,
@@ -71,10 +71,10 @@ class ConsumerId:
         `lists`: those in use here, with their queues; `working_on`: whether a message with this tag is at work here;
         `restore`: gives a recorded one back; `index`: where the tags of those are.
         """
-        pipe = client.pipeline(transaction=False).set(ALIVE + self.name, 1, ex=ALIVE_FOR)
+        pipe = client.pipeline(transaction=False).set(HEARTBEAT_PREFIX + self.name, 1, ex=HEARTBEAT_TTL_SECONDS)
         for name, queue in lists.items():
-            pipe.hset(LISTS, name, f"{self.name} {queue}")
-        *_, known, tags = pipe.hgetall(LISTS).zrange(index, 0, -1).execute()
+            pipe.hset(PROCESSING_LISTS_KEY, name, f"{self.name} {queue}")
+        *_, known, tags = pipe.hgetall(PROCESSING_LISTS_KEY).zrange(index, 0, -1).execute()
         owned = {name.decode(): value.decode().partition(" ") for name, value in known.items()}
         taken = {
             tag: tag.rpartition("/")[0] for tag in map(bytes.decode, tags) if tag.count("/") == self.name.count("/") + 1
@@ -89,7 +89,7 @@ class ConsumerId:
 
     def _dead(self, client: Any, owners: set[str]) -> set[str]:
         others = sorted(owners - {self.name})
-        signs = client.mget([ALIVE + owner for owner in others]) if others else []
+        signs = client.mget([HEARTBEAT_PREFIX + owner for owner in others]) if others else []
         return {owner for owner, sign in zip(others, signs, strict=True) if sign is None or self._saw_it_end(owner)}
 
     def _saw_it_end(self, owner: str) -> bool:
@@ -111,9 +111,9 @@ class ConsumerId:
                 log.warning("messages that were handed to nobody alive are back in their queues", lists=len(names))
         now = monotonic()
         self._idle_since = {name: self._idle_since.get(name, now) for name in idle}
-        forgotten = [name for name, since in self._idle_since.items() if now - since > FORGET_AFTER]
+        forgotten = [name for name, since in self._idle_since.items() if now - since > ORPHANED_LIST_SECONDS]
         if forgotten:
-            client.hdel(LISTS, *forgotten)
+            client.hdel(PROCESSING_LISTS_KEY, *forgotten)
 
 
 def _runs(pid: int) -> bool:
@@ -126,9 +126,9 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def in_hand(client: Any) -> int:
+def count_in_flight(client: Any) -> int:
     """How many messages are neither in a queue nor done: handed over, or not acknowledged.  `client` is one of redis-py."""
-    pipe = client.pipeline(transaction=False).hlen(UNACKED)
-    for name in client.hgetall(LISTS):
+    pipe = client.pipeline(transaction=False).hlen(UNACKED_KEY)
+    for name in client.hgetall(PROCESSING_LISTS_KEY):
         pipe.llen(name)
     return sum(pipe.execute())

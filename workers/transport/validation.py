@@ -24,15 +24,15 @@ MAX_MESSAGE_BYTES = {"commands": MAX_BYTES}
 MAX_BYTES_OTHER_QUEUES = 64 * 2**10
 MAX_RETRIES = 1_000_000
 """As `workers.task` counts while the database is away."""
-HARD_LIMIT = 60
+HARD_TIME_LIMIT_SECONDS = 60
 """Seconds a task may run."""
-MAX_WAIT = timedelta(seconds=30)
+MAX_RETRY_DELAY = timedelta(seconds=30)
 """As our own retries wait; far below half the visibility timeout (F06)."""
 MAX_DELAY = timedelta(minutes=1)
 """As long as a producer may put a command off (`countdown`, `eta`); what waits for longer is kept in rows, not in a broker."""
 DELAY_TOLERANCE = timedelta(seconds=5)
 """By which a producer's clock may be ahead of a worker's that looks at its `countdown=60`."""
-CLOCKS_DIFFER = timedelta(hours=2)
+MAX_CLOCK_SKEW = timedelta(hours=2)
 """A retry written by a worker whose clock is ahead by less than this is ours and has waited enough when it is seen."""
 
 _ID = re.compile(r"[!-~]{1,255}")
@@ -282,9 +282,9 @@ def _eta(said: Any, retries: int, now: datetime) -> str | None:
     if said is None or not retries:
         return None
     at = _instant(said, "eta")
-    if at - now > CLOCKS_DIFFER:
+    if at - now > MAX_CLOCK_SKEW:
         _forbidden("headers.eta of a retry is too far away")
-    return min(at, now + MAX_WAIT).isoformat()
+    return min(at, now + MAX_RETRY_DELAY).isoformat()
 
 
 def _delay(headers: dict[str, Any], now: datetime) -> timedelta:
@@ -341,7 +341,8 @@ def _is_harmless_limit(value: Any) -> bool:
     if not isinstance(value, list) or len(value) != 2:
         return False
     return all(
-        n is None or (isinstance(n, int | float) and not isinstance(n, bool) and 0 < n <= HARD_LIMIT) for n in value
+        n is None or (isinstance(n, int | float) and not isinstance(n, bool) and 0 < n <= HARD_TIME_LIMIT_SECONDS)
+        for n in value
     )
 
 

@@ -15,7 +15,7 @@ from models.db.database import make_engine
 from models.db.postgres_address import PostgresAddress
 from tests.plugins.postgres import PASSWORD, USER, PostgresServer, programs
 from workers.embedded import ServerUrls
-from workers.settings import SettingsProblem, load_settings
+from workers.settings import SettingsError, load_settings
 
 ACCEPTED: dict[str, dict[str, str | None]] = {
     "postgresql://u:p@db/unwind": {"host": "db", "port": "5432", "user": "u", "password": "p", "dbname": "unwind"},
@@ -99,7 +99,7 @@ def test_libpq_itself_reads_the_same(url: str) -> None:
 @pytest.mark.parametrize("url", REFUSED)
 def test_refuses_what_a_program_could_not_use_and_repeats_no_value(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
-    with pytest.raises(SettingsProblem) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_settings()
     assert REFUSED[url] in str(caught.value)
     assert "hunter2" not in str(caught.value)

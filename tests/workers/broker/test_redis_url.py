@@ -31,7 +31,7 @@ from workers.monitoring.doctor.context import Context
 from workers.monitoring.flower_guard import QueueLengths
 from workers.monitoring.metrics import MetricsCollector
 from workers.monitoring.watchdog import BrokerProbe
-from workers.settings import Settings, SettingsProblem, load_settings
+from workers.settings import Settings, SettingsError, load_settings
 from workers.transport.acknowledgement import settle
 from workers.transport.channel import Connection
 
@@ -102,7 +102,7 @@ def test_what_some_program_could_not_use_is_refused_with_a_sentence(
 ) -> None:
     """And nothing of the address, in which a password may stand anywhere, is shown."""
     monkeypatch.setenv("CELERY_BROKER_URL", url)
-    with pytest.raises(SettingsProblem) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_settings()
     assert str(caught.value).startswith("CELERY_BROKER_URL: ")
     assert sentence in str(caught.value)

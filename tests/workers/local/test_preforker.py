@@ -21,7 +21,7 @@ QUICK_END = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
 
 @pytest.fixture
 def environment(servers: ServerUrls) -> dict[str, str]:
-    return load_settings().at(servers).environment()
+    return load_settings().with_servers(servers).environment()
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.plugins.upstream import wait_until
 from workers.app import app
 from workers.submissions import consumer
 from workers.submissions.listener import Listener
-from workers.task import command_of
+from workers.task import command_model
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def claimed(found: tuple[list[Submission], Submission | None]) -> tuple[list[str
 def test_the_door_takes_exactly_the_public_commands() -> None:
     """The frozen names of the door are the tasks that have an argument model."""
     public = {
-        name for name, task in app.tasks.items() if not name.startswith("celery.") and command_of(task) is not None
+        name for name, task in app.tasks.items() if not name.startswith("celery.") and command_model(task) is not None
     }
     assert set(submissions.PUBLIC_TASKS) == public
 
@@ -403,7 +403,7 @@ def test_a_lease_lasts_as_long_as_the_work(
     market: Market, caller: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A drain that lives keeps its set, however long it takes: nobody else takes it beside it."""
-    monkeypatch.setattr(consumer, "HOLD_EVERY", 0.02)
+    monkeypatch.setattr(consumer, "LEASE_RENEWAL_INTERVAL", 0.02)
     market.order(1003)
     submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "slow")
     due(caller)

@@ -45,7 +45,7 @@ def test_a_notification_is_heard_although_the_server_is_asked_all_the_time(
     ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "POLL_INTERVAL", 0.0)
-    monkeypatch.setattr(listen, "CALL_EVERY", 0.0)
+    monkeypatch.setattr(listen, "MIN_WAKE_INTERVAL", 0.0)
     with other_server.connect() as conn:
         for _ in range(300):
             conn.execute(f"NOTIFY {CHANNEL}")
@@ -94,7 +94,7 @@ def test_a_server_that_has_become_silent_is_left(
     ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stopped process keeps its connection open, and the kernel answers every keep-alive for it."""
-    monkeypatch.setattr(listen, "ANSWER_TIMEOUT", 0.5)
+    monkeypatch.setattr(listen, "SERVER_RESPONSE_TIMEOUT", 0.5)
     (stopped,) = backends(other_server)
     os.kill(stopped, signal.SIGSTOP)
     try:

@@ -218,7 +218,7 @@ def test_queues_are_served_by_turns(broker: Any, broker_url: str) -> None:
     assert [one.headers["id"] for one in came if "commands" in one.headers["id"]] == [
         f"commands-{n}" for n in range(10)
     ]
-    assert reclaim.in_hand(broker) == 0
+    assert reclaim.count_in_flight(broker) == 0
 
 
 def test_what_waits_too_long_for_a_slot_goes_back(broker: Any, broker_url: str) -> None:
@@ -233,12 +233,12 @@ def test_what_waits_too_long_for_a_slot_goes_back(broker: Any, broker_url: str) 
             _drain(connection, 0.1)
             if broker.llen("commands") + broker.llen("consequences") == 1:
                 break
-        assert (len(came), reclaim.in_hand(broker)) == (1, 1)
+        assert (len(came), reclaim.count_in_flight(broker)) == (1, 1)
         came[0].ack()
         while len(came) < 2:
             _drain(connection)
         came[1].ack()
-    assert reclaim.in_hand(broker) == 0
+    assert reclaim.count_in_flight(broker) == 0
 
 
 def test_what_waits_for_a_slot_is_delivered_by_the_acknowledgement_that_frees_one(broker: Any, broker_url: str) -> None:
@@ -262,7 +262,7 @@ def test_what_waits_for_a_slot_is_delivered_by_the_acknowledgement_that_frees_on
             loop.close()
         assert len(came) == 2
         came[1].ack()
-    assert reclaim.in_hand(broker) == 0
+    assert reclaim.count_in_flight(broker) == 0
 
 
 def test_a_message_that_was_given_back_meanwhile_is_not_ours(broker: Any, broker_url: str) -> None:
@@ -275,43 +275,43 @@ def test_a_message_that_was_given_back_meanwhile_is_not_ours(broker: Any, broker
         item = channel.hands["commands"].client.parse_response(hand.client.connection, "BLMOVE")
         assert broker.lmove(hand.list, "commands", "LEFT", "RIGHT") == item
         channel._hand_over(hand, item)
-        assert (came, reclaim.in_hand(broker), broker.llen("commands")) == ([], 0, 2)
+        assert (came, reclaim.count_in_flight(broker), broker.llen("commands")) == ([], 0, 2)
 
 
 def test_another_worker_gives_back_what_a_dead_one_was_handed_and_had_taken(broker: Any, broker_url: str) -> None:
     """F01, F35: under whatever name, once its sign of life is gone; never while it lives."""
     elsewhere = "another-machine/7/abcdef01"
-    broker.hset(reclaim.LISTS, "unwind.handed.x", f"{elsewhere} commands")
+    broker.hset(reclaim.PROCESSING_LISTS_KEY, "unwind.handed.x", f"{elsewhere} commands")
     broker.lpush("unwind.handed.x", _canary("commands", 2), _canary("commands", 1))
     tag = f"{elsewhere}/0123456789abcdef"
     taken = dumps([message(headers={"task": "canary.commands", "id": "commands-3"}), "", "commands"])
-    broker.hset(reclaim.UNACKED, tag, taken)
-    broker.zadd(f"{reclaim.UNACKED}.index", {tag: 10**10})
-    broker.set(reclaim.ALIVE + elsewhere, 1)
+    broker.hset(reclaim.UNACKED_KEY, tag, taken)
+    broker.zadd(f"{reclaim.UNACKED_KEY}.index", {tag: 10**10})
+    broker.set(reclaim.HEARTBEAT_PREFIX + elsewhere, 1)
     with _consumer(broker_url, "commands", slots=5) as (connection, came):
         _drain(connection, 0.2)
-        assert (came, reclaim.in_hand(broker)) == ([], 3)
-        broker.delete(reclaim.ALIVE + elsewhere)
-        connection.default_channel.look_around()
+        assert (came, reclaim.count_in_flight(broker)) == ([], 3)
+        broker.delete(reclaim.HEARTBEAT_PREFIX + elsewhere)
+        connection.default_channel.heartbeat_and_reclaim()
         while len(came) < 3:
             _drain(connection)
         assert {one.headers["id"] for one in came} == {"commands-1", "commands-2", "commands-3"}
         for one in came:
             one.ack()
-    assert reclaim.in_hand(broker) == 0
+    assert reclaim.count_in_flight(broker) == 0
 
 
 def test_what_cannot_be_written_down_now_waits_in_the_broker_and_is_bounded(broker: Any) -> None:
     """A database that is away stops nothing, and hostile messages do not fill the broker."""
-    from workers.transport.dead_letters import MAX_WAITING, WAITING, DeadLetter, push
+    from workers.transport.dead_letters import MAX_PENDING, PENDING_KEY, DeadLetter, push
 
     for _ in range(3):
         pipe = broker.pipeline()
-        for _ in range(MAX_WAITING // 2):
+        for _ in range(MAX_PENDING // 2):
             push(pipe, DeadLetter.of("NOT_JSON", None, None, "commands", b"x" * 100_000))
         pipe.execute()
-    assert broker.llen(WAITING) == MAX_WAITING
-    assert len(broker.lindex(WAITING, 0)) < 6_000
+    assert broker.llen(PENDING_KEY) == MAX_PENDING
+    assert len(broker.lindex(PENDING_KEY, 0)) < 6_000
 
 
 def test_the_house_hands_over_what_it_routes() -> None:

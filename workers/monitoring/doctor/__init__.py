@@ -14,7 +14,7 @@ from workers.embedded import ServerBinaryNotFound, ServerStartError, embedded_se
 from workers.monitoring.doctor import broker, database, environment, marketplace, processing
 from workers.monitoring.doctor.context import Context, supervised_since
 from workers.monitoring.doctor.findings import Finding, Severity, error, exit_status, note
-from workers.settings import Settings, SettingsProblem, load_settings
+from workers.settings import Settings, SettingsError, load_settings
 
 __all__ = ["Context", "Finding", "Severity", "examine", "exit_status", "opened", "run_checks"]
 
@@ -70,7 +70,7 @@ def examine() -> list[Finding]:
     found = environment.check_unknown_variables() + environment.check_libpq_variables()
     try:
         settings = load_settings()
-    except SettingsProblem as problem:
+    except SettingsError as problem:
         return found + environment.report_invalid_settings(problem)
     with open_installation(settings) as (place, trouble):
         return found + trouble + run_checks(place)
@@ -110,7 +110,7 @@ def open_installation(settings: Settings) -> Iterator[tuple[Context, list[Findin
                 trouble.append(note("SERVERS_NOT_RUNNING", said, "./run up"))
             else:
                 try:
-                    place.settings = settings.at(held.enter_context(embedded_servers(settings.data_dir)))
+                    place.settings = settings.with_servers(held.enter_context(embedded_servers(settings.data_dir)))
                 except (OSError, ServerBinaryNotFound, ServerStartError) as problem:
                     said = f"The embedded servers cannot be reached: {problem}"
                     trouble.append(error("SERVERS_UNREACHABLE", said, "./run down, then ./run up"))

@@ -8,11 +8,11 @@ from typing import Any
 
 from schedules.routes import QUEUES
 from workers.broker.redis_url import connect
-from workers.lifecycle import POOLS
+from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor.context import Context, Pool
 from workers.monitoring.doctor.database import compare_clocks
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
-from workers.transport.dead_letters import strays as lying
+from workers.transport.dead_letters import find_strays as lying
 
 OLDEST = (6, 2)
 """BLMOVE came with Redis 6.2."""
@@ -64,7 +64,7 @@ def check_workers(place: Context) -> list[Finding]:
     """A worker that can do nothing with what it takes."""
     findings = []
     for name, pool in place.pools.items():
-        if pool.name not in POOLS:
+        if pool.name not in SUPPORTED_POOLS:
             said = f"The worker {name} runs in the pool {pool.name}, whose threads are not connected to the database."
             findings.append(error("POOL_UNFIT", said, "start it with --pool=prefork, or --pool=solo."))
         elif pool.ready == 0:

@@ -12,7 +12,7 @@ from workers.embedded.data_dir import read_json
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
 from workers.monitoring.flower_guard import find_running_flower, is_loopback
-from workers.settings import SettingsProblem, unknown_variables
+from workers.settings import SettingsError, unknown_variables
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GREETING_TIMEOUT = 3.0
@@ -21,7 +21,7 @@ LITTLE_ROOM, NO_ROOM = 2 * 10**9, 200 * 10**6
 """Bytes.  The write-ahead log alone may take two gigabytes (`max_wal_size`)."""
 
 
-def report_invalid_settings(problem: SettingsProblem) -> list[Finding]:
+def report_invalid_settings(problem: SettingsError) -> list[Finding]:
     """Settings that keep everything from starting: one finding for each variable."""
     found = []
     for line in str(problem).splitlines():

@@ -25,7 +25,7 @@ from workers.embedded import ServerUrls, free_port
 from workers.embedded.data_dir import write_json
 from workers.embedded.processes import identify_process, wait_until
 from workers.embedded.valkey import Valkey
-from workers.lifecycle import POOLS
+from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor import Context, Finding, broker, database, examine, open_installation, run_checks
 from workers.monitoring.doctor.context import Pool, wall_clock
 from workers.settings import load_settings
@@ -229,12 +229,12 @@ def test_clocks_that_differ_are_found(place: Context, off: float) -> None:
 
 def test_a_worker_that_can_do_nothing_is_found(with_broker: Context) -> None:
     """Threads are not connected to the database, and a pool none of whose processes is up takes nothing."""
-    threads, unwired = Pool("celery.concurrency.thread:TaskPool", None), Pool(POOLS[0], 0)
+    threads, unwired = Pool("celery.concurrency.thread:TaskPool", None), Pool(SUPPORTED_POOLS[0], 0)
     found = broker.check_workers(replace(with_broker, pools={"a@here": threads, "b@here": unwired}))
     assert codes(found) == ["POOL_UNFIT", "WORKER_UNWIRED"]
     assert {severity([one]) for one in found} == {"error"}
     assert (
-        broker.check_workers(replace(with_broker, pools={"a@here": Pool(POOLS[0], 2), "b@here": Pool(POOLS[1], None)}))
+        broker.check_workers(replace(with_broker, pools={"a@here": Pool(SUPPORTED_POOLS[0], 2), "b@here": Pool(SUPPORTED_POOLS[1], None)}))
         == []
     )
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.nodes import ProcessNode, wait_until
 from tests.workers.monitoring.doctor.findings import codes, run, severity
-from workers.lifecycle import POOLS
+from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor import Context, Finding, Severity, broker, exit_status, run_checks
 from workers.monitoring.doctor.context import Pool
 
@@ -81,7 +81,7 @@ def test_a_worker_is_asked_which_queues_it_reads(
         ).items()
         assert name.startswith("doctors@")
         assert sorted(queues) == ["commands", "notices"]
-        assert broker.fetch_pools(broker_url) == {name: Pool(POOLS[0], 1)}
+        assert broker.fetch_pools(broker_url) == {name: Pool(SUPPORTED_POOLS[0], 1)}
     finally:
         node.kill()
     assert broker.fetch_consumed_queues(broker_url) == {}
