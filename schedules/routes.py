@@ -1,7 +1,7 @@
-"""Through which queue does each task go?  Five queues, so that the right pool serves each and none waits behind another.
+"""The queue of each task. There are five, so that no kind of work waits behind another.
 
-What came in by SQL has a queue of its own: a worker takes its queues in turn, so however many messages wait in `commands`, the
-drain waits for one of them.
+Submissions by SQL have their own queue: a worker takes messages from its queues in turn, so their consumer waits for at
+most one message of `commands`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 QUEUES = ("commands", "submissions", "consequences", "notices", "sweeps")
 
 HEARTBEAT_QUEUES = {f"canary.{queue}": queue for queue in QUEUES}
-"""One through each queue, to see that somebody takes what goes through it (reliability X9)."""
+"""The heartbeat task of each queue: it shows that the queue is served."""
 
 _INTERNAL_QUEUES = {
     "submissions.drain": "submissions",
@@ -29,15 +29,15 @@ _INTERNAL_QUEUES = {
 
 
 def queue_of(task: str) -> str:
-    """The queue of a task by its wire name; whatever is not the house's own is a command."""
+    """Return the queue of a task by its wire name; any task that is not internal is a command."""
     return _INTERNAL_QUEUES.get(task) or HEARTBEAT_QUEUES.get(task, "commands")
 
 
 def is_internal_task(task: str) -> bool:
-    """Whether the house itself sends it, again and again; whatever else there is, is a command of somebody."""
+    """Return whether beat or the relay sends the task, as opposed to a command from a client."""
     return task in _INTERNAL_QUEUES or task in HEARTBEAT_QUEUES
 
 
 def outbox_consumers() -> tuple[str, ...]:
-    """The tasks that keep what a commit promised."""
+    """Return the tasks that consume outbox messages."""
     return tuple(task for task, queue in _INTERNAL_QUEUES.items() if queue in ("consequences", "notices"))

@@ -1,4 +1,4 @@
-"""What do the commands of all alerts share?  Taking one away, from an open order or from one cancelled through it."""
+"""Removal of an alert, shared by NPB, NRS and NSS."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class RemoveAlert(OrderCommand):
 
 
 def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answer]:
-    """Remove; where staff removes a completed alert, the strike goes and the privilege is judged again (rules.md 8)."""
-    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
+    """Remove the orders' alerts. If staff removes a completed one, withdraw its strike and update the privileges."""
+    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
         cases = lock_cases(work, lock_members=members.FOR_UPDATE)
-        forgiven: list[int] = []
+        withdrawn_order_ids: list[int] = []
         for command in work.pending:
             verdict = decide_case(
                 work,
@@ -38,8 +38,8 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
                 role = counterparty(policy.filer_role(kind))
                 accused = verdict.case.member(role)
                 cases.set_member(member_policy.remove_strike(accused, role, command.order_id, verdict.case.terms))
-                forgiven.append(command.order_id)
+                withdrawn_order_ids.append(command.order_id)
             work.answer(command, verdict)
-        members.withdraw_strikes(work.conn, forgiven, work.now)
+        members.withdraw_strikes(work.conn, withdrawn_order_ids, work.now)
         cases.write(work)
     return work.answers

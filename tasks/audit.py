@@ -1,6 +1,6 @@
-"""Is what we promise still true?  Each promise is a query that must come back empty; these tasks ask them.
+"""Periodic checks of the invariants. Each invariant is a query that must return no rows.
 
-Every minute of what changed lately and of a slice of the rest; every night of everything.
+Every minute covers recent changes and a slice of the rest; every night covers everything.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from tasks.sweeps import TaskResult
 log = structlog.get_logger(__name__)
 
 SLICES_PER_TICK = 5
-"""Questions of everything in one tick: a night's sixty take a quarter of an hour and keep no worker for long."""
+"""Slices of the nightly check in one tick: its sixty take a quarter of an hour and no run blocks a worker for long."""
 
 
 @shared_task(name="audit.check_invariants")
 def check_invariants() -> TaskResult:
-    """Ask what must hold of what changed lately; gives `{"violations": {sentence: [ids]}}` and logs each as an error."""
+    """Check recent changes. Return `{"violations": {sentence: [ids]}}` and log each violation as an error."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        found = audit.check_recent(work.conn, work.now)
-    return _said(found or ())
+        violations = audit.check_recent(work.conn, work.now)
+    return _report(violations or ())
 
 
 @shared_task(name="audit.check_everything")
 def check_everything() -> TaskResult:
-    """Once a night ask what must hold of everything, a portion a tick; the same answer."""
-    broken: list[Violation] = []
+    """Run the next slices of the nightly check of everything. Return and log as `check_invariants` does."""
+    violations: list[Violation] = []
     for _ in range(SLICES_PER_TICK):
         work: UnitOfWork[Any]
         with unit_of_work() as work:
-            found = audit.check_next_slice(work.conn, work.now)
-        if found is None:
+            slice_violations = audit.check_next_slice(work.conn, work.now)
+        if slice_violations is None:
             break
-        broken.extend(found)
-    return _said(broken)
+        violations.extend(slice_violations)
+    return _report(violations)
 
 
-def _said(found: Sequence[Violation]) -> TaskResult:
-    for violation in found:
-        log.error("an invariant is violated", sentence=violation.sentence, ids=violation.ids[:20])
-    return {"violations": {violation.sentence: violation.ids for violation in found}}
+def _report(violations: Sequence[Violation]) -> TaskResult:
+    for violation in violations:
+        log.error("invariant_violated", sentence=violation.sentence, ids=violation.ids[:20])
+    return {"violations": {violation.sentence: violation.ids for violation in violations}}

@@ -1,4 +1,4 @@
-"""How do bills come about and get paid, step by step?  Issued by a sweep, paid as the marketplace says."""
+"""The sweep that issues bills, and the command that records their payments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models import billing_run, bills, events, ledger, members, sweeps, terms
 from models.requests import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
-from policies.billing_months import format_month, parse_month
+from policies.billing_months import month_from_text, month_text
 from policies.cases import Member
 from policies.verdicts import Invalid, Refused
 from tasks.cases import member_unknown
@@ -21,11 +21,11 @@ from tasks.command import Amount, Command, MemberId, Text
 from tasks.sweeps import TaskResult, sweep
 
 BATCH_SIZE = 500
-"""Sellers of one transaction: each is locked against postings while it runs."""
+"""Sellers of one transaction; they are locked against postings while it runs."""
 
 
 def _month(value: str) -> str:
-    parse_month(value)
+    month_from_text(value)
     return value
 
 
@@ -40,16 +40,14 @@ class RecordPayment(Command):
 
     @property
     def month(self) -> date:
-        """The month of the bill that is paid."""
-        return parse_month(self.billing_month)
+        return month_from_text(self.billing_month)
 
 
 @shared_task(name="bills.issue")
 def issue() -> TaskResult:
-    """Make every bill that should exist by now and does not, month by month, each seller's once (R86, R92).
+    """Issue every missing bill, month by month, one per seller (R86, R92). Return how many were issued.
 
-    A seller whose bill cannot be made keeps nobody else from anything: the month is closed without them, and each sweep tries
-    theirs again.
+    A bill that fails does not stop the others: the month is closed without its seller, and each sweep tries it again.
     """
     issued = sum(_sweep(billing_run.HeldBillingSweep(month)) for month in _held_months())
     while (month := _month_to_close()) is not None:
@@ -60,8 +58,8 @@ def issue() -> TaskResult:
     return {"issued": issued}
 
 
-def _sweep(billing: billing_run.BillingSweep) -> int:
-    return int(sweep("bills.issue", billing, found="issued", limit=BATCH_SIZE, noted=False)["issued"])
+def _sweep(billing: billing_run.Billing) -> int:
+    return int(sweep("bills.issue", billing, result_key="issued", limit=BATCH_SIZE, record=False)["issued"])
 
 
 def _held_months() -> list[date]:
@@ -77,7 +75,7 @@ def _month_to_close() -> date | None:
 
 
 def _issue_month(month: date) -> int:
-    """Make the bills of a month and close it; gives how many were made."""
+    """Issue the bills of a month and close it. Return how many were issued."""
     work: UnitOfWork[Any]
     issued = 0
     while True:
@@ -86,22 +84,21 @@ def _issue_month(month: date) -> int:
         with unit_of_work() as work:
             if billing_run.close_month(work, month, billing.skipped_sellers):
                 return issued
-        # Else somebody's lines came in between: look at all of them again.
+        # Another transaction posted lines meanwhile: go through the sellers again.
 
 
 @shared_task(name=RecordPayment.task)
 def record_payment(commands: list[RecordPayment]) -> list[Answer]:
-    """A seller paid: parts add up, and what is more than the bill asked for opens the next one."""
+    """Record a payment. Part payments add up; an excess becomes the opening balance of the next open bill."""
     with unit_of_work(commands) as work:
         sellers = members.load_facts(work.conn, [c.seller_id for c in work.pending])
         ledger.lock_for_issue(work.conn, sellers)
         for command in work.pending:
-            no = _why_not(command, sellers)
-            work.answer(command, no or _record(work, command))
+            work.answer(command, _validate(command, sellers) or _record(work, command))
     return work.answers
 
 
-def _why_not(command: RecordPayment, sellers: dict[str, Member]) -> Refused | Invalid | None:
+def _validate(command: RecordPayment, sellers: dict[str, Member]) -> Refused | Invalid | None:
     if command.amount <= 0:
         return Invalid("amount", "must be more than 0.00")
     return None if command.seller_id in sellers else member_unknown()
@@ -111,12 +108,12 @@ def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused 
     conn, month = work.conn, command.month
     bill = bills.load_bill(conn, command.seller_id, month, work.now)
     if bill is None or not bill.is_issued:
-        return policy.bill_not_issued(month)
+        return policy.not_issued(month)
     if ledger.has_payment(conn, command.payment_id):
-        return policy.payment_already_recorded(command.payment_id)
-    excess = policy.overpaid_amount(bill.sums.total, bill.paid, command.amount)
-    opens = _opens(work, command.seller_id) if excess > 0 else None
-    note = policy.payment_note(command.amount, month, command.payment_id, excess, opens)
+        return policy.counted_once(command.payment_id)
+    excess = policy.excess(bill.sums.total, bill.paid, command.amount)
+    opens_month = _next_open_month(work, command.seller_id) if excess > 0 else None
+    note = policy.payment_note(command.amount, month, command.payment_id, excess, opens_month)
     ledger.post_payment(
         conn,
         ledger.LedgerLine(
@@ -129,28 +126,28 @@ def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused 
             note=note,
             payment_id=command.payment_id,
             excess=excess or None,
-            excess_credit_month=opens,
+            opens_month=opens_month,
         ),
     )
-    _note(work, command, note, excess, opens)
+    _append_event(work, command, note, excess, opens_month)
     effects = {
         "seller_id": bill.seller_id,
         "billing_month": command.billing_month,
         "total": str(bill.sums.total),
         "paid": str(bill.paid + command.amount),
         "excess": str(excess),
-        "opens": format_month(opens) if opens else None,
+        "opens": month_text(opens_month) if opens_month else None,
     }
     return done(command, effects)
 
 
-def _opens(work: UnitOfWork[RecordPayment], seller_id: str) -> date:
-    ruling = terms.load_terms(work.conn).at(work.now)
-    return max(policy.open_month(work.now, ruling), ledger.first_open_months(work.conn, [seller_id])[seller_id])
+def _next_open_month(work: UnitOfWork[RecordPayment], seller_id: str) -> date:
+    current_terms = terms.load_terms(work.conn).at(work.now)
+    return max(policy.open_month(work.now, current_terms), ledger.first_open_months(work.conn, [seller_id])[seller_id])
 
 
-def _note(
-    work: UnitOfWork[RecordPayment], command: RecordPayment, note: str, excess: Decimal, opens: date | None
+def _append_event(
+    work: UnitOfWork[RecordPayment], command: RecordPayment, note: str, excess: Decimal, opens_month: date | None
 ) -> None:
     events.append(
         work.conn,
@@ -167,7 +164,7 @@ def _note(
                         "month": command.billing_month,
                         "amount": str(command.amount),
                         "excess": str(excess),
-                        "opens": format_month(opens) if opens else None,
+                        "opens": month_text(opens_month) if opens_month else None,
                     }
                 },
                 request_id=command.request_id,

@@ -1,7 +1,8 @@
-"""How is an order unwound?  One transaction: status, stock, alert, strike and answer; what follows is promised by its commit.
+"""Cancellation of orders, one or many.
 
-`orders.cancel` is a set of one, `orders.cancel_many` brings up to a thousand in sets of a hundred.  The number of statements
-does not depend on the number of orders.
+Status, stock, alert, strike and answer change in one transaction; follow-up work goes through the outbox.
+`orders.cancel_many` cancels up to a thousand orders in batches of a hundred. The number of statements does not depend
+on the number of orders.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from policies import drafts as draft_policy
 from policies.cases import Case
 from policies.consolidation import ONE_STEP
 from policies.drafts import Draft
-from policies.inventory import QuantityOverflow, ReturnPlan, ReturnTotals, plan_nothing, plan_return
+from policies.inventory import QuantityOverflow, Returned, ReturnPlan, nothing_returns, plan_return
 from policies.statuses import Basis, Role
 from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.cases import effective_time, known_case, lock_cases, prefetch_parties
@@ -45,7 +46,7 @@ from tasks.command import (
 )
 
 BATCH_SIZE = 100
-"""Orders of one transaction: the knee of the measured curve, 1,000 gain nothing (speed.md)."""
+"""Orders of one transaction; larger batches are not faster (docs/speed.md)."""
 MAX_ORDERS = 1000
 
 
@@ -60,7 +61,7 @@ class CancelOrder(OrderCommand):
 
 
 class InvalidItem(StrictModel):
-    """An item of `orders.cancel_many` that says no command: the answer to it, and by which a twin of it is known."""
+    """An item of `orders.cancel_many` that is not a valid command. `hash` identifies equal items."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     answer: Answer
@@ -68,7 +69,7 @@ class InvalidItem(StrictModel):
 
 
 class CancelMany(Command):
-    """Arguments of `orders.cancel_many`; a bad item is answered by itself and stops no other."""
+    """Arguments of `orders.cancel_many`. An invalid item gets its own answer and does not stop the others."""
 
     task: ClassVar[str] = "orders.cancel_many"
     orders: Annotated[
@@ -79,38 +80,38 @@ class CancelMany(Command):
 
     @field_validator("orders", mode="before")
     @classmethod
-    def _each_by_itself(cls, items: Any, info: ValidationInfo) -> Any:
+    def _validate_each_item(cls, items: Any, info: ValidationInfo) -> Any:
         if not isinstance(items, list) or len(items) > MAX_ORDERS:
-            return items  # `invalid` as a whole
-        return [_item(item, index, info.data.get("request_id", "")) for index, item in enumerate(items)]
+            return items  # the command as a whole is invalid
+        return [_parse_item(item, index, info.data.get("request_id", "")) for index, item in enumerate(items)]
 
 
-def _item(item: Any, index: int, request_id: str) -> CancelOrder | InvalidItem:
+def _parse_item(item: Any, index: int, request_id: str) -> CancelOrder | InvalidItem:
     item_id = _item_id(request_id, index)
     if isinstance(item, dict):
-        read = parse_command(CancelOrder, item, item_id)
+        command = parse_command(CancelOrder, item, item_id)
     else:
-        read = invalid(item_id, [(f"orders.{index}", "must be an object with order_id and member_id")])
-    if isinstance(read, Answer):
-        return InvalidItem(answer=read, hash=dead_jobs.payload_hash({"item": item}).hex())
-    return read
+        command = invalid(item_id, [(f"orders.{index}", "must be an object with order_id and member_id")])
+    if isinstance(command, Answer):
+        return InvalidItem(answer=command, hash=dead_jobs.payload_hash({"item": item}).hex())
+    return command
 
 
 @shared_task(name=CancelOrder.task)
 def cancel(commands: list[CancelOrder]) -> list[Answer]:
-    """Agree to a buyer's request, or cancel on any ground that is open."""
-    return _cancel_set(commands)
+    """Cancel an order: agree to a buyer's request, or use any ground that is open."""
+    return _cancel_orders(commands)
 
 
 @shared_task(name=CancelMany.task)
 def cancel_many(commands: list[CancelMany]) -> list[Answer]:
-    """Cancel many orders, one answer each, in order."""
+    """Cancel many orders. Each gets one answer, in the order of the items."""
     return [_cancel_many(command) for command in commands]
 
 
 def _cancel_many(command: CancelMany) -> Answer:
     answers: dict[int, Answer] = {}
-    understood_items: list[tuple[int, CancelOrder]] = []
+    items: list[tuple[int, CancelOrder]] = []
     for index, item in enumerate(command.orders):
         if isinstance(item, InvalidItem):
             answers[index] = item.answer
@@ -119,97 +120,97 @@ def _cancel_many(command: CancelMany) -> Answer:
         else:
             if command.accepted_at is not None:
                 item.accept(command.accepted_at)
-            understood_items.append((index, item))
-    whole = BulkCancellation(command, answers)
-    for chunk in _sets(understood_items):
-        retry_on_conflict(partial(whole.execute, chunk))
-        if whole.earlier is not None:
-            return whole.earlier
+            items.append((index, item))
+    bulk = BulkCancellation(command, answers)
+    for batch in _split(items):
+        retry_on_conflict(partial(bulk.cancel_batch, batch))
+        if bulk.earlier_answer is not None:
+            return bulk.earlier_answer
         if len(answers) < len(command.orders):
-            _tell_progress(len(answers), len(command.orders))
-    return whole.answer
+            _report_progress(len(answers), len(command.orders))
+    return bulk.answer
 
 
 class BulkCancellation:
-    """A command about many orders.  Its own answer is kept by the commit of its last set, which saves a commit of its own."""
+    """A command about many orders. Its own answer is stored by the commit of its last batch."""
 
     def __init__(self, command: CancelMany, answers: dict[int, Answer]) -> None:
-        """`answers`: those that are known already, by place."""
+        """`answers` holds the answers to invalid items, by index."""
         self.command = command
-        self.earlier: Answer | None = None
-        """Its answer, when it was answered before."""
+        self.earlier_answer: Answer | None = None
         self.answer: Answer
-        """Its answer, once its last set is answered."""
+        """Set when the last batch is answered."""
         self._answers = answers
-        self._places: list[int] = []
+        self._indexes: list[int] = []
 
-    def execute(self, chunk: Sequence[tuple[int, CancelOrder]]) -> None:
-        """Cancel one set, if the whole was not answered before."""
-        self._places = [index for index, _ in chunk]
-        _cancel_set([item for _, item in chunk], self)
+    def cancel_batch(self, batch: Sequence[tuple[int, CancelOrder]]) -> None:
+        """Cancel one batch, unless the command was answered before."""
+        self._indexes = [index for index, _ in batch]
+        _cancel_orders([item for _, item in batch], self)
 
-    def keep(self, work: UnitOfWork[CancelOrder]) -> None:
-        """Take the answers of a set that is about to be committed; with the last of them the whole is answered."""
-        self._answers.update(zip(self._places, work.answers, strict=True))
+    def collect_answers(self, work: UnitOfWork[CancelOrder]) -> None:
+        """Collect the answers of a batch before its commit; with the last batch, store the command's own answer."""
+        self._answers.update(zip(self._indexes, work.answers, strict=True))
         if len(self._answers) == len(self.command.orders):
-            self.answer = self._of_all()
-            work.store_answer(self.command, self.answer)
+            self.answer = self._combined_answer()
+            work.keep(self.command, self.answer)
 
-    def _of_all(self) -> Answer:
-        """One answer per order, in order, and how many of each outcome."""
+    def _combined_answer(self) -> Answer:
         in_order = [self._answers[index].as_json() for index in range(len(self.command.orders))]
         outcomes = [answer["outcome"] for answer in in_order]
         counts = {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
         return done(self.command, {"answers": in_order, "counts": counts})
 
 
-def _tell_progress(answered: int, of: int) -> None:
-    """Where a worker carries this out for somebody who waits, the task's meta says how far it is; losing that loses nothing."""
+def _report_progress(answered: int, total: int) -> None:
+    """Update the task's progress if a caller waits for its result; errors are ignored."""
     if not current_task or current_task.name != CancelMany.task or current_task.request.ignore_result:
         return
     with suppress(Exception):
-        current_task.update_state(state="PROGRESS", meta={"answered": answered, "of": of})
+        current_task.update_state(state="PROGRESS", meta={"answered": answered, "of": total})
 
 
 def _item_id(request_id: str, index: int) -> str:
-    """`<request_id>:<index>` (contract 2.3), or its hash where that would be longer than a request id may be."""
-    written = f"{request_id}:{index}"
-    return written if len(written) <= MAX_REQUEST_ID_LENGTH else hashlib.sha256(written.encode()).hexdigest()
+    """Return `<request_id>:<index>`, or its hash if that is longer than a request id may be."""
+    item_id = f"{request_id}:{index}"
+    return item_id if len(item_id) <= MAX_REQUEST_ID_LENGTH else hashlib.sha256(item_id.encode()).hexdigest()
 
 
-def _sets(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, CancelOrder]]]:
-    """Sets of at most a hundred in which no order and no request id stands twice: the second waits for a later set.
+def _split(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, CancelOrder]]]:
+    """Split into batches of at most `BATCH_SIZE` without duplicate orders or request ids; a duplicate goes to a later
+    batch.
 
-    There is one at least, be it empty: it answers for a command in which no order could be understood.
+    There is at least one batch, even if it is empty: its commit stores the answer of a command without valid
+    items.
     """
-    sets: list[list[tuple[int, CancelOrder]]] = [[]]
+    batches: list[list[tuple[int, CancelOrder]]] = [[]]
     seen: list[set[int | str]] = [set()]
     first_open = 0
     for index, item in items:
         number = first_open
-        while len(sets[number]) >= BATCH_SIZE or item.order_id in seen[number] or item.request_id in seen[number]:
+        while len(batches[number]) >= BATCH_SIZE or item.order_id in seen[number] or item.request_id in seen[number]:
             number += 1
-            if number == len(sets):
-                sets.append([])
+            if number == len(batches):
+                batches.append([])
                 seen.append(set())
-        sets[number].append((index, item))
+        batches[number].append((index, item))
         seen[number] |= {item.order_id, item.request_id}
-        while first_open < len(sets) - 1 and len(sets[first_open]) >= BATCH_SIZE:
+        while first_open < len(batches) - 1 and len(batches[first_open]) >= BATCH_SIZE:
             first_open += 1
-    return sets
+    return batches
 
 
 @dataclass
 class PendingCancellation:
-    """One order of the set that will be cancelled, with what is decided about it."""
+    """One order of a batch that will be cancelled, with the decisions about it."""
 
     command: CancelOrder
     case: Case
     granted: Granted
-    instant: datetime
+    effective_at: datetime
     plan: ReturnPlan | None = None
-    """Where everything goes, where the pure plan decided it."""
-    back: ReturnTotals = field(default_factory=ReturnTotals)
+    """Where the items go, if `_PlannedCancellationBatch` decides it."""
+    returned: Returned = field(default_factory=Returned)
 
     @property
     def after(self) -> Case:
@@ -222,222 +223,238 @@ class PendingCancellation:
 
     @property
     def returns(self) -> bool:
-        """Whether what remains goes back to the seller's inventory."""
+        """Whether the remaining items go back to the seller's inventory."""
         return policy.returns_items(self.basis, seller_terminated=self.case.seller.terminated)
 
 
-def _cancel_set(commands: Sequence[CancelOrder], whole: BulkCancellation | None = None) -> list[Answer]:
-    """One statement returns the items of the whole set; where it cannot, everything is done again by the pure plan."""
+def _cancel_orders(commands: Sequence[CancelOrder], bulk: BulkCancellation | None = None) -> list[Answer]:
+    """Return the items with one statement for all orders; if that can't, start over with a computed plan per order."""
     if not any(c.draft_id is not None or c.dry_run for c in commands):
         with suppress(NeedsPlan):
-            return _unwind(commands, whole, by_hand=False)
-    return _unwind(commands, whole, by_hand=True)
+            return _cancel_batch(commands, bulk, planned=False)
+    return _cancel_batch(commands, bulk, planned=True)
 
 
-def _unwind(commands: Sequence[CancelOrder], whole: BulkCancellation | None, *, by_hand: bool) -> list[Answer]:
-    part_of = whole.command if whole is not None else None
-    with unit_of_work(commands, parent=part_of, prefetch=prefetch_parties(commands)) as work:
-        if whole is not None and work.parent_answer is not None:
-            whole.earlier = work.parent_answer
+def _cancel_batch(commands: Sequence[CancelOrder], bulk: BulkCancellation | None, *, planned: bool) -> list[Answer]:
+    part_of = bulk.command if bulk is not None else None
+    with unit_of_work(commands, part_of=part_of, look=prefetch_parties(commands)) as work:
+        if bulk is not None and work.whole is not None:
+            bulk.earlier_answer = work.whole
             return []
-        unwinder = (_UnwinderByHand if by_hand else _Unwinder)(work)
+        batch = (_PlannedCancellationBatch if planned else _CancellationBatch)(work)
         for command in work.pending:
-            verdict = unwinder.judge(command)
+            verdict = batch.decide(command)
             if not isinstance(verdict, Granted):
                 work.answer(command, verdict)
-        unwinder.execute()
-        if whole is not None:
-            whole.keep(work)
+        batch.execute()
+        if bulk is not None:
+            bulk.collect_answers(work)
         with pipeline(work.conn):
-            unwinder.write()
-            work.send_answers()
+            batch.write()
+            work.close()
     return work.answers
 
 
-class _Unwinder:
-    """Decides a set of cancellations in order, each seeing what the ones before it did, and then writes them all."""
+class _CancellationBatch:
+    """Decides a batch of cancellations in order, each seeing the effects of the ones before it, and then writes all."""
 
     def __init__(self, work: UnitOfWork[CancelOrder]) -> None:
-        """Take every lock the set may need; only then is the clock read."""
+        """Take every lock that the batch may need; only then is the clock read."""
         self._work = work
-        self._cases = lock_cases(work, lock_members=members.FOR_UPDATE_IF_ACCUSED, then=self._lock_stock)
-        self._real: list[PendingCancellation] = []
+        self._cases = lock_cases(work, lock_members=members.AS_ACCUSED, then=self._lock_stock)
+        self._pending: list[PendingCancellation] = []
 
     def _lock_stock(self) -> None:
         ids = [c.order_id for c in self._work.pending]
         self._removals = removals.send_pending(self._work.conn, ids)
         returns.lock_stock(self._work.conn, ids)
-        self._work.send_clock_query()  # when all locks are held
+        self._work.ask_for_now()  # all locks are requested by now
 
-    def judge(self, command: CancelOrder) -> Verdict:
-        """Ask the policies; a granted cancellation joins the set with the strike it gives."""
+    def decide(self, command: CancelOrder) -> Verdict:
+        """Apply the policies; a granted cancellation joins the batch with the strike that it causes."""
         case = known_case(self._cases, command.order_id, command.member_id, self._work.now)
         if not isinstance(case, Case):
             return case
-        if unknown := self._draft_unknown(command):
-            return unknown
-        instant = effective_time(command, case, self._work.now)
-        if isinstance(instant, Invalid):
-            return instant
-        verdict = policy.cancel(case, command.actor, command.reason, command.comment, instant)
+        if refused := self._check_draft(command):
+            return refused
+        effective_at = effective_time(command, case, self._work.now)
+        if isinstance(effective_at, Invalid):
+            return effective_at
+        verdict = policy.cancel(case, command.actor, command.reason, command.comment, effective_at)
         if not isinstance(verdict, Granted):
             return verdict
-        if not self._cases.accused and policy.may_cause_strike(case):
-            raise StaleRead("an alert was filed between the look and the locks")
-        one = PendingCancellation(command, case, cancellation_effects.apply_strike(case, verdict), instant)
-        if no := self._planned(one):
-            return no
-        self._join(one)
+        if not self._cases.accused and policy.could_strike(case):
+            raise StaleRead("an alert was filed between the read and the locks")
+        cancellation = PendingCancellation(command, case, cancellation_effects.with_strike(case, verdict), effective_at)
+        if rejection := self._plan_return(cancellation):
+            return rejection
+        self._join(cancellation)
         return verdict
 
     def execute(self) -> None:
-        """Return the items, decide fees and followers, and answer."""
+        """Return the items, decide fees and follow-up work, and answer."""
         self._return_items()
-        pending = removals.fetch_pending(self._removals)
-        for one in self._decided:
-            one.granted = cancellation_effects.add_cancellation_effects(
-                one.case,
-                one.granted,
-                one.back,
-                by=one.case.role_of(one.command.actor),
-                at=one.instant,
-                pending_removals=pending.get(one.case.order.order_id, 0),
+        pending_removals = removals.fetch_pending(self._removals)
+        for cancellation in self._decided:
+            cancellation.granted = cancellation_effects.cancellation_effects(
+                cancellation.case,
+                cancellation.granted,
+                cancellation.returned,
+                by=cancellation.case.role_of(cancellation.command.actor),
+                at=cancellation.effective_at,
+                pending_removals=pending_removals.get(cancellation.case.order.order_id, 0),
             )
-            self._work.answer(one.command, one.granted, store=not one.command.dry_run)
-        for one in self._real:
-            self._grant(one)
+            self._work.answer(cancellation.command, cancellation.granted, keep=not cancellation.command.dry_run)
+        for cancellation in self._pending:
+            self._grant(cancellation)
 
     def write(self) -> None:
-        """Write the whole set."""
-        members.insert_strikes(self._work.conn, [given for one in self._real if (given := _strike_of(one))])
-        used = [one.command.draft_id for one in self._real if one.command.draft_id is not None]
-        drafts.mark_used(self._work.conn, used, self._work.now)
+        members.insert_strikes(
+            self._work.conn, [strike for cancellation in self._pending if (strike := _strike_of(cancellation))]
+        )
+        draft_ids = [
+            cancellation.command.draft_id for cancellation in self._pending if cancellation.command.draft_id is not None
+        ]
+        drafts.mark_used(self._work.conn, draft_ids, self._work.now)
         self._cases.write(self._work)
 
     @property
     def _decided(self) -> Sequence[PendingCancellation]:
-        return self._real
+        return self._pending
 
-    def _draft_unknown(self, _command: CancelOrder) -> Refused | None:
+    def _check_draft(self, _command: CancelOrder) -> Refused | None:
         return None
 
-    def _planned(self, _one: PendingCancellation) -> Refused | Invalid | None:
-        """What speaks against it in where its items would go: nothing that the one statement would not find itself."""
+    def _plan_return(self, _cancellation: PendingCancellation) -> Refused | Invalid | None:
+        # The statement that returns the items finds every problem itself.
         return None
 
     def _return_items(self) -> None:
-        back = returns.return_items(
+        returned = returns.return_items(
             self._work.conn,
-            [(one.case.order.order_id, one.returns) for one in self._real],
+            [(cancellation.case.order.order_id, cancellation.returns) for cancellation in self._pending],
             self._work.now,
-            release=any(one.case.terms.release_auto_stockroom for one in self._real),
+            release=any(cancellation.case.terms.release_auto_stockroom for cancellation in self._pending),
         )
-        for one in self._real:
-            one.back = back[one.case.order.order_id]
+        for cancellation in self._pending:
+            cancellation.returned = returned[cancellation.case.order.order_id]
 
-    def _join(self, one: PendingCancellation) -> None:
-        self._cases.set_member(one.after.buyer)
-        self._cases.set_member(one.after.seller)
-        self._real.append(one)
+    def _join(self, cancellation: PendingCancellation) -> None:
+        self._cases.set_member(cancellation.after.buyer)
+        self._cases.set_member(cancellation.after.seller)
+        self._pending.append(cancellation)
 
-    def _grant(self, one: PendingCancellation) -> None:
-        # Members stand as the whole set leaves them: a later order of the set may have given them another strike.
-        granted, after = one.granted, one.after
+    def _grant(self, cancellation: PendingCancellation) -> None:
+        # Use the members' final state: a later order of the batch may have caused another strike.
+        granted, after = cancellation.granted, cancellation.after
         buyer, seller = (self._cases.members[member.member_id] for member in (after.buyer, after.seller))
         if buyer is not after.buyer or seller is not after.seller:
             granted = replace(granted, case=replace(after, buyer=buyer, seller=seller))
-        self._cases.grant(one.case, granted, one.instant, actor=one.command.actor, request_id=one.command.request_id)
+        self._cases.grant(
+            cancellation.case,
+            granted,
+            cancellation.effective_at,
+            actor=cancellation.command.actor,
+            request_id=cancellation.command.request_id,
+        )
 
 
-class _UnwinderByHand(_Unwinder):
-    """The same with the pure plan of each return: for drafts, dry runs, full lots and lots that leave their stockroom."""
+class _PlannedCancellationBatch(_CancellationBatch):
+    """Plans each return in Python: for drafts, dry runs, full lots and lots that leave their stockroom."""
 
     def _lock_stock(self) -> None:
-        """Lots are held when the cases are known: whoever plans needs them here."""
+        # The lots are locked in `__init__`, when the cases are known.
         self._removals = removals.send_pending(self._work.conn, [c.order_id for c in self._work.pending])
 
     def __init__(self, work: UnitOfWork[CancelOrder]) -> None:
-        """Bring the lines, the lots and the drafts here as well."""
+        """Load the lines, lots and drafts too."""
         super().__init__(work)
-        self._drafts = drafts.load_drafts(work.conn, [c.draft_id for c in work.pending if c.draft_id is not None])
-        self._lines = orders.load_lines(work.conn, self._cases.orders)
-        self._returning = {order_id: inventory.lines_to_return(lines) for order_id, lines in self._lines.items()}
-        self._shelf = inventory.load_stock_view(
+        self._drafts = drafts.facts(work.conn, [c.draft_id for c in work.pending if c.draft_id is not None])
+        self._lines = orders.lines_of(work.conn, self._cases.orders)
+        self._returning = {order_id: inventory.returning(lines) for order_id, lines in self._lines.items()}
+        self._stock = inventory.lots_for_return(
             work.conn,
             [line for lines in self._returning.values() for line in lines],
             lock=any(not c.dry_run for c in work.pending),
         )
-        self._dry: list[PendingCancellation] = []
+        self._dry_runs: list[PendingCancellation] = []
 
     @property
     def _decided(self) -> Sequence[PendingCancellation]:
-        return [*self._dry, *self._real]
+        return [*self._dry_runs, *self._pending]
 
-    def _draft_unknown(self, command: CancelOrder) -> Refused | None:
+    def _check_draft(self, command: CancelOrder) -> Refused | None:
         if command.draft_id is None:
             return None
         draft = self._drafts.get(command.draft_id)
-        return (
-            draft_policy.draft_unknown(command.order_id)
-            if draft is None or draft.order_id != command.order_id
-            else None
-        )
+        return draft_policy.unknown(command.order_id) if draft is None or draft.order_id != command.order_id else None
 
-    def _planned(self, one: PendingCancellation) -> Refused | Invalid | None:
-        draft = self._drafts[one.command.draft_id] if one.command.draft_id is not None else None
+    def _plan_return(self, cancellation: PendingCancellation) -> Refused | Invalid | None:
+        draft = self._drafts[cancellation.command.draft_id] if cancellation.command.draft_id is not None else None
         if draft is not None and (
-            refused := draft_policy.check_ready_to_cancel(draft, one.case, one.basis, one.instant)
+            refused := draft_policy.check(draft, cancellation.case, cancellation.basis, cancellation.effective_at)
         ):
             return refused
         try:
-            one.plan = self._plan(one, draft)
-        except QuantityOverflow as full:
-            return self._parked(one.command, full)
-        return draft_policy.check_plan(one.plan) if draft is not None else None
+            cancellation.plan = self._make_plan(cancellation, draft)
+        except QuantityOverflow as overflow:
+            return self._park(cancellation.command, overflow)
+        return draft_policy.check_plan(cancellation.plan) if draft is not None else None
 
     def _return_items(self) -> None:
-        foreseen = inventory.preview_returns(self._work.conn, [one.plan for one in self._dry if one.plan is not None])
-        plans = [one.plan for one in self._real if one.plan is not None]
-        settled = inventory.apply_return(self._work.conn, plans, self._work.now)
-        for one, plan in zip(self._decided, [*foreseen, *settled], strict=True):
-            one.back = plan.returned
+        previews = inventory.preview_returns(
+            self._work.conn, [cancellation.plan for cancellation in self._dry_runs if cancellation.plan is not None]
+        )
+        plans = [cancellation.plan for cancellation in self._pending if cancellation.plan is not None]
+        applied = inventory.apply_return(self._work.conn, plans, self._work.now)
+        for cancellation, plan in zip(self._decided, [*previews, *applied], strict=True):
+            cancellation.returned = plan.returned
 
-    def _plan(self, one: PendingCancellation, draft: Draft | None) -> ReturnPlan:
-        order_id = one.case.order.order_id
-        if not one.returns:
-            return plan_nothing(order_id, [line.line_no for line in self._lines[order_id]])
+    def _make_plan(self, cancellation: PendingCancellation, draft: Draft | None) -> ReturnPlan:
+        order_id = cancellation.case.order.order_id
+        if not cancellation.returns:
+            return nothing_returns(order_id, [line.line_no for line in self._lines[order_id]])
         return plan_return(
             order_id,
             self._returning[order_id],
-            self._shelf,
+            self._stock,
             choices=draft.choices if draft is not None else ONE_STEP,
-            release_auto_stockroom=one.case.terms.release_auto_stockroom,
+            release_auto_stockroom=cancellation.case.terms.release_auto_stockroom,
         )
 
-    def _parked(self, command: CancelOrder, full: QuantityOverflow) -> Invalid:
-        """C25: nothing of this cancellation is written, staff finds it among the dead jobs, the rest of the set goes on."""
+    def _park(self, command: CancelOrder, overflow: QuantityOverflow) -> Invalid:
+        """Park the cancellation among the dead jobs for staff, write nothing of it, and continue with the rest."""
         if not command.dry_run:
             dead_jobs.park_once(
                 self._work.conn,
                 task=command.task,
                 message_id=command.request_id,
                 arguments=command.model_dump(mode="json", exclude_none=True),
-                error=f"TooManyUnits: {full}",
+                error=f"QuantityOverflow: {overflow}",
                 now=self._work.now,
             )
         return Invalid(
-            "order_id", f"its items cannot be put back ({full}); nothing is written, and staff has it to look at"
+            "order_id", f"its items cannot be put back ({overflow}); nothing is written, and staff has it to look at"
         )
 
-    def _join(self, one: PendingCancellation) -> None:
-        if one.command.dry_run:
-            self._dry.append(one)
+    def _join(self, cancellation: PendingCancellation) -> None:
+        if cancellation.command.dry_run:
+            self._dry_runs.append(cancellation)
             return
-        assert one.plan is not None
-        self._shelf.take(one.plan)
-        super()._join(one)
+        assert cancellation.plan is not None
+        self._stock.take(cancellation.plan)
+        super()._join(cancellation)
 
 
-def _strike_of(one: PendingCancellation) -> tuple[int, str, Role, datetime] | None:
-    role = policy.strike_recipient(one.basis)
-    return None if role is None else (one.case.order.order_id, one.after.member(role).member_id, role, one.instant)
+def _strike_of(cancellation: PendingCancellation) -> tuple[int, str, Role, datetime] | None:
+    role = policy.causes_strike(cancellation.basis)
+    return (
+        None
+        if role is None
+        else (
+            cancellation.case.order.order_id,
+            cancellation.after.member(role).member_id,
+            role,
+            cancellation.effective_at,
+        )
+    )

@@ -1,4 +1,4 @@
-"""How is a set of commands about orders carried out?  Lock, ask, write, tell: the shape all of them share."""
+"""The steps that all commands about orders share: lock, decide, write, notify."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
 from tasks.command import ActorCommand, OrderCommand, OrderFact
 
 MAX_OCCURRENCE_AGE = timedelta(hours=24)
-"""A message may have waited this long in a queue and still say when it really happened (contract 2)."""
+"""Oldest `occurred_at` that is accepted: a message may have waited that long in a queue."""
 
 CommandT = TypeVar("CommandT", bound=ActorCommand | OrderFact)
 OrderCommandT = TypeVar("OrderCommandT", bound=OrderCommand | OrderFact)
@@ -27,8 +27,8 @@ Decide = Callable[[CommandT, Case, datetime], Verdict]
 
 
 def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT]) -> list[Answer]:
-    """Lock the orders of a set, ask the policy about each, write what was granted."""
-    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
+    """Lock the orders of a batch, decide each command, write what was granted and return the answers."""
+    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
         for command in work.pending:
             work.answer(command, decide_case(work, cases, command, decide, order_id=command.order_id))
@@ -37,14 +37,14 @@ def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT
 
 
 def prefetch_parties(commands: Sequence[OrderCommandT]) -> partial[Cursor]:
-    """The look before the locks, for the trip in which a unit of work begins."""
+    """Return the unlocked read of the orders' parties, to be sent in the first round trip of a unit of work."""
     return partial(orders.send_parties, order_ids=[c.order_id for c in commands])
 
 
 def lock_cases(
     work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE, then: Callable[[], object] = lambda: None
 ) -> CaseSet:
-    """The orders of the commands that were not answered before, held for this transaction; `then` what else is held."""
+    """Lock and load the orders of the commands that were not answered before; `then` takes further locks after them."""
     return CaseSet(
         work.conn,
         [c.order_id for c in work.pending],
@@ -58,23 +58,23 @@ def lock_cases(
 def decide_case(
     work: UnitOfWork[CommandT], cases: CaseSet, command: CommandT, decide: Decide[CommandT], *, order_id: int
 ) -> Verdict:
-    """One verdict; a granted one is taken into `cases`, so that the next of the set sees it."""
+    """Decide one command. A granted verdict is applied to `cases`, so that later commands of the batch see it."""
     case = known_case(cases, order_id, command.member_id, work.now)
     if not isinstance(case, Case):
         return case
-    instant = effective_time(command, case, work.now)
-    if isinstance(instant, Invalid):
-        return instant
-    if instant < work.now - MAX_OCCURRENCE_AGE:
-        case = replace(case, terms=cases.terms_history.at(instant))
-    verdict = decide(command, case, instant)
+    effective_at = effective_time(command, case, work.now)
+    if isinstance(effective_at, Invalid):
+        return effective_at
+    if effective_at < work.now - MAX_OCCURRENCE_AGE:
+        case = replace(case, terms=cases.book.at(effective_at))
+    verdict = decide(command, case, effective_at)
     if isinstance(verdict, Granted):
-        cases.grant(case, verdict, instant, actor=command.actor, request_id=command.request_id)
+        cases.grant(case, verdict, effective_at, actor=command.actor, request_id=command.request_id)
     return verdict
 
 
 def known_case(cases: CaseSet, order_id: int, member_id: str | None, now: datetime) -> Case | Refused:
-    """The order somebody acts on, or which of the two is unknown."""
+    """Return the order, or the refusal if the order or the member is unknown."""
     case = cases.get(order_id, now)
     if case is None:
         return order_unknown()
@@ -84,9 +84,10 @@ def known_case(cases: CaseSet, order_id: int, member_id: str | None, now: dateti
 
 
 def effective_time(command: ActorCommand | OrderFact, case: Case, now: datetime) -> datetime | Invalid:
-    """When the command happens: now, or when it says it really did; never before the order's last event.
+    """Return when the command takes effect: now or its `occurred_at`, never before the order's last event.
 
-    What time decided is no such event: an answer in time stays in time, though a sweep marked the alert before it was read.
+    Events of sweeps don't count: an answer that was in time stays so, even if a sweep marked the alert before it was
+    read.
     """
     last = case.order.last_event_at or now
     if command.occurred_at is None:
@@ -103,10 +104,8 @@ def effective_time(command: ActorCommand | OrderFact, case: Case, now: datetime)
 
 
 def order_unknown() -> Refused:
-    """No such order."""
     return Refused(Code.ORDER_UNKNOWN, "There is no order with this id.", unblocked_by="the order being submitted")
 
 
 def member_unknown() -> Refused:
-    """No such member."""
     return Refused(Code.MEMBER_UNKNOWN, "There is no member with this id.", unblocked_by="the member being recorded")

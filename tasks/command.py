@@ -1,7 +1,7 @@
-"""What does a command look like when it comes in?  Argument models, strict: nothing is converted, nothing guessed.
+"""Base classes and field types of the commands' argument models.
 
-Each public task has one model.  The job base class validates a message into it and answers `invalid` otherwise
-(contract 2.1); the task itself only ever sees good commands.
+Each public task has one strict model. `workers.task.BaseTask` validates a message into it and answers `invalid`
+otherwise, so the task itself only sees valid commands.
 """
 
 from __future__ import annotations
@@ -36,50 +36,48 @@ MAX_REQUEST_ID_LENGTH = 128
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
 ID_PATTERN = r"^(0|[1-9][0-9]{0,18})$"
-"""An id written as text; `"01003"` and `"1e3"` are no ids, so that each id has one form."""
+"""An id written as text. `"01003"` and `"1e3"` do not match, so that each id has one form."""
 MAX_ERRORS = 1000
-"""Errors that one answer names."""
+"""Errors in one answer."""
 MAX_DEPTH = 6
-"""Levels of lists and objects in one argument (reliability.md 8)."""
+"""Nested lists and objects in one argument."""
 
 
 def _storable(value: str) -> str:
     if "\x00" in value:
         raise ValueError("must not contain NUL")
     try:
-        value.encode()  # ten megabytes in milliseconds, where looking at each character takes a second
+        value.encode()  # ten megabytes take milliseconds; a check of each character takes a second
     except UnicodeEncodeError:
         raise ValueError("must not contain unpaired surrogates") from None
     return value
 
 
 def validate_one_line(value: str) -> str:
-    """The text, if it is one line that says something.  Raises ValueError."""
     if not is_one_line(value):
         raise ValueError("must be one line of visible text")
     return value
 
 
 def validate_identifier(value: str) -> str:
-    """The text, if it can name something.  Raises ValueError."""
     if not is_identifier(value):
         raise ValueError("must be one line of visible text without invisible characters")
     return value
 
 
-def _instant(value: Any) -> datetime:
+def _timestamp(value: Any) -> datetime:
     if not isinstance(value, str):
         raise ValueError("must be an instant written as text, such as 2026-03-28T10:00:00Z")
     return parse_timestamp(value)
 
 
 def _decimal(places: int) -> Any:
-    def read(value: Any) -> Decimal:
-        whole, _, fraction = value.partition(".") if isinstance(value, str) else ("", "", "")
-        digits = whole.removeprefix("-")
-        fits = digits.isascii() and digits.isdigit() and len(digits) <= 10 and len(fraction) <= places
+    def parse(value: Any) -> Decimal:
+        integer, _, fraction = value.partition(".") if isinstance(value, str) else ("", "", "")
+        digits = integer.removeprefix("-")
+        valid = digits.isascii() and digits.isdigit() and len(digits) <= 10 and len(fraction) <= places
         if (
-            not fits
+            not valid
             or (fraction == "" and value.endswith("."))
             or (fraction and not (fraction.isascii() and fraction.isdigit()))
         ):
@@ -89,16 +87,15 @@ def _decimal(places: int) -> Any:
             raise ValueError("must not be minus zero")
         return amount
 
-    return BeforeValidator(read)
+    return BeforeValidator(parse)
 
 
-def _written(places: int) -> WithJsonSchema:
-    """What the contract files say of such an amount (contract 2: decimal strings, never JSON floats)."""
+def _decimal_schema(places: int) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": rf"^-?[0-9]{{1,10}}(\.[0-9]{{1,{places}}})?$"})
 
 
-def _normalised(value: Any) -> str:
-    """`"20.0"` and `"20.00"` are one amount, `+01:00` and `Z` one instant."""
+def _normalize(value: Any) -> str:
+    """Return one text for equal values: `"20.0"` and `"20.00"`, `10:00Z` and `11:00+01:00`."""
     if isinstance(value, Decimal):
         return format(value.normalize(), "f")
     if isinstance(value, datetime):
@@ -107,14 +104,14 @@ def _normalised(value: Any) -> str:
 
 
 def parse_id(value: Any) -> Any:
-    """The number that a string of decimal digits means; anything else as it is, for the type to judge."""
+    """Convert a string of decimal digits to the number; return anything else unchanged for the type to reject."""
     return int(value) if isinstance(value, str) and re.fullmatch(ID_PATTERN, value, re.ASCII) else value
 
 
-def _id_schema(least: int) -> WithJsonSchema:
-    """What the contract files say of an id: a number, or its digits as a string, for JavaScript rounds above 2^53."""
+def _id_schema(minimum: int) -> WithJsonSchema:
+    """Return the JSON schema of an id: a number, or its digits as a string, because JavaScript rounds above 2^53."""
     return WithJsonSchema(
-        {"type": ["integer", "string"], "minimum": least, "maximum": MAX_INT64, "pattern": ID_PATTERN}
+        {"type": ["integer", "string"], "minimum": minimum, "maximum": MAX_INT64, "pattern": ID_PATTERN}
     )
 
 
@@ -138,53 +135,52 @@ RequestId = Annotated[
     Text, StringConstraints(pattern=_REQUEST_ID), WithJsonSchema({"type": "string", "pattern": _REQUEST_ID})
 ]
 DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier)]
-TimestampText = Annotated[datetime, BeforeValidator(_instant)]
-Amount = Annotated[Decimal, _decimal(2), _written(2)]
-UnitPrice = Annotated[Decimal, _decimal(4), _written(4)]
-UsdRate = Annotated[Decimal, _decimal(8), _written(8)]
+TimestampText = Annotated[datetime, BeforeValidator(_timestamp)]
+Amount = Annotated[Decimal, _decimal(2), _decimal_schema(2)]
+UnitPrice = Annotated[Decimal, _decimal(4), _decimal_schema(4)]
+UsdRate = Annotated[Decimal, _decimal(8), _decimal_schema(8)]
 
 
 class StrictModel(BaseModel):
-    """A piece of a command's arguments: frozen, and without room for what nobody asked for."""
+    """Base of all argument models: frozen, and unknown fields are errors."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
-        defer_build=True,  # by the first message of its kind: building all at import took a tenth of it (B15)
+        defer_build=True,  # until the first message of this kind: building all took a tenth of the import time
     )
 
 
 class Command(StrictModel):
-    """What all public tasks take.  `request_id` is the idempotency key; the task id stands in for it when it is missing."""
+    """Arguments that every public task takes. `request_id` is the idempotency key and defaults to the task id."""
 
     task: ClassVar[str]
-    """The frozen wire name."""
+    """The task's name on the wire."""
     request_id: RequestId
+    # Set by `accept`: when a submission by SQL was inserted. Not a field, because a message must not set it.
     accepted_at: ClassVar[datetime | None] = None
-    """When a door took the command, where it waited since: the instant of a submission by SQL (contract 2).  Of the one command
-    where `accept` said it; no field, for those are what a message may say."""
 
     def accept(self, at: datetime) -> None:
-        """A door took the command then."""
+        """Record when an interface accepted the command."""
         object.__setattr__(self, "accepted_at", at)
 
     @property
     def fingerprint(self) -> bytes:
-        """Hash of the task and its normalised arguments: sameness of two requests (contract 2.1)."""
+        """Hash of the task and its normalized arguments; two requests are the same if it is equal."""
         arguments = self.model_dump(exclude={"request_id"}, exclude_defaults=True)
-        written = json.dumps([self.task, arguments], sort_keys=True, separators=(",", ":"), default=_normalised)
-        return hashlib.sha256(written.encode()).digest()
+        text = json.dumps([self.task, arguments], sort_keys=True, separators=(",", ":"), default=_normalize)
+        return hashlib.sha256(text.encode()).digest()
 
     @property
     def subject(self) -> int | None:
-        """The order the command is about, if it names one."""
-        subject: int | None = getattr(self, "order_id", None)
-        return subject
+        """The id of the order that the command names, if any."""
+        order_id: int | None = getattr(self, "order_id", None)
+        return order_id
 
 
 class ActorCommand(Command):
-    """A command from somebody: exactly one of a party of the order or staff by name."""
+    """A command sent by a party of the order (`member_id`) or by staff (`staff`): exactly one of them."""
 
     member_id: MemberId | None = None
     staff: StaffName | None = None
@@ -198,7 +194,7 @@ class ActorCommand(Command):
 
     @property
     def actor(self) -> Actor:
-        """Who asks."""
+        """The party or the member of staff who sent the command."""
         return Actor(self.member_id, self.staff)
 
 
@@ -209,7 +205,7 @@ class OrderCommand(ActorCommand):
 
 
 class OrderFact(Command):
-    """What the marketplace says of one order: nobody acts, it simply is so."""
+    """A fact about one order that the marketplace reports; it has no actor."""
 
     order_id: OrderId
     member_id: ClassVar[None] = None
@@ -223,31 +219,36 @@ CommandT = TypeVar("CommandT", bound=Command)
 def parse_command(
     model: type[CommandT], arguments: Mapping[str, Any], message_id: str, *, positional: int = 0
 ) -> CommandT | Answer:
-    """The command that these arguments say, or the `invalid` answer naming what is wrong with each."""
-    given = dict(arguments)
-    if given.get("request_id") is None:
-        given["request_id"] = message_id
-    named = given["request_id"] if _is_request_id(given["request_id"]) else message_id[:128]  # no value is echoed
+    """Validate `arguments` into a `model`, or return the `invalid` answer with one error per bad argument.
+
+    `message_id` is the default request id; `positional` is the number of positional arguments, which are not accepted.
+    """
+    values = dict(arguments)
+    if values.get("request_id") is None:
+        values["request_id"] = message_id
+    request_id = (
+        values["request_id"] if _is_request_id(values["request_id"]) else message_id[:128]
+    )  # answers never echo bad values
     if positional:
-        return invalid(named, [("args", "only keyword arguments are taken")])
-    if deep := [name for name, value in given.items() if _is_deep(value)]:
-        return invalid(named, [(_path((name,)), "is nested too deeply") for name in deep])
+        return invalid(request_id, [("args", "only keyword arguments are taken")])
+    if deep_names := [name for name, value in values.items() if _is_deep(value)]:
+        return invalid(request_id, [(_path((name,)), "is nested too deeply") for name in deep_names])
     try:
-        return model.model_validate(given)
+        return model.model_validate(values)
     except ValidationError as error:
-        return invalid(named, sorted({_problem(e) for e in error.errors(include_url=False)})[:MAX_ERRORS])
+        return invalid(request_id, sorted({_path_and_message(e) for e in error.errors(include_url=False)})[:MAX_ERRORS])
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether there are more levels than any argument has: looked at level by level, for recursion would end in an error."""
+    """Return whether `value` is nested too deeply. Iterative, so that deep input can't overflow the stack."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [
-            inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
-            if isinstance(inner, dict | list)
+            child
+            for container in level
+            if isinstance(container, dict | list)
+            for child in (container.values() if isinstance(container, dict) else container)
+            if isinstance(child, dict | list)
         ]
         if not level:
             return False
@@ -259,38 +260,37 @@ def _is_request_id(value: Any) -> bool:
 
 
 TYPED_VALUE_KEYS = ("__type__", "__value__")
-"""The keys of what kombu's serializer writes for a value that JSON has no type for."""
+"""Keys of the object that kombu's serializer writes for a value without a JSON type."""
 
 
-def _problem(error: Any) -> tuple[str, str]:
-    """Path and sentence.  A typed value has one problem, whatever its argument takes."""
-    place: tuple[int | str, ...] = error["loc"]
-    if len(place) > 1 and place[-1] in TYPED_VALUE_KEYS:
-        return _path(place[:-1]), NOT_PLAIN_JSON
+def _path_and_message(error: Any) -> tuple[str, str]:
+    """Convert one pydantic error. All errors of a value that kombu wrote with its type become the same one."""
+    location: tuple[int | str, ...] = error["loc"]
+    if len(location) > 1 and location[-1] in TYPED_VALUE_KEYS:
+        return _path(location[:-1]), NOT_PLAIN_JSON
     if isinstance(error["input"], dict) and TYPED_VALUE_KEYS[0] in error["input"]:
-        inner = place[:-1] if error["type"] == "missing" else place
-        if inner:
-            return _path(inner), NOT_PLAIN_JSON
-    return _path(place), _said(error)
+        location_of_value = location[:-1] if error["type"] == "missing" else location
+        if location_of_value:
+            return _path(location_of_value), NOT_PLAIN_JSON
+    return _path(location), _message(error)
 
 
 NOT_PLAIN_JSON = "must be plain JSON: write ids, amounts and instants as text"
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """`lines.0.quantity`; what concerns the two actor arguments together is said of `member_id`.
+    """Return a path such as `lines.0.quantity`; errors of the model as a whole concern the actor: `member_id`.
 
-    The name of an argument that nobody knows is the caller's text: it is shown short and printable, or as `?`.
+    The name of an unknown argument is the caller's text: it is cut to 64 characters, unprintable ones replaced by `?`.
     """
     parts = ("".join(c if c.isprintable() else "?" for c in str(part)[:64]) or "?" for part in location)
     return ".".join(parts) or "member_id"
 
 
-def _said(error: Any) -> str:
-    """What is wrong with one argument, in a person's words where the library's own would be those of a program."""
+def _message(error: Any) -> str:
     kind, message = error["type"], str(error["msg"])
     if kind in ("too_long", "string_too_long"):
-        # Text that is checked after its validators is measured like a list, and called so.
+        # pydantic measures text with after-validators like a list and says "items".
         items = "items" if error["ctx"].get("field_type") == "List" else "characters"
         return f"must have at most {error['ctx']['max_length']} {items}"
     if kind in ("too_short", "string_too_short"):

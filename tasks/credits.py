@@ -1,4 +1,4 @@
-"""How is a seller's fee given back, step by step?  Promised by the cancellation, posted once; by hand by staff."""
+"""Credits of sellers' fees: posted after a cancellation, or manually by staff."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from models import events, ledger, members, orders, outbox, terms
 from models.requests import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
-from policies.billing_months import format_month, month_of
+from policies.billing_months import month_of, month_text
 from policies.cases import Member
 from policies.credits import TASK
-from policies.preconditions import check_comment
+from policies.preconditions import comment_missing
 from policies.verdicts import Code, Invalid, Refused
 from tasks.cases import member_unknown, order_unknown
 from tasks.command import Amount, Command, Comment, MemberId, OrderId, StaffName
@@ -34,7 +34,7 @@ class PostManual(Command):
 
 @shared_task(name=TASK)
 def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = None) -> dict[str, Any]:
-    """Reset or credit the fees of cancelled orders: once, however often this is called (R90)."""
+    """Reset or credit the fees of cancelled orders, each exactly once (R90). Return how many were posted."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
         due = outbox.claim(work.conn, TASK, rows=rows, order_id=order_id)
@@ -44,7 +44,7 @@ def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = N
 
 @shared_task(name=PostManual.task)
 def post_manual(commands: list[PostManual]) -> list[Answer]:
-    """Staff gives a seller something back: a line on the open bill ([KB55])."""
+    """Post a manual credit by staff to the seller's open bill."""
     with unit_of_work(commands) as work:
         sellers = members.load_facts(work.conn, [c.seller_id for c in work.pending])
         parties = orders.load_parties(work.conn, [c.order_id for c in work.pending if c.order_id is not None])
@@ -53,37 +53,33 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
         this_month = month_of(work.now, terms.load_terms(work.conn).at(work.now))
         lines = []
         for command in work.pending:
-            if no := _why_not(command, sellers, parties):
-                work.answer(command, no)
+            if rejection := _validate(command, sellers, parties):
+                work.answer(command, rejection)
                 continue
-            line = _line(work, command, max(this_month, first_open[command.seller_id]))
+            line = _manual_credit_line(work, command, max(this_month, first_open[command.seller_id]))
             lines.append(line)
-            effects = {
-                "seller_id": line.seller_id,
-                "amount": str(line.amount),
-                "bill": format_month(line.billing_month),
-            }
+            effects = {"seller_id": line.seller_id, "amount": str(line.amount), "bill": month_text(line.billing_month)}
             work.answer(command, done(command, effects))
         ledger.post_lines(work.conn, lines)
     return work.answers
 
 
-def _why_not(
+def _validate(
     command: PostManual, sellers: dict[str, Member], parties: dict[int, tuple[str, str]]
 ) -> Refused | Invalid | None:
-    if wrong := policy.check_manual_credit(command.amount):
-        return wrong
+    if invalid_amount := policy.manual_credit(command.amount):
+        return invalid_amount
     if command.seller_id not in sellers:
         return member_unknown()
     if command.order_id is not None and command.order_id not in parties:
         return order_unknown()
     if command.order_id is not None and parties[command.order_id][1] != command.seller_id:
         return Refused(Code.NOT_A_PARTY, f"Order {command.order_id} is not one of this seller's.")
-    return check_comment(command.comment)
+    return comment_missing(command.comment)
 
 
-def _line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.LedgerLine:
-    note = policy.manual_credit_note(command.order_id, command.staff, command.comment, month)
+def _manual_credit_line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.Line:
+    note = policy.manual_note(command.order_id, command.staff, command.comment, month)
     events.append(
         work.conn,
         [
@@ -95,11 +91,7 @@ def _line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> led
                 member_id=command.seller_id,
                 note=note,
                 changes={
-                    "credit": {
-                        "month": format_month(month),
-                        "amount": str(-command.amount),
-                        "order_id": command.order_id,
-                    }
+                    "credit": {"month": month_text(month), "amount": str(-command.amount), "order_id": command.order_id}
                 },
                 request_id=command.request_id,
             )

@@ -1,4 +1,4 @@
-"""How does a seller prepare a cancellation?  Steps 1 to 3 of the four; step 4 is `orders.cancel` with the draft."""
+"""Commands about drafts of cancellations: steps 1 to 3. Step 4 is `orders.cancel` with the draft."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from policies.cases import Case
 from policies.consolidation import Choice
 from policies.drafts import Draft, DraftState, Edit
 from policies.inventory import plan_return
-from policies.lots import format_price
+from policies.lots import price_text
 from policies.timestamps import format_timestamp
 from policies.verdicts import Invalid, Refused
 from tasks.cases import effective_time, known_case, lock_cases, member_unknown, prefetch_parties
@@ -40,13 +40,13 @@ from tasks.command import (
 OldOrNew = Literal["old", "new"]
 TextChoice = Literal["old", "new", "concatenate"]
 CostChoice = Literal["old", "new", "average"]
-AnyWhole = Annotated[int, Field(strict=True, ge=-MAX_INT32, le=MAX_INT32)]
+Int32 = Annotated[int, Field(strict=True, ge=-MAX_INT32, le=MAX_INT32)]
 LotText = Annotated[Text, StringConstraints(max_length=4000)]
 MAX_LINES = 1000
 
 
 class ValueChoices(StrictModel):
-    """Step 1: whose value each group of fields takes when items join a lot; a group that is not named stays old."""
+    """Step 1: which value each group of fields takes when items are merged into a lot; by default the lot's (`old`)."""
 
     price: OldOrNew = "old"
     sale: OldOrNew = "old"
@@ -61,20 +61,20 @@ class ValueChoices(StrictModel):
 
 
 class EditedFields(StrictModel):
-    """Step 2: other values for what comes back, of which only those that are given count (`given`).
+    """Step 2: other values for a returning line; fields that are not set keep theirs.
 
-    Types are checked here; whether the values fit is what step 3 says.
+    Only types are checked here; step 3 validates the values.
     """
 
     unit_price: UnitPrice = Decimal(1)
-    tier_quantity1: AnyWhole | None = None
-    tier_quantity2: AnyWhole | None = None
-    tier_quantity3: AnyWhole | None = None
+    tier_quantity1: Int32 | None = None
+    tier_quantity2: Int32 | None = None
+    tier_quantity3: Int32 | None = None
     tier_price1: UnitPrice | None = None
     tier_price2: UnitPrice | None = None
     tier_price3: UnitPrice | None = None
-    sale_rate: AnyWhole = 0
-    bulk: AnyWhole = 1
+    sale_rate: Int32 = 0
+    bulk: Int32 = 1
     description: LotText = ""
     remarks: LotText = ""
     my_cost: UnitPrice | None = None
@@ -85,10 +85,10 @@ class EditedFields(StrictModel):
     reserved_for: MemberId | None = None
 
     @model_serializer
-    def given(self) -> dict[str, Any]:
-        """The fields that were named, as JSON values in the shape of contract 3.2."""
-        named = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
-        return {name: format_price(value) if isinstance(value, Decimal) else value for name, value in named.items()}
+    def set_fields(self) -> dict[str, Any]:
+        """Return the fields that were set, as JSON values."""
+        values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        return {name: price_text(value) if isinstance(value, Decimal) else value for name, value in values.items()}
 
 
 class EditedLine(StrictModel):
@@ -99,9 +99,8 @@ class EditedLine(StrictModel):
     quantity: Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)] | None = None
     fields: EditedFields | None = None
 
-    def edit(self) -> Edit:
-        """The same as the rules know it."""
-        return Edit(self.line_no, self.delete, self.quantity, self.fields.given() if self.fields else {})
+    def to_edit(self) -> Edit:
+        return Edit(self.line_no, self.delete, self.quantity, self.fields.set_fields() if self.fields else {})
 
 
 class OpenDraft(OrderCommand):
@@ -133,13 +132,13 @@ class VerifyDraft(DraftCommand):
 
 @shared_task(name=OpenDraft.task)
 def open_draft(commands: list[OpenDraft]) -> list[Answer]:
-    """Step 1: the seller says how returning items join what is there."""
-    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
+    """Open a draft (step 1): choose how returning items are merged into existing lots."""
+    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
         counts = drafts.count_by_order(work.conn, [c.order_id for c in work.pending])
         opened: list[Draft] = []
         for command in work.pending:
-            draft = _opened(work, cases, command, counts.get(command.order_id, 0) + 1)
+            draft = _open(work, cases, command, counts.get(command.order_id, 0) + 1)
             if isinstance(draft, Draft):
                 counts[command.order_id] = counts.get(command.order_id, 0) + 1
                 opened.append(draft)
@@ -152,73 +151,73 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
 
 @shared_task(name=EditDraft.task)
 def edit(commands: list[EditDraft]) -> list[Answer]:
-    """Step 2: lines left out, fewer units, other values."""
+    """Edit the lines of a draft (step 2): leave lines out, return fewer units, set other values."""
     with unit_of_work(commands) as work:
-        table = _Table(work, work.pending)
+        batch = _DraftBatch(work, work.pending)
         for command in work.pending:
-            laid = table.lay(command)
-            if isinstance(laid, _Laid):
-                changed = policy.apply_edits(laid.draft, [line.edit() for line in command.lines], laid.remaining)
-                table.answer(command, changed if isinstance(changed, Invalid) else (changed, _effects(changed)))
+            context = batch.load(command)
+            if isinstance(context, _DraftContext):
+                changed = policy.edit(context.draft, [line.to_edit() for line in command.lines], context.remaining)
+                batch.answer(command, changed if isinstance(changed, Invalid) else (changed, _effects(changed)))
             else:
-                table.answer(command, laid)
-        table.write()
+                batch.answer(command, context)
+        batch.write()
     return work.answers
 
 
 @shared_task(name=VerifyDraft.task)
 def verify(commands: list[VerifyDraft]) -> list[Answer]:
-    """Step 3: which lot each line goes to and what that lot is then, or what is wrong."""
+    """Verify a draft (step 3): return the lot that each line goes to and its new values, or the problems."""
     with unit_of_work(commands) as work:
-        table = _Table(work, work.pending)
+        batch = _DraftBatch(work, work.pending)
         for command in work.pending:
-            laid = table.lay(command)
-            if isinstance(laid, _Laid):
-                plan = laid.planned(work.conn)
-                changed = policy.mark_verified(laid.draft, plan, laid.instant)
-                table.answer(command, (changed, policy.draft_json(changed, plan)))
+            context = batch.load(command)
+            if isinstance(context, _DraftContext):
+                plan = context.plan(work.conn)
+                changed = policy.verified(context.draft, plan, context.effective_at)
+                batch.answer(command, (changed, policy.shown(changed, plan)))
             else:
-                table.answer(command, laid)
-        table.write()
+                batch.answer(command, context)
+        batch.write()
     return work.answers
 
 
-def _opened(work: UnitOfWork[OpenDraft], cases: CaseSet, command: OpenDraft, number: int) -> Draft | Refused | Invalid:
+def _open(work: UnitOfWork[OpenDraft], cases: CaseSet, command: OpenDraft, number: int) -> Draft | Refused | Invalid:
     case = known_case(cases, command.order_id, command.member_id, work.now)
     if isinstance(case, Refused):
         return case
-    instant = effective_time(command, case, work.now)
-    if isinstance(instant, Invalid):
-        return instant
-    if refused := policy.check_may_open(case, command.actor, instant):
+    effective_at = effective_time(command, case, work.now)
+    if isinstance(effective_at, Invalid):
+        return effective_at
+    if refused := policy.may_open(case, command.actor, effective_at):
         return refused
     return Draft(
         draft_id=f"{command.order_id}-{number}",
         order_id=command.order_id,
         seller_id=case.order.seller_id,
         order_version=case.order.version,
-        opened_at=instant,
+        opened_at=effective_at,
         consolidate=command.consolidate,
         values={group: Choice(choice) for group, choice in command.values.model_dump().items()},
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Laid:
-    """A draft with its order and lines, ready to go on with."""
+class _DraftContext:
+    """A draft with its order and lines."""
 
     draft: Draft
     case: Case
-    instant: datetime
+    effective_at: datetime
     lines: Sequence[Any]
 
     @property
     def remaining(self) -> dict[int, int]:
         return {line.line_no: line.quantity - line.removed - line.returned for line in self.lines}
 
-    def planned(self, conn: Any) -> Any:
-        """The plan that a cancellation now would carry out; nothing is locked, nothing is written."""
-        lines = inventory.lines_to_return(self.lines)
+    def plan(self, conn: Any) -> Any:
+        """Return the plan that a cancellation would execute now, without locks or writes."""
+        lines = inventory.returning(self.lines)
         plan = plan_return(
             self.case.order.order_id,
             lines,
@@ -229,40 +228,40 @@ class _Laid:
         return inventory.preview_returns(conn, [plan])[0]
 
 
-class _Table:
-    """The drafts of one set on the table, each command seeing what the one before it did."""
+class _DraftBatch:
+    """The drafts of one batch of commands; each command sees the changes of the ones before it."""
 
     def __init__(self, work: UnitOfWork[Any], commands: Sequence[DraftCommand]) -> None:
         self._work = work
-        found = drafts.load_order_ids(work.conn, [c.draft_id for c in commands])
+        order_ids = drafts.orders_of(work.conn, [c.draft_id for c in commands])
         actors = [c.member_id for c in commands if c.member_id is not None]
-        self._cases = CaseSet(work.conn, found.values(), member_ids=actors)
-        self._drafts = drafts.load_drafts(work.conn, found)
-        self._lines = orders.load_lines(work.conn, found.values())
+        self._cases = CaseSet(work.conn, order_ids.values(), member_ids=actors)
+        self._drafts = drafts.facts(work.conn, order_ids)
+        self._lines = orders.lines_of(work.conn, order_ids.values())
         self._changed: dict[str, Draft] = {}
 
-    def lay(self, command: DraftCommand) -> _Laid | Refused | Invalid:
+    def load(self, command: DraftCommand) -> _DraftContext | Refused | Invalid:
         draft = self._drafts.get(command.draft_id)
         if command.member_id is not None and command.member_id not in self._cases.members and draft is not None:
             return member_unknown()
-        refused = policy.check_owner(draft, command.actor)
+        refused = policy.belongs(draft, command.actor)
         case = self._cases.get(draft.order_id, self._work.now) if draft is not None else None
         if refused or draft is None or case is None:
             return refused or member_unknown()
-        instant = effective_time(command, case, self._work.now)
-        if isinstance(instant, Invalid):
-            return instant
-        if refused := policy.check_usable(draft, case, command.actor, instant):
+        effective_at = effective_time(command, case, self._work.now)
+        if isinstance(effective_at, Invalid):
+            return effective_at
+        if refused := policy.usable(draft, case, command.actor, effective_at):
             return refused
-        return _Laid(draft, case, instant, self._lines[draft.order_id])
+        return _DraftContext(draft, case, effective_at, self._lines[draft.order_id])
 
-    def answer(self, command: DraftCommand, given: tuple[Draft, dict[str, Any]] | Refused | Invalid) -> None:
+    def answer(self, command: DraftCommand, result: tuple[Draft, dict[str, Any]] | Refused | Invalid) -> None:
         draft = self._drafts.get(command.draft_id)
         order_id = draft.order_id if draft is not None else None
-        if isinstance(given, Refused | Invalid):
-            self._work.answer(command, given, order_id=order_id)
+        if isinstance(result, Refused | Invalid):
+            self._work.answer(command, result, order_id=order_id)
             return
-        changed, effects = given
+        changed, effects = result
         self._drafts[changed.draft_id] = self._changed[changed.draft_id] = changed
         self._work.answer(command, replace(done(command, effects), order_id=order_id))
 

@@ -1,4 +1,4 @@
-"""Through what do letters leave?  Whatever postbox the process was given; without one they count as sent (replay)."""
+"""The interface through which a process sends email. Without a mailer, as in a replay, emails count as sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policies.emails.email import Email
 
 @dataclass(frozen=True, slots=True)
 class OutgoingEmail:
-    """One letter with everything its mail needs.  `message_id` is the same at every try: mailboxes can drop repeats."""
+    """One email and its recipient. `message_id` is the same at every attempt, so that mailboxes can drop duplicates."""
 
     message_id: str
     event: str
@@ -23,17 +23,17 @@ class OutgoingEmail:
 
 
 class Undeliverable(Exception):
-    """It will not get better by waiting: no such address, refused for good (5xx)."""
+    """The email was rejected permanently (5xx); a retry would not help."""
 
 
 class TemporaryFailure(Exception):
-    """This letter was not taken now (4xx); others may be."""
+    """The email was rejected for now (4xx); others may be accepted."""
 
 
 class ServerUnavailable(TemporaryFailure):
-    """There is no talking to the mail server at the moment: the other letters need not be tried either.
+    """The mail server does not respond, so no other email needs to be attempted.
 
-    `tried` is False when not even this letter was: it keeps its try.
+    `tried` is False if this email was not attempted either; the attempt is then not counted.
     """
 
     def __init__(self, reason: str, *, tried: bool = True) -> None:
@@ -42,36 +42,33 @@ class ServerUnavailable(TemporaryFailure):
 
 
 class Mailer(Protocol):
-    """Sends letters.  Raises `Undeliverable`, `TryLater` or `ServerSilent`; anything else is a bug and tried later."""
+    """Sends emails. Raises `Undeliverable`, `TemporaryFailure` or `ServerUnavailable`; other errors are retried too."""
 
     def send(self, envelope: OutgoingEmail) -> None:
-        """Hand the letter over; when this returns it is out of our hands."""
+        """Send one email; when this returns, the mail server has accepted it."""
         ...
 
     def close(self) -> None:
-        """The last letter of a round was sent: connections may be given back."""
+        """Release connections after the last email of a batch."""
         ...
 
 
-class _Nowhere:
-    """Letters of a simulated past stay where they are."""
-
+class _NullMailer:
     def send(self, envelope: OutgoingEmail) -> None:
-        """Counts as sent."""
+        pass
 
     def close(self) -> None:
-        """Nothing to give back."""
+        pass
 
 
-_bound: Mailer = _Nowhere()
+_mailer: Mailer = _NullMailer()
 
 
-def set_mailer(postbox: Mailer | None) -> None:
-    """Let this process send its letters through `postbox`; None for nowhere."""
-    global _bound  # noqa: PLW0603 - one per process is the point
-    _bound = postbox if postbox is not None else _Nowhere()
+def set_mailer(new_mailer: Mailer | None) -> None:
+    """Set the mailer of this process; None discards its emails."""
+    global _mailer  # noqa: PLW0603 - there is one per process
+    _mailer = new_mailer if new_mailer is not None else _NullMailer()
 
 
 def current_mailer() -> Mailer:
-    """The postbox of this process."""
-    return _bound
+    return _mailer

@@ -1,4 +1,4 @@
-"""How do members come and go?  Recorded by the marketplace, terminated and reinstated by staff."""
+"""Commands about members: recorded by the marketplace, terminated and reinstated by staff."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ReinstateMember(Command):
 
 @shared_task(name=RecordMember.task)
 def record(commands: list[RecordMember]) -> list[Answer]:
-    """The marketplace says who a member is; said again, it replaces handle, address and zone."""
+    """Insert a member, or replace the handle, email address and time zone of a known one."""
     with unit_of_work(commands) as work:
         rows = [
             c.model_dump(include={"member_id", "handle", "email", "time_zone"}) | {"recorded_at": work.now}
@@ -73,7 +73,7 @@ def record(commands: list[RecordMember]) -> list[Answer]:
 
 @shared_task(name=TerminateMember.task)
 def terminate(commands: list[TerminateMember]) -> list[Answer]:
-    """Staff closes an account: the other party of each of its orders may cancel at once (R53, R54)."""
+    """Close an account. The other party of each of its orders may then cancel at once (R53, R54)."""
     with unit_of_work(commands) as work:
         known = members.load_facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
@@ -84,14 +84,14 @@ def terminate(commands: list[TerminateMember]) -> list[Answer]:
                 continue
             if not member.terminated:
                 known[command.member_id] = replace(member, terminated=True)
-                _note(work, command, "members.terminated", known[command.member_id], member)
+                _write_change(work, command, "members.terminated", known[command.member_id], member)
             work.answer(command, done(command, {} if member.terminated else {"terminated": True}))
     return work.answers
 
 
 @shared_task(name=ReinstateMember.task)
 def reinstate(commands: list[ReinstateMember]) -> list[Answer]:
-    """Staff opens an account again: privileges are back, and strikes before now no longer count."""
+    """Reopen an account. Its privileges return, and strikes before now no longer count."""
     with unit_of_work(commands) as work:
         known = members.load_facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
@@ -100,16 +100,16 @@ def reinstate(commands: list[ReinstateMember]) -> list[Answer]:
             if member is None or refused is not None:
                 work.answer(command, refused or member_unknown())
                 continue
-            again = policy.reinstate(member)
-            if again != member:
-                known[command.member_id] = again
+            reinstated = policy.reinstate(member)
+            if reinstated != member:
+                known[command.member_id] = reinstated
                 members.mark_reinstated(work.conn, command.member_id, work.now)
-                _note(work, command, "members.reinstated", again, member)
-            work.answer(command, done(command, {} if again == member else {"reinstated": True}))
+                _write_change(work, command, "members.reinstated", reinstated, member)
+            work.answer(command, done(command, {} if reinstated == member else {"reinstated": True}))
     return work.answers
 
 
-def _note(
+def _write_change(
     work: UnitOfWork[TerminateMember] | UnitOfWork[ReinstateMember],
     command: TerminateMember | ReinstateMember,
     type_: str,

@@ -1,7 +1,7 @@
-"""How are people told, step by step?  Record, send, mark: each on its own, so that nothing ever waits for a mail.
+"""Notices to members: recorded, sent and marked in separate transactions, so that no transaction waits for email.
 
-The followers `notices.tell_seller` and `notices.tell_buyer` turn promises into notices.  `notices.deliver` sends what
-is due: it is rung after each recording and stands on the timetable for whatever has to be tried again (R102).
+`notices.tell_seller` and `notices.tell_buyer` consume outbox messages and record notices. `notices.deliver` sends the
+due ones: it runs after each recording, and by the timetable for retries (R102).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from models.notices import ClaimedNotice, DeliveryOutcome
 from models.outbox import DueMessage
 from models.unit_of_work import UnitOfWork, retry_on_conflict, unit_of_work
 from policies import notices as policy
-from policies.emails import compose_email
+from policies.emails import compose
 from policies.emails.context import EmailContext
-from policies.emails.email import Email, sanitize_line
+from policies.emails.email import Email, shown_line
 from policies.verdicts import OutboxMessage
 from tasks import mailer
 from tasks.mailer import OutgoingEmail, ServerUnavailable, TemporaryFailure, Undeliverable
@@ -30,26 +30,26 @@ from tasks.sweeps import TaskResult
 log = structlog.get_logger(__name__)
 
 BATCH_SIZE = 50
-"""Letters of one claim: what a mail server takes over one connection well within the lease, at a second each."""
+"""Notices of one claim: sent over one connection well within the lease, even at a second each."""
 MAX_BATCHES = 100
-"""What is left after that waits for the next tick, so that one run has an end."""
+"""Notices left after these batches wait for the next tick, so that a run ends."""
 
 
 @shared_task(name="notices.tell_seller")
 def tell_seller(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
-    """Record what sellers are to be told."""
+    """Record the notices to sellers that the outbox rows ask for."""
     return _record("notices.tell_seller", rows, order_id)
 
 
 @shared_task(name="notices.tell_buyer")
 def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
-    """Record what buyers are to be told."""
+    """Record the notices to buyers that the outbox rows ask for."""
     return _record("notices.tell_buyer", rows, order_id)
 
 
 @shared_task(name="notices.deliver")
 def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_id: int | None = None) -> TaskResult:
-    """Send every letter that is due.  `notice_id` sets one going again that was parked."""
+    """Send every due notice. `notice_id` requeues a parked one first."""
     totals = {"sent": 0, "parked": 0, "later": 0}
     for _ in range(MAX_BATCHES):
         work: UnitOfWork[Any]
@@ -61,7 +61,7 @@ def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_i
                 notices.requeue(work.conn, notice_id, work.now)
                 notice_id = None
             claimed = notices.claim(
-                work.conn, work.now, until=work.now + policy.DELIVERY_LEASE, limit=BATCH_SIZE, order_id=order_id
+                work.conn, work.now, until=work.now + policy.LEASE, limit=BATCH_SIZE, order_id=order_id
             )
             addresses = members.load_contacts(work.conn, {c.recipient for c in claimed})
             if not claimed:
@@ -69,7 +69,7 @@ def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_i
         if not claimed:
             break
         outcomes = _send(claimed, addresses)
-        # Tried again by itself when it clashes: what was sent must not be sent again for a lock's sake.
+        # Retried by itself on a conflict: emails that were sent must not be sent again.
         for outcome in retry_on_conflict(partial(_mark, outcomes)):
             totals["later" if outcome.state == "pending" else outcome.state] += 1
         if any(o.server_unreachable for o in outcomes):
@@ -77,147 +77,145 @@ def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_i
     return totals
 
 
-def _mark(outcomes: Sequence[DeliveryOutcome]) -> list[DeliveryOutcome]:
-    """Write what became of a round; gives what was written."""
+def _mark(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Write the outcomes of a batch. Return those that were written."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        written = notices.record_outcomes(work.conn, [_dated(o, work) for o in outcomes], work.now)
+        written = notices.mark(work.conn, [_schedule_retry(o, work) for o in outcomes], work.now)
         for outcome in written:
-            _park_if_given_up(work, outcome)
+            _park_failed(work, outcome)
         sweeps.record_run(work.conn, "notices.deliver", len(written), work.now)
     return written
 
 
 def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResult:
-    """Compose a letter for each promise; one that cannot be composed is in the end parked, and stops no other."""
+    """Compose and record a notice per outbox row. A row that fails is retried, then parked; others continue."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
         due = outbox.claim(work.conn, task, rows=rows, order_id=order_id)
         if not due:
             return {"recorded": 0}
-        addresses = members.load_contacts(work.conn, {str(d.payload.get("recipient")) for d in due})
-        parties = notices.load_parties(work.conn, [d.order_id for d in due if d.order_id is not None])
-        told: list[DueMessage] = []
-        composed = []
-        for one in due:
+        addresses = members.addresses(work.conn, {str(d.payload.get("recipient")) for d in due})
+        parties = notices.parties(work.conn, [d.order_id for d in due if d.order_id is not None])
+        composed: list[DueMessage] = []
+        notice_rows = []
+        for message in due:
             try:
-                address = addresses.get(one.payload["recipient"])
-                letter = _letter(one, parties, address.time_zone if address else "UTC")
-            except Exception as error:  # noqa: BLE001 - one promise that makes no sense must not silence the others (P8)
-                _failed(work, one, error)
+                address = addresses.get(message.payload["recipient"])
+                email = _compose(message, parties, address.time_zone if address else "UTC")
+            except Exception as error:  # noqa: BLE001 - one bad row must not stop the others
+                _record_failure(work, message, error)
                 continue
-            told.append(one)
-            composed.append(_row(one, letter, work))
-        recorded = notices.insert_pending(work.conn, composed, work.now)
-        outbox.mark_done(work.conn, told, work.now)
+            composed.append(message)
+            notice_rows.append(_row(message, email, work))
+        recorded = notices.record(work.conn, notice_rows, work.now)
+        outbox.mark_done(work.conn, composed, work.now)
         if recorded:
-            work.enqueue([OutboxMessage("notices.deliver", f"deliver:{told[0].outbox_id}", None)])
+            work.promise([OutboxMessage("notices.deliver", f"deliver:{composed[0].outbox_id}", None)])
     return {"recorded": recorded}
 
 
-def _letter(one: DueMessage, parties: dict[int, notices.Parties], zone: str) -> Email:
-    between = parties.get(one.order_id or 0)
-    return compose_email(
+def _compose(message: DueMessage, parties: dict[int, notices.Parties], zone: str) -> Email:
+    order_parties = parties.get(message.order_id or 0)
+    return compose(
         EmailContext(
-            event=one.payload["event"],
-            role=one.payload["role"],
-            order_id=one.order_id,
-            facts=one.payload.get("facts") or {},
+            event=message.payload["event"],
+            role=message.payload["role"],
+            order_id=message.order_id,
+            facts=message.payload.get("facts") or {},
             zone=zone,
-            buyer=sanitize_line(between.buyer) if between else "",
-            seller=sanitize_line(between.seller) if between else "",
+            buyer=shown_line(order_parties.buyer) if order_parties else "",
+            seller=shown_line(order_parties.seller) if order_parties else "",
         )
     )
 
 
-def _row(one: DueMessage, letter: Email, work: UnitOfWork[Any]) -> dict[str, Any]:
+def _row(message: DueMessage, email: Email, work: UnitOfWork[Any]) -> dict[str, Any]:
     return {
-        "key": one.key,
-        "event": one.payload["event"],
-        "order_id": one.order_id,
-        "recipient": one.payload["recipient"],
-        "role": one.payload["role"],
-        "email": letter.as_json(),
-        "message_id": policy.message_id(one.key, work.now),
+        "key": message.key,
+        "event": message.payload["event"],
+        "order_id": message.order_id,
+        "recipient": message.payload["recipient"],
+        "role": message.payload["role"],
+        "letter": email.as_json(),
+        "message_id": policy.message_id(message.key, work.now),
     }
 
 
-def _failed(work: UnitOfWork[Any], one: DueMessage, error: Exception) -> None:
+def _record_failure(work: UnitOfWork[Any], message: DueMessage, error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}"
-    log.warning("a notice could not be composed", outbox_id=one.outbox_id, error=type(error).__name__)
-    if first := outbox.record_failure(work.conn, [one.outbox_id], reason):
+    log.warning("notice_not_composed", outbox_id=message.outbox_id, error=type(error).__name__)
+    if first_errors := outbox.record_failure(work.conn, [message.outbox_id], reason):
         dead_jobs.park(
             work.conn,
-            task=one.task,
-            arguments={"rows": [one.outbox_id]},
+            task=message.task,
+            arguments={"rows": [message.outbox_id]},
             error=reason,
-            first_error=first[one.outbox_id],
-            attempts=one.attempts + 1,
+            first_error=first_errors[message.outbox_id],
+            attempts=message.attempts + 1,
             now=work.now,
-            outbox_id=one.outbox_id,
+            outbox_id=message.outbox_id,
         )
 
 
-def _send(claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact]) -> list[DeliveryOutcome]:
-    """Try each letter, outside any transaction.  When the server is silent the rest of the round is put off untried."""
-    outcomes: list[DeliveryOutcome] = []
-    box = mailer.current_mailer()
+def _send(claimed: Sequence[Claimed], addresses: dict[str, members.Address]) -> list[Outcome]:
+    """Send each notice, outside any transaction. If the server stops responding, postpone the rest."""
+    outcomes: list[Outcome] = []
+    current_mailer = mailer.current_mailer()
     silent = False
     try:
-        for one in claimed:
+        for notice in claimed:
             if silent:
-                outcomes.append(
-                    DeliveryOutcome(one, "pending", error="the mail server did not answer", counts_as_attempt=False)
-                )
+                outcomes.append(Outcome(notice, "pending", error="the mail server did not answer", tried=False))
                 continue
-            outcome = _send_one(box, one, addresses.get(one.recipient))
-            silent = outcome.server_unreachable
+            outcome = _send_one(current_mailer, notice, addresses.get(notice.recipient))
+            silent = outcome.silent
             outcomes.append(outcome)
     finally:
-        box.close()
+        current_mailer.close()
     return outcomes
 
 
-def _send_one(box: mailer.Mailer, one: ClaimedNotice, address: members.Contact | None) -> DeliveryOutcome:
+def _send_one(current_mailer: mailer.Mailer, notice: Claimed, address: members.Address | None) -> Outcome:
     if address is None:
-        return DeliveryOutcome(one, "parked", error="there is no member with this id")
+        return Outcome(notice, "parked", error="there is no member with this id")
     try:
-        box.send(
+        current_mailer.send(
             OutgoingEmail(
-                message_id=one.message_id,
-                event=one.event,
-                order_id=one.order_id,
+                message_id=notice.message_id,
+                event=notice.event,
+                order_id=notice.order_id,
                 email=address.email,
                 handle=address.handle,
-                written_at=one.created_at,
-                content=one.email,
+                written_at=notice.created_at,
+                content=notice.letter,
             )
         )
     except Undeliverable as error:
-        return DeliveryOutcome(one, "parked", error=str(error))
+        return Outcome(notice, "parked", error=str(error))
     except ServerUnavailable as error:
-        return DeliveryOutcome(one, "pending", error=str(error), server_unreachable=True, counts_as_attempt=error.tried)
+        return Outcome(notice, "pending", error=str(error), silent=True, tried=error.tried)
     except TemporaryFailure as error:
-        return DeliveryOutcome(one, "pending", error=str(error))
-    except Exception as error:  # noqa: BLE001 - a letter that breaks the postbox is tried again and in the end parked (P8)
-        log.warning("a letter broke the postbox", notice_id=one.notice_id, error=type(error).__name__)
-        return DeliveryOutcome(one, "pending", error=f"{type(error).__name__}: {error}")
-    return DeliveryOutcome(one, "sent")
+        return Outcome(notice, "pending", error=str(error))
+    except Exception as error:  # noqa: BLE001 - retried, and parked in the end
+        log.warning("mailer_failed", notice_id=notice.notice_id, error=type(error).__name__)
+        return Outcome(notice, "pending", error=f"{type(error).__name__}: {error}")
+    return Outcome(notice, "sent")
 
 
-def _dated(outcome: DeliveryOutcome, work: UnitOfWork[Any]) -> DeliveryOutcome:
-    """When it is tried again, or that it is given up."""
+def _schedule_retry(outcome: Outcome, work: UnitOfWork[Any]) -> Outcome:
+    """Add the time of the next attempt to a pending outcome, or park it after the last notice."""
     if outcome.state != "pending":
         return outcome
-    again = policy.next_retry_at(outcome.notice.attempts if outcome.counts_as_attempt else 1, work.now)
-    return replace(outcome, next_try_at=again, state="pending" if again else "parked")
+    retry_at = policy.next_try_at(outcome.claimed.attempts if outcome.tried else 1, work.now)
+    return replace(outcome, next_try_at=retry_at, state="pending" if retry_at else "parked")
 
 
-def _park_if_given_up(work: UnitOfWork[Any], outcome: DeliveryOutcome) -> None:
-    """A parked letter is seen where all given-up jobs are seen, and can be set going again from there."""
+def _park_failed(work: UnitOfWork[Any], outcome: Outcome) -> None:
+    """Add a parked notice to the dead jobs, from where it can be requeued."""
     if outcome.state != "parked":
         return
-    log.warning("a letter is parked", notice_id=outcome.notice.notice_id, event_told=outcome.notice.event)
+    log.warning("notice_parked", notice_id=outcome.claimed.notice_id, notice_event=outcome.claimed.event)
     dead_jobs.park(
         work.conn,
         task="notices.deliver",

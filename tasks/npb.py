@@ -1,4 +1,4 @@
-"""How does a non-paying buyer alert run, step by step?  Filed, answered, accepted, taken back, removed, unlocked."""
+"""Commands about non-paying buyer alerts (NPB), and the sweep that unlocks them."""
 
 from __future__ import annotations
 
@@ -50,36 +50,36 @@ class RemoveNpb(RemoveAlert):
 
 @shared_task(name=FileNpb.task)
 def file(commands: list[FileNpb]) -> list[Answer]:
-    """The seller says that the buyer does not pay (T7)."""
+    """File an alert by the seller: the buyer has not paid (T7)."""
     return decide_cases(commands, lambda c, case, now: policy.file(case, c.actor, c.comment, now))
 
 
 @shared_task(name=RespondNpb.task)
 def respond(commands: list[RespondNpb]) -> list[Answer]:
-    """The buyer answers on the case (T8)."""
+    """Record the buyer's answer (T8)."""
     return decide_cases(commands, lambda c, case, now: policy.respond(case, c.actor, c.comment, now))
 
 
 @shared_task(name=AcceptPenalty.task)
 def accept_penalty(commands: list[AcceptPenalty]) -> list[Answer]:
-    """The buyer takes the strike, so the seller need not wait (T9)."""
+    """Accept the strike as the buyer, so that the seller may cancel at once (T9)."""
     return decide_cases(commands, lambda c, case, now: policy.accept_penalty(case, c.actor, now))
 
 
 @shared_task(name=TakeBack.task)
 def take_back(commands: list[TakeBack]) -> list[Answer]:
-    """The buyer will pay after all (T10)."""
+    """Take back an accepted penalty: the buyer will pay after all (T10)."""
     return decide_cases(commands, lambda c, case, now: policy.take_back(case, c.actor, now))
 
 
 @shared_task(name=RemoveNpb.task)
 def remove(commands: list[RemoveNpb]) -> list[Answer]:
-    """The seller or staff takes the alert back; the order is PENDING (T11)."""
+    """Remove the alert as its seller or staff; the order becomes PENDING (T11)."""
     return remove_alerts(commands, AlertKind.NPB)
 
 
 @shared_task(name="npb.scan_open_alerts")
 def scan_open_alerts() -> TaskResult:
-    """Unlock every alert whose instant has come, and tell its seller once (T12)."""
-    unlocking = alerts.UnlockSweep([AlertKind.NPB])
-    return sweep("npb.scan_open_alerts", unlocking, found="unlocked")
+    """Unlock every due NPB alert and notify its seller once (T12)."""
+    unlocking = alerts.Unlocking([AlertKind.NPB])
+    return sweep("npb.scan_open_alerts", unlocking, result_key="unlocked")

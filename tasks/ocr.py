@@ -1,4 +1,4 @@
-"""How does an order cancel request run, step by step?  Filed, declined, withdrawn; agreeing is `orders.cancel`."""
+"""Commands about order cancel requests (OCR). A seller agrees to one with `orders.cancel`."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class WithdrawOcr(OrderCommand):
 
 @shared_task(name=FileOcr.task)
 def file(commands: list[FileOcr]) -> list[Answer]:
-    """A party asks to cancel; the other one is told once (T1, T2)."""
+    """File a request by either party and notify the other once (T1, T2)."""
     return decide_cases(commands, lambda c, case, now: policy.file(case, c.actor, c.reason, c.comment, now))
 
 
 @shared_task(name=DeclineOcr.task)
 def decline(commands: list[DeclineOcr]) -> list[Answer]:
-    """The seller does not agree; the order goes back to where it was (T3)."""
+    """Decline a request as the seller; the order returns to its earlier status (T3)."""
     return decide_cases(commands, lambda c, case, now: policy.decline(case, c.actor, now))
 
 
 @shared_task(name=WithdrawOcr.task)
 def withdraw(commands: list[WithdrawOcr]) -> list[Answer]:
-    """The filer takes the request back (T6)."""
+    """Withdraw a request as its filer (T6)."""
     return decide_cases(commands, lambda c, case, now: policy.withdraw(case, c.actor, now))

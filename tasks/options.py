@@ -1,4 +1,4 @@
-"""What can this member do with this order now?  Read only, and always what the commands would answer (contract 2.3)."""
+"""The query for what a party or staff can do with an order now. It answers what the commands would answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.queries import order
 from models.requests import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import options as policy
-from policies.preconditions import check_party
+from policies.preconditions import not_a_party
 from policies.timestamps import format_timestamp
 from policies.verdicts import Invalid
 from tasks.cases import effective_time, member_unknown, order_unknown
@@ -27,37 +27,37 @@ class GetOptions(OrderCommand):
 
 @shared_task(name=GetOptions.task)
 def options(commands: list[GetOptions]) -> list[Answer]:
-    """Everything there is to do for a party or staff: possible, or why not, from when, and what would change it."""
+    """Return every command with whether it is possible, otherwise why not, from when, and what would unblock it."""
     with unit_of_work(commands) as work:
-        # Nothing is written to them: held, the parts of an order that are read one by one belong together.
-        orders.load_facts(work.conn, [c.order_id for c in work.pending], lock=True)
+        # Locked so that the parts of an order, read one after the other, belong together; nothing is written.
+        orders.facts(work.conn, [c.order_id for c in work.pending], lock=True)
         for command in work.pending:
             _answer(work, command)
     return work.answers
 
 
 def _answer(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
-    seen = order.load_snapshot(work.conn, command.order_id, at=None, now=work.now)
-    if seen is None:
+    snapshot = order.load_snapshot(work.conn, command.order_id, at=None, now=work.now)
+    if snapshot is None:
         work.answer(command, order_unknown())
         return
     if command.member_id is not None and not members.load_facts(work.conn, [command.member_id]):
         work.answer(command, member_unknown())
         return
-    if refused := check_party(seen.case, command.actor):
+    if refused := not_a_party(snapshot.case, command.actor):
         work.answer(command, refused)
         return
-    instant = effective_time(command, seen.case, work.now)
-    if isinstance(instant, Invalid):
-        work.answer(command, instant)
+    effective_at = effective_time(command, snapshot.case, work.now)
+    if isinstance(effective_at, Invalid):
+        work.answer(command, effective_at)
         return
-    found = policy.list_options(order.subject_of(seen), command.actor, instant)
+    options_now = policy.options(order.subject_of(snapshot), command.actor, effective_at)
     answer = done(
         command,
         {
-            "status": seen.case.order.status,
-            "at": format_timestamp(instant),
-            "options": [option.as_json() for option in found],
+            "status": snapshot.case.order.status,
+            "at": format_timestamp(effective_at),
+            "options": [option.as_json() for option in options_now],
         },
     )
-    work.answer(command, replace(answer, message=policy.describe_cancellability(order.subject_of(seen), instant)))
+    work.answer(command, replace(answer, message=policy.verdict(order.subject_of(snapshot), effective_at)))

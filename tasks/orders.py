@@ -1,4 +1,4 @@
-"""How does an order live until it has a problem?  Submitted, added to, moved along by its parties, paid."""
+"""Commands of an order's ordinary life: submit, add a batch, set the status, record a payment."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import members as member_policy
 from policies import orders as policy
 from policies.cases import Case, Order
-from policies.fees import to_usd
-from policies.purchases import PurchasedLine, format_total, price_purchase, sum_goods
+from policies.fees import usd
+from policies.purchases import PurchasedLine, goods_total, purchase, total_text
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
 from tasks.cases import decide_cases, member_unknown, order_unknown
@@ -27,7 +27,7 @@ from tasks.command import LotId, MemberId, OrderCommand, OrderFact, Quantity, St
 
 MAX_LINES = 1000
 MAX_TOTAL = Decimal(10) ** 12
-"""In the seller's currency.  No order of a marketplace for bricks comes near; the columns hold more."""
+"""In the seller's currency, and in US dollars. A plausibility limit; the columns hold more."""
 
 
 def _above_zero(rate: Decimal) -> Decimal:
@@ -47,7 +47,7 @@ Lines = Annotated[list[PurchaseLine], Field(min_length=1, max_length=MAX_LINES)]
 
 
 class SubmitOrder(OrderFact):
-    """Arguments of `orders.submit`.  `usd_rate` is US dollars for one unit of `currency`."""
+    """Arguments of `orders.submit`. `usd_rate` is the price of one unit of `currency` in US dollars."""
 
     task: ClassVar[str] = "orders.submit"
     buyer_id: MemberId
@@ -57,7 +57,7 @@ class SubmitOrder(OrderFact):
     lines: Lines
 
     @model_validator(mode="after")
-    def _dollars_are_dollars(self) -> SubmitOrder:
+    def _usd_rate_of_usd_is_1(self) -> SubmitOrder:
         if self.currency == "USD" and self.usd_rate != 1:
             raise ValueError("usd_rate must be 1 for an order in USD")
         return self
@@ -74,19 +74,19 @@ class SetStatus(OrderCommand):
     """Arguments of `orders.set_status`."""
 
     task: ClassVar[str] = "orders.set_status"
-    status: Literal[tuple(str(s) for s in Status)]  # type: ignore[valid-type]  # the words of contract 3.1
+    status: Literal[tuple(str(s) for s in Status)]  # type: ignore[valid-type]
 
 
 class RecordPayment(OrderFact):
     """Arguments of `orders.record_payment`."""
 
     task: ClassVar[str] = "orders.record_payment"
-    payment_status: Literal[tuple(str(s) for s in PaymentStatus)]  # type: ignore[valid-type]  # the words of contract 2.2
+    payment_status: Literal[tuple(str(s) for s in PaymentStatus)]  # type: ignore[valid-type]
 
 
 @shared_task(name=SubmitOrder.task)
 def submit(commands: list[SubmitOrder]) -> list[Answer]:
-    """A purchase becomes an order: stock is taken, each lot snapshotted into its line, the fee booked."""
+    """Create an order: take its stock, store a snapshot of each lot in its line, charge the fee."""
     with unit_of_work(commands) as work:
         cases = CaseSet(
             work.conn,
@@ -94,53 +94,53 @@ def submit(commands: list[SubmitOrder]) -> list[Answer]:
             member_ids=[m for c in work.pending for m in (c.buyer_id, c.seller_id)],
             lock_members=members.FOR_UPDATE,
         )
-        shop = _Shop(work.conn, [line.lot_id for c in work.pending for line in c.lines])
+        stock = _StockSale(work.conn, [line.lot_id for c in work.pending for line in c.lines])
         for command in work.pending:
-            work.answer(command, _submitted(work, cases, shop, command))
+            work.answer(command, _submit(work, cases, stock, command))
         cases.write(work)
-        shop.write(work.now)
+        stock.write(work.now)
     return work.answers
 
 
 @shared_task(name=AddBatch.task)
 def add_batch(commands: list[AddBatch]) -> list[Answer]:
-    """The buyer's next purchase joins the order; order date, payment and fee start again (T21)."""
+    """Add the buyer's next purchase to the order; order date, payment and fee start again (T21)."""
     with unit_of_work(commands) as work:
         cases = CaseSet(work.conn, [c.order_id for c in work.pending], lock_members=members.FOR_UPDATE)
-        shop = _Shop(work.conn, [line.lot_id for c in work.pending for line in c.lines])
+        stock = _StockSale(work.conn, [line.lot_id for c in work.pending for line in c.lines])
         for command in work.pending:
-            work.answer(command, _added(work, cases, shop, command))
+            work.answer(command, _add_batch(work, cases, stock, command))
         cases.write(work)
-        shop.write(work.now)
+        stock.write(work.now)
     return work.answers
 
 
 @shared_task(name=SetStatus.task)
 def set_status(commands: list[SetStatus]) -> list[Answer]:
-    """A party moves the order along by hand."""
+    """Set the status of an order as one of its parties."""
     return decide_cases(commands, lambda c, case, _now: policy.set_status(case, c.actor, Status(c.status)))
 
 
 @shared_task(name=RecordPayment.task)
 def record_payment(commands: list[RecordPayment]) -> list[Answer]:
-    """The payment service says what it knows."""
+    """Set the payment status that the payment service reports."""
     return decide_cases(commands, lambda c, case, _now: policy.record_payment(case, PaymentStatus(c.payment_status)))
 
 
-class _Shop:
-    """The lots that a set of purchases takes from, each purchase seeing what the ones before it left."""
+class _StockSale:
+    """The lots that a batch of purchases takes from; each purchase sees the stock that the ones before it left."""
 
     def __init__(self, conn: Any, lot_ids: Sequence[int]) -> None:
         self.conn = conn
         self.lots = inventory.lock_lots(conn, lot_ids)
         self._lines: list[dict[str, Any]] = []
-        self._taken: list[inventory.SoldUnits] = []
-        self._charged: list[tuple[Order, datetime]] = []
-        self._recharged: list[ledger.Recharge] = []
+        self._taken: list[inventory.Taken] = []
+        self._charges: list[tuple[Order, datetime]] = []
+        self._recharges: list[ledger.Recharge] = []
 
-    def sell(self, order_id: int, bought: Sequence[PurchasedLine], *, first_line: int, batch: int) -> None:
-        for line_no, line in enumerate(bought, start=first_line):
-            self._taken.append(inventory.SoldUnits(order_id, line_no, line.lot, line.quantity))
+    def sell(self, order_id: int, lines: Sequence[PurchasedLine], *, first_line: int, batch: int) -> None:
+        for line_no, line in enumerate(lines, start=first_line):
+            self._taken.append(inventory.Taken(order_id, line_no, line.lot, line.quantity))
             self._lines.append(
                 {
                     "order_id": order_id,
@@ -152,23 +152,23 @@ class _Shop:
                     "snapshot": line.lot.snapshot(),
                 }
             )
-            left = self.lots[line.lot.lot_id]
-            self.lots[line.lot.lot_id] = replace(left, quantity=left.quantity - line.quantity)
+            lot = self.lots[line.lot.lot_id]
+            self.lots[line.lot.lot_id] = replace(lot, quantity=lot.quantity - line.quantity)
 
     def charge(self, order: Order, now: datetime) -> None:
-        self._charged.append((order, now))
+        self._charges.append((order, now))
 
     def recharge(self, before: Order, after: Order, now: datetime) -> None:
-        self._recharged.append(ledger.Recharge(before, after, now, "items were added to the order"))
+        self._recharges.append(ledger.Recharge(before, after, now, "items were added to the order"))
 
     def write(self, now: datetime) -> None:
-        orders.insert_lines(self.conn, self._lines)
-        inventory.remove_sold_units(self.conn, self._taken, now)
-        ledger.post_charges(self.conn, self._charged)
-        ledger.post_recharges(self.conn, self._recharged)
+        orders.add_lines(self.conn, self._lines)
+        inventory.take(self.conn, self._taken, now)
+        ledger.post_charge(self.conn, self._charges)
+        ledger.post_recharge(self.conn, self._recharges)
 
 
-def _submitted(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: SubmitOrder) -> Verdict:
+def _submit(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: SubmitOrder) -> Verdict:
     buyer, seller = cases.members.get(command.buyer_id), cases.members.get(command.seller_id)
     if buyer is None or seller is None:
         return member_unknown()
@@ -176,21 +176,21 @@ def _submitted(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: Subm
         return Invalid("seller_id", "must be another member than the buyer")
     if cases.get(command.order_id, work.now) is not None:
         return Refused(Code.ALREADY_EXISTS, f"Order {command.order_id} was submitted before.")
-    blocked = orders.buyer_has_npb(work.conn, command.buyer_id, command.seller_id)
-    bought = price_purchase([(x.lot_id, x.quantity) for x in command.lines], shop.lots, buyer, command.seller_id)
-    if isinstance(bought, Refused) and bought.code is Code.LOT_UNKNOWN:
-        return bought
-    if refused := member_policy.check_may_trade(buyer, seller, buyer_has_npb_in_store=blocked):
+    has_npb = orders.buyer_has_npb(work.conn, command.buyer_id, command.seller_id)
+    purchased = purchase([(x.lot_id, x.quantity) for x in command.lines], stock.lots, buyer, command.seller_id)
+    if isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN:
+        return purchased
+    if refused := member_policy.may_trade(buyer, seller, buyer_has_npb_in_store=has_npb):
         return refused
-    if not isinstance(bought, tuple):
-        return bought
-    total = sum_goods((line.quantity, line.unit_price) for line in bought)
+    if not isinstance(purchased, tuple):
+        return purchased
+    total = goods_total((line.quantity, line.unit_price) for line in purchased)
     if total >= MAX_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
-    if to_usd(total, command.usd_rate) >= MAX_TOTAL:
+    if usd(total, command.usd_rate) >= MAX_TOTAL:
         return Invalid("usd_rate", "makes the order worth more US dollars than an order may be worth")
-    terms = cases.terms_history.at(work.now)
-    order = policy.charge_order(
+    terms = cases.book.at(work.now)
+    order = policy.charged(
         Order(
             order_id=command.order_id,
             buyer_id=command.buyer_id,
@@ -205,49 +205,49 @@ def _submitted(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: Subm
         terms,
     )
     case = Case(order, buyer, seller, terms)
-    units = sum(line.quantity for line in bought)
-    note = f"{units} units in {len(bought)} lots for {format_total(total)} {command.currency}; fee {order.fee} USD."
+    units = sum(line.quantity for line in purchased)
+    note = f"{units} units in {len(purchased)} lots for {total_text(total)} {command.currency}; fee {order.fee} USD."
     granted = Granted(
         case,
         events=(Event("orders.submitted", note),),
-        effects={"status": order.status, "total": format_total(total), "fee": str(order.fee)},
+        effects={"status": order.status, "total": total_text(total), "fee": str(order.fee)},
     )
     cases.grant(case, granted, work.now, request_id=command.request_id)
-    shop.sell(command.order_id, bought, first_line=1, batch=1)
-    shop.charge(order, work.now)
+    stock.sell(command.order_id, purchased, first_line=1, batch=1)
+    stock.charge(order, work.now)
     return granted
 
 
-def _added(work: UnitOfWork[Any], cases: CaseSet, shop: _Shop, command: AddBatch) -> Verdict:
+def _add_batch(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: AddBatch) -> Verdict:
     case = cases.get(command.order_id, work.now)
     if case is None:
         return order_unknown()
     order = case.order
     now = max(work.now, order.last_event_at or work.now)
-    bought = price_purchase([(x.lot_id, x.quantity) for x in command.lines], shop.lots, case.buyer, order.seller_id)
-    if isinstance(bought, Refused) and bought.code is Code.LOT_UNKNOWN:
-        return bought
-    blocked = orders.buyer_has_npb(work.conn, order.buyer_id, order.seller_id)
-    if refused := policy.check_may_add_batch(case) or member_policy.check_may_trade(
-        case.buyer, case.seller, buyer_has_npb_in_store=blocked
+    purchased = purchase([(x.lot_id, x.quantity) for x in command.lines], stock.lots, case.buyer, order.seller_id)
+    if isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN:
+        return purchased
+    has_npb = orders.buyer_has_npb(work.conn, order.buyer_id, order.seller_id)
+    if refused := policy.may_add_batch(case) or member_policy.may_trade(
+        case.buyer, case.seller, buyer_has_npb_in_store=has_npb
     ):
         return refused
-    if not isinstance(bought, tuple):
-        return bought
-    held = orders.load_lines(work.conn, [command.order_id])[command.order_id]
-    total = sum_goods((line.quantity, line.unit_price) for line in bought) + sum_goods(
-        (line.quantity - line.removed, line.unit_price) for line in held
+    if not isinstance(purchased, tuple):
+        return purchased
+    existing = orders.lines_of(work.conn, [command.order_id])[command.order_id]
+    total = goods_total((line.quantity, line.unit_price) for line in purchased) + goods_total(
+        (line.quantity - line.removed, line.unit_price) for line in existing
     )
     if total >= MAX_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
-    if to_usd(total, order.usd_rate) >= MAX_TOTAL:
+    if usd(total, order.usd_rate) >= MAX_TOTAL:
         return Invalid("lines", "come to more US dollars than an order may be worth")
-    batch = max((line.batch_no for line in held), default=0) + 1
-    units = sum(line.quantity for line in bought)
-    note = f"Batch {batch}: {units} more units in {len(bought)} lots; order date, payment and fee start again."
-    granted = policy.restart_order(case, total=total, event=Event("orders.batch_added", note), now=now)
-    granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": format_total(total)})
+    batch = max((line.batch_no for line in existing), default=0) + 1
+    units = sum(line.quantity for line in purchased)
+    note = f"Batch {batch}: {units} more units in {len(purchased)} lots; order date, payment and fee start again."
+    granted = policy.updated(case, total=total, event=Event("orders.batch_added", note), now=now)
+    granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": total_text(total)})
     cases.grant(case, granted, now, request_id=command.request_id)
-    shop.sell(command.order_id, bought, first_line=max((x.line_no for x in held), default=0) + 1, batch=batch)
-    shop.recharge(order, granted.case.order, now)
+    stock.sell(command.order_id, purchased, first_line=max((x.line_no for x in existing), default=0) + 1, batch=batch)
+    stock.recharge(order, granted.case.order, now)
     return granted

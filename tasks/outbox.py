@@ -1,9 +1,8 @@
-"""How does what a commit promised reach those who keep it?  The relay takes what is to ring, commits, and rings.
+"""The relay: it claims due outbox rows, commits, and publishes their ids to the tasks that consume them.
 
-Taking a row puts off its next ring in the database, so a ring lost between that commit and the broker comes again by
-itself, and a thousand nudges ring each row once (reliability F21, X6).  A broker that has forgotten what it was told (emptied,
-started without its data) is found out here, and everything that was rung for in vain is rung for again (F10).  So is a database
-whose clock was set back: waits keep their length (`models.clock_steps`).
+A claim postpones the row's next publication, so a message lost between the commit and the broker is published again,
+and many wake-ups publish each row once. The relay also detects a broker that lost its data, and requeues what was
+published to it, and a database whose clock was set back, so that waits keep their length (`models.clock_steps`).
 """
 
 from __future__ import annotations
@@ -23,33 +22,33 @@ log = structlog.get_logger(__name__)
 TASK = "outbox.relay"
 BATCH_SIZE = 1000
 MAX_BATCHES = 10
-"""A pass is one short transaction.  What is left after ten waits for the next tick: the queues are full by then."""
+"""A batch is one short transaction. Rows left after ten wait for the next tick; the queues are full by then."""
 MAX_ROWS_PER_MESSAGE = 500
-"""Rows of one message; the follower keeps them in one transaction."""
+"""The consumer handles the rows of a message in one transaction."""
 
 
 @shared_task(name=TASK)
 def relay() -> TaskResult:
-    """Ring for every promise whose time to ring has come; gives how many rows were rung for."""
-    rung, memory = 0, publisher.current_publisher().broker_epoch()
-    for number in range(MAX_BATCHES):
+    """Publish every due outbox row. Return how many rows were published."""
+    published, epoch = 0, publisher.current_publisher().broker_epoch()
+    for batch in range(MAX_BATCHES):
         work: UnitOfWork[Any]
         with unit_of_work() as work:
-            if number == 0 and (step := clock_steps.shift_waits(work.conn, TASK, work.now)) is not None:
-                log.warning("the database's clock was set back", seconds=round(step.total_seconds()))
+            if batch == 0 and (step := clock_steps.follow(work.conn, TASK, work.now)) is not None:
+                log.warning("database_clock_set_back", seconds=round(step.total_seconds()))
                 sweeps.record_run(work.conn, TASK, 0, work.now)
-            if memory is not None:
-                forgotten, memory = outbox.requeue_after_broker_reset(work.conn, memory, work.now), None
-                if forgotten:
-                    log.warning("the broker has forgotten what it was told", rows=forgotten)
-            ringing = outbox.claim_for_publish(work.conn, work.now, limit=BATCH_SIZE)
-            taken = sum(len(rows) for rows in ringing.values())
-            rung += taken
-            if taken < BATCH_SIZE:
-                sweeps.record_run(work.conn, TASK, rung, work.now)
-        for task, rows in ringing.items():
+            if epoch is not None:
+                requeued, epoch = outbox.requeue_after_broker_reset(work.conn, epoch, work.now), None
+                if requeued:
+                    log.warning("broker_lost_messages", rows=requeued)
+            rows_by_task = outbox.claim_for_publish(work.conn, work.now, limit=BATCH_SIZE)
+            claimed = sum(len(rows) for rows in rows_by_task.values())
+            published += claimed
+            if claimed < BATCH_SIZE:
+                sweeps.record_run(work.conn, TASK, published, work.now)
+        for task, rows in rows_by_task.items():
             for start in range(0, len(rows), MAX_ROWS_PER_MESSAGE):
                 publisher.current_publisher().publish(task, rows[start : start + MAX_ROWS_PER_MESSAGE])
-        if taken < BATCH_SIZE:
+        if claimed < BATCH_SIZE:
             break
-    return {"rung": rung}
+    return {"rung": published}

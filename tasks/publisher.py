@@ -1,6 +1,6 @@
-"""How does the relay say that something waits?  Through the bell the process was given; without one nobody is told.
+"""The interface through which the relay publishes outbox messages. Without a publisher nothing is published.
 
-A ring carries ids, never state: the row in the outbox is the truth, and a ring that gets lost is rung again (X6).
+A published message carries row ids only. The outbox row is the source of truth, so a lost message is published again.
 """
 
 from __future__ import annotations
@@ -10,37 +10,33 @@ from typing import Protocol
 
 
 class Publisher(Protocol):
-    """Tells the follower of a kind of promise which rows wait.  Raises when there is no way to tell it now."""
+    """Sends outbox row ids to the task that consumes them. Raises if the broker can't be reached."""
 
-    def publish(self, task: str, rows: Sequence[int]) -> None:
-        """Ring for these rows of the outbox."""
-        ...
+    def publish(self, task: str, rows: Sequence[int]) -> None: ...
 
     def broker_epoch(self) -> str | None:
-        """A text that is another one when rings may have been forgotten; None when nobody can tell."""
+        """Return a text that changes when the broker may have lost messages; None if that is unknown."""
         ...
 
 
-class _NobodyListens:
-    """In a replay promises are kept by the simulation itself."""
+class _NullPublisher:
+    # A replay runs the consumers itself.
 
     def publish(self, task: str, rows: Sequence[int]) -> None:
-        """Nobody is told."""
+        pass
 
     def broker_epoch(self) -> str | None:
-        """There is nothing to forget."""
         return None
 
 
-_bound: Publisher = _NobodyListens()
+_publisher: Publisher = _NullPublisher()
 
 
-def set_publisher(bell: Publisher | None) -> None:
-    """Let this process ring `bell`; None for nobody."""
-    global _bound  # noqa: PLW0603 - one per process is the point
-    _bound = bell if bell is not None else _NobodyListens()
+def set_publisher(new_publisher: Publisher | None) -> None:
+    """Set the publisher of this process; None publishes nothing."""
+    global _publisher  # noqa: PLW0603 - there is one per process
+    _publisher = new_publisher if new_publisher is not None else _NullPublisher()
 
 
 def current_publisher() -> Publisher:
-    """The bell of this process."""
-    return _bound
+    return _publisher

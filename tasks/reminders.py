@@ -1,4 +1,4 @@
-"""How are people reminded?  By looking, in sets, for what has waited long enough; a second look finds nothing (A13)."""
+"""The sweep that sends reminders of open cases, each at most once."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from tasks.sweeps import TaskResult, sweep
 
 @shared_task(name="reminders.scan")
 def scan() -> TaskResult:
-    """Remind sellers of unanswered requests (N16) and filers of cancellations they could make (N17)."""
-    return sweep("reminders.scan", reminders.ReminderSweep(), found="reminded")
+    """Remind sellers of unanswered requests (N16) and filers of cancellations that are open to them (N17)."""
+    return sweep("reminders.scan", reminders.Reminding(), result_key="reminded")

@@ -1,4 +1,4 @@
-"""How are items taken out of an order?  Asked for by one party, decided by the other, cancelled with the order."""
+"""Removal requests: one party asks to take items out of an order, the other decides; cancelled with the order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from policies import removals as policy
 from policies.cases import Actor, Case
 from policies.inventory import plan_return
 from policies.notices import notify_party
-from policies.purchases import sum_goods
+from policies.purchases import goods_total
 from policies.removals import Removal
 from policies.statuses import Role
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused, Verdict
@@ -32,7 +32,7 @@ MAX_LINES = 1000
 
 
 class RemovalLine(StrictModel):
-    """Units to take out of one line."""
+    """Units to remove from one line."""
 
     line_no: LineNo
     quantity: Quantity
@@ -53,7 +53,7 @@ class RequestRemoval(OrderCommand):
 
 
 class RemovalCommand(ActorCommand):
-    """A command about one removal request; its order follows from it."""
+    """A command about one removal request, which determines the order."""
 
     removal_id: RemovalId
 
@@ -79,30 +79,30 @@ class WithdrawRemoval(RemovalCommand):
 
 @shared_task(name=RequestRemoval.task)
 def request(commands: list[RequestRemoval]) -> list[Answer]:
-    """Either party asks to take units out of lines."""
-    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
+    """Request, as either party, that units are removed from lines."""
+    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
-        lines = orders.load_lines(work.conn, [c.order_id for c in work.pending])
-        asked: list[tuple[RequestRemoval, Removal]] = []
+        lines = orders.lines_of(work.conn, [c.order_id for c in work.pending])
+        requested: list[tuple[RequestRemoval, Removal]] = []
 
         def decide(command: RequestRemoval, case: Case, now: datetime) -> Verdict:
-            wanted = tuple((line.line_no, line.quantity) for line in command.lines)
+            quantities = tuple((line.line_no, line.quantity) for line in command.lines)
             removal = policy.request(
-                case, command.actor, wanted, command.return_items, _remaining(lines[command.order_id]), now
+                case, command.actor, quantities, command.return_items, _remaining(lines[command.order_id]), now
             )
             if not isinstance(removal, Removal):
                 return removal
-            asked.append((command, removal))
-            note = f"The {removal.requested_by} asks to take {_units(removal)} out of the order."
+            requested.append((command, removal))
+            note = f"The {removal.requested_by} asks to take {_describe_units(removal)} out of the order."
             return Granted(case, events=(Event("removals.requested", note),))
 
         verdicts = {c.request_id: decide_case(work, cases, c, decide, order_id=c.order_id) for c in work.pending}
-        ids = removals.insert(work.conn, [removal for _, removal in asked])
-        known = {command.request_id: removal_id for (command, _), removal_id in zip(asked, ids, strict=True)}
+        ids = removals.insert(work.conn, [removal for _, removal in requested])
+        removal_ids = {command.request_id: removal_id for (command, _), removal_id in zip(requested, ids, strict=True)}
         for command in work.pending:
             verdict = verdicts[command.request_id]
             if isinstance(verdict, Granted):
-                verdict = replace(verdict, effects={"removal_id": known[command.request_id]})
+                verdict = replace(verdict, effects={"removal_id": removal_ids[command.request_id]})
             work.answer(command, verdict)
         cases.write(work)
     return work.answers
@@ -110,73 +110,75 @@ def request(commands: list[RequestRemoval]) -> list[Answer]:
 
 @shared_task(name=ApproveRemoval.task)
 def approve(commands: list[ApproveRemoval]) -> list[Answer]:
-    """The other party agrees: units go, and order date, payment and fee start again (T20)."""
+    """Approve a request as the other party: remove the units; order date, payment and fee start again (T20)."""
     with unit_of_work(commands) as work:
-        found = _Requests(work)
-        taken_out: list[tuple[Removal, Case, Case]] = []
+        batch = _RemovalBatch(work)
+        approved: list[tuple[Removal, Case, Case]] = []
 
         def decide(command: ApproveRemoval, case: Case, now: datetime) -> Verdict:
-            lines = found.lines[case.order.order_id]
+            lines = batch.lines[case.order.order_id]
             removal = policy.approve(
-                case, found.removals[command.removal_id], command.actor, command.return_items, _remaining(lines), now
+                case, batch.removals[command.removal_id], command.actor, command.return_items, _remaining(lines), now
             )
             if not isinstance(removal, Removal):
                 return removal
-            out = dict(removal.lines)
-            total = sum_goods((x.quantity - x.removed - out.get(x.line_no, 0), x.unit_price) for x in lines)
-            where = "back to the inventory" if _returns(removal, case) else "and not back to the inventory"
-            note = f"{_units(removal)} taken out, {where}; order date, payment and fee start again."
-            granted = order_policy.restart_order(case, total=total, event=Event("removals.approved", note), now=now)
-            taken_out.append((removal, case, granted.case))
-            return found.decided(removal, granted)
+            removed = dict(removal.lines)
+            total = goods_total((x.quantity - x.removed - removed.get(x.line_no, 0), x.unit_price) for x in lines)
+            destination = (
+                "back to the inventory" if _returns_to_stock(removal, case) else "and not back to the inventory"
+            )
+            note = f"{_describe_units(removal)} taken out, {destination}; order date, payment and fee start again."
+            granted = order_policy.updated(case, total=total, event=Event("removals.approved", note), now=now)
+            approved.append((removal, case, granted.case))
+            return batch.record_decision(removal, granted)
 
-        found.answer_all(decide)
-        found.write()
-        _take_out(work, found, taken_out)
+        batch.decide_all(decide)
+        batch.write()
+        _remove_items(work, batch, approved)
     return work.answers
 
 
 @shared_task(name=DenyRemoval.task)
 def deny(commands: list[DenyRemoval]) -> list[Answer]:
-    """The other party does not agree: nothing changes."""
+    """Deny a request as the other party; nothing else changes."""
     return _close(commands, policy.deny, "removals.denied", "The removal request is denied; nothing changes.")
 
 
 @shared_task(name=WithdrawRemoval.task)
 def withdraw(commands: list[WithdrawRemoval]) -> list[Answer]:
-    """Whoever asked takes the request back."""
+    """Withdraw a request as the party who made it."""
     return _close(commands, policy.withdraw, "removals.withdrawn", "The removal request is taken back.")
 
 
 @shared_task(name=CANCEL_PENDING)
 def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
-    """After a cancellation: whatever is still pending on those orders is cancelled, and both parties are told (R59)."""
+    """Cancel the pending requests of cancelled orders and notify both parties (R59). Return how many were cancelled."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
         due = outbox.claim(work.conn, CANCEL_PENDING, rows=rows, order_id=order_id)
         cases = CaseSet(work.conn, [d.order_id for d in due if d.order_id is not None])
         cancelled = removals.cancel_pending(work.conn, [d.order_id for d in due if d.order_id is not None], work.now)
-        for order, gone in sorted(cancelled.items()):
-            case = cases.get(order, work.now)
+        for cancelled_order_id, requests in sorted(cancelled.items()):
+            case = cases.get(cancelled_order_id, work.now)
             assert case is not None
-            told: tuple[OutboxMessage, ...] = tuple(
-                notify_party(case, role, "removal_cancelled", removal_ids=[r.removal_id for r in gone])
+            messages: tuple[OutboxMessage, ...] = tuple(
+                notify_party(case, role, "removal_cancelled", removal_ids=[r.removal_id for r in requests])
                 for role in (Role.SELLER, Role.BUYER)
             )
-            note = f"{len(gone)} pending removal request(s) cancelled with the order."
-            instant = max(work.now, case.order.last_event_at or work.now)
-            event = Event("removals.cancelled", note, {"removals": {str(r.removal_id): r.state for r in gone}})
-            cases.grant(case, Granted(case, events=(event,), messages=told), instant)
+            note = f"{len(requests)} pending removal request(s) cancelled with the order."
+            effective_at = max(work.now, case.order.last_event_at or work.now)
+            event = Event("removals.cancelled", note, {"removals": {str(r.removal_id): r.state for r in requests}})
+            cases.grant(case, Granted(case, events=(event,), promises=messages), effective_at)
         cases.write(work)
         outbox.mark_done(work.conn, due, work.now)
-    return {"cancelled": sum(len(gone) for gone in cancelled.values())}
+    return {"cancelled": sum(len(requests) for requests in cancelled.values())}
 
 
 RemovalCommandT = TypeVar("RemovalCommandT", bound=RemovalCommand)
 
 
-class _Requests(Generic[RemovalCommandT]):
-    """The removal requests that a set of commands is about, with their orders held."""
+class _RemovalBatch(Generic[RemovalCommandT]):
+    """The removal requests of a batch of commands, with their orders locked."""
 
     def __init__(self, work: UnitOfWork[RemovalCommandT]) -> None:
         self.work = work
@@ -186,12 +188,12 @@ class _Requests(Generic[RemovalCommandT]):
             {r.order_id for r in known.values()},
             member_ids=[c.member_id for c in work.pending if c.member_id is not None],
         )
-        self.removals = removals.load_by_id(work.conn, known)  # again: the orders' locks guard them only from here on
-        self.lines = orders.load_lines(work.conn, {r.order_id for r in known.values()})
+        self.removals = removals.by_ids(work.conn, known)  # read again, now that the orders are locked
+        self.lines = orders.lines_of(work.conn, {r.order_id for r in known.values()})
         self._decided: list[Removal] = []
 
-    def answer_all(self, decide: Callable[[RemovalCommandT, Case, datetime], Verdict]) -> None:
-        """Ask about each command; one whose request does not exist is answered so."""
+    def decide_all(self, decide: Callable[[RemovalCommandT, Case, datetime], Verdict]) -> None:
+        """Decide and answer each command."""
         for command in self.work.pending:
             removal = self.removals.get(command.removal_id)
             if removal is None:
@@ -200,16 +202,15 @@ class _Requests(Generic[RemovalCommandT]):
             verdict = decide_case(self.work, self.cases, command, decide, order_id=removal.order_id)
             self.work.answer(command, verdict, order_id=removal.order_id)
 
-    def decided(self, removal: Removal, granted: Granted) -> Granted:
-        """Take a decision; gives the verdict with what the caller and the timeline are told of it."""
+    def record_decision(self, removal: Removal, granted: Granted) -> Granted:
+        """Record a decision; return the verdict with the answer's effects and the timeline's changes added."""
         self._decided.append(removal)
         (event,) = granted.events
-        told = replace(event, changes={**event.changes, "removals": {str(removal.removal_id): removal.state}})
+        changed_event = replace(event, changes={**event.changes, "removals": {str(removal.removal_id): removal.state}})
         effects = {**granted.effects, "removal_id": removal.removal_id, "state": removal.state}
-        return replace(granted, events=(told,), effects=effects)
+        return replace(granted, events=(changed_event,), effects=effects)
 
     def write(self) -> None:
-        """Write the decisions and the orders."""
         removals.update_changed(self.work.conn, self._decided)
         self.cases.write(self.work)
 
@@ -221,38 +222,40 @@ def _close(
     note: str,
 ) -> list[Answer]:
     with unit_of_work(commands) as work:
-        found = _Requests(work)
+        batch = _RemovalBatch(work)
 
         def close(command: RemovalCommandT, case: Case, now: datetime) -> Verdict:
-            removal = decide(case, found.removals[command.removal_id], command.actor, now)
+            removal = decide(case, batch.removals[command.removal_id], command.actor, now)
             if not isinstance(removal, Removal):
                 return removal
-            return found.decided(removal, Granted(case, events=(Event(event, note),)))
+            return batch.record_decision(removal, Granted(case, events=(Event(event, note),)))
 
-        found.answer_all(close)
-        found.write()
+        batch.decide_all(close)
+        batch.write()
     return work.answers
 
 
-def _take_out(work: UnitOfWork[Any], found: _Requests[Any], approved: Sequence[tuple[Removal, Case, Case]]) -> None:
-    """Units leave their lines, go back to the shelf where they may, and the fee is that of what remains."""
-    coming_back = {
-        removal.order_id: inventory.lines_to_return(found.lines[removal.order_id], dict(removal.lines))
+def _remove_items(
+    work: UnitOfWork[Any], batch: _RemovalBatch[Any], approved: Sequence[tuple[Removal, Case, Case]]
+) -> None:
+    """Remove the units from their lines, return them to stock where allowed, and charge the fee of what remains."""
+    returning = {
+        removal.order_id: inventory.returning(batch.lines[removal.order_id], dict(removal.lines))
         for removal, case, _ in approved
-        if _returns(removal, case)
+        if _returns_to_stock(removal, case)
     }
-    shelf = inventory.load_stock_view(work.conn, [line for lines in coming_back.values() for line in lines])
+    stock = inventory.lots_for_return(work.conn, [line for lines in returning.values() for line in lines])
     plans = []
     for removal, case, _ in approved:
-        if removal.order_id in coming_back:
+        if removal.order_id in returning:
             plan = plan_return(
                 removal.order_id,
-                coming_back[removal.order_id],
-                shelf,
+                returning[removal.order_id],
+                stock,
                 release_auto_stockroom=case.terms.release_auto_stockroom,
                 removal_id=removal.removal_id,
             )
-            shelf.take(plan)
+            stock.take(plan)
             plans.append(plan)
     inventory.apply_return(work.conn, plans, work.now)
     orders.update_lines(
@@ -264,7 +267,7 @@ def _take_out(work: UnitOfWork[Any], found: _Requests[Any], approved: Sequence[t
                 "removed": line.removed + dict(removal.lines)[line.line_no],
             }
             for removal, _, _ in approved
-            for line in found.lines[removal.order_id]
+            for line in batch.lines[removal.order_id]
             if line.line_no in dict(removal.lines)
         ],
     )
@@ -277,8 +280,8 @@ def _take_out(work: UnitOfWork[Any], found: _Requests[Any], approved: Sequence[t
     )
 
 
-def _returns(removal: Removal, case: Case) -> bool:
-    """A terminated seller's stock is never touched (R65)."""
+def _returns_to_stock(removal: Removal, case: Case) -> bool:
+    # A terminated seller's stock never changes (R65).
     return bool(removal.return_items) and not case.seller.terminated
 
 
@@ -286,7 +289,7 @@ def _remaining(lines: Sequence[Any]) -> dict[int, int]:
     return {line.line_no: line.quantity - line.removed for line in lines}
 
 
-def _units(removal: Removal) -> str:
+def _describe_units(removal: Removal) -> str:
     units = sum(quantity for _, quantity in removal.lines)
     return (
         f"{units} unit{'s' if units != 1 else ''} of {len(removal.lines)} line{'s' if len(removal.lines) != 1 else ''}"

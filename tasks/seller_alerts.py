@@ -1,4 +1,4 @@
-"""How does a buyer's complaint about a seller run, step by step?  NRS and NSS: filed, answered, removed, unlocked."""
+"""Commands about a buyer's alerts against a seller (NRS and NSS), and the sweep that unlocks them."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class RemoveNss(RemoveAlert):
 
 @shared_task(name=FileNrs.task)
 def file_nrs(commands: list[FileNrs]) -> list[Answer]:
-    """Nothing was paid and the seller is silent (T14)."""
+    """File a non-responding seller alert: the order is unpaid and the seller doesn't answer (T14)."""
     return decide_cases(commands, lambda c, case, now: policy.file(case, AlertKind.NRS, c.actor, None, c.comment, now))
 
 
 @shared_task(name=FileNss.task)
 def file_nss(commands: list[FileNss]) -> list[Answer]:
-    """It was paid, and not shipped, incomplete or not as described (T15)."""
+    """File a non-shipping seller alert: paid, but not shipped, incomplete or not as described (T15)."""
     return decide_cases(
         commands, lambda c, case, now: policy.file(case, AlertKind.NSS, c.actor, c.grounds, c.comment, now)
     )
@@ -73,30 +73,30 @@ def file_nss(commands: list[FileNss]) -> list[Answer]:
 
 @shared_task(name=RespondNrs.task)
 def respond_nrs(commands: list[RespondNrs]) -> list[Answer]:
-    """The seller's answer is recorded, told to the buyer, and moves no date (R48)."""
+    """Record the seller's answer and notify the buyer; no date changes (R48)."""
     return decide_cases(commands, lambda c, case, now: policy.respond(case, AlertKind.NRS, c.actor, c.comment, now))
 
 
 @shared_task(name=RespondNss.task)
 def respond_nss(commands: list[RespondNss]) -> list[Answer]:
-    """The seller's answer is recorded, told to the buyer, and moves no date (R48)."""
+    """Record the seller's answer and notify the buyer; no date changes (R48)."""
     return decide_cases(commands, lambda c, case, now: policy.respond(case, AlertKind.NSS, c.actor, c.comment, now))
 
 
 @shared_task(name=RemoveNrs.task)
 def remove_nrs(commands: list[RemoveNrs]) -> list[Answer]:
-    """The buyer or staff takes the alert back; the order is PENDING (T16)."""
+    """Remove the alert as its buyer or staff; the order becomes PENDING (T16)."""
     return remove_alerts(commands, AlertKind.NRS)
 
 
 @shared_task(name=RemoveNss.task)
 def remove_nss(commands: list[RemoveNss]) -> list[Answer]:
-    """The buyer or staff takes the alert back; the order is PENDING (T16)."""
+    """Remove the alert as its buyer or staff; the order becomes PENDING (T16)."""
     return remove_alerts(commands, AlertKind.NSS)
 
 
 @shared_task(name="alerts.scan_seller_alerts")
 def scan_seller_alerts() -> TaskResult:
-    """Unlock every NRS and NSS whose two weeks are over, and tell its buyer once."""
-    unlocking = alerts.UnlockSweep([AlertKind.NRS, AlertKind.NSS])
-    return sweep("alerts.scan_seller_alerts", unlocking, found="unlocked")
+    """Unlock every due NRS and NSS alert and notify its buyer once."""
+    unlocking = alerts.Unlocking([AlertKind.NRS, AlertKind.NSS])
+    return sweep("alerts.scan_seller_alerts", unlocking, result_key="unlocked")

@@ -1,4 +1,4 @@
-"""How do an operator's own terms come into force?  Dated, checked; a running case keeps its own."""
+"""The command that applies an operator's terms from a date on. Open cases keep the terms they were filed under."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ MAX_SETTINGS_LENGTH = 100_000
 
 
 def _storable(settings: dict[str, Any]) -> dict[str, Any]:
-    written = json.dumps(settings, ensure_ascii=False, allow_nan=False)
-    if len(written) > MAX_SETTINGS_LENGTH:
+    text = json.dumps(settings, ensure_ascii=False, allow_nan=False)
+    if len(text) > MAX_SETTINGS_LENGTH:
         raise ValueError("say more than terms can say")
-    if "\\u0000" in written or any(0xD800 <= ord(c) <= 0xDFFF for c in written):
+    if "\\u0000" in text or any(0xD800 <= ord(c) <= 0xDFFF for c in text):
         raise ValueError("must not contain NUL or unpaired surrogates")
     return settings
 
 
 class ApplyTerms(Command):
-    """Arguments of `terms.apply`: settings by the names of the rule book, and the instant `from` which they hold."""
+    """Arguments of `terms.apply`: settings by their names in docs/rules.md, and `from` when they apply."""
 
     task: ClassVar[str] = "terms.apply"
     terms: Annotated[dict[CodeText, Plain], Field(min_length=1, max_length=MAX_SETTINGS), AfterValidator(_storable)]
@@ -44,24 +44,24 @@ class ApplyTerms(Command):
 
 @shared_task(name=ApplyTerms.task)
 def apply(commands: list[ApplyTerms]) -> list[Answer]:
-    """New cases from that instant on are filed under these terms; what is not named stays as it is by then."""
+    """Apply these terms to cases filed from then on. A setting that is not named keeps the value it has by then."""
     with unit_of_work(commands) as work:
         for command in work.pending:
-            work.answer(command, _applied(work, command))
+            work.answer(command, _apply(work, command))
     return work.answers
 
 
-def _applied(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
+def _apply(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
     terms.lock(work.conn)
     if command.from_ < work.now:
         return invalid(command.request_id, [("from", "must not be in the past: what was decided stays decided")])
     if command.from_ > work.now + MAX_AHEAD:
         return invalid(command.request_id, [("from", "must not be more than a hundred years ahead")])
-    held = terms.load_terms(work.conn).at(command.from_)
-    wanted = terms_from_mapping(command.terms, base=held, allow_short=db.current_database().allow_short_terms)
-    if isinstance(wanted, list):
-        return invalid(command.request_id, [(_path(problem), problem.message) for problem in wanted])
-    before, after = terms_to_mapping(held), terms_to_mapping(wanted)
+    base = terms.load_terms(work.conn).at(command.from_)
+    new_terms = terms_from_mapping(command.terms, base=base, allow_short=db.current_database().short_terms)
+    if isinstance(new_terms, list):
+        return invalid(command.request_id, [(_path(problem), problem.message) for problem in new_terms])
+    before, after = terms_to_mapping(base), terms_to_mapping(new_terms)
     changed = {name: value for name, value in after.items() if value != before[name]}
     terms_id = terms.insert(work.conn, after, command.from_, command.staff, work.now)
     note = "; ".join(f"{name}: {before[name]} becomes {value}" for name, value in changed.items()) or "Nothing changes."

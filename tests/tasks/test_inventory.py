@@ -163,7 +163,7 @@ def test_nobody_acts_in_a_fact(store: Simulation) -> None:
 
 def test_a_lot_made_by_a_return_can_be_recorded_again(store: Simulation) -> None:
     """Contract 3.2: only a *new* lot in our range of numbers is refused."""
-    lot = LotFacts.model_validate(a_lot()).lot()
+    lot = LotFacts.model_validate(a_lot()).to_lot()
     (told,) = record_imported_lots([replace(lot, lot_id=0)])
     assert isinstance(told, dict)
     answer = store.do("inventory.record_lot", lot=a_lot(lot_id=told["lot_id"], quantity=3))

@@ -48,7 +48,7 @@ def ripe(market: Market) -> Market:
 
 def scan(limit: int) -> int:
     """One scan in batches of `limit`; gives how many alerts it unlocked."""
-    found = sweep("npb.scan_open_alerts", alerts.UnlockSweep([AlertKind.NPB]), found="unlocked", limit=limit)
+    found = sweep("npb.scan_open_alerts", alerts.Unlocking([AlertKind.NPB]), result_key="unlocked", limit=limit)
     return int(found["unlocked"])
 
 
@@ -113,7 +113,7 @@ class Shared:
 def test_a_sweep_goes_on_behind_rows_that_another_did_meanwhile() -> None:
     """R41: of two scans at once none stops because the other was faster with some rows (B7)."""
     shared = Shared()
-    assert sweep("npb.scan_open_alerts", shared, found="unlocked", limit=4) == {"unlocked": 5}
+    assert sweep("npb.scan_open_alerts", shared, result_key="unlocked", limit=4) == {"unlocked": 5}
     assert shared.coming == [(4, 4)]
 
 
