@@ -29,7 +29,7 @@ from policies import drafts as draft_policy
 from policies.cases import Case
 from policies.consolidation import ONE_STEP
 from policies.drafts import Draft
-from policies.inventory import QuantityOverflow, Returned, ReturnPlan, nothing_returns, plan_return
+from policies.inventory import QuantityOverflow, ReturnTotals, ReturnPlan, plan_nothing, plan_return
 from policies.statuses import Basis, Role
 from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.cases import effective_time, known_case, lock_cases, prefetch_parties
@@ -153,7 +153,7 @@ class BulkCancellation:
         self._answers.update(zip(self._indexes, work.answers, strict=True))
         if len(self._answers) == len(self.command.orders):
             self.answer = self._combined_answer()
-            work.keep(self.command, self.answer)
+            work.store_answer(self.command, self.answer)
 
     def _combined_answer(self) -> Answer:
         in_order = [self._answers[index].as_json() for index in range(len(self.command.orders))]
@@ -210,7 +210,7 @@ class PendingCancellation:
     effective_at: datetime
     plan: ReturnPlan | None = None
     """Where the items go, if `_PlannedCancellationBatch` decides it."""
-    returned: Returned = field(default_factory=Returned)
+    returned: ReturnTotals = field(default_factory=ReturnTotals)
 
     @property
     def after(self) -> Case:
@@ -237,9 +237,9 @@ def _cancel_orders(commands: Sequence[CancelOrder], bulk: BulkCancellation | Non
 
 def _cancel_batch(commands: Sequence[CancelOrder], bulk: BulkCancellation | None, *, planned: bool) -> list[Answer]:
     part_of = bulk.command if bulk is not None else None
-    with unit_of_work(commands, part_of=part_of, look=prefetch_parties(commands)) as work:
-        if bulk is not None and work.whole is not None:
-            bulk.earlier_answer = work.whole
+    with unit_of_work(commands, parent=part_of, prefetch=prefetch_parties(commands)) as work:
+        if bulk is not None and work.parent_answer is not None:
+            bulk.earlier_answer = work.parent_answer
             return []
         batch = (_PlannedCancellationBatch if planned else _CancellationBatch)(work)
         for command in work.pending:
@@ -251,7 +251,7 @@ def _cancel_batch(commands: Sequence[CancelOrder], bulk: BulkCancellation | None
             bulk.collect_answers(work)
         with pipeline(work.conn):
             batch.write()
-            work.close()
+            work.send_answers()
     return work.answers
 
 
@@ -261,14 +261,14 @@ class _CancellationBatch:
     def __init__(self, work: UnitOfWork[CancelOrder]) -> None:
         """Take every lock that the batch may need; only then is the clock read."""
         self._work = work
-        self._cases = lock_cases(work, lock_members=members.AS_ACCUSED, then=self._lock_stock)
+        self._cases = lock_cases(work, lock_members=members.FOR_UPDATE_IF_ACCUSED, then=self._lock_stock)
         self._pending: list[PendingCancellation] = []
 
     def _lock_stock(self) -> None:
         ids = [c.order_id for c in self._work.pending]
         self._removals = removals.send_pending(self._work.conn, ids)
         returns.lock_stock(self._work.conn, ids)
-        self._work.ask_for_now()  # all locks are requested by now
+        self._work.send_clock_query()  # all locks are requested by now
 
     def decide(self, command: CancelOrder) -> Verdict:
         """Apply the policies; a granted cancellation joins the batch with the strike that it causes."""
@@ -283,9 +283,11 @@ class _CancellationBatch:
         verdict = policy.cancel(case, command.actor, command.reason, command.comment, effective_at)
         if not isinstance(verdict, Granted):
             return verdict
-        if not self._cases.accused and policy.could_strike(case):
+        if not self._cases.accused and policy.may_cause_strike(case):
             raise StaleRead("an alert was filed between the read and the locks")
-        cancellation = PendingCancellation(command, case, cancellation_effects.with_strike(case, verdict), effective_at)
+        cancellation = PendingCancellation(
+            command, case, cancellation_effects.apply_strike(case, verdict), effective_at
+        )
         if rejection := self._plan_return(cancellation):
             return rejection
         self._join(cancellation)
@@ -296,7 +298,7 @@ class _CancellationBatch:
         self._return_items()
         pending_removals = removals.fetch_pending(self._removals)
         for cancellation in self._decided:
-            cancellation.granted = cancellation_effects.cancellation_effects(
+            cancellation.granted = cancellation_effects.add_cancellation_effects(
                 cancellation.case,
                 cancellation.granted,
                 cancellation.returned,
@@ -369,10 +371,10 @@ class _PlannedCancellationBatch(_CancellationBatch):
     def __init__(self, work: UnitOfWork[CancelOrder]) -> None:
         """Load the lines, lots and drafts too."""
         super().__init__(work)
-        self._drafts = drafts.facts(work.conn, [c.draft_id for c in work.pending if c.draft_id is not None])
-        self._lines = orders.lines_of(work.conn, self._cases.orders)
-        self._returning = {order_id: inventory.returning(lines) for order_id, lines in self._lines.items()}
-        self._stock = inventory.lots_for_return(
+        self._drafts = drafts.load_drafts(work.conn, [c.draft_id for c in work.pending if c.draft_id is not None])
+        self._lines = orders.load_lines(work.conn, self._cases.orders)
+        self._returning = {order_id: inventory.lines_to_return(lines) for order_id, lines in self._lines.items()}
+        self._stock = inventory.load_stock_view(
             work.conn,
             [line for lines in self._returning.values() for line in lines],
             lock=any(not c.dry_run for c in work.pending),
@@ -387,12 +389,18 @@ class _PlannedCancellationBatch(_CancellationBatch):
         if command.draft_id is None:
             return None
         draft = self._drafts.get(command.draft_id)
-        return draft_policy.unknown(command.order_id) if draft is None or draft.order_id != command.order_id else None
+        return (
+            draft_policy.draft_unknown(command.order_id)
+            if draft is None or draft.order_id != command.order_id
+            else None
+        )
 
     def _plan_return(self, cancellation: PendingCancellation) -> Refused | Invalid | None:
         draft = self._drafts[cancellation.command.draft_id] if cancellation.command.draft_id is not None else None
         if draft is not None and (
-            refused := draft_policy.check(draft, cancellation.case, cancellation.basis, cancellation.effective_at)
+            refused := draft_policy.check_ready_to_cancel(
+                draft, cancellation.case, cancellation.basis, cancellation.effective_at
+            )
         ):
             return refused
         try:
@@ -413,7 +421,7 @@ class _PlannedCancellationBatch(_CancellationBatch):
     def _make_plan(self, cancellation: PendingCancellation, draft: Draft | None) -> ReturnPlan:
         order_id = cancellation.case.order.order_id
         if not cancellation.returns:
-            return nothing_returns(order_id, [line.line_no for line in self._lines[order_id]])
+            return plan_nothing(order_id, [line.line_no for line in self._lines[order_id]])
         return plan_return(
             order_id,
             self._returning[order_id],
@@ -447,7 +455,7 @@ class _PlannedCancellationBatch(_CancellationBatch):
 
 
 def _strike_of(cancellation: PendingCancellation) -> tuple[int, str, Role, datetime] | None:
-    role = policy.causes_strike(cancellation.basis)
+    role = policy.strike_recipient(cancellation.basis)
     return (
         None
         if role is None

@@ -57,11 +57,11 @@ def ask(market: Market, task: str, arguments: dict[str, Any], message_id: str = 
 
 
 def fingerprint(market: Market) -> dict[str, str]:
-    """What every table holds, but for the answers that were given."""
+    """Return a hash of every table except the stored answers and the lock rows."""
     names = [
         r.table_name
         for r in market.rows("SELECT tablename AS table_name FROM pg_tables WHERE schemaname = 'unwind'")
-        if r.table_name not in ("requests", "alembic_version")
+        if r.table_name not in ("requests", "named_locks", "alembic_version")
     ]
     asked = " UNION ALL ".join(
         f"SELECT '{name}' AS name, md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) AS held FROM unwind.{name} t"  # noqa: S608
