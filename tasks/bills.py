@@ -13,7 +13,7 @@ from models import billing_run, bills, events, ledger, members, sweeps, terms
 from models.requests import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
-from policies.billing_months import month_from_text, month_text
+from policies.billing_months import format_month, parse_month
 from policies.cases import Member
 from policies.verdicts import Invalid, Refused
 from tasks.cases import member_unknown
@@ -25,7 +25,7 @@ BATCH_SIZE = 500
 
 
 def _month(value: str) -> str:
-    month_from_text(value)
+    parse_month(value)
     return value
 
 
@@ -40,7 +40,7 @@ class RecordPayment(Command):
 
     @property
     def month(self) -> date:
-        return month_from_text(self.billing_month)
+        return parse_month(self.billing_month)
 
 
 @shared_task(name="bills.issue")
@@ -58,7 +58,7 @@ def issue() -> TaskResult:
     return {"issued": issued}
 
 
-def _sweep(billing: billing_run.Billing) -> int:
+def _sweep(billing: billing_run.BillingSweep) -> int:
     return int(sweep("bills.issue", billing, result_key="issued", limit=BATCH_SIZE, record=False)["issued"])
 
 
@@ -108,12 +108,12 @@ def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused 
     conn, month = work.conn, command.month
     bill = bills.load_bill(conn, command.seller_id, month, work.now)
     if bill is None or not bill.is_issued:
-        return policy.not_issued(month)
+        return policy.bill_not_issued(month)
     if ledger.has_payment(conn, command.payment_id):
-        return policy.counted_once(command.payment_id)
-    excess = policy.excess(bill.sums.total, bill.paid, command.amount)
-    opens_month = _next_open_month(work, command.seller_id) if excess > 0 else None
-    note = policy.payment_note(command.amount, month, command.payment_id, excess, opens_month)
+        return policy.payment_already_recorded(command.payment_id)
+    excess = policy.overpaid_amount(bill.sums.total, bill.paid, command.amount)
+    excess_credit_month = _next_open_month(work, command.seller_id) if excess > 0 else None
+    note = policy.payment_note(command.amount, month, command.payment_id, excess, excess_credit_month)
     ledger.post_payment(
         conn,
         ledger.LedgerLine(
@@ -126,17 +126,17 @@ def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused 
             note=note,
             payment_id=command.payment_id,
             excess=excess or None,
-            opens_month=opens_month,
+            excess_credit_month=excess_credit_month,
         ),
     )
-    _append_event(work, command, note, excess, opens_month)
+    _append_event(work, command, note, excess, excess_credit_month)
     effects = {
         "seller_id": bill.seller_id,
         "billing_month": command.billing_month,
         "total": str(bill.sums.total),
         "paid": str(bill.paid + command.amount),
         "excess": str(excess),
-        "opens": month_text(opens_month) if opens_month else None,
+        "opens": format_month(excess_credit_month) if excess_credit_month else None,
     }
     return done(command, effects)
 
@@ -147,7 +147,11 @@ def _next_open_month(work: UnitOfWork[RecordPayment], seller_id: str) -> date:
 
 
 def _append_event(
-    work: UnitOfWork[RecordPayment], command: RecordPayment, note: str, excess: Decimal, opens_month: date | None
+    work: UnitOfWork[RecordPayment],
+    command: RecordPayment,
+    note: str,
+    excess: Decimal,
+    excess_credit_month: date | None,
 ) -> None:
     events.append(
         work.conn,
@@ -164,7 +168,7 @@ def _append_event(
                         "month": command.billing_month,
                         "amount": str(command.amount),
                         "excess": str(excess),
-                        "opens": month_text(opens_month) if opens_month else None,
+                        "opens": format_month(excess_credit_month) if excess_credit_month else None,
                     }
                 },
                 request_id=command.request_id,

@@ -12,10 +12,10 @@ from models import events, ledger, members, orders, outbox, terms
 from models.requests import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
-from policies.billing_months import month_of, month_text
+from policies.billing_months import format_month, month_of
 from policies.cases import Member
 from policies.credits import TASK
-from policies.preconditions import comment_missing
+from policies.preconditions import check_comment
 from policies.verdicts import Code, Invalid, Refused
 from tasks.cases import member_unknown, order_unknown
 from tasks.command import Amount, Command, Comment, MemberId, OrderId, StaffName
@@ -58,7 +58,11 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
                 continue
             line = _manual_credit_line(work, command, max(this_month, first_open[command.seller_id]))
             lines.append(line)
-            effects = {"seller_id": line.seller_id, "amount": str(line.amount), "bill": month_text(line.billing_month)}
+            effects = {
+                "seller_id": line.seller_id,
+                "amount": str(line.amount),
+                "bill": format_month(line.billing_month),
+            }
             work.answer(command, done(command, effects))
         ledger.post_lines(work.conn, lines)
     return work.answers
@@ -67,7 +71,7 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
 def _validate(
     command: PostManual, sellers: dict[str, Member], parties: dict[int, tuple[str, str]]
 ) -> Refused | Invalid | None:
-    if invalid_amount := policy.manual_credit(command.amount):
+    if invalid_amount := policy.check_manual_credit(command.amount):
         return invalid_amount
     if command.seller_id not in sellers:
         return member_unknown()
@@ -75,11 +79,11 @@ def _validate(
         return order_unknown()
     if command.order_id is not None and parties[command.order_id][1] != command.seller_id:
         return Refused(Code.NOT_A_PARTY, f"Order {command.order_id} is not one of this seller's.")
-    return comment_missing(command.comment)
+    return check_comment(command.comment)
 
 
-def _manual_credit_line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.Line:
-    note = policy.manual_note(command.order_id, command.staff, command.comment, month)
+def _manual_credit_line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.LedgerLine:
+    note = policy.manual_credit_note(command.order_id, command.staff, command.comment, month)
     events.append(
         work.conn,
         [
@@ -91,7 +95,11 @@ def _manual_credit_line(work: UnitOfWork[PostManual], command: PostManual, month
                 member_id=command.seller_id,
                 note=note,
                 changes={
-                    "credit": {"month": month_text(month), "amount": str(-command.amount), "order_id": command.order_id}
+                    "credit": {
+                        "month": format_month(month),
+                        "amount": str(-command.amount),
+                        "order_id": command.order_id,
+                    }
                 },
                 request_id=command.request_id,
             )

@@ -20,7 +20,7 @@ from policies.cases import Case
 from policies.consolidation import Choice
 from policies.drafts import Draft, DraftState, Edit
 from policies.inventory import plan_return
-from policies.lots import price_text
+from policies.lots import format_price
 from policies.timestamps import format_timestamp
 from policies.verdicts import Invalid, Refused
 from tasks.cases import effective_time, known_case, lock_cases, member_unknown, prefetch_parties
@@ -88,7 +88,7 @@ class EditedFields(StrictModel):
     def set_fields(self) -> dict[str, Any]:
         """Return the fields that were set, as JSON values."""
         values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
-        return {name: price_text(value) if isinstance(value, Decimal) else value for name, value in values.items()}
+        return {name: format_price(value) if isinstance(value, Decimal) else value for name, value in values.items()}
 
 
 class EditedLine(StrictModel):
@@ -133,7 +133,7 @@ class VerifyDraft(DraftCommand):
 @shared_task(name=OpenDraft.task)
 def open_draft(commands: list[OpenDraft]) -> list[Answer]:
     """Open a draft (step 1): choose how returning items are merged into existing lots."""
-    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
+    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
         counts = drafts.count_by_order(work.conn, [c.order_id for c in work.pending])
         opened: list[Draft] = []
@@ -157,7 +157,9 @@ def edit(commands: list[EditDraft]) -> list[Answer]:
         for command in work.pending:
             context = batch.load(command)
             if isinstance(context, _DraftContext):
-                changed = policy.edit(context.draft, [line.to_edit() for line in command.lines], context.remaining)
+                changed = policy.apply_edits(
+                    context.draft, [line.to_edit() for line in command.lines], context.remaining
+                )
                 batch.answer(command, changed if isinstance(changed, Invalid) else (changed, _effects(changed)))
             else:
                 batch.answer(command, context)
@@ -174,8 +176,8 @@ def verify(commands: list[VerifyDraft]) -> list[Answer]:
             context = batch.load(command)
             if isinstance(context, _DraftContext):
                 plan = context.plan(work.conn)
-                changed = policy.verified(context.draft, plan, context.effective_at)
-                batch.answer(command, (changed, policy.shown(changed, plan)))
+                changed = policy.mark_verified(context.draft, plan, context.effective_at)
+                batch.answer(command, (changed, policy.draft_json(changed, plan)))
             else:
                 batch.answer(command, context)
         batch.write()
@@ -189,7 +191,7 @@ def _open(work: UnitOfWork[OpenDraft], cases: CaseSet, command: OpenDraft, numbe
     effective_at = effective_time(command, case, work.now)
     if isinstance(effective_at, Invalid):
         return effective_at
-    if refused := policy.may_open(case, command.actor, effective_at):
+    if refused := policy.check_may_open(case, command.actor, effective_at):
         return refused
     return Draft(
         draft_id=f"{command.order_id}-{number}",
@@ -217,7 +219,7 @@ class _DraftContext:
 
     def plan(self, conn: Any) -> Any:
         """Return the plan that a cancellation would execute now, without locks or writes."""
-        lines = inventory.returning(self.lines)
+        lines = inventory.lines_to_return(self.lines)
         plan = plan_return(
             self.case.order.order_id,
             lines,
@@ -233,25 +235,25 @@ class _DraftBatch:
 
     def __init__(self, work: UnitOfWork[Any], commands: Sequence[DraftCommand]) -> None:
         self._work = work
-        order_ids = drafts.orders_of(work.conn, [c.draft_id for c in commands])
+        order_ids = drafts.load_order_ids(work.conn, [c.draft_id for c in commands])
         actors = [c.member_id for c in commands if c.member_id is not None]
         self._cases = CaseSet(work.conn, order_ids.values(), member_ids=actors)
-        self._drafts = drafts.facts(work.conn, order_ids)
-        self._lines = orders.lines_of(work.conn, order_ids.values())
+        self._drafts = drafts.load_drafts(work.conn, order_ids)
+        self._lines = orders.load_lines(work.conn, order_ids.values())
         self._changed: dict[str, Draft] = {}
 
     def load(self, command: DraftCommand) -> _DraftContext | Refused | Invalid:
         draft = self._drafts.get(command.draft_id)
         if command.member_id is not None and command.member_id not in self._cases.members and draft is not None:
             return member_unknown()
-        refused = policy.belongs(draft, command.actor)
+        refused = policy.check_owner(draft, command.actor)
         case = self._cases.get(draft.order_id, self._work.now) if draft is not None else None
         if refused or draft is None or case is None:
             return refused or member_unknown()
         effective_at = effective_time(command, case, self._work.now)
         if isinstance(effective_at, Invalid):
             return effective_at
-        if refused := policy.usable(draft, case, command.actor, effective_at):
+        if refused := policy.check_usable(draft, case, command.actor, effective_at):
             return refused
         return _DraftContext(draft, case, effective_at, self._lines[draft.order_id])
 

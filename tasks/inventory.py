@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 from models import inventory, members
 from models.requests import Answer, done, invalid
 from models.unit_of_work import UnitOfWork, unit_of_work
-from policies.lots import TEXT_LENGTH, Lot, may_record, problems, tier_gaps, tiers_of
+from policies.lots import MAX_TEXT_LENGTH, Lot, check_recorded_lot, find_lot_problems, find_tier_gaps, parse_tiers
 from policies.verdicts import Invalid, Refused
 from tasks.command import (
     MAX_INT32,
@@ -28,7 +28,7 @@ from tasks.command import (
 )
 
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)]
-LotText = Annotated[Text, StringConstraints(max_length=TEXT_LENGTH)]
+LotText = Annotated[Text, StringConstraints(max_length=MAX_TEXT_LENGTH)]
 ItemNo = Annotated[Text, StringConstraints(max_length=64)]
 
 
@@ -71,11 +71,11 @@ class LotFacts(StrictModel):
     def to_lot(self) -> Lot:
         values = self.model_dump(exclude={"item"})
         fields = {name: value for name, value in values.items() if not name.startswith("tier_")}
-        return Lot(**fields, item_type=self.item.type, item_no=self.item.no, tiers=tiers_of(values))
+        return Lot(**fields, item_type=self.item.type, item_no=self.item.no, tiers=parse_tiers(values))
 
     def contradictions(self) -> list[tuple[str, str]]:
         """Return the fields that contradict one another, each with a message."""
-        return sorted([*problems(self.to_lot()), *tier_gaps(self.model_dump())])
+        return sorted([*find_lot_problems(self.to_lot()), *find_tier_gaps(self.model_dump())])
 
 
 class RecordLot(Command):
@@ -109,7 +109,7 @@ def record_imported_lots(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused |
     """
     work: UnitOfWork[RecordLot]
     with unit_of_work() as work:
-        new_ids = iter(inventory.own_numbers(work.conn, sum(not lot.lot_id for lot in lots)))
+        new_ids = iter(inventory.allocate_lot_ids(work.conn, sum(not lot.lot_id for lot in lots)))
         lots_with_ids = [lot if lot.lot_id else replace(lot, lot_id=next(new_ids)) for lot in lots]
         recorder = _Recorder(work, lots_with_ids)
         results = [recorder.add(lot, may_be_own=True) for lot in lots_with_ids]
@@ -132,13 +132,13 @@ class _Recorder:
 
     def __init__(self, work: UnitOfWork[Any], lots: Sequence[Lot]) -> None:
         self._work = work
-        self._sellers = members.facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
-        self._known = inventory.known_lots(work.conn, lots) if lots else {}
+        self._sellers = members.load_facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
+        self._known = inventory.lock_recorded_lots(work.conn, lots) if lots else {}
         self._recorded: list[tuple[Lot | None, Lot]] = []
 
     def add(self, lot: Lot, *, may_be_own: bool = False) -> dict[str, Any] | Refused | Invalid:
         known = self._known.get(lot.lot_id)
-        verdict = may_record(lot, known, seller_known=lot.seller_id in self._sellers, may_be_own=may_be_own)
+        verdict = check_recorded_lot(lot, known, seller_known=lot.seller_id in self._sellers, may_be_own=may_be_own)
         if not isinstance(verdict, Lot):
             return verdict
         self._recorded.append((known, verdict))
@@ -151,4 +151,4 @@ class _Recorder:
         }
 
     def write(self) -> None:
-        inventory.record(self._work.conn, self._recorded, self._work.now)
+        inventory.upsert_lots(self._work.conn, self._recorded, self._work.now)

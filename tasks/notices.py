@@ -19,9 +19,9 @@ from models.notices import ClaimedNotice, DeliveryOutcome
 from models.outbox import DueMessage
 from models.unit_of_work import UnitOfWork, retry_on_conflict, unit_of_work
 from policies import notices as policy
-from policies.emails import compose
+from policies.emails import compose_email
 from policies.emails.context import EmailContext
-from policies.emails.email import Email, shown_line
+from policies.emails.email import Email, sanitize_line
 from policies.verdicts import OutboxMessage
 from tasks import mailer
 from tasks.mailer import OutgoingEmail, ServerUnavailable, TemporaryFailure, Undeliverable
@@ -61,7 +61,7 @@ def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_i
                 notices.requeue(work.conn, notice_id, work.now)
                 notice_id = None
             claimed = notices.claim(
-                work.conn, work.now, until=work.now + policy.LEASE, limit=BATCH_SIZE, order_id=order_id
+                work.conn, work.now, until=work.now + policy.DELIVERY_LEASE, limit=BATCH_SIZE, order_id=order_id
             )
             addresses = members.load_contacts(work.conn, {c.recipient for c in claimed})
             if not claimed:
@@ -77,11 +77,11 @@ def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_i
     return totals
 
 
-def _mark(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def _mark(outcomes: Sequence[DeliveryOutcome]) -> list[DeliveryOutcome]:
     """Write the outcomes of a batch. Return those that were written."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        written = notices.mark(work.conn, [_schedule_retry(o, work) for o in outcomes], work.now)
+        written = notices.record_outcomes(work.conn, [_schedule_retry(o, work) for o in outcomes], work.now)
         for outcome in written:
             _park_failed(work, outcome)
         sweeps.record_run(work.conn, "notices.deliver", len(written), work.now)
@@ -95,8 +95,8 @@ def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResu
         due = outbox.claim(work.conn, task, rows=rows, order_id=order_id)
         if not due:
             return {"recorded": 0}
-        addresses = members.addresses(work.conn, {str(d.payload.get("recipient")) for d in due})
-        parties = notices.parties(work.conn, [d.order_id for d in due if d.order_id is not None])
+        addresses = members.load_contacts(work.conn, {str(d.payload.get("recipient")) for d in due})
+        parties = notices.load_parties(work.conn, [d.order_id for d in due if d.order_id is not None])
         composed: list[DueMessage] = []
         notice_rows = []
         for message in due:
@@ -108,24 +108,24 @@ def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResu
                 continue
             composed.append(message)
             notice_rows.append(_row(message, email, work))
-        recorded = notices.record(work.conn, notice_rows, work.now)
+        recorded = notices.insert_pending(work.conn, notice_rows, work.now)
         outbox.mark_done(work.conn, composed, work.now)
         if recorded:
-            work.promise([OutboxMessage("notices.deliver", f"deliver:{composed[0].outbox_id}", None)])
+            work.enqueue([OutboxMessage("notices.deliver", f"deliver:{composed[0].outbox_id}", None)])
     return {"recorded": recorded}
 
 
 def _compose(message: DueMessage, parties: dict[int, notices.Parties], zone: str) -> Email:
     order_parties = parties.get(message.order_id or 0)
-    return compose(
+    return compose_email(
         EmailContext(
             event=message.payload["event"],
             role=message.payload["role"],
             order_id=message.order_id,
             facts=message.payload.get("facts") or {},
             zone=zone,
-            buyer=shown_line(order_parties.buyer) if order_parties else "",
-            seller=shown_line(order_parties.seller) if order_parties else "",
+            buyer=sanitize_line(order_parties.buyer) if order_parties else "",
+            seller=sanitize_line(order_parties.seller) if order_parties else "",
         )
     )
 
@@ -158,27 +158,29 @@ def _record_failure(work: UnitOfWork[Any], message: DueMessage, error: Exception
         )
 
 
-def _send(claimed: Sequence[Claimed], addresses: dict[str, members.Address]) -> list[Outcome]:
+def _send(claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact]) -> list[DeliveryOutcome]:
     """Send each notice, outside any transaction. If the server stops responding, postpone the rest."""
-    outcomes: list[Outcome] = []
+    outcomes: list[DeliveryOutcome] = []
     current_mailer = mailer.current_mailer()
     silent = False
     try:
         for notice in claimed:
             if silent:
-                outcomes.append(Outcome(notice, "pending", error="the mail server did not answer", tried=False))
+                outcomes.append(
+                    DeliveryOutcome(notice, "pending", error="the mail server did not answer", counts_as_attempt=False)
+                )
                 continue
             outcome = _send_one(current_mailer, notice, addresses.get(notice.recipient))
-            silent = outcome.silent
+            silent = outcome.server_unreachable
             outcomes.append(outcome)
     finally:
         current_mailer.close()
     return outcomes
 
 
-def _send_one(current_mailer: mailer.Mailer, notice: Claimed, address: members.Address | None) -> Outcome:
+def _send_one(current_mailer: mailer.Mailer, notice: ClaimedNotice, address: members.Contact | None) -> DeliveryOutcome:
     if address is None:
-        return Outcome(notice, "parked", error="there is no member with this id")
+        return DeliveryOutcome(notice, "parked", error="there is no member with this id")
     try:
         current_mailer.send(
             OutgoingEmail(
@@ -192,30 +194,32 @@ def _send_one(current_mailer: mailer.Mailer, notice: Claimed, address: members.A
             )
         )
     except Undeliverable as error:
-        return Outcome(notice, "parked", error=str(error))
+        return DeliveryOutcome(notice, "parked", error=str(error))
     except ServerUnavailable as error:
-        return Outcome(notice, "pending", error=str(error), silent=True, tried=error.tried)
+        return DeliveryOutcome(
+            notice, "pending", error=str(error), server_unreachable=True, counts_as_attempt=error.tried
+        )
     except TemporaryFailure as error:
-        return Outcome(notice, "pending", error=str(error))
+        return DeliveryOutcome(notice, "pending", error=str(error))
     except Exception as error:  # noqa: BLE001 - retried, and parked in the end
         log.warning("mailer_failed", notice_id=notice.notice_id, error=type(error).__name__)
-        return Outcome(notice, "pending", error=f"{type(error).__name__}: {error}")
-    return Outcome(notice, "sent")
+        return DeliveryOutcome(notice, "pending", error=f"{type(error).__name__}: {error}")
+    return DeliveryOutcome(notice, "sent")
 
 
-def _schedule_retry(outcome: Outcome, work: UnitOfWork[Any]) -> Outcome:
+def _schedule_retry(outcome: DeliveryOutcome, work: UnitOfWork[Any]) -> DeliveryOutcome:
     """Add the time of the next attempt to a pending outcome, or park it after the last notice."""
     if outcome.state != "pending":
         return outcome
-    retry_at = policy.next_try_at(outcome.claimed.attempts if outcome.tried else 1, work.now)
+    retry_at = policy.next_retry_at(outcome.notice.attempts if outcome.counts_as_attempt else 1, work.now)
     return replace(outcome, next_try_at=retry_at, state="pending" if retry_at else "parked")
 
 
-def _park_failed(work: UnitOfWork[Any], outcome: Outcome) -> None:
+def _park_failed(work: UnitOfWork[Any], outcome: DeliveryOutcome) -> None:
     """Add a parked notice to the dead jobs, from where it can be requeued."""
     if outcome.state != "parked":
         return
-    log.warning("notice_parked", notice_id=outcome.claimed.notice_id, notice_event=outcome.claimed.event)
+    log.warning("notice_parked", notice_id=outcome.notice.notice_id, notice_event=outcome.notice.event)
     dead_jobs.park(
         work.conn,
         task="notices.deliver",

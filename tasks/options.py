@@ -12,7 +12,7 @@ from models.queries import order
 from models.requests import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import options as policy
-from policies.preconditions import not_a_party
+from policies.preconditions import check_party
 from policies.timestamps import format_timestamp
 from policies.verdicts import Invalid
 from tasks.cases import effective_time, member_unknown, order_unknown
@@ -30,7 +30,7 @@ def options(commands: list[GetOptions]) -> list[Answer]:
     """Return every command with whether it is possible, otherwise why not, from when, and what would unblock it."""
     with unit_of_work(commands) as work:
         # Locked so that the parts of an order, read one after the other, belong together; nothing is written.
-        orders.facts(work.conn, [c.order_id for c in work.pending], lock=True)
+        orders.load_facts(work.conn, [c.order_id for c in work.pending], lock=True)
         for command in work.pending:
             _answer(work, command)
     return work.answers
@@ -44,14 +44,14 @@ def _answer(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
     if command.member_id is not None and not members.load_facts(work.conn, [command.member_id]):
         work.answer(command, member_unknown())
         return
-    if refused := not_a_party(snapshot.case, command.actor):
+    if refused := check_party(snapshot.case, command.actor):
         work.answer(command, refused)
         return
     effective_at = effective_time(command, snapshot.case, work.now)
     if isinstance(effective_at, Invalid):
         work.answer(command, effective_at)
         return
-    options_now = policy.options(order.subject_of(snapshot), command.actor, effective_at)
+    options_now = policy.list_options(order.subject_of(snapshot), command.actor, effective_at)
     answer = done(
         command,
         {
@@ -60,4 +60,6 @@ def _answer(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
             "options": [option.as_json() for option in options_now],
         },
     )
-    work.answer(command, replace(answer, message=policy.verdict(order.subject_of(snapshot), effective_at)))
+    work.answer(
+        command, replace(answer, message=policy.describe_cancellability(order.subject_of(snapshot), effective_at))
+    )

@@ -18,8 +18,8 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import members as member_policy
 from policies import orders as policy
 from policies.cases import Case, Order
-from policies.fees import usd
-from policies.purchases import PurchasedLine, goods_total, purchase, total_text
+from policies.fees import to_usd
+from policies.purchases import PurchasedLine, format_total, price_purchase, sum_goods
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
 from tasks.cases import decide_cases, member_unknown, order_unknown
@@ -134,13 +134,13 @@ class _StockSale:
         self.conn = conn
         self.lots = inventory.lock_lots(conn, lot_ids)
         self._lines: list[dict[str, Any]] = []
-        self._taken: list[inventory.Taken] = []
+        self._taken: list[inventory.SoldUnits] = []
         self._charges: list[tuple[Order, datetime]] = []
         self._recharges: list[ledger.Recharge] = []
 
     def sell(self, order_id: int, lines: Sequence[PurchasedLine], *, first_line: int, batch: int) -> None:
         for line_no, line in enumerate(lines, start=first_line):
-            self._taken.append(inventory.Taken(order_id, line_no, line.lot, line.quantity))
+            self._taken.append(inventory.SoldUnits(order_id, line_no, line.lot, line.quantity))
             self._lines.append(
                 {
                     "order_id": order_id,
@@ -162,10 +162,10 @@ class _StockSale:
         self._recharges.append(ledger.Recharge(before, after, now, "items were added to the order"))
 
     def write(self, now: datetime) -> None:
-        orders.add_lines(self.conn, self._lines)
-        inventory.take(self.conn, self._taken, now)
-        ledger.post_charge(self.conn, self._charges)
-        ledger.post_recharge(self.conn, self._recharges)
+        orders.insert_lines(self.conn, self._lines)
+        inventory.remove_sold_units(self.conn, self._taken, now)
+        ledger.post_charges(self.conn, self._charges)
+        ledger.post_recharges(self.conn, self._recharges)
 
 
 def _submit(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: SubmitOrder) -> Verdict:
@@ -177,20 +177,20 @@ def _submit(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: S
     if cases.get(command.order_id, work.now) is not None:
         return Refused(Code.ALREADY_EXISTS, f"Order {command.order_id} was submitted before.")
     has_npb = orders.buyer_has_npb(work.conn, command.buyer_id, command.seller_id)
-    purchased = purchase([(x.lot_id, x.quantity) for x in command.lines], stock.lots, buyer, command.seller_id)
+    purchased = price_purchase([(x.lot_id, x.quantity) for x in command.lines], stock.lots, buyer, command.seller_id)
     if isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN:
         return purchased
-    if refused := member_policy.may_trade(buyer, seller, buyer_has_npb_in_store=has_npb):
+    if refused := member_policy.check_may_trade(buyer, seller, buyer_has_npb_in_store=has_npb):
         return refused
     if not isinstance(purchased, tuple):
         return purchased
-    total = goods_total((line.quantity, line.unit_price) for line in purchased)
+    total = sum_goods((line.quantity, line.unit_price) for line in purchased)
     if total >= MAX_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
-    if usd(total, command.usd_rate) >= MAX_TOTAL:
+    if to_usd(total, command.usd_rate) >= MAX_TOTAL:
         return Invalid("usd_rate", "makes the order worth more US dollars than an order may be worth")
-    terms = cases.book.at(work.now)
-    order = policy.charged(
+    terms = cases.terms_history.at(work.now)
+    order = policy.charge_order(
         Order(
             order_id=command.order_id,
             buyer_id=command.buyer_id,
@@ -206,11 +206,11 @@ def _submit(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: S
     )
     case = Case(order, buyer, seller, terms)
     units = sum(line.quantity for line in purchased)
-    note = f"{units} units in {len(purchased)} lots for {total_text(total)} {command.currency}; fee {order.fee} USD."
+    note = f"{units} units in {len(purchased)} lots for {format_total(total)} {command.currency}; fee {order.fee} USD."
     granted = Granted(
         case,
         events=(Event("orders.submitted", note),),
-        effects={"status": order.status, "total": total_text(total), "fee": str(order.fee)},
+        effects={"status": order.status, "total": format_total(total), "fee": str(order.fee)},
     )
     cases.grant(case, granted, work.now, request_id=command.request_id)
     stock.sell(command.order_id, purchased, first_line=1, batch=1)
@@ -224,29 +224,29 @@ def _add_batch(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command
         return order_unknown()
     order = case.order
     now = max(work.now, order.last_event_at or work.now)
-    purchased = purchase([(x.lot_id, x.quantity) for x in command.lines], stock.lots, case.buyer, order.seller_id)
+    purchased = price_purchase([(x.lot_id, x.quantity) for x in command.lines], stock.lots, case.buyer, order.seller_id)
     if isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN:
         return purchased
     has_npb = orders.buyer_has_npb(work.conn, order.buyer_id, order.seller_id)
-    if refused := policy.may_add_batch(case) or member_policy.may_trade(
+    if refused := policy.check_may_add_batch(case) or member_policy.check_may_trade(
         case.buyer, case.seller, buyer_has_npb_in_store=has_npb
     ):
         return refused
     if not isinstance(purchased, tuple):
         return purchased
-    existing = orders.lines_of(work.conn, [command.order_id])[command.order_id]
-    total = goods_total((line.quantity, line.unit_price) for line in purchased) + goods_total(
+    existing = orders.load_lines(work.conn, [command.order_id])[command.order_id]
+    total = sum_goods((line.quantity, line.unit_price) for line in purchased) + sum_goods(
         (line.quantity - line.removed, line.unit_price) for line in existing
     )
     if total >= MAX_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
-    if usd(total, order.usd_rate) >= MAX_TOTAL:
+    if to_usd(total, order.usd_rate) >= MAX_TOTAL:
         return Invalid("lines", "come to more US dollars than an order may be worth")
     batch = max((line.batch_no for line in existing), default=0) + 1
     units = sum(line.quantity for line in purchased)
     note = f"Batch {batch}: {units} more units in {len(purchased)} lots; order date, payment and fee start again."
-    granted = policy.updated(case, total=total, event=Event("orders.batch_added", note), now=now)
-    granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": total_text(total)})
+    granted = policy.restart_order(case, total=total, event=Event("orders.batch_added", note), now=now)
+    granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": format_total(total)})
     cases.grant(case, granted, now, request_id=command.request_id)
     stock.sell(command.order_id, purchased, first_line=max((x.line_no for x in existing), default=0) + 1, batch=batch)
     stock.recharge(order, granted.case.order, now)

@@ -19,7 +19,7 @@ from policies import removals as policy
 from policies.cases import Actor, Case
 from policies.inventory import plan_return
 from policies.notices import notify_party
-from policies.purchases import goods_total
+from policies.purchases import sum_goods
 from policies.removals import Removal
 from policies.statuses import Role
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused, Verdict
@@ -80,9 +80,9 @@ class WithdrawRemoval(RemovalCommand):
 @shared_task(name=RequestRemoval.task)
 def request(commands: list[RequestRemoval]) -> list[Answer]:
     """Request, as either party, that units are removed from lines."""
-    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
+    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
-        lines = orders.lines_of(work.conn, [c.order_id for c in work.pending])
+        lines = orders.load_lines(work.conn, [c.order_id for c in work.pending])
         requested: list[tuple[RequestRemoval, Removal]] = []
 
         def decide(command: RequestRemoval, case: Case, now: datetime) -> Verdict:
@@ -123,12 +123,12 @@ def approve(commands: list[ApproveRemoval]) -> list[Answer]:
             if not isinstance(removal, Removal):
                 return removal
             removed = dict(removal.lines)
-            total = goods_total((x.quantity - x.removed - removed.get(x.line_no, 0), x.unit_price) for x in lines)
+            total = sum_goods((x.quantity - x.removed - removed.get(x.line_no, 0), x.unit_price) for x in lines)
             destination = (
                 "back to the inventory" if _returns_to_stock(removal, case) else "and not back to the inventory"
             )
             note = f"{_describe_units(removal)} taken out, {destination}; order date, payment and fee start again."
-            granted = order_policy.updated(case, total=total, event=Event("removals.approved", note), now=now)
+            granted = order_policy.restart_order(case, total=total, event=Event("removals.approved", note), now=now)
             approved.append((removal, case, granted.case))
             return batch.record_decision(removal, granted)
 
@@ -188,8 +188,8 @@ class _RemovalBatch(Generic[RemovalCommandT]):
             {r.order_id for r in known.values()},
             member_ids=[c.member_id for c in work.pending if c.member_id is not None],
         )
-        self.removals = removals.by_ids(work.conn, known)  # read again, now that the orders are locked
-        self.lines = orders.lines_of(work.conn, {r.order_id for r in known.values()})
+        self.removals = removals.load_by_id(work.conn, known)  # read again, now that the orders are locked
+        self.lines = orders.load_lines(work.conn, {r.order_id for r in known.values()})
         self._decided: list[Removal] = []
 
     def decide_all(self, decide: Callable[[RemovalCommandT, Case, datetime], Verdict]) -> None:
@@ -240,11 +240,11 @@ def _remove_items(
 ) -> None:
     """Remove the units from their lines, return them to stock where allowed, and charge the fee of what remains."""
     returning = {
-        removal.order_id: inventory.returning(batch.lines[removal.order_id], dict(removal.lines))
+        removal.order_id: inventory.lines_to_return(batch.lines[removal.order_id], dict(removal.lines))
         for removal, case, _ in approved
         if _returns_to_stock(removal, case)
     }
-    stock = inventory.lots_for_return(work.conn, [line for lines in returning.values() for line in lines])
+    stock = inventory.load_stock_view(work.conn, [line for lines in returning.values() for line in lines])
     plans = []
     for removal, case, _ in approved:
         if removal.order_id in returning:
