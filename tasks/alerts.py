@@ -23,7 +23,7 @@ class RemoveAlert(OrderCommand):
 
 def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answer]:
     """Remove the orders' alerts. If staff removes a completed one, withdraw its strike and update the privileges."""
-    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
+    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
         cases = lock_cases(work, lock_members=members.FOR_UPDATE)
         withdrawn_order_ids: list[int] = []
         for command in work.pending:

@@ -306,7 +306,7 @@ class _CancellationBatch:
                 at=cancellation.effective_at,
                 pending_removals=pending_removals.get(cancellation.case.order.order_id, 0),
             )
-            self._work.answer(cancellation.command, cancellation.granted, keep=not cancellation.command.dry_run)
+            self._work.answer(cancellation.command, cancellation.granted, store=not cancellation.command.dry_run)
         for cancellation in self._pending:
             self._grant(cancellation)
 

@@ -28,7 +28,7 @@ Decide = Callable[[CommandT, Case, datetime], Verdict]
 
 def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT]) -> list[Answer]:
     """Lock the orders of a batch, decide each command, write what was granted and return the answers."""
-    with unit_of_work(commands, look=prefetch_parties(commands)) as work:
+    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
         cases = lock_cases(work)
         for command in work.pending:
             work.answer(command, decide_case(work, cases, command, decide, order_id=command.order_id))
@@ -66,7 +66,7 @@ def decide_case(
     if isinstance(effective_at, Invalid):
         return effective_at
     if effective_at < work.now - MAX_OCCURRENCE_AGE:
-        case = replace(case, terms=cases.book.at(effective_at))
+        case = replace(case, terms=cases.terms_history.at(effective_at))
     verdict = decide(command, case, effective_at)
     if isinstance(verdict, Granted):
         cases.grant(case, verdict, effective_at, actor=command.actor, request_id=command.request_id)

@@ -190,7 +190,7 @@ def _send_one(current_mailer: mailer.Mailer, notice: ClaimedNotice, address: mem
                 email=address.email,
                 handle=address.handle,
                 written_at=notice.created_at,
-                content=notice.letter,
+                content=notice.email,
             )
         )
     except Undeliverable as error:

@@ -81,5 +81,5 @@ def remove(commands: list[RemoveNpb]) -> list[Answer]:
 @shared_task(name="npb.scan_open_alerts")
 def scan_open_alerts() -> TaskResult:
     """Unlock every due NPB alert and notify its seller once (T12)."""
-    unlocking = alerts.Unlocking([AlertKind.NPB])
+    unlocking = alerts.UnlockSweep([AlertKind.NPB])
     return sweep("npb.scan_open_alerts", unlocking, result_key="unlocked")

@@ -34,7 +34,7 @@ def relay() -> TaskResult:
     for batch in range(MAX_BATCHES):
         work: UnitOfWork[Any]
         with unit_of_work() as work:
-            if batch == 0 and (step := clock_steps.follow(work.conn, TASK, work.now)) is not None:
+            if batch == 0 and (step := clock_steps.shift_waits(work.conn, TASK, work.now)) is not None:
                 log.warning("database_clock_set_back", seconds=round(step.total_seconds()))
                 sweeps.record_run(work.conn, TASK, 0, work.now)
             if epoch is not None:

@@ -168,7 +168,7 @@ def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -
             note = f"{len(requests)} pending removal request(s) cancelled with the order."
             effective_at = max(work.now, case.order.last_event_at or work.now)
             event = Event("removals.cancelled", note, {"removals": {str(r.removal_id): r.state for r in requests}})
-            cases.grant(case, Granted(case, events=(event,), promises=messages), effective_at)
+            cases.grant(case, Granted(case, events=(event,), messages=messages), effective_at)
         cases.write(work)
         outbox.mark_done(work.conn, due, work.now)
     return {"cancelled": sum(len(requests) for requests in cancelled.values())}

@@ -98,5 +98,5 @@ def remove_nss(commands: list[RemoveNss]) -> list[Answer]:
 @shared_task(name="alerts.scan_seller_alerts")
 def scan_seller_alerts() -> TaskResult:
     """Unlock every due NRS and NSS alert and notify its buyer once."""
-    unlocking = alerts.Unlocking([AlertKind.NRS, AlertKind.NSS])
+    unlocking = alerts.UnlockSweep([AlertKind.NRS, AlertKind.NSS])
     return sweep("alerts.scan_seller_alerts", unlocking, result_key="unlocked")

@@ -58,7 +58,7 @@ def _apply(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
     if command.from_ > work.now + MAX_AHEAD:
         return invalid(command.request_id, [("from", "must not be more than a hundred years ahead")])
     base = terms.load_terms(work.conn).at(command.from_)
-    new_terms = terms_from_mapping(command.terms, base=base, allow_short=db.current_database().short_terms)
+    new_terms = terms_from_mapping(command.terms, base=base, allow_short=db.current_database().allow_short_terms)
     if isinstance(new_terms, list):
         return invalid(command.request_id, [(_path(problem), problem.message) for problem in new_terms])
     before, after = terms_to_mapping(base), terms_to_mapping(new_terms)

@@ -48,7 +48,7 @@ def ripe(market: Market) -> Market:
 
 def scan(limit: int) -> int:
     """One scan in batches of `limit`; gives how many alerts it unlocked."""
-    found = sweep("npb.scan_open_alerts", alerts.Unlocking([AlertKind.NPB]), result_key="unlocked", limit=limit)
+    found = sweep("npb.scan_open_alerts", alerts.UnlockSweep([AlertKind.NPB]), result_key="unlocked", limit=limit)
     return int(found["unlocked"])
 
 
