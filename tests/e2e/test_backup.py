@@ -70,7 +70,7 @@ def test_a_restored_installation_keeps_its_promises(
         kept = counts(old.database_url)
     said = typed(monkeypatch, empty_database_url, "restore", str(file))
     assert said.exit_code == 0, said.output
-    assert "All that must hold does." in said.output
+    assert "All invariants hold." in said.output
     assert counts(empty_database_url) == kept
     with installation(servers, admin, template_database, tmp_path / "new", lambda _market: None) as new:
         new.database_url = empty_database_url

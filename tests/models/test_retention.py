@@ -121,5 +121,5 @@ def test_the_command_prunes_as_the_owner(
     first = CliRunner().invoke(prune_command, ["--batch", "4"])
     assert first.exit_code == 0, first.output
     assert int(first.output.split()[0]) > 5
-    assert CliRunner().invoke(prune_command, []).output == "0 rows are gone.\n"
+    assert CliRunner().invoke(prune_command, []).output == "0 rows deleted.\n"
     assert CliRunner().invoke(prune_command, ["--older-than", "29"]).exit_code == 2

@@ -78,7 +78,7 @@ def test_a_command_is_taken_again_with_its_own_request_id_and_rests_on_no_messag
     """P1, P2: the broker is emptied right after; what it had done before it was given up is not done twice."""
     number = parked(shop, 1)
     done = replay(number)
-    assert (done.exit_code, "npb.file is on its way again" in done.output) == (0, True), done.output
+    assert (done.exit_code, "npb.file is requeued" in done.output) == (0, True), done.output
     with redis.Redis.from_url(broker_url) as broker:
         broker.flushdb()
     drained(shop)
@@ -96,7 +96,7 @@ def test_many_are_set_going_at_once_and_one_that_cannot_stops_no_other(shop: Mar
     """P8: by task, or all; what cannot go stays among the dead jobs, with a reason."""
     filings = [parked(shop, order_id) for order_id in (1, 2, 3)]
     strange = parked(shop, 4, task="npb.of_another_version")
-    assert replay("--task", "ocr.file").output == "No job waits for that.\n"
+    assert replay("--task", "ocr.file").output == "There are no such dead jobs.\n"
     done = replay("--task", "npb.file")
     assert [line.split()[0] for line in done.output.splitlines()] == [str(number) for number in filings]
     again = parked(shop, 1, message_id="m-4")
@@ -267,7 +267,7 @@ def test_ten_thousand_strays_are_moved_whoever_is_killed_in_between(broker_url: 
             assert broker.llen("commands") < 10_000
             assert broker.llen("commands") + broker.llen("celery") == 10_020
         done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=True)
-        assert "20 are no commands and stay" in done.stdout
+        assert "20 are not commands and stay" in done.stdout
         assert re.search(r"^\d+000 of \d+$", done.stderr, re.MULTILINE)
         moved = [json.loads(raw)["headers"]["id"] for raw in broker.lrange("commands", 0, -1)]
         assert moved[::-1] == [*(f"stray-{number}" for number in range(10_000)), "urgent"]

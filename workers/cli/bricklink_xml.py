@@ -1,9 +1,9 @@
-"""How does a seller's own inventory file become lots, and lots a file again?
+"""Reader and writer of inventory files.
 
-Two shapes are read: the XML that BrickLink's mass upload takes and its download gives (`INVENTORY`, `ITEM`), and
-BrickStore's BSX (`BrickStoreXML`, `Inventory`, `Item`).  The first is also written.  Files come from strangers: entities,
-document types with content, external references and anything too large, too deep or badly encoded are refused with a
-sentence before a single lot is taken, and no tree is ever built.
+Two formats are read: the XML of BrickLink's mass upload and download (`INVENTORY`, `ITEM`), and BrickStore's BSX
+(`BrickStoreXML`, `Inventory`, `Item`). The first is also written. Files are untrusted: entities, document types with
+content, external references and anything too large, too deep or badly encoded are refused with a sentence, and no tree
+is ever built.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from policies.lots import SOLD_OUT_STOCKROOM, Lot, find_lot_problems, find_tier_
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_ITEMS = 200_000
-"""More than the largest stores hold; without it 56 MB of empty items took two minutes and 1.3 GB to refuse."""
+"""More than the largest stores have. Without this limit 56 MB of empty items took two minutes and 1.3 GB to refuse."""
 MAX_TEXT_LENGTH = 10_000
 MAX_DEPTH = 16
-"""Elements within elements.  Both shapes need four; BSX files carry the settings of their editor below that."""
-PIECE = 1024 * 1024
-"""Some parsers read an unfinished tag again with each piece: 60 MB of one attribute took 44 s in pieces of 64 KB."""
+"""Levels of nested elements. Both formats need four; BSX files have their editor's settings below that."""
+CHUNK_BYTES = 1024 * 1024
+"""Some parsers rescan an unfinished tag with each chunk: 60 MB of one attribute took 44 s in chunks of 64 KB."""
 
 ITEM_TYPES = {
     "P": "PART",
@@ -40,9 +40,9 @@ ITEM_TYPES = {
     "O": "ORIGINAL_BOX",
     "U": "UNSORTED_LOT",
 }
-_LETTERS = {word: letter for letter, word in ITEM_TYPES.items()}
+_TYPE_LETTERS = {item_type: letter for letter, item_type in ITEM_TYPES.items()}
 COMPLETENESS = {"C": "C", "I": "B", "B": "B", "S": "S", "M": "S"}
-"""Files say I for incomplete where the API says B, and BSX still says M (mint in sealed box) for sealed."""
+"""Files write I for incomplete where the API writes B, and BSX writes M (mint in sealed box) for sealed."""
 
 FROM_BSX = {
     "ItemID": "ITEMID",
@@ -64,30 +64,30 @@ FROM_BSX = {
     "Status": "STATUS",
     **{f"T{kind}{n}": f"T{kind}{n}" for kind in "QP" for n in (1, 2, 3)},
 }
-"""BSX's own names.  Its weight is that of all units together, from the catalogue, and says nothing of the seller's own."""
+"""BSX's names. Its weight is left out: it is the catalogue's, for all units together, and not the seller's own."""
 
 _NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class NotAnInventory(Exception):
-    """The file as a whole cannot be read; the message says why."""
+    """The file as a whole cannot be read, for the reason in the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadItem:
-    """One item of the file that is no lot: the how manieth, and why."""
+    """An item that is not a valid lot: its position in the file, from 1, and the reason."""
 
     number: int
-    why: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"item {self.number}: {self.why}"
+        return f"item {self.number}: {self.reason}"
 
 
 def read_lots(file: BinaryIO, seller_id: str) -> Iterator[Lot | BadItem]:
-    """The lots of a seller's file and the items that are none, as they come.  A lot without a number gets 0.
+    """Yield the lots of a seller's file and its invalid items, in order. A lot without a number gets 0.
 
-    Raises `NotAnInventory`; a bad item spoils only itself.
+    Raises `NotAnInventory`; an invalid item does not affect the others.
     """
     for number, fields in enumerate(_items(file), start=1):
         if number > MAX_ITEMS:
@@ -96,32 +96,33 @@ def read_lots(file: BinaryIO, seller_id: str) -> Iterator[Lot | BadItem]:
             continue
         try:
             yield _lot(fields, seller_id)
-        except _Unfit as unfit:
-            yield BadItem(number, str(unfit))
+        except _InvalidItem as problem:
+            yield BadItem(number, str(problem))
 
 
 def write_lots(lots: Iterable[Lot]) -> Iterator[str]:
-    """The lots as BrickLink's XML, line by line."""
+    """Yield the lots as BrickLink's XML, line by line."""
     yield '<?xml version="1.0" encoding="UTF-8"?>\n<INVENTORY>\n'
     for lot in lots:
-        inside = "".join(f"<{name}>{escape(_visible(value))}</{name}>" for name, value in _fields(lot))
-        yield f" <ITEM>{inside}</ITEM>\n"
+        elements = "".join(
+            f"<{name}>{escape(_replace_invalid_characters(value))}</{name}>" for name, value in _fields(lot)
+        )
+        yield f" <ITEM>{elements}</ITEM>\n"
     yield "</INVENTORY>\n"
 
 
-class _Unfit(Exception):
-    """An item that is no lot."""
+class _InvalidItem(Exception):
+    pass
 
 
-class _Collector:
-    """Takes the parser's events and keeps the texts of one item at a time."""
+class _ItemCollector:
+    """A parser target that collects the texts of one item at a time."""
 
     def __init__(self) -> None:
         self.done: list[dict[str, str]] = []
         self._path: list[str] = []
         self._item: dict[str, str] | None = None
         self._names: Mapping[str, str] | None = None
-        self._depth_of_item = 0
         self._text: list[str] = []
         self._length = 0
 
@@ -130,7 +131,7 @@ class _Collector:
             self._begin(tag)
         self._path.append(tag)
         if len(self._path) > MAX_DEPTH:
-            raise NotAnInventory(f"Elements lie more than {MAX_DEPTH} deep within one another.")
+            raise NotAnInventory(f"Elements are nested more than {MAX_DEPTH} deep.")
         if self._path == self._item_path:
             self._item = {}
         self._text, self._length = [], 0
@@ -155,7 +156,7 @@ class _Collector:
         self._path.pop()
 
     def close(self) -> None:
-        """The document is over."""
+        """Required of a parser target."""
 
     def _begin(self, tag: str) -> None:
         if tag == "INVENTORY":
@@ -169,7 +170,7 @@ class _Collector:
 
 
 class _Parser(DefusedXMLParser):
-    """Hardened, and allows the one document type that BrickStore itself writes: a bare `<!DOCTYPE BrickStoreXML>`."""
+    """Allows the one document type that BrickStore writes: a bare `<!DOCTYPE BrickStoreXML>`."""
 
     def defused_start_doctype_decl(
         self, name: str, sysid: str | None, pubid: str | None, has_internal_subset: int
@@ -179,24 +180,24 @@ class _Parser(DefusedXMLParser):
 
 
 def _items(file: BinaryIO) -> Iterator[dict[str, str]]:
-    collector = _Collector()
+    collector = _ItemCollector()
     parser = _Parser(target=collector, forbid_dtd=True, forbid_entities=True, forbid_external=True)
     size = 0
     try:
-        while piece := file.read(PIECE):
-            size += len(piece)
+        while chunk := file.read(CHUNK_BYTES):
+            size += len(chunk)
             if size > MAX_FILE_BYTES:
                 raise NotAnInventory(f"The file is larger than {MAX_FILE_BYTES // 1024**2} MB.")
-            parser.feed(piece)
+            parser.feed(chunk)
             yield from collector.done
             collector.done.clear()
         parser.close()
     except (EntitiesForbidden, DTDForbidden, ExternalReferenceForbidden) as forbidden:
-        what = "entities" if isinstance(forbidden, EntitiesForbidden) else "a document type of its own"
-        raise NotAnInventory(f"The file brings {what}; no inventory needs that, and it is not read.") from None
-    except (ParseError, ValueError, LookupError) as error:  # an unknown or a wrong encoding is one of these, too
+        what = "entities" if isinstance(forbidden, EntitiesForbidden) else "a document type"
+        raise NotAnInventory(f"The file defines {what}, which no inventory needs, and is not read.") from None
+    except (ParseError, ValueError, LookupError) as error:  # includes an unknown or a wrong encoding
         raise NotAnInventory(
-            f"This is not well-formed XML, or not in the encoding that it names ({str(error)[:200]})."
+            f"This is not well-formed XML, or not in the encoding that it declares ({str(error)[:200]})."
         ) from None
     yield from collector.done
 
@@ -205,63 +206,63 @@ def _lot(fields: Mapping[str, str], seller_id: str) -> Lot:
     room = fields.get("STOCKROOMID") or None
     in_room = room is not None or fields.get("STOCKROOM") == "Y"
     tiers = {
-        **{f"tier_quantity{n}": _whole(fields, f"TQ{n}", 0) for n in (1, 2, 3)},
+        **{f"tier_quantity{n}": _integer(fields, f"TQ{n}", 0) for n in (1, 2, 3)},
         **{f"tier_price{n}": _amount(fields, f"TP{n}") for n in (1, 2, 3)},
     }
     lot = Lot(
-        lot_id=_whole(fields, "LOTID", 0),
+        lot_id=_integer(fields, "LOTID", 0),
         seller_id=seller_id,
-        item_type=_known(fields, "ITEMTYPE", ITEM_TYPES),
-        item_no=_there(fields, "ITEMID"),
-        color_id=_whole(fields, "COLOR", 0),
-        quantity=_whole(fields, "QTY", 0),
-        new_or_used=_known(fields, "CONDITION", {"N": "N", "U": "U"}),
+        item_type=_code(fields, "ITEMTYPE", ITEM_TYPES),
+        item_no=_required(fields, "ITEMID"),
+        color_id=_integer(fields, "COLOR", 0),
+        quantity=_integer(fields, "QTY", 0),
+        new_or_used=_code(fields, "CONDITION", {"N": "N", "U": "U"}),
         unit_price=_amount(fields, "PRICE") or Decimal(0),
-        completeness=_known(fields, "SUBCONDITION", COMPLETENESS) if fields.get("SUBCONDITION") else None,
+        completeness=_code(fields, "SUBCONDITION", COMPLETENESS) if fields.get("SUBCONDITION") else None,
         description=fields.get("DESCRIPTION", ""),
         remarks=fields.get("REMARKS", ""),
-        bulk=_whole(fields, "BULK", 1) or 1,
+        bulk=_integer(fields, "BULK", 1) or 1,
         is_retain=fields.get("RETAIN") == "Y",
         is_stock_room=in_room,
         stock_room_id=(room or SOLD_OUT_STOCKROOM) if in_room else None,
         my_cost=_amount(fields, "MYCOST") or None,
         my_weight=_amount(fields, "MYWEIGHT") or None,
-        sale_rate=_whole(fields, "SALE", 0),
+        sale_rate=_integer(fields, "SALE", 0),
         tiers=parse_tiers(tiers),
         reserved_for=fields.get("BUYERUSERNAME") or fields.get("RESERVED") or None,
     )
-    if wrong := [*_out_of_range(lot), *find_lot_problems(lot), *find_tier_gaps(tiers)]:
-        raise _Unfit("; ".join(f"{name} {sentence}" for name, sentence in wrong))
+    if errors := [*_range_errors(lot), *find_lot_problems(lot), *find_tier_gaps(tiers)]:
+        raise _InvalidItem("; ".join(f"{name} {sentence}" for name, sentence in errors))
     return lot
 
 
-def _out_of_range(lot: Lot) -> list[tuple[str, str]]:
+def _range_errors(lot: Lot) -> list[tuple[str, str]]:
     limits = {"lot_id": (lot.lot_id, 2**63 - 1), "color_id": (lot.color_id, 2**31 - 1)}
-    found = [(name, "is not a possible number") for name, (value, most) in limits.items() if not 0 <= value <= most]
+    errors = [(name, "is out of range") for name, (value, max_value) in limits.items() if not 0 <= value <= max_value]
     texts = {"item_no": lot.item_no, "reserved_for": lot.reserved_for or ""}
-    found += [(name, "must not be longer than 64 characters") for name, text in texts.items() if len(text) > 64]
-    return found
+    errors += [(name, "must not be longer than 64 characters") for name, text in texts.items() if len(text) > 64]
+    return errors
 
 
-def _there(fields: Mapping[str, str], name: str) -> str:
+def _required(fields: Mapping[str, str], name: str) -> str:
     if not fields.get(name):
-        raise _Unfit(f"{name} is missing")
+        raise _InvalidItem(f"{name} is missing")
     return fields[name]
 
 
-def _known(fields: Mapping[str, str], name: str, words: Mapping[str, str]) -> str:
-    word = words.get(_there(fields, name).upper())
-    if word is None:
-        raise _Unfit(f"{name} must be one of {', '.join(words)}")
-    return word
+def _code(fields: Mapping[str, str], name: str, codes: Mapping[str, str]) -> str:
+    code = codes.get(_required(fields, name).upper())
+    if code is None:
+        raise _InvalidItem(f"{name} must be one of {', '.join(codes)}")
+    return code
 
 
-def _whole(fields: Mapping[str, str], name: str, default: int) -> int:
-    text = fields.get(name, "").replace(",", "")  # downloads of orders group thousands: 1,752
+def _integer(fields: Mapping[str, str], name: str, default: int) -> int:
+    text = fields.get(name, "").replace(",", "")  # downloads group thousands: 1,752
     if not text:
         return default
     if not re.fullmatch(r"-?[0-9]{1,19}", text):
-        raise _Unfit(f"{name} must be a whole number")
+        raise _InvalidItem(f"{name} must be a whole number")
     return int(text)
 
 
@@ -275,14 +276,14 @@ def _amount(fields: Mapping[str, str], name: str) -> Decimal | None:
     except InvalidOperation:
         amount = None
     if amount is None or not amount.is_finite():
-        raise _Unfit(f"{name} must be an amount such as 0.25")
+        raise _InvalidItem(f"{name} must be an amount such as 0.25")
     return amount
 
 
 def _fields(lot: Lot) -> list[tuple[str, str]]:
-    found: list[tuple[str, object]] = [
+    fields: list[tuple[str, object]] = [
         ("LOTID", lot.lot_id),
-        ("ITEMTYPE", _LETTERS.get(lot.item_type, lot.item_type)),
+        ("ITEMTYPE", _TYPE_LETTERS.get(lot.item_type, lot.item_type)),
         ("ITEMID", lot.item_no),
         ("COLOR", lot.color_id),
         ("QTY", lot.quantity),
@@ -301,16 +302,16 @@ def _fields(lot: Lot) -> list[tuple[str, str]]:
         ("MYWEIGHT", None if lot.my_weight is None else f"{lot.my_weight:.4f}"),
     ]
     for number, (quantity, price) in enumerate(lot.tiers, start=1):
-        found += [(f"TQ{number}", quantity), (f"TP{number}", f"{price:.4f}")]
-    return [(name, str(value)) for name, value in found if value is not None]
+        fields += [(f"TQ{number}", quantity), (f"TP{number}", f"{price:.4f}")]
+    return [(name, str(value)) for name, value in fields if value is not None]
 
 
-def _visible(text: str) -> str:
-    """What XML cannot hold at all is shown as the replacement character instead of spoiling the file."""
+def _replace_invalid_characters(text: str) -> str:
+    """Replace characters that XML cannot contain, which would make the file unreadable."""
     return _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def with_quantities(lots: Iterable[Lot], units: Mapping[int, int]) -> Iterator[Lot]:
-    """Of these lots those named in `units`, with that many units, or as many of them as were not sold again since."""
-    some = ((lot, min(units.get(lot.lot_id, 0), lot.quantity)) for lot in lots)
-    return (replace(lot, quantity=quantity) for lot, quantity in some if quantity > 0)
+    """The lots named in `units`, each with that quantity, or with what is left of it."""
+    quantities = ((lot, min(units.get(lot.lot_id, 0), lot.quantity)) for lot in lots)
+    return (replace(lot, quantity=quantity) for lot, quantity in quantities if quantity > 0)

@@ -1,4 +1,4 @@
-"""How does one see two weeks of unlocks at a glance?  A row a day, a cell an hour: the darker, the more unlock then."""
+"""The chart of `./run forecast`: a row per day and a cell per hour, darker where more alerts unlock."""
 
 from __future__ import annotations
 
@@ -12,55 +12,57 @@ from rich.text import Text
 from policies.timestamps import parse_timestamp
 
 SHADES = " ░▒▓█"
-FULL_HEIGHT = 20
-"""Characters of the longest bar of a day's total."""
+MAX_BAR_WIDTH = 20
 
 
-def forecast_chart(console: Console, seen: dict[str, Any]) -> None:
-    """Print a forecast (`models.queries.forecast`): what is overdue, then the hours of each day (UTC), then what is later."""
-    if seen["overdue"]:
-        console.print(
-            Text(f"Overdue: {seen['overdue']} are due and not unlocked yet. Do sweeps run? (./run doctor)", "bold red")
-        )
-        for one in seen["overdue_orders"]:
-            console.print(f"  {one['unlocks_at']:<22} order {one['order_id']}: {one['kind']}")
-        if seen["overdue"] > len(seen["overdue_orders"]):
-            console.print(f"  and {seen['overdue'] - len(seen['overdue_orders'])} more")
+def print_forecast(console: Console, forecast: dict[str, Any]) -> None:
+    """Print a forecast (`models.queries.forecast`): overdue alerts, then the hours of each day (UTC), then later ones."""
+    overdue, total, later = forecast["overdue"], forecast["total"], forecast["later"]
+    if overdue:
+        what = "1 alert is" if overdue == 1 else f"{overdue} alerts are"
+        console.print(Text(f"Overdue: {what} due and not unlocked yet. Are sweeps running? (./run doctor)", "bold red"))
+        for alert in forecast["overdue_orders"]:
+            console.print(f"  {alert['unlocks_at']:<22} order {alert['order_id']}: {alert['kind']}")
+        if overdue > len(forecast["overdue_orders"]):
+            console.print(f"  and {overdue - len(forecast['overdue_orders'])} more")
     else:
         console.print(Text("Nothing is overdue.", "green"))
-    if seen["hours"]:
-        console.print(f"{seen['total']} unlock by {seen['until']} (hours in UTC, the darkest has {_most(seen)}):")
-        _days(console, seen)
+    if forecast["hours"]:
+        verb = "unlocks" if total == 1 else "unlock"
+        console.print(
+            f"{total} {verb} by {forecast['until']} (hours in UTC, the darkest has {_max_per_hour(forecast)}):"
+        )
+        _print_days(console, forecast)
     else:
-        console.print(f"Nothing unlocks by {seen['until']}.")
-    if seen["later"]:
-        console.print(f"{seen['later']} unlock after that.")
+        console.print(f"Nothing unlocks by {forecast['until']}.")
+    if later:
+        console.print(f"{later} {'unlocks' if later == 1 else 'unlock'} after that.")
 
 
-def _days(console: Console, seen: dict[str, Any]) -> None:
+def _print_days(console: Console, forecast: dict[str, Any]) -> None:
     counts: dict[Any, dict[int, int]] = defaultdict(dict)
-    for one in seen["hours"]:
-        hour = parse_timestamp(one["hour"])
-        counts[hour.date()][hour.hour] = one["total"]
-    first, last = parse_timestamp(seen["at"]).date(), max(counts)
-    most_of_an_hour, most_of_a_day = _most(seen), max(sum(hours.values()) for hours in counts.values())
+    for row in forecast["hours"]:
+        hour = parse_timestamp(row["hour"])
+        counts[hour.date()][hour.hour] = row["total"]
+    first, last = parse_timestamp(forecast["at"]).date(), max(counts)
+    max_per_hour, max_per_day = _max_per_hour(forecast), max(sum(hours.values()) for hours in counts.values())
     console.print(Text(f"{'':<15}|{'00':<6}{'06':<6}{'12':<6}{'18':<6}|", "dim"))
     day = first
     while day <= last:
         hours = counts.get(day, {})
-        cells = "".join(_shade(hours.get(hour, 0), most_of_an_hour) for hour in range(24))
+        cells = "".join(_shade(hours.get(hour, 0), max_per_hour) for hour in range(24))
         total = sum(hours.values())
-        bar = "█" * -(-total * FULL_HEIGHT // most_of_a_day)
+        bar = "█" * -(-total * MAX_BAR_WIDTH // max_per_day)
         console.print(
             Text.assemble((f"{day:%a %Y-%m-%d} ", "dim"), "|", (cells, "cyan"), f"| {bar} {total or ''}".rstrip())
         )
         day += timedelta(days=1)
 
 
-def _most(seen: dict[str, Any]) -> int:
-    return max(int(one["total"]) for one in seen["hours"])
+def _max_per_hour(forecast: dict[str, Any]) -> int:
+    return max(int(row["total"]) for row in forecast["hours"])
 
 
-def _shade(count: int, most: int) -> str:
-    """None is blank, and one is seen beside a million."""
-    return SHADES[0] if count == 0 else SHADES[max(1, -(-count * (len(SHADES) - 1) // most))]
+def _shade(count: int, max_count: int) -> str:
+    """Blank for zero only: one unlock stays visible beside a million."""
+    return SHADES[0] if count == 0 else SHADES[max(1, -(-count * (len(SHADES) - 1) // max_count))]

@@ -1,4 +1,4 @@
-"""Which jobs were given up, how are they set going again, and which messages could nobody take?
+"""The `jobs` commands: list, replay and discard dead jobs; list and requeue dead letters.
 
 ./run jobs dead
 ./run jobs replay 17 18
@@ -15,190 +15,183 @@ import json
 
 import click
 
+from models import dead_jobs
+from models import dead_letters as recorded_letters
+from policies.timestamps import format_timestamp
+from workers import requeue as requeuing
+from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.redaction import redact_arguments
+from workers.transport import dead_letters as broker_letters
+
+PROGRESS_INTERVAL = 1000
 
 
 @click.group()
 @data_option
 def jobs() -> None:
-    """Jobs that were given up: look at them, set them going again or discard them. And messages that no task could take."""
+    """List jobs that failed for good, replay or discard them. List messages that no task could take."""
 
 
 @jobs.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--discarded", is_flag=True, help="Those that were discarded instead, each with its reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--discarded", is_flag=True, help="List the discarded ones instead, each with its reason.")
 def dead(as_json: bool, discarded: bool) -> None:
-    """The jobs that wait for somebody, oldest first."""
-    from models import dead_jobs
-    from policies.timestamps import format_timestamp
-    from workers.redaction import redact_arguments
-
+    """List the jobs that wait for a decision, oldest first."""
     with open_database() as database, database.transaction() as conn:
-        found = dead_jobs.list_discarded(conn) if discarded else dead_jobs.list_waiting(conn)
-    for row in found:
-        # Arguments may hold comments and addresses, so only ids and codes are shown (P9).
-        about = redact_arguments(row.arguments)
+        rows = dead_jobs.list_discarded(conn) if discarded else dead_jobs.list_waiting(conn)
+    for row in rows:
+        # Arguments may contain comments and addresses, so only ids and codes are shown.
+        arguments = redact_arguments(row.arguments)
         if as_json:
-            told = {
+            fields = {
                 "id": row.dead_job_id,
                 "task": row.task,
-                "about": about,
+                "about": arguments,
                 "reason": row.reason,
                 "first_error": row.first_error,
                 "error": row.error,
                 "attempts": row.attempts,
             }
             if discarded:
-                told |= {"discarded_at": format_timestamp(row.discarded_at), "discard_reason": row.discard_reason}
-            click.echo(json.dumps(told | {"parked_at": format_timestamp(row.parked_at)}))
+                fields |= {"discarded_at": format_timestamp(row.discarded_at), "discard_reason": row.discard_reason}
+            click.echo(json.dumps(fields | {"parked_at": format_timestamp(row.parked_at)}))
         else:
-            click.echo(f"{row.dead_job_id:>6}  {format_timestamp(row.parked_at)}  {row.task}  {about}")
-            click.echo(f"        {dead_jobs.REASONS[row.reason]}, tried {row.attempts} times: {row.error}")
+            attempts = "once" if row.attempts == 1 else f"{row.attempts} times"
+            click.echo(f"{row.dead_job_id:>6}  {format_timestamp(row.parked_at)}  {row.task}  {arguments}")
+            click.echo(f"        {dead_jobs.REASONS[row.reason]}, tried {attempts}: {row.error}")
             if row.first_error != row.error:
                 click.echo(f"        at first: {row.first_error}")
             if discarded:
                 click.echo(f"        discarded {format_timestamp(row.discarded_at)}: {row.discard_reason}")
-    if not found and not as_json:
-        click.echo("No job was discarded." if discarded else "No job was given up.")
+    if not rows and not as_json:
+        click.echo("There are no discarded jobs." if discarded else "There are no dead jobs.")
 
 
 @jobs.command()
-@click.argument("numbers", type=int, nargs=-1, metavar="[ID]...")
-@click.option("--task", metavar="NAME", help="All jobs of this task that wait.")
-@click.option("--all", "everything", is_flag=True, help="All jobs that wait.")
-def replay(numbers: tuple[int, ...], task: str | None, everything: bool) -> None:
-    """Set jobs going again. They keep their request ids, so nothing happens twice."""
-    if (bool(numbers), task is not None, everything).count(True) != 1:
-        raise click.UsageError("Say which: ids, --task NAME or --all.")
-    from models import dead_jobs
-    from workers.requeue import CannotRequeue, requeue_dead_job, wake_relay
-
+@click.argument("ids", type=int, nargs=-1, metavar="[ID]...")
+@click.option("--task", metavar="NAME", help="Replay all dead jobs of this task.")
+@click.option("--all", "replay_all", is_flag=True, help="Replay all dead jobs.")
+def replay(ids: tuple[int, ...], task: str | None, replay_all: bool) -> None:
+    """Replay dead jobs. They keep their request ids, so nothing happens twice."""
+    if (bool(ids), task is not None, replay_all).count(True) != 1:
+        raise click.UsageError("Name the jobs: ids, --task NAME or --all.")
     with open_database() as database:
-        if not numbers:
+        if not ids:
             with database.transaction() as conn:
-                numbers = tuple(
-                    job.dead_job_id for job in dead_jobs.list_waiting(conn) if task is None or job.task == task
-                )
-        trouble = []
-        for number in numbers:  # each by itself: what cannot go keeps no other from going
+                ids = tuple(job.dead_job_id for job in dead_jobs.list_waiting(conn) if task is None or job.task == task)
+        problems = []
+        for number in ids:  # each in a transaction of its own: a failure does not stop the others
             try:
-                click.echo(f"{number:>6}  {requeue_dead_job(database, number)} is on its way again.")
-            except CannotRequeue as problem:
-                trouble.append(str(problem))
-    if not numbers:
-        click.echo("No job waits for that.")
-    elif len(trouble) < len(numbers):
-        wake_relay()
-    if trouble:
-        raise click.ClickException(" ".join(trouble))
+                click.echo(f"{number:>6}  {requeuing.requeue_dead_job(database, number)} is requeued.")
+            except requeuing.CannotRequeue as problem:
+                problems.append(str(problem))
+    if not ids:
+        click.echo("There are no such dead jobs.")
+    elif len(problems) < len(ids):
+        requeuing.wake_relay()
+    if problems:
+        raise click.ClickException(" ".join(problems))
 
 
 @jobs.command()
-@click.argument("numbers", type=int, nargs=-1, required=True, metavar="ID...")
-@click.option("--reason", required=True, metavar="TEXT", help="Why it is not to be done; kept with the job.")
-def discard(numbers: tuple[int, ...], reason: str) -> None:
-    """Take jobs off the list that are not to be done. They stay on record: ./run jobs dead --discarded."""
-    from models.dead_jobs import MAX_REASON_LENGTH
-    from workers import requeue as revival
-
-    if not reason.strip() or not reason.isprintable() or len(reason) > MAX_REASON_LENGTH:
-        raise click.BadParameter(f"must be one line of 1 to {MAX_REASON_LENGTH} characters", param_hint="--reason")
-    trouble = []
+@click.argument("ids", type=int, nargs=-1, required=True, metavar="ID...")
+@click.option("--reason", required=True, metavar="TEXT", help="Why it must not be done; stored with the job.")
+def discard(ids: tuple[int, ...], reason: str) -> None:
+    """Discard jobs that must not be done. They stay on record: ./run jobs dead --discarded."""
+    if not reason.strip() or not reason.isprintable() or len(reason) > dead_jobs.MAX_REASON_LENGTH:
+        raise click.BadParameter(
+            f"must be one line of 1 to {dead_jobs.MAX_REASON_LENGTH} characters", param_hint="--reason"
+        )
+    problems = []
     with open_database() as database:
-        for number in numbers:
+        for number in ids:
             try:
-                click.echo(f"{number:>6}  {revival.discard_dead_job(database, number, reason)} is discarded.")
-            except revival.CannotRequeue as problem:
-                trouble.append(str(problem))
-    if trouble:
-        raise click.ClickException(" ".join(trouble))
+                click.echo(f"{number:>6}  {requeuing.discard_dead_job(database, number, reason)} is discarded.")
+            except requeuing.CannotRequeue as problem:
+                problems.append(str(problem))
+    if problems:
+        raise click.ClickException(" ".join(problems))
 
 
 @jobs.group(name="dead-letters", invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, metavar="N")
 @click.pass_context
 def dead_letters(context: click.Context, as_json: bool, limit: int) -> None:
-    """Messages that name no task of ours or are none, newest first, and those in lists that nobody reads."""
+    """List messages that are malformed or name an unknown task, newest first, and those in lists without a consumer."""
     if context.invoked_subcommand is None:
         _list_dead_letters(as_json, limit)
 
 
 @dead_letters.command()
-@click.argument("numbers", type=int, nargs=-1, metavar="[ID]...")
-def requeue(numbers: tuple[int, ...]) -> None:
-    """Send commands on that went astray: those in lists that nobody reads, or with IDs those that were kept.
+@click.argument("ids", type=int, nargs=-1, metavar="[ID]...")
+def requeue(ids: tuple[int, ...]) -> None:
+    """Requeue commands that went astray: those in lists without a consumer, or with IDs recorded dead letters.
 
-    From the lists they go into the queue of commands, one by one, oldest first; may be stopped and repeated at any time.
-    What is no command of ours stays where it is. Kept ones are submitted by SQL, with their own request ids.
+    Messages in lists move to the queue `commands` one by one, oldest first; safe to interrupt and to repeat. What is not
+    a command stays where it is. Recorded ones are submitted by SQL, with their own request ids.
     """
-    from workers import requeue as revival
-    from workers.app import app
-    from workers.transport import dead_letters as odd
-
-    if not numbers:
+    if not ids:
         with app.connection_for_write() as connection:
-            taken, left = odd.requeue_strays(
-                connection.default_channel.client, revival.is_public_command, _tell_progress
+            moved, left = broker_letters.requeue_strays(
+                connection.default_channel.client, requeuing.is_public_command, _print_progress
             )
-        click.echo(f"{taken} messages were moved to the queue commands; {left} are no commands and stay.")
+        click.echo(
+            f"{moved} {'message was' if moved == 1 else 'messages were'} moved to the queue commands; "
+            f"{left} {'is not a command and stays' if left == 1 else 'are not commands and stay'}."
+        )
         return
-    trouble = []
+    problems = []
     with open_database() as database:
-        for number in numbers:
+        for number in ids:
             try:
-                click.echo(f"{number:>6}  {revival.requeue_dead_letter(database, number)} is submitted.")
-            except revival.CannotRequeue as problem:
-                trouble.append(str(problem))
-    if trouble:
-        raise click.ClickException(" ".join(trouble))
+                click.echo(f"{number:>6}  {requeuing.requeue_dead_letter(database, number)} is submitted.")
+            except requeuing.CannotRequeue as problem:
+                problems.append(str(problem))
+    if problems:
+        raise click.ClickException(" ".join(problems))
 
 
-def _tell_progress(done: int, of: int) -> None:
-    if done % 1000 == 0 or done == of:
-        click.echo(f"{done} of {of}", err=True)
+def _print_progress(done: int, total: int) -> None:
+    if done % PROGRESS_INTERVAL == 0 or done == total:
+        click.echo(f"{done} of {total}", err=True)
 
 
 def _list_dead_letters(as_json: bool, limit: int) -> None:
-    from models import dead_letters
-    from policies.timestamps import format_timestamp
-    from workers.app import app
-    from workers.transport.dead_letters import find_strays
-
     with open_database() as database, database.transaction() as conn:
-        kept = dead_letters.list_newest(conn, limit=limit)
+        rows = recorded_letters.list_newest(conn, limit=limit)
     with app.connection_for_read() as connection:
-        lying = find_strays(connection.default_channel.client)
-    for row in kept:
-        told = {
-            "reason": row.reason,
-            "detail": row.detail,
-            "task": row.task_name,
-            "message": row.message_id,
-            "queue": row.queue,
-        }
-        came = format_timestamp(row.received_at)
+        strays = broker_letters.find_strays(connection.default_channel.client)
+    for row in rows:
+        came_at = format_timestamp(row.received_at)
         if as_json:
+            fields = {
+                "reason": row.reason,
+                "detail": row.detail,
+                "task": row.task_name,
+                "message": row.message_id,
+                "queue": row.queue,
+            }
             if row.requeued_at is not None:
-                told["requeued_at"] = format_timestamp(row.requeued_at)
-            click.echo(json.dumps(told | {"id": row.dead_letter_id, "bytes": row.body_bytes, "came_at": came}))
+                fields["requeued_at"] = format_timestamp(row.requeued_at)
+            click.echo(json.dumps(fields | {"id": row.dead_letter_id, "bytes": row.body_bytes, "came_at": came_at}))
         else:
-            about = dead_letters.REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
-            click.echo(f"{row.dead_letter_id:>6}  {came}  {row.task_name or '?'}  {row.message_id or '?'}")
-            click.echo(f"        it {about}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
+            reason = recorded_letters.REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
+            click.echo(f"{row.dead_letter_id:>6}  {came_at}  {row.task_name or '?'}  {row.message_id or '?'}")
+            click.echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
             if row.requeued_at is not None:
                 click.echo(f"        requeued {format_timestamp(row.requeued_at)}")
-    for stray in lying:
+    for stray in strays:
         if as_json:
             for task, message in stray.first:
-                told = {"reason": "QUEUE_UNREAD", "task": task, "message": message, "queue": stray.queue}
-                click.echo(json.dumps(told | {"of": stray.count}))
+                fields = {"reason": "QUEUE_UNREAD", "task": task, "message": message, "queue": stray.queue}
+                click.echo(json.dumps(fields | {"of": stray.count}))
         else:
-            click.echo(
-                f"{stray.count} messages lie in the list {stray.queue!r}, which nobody reads: send to `commands`"
-            )
+            what = "1 message waits" if stray.count == 1 else f"{stray.count} messages wait"
+            click.echo(f"{what} in the list {stray.queue!r}, which has no consumer: send to `commands` instead")
             for task, message in stray.first:
                 click.echo(f"        {task}  {message}")
-    if not kept and not lying and not as_json:
+    if not rows and not strays and not as_json:
         click.echo("There are no dead letters.")

@@ -1,6 +1,6 @@
-"""How does a store's own file come in, and go out again for upload?  (`import-lots`, `show lots SELLER`)
+"""The `import-lots` command and the output of `show lots`.
 
-Stores have hundreds of thousands of lots, so nothing here holds more than some hundred of them at once.
+Stores have hundreds of thousands of lots, so everything here streams in batches.
 """
 
 from __future__ import annotations
@@ -13,118 +13,123 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 import click
+from sqlalchemy import Connection, text
 
+from models.db import database as db
+from models.inventory import count_returned_units, stream_lots
+from models.members import load_facts
+from models.queries.show import use_snapshot_isolation
+from models.unit_of_work import retry_on_conflict
+from policies.lots import Lot
+from tasks.inventory import check_imported_lots, record_imported_lots
 from workers.cli import data_option
+from workers.cli.bricklink_xml import (
+    MAX_FILE_BYTES,
+    BadItem,
+    NotAnInventory,
+    read_lots,
+    with_quantities,
+    write_lots,
+)
 from workers.cli.database import open_database
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from policies.lots import Lot
-
-AT_ONCE = 500
-"""Lots of one transaction: each holds a lock per item, and the server has room for some thousands."""
+BATCH_SIZE = 500
+"""Lots per transaction: each takes a lock per item, and the server has room for some thousands."""
 PROGRESS_INTERVAL = 20_000
-"""Lots between two words of how far an import is."""
+"""Lots between two progress lines of an import."""
 MAX_SHOWN = 20
 MAX_PAUSE = "15min"
-"""How long whoever reads the output may pause, in `less` for example: the lots come as they are read."""
+"""How long a reader of the output may pause, in `less` for example: lots are read as they are printed."""
 
 T = TypeVar("T")
 
 
 @click.command("import-lots")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--seller", "seller_id", required=True, metavar="ID", help="Whose lots these are.")
+@click.option("--seller", "seller_id", required=True, metavar="ID", help="The seller who owns these lots.")
 @data_option
 def import_lots(file: Path, seller_id: str) -> None:
-    """Read lots from BrickLink's inventory XML or BrickStore's BSX.
+    """Import lots from BrickLink's inventory XML or BrickStore's BSX.
 
-    A lot whose number (LOTID) is known is updated, one without gets a number of ours. When an item is no lot, or the lot
-    of another seller, it is named and nothing is imported.
+    A lot with a known number (LOTID) is updated; one without gets a new number. When an item is not a valid lot, or
+    belongs to another seller, it is named and nothing is imported.
     """
-    from models.db import database as db
-    from workers.cli.bricklink_xml import NotAnInventory
-
     try:
-        with _kept(file) as kept:
-            _all_are_lots(kept, file.name, seller_id)
+        with _private_copy(file) as copy:
+            _validate_items(copy, file.name, seller_id)
             with open_database() as database:
                 db.set_database(database)
                 try:
-                    _may_all_be_imported(kept, seller_id)
-                    new, known, units = _imported(kept, seller_id)
+                    _check_import(copy, seller_id)
+                    new, known, units = _import(copy, seller_id)
                 finally:
                     db.set_database(None)
     except NotAnInventory as problem:
         raise click.ClickException(f"{file.name}: {problem}") from None
-    click.echo(f"{new} lots imported, {known} known ones updated: {units} units of {seller_id}.")
+    click.echo(f"{_count_lots(new)} imported, {known} updated: {_count_units(units)} of {seller_id}.")
+
+
+def _count_lots(count: int) -> str:
+    return "1 lot" if count == 1 else f"{count} lots"
+
+
+def _count_units(count: int) -> str:
+    return "1 unit" if count == 1 else f"{count} units"
 
 
 @contextmanager
-def _kept(file: Path) -> Iterator[BinaryIO]:
-    """A copy of the file that nobody else changes while it is read more than once; of what is too large, as much as shows it."""
-    from workers.cli.bricklink_xml import MAX_FILE_BYTES
-
-    with file.open("rb") as opened, tempfile.TemporaryFile() as kept:
+def _private_copy(file: Path) -> Iterator[BinaryIO]:
+    """A copy that nobody changes between the passes over it; of a file that is too large, enough to detect that."""
+    with file.open("rb") as source, tempfile.TemporaryFile() as copy:
         left = MAX_FILE_BYTES + 1
-        while left > 0 and (piece := opened.read(min(left, 1024 * 1024))):
-            kept.write(piece)
+        while left > 0 and (piece := source.read(min(left, 1024 * 1024))):
+            copy.write(piece)
             left -= len(piece)
-        yield kept
+        yield copy
 
 
-def _lots_in(kept: BinaryIO, seller_id: str) -> Iterator[Lot]:
-    """The lots of a file in which every item is one."""
-    from workers.cli.bricklink_xml import BadItem, read_lots
-
-    kept.seek(0)
-    return (one for one in read_lots(kept, seller_id) if not isinstance(one, BadItem))
+def _lots_in(copy: BinaryIO, seller_id: str) -> Iterator[Lot]:
+    copy.seek(0)
+    return (item for item in read_lots(copy, seller_id) if not isinstance(item, BadItem))
 
 
-def _all_are_lots(kept: BinaryIO, name: str, seller_id: str) -> None:
-    from workers.cli.bricklink_xml import BadItem, read_lots
-
-    kept.seek(0)
+def _validate_items(copy: BinaryIO, name: str, seller_id: str) -> None:
+    copy.seek(0)
     good = bad = 0
-    for one in read_lots(kept, seller_id):
-        if isinstance(one, BadItem):
+    for item in read_lots(copy, seller_id):
+        if isinstance(item, BadItem):
             bad += 1
             if bad <= MAX_SHOWN:
-                click.echo(f"{name}: {one}", err=True)
+                click.echo(f"{name}: {item}", err=True)
         else:
             good += 1
     if bad:
         more = f" ({bad - MAX_SHOWN} more not shown)" if bad > MAX_SHOWN else ""
-        raise click.ClickException(f"{bad} of {good + bad} items are no lots{more}; nothing was imported.")
+        verb = "is not a valid lot" if bad == 1 else "are not valid lots"
+        raise click.ClickException(f"{bad} of {good + bad} items {verb}{more}; nothing was imported.")
 
 
-def _may_all_be_imported(kept: BinaryIO, seller_id: str) -> None:
-    from models.unit_of_work import retry_on_conflict
-    from tasks.inventory import check_imported_lots
-
-    for some in _batches(_lots_in(kept, seller_id), AT_ONCE):
-        for refused in retry_on_conflict(partial(check_imported_lots, some)):
-            raise click.ClickException(f"{refused.message} Nothing was imported.")
+def _check_import(copy: BinaryIO, seller_id: str) -> None:
+    for lots in _batches(_lots_in(copy, seller_id), BATCH_SIZE):
+        for refusal in retry_on_conflict(partial(check_imported_lots, lots)):
+            raise click.ClickException(f"{refusal.message} Nothing was imported.")
 
 
-def _imported(kept: BinaryIO, seller_id: str) -> tuple[int, int, int]:
-    """How many lots were new, how many were known, and how many units they have."""
-    from models.unit_of_work import retry_on_conflict
-    from tasks.inventory import record_imported_lots
-
+def _import(copy: BinaryIO, seller_id: str) -> tuple[int, int, int]:
+    """Import the lots; returns how many were new, how many were known, and how many units they have."""
     new = known = units = 0
-    for some in _batches(_lots_in(kept, seller_id), AT_ONCE):
-        for told in retry_on_conflict(partial(record_imported_lots, some)):
-            if not isinstance(told, dict):
-                so_far = f"{new + known} lots before it were imported." if new or known else "Nothing was imported."
-                raise click.ClickException(f"{told.message} {so_far}")
-            new += told["recorded"]
-            known += not told["recorded"]
-            units += told["quantity"]
+    for lots in _batches(_lots_in(copy, seller_id), BATCH_SIZE):
+        for result in retry_on_conflict(partial(record_imported_lots, lots)):
+            if not isinstance(result, dict):
+                done = new + known
+                before = f"The {_count_lots(done)} before it were imported." if done else "Nothing was imported."
+                raise click.ClickException(f"{result.message} {before}")
+            new += result["recorded"]
+            known += not result["recorded"]
+            units += result["quantity"]
         if (new + known) % PROGRESS_INTERVAL == 0:
             click.echo(f"{new + known:,} lots so far.", err=True)
     return new, known, units
@@ -132,59 +137,56 @@ def _imported(kept: BinaryIO, seller_id: str) -> tuple[int, int, int]:
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
-def lots_as_xml(seller_id: str, *, returned: bool) -> None:
-    """Write a seller's lots as BrickLink's XML to standard output; `returned`: only the units that came back."""
-    from models.inventory import count_returned_units
-    from workers.cli.bricklink_xml import with_quantities, write_lots
-
-    with _lots_of(seller_id) as found:
-        if found is None:
+def print_lots_as_xml(seller_id: str, *, returned: bool) -> None:
+    """Write a seller's lots to standard output as BrickLink's XML; `returned`: only the units that came back."""
+    with _lots_of(seller_id) as opened:
+        if opened is None:
             raise click.ClickException(f"There is no seller {seller_id}.")
-        conn, lots = found
+        conn, lots = opened
         if returned:
             lots = with_quantities(lots, count_returned_units(conn, seller_id))
-        for some in _batches(write_lots(lots), AT_ONCE):
-            click.echo("".join(some), nl=False)
+        for pieces in _batches(write_lots(lots), BATCH_SIZE):
+            click.echo("".join(pieces), nl=False)
 
 
-def lots_as_json(seller_id: str) -> None:
-    """Write a seller's lots as a list in JSON to standard output; `null` when there is no such seller."""
-    with _lots_of(seller_id) as found:
-        if found is None:
+def print_lots_as_json(seller_id: str) -> None:
+    """Write a seller's lots to standard output as a JSON list; `null` when there is no such seller."""
+    with _lots_of(seller_id) as opened:
+        if opened is None:
             click.echo("null")
             return
         before = "[\n"
-        for some in _batches(found[1], AT_ONCE):
-            click.echo(
-                before + ",\n".join(indent(json.dumps(lot.snapshot(), indent=2), "  ") for lot in some), nl=False
-            )
+        for lots in _batches(opened[1], BATCH_SIZE):
+            objects = (indent(json.dumps(lot.snapshot(), indent=2), "  ") for lot in lots)
+            click.echo(before + ",\n".join(objects), nl=False)
             before = ",\n"
         click.echo("\n]" if before == ",\n" else "[]")
 
 
-def lots_for_people(seller_id: str) -> None:
-    """Write a seller's lots as a table to standard output."""
-    with _lots_of(seller_id) as found:
-        if found is None:
+def print_lots(seller_id: str) -> None:
+    """Write a seller's lots to standard output as a table."""
+    with _lots_of(seller_id) as opened:
+        if opened is None:
             raise click.ClickException(f"There is no member {seller_id}.")
-        heading = _row("Lot", "Item", "Colour", "Condition", "Quantity", "Price", "Where")
-        for some in _batches(found[1], AT_ONCE):
-            click.echo("\n".join([*([heading] if heading else []), *(_shown(lot) for lot in some)]))
+        heading = _format_columns("Lot", "Item", "Colour", "Condition", "Quantity", "Price", "Where")
+        for lots in _batches(opened[1], BATCH_SIZE):
+            click.echo("\n".join([*([heading] if heading else []), *(_format_row(lot) for lot in lots)]))
             heading = ""
         if heading:
             click.echo("No lots.")
 
 
-def _shown(lot: Lot) -> str:
+def _format_row(lot: Lot) -> str:
     where = f"stockroom {lot.stock_room_id or ''}".rstrip() if lot.is_stock_room else "for sale"
-    return _row(lot.lot_id, lot.item_no, lot.color_id, lot.new_or_used, lot.quantity, f"{lot.unit_price:.4f}", where)
+    price = f"{lot.unit_price:.4f}"
+    return _format_columns(lot.lot_id, lot.item_no, lot.color_id, lot.new_or_used, lot.quantity, price, where)
 
 
-def _row(
+def _format_columns(
     lot: object, item: object, colour: object, condition: object, quantity: object, price: object, where: str
 ) -> str:
     return f"{lot!s:>14}  {item!s:<16}  {colour!s:>6}  {condition!s:<9}  {quantity!s:>10}  {price!s:>12}  {where}"
@@ -192,13 +194,7 @@ def _row(
 
 @contextmanager
 def _lots_of(seller_id: str) -> Iterator[tuple[Connection, Iterator[Lot]] | None]:
-    """A seller's lots, all as they were at one moment; None when there is no such seller."""
-    from sqlalchemy import text
-
-    from models.inventory import stream_lots
-    from models.members import load_facts
-    from models.queries.show import use_snapshot_isolation
-
+    """A connection and a seller's lots in one snapshot; None when there is no such seller."""
     with open_database() as database, database.transaction() as conn:
         use_snapshot_isolation(conn)
         conn.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_PAUSE}'"))

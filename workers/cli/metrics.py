@@ -1,4 +1,4 @@
-"""How do machines read how the installation is doing?  `./run metrics` serves it; `--once` prints it."""
+"""The `metrics` command: serve metrics and health probes, or print the metrics once."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ import signal
 from collections.abc import Iterator
 
 import click
+from prometheus_client import CollectorRegistry, generate_latest
 
+from workers import logs
 from workers.cli import data_option
 from workers.embedded import running_servers
 from workers.monitoring import probes
+from workers.monitoring.metrics import MetricsCollector, make_metrics_server
 from workers.settings import Settings, load_settings, settings_with_servers
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Print the metrics and end.")
+@click.option("--once", is_flag=True, help="Print the metrics and exit.")
 @data_option
 def metrics(once: bool) -> None:
     """Serve /metrics, /livez and /readyz on UNWIND_METRICS_ADDRESS and UNWIND_METRICS_PORT; starts no servers.
 
-    Answers while PostgreSQL or Redis is down, and says so in unwind_up. No login: what is told has no ids.
+    Answers while PostgreSQL or Redis is down, and reports it in unwind_up. Needs no login: metrics contain no ids.
     """
-    from prometheus_client import CollectorRegistry, generate_latest
-
-    from workers import logs
-    from workers.monitoring.metrics import MetricsCollector, make_metrics_server
-
-    with _settings() as settings, contextlib.closing(MetricsCollector(settings)) as gauges:
+    with _settings_of_running_servers() as settings, contextlib.closing(MetricsCollector(settings)) as gauges:
         logs.configure(settings.log_format, settings.log_level)
         if once:
             registry = CollectorRegistry()
@@ -36,7 +34,7 @@ def metrics(once: bool) -> None:
             return
         with make_metrics_server(gauges, settings.metrics_address, settings.metrics_port) as server:
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, _end)
+                signal.signal(number, _interrupt)
             host = settings.metrics_address
             click.echo(f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
             probes.report_ready()
@@ -45,13 +43,15 @@ def metrics(once: bool) -> None:
 
 
 @contextlib.contextmanager
-def _settings() -> Iterator[Settings]:
+def _settings_of_running_servers() -> Iterator[Settings]:
     settings = load_settings()
     if not settings.has_servers and running_servers(settings.data_dir) is None:
-        raise click.ClickException("No servers are running here. Start them with `./run up`, or name them.")
-    with settings_with_servers(settings) as found:
-        yield found
+        raise click.ClickException(
+            "No servers are running here. Start them with `./run up`, or set DATABASE_URL and CELERY_BROKER_URL."
+        )
+    with settings_with_servers(settings) as complete:
+        yield complete
 
 
-def _end(*_: object) -> None:
+def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""How are answers taken away that nobody will ask for any more?  By the owner of the tables, from cron or by hand.
+"""The `prune` command: delete old answers as the owner of the tables, from cron or by hand.
 
 ./run prune
 ./run prune --older-than 45
@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import click
 
+from models import retention
 from workers.cli import data_option
 from workers.cli.database import open_database
 
@@ -17,24 +18,29 @@ from workers.cli.database import open_database
 @click.command()
 @click.option("--older-than", "days", type=click.IntRange(30), default=90, show_default=True, metavar="DAYS")
 @click.option(
-    "--batch", type=click.IntRange(1, 10_000), default=1000, show_default=True, metavar="N", help="Rows at a time."
+    "--batch",
+    "batch_size",
+    type=click.IntRange(1, 10_000),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Rows per transaction.",
 )
 @data_option
-def prune(days: int, batch: int) -> None:
-    """Delete answered requests and kept promises that are older than so many days (at least the promised 30).
+def prune(days: int, batch_size: int) -> None:
+    """Delete answered requests and finished outbox messages older than DAYS (at least the guaranteed 30).
 
-    Logs in as DATABASE_URL says, the owner: the application itself may not delete. Safe to repeat, to stop, to run beside work.
+    Logs in as DATABASE_URL says, as the owner: the application's role may not delete. Safe to repeat, to interrupt, and
+    to run beside work.
     """
-    from models import retention
-
     total = 0
     with open_database(as_app=False) as database:
         with database.transaction() as conn:
             older_than = database.clock.now(conn) - timedelta(days=days)
         while True:
             with database.transaction() as conn:
-                gone = retention.prune(conn, older_than, batch)
-            total += gone
-            if not gone:
+                deleted = retention.prune(conn, older_than, batch_size)
+            total += deleted
+            if not deleted:
                 break
-    click.echo(f"{total} rows are gone.")
+    click.echo(f"{total} {'row' if total == 1 else 'rows'} deleted.")

@@ -1,4 +1,4 @@
-"""How is what happened told to people?  Plain sentences, a table where there are many of one kind."""
+"""Text output of the CLI: query results and replayed histories as plain sentences and tables."""
 
 from __future__ import annotations
 
@@ -14,86 +14,91 @@ from rich.text import Text
 
 from policies.timestamps import format_timestamp
 from workers.cli.bill_page import render_text
-from workers.cli.forecast_chart import forecast_chart
+from workers.cli.forecast_chart import print_forecast
 from workers.simulation.replay import PlayedLine
 
 
-def tell(played: PlayedLine) -> None:
-    """One line of a replayed history: when, what, and what came of it."""
+def print_played(played: PlayedLine) -> None:
+    """Print one line of a replayed history: its time, the command, and the answer."""
     console = _console()
-    line, result = played.line, harmless(played.result)
-    console.print(Text.assemble((format_timestamp(line.at), "dim"), "  ", _what(played)))
+    line, result = played.line, escape_control_characters(played.result)
+    console.print(Text.assemble((format_timestamp(line.at), "dim"), "  ", _command_text(played)))
     if line.show is None:
-        console.print(Text("    " + _outcome(result), style=_STYLES.get(result["outcome"], "")))
+        console.print(Text("    " + _describe_answer(result), style=_STYLES.get(result["outcome"], "")))
     elif result is None:
-        console.print("    There is no such thing.")
+        console.print("    Not found.")
     else:
-        show_to_people("explain" if line.show[0] == "explain" else str(line.show[0]), result)
+        print_result(str(line.show[0]), result)
 
 
-def harmless(seen: Any) -> Any:
-    """The same without characters that would act on a terminal instead of being read: people's comments are in it."""
-    if isinstance(seen, dict):
-        return {name: _lines(value) if name == "text" else harmless(value) for name, value in seen.items()}
-    if isinstance(seen, list):
-        return [harmless(one) for one in seen]
-    if isinstance(seen, str) and not seen.isprintable():
-        return "".join(c if c.isprintable() else " " if c.isspace() else f"<U+{ord(c):04X}>" for c in seen)
-    return seen
+def escape_control_characters(value: Any) -> Any:
+    """Replace characters in strings, at any depth, that would act on the terminal: values contain people's comments."""
+    if isinstance(value, dict):
+        return {
+            name: _escape_lines(item) if name == "text" else escape_control_characters(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [escape_control_characters(item) for item in value]
+    if isinstance(value, str) and not value.isprintable():
+        return "".join(c if c.isprintable() else " " if c.isspace() else f"<U+{ord(c):04X}>" for c in value)
+    return value
 
 
-def _lines(text: Any) -> Any:
-    """A letter keeps its line breaks: it was made harmless line by line when it was written (policies.emails.email)."""
-    return "\n".join(harmless(line) for line in text.split("\n")) if isinstance(text, str) else harmless(text)
+def _escape_lines(text: Any) -> Any:
+    """Keep the line breaks of an email: its comments were reduced to one line when it was rendered."""
+    if not isinstance(text, str):
+        return escape_control_characters(text)
+    return "\n".join(escape_control_characters(line) for line in text.split("\n"))
 
 
-def tell_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
-    """What a sweep found between the lines, if anything."""
-    found = {name: count for name, count in effects.items() if count}
-    if found:
-        said = ", ".join(f"{name}: {_short(count)}" for name, count in found.items())
-        _console().print(Text.assemble((format_timestamp(instant), "dim"), f"  {sweep}\n    {said}"))
+def print_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
+    """Print what a sweep did between two lines of a history, if anything."""
+    counts = {name: count for name, count in effects.items() if count}
+    if counts:
+        text = ", ".join(f"{name}: {_shorten(count)}" for name, count in counts.items())
+        _console().print(Text.assemble((format_timestamp(instant), "dim"), f"  {sweep}\n    {text}"))
 
 
-def show_to_people(noun: str, seen: Any) -> None:
-    """What a look found, in words."""
-    PAGES[noun](_console(), harmless(seen))
+def print_result(noun: str, result: Any) -> None:
+    """Print the result of a query (`order`, `bill` …) as text."""
+    PRINTERS[noun](_console(), escape_control_characters(result))
 
 
-def _what(played: PlayedLine) -> str:
+def _command_text(played: PlayedLine) -> str:
     line = played.line
     if line.show is not None:
-        return str(harmless("show " + " ".join(str(word) for word in line.show)))
+        return str(escape_control_characters("show " + " ".join(str(word) for word in line.show)))
     arguments = line.arguments or {}
     named = [
         f"{name}={arguments[name]}"
         for name in ("order_id", "removal_id", "draft_id", "seller_id", "member_id", "buyer_id", "staff", "status")
         if isinstance(arguments.get(name), str | int)
     ]
-    said: str = harmless(" ".join([line.task or "", *named]))
-    return said
+    text: str = escape_control_characters(" ".join([line.task or "", *named]))
+    return text
 
 
-def _outcome(answer: dict[str, Any]) -> str:
+def _describe_answer(answer: dict[str, Any]) -> str:
     if answer["outcome"] == "done":
-        effects = ", ".join(f"{name}: {_short(value)}" for name, value in answer["effects"].items())
+        effects = ", ".join(f"{name}: {_shorten(value)}" for name, value in answer["effects"].items())
         return f"done. {effects}" if effects else "done."
     if answer["outcome"] == "invalid":
-        return "invalid. " + "; ".join(f"{one['path']} {one['message']}" for one in answer["errors"])
+        return "invalid. " + "; ".join(f"{error['path']} {error['message']}" for error in answer["errors"])
     return f"{answer['outcome']} ({answer['code']}). {answer['message']}"
 
 
-def _short(value: Any) -> str:
-    written = _plain(value)
-    return written if len(written) <= 100 else f"{written[:97]}..."
+def _shorten(value: Any) -> str:
+    text = _plain(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _plain(value: Any) -> str:
-    """JSON as a person would write it: no quotes and braces, nothing that is null."""
+    """JSON without quotes, braces and nulls."""
     if isinstance(value, dict):
-        return "(" + ", ".join(f"{name} {_plain(one)}" for name, one in value.items() if one is not None) + ")"
+        return "(" + ", ".join(f"{name} {_plain(item)}" for name, item in value.items() if item is not None) + ")"
     if isinstance(value, list):
-        return ", ".join(_plain(one) for one in value) or "none"
+        return ", ".join(_plain(item) for item in value) or "none"
     if value is None:
         return "none"
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
@@ -102,86 +107,95 @@ def _plain(value: Any) -> str:
 _STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "red"}
 
 
-def _order(console: Console, seen: dict[str, Any]) -> None:
-    console.print(Text(f"Order {seen['order_id']} is {seen['status']}.", style="bold"))
-    console.print(seen["verdict"])
+def _print_order(console: Console, result: dict[str, Any]) -> None:
+    console.print(Text(f"Order {result['order_id']} is {result['status']}.", style="bold"))
+    console.print(result["verdict"])
     console.print(
-        f"{seen['buyer_id']} bought from {seen['seller_id']} for {seen['total']} {seen['currency']} "
-        f"(order date {seen['order_date']}, payment {seen['payment_status']})."
+        f"{result['buyer_id']} bought from {result['seller_id']} for {result['total']} {result['currency']} "
+        f"(order date {result['order_date']}, payment {result['payment_status']})."
     )
-    if seen["cancelled_at"]:
-        console.print(f"Cancelled on {seen['cancelled_at']} by {seen['cancelled_by']}, on the ground {seen['basis']}.")
-    for line in seen["lines"]:
-        console.print(f"  {_line(line)}")
-    if ocr := seen["ocr"]:
+    if result["cancelled_at"]:
+        console.print(
+            f"Cancelled on {result['cancelled_at']} by {result['cancelled_by']}, on the ground {result['basis']}."
+        )
+    for line in result["lines"]:
+        console.print(f"  {_order_line(line)}")
+    if ocr := result["ocr"]:
         console.print(f"Cancel request of the {ocr['filed_by']}: {ocr['state']}, filed {ocr['filed_at']}.")
-    if alert := seen["alert"]:
-        console.print(f"Alert {alert['kind']}: {alert['state']}, filed {alert['filed_at']}; {_unlock(alert)}.")
-    for removal in seen["removals"]:
+    if alert := result["alert"]:
+        console.print(f"Alert {alert['kind']}: {alert['state']}, filed {alert['filed_at']}; {_describe_unlock(alert)}.")
+    for removal in result["removals"]:
         console.print(f"Removal request {removal['removal_id']} of the {removal['requested_by']}: {removal['state']}.")
-    console.print(_fee(seen["fee"]))
-    for credit in seen["credits"]:
+    console.print(_describe_fee(result["fee"]))
+    for credit in result["credits"]:
         console.print(f"  {credit['where']}")
     console.print("What happened:")
-    for row in seen["timeline"]:
-        console.print(Text.assemble("  ", (row["at"], "dim"), f"  {_mover(row)}: {row['note']}", _move(row)))
-    console.print("What moved in the inventory:" if seen["stock"] else "Nothing moved in the inventory.")
-    _moves(console, seen["stock"])
-    console.print("Who was told:" if seen["notices"] else "Nobody was told anything.")
-    _letters(console, seen["notices"])
+    for row in result["timeline"]:
+        console.print(Text.assemble("  ", (row["at"], "dim"), f"  {_actor(row)}: {row['note']}", _status_change(row)))
+    console.print("Inventory movements:" if result["stock"] else "No inventory movements.")
+    _print_stock_moves(console, result["stock"])
+    console.print("Emails:" if result["notices"] else "No emails.")
+    _print_emails(console, result["notices"])
 
 
-def _moves(console: Console, moves: list[dict[str, Any]]) -> None:
-    """The journal of stock, a line for each time that units left or came back."""
-    for (at, kind), group in groupby(moves, key=lambda one: (one["at"], one["kind"])):
-        units = ", ".join(f"{one['delta']:+} in lot {one['lot_id']} (line {one['line_no']})" for one in group)
+def _print_stock_moves(console: Console, moves: list[dict[str, Any]]) -> None:
+    for (at, kind), group in groupby(moves, key=lambda move: (move["at"], move["kind"])):
+        units = ", ".join(f"{move['delta']:+} in lot {move['lot_id']} (line {move['line_no']})" for move in group)
         console.print(Text.assemble("  ", (at, "dim"), f"  {kind}: {units}"))
 
 
-def _line(line: dict[str, Any]) -> str:
-    said = f"Line {line['line_no']}: {line['quantity']} of lot {line['lot_id']} at {line['unit_price']}"
+def _order_line(line: dict[str, Any]) -> str:
+    text = f"Line {line['line_no']}: {line['quantity']} of lot {line['lot_id']} at {line['unit_price']}"
     if line["removed"]:
-        said += f", {line['removed']} taken out"
+        text += f", {line['removed']} removed"
     if line["returned"]:
-        said += f", {line['returned']} returned to lot {line['returned_to_lot']}"
-    return said + (f" ({line['note']})" if line["note"] else "")
+        text += f", {line['returned']} returned to lot {line['returned_to_lot']}"
+    return text + (f" ({line['note']})" if line["note"] else "")
 
 
-def _unlock(alert: dict[str, Any]) -> str:
+def _describe_unlock(alert: dict[str, Any]) -> str:
     answered = f"answered {alert['responded_at']}; " if alert["responded_at"] else ""
     return f"{answered}cancellation possible from {alert['unlocks_at']}"
 
 
-def _fee(fee: dict[str, Any]) -> str:
-    said = f"Fee: {fee['charged']} USD charged for {fee['charged_month'] or 'no month'}"
+def _describe_fee(fee: dict[str, Any]) -> str:
+    text = f"Fee: {fee['charged']} USD charged for {fee['charged_month'] or 'no month'}"
     if fee["reset"]:
-        said += f", reset by {fee['reset']} in the same month"
+        text += f", reset by {fee['reset']} in the same month"
     if fee["credit"]:
-        said += f", credited {fee['credit']} on the bill of {fee['credit_month']}"
-    return f"{said}; {fee['net']} USD remains."
+        text += f", credited {fee['credit']} on the bill of {fee['credit_month']}"
+    return f"{text}; {fee['net']} USD remains."
 
 
-def _mover(row: dict[str, Any]) -> str:
+def _actor(row: dict[str, Any]) -> str:
     return row["actor"] if row["role"] == "system" else f"{row['actor']} ({row['role']})"
 
 
-def _move(row: dict[str, Any]) -> str:
+def _status_change(row: dict[str, Any]) -> str:
     return f"  [{row['from'] or 'new'} → {row['to']}]" if row["from"] != row["to"] else ""
 
 
-def _explain(console: Console, seen: dict[str, Any]) -> None:
-    console.print(Text(f"Order {seen['order_id']} is {seen['status']} (at {seen['at']}).", style="bold"))
-    console.print(seen["verdict"])
+def _print_explain(console: Console, result: dict[str, Any]) -> None:
+    console.print(Text(f"Order {result['order_id']} is {result['status']} (at {result['at']}).", style="bold"))
+    console.print(result["verdict"])
     for role in ("seller", "buyer"):
         console.print(Text(f"The {role}", style="bold"))
-        for option in sorted(seen[role], key=lambda one: not one["possible"]):
+        refused: dict[str, list[str]] = {}
+        for option in result[role]:
             if option["possible"]:
-                console.print(Text(f"  can {_spoken(option)}. {option['why']}", style="green"))
-            elif option["code"] != "WRONG_ROLE":  # what is never theirs to do explains nothing
-                console.print(f"  cannot {_spoken(option)}: {option['why']}{_until(option)}")
+                console.print(Text(f"  can {_describe_action(option)}. {option['why']}", style="green"))
+            elif option["code"] != "WRONG_ROLE":  # an action that is never this party's explains nothing
+                refused.setdefault(f"{option['why']}{_describe_unblock(option)}", []).append(_describe_action(option))
+        for reason, actions in refused.items():
+            console.print(
+                f"  cannot {' or '.join(actions) if len(actions) <= MAX_ACTIONS else 'do anything else'}: {reason}"
+            )
 
 
-SPOKEN = {
+MAX_ACTIONS = 3
+"""Actions that are listed before one reason; more are summed up."""
+
+ACTION_LABELS = {
     "ocr.file": "file a cancel request",
     "ocr.decline": "decline the cancel request",
     "ocr.withdraw": "withdraw the cancel request",
@@ -198,7 +212,7 @@ SPOKEN = {
     "nss.remove": "remove the non-shipping seller alert",
     "orders.cancel": "cancel the order",
     "orders.set_status": "set the status by hand",
-    "drafts.open": "prepare what comes back",
+    "drafts.open": "prepare the return of items",
     "removals.request": "ask for items to be removed",
     "removals.approve": "approve the removal request",
     "removals.deny": "deny the removal request",
@@ -206,99 +220,106 @@ SPOKEN = {
 }
 
 
-def _spoken(option: dict[str, Any]) -> str:
-    which = f" {option['removal_id']}" if option.get("removal_id") else ""
-    return f"{SPOKEN[option['action']]}{which} ({option['action']})"
+def _describe_action(option: dict[str, Any]) -> str:
+    removal = f" {option['removal_id']}" if option.get("removal_id") else ""
+    return f"{ACTION_LABELS[option['action']]}{removal} ({option['action']})"
 
 
-def _until(option: dict[str, Any]) -> str:
+def _describe_unblock(option: dict[str, Any]) -> str:
     if option["possible_from"]:
         return f" Possible from {option['possible_from']}."
     return f" What would change it: {option['unblocked_by']}." if option["unblocked_by"] else ""
 
 
-def _bill(console: Console, seen: dict[str, Any]) -> None:
-    heading, _, rest = render_text(seen).partition("\n")
+def _print_bill(console: Console, result: dict[str, Any]) -> None:
+    heading, _, rest = render_text(result).partition("\n")
     console.print(Text(heading, "bold"))
     console.print(Text(rest), end="")
 
 
-def _lots(console: Console, seen: list[dict[str, Any]]) -> None:
+def _print_lots(console: Console, result: list[dict[str, Any]]) -> None:
     table = Table("Lot", "Item", "Colour", "Condition", "Quantity", "Price", "Where")
-    for lot in seen:
+    for lot in result:
         where = f"stockroom {lot['stock_room_id'] or ''}" if lot["is_stock_room"] else "for sale"
         table.add_row(
-            *(str(one) for one in (lot["lot_id"], lot["item"]["no"], lot["color_id"], lot["new_or_used"])),
-            *(str(one) for one in (lot["quantity"], lot["unit_price"], where)),
+            *(str(value) for value in (lot["lot_id"], lot["item"]["no"], lot["color_id"], lot["new_or_used"])),
+            *(str(value) for value in (lot["quantity"], lot["unit_price"], where)),
         )
-    console.print(table if seen else "No lots.")
+    console.print(table if result else "No lots.")
 
 
-def _member(console: Console, seen: dict[str, Any]) -> None:
-    rights = [word for word, allowed in (("buy", seen["can_buy"]), ("sell", seen["can_sell"])) if allowed]
-    console.print(Text(f"{seen['member_id']} ({seen['handle']}) is {seen['state']}.", style="bold"))
-    console.print(f"Privileges: {' and '.join(rights) or 'none'}.")
-    console.print(f"Strikes that count: {', '.join(str(one) for one in seen['strikes']) or 'none'}.")
+def _print_member(console: Console, result: dict[str, Any]) -> None:
+    privileges = [word for word, allowed in (("buy", result["can_buy"]), ("sell", result["can_sell"])) if allowed]
+    console.print(Text(f"{result['member_id']} ({result['handle']}) is {result['state']}.", style="bold"))
+    console.print(f"Privileges: {' and '.join(privileges) or 'none'}.")
+    console.print(f"Strikes that count: {', '.join(str(strike) for strike in result['strikes']) or 'none'}.")
 
 
-def _notices(console: Console, seen: list[dict[str, Any]]) -> None:
-    _letters(console, seen)
-    if not seen:
-        console.print("Nobody was told anything.")
+def _print_notices(console: Console, result: list[dict[str, Any]]) -> None:
+    _print_emails(console, result)
+    if not result:
+        console.print("No emails.")
 
 
-def _letters(console: Console, notices: list[dict[str, Any]]) -> None:
-    for one in notices:
+def _print_emails(console: Console, notices: list[dict[str, Any]]) -> None:
+    for notice in notices:
+        heading = f"  to {notice['recipient']}: {notice['subject']}"
+        console.print(Text.assemble("  ", (notice["sent_at"] or notice["state"], "dim"), heading))
+        console.print(Text(indent(notice["text"], "      "), style="dim"))
+
+
+def _print_alerts(console: Console, result: list[dict[str, Any]]) -> None:
+    for alert in result:
         console.print(
-            Text.assemble("  ", (one["sent_at"] or one["state"], "dim"), f"  to {one['recipient']}: {one['subject']}")
+            f"  {alert['unlocks_at']:<22} order {alert['order_id']}: {alert['kind']}, order {alert['status']}"
         )
-        console.print(Text(indent(one["text"], "      "), style="dim"))
-
-
-def _alerts(console: Console, seen: list[dict[str, Any]]) -> None:
-    for one in seen:
-        console.print(f"  {one['unlocks_at']:<22} order {one['order_id']}: {one['kind']}, order {one['status']}")
-    if not seen:
+    if not result:
         console.print("No alert is due by then.")
 
 
-def _request(console: Console, seen: dict[str, Any]) -> None:
-    if seen["state"] == "waiting":
-        when = f" since {seen['submitted_at']}" if seen["submitted_at"] else ""
-        console.print(Text(f"Request {seen['request_id']}: {seen['task']}, waiting{when} for a worker.", style="bold"))
-        return
-    if seen["state"] == "dead":
+def _print_request(console: Console, result: dict[str, Any]) -> None:
+    if result["state"] == "waiting":
+        when = f" since {result['submitted_at']}" if result["submitted_at"] else ""
         console.print(
-            Text(f"Request {seen['request_id']}: {seen['task']}, given up {seen['answered_at']}.", style="bold")
+            Text(f"Request {result['request_id']}: {result['task']}, waiting{when} for a worker.", style="bold")
         )
-        console.print("Nothing of it happened. ./run jobs dead says why, ./run jobs replay ID sets it going again.")
         return
-    console.print(Text(f"Request {seen['request_id']}: {seen['task']}, answered {seen['answered_at']}.", style="bold"))
-    console.print(_outcome(seen["answer"]))
+    if result["state"] == "dead":
+        console.print(
+            Text(f"Request {result['request_id']}: {result['task']}, given up {result['answered_at']}.", style="bold")
+        )
+        console.print("None of it was done. ./run jobs dead shows why; ./run jobs replay ID tries again.")
+        return
+    console.print(
+        Text(f"Request {result['request_id']}: {result['task']}, answered {result['answered_at']}.", style="bold")
+    )
+    console.print(_describe_answer(result["answer"]))
 
 
-def _credits(console: Console, seen: dict[str, Any]) -> None:
-    for one in seen["credits"]:
-        order = f"Order {one['order_id']}" if one["order_id"] is not None else "By hand"
-        if one["basis"] is not None:
-            order += f", cancelled {one['cancelled_at']} on the ground {one['basis']}"
-            order += f" (fee {one['charged']} USD, charged for {one['charged_month'] or 'no month'})"
-        console.print(f"  {order}: {one['where']}")
-    if not seen["credits"]:
-        console.print(f"No order of {seen['seller_id']} was cancelled, and no credit was given.")
+def _print_credits(console: Console, result: dict[str, Any]) -> None:
+    for credit in result["credits"]:
+        order = f"Order {credit['order_id']}" if credit["order_id"] is not None else "By staff"
+        if credit["basis"] is not None:
+            order += f", cancelled {credit['cancelled_at']} on the ground {credit['basis']}"
+            order += f" (fee {credit['charged']} USD, charged for {credit['charged_month'] or 'no month'})"
+        console.print(f"  {order}: {credit['where']}")
+    if not result["credits"]:
+        console.print(f"No order of {result['seller_id']} was cancelled, and no credit was given.")
 
 
-def _sweeps(console: Console, seen: list[dict[str, Any]]) -> None:
-    for sweep, hours in groupby(seen, key=lambda one: one["sweep"]):
-        first, *rest = hours
-        console.print(Text(f"{sweep}: last ran {first['last_ran_at']}, found {first['found_ever']} ever.", "bold"))
-        for one in (first, *rest):
-            if one["hour"] is not None:
-                late = f"; not run for {one['longest_gap_seconds']} s before" if one["longest_gap_seconds"] else ""
-                console.print(
-                    Text.assemble("  ", (one["hour"], "dim"), f"  found {one['found']} in {one['runs']} runs{late}")
-                )
-    if not seen:
+def _print_sweeps(console: Console, result: list[dict[str, Any]]) -> None:
+    for sweep, group in groupby(result, key=lambda row: row["sweep"]):
+        hours = list(group)
+        latest = hours[0]
+        console.print(
+            Text(f"{sweep}: last ran {latest['last_ran_at']}, found {latest['found_ever']} in total.", style="bold")
+        )
+        for row in hours:
+            if row["hour"] is not None:
+                runs = "1 run" if row["runs"] == 1 else f"{row['runs']} runs"
+                gap = f"; longest gap {row['longest_gap_seconds']} s" if row["longest_gap_seconds"] else ""
+                console.print(Text.assemble("  ", (row["hour"], "dim"), f"  found {row['found']} in {runs}{gap}"))
+    if not result:
         console.print("No sweep has run yet.")
 
 
@@ -306,16 +327,16 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=True, markup=False)
 
 
-PAGES: dict[str, Callable[[Console, Any], None]] = {
-    "order": _order,
-    "explain": _explain,
-    "bill": _bill,
-    "lots": _lots,
-    "member": _member,
-    "notices": _notices,
-    "alerts": _alerts,
-    "request": _request,
-    "credits": _credits,
-    "forecast": forecast_chart,
-    "sweeps": _sweeps,
+PRINTERS: dict[str, Callable[[Console, Any], None]] = {
+    "order": _print_order,
+    "explain": _print_explain,
+    "bill": _print_bill,
+    "lots": _print_lots,
+    "member": _print_member,
+    "notices": _print_notices,
+    "alerts": _print_alerts,
+    "request": _print_request,
+    "credits": _print_credits,
+    "forecast": print_forecast,
+    "sweeps": _print_sweeps,
 }

@@ -1,4 +1,4 @@
-"""How does a person give one command?  Through the broker like any upstream system, and waits for the answer.
+"""The `send` command: send one command through the broker, like any upstream system, and wait for its answer.
 
 ./run send npb.file order_id=1003 member_id=s-881
 ./run send orders.submit --json '{"order_id": 7, "buyer_id": "b", "seller_id": "s", "lines": [...]}'
@@ -17,51 +17,64 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
+import redis
+from celery.exceptions import TimeoutError as NoAnswer
+from kombu.exceptions import OperationalError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from sqlalchemy.exc import SQLAlchemyError
 
+from models import requests
+from models.requests import Answer
+from schedules.routes import queue_of
+from tasks.command import parse_command
+from workers import lifecycle
+from workers.app import app
+from workers.broker.redis_url import connect
 from workers.cli import data_option
+from workers.cli.database import open_database
+from workers.task import command_model
 
-WAIT = 30.0
+ANSWER_TIMEOUT = 30.0
 POLL_INTERVAL = 3.0
-"""Seconds after which the database is asked, too."""
+"""Seconds between two queries for the answer in the database."""
 BROKER_TIMEOUT = 2.0
 
 
 @click.command()
 @click.argument("task")
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--json", "written", metavar="OBJECT", help="The arguments as one JSON object.")
+@click.option("--json", "json_text", metavar="OBJECT", help="The arguments as a JSON object.")
 @click.option("--no-wait", is_flag=True, help="Print the request id and do not wait for the answer.")
 @click.option(
-    "--wait", "seconds", type=click.FloatRange(0.1, 600), default=WAIT, show_default=True, help="Seconds to wait."
+    "--wait",
+    "timeout",
+    type=click.FloatRange(0.1, 600),
+    default=ANSWER_TIMEOUT,
+    show_default=True,
+    help="Seconds to wait.",
 )
 @data_option
-def send(task: str, words: tuple[str, ...], written: str | None, no_wait: bool, seconds: float) -> None:
+def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool, timeout: float) -> None:
     """Send one command and print its answer as JSON.
 
-    Values are whole numbers, true, false, null, JSON lists and objects, else texts. Exit code 0 when done, 1 otherwise.
+    A value is a whole number, true, false, null, a JSON list or object, else a string. Exit code 0 when done, 1
+    otherwise.
     """
-    arguments = arguments_of(words, written)
-    from celery.exceptions import TimeoutError as NoAnswer
-    from kombu.exceptions import OperationalError
-
-    from schedules.routes import queue_of
-    from workers.app import app
-
+    arguments = parse_arguments(words, json_text)
     if task not in app.tasks or task.startswith("celery."):
-        raise click.ClickException(f"There is no task {task}. {_meant(task, app.tasks)}")
+        raise click.ClickException(f"There is no task {task}. {_suggest_task(task, app.tasks)}")
     message_id = str(uuid.uuid4())
-    # A task of the house takes no request id; for commands the caller must know it to be able to ask again.
-    from workers.task import command_model
-
+    # Internal tasks take no request id. For commands the caller must know it, to ask for the answer again.
     if command_model(app.tasks[task]) is not None:
         arguments.setdefault("request_id", message_id)
     try:
-        sent = app.send_task(task, kwargs=arguments, queue=queue_of(task), task_id=message_id, ignore_result=no_wait)
+        pending = app.send_task(task, kwargs=arguments, queue=queue_of(task), task_id=message_id, ignore_result=no_wait)
     except OperationalError as error:
         if not no_wait and _broker_answers():
             raise click.ClickException(
-                "Answers cannot be waited for: the server or database of CELERY_RESULT_BACKEND cannot be used "
-                f"({type(error.__cause__ or error).__name__}). Nothing was sent; --no-wait sends without waiting."
+                "Cannot wait for an answer: the server or database of CELERY_RESULT_BACKEND cannot be used "
+                f"({type(error.__cause__ or error).__name__}). Nothing was sent. Use --no-wait to send without waiting."
             ) from None
         raise click.ClickException(
             f"The broker cannot be reached ({type(error).__name__}); nothing was sent."
@@ -71,15 +84,15 @@ def send(task: str, words: tuple[str, ...], written: str | None, no_wait: bool, 
         click.echo(request_id)
         return
     try:
-        with _progress() as told:
-            answer = _awaited(sent, task, arguments, seconds, told)
+        with _progress_bar() as on_message:
+            answer = _wait_for_answer(pending, task, arguments, timeout, on_message)
     except NoAnswer:
         raise click.ClickException(
-            f"No answer within {seconds:g} s. Is a worker running (./run up does that, ./run doctor tells)? The command "
-            "is not lost and may still be carried out. Its answer will be found by ./run show request "
+            f"No answer within {timeout:g} s. Is a worker running? (./run up starts one, ./run doctor checks.) The command "
+            "is not lost and may still be executed. Look up its answer with ./run show request "
             f"{request_id}, or send it again with request_id={request_id}."
         ) from None
-    except Exception as error:  # noqa: BLE001 - whatever went wrong over there: its kind and place are all that is told
+    except Exception as error:  # noqa: BLE001 - any error of the worker, reported by type and place only
         raise click.ClickException(f"The job failed: {error}") from None
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     if answer.get("outcome") != "done":
@@ -87,13 +100,8 @@ def send(task: str, words: tuple[str, ...], written: str | None, no_wait: bool, 
 
 
 def _broker_answers() -> bool:
-    """Whether the broker itself is there, so that it was something else which could not be reached."""
-    import redis
-
-    from workers.broker.redis_url import connect
-    from workers.lifecycle import process_settings
-
-    url = process_settings().broker_url
+    """Whether the broker is reachable, so that it was the result backend that was not."""
+    url = lifecycle.process_settings().broker_url
     if url is None:
         return False
     try:
@@ -103,64 +111,51 @@ def _broker_answers() -> bool:
         return False
 
 
-def _awaited(sent: Any, task: str, arguments: dict[str, Any], seconds: float, told: Callable[..., None]) -> Any:
-    """The answer from where results wait, else from the database: a broker may forget, the request row does not (P1)."""
-    from celery.exceptions import TimeoutError as NoAnswer
-
-    end = time.monotonic() + seconds
+def _wait_for_answer(
+    pending: Any, task: str, arguments: dict[str, Any], timeout: float, on_message: Callable[..., None]
+) -> Any:
+    """The answer from the result backend, else from the database: a broker may lose it, the request row stays."""
+    end = time.monotonic() + timeout
     while True:
         left = end - time.monotonic()
         try:
-            return sent.get(timeout=max(0.1, min(left, POLL_INTERVAL)), on_message=told)
+            return pending.get(timeout=max(0.1, min(left, POLL_INTERVAL)), on_message=on_message)
         except NoAnswer:
-            if (answer := _kept(task, arguments)) is not None:
+            if (answer := _stored_answer(task, arguments)) is not None:
                 return answer
             if left <= POLL_INTERVAL:
                 raise
 
 
-def _kept(task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """The answer that was kept for this very command, if there is one and the database can be asked."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from models import requests
-    from models.requests import Answer
-    from tasks.command import parse_command
-    from workers.app import app
-    from workers.cli.database import open_database
-    from workers.task import command_model
-
+def _stored_answer(task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """The stored answer of exactly this command, if there is one and the database is reachable."""
     model = command_model(app.tasks[task])
     command = None if model is None else parse_command(model, arguments, str(arguments.get("request_id", "")))
     if command is None or isinstance(command, Answer):
         return None
     try:
         with open_database() as database, database.transaction() as conn:
-            found = requests.earlier_answers(conn, [command]).get(command.request_id)
+            answer = requests.earlier_answers(conn, [command]).get(command.request_id)
     except (SQLAlchemyError, click.ClickException):  # a sender needs a broker and may have no database
         return None
-    return None if found is None else found.as_json()
+    return None if answer is None else answer.as_json()
 
 
-def _meant(task: str, registered: Iterable[str]) -> str:
-    """The names that look like the one that was typed, else where all of them stand."""
-    alike = difflib.get_close_matches(task, [name for name in registered if not name.startswith("celery.")], cutoff=0.7)
-    return f"Did you mean {' or '.join(alike)}?" if alike else "The names are those of the files in contract/."
+def _suggest_task(task: str, registered: Iterable[str]) -> str:
+    names = difflib.get_close_matches(task, [name for name in registered if not name.startswith("celery.")], cutoff=0.7)
+    return f"Did you mean {' or '.join(names)}?" if names else "The files in contract/ have the names of all tasks."
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar on a terminal's standard error for commands that say how far they are; elsewhere a line now and then."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
+def _progress_bar() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A progress bar on standard error for commands that report progress; lines where it is no terminal."""
     console = Console(stderr=True)
     bar = Progress(
         "answered", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
     )
     line = bar.add_task("", total=None, visible=False)
 
-    def told(message: dict[str, Any]) -> None:
+    def on_message(message: dict[str, Any]) -> None:
         meta = message.get("result")
         if message.get("status") != "PROGRESS" or not isinstance(meta, dict):
             return
@@ -169,15 +164,15 @@ def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
             console.print(f"{meta['answered']} of {meta['of']} answered")
 
     with bar:
-        yield told
+        yield on_message
 
 
-def arguments_of(words: tuple[str, ...], written: str | None) -> dict[str, Any]:
-    """The arguments as JSON values; words win over `--json`."""
+def parse_arguments(words: tuple[str, ...], json_text: str | None) -> dict[str, Any]:
+    """The arguments as JSON values; KEY=VALUE words override `--json`."""
     arguments: dict[str, Any] = {}
-    if written is not None:
+    if json_text is not None:
         try:
-            arguments = json.loads(written)
+            arguments = json.loads(json_text)
         except (ValueError, RecursionError) as error:
             raise click.BadParameter(f"is not JSON: {error}", param_hint="--json") from None
         if not isinstance(arguments, dict):
@@ -186,13 +181,13 @@ def arguments_of(words: tuple[str, ...], written: str | None) -> dict[str, Any]:
         name, separator, value = word.partition("=")
         if not separator or not name.isidentifier():
             raise click.BadParameter(f"{word!r} is not KEY=VALUE", param_hint="KEY=VALUE")
-        arguments[name] = value_of(value)
+        arguments[name] = parse_value(value)
     return arguments
 
 
-def value_of(text: str) -> Any:
-    """`12` is a number, `true` a truth, `[..]`, `{..}` and `".."` JSON; everything else (also `1.50`) is the text itself."""
-    if re.fullmatch(r"-?[0-9]{1,4000}", text):  # Python reads no number of more than 4,300 digits
+def parse_value(text: str) -> Any:
+    """Integers, booleans, null, and JSON lists, objects and strings; everything else (`1.50` too) is a string."""
+    if re.fullmatch(r"-?[0-9]{1,4000}", text):  # Python parses at most 4,300 digits
         return int(text)
     if text in ("true", "false", "null") or text[:1] in ("[", "{", '"'):
         try:

@@ -1,4 +1,4 @@
-"""How is an installation started, stopped, migrated, and how do other programs find its servers?"""
+"""The `up`, `down`, `migrate` and `env` commands: run an installation, and print where its servers are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from sqlalchemy.exc import OperationalError
 
+from models.db.database import SessionRefused
+from models.migrations import upgrade
 from workers.cli import data_option
 from workers.embedded import running_servers
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, write_json
@@ -31,36 +34,35 @@ from workers.local.process_specs import (
 from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import CHECKOUT, Settings, load_settings, settings_with_servers
 
-READY_SECONDS = 90.0
-DOWN_SECONDS = 75.0  # longer than the supervisor's TERM, QUIT and KILL together
+READY_TIMEOUT = 90.0
+DOWN_TIMEOUT = 75.0
+"""Longer than the supervisor's TERM, QUIT and KILL together."""
 
 
 @click.command()
-@click.option("--detach", is_flag=True, help="Return once everything is ready; `./run down` ends it.")
+@click.option("--detach", is_flag=True, help="Return once everything is ready; stop it with `./run down`.")
 @data_option
 def up(detach: bool) -> None:
     """Start servers, workers, beat, Flower and metrics, and keep them running until Ctrl-C.
 
-    Uses the servers of DATABASE_URL and CELERY_BROKER_URL where given, embedded ones otherwise. Data is kept between
-    runs. All of it listens on loopback only.
+    Uses the servers of DATABASE_URL and CELERY_BROKER_URL where set, embedded ones otherwise. Data is kept between runs.
+    Everything listens on loopback only.
     """
     settings = load_settings()
-    run = _run_folder(settings)
+    run_dir = _make_run_dir(settings)
     if detach:
-        _start_detached(settings, run)
+        _start_detached(settings, run_dir)
         return
-    lock = FileLock(run / "up.lock")
+    lock = FileLock(run_dir / "up.lock")
     if not lock.acquire():
-        raise click.ClickException(
-            f"It is running already for {display_path(settings.data_dir)}. `./run down` ends it."
-        )
-    report = run / "up.json"
+        raise click.ClickException(f"Already running for {display_path(settings.data_dir)}. Stop it with `./run down`.")
+    report = run_dir / "up.json"
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         _serve(settings, report)
     except KeyboardInterrupt:
-        click.echo("Stopped: everything has ended in good order.")
+        click.echo("Stopped: everything has shut down cleanly.")
     except ProgramFailed as problem:
         raise click.ClickException(str(problem)) from None
     finally:
@@ -71,7 +73,7 @@ def up(detach: bool) -> None:
 @click.command()
 @data_option
 def down() -> None:
-    """Stop what `up --detach` left running (or an `up` in another terminal)."""
+    """Stop what `up --detach` (or an `up` in another terminal) started."""
     settings = load_settings()
     report = read_json(settings.data_dir / "run" / "up.json")
     mark = ProcessIdentity(int(report.get("pid", 0)), int(report.get("started", 0)))
@@ -79,52 +81,47 @@ def down() -> None:
         click.echo("Nothing is running.")
         return
     os.kill(mark.pid, signal.SIGTERM)
-    if not wait_until(lambda: not is_alive(mark), DOWN_SECONDS):
-        os.kill(mark.pid, signal.SIGKILL)  # its programs and servers end with it: the kernel sees to that
-        raise click.ClickException(f"It did not end within {DOWN_SECONDS:.0f} s and was killed.")
+    if not wait_until(lambda: not is_alive(mark), DOWN_TIMEOUT):
+        os.kill(mark.pid, signal.SIGKILL)  # the kernel ends its programs and servers with it
+        raise click.ClickException(f"It did not stop within {DOWN_TIMEOUT:.0f} s and was killed.")
     click.echo("Stopped.")
 
 
 @click.command()
 @data_option
 def migrate() -> None:
-    """Bring the database schema to its newest form. Safe to repeat, and safe for two at once."""
+    """Upgrade the database schema to the newest version. Safe to repeat, and to run twice at once."""
     with settings_with_servers() as settings:
         migrate_database(settings)
-    click.echo("The schema is at its newest form.")
+    click.echo("The schema is up to date.")
 
 
 @click.command()
 @data_option
 def env() -> None:
-    """Print where the running embedded servers are, as lines for a shell: eval "$(./run env)"."""
+    """Print the addresses of the running embedded servers as shell exports: eval "$(./run env)"."""
     settings = load_settings()
     if not settings.has_servers:
         if running_servers(settings.data_dir) is None:
             raise click.ClickException("No embedded servers are running here. Start them with `./run up`.")
-        with settings_with_servers(settings) as found:
-            settings = found
-    wanted = ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "UNWIND_DATA")
+        with settings_with_servers(settings) as complete:
+            settings = complete
+    exported = ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "UNWIND_DATA")
     for name, value in settings.environment().items():
-        if name in wanted:
+        if name in exported:
             click.echo(f"export {name}={shlex.quote(value)}")
 
 
 def migrate_database(settings: Settings) -> None:
-    """The schema to head, as the owner."""
-    from sqlalchemy.exc import OperationalError
-
-    from models.db.database import SessionRefused
-    from models.migrations import upgrade
-
+    """Upgrade the schema to the newest revision, as its owner."""
     if settings.database_url is None:
-        raise click.ClickException("No database to migrate.")
+        raise click.ClickException("There is no database to migrate: set DATABASE_URL.")
     try:
         upgrade(settings.database_url.get_secret_value())
     except OperationalError as problem:
         if not isinstance(problem.orig, SessionRefused):
             raise
-        raise click.ClickException(f"{problem.orig}. Mend: {problem.orig.fix}") from None
+        raise click.ClickException(f"{problem.orig}. Fix: {problem.orig.fix}") from None
 
 
 def _serve(settings: Settings, report: Path) -> None:
@@ -133,37 +130,37 @@ def _serve(settings: Settings, report: Path) -> None:
     state: dict[str, Any] = {"pid": mark.pid, "started": mark.started, "ready": False}
     write_json(report, state)
     with (
-        contextlib.closing(Preforker(_log_folder(settings) / "preforker.log")) as preforker,
-        settings_with_servers(settings) as found,
-        Supervisor(settings.data_dir, on_event=_tell, preforker=preforker) as supervisor,
+        contextlib.closing(Preforker(_make_log_dir(settings) / "preforker.log")) as preforker,
+        settings_with_servers(settings) as complete,
+        Supervisor(settings.data_dir, on_event=_print_event, preforker=preforker) as supervisor,
     ):
-        _line("servers", _servers_line(settings))
-        migrate_database(found)
-        _line("schema", "at its newest form")
+        _print_line("servers", _servers_print_line(settings))
+        migrate_database(complete)
+        _print_line("schema", "up to date")
         for group in WORKER_GROUPS:
-            supervisor.start(worker_program(found, supervisor, group))
-        supervisor.start(beat_program(found, supervisor))
-        supervisor.wait_ready(READY_SECONDS)
+            supervisor.start(worker_program(complete, supervisor, group))
+        supervisor.start(beat_program(complete, supervisor))
+        supervisor.wait_ready(READY_TIMEOUT)
         for group, queues in WORKER_GROUPS.items():
-            _line(f"{group}", f"a worker of {found.concurrency} processes for {' and '.join(queues)}")
-        window, address = flower_program(found)
-        supervisor.start(window)
-        numbers, told_at = metrics_program(found)
-        supervisor.start(numbers)
-        supervisor.wait_ready(READY_SECONDS, ["flower", "metrics"])
-        _line("flower", f"{address}  (looks only)")
-        _line("metrics", told_at)
-        _line("mail", describe_mail_target(found))
-        _line("logs", display_path(found.log_dir))
-        click.echo(f"Ready after {time.monotonic() - began:.1f} s. Ctrl-C or `./run down` ends everything.")
-        write_json(report, {**state, "ready": True, "flower": address, "metrics": told_at})
+            _print_line(f"{group}", f"a worker with {complete.concurrency} processes for {' and '.join(queues)}")
+        flower_spec, flower_address = flower_program(complete)
+        supervisor.start(flower_spec)
+        metrics_spec, metrics_address = metrics_program(complete)
+        supervisor.start(metrics_spec)
+        supervisor.wait_ready(READY_TIMEOUT, ["flower", "metrics"])
+        _print_line("flower", f"{flower_address}  (read-only)")
+        _print_line("metrics", metrics_address)
+        _print_line("mail", describe_mail_target(complete))
+        _print_line("logs", display_path(complete.log_dir))
+        click.echo(f"Ready after {time.monotonic() - began:.1f} s. Ctrl-C or `./run down` stops everything.")
+        write_json(report, {**state, "ready": True, "flower": flower_address, "metrics": metrics_address})
         sys.stdout.flush()
         while True:
             signal.pause()
 
 
-def _start_detached(settings: Settings, run: Path) -> None:
-    output = _log_folder(settings) / "up.log"
+def _start_detached(settings: Settings, run_dir: Path) -> None:
+    output = _make_log_dir(settings) / "up.log"
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as log:
         process = subprocess.Popen(
@@ -175,17 +172,17 @@ def _start_detached(settings: Settings, run: Path) -> None:
             start_new_session=True,
         )
 
-    def ready() -> bool:  # a killed predecessor's report may still lie there
-        report = read_json(run / "up.json")
+    def ready() -> bool:  # a killed predecessor may have left its report
+        report = read_json(run_dir / "up.json")
         return report.get("pid") == process.pid and report.get("ready") is True
 
-    wait_until(lambda: ready() or process.poll() is not None, 2 * READY_SECONDS)
+    wait_until(lambda: ready() or process.poll() is not None, 2 * READY_TIMEOUT)
     click.echo(output.read_text(errors="replace").rstrip())
     if process.poll() is not None or not ready():
-        raise click.ClickException("It did not start.")
+        raise click.ClickException("It did not start: see the output above.")
 
 
-def _servers_line(settings: Settings) -> str:
+def _servers_print_line(settings: Settings) -> str:
     running = running_servers(settings.data_dir)
     parts = ["PostgreSQL of DATABASE_URL"] if settings.database_url is not None else []
     parts += ["Redis of CELERY_BROKER_URL"] if settings.broker_url is not None else []
@@ -193,31 +190,31 @@ def _servers_line(settings: Settings) -> str:
         parts.append(f"PostgreSQL on 127.0.0.1:{running.postgres_port}")
     if running is not None and settings.broker_url is None:
         parts.append(f"Valkey on 127.0.0.1:{running.valkey_port}")
-    kept = "" if settings.has_servers else f", data in {display_path(ensure_servers_dir(settings.data_dir))}"
-    return " and ".join(parts) + kept
+    data = "" if settings.has_servers else f", data in {display_path(ensure_servers_dir(settings.data_dir))}"
+    return " and ".join(parts) + data
 
 
-def _run_folder(settings: Settings) -> Path:
+def _make_run_dir(settings: Settings) -> Path:
     folder = ensure_servers_dir(settings.data_dir).parent / "run"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
-def _log_folder(settings: Settings) -> Path:
+def _make_log_dir(settings: Settings) -> Path:
     settings.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     return settings.log_dir
 
 
 def _interrupt(*_: object) -> None:
-    """One interruption is enough: a second one must not disturb the good order of the end."""
+    """Ignore further signals: a second one must not disturb the shutdown."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _line(what: str, text: str) -> None:
-    click.echo(f"  {click.style(f'{what:<9}', bold=True)} {text}")
+def _print_line(label: str, text: str) -> None:
+    click.echo(f"  {click.style(f'{label:<9}', bold=True)} {text}")
 
 
-def _tell(sentence: str) -> None:
+def _print_event(sentence: str) -> None:
     click.echo(f"  {sentence}", err=True)

@@ -124,7 +124,7 @@ def test_any_honest_encoding_is_read(encoding: str) -> None:
 def test_what_is_written_is_read_again(text: str) -> None:
     """A file of ours comes in as it went out, whatever people write into their texts."""
     lots = [replace(FIRST, remarks=text), replace(SECOND, lot_id=9, description=text)]
-    seen = bricklink_xml._visible(text).strip()
+    seen = bricklink_xml._replace_invalid_characters(text).strip()
     assert read("".join(write_lots(lots))) == [replace(lots[0], remarks=seen), replace(lots[1], description=seen)]
 
 
@@ -237,7 +237,7 @@ def test_a_file_becomes_lots_and_lots_a_file(
     file.write_text(BRICKLINK)
     assert run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s") == (
         0,
-        "2 lots imported, 0 known ones updated: 1753 units of s.\n",
+        "2 lots imported, 0 updated: 1753 units of s.\n",
     )
     with simulation.database.transaction() as conn:
         assert inventory.load_lots(conn, "s") == [FIRST, replace(SECOND, lot_id=9_000_000_000_000)]
@@ -245,7 +245,7 @@ def test_a_file_becomes_lots_and_lots_a_file(
     assert code == 0
     file.write_text(written)
     code, said = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s")
-    assert (code, said) == (0, "0 lots imported, 2 known ones updated: 1753 units of s.\n")
+    assert (code, said) == (0, "0 lots imported, 2 updated: 1753 units of s.\n")
 
 
 def test_only_what_came_back_and_is_still_there_is_written_on_request(
@@ -273,7 +273,7 @@ def test_another_sellers_lot_stops_an_import_before_anything_is_written(
     market: Market, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Contract 2.2: a lot never moves to another seller, and what stands before it in the file is not imported."""
-    monkeypatch.setattr(lots_command, "AT_ONCE", 1)
+    monkeypatch.setattr(lots_command, "BATCH_SIZE", 1)
     market.lot(77, seller_id="other_seller")
     file = tmp_path / "store.xml"
     file.write_text(BRICKLINK.replace("<ITEMTYPE>S", "<LOTID>77</LOTID><ITEMTYPE>S"))

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from models import dead_jobs
 from tests.plugins.servers import in_valkey_database
 from workers.cli.jobs import jobs
-from workers.cli.send import arguments_of, send, value_of
+from workers.cli.send import parse_arguments, parse_value, send
 from workers.simulation.engine import Simulation
 
 sender: Any = importlib.import_module("workers.cli.send")  # its package also has the command of that name
@@ -44,19 +44,19 @@ sender: Any = importlib.import_module("workers.cli.send")  # its package also ha
 )
 def test_values_are_numbers_truths_json_or_texts(written: str, value: Any) -> None:
     """Contract 2: money stays text, ids are numbers."""
-    assert value_of(written) == value
+    assert parse_value(written) == value
 
 
 def test_words_win_over_json() -> None:
     """`--json` for the large part, words for what changes."""
-    assert arguments_of(("order_id=2",), '{"order_id": 1, "member_id": "s"}') == {"order_id": 2, "member_id": "s"}
+    assert parse_arguments(("order_id=2",), '{"order_id": 1, "member_id": "s"}') == {"order_id": 2, "member_id": "s"}
 
 
 @pytest.mark.parametrize(("words", "written"), [(("order_id",), None), (("=1",), None), ((), "[1]"), ((), "{")])
 def test_what_is_no_argument_is_said_so(words: tuple[str, ...], written: str | None) -> None:
     """Exit code 2 with a sentence, not a traceback."""
     with pytest.raises(click.BadParameter):
-        arguments_of(words, written)
+        parse_arguments(words, written)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_an_answer_that_the_broker_lost_is_read_from_the_database(
     """P1: nobody takes the message here, as if its answer had been forgotten; the request row is asked."""
     monkeypatch.setattr(sender, "POLL_INTERVAL", 0.2)
     words = ["members.record", "member_id=s-1", "handle=Sam", "email=sam@example.org"]
-    arguments = arguments_of(tuple(words[1:]), None)
+    arguments = parse_arguments(tuple(words[1:]), None)
     assert environment.execute("members.record", arguments, "r-1")["outcome"] == "done"
     done = CliRunner().invoke(send, [*words, "request_id=r-1", "--wait", "20"])
     answer = json.loads(done.output)

@@ -78,7 +78,7 @@ def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Inst
 
         again = installation.type("up")
         assert again.returncode == 1
-        assert "running already" in again.stderr
+        assert "Already running" in again.stderr
 
         shell = dict(re.findall(r"^export (\w+)=(\S+)$", installation.type("env").stdout, re.MULTILINE))
         assert str(running.postgres_port) in shell["DATABASE_URL"]
@@ -172,6 +172,6 @@ def test_hang_ups_during_the_start_end_it_in_good_order(installation: Installati
         assert any(line.strip().startswith(after) for line in process.stdout)
         for _ in range(3):
             process.send_signal(signal.SIGHUP)
-        assert "Stopped: everything has ended in good order." in process.stdout.read()
+        assert "Stopped: everything has shut down cleanly." in process.stdout.read()
         assert process.wait(60) == 0
     assert wait_until(lambda: not installation.processes(), 30)

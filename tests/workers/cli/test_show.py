@@ -18,7 +18,7 @@ from policies.options import ACTIONS
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, Market
 from workers.cli import group
-from workers.cli.render import PAGES, SPOKEN, harmless
+from workers.cli.render import ACTION_LABELS, PRINTERS, escape_control_characters
 
 DAY = timedelta(days=1)
 
@@ -108,7 +108,7 @@ def test_unknown_things_and_wrong_words_say_so(typed: Any) -> None:
     assert (missing.exit_code, "There is no order 9" in missing.output) == (1, True)
     assert "no member nobody" in typed("show", "lots", "nobody").output
     assert "no bill of seller for 2999-01" in typed("show", "bill", "seller", "2999-01").output
-    assert "No answer is kept for request r-9" in typed("show", "request", "r-9").output
+    assert "There is no answer for request r-9" in typed("show", "request", "r-9").output
     assert "no order 9." in typed("explain", "order", "9").output
     wrong = typed("show", "horse", "9")
     assert wrong.exit_code == 2
@@ -122,7 +122,9 @@ def test_an_order_at_another_instant_says_so(typed: Any) -> None:
     assert "There was no order 1003" in typed("explain", "order", "1003", "--at", "2020-01-01T00:00:00Z").output
     then = typed("show", "order", "1003", "--at", "2026-04-04T12:00:00Z")
     assert then.output.startswith("As of 2026-04-04T12:00:00Z:"), then.output
-    assert typed("show", "order", "1003", "--at", "2999-01-01T00:00:00Z").output.startswith("Nobody knows yet")
+    assert typed("show", "order", "1003", "--at", "2999-01-01T00:00:00Z").output.startswith(
+        "That time is in the future."
+    )
 
 
 def test_terms_are_applied_from_a_file(typed: Any, tmp_path: Any) -> None:
@@ -135,7 +137,7 @@ def test_terms_are_applied_from_a_file(typed: Any, tmp_path: Any) -> None:
     assert shown["now"]["STRIKE_LIMIT"] == 3
     (dated,) = shown["dated"]
     assert (dated["from"], dated["terms"]["STRIKE_LIMIT"], dated["applied_by"]) == ("2100-07-01T04:00:00Z", 4, "kim")
-    assert "From 2100-07-01T04:00:00Z others hold" in typed("terms", "show").output
+    assert "New terms apply from 2100-07-01T04:00:00Z" in typed("terms", "show").output
 
 
 def test_terms_that_cannot_be_kept_are_refused_with_their_reason(typed: Any, tmp_path: Any) -> None:
@@ -149,12 +151,12 @@ def test_terms_that_cannot_be_kept_are_refused_with_their_reason(typed: Any, tmp
 
 def test_what_people_wrote_cannot_act_on_a_terminal() -> None:
     """Escape sequences and direction overrides in comments are shown, not obeyed."""
-    assert harmless({"note": ["a\x1b[31mb", "c\u202ed", "e\nf", 5]}) == {
+    assert escape_control_characters({"note": ["a\x1b[31mb", "c\u202ed", "e\nf", 5]}) == {
         "note": ["a<U+001B>[31mb", "c<U+202E>d", "e f", 5]
     }
 
 
 def test_every_action_and_every_look_can_be_said() -> None:
     """No option without words, no look without a page."""
-    assert {*ACTIONS, "orders.set_status"} <= set(SPOKEN)
-    assert set(PAGES) == set(KINDS)
+    assert {*ACTIONS, "orders.set_status"} <= set(ACTION_LABELS)
+    assert set(PRINTERS) == set(KINDS)

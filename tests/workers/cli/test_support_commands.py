@@ -16,7 +16,7 @@ from models.db import database as db
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from workers.cli import group
-from workers.cli.forecast_chart import forecast_chart
+from workers.cli.forecast_chart import print_forecast
 
 HOUR = timedelta(hours=1)
 
@@ -42,7 +42,7 @@ def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_overdue_stands_on_top(typed: Any) -> None:
     """P3: an alert that is due and still locked is the first thing one sees, with what to do about it."""
     said = typed("forecast").output
-    assert said.startswith("Overdue: 1 are due")
+    assert said.startswith("Overdue: 1 alert is due")
     assert "order 1003: NPB" in said
     assert "./run doctor" in said
     seen = json.loads(typed("forecast", "--json").output)
@@ -86,14 +86,14 @@ def test_the_page_of_an_order_answers_why_when_and_where(typed: Any) -> None:
 def test_sweeps_say_when_they_ran_and_what_they_found(typed: Any) -> None:
     """P3: a scan that came to its end is seen, by its effect and not by a ping."""
     said = typed("show", "sweeps").output
-    assert "npb.scan_open_alerts: last ran 2026-04-04T10:00:00Z, found 0 ever." in said
+    assert "npb.scan_open_alerts: last ran 2026-04-04T10:00:00Z, found 0 in total." in said
     assert "notices.deliver: last ran" in said
 
 
 def drawn(seen: dict[str, Any]) -> list[str]:
     """The chart as lines of a terminal that is eighty columns wide."""
     paper = io.StringIO()
-    forecast_chart(Console(file=paper, width=80, highlight=False, soft_wrap=True), seen)
+    print_forecast(Console(file=paper, width=80, highlight=False, soft_wrap=True), seen)
     return paper.getvalue().splitlines()
 
 

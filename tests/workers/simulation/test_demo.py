@@ -54,7 +54,7 @@ def test_the_demo_tells_its_story_and_ends(tmp_path: Path) -> None:
         "orders cancelled",
         "units returned",
         "fees credited",
-        "sellers told",
+        "sellers notified",
     ):
         assert re.search(rf"{counted}\D+[1-9]", done.stdout), (counted, done.stdout)
     assert marked(mark) == []
