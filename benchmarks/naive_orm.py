@@ -31,27 +31,27 @@ class Base(DeclarativeBase):
 
 
 class Order(Base):
-    __table__ = orders.orders
+    __table__ = orders.OrderRow.__table__
 
 
 class Line(Base):
-    __table__ = orders.order_lines
+    __table__ = orders.OrderLineRow.__table__
 
 
 class Lot(Base):
-    __table__ = lots.lots
+    __table__ = lots.LotRow.__table__
 
 
 class Move(Base):
-    __table__ = lots.stock_moves
+    __table__ = lots.StockMoveRow.__table__
 
 
 class Alert(Base):
-    __table__ = alerts.alerts
+    __table__ = alerts.AlertRow.__table__
 
 
 class Strike(Base):
-    __table__ = members.strikes
+    __table__ = members.StrikeRow.__table__
 
 
 class Happened(Base):

@@ -8,25 +8,19 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    Boolean,
     CheckConstraint,
-    Column,
     Connection,
     ForeignKey,
-    Identity,
     Index,
-    Integer,
     SmallInteger,
-    Table,
-    Text,
     text,
 )
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models import terms
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Cursor, execute, int_array, pipeline, timestamp_array
-from models.db.schema import Timestamp, check_in, metadata
+from models.db.schema import Base, BigInt, BigIntKey, check_in
 from models.sweeps import NEVER
 from models.terms import TermsHistory
 from models.unit_of_work import UnitOfWork
@@ -38,51 +32,59 @@ from policies.timestamps import format_timestamp
 
 WAITING_CONDITION = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
 
-alerts = Table(
-    "alerts",
-    metadata,
-    Column("alert_id", BigInteger, Identity(), primary_key=True),
-    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id"), nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("terms_id", Integer, nullable=False),
-    Column("reminders", SmallInteger, nullable=False, server_default="0"),
-    Column("penalty_stands", Boolean, nullable=False),
-    Column("filed_at", Timestamp, nullable=False),
-    Column("unlocks_at", Timestamp, nullable=False),
-    Column("unlocked_at", Timestamp),
-    Column("remind_from", Timestamp),
-    Column("remind_at", Timestamp),
-    Column("responded_at", Timestamp),
-    Column("penalty_accepted_at", Timestamp),
-    Column("penalty_withdrawn_at", Timestamp),
-    Column("closed_at", Timestamp),
-    Column("grounds", Text),
-    Column("previous_status", Text),
-    Column("comment", Text),
-    Column("response", Text),
-    check_in("kind", AlertKind),
-    check_in("state", AlertState),
-    CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
-    CheckConstraint("unlocked_at <= COALESCE(closed_at, 'infinity')", name="marked_before_it_closed"),
-    Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
-    Index("ix_alerts_order_id", "order_id", "alert_id"),
-    Index(
-        "ix_alerts_npb_waiting",
-        "unlocks_at",
-        "alert_id",
-        postgresql_where=text(f"kind = 'NPB' AND {WAITING_CONDITION}"),
-    ),
-    Index(
-        "ix_alerts_seller_waiting",
-        "unlocks_at",
-        "alert_id",
-        postgresql_where=text(f"kind <> 'NPB' AND {WAITING_CONDITION}"),
-    ),
-    Index(
-        "ix_alerts_remind", "remind_at", "alert_id", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")
-    ),
-)
+
+class AlertRow(Base):
+    """An NPB, NRS or NSS alert."""
+
+    __tablename__ = "alerts"
+
+    alert_id: Mapped[BigIntKey]
+    order_id: Mapped[BigInt] = mapped_column(ForeignKey("unwind.orders.order_id"))
+    kind: Mapped[str]
+    state: Mapped[str]
+    terms_id: Mapped[int]
+    reminders: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    penalty_stands: Mapped[bool]
+    filed_at: Mapped[datetime]
+    unlocks_at: Mapped[datetime]
+    unlocked_at: Mapped[datetime | None]
+    remind_from: Mapped[datetime | None]
+    remind_at: Mapped[datetime | None]
+    responded_at: Mapped[datetime | None]
+    penalty_accepted_at: Mapped[datetime | None]
+    penalty_withdrawn_at: Mapped[datetime | None]
+    closed_at: Mapped[datetime | None]
+    grounds: Mapped[str | None]
+    previous_status: Mapped[str | None]
+    comment: Mapped[str | None]
+    response: Mapped[str | None]
+
+    __table_args__ = (
+        check_in("kind", AlertKind),
+        check_in("state", AlertState),
+        CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
+        CheckConstraint("unlocked_at <= COALESCE(closed_at, 'infinity')", name="unlocked_before_closed"),
+        Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
+        Index("ix_alerts_order_id", "order_id", "alert_id"),
+        Index(
+            "ix_alerts_npb_waiting",
+            "unlocks_at",
+            "alert_id",
+            postgresql_where=text(f"kind = 'NPB' AND {WAITING_CONDITION}"),
+        ),
+        Index(
+            "ix_alerts_seller_waiting",
+            "unlocks_at",
+            "alert_id",
+            postgresql_where=text(f"kind <> 'NPB' AND {WAITING_CONDITION}"),
+        ),
+        Index(
+            "ix_alerts_remind",
+            "remind_at",
+            "alert_id",
+            postgresql_where=text("state = 'open' AND remind_at IS NOT NULL"),
+        ),
+    )
 
 
 _LATEST = """
@@ -149,7 +151,7 @@ def update_changed(conn: Connection, moved: Sequence[tuple[int, Alert]], book: T
     """Write alerts (order_id, alert) that were filed or changed."""
     insert_rows(
         conn,
-        alerts,
+        AlertRow,
         [
             _row(alert) | {"order_id": order_id, "terms_id": book.id_of(alert.terms)}
             for order_id, alert in moved
@@ -158,7 +160,7 @@ def update_changed(conn: Connection, moved: Sequence[tuple[int, Alert]], book: T
     )
     update_rows(
         conn,
-        alerts,
+        AlertRow,
         ["alert_id"],
         [_row(alert) | {"alert_id": alert.alert_id} for _, alert in moved if alert.alert_id is not None],
     )

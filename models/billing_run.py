@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from models import credits as postings
 from models import events, ledger, outbox, terms
-from models.bills import LINES_HASH, bills, first_unbilled_month, last_closed_month, terms_for_month
+from models.bills import LINES_HASH, BillRow, first_unbilled_month, last_closed_month, terms_for_month
 from models.db.bulk import insert_rows
 from models.unit_of_work import UnitOfWork
 from policies import bills as policy
@@ -165,7 +165,7 @@ def issue_bills(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -
         if row.lines or row.opening != 0
         for made in [policy.calculate_totals(row.lines_sum, row.opening, ruling)]
     ]
-    insert_rows(conn, bills, rows)
+    insert_rows(conn, BillRow, rows)
     _tell(work, rows)
     return len(rows)
 

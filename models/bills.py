@@ -11,24 +11,25 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
-    Column,
     Connection,
-    Date,
     ForeignKey,
-    Identity,
     Index,
-    Table,
-    Text,
     UniqueConstraint,
     select,
     text,
 )
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models import terms
-from models.db.schema import Cents, Timestamp, check_finite, metadata, written_in
-from models.ledger import ledger_lines
+from models.db.schema import (
+    Base,
+    BigIntKey,
+    Cents,
+    WrittenIn,
+    check_finite,
+)
+from models.ledger import LedgerLineRow
 from models.terms import TermsHistory
 from policies import bills as policy
 from policies.billing_months import bill_issues_at, due_on, format_month, grace_until, issued_on, month_of, next_month
@@ -37,43 +38,53 @@ from policies.fees import ZERO
 from policies.terms import Terms
 from policies.timestamps import format_timestamp
 
-bills = Table(
-    "bills",
-    metadata,
-    Column("bill_id", BigInteger, Identity(), primary_key=True),
-    Column("seller_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
-    Column("billing_month", Date, nullable=False),
-    Column("issued_at", Timestamp, nullable=False),
-    Column("issued_on", Date, nullable=False),
-    Column("due_on", Date, nullable=False),
-    Column("grace_until", Date, nullable=False),
-    Column("past_due_at", Timestamp, nullable=False),
-    Column("opening_credit", Cents, nullable=False),
-    Column("lines_sum", Cents, nullable=False),
-    Column("total", Cents, nullable=False),
-    Column("carried_forward", Cents, nullable=False),
-    Column("lines_hash", Text, nullable=False),
-    written_in(),
-    Index("ix_bills_written_in", "written_in", "bill_id"),
-    UniqueConstraint("seller_id", "billing_month"),
-    check_finite("opening_credit"),
-    check_finite("lines_sum"),
-    check_finite("total"),
-    check_finite("carried_forward"),
-    CheckConstraint("lines_sum + opening_credit = total + carried_forward", name="adds_up"),
-    CheckConstraint("total >= 0 AND (total = 0 OR carried_forward = 0)", name="floored_at_zero"),
-    CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),
-    Index("ix_bills_carried", "billing_month", "seller_id", postgresql_where=text("carried_forward <> 0")),
-)
 
-held_bills = Table(
-    "held_bills",
-    metadata,
-    Column("seller_id", Text, ForeignKey("unwind.members.member_id"), primary_key=True),
-    Column("billing_month", Date, primary_key=True),
-    Column("held_at", Timestamp, nullable=False),
-    CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),
-)
+class BillRow(Base):
+    """An issued bill; it never changes."""
+
+    __tablename__ = "bills"
+
+    bill_id: Mapped[BigIntKey]
+    seller_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"))
+    billing_month: Mapped[date]
+    issued_at: Mapped[datetime]
+    issued_on: Mapped[date]
+    due_on: Mapped[date]
+    grace_until: Mapped[date]
+    past_due_at: Mapped[datetime]
+    opening_credit: Mapped[Decimal] = mapped_column(Cents)
+    lines_sum: Mapped[Decimal] = mapped_column(Cents)
+    total: Mapped[Decimal] = mapped_column(Cents)
+    carried_forward: Mapped[Decimal] = mapped_column(Cents)
+    lines_hash: Mapped[str]
+    written_in: Mapped[WrittenIn]
+
+    __table_args__ = (
+        Index("ix_bills_written_in", "written_in", "bill_id"),
+        UniqueConstraint("seller_id", "billing_month"),
+        check_finite("opening_credit"),
+        check_finite("lines_sum"),
+        check_finite("total"),
+        check_finite("carried_forward"),
+        CheckConstraint("lines_sum + opening_credit = total + carried_forward", name="sums_add_up"),
+        CheckConstraint("total >= 0 AND (total = 0 OR carried_forward = 0)", name="floored_at_zero"),
+        CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),
+        Index("ix_bills_carried", "billing_month", "seller_id", postgresql_where=text("carried_forward <> 0")),
+    )
+
+
+class HeldBillRow(Base):
+    """A bill that could not be issued when its month was closed; it is issued as soon as possible."""
+
+    __tablename__ = "held_bills"
+
+    seller_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"), primary_key=True)
+    billing_month: Mapped[date] = mapped_column(primary_key=True)
+    held_at: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),)
+
+
 """Bills that could not be made when their month was closed: made as soon as they can be, each seller's in the order of months."""
 
 LINES_HASH = """
@@ -149,7 +160,7 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
     lines = _lines(conn, seller_id, month)
     paid, overpaid = sum_payments(conn, seller_id, month)
     row = conn.execute(
-        select(bills).where(bills.c.seller_id == seller_id, bills.c.billing_month == month)
+        select(BillRow).where(BillRow.seller_id == seller_id, BillRow.billing_month == month)
     ).one_or_none()
     if row is not None:
         held = BillTotals(row.opening_credit, row.lines_sum, row.total, row.carried_forward)
@@ -234,7 +245,7 @@ def list_held_bills(conn: Connection) -> list[tuple[str, date]]:
     """(seller, month) of every bill that could not be made when its month was closed, oldest first."""
     return [
         (row.seller_id, row.billing_month)
-        for row in conn.execute(select(held_bills).order_by(held_bills.c.billing_month, held_bills.c.seller_id))
+        for row in conn.execute(select(HeldBillRow).order_by(HeldBillRow.billing_month, HeldBillRow.seller_id))
     ]
 
 
@@ -258,9 +269,9 @@ def list_past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Deci
 def _opening(conn: Connection, book: TermsHistory, seller_id: str, month: date) -> Decimal:
     """What an open bill opens with: carried from the last issued one through the months not issued yet."""
     last = conn.execute(
-        select(bills.c.billing_month, bills.c.carried_forward)
-        .where(bills.c.seller_id == seller_id, bills.c.billing_month < month)
-        .order_by(bills.c.billing_month.desc())
+        select(BillRow.billing_month, BillRow.carried_forward)
+        .where(BillRow.seller_id == seller_id, BillRow.billing_month < month)
+        .order_by(BillRow.billing_month.desc())
         .limit(1)
     ).one_or_none()
     since = last.billing_month if last else date.min
@@ -286,7 +297,7 @@ def _opening(conn: Connection, book: TermsHistory, seller_id: str, month: date) 
 
 
 def _lines(conn: Connection, seller_id: str, month: date) -> tuple[BillLine, ...]:
-    c = ledger_lines.c
+    c = LedgerLineRow
     rows = conn.execute(
         select(c.kind, c.order_id, c.amount, c.note, c.at, c.charged_month, c.credited_month)
         .where(c.seller_id == seller_id, c.billing_month == month, c.kind != "payment")

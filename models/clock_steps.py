@@ -11,14 +11,15 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, func, select, text, update
 
 from models import sweeps
-from models.notices import notices
+from models.db.schema import table_of
+from models.notices import NoticeRow
 from models.outbox import outbox
 from models.submissions import submissions
 
 _WAITS = (
     (outbox, outbox.c.outbox_id, outbox.c.due_at, "due"),
     (submissions, submissions.c.submission_id, submissions.c.due_at, "waiting"),
-    (notices, notices.c.notice_id, notices.c.next_try_at, "pending"),
+    (table_of(NoticeRow), NoticeRow.notice_id, NoticeRow.next_try_at, "pending"),
 )
 _AHEAD = text(
     "SELECT GREATEST((SELECT max(ran_at) FROM unwind.sweeps), (SELECT max(at) FROM "

@@ -7,56 +7,59 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    Boolean,
     CheckConstraint,
-    Column,
     Connection,
     ForeignKey,
     Index,
-    Integer,
-    Table,
-    Text,
     text,
 )
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
-from models.db.schema import Json, Timestamp, check_in, metadata
+from models.db.schema import Base, BigInt, check_in
 from policies.alerts import UNLOCK_EVENTS
 from policies.consolidation import Choice, LineEdit
 from policies.drafts import Draft, DraftState
 
-drafts = Table(
-    "drafts",
-    metadata,
-    Column("draft_id", Text, primary_key=True),
-    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id"), nullable=False),
-    Column("seller_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
-    Column("order_version", Integer, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("consolidate", Boolean, nullable=False),
-    Column("choices", Json, nullable=False),
-    Column("opened_at", Timestamp, nullable=False),
-    Column("verified_at", Timestamp),
-    Column("used_at", Timestamp),
-    check_in("state", (DraftState.OPEN, DraftState.VERIFIED, DraftState.USED)),
-    CheckConstraint("(state = 'used') = (used_at IS NOT NULL)", name="used_at_an_instant"),
-    CheckConstraint("state = 'open' OR verified_at IS NOT NULL", name="verified_before_use"),
-    Index("ix_drafts_order_id", "order_id"),
-    # An order is cancelled once, so at most one of its drafts was used.
-    Index("uq_drafts_used", "order_id", unique=True, postgresql_where=text("state = 'used'")),
-)
 
-draft_lines = Table(
-    "draft_lines",
-    metadata,
-    Column("draft_id", Text, ForeignKey("unwind.drafts.draft_id"), primary_key=True),
-    Column("line_no", Integer, primary_key=True),
-    Column("deleted", Boolean, nullable=False),
-    Column("quantity", Integer),
-    Column("fields", Json, nullable=False),
-    CheckConstraint("quantity >= 0", name="quantity_not_negative"),
-)
+class DraftRow(Base):
+    """What a seller prepared before cancelling an order."""
+
+    __tablename__ = "drafts"
+
+    draft_id: Mapped[str] = mapped_column(primary_key=True)
+    order_id: Mapped[BigInt] = mapped_column(ForeignKey("unwind.orders.order_id"))
+    seller_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"))
+    order_version: Mapped[int]
+    state: Mapped[str]
+    consolidate: Mapped[bool]
+    choices: Mapped[dict[str, Any]]
+    opened_at: Mapped[datetime]
+    verified_at: Mapped[datetime | None]
+    used_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        check_in("state", (DraftState.OPEN, DraftState.VERIFIED, DraftState.USED)),
+        CheckConstraint("(state = 'used') = (used_at IS NOT NULL)", name="used_at_when_used"),
+        CheckConstraint("state = 'open' OR verified_at IS NOT NULL", name="verified_before_use"),
+        Index("ix_drafts_order_id", "order_id"),
+        # An order is cancelled once, so at most one of its drafts was used.
+        Index("uq_drafts_used", "order_id", unique=True, postgresql_where=text("state = 'used'")),
+    )
+
+
+class DraftLineRow(Base):
+    """A seller's edits of one returned line."""
+
+    __tablename__ = "draft_lines"
+
+    draft_id: Mapped[str] = mapped_column(ForeignKey("unwind.drafts.draft_id"), primary_key=True)
+    line_no: Mapped[int] = mapped_column(primary_key=True)
+    deleted: Mapped[bool]
+    quantity: Mapped[int | None]
+    fields: Mapped[dict[str, Any]]
+
+    __table_args__ = (CheckConstraint("quantity >= 0", name="quantity_not_negative"),)
 
 
 def load_order_ids(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]:
@@ -103,14 +106,14 @@ def count_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]
 
 def insert(conn: Connection, opened: Sequence[Draft]) -> None:
     """Write new drafts."""
-    insert_rows(conn, drafts, [_row(draft) for draft in opened])
+    insert_rows(conn, DraftRow, [_row(draft) for draft in opened])
 
 
 def update_changed(conn: Connection, changed: Sequence[Draft]) -> None:
     """Write what changed of drafts."""
     fixed = ("order_id", "seller_id", "order_version", "opened_at")
     update_rows(
-        conn, drafts, ["draft_id"], [{k: v for k, v in _row(draft).items() if k not in fixed} for draft in changed]
+        conn, DraftRow, ["draft_id"], [{k: v for k, v in _row(draft).items() if k not in fixed} for draft in changed]
     )
     lines = [
         {
@@ -123,13 +126,13 @@ def update_changed(conn: Connection, changed: Sequence[Draft]) -> None:
         for draft in changed
         for line_no, edit in draft.edits.items()
     ]
-    insert_rows(conn, draft_lines, [row | {"deleted": False, "quantity": None} for row in lines], skip_existing=True)
-    update_rows(conn, draft_lines, ["draft_id", "line_no"], lines)
+    insert_rows(conn, DraftLineRow, [row | {"deleted": False, "quantity": None} for row in lines], skip_existing=True)
+    update_rows(conn, DraftLineRow, ["draft_id", "line_no"], lines)
 
 
 def mark_used(conn: Connection, draft_ids: Sequence[str], now: datetime) -> None:
     """Their orders were cancelled with them."""
-    update_rows(conn, drafts, ["draft_id"], [{"draft_id": i, "state": "used", "used_at": now} for i in draft_ids])
+    update_rows(conn, DraftRow, ["draft_id"], [{"draft_id": i, "state": "used", "used_at": now} for i in draft_ids])
 
 
 def _draft_of(row: Any, edits: dict[int, LineEdit]) -> Draft:

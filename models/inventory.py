@@ -15,7 +15,15 @@ from sqlalchemy import Connection, Row, text
 from models import orders
 from models.db.bulk import insert_rows, update_rows
 from models.db.locks import lock_items
-from models.lots import KEY_COLUMNS, editable_columns, lot_from_row, lot_to_row, lots, stock_move_row, stock_moves
+from models.lots import (
+    KEY_COLUMNS,
+    LotRow,
+    StockMoveRow,
+    editable_columns,
+    lot_from_row,
+    lot_to_row,
+    stock_move_row,
+)
 from models.unit_of_work import StaleRead
 from policies.inventory import ReturningLine, ReturnPlan, StockView
 from policies.lots import Lot, LotKey, LotSnapshot
@@ -79,7 +87,7 @@ def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetim
         stock_move_row(t.lot.key, t.lot.lot_id, -t.quantity, "sold", now, order_id=t.order_id, line_no=t.line_no)
         for t in taken
     ]
-    insert_rows(conn, stock_moves, moves)
+    insert_rows(conn, StockMoveRow, moves)
 
 
 def lock_recorded_lots(conn: Connection, told: Sequence[Lot]) -> dict[int, Lot]:
@@ -106,12 +114,12 @@ def upsert_lots(conn: Connection, told: Sequence[tuple[Lot | None, Lot]], now: d
     for was, lot in told:
         before.setdefault(lot.lot_id, was)
     after = {lot.lot_id: lot for _, lot in told}
-    insert_rows(conn, lots, [lot_to_row(lot) for i, lot in after.items() if before[i] is None])
+    insert_rows(conn, LotRow, [lot_to_row(lot) for i, lot in after.items() if before[i] is None])
     existing = {i: (was, after[i]) for i, was in before.items() if was is not None}
     rows = [lot_to_row(lot) for was, lot in existing.values() if replace(lot, quantity=was.quantity) != was]
-    update_rows(conn, lots, ["lot_id"], [{k: v for k, v in row.items() if k != "quantity"} for row in rows])
+    update_rows(conn, LotRow, ["lot_id"], [{k: v for k, v in row.items() if k != "quantity"} for row in rows])
     _change_quantities(conn, {i: lot.quantity - was.quantity for i, (was, lot) in existing.items()})
-    insert_rows(conn, stock_moves, [move for was, lot in told for move in _told_moves(was, lot, now)])
+    insert_rows(conn, StockMoveRow, [move for was, lot in told for move in _told_moves(was, lot, now)])
 
 
 def _told_moves(was: Lot | None, lot: Lot, now: datetime) -> list[dict[str, Any]]:
@@ -177,14 +185,14 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
             before.setdefault(lot_id, lot)
         after |= plan.lots
     made = set(numbers.values())
-    insert_rows(conn, lots, [lot_to_row(lot) for lot_id, lot in after.items() if lot_id in made])
+    insert_rows(conn, LotRow, [lot_to_row(lot) for lot_id, lot in after.items() if lot_id in made])
     grown = {lot_id: lot for lot_id, lot in after.items() if lot_id not in made}
     _change_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in grown.items()})
     changed = [lot for i, lot in grown.items() if replace(lot, quantity=before[i].quantity) != before[i]]
-    update_rows(conn, lots, ["lot_id"], [editable_columns(lot) for lot in changed])
+    update_rows(conn, LotRow, ["lot_id"], [editable_columns(lot) for lot in changed])
     insert_rows(
         conn,
-        stock_moves,
+        StockMoveRow,
         [
             stock_move_row(
                 after[line.lot_id].key,

@@ -13,82 +13,95 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
-    Column,
     Connection,
-    Date,
     ForeignKey,
-    Identity,
     Index,
-    Table,
-    Text,
     text,
 )
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows
 from models.db.locks import lock_ledger, lock_sellers
-from models.db.schema import Cents, Timestamp, check_finite, check_in, metadata, written_in
+from models.db.schema import (
+    Base,
+    BigInt,
+    BigIntKey,
+    Cents,
+    WrittenIn,
+    check_finite,
+    check_in,
+)
 from policies.billing_months import next_month
 from policies.cases import Order
 from policies.credits import charge_note, recharge_note, reversal_note
 
 KINDS = ("charge", "reset", "credit", "reversal", "payment", "manual_credit")
 
-ledger_lines = Table(
-    "ledger_lines",
-    metadata,
-    Column("line_id", BigInteger, Identity(), primary_key=True),
-    Column("key", Text, nullable=False, unique=True),
-    Column("seller_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
-    Column("billing_month", Date, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("amount", Cents, nullable=False),
-    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id")),
-    Column("charged_month", Date),
-    Column("credited_month", Date),
-    Column("payment_id", Text, unique=True),
-    Column("excess", Cents),
-    Column("excess_credit_month", Date),
-    Column("note", Text, nullable=False),
-    written_in(),
-    Index("ix_ledger_lines_written_in", "written_in", "line_id"),
-    Column("at", Timestamp, nullable=False),
-    check_in("kind", KINDS),
-    check_finite("amount"),
-    CheckConstraint("CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name="signed_by_kind"),
-    CheckConstraint("kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name="of_an_order"),
-    CheckConstraint("(kind = 'payment') = (payment_id IS NOT NULL)", name="payment_has_its_id"),
-    CheckConstraint(
-        "(excess IS NULL) = (excess_credit_month IS NULL) "
-        "AND (excess IS NULL OR (kind = 'payment' AND excess > 0 AND excess <= -amount))",
-        name="excess_of_a_payment",
-    ),
-    CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),
-    Index("ix_ledger_lines_bill", "seller_id", "billing_month"),
-    Index("ix_ledger_lines_billing_month", "billing_month"),
-    Index("ix_ledger_lines_order_id", "order_id"),
-    Index(
-        "ix_ledger_lines_excess_credit_month",
-        "excess_credit_month",
-        postgresql_where=text("excess_credit_month IS NOT NULL"),
-    ),
-    # R57, R90: a cancellation has at most one reset or credit, whoever posts it.
-    Index(
-        "uq_ledger_lines_one_reset_or_credit",
-        "order_id",
-        unique=True,
-        postgresql_where=text("kind IN ('reset', 'credit')"),
-    ),
-)
 
-billing_months = Table(
-    "billing_months",
-    metadata,
-    Column("billing_month", Date, primary_key=True),
-    Column("closed_at", Timestamp, nullable=False),
-    CheckConstraint("extract(day FROM billing_month) = 1", name="is_a_month"),
-)
+class LedgerLineRow(Base):
+    """One line of the append-only ledger, on the bill of one seller and month."""
+
+    __tablename__ = "ledger_lines"
+
+    line_id: Mapped[BigIntKey]
+    key: Mapped[str] = mapped_column(unique=True)
+    seller_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"))
+    billing_month: Mapped[date]
+    kind: Mapped[str]
+    amount: Mapped[Decimal] = mapped_column(Cents)
+    order_id: Mapped[BigInt | None] = mapped_column(ForeignKey("unwind.orders.order_id"))
+    charged_month: Mapped[date | None]
+    credited_month: Mapped[date | None]
+    payment_id: Mapped[str | None] = mapped_column(unique=True)
+    excess: Mapped[Decimal | None] = mapped_column(Cents)
+    excess_credit_month: Mapped[date | None]
+    note: Mapped[str]
+    written_in: Mapped[WrittenIn]
+    at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("ix_ledger_lines_written_in", "written_in", "line_id"),
+        check_in("kind", KINDS),
+        check_finite("amount"),
+        CheckConstraint("CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name="amount_sign"),
+        CheckConstraint("kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name="has_order"),
+        CheckConstraint("(kind = 'payment') = (payment_id IS NOT NULL)", name="payment_id_only_of_payment"),
+        CheckConstraint(
+            "(excess IS NULL) = (excess_credit_month IS NULL) "
+            "AND (excess IS NULL OR (kind = 'payment' AND excess > 0 AND excess <= -amount))",
+            name="excess_only_of_payment",
+        ),
+        CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),
+        Index("ix_ledger_lines_bill", "seller_id", "billing_month"),
+        Index("ix_ledger_lines_billing_month", "billing_month"),
+        Index("ix_ledger_lines_order_id", "order_id"),
+        Index(
+            "ix_ledger_lines_excess_credit_month",
+            "excess_credit_month",
+            postgresql_where=text("excess_credit_month IS NOT NULL"),
+        ),
+        # R57, R90: a cancellation has at most one reset or credit, whoever posts it.
+        Index(
+            "uq_ledger_lines_one_reset_or_credit",
+            "order_id",
+            unique=True,
+            postgresql_where=text("kind IN ('reset', 'credit')"),
+        ),
+    )
+
+
+class BillingMonthRow(Base):
+    """A month whose bills are all issued."""
+
+    __tablename__ = "billing_months"
+
+    billing_month: Mapped[date] = mapped_column(primary_key=True)
+    closed_at: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("extract(day FROM billing_month) = 1", name="is_a_month"),)
+
+
 """Months whose bills are all issued: a seller without anything to bill has no row in `bills`, and yet no open bill."""
 
 GUARDS: tuple[str, ...] = (
@@ -197,13 +210,15 @@ def post_lines(conn: Connection, lines: Sequence[LedgerLine]) -> list[LedgerLine
     lock_open_months(conn, {line.seller_id for line in lines})
     first_open = first_open_months(conn, {line.seller_id for line in lines})
     placed = [_placed(line, first_open[line.seller_id]) for line in lines]
-    written = set(insert_rows(conn, ledger_lines, [_row(line) for line in placed], skip_existing=True, returning="key"))
+    written = set(
+        insert_rows(conn, LedgerLineRow, [_row(line) for line in placed], skip_existing=True, returning="key")
+    )
     return [line for line in placed if line.key in written]
 
 
 def post_payment(conn: Connection, line: LedgerLine) -> None:
     """Write a payment: it stands beside the issued bill that it pays.  Hold the seller alone before."""
-    insert_rows(conn, ledger_lines, [_row(line)])
+    insert_rows(conn, LedgerLineRow, [_row(line)])
 
 
 def has_payment(conn: Connection, payment_id: str) -> bool:

@@ -7,128 +7,155 @@ The journal is the history of the stock: per seller and item key, recorded + ret
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    Boolean,
     CheckConstraint,
-    Column,
     ForeignKey,
-    Identity,
     Index,
-    Integer,
     Sequence,
-    Table,
-    Text,
     text,
 )
+from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.schema import Price, Timestamp, check_finite, check_in, metadata, written_in
+from models.db.schema import (
+    Base,
+    BigInt,
+    BigIntKey,
+    Price,
+    WrittenIn,
+    check_finite,
+    check_in,
+    metadata,
+)
 from policies.lots import COMPLETENESS, CONDITIONS, FIRST_UNWIND_LOT_ID, STOCKROOMS, Lot, LotKey
 
 KEY_COLUMNS = ("seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness")
 
-lots = Table(
-    "lots",
-    metadata,
-    Column("lot_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("seller_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
-    Column("item_type", Text, nullable=False),
-    Column("item_no", Text, nullable=False),
-    Column("color_id", Integer, nullable=False),
-    Column("new_or_used", Text, nullable=False),
-    Column("completeness", Text),
-    Column("quantity", Integer, nullable=False),
-    Column("unit_price", Price, nullable=False),
-    Column("bind_id", BigInteger, nullable=False),
-    Column("description", Text, nullable=False),
-    Column("remarks", Text, nullable=False),
-    Column("bulk", Integer, nullable=False),
-    Column("is_retain", Boolean, nullable=False),
-    Column("is_stock_room", Boolean, nullable=False),
-    Column("stock_room_id", Text),
-    Column("auto_stockroom", Boolean, nullable=False),
-    Column("my_cost", Price),
-    Column("my_weight", Price),
-    Column("sale_rate", Integer, nullable=False),
-    Column("tier_quantity1", Integer),
-    Column("tier_price1", Price),
-    Column("tier_quantity2", Integer),
-    Column("tier_price2", Price),
-    Column("tier_quantity3", Integer),
-    Column("tier_price3", Price),
-    Column("reserved_for", Text),
-    check_in("new_or_used", CONDITIONS),
-    check_in("completeness", COMPLETENESS),
-    check_in("stock_room_id", STOCKROOMS),
-    *(check_finite(name) for name in ("unit_price", "my_cost", "my_weight", *(f"tier_price{n}" for n in (1, 2, 3)))),
-    CheckConstraint("quantity >= 0", name="quantity_not_negative"),  # the type holds 2^31 - 1 and no more (C25)
-    CheckConstraint("unit_price > 0", name="price_above_zero"),
-    CheckConstraint("my_cost >= 0", name="cost_not_negative"),
-    CheckConstraint("my_weight >= 0", name="weight_not_negative"),
-    CheckConstraint("sale_rate BETWEEN 0 AND 99", name="sale_below_all"),
-    CheckConstraint("bulk >= 1", name="bulk_at_least_one"),
-    CheckConstraint("stock_room_id IS NULL OR is_stock_room", name="stockroom_named_only_inside"),
-    CheckConstraint("is_stock_room OR NOT auto_stockroom", name="put_away_only_inside"),
-    CheckConstraint("reserved_for IS NULL OR NOT is_stock_room", name="reserved_or_stockroom"),
-    *(
-        CheckConstraint(f"(tier_quantity{n} IS NULL) = (tier_price{n} IS NULL)", name=f"tier{n}_whole")
-        for n in (1, 2, 3)
-    ),
-    CheckConstraint("tier_quantity1 > 0 AND tier_price1 > 0 AND tier_price1 < unit_price", name="tier1_falls"),
-    *(
+
+class LotRow(Base):
+    """A lot: units of one item at one price in a store."""
+
+    __tablename__ = "lots"
+
+    lot_id: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+    seller_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"))
+    item_type: Mapped[str]
+    item_no: Mapped[str]
+    color_id: Mapped[int]
+    new_or_used: Mapped[str]
+    completeness: Mapped[str | None]
+    quantity: Mapped[int]
+    unit_price: Mapped[Decimal] = mapped_column(Price)
+    bind_id: Mapped[BigInt]
+    description: Mapped[str]
+    remarks: Mapped[str]
+    bulk: Mapped[int]
+    is_retain: Mapped[bool]
+    is_stock_room: Mapped[bool]
+    stock_room_id: Mapped[str | None]
+    auto_stockroom: Mapped[bool]
+    my_cost: Mapped[Decimal | None] = mapped_column(Price)
+    my_weight: Mapped[Decimal | None] = mapped_column(Price)
+    sale_rate: Mapped[int]
+    tier_quantity1: Mapped[int | None]
+    tier_price1: Mapped[Decimal | None] = mapped_column(Price)
+    tier_quantity2: Mapped[int | None]
+    tier_price2: Mapped[Decimal | None] = mapped_column(Price)
+    tier_quantity3: Mapped[int | None]
+    tier_price3: Mapped[Decimal | None] = mapped_column(Price)
+    reserved_for: Mapped[str | None]
+
+    __table_args__ = (
+        check_in("new_or_used", CONDITIONS),
+        check_in("completeness", COMPLETENESS),
+        check_in("stock_room_id", STOCKROOMS),
+        *(
+            check_finite(name)
+            for name in ("unit_price", "my_cost", "my_weight", *(f"tier_price{n}" for n in (1, 2, 3)))
+        ),
+        CheckConstraint("quantity >= 0", name="quantity_not_negative"),
+        # the type holds 2^31 - 1 and no more (C25)
+        CheckConstraint("unit_price > 0", name="price_above_zero"),
+        CheckConstraint("my_cost >= 0", name="cost_not_negative"),
+        CheckConstraint("my_weight >= 0", name="weight_not_negative"),
+        CheckConstraint("sale_rate BETWEEN 0 AND 99", name="sale_rate_below_100"),
+        CheckConstraint("bulk >= 1", name="bulk_at_least_one"),
+        CheckConstraint("stock_room_id IS NULL OR is_stock_room", name="stock_room_id_only_in_stockroom"),
+        CheckConstraint("is_stock_room OR NOT auto_stockroom", name="auto_stockroom_only_in_stockroom"),
+        CheckConstraint("reserved_for IS NULL OR NOT is_stock_room", name="reserved_not_in_stockroom"),
+        *(
+            CheckConstraint(f"(tier_quantity{n} IS NULL) = (tier_price{n} IS NULL)", name=f"tier{n}_complete")
+            for n in (1, 2, 3)
+        ),
         CheckConstraint(
-            f"tier_quantity{n} IS NULL OR (tier_quantity{n - 1} IS NOT NULL "
-            f"AND tier_quantity{n} > tier_quantity{n - 1} AND tier_price{n} > 0 AND tier_price{n} < tier_price{n - 1})",
-            name=f"tier{n}_rises_and_falls",
-        )
-        for n in (2, 3)
-    ),
-    Index("ix_lots_key", *KEY_COLUMNS),
-)
+            "tier_quantity1 > 0 AND tier_price1 > 0 AND tier_price1 < unit_price", name="tier1_below_unit_price"
+        ),
+        *(
+            CheckConstraint(
+                f"tier_quantity{n} IS NULL OR (tier_quantity{n - 1} IS NOT NULL "
+                f"AND tier_quantity{n} > tier_quantity{n - 1} AND tier_price{n} > 0 AND tier_price{n} < tier_price{n - 1})",
+                name=f"tier{n}_more_units_lower_price",
+            )
+            for n in (2, 3)
+        ),
+        Index("ix_lots_key", *KEY_COLUMNS),
+    )
+
 
 own_lot_ids = Sequence("own_lot_ids", start=FIRST_UNWIND_LOT_ID, minvalue=FIRST_UNWIND_LOT_ID, metadata=metadata)
 
-stock_moves = Table(
-    "stock_moves",
-    metadata,
-    Column("move_id", BigInteger, Identity(), primary_key=True),
-    Column("seller_id", Text, nullable=False),
-    Column("item_type", Text, nullable=False),
-    Column("item_no", Text, nullable=False),
-    Column("color_id", Integer, nullable=False),
-    Column("new_or_used", Text, nullable=False),
-    Column("completeness", Text),
-    Column("lot_id", BigInteger, nullable=False),
-    Column("delta", Integer, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("order_id", BigInteger),
-    Column("line_no", Integer),
-    Column("removal_id", BigInteger),
-    written_in(),
-    Index("ix_stock_moves_written_in", "written_in", "move_id"),
-    Column("at", Timestamp, nullable=False),
-    check_in("kind", ("recorded", "sold", "returned", "adjusted")),
-    CheckConstraint(
-        "(kind IN ('sold', 'returned')) = (order_id IS NOT NULL AND line_no IS NOT NULL)", name="of_a_line"
-    ),
-    CheckConstraint("CASE kind WHEN 'sold' THEN delta < 0 WHEN 'adjusted' THEN true ELSE delta >= 0 END", name="sign"),
-    # One return per order line, and one per line of an approved removal, however often the work is done (R79).
-    Index("uq_stock_moves_sold", "order_id", "line_no", unique=True, postgresql_where=text("kind = 'sold'")),
-    Index(
-        "uq_stock_moves_returned",
-        "order_id",
-        "line_no",
-        unique=True,
-        postgresql_where=text("kind = 'returned' AND removal_id IS NULL"),
-    ),
-    Index(
-        "uq_stock_moves_removed", "removal_id", "line_no", unique=True, postgresql_where=text("removal_id IS NOT NULL")
-    ),
-    # The audit alone looks here, by item: the whole key would make the journal's dearest index, written for every unit that moves.
-    Index("ix_stock_moves_item", "seller_id", "item_no"),
-)
+
+class StockMoveRow(Base):
+    """One movement of units in the append-only journal."""
+
+    __tablename__ = "stock_moves"
+
+    move_id: Mapped[BigIntKey]
+    seller_id: Mapped[str]
+    item_type: Mapped[str]
+    item_no: Mapped[str]
+    color_id: Mapped[int]
+    new_or_used: Mapped[str]
+    completeness: Mapped[str | None]
+    lot_id: Mapped[BigInt]
+    delta: Mapped[int]
+    kind: Mapped[str]
+    order_id: Mapped[BigInt | None]
+    line_no: Mapped[int | None]
+    removal_id: Mapped[BigInt | None]
+    written_in: Mapped[WrittenIn]
+    at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("ix_stock_moves_written_in", "written_in", "move_id"),
+        check_in("kind", ("recorded", "sold", "returned", "adjusted")),
+        CheckConstraint(
+            "(kind IN ('sold', 'returned')) = (order_id IS NOT NULL AND line_no IS NOT NULL)", name="has_order_line"
+        ),
+        CheckConstraint(
+            "CASE kind WHEN 'sold' THEN delta < 0 WHEN 'adjusted' THEN true ELSE delta >= 0 END", name="delta_sign"
+        ),
+        # One return per order line, and one per line of an approved removal, however often the work is done (R79).
+        Index("uq_stock_moves_sold", "order_id", "line_no", unique=True, postgresql_where=text("kind = 'sold'")),
+        Index(
+            "uq_stock_moves_returned",
+            "order_id",
+            "line_no",
+            unique=True,
+            postgresql_where=text("kind = 'returned' AND removal_id IS NULL"),
+        ),
+        Index(
+            "uq_stock_moves_removed",
+            "removal_id",
+            "line_no",
+            unique=True,
+            postgresql_where=text("removal_id IS NOT NULL"),
+        ),
+        # The audit alone looks here, by item: the whole key would make the journal's dearest index, written for every unit that moves.
+        Index("ix_stock_moves_item", "seller_id", "item_no"),
+    )
 
 
 def lot_from_row(row: Any) -> Lot:

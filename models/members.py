@@ -7,39 +7,48 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, ForeignKey, Index, Table, Text, text
+from sqlalchemy import Connection, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Cursor, execute, pipeline, text_array
-from models.db.schema import Timestamp, check_in, metadata
+from models.db.schema import Base, BigInt, check_in
 from policies.cases import Member
 from policies.statuses import Role
 
-members = Table(
-    "members",
-    metadata,
-    Column("member_id", Text, primary_key=True),
-    Column("handle", Text, nullable=False),
-    Column("email", Text, nullable=False),
-    Column("time_zone", Text, nullable=False),
-    Column("recorded_at", Timestamp, nullable=False),
-    Column("terminated_at", Timestamp),
-    Column("buying_revoked_at", Timestamp),
-    Column("selling_suspended_at", Timestamp),
-    Column("reinstated_at", Timestamp),
-)
 
-strikes = Table(
-    "strikes",
-    metadata,
-    Column("order_id", BigInteger, primary_key=True),
-    Column("member_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
-    Column("role", Text, nullable=False),
-    Column("at", Timestamp, nullable=False),
-    Column("withdrawn_at", Timestamp),
-    check_in("role", (Role.BUYER, Role.SELLER)),
-    Index("ix_strikes_member_id", "member_id"),
-)
+class MemberRow(Base):
+    """A member of the marketplace."""
+
+    __tablename__ = "members"
+
+    member_id: Mapped[str] = mapped_column(primary_key=True)
+    handle: Mapped[str]
+    email: Mapped[str]
+    time_zone: Mapped[str]
+    recorded_at: Mapped[datetime]
+    terminated_at: Mapped[datetime | None]
+    buying_revoked_at: Mapped[datetime | None]
+    selling_suspended_at: Mapped[datetime | None]
+    reinstated_at: Mapped[datetime | None]
+
+
+class StrikeRow(Base):
+    """A strike against a member, from one cancelled order."""
+
+    __tablename__ = "strikes"
+
+    order_id: Mapped[BigInt] = mapped_column(primary_key=True)
+    member_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"))
+    role: Mapped[str]
+    at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        check_in("role", (Role.BUYER, Role.SELLER)),
+        Index("ix_strikes_member_id", "member_id"),
+    )
+
 
 NO_LOCK, FOR_SHARE, FOR_UPDATE = "", "FOR SHARE OF m", "FOR NO KEY UPDATE OF m"
 FOR_UPDATE_IF_ACCUSED = "as accused"
@@ -140,20 +149,20 @@ def update_standing(
                     "selling_suspended_at": None if member.can_sell else now,
                 }
             )
-    update_rows(conn, members, ["member_id"], rows)
+    update_rows(conn, MemberRow, ["member_id"], rows)
     return moved
 
 
 def mark_reinstated(conn: Connection, member_id: str, now: datetime) -> None:
     """Strikes up to now no longer count."""
-    update_rows(conn, members, ["member_id"], [{"member_id": member_id, "reinstated_at": now}])
+    update_rows(conn, MemberRow, ["member_id"], [{"member_id": member_id, "reinstated_at": now}])
 
 
 def insert_strikes(conn: Connection, given: Sequence[tuple[int, str, Role, datetime]]) -> None:
     """Write strikes (order_id, member_id, role, at): the order is the key, so nothing counts twice (R97)."""
     insert_rows(
         conn,
-        strikes,
+        StrikeRow,
         [{"order_id": o, "member_id": m, "role": r, "at": at} for o, m, r, at in given],
         skip_existing=True,
     )
@@ -161,4 +170,4 @@ def insert_strikes(conn: Connection, given: Sequence[tuple[int, str, Role, datet
 
 def withdraw_strikes(conn: Connection, order_ids: Sequence[int], now: datetime) -> None:
     """Take strikes back."""
-    update_rows(conn, strikes, ["order_id"], [{"order_id": o, "withdrawn_at": now} for o in order_ids])
+    update_rows(conn, StrikeRow, ["order_id"], [{"order_id": o, "withdrawn_at": now} for o in order_ids])

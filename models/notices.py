@@ -11,41 +11,47 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Connection, Identity, Index, Integer, Table, Text, text
+from sqlalchemy import CheckConstraint, Connection, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
-from models.db.schema import Json, Timestamp, check_in, metadata
+from models.db.schema import Base, BigInt, BigIntKey, check_in
 from policies.emails.email import Email, email_from_json, render_plain
 from policies.timestamps import format_optional_timestamp
 
 STATES = ("pending", "sent", "parked")
 
-notices = Table(
-    "notices",
-    metadata,
-    Column("notice_id", BigInteger, Identity(), primary_key=True),
-    Column("key", Text, nullable=False, unique=True),
-    Column("event", Text, nullable=False),
-    Column("order_id", BigInteger),
-    Column("recipient", Text, nullable=False),
-    Column("role", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("email", Json, nullable=False),
-    Column("message_id", Text, nullable=False),
-    Column("created_at", Timestamp, nullable=False),
-    Column("next_try_at", Timestamp),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("sent_at", Timestamp),
-    Column("first_error", Text),
-    Column("last_error", Text),
-    check_in("state", STATES),
-    CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_when_sent"),
-    CheckConstraint("(state = 'pending') = (next_try_at IS NOT NULL)", name="tried_again_while_pending"),
-    # In the order in which letters are tried: a claim reads fifty of them, whatever waits behind a silent mail server.
-    Index("ix_notices_due", "attempts", "next_try_at", "notice_id", postgresql_where=text("state = 'pending'")),
-    Index("ix_notices_parked", "notice_id", postgresql_where=text("state = 'parked'")),
-    Index("ix_notices_order_id", "order_id"),
-)
+
+class NoticeRow(Base):
+    """A notice of one event to one member, with its email."""
+
+    __tablename__ = "notices"
+
+    notice_id: Mapped[BigIntKey]
+    key: Mapped[str] = mapped_column(unique=True)
+    event: Mapped[str]
+    order_id: Mapped[BigInt | None]
+    recipient: Mapped[str]
+    role: Mapped[str]
+    state: Mapped[str]
+    email: Mapped[dict[str, Any]]
+    message_id: Mapped[str]
+    created_at: Mapped[datetime]
+    next_try_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    sent_at: Mapped[datetime | None]
+    first_error: Mapped[str | None]
+    last_error: Mapped[str | None]
+
+    __table_args__ = (
+        check_in("state", STATES),
+        CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_at_when_sent"),
+        CheckConstraint("(state = 'pending') = (next_try_at IS NOT NULL)", name="next_try_while_pending"),
+        # In the order in which letters are tried: a claim reads fifty of them, whatever waits behind a silent mail server.
+        Index("ix_notices_due", "attempts", "next_try_at", "notice_id", postgresql_where=text("state = 'pending'")),
+        Index("ix_notices_parked", "notice_id", postgresql_where=text("state = 'parked'")),
+        Index("ix_notices_order_id", "order_id"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ def load_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Partie
 def insert_pending(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:
     """Write notices that wait to be sent; one that is there already is not written again.  Gives how many were new."""
     pending = {"state": "pending", "created_at": now, "next_try_at": now}
-    return len(insert_rows(conn, notices, [row | pending for row in rows], skip_existing=True, returning="notice_id"))
+    return len(insert_rows(conn, NoticeRow, [row | pending for row in rows], skip_existing=True, returning="notice_id"))
 
 
 def claim(
@@ -166,7 +172,7 @@ def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: 
     written = [o for o in outcomes if o.notice.notice_id in still]
     update_rows(
         conn,
-        notices,
+        NoticeRow,
         ["notice_id"],
         [
             {

@@ -3,53 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
-    Column,
     Connection,
     ForeignKey,
-    Identity,
     Index,
-    Integer,
     SmallInteger,
-    Table,
-    Text,
     text,
 )
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Cursor, execute, int_array
-from models.db.schema import Timestamp, check_in, metadata
+from models.db.schema import Base, BigInt, BigIntKey, check_in
 from models.terms import TermsHistory
 from policies import reminders
 from policies.cases import Ocr, OcrState
 from policies.statuses import Role, Status
 
-ocrs = Table(
-    "ocrs",
-    metadata,
-    Column("ocr_id", BigInteger, Identity(), primary_key=True),
-    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id"), nullable=False),
-    Column("filed_by", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("terms_id", Integer, nullable=False),
-    Column("reminders", SmallInteger, nullable=False, server_default="0"),
-    Column("filed_at", Timestamp, nullable=False),
-    Column("remind_at", Timestamp),
-    Column("closed_at", Timestamp),
-    Column("previous_status", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("comment", Text, nullable=False),
-    check_in("filed_by", (Role.BUYER, Role.SELLER)),
-    check_in("state", OcrState),
-    CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
-    Index("uq_ocrs_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
-    Index("ix_ocrs_order_id", "order_id", "ocr_id"),
-    Index("ix_ocrs_remind", "remind_at", "ocr_id", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")),
-)
+
+class OcrRow(Base):
+    """A request to cancel an order (OCR)."""
+
+    __tablename__ = "ocrs"
+
+    ocr_id: Mapped[BigIntKey]
+    order_id: Mapped[BigInt] = mapped_column(ForeignKey("unwind.orders.order_id"))
+    filed_by: Mapped[str]
+    state: Mapped[str]
+    terms_id: Mapped[int]
+    reminders: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    filed_at: Mapped[datetime]
+    remind_at: Mapped[datetime | None]
+    closed_at: Mapped[datetime | None]
+    previous_status: Mapped[str]
+    reason: Mapped[str]
+    comment: Mapped[str]
+
+    __table_args__ = (
+        check_in("filed_by", (Role.BUYER, Role.SELLER)),
+        check_in("state", OcrState),
+        CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
+        Index("uq_ocrs_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
+        Index("ix_ocrs_order_id", "order_id", "ocr_id"),
+        Index(
+            "ix_ocrs_remind", "remind_at", "ocr_id", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")
+        ),
+    )
 
 
 _LATEST = """
@@ -92,7 +95,7 @@ def update_changed(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: Ter
     """Write cancel requests (order_id, ocr) that were filed or closed."""
     insert_rows(
         conn,
-        ocrs,
+        OcrRow,
         [
             {
                 "order_id": order_id,
@@ -114,7 +117,7 @@ def update_changed(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: Ter
     )
     update_rows(
         conn,
-        ocrs,
+        OcrRow,
         ["ocr_id"],
         [
             {"ocr_id": ocr.ocr_id, "state": ocr.state, "closed_at": ocr.closed_at}

@@ -3,86 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
-    Column,
     Connection,
-    Date,
     ForeignKey,
     Index,
-    Integer,
     Row,
-    Table,
-    Text,
     select,
     text,
 )
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Cursor, execute, int_array
-from models.db.schema import Cents, Json, Price, Rate, Timestamp, Total, check_finite, check_in, metadata
+from models.db.schema import (
+    Base,
+    BigInt,
+    Cents,
+    Price,
+    Rate,
+    Total,
+    check_finite,
+    check_in,
+)
 from policies.cases import Order
 from policies.statuses import Basis, PaymentStatus, Status
 
-orders = Table(
-    "orders",
-    metadata,
-    Column("order_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("buyer_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
-    Column("seller_id", Text, ForeignKey("unwind.members.member_id"), nullable=False),
-    Column("status", Text, nullable=False),
-    Column("previous_status", Text),
-    Column("payment_status", Text, nullable=False),
-    Column("submitted_at", Timestamp, nullable=False),
-    Column("order_date", Timestamp, nullable=False),
-    Column("currency", Text, nullable=False),
-    Column("usd_rate", Rate, nullable=False),
-    Column("total", Total, nullable=False),
-    Column("fee", Cents, nullable=False),
-    Column("fee_month", Date),
-    Column("cancelled_at", Timestamp),
-    Column("basis", Text),
-    Column("cancelled_by", Text),
-    Column("version", Integer, nullable=False),
-    Column("last_event_at", Timestamp, nullable=False),
-    check_in("status", Status),
-    check_in("payment_status", PaymentStatus),
-    check_in("basis", Basis),
-    check_finite("total"),
-    check_finite("fee"),
-    CheckConstraint("buyer_id <> seller_id", name="two_parties"),
-    CheckConstraint("total >= 0 AND fee >= 0", name="not_negative"),
-    CheckConstraint(
-        "(status = 'CANCELLED') = (cancelled_at IS NOT NULL AND basis IS NOT NULL AND cancelled_by IS NOT NULL)",
-        name="cancelled_whole",
-    ),
-    CheckConstraint("extract(day FROM fee_month) = 1", name="fee_month_is_a_month"),
-    Index("ix_orders_buyer_npb", "buyer_id", "seller_id", postgresql_where=text("status = 'NPB'")),
-    Index("ix_orders_seller_id", "seller_id"),
-)
 
-order_lines = Table(
-    "order_lines",
-    metadata,
-    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id"), primary_key=True),
-    Column("line_no", Integer, primary_key=True),
-    Column("batch_no", Integer, nullable=False),
-    Column("lot_id", BigInteger, nullable=False),
-    Column("quantity", Integer, nullable=False),
-    Column("removed", Integer, nullable=False, server_default="0"),
-    Column("returned", Integer, nullable=False, server_default="0"),
-    Column("returned_to_lot", BigInteger),
-    Column("note", Text),
-    Column("unit_price", Price, nullable=False),
-    Column("snapshot", Json, nullable=False),
-    CheckConstraint("quantity > 0", name="something"),
-    CheckConstraint("removed >= 0 AND returned >= 0 AND removed + returned <= quantity", name="units_conserved"),
-    check_finite("unit_price"),
-)
+class OrderRow(Base):
+    """An order."""
+
+    __tablename__ = "orders"
+
+    order_id: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+    buyer_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"))
+    seller_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"))
+    status: Mapped[str]
+    previous_status: Mapped[str | None]
+    payment_status: Mapped[str]
+    submitted_at: Mapped[datetime]
+    order_date: Mapped[datetime]
+    currency: Mapped[str]
+    usd_rate: Mapped[Decimal] = mapped_column(Rate)
+    total: Mapped[Decimal] = mapped_column(Total)
+    fee: Mapped[Decimal] = mapped_column(Cents)
+    fee_month: Mapped[date | None]
+    cancelled_at: Mapped[datetime | None]
+    basis: Mapped[str | None]
+    cancelled_by: Mapped[str | None]
+    version: Mapped[int]
+    last_event_at: Mapped[datetime]
+
+    __table_args__ = (
+        check_in("status", Status),
+        check_in("payment_status", PaymentStatus),
+        check_in("basis", Basis),
+        check_finite("total"),
+        check_finite("fee"),
+        CheckConstraint("buyer_id <> seller_id", name="buyer_is_not_seller"),
+        CheckConstraint("total >= 0 AND fee >= 0", name="not_negative"),
+        CheckConstraint(
+            "(status = 'CANCELLED') = (cancelled_at IS NOT NULL AND basis IS NOT NULL AND cancelled_by IS NOT NULL)",
+            name="cancellation_complete",
+        ),
+        CheckConstraint("extract(day FROM fee_month) = 1", name="fee_month_is_a_month"),
+        Index("ix_orders_buyer_npb", "buyer_id", "seller_id", postgresql_where=text("status = 'NPB'")),
+        Index("ix_orders_seller_id", "seller_id"),
+    )
+
+
+class OrderLineRow(Base):
+    """A line of an order, with the snapshot of its lot."""
+
+    __tablename__ = "order_lines"
+
+    order_id: Mapped[BigInt] = mapped_column(ForeignKey("unwind.orders.order_id"), primary_key=True)
+    line_no: Mapped[int] = mapped_column(primary_key=True)
+    batch_no: Mapped[int]
+    lot_id: Mapped[BigInt]
+    quantity: Mapped[int]
+    removed: Mapped[int] = mapped_column(server_default="0")
+    returned: Mapped[int] = mapped_column(server_default="0")
+    returned_to_lot: Mapped[BigInt | None]
+    note: Mapped[str | None]
+    unit_price: Mapped[Decimal] = mapped_column(Price)
+    snapshot: Mapped[dict[str, Any]]
+
+    __table_args__ = (
+        CheckConstraint("quantity > 0", name="quantity_positive"),
+        CheckConstraint("removed >= 0 AND returned >= 0 AND removed + returned <= quantity", name="units_conserved"),
+        check_finite("unit_price"),
+    )
 
 
 _PARTIES = "SELECT order_id, buyer_id, seller_id FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))"
@@ -156,7 +171,7 @@ def insert(conn: Connection, submitted: Sequence[Order]) -> None:
     """Write new orders."""
     insert_rows(
         conn,
-        orders,
+        OrderRow,
         [
             _movable(order)
             | {
@@ -175,7 +190,7 @@ def update_changed(conn: Connection, moved: Sequence[tuple[Order, int, datetime]
     """Write what changed of orders, with the number and the instant of their last event."""
     update_rows(
         conn,
-        orders,
+        OrderRow,
         ["order_id"],
         [_movable(order) | {"version": version, "last_event_at": at} for order, version, at in moved],
     )
@@ -203,9 +218,9 @@ def load_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row
     """The lines of each order, by line number.  Guarded by the order's row lock."""
     found: dict[int, list[Row[Any]]] = {order_id: [] for order_id in order_ids}
     rows = conn.execute(
-        select(order_lines)
-        .where(order_lines.c.order_id.in_(list(found)))
-        .order_by(order_lines.c.order_id, order_lines.c.line_no)
+        select(OrderLineRow)
+        .where(OrderLineRow.order_id.in_(list(found)))
+        .order_by(OrderLineRow.order_id, OrderLineRow.line_no)
     )
     for row in rows:
         found[row.order_id].append(row)
@@ -214,12 +229,12 @@ def load_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row
 
 def insert_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Write new lines: order_id, line_no, batch_no, lot_id, quantity, unit_price, snapshot."""
-    insert_rows(conn, order_lines, rows)
+    insert_rows(conn, OrderLineRow, rows)
 
 
 def update_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Write what changed of lines, found by order_id and line_no."""
-    update_rows(conn, order_lines, ["order_id", "line_no"], rows)
+    update_rows(conn, OrderLineRow, ["order_id", "line_no"], rows)
 
 
 def buyer_has_npb(conn: Connection, buyer_id: str, seller_id: str) -> bool:

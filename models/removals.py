@@ -7,48 +7,48 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    Boolean,
     CheckConstraint,
-    Column,
     Connection,
     ForeignKey,
-    Identity,
     Index,
-    Table,
-    Text,
     select,
     text,
 )
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Cursor, execute, int_array
-from models.db.schema import Json, Timestamp, check_in, metadata
+from models.db.schema import Base, BigInt, BigIntKey, check_in
 from policies.removals import Removal, RemovalState
 from policies.statuses import Role
 
-removals = Table(
-    "removals",
-    metadata,
-    Column("removal_id", BigInteger, Identity(), primary_key=True),
-    Column("order_id", BigInteger, ForeignKey("unwind.orders.order_id"), nullable=False),
-    Column("requested_by", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("lines", Json, nullable=False),
-    Column("return_items", Boolean),
-    Column("requested_at", Timestamp, nullable=False),
-    Column("decided_at", Timestamp),
-    check_in("requested_by", (Role.BUYER, Role.SELLER)),
-    check_in("state", RemovalState),
-    CheckConstraint("(state = 'pending') = (decided_at IS NULL)", name="decided_when_not_pending"),
-    Index("ix_removals_order_id", "order_id", "removal_id"),
-    Index("ix_removals_pending", "order_id", postgresql_where=text("state = 'pending'")),
-)
+
+class RemovalRow(Base):
+    """A request to remove items from an order."""
+
+    __tablename__ = "removals"
+
+    removal_id: Mapped[BigIntKey]
+    order_id: Mapped[BigInt] = mapped_column(ForeignKey("unwind.orders.order_id"))
+    requested_by: Mapped[str]
+    state: Mapped[str]
+    lines: Mapped[dict[str, Any]]
+    return_items: Mapped[bool | None]
+    requested_at: Mapped[datetime]
+    decided_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        check_in("requested_by", (Role.BUYER, Role.SELLER)),
+        check_in("state", RemovalState),
+        CheckConstraint("(state = 'pending') = (decided_at IS NULL)", name="decided_when_not_pending"),
+        Index("ix_removals_order_id", "order_id", "removal_id"),
+        Index("ix_removals_pending", "order_id", postgresql_where=text("state = 'pending'")),
+    )
 
 
 def load_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Removal]]:
     """The removal requests of each order, oldest first.  The order's row lock guards them."""
-    found = select(removals).where(removals.c.order_id.in_(list(order_ids))).order_by(removals.c.removal_id)
+    found = select(RemovalRow).where(RemovalRow.order_id.in_(list(order_ids))).order_by(RemovalRow.removal_id)
     by_order: dict[int, list[Removal]] = {}
     for row in conn.execute(found):
         by_order.setdefault(row.order_id, []).append(removal_from_row(row))
@@ -73,7 +73,7 @@ _PENDING = """
 
 def load_by_id(conn: Connection, removal_ids: Iterable[int]) -> dict[int, Removal]:
     """Removal requests by id; unknown ids are absent."""
-    rows = conn.execute(select(removals).where(removals.c.removal_id.in_(list(removal_ids))))
+    rows = conn.execute(select(RemovalRow).where(RemovalRow.removal_id.in_(list(removal_ids))))
     return {row.removal_id: removal_from_row(row) for row in rows}
 
 
@@ -95,7 +95,7 @@ def insert(conn: Connection, requested: Sequence[Removal]) -> list[int]:
     """Write new requests; gives their ids in the same order."""
     return insert_rows(
         conn,
-        removals,
+        RemovalRow,
         [
             {
                 "order_id": r.order_id,
@@ -115,7 +115,7 @@ def update_changed(conn: Connection, decided: Sequence[Removal]) -> None:
     """Write decisions."""
     update_rows(
         conn,
-        removals,
+        RemovalRow,
         ["removal_id"],
         [
             {

@@ -9,22 +9,27 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, Connection, Identity, Integer, Table, Text
+from sqlalchemy import Connection, Identity
+from sqlalchemy import insert as sa_insert
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.locks import lock_named
 from models.db.pipeline import Cursor, execute
-from models.db.schema import Json, Timestamp, metadata
+from models.db.schema import Base
 from policies.terms import DEFAULT_TERMS, Terms, read_terms
 
-terms = Table(
-    "terms",
-    metadata,
-    Column("terms_id", Integer, Identity(), primary_key=True),
-    Column("valid_from", Timestamp, nullable=False),
-    Column("settings", Json, nullable=False),
-    Column("applied_by", Text, nullable=False),
-    Column("applied_at", Timestamp, nullable=False),
-)
+
+class TermsRow(Base):
+    """Terms and the instant from which they apply."""
+
+    __tablename__ = "terms"
+
+    terms_id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    valid_from: Mapped[datetime]
+    settings: Mapped[dict[str, Any]]
+    applied_by: Mapped[str]
+    applied_at: Mapped[datetime]
+
 
 BRICKLINK_TERMS_ID = 0
 
@@ -103,6 +108,6 @@ def lock(conn: Connection) -> None:
 
 def insert(conn: Connection, settings: dict[str, Any], valid_from: datetime, applied_by: str, now: datetime) -> int:
     """Write dated terms; gives their id."""
-    row = terms.insert().values(settings=settings, valid_from=valid_from, applied_by=applied_by, applied_at=now)
-    terms_id: int = conn.execute(row.returning(terms.c.terms_id)).scalar_one()
+    row = sa_insert(TermsRow).values(settings=settings, valid_from=valid_from, applied_by=applied_by, applied_at=now)
+    terms_id: int = conn.execute(row.returning(TermsRow.terms_id)).scalar_one()
     return terms_id

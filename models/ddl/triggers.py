@@ -14,11 +14,12 @@ from sqlalchemy import Table
 
 import models
 from models import feed, submissions
-from models.alerts import alerts
+from models.alerts import AlertRow
 from models.db.database import APP_ROLE
+from models.db.schema import table_of
 from models.ddl import views
-from models.members import strikes
-from models.orders import orders
+from models.members import StrikeRow
+from models.orders import OrderRow
 
 SUBMIT_ROLE = "unwind_submit"
 """For producers that hand in commands by SQL: may call one function and do nothing else."""
@@ -65,16 +66,16 @@ def _but(table: Table, *may_change: str) -> str:
     return " OR ".join(f'OLD."{c.name}" IS DISTINCT FROM NEW."{c.name}"' for c in table.c if c.name not in may_change)
 
 
-_changed = _but(orders, "version", "last_event_at")
+_changed = _but(table_of(OrderRow), "version", "last_event_at")
 """Of a cancelled order: its timeline goes on when staff removes a completed alert (R39) or a follower says it is done."""
 
 CLOSED_CONDITIONS = {
     # R39: staff may still remove an alert that a cancellation completed.
     "alerts": "OLD.state <> 'open' AND NOT (OLD.state = 'completed' AND NEW.state = 'removed' "
-    f"AND NOT ({_but(alerts, 'state', 'closed_at')}))",
+    f"AND NOT ({_but(table_of(AlertRow), 'state', 'closed_at')}))",
     "ocrs": "OLD.state <> 'open'",
     "removals": "OLD.state <> 'pending'",
-    "strikes": f"OLD.withdrawn_at IS NOT NULL OR {_but(strikes, 'withdrawn_at')}",
+    "strikes": f"OLD.withdrawn_at IS NOT NULL OR {_but(table_of(StrikeRow), 'withdrawn_at')}",
     "submissions": "OLD.state = 'answered'",
 }
 """When a row of a table never changes again."""

@@ -188,9 +188,9 @@ def upgrade() -> None:
         sa.Column("first_error", sa.Text(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.CheckConstraint(
-            "(state = 'pending') = (next_try_at IS NOT NULL)", name=op.f("ck_notices_tried_again_while_pending")
+            "(state = 'pending') = (next_try_at IS NOT NULL)", name=op.f("ck_notices_next_try_while_pending")
         ),
-        sa.CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name=op.f("ck_notices_sent_when_sent")),
+        sa.CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name=op.f("ck_notices_sent_at_when_sent")),
         sa.CheckConstraint("state IN ('pending', 'sent', 'parked')", name=op.f("ck_notices_state_known")),
         sa.PrimaryKeyConstraint("notice_id", name=op.f("pk_notices")),
         sa.UniqueConstraint("key", name=op.f("uq_notices_key")),
@@ -325,11 +325,11 @@ def upgrade() -> None:
         sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
             "(kind IN ('sold', 'returned')) = (order_id IS NOT NULL AND line_no IS NOT NULL)",
-            name=op.f("ck_stock_moves_of_a_line"),
+            name=op.f("ck_stock_moves_has_order_line"),
         ),
         sa.CheckConstraint(
             "CASE kind WHEN 'sold' THEN delta < 0 WHEN 'adjusted' THEN true ELSE delta >= 0 END",
-            name=op.f("ck_stock_moves_sign"),
+            name=op.f("ck_stock_moves_delta_sign"),
         ),
         sa.CheckConstraint(
             "kind IN ('recorded', 'sold', 'returned', 'adjusted')", name=op.f("ck_stock_moves_kind_known")
@@ -493,7 +493,7 @@ def upgrade() -> None:
         sa.CheckConstraint("opening_credit <> 'NaN'", name=op.f("ck_bills_opening_credit_is_a_number")),
         sa.CheckConstraint("total <> 'NaN'", name=op.f("ck_bills_total_is_a_number")),
         sa.CheckConstraint("extract(day FROM billing_month) = 1", name=op.f("ck_bills_billing_month_is_a_month")),
-        sa.CheckConstraint("lines_sum + opening_credit = total + carried_forward", name=op.f("ck_bills_adds_up")),
+        sa.CheckConstraint("lines_sum + opening_credit = total + carried_forward", name=op.f("ck_bills_sums_add_up")),
         sa.CheckConstraint("total >= 0 AND (total = 0 OR carried_forward = 0)", name=op.f("ck_bills_floored_at_zero")),
         sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_bills_seller_id")),
         sa.PrimaryKeyConstraint("bill_id", name=op.f("pk_bills")),
@@ -557,27 +557,32 @@ def upgrade() -> None:
         sa.CheckConstraint("tier_price2 <> 'NaN'", name=op.f("ck_lots_tier_price2_is_a_number")),
         sa.CheckConstraint("tier_price3 <> 'NaN'", name=op.f("ck_lots_tier_price3_is_a_number")),
         sa.CheckConstraint("unit_price <> 'NaN'", name=op.f("ck_lots_unit_price_is_a_number")),
-        sa.CheckConstraint("(tier_quantity1 IS NULL) = (tier_price1 IS NULL)", name=op.f("ck_lots_tier1_whole")),
-        sa.CheckConstraint("(tier_quantity2 IS NULL) = (tier_price2 IS NULL)", name=op.f("ck_lots_tier2_whole")),
-        sa.CheckConstraint("(tier_quantity3 IS NULL) = (tier_price3 IS NULL)", name=op.f("ck_lots_tier3_whole")),
+        sa.CheckConstraint("(tier_quantity1 IS NULL) = (tier_price1 IS NULL)", name=op.f("ck_lots_tier1_complete")),
+        sa.CheckConstraint("(tier_quantity2 IS NULL) = (tier_price2 IS NULL)", name=op.f("ck_lots_tier2_complete")),
+        sa.CheckConstraint("(tier_quantity3 IS NULL) = (tier_price3 IS NULL)", name=op.f("ck_lots_tier3_complete")),
         sa.CheckConstraint("bulk >= 1", name=op.f("ck_lots_bulk_at_least_one")),
-        sa.CheckConstraint("is_stock_room OR NOT auto_stockroom", name=op.f("ck_lots_put_away_only_inside")),
+        sa.CheckConstraint(
+            "is_stock_room OR NOT auto_stockroom", name=op.f("ck_lots_auto_stockroom_only_in_stockroom")
+        ),
         sa.CheckConstraint("my_cost >= 0", name=op.f("ck_lots_cost_not_negative")),
         sa.CheckConstraint("my_weight >= 0", name=op.f("ck_lots_weight_not_negative")),
         sa.CheckConstraint("quantity >= 0", name=op.f("ck_lots_quantity_not_negative")),
-        sa.CheckConstraint("reserved_for IS NULL OR NOT is_stock_room", name=op.f("ck_lots_reserved_or_stockroom")),
-        sa.CheckConstraint("sale_rate BETWEEN 0 AND 99", name=op.f("ck_lots_sale_below_all")),
-        sa.CheckConstraint("stock_room_id IS NULL OR is_stock_room", name=op.f("ck_lots_stockroom_named_only_inside")),
+        sa.CheckConstraint("reserved_for IS NULL OR NOT is_stock_room", name=op.f("ck_lots_reserved_not_in_stockroom")),
+        sa.CheckConstraint("sale_rate BETWEEN 0 AND 99", name=op.f("ck_lots_sale_rate_below_100")),
         sa.CheckConstraint(
-            "tier_quantity1 > 0 AND tier_price1 > 0 AND tier_price1 < unit_price", name=op.f("ck_lots_tier1_falls")
+            "stock_room_id IS NULL OR is_stock_room", name=op.f("ck_lots_stock_room_id_only_in_stockroom")
+        ),
+        sa.CheckConstraint(
+            "tier_quantity1 > 0 AND tier_price1 > 0 AND tier_price1 < unit_price",
+            name=op.f("ck_lots_tier1_below_unit_price"),
         ),
         sa.CheckConstraint(
             "tier_quantity2 IS NULL OR (tier_quantity1 IS NOT NULL AND tier_quantity2 > tier_quantity1 AND tier_price2 > 0 AND tier_price2 < tier_price1)",
-            name=op.f("ck_lots_tier2_rises_and_falls"),
+            name=op.f("ck_lots_tier2_more_units_lower_price"),
         ),
         sa.CheckConstraint(
             "tier_quantity3 IS NULL OR (tier_quantity2 IS NOT NULL AND tier_quantity3 > tier_quantity2 AND tier_price3 > 0 AND tier_price3 < tier_price2)",
-            name=op.f("ck_lots_tier3_rises_and_falls"),
+            name=op.f("ck_lots_tier3_more_units_lower_price"),
         ),
         sa.CheckConstraint("unit_price > 0", name=op.f("ck_lots_price_above_zero")),
         sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_lots_seller_id")),
@@ -613,7 +618,7 @@ def upgrade() -> None:
         sa.Column("last_event_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
             "(status = 'CANCELLED') = (cancelled_at IS NOT NULL AND basis IS NOT NULL AND cancelled_by IS NOT NULL)",
-            name=op.f("ck_orders_cancelled_whole"),
+            name=op.f("ck_orders_cancellation_complete"),
         ),
         sa.CheckConstraint(
             "basis IN ('OCR_SELLER', 'OCR_BUYER', 'NPB', 'NPX', 'NRS', 'NSS', 'BUYER_TERMINATED', 'SELLER_TERMINATED')",
@@ -628,7 +633,7 @@ def upgrade() -> None:
             name=op.f("ck_orders_status_known"),
         ),
         sa.CheckConstraint("total <> 'NaN'", name=op.f("ck_orders_total_is_a_number")),
-        sa.CheckConstraint("buyer_id <> seller_id", name=op.f("ck_orders_two_parties")),
+        sa.CheckConstraint("buyer_id <> seller_id", name=op.f("ck_orders_buyer_is_not_seller")),
         sa.CheckConstraint("extract(day FROM fee_month) = 1", name=op.f("ck_orders_fee_month_is_a_month")),
         sa.CheckConstraint("total >= 0 AND fee >= 0", name=op.f("ck_orders_not_negative")),
         sa.ForeignKeyConstraint(["buyer_id"], ["unwind.members.member_id"], name=op.f("fk_orders_buyer_id")),
@@ -686,7 +691,7 @@ def upgrade() -> None:
             "state IN ('open', 'completed', 'removed', 'superseded')", name=op.f("ck_alerts_state_known")
         ),
         sa.CheckConstraint(
-            "unlocked_at <= COALESCE(closed_at, 'infinity')", name=op.f("ck_alerts_marked_before_it_closed")
+            "unlocked_at <= COALESCE(closed_at, 'infinity')", name=op.f("ck_alerts_unlocked_before_closed")
         ),
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_alerts_order_id")),
         sa.PrimaryKeyConstraint("alert_id", name=op.f("pk_alerts")),
@@ -737,7 +742,7 @@ def upgrade() -> None:
         sa.Column("opened_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("verified_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("used_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
-        sa.CheckConstraint("(state = 'used') = (used_at IS NOT NULL)", name=op.f("ck_drafts_used_at_an_instant")),
+        sa.CheckConstraint("(state = 'used') = (used_at IS NOT NULL)", name=op.f("ck_drafts_used_at_when_used")),
         sa.CheckConstraint("state = 'open' OR verified_at IS NOT NULL", name=op.f("ck_drafts_verified_before_use")),
         sa.CheckConstraint("state IN ('open', 'verified', 'used')", name=op.f("ck_drafts_state_known")),
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_drafts_order_id")),
@@ -778,13 +783,13 @@ def upgrade() -> None:
         sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
             "(excess IS NULL) = (excess_credit_month IS NULL) AND (excess IS NULL OR (kind = 'payment' AND excess > 0 AND excess <= -amount))",
-            name=op.f("ck_ledger_lines_excess_of_a_payment"),
+            name=op.f("ck_ledger_lines_excess_only_of_payment"),
         ),
         sa.CheckConstraint(
-            "(kind = 'payment') = (payment_id IS NOT NULL)", name=op.f("ck_ledger_lines_payment_has_its_id")
+            "(kind = 'payment') = (payment_id IS NOT NULL)", name=op.f("ck_ledger_lines_payment_id_only_of_payment")
         ),
         sa.CheckConstraint(
-            "CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name=op.f("ck_ledger_lines_signed_by_kind")
+            "CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name=op.f("ck_ledger_lines_amount_sign")
         ),
         sa.CheckConstraint("amount <> 'NaN'", name=op.f("ck_ledger_lines_amount_is_a_number")),
         sa.CheckConstraint(
@@ -792,7 +797,7 @@ def upgrade() -> None:
             name=op.f("ck_ledger_lines_kind_known"),
         ),
         sa.CheckConstraint(
-            "kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name=op.f("ck_ledger_lines_of_an_order")
+            "kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name=op.f("ck_ledger_lines_has_order")
         ),
         sa.CheckConstraint(
             "extract(day FROM billing_month) = 1", name=op.f("ck_ledger_lines_billing_month_is_a_month")
@@ -882,7 +887,7 @@ def upgrade() -> None:
         sa.Column("unit_price", sa.Numeric(precision=14, scale=4), nullable=False),
         sa.Column("snapshot", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
         sa.CheckConstraint("unit_price <> 'NaN'", name=op.f("ck_order_lines_unit_price_is_a_number")),
-        sa.CheckConstraint("quantity > 0", name=op.f("ck_order_lines_something")),
+        sa.CheckConstraint("quantity > 0", name=op.f("ck_order_lines_quantity_positive")),
         sa.CheckConstraint(
             "removed >= 0 AND returned >= 0 AND removed + returned <= quantity",
             name=op.f("ck_order_lines_units_conserved"),
