@@ -137,7 +137,7 @@ def _row(message: DueMessage, email: Email, work: UnitOfWork[Any]) -> dict[str, 
         "order_id": message.order_id,
         "recipient": message.payload["recipient"],
         "role": message.payload["role"],
-        "letter": email.as_json(),
+        "email": email.as_json(),
         "message_id": policy.message_id(message.key, work.now),
     }
 
