@@ -87,7 +87,7 @@ def recharge_note(order_id: int, month: date, why: str) -> str:
 def reversal_note(order_id: int, charged: date | None, why: str) -> str:
     """Why the earlier charge is taken back (A21)."""
     when = f"charged in {month_name(charged)}" if charged else "charged earlier"
-    return f"The fee for order {order_id} {when} is taken back because {why}; the whole order is charged anew."
+    return f"The fee for order {order_id} {when} is taken back because {why}; the whole order is charged again."
 
 
 def reset_note(order_id: int, charged: date) -> str:

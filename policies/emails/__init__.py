@@ -1,4 +1,4 @@
-"""In which words is each event told?  One entry per notice, with its rule and its readers (rules.md 9)."""
+"""The emails that members receive: one entry per event, with its rule, its recipients and its wording."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from policies.statuses import Role
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What is told of one kind of event: its row in the rule book, who reads it, and its wording."""
+    """How one kind of event is emailed: its row in the rule book, who receives it, and the function that writes it."""
 
     rule: str
-    readers: tuple[Role, ...]
-    wording: Callable[[EmailContext], Email]
+    recipients: tuple[Role, ...]
+    compose: Callable[[EmailContext], Email]
 
 
 _SELLER, _BUYER, _EITHER = (Role.SELLER,), (Role.BUYER,), (Role.SELLER, Role.BUYER)
@@ -40,13 +40,13 @@ NOTICES: dict[str, Notice] = {
     "credit_posted": Notice("N13", _SELLER, accounts.credit_posted),
     "bill_issued": Notice("N14", _SELLER, accounts.bill_issued),
     "privilege_revoked": Notice("N15", _EITHER, accounts.privilege_revoked),
-    "ocr_reminder": Notice("N16", _SELLER, ocr.reminded),
-    "unlock_reminder": Notice("N17", _EITHER, seller_alerts.reminded),
+    "ocr_reminder": Notice("N16", _SELLER, ocr.reminder),
+    "unlock_reminder": Notice("N17", _EITHER, seller_alerts.reminder),
     "payment_during_alert": Notice("N18", _SELLER, npb.payment_recorded),
 }
-"""Every event that anybody is told of, by its stable public name."""
+"""Every event that is emailed, by its public name."""
 
 
-def compose_email(told: EmailContext) -> Email:
-    """The letter to one reader about one event.  Raises KeyError for an event that has no wording: that is a bug."""
-    return NOTICES[told.event].wording(told)
+def compose_email(context: EmailContext) -> Email:
+    """Write the email about one event to one member.  Raises KeyError for an event that is not in `NOTICES`."""
+    return NOTICES[context.event].compose(context)

@@ -1,4 +1,4 @@
-"""How is a seller told of credits and bills, and a member of a privilege that was lost?  (N13, N14, N15)"""
+"""Emails about a member's account: fee credits, bills and lost privileges (N13, N14, N15)."""
 
 from __future__ import annotations
 
@@ -8,64 +8,64 @@ from policies.emails.context import EmailContext, format_amount, format_day, for
 from policies.emails.email import Email
 
 
-def credit_posted(told: EmailContext) -> Email:
-    """N13, to the seller: how much, and on which bill."""
-    amount, bill, charged = told.word("amount"), told.word("bill"), told.word("charged_month")
-    what = f"A credit of {format_amount(amount)}" if amount else "A credit"
+def credit_posted(context: EmailContext) -> Email:
+    """N13, to the seller: the amount and the bill it is on."""
+    amount, bill, charged = context.text("amount"), context.text("bill"), context.text("charged_month")
+    credit = f"a credit of {format_amount(amount)}" if amount else "a credit"
     return Email(
-        told.subject("fee credited"),
+        context.subject("your fee is credited"),
         (
-            f"{what} for the cancelled {told.order} was booked"
-            + (f" on your bill for {format_month(bill)}." if bill else " on your next bill."),
+            f"We added {credit} for the cancelled {context.order} to "
+            + (f"your bill for {format_month(bill)}." if bill else "your next bill."),
         ),
         None,
         paragraphs(
-            f"It gives back the fee that was charged in {format_month(charged)}. That month's bill stays as it was issued."
+            f"It refunds the fee you were charged in {format_month(charged)}. The bill for that month does not change."
             if charged
-            else "It gives back the fee that was charged for the order."
+            else "It refunds the fee you were charged for the order."
         ),
-        ("There is nothing you have to do: the credit lowers what you owe on that bill.",),
+        ("You don't need to do anything. The credit lowers what you owe on that bill.",),
     )
 
 
-def bill_issued(told: EmailContext) -> Email:
-    """N14, to the seller: how much, and until when."""
-    month, total, due = told.word("month"), told.word("total"), told.word("due_on")
+def bill_issued(context: EmailContext) -> Email:
+    """N14, to the seller: the total and the due date."""
+    month, total, due = context.text("month"), context.text("total"), context.text("due_on")
     due_day = format_day(date.fromisoformat(due)) if due else ""
-    named = f"bill for {format_month(month)}" if month else "bill"
+    bill = f"bill for {format_month(month)}" if month else "bill"
     return Email(
-        f"Your {named}: {format_amount(total)}" if total else f"Your {named}",
-        (f"Your {named} is ready" + (f". Its total is {format_amount(total)}." if total else "."),),
+        f"Your {bill}: {format_amount(total)}" if total else f"Your {bill}",
+        (f"Your {bill} is ready" + (f". The total is {format_amount(total)}." if total else "."),),
         None,
-        ("It holds the fees of that month, less credits for cancelled orders, and what was left from earlier bills.",),
-        (f"Please pay it by {due_day}." if due_day else "Please pay it by its due date.",),
+        ("It includes the month's fees, any credits for cancelled orders, and any balance from earlier bills.",),
+        (f"Please pay by {due_day}." if due_day else "Please pay by the due date.",),
     )
 
 
-def privilege_revoked(told: EmailContext) -> Email:
-    """N15, to that member: why, and what to send."""
-    buying = told.word("privilege") != "selling"
-    strikes = told.facts.get("strikes")
+def privilege_revoked(context: EmailContext) -> Email:
+    """N15, to the member who lost the privilege: why, and what to send to staff."""
+    buying = context.text("privilege") != "selling"
+    strikes = context.facts.get("strikes")
     orders = ", ".join(str(order) for order in strikes) if isinstance(strikes, list | tuple) else ""
     return Email(
-        "You can no longer buy" if buying else "You can no longer sell for now",
+        "You can no longer buy" if buying else "You can't sell for now",
         paragraphs(
-            "Your right to buy was revoked, because too many of your orders were cancelled as unpaid."
+            "We have revoked your right to buy, because too many of your orders were cancelled as unpaid."
             if buying
-            else "Your right to sell was suspended, because too many of your orders were cancelled after you had not "
-            "answered or not shipped.",
+            else "We have suspended your right to sell, because too many of your orders were cancelled after you did not "
+            "respond or did not ship.",
             f"These orders count: {orders}." if orders else "",
         ),
         None,
         (
-            "You cannot place new orders. Orders that are open already go on, and you can still act on them."
+            "You can't place new orders. Your open orders continue, and you can still act on them."
             if buying
-            else "No new orders can be placed in your store. Orders that are open already go on, and you can still act on them.",
+            else "Your store can't take new orders. Your open orders continue, and you can still act on them.",
         ),
         (
-            "If you think that an order should not count, write to our staff. For each order please send: what happened, "
+            "If you think an order should not count, write to our staff. For each order, please send: what happened, "
             + ("proof of payment, " if buying else "proof of shipping or of the refund, ")
             + "and the messages you exchanged.",
-            "Staff can withdraw a strike, and can give you the right back.",
+            f"Staff can withdraw a strike and restore your right to {'buy' if buying else 'sell'}.",
         ),
     )

@@ -1,6 +1,6 @@
-"""What does a letter's author know, and how are instants, days and amounts written out for this reader?
+"""The facts an email is written from, and how timestamps, days and amounts are written out for its reader.
 
-Texts are English; month and day names are ours, so that no setting of the machine changes a letter.
+Month and day names are constants, so that the machine's locale cannot change an email.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ MONTHS = (
 
 @dataclass(frozen=True, slots=True)
 class EmailContext:
-    """One event for one reader.  `facts` may hold more than a wording knows, and may lack what is optional.
+    """One event for one recipient.  `facts` may have unknown keys and may lack optional ones.
 
-    `zone` is the reader's time zone; `buyer` and `seller` are the parties' handles, made fit for showing, or empty.
+    `zone` is the recipient's time zone; `buyer` and `seller` are the parties' sanitized handles, or empty.
     """
 
     event: str
@@ -48,59 +48,55 @@ class EmailContext:
 
     @property
     def order(self) -> str:
-        """`order 1003`, or `your order` when it is about none."""
+        """`order 1003`, or `your order` without an order id."""
         return "your order" if self.order_id is None else f"order {self.order_id}"
 
     @property
     def the_buyer(self) -> str:
-        """The buyer, with the handle if it is known."""
         return f"the buyer ({self.buyer})" if self.buyer else "the buyer"
 
     @property
     def the_seller(self) -> str:
-        """The seller, with the handle if it is known."""
         return f"the seller ({self.seller})" if self.seller else "the seller"
 
     def subject(self, news: str) -> str:
-        """`Order 1003: news`; without an order the news alone."""
+        """`Order 1003: news`; without an order id the news alone."""
         return f"Order {self.order_id}: {news}" if self.order_id is not None else capital(news)
 
-    def word(self, name: str) -> str:
-        """A fact that is one word or one number as text, empty when it is missing."""
+    def text(self, name: str) -> str:
+        """A fact as text, empty when it is missing."""
         value = self.facts.get(name)
         return "" if value is None else str(value)
 
-    def has(self, name: str) -> bool:
-        """Whether a fact that says yes or no says yes."""
+    def flag(self, name: str) -> bool:
         return self.facts.get(name) is True
 
-    def when(self, name: str) -> str:
-        """The instant of that name for this reader, empty when it is missing."""
-        text = self.word(name)
+    def timestamp(self, name: str) -> str:
+        """A fact that is a timestamp, in the recipient's zone; empty when it is missing."""
+        text = self.text(name)
         return format_instant(parse_timestamp(text), self.zone) if text else ""
 
     def quote(self, who: str, name: str = "comment") -> Quote | None:
-        """A member's own words, if there are any."""
-        text = self.word(name)
+        text = self.text(name)
         return Quote(capital(who), text) if text.strip() else None
 
 
 def format_instant(instant: datetime, zone: str) -> str:
     """`Saturday, 11 April 2026, 10:00 (UTC)`; other zones also say how far they are from UTC at that instant.
 
-    Parts of a second count up: nobody is told a moment at which it is still too early.
+    Fractions of a second round up, so that the time is never too early.
     """
     if instant.microsecond:
         instant = instant.replace(microsecond=0) + timedelta(seconds=1)
     try:
-        local, named = instant.astimezone(ZoneInfo(zone)), zone
+        local, name = instant.astimezone(ZoneInfo(zone)), zone
     except (ValueError, OSError, KeyError):  # a zone that this installation does not know
-        local, named = instant.astimezone(ZoneInfo("UTC")), "UTC"
+        local, name = instant.astimezone(ZoneInfo("UTC")), "UTC"
     clock = f"{local:%H:%M:%S}" if local.second else f"{local:%H:%M}"
-    offset = "" if named == "UTC" else f", UTC{local:%z}"
+    offset = "" if name == "UTC" else f", UTC{local:%z}"
     if offset:
         offset = f"{offset[:-2]}:{offset[-2:]}"
-    return f"{format_day(local.date())}, {clock} ({named}{offset})"
+    return f"{format_day(local.date())}, {clock} ({name}{offset})"
 
 
 def format_day(day: date) -> str:
@@ -125,15 +121,14 @@ def pluralize(number: int, one: str, many: str) -> str:
 
 
 def capital(text: str) -> str:
-    """The text as the beginning of a sentence."""
     return f"{text[:1].upper()}{text[1:]}"
 
 
 def join_sentences(*sentences: str) -> str:
-    """The sentences that there are, as one paragraph."""
+    """Join the non-empty sentences to one paragraph."""
     return " ".join(sentence for sentence in sentences if sentence)
 
 
 def paragraphs(*texts: str) -> tuple[str, ...]:
-    """The paragraphs that there are."""
+    """Drop the empty paragraphs."""
     return tuple(text for text in texts if text)

@@ -1,4 +1,4 @@
-"""In which words is a seller told where the credit is?  One sentence a fee, for support to read out (R83 to R90)."""
+"""Sentences that say where the fee of a cancelled order was credited, for support (R83 to R90)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from policies.billing_months import month_name, parse_month
 
 
 def describe_fee_credit(fee: Mapping[str, Any]) -> str:
-    """The sentence for one row of what became of fees (`kind`, `state`, `amount`, months as `2026-03`, days as dates)."""
+    """Describe one row of a fee report (`kind`, `state`, `amount`, months as `2026-03`, days as dates)."""
     amount = str(fee["amount"]).removeprefix("-")
     bill = month_name(parse_month(fee["bill_month"])) if fee["bill_month"] else "a bill that is not known"
     if fee["state"] == "stays":

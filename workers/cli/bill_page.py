@@ -1,4 +1,4 @@
-"""How does a bill look to the seller who has to pay it?  A page and a plain text, from the JSON of the contract."""
+"""Renders a bill as an HTML page or as plain text for the seller."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from policies.billing_months import month_name, parse_month
 from policies.emails.email import sanitize_line
 
 MAX_NOTE_LENGTH = 2200
-"""A comment of staff may have 2,000 characters; around it stands who gave the credit and for which order."""
+"""A staff comment of up to 2,000 characters, and around it the order and who gave the credit."""
 
 _environment = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "pages"),
     undefined=StrictUndefined,
-    autoescape=select_autoescape(disabled_extensions=("txt.j2",), default=True),  # all but the plain text is HTML
+    autoescape=select_autoescape(
+        disabled_extensions=("txt.j2",), default=True
+    ),  # everything except the plain text is HTML
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
@@ -27,12 +29,11 @@ _environment = Environment(
 
 
 def render_html(bill: Mapping[str, Any]) -> str:
-    """A page that stands alone: no script, nothing loaded, readable on paper and in the dark; everything is escaped."""
+    """Render a self-contained page without scripts or external resources; all content is escaped."""
     return _environment.get_template("bill.html.j2").render(_facts(bill))
 
 
 def render_text(bill: Mapping[str, Any]) -> str:
-    """The same as plain text."""
     return _environment.get_template("bill.txt.j2").render(_facts(bill)).rstrip() + "\n"
 
 
@@ -41,7 +42,7 @@ def _facts(bill: Mapping[str, Any]) -> dict[str, Any]:
         "seller_id": sanitize_line(bill["seller_id"]),
         "month": month_name(parse_month(bill["billing_month"])),
         "state": bill["state"],
-        "standing": _standing(bill),
+        "status": _status_sentence(bill),
         "lines": [_line(line) for line in bill["lines"]],
         "sums": _sums(bill),
     }
@@ -58,43 +59,42 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _standing(bill: Mapping[str, Any]) -> str:
-    """Where the bill stands, in a sentence."""
+def _status_sentence(bill: Mapping[str, Any]) -> str:
     if bill["state"] == "open":
-        return "This bill is still open: it shows what is known so far."
-    made = f"Made on {_day(bill['issued_on'])}."
+        return "This bill is still open and shows what is known so far."
+    issued = f"Issued on {_day(bill['issued_on'])}."
     if bill["state"] == "paid":
-        return f"{made} {'Nothing is to be paid.' if Decimal(bill['total']) == 0 else 'It is paid.'}"
+        return f"{issued} {'There is nothing to pay.' if Decimal(bill['total']) == 0 else 'Paid in full.'}"
     left = Decimal(bill["total"]) - Decimal(bill["paid"])
     if bill["state"] == "past_due":
         return (
-            f"{made} It was due on {_day(bill['due_on'])} and is past due: {left} are to be paid. "
-            f"The days of grace end on {_day(bill['grace_until'])}."
+            f"{issued} It was due on {_day(bill['due_on'])} and is past due. Please pay {left} USD now. "
+            f"The grace period ends on {_day(bill['grace_until'])}."
         )
-    return f"{made} Please pay {left} by {_day(bill['due_on'])}."
+    return f"{issued} Please pay {left} USD by {_day(bill['due_on'])}."
 
 
 def _sums(bill: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(name, amount, remark): what stands below the lines; rows of nothing are left out, the total never is."""
+    """(name, amount, remark) of the rows below the lines.  Empty rows are left out, the total never."""
     total, paid, carried = Decimal(bill["total"]), Decimal(bill["paid"]), Decimal(bill["carried_forward"])
     opening = Decimal(bill["opening_credit"])
     rows = []
     if opening:
-        rows.append(("Carried over", bill["opening_credit"], "from the bill before and from what was paid too much"))
+        rows.append(("Carried over", bill["opening_credit"], "from the previous bill and from overpayments"))
     rows.append(("Total", bill["total"], ""))
     if paid:
         rows.append(("Paid", f"{-paid}", ""))
         if total > paid:
-            rows.append(("Still to pay", f"{total - paid}", ""))
+            rows.append(("Left to pay", f"{total - paid}", ""))
         if Decimal(bill["overpaid"]):
-            rows.append(("Paid too much", bill["overpaid"], "credited on the next bill"))
+            rows.append(("Overpaid", bill["overpaid"], "credited on your next bill"))
     if carried:
-        why = "your credit on the next bill" if carried < 0 else "too small to be billed alone; added to the next bill"
+        why = "credited on your next bill" if carried < 0 else "below the minimum bill, added to your next bill"
         rows.append(("Carried forward", bill["carried_forward"], why))
     return rows
 
 
-def _day(written: str) -> str:
-    """`2026-04-05` as people write it: 5 April 2026."""
-    day = date.fromisoformat(written)
+def _day(text: str) -> str:
+    """`2026-04-05` as `5 April 2026`."""
+    day = date.fromisoformat(text)
     return f"{day.day} {month_name(day)}"

@@ -78,18 +78,18 @@ def test_the_page_has_a_row_for_each_line_and_the_sums_below() -> None:
     page = Page(render_html(a_bill(opening_credit="-5.00", total="15.00", paid="5.00")))
     assert page.rows[1:] == [
         ["2026-03-28", "1003", "Fee for order 1003, charged in March 2026.", "2026-03", "", "20.00"],
-        ["Carried over from the bill before and from what was paid too much", "-5.00"],
+        ["Carried over from the previous bill and from overpayments", "-5.00"],
         ["Total", "15.00"],
         ["Paid", "-5.00"],
-        ["Still to pay", "10.00"],
+        ["Left to pay", "10.00"],
     ]
 
 
 def test_the_plain_text_says_the_same() -> None:
     """For mails and terminals."""
     assert render_text(a_bill()) == (
-        "Bill of March 2026 for s-881 (US dollars)\n"
-        "Made on 5 April 2026. Please pay 20.00 by 5 May 2026.\n"
+        "Bill for March 2026, s-881 (US dollars)\n"
+        "Issued on 5 April 2026. Please pay 20.00 USD by 5 May 2026.\n"
         "\n"
         "       20.00  2026-03-28  Fee for order 1003, charged in March 2026.\n"
         "       20.00  Total\n"
@@ -100,11 +100,11 @@ def test_the_plain_text_says_the_same() -> None:
     ("fields", "sentence"),
     [
         ({"state": "open", "issued_on": None, "due_on": None}, "still open"),
-        ({}, "Please pay 20.00 by 5 May 2026."),
-        ({"paid": "5.00"}, "Please pay 15.00 by 5 May 2026."),
-        ({"state": "past_due"}, "20.00 are to be paid. The days of grace end on 15 May 2026."),
-        ({"state": "paid", "paid": "20.00"}, "It is paid."),
-        ({"state": "paid", "total": "0.00", "lines": []}, "Nothing is to be paid."),
+        ({}, "Please pay 20.00 USD by 5 May 2026."),
+        ({"paid": "5.00"}, "Please pay 15.00 USD by 5 May 2026."),
+        ({"state": "past_due"}, "Please pay 20.00 USD now. The grace period ends on 15 May 2026."),
+        ({"state": "paid", "paid": "20.00"}, "Paid in full."),
+        ({"state": "paid", "total": "0.00", "lines": []}, "There is nothing to pay."),
     ],
 )
 def test_a_bill_says_in_a_sentence_where_it_stands(fields: dict[str, Any], sentence: str) -> None:
@@ -116,12 +116,12 @@ def test_a_bill_says_in_a_sentence_where_it_stands(fields: dict[str, Any], sente
 @pytest.mark.parametrize(
     ("fields", "row"),
     [
-        ({"carried_forward": "-15.00", "total": "0.00"}, ["Carried forward your credit on the next bill", "-15.00"]),
+        ({"carried_forward": "-15.00", "total": "0.00"}, ["Carried forward credited on your next bill", "-15.00"]),
         (
             {"carried_forward": "3.00", "total": "0.00"},
-            ["Carried forward too small to be billed alone; added to the next bill", "3.00"],
+            ["Carried forward below the minimum bill, added to your next bill", "3.00"],
         ),
-        ({"paid": "32.50", "overpaid": "12.50"}, ["Paid too much credited on the next bill", "12.50"]),
+        ({"paid": "32.50", "overpaid": "12.50"}, ["Overpaid credited on your next bill", "12.50"]),
     ],
 )
 def test_what_is_left_over_is_explained(fields: dict[str, Any], row: list[str]) -> None:

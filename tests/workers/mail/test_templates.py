@@ -229,7 +229,7 @@ def test_every_event_that_is_told_anywhere_has_a_wording() -> None:
 @pytest.mark.parametrize("event", NOTICES)
 def test_a_wording_needs_no_optional_fact_and_minds_no_extra_one(event: str) -> None:
     """N1 to N18: facts come and go with versions; a letter is never lost for it."""
-    for role in NOTICES[event].readers:
+    for role in NOTICES[event].recipients:
         for facts in ({}, {"unheard_of": [1], "comment": None, "strike": None}):
             for order_id in (1003, None):
                 letter = compose_email(EmailContext(event, role, order_id, facts))

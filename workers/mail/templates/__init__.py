@@ -1,4 +1,4 @@
-"""How does a letter look in somebody's mailbox?  One mail, a plain and an HTML side, both from the same sentences."""
+"""Renders an email as a MIME message with a plain-text and an HTML part."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _environment = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     undefined=StrictUndefined,
-    autoescape=select_autoescape(disabled_extensions=("txt.j2",), default=True),  # all but the plain side is HTML
+    autoescape=select_autoescape(
+        disabled_extensions=("txt.j2",), default=True
+    ),  # everything except the plain text is HTML
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_environment.globals["shown_lines"] = sanitize_lines
+_environment.globals["sanitize_lines"] = sanitize_lines
 
 
 @dataclass(frozen=True, slots=True)
 class Branding:
-    """What is the same in every mail of an installation.  `sender` is an address with or without a name before it."""
+    """The sender and links that all emails of an installation share.  `sender` is an address, with or without a name."""
 
     sender: str
     site_name: str
@@ -41,40 +43,39 @@ class Branding:
 
     @property
     def sender_address(self) -> str:
-        """The address alone, for the envelope."""
+        """The address without the name."""
         return parseaddr(self.sender)[1]
 
 
-def render_text(envelope: OutgoingEmail, stationery: Branding) -> str:
-    """The plain side of the mail."""
-    template = _environment.get_template("letter.txt.j2")
-    text = template.render(**_facts(envelope, stationery), body=render_plain(envelope.content))
+def render_text(envelope: OutgoingEmail, branding: Branding) -> str:
+    template = _environment.get_template("email.txt.j2")
+    text = template.render(**_facts(envelope, branding), body=render_plain(envelope.content))
     return text.rstrip() + "\n"
 
 
-def render_html(envelope: OutgoingEmail, stationery: Branding) -> str:
-    """The HTML side of the mail; everything that came from outside is escaped."""
-    return _environment.get_template("letter.html.j2").render(**_facts(envelope, stationery))
+def render_html(envelope: OutgoingEmail, branding: Branding) -> str:
+    """Render the HTML part; all content is escaped."""
+    return _environment.get_template("email.html.j2").render(**_facts(envelope, branding))
 
 
-def build_mail(envelope: OutgoingEmail, stationery: Branding) -> EmailMessage:
-    """The whole mail.  Raises `Undeliverable` for an address that mail cannot be sent to."""
+def build_mail(envelope: OutgoingEmail, branding: Branding) -> EmailMessage:
+    """Build the MIME message.  Raises `Undeliverable` for an address that mail cannot be sent to."""
     message = EmailMessage(policy=SMTP)
-    message["From"] = stationery.sender
+    message["From"] = branding.sender
     message["To"] = Address(sanitize_header(envelope.handle), addr_spec=encode_address(envelope.email))
     message["Subject"] = sanitize_header(envelope.content.subject, MAX_SUBJECT_LENGTH)
     message["Date"] = format_datetime(envelope.written_at)
-    message["Message-ID"] = f"<{envelope.message_id}@{stationery.sender_address.rpartition('@')[2]}>"
+    message["Message-ID"] = f"<{envelope.message_id}@{branding.sender_address.rpartition('@')[2]}>"
     # Keeps holiday replies and mailing-list robots quiet (RFC 3834).
     message["Auto-Submitted"] = "auto-generated"
     # Quoted-printable passes through servers that know neither 8-bit text nor long lines.
-    message.set_content(render_text(envelope, stationery), cte="quoted-printable")
-    message.add_alternative(render_html(envelope, stationery), subtype="html", cte="quoted-printable")
+    message.set_content(render_text(envelope, branding), cte="quoted-printable")
+    message.add_alternative(render_html(envelope, branding), subtype="html", cte="quoted-printable")
     return message
 
 
 def encode_address(email: str) -> str:
-    """The address in ASCII.  Raises `Undeliverable` for whatever could not be one, line breaks above all (C45)."""
+    """Encode the address in ASCII.  Raises `Undeliverable` if it is not a valid address, e.g. with a line break."""
     local, at, domain = email.rpartition("@")
     try:
         domain = domain.encode("idna").decode("ascii")
@@ -88,27 +89,27 @@ def encode_address(email: str) -> str:
         or not _LOCAL_PART.fullmatch(local)
         or not all(_LABEL.fullmatch(label) for label in labels)
     ):
-        raise Undeliverable("the member's mail address is not one that mail can be sent to")
+        raise Undeliverable("the member's email address is not valid")
     return f"{local}@{domain}"
 
 
-def sanitize_header(text: str, longest: int = 80) -> str:
-    """One line that is safe in a header: without line breaks, control characters and invisible format characters."""
+def sanitize_header(text: str, max_length: int = 80) -> str:
+    """Make text safe in a header: one line without control characters and invisible format characters."""
     visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    return sanitize_line(visible, longest).strip("\u2068\u2069")
+    return sanitize_line(visible, max_length).strip("\u2068\u2069")
 
 
-def order_url(order_id: int, stationery: Branding) -> str:
-    """Where the order is seen on the marketplace."""
-    return f"{stationery.marketplace_url}/orders/{order_id}"
+def order_url(order_id: int, branding: Branding) -> str:
+    """The order's page on the marketplace."""
+    return f"{branding.marketplace_url}/orders/{order_id}"
 
 
-def _facts(envelope: OutgoingEmail, stationery: Branding) -> dict[str, object]:
+def _facts(envelope: OutgoingEmail, branding: Branding) -> dict[str, object]:
     return {
-        "letter": envelope.content,
+        "email": envelope.content,
         "handle": sanitize_line(envelope.handle),
-        "site_name": stationery.site_name,
+        "site_name": branding.site_name,
         "order_id": envelope.order_id,
-        "link": None if envelope.order_id is None else order_url(envelope.order_id, stationery),
-        "marketplace_url": stationery.marketplace_url,
+        "link": None if envelope.order_id is None else order_url(envelope.order_id, branding),
+        "marketplace_url": branding.marketplace_url,
     }
