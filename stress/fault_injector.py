@@ -287,12 +287,12 @@ class FaultInjector:
         """Refuse every answer and dead job, with the error of a database that has become read-only."""
 
         def refuse() -> None:
-            with connected(self._place.database_url) as conn:
+            with open_connection(self._place.database_url) as conn:
                 conn.execute(REFUSE_WRITES)
             time.sleep(fault.seconds)  # this is the fault
             deadline = time.monotonic() + 15
             while time.monotonic() < deadline:
-                with contextlib.suppress(psycopg.Error), connected(self._place.database_url) as conn:
+                with contextlib.suppress(psycopg.Error), open_connection(self._place.database_url) as conn:
                     conn.execute(ALLOW_WRITES)
                     return
                 time.sleep(0.2)  # the database may be starting again: there is no event to wait for
