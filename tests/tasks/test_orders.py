@@ -92,7 +92,7 @@ def test_what_cannot_be_bought_is_refused_and_changes_nothing(
         ({"lines": [{"lot_id": 501, "quantity": 1.0}]}, "lines.0.quantity"),
         ({"lines": [{"lot_id": 501, "quantity": True}]}, "lines.0.quantity"),
         ({"lines": [{"lot_id": 501, "quantity": 3}]}, "lines.0.quantity"),
-        ({"lines": [{"lot_id": "501", "quantity": 2}]}, "lines.0.lot_id"),
+        ({"lines": [{"lot_id": "50l", "quantity": 2}]}, "lines.0.lot_id"),
         ({"buyer_id": "seller"}, "seller_id"),
         ({"usd_rate": 1.5, "currency": "EUR"}, "usd_rate"),
         ({"usd_rate": "1e2", "currency": "EUR"}, "usd_rate"),
