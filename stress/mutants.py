@@ -100,6 +100,19 @@ def override_settings(**settings: Any) -> LetIn:
     return let_in
 
 
+def combine(*parts: LetIn) -> LetIn:
+    """Let all of these in."""
+
+    @contextlib.contextmanager
+    def let_in(database_url: str = "") -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for part in parts:
+                stack.enter_context(part(database_url))
+            yield
+
+    return let_in
+
+
 def replace_function(path: str, other: str) -> LetIn:
     """In a worker something else stands under this name."""
 
@@ -128,6 +141,7 @@ def _one_engine_for_all(_database_url: str = "") -> Iterator[None]:
     shared = lifecycle.open_database(lifecycle.process_settings())
     with shared.transaction() as conn:
         shared.clock.now(conn)
+    setattr(shared, "dispose", lambda: None)  # noqa: B010 - what a worker tries at its start must not end the session
     lifecycle.open_database = lambda *_, **__: shared
     yield
 
@@ -211,7 +225,17 @@ MUTANTS: dict[str, Mutant] = {
                 "CAST('infinity' AS timestamptz) + LEAST",
             ),
         ),
-        Mutant("acknowledged early", "killed_in_the_middle", "never answered", override_settings(task_acks_late=False)),
+        Mutant(
+            "acknowledged early",
+            "killed_in_the_middle",
+            "never answered",
+            combine(
+                override_settings(task_acks_late=False),
+                rewrite_source(
+                    "workers.transport.acknowledgement:is_settled", 'getattr(message, "settled", False)', "True"
+                ),
+            ),
+        ),
         Mutant("one engine for all children", "many_at_once", "belongs to several children", _one_engine_for_all),
         Mutant(
             "a commit that fails is forgotten",

@@ -162,7 +162,5 @@ def test_a_command_that_ends_its_worker_each_time_is_parked(
 
         wait_until(parked, what="the parking")
         holder.rollback()
-    assert fetch_one(books, "SELECT task || ' ' || error FROM unwind.dead_jobs").startswith(
-        "orders.cancel WorkerLostError"
-    )
+    assert fetch_one(books, "SELECT task || ' ' || reason FROM unwind.dead_jobs") == "orders.cancel WORKER_DIED"
     assert ask(celery_setup, "orders.cancel", **arguments)["outcome"] == "done"

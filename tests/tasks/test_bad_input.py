@@ -56,6 +56,10 @@ def ask(market: Market, task: str, arguments: dict[str, Any], message_id: str = 
     return market.simulation.execute(task, arguments, message_id)
 
 
+LOCK_TABLES = ("item_locks", "ledger_locks", "named_locks")
+"""Their rows are there to be locked and hold nothing."""
+
+
 def fingerprint(market: Market) -> dict[str, str]:
     """Return a hash of every table except the stored answers and the lock rows."""
     names = [

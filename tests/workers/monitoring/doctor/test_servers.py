@@ -234,7 +234,11 @@ def test_a_worker_that_can_do_nothing_is_found(with_broker: Context) -> None:
     assert codes(found) == ["POOL_UNFIT", "WORKER_UNWIRED"]
     assert {severity([one]) for one in found} == {"error"}
     assert (
-        broker.check_workers(replace(with_broker, pools={"a@here": Pool(SUPPORTED_POOLS[0], 2), "b@here": Pool(SUPPORTED_POOLS[1], None)}))
+        broker.check_workers(
+            replace(
+                with_broker, pools={"a@here": Pool(SUPPORTED_POOLS[0], 2), "b@here": Pool(SUPPORTED_POOLS[1], None)}
+            )
+        )
         == []
     )
 
