@@ -26,7 +26,6 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def benches() -> dict[str, Bench]:
-    """Every measure, by name, from the files b01_… to b16_…"""
     files = sorted(path.stem for path in Path(__file__).parent.glob("b[0-9][0-9]_*.py"))
     found: list[Bench] = [importlib.import_module(f"benchmarks.{name}").BENCH for name in files]
     return {bench.name: bench for bench in found}
@@ -45,9 +44,9 @@ def benches() -> dict[str, Bench]:
     "--keep/--no-keep", default=None, help="Write the results into benchmarks/results/ (default: whole runs only)."
 )
 def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | None) -> None:
-    """Measure ours against the references, by turns, on servers of this run's own.
+    """Measure Unwind against the references, alternating, on servers of this run's own.
 
-    NAME… are measures such as B1 B4; without any, all of them.  Exit code 0 when every bar is met.
+    NAME… are benchmarks such as B1 B4; the default is all of them.  Exits with 0 when every bar is met.
     """
     known = benches()
     chosen = [name.upper() for name in names] or list(known)

@@ -14,7 +14,6 @@ from benchmarks.workloads import cancellation_workloads, compare
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """Five rounds of three on one market."""
     sets, jobs = scale.of(1_000, 10_000), scale.of(200, 2_000)
     step("making a market")
     with cancellation_workloads(place, (sets + jobs * 2) * (scale.pairs + 1), "peer") as cells:

@@ -8,7 +8,6 @@ from benchmarks.workloads import cancellation_workloads, compare
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """Five pairs on one market."""
     sets, jobs = scale.of(1_000, 10_000), scale.of(100, 400)
     step("making a market")
     with cancellation_workloads(place, (sets + jobs) * (scale.pairs + 1) + jobs, "naive") as cells:

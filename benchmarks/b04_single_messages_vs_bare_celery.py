@@ -12,7 +12,6 @@ from benchmarks.workloads import cancellation_workloads, compare
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """Five pairs on one market, each pair on orders of its own."""
     size = scale.of(200, 2_000)
     step("making a market")
     with cancellation_workloads(place, size * 2 * (scale.pairs + 1), "bare") as cells:

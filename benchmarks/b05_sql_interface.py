@@ -19,7 +19,6 @@ SUBMIT = (
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """Five pairs on one market."""
     size, jobs = scale.of(500, 6_000), scale.of(200, 2_000)
     step("making a market")
     with cancellation_workloads(place, (size + jobs) * (scale.pairs + 1) + jobs, "bare", ours=1) as cells:

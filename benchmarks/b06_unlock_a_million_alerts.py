@@ -17,7 +17,6 @@ BAR = Bar(1.3, 1.1, at_least=False)
 def run(
     place: Environment, scale: Scale, step: Step, workers: int = WORKERS, measure: str = "B6", bar: Bar = BAR
 ) -> list[Result]:
-    """Pairs on copies of one database."""
     due = scale.of(20_000, 1_000_000)
     step(f"making {due:,} due alerts")
     with prepare_scans(place, due) as scans, sweep_workers(place, workers) as client:

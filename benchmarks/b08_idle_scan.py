@@ -26,7 +26,6 @@ LOOKS = 200
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """Rounds of two hundred looks at each size, by turns."""
     big = scale.of(20_000, 1_000_000, 5_000_000)
     step(f"making {big:,} open alerts")
     with ExitStack() as stack:
@@ -68,7 +67,7 @@ def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
 
 
 def look(database: db.Database, looks: int) -> float:
-    """Median milliseconds of one look that finds nothing."""
+    """Return the median milliseconds of a scan that finds nothing."""
     db.set_database(database)
     spent = []
     for _ in range(looks):
@@ -83,7 +82,7 @@ def look(database: db.Database, looks: int) -> float:
 
 
 def whole_task(database: db.Database, looks: int) -> float:
-    """Median milliseconds of the task's body, from the first statement to the end of its commit."""
+    """Return the median milliseconds of the task's body, commit included."""
     db.set_database(database)
     spent = []
     for _ in range(looks):

@@ -15,7 +15,6 @@ from benchmarks.scans import Scans, prepare_scans, sweep_workers
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """Pairs of a big and a small scan."""
     big, small = scale.of(20_000, 1_000_000), scale.of(1_000, 10_000)
     step(f"making {big:,} due alerts")
     with prepare_scans(place, big) as many, prepare_scans(place, small) as few:
@@ -29,7 +28,7 @@ def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
 
 
 def peak(place: Environment, scans: Scans) -> float:
-    """Most megabytes that the process which scanned ever held."""
+    """Return the peak memory of the scanning process, in megabytes."""
     with sweep_workers(place, 1) as client:
         scans.swept(client, 1)
         head = psutil.Process(place.supervisor.pid("sweeps"))

@@ -32,7 +32,6 @@ FOLLOWED = ("notices", "consequences")
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """Five pairs in one process."""
     rows, messages = scale.of(2_000, 30_000), scale.of(300, 3_000)
     step("starting a wired process")
     place.create(DATABASE)
@@ -55,7 +54,7 @@ def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
 
 
 def rung(place: Environment, process: subprocess.Popen[str], number: int, count: int) -> float:
-    """Rows a second; afterwards each row has been rung for once, and stands in exactly one message."""
+    """Return rows per second; checks that each row was published once, in exactly one message."""
     with place.connect(DATABASE) as conn:
         conn.execute(PROMISES, {"run": number, "count": count})
         spent = _do(process, "relay", count)
@@ -74,7 +73,7 @@ def rung(place: Environment, process: subprocess.Popen[str], number: int, count:
 
 
 def sent(place: Environment, process: subprocess.Popen[str], count: int) -> float:
-    """Messages a second, all of them in the queue afterwards."""
+    """Return messages per second; checks that all are in the queue."""
     spent = _do(process, f"send {count}", count)
     with contextlib.closing(place.redis()) as connection:
         check_equal("messages in the queue", connection.llen("sweeps"), count)

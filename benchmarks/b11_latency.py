@@ -12,7 +12,6 @@ from benchmarks.workloads import cancellation_workloads, compare
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """Rounds of calls on each side by turns; p50 and p99 of every round."""
     calls = scale.of(50, 300)
     step("making a market")
     rounds: dict[str, list[list[float]]] = {"ours": [], "bare": []}

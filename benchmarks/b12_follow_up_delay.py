@@ -25,7 +25,6 @@ LAG = """
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """Rounds of commands, each waited for until everything has followed."""
     calls = scale.of(20, 120)
     step("making a market")
     lags: list[float] = []
@@ -54,7 +53,7 @@ def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
 
 
 def _followed(cells: Workloads, order_id: int) -> None:
-    """Wait until the ledger line and both letters are there; asked rarely, so that the asking is no load."""
+    """Wait for the ledger line and both emails; polls rarely, to add no load."""
     wait_until(lambda: queue_load.value(cells.conn, FOLLOWED.format(order=order_id)) == 3, latency.TIMEOUT, every=0.03)
 
 

@@ -27,7 +27,6 @@ LAGS = """
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """One minute of it."""
     waiting, falling, seconds = scale.of(20_000, 1_000_000), scale.of(100, 1_000), scale.of(6, 60)
     step(f"making {waiting:,} open alerts")
     place.template("waiting", Market(waiting, lines=0, state="waiting"))

@@ -8,7 +8,6 @@ from benchmarks.market import Market
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """The table with its indexes, divided by its rows."""
     waiting = scale.of(20_000, 1_000_000)
     step(f"making {waiting:,} open alerts")
     place.template("waiting", Market(waiting, lines=0, state="waiting"))

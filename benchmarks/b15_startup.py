@@ -21,7 +21,6 @@ IMPORT = "import time; began = time.perf_counter(); import workers.app; print(ti
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """Rounds of both."""
     runs = iter(range(100))
     imports, ups = alternate(
         scale.pairs,
@@ -36,7 +35,7 @@ def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
 
 
 def imported() -> float:
-    """Seconds of the import in a fresh interpreter, which itself is not counted."""
+    """Return the seconds of the import in a fresh interpreter, without the interpreter itself."""
     done = subprocess.run(
         [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True, env=_environment(None)
     )
@@ -44,7 +43,7 @@ def imported() -> float:
 
 
 def up(data: Path) -> float:
-    """Seconds of `./run up --detach`, which comes back when everything is ready; ended afterwards."""
+    """Return the seconds of `./run up --detach`, which returns when everything is ready."""
     command = [sys.executable, str(CHECKOUT / "run")]
     began = time.perf_counter()
     try:

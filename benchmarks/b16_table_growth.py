@@ -14,7 +14,6 @@ SMALL = 10_000
 
 
 def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
-    """Pairs of a cell in each market."""
     big, size = scale.of(20_000, 500_000, 2_000_000), scale.of(500, 1_600)
     step(f"making {big:,} orders")
     with (

@@ -32,6 +32,5 @@ def _connect(**_: Any) -> None:
 
 @app.task(name="bare.cancel")
 def cancel(order_id: int) -> dict[str, Any]:
-    """Cancel one order: the whole job is one statement."""
     row = _held["conn"].execute("SELECT bench.cancel_orders(ARRAY[%s::bigint], 'bare')", [order_id]).fetchone()
     return {"outcome": "done" if row is not None and row[0] else "refused", "order_id": order_id}

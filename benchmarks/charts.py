@@ -30,7 +30,6 @@ STYLE = Style(
 
 
 def draw(record: Record, folder: Path) -> list[Path]:
-    """Write the pictures for which the record has figures."""
     found: Figures = {one["measure"]: one for one in record["results"]}
     folder.mkdir(parents=True, exist_ok=True)
     written = []

@@ -21,10 +21,7 @@ _mine = threading.local()
 
 
 class Ready(dramatiq.Middleware):
-    """Opens the product's way to the database in each process, and says when it is there."""
-
     def after_process_boot(self, broker: Any) -> None:  # noqa: ARG002 - dramatiq gives it
-        """Once per process, after the fork."""
         from models.db import database as db
 
         db.set_database(db.connect(os.environ["PEER_PRODUCT"], pool_size=THREADS))
@@ -34,14 +31,12 @@ class Ready(dramatiq.Middleware):
 
 
 def broker(url: str) -> Any:
-    """dramatiq's Redis broker with the queue declared."""
     found: Any = RedisBroker(url=url)  # type: ignore[no-untyped-call]
     found.declare_queue(QUEUE)
     return found
 
 
 def publish(url: str, actor: str, jobs: list[dict[str, Any]]) -> None:
-    """Enqueue jobs as any client does."""
     there = broker(url)
     for arguments in jobs:
         there.enqueue(dramatiq.Message(queue_name=QUEUE, actor_name=actor, args=(), kwargs=arguments, options={}))
@@ -55,7 +50,6 @@ if "PEER_BROKER" in os.environ:
 
     @dramatiq.actor(queue_name=QUEUE, actor_name="product")
     def product(order_id: int, member_id: str, request_id: str) -> None:
-        """The product's body for one order."""
         from workers.app import app
         from workers.task import execute
 
@@ -64,7 +58,6 @@ if "PEER_BROKER" in os.environ:
 
     @dramatiq.actor(queue_name=QUEUE, actor_name="function")
     def function(order_id: int) -> None:
-        """One SQL function."""
         if not hasattr(_mine, "conn"):
             _mine.conn = psycopg.connect(os.environ["PEER_DATABASE"], autocommit=True, prepare_threshold=0)
         _mine.conn.execute("SELECT bench.cancel_orders(ARRAY[%s::bigint], 'peer')", [order_id])

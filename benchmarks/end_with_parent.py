@@ -13,7 +13,6 @@ from workers.embedded.processes import parent_death_hook
 
 
 def main() -> None:
-    """Take the leash, then be the module."""
     parent_death_hook(int(sys.argv[1]), signal.SIGTERM)()
     module, sys.argv = sys.argv[2], sys.argv[2:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -33,7 +33,7 @@ SUPERUSER_SETTINGS = {"log_min_messages": "fatal"}
 
 @dataclass
 class Environment:
-    """Both servers, a supervisor for workers and peers, and databases to fill and throw away."""
+    """Both servers, a supervisor for workers and references, and databases to fill and drop."""
 
     folder: Path
     urls: ServerUrls
@@ -41,28 +41,22 @@ class Environment:
     templates: dict[str, Market | None] = field(default_factory=dict)
 
     def url(self, database: str) -> str:
-        """A SQLAlchemy URL, as the owner."""
         return f"{self.urls.database_url.rpartition('/')[0]}/{database}"
 
     def plain(self, database: str) -> str:
-        """The same as psycopg and pgbench want it."""
         return self.url(database).replace("postgresql+psycopg:", "postgresql:", 1)
 
     def connect(self, database: str = "unwind") -> psycopg.Connection:
-        """An autocommit connection of the owner."""
         return psycopg.connect(self.plain(database), autocommit=True)
 
     def broker(self, number: int = 0) -> str:
-        """A numbered database of the broker."""
         return f"{self.urls.broker_url.rpartition('/')[0]}/{number}"
 
     def redis(self, number: int = 0) -> redis.Redis:
-        """A connection to one."""
         found: redis.Redis = redis.Redis.from_url(self.broker(number))
         return found
 
     def create(self, database: str) -> None:
-        """A migrated, empty database in place of whatever had that name."""
         if EMPTY not in self.templates:
             with self.connect() as conn:
                 conn.execute(f"CREATE DATABASE {EMPTY} TEMPLATE template0")
@@ -71,7 +65,7 @@ class Environment:
         self.copy(EMPTY, database)
 
     def template(self, database: str, market: Market) -> None:
-        """A database with that market in it, made once in a run."""
+        """Return the name of a database with that market, created once per run."""
         if self.templates.get(database) != market:
             self.create(database)
             with self.connect(database) as conn:
@@ -79,19 +73,17 @@ class Environment:
             self.templates[database] = market
 
     def copy(self, template: str, database: str) -> None:
-        """The same database in the state of `template`: every cell begins with the same pages on disk."""
+        """Copy `template` under a new name, so that every measurement starts with the same pages on disk."""
         self.drop(database)
         with self.connect() as conn:
             conn.execute(f"CREATE DATABASE {database} TEMPLATE {template} STRATEGY FILE_COPY")
             conn.execute("CHECKPOINT")
 
     def drop(self, database: str) -> None:
-        """Remove a database with everybody in it."""
         with self.connect() as conn:
             conn.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
 
     def settings(self, database: str, *, broker: int = 0, **other: Any) -> Settings:
-        """Settings of the product for one of the databases."""
         found = load_settings(
             database_url=self.url(database),
             broker_url=self.broker(broker),
@@ -104,7 +96,7 @@ class Environment:
         return found
 
     def workers(self, settings: Settings, *groups: str, processes: int = 2, suffix: str = "") -> list[Program]:
-        """The product's own worker groups, as `./run up` starts them; with `suffix` beside those of another market."""
+        """Run the product's worker groups as `./run up` does; `suffix` distinguishes those of several markets."""
         chosen = settings.model_copy(update={"concurrency": processes})
         programs = []
         for group in groups:
@@ -115,7 +107,6 @@ class Environment:
 
     @contextlib.contextmanager
     def programs(self, programs: Sequence[Program]) -> Iterator[None]:
-        """Any programs, until the block ends."""
         started: list[str] = []
         try:
             for program in programs:
@@ -128,7 +119,6 @@ class Environment:
                 self.supervisor.stop(started)
 
     def celery(self, name: str, application: str, environment: dict[str, str], *words: str) -> Program:
-        """A reference that runs on plain Celery."""
         command = ["-A", application, "worker", "-n", f"{name}@%h", "-l", "WARNING", *words]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         ready = self.supervisor.ready_file(name).exists
@@ -138,7 +128,7 @@ class Environment:
 
 
 def wait_until(ask: Callable[[], object], seconds: float, every: float = 0.02) -> None:
-    """Wait until the answer is yes.  Raises TimeoutError."""
+    """Poll until the answer is true.  Raises TimeoutError."""
     end = time.monotonic() + seconds
     waiting = threading.Event()
     while not ask():
@@ -149,7 +139,6 @@ def wait_until(ask: Callable[[], object], seconds: float, every: float = 0.02) -
 
 @contextlib.contextmanager
 def running_environment() -> Iterator[Environment]:
-    """Servers with durable settings, and the end of everything that was started."""
     for name in ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "UNWIND_APP_DATABASE_URL"):
         os.environ.pop(name, None)  # a benchmark that fills somebody's own database would be a disaster
     base = Path(os.environ.get("UNWIND_DATA") or CHECKOUT / ".unwind")

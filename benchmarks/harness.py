@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scale:
-    """How big a run is: `quick` shows that everything works, `normal` is what counts, `full` asks for the largest tables."""
+    """Size of a run: `quick` shows that everything works, `normal` counts, `full` uses the largest tables."""
 
     name: str
     pairs: int
 
     def of(self, quick: int, normal: int, full: int | None = None) -> int:
-        """The size for this scale."""
         return {"quick": quick, "normal": normal, "full": normal if full is None else full}[self.name]
 
 
@@ -32,7 +31,7 @@ SCALES = {"quick": Scale("quick", 1), "normal": Scale("normal", 5), "full": Scal
 
 @dataclass(frozen=True)
 class Bar:
-    """What must be reached: `at_least` for gains, `at_most` for costs."""
+    """The target: `at_least` for gains, `at_most` for costs."""
 
     limit: float
     stretch: float
@@ -40,7 +39,6 @@ class Bar:
     unit: str = ""
 
     def met(self, value: float) -> bool:
-        """Whether the value reaches the bar."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -49,8 +47,6 @@ class Bar:
 
 @dataclass
 class Result:
-    """One line of the table."""
-
     measure: str
     what: str
     unit: str
@@ -66,11 +62,9 @@ class Result:
 
     @property
     def value(self) -> float:
-        """The figure that is held against the bar."""
         return statistics.median(self.values)
 
     def as_json(self) -> dict[str, Any]:
-        """The result as it is kept."""
         return {**asdict(self), "value": self.value, "least": min(self.values), "most": max(self.values)}
 
 
@@ -80,7 +74,7 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Bench:
-    """One measure: what it shows, how long it takes, and the function that makes its results."""
+    """A benchmark: its title, its expected duration, and the function that measures."""
 
     name: str
     shows: str
@@ -101,7 +95,7 @@ def result(
     peers: dict[str, float] | None = None,
     notes: Sequence[str] = (),
 ) -> Result:
-    """A line of the table; without `values` they are ours / reference, pair by pair."""
+    """Build a result; without `values` they are the ratios ours / reference, pair by pair."""
     ratios = list(values) if values is not None else [a / b for a, b in zip(ours, reference, strict=True)]
     met = bar.met(statistics.median(ratios))
     return Result(
@@ -121,7 +115,7 @@ def result(
 
 
 def alternate(count: int, *cells: Callable[[], float]) -> list[list[float]]:
-    """Run the cells `count` times by turns, beginning with another one each time; gives the figures of each cell."""
+    """Run the workloads `count` times, starting with a different one each time; returns the figures of each."""
     found: list[list[float]] = [[] for _ in cells]
     for turn in range(count):
         for index in [(turn + offset) % len(cells) for offset in range(len(cells))]:
@@ -130,8 +124,6 @@ def alternate(count: int, *cells: Callable[[], float]) -> list[list[float]]:
 
 
 def with_progress(step: Step, now: str, cell: Callable[[], float]) -> Callable[[], float]:
-    """The cell, saying first what it is."""
-
     def run() -> float:
         step(now)
         return cell()
@@ -140,10 +132,10 @@ def with_progress(step: Step, now: str, cell: Callable[[], float]) -> Callable[[
 
 
 class WorkMismatch(AssertionError):
-    """A cell did not do the work it was measured for: its time means nothing."""
+    """A workload did not do the work it was measured for, so its time means nothing."""
 
 
 def check_equal(what: str, found: object, expected: object) -> None:
-    """Raise WrongWork unless a cell left behind exactly what it should."""
+    """Raise WorkMismatch unless `found` equals `expected`."""
     if found != expected:
         raise WorkMismatch(f"{what}: there is {found}, there should be {expected}")

@@ -21,7 +21,6 @@ TIMEOUT = 30.0
 
 @contextmanager
 def caller(place: Environment, broker: int) -> Iterator[Celery]:
-    """An upstream system that waits for its answers."""
     client = Celery("upstream", broker=place.broker(broker), backend=place.broker(broker + 1), set_as_current=False)
     client.conf.task_create_missing_queues = True
     yield client
@@ -29,7 +28,6 @@ def caller(place: Environment, broker: int) -> Iterator[Celery]:
 
 
 def ours(cells: Workloads, client: Celery, count: int, then: Callable[[int], None] | None = None) -> list[float]:
-    """Seconds from `send_task` to the answer of `orders.cancel`, which is given after its commit."""
     first, last = cells.slices.take(count)
     spent = []
     for order_id in range(first, last + 1):
@@ -41,7 +39,6 @@ def ours(cells: Workloads, client: Celery, count: int, then: Callable[[int], Non
 
 
 def bare(cells: Workloads, client: Celery, count: int) -> list[float]:
-    """Seconds from `send_task` to the answer of the bare Celery task, which has committed the same writes."""
     first, last = cells.slices.take(count)
     spent = [_ask(client, "bare.cancel", "bare", {"order_id": order_id}) for order_id in range(first, last + 1)]
     reference_writes.check(cells.conn, first, last, cells.market.lines)
@@ -58,7 +55,7 @@ def _ask(client: Celery, task: str, queue: str, arguments: dict[str, object]) ->
 
 
 def percentile(spent: Sequence[float], share: float) -> float:
-    """The value below which that share of the sorted values lies, in milliseconds."""
+    """Return the percentile `share` of the sorted values, in milliseconds."""
     ordered = sorted(spent)
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] * 1000
 

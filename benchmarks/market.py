@@ -19,7 +19,7 @@ STOCK = 10_000
 
 @dataclass(frozen=True)
 class Market:
-    """How many orders, how many lines each, and where their NPB alerts stand: `unlocked`, `due` or `waiting`."""
+    """Number of orders and lines, and the state of the NPB alerts: `unlocked`, `due` or `waiting`."""
 
     orders: int
     lines: int = 5
@@ -29,17 +29,15 @@ class Market:
 
     @property
     def sellers(self) -> int:
-        """Stores there are."""
         return max(1, min(self.stores, self.orders // BLOCK))
 
     @property
     def buyers(self) -> int:
-        """Buyers there are: two orders each, one short of losing a privilege."""
         return max(1, (self.orders + 1) // 2)
 
 
 def build(conn: psycopg.Connection, market: Market) -> None:
-    """Fill an empty, migrated database.  Secondary indexes are made afterwards, as for any large load."""
+    """Fill an empty, migrated database; secondary indexes are created afterwards."""
     values = {
         "orders": market.orders,
         "lines": market.lines,

@@ -25,8 +25,6 @@ _held: dict[str, Any] = {}
 
 
 class Base(DeclarativeBase):
-    """Objects for the tables there are."""
-
     metadata = product_metadata
 
 
@@ -73,7 +71,6 @@ def _connect(**_: Any) -> None:
 
 @app.task(name="naive.cancel")
 def cancel(order_id: int) -> dict[str, Any]:
-    """Cancel one order, object by object."""
     with Session(_held["engine"]) as session, session.begin():
         order: Any = session.get(Order, order_id, with_for_update=True)
         alert: Any = session.scalars(select(Alert).filter_by(order_id=order_id, state="open")).one()

@@ -24,7 +24,7 @@ BY_SETS = (
 
 
 def driver() -> str:
-    """What sends the statements: the path of pgbench, or "psycopg"."""
+    """Return the path of pgbench, or "psycopg"."""
     for found in (str(find_postgres_bin() / "pgbench"), shutil.which("pgbench")):
         if found and Path(found).is_file():
             return found
@@ -32,12 +32,11 @@ def driver() -> str:
 
 
 def driver_name() -> str:
-    """The same for people."""
     return f"driven by {Path(driver()).name}, {CLIENTS} clients"
 
 
 def per_second(place: Environment, database: str, statement: str, first: int, count: int, size: int = 1) -> float:
-    """Orders per second of a statement that takes `size` orders from :first on; connecting is not on the clock."""
+    """Return orders per second of a statement that takes `size` orders from `:first` on, without connecting."""
     transactions = count // size // CLIENTS
     if transactions * size * CLIENTS != count:
         raise ValueError(f"{count} orders are no whole sets of {size} for {CLIENTS} clients")

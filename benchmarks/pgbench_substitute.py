@@ -10,7 +10,7 @@ import psycopg
 
 
 def main(url: str, statement: str, first: int, transactions: int, size: int) -> None:
-    """Print "ready", wait for a line, send the statement for each set, print the seconds."""
+    """Print "ready", wait for a line, send the statement for each batch, print the seconds."""
     query = re.sub(r"(?<!:):(first|size)\b", r"%(\1)s", statement).encode()
     with psycopg.connect(url, autocommit=True, prepare_threshold=0) as conn:
         print("ready", flush=True)

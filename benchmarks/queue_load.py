@@ -21,7 +21,7 @@ MAX_DURATION = 240.0
 
 
 def publish(place: Environment, queue: str, task: str, jobs: Iterable[tuple[str, dict[str, Any]]]) -> None:
-    """Publish (id, arguments) with plain Celery, as an upstream system does, to where nobody takes them yet."""
+    """Publish (id, arguments) with plain Celery to the staging database, where no worker reads."""
     client = Celery("upstream", broker=place.broker(STAGING_DATABASE), set_as_current=False)
     client.conf.task_create_missing_queues = True
     empty_staging(place)
@@ -32,20 +32,19 @@ def publish(place: Environment, queue: str, task: str, jobs: Iterable[tuple[str,
 
 
 def empty_staging(place: Environment) -> None:
-    """Nothing waits aside any more."""
     with contextlib.closing(place.redis(STAGING_DATABASE)) as connection:
         connection.flushdb()
 
 
 def move_to_queue(place: Environment, queue: str, broker: int) -> None:
-    """Give the waiting messages to the workers of that broker database, all at once."""
+    """Move the staged messages to the queue in one step."""
     with contextlib.closing(place.redis(STAGING_DATABASE)) as connection:
         if not connection.move(queue, broker):
             raise RuntimeError(f"the queue {queue} was not empty")
 
 
 def seconds(place: Environment, conn: psycopg.Connection, queue: str, broker: int, left: str, ended: str) -> float:
-    """Hand over, wait until the query `left` gives 0, and give the seconds up to the instant that `ended` gives."""
+    """Move the messages, wait until the query `left` returns 0, return the seconds until the time from `ended`."""
     began = value(conn, "SELECT clock_timestamp()")
     move_to_queue(place, queue, broker)
     wait_until(lambda: value(conn, left) == 0, MAX_DURATION, every=0.1)
@@ -53,23 +52,17 @@ def seconds(place: Environment, conn: psycopg.Connection, queue: str, broker: in
 
 
 def value(conn: psycopg.Connection, query: str) -> Any:
-    """The single value of a query."""
     row = conn.execute(query).fetchone()
     return None if row is None else row[0]
 
 
 def cancelled(first: int, last: int) -> tuple[str, str]:
-    """Two queries: how many orders of the range are still to be cancelled, and when the last one was."""
+    """Return two queries: how many orders of the range are not cancelled yet, and the time of the last cancellation."""
     found = f"FROM unwind.orders WHERE order_id BETWEEN {first} AND {last}"
     return f"SELECT count(*) {found} AND status <> 'CANCELLED'", f"SELECT max(cancelled_at) {found}"
 
 
 def answered(prefix: str, count: int) -> tuple[str, str]:
-    """The same for messages whose own answer is kept: ids are `prefix` and a number from 0.
-
-    Looked up one by one, for the answers of their orders stand between them, and reading all of those ten times a second would
-    take a thirtieth of the machine from what is measured.
-    """
     found = (
         "FROM unwind.requests JOIN (SELECT CAST(generate_series AS text) AS number "
         f"FROM generate_series(0, {count - 1})) n ON request_id = '{prefix}' || number"
@@ -78,14 +71,13 @@ def answered(prefix: str, count: int) -> tuple[str, str]:
 
 
 class OrderRanges:
-    """The orders of a market, given out in ranges so that no two cells meet the same."""
+    """Hands out ranges of orders so that no two workloads use the same."""
 
     def __init__(self, orders: int) -> None:
         self.next = 1
         self._orders = orders
 
     def take(self, count: int) -> tuple[int, int]:
-        """First and last of the next `count` orders."""
         first = self.next
         self.next += count
         if self.next > self._orders + 1:

@@ -11,6 +11,5 @@ from celery import signals
 
 @signals.worker_ready.connect
 def announce(**_: Any) -> None:
-    """The worker takes messages from now on."""
     if path := os.environ.get("UNWIND_READY_FILE"):
         Path(path).touch()

@@ -111,12 +111,11 @@ _COUNTS = """
 
 
 def install(conn: psycopg.Connection) -> None:
-    """Put the reference into a database."""
     conn.execute(INSTALL)
 
 
 def check(conn: psycopg.Connection, first: int, last: int, lines: int) -> None:
-    """Raise WrongWork unless every order of the range was cancelled with all that belongs to it, whoever did it."""
+    """Raise WorkMismatch unless every order of the range was cancelled with all its rows."""
     count = last - first + 1
     row = conn.execute(_COUNTS, {"first": first, "last": last}).fetchone()
     assert row is not None
@@ -141,7 +140,7 @@ _ROWS = {
 
 
 def check_alike(conn: psycopg.Connection, ours: int, reference: int) -> None:
-    """Raise WrongWork unless both left rows of the same shape: the same columns filled, the same words in every JSON."""
+    """Raise WorkMismatch unless both sides left the same columns filled and the same keys in every JSON."""
     for table, found in _ROWS.items():
         query = f"SELECT to_jsonb(t) FROM unwind.{table} t WHERE {found} ORDER BY 1"
         shapes = [

@@ -19,7 +19,6 @@ WIDTH = 124
 
 
 def record(results: list[Result], scale: Scale, seconds: float) -> dict[str, Any]:
-    """Everything that was found, with where and when."""
     return {
         "at": datetime.now(UTC).strftime("%Y-%m-%d"),  # noqa: TID251 - a date for people
         "machine": machine(),
@@ -30,7 +29,6 @@ def record(results: list[Result], scale: Scale, seconds: float) -> dict[str, Any
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on, as far as it matters."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -49,7 +47,7 @@ def _processor() -> str:
 
 
 def write(record: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Keep it where the docs find it; measures that this run did not make stay as they were.  Gives what is kept now."""
+    """Merge the results into the stored file and return the merged record."""
     folder.mkdir(exist_ok=True)
     path = folder / "latest.json"
     if path.exists():
@@ -62,7 +60,6 @@ def write(record: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def table(results: list[Result]) -> Table:
-    """Measure, ours, reference, ratio, bar, met or not."""
     shown = Table(title="Ours against the references, by turns in one run", title_style="bold")
     shown.add_column("", no_wrap=True)
     shown.add_column("measure", min_width=34)
@@ -89,10 +86,9 @@ def table(results: list[Result]) -> Table:
 
 
 def figure(value: float, unit: str) -> str:
-    """A figure with three digits that count, and its unit."""
+    """Format a figure with three significant digits and its unit."""
     return f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"
 
 
 def short_line(one: Result) -> str:
-    """A result in a word or two."""
     return f"{one.measure} {one.value:.2f} ({one.bar})"

@@ -63,11 +63,10 @@ class Scans:
     template: str
 
     def fresh(self) -> None:
-        """The cell's database in its first state."""
         self.place.copy(self.template, CELL)
 
     def raw(self) -> float:
-        """Seconds of one statement that does it all, with the memory that such a statement wants."""
+        """Return the seconds of one statement that unlocks everything, with enough work_mem."""
         self.fresh()
         with self.place.connect(CELL) as conn:
             conn.execute("SET work_mem = '256MB'")
@@ -79,7 +78,7 @@ class Scans:
         return spent
 
     def swept(self, client: Celery, scans: int) -> float:
-        """Seconds until so many scans at once, sent through the broker, have both come back."""
+        """Return the seconds until `at_once` concurrent scans have finished."""
         self.fresh()
         began = time.perf_counter()
         sent = [client.send_task("npb.scan_open_alerts", queue="sweeps") for _ in range(scans)]
@@ -90,7 +89,6 @@ class Scans:
         return spent
 
     def check(self) -> None:
-        """Every alert, order, event and outbox row is as it must be after a scan, whoever made it."""
         with self.place.connect(CELL) as conn:
             found = conn.execute(_LEFT).fetchone()
         check_equal("alerts, orders, events and outbox rows", found, (self.due,) * 4)
@@ -98,7 +96,6 @@ class Scans:
 
 @contextmanager
 def prepare_scans(place: Environment, due: int) -> Iterator[Scans]:
-    """A template with `due` alerts that are due."""
     template = f"due_{due}"
     place.template(template, Market(due, lines=0, state="due", history=False))
     yield Scans(place, due, template)
@@ -107,7 +104,6 @@ def prepare_scans(place: Environment, due: int) -> Iterator[Scans]:
 
 @contextmanager
 def sweep_workers(place: Environment, processes: int) -> Iterator[Celery]:
-    """The product's worker group for sweeps, and a client that asks it."""
     place.create(CELL)
     settings = place.settings(CELL)
     client = Celery("beat", broker=place.broker(0), backend=place.broker(1), set_as_current=False)

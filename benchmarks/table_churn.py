@@ -36,7 +36,6 @@ _SIZES = """
 
 
 def churn(where: Environment, minutes: float) -> None:
-    """Wave after wave until the time is over."""
     where.create(DATABASE)
     with where.connect(DATABASE) as conn:
         build(conn, Market(ORDERS, lines=1, state="waiting"))
@@ -62,7 +61,6 @@ def churn(where: Environment, minutes: float) -> None:
 
 
 def show(conn: psycopg.Connection, spent: float, waves: int) -> None:
-    """One line a table."""
     click.echo(f"after {spent / 60:.1f} min, {waves * WAVE:,} alerts unlocked")
     for table, kilobytes, of_indexes, dead, vacuums, hot in conn.execute(_SIZES, [list(TABLES)]).fetchall():
         click.echo(
@@ -73,7 +71,7 @@ def show(conn: psycopg.Connection, spent: float, waves: int) -> None:
 @click.command()
 @click.option("--minutes", default=20.0, show_default=True, help="How long to go on.")
 def main(minutes: float) -> None:
-    """Measure how the moving tables keep their size."""
+    """Measure how the tables keep their size."""
     with running_environment() as where:
         churn(where, minutes)
 

@@ -23,7 +23,7 @@ BROKERS = {"ours": 0, "bare": 2, "naive": 4, "peer": 6}
 
 @dataclass
 class Workloads:
-    """A market of matured alerts, with workers waiting, whose orders are cancelled range by range."""
+    """A market of unlocked alerts with waiting workers, whose orders are cancelled range by range."""
 
     place: Environment
     database: str
@@ -34,7 +34,7 @@ class Workloads:
     runs: int = 0
 
     def in_sets(self, count: int) -> float:
-        """Orders per second through `orders.cancel_many`, a hundred a message, up to the last message's kept answer."""
+        """Return orders per second through `orders.cancel_many`, a hundred per message."""
         first, last = self.slices.take(count)
         run = self._run("many")
         jobs = [
@@ -46,7 +46,7 @@ class Workloads:
         return self._rate(first, last, spent)
 
     def one_by_one(self, count: int) -> float:
-        """Orders per second through `orders.cancel`, one a message; neighbours in the queue are of different stores."""
+        """Return orders per second through `orders.cancel`; neighbors in the queue are of different stores."""
         first, last = self.slices.take(count)
         run = self._run("one")
         jobs = [(f"{run}{order_id}", self.order(order_id)) for order_id in shuffled_order_ids(first, last)]
@@ -55,14 +55,12 @@ class Workloads:
         return self._rate(first, last, spent)
 
     def bound(self, count: int) -> float:
-        """Orders per second by pgbench, a hundred a transaction."""
         first, last = self.slices.take(count)
         rate = pgbench.per_second(self.place, self.database, pgbench.BY_SETS, first, count, BLOCK)
         reference_writes.check(self.conn, first, last, self.market.lines)
         return rate
 
     def celery(self, name: str, count: int) -> float:
-        """Orders per second by a reference on plain Celery, `bare` or `naive`, one order a message."""
         first, last = self.slices.take(count)
         run = self._run(name)
         jobs = [(f"{run}{order_id}", {"order_id": order_id}) for order_id in shuffled_order_ids(first, last)]
@@ -71,7 +69,6 @@ class Workloads:
         return self._rate(first, last, spent)
 
     def peer(self, actor: str, count: int) -> float:
-        """Orders per second by dramatiq, `product` or `function`, one order a message."""
         from benchmarks import dramatiq_peer
 
         first, last = self.slices.take(count)
@@ -87,7 +84,6 @@ class Workloads:
         return self._rate(first, last, spent)
 
     def order(self, order_id: int) -> dict[str, object]:
-        """The arguments of a command that cancels an order, by its seller."""
         return {"order_id": order_id, "member_id": f"s-{(order_id - 1) // BLOCK % self.market.sellers}"}
 
     def _run(self, kind: str) -> str:
@@ -95,13 +91,12 @@ class Workloads:
         return f"{kind}.{self.runs}."
 
     def _rate(self, first: int, last: int, spent: float) -> float:
-        """Orders per second, once the rows of every table are as they must be."""
         reference_writes.check(self.conn, first, last, self.market.lines)
         return (last - first + 1) / spent
 
 
 def compare(cells: Workloads, size: int, ours: Callable[[int], float], reference: Callable[[int], float]) -> None:
-    """Warm both ways up on orders of their own and hold the rows they leave against each other."""
+    """Warm up both sides on orders of their own and compare the rows they leave."""
     mine = cells.slices.next
     ours(size)
     theirs = cells.slices.next
@@ -110,7 +105,7 @@ def compare(cells: Workloads, size: int, ours: Callable[[int], float], reference
 
 
 def shuffled_order_ids(first: int, last: int) -> list[int]:
-    """The range in strides of a block, so that two processes do not wait for one store."""
+    """Return the range in strides of a block, so that two processes do not wait for one store."""
     return [order_id for offset in range(BLOCK) for order_id in range(first + offset, last + 1, BLOCK)]
 
 
@@ -124,7 +119,7 @@ def cancellation_workloads(
     database: str = "cancel",
     broker: int = BROKERS["ours"],
 ) -> Iterator[Workloads]:
-    """A market with `orders` matured alerts of five lines; `ours` processes and those of the references wait for work."""
+    """Create a market with `orders` unlocked alerts of five lines and start the workers of both sides."""
     market = Market(orders)
     place.create(database)
     with ExitStack() as stack:
@@ -140,7 +135,6 @@ def cancellation_workloads(
 
 
 def _program(place: Environment, name: str, database: str) -> Program:
-    """A reference with two processes."""
     place.settings(database, broker=BROKERS[name])  # empties its databases of the broker
     broker, answers = (place.broker(BROKERS[name] + number) for number in (0, 1))
     if name == "peer":

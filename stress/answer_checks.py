@@ -18,7 +18,7 @@ STORED_ANSWERS = "SELECT request_id, answer FROM unwind.requests WHERE request_i
 
 
 def compare_answers(place: Environment, ledger: Ledger, conn: Connection[Any]) -> tuple[int, int, list[str]]:
-    """How many were lost and how many done twice, with a sentence for each that is wrong."""
+    """Return how many commands were lost, how many ran twice, and a sentence for each violation."""
     told = [(one.request_id, one.answer) for one in list(ledger.sent.values()) if one.answer is not None]
     lost, wrong = contradictions(conn, told)
     first_time, copies = read_effects(place.effects)
@@ -29,7 +29,7 @@ def compare_answers(place: Environment, ledger: Ledger, conn: Connection[Any]) -
 
 
 def contradictions(conn: Connection[Any], told: Iterable[tuple[str, dict[str, Any]]]) -> tuple[int, list[str]]:
-    """How many of these answers are not kept, with a sentence for each that is not or was given otherwise."""
+    """Return how many of these answers are not stored, and a sentence for each missing or different one."""
     told = [(request_id, answer) for request_id, answer in told if answer["outcome"] in ("done", "refused")]
     kept = dict(conn.execute(STORED_ANSWERS, [[request_id for request_id, _ in told]]).fetchall())
     lost, wrong = 0, []
@@ -47,7 +47,7 @@ def _same(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_effects(effects: Path) -> tuple[Counter[str], int]:
-    """From the workers' file: how often each request was carried out (and not answered again), and how many were answered again."""
+    """Count in the workers' file how often each request ran, and how many were answered from storage."""
     first_time: Counter[str] = Counter()
     again = 0
     if effects.exists():
@@ -61,7 +61,7 @@ def read_effects(effects: Path) -> tuple[Counter[str], int]:
 
 
 def find_private_words(folder: Path) -> list[str]:
-    """Files of a run, other than the database's own, in which planted private words stand (P9)."""
+    """Return files of a run, other than the database's own, that contain planted private words."""
     logs = [*folder.glob("logs/*.log"), *folder.glob("servers/*.log"), folder / "preforker.log"]
     return [
         f"{path.relative_to(folder)} holds private words" for path in logs if PRIVATE_WORDS.encode() in _bytes(path)

@@ -36,7 +36,7 @@ ANSWERS = "SELECT request_id, state, answer FROM unwind.command_answers WHERE re
 
 
 class Interfaces:
-    """One upstream system's way in: a Celery of its own and a database connection of its own, made anew when they break."""
+    """The connections of one upstream system: Celery and the database, reopened when they break."""
 
     def __init__(self, place: Environment, ledger: Ledger) -> None:
         self._place = place
@@ -53,7 +53,6 @@ class Interfaces:
         self._numbers = itertools.count()
 
     def close(self) -> None:
-        """Leave."""
         with contextlib.suppress(Exception):
             self._app.close()
         self._results.close()
@@ -61,7 +60,6 @@ class Interfaces:
             self._conn.close()
 
     def send(self, one: Sent, step: Step | None = None) -> None:
-        """Send a request through its door; whatever goes wrong, it will be sent again."""
         one.at = time.monotonic()
         one.times += 1
         if one.door == SQL:
@@ -75,12 +73,10 @@ class Interfaces:
             self._ledger.count("copies", step.copies - 1 + len(step.late))
 
     def send_late(self, *, all_of_them: bool = False) -> None:
-        """Send the copies whose time has come."""
         while self._late and (all_of_them or self._late[0][0] <= time.monotonic()):
             self._publish(heapq.heappop(self._late)[2])
 
     def submit(self, many: list[Sent]) -> None:
-        """Submit requests by SQL, in one transaction."""
         try:
             conn = self._connected()
             with conn.transaction(), conn.cursor() as cursor:
@@ -100,7 +96,6 @@ class Interfaces:
             one.accepted = yes
 
     def look(self, mine: list[Sent]) -> None:
-        """Find answers."""
         if not mine:
             return
         try:
@@ -159,7 +154,6 @@ class Interfaces:
 
 
 def is_overdue(one: Sent) -> bool:
-    """Whether its sender has waited long enough to send it again."""
     return time.monotonic() - one.at > min(MAX_TIMEOUT, TIMEOUT * max(1, one.times))
 
 
@@ -177,7 +171,7 @@ class _ActiveLife:
 
 
 class Client(threading.Thread):
-    """Looks after lives: gives each one's next command when the one before is answered."""
+    """Leads orders through their lives: sends the next command when the previous one is answered."""
 
     def __init__(self, name: str, place: Environment, ledger: Ledger, lives: Iterator[Life], most: int) -> None:
         super().__init__(name=name, daemon=True)
@@ -192,7 +186,6 @@ class Client(threading.Thread):
         self._living: list[_ActiveLife] = []
 
     def run(self) -> None:
-        """Until it is enough."""
         try:
             while not self.enough.wait(POLL):
                 self._step()
@@ -247,7 +240,7 @@ class Client(threading.Thread):
 
 
 class BulkClient(threading.Thread):
-    """Sends waves: everything bought, everything asked to be cancelled, everything cancelled, each in one go."""
+    """Sends waves: buys many orders, requests their cancellation and cancels them, each in one go."""
 
     def __init__(self, name: str, place: Environment, ledger: Ledger, waves: Iterator[Wave]) -> None:
         super().__init__(name=name, daemon=True)
@@ -261,7 +254,6 @@ class BulkClient(threading.Thread):
         self._waiting: list[Sent] = []
 
     def run(self) -> None:
-        """Until it is enough."""
         try:
             while not self.enough.wait(POLL):
                 self._step()

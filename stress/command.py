@@ -70,12 +70,12 @@ def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | N
 
         sys.exit(0 if run_mutants(console) else 1)
     seed = secrets.randbelow(10**9) if seed is None else seed
-    torment = RunOptions(seed, minutes * 60, fierce=fierce, wave=LARGE_WAVE)
-    console.print(f"[bold]seed {seed}[/]  (the same plan again: {_again(torment)})")
+    options = RunOptions(seed, minutes * 60, fierce=fierce, wave=LARGE_WAVE)
+    console.print(f"[bold]seed {seed}[/]  (the same plan again: {_again(options)})")
     console.print(
-        f"  about {(torment.seconds + SET_UP + LAST_ROUND) / 60:.1f} minutes, in rounds of {torment.round:.0f} s"
+        f"  about {(options.seconds + SET_UP + LAST_ROUND) / 60:.1f} minutes, in rounds of {options.round:.0f} s"
     )
-    with _folder() as folder, _picture(console) as say, prepare_run(folder, torment, say) as (run, past):
+    with _folder() as folder, _picture(console) as say, prepare_run(folder, options, say) as (run, past):
         try:
             outcome = run.go()
         except KeyboardInterrupt:
@@ -92,9 +92,9 @@ def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | N
     console.print("[bold green]Nothing was violated.[/]")
 
 
-def _again(torment: RunOptions) -> str:
-    fierce = f" --fierce {torment.fierce:g}" if torment.fierce != 1 else ""
-    return f"./run torture --seed {torment.seed} --minutes {torment.seconds / 60:g}{fierce}"
+def _again(options: RunOptions) -> str:
+    fierce = f" --fierce {options.fierce:g}" if options.fierce != 1 else ""
+    return f"./run torture --seed {options.seed} --minutes {options.seconds / 60:g}{fierce}"
 
 
 def _tell_failure(console: Console, outcome: Outcome, past: list[dict[str, Any]], keep: Path) -> None:
@@ -103,8 +103,8 @@ def _tell_failure(console: Console, outcome: Outcome, past: list[dict[str, Any]]
         console.print(f"  {sentence}", markup=False)
     for path in keep_failure(outcome, past, keep):
         console.print(f"  kept: {path}", markup=False)
-    console.print(f"Again: {_again(outcome.torment)}")
-    console.print(f"Its history alone: ./run replay --allow-short {keep}/torture-{outcome.torment.seed}.jsonl")
+    console.print(f"Again: {_again(outcome.options)}")
+    console.print(f"Its history alone: ./run replay --allow-short {keep}/torture-{outcome.options.seed}.jsonl")
 
 
 def _table(figures: dict[str, Any]) -> Table:
@@ -121,7 +121,6 @@ def _table(figures: dict[str, Any]) -> Table:
 
 @contextlib.contextmanager
 def _picture(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """On a terminal a table that moves; elsewhere a line every half minute."""
     if not console.is_terminal:
         told = [0.0]
 

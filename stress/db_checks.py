@@ -46,15 +46,14 @@ FUTURE = """
 
 
 def open_connection(database_url: str) -> psycopg.Connection[Any]:
-    """A connection for looking, as the owner."""
     return psycopg.connect(libpq_url(database_url), autocommit=True, connect_timeout=5, application_name="auditor")
 
 
-def compare_with_reference(conn: psycopg.Connection[Any], referee: Oracle, order_ids: Iterable[int]) -> list[str]:
-    """What differs between the database and the reference market about these orders, and about all stock."""
-    court = referee.court
+def compare_with_reference(conn: psycopg.Connection[Any], oracle: Oracle, order_ids: Iterable[int]) -> list[str]:
+    """Return the differences between database and reference model for these orders and all stock."""
+    court = oracle.court
     wanted = sorted(order_id for order_id in set(order_ids) if order_id in court.orders)
-    postings = referee.postings()
+    postings = oracle.postings()
     takings: dict[int, list[str]] = defaultdict(list)
     for _, taking in sorted(court.takings.items()):
         takings[taking.order_id].append(taking.state)
@@ -104,7 +103,7 @@ def _strikes(order: Order) -> list[str] | None:
 
 
 def unfinished_outbox_messages(database_url: str) -> list[str]:
-    """All invariants in full, and whether everything that is due was done."""
+    """Check all invariants, and that everything due was done."""
     database = db.connect(database_url, as_app=False)
     try:
         with database.transaction() as conn:
@@ -116,7 +115,7 @@ def unfinished_outbox_messages(database_url: str) -> list[str]:
 
 
 def unexpected_rows(conn: psycopg.Connection[Any], letters: list[str]) -> list[str]:
-    """What the invariants do not ask: forgotten alerts, the future, sessions that hold on, letters nobody wrote."""
+    """Find what the invariants do not cover: missed alerts, timestamps in the future, old sessions, unknown emails."""
     wrong = [f"alert {row[0]} is ripe and was forgotten" for row in conn.execute(MISSING_REQUESTS)]
     wrong += [f"event {row[0]} lies in the future of the database's clock" for row in conn.execute(FUTURE)]
     wrong += [f"session {row[0]} holds a transaction open" for row in conn.execute(OLD_SESSIONS)]

@@ -23,7 +23,6 @@ PROMISES = (
 
 
 def dump_state(place: Environment) -> str:
-    """A text for whoever looks for the reason."""
     said: list[str] = []
     with contextlib.suppress(redis.RedisError, OSError):
         client = connect(place.broker_url, timeout=5)

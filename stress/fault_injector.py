@@ -57,7 +57,7 @@ ALLOW_WRITES = "DROP FUNCTION IF EXISTS unwind.refuse_write() CASCADE"
 
 
 class FaultInjector:
-    """Does the faults of one round after another.  Between rounds everything it stopped runs again."""
+    """Executes the faults of one round after another.  Between rounds everything it stopped runs again."""
 
     def __init__(self, place: Environment, began: float) -> None:
         self._place = place
@@ -71,7 +71,6 @@ class FaultInjector:
         self._helpers: list[threading.Thread] = []
 
     def torment(self, faults: list[Fault], seconds: float, enough: threading.Event) -> None:
-        """One round: each fault in its time; at the end nothing is left stopped, closed or cut."""
         began = time.monotonic()
         queue = list(faults)
         while not enough.is_set() and time.monotonic() - began < seconds:
@@ -146,7 +145,7 @@ class FaultInjector:
         return self._signal(self._group(fault), signal.SIGQUIT)
 
     def _stop_worker(self, fault: Fault) -> str:
-        """Paused for longer than the visibility timeout: its messages are given to others, and then it wakes up."""
+        """Stop a worker for longer than the visibility timeout, so that others get its messages, then continue it."""
         name = self._group(fault)
         head = self._place.head(name)
         if head is None:
@@ -159,7 +158,6 @@ class FaultInjector:
         return self._signal(BEATS[fault.choice % len(BEATS)], signal.SIGKILL, group=True)
 
     def _step_clock(self, fault: Fault) -> str:
-        """The wall clock of one beat's machine is set back or ahead, and set right again."""
         step = (-86_400, -3600, -600, 3600)[fault.choice % 4]
         self._place.set_clock(step)
         self._later(fault.seconds, lambda: self._place.set_clock(0))
@@ -244,7 +242,7 @@ class FaultInjector:
         return "kill -9"
 
     def _full_disk(self, fault: Fault) -> str:
-        """What needs another page of a large table fails for a while; the log of what is written has its room."""
+        """Make writes of new table pages fail for a while; the WAL has its space."""
 
         def grow_to(size: int) -> None:
             with contextlib.suppress(psutil.NoSuchProcess, KeyError):
@@ -261,7 +259,6 @@ class FaultInjector:
         return self._path(self._place.database_path, fault)
 
     def _hold_locks(self, fault: Fault) -> str:
-        """A session that holds rows for longer than the lock timeout."""
         name = list(LOCKS)[fault.choice % len(LOCKS)]
 
         def hold() -> None:
@@ -273,8 +270,6 @@ class FaultInjector:
         return name
 
     def _hold_dead_jobs(self, fault: Fault) -> str:
-        """Nothing can be parked for a while, often for longer than the lock timeout."""
-
         def hold() -> None:
             with open_connection(self._place.database_url) as conn, conn.transaction():
                 conn.execute("LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE")
@@ -284,8 +279,6 @@ class FaultInjector:
         return "dead jobs"
 
     def _refuse_writes(self, fault: Fault) -> str:
-        """Refuse every answer and dead job, with the error of a database that has become read-only."""
-
         def refuse() -> None:
             with open_connection(self._place.database_url) as conn:
                 conn.execute(REFUSE_WRITES)
@@ -301,7 +294,7 @@ class FaultInjector:
         return "answers and dead jobs"
 
     def _deadlock(self, fault: Fault) -> str:
-        """A session that takes locks in the opposite order: lots first, then members, then orders."""
+        """Take locks in the opposite order: lots, then members, then orders."""
 
         def against() -> None:
             with open_connection(self._place.database_url) as conn:
@@ -335,8 +328,8 @@ class FaultInjector:
         return mood
 
     def _mail(self, mood: str, fault: Fault) -> str:
-        self._place.mailroom.mood = mood
-        self._later(fault.seconds, lambda: setattr(self._place.mailroom, "mood", smtp_stub.KIND))
+        self._place.smtp_stub.mood = mood
+        self._later(fault.seconds, lambda: setattr(self._place.smtp_stub, "mood", smtp_stub.KIND))
         return mood
 
     def _mail_4xx(self, fault: Fault) -> str:
@@ -358,7 +351,6 @@ class FaultInjector:
         return name
 
     def _poison(self, fault: Fault) -> str:
-        """The same through the SQL interface: refused there, or answered `invalid`."""
         name, payload = poison_payload(fault.choice)
 
         def submit() -> None:
@@ -379,7 +371,6 @@ class FaultInjector:
 
     @contextlib.contextmanager
     def _keeper_waits(self) -> Any:
-        """The servers' daemon is stopped, so that nobody starts them again."""
         daemon = self._server("daemon")
         os.kill(daemon, signal.SIGSTOP)
         try:
@@ -388,7 +379,6 @@ class FaultInjector:
             os.kill(daemon, signal.SIGCONT)
 
     def _close(self, server: str, number: signal.Signals, fault: Fault) -> str:
-        """Connections are refused for a while."""
         daemon = self._server("daemon")
         os.kill(daemon, signal.SIGSTOP)
         self._later(fault.seconds, lambda: os.kill(daemon, signal.SIGCONT))

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def hostile_message(number: int) -> tuple[str, bytes]:
-    """One of them, by number: its kind and what is pushed."""
+    """Return the kind and the bytes of a hostile message, by number."""
     kind = list(KINDS)[number % len(KINDS)]
     return kind, KINDS[kind]()
 
@@ -39,7 +39,7 @@ def _envelope(task: str, body: Any, **changed: Any) -> bytes:
 
 
 def poison_payload(number: int) -> tuple[str, str]:
-    """A payload for the SQL interface that its consumer cannot read or must not parse, by number: its kind and its text."""
+    """Return the kind and the text of a payload that the consumer must not parse, by number."""
     kind = list(POISON)[number % len(POISON)]
     return kind, POISON[kind]
 

@@ -34,7 +34,6 @@ BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databas
 
 
 def seed_orders(market: Market) -> None:
-    """Orders that their buyer wants cancelled, and some that nobody does."""
     market.lot(1, quantity=100_000)
     for order_id in ORDERS:
         market.order(order_id, [(1, 5)])
@@ -45,7 +44,7 @@ def seed_orders(market: Market) -> None:
 
 @dataclass
 class Worker:
-    """A worker group behind a proxy, with a mistake in it or none."""
+    """A worker group behind a proxy, optionally with a mutant."""
 
     place: Installation
     path: Proxy
@@ -55,7 +54,6 @@ class Worker:
     name: str = "commands"
 
     def start(self) -> None:
-        """Start it and wait until it takes messages."""
         settings = self.place.settings.model_copy(
             update={
                 "broker_url": _by_way_of(self.path, self.place.settings.broker_url),
@@ -71,19 +69,16 @@ class Worker:
         self.place.supervisor.wait_ready(START_TIMEOUT_SECONDS, [self.name])
 
     def kill(self) -> None:
-        """All of it, at once."""
         os.killpg(self.place.supervisor.pid(self.name), signal.SIGKILL)
         self.end()
 
     def end(self) -> None:
-        """Whatever is left of it."""
         with contextlib.suppress(KeyError):
             os.killpg(self.place.supervisor.pid(self.name), signal.SIGKILL)
         with contextlib.suppress(KeyError):
             self.place.supervisor.stop([self.name])
 
     def ask(self, order_id: int, task: str = "orders.cancel") -> str:
-        """Send one command, once; gives its id."""
         request_id = f"t-{task}-{order_id}-{time.monotonic_ns()}"
         app = self.place.client()
         arguments = {"order_id": order_id, "member_id": "seller", "request_id": request_id}
@@ -92,7 +87,6 @@ class Worker:
         return request_id
 
     def shared_sessions(self) -> list[str]:
-        """Children that speak through one and the same session of the database."""
         port = urlsplit(self.place.database_url).port
         head = psutil.Process(self.place.supervisor.pid(self.name))
         ours = [
@@ -104,7 +98,7 @@ class Worker:
         return [f"session {n} belongs to several children: each may hear of the other's orders" for n in _twice(ours)]
 
     def unanswered(self, *request_ids: str, seconds: float = TIMEOUT) -> list[str]:
-        """The commands that nobody has answered after so long, with a sentence for each."""
+        """Wait and return a sentence for each command without an answer."""
         end = time.monotonic() + seconds
         left = list(request_ids)
         with open_connection(self.place.database_url) as conn:
@@ -128,7 +122,7 @@ Scenario = Callable[[Worker, Iterator[int]], list[str]]
 
 
 def killed_in_the_middle(group: Worker, orders: Iterator[int]) -> list[str]:
-    """F25: the whole group is killed while it waits for an order's lock; another one is started."""
+    """Kill the whole group while it waits for the lock of an order, then start another."""
     group.start()
     order_id = next(orders)
     with (
@@ -145,11 +139,7 @@ def killed_in_the_middle(group: Worker, orders: Iterator[int]) -> list[str]:
 
 
 def many_at_once(group: Worker, _orders: Iterator[int]) -> list[str]:
-    """F42: two children answer sixty questions at once, each about the order it was asked about.
-
-    Whether they share a session is seen in the group that finds nothing to do when it starts: with the first things they
-    do such children end it, and go on with one of their own each.  The other group at once looks for what came in by SQL.
-    """
+    """Send sixty commands to two children and check that no two of them share a database session."""
     group.name = "sweeps"
     group.start()
     wrong = group.shared_sessions()
@@ -176,7 +166,7 @@ def many_at_once(group: Worker, _orders: Iterator[int]) -> list[str]:
 
 
 def cut_acknowledgement(group: Worker, orders: Iterator[int]) -> list[str]:
-    """F03: the connection is cut when the worker says that it is done; it must go on with what comes then."""
+    """Cut the connection at an acknowledgement; the worker must continue."""
     group.children = 1
     group.start()
     with _cut(group.path, Cut(asked=b"ZREM")):
@@ -185,7 +175,7 @@ def cut_acknowledgement(group: Worker, orders: Iterator[int]) -> list[str]:
 
 
 def cut_delivery(group: Worker, orders: Iterator[int]) -> list[str]:
-    """F02: the connection is cut when the broker hands the message over."""
+    """Cut the connection when the broker delivers a message."""
     group.start()
     order_id = next(orders)
     with _cut(group.path, Cut(replied=b"t-orders.cancel-%d-" % order_id)):
@@ -194,7 +184,7 @@ def cut_delivery(group: Worker, orders: Iterator[int]) -> list[str]:
 
 
 def results_away(group: Worker, orders: Iterator[int]) -> list[str]:
-    """F04: where Celery keeps results nobody answers; commands are carried out all the same."""
+    """Stop the result backend; commands must still run."""
     group.start()
     group.results.closed = True
     group.results.cut_all()
@@ -203,7 +193,6 @@ def results_away(group: Worker, orders: Iterator[int]) -> list[str]:
 
 @contextlib.contextmanager
 def _cut(path: Proxy, cut: Cut) -> Iterator[None]:
-    """What is sent in the block makes the cut happen."""
     path.cut(cut)
     yield
     assert cut.happened.wait(10), "it did not come to the cut"

@@ -11,19 +11,16 @@ from workers.settings import CHECKOUT
 
 
 class _Watched:
-    """Keeps which tests passed and how long each took."""
-
     def __init__(self) -> None:
         self.passed: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Called by pytest for each step of a test."""
         if report.when == "call" and report.passed:
             self.passed[report.nodeid.partition("[")[2].rstrip("]")] = report.duration
 
 
 def run_mutants(console: Console) -> bool:
-    """Run the tests of the mistakes, print one line for each, and say whether all were caught and nothing else was found."""
+    """Run the tests of the mutants, print a line for each, and return whether all were caught."""
     watched = _Watched()
     console.print(f"{len(MUTANTS)} seeded mistakes, and each scenario without one; about two minutes.")
     words = [str(CHECKOUT / "tests" / "stress" / "test_mutants.py"), "-m", "long", "-q", "--no-header", "--tb=short"]

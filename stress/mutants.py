@@ -28,7 +28,7 @@ ahead = timedelta(0)
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake.  `scenario` is what is played, `caught` what stands in the violation that must be found."""
+    """One mistake.  `scenario` is what is played, `caught` the text that a violation must contain."""
 
     name: str
     scenario: str
@@ -37,7 +37,7 @@ class Mutant:
 
 
 def resolve_function(path: str) -> FunctionType:
-    """The function itself at `module:qualified.name`, out of what decorators made of it."""
+    """Return the undecorated function at `module:qualified.name`."""
     module, _, name = path.partition(":")
     found: Any = importlib.import_module(module)
     for part in name.split("."):
@@ -50,7 +50,7 @@ def resolve_function(path: str) -> FunctionType:
 
 
 def rewrite_source(path: str, old: str, new: str) -> LetIn:
-    """In this function `new` stands where `old` stood."""
+    """Replace `old` with `new` in the source of a function."""
 
     @contextlib.contextmanager
     def let_in(_database_url: str = "") -> Iterator[None]:
@@ -58,7 +58,7 @@ def rewrite_source(path: str, old: str, new: str) -> LetIn:
         lines = textwrap.dedent(inspect.getsource(function)).splitlines(keepends=True)
         begins = next(n for n, line in enumerate(lines) if line.startswith("def "))
         source = "".join(lines[begins:])
-        assert old in source, f"{path} does not say {old!r} any more: say anew what the mistake is"
+        assert old in source, f"{path} no longer contains {old!r}: update the mutant"
         made: dict[str, Any] = {}
         flags = __future__.annotations.compiler_flag
         exec(compile(source.replace(old, new), path, "exec", flags), function.__globals__, made)  # noqa: S102 - our own text
@@ -73,8 +73,6 @@ def rewrite_source(path: str, old: str, new: str) -> LetIn:
 
 
 def alter_statement(statement: str) -> LetIn:
-    """The database is without something."""
-
     @contextlib.contextmanager
     def let_in(database_url: str) -> Iterator[None]:
         with open_connection(database_url) as conn:
@@ -85,7 +83,7 @@ def alter_statement(statement: str) -> LetIn:
 
 
 def override_settings(**settings: Any) -> LetIn:
-    """Celery is set otherwise (in a worker, for as long as it lives)."""
+    """Change Celery settings in a worker for its lifetime."""
 
     @contextlib.contextmanager
     def let_in(_database_url: str = "") -> Iterator[None]:
@@ -114,8 +112,6 @@ def combine(*parts: LetIn) -> LetIn:
 
 
 def replace_function(path: str, other: str) -> LetIn:
-    """In a worker something else stands under this name."""
-
     @contextlib.contextmanager
     def let_in(_database_url: str = "") -> Iterator[None]:
         def found(where: str) -> tuple[Any, str]:
@@ -135,7 +131,7 @@ def replace_function(path: str, other: str) -> LetIn:
 
 @contextlib.contextmanager
 def _one_engine_for_all(_database_url: str = "") -> Iterator[None]:
-    """The head of a worker opens the database, and its children go on with that connection."""
+    """Open the database in the main process of a worker and let its children share the connection."""
     from workers import lifecycle
 
     shared = lifecycle.open_database(lifecycle.process_settings())
@@ -147,8 +143,7 @@ def _one_engine_for_all(_database_url: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _promises_at_once(database_url: str) -> Iterator[None]:
-    """What a commit promises is written before it, and stays when it fails."""
+def _insert_outbox_early(database_url: str) -> Iterator[None]:
     from models import outbox
     from models.db import database as db
     from models.unit_of_work import UnitOfWork
@@ -175,7 +170,7 @@ MUTANTS: dict[str, Mutant] = {
     for one in (
         Mutant(
             "no unique key for requests",
-            "twins",
+            "same_request_twice",
             "was answered in two ways",
             alter_statement("ALTER TABLE unwind.requests DROP CONSTRAINT pk_requests"),
         ),
@@ -189,8 +184,8 @@ MUTANTS: dict[str, Mutant] = {
             ),
         ),
         Mutant(
-            "no fence around letters",
-            "sleeper",
+            "no fence around emails",
+            "transaction_left_open",
             "was sent and is to be sent again",
             rewrite_source(
                 "models.notices:record_outcomes", "AND n.attempts = c.attempts", "AND n.attempts >= c.attempts"
@@ -208,21 +203,21 @@ MUTANTS: dict[str, Mutant] = {
             "by the rules ('done', None)",
             rewrite_source("policies.cancellation:_seller_basis", "now >= alert.unlocks_at", "now > alert.unlocks_at"),
         ),
-        Mutant("publish before commit", "dies_at_its_commit", "reset or credit", _promises_at_once),
+        Mutant("publish before commit", "dies_at_its_commit", "reset or credit", _insert_outbox_early),
         Mutant(
             "no relay",
-            "bells",
+            "publishes_once",
             "is promised and was never done",
             rewrite_source("tasks.outbox:relay", "range(MAX_BATCHES)", "range(0)"),
         ),
         Mutant(
-            "rung once and never again",
-            "lost_bells",
+            "published once and never again",
+            "republishes_lost_messages",
             "is promised and was never done",
             rewrite_source(
                 "models.outbox:claim_for_publish",
-                "CAST(:now AS timestamptz) + LEAST",
-                "CAST('infinity' AS timestamptz) + LEAST",
+                "due_at = CAST(:now AS timestamptz)",
+                "due_at = CAST('infinity' AS timestamptz)",
             ),
         ),
         Mutant(
@@ -249,8 +244,8 @@ MUTANTS: dict[str, Mutant] = {
             "units of the rules",
             rewrite_source(
                 "models.returns:return_items",
-                "run(conn, _BRING_BACK, values)",
-                "run(conn, _BRING_BACK.replace('t.quantity + a.units', 't.quantity + 2 * a.units'), values)",
+                "execute(conn, _BRING_BACK, values)",
+                "execute(conn, _BRING_BACK.replace('t.quantity + a.units', 't.quantity + 2 * a.units'), values)",
             ),
         ),
         Mutant(

@@ -28,7 +28,7 @@ NEW_EVENTS = "SELECT event_id, request_id, order_id, at FROM unwind.events WHERE
 
 
 class ReplayReference(Reference):
-    """The reference market, with its orders also by buyer: each buyer here has few, and the market has thousands."""
+    """The reference model with an index of orders by buyer, because a run has thousands of orders."""
 
     def __init__(self, house: Settings) -> None:
         super().__init__(house)
@@ -43,7 +43,7 @@ class ReplayReference(Reference):
 
 
 class Oracle:
-    """Goes on where it stopped, each time the run has run dry."""
+    """Replays new answers each time the run has come to rest."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -68,7 +68,7 @@ class Oracle:
         )
 
     def judge(self, conn: Connection[Any]) -> list[str]:
-        """Play what was answered since the last time; gives a sentence for each answer that is wrong."""
+        """Replay the answers since the last call; returns a sentence for each wrong one."""
         for event_id, request_id, order_id, at in conn.execute(NEW_EVENTS, [self._last_event]):
             self._last_event = event_id
             if request_id is not None:
@@ -90,7 +90,7 @@ class Oracle:
         return wrong
 
     def _instant(self, sent: Sent, answered_at: datetime) -> datetime:
-        """When it happened: its event's instant; a command that was refused by SQL counts from its insert, which is near."""
+        """Return the time of the command's event; a command refused by SQL counts from its insert."""
         return self._event_at.get(sent.request_id, answered_at)
 
     def _compare(self, sent: Sent, at: datetime, outcome: str, answer: dict[str, Any]) -> list[str]:
@@ -149,7 +149,6 @@ class Oracle:
             self.court.of_buyer[order.buyer][order.order_id] = order
 
     def postings(self) -> dict[int, list[Posting]]:
-        """The ledger by order."""
         found: dict[int, list[Posting]] = defaultdict(list)
         for posting in self.court.ledger.postings:
             found[posting.order_id].append(posting)

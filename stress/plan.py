@@ -25,7 +25,7 @@ FIRST_ORDER = 1_000_000
 
 @dataclass(frozen=True)
 class Step:
-    """One command of a life, given after `wait` seconds.  `copies`: so often it is sent at once; `late`: and again then."""
+    """One command, sent after `wait` seconds: `copies` times at once, and again after each delay in `late`."""
 
     task: str
     arguments: dict[str, Any]
@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Life:
-    """One order from its buyer's first day to its end."""
+    """One order from purchase to its last command."""
 
     name: str
     door: str
@@ -46,7 +46,7 @@ class Life:
 
 @dataclass(frozen=True)
 class Wave:
-    """Many orders at once: bought and asked to be cancelled by SQL, cancelled by one message."""
+    """Many orders: bought and requested to be cancelled by SQL, cancelled by one message."""
 
     name: str
     buyer: str
@@ -56,7 +56,7 @@ class Wave:
 
 @dataclass(frozen=True)
 class Fault:
-    """What the demon does, `at` seconds after the round began, for how long, and a number for whatever it must choose."""
+    """One fault: `at` seconds after the start of the round, its duration, and a random number for its choices."""
 
     at: float
     kind: str
@@ -65,17 +65,15 @@ class Fault:
 
 
 def lot_id(seller: str, number: int) -> int:
-    """The id of a seller's lot."""
     return 1000 * (SELLERS.index(seller) + 1) + number
 
 
 def member_arguments(member: str) -> dict[str, Any]:
-    """Arguments of `members.record`."""
     return {"member_id": member, "handle": member.title(), "email": f"{member}@example.org"}
 
 
 def lot_arguments(seller: str, number: int) -> dict[str, Any]:
-    """A lot that never runs out, of an item that no other lot has."""
+    """A lot that never runs out, of an item of its own."""
     return {
         "lot_id": lot_id(seller, number),
         "seller_id": seller,
@@ -88,7 +86,7 @@ def lot_arguments(seller: str, number: int) -> dict[str, Any]:
 
 
 def terms_arguments() -> dict[str, Any]:
-    """Terms of seconds, and strikes that cost nobody a privilege, so that the run never runs out of members."""
+    """Terms of seconds, and strikes without consequences, so that the run does not run out of members."""
     return {
         "NPB_FILE_AFTER": "0s",
         "SELLER_ALERT_FILE_AFTER": "0s",
@@ -156,7 +154,6 @@ NOISE: tuple[Move, ...] = (
 
 
 def lives(seed: int, client: int, door: str) -> Iterator[Life]:
-    """The lives that one client looks after, without end."""
     number = 0
     while True:
         yield life(seed, client, number, door)
@@ -164,7 +161,6 @@ def lives(seed: int, client: int, door: str) -> Iterator[Life]:
 
 
 def life(seed: int, client: int, number: int, door: str) -> Life:
-    """One of them."""
     dice = random.Random(f"{seed}/life/{client}/{number}")
     order_id = FIRST_ORDER * (client + 1) + number
     buyer, seller = f"b{client}-{number}", dice.choice(SELLERS)
@@ -204,14 +200,13 @@ def _lines(dice: random.Random, seller: str) -> list[dict[str, int]]:
 
 
 def _delivery(dice: random.Random) -> tuple[int, tuple[float, ...]]:
-    """Most messages come once; some up to five times at once, some again much later (out of order with all others)."""
+    """Choose copies and delays: most messages arrive once, some up to five times, some again much later."""
     copies = dice.choices((1, 2, 3, 5), (80, 12, 5, 3))[0]
     late = tuple(dice.uniform(0.5, 12.0) for _ in range(dice.choices((0, 1, 2), (85, 11, 4))[0]))
     return copies, late
 
 
 def waves(seed: int, client: int, size: int) -> Iterator[Wave]:
-    """Waves of `size` orders, without end."""
     number = 0
     while True:
         dice = random.Random(f"{seed}/wave/{client}/{number}")
@@ -227,7 +222,7 @@ def waves(seed: int, client: int, size: int) -> Iterator[Wave]:
 
 @dataclass(frozen=True)
 class FaultRate:
-    """How often a kind of fault comes in a round of `ROUND` seconds (a fraction: in so many rounds), and how long it lasts."""
+    """Faults per round of `ROUND_SECONDS` (a fraction means fewer than one a round), and their duration."""
 
     times: float
     seconds: tuple[float, float] = (0.0, 0.0)
@@ -282,8 +277,6 @@ MIN_FAULT_GAP_SECONDS = 11.0
 
 @dataclass
 class _ShuffledFaults:
-    """Deals each kind as often as its dose says, over many rounds exactly."""
-
     seed: int
     fierce: float = 1.0
     owed: dict[str, float] = field(default_factory=dict)
@@ -313,7 +306,7 @@ class _ShuffledFaults:
 
 
 def faults(seed: int, length: float = ROUND_SECONDS, fierce: float = 1.0) -> Iterator[list[Fault]]:
-    """The faults of each round, without end.  `fierce`: so many times the usual kills, losses and storms."""
+    """Yield the faults of each round.  `fierce` multiplies kills, losses and storms."""
     deck, number = _ShuffledFaults(seed, fierce), 0
     while True:
         yield deck.deal(number, length)

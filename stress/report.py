@@ -20,15 +20,14 @@ PAUSES = ("stop_worker", "stop_child")
 
 
 def report(outcome: Outcome) -> dict[str, Any]:
-    """The figures of one run."""
     counts = outcome.counts
 
     def faults(kinds: Iterable[str]) -> int:
         return sum(counts[f"fault {kind}"] for kind in kinds)
 
     return {
-        "seed": outcome.torment.seed,
-        "fierce": outcome.torment.fierce,
+        "seed": outcome.options.seed,
+        "fierce": outcome.options.fierce,
         "began": format_timestamp(outcome.began.replace(microsecond=0)),
         "seconds": outcome.lasted,
         "machine": {"cores": _cores(), "python": platform.python_version(), "system": platform.system()},
@@ -63,9 +62,9 @@ def report(outcome: Outcome) -> dict[str, Any]:
 
 
 def keep_failure(outcome: Outcome, past: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Write down what a failed run did: its commands as a replay file, its faults, and what was seen when it stood still."""
+    """Write the commands of a failed run as a replay file, its faults, and the state when it stopped."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"torture-{outcome.torment.seed}"
+    name = f"torture-{outcome.options.seed}"
     lines = list(past)
     latest = outcome.began - timedelta(hours=1)
     for at, task, arguments in outcome.judged:

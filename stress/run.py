@@ -72,7 +72,7 @@ TOTALS = """
 
 @dataclass
 class RunOptions:
-    """How long, with which seed, how hard.  `faults`: only these kinds, for a run with one thing in mind."""
+    """Duration, seed and intensity.  `faults` limits the kinds of faults."""
 
     seed: int
     seconds: float
@@ -86,9 +86,9 @@ class RunOptions:
 
 @dataclass
 class Outcome:
-    """What a run found and counted."""
+    """Violations and counts of a run."""
 
-    torment: RunOptions
+    options: RunOptions
     violations: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     dry_after: list[float] = field(default_factory=list)
@@ -103,42 +103,40 @@ class Outcome:
 
 
 class NoProgress(Exception):
-    """It did not run dry."""
+    """Work did not finish within the timeout."""
 
 
 class Run:
-    """One run at one place."""
-
-    def __init__(self, place: Environment, torment: RunOptions, say: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, place: Environment, options: RunOptions, say: Callable[[dict[str, Any]], None]) -> None:
         self.place = place
-        self.torment = torment
+        self.options = options
         self.ledger = Ledger()
-        self.referee = Oracle(self.ledger)
+        self.oracle = Oracle(self.ledger)
         self.began = time.monotonic()
-        self.demon = FaultInjector(place, self.began)
-        self.outcome = Outcome(torment, began=datetime.now(UTC))  # noqa: TID251 - when the report was made
+        self.injector = FaultInjector(place, self.began)
+        self.outcome = Outcome(options, began=datetime.now(UTC))  # noqa: TID251 - when the report was made
         self.enough = threading.Event()
         self.say = say
         self.phase = "begins"
         self._checked = 0
         self._clients: list[Client | BulkClient] = [
-            Client(f"storefront {n}", place, self.ledger, plan.lives(torment.seed, n, door), LIVES_PER_CLIENT)
+            Client(f"storefront {n}", place, self.ledger, plan.lives(options.seed, n, door), LIVES_PER_CLIENT)
             for n, door in enumerate(CLIENTS)
         ]
         self._clients += [
-            BulkClient(f"wholesaler {n}", place, self.ledger, plan.waves(torment.seed, len(CLIENTS) + n, torment.wave))
+            BulkClient(f"wholesaler {n}", place, self.ledger, plan.waves(options.seed, len(CLIENTS) + n, options.wave))
             for n in range(WHOLESALERS)
         ]
 
     def go(self) -> Outcome:
-        """All rounds.  Stops at the first violation: what comes after it proves nothing."""
+        """Run all rounds and stop at the first violation: later ones prove nothing."""
         for client in self._clients:
             client.start()
         try:
-            for faults in plan.faults(self.torment.seed, self.torment.round, self.torment.fierce):
-                wanted = self.torment.faults
+            for faults in plan.faults(self.options.seed, self.options.round, self.options.fierce):
+                wanted = self.options.faults
                 self._round([one for one in faults if wanted is None or one.kind in wanted])
-                over = time.monotonic() - self.began + self.torment.round > self.torment.seconds
+                over = time.monotonic() - self.began + self.options.round > self.options.seconds
                 if self.outcome.violations or over or self.enough.is_set():
                     break
         except NoProgress as still:
@@ -159,7 +157,7 @@ class Run:
         teller = threading.Thread(target=self._tell_until, args=(stop := threading.Event(),), daemon=True)
         teller.start()
         try:
-            self.demon.torment(faults, self.torment.round, self.enough)
+            self.injector.torment(faults, self.options.round, self.enough)
             self.phase = "runs dry"
             for client in self._clients:
                 client.busy.clear()
@@ -176,7 +174,6 @@ class Run:
             self.say(self.picture())
 
     def picture(self) -> dict[str, Any]:
-        """The counts at this moment."""
         return {
             "phase": self.phase,
             "seconds": time.monotonic() - self.began,
@@ -184,12 +181,12 @@ class Run:
             "outstanding": len(self.ledger.outstanding),
             "rounds": self.outcome.counts["rounds"],
             "revived": self.place.revived,
-            "faults": dict(self.demon.counts),
+            "faults": dict(self.injector.counts),
             "violations": len(self.outcome.violations),
         }
 
     def _run_dry(self) -> None:
-        """Until nobody waits and nothing is due, twice in a row."""
+        """Wait until nothing is waiting or due, twice in a row."""
         last, since, dry = (-1, -1, -1), time.monotonic(), 0
         while dry < 2:
             for client in self._clients:
@@ -208,7 +205,7 @@ class Run:
                 )
             if dry < 2:
                 self.enough.wait(0.15)
-        self.outcome.dry_after.append(round(time.monotonic() - self.demon.last, 2))
+        self.outcome.dry_after.append(round(time.monotonic() - self.injector.last, 2))
 
     def _waiting(self) -> tuple[int, tuple[int, int, int]]:
         try:
@@ -224,8 +221,7 @@ class Run:
         return sum(row[:4]) + queued + outstanding, (row[4] + row[5], row[1], outstanding)
 
     def _note_what_is_waited_for(self) -> None:
-        """Once a second when it takes long: a round that is dry too late should say why."""
-        after = round(time.monotonic() - self.demon.last)
+        after = round(time.monotonic() - self.injector.last)
         noted = self.outcome.waited_for
         if after <= LONG_WAIT_SECONDS or (noted and (noted[-1]["round"], noted[-1]["after"]) == (self._rounds, after)):
             return
@@ -239,14 +235,13 @@ class Run:
         return self.outcome.counts["rounds"]
 
     def _bury(self, dead: dict[str | None, str]) -> None:
-        """A command that was given up is seen among the dead jobs: it is not lost, and its sender need not wait."""
+        """Mark a dead job as answered: it is visible, so it is not lost."""
         for one in self.ledger.waiting():
             if one.request_id in dead:
                 self.ledger.count("given up")
                 self.ledger.answered(one, {"outcome": "dead"})
 
     def _queued(self) -> int:
-        """Commands and consequences that wait for a worker, and whatever was handed to one and not taken."""
         with contextlib.closing(connect(self.place.broker_url, timeout=3, decode_responses=True)) as client:
             handed = [str(name) for name in client.hgetall(PROCESSING_LISTS_KEY)]
             return sum(client.llen(name) for name in ("commands", "consequences", *handed))
@@ -258,17 +253,17 @@ class Run:
     def _compare(self) -> None:
         wrong = self.outcome.violations
         with open_connection(self.place.database_url) as conn:
-            before = len(self.referee.judged)
-            wrong += self.referee.judge(conn)
-            fresh = list(self.referee.judged.values())[before:]
+            before = len(self.oracle.judged)
+            wrong += self.oracle.judge(conn)
+            fresh = list(self.oracle.judged.values())[before:]
             touched = [one.arguments["order_id"] for _, one in fresh if "order_id" in one.arguments]
             touched += [
-                self.referee.court.takings[one.arguments["removal_id"]].order_id
+                self.oracle.court.takings[one.arguments["removal_id"]].order_id
                 for _, one in fresh
-                if one.arguments.get("removal_id") in self.referee.court.takings
+                if one.arguments.get("removal_id") in self.oracle.court.takings
             ]
-            wrong += compare_with_reference(conn, self.referee, touched)
-            wrong += unexpected_rows(conn, self.place.mailroom.taken)
+            wrong += compare_with_reference(conn, self.oracle, touched)
+            wrong += unexpected_rows(conn, self.place.smtp_stub.taken)
             lost, doubled, said = compare_answers(self.place, self.ledger, conn)
         self.outcome.counts["lost"] += lost
         self.outcome.counts["doubled"] += doubled
@@ -279,14 +274,14 @@ class Run:
         found = self.outcome
         found.lasted = round(time.monotonic() - self.began, 1)
         found.counts.update(self.ledger.counts)
-        found.counts["early"] = self.referee.early
+        found.counts["early"] = self.oracle.early
         found.counts["restarts"] = self.place.revived
-        found.counts["letters"] = len(self.place.mailroom.taken)
-        for kind, times in self.demon.counts.items():
+        found.counts["letters"] = len(self.place.smtp_stub.taken)
+        for kind, times in self.injector.counts.items():
             found.counts[f"fault {kind}"] = times
-        found.timeline = self.demon.timeline
+        found.timeline = self.injector.timeline
         found.judged = [
-            (at, one.task, self._to_be_replayed(one)) for at, one in self.referee.judged.values() if one.part_of is None
+            (at, one.task, self._to_be_replayed(one)) for at, one in self.oracle.judged.values() if one.part_of is None
         ]
         with contextlib.suppress(psycopg.Error), open_connection(self.place.database_url) as conn:
             row = conn.execute(TOTALS).fetchone()
@@ -302,15 +297,15 @@ class Run:
         found.violations += find_private_words(self.place.folder)
 
     def _to_be_replayed(self, one: Sent) -> dict[str, Any]:
-        """Its arguments as a replay needs them, where removal requests are numbered without gaps."""
+        """Return the arguments for a replay, where removal requests are numbered without gaps."""
         arguments = {**one.arguments, "request_id": one.request_id}
         if "removal_id" in arguments:
-            arguments["removal_id"] = list(self.referee.court.takings).index(arguments["removal_id"]) + 1
+            arguments["removal_id"] = list(self.oracle.court.takings).index(arguments["removal_id"]) + 1
         return arguments
 
 
 def seed_lines(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, Any]]:
-    """What there was before the run: terms of seconds, members, lots.  `ended`: how long ago."""
+    """History before the run: terms of seconds, members, lots.  `ended` is how long ago it ended."""
     at = datetime.now(UTC) - ended  # noqa: TID251 - the present, at which the past ends
 
     def line(task: str, **arguments: Any) -> dict[str, Any]:
@@ -325,7 +320,6 @@ def seed_lines(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, An
 
 
 def write_seed(database_url: str, lines: list[dict[str, Any]]) -> None:
-    """Play it into the empty database."""
     read = parse_lines(json.dumps(one) for one in lines)
     with simulation_in_empty_database(database_url, read[0].at, allow_short=True) as simulation:
         for played in play(read, simulation):
@@ -335,11 +329,10 @@ def write_seed(database_url: str, lines: list[dict[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def prepare_run(
-    folder: Path, torment: RunOptions, say: Callable[[dict[str, Any]], None] = lambda _picture: None
+    folder: Path, options: RunOptions, say: Callable[[dict[str, Any]], None] = lambda _picture: None
 ) -> Iterator[tuple[Run, list[dict[str, Any]]]]:
-    """A run that has not begun, with its past, at a place of its own."""
     lines = list(seed_lines())
-    skew = plan.CLOCK_SKEW_SECONDS if torment.seed % 2 else -plan.CLOCK_SKEW_SECONDS
+    skew = plan.CLOCK_SKEW_SECONDS if options.seed % 2 else -plan.CLOCK_SKEW_SECONDS
     with running_environment(folder, lambda url: write_seed(url, lines), skew) as place:
         assert len(GROUPS) > 1
-        yield Run(place, torment, say), lines
+        yield Run(place, options, say), lines

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass
 class Sent:
-    """One request as its sender knows it.  `answer` is whatever came first, from wherever."""
+    """A request as its sender knows it.  `answer` is the first one, from any source."""
 
     request_id: str
     task: str
@@ -27,7 +27,7 @@ class Sent:
 
 @dataclass
 class Ledger:
-    """All requests of a run, by id, with what was counted on the way."""
+    """All requests of a run, by id, and counters."""
 
     sent: dict[str, Sent] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
@@ -35,7 +35,6 @@ class Ledger:
     outstanding: dict[str, Sent] = field(default_factory=dict)
 
     def add(self, one: Sent, *, waits: bool = True) -> None:
-        """A request is about to be sent.  `waits`: its sender will go on until it is answered."""
         with self.lock:
             self.sent[one.request_id] = one
             self.counts["commands"] += 1
@@ -43,18 +42,15 @@ class Ledger:
                 self.outstanding[one.request_id] = one
 
     def count(self, what: str, times: int = 1) -> None:
-        """Count something."""
         with self.lock:
             self.counts[what] += times
 
     def answered(self, one: Sent, answer: dict[str, Any]) -> None:
-        """The sender has its answer."""
         with self.lock:
             one.answer = answer
             self.counts["answered"] += 1
             self.outstanding.pop(one.request_id, None)
 
     def waiting(self) -> list[Sent]:
-        """The requests whose senders have no answer yet."""
         with self.lock:
             return list(self.outstanding.values())

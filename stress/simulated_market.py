@@ -39,7 +39,6 @@ BACK = timedelta(minutes=40)
 
 
 def seed_history(database_url: str) -> None:
-    """Play what there was before into a migrated database, to be copied for each rehearsal."""
     lines = parse_lines(json.dumps(line) for line in seed_lines(2 * BACK))
     with Simulation(database_url, at=lines[0].at, allow_short=True) as simulation:
         answers = [played.result["outcome"] for played in play(lines, simulation)]
@@ -47,37 +46,34 @@ def seed_history(database_url: str) -> None:
 
 
 class SimulatedMarket:
-    """A marketplace of terms of seconds, on a database of its own."""
+    """A marketplace with terms of seconds, on a database of its own."""
 
     def __init__(self, database_url: str) -> None:
-        """`database_url`: of a database that has its past and nothing else (`play_past`)."""
+        """`database_url` names a database that contains the seed history and nothing else."""
         self.database_url = database_url
         self.simulation = Simulation(database_url, at=database_now(database_url) - BACK)
         self.ledger = Ledger()
-        self.referee = Oracle(self.ledger)
+        self.oracle = Oracle(self.ledger)
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.found: list[str] = []
         self._orders = itertools.count(plan.FIRST_ORDER)
 
     @contextmanager
     def standing(self) -> Iterator[SimulatedMarket]:
-        """As long as the block runs this process works here."""
         with self.simulation:
             yield self
 
     def do(self, task: str, request_id: str = "", **arguments: Any) -> dict[str, Any] | None:
-        """Give a command as its producer does; None when there was no answer.  The same id again is the same message again."""
+        """Send a command and return its answer; None without one.  Repeating an id repeats the message."""
         request_id = request_id or f"t-{len(self.ledger.sent)}"
         self.send(request_id, task, arguments)
         return self.execute(request_id)
 
     def send(self, request_id: str, task: str, arguments: dict[str, Any]) -> None:
-        """Write it into the producers' book."""
         if request_id not in self.ledger.sent:
             self.ledger.add(Sent(request_id, task, arguments, plan.BROKER, 0.0))
 
     def execute(self, request_id: str) -> dict[str, Any] | None:
-        """What a worker does with the message."""
         one = self.ledger.sent[request_id]
         try:
             answer = execute(app.tasks[one.task], {**one.arguments, "request_id": request_id}, request_id)
@@ -87,7 +83,7 @@ class SimulatedMarket:
         return answer
 
     def bought(self, *, asked: bool = False) -> int:
-        """An order of seller s0 by a buyer of its own; `asked`: the buyer wants it cancelled.  Gives its id."""
+        """Submit an order of seller s0 and return its id; `asked`: the buyer requests its cancellation."""
         order_id = next(self._orders)
         buyer = f"b{order_id}"
         self.do("members.record", **plan.member_arguments(buyer))
@@ -99,11 +95,10 @@ class SimulatedMarket:
         return order_id
 
     def passes(self, seconds: float) -> None:
-        """Time passes, sweeps are made."""
         self.simulation.advance(self.simulation.clock.instant + timedelta(seconds=seconds))
 
     def at_once(self, *request_ids: str, order_id: int) -> None:
-        """Several messages about one order are all read, and all wait for the order, before one of them goes on."""
+        """Receive several messages about one order before any of them is processed."""
         wide = db.connect(self.database_url, clock=self.simulation.clock, pool_size=len(request_ids))
         db.set_database(wide)
         try:
@@ -122,7 +117,7 @@ class SimulatedMarket:
 
     @contextmanager
     def commit_dies(self) -> Iterator[None]:
-        """The database ends the session at its next commit: what was done is not, and nobody is told."""
+        """Terminate the session at its next commit, so that the transaction is lost."""
 
         def die(conn: Any) -> None:
             event.remove(self.simulation.database.engine, "commit", die)
@@ -134,8 +129,8 @@ class SimulatedMarket:
         yield
 
     @contextmanager
-    def ringing(self, lost: int = 0) -> Iterator[None]:
-        """Promises are kept by the relay's bell alone, whose first `lost` rings nobody hears."""
+    def publishing(self, lost: int = 0) -> Iterator[None]:
+        """Process the outbox by published messages alone; the first `lost` of them vanish."""
         told = _PublisherStub(lost)
         publisher.set_publisher(told)
         try:
@@ -148,10 +143,9 @@ class SimulatedMarket:
             publisher.set_publisher(None)
 
     def violations(self) -> list[str]:
-        """Everything that a run would compare."""
         with open_connection(self.database_url) as conn:
-            wrong = self.referee.judge(conn)
-            wrong += compare_with_reference(conn, self.referee, list(self.referee.court.orders))
+            wrong = self.oracle.judge(conn)
+            wrong += compare_with_reference(conn, self.oracle, list(self.oracle.court.orders))
             wrong += unexpected_rows(conn, [])
             wrong += contradictions(conn, self.told)[1]
             late = self.simulation.clock.instant - timedelta(seconds=90)
@@ -160,27 +154,22 @@ class SimulatedMarket:
 
 
 class _PublisherStub:
-    """Rings into a list, out of which they are carried out."""
-
     def __init__(self, lost: int) -> None:
         self._lost = lost
-        self._rung: list[tuple[str, list[int]]] = []
+        self._published: list[tuple[str, list[int]]] = []
 
     def publish(self, task: str, rows: Sequence[int]) -> None:
-        """One message."""
         if self._lost:
             self._lost -= 1
         else:
-            self._rung.append((task, list(rows)))
+            self._published.append((task, list(rows)))
 
     def broker_epoch(self) -> str | None:
-        """It cannot be known that it forgot something."""
         return None
 
     def deliver(self) -> None:
-        """Whoever is rung for does it."""
-        while self._rung:
-            task, rows = self._rung.pop(0)
+        while self._published:
+            task, rows = self._published.pop(0)
             execute(app.tasks[task], {"rows": rows}, "ring")
 
 

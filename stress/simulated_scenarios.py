@@ -17,14 +17,13 @@ Scenario = Callable[[SimulatedMarket], None]
 
 
 def one_life(market: SimulatedMarket) -> None:
-    """An order is bought and cancelled."""
     order_id = market.bought(asked=True)
     market.do("orders.cancel", order_id=order_id, member_id="s0")
     market.simulation.process_outbox()
 
 
 def same_request_twice(market: SimulatedMarket) -> None:
-    """P2: the same message is read by two workers before one of them has answered it."""
+    """Two workers read the same message before either has answered it."""
     order_id = market.bought(asked=True)
     market.send("t-twin", "orders.cancel", {"order_id": order_id, "member_id": "s0"})
     market.at_once("t-twin", "t-twin", order_id=order_id)
@@ -32,7 +31,7 @@ def same_request_twice(market: SimulatedMarket) -> None:
 
 
 def played_again(market: SimulatedMarket) -> None:
-    """P2: promises that were kept come round once more."""
+    """Outbox messages that are done arrive again."""
     one_life(market)
     with open_connection(market.database_url) as conn:
         conn.execute("UPDATE unwind.outbox SET state = 'due'")
@@ -40,7 +39,7 @@ def played_again(market: SimulatedMarket) -> None:
 
 
 def transaction_left_open(market: SimulatedMarket) -> None:
-    """F53: a worker falls asleep over a letter; another sends it; the first wakes up and says that it could not."""
+    """A worker stalls while sending an email; another sends it; the first then reports a failure."""
     market.bought(asked=True)
     with market.simulation.database.transaction() as conn:
         conn.exec_driver_sql(
@@ -60,7 +59,7 @@ def transaction_left_open(market: SimulatedMarket) -> None:
 
 
 def two_clocks(market: SimulatedMarket) -> None:
-    """reliability 7: one worker's clock is half an hour ahead of the database's."""
+    """One worker's clock is half an hour ahead of the database's."""
     order_id = market.bought()
     market.simulation.database.clock = db.DatabaseClock()
     market.do("npb.file", order_id=order_id, member_id="s0")
@@ -70,7 +69,7 @@ def two_clocks(market: SimulatedMarket) -> None:
 
 
 def on_the_second(market: SimulatedMarket) -> None:
-    """P3, R41: cancelling at the very instant at which it becomes possible."""
+    """Cancel at the exact second at which it becomes possible (R41)."""
     order_id = market.bought()
     market.do("npb.file", order_id=order_id, member_id="s0")
     market.passes(plan.UNLOCK)
@@ -79,7 +78,7 @@ def on_the_second(market: SimulatedMarket) -> None:
 
 
 def dies_at_its_commit(market: SimulatedMarket) -> None:
-    """F45: the database ends the session at the commit of a cancellation; nobody sends it again yet."""
+    """The session ends at the commit of a cancellation, and nobody repeats the command."""
     order_id = market.bought(asked=True)
     with market.commit_dies():
         market.do("orders.cancel", order_id=order_id, member_id="s0")
@@ -87,21 +86,19 @@ def dies_at_its_commit(market: SimulatedMarket) -> None:
 
 
 def publishes_once(market: SimulatedMarket) -> None:
-    """What was promised is done because it is rung for."""
     order_id = market.bought(asked=True)
-    with market.ringing():
+    with market.publishing():
         market.do("orders.cancel", order_id=order_id, member_id="s0")
 
 
 def republishes_lost_messages(market: SimulatedMarket) -> None:
-    """P1: the broker forgets the first rings; they come again."""
+    """The broker loses the first messages."""
     order_id = market.bought(asked=True)
-    with market.ringing(lost=4):
+    with market.publishing(lost=4):
         market.do("orders.cancel", order_id=order_id, member_id="s0")
 
 
 def stranger(market: SimulatedMarket) -> None:
-    """P9: somebody cancels an order of others."""
     order_id = market.bought(asked=True)
     market.do("orders.cancel", order_id=order_id, member_id=plan.STRANGER)
     market.simulation.process_outbox()

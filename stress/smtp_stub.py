@@ -16,7 +16,7 @@ KIND, BUSY, REFUSING, HANGING, CLOSING = "kind", "4xx", "5xx", "hangs", "closes"
 
 
 class SmtpStub:
-    """Keeps the ids of what it took.  `mood` may be changed at any time."""
+    """Records the ids of received emails.  `mood` may be changed at any time."""
 
     def __init__(self) -> None:
         self.mood = KIND
@@ -29,18 +29,15 @@ class SmtpStub:
         self.url = f"smtp://127.0.0.1:{port}"
 
     def start(self) -> None:
-        """Take letters from now on."""
         self._controller.start()
 
     def stop(self) -> None:
-        """No more letters."""
         self.mood = KIND
         self._controller.stop()
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd names it
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        """Answer for one recipient."""
         if self.mood == BUSY:
             return "451 try again later"
         if self.mood == REFUSING:
@@ -49,7 +46,6 @@ class SmtpStub:
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Keep the letter, then answer, or do not."""
         while self.mood == HANGING:  # noqa: ASYNC110 - the mood is changed by another thread
             await asyncio.sleep(0.05)
         message = email.message_from_bytes(cast(bytes, envelope.content), policy=email.policy.default)

@@ -20,7 +20,6 @@ _told: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
 
 
 def set_up() -> None:
-    """Shorten what a worker waits for, and let the mistake in, for as long as it lives."""
     from workers.app import app
 
     if _told.get("visibility"):
@@ -36,7 +35,6 @@ def set_up() -> None:
 
 @signals.task_postrun.connect
 def _note(task: Any = None, task_id: str | None = None, retval: Any = None, **_: Any) -> None:
-    """One line an answer to a command, written whole."""
     if not _told.get("effects") or not isinstance(retval, dict) or "request_id" not in retval:
         return
     line = json.dumps([task.name, retval["request_id"], retval["outcome"], bool(retval["replayed"])])

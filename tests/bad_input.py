@@ -187,13 +187,12 @@ BY_NAME = {
 
 
 def kind_of(name: str, good: Any) -> str:
-    """What an argument is, by its name or the good value it has."""
     by_type = {bool: "switch", list: "list", dict: "object"}
     return BY_NAME.get(name) or by_type.get(type(good), "number")
 
 
 def argument_paths(arguments: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Every argument and everything nested in one, as (path, good value)."""
+    """Yield every argument and everything nested in one, as (path, good value)."""
     waiting: list[tuple[tuple[Any, ...], Any]] = [((name,), value) for name, value in arguments.items()]
     while waiting:
         path, value = waiting.pop()
@@ -205,7 +204,6 @@ def argument_paths(arguments: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...],
 
 
 def replace_argument(arguments: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    """The arguments with another value at that place."""
     changed = copy.deepcopy(arguments)
     inner: Any = changed
     for step in path[:-1]:
@@ -215,7 +213,6 @@ def replace_argument(arguments: dict[str, Any], path: tuple[Any, ...], value: An
 
 
 def bad_arguments(arguments: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Each argument with everything it must never be."""
     for path, good in argument_paths(arguments):
         if isinstance(path[-1], int):
             no_items: tuple[Any, ...] = (None, 0, MARK, [])

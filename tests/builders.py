@@ -42,26 +42,24 @@ def a_case(
 
 
 def granted(verdict: Verdict | None) -> Case:
-    """The case after a verdict that must be a yes, with its event counted."""
+    """Return the case of a granted verdict, with its event counted."""
     assert isinstance(verdict, Granted), verdict
     order = verdict.case.order
     return replace(verdict.case, order=replace(order, version=order.version + len(verdict.events)))
 
 
 def refused(verdict: object) -> Refused:
-    """A verdict that must be a no."""
     assert isinstance(verdict, Refused), verdict
     return verdict
 
 
 def code(verdict: object) -> str | None:
-    """The code of a no, None for a yes."""
+    """Return the code of a refusal, None if granted."""
     assert not isinstance(verdict, Invalid), verdict
     return verdict.code if isinstance(verdict, Refused) else None
 
 
 def with_member(case: Case, *, buyer_terminated: bool = False, seller_terminated: bool = False) -> Case:
-    """The same order with closed accounts."""
     return replace(
         case,
         buyer=replace(case.buyer, terminated=buyer_terminated),

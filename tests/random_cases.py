@@ -21,7 +21,7 @@ GAPS = tuple(timedelta(seconds=s) for s in (0, 1, 3600, 86400, 3 * 86400, 7 * 86
 
 @dataclass(frozen=True)
 class Step:
-    """One move that was tried: what was asked of which case, and what the policy said."""
+    """One move: the case, the request, and the verdict."""
 
     move: str
     before: Case
@@ -31,7 +31,6 @@ class Step:
 
     @property
     def role(self) -> Role:
-        """Whose move it was."""
         return (self.before.role_of(self.actor) if self.actor else None) or Role.SYSTEM
 
 
@@ -73,7 +72,7 @@ RARE_MOVES = ("orders.cancel", "members")
 
 
 def random_life(seed: int, moves: int = 25) -> Iterator[Step]:
-    """The steps of one order's life: granted ones lead on, refused ones leave it where it was."""
+    """The steps of one order's life: granted ones continue from the new case, refused ones from the old."""
     random = Random(seed)
     case = a_case(random.choice((Status.PENDING, Status.READY, Status.PAID, Status.SHIPPED)))
     case = replace(case, order=replace(case.order, total=Decimal(750)))

@@ -32,7 +32,7 @@ NO_REASONS = {"buyer": ("B_CHANGED_MIND", "B_FOUND_CHEAPER"), "seller": ("S_CHAN
 
 @dataclass(frozen=True)
 class Answer:
-    """How a command ends.  `do` carries it out."""
+    """The answer to a command.  `do` applies its change."""
 
     outcome: str
     code: str | None = None
@@ -41,12 +41,10 @@ class Answer:
 
 
 def refuse(code: str, possible_from: datetime | None = None) -> Answer:
-    """A refusal."""
     return Answer("refused", code, possible_from)
 
 
 def accept(do: Callable[[], Any]) -> Answer:
-    """A command that is carried out."""
     return Answer("done", do=do)
 
 
@@ -55,8 +53,6 @@ INVALID = Answer("invalid")
 
 @dataclass
 class Member:
-    """A member."""
-
     terminated: bool = False
     can_buy: bool = True
     can_sell: bool = True
@@ -66,8 +62,6 @@ class Member:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the operator may set: the terms of the house, as far as these histories play with them."""
-
     relock: bool = False
     limit: int = 3
     release: bool = False
@@ -78,8 +72,6 @@ class Settings:
 
 @dataclass
 class Alert:
-    """An alert, with the terms it was filed under: they govern it to its end."""
-
     kind: str
     filed: datetime
     house: Settings
@@ -89,7 +81,7 @@ class Alert:
     unlocked: datetime | None = None
 
     def unlocks(self) -> datetime:
-        """Rules 3.8 and A1, as they are written there."""
+        """8 and A1, as they are written there."""
         if self.kind != "NPB":
             return self.filed + self.house.long
         base = self.filed + self.house.short
@@ -100,8 +92,6 @@ class Alert:
 
 @dataclass
 class CancelRequest:
-    """A cancel request (OCR)."""
-
     by: str
     back_to: str
     state: str = "open"
@@ -109,8 +99,6 @@ class CancelRequest:
 
 @dataclass
 class Line:
-    """One line of an order."""
-
     sold: StockLot
     quantity: int
     price: Decimal
@@ -120,14 +108,11 @@ class Line:
 
     @property
     def remaining(self) -> int:
-        """Units still in the order."""
         return self.quantity - self.removed
 
 
 @dataclass
 class Removal:
-    """An item removal request."""
-
     order_id: int
     by: str
     lines: dict[int, int]
@@ -137,8 +122,6 @@ class Removal:
 
 @dataclass
 class Order:
-    """An order."""
-
     order_id: int
     buyer: str
     seller: str
@@ -155,28 +138,23 @@ class Order:
 
     @property
     def paid(self) -> bool:
-        """Rules 3.2: a claim (Sent) is no payment."""
+        """A claimed payment (Sent) does not count (R23)."""
         return self.payment in ("Received", "Completed")
 
     @property
     def complaint(self) -> Alert | None:
-        """The alert that is open."""
         return self.alert if self.alert and self.alert.state == "open" else None
 
     @property
     def wish(self) -> CancelRequest | None:
-        """The cancel request that is open."""
         return self.ocr if self.ocr and self.ocr.state == "open" else None
 
     @property
     def total(self) -> Decimal:
-        """What the goods still in the order cost, in the seller's currency."""
         return sum((line.remaining * line.price for line in self.lines.values()), Decimal(0))
 
 
 class State:
-    """Everything that is known: members, lots, orders, removal requests, the ledger; and how each of them moves."""
-
     def __init__(self, house: Settings) -> None:
         self.house = house
         self.people: dict[str, Member] = {}
@@ -186,11 +164,10 @@ class State:
         self.ledger = Ledger()
 
     def role(self, order: Order, who: str | None) -> str | None:
-        """Seen from an order: buyer, seller, staff (nobody named), or None for a stranger."""
         return "staff" if who is None else {order.buyer: "buyer", order.seller: "seller"}.get(who)
 
     def gate(self, order_id: int, who: str | None, *roles: str) -> Answer | Order:
-        """Contract 2.1: unknown, not a party, cancelled, wrong role, in that order."""
+        """Refuse in this order: unknown, not a party, cancelled, wrong role."""
         order = self.orders.get(order_id)
         if order is None:
             return refuse("ORDER_UNKNOWN")
@@ -228,7 +205,7 @@ class State:
 
 
 def clear_unlock_mark(order: Order, at: datetime) -> None:
-    """Rules 3.8 do not depend on when the sweep ran: a mark later than a command goes where the command would have kept it off."""
+    """Clear an unlock mark that is later than a command which would have prevented it (R40)."""
     alert = order.alert
     if alert is None or alert.unlocked is None or alert.unlocked <= at:
         return
@@ -237,12 +214,11 @@ def clear_unlock_mark(order: Order, at: datetime) -> None:
 
 
 def is_blank(comment: str | None) -> bool:
-    """Whether a comment is there and says nothing."""
     return comment is not None and not comment.strip()
 
 
 def check_reason(role: str, reason: str, comment: str | None) -> Answer | None:
-    """Rules 4: whose reason it is, whether it is valid, and whether "other" is explained."""
+    """Refuse missing, foreign and invalid reasons (R4 to R8)."""
     other = "seller" if role == "buyer" else "buyer"
     if reason in REASONS[other] + NO_REASONS[other]:
         return refuse("REASON_OF_OTHER_PARTY")

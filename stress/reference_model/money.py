@@ -12,7 +12,7 @@ NOTHING = Decimal("0.00")
 
 
 def fee(total_usd: Decimal) -> Decimal:
-    """Rules 7.1 and 7.5: three slices, rounded once, half up."""
+    """Three slices, rounded once, half up (R82)."""
     if total_usd <= 500:
         exact = total_usd * Decimal("0.03")
     elif total_usd <= 1000:
@@ -28,20 +28,19 @@ def billing_month(instant: datetime) -> str:
 
 
 def next_month(month: str) -> str:
-    """The next month."""
     year, number = int(month[:4]), int(month[5:])
     return f"{year + 1}-01" if number == 12 else f"{year}-{number + 1:02}"
 
 
 def issued_at(month: str) -> datetime:
-    """Rules 7.2: the bill of a month is made on the 5th of the next one, as that day begins in the billing zone."""
+    """The 5th of the next month in the billing zone (R92)."""
     first = date.fromisoformat(f"{next_month(month)}-01")
     return datetime(first.year, first.month, 5, tzinfo=EASTERN).astimezone(ZoneInfo("UTC"))
 
 
 @dataclass(frozen=True)
 class Posting:
-    """One line of the ledger.  `charged` is the month in which the amount that is taken back was charged."""
+    """One line of the ledger.  `charged` is the month of the original charge."""
 
     seller: str
     month: str
@@ -52,18 +51,14 @@ class Posting:
 
 
 class Ledger:
-    """Every posting ever made; lines of nothing are not written."""
-
     def __init__(self) -> None:
         self.postings: list[Posting] = []
 
     def post(self, seller: str, month: str, kind: str, order_id: int, amount: Decimal, charged: str) -> None:
-        """Write one line."""
         if amount:
             self.postings.append(Posting(seller, month, kind, order_id, amount, charged))
 
     def of_order(self, order_id: int) -> list[tuple[str, str, Decimal]]:
-        """(month, kind, amount) of one order, sorted."""
         return sorted((p.month, p.kind, p.amount) for p in self.postings if p.order_id == order_id)
 
     def shown(self, seller: str, month: str) -> list[tuple[str, int, Decimal]]:
@@ -77,7 +72,7 @@ class Ledger:
         )
 
     def bill(self, seller: str, month: str) -> dict[str, Decimal]:
-        """`opening_credit`, `total` and `carried_forward` of a month: what is below zero is carried on (R91)."""
+        """Return `opening_credit`, `total` and `carried_forward` of a month (R91)."""
         at = min((p.month for p in self.postings if p.seller == seller), default=month)
         opening = NOTHING
         while True:

@@ -24,12 +24,11 @@ Wanted = list[tuple[int, int]]
 
 
 class Reference(ProblemOrders):
-    """The whole market."""
+    """The whole reference model."""
 
     def orders_submit(
         self, order_id: int, buyer: str, seller: str, at: datetime, wanted: Wanted, rate: Decimal = Decimal(1)
     ) -> Answer:
-        """Contract 2.2."""
         if buyer not in self.people or seller not in self.people:
             return refuse("MEMBER_UNKNOWN")
         if buyer == seller:
@@ -105,7 +104,7 @@ class Reference(ProblemOrders):
         self.charge(order, "charge", at)
 
     def orders_set_status(self, order_id: int, who: str | None, at: datetime, status: str) -> Answer:
-        """R46 and contract 2.2."""
+        """R46 and .2."""
         order = self.gate(order_id, who, "buyer", "seller")
         if isinstance(order, Answer):
             return order
@@ -128,7 +127,7 @@ class Reference(ProblemOrders):
         return accept(do)
 
     def orders_record_payment(self, order_id: int, at: datetime, payment_status: str) -> Answer:
-        """Contract 2.2, T23."""
+        """2, T23."""
         order = self.orders.get(order_id)
         if order is None:
             return refuse("ORDER_UNKNOWN")
@@ -146,7 +145,7 @@ class Reference(ProblemOrders):
     def removals_request(
         self, order_id: int, who: str | None, at: datetime, lines: dict[int, int], returns: bool | None = None
     ) -> Answer:
-        """Rules 6, A11."""
+        """A11."""
         order = self.gate(order_id, who, "buyer", "seller")
         if isinstance(order, Answer):
             return order
@@ -194,11 +193,9 @@ class Reference(ProblemOrders):
         return accept(do)
 
     def removals_deny(self, removal_id: int, who: str | None, at: datetime) -> Answer:
-        """The other party: nothing changes."""
         return self._closes(removal_id, who, "denied", of_other=True)
 
     def removals_withdraw(self, removal_id: int, who: str | None, at: datetime) -> Answer:
-        """Whoever asked."""
         return self._closes(removal_id, who, "withdrawn", of_other=False)
 
     def _closes(self, removal_id: int, who: str | None, state: str, *, of_other: bool) -> Answer:
@@ -222,7 +219,7 @@ class Reference(ProblemOrders):
         return order
 
     def members_terminate(self, member: str, closed: bool) -> Answer:
-        """Staff closes or opens an account; opening forgives everything before (contract 2.2)."""
+        """Close or reopen an account; reopening clears all strikes."""
         person = self.people.get(member)
         if person is None:
             return refuse("MEMBER_UNKNOWN")

@@ -21,7 +21,7 @@ from stress.reference_model.money import billing_month
 
 
 class ProblemOrders(State):
-    """The page on which both parties say what is wrong."""
+    """The Problem Order page: requests, alerts and cancellation."""
 
     def ocr_file(self, order_id: int, who: str | None, at: datetime, reason: str, comment: str) -> Answer:
         """T1, T2."""
@@ -216,7 +216,7 @@ class ProblemOrders(State):
         return accept(do)
 
     def _forgive(self, order: Order, alert: Alert) -> None:
-        """Rules 8: staff takes a completed alert away, and its strike with it; the order stays cancelled."""
+        """Remove a completed alert and its strike; the order stays cancelled."""
         alert.state = "removed"
         for member, strikes in (
             (order.buyer, self.people[order.buyer].bought_badly),
@@ -227,7 +227,7 @@ class ProblemOrders(State):
                 self.judge_privilege(member, alert.house.limit)
 
     def basis(self, order: Order, who: str | None, at: datetime) -> str | Answer:
-        """Rules 3.6 and 3.7: on what ground this party could cancel now."""
+        """Return the ground on which this party could cancel now (R13 to R15, R26, R53, R54)."""
         alert, wish = order.complaint, order.wish
         due = alert.unlocks() if alert else at
         if self.role(order, who) == "seller":

@@ -9,7 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 @dataclass
 class StockLot:
-    """One lot.  `item` is what makes two lots the same thing; `room` the stockroom, None while it is for sale."""
+    """One lot.  `item` identifies the same thing; `room` is the stockroom, None while the lot is for sale."""
 
     lot_id: int
     seller: str
@@ -26,12 +26,12 @@ class StockLot:
     bind: int = 0
 
     def price_of_one(self, wanted: int) -> Decimal:
-        """Contract 2.2: the tier's price from its quantity on, less the sale, half up to four decimals."""
+        """Tier price less the sale, rounded half up to four decimals."""
         price = self.tier[1] if self.tier and wanted >= self.tier[0] else self.price
         return (price * (100 - self.sale) / 100).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP)
 
     def takes_in(self, what: StockLot) -> bool:
-        """Rules 5.2: the same item of the same seller, and not a superlot part, reserved, or without a number."""
+        """Same item and seller, and not a superlot part, reserved, or without a number (R68, R81)."""
         same = (self.seller, self.item) == (what.seller, what.item)
         return same and self.bind == 0 and self.reserved_for is None and self.item[0] != ""
 
@@ -47,12 +47,11 @@ class Stock:
     """Lots that the return under way made for a superlot part or a custom item: nothing else joins them (rules 5.6)."""
 
     def begin(self, *, release: bool) -> None:
-        """A return begins, under these terms."""
         self.apart.clear()
         self.release = release
 
     def sell(self, lot_id: int, units: int) -> StockLot:
-        """Take units out; gives the lot as it was.  Sold out: gone, or retained in stockroom A [270]."""
+        """Remove units and return the previous lot.  A lot that sells out is deleted, or retained in stockroom A."""
         lot = self.lots[lot_id]
         before = replace(lot)
         lot.quantity -= units
@@ -63,7 +62,7 @@ class Stock:
         return before
 
     def put_back(self, sold: StockLot, units: int) -> int | None:
-        """Return units of what was sold; gives the lot they are in now (R66, R67, R75, R76)."""
+        """Return units and give the lot they are in now (R66, R67, R75, R76)."""
         if units == 0:
             return None
         target = None
@@ -86,7 +85,6 @@ class Stock:
         return target.lot_id
 
     def is_known_as(self, provisional: int, lot_id: int) -> None:
-        """A new lot has its real number now."""
         lot = self.lots.pop(provisional)
         lot.lot_id = lot_id
         self.lots[lot_id] = lot

@@ -26,7 +26,6 @@ MEASURES = [
 @pytest.mark.bench
 @pytest.mark.timeout(900)
 def test_every_measure_runs_in_its_small_form(tmp_path: Path) -> None:
-    """`./run bench --quick`: all sixteen measures, each ratio made of two figures, and nothing left behind (B1 to B16)."""
     environment = os.environ | {"UNWIND_DATA": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "workers", "bench", "--quick", "--json"],
@@ -50,7 +49,6 @@ def test_every_measure_runs_in_its_small_form(tmp_path: Path) -> None:
 
 
 def test_an_unknown_measure_is_named(tmp_path: Path) -> None:
-    """Before any server is started, with those there are."""
     words = [sys.executable, "-m", "workers", "bench", "B99"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -14,7 +14,6 @@ from tools.docs import SPEED_PAGE
 
 
 def test_a_ratio_is_the_median_of_the_pairs_not_of_the_sides() -> None:
-    """Ours and reference are held against each other pair by pair, for the machine changes its mind in between (speed.md)."""
     one = result("B1", "", "", Bar(0.5, 1), [1, 10, 6], [4, 10, 10])
     assert one.values == [0.25, 1.0, 0.6]
     assert one.value == 0.6
@@ -23,12 +22,10 @@ def test_a_ratio_is_the_median_of_the_pairs_not_of_the_sides() -> None:
 
 @pytest.mark.parametrize(("bar", "met"), [(Bar(2, 3), True), (Bar(2.1, 3), False), (Bar(2, 1, at_least=False), True)])
 def test_a_bar_is_met_at_its_limit(bar: Bar, met: bool) -> None:
-    """At least for gains, at most for costs, the limit included (speed.md)."""
     assert result("B1", "", "", bar, [4], [2]).met is met
 
 
 def test_sides_take_turns_at_going_first() -> None:
-    """Whoever goes first meets the warmer or the colder machine; by turns it is nobody's advantage."""
     order: list[str] = []
 
     def cell(name: str) -> float:
@@ -40,7 +37,6 @@ def test_sides_take_turns_at_going_first() -> None:
 
 
 def test_the_record_is_drawn_and_kept_and_joined(tmp_path: Path) -> None:
-    """A run of some measures renews those and leaves the others as they were."""
     two = [result(name, "x", "s", Bar(1, 1), [2.0], [1.0]) for name in ("B10", "B9")]
     kept = report.write(report.record(two, SCALES["quick"], 60), tmp_path)
     again = report.write(
@@ -55,5 +51,4 @@ def test_the_record_is_drawn_and_kept_and_joined(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_the_kept_run() -> None:
-    """docs/speed.md is made, never written by hand."""
     assert SPEED_PAGE.read_text("utf-8") == speed_page.speed_page(), "docs/speed.md is stale: ./run docs writes it anew"

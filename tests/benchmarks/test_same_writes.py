@@ -21,7 +21,6 @@ MARKET = Market(orders=200, stores=2)
 
 @pytest.fixture
 def conn(database_url: str) -> Iterator[psycopg.Connection]:
-    """A market of two hundred matured alerts with the reference's function."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         build(connection, MARKET)
         reference_writes.install(connection)
@@ -37,7 +36,6 @@ def now(conn: psycopg.Connection) -> datetime:
 
 
 def cancel(database_url: str, now: datetime, order_id: int) -> None:
-    """By the product, for the seller."""
     with Simulation(database_url, at=now) as simulation:
         answer = simulation.do("orders.cancel", order_id=order_id, member_id=f"s-{(order_id - 1) // 100}")
     assert answer["outcome"] == "done", answer
@@ -46,7 +44,6 @@ def cancel(database_url: str, now: datetime, order_id: int) -> None:
 def test_a_generated_market_is_one_that_the_product_could_have_written(
     conn: psycopg.Connection, database_url: str, now: datetime
 ) -> None:
-    """What must always hold holds in it, so that what is measured on it is the product's work (guarantees.md)."""
     conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint, 2], 'test')")
     cancel(database_url, now, 101)
     database = db.connect(database_url)
@@ -58,7 +55,6 @@ def test_a_generated_market_is_one_that_the_product_could_have_written(
 
 
 def test_the_reference_leaves_the_same_rows(conn: psycopg.Connection, database_url: str, now: datetime) -> None:
-    """Every table has the same rows, with the same columns filled and the same words in their JSON (B1, B4)."""
     conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint], 'test')")
     cancel(database_url, now, 101)
     reference_writes.check(conn, 1, 1, MARKET.lines)
@@ -67,7 +63,6 @@ def test_the_reference_leaves_the_same_rows(conn: psycopg.Connection, database_u
 
 
 def test_a_cell_that_left_something_out_is_found(conn: psycopg.Connection) -> None:
-    """Counting is no ceremony: one order too few, or one row too few, ends the run (speed.md)."""
     conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint, 2], 'test')")
     reference_writes.check(conn, 1, 2, MARKET.lines)
     with pytest.raises(WorkMismatch, match="orders 1 to 3"):

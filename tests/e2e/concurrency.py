@@ -21,7 +21,6 @@ TIMEOUT = 60.0
 
 
 def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
-    """What a racer does: bind the database it is told, then carry out one command per round when the barrier falls."""
     from models.db import database as db
     from workers.app import app
     from workers.task import execute
@@ -50,8 +49,6 @@ def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
 
 
 class ConcurrentProcesses:
-    """A few racers that live as long as the tests of one module."""
-
     def __init__(self, most: int) -> None:
         context = multiprocessing.get_context("spawn")
         # A barrier counts its parties once and for all, so there is one for each number of racers in a round.
@@ -77,7 +74,6 @@ class ConcurrentProcesses:
             pipe.close()
 
     def at(self, database_url: str) -> Self:
-        """Let all of them work with that database."""
         for pipe, _ in self._lanes:
             pipe.send(database_url)
         for pipe, _ in self._lanes:
@@ -85,7 +81,6 @@ class ConcurrentProcesses:
         return self
 
     def race(self, *commands: Command, at: datetime | None = None) -> list[dict[str, Any]]:
-        """One round; gives the answers in the order of the commands.  `at`: another instant than the present."""
         self._rounds += 1
         lanes = self._lanes[: len(commands)]
         for lane, (task, arguments) in enumerate(commands):

@@ -25,45 +25,38 @@ class _NoDocker:
 
 @pytest.fixture(scope="session")
 def docker_client() -> _NoDocker:
-    """pytest-celery's only way to Docker: closed."""
     return _NoDocker()
 
 
 @pytest.fixture(params=[CELERY_REDIS_BROKER])
 def celery_broker(request: pytest.FixtureRequest) -> RedisTestBroker:
-    """Valkey only: there is no RabbitMQ here."""
     broker: RedisTestBroker = request.getfixturevalue(request.param)
     return broker
 
 
 @pytest.fixture(params=[CELERY_REDIS_BACKEND])
 def celery_backend(request: pytest.FixtureRequest) -> RedisTestBackend:
-    """The same."""
     backend: RedisTestBackend = request.getfixturevalue(request.param)
     return backend
 
 
 @pytest.fixture
 def default_redis_broker(broker_url: str) -> RunningServer:
-    """The suite's Valkey, in an empty database of the test's own."""
     return RunningServer(broker_url)
 
 
 @pytest.fixture
 def default_redis_backend(result_backend: str) -> RunningServer:
-    """Its next database."""
     return RunningServer(result_backend)
 
 
 @pytest.fixture
 def default_worker_container_cls() -> type[UnwindWorker]:
-    """Ours."""
     return UnwindWorker
 
 
 @pytest.fixture
 def node_environment(database_url: str, broker_url: str, result_backend: str, tmp_path: Path) -> dict[str, str]:
-    """The variables of every node."""
     return {
         "DATABASE_URL": database_url,
         "CELERY_BROKER_URL": broker_url,
@@ -76,7 +69,6 @@ def node_environment(database_url: str, broker_url: str, result_backend: str, tm
 def default_worker_container(
     node_environment: dict[str, str], default_worker_command: list[str], tmp_path: Path
 ) -> Iterator[UnwindWorker]:
-    """A worker of two processes on all five queues."""
     node = ProcessNode("worker", default_worker_command, node_environment, tmp_path)
     try:
         worker = UnwindWorker(node)
@@ -89,14 +81,12 @@ def default_worker_container(
 
 @pytest.fixture
 def beat(node_environment: dict[str, str], tmp_path: Path) -> Iterator[ProcessNode]:
-    """The clock."""
     node = ProcessNode("beat", ["celery", "-A", "workers.app", "beat"], node_environment, tmp_path)
     yield node
     node.remove()
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Whoever asks for a set-up of nodes is an end-to-end test."""
     for item in items:
         if "celery_setup" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.e2e)
@@ -104,14 +94,12 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
 @pytest.fixture
 def books(database_url: str) -> Iterator[psycopg.Connection]:
-    """The database as an auditor sees it."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def past(database_url: str) -> None:
-    """Two orders of three weeks ago whose buyer never paid, a removal request on the first, alerts of eight days ago."""
     now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the past of real processes ends in the real present
     with Simulation(database_url, at=now - timedelta(days=21)) as simulation:
         market = Market(simulation)
@@ -127,7 +115,6 @@ def past(database_url: str) -> None:
 
 @pytest.fixture
 def upstream(broker_url: str, result_backend: str) -> Iterator[Celery]:
-    """An upstream system: plain Celery, wire names only."""
     with Celery("upstream", broker=broker_url, backend=result_backend, set_as_current=False) as app:
         yield app
 
@@ -137,7 +124,6 @@ Run = Callable[..., ProcessNode]
 
 @pytest.fixture
 def run(node_environment: dict[str, str], tmp_path: Path) -> Iterator[Run]:
-    """Starts workers and beats, waits until they are ready, and ends them all."""
     started: list[ProcessNode] = []
 
     def start(name: str, *words: str, application: str = "workers.app", **variables: str) -> ProcessNode:

@@ -8,13 +8,11 @@ import psycopg
 
 
 def fetch_one(books: psycopg.Connection, query: str, *values: Any) -> Any:
-    """The single value of a query."""
     row = books.execute(query.encode(), values).fetchone()
     return row[0] if row else None
 
 
 def outbox_is_empty(books: psycopg.Connection) -> bool:
-    """All promises are kept and all letters sent."""
     waiting = (
         "SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')"
         " + (SELECT count(*) FROM unwind.notices WHERE state <> 'sent')"

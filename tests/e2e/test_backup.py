@@ -32,18 +32,15 @@ pytestmark = pytest.mark.e2e
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, url: str, *words: str) -> Result:
-    """Type a command of an operator whose database is `url`."""
     monkeypatch.setenv("DATABASE_URL", url)
     return CliRunner().invoke(group, words)
 
 
 def past(market: Market) -> None:
-    """Orders of three weeks ago that nobody paid."""
     submit_orders(market, range(2001, 2004), buyer_id="stranger")
 
 
 def counts(url: str) -> dict[str, int]:
-    """Rows of every table."""
     with psycopg.connect(libpq_url(url)) as conn:
         names = conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'unwind' ORDER BY 1").fetchall()
         return {
@@ -61,7 +58,6 @@ def test_a_restored_installation_keeps_its_promises(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """P1, P5: dumped between a cancellation and its consequences, restored elsewhere, Redis empty: the consequences still come."""
     file = tmp_path / "unwind.dump"
     with installation(servers, admin, template_database, tmp_path / "old", past) as old:
         before = _cancel_without_followers(old)
@@ -93,7 +89,6 @@ def test_a_restored_installation_keeps_its_promises(
 
 
 def _cancel_without_followers(old: Installation) -> dict[str, Any]:
-    """Cancel an order through a task body, so that nothing that it promised is done yet."""
     from workers.simulation.engine import Simulation
 
     with Simulation(old.database_url, at=database_now(old.database_url)) as simulation:
@@ -105,7 +100,6 @@ def _cancel_without_followers(old: Installation) -> dict[str, Any]:
 
 
 def test_a_restore_never_overwrites(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that holds anything of ours is refused, and a file that is there is not replaced unless one says so."""
     file = tmp_path / "unwind.dump"
     assert typed(monkeypatch, database_url, "backup", str(file)).exit_code == 0
     refused = typed(monkeypatch, database_url, "restore", str(file))
@@ -119,7 +113,6 @@ def test_a_restore_never_overwrites(database_url: str, tmp_path: Path, monkeypat
 def test_a_broken_file_leaves_nothing_behind(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whole or not at all: what pg_restore says is passed on, and the next try finds an empty database."""
     broken = tmp_path / "broken.dump"
     broken.write_bytes(b"PGDMP and then nothing of use")
     said = typed(monkeypatch, empty_database_url, "restore", str(broken))
@@ -134,7 +127,6 @@ def test_a_broken_file_leaves_nothing_behind(
 def test_no_password_stands_on_a_command_line(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everybody on the host sees command lines: the address goes through the environment."""
     ran: list[list[str]] = []
     real = subprocess.run
 
@@ -151,7 +143,6 @@ def test_no_password_stands_on_a_command_line(
 
 
 def marked_database(server: PostgresServer, name: str) -> None:
-    """A migrated database on that server with one thing in it that is nowhere else."""
     with server.connect() as conn:
         conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         conn.execute(f"CREATE DATABASE {name} TEMPLATE template0")
@@ -161,7 +152,6 @@ def marked_database(server: PostgresServer, name: str) -> None:
 
 
 def point_elsewhere(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """The shell's PG variables lead to that server: an operator looked at it by psql before."""
     away = PostgresAddress.parse(url)
     for name, value in {
         "PGHOST": away.hosts[0][0],
@@ -183,7 +173,6 @@ def test_backup_and_restore_reach_the_server_of_the_url_whatever_the_shell_says(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A socket in the query and PGHOST led pg_dump to somebody else's database, with exit status 0."""
     marked_database(other_server, "marked")
     url = getattr(other_server, spelling)
     file = tmp_path / "unwind.dump"
@@ -213,7 +202,6 @@ def test_programs_that_reach_another_server_write_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Wrappers choose servers by files of their own; the database is identified over both ways before anything is written."""
     folder = tmp_path / "wrappers"
     folder.mkdir()
     real = programs()
@@ -237,7 +225,6 @@ def test_programs_that_reach_another_server_write_nothing(
 def test_a_backup_needs_no_right_to_read_the_system_identifier(
     other_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Hosted servers keep pg_control_system to themselves."""
     marked_database(other_server, "hosted")
     with other_server.connect("hosted") as conn:
         conn.execute("CREATE ROLE tenant LOGIN PASSWORD 'x'")
@@ -251,7 +238,6 @@ def test_a_backup_needs_no_right_to_read_the_system_identifier(
 def test_tls_that_the_url_asks_for_is_asked_for_by_every_program(
     other_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server speaks none, so whatever connected did without."""
     said = typed(monkeypatch, other_server.url() + "?sslmode=require", "backup", str(tmp_path / "x.dump"))
     assert (said.exit_code, "SSL" in said.output) == (1, True)
     clients = backup.Clients(programs(), PostgresAddress.parse(other_server.url() + "?sslmode=require"))
@@ -262,7 +248,6 @@ def test_tls_that_the_url_asks_for_is_asked_for_by_every_program(
 def test_the_feed_goes_on_after_a_move_to_a_server_that_counts_from_lower(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, market: Market
 ) -> None:
-    """A reader's cursor stays good: what happens after the move comes after what happened before it, without a gap."""
     market.order(1003)
     with fresh_database(servers, admin, template_database) as url:
         engine = create_engine(url)

@@ -36,7 +36,6 @@ MAX_DURATION = 100_000
 
 
 def past(market: Market) -> None:
-    """Something that nonsense could change."""
     submit_orders(market, range(2001, 2003), buyer_id="stranger")
 
 
@@ -44,21 +43,18 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """An installation with a worker, shared by the tests of this module."""
     with installation(servers, admin, template_database, tmp_path_factory.mktemp("nonsense"), past) as ours:
         ours.start_worker()
         yield ours
 
 
 def bearable(arguments: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
-    """Each argument with everything that it must never be, but for what is too long."""
     return [
         (path, bad) for path, bad in bad_arguments(arguments) if not (isinstance(bad, str) and len(bad) > MAX_DURATION)
     ]
 
 
 def tried() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
-    """(task, request id, arguments, the errors that must be named), a few of every task."""
     found = []
     for task in PUBLIC:
         model = command_model(app.tasks[task])
@@ -74,7 +70,6 @@ def tried() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
 
 
 def business(shop: Installation) -> str:
-    """What the tables of the marketplace hold, as one text."""
     tables = (
         "members",
         "orders",
@@ -96,7 +91,6 @@ def business(shop: Installation) -> str:
 
 
 def test_by_message(shop: Installation) -> None:
-    """promises.md: `invalid`, each argument named as the task names it, no value echoed, no row changed, the worker lives."""
     before = business(shop)
     with shop.client() as client:
         sent = [(wanted, client.send_task(task, kwargs=said, queue="commands")) for task, _, said, wanted in tried()]
@@ -110,7 +104,6 @@ def test_by_message(shop: Installation) -> None:
 
 
 def test_by_sql(shop: Installation) -> None:
-    """The same errors; what PostgreSQL's own JSON cannot hold (NUL, half a surrogate) is refused to its sender at once."""
     before, refused, accepted = business(shop), 0, []
     with shop.connect() as conn:
         for task, request_id, arguments, wanted in tried():
@@ -132,7 +125,6 @@ def test_by_sql(shop: Installation) -> None:
 
 
 def test_as_items_of_many(shop: Installation) -> None:
-    """Each bad item of `orders.cancel_many` has the errors that it would have alone."""
     items, wanted = [], []
     for number, (path, bad) in enumerate(bearable(GOOD["orders.cancel"])):
         item = replace_argument(GOOD["orders.cancel"], path, bad)
@@ -154,7 +146,6 @@ def test_as_items_of_many(shop: Installation) -> None:
 
 @pytest.mark.parametrize("characters", [2_001, 10_000_000])
 def test_a_comment_that_is_far_too_long(shop: Installation, characters: int) -> None:
-    """X11: ten million characters are `invalid` through every door, and the next command is answered as before."""
     said = {"order_id": 2001, "member_id": "seller", "comment": "x" * characters}
     wanted = [{"path": "comment", "message": "must have at most 2000 characters"}]
     with shop.client() as client:
@@ -174,7 +165,6 @@ def test_a_comment_that_is_far_too_long(shop: Installation, characters: int) -> 
 
 
 def test_typed_values_of_a_python_producer(shop: Installation) -> None:
-    """UUIDs, Decimals and datetimes, which kombu writes as typed JSON: `invalid` with the path, and 98 healthy items are done."""
     typed = {1: uuid.uuid4(), 50: Decimal("1.00")}
     items = [{"order_id": 3001 + n, "member_id": "seller", "reason": "S_MUTUAL"} for n in range(100)]
     items = [item | {"comment": typed[n]} if n in typed else item for n, item in enumerate(items)]

@@ -32,7 +32,6 @@ SKEWED = Path(__file__).parent / "skewed_clock"
 
 
 def cancel(upstream: Celery, order_id: int = 1001) -> Any:
-    """A seller's cancel, whose answer is waited for elsewhere."""
     arguments = {"order_id": order_id, "member_id": "seller", "request_id": f"cancel-{order_id}"}
     return upstream.send_task("orders.cancel", kwargs=arguments, queue="commands")
 
@@ -41,7 +40,6 @@ def cancel(upstream: Celery, order_id: int = 1001) -> Any:
 def test_a_command_in_the_hand_of_a_killed_worker_is_answered_by_another_within_a_minute(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
 ) -> None:
-    """P1, F09: the whole group gets SIGKILL in the middle of it; nobody sends it again."""
     first = run("first")
     with psycopg.connect(libpq_url(database_url)) as holder:
         holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
@@ -59,7 +57,6 @@ def test_a_command_in_the_hand_of_a_killed_worker_is_answered_by_another_within_
 def test_a_worker_that_was_paused_for_longer_than_its_messages_wait_writes_nothing_twice(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
 ) -> None:
-    """P2, F07: stopped in the middle of a cancel, believed dead, overtaken, and woken up again."""
     paused = run("paused", application="tests.e2e.short_timeouts")
     with psycopg.connect(libpq_url(database_url)) as holder:
         holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
@@ -86,7 +83,6 @@ def test_a_worker_that_was_paused_for_longer_than_its_messages_wait_writes_nothi
 def test_two_beats_of_which_one_is_killed_all_the_time_unlock_once_and_soon(
     past: None, run: Run, books: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """F36, F37: everything is looked at by what is due, so ticks may come twice or not at all."""
     run("worker")
     steady = run("beat-steady")
     ready = tmp_path / "shaky-ready"
@@ -108,7 +104,6 @@ def test_two_beats_of_which_one_is_killed_all_the_time_unlock_once_and_soon(
 def test_what_a_broker_forgot_under_running_workers_is_done_all_the_same(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, broker_url: str, database_url: str
 ) -> None:
-    """P1, F10: emptied while a follower is at its work and others wait; all is done without anybody's help."""
     run("worker")
     run("beat")
     with psycopg.connect(libpq_url(database_url)) as holder, redis.Redis.from_url(broker_url) as broker:
@@ -125,7 +120,6 @@ def test_what_a_broker_forgot_under_running_workers_is_done_all_the_same(
 def test_a_worker_whose_clock_is_wrong_decides_and_looks_as_others_do(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, skew: int
 ) -> None:
-    """P3, F34: ten minutes early is early, whatever this machine thinks; and ticks from elsewhere are not stale to it."""
     skewed = {"PYTHONPATH": str(SKEWED), "SKEW_SECONDS": str(skew)}
     script = "import time, datetime as d; print(time.time(), d.datetime.now(d.UTC).timestamp())"
     told = subprocess.run([sys.executable, "-c", script], env=skewed, capture_output=True, text=True, check=True).stdout
@@ -153,7 +147,7 @@ def test_a_worker_whose_clock_is_wrong_decides_and_looks_as_others_do(
 def test_a_mail_server_that_hangs_delays_no_cancellation(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection
 ) -> None:
-    """P8, R102: it takes the connection and says nothing; whoever delivers waits for it, nobody else does."""
+    """R102: it takes the connection and says nothing; whoever delivers waits for it, nobody else does."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mail = {"UNWIND_SMTP_URL": f"smtp://127.0.0.1:{silent.getsockname()[1]}"}
         for group, queues in WORKER_GROUPS.items():

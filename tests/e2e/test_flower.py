@@ -42,7 +42,6 @@ API = [re.sub(r"\(\.[+*]\)\$?", "npb.remove", pattern).rstrip("$") for pattern i
 
 
 def past(market: Market) -> None:
-    """Two orders whose buyer never paid, with alerts that fall due today; another that is too young."""
     for order_id in (1003, 1004, 1005):
         market.order(order_id)
     market.done("removals.request", order_id=1003, member_id="buyer", lines=[{"line_no": 1, "quantity": 1}])
@@ -58,7 +57,6 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """Both worker groups, and Flower with a login, as `up` starts them."""
     with installation(servers, admin, template_database, tmp_path_factory.mktemp("flower"), past) as ours:
         ours.settings = Settings.model_validate(
             ours.settings.environment() | {"UNWIND_FLOWER_LOGIN": LOGIN, "UNWIND_CONCURRENCY": "1"}
@@ -71,7 +69,6 @@ def shop(
 
 @pytest.fixture(scope="module")
 def window(shop: Installation) -> str:
-    """Flower's address, once it has met the workers and hears them."""
     program, address = flower_program(shop.settings)
     shop.supervisor.start(program)
     shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
@@ -86,7 +83,6 @@ def window(shop: Installation) -> str:
 
 
 def asked(url: str, *, login: str | None = LOGIN, method: str = "GET", data: bytes | None = None) -> tuple[int, str]:
-    """Status and page."""
     request = urllib.request.Request(url, data, method=method)
     if login:
         request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
@@ -99,7 +95,6 @@ def asked(url: str, *, login: str | None = LOGIN, method: str = "GET", data: byt
 
 
 def rows(address: str, search: str) -> list[dict[str, Any]]:
-    """What the search field of Flower's tasks page finds."""
     wanted = f"draw=1&start=0&length=100&search[value]={quote(search)}&order[0][column]=0&order[0][dir]=desc"
     status, page = asked(f"{address}tasks/datatable?{wanted}&columns[0][data]=received")
     assert status == 200, page
@@ -112,7 +107,6 @@ def rows(address: str, search: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_are_for_those_with_the_login(window: str, page: str) -> None:
-    """F56: page x {none, wrong, login}."""
     assert asked(window.rstrip("/") + page, login=None)[0] == 401
     assert asked(window.rstrip("/") + page, login="ops:guessed")[0] == 401
     assert asked(window.rstrip("/") + page)[0] in (200, 400, 404)  # of nobody, and half a question
@@ -121,7 +115,6 @@ def test_pages_are_for_those_with_the_login(window: str, page: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("call", API)
 def test_the_api_is_closed_with_and_without_a_login(window: str, call: str, method: str) -> None:
-    """F57, X10: no task is started, no worker ended and no result read through Flower."""
     body = b'{"kwargs": {"order_id": 1003, "staff": "me"}}' if method == "POST" else None
     assert asked(window.rstrip("/") + call, login=None, method=method, data=body)[0] in (401, 403)
     assert asked(window.rstrip("/") + call, method=method, data=body)[0] == 403
@@ -129,7 +122,6 @@ def test_the_api_is_closed_with_and_without_a_login(window: str, call: str, meth
 
 @pytest.mark.parametrize("page", OPEN)
 def test_what_is_open_to_all_says_nothing_about_orders(window: str, page: str) -> None:
-    """Section 8 of reliability: both stay open in every mode, so they hold no id."""
     status, said = asked(window.rstrip("/") + page, login=None)
     assert status == 200
     assert "1003" not in said
@@ -149,7 +141,6 @@ OUTSIDE = [
 
 
 def raw(window: str, method: str, path: str, **headers: str) -> tuple[int, bytes]:
-    """What a client that is no browser gets: the path goes out as it stands."""
     connection = http.client.HTTPConnection(urlsplit(window).netloc, timeout=10)
     with contextlib.closing(connection):
         connection.putrequest(method, path, skip_host="Host" in headers)
@@ -163,7 +154,6 @@ def raw(window: str, method: str, path: str, **headers: str) -> tuple[int, bytes
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("page", [*PAGES, *API])
 def test_no_method_gets_past_the_login(window: str, page: str, method: str) -> None:
-    """Neither shown nor done: without the login there is no page, whatever is asked of it; forged hosts and origins included."""
     forged = {
         "Host": "127.0.0.1",
         "X-Forwarded-For": "127.0.0.1",
@@ -177,7 +167,6 @@ def test_no_method_gets_past_the_login(window: str, page: str, method: str) -> N
 
 @pytest.mark.parametrize("path", OUTSIDE)
 def test_no_path_leads_out_of_the_static_files(window: str, path: str) -> None:
-    """With the login or without it."""
     login = f"Basic {base64.b64encode(LOGIN.encode()).decode()}"
     for headers in ({}, {"Authorization": login}):
         status, said = raw(window, "GET", path, **headers)
@@ -189,7 +178,6 @@ def test_no_path_leads_out_of_the_static_files(window: str, path: str) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("page", [*PAGES, *OPEN])
 def test_nothing_is_done_with_the_login_either(window: str, page: str, method: str) -> None:
-    """Pages are for looking; the table of tasks may also be asked by POST, and that is half a question."""
     login = f"Basic {base64.b64encode(LOGIN.encode()).decode()}"
     assert raw(window, method, page, Authorization=login)[0] in (400, 403, 404, 405)
 
@@ -198,7 +186,6 @@ def test_nothing_is_done_with_the_login_either(window: str, page: str, method: s
 
 
 def test_a_job_is_found_by_its_order_whoever_sent_it_and_however_he_wrote_it(shop: Installation, window: str) -> None:
-    """F59, F64: what the producer wrote for people is written anew; its search finds `kwargs:order_id=1003`, no comment."""
     forged = {"argsrepr": f"('{PRIVATE}',)", "kwargsrepr": "<script>alert(1)</script>", "shadow": "<script>x</script>"}
     with shop.client() as client:
         sent = client.send_task(
@@ -219,7 +206,6 @@ def test_a_job_is_found_by_its_order_whoever_sent_it_and_however_he_wrote_it(sho
 
 
 def test_a_refusal_is_a_success_that_shows_its_code(shop: Installation, window: str) -> None:
-    """Contract 2.1: FAILURE means work for ops; a rule that says no is an answer, found by its code."""
     with shop.client() as client:
         client.send_task("orders.cancel", kwargs={"order_id": 1005, "member_id": "seller"}, queue="commands").get(30)
         client.send_task("orders.cancel", kwargs={"order_id": "1005 private"}, queue="commands").get(30)
@@ -229,7 +215,6 @@ def test_a_refusal_is_a_success_that_shows_its_code(shop: Installation, window: 
 
 
 def test_sweeps_that_find_nothing_do_not_hide_the_others(shop: Installation, window: str) -> None:
-    """A tick is told of when it found something: two a second that found nothing would fill the page."""
     with shop.client() as client:
         for _ in range(3):
             client.send_task("npb.scan_open_alerts", queue="sweeps").get(timeout=30)
@@ -240,7 +225,6 @@ def test_sweeps_that_find_nothing_do_not_hide_the_others(shop: Installation, win
 
 
 def test_what_was_seen_is_seen_again_after_a_restart(shop: Installation, window: str) -> None:
-    """Persistent, in a file below UNWIND_DATA; a login from the environment, not on the command line."""
     with shop.client() as client:
         client.send_task("orders.options", kwargs={"order_id": 78, "member_id": "buyer"}, queue="commands").get(30)
     wait_until(lambda: rows(window, "kwargs:order_id=78"))
@@ -259,7 +243,6 @@ def test_what_was_seen_is_seen_again_after_a_restart(shop: Installation, window:
 
 @pytest.fixture
 def page(browser: Browser, window: str) -> Iterator[Page]:
-    """A tab of somebody with the login."""
     user, _, password = LOGIN.partition(":")
     context = browser.new_context(
         base_url=window,
@@ -275,7 +258,6 @@ def page(browser: Browser, window: str) -> Iterator[Page]:
 
 @pytest.mark.browser
 def test_a_browser_without_the_login_sees_nothing(browser: Browser, window: str) -> None:
-    """F56."""
     context = browser.new_context(base_url=window)
     try:
         with pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
@@ -288,7 +270,6 @@ def test_a_browser_without_the_login_sees_nothing(browser: Browser, window: str)
 def test_the_story_of_an_order_is_read_in_a_browser(
     shop: Installation, window: str, page: Page, picture: Callable[[Page, str], None]
 ) -> None:
-    """The whole way of ops: workers online, an order's jobs by its id, the queues."""
     page.goto("/workers")
     for group in WORKER_GROUPS:
         page.get_by_role("row").filter(has_text=f"{group}@").get_by_text("Online").wait_for()
@@ -323,7 +304,6 @@ def test_the_story_of_an_order_is_read_in_a_browser(
 def test_a_failed_job_shows_where_it_broke_and_nothing_private(
     shop: Installation, window: str, page: Page, picture: Callable[[Page, str], None]
 ) -> None:
-    """F64, P9: a FAILURE is work for ops, and its traceback tells where to look; the database's own words stay out."""
     with shop.connect() as owner:
         owner.execute(
             "CREATE FUNCTION unwind.broken() RETURNS trigger LANGUAGE plpgsql AS "

@@ -41,7 +41,6 @@ WITHIN = {
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """A folder that is not the checkout, with files that Flower would read by itself."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     for name, text in {"flowerconfig.py": THEIRS, "theirs.py": THEIRS, "empty.py": ""}.items():
@@ -51,7 +50,6 @@ def elsewhere(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(tmp_path: Path, broker_url: str) -> Settings:
-    """An installation of which only Flower runs."""
     return load_settings(data_dir=tmp_path / "data", broker_url=broker_url)
 
 
@@ -59,7 +57,6 @@ def settings(tmp_path: Path, broker_url: str) -> Settings:
 def flower(
     settings: Settings, folder: Path, options: list[str], variables: dict[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
-    """Flower as somebody types it there."""
     words = [sys.executable, "-m", "celery", "-A", "workers.app", "flower", *options]
     environment = {**os.environ, **settings.environment(), "PYTHONPATH": str(CHECKOUT), **variables}
     with subprocess.Popen(words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
@@ -70,7 +67,6 @@ def flower(
 
 
 def _status(url: str) -> tuple[int, str | None]:
-    """What it answers, and to which other sites a browser may show it."""
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return answer.status, answer.headers["Access-Control-Allow-Origin"]
@@ -80,14 +76,12 @@ def _status(url: str) -> tuple[int, str | None]:
 
 
 def _addresses(process: subprocess.Popen[str]) -> set[str]:
-    """Where the process really listens."""
     connections = psutil.Process(process.pid).net_connections()
     return {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
 
 
 @pytest.mark.parametrize("how", BEYOND)
 def test_an_address_beyond_loopback_without_a_login_is_refused(settings: Settings, elsewhere: Path, how: str) -> None:
-    """F56: the setting alone was checked, and options, variables and files override it."""
     options, variables = BEYOND[how]
     with flower(settings, elsewhere, [*options, f"--port={free_port()}"], variables) as process:
         assert process.wait(60) == 1
@@ -97,7 +91,6 @@ def test_an_address_beyond_loopback_without_a_login_is_refused(settings: Setting
 
 @pytest.mark.parametrize("how", WITHIN)
 def test_from_anywhere_it_listens_on_loopback_and_only_looks(settings: Settings, elsewhere: Path, how: str) -> None:
-    """F57, X10: and no page of it may be read by another site in a browser."""
     options, variables = WITHIN[how]
     port = free_port()
     with flower(settings, elsewhere, [*options, f"--port={port}"], variables) as process:
@@ -109,7 +102,6 @@ def test_from_anywhere_it_listens_on_loopback_and_only_looks(settings: Settings,
 
 
 def test_the_doctor_names_the_address_at_which_it_really_listens(settings: Settings, elsewhere: Path) -> None:
-    """With a login it may; the settings alone would say loopback."""
     port = free_port()
     options = ["--address=0.0.0.0", "--basic_auth=ops:secret-word", f"--port={port}"]
     with flower(settings, elsewhere, options, {}) as process:
@@ -138,5 +130,4 @@ def test_the_doctor_names_the_address_at_which_it_really_listens(settings: Setti
     ],
 )
 def test_what_loopback_is(address: str, loopback: bool) -> None:
-    """A name counts by what it stands for."""
     assert is_loopback(address) is loopback

@@ -33,27 +33,23 @@ FILL = """
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of the server that the limit is for."""
     return tmp_path / "apart"
 
 
 @pytest.fixture
 def database_url(folder: Path) -> Iterator[str]:
-    """Of that server."""
     with embedded_servers(folder, durable=False) as urls:
         upgrade(urls.database_url)
         yield urls.database_url
 
 
 def may_grow_to(folder: Path, size: int) -> None:
-    """No file of the server may become larger."""
     found = running_servers(folder)
     assert found is not None
     limit_file_size(found.postgres.pid, size)
 
 
 def fill(books: psycopg.Connection[Any], folder: Path) -> str:
-    """Let the request rows take all the room there is for them; gives what PostgreSQL says in the end."""
     said = ""
     may_grow_to(folder, FULL_DISK_BYTES)
     for words, rows in ((50, 500), (10, 1)):  # at last rows that are smaller than an answer, until no page takes one
@@ -69,7 +65,6 @@ def fill(books: psycopg.Connection[Any], folder: Path) -> str:
 def test_a_command_that_meets_a_full_disk_changes_nothing_and_is_done_when_there_is_room(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, folder: Path
 ) -> None:
-    """P1, P4, F48: all of it waits, none of it is half done, nobody has to send it again."""
     assert "could not extend file" in fill(books, folder)
     worker = run("worker")
     sent = upstream.send_task(

@@ -21,7 +21,6 @@ SOON = 10.0
 
 @pytest.fixture
 def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: str) -> Iterator[RecordingWorkers]:
-    """A broker without workers yet."""
     with RecordingWorkers(
         tmp_path, database_url=database_url, broker_url=broker_url, result_backend=result_backend
     ) as those_who_take:
@@ -30,14 +29,12 @@ def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: s
 
 @pytest.fixture
 def proxy(broker_url: str) -> Iterator[Proxy]:
-    """A way to the broker that can be cut."""
     port = int(broker_url.rpartition(":")[2].partition("/")[0])
     with Proxy(port) as between:
         yield between
 
 
 def _cut(proxy: Proxy, takers: RecordingWorkers, cut: Cut) -> None:
-    """Three messages, one cut, and all of them done."""
     proxy.cut(cut)
     takers.send(3)
     assert cut.happened.wait(SOON), cut
@@ -47,7 +44,6 @@ def _cut(proxy: Proxy, takers: RecordingWorkers, cut: Cut) -> None:
 
 @pytest.mark.guarantee("P1")
 def test_a_connection_cut_at_any_command_loses_and_stalls_nothing(takers: RecordingWorkers, proxy: Proxy) -> None:
-    """F01, F02, F03: one process with one slot; before the broker hears, and after it did and the answer is lost."""
     takers.start(concurrency=1, at=proxy.url)
     number = len(takers.sent) + 1
     _cut(proxy, takers, Cut(asked=b"BLMOVE"))
@@ -63,7 +59,6 @@ def test_a_connection_cut_at_any_command_loses_and_stalls_nothing(takers: Record
 
 
 def test_with_kombus_own_acknowledgement_a_worker_falls_silent(takers: RecordingWorkers, proxy: Proxy) -> None:
-    """F03: one acknowledgement cut off, and the only slot is gone: these tests would see it."""
     takers.start(concurrency=1, transport="stock ack", at=proxy.url)
     cut = proxy.cut(Cut(asked=b"ZREM"))
     takers.send(1)
@@ -75,7 +70,6 @@ def test_with_kombus_own_acknowledgement_a_worker_falls_silent(takers: Recording
 
 
 def test_with_kombus_own_transport_a_message_is_lost(takers: RecordingWorkers, proxy: Proxy) -> None:
-    """F02: popped, and its connection cut before the worker heard of it: these tests would see it."""
     takers.start(concurrency=1, transport="stock", at=proxy.url)
     cut = proxy.cut(Cut(replied=b"effect-1-"))
     takers.send(1)
@@ -86,7 +80,6 @@ def test_with_kombus_own_transport_a_message_is_lost(takers: RecordingWorkers, p
 
 
 def _kill_under_load(takers: RecordingWorkers, kills: int, rate: int, transport: str = "ours") -> None:
-    """Two workers, one after the other killed at any moment while messages come in; then one that does the rest."""
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     done = threading.Event()
@@ -113,7 +106,6 @@ def _kill_under_load(takers: RecordingWorkers, kills: int, rate: int, transport:
 
 @pytest.mark.guarantee("P1")
 def test_whole_workers_killed_under_load_lose_nothing(takers: RecordingWorkers) -> None:
-    """P1, F01: six kills of everything at once, while messages come in."""
     _kill_under_load(takers, kills=6, rate=100)
     takers.wait_drained(30)
     _none_is_lost(takers, kills=6)
@@ -121,7 +113,6 @@ def test_whole_workers_killed_under_load_lose_nothing(takers: RecordingWorkers) 
 
 @pytest.mark.long
 def test_sixty_workers_killed_under_load_lose_nothing(takers: RecordingWorkers) -> None:
-    """P1, F01: the same sixty times at 250 messages a second, where kombu's transport loses a dozen."""
     _kill_under_load(takers, kills=60, rate=250)
     takers.wait_drained(60)
     assert len(takers.noted()) > 300
@@ -137,7 +128,6 @@ def _none_is_lost(takers: RecordingWorkers, kills: int) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_storm_of_cut_connections_loses_and_stalls_nothing(takers: RecordingWorkers, seed: int) -> None:
-    """F02, F03: every connection cut every 50 to 400 ms for ten seconds, with two workers under load."""
     chance, done = random.Random(seed), threading.Event()
     for _ in range(2):
         takers.start(concurrency=2)

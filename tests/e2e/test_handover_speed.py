@@ -21,7 +21,6 @@ RATE, WORK, WAIT = 0.95, 1.05, 1.5
 
 @pytest.fixture
 def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: str) -> Iterator[RecordingWorkers]:
-    """A broker without workers yet."""
     with RecordingWorkers(
         tmp_path, database_url=database_url, broker_url=broker_url, result_backend=result_backend
     ) as those_who_take:
@@ -29,7 +28,6 @@ def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: s
 
 
 def test_it_is_as_fast_as_kombus_own_and_as_quick(takers: RecordingWorkers) -> None:
-    """Messages a second, processor time for each, and the wait of a lone one: medians of pairs, by turns."""
     found: dict[str, list[tuple[float, float, float]]] = {"ours": [], "stock": []}
     for number in range(ROUNDS):
         for transport in ("ours", "stock") if number % 2 else ("stock", "ours"):
@@ -43,7 +41,6 @@ def test_it_is_as_fast_as_kombus_own_and_as_quick(takers: RecordingWorkers) -> N
 
 
 def _ratio(found: dict[str, list[tuple[float, float, float]]], which: int) -> float:
-    """The median of the pairs' ratios."""
     return statistics.median(
         ours[which] / theirs[which] for ours, theirs in zip(found["ours"], found["stock"], strict=True)
     )

@@ -43,7 +43,6 @@ def test_a_history_ends_as_the_rules_say(path: Path, database_url: str) -> None:
 
 
 def test_there_are_many_histories_and_each_tells_a_story() -> None:
-    """At least forty situations, each with its end in words and the rules that it is about."""
     assert len(FILES) >= 40
     for path in FILES:
         expected = _expected(path)

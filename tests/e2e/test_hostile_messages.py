@@ -38,14 +38,12 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """An installation with one worker for all messages."""
     with installation(servers, admin, template_database, tmp_path_factory.mktemp("hostile"), past) as ours:
         ours.start_worker()
         yield ours
 
 
 def answered(shop: Installation, client: Any) -> dict[str, Any]:
-    """A good command, and what is said to it."""
     sent = client.send_task("npb.file", kwargs=ARGUMENTS[1], queue="commands")
     answer: dict[str, Any] = sent.get(timeout=SOON)
     return answer
@@ -53,7 +51,6 @@ def answered(shop: Installation, client: Any) -> dict[str, Any]:
 
 @pytest.mark.guarantee("P8")
 def test_a_worker_lives_through_every_hostile_message_and_keeps_it(shop: Installation) -> None:
-    """X3, P8: the next command is answered at once, and each message is kept with its reason, or answered by its task."""
     head = shop.supervisor.pid("commands")
     queue = shop.redis()
     with shop.client() as client:
@@ -78,7 +75,6 @@ def test_a_worker_lives_through_every_hostile_message_and_keeps_it(shop: Install
 
 
 def test_messages_that_the_task_can_answer_are_answered(shop: Installation) -> None:
-    """Wrong arguments, NaN, NUL, lone surrogates, ten megabytes: `invalid`, for whoever waits."""
     queue, results = shop.redis(), shop.redis(results=True)
     told = {}
     for hostile in WANTED:
@@ -100,7 +96,6 @@ def test_messages_that_the_task_can_answer_are_answered(shop: Installation) -> N
 
 
 def test_the_same_bytes_five_times_are_five_messages_with_one_effect(shop: Installation) -> None:
-    """P2: even delivery tags are the same, so kombu would take them for one."""
     queue, results = shop.redis(), shop.redis(results=True)
     before = shop.value("SELECT count(*) FROM unwind.dead_letters")
     again = message(headers={"id": "five-times"})
@@ -113,7 +108,6 @@ def test_the_same_bytes_five_times_are_five_messages_with_one_effect(shop: Insta
 
 
 def test_what_is_kept_is_shown_without_a_word_of_it(shop: Installation) -> None:
-    """P9: reason, sentence, queue and length; the bytes stay in the database, in base64."""
     shop.redis().lpush("commands", json.dumps(message(headers={"timelimit": "a secret word", "id": "shown-1"})))
     wait_until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = 'shown-1'"))
     shown = odd(shop)
@@ -126,7 +120,6 @@ def test_what_is_kept_is_shown_without_a_word_of_it(shop: Installation) -> None:
 
 @pytest.mark.long
 def test_anything_at_all_pushed_to_a_worker_does_not_end_it(shop: Installation) -> None:
-    """X3: three hundred made-up messages through a real worker; after every twentieth a good command is answered."""
     queue = shop.redis()
     head = shop.supervisor.pid("commands")
     with shop.client() as client:

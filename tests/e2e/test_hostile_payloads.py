@@ -61,8 +61,6 @@ BODIES: dict[str, Callable[[], bytes]] = {
 
 
 class Watched:
-    """The most memory that any process of the worker has had, looked at twenty times a second."""
-
     def __init__(self, head: int) -> None:
         self.most: dict[str, int] = {}
         self._head = psutil.Process(head)
@@ -71,7 +69,6 @@ class Watched:
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
         self._ended.set()
         self._thread.join()
 
@@ -98,7 +95,6 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """An installation with one worker group of two processes."""
     with installation(servers, admin, template_database, tmp_path_factory.mktemp("payloads"), past) as ours:
         ours.start_worker(concurrency=2)
         yield ours
@@ -106,7 +102,6 @@ def shop(
 
 @pytest.fixture(scope="module")
 def watched(shop: Installation) -> Iterator[Watched]:
-    """Its memory, over all tests of this module."""
     watched = Watched(shop.supervisor.pid("commands"))
     yield watched
     watched.close()
@@ -116,7 +111,6 @@ numbers = itertools.count()
 
 
 def by_sql(shop: Installation) -> float:
-    """Seconds until a healthy command submitted by SQL is answered."""
     began, request_id = time.monotonic(), f"healthy-{next(numbers)}"
     with shop.connect() as conn:
         conn.execute(SUBMIT, ["npb.file", '{"order_id": 5, "member_id": "seller"}', request_id])
@@ -126,7 +120,6 @@ def by_sql(shop: Installation) -> float:
 
 
 def by_message(shop: Installation) -> float:
-    """Seconds until a healthy command sent by message is answered."""
     began, message_id = time.monotonic(), str(uuid.uuid4())
     shop.redis().lpush("commands", json.dumps(message(headers={"id": message_id})))
     results = shop.redis(results=True)
@@ -135,7 +128,6 @@ def by_message(shop: Installation) -> float:
 
 
 def pushed(shop: Installation, body: bytes, *, plain: bool = False) -> None:
-    """A message with this body, in base64 or as text."""
     task = "orders.cancel_many" if b'"orders"' in body[:30] else "npb.file"
     how = {"body": body.decode(), "properties": {"body_encoding": None}} if plain else {"body": _base64(body)}
     shop.redis().lpush("commands", json.dumps(message(headers={"task": task}, **how)))
@@ -146,7 +138,6 @@ def _base64(body: bytes) -> str:
 
 
 def submitted(shop: Installation, payload: str, request_id: str) -> bool:
-    """Whether it was accepted; the server's process that decided it is held to the same bar."""
     task = "orders.cancel_many" if '"orders"' in payload[:30] else "npb.file"
     with shop.connect() as conn:
         row = conn.execute(SUBMIT, [task, payload, request_id]).fetchone()
@@ -160,7 +151,6 @@ def submitted(shop: Installation, payload: str, request_id: str) -> bool:
 def test_a_command_behind_one_absurd_payload_is_answered_within_seconds(
     shop: Installation, watched: Watched, name: str
 ) -> None:
-    """By SQL: it is refused at once or answered, and nobody waits for it, through neither interface."""
     accepted = submitted(shop, PAYLOADS[name](), f"one-{name}".replace(" ", "-").replace(",", ""))
     assert accepted is (name != "more parts than may be")
     assert by_sql(shop) < BEHIND_ONE
@@ -176,7 +166,6 @@ def test_a_command_behind_one_absurd_payload_is_answered_within_seconds(
 def test_a_command_behind_one_absurd_message_is_answered_within_seconds(
     shop: Installation, watched: Watched, name: str, plain: bool
 ) -> None:
-    """By message: the same."""
     pushed(shop, BODIES[name](), plain=plain)
     assert by_message(shop) < BEHIND_ONE
     assert by_sql(shop) < BEHIND_ONE
@@ -185,7 +174,6 @@ def test_a_command_behind_one_absurd_message_is_answered_within_seconds(
 
 @pytest.mark.guarantee("P8")
 def test_a_command_behind_eight_large_payloads_is_answered_within_seconds(shop: Installation, watched: Watched) -> None:
-    """Eight legal payloads of 12 MB: each is taken alone, and all are answered."""
     payload = PAYLOADS["escaped letters"]()
     assert len(payload) > 11_700_000
     assert all(submitted(shop, payload, f"eight-{n}") for n in range(8))
@@ -201,7 +189,6 @@ def test_a_command_behind_eight_large_payloads_is_answered_within_seconds(shop: 
 def test_a_command_behind_eight_large_messages_is_answered_within_seconds(
     shop: Installation, watched: Watched, name: str
 ) -> None:
-    """Eight messages near the limit: no more of them are in memory than the worker has processes and hands."""
     body = BODIES[name]()
     for _ in range(8):
         pushed(shop, body)
@@ -212,7 +199,6 @@ def test_a_command_behind_eight_large_messages_is_answered_within_seconds(
 
 @pytest.mark.guarantee("P8")
 def test_commands_by_sql_do_not_wait_for_the_brokers_backlog(shop: Installation) -> None:
-    """A hundred thousand messages wait in the broker; a command by SQL is answered at once."""
     queue = shop.redis()
     for start in range(0, BACKLOG, 5_000):
         made = [
@@ -232,6 +218,5 @@ def test_commands_by_sql_do_not_wait_for_the_brokers_backlog(shop: Installation)
 
 
 def test_the_worker_lived_through_all_of_it(shop: Installation, watched: Watched) -> None:
-    """Its processes are those that it began with."""
     assert shop.supervisor.restarts == 0
     assert "WorkerLostError" not in shop.log()

@@ -38,7 +38,6 @@ SUBMIT = "SELECT unwind.submit_command(%s, %s, %s)"
 
 
 def past(market: Market) -> None:
-    """Orders of three weeks ago that nobody paid."""
     submit_orders(market, range(2001, 2013), buyer_id="stranger")
 
 
@@ -46,21 +45,18 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """An installation with a worker, shared by the tests of this module; each uses orders of its own."""
     with installation(servers, admin, template_database, tmp_path_factory.mktemp("doors"), past) as ours:
         ours.start_worker()
         yield ours
 
 
 def odd(shop: Installation) -> list[dict[str, Any]]:
-    """What `./run jobs dead-letters` shows."""
     words = [sys.executable, "-m", "workers", "jobs", "dead-letters", "--json"]
     done = subprocess.run(words, env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_every_example_message_is_answered(shop: Installation) -> None:
-    """Each message of contract/examples, pushed as it stands, gets an answer that fits the contract, and none is `invalid`."""
     schema = json.loads((CHECKOUT / "contract" / "answer.schema.json").read_text())
     examples = [
         json.loads(path.read_text())
@@ -90,7 +86,6 @@ def test_every_example_message_is_answered(shop: Installation) -> None:
 def test_a_plain_celery_client_is_answered(
     shop: Installation, representation: dict[str, str], request_id: str | None
 ) -> None:
-    """contract 2: without a request id the task's id stands in; what the producer wrote for people to see is never shown."""
     chosen = request_id and f"{request_id}-{len(representation)}"
     arguments = {"order_id": 2001, "member_id": "stranger", "comment": "a secret word"}
     if chosen:
@@ -104,7 +99,6 @@ def test_a_plain_celery_client_is_answered(
 
 
 def test_celery_call_is_answered(shop: Installation) -> None:
-    """A person with Celery's own command line."""
     words = [
         str(Path(sys.executable).parent / "celery"),
         "-b",
@@ -121,7 +115,6 @@ def test_celery_call_is_answered(shop: Installation) -> None:
 
 
 def test_an_envelope_made_by_hand_is_answered_once_however_often_it_is_pushed(shop: Installation) -> None:
-    """A client in another language: LPUSH, twice because it was not sure; one effect, and the second answer says so."""
     queue, results = shop.redis(), shop.redis(results=True)
     arguments = {"order_id": 2003, "member_id": "seller", "request_id": "by-hand-1"}
     first, second = (str(uuid.uuid4()) for _ in range(2))
@@ -136,7 +129,6 @@ def test_an_envelope_made_by_hand_is_answered_once_however_often_it_is_pushed(sh
 
 
 def test_the_least_that_must_stand_in_an_envelope(shop: Installation) -> None:
-    """What docs/integrate.md calls required is enough."""
     message_id = str(uuid.uuid4())
     body = json.dumps([[], {"order_id": 1, "member_id": "x"}, {}])
     least = {
@@ -157,7 +149,6 @@ def test_the_least_that_must_stand_in_an_envelope(shop: Installation) -> None:
 
 
 def test_positional_arguments_are_invalid(shop: Installation) -> None:
-    """contract 2: keyword arguments only; the answer says it, nothing is guessed."""
     with shop.client() as client:
         answer = client.send_task("npb.file", args=[2004, "seller"], queue="commands").get(timeout=30)
     assert answer["outcome"] == "invalid"
@@ -165,7 +156,6 @@ def test_positional_arguments_are_invalid(shop: Installation) -> None:
 
 
 def test_what_nobody_can_take_is_told_and_visible(shop: Installation) -> None:
-    """An unknown task fails for its caller and is kept; a message without a queue, or with a priority, lies where ops sees it."""
     with shop.client() as client:
         unknown = client.send_task("orders.cancle", kwargs={"comment": "a secret word"}, queue="commands")
         with pytest.raises(NotRegistered):
@@ -199,7 +189,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as below
 @pytest.mark.parametrize("name", WRONG)
 def test_whoever_waits_for_a_message_that_is_turned_away_is_told_why(shop: Installation, name: str) -> None:
-    """A stored FAILURE with the reason, instead of a caller that hangs; and it is kept among the odd messages."""
     options, told = WRONG[name]
     with shop.client() as client:
         if "expires" in options:  # plain Celery itself refuses to send what has passed already
@@ -215,7 +204,6 @@ def test_whoever_waits_for_a_message_that_is_turned_away_is_told_why(shop: Insta
 
 
 def test_a_message_that_is_turned_away_overwrites_nobodys_answer(shop: Installation) -> None:
-    """Whoever may push may write any id into a message: an answer that is there stays, and who wants none gets none."""
     queue, results = shop.redis(), shop.redis(results=True)
     with shop.client() as client:
         sent = client.send_task("npb.file", kwargs={"order_id": 1, "member_id": "x"}, queue="commands")
@@ -241,14 +229,12 @@ with Celery("storefront", broker=os.environ["CELERY_BROKER_URL"], backend=os.env
 
 
 def test_a_group_of_plain_commands_is_answered(shop: Installation) -> None:
-    """The first thing that Celery users write; the group is known to its producer alone."""
     words = [sys.executable, "-c", GROUP]
     done = subprocess.run(words, env=shop.environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(["ORDER_UNKNOWN"] * 3)
 
 
 def test_a_command_that_is_put_off_waits_in_the_broker_and_outlives_the_worker(shop: Installation) -> None:
-    """`countdown`: no slot is taken meanwhile, nothing is done early, and a worker that is killed takes nothing along."""
     queue = shop.redis()
     with shop.client() as client:
         began = time.monotonic()
@@ -278,7 +264,6 @@ def _no_task() -> dict[str, Any]:
 # what would have closed it. They are collected here, so that no other test is blamed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_one_request_through_both_doors_a_hundred_times_is_one(shop: Installation) -> None:
-    """contract 2.1: 100 times from 20 threads: one effect, 100 equal answers; other arguments are a conflict."""
     arguments = {"order_id": 2005, "member_id": "seller", "comment": "once"}
     barrier = threading.Barrier(20)
 
@@ -316,7 +301,6 @@ def test_one_request_through_both_doors_a_hundred_times_is_one(shop: Installatio
 
 @pytest.mark.guarantee("P1")
 def test_a_caller_that_died_asks_later(shop: Installation) -> None:
-    """The answer outlives Redis: `./run show request ID`, the view, or the same command again."""
     arguments = {"order_id": 2007, "member_id": "seller", "request_id": "died-1"}
     with shop.client() as client:
         client.send_task("npb.file", kwargs=arguments, queue="commands", ignore_result=True)
@@ -334,8 +318,6 @@ def test_a_caller_that_died_asks_later(shop: Installation) -> None:
 
 
 def bulk_past(count: int) -> Any:
-    """`count` orders of a buyer whose account is closed; of another one three, of which one is cancelled already."""
-
     def write(market: Market) -> None:
         market.done("members.record", member_id="gone", handle="Gone", email="gone@example.org")
         submit_orders(market, range(10_000, 10_000 + count), buyer_id="gone")
@@ -348,7 +330,6 @@ def bulk_past(count: int) -> Any:
 
 
 def bulk(count: int, bad: int) -> tuple[list[Any], list[tuple[str, str | None]]]:
-    """Items of which `bad`, spread over them, are bad in different ways; and the outcome and code of each."""
     kinds: list[tuple[Any, tuple[str, str | None]]] = [
         ({"order_id": 999_999, "member_id": "seller"}, ("refused", "ORDER_UNKNOWN")),
         ({"order_id": 90_000, "member_id": "other_seller"}, ("refused", "NOT_A_PARTY")),
@@ -379,7 +360,6 @@ def test_many_orders_are_cancelled_though_the_worker_is_killed_in_the_middle(
     count: int,
     bad: int,
 ) -> None:
-    """The bad ones get their codes and stop no other; progress is seen; after kill -9 it is finished, and nothing is done twice."""
     shop.supervisor.stop(["commands"])  # one worker at a time on these queues
     try:
         with installation(servers, admin, template_database, tmp_path, bulk_past(count)) as ours:

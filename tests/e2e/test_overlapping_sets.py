@@ -36,8 +36,6 @@ FOLLOWERS = ("removals.cancel_pending", "credits.post_to_next_invoice", "notices
 
 
 class Worker(threading.Thread):
-    """Cancels sets that overlap with everybody else's, in no order, and in between sells, asks, takes out and follows up."""
-
     def __init__(self, number: int, until: float) -> None:
         super().__init__(name=f"worker-{number}", daemon=True)
         self._chance = random.Random(number)
@@ -48,7 +46,6 @@ class Worker(threading.Thread):
         self.failed: BaseException | None = None
 
     def run(self) -> None:
-        """Until the time is up, or until something reached the caller that no caller should see."""
         plays = (
             self.cancel_many,
             self.cancel_many,
@@ -65,19 +62,16 @@ class Worker(threading.Thread):
             self.failed = error
 
     def cancel_many(self) -> None:
-        """A set of orders, most of which others want too, in any order."""
         known = [*self._chance.sample(range(1, ORDERS + 1), SET), *self._mine[-5:]]
         self._chance.shuffle(known)
         answer = self._ask("orders.cancel_many", orders=[{"order_id": n, "member_id": "s-0"} for n in known])
         self.did.update({f"cancel {outcome}": n for outcome, n in answer["effects"]["counts"].items()})
 
     def cancel_one(self) -> None:
-        """A set of one."""
         answer = self._ask("orders.cancel", order_id=self._chance.randint(1, ORDERS), member_id="s-0")
         self.did[f"cancel {answer['outcome']}"] += 1
 
     def sell(self) -> None:
-        """A purchase from the lots that the others' orders return to."""
         number = FIRST_NEW * (self._number + 1) + self._asked
         lots = self._chance.sample(range(1, 100 * LINES + 1), 4)
         lines = [{"lot_id": lot, "quantity": 1} for lot in lots]
@@ -89,7 +83,6 @@ class Worker(threading.Thread):
         self.did[f"sell {answer['outcome']}"] += 1
 
     def request(self) -> None:
-        """A removal that waits, and a cancel request, on an order of one's own."""
         if not self._mine:
             return
         order = {"order_id": self._chance.choice(self._mine), "member_id": "s-0"}
@@ -98,7 +91,6 @@ class Worker(threading.Thread):
         self.did[f"request {answer['outcome']}"] += 1
 
     def follow(self) -> None:
-        """What the commits of all have promised."""
         task = self._chance.choice(FOLLOWERS)
         retry_on_conflict(app.tasks[task].run)
         self.did["follow"] += 1
@@ -111,7 +103,7 @@ class Worker(threading.Thread):
 @pytest.mark.long
 @pytest.mark.timeout(SECONDS + 240)
 def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -> None:
-    """F46, R62, C15: locks are taken in one order everywhere, so nobody waits in a ring; and all that must hold, holds."""
+    """R62, : locks are taken in one order everywhere, so nobody waits in a ring; and all that must hold, holds."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as conn:
         build(conn, Market(ORDERS, lines=LINES, state="due", stores=1))
     database = db.connect(database_url, pool_size=WORKERS)
@@ -144,7 +136,6 @@ def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -
 
 
 def settle(database: db.Database) -> None:
-    """Keep what is promised."""
     while True:
         with database.transaction() as conn:
             due = outbox.tasks_due(conn, database.clock.now(conn))

@@ -25,20 +25,16 @@ Ends = dict[tuple[str, ...], str]
 
 @pytest.fixture(scope="module")
 def racers() -> Iterator[ConcurrentProcesses]:
-    """Racers for rounds of two and of three."""
     with ConcurrentProcesses(3) as standing:
         yield standing
 
 
 @pytest.fixture(params=[25, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
 def rounds(request: pytest.FixtureRequest) -> range:
-    """The numbers of the orders that are raced for."""
     return range(1, request.param + 1)
 
 
 class Track:
-    """A market in the past, racers in the present."""
-
     def __init__(self, simulation: Simulation, database_url: str, racers: ConcurrentProcesses) -> None:
         self.simulation, self.racers = simulation, racers.at(database_url)
         with simulation.database.transaction() as conn:
@@ -48,18 +44,15 @@ class Track:
         self.lot = self.market.lot(quantity=1_000_000)
 
     def days_ago(self, days: int) -> Track:
-        """Let it be that many days before the race."""
         self.simulation.clock.instant = self.present - days * DAY
         return self
 
     def do(self, task: str, **arguments: Any) -> Answer:
-        """Prepare something that must succeed.  What it promises is kept at the end."""
         answer = self.simulation.do(task, **arguments)
         assert answer["outcome"] == "done", (task, answer)
         return answer
 
     def order(self, number: int, *, lot: int | None = None, quantity: int = 5, **who: str) -> int:
-        """An order of thirty days ago by a buyer of its own."""
         buyer = who.get("buyer", f"buyer-{number}")
         self.days_ago(30)
         self.do("members.record", member_id=buyer, handle=buyer, email=f"{buyer}@example.org")
@@ -69,18 +62,15 @@ class Track:
         return number
 
     def npb(self, number: int, *, days_ago: int, accepted: bool = False) -> None:
-        """An alert filed that long ago."""
         self.days_ago(days_ago).do("npb.file", order_id=number, member_id="seller")
         if accepted:
             self.do("npb.accept_penalty", order_id=number, member_id=f"buyer-{number}")
 
     def ocr(self, number: int, by: str) -> None:
-        """A cancel request of five days ago."""
         reason = "S_MUTUAL" if by.startswith("seller") else "B_MUTUAL"
         self.days_ago(5).do("ocr.file", order_id=number, member_id=by, reason=reason, comment="we spoke")
 
     def finish(self) -> None:
-        """Keep every promise, then hold what must hold whoever won."""
         with self.simulation.database.transaction() as conn:
             self.simulation.clock.instant = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
         self.simulation.process_outbox()
@@ -131,7 +121,6 @@ EMPTY = {
 
 @pytest.fixture
 def track(simulation: Simulation, database_url: str, racers: ConcurrentProcesses) -> Track:
-    """An empty market thirty days before the race."""
     return Track(simulation, database_url, racers)
 
 
@@ -140,7 +129,7 @@ def codes(answers: list[Answer]) -> tuple[str, ...]:
 
 
 def test_of_two_cancels_one_is_carried_out(track: Track, rounds: range) -> None:
-    """R62, C15: the other is told that the order is cancelled; one strike, one return, one credit."""
+    """R62, : the other is told that the order is cancelled; one strike, one return, one credit."""
     for number in rounds:
         track.npb(track.order(number), days_ago=8)
     for number in rounds:
@@ -155,7 +144,7 @@ def test_of_two_cancels_one_is_carried_out(track: Track, rounds: range) -> None:
 
 
 def test_a_penalty_is_taken_back_or_the_order_cancelled(track: Track, rounds: range) -> None:
-    """R34, R35, A17, C21."""
+    """R34, R35, A17, ."""
     for number in rounds:
         track.npb(track.order(number), days_ago=2, accepted=True)
     for number in rounds:
@@ -171,7 +160,7 @@ def test_a_penalty_is_taken_back_or_the_order_cancelled(track: Track, rounds: ra
 
 
 def test_a_removal_is_approved_before_the_cancel_or_not_at_all(track: Track, rounds: range) -> None:
-    """R60, R80, C51: units go back once, whoever is first."""
+    """R60, R80, : units go back once, whoever is first."""
     asked = {}
     for number in rounds:
         track.order(number)
@@ -221,7 +210,6 @@ def test_a_request_is_declined_or_agreed_to(track: Track, rounds: range) -> None
 
 
 def test_one_request_sent_twice_is_answered_once_and_repeated(track: Track, rounds: range) -> None:
-    """C16: both senders get the same answer, one of them marked as a repetition."""
     for number in rounds:
         track.ocr(track.order(number), "seller")
     for number in rounds:
@@ -234,7 +222,6 @@ def test_one_request_sent_twice_is_answered_once_and_repeated(track: Track, roun
 
 
 def test_one_request_id_used_for_two_things_is_a_conflict(track: Track, rounds: range) -> None:
-    """C11, C12: what came first is carried out, the other changes nothing."""
     for number in rounds:
         track.ocr(track.order(number), f"buyer-{number}")
     for number in rounds:
@@ -248,7 +235,6 @@ def test_one_request_id_used_for_two_things_is_a_conflict(track: Track, rounds: 
 
 
 def test_two_orders_return_to_one_lot(track: Track, rounds: range) -> None:
-    """C26: both are added."""
     for number in rounds:
         track.ocr(track.order(number), "seller")
         track.ocr(track.order(1000 + number), "seller")
@@ -263,7 +249,7 @@ def test_two_orders_return_to_one_lot(track: Track, rounds: range) -> None:
 
 
 def test_two_orders_that_need_a_new_lot_of_one_item_make_one(track: Track, rounds: range) -> None:
-    """C27, R75: a lot that does not exist yet cannot be row-locked, and is made once all the same."""
+    """R75: a lot that does not exist yet cannot be row-locked, and is made once all the same."""
     for number in rounds:
         lot = track.days_ago(30).market.lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
         track.ocr(track.order(number, lot=lot), "seller")
@@ -324,7 +310,7 @@ def test_two_scans_mark_and_tell_once(track: Track, rounds: range) -> None:
 
 
 def test_an_alert_that_is_removed_while_a_scan_runs_is_not_unlocked_afterwards(track: Track, rounds: range) -> None:
-    """R43, C19."""
+    """R43, ."""
     for number in rounds:
         track.order(number)
     for number in rounds:
@@ -393,7 +379,7 @@ def test_three_strikes_at_once_cost_the_privilege(track: Track, rounds: range) -
 
 
 def test_a_seller_is_closed_before_the_stock_returns_or_after(track: Track, rounds: range) -> None:
-    """R65, C22: the rule at the instant after the locks; both answers agree with the order of the commits."""
+    """R65, : the rule at the instant after the locks; both answers agree with the order of the commits."""
     for number in rounds:
         seller = f"seller-{number}"
         track.days_ago(30).do("members.record", member_id=seller, handle=seller, email=f"{seller}@example.org")
@@ -416,7 +402,6 @@ def test_a_seller_is_closed_before_the_stock_returns_or_after(track: Track, roun
 
 
 def test_of_two_requests_for_the_same_units_one_is_approved(track: Track, rounds: range) -> None:
-    """Contract 2.2: two pending requests may name one line; the second approval is checked again."""
     asked = {}
     for number in rounds:
         track.order(number)
@@ -432,7 +417,7 @@ def test_of_two_requests_for_the_same_units_one_is_approved(track: Track, rounds
 
 
 def test_promises_are_kept_once_by_however_many_workers(track: Track, rounds: range) -> None:
-    """R41, R59, R90, C33: three followers at once, one credit, one cancelled request, one notice for each party."""
+    """R41, R59, R90, : three followers at once, one credit, one cancelled request, one notice for each party."""
     for number in rounds:
         track.order(number)
         ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 2}]}
@@ -453,7 +438,6 @@ def test_promises_are_kept_once_by_however_many_workers(track: Track, rounds: ra
 
 
 def test_the_marketplace_corrects_a_lot_while_units_return_to_it(track: Track, rounds: range) -> None:
-    """Contract 2.2: the difference is booked against what was there under the lock, so no unit is lost in the books."""
     for number in rounds:
         lot = track.days_ago(30).market.lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
         track.ocr(track.order(number, lot=lot), "seller")
@@ -477,7 +461,7 @@ def test_the_marketplace_corrects_a_lot_while_units_return_to_it(track: Track, r
 
 
 def test_a_credit_is_on_the_bill_of_its_month_though_the_bill_is_being_made(track: Track, rounds: range) -> None:
-    """R84, R90, C34: posting and issuing at once: one credit, on the bill of the month of the cancellation, always."""
+    """R84, R90, : posting and issuing at once: one credit, on the bill of the month of the cancellation, always."""
     fifty = [{"lot_id": track.lot, "quantity": 50}]
     for number in rounds:
         month = 12 * 2025 + 3 * number  # months, counted from the year 0; a round takes three, and time never runs back

@@ -34,7 +34,6 @@ FLOWER_PASSWORD = "planted-flower-password"
 
 
 def past(market: Market) -> None:
-    """Orders that can be complained about."""
     submit_orders(market, range(2001, 2004), buyer_id="stranger")
 
 
@@ -42,7 +41,6 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """An installation whose every secret is planted; its mail server does not answer, and its logs tell everything."""
     with installation(servers, admin, template_database, tmp_path_factory.mktemp("secrets"), past) as ours:
         ours.settings = Settings.model_validate(
             ours.settings.environment()
@@ -60,7 +58,6 @@ def shop(
 
 
 def secrets_of(shop: Installation) -> set[str]:
-    """Everything that may stand nowhere."""
     passwords = {
         url.partition("://")[2].rpartition("@")[0].rpartition(":")[2] for url in (shop.database_url, shop.broker_url)
     }
@@ -69,12 +66,10 @@ def secrets_of(shop: Installation) -> set[str]:
 
 
 def told(shop: Installation, text: str) -> set[str]:
-    """Which of them stand in a text."""
     return {secret for secret in secrets_of(shop) if secret in text}
 
 
 def live_through_everything(shop: Installation, client: Celery) -> None:
-    """Commands that are done, refused, invalid, that fail for good reasons and for bad ones, and a letter that cannot leave."""
     said = {"order_id": 2001, "member_id": "seller", "reason": "S_MUTUAL", "comment": PRIVATE}
     done = client.send_task("ocr.file", kwargs=said, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)
     assert done["outcome"] == "done", done
@@ -102,7 +97,6 @@ def live_through_everything(shop: Installation, client: Celery) -> None:
 
 @pytest.mark.guarantee("P9")
 def test_no_secret_and_no_private_word_leaves_the_house(shop: Installation, servers: ServerUrls) -> None:
-    """P9, F64: logs at their most talkative, `celery report`, what workers say of themselves, and what is left in Redis."""
     with shop.client() as client:
         live_through_everything(shop, client)
         inspect = client.control.inspect(timeout=5)
@@ -128,7 +122,6 @@ def test_no_secret_and_no_private_word_leaves_the_house(shop: Installation, serv
 
 
 def test_a_worker_takes_no_orders_from_afar(shop: Installation) -> None:
-    """Section 8 of reliability: whoever reaches Redis cannot end a worker, drop a command or close a queue with a message."""
     with shop.client() as client:
         before = {name: shop.supervisor.pid(name) for name in ("commands", "sweeps")}
         said = {"order_id": 2003, "member_id": "seller", "reason": "S_MUTUAL", "comment": "agreed by mail"}
@@ -147,7 +140,6 @@ def test_a_worker_takes_no_orders_from_afar(shop: Installation) -> None:
 
 
 def test_a_supervisor_s_files_are_for_their_owner(tmp_path: Path) -> None:
-    """Logs and records of an installation can be read by nobody else."""
     with Supervisor(tmp_path / "data") as supervisor:
         for folder in (tmp_path / "data", supervisor.logs, supervisor.run):
             assert folder.stat().st_mode & 0o077 == 0, folder

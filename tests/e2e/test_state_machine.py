@@ -77,7 +77,6 @@ CLOSED = ("removals.approve", "removals.deny", "removals.withdraw")
 
 
 def houses(dice: Dice) -> Settings:
-    """Terms: mostly BrickLink's own weeks."""
     short = dice.of((7, 7, 3))
     return Settings(
         relock=dice.yes(),
@@ -94,27 +93,20 @@ def instant(written: str) -> datetime:
 
 
 class Dice:
-    """Chance, from a number.  (Choices made by Hypothesis itself repeat small ones, and histories stay shallow.)"""
-
     def __init__(self, seed: int, step: int) -> None:
         self._random = random.Random(f"{seed}/{step}")
 
     def of(self, choices: Iterable[T]) -> T:
-        """One of these."""
         return self._random.choice(tuple(choices))
 
     def number(self, least: int, most: int) -> int:
-        """One of these numbers, both ends included."""
         return self._random.randint(least, most)
 
     def yes(self) -> bool:
-        """Heads or tails."""
         return self._random.random() < 0.5
 
 
 class Histories(RuleBasedStateMachine):
-    """One history.  `make_database` gives a migrated database that goes away with the machine."""
-
     make_database: DatabaseMaker
 
     def __init__(self) -> None:
@@ -144,7 +136,6 @@ class Histories(RuleBasedStateMachine):
         return self.simulation.clock.instant
 
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
-        """One command with everything that it promised, told in a form that a replay file has."""
         request_id = f"h-{next(self.numbers)}"
         answer = self.simulation.execute(task, arguments, request_id)
         self.simulation.process_outbox()
@@ -154,7 +145,6 @@ class Histories(RuleBasedStateMachine):
         return answer
 
     def expected(self, task: str, arguments: dict[str, Any]) -> Answer:
-        """What the reference says of a command, without carrying it out."""
         given = {k: v for k, v in arguments.items() if k not in ("occurred_at", "member_id", "staff")}
         at = instant(arguments["occurred_at"]) if "occurred_at" in arguments else self.now
         order_id = given.pop("order_id", None)
@@ -187,7 +177,6 @@ class Histories(RuleBasedStateMachine):
         return self.eye.execute(sql, values).fetchall()
 
     def same(self, answer: dict[str, Any], expected: Answer, what: object) -> None:
-        """Both answered alike: outcome, code, and from when it would be possible."""
         possible_from = instant(answer["possible_from"]) if answer["possible_from"] else None
         got = (answer["outcome"], answer["code"], possible_from)
         assert got == (expected.outcome, expected.code, expected.possible_from), self.story(what, answer)
@@ -196,7 +185,6 @@ class Histories(RuleBasedStateMachine):
         return "\n".join([*self.told[-25:], *map(str, more)])
 
     def act(self, task: str, **arguments: Any) -> None:
-        """A command from a party: announced, answered and carried out on both sides."""
         announced = self.announced(task, arguments)
         expected = self.expected(task, arguments)
         foreseen = None
@@ -218,7 +206,6 @@ class Histories(RuleBasedStateMachine):
             self.book.takings[answer["effects"]["removal_id"]] = made
 
     def announced(self, task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
-        """What `orders.options` says of the command beforehand: there is one source of truth."""
         taking = self.book.takings.get(arguments.get("removal_id", 0))
         order = self.book.orders.get(arguments.get("order_id", taking.order_id if taking else 0))
         who = arguments.get("member_id")
@@ -250,7 +237,6 @@ class Histories(RuleBasedStateMachine):
         assert got == (answer["outcome"] == "done", answer["code"], answer["possible_from"]), self.story(announced)
 
     def as_planned(self, answer: dict[str, Any]) -> None:
-        """The answer of a cancellation says what became of each line and of the fee."""
         order = self.book.orders[answer["order_id"]]
         effects = answer["effects"]
         assert effects["basis"] == order.basis, self.story(effects)
@@ -282,7 +268,6 @@ class Histories(RuleBasedStateMachine):
         self.buy(dice)
 
     def apply(self, house: Settings) -> None:
-        """The operator says what holds from now on; cases that run keep what they were filed under."""
         chosen = {
             "NPB_LATE_RESPONSE": "relock" if house.relock else "sticky",
             "STRIKE_LIMIT": house.limit,
@@ -299,7 +284,6 @@ class Histories(RuleBasedStateMachine):
         self.book.house = house
 
     def now_and_then(self, dice: Dice) -> None:
-        """What happens rarely beside what happens to orders."""
         what = dice.of(("stock", "terms", "standing", "several", "again"))
         if what == "stock":
             self.put_on_sale(dice, dice.of(SELLERS))
@@ -314,7 +298,6 @@ class Histories(RuleBasedStateMachine):
             self.say_it_again()
 
     def cancel_several(self, dice: Dice) -> None:
-        """`orders.cancel_many`: one answer each, in order, and one bad order stops no other."""
         chosen = [dice.of([*sorted(self.book.orders), 4711]) for _ in range(dice.number(2, 4))]
         items = []
         for order_id in chosen:
@@ -355,7 +338,6 @@ class Histories(RuleBasedStateMachine):
         self.book.shelves.lots[lot_id] = lot
 
     def buy(self, dice: Dice) -> None:
-        """Somebody orders: mostly what is there, sometimes what is not."""
         buyer = dice.of((*BUYERS, *BUYERS, "anna", "nobody"))
         seller = dice.of(SELLERS)
         order_id = dice.of([len(self.book.orders) + 1] * 5 + [1])
@@ -369,7 +351,6 @@ class Histories(RuleBasedStateMachine):
         expected.do()
 
     def wanted(self, dice: Dice, buyer: str, seller: str) -> list[tuple[int, int]]:
-        """One or two lines: mostly of lots that this buyer can have from that seller."""
         lots = self.book.shelves.lots
         good = sorted(
             x.lot_id
@@ -385,7 +366,6 @@ class Histories(RuleBasedStateMachine):
         return chosen
 
     def add(self, dice: Dice) -> None:
-        """The buyer adds a batch."""
         order = self.book.orders[dice.of(sorted(self.book.orders))]
         wanted = self.wanted(dice, order.buyer, order.seller)
         expected = self.book.orders_add_batch(order.order_id, self.now, wanted)
@@ -395,7 +375,6 @@ class Histories(RuleBasedStateMachine):
         expected.do()
 
     def pay(self, dice: Dice, payment: str) -> None:
-        """The payment service speaks."""
         order_id = dice.of(sorted(self.book.orders))
         expected = self.book.orders_record_payment(order_id, self.now, payment)
         answer = self.do("orders.record_payment", order_id=order_id, payment_status=payment)
@@ -404,7 +383,6 @@ class Histories(RuleBasedStateMachine):
 
     @rule(seed=SEEDS)
     def go_on(self, seed: int) -> None:
-        """The next step.  What it is depends on what happened, so that one number repeated does not repeat a step."""
         dice = Dice(seed, len(self.told))
         live = sum(o.status != "CANCELLED" for o in self.book.orders.values())
         steps = [self.one_that_goes] * 6 + [self.time_passes] * 3 + [self.act_anyhow] * 2
@@ -412,7 +390,6 @@ class Histories(RuleBasedStateMachine):
         dice.of(steps if live > 1 else [self.buy])(dice)
 
     def pay_or_add(self, dice: Dice) -> None:
-        """What the marketplace tells of an order."""
         if not self.book.orders:
             return
         if dice.yes():
@@ -431,7 +408,6 @@ class Histories(RuleBasedStateMachine):
         self.act(task, **arguments)
 
     def thinkable(self, order: Order) -> list[tuple[str, dict[str, Any]]]:
-        """Every sensible command about an order."""
         found: list[tuple[str, dict[str, Any]]] = []
         for who in ({"member_id": order.buyer}, {"member_id": order.seller}, {"staff": "kim"}):
             for task in PARTY_TASKS:
@@ -456,7 +432,6 @@ class Histories(RuleBasedStateMachine):
         return found
 
     def act_anyhow(self, dice: Dice) -> None:
-        """Any command by anybody about anything."""
         order_id = dice.of([*sorted(self.book.orders), 4711])
         order = self.book.orders.get(order_id)
         parties = [order.buyer, order.seller] * 3 if order else []
@@ -485,7 +460,6 @@ class Histories(RuleBasedStateMachine):
         self.act(task, **arguments)
 
     def further(self, dice: Dice, task: str) -> dict[str, Any]:
-        """The arguments beside order and actor."""
         found: dict[str, Any] = {}
         if task in NEEDS_COMMENT or (task in OPTIONAL_COMMENT and dice.yes()):
             found["comment"] = dice.of(COMMENTS)
@@ -504,7 +478,6 @@ class Histories(RuleBasedStateMachine):
         return found
 
     def say_it_again(self) -> None:
-        """The same request id: the first answer comes again, and nothing moves (contract 2.1)."""
         assert self.last is not None
         task, arguments, request_id, first = self.last
         again = self.simulation.execute(task, arguments, request_id)
@@ -514,7 +487,6 @@ class Histories(RuleBasedStateMachine):
             assert again == first | {"replayed": True}, self.story(first, again)
 
     def standing(self, member: str, *, closed: bool) -> None:
-        """Staff closes or opens an account."""
         expected = self.book.members_terminate(member, closed)
         task = "members.terminate" if closed else "members.reinstate"
         answer = self.do(task, member_id=member, staff="kim", comment="looked into it")
@@ -522,7 +494,6 @@ class Histories(RuleBasedStateMachine):
         expected.do()
 
     def somewhen(self, dice: Dice) -> datetime:
-        """Later: a step, or exactly at, just before or just after something becomes due."""
         live = [o for o in self.book.orders.values() if o.status != "CANCELLED"]
         unlocks = [o.complaint.unlocks() for o in live if o.complaint]
         due = dice.of(
@@ -539,14 +510,12 @@ class Histories(RuleBasedStateMachine):
         return dice.of(exact or steps)
 
     def time_passes(self, dice: Dice) -> None:
-        """With every sweep at its instant."""
         started, to = self.now, self.somewhen(dice)
         self.simulation.advance(to)
         self.book.scan(started, to)
         self.told.append(f"{to.isoformat()} sweeps ran")
 
     def nobody_sweeps(self, dice: Dice) -> None:
-        """R40: the scheduler is down, and the answers are the same."""
         self.simulation.clock.instant = self.somewhen(dice)
 
     # ------------------------------------------------------------------------------------------- what must always hold
@@ -655,7 +624,6 @@ class Histories(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------------------------- the end
     def the_end(self) -> None:
-        """Let everything fall due, then count units and cents, look at every bill, and fold every order's events."""
         started, to = self.now, issued_at(billing_month(self.now)) + HOUR
         self.simulation.advance(to)
         self.book.scan(started, to)
@@ -729,7 +697,6 @@ class Histories(RuleBasedStateMachine):
 
 
 def written(lot: StockLot) -> dict[str, Any]:
-    """The lot in the shape of contract 3.2."""
     tier = {"tier_quantity1": lot.tier[0], "tier_price1": str(lot.tier[1])} if lot.tier else {}
     return tier | {
         "lot_id": lot.lot_id,
@@ -768,7 +735,6 @@ def play(maker: DatabaseMaker, *, histories: int, steps: int, always_the_same: b
 
 @pytest.fixture
 def maker(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> DatabaseMaker:
-    """Makes migrated databases."""
     return lambda: fresh_database(servers, admin, template_database)
 
 
@@ -781,5 +747,4 @@ def test_random_histories_go_as_the_rules_say(maker: DatabaseMaker) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_many_random_histories_go_as_the_rules_say(maker: DatabaseMaker) -> None:
-    """The same, longer and different every time."""
     play(maker, histories=120, steps=100, always_the_same=False)

@@ -21,7 +21,6 @@ Answer = dict[str, Any]
 
 
 def ask(setup: CeleryTestSetup, task: str, **arguments: Any) -> Answer:
-    """What an upstream system does: a name, keyword arguments, the queue `commands`; what beat does goes where that sends it."""
     answer: Answer = setup.app.send_task(task, kwargs=arguments, queue=queue_of(task)).get(timeout=30)
     return answer
 
@@ -29,7 +28,6 @@ def ask(setup: CeleryTestSetup, task: str, **arguments: Any) -> Answer:
 def test_the_story_is_told_by_real_processes(
     past: None, celery_setup: CeleryTestSetup, beat: ProcessNode, books: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """The whole story: beat unlocks, the seller is told once, cancels, and stock, requests, fee and mails follow."""
     unlocked = "SELECT count(unlocked_at) FROM unwind.alerts"
     wait_until(lambda: fetch_one(books, unlocked) == 2, what="the unlocking")
     assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
@@ -65,7 +63,6 @@ def test_the_story_is_told_by_real_processes(
 def test_the_same_message_delivered_three_times_cancels_once(
     past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:
-    """P2: one cancellation, one return, one strike, and the same answer three times."""
     answers = [
         ask(celery_setup, "orders.cancel", order_id=1001, member_id="seller", request_id="r-1") for _ in range(3)
     ]
@@ -80,7 +77,7 @@ def test_the_same_message_delivered_three_times_cancels_once(
 def test_two_worker_processes_race_for_one_cancel(
     past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:
-    """P2, R60: whoever comes second is told that it is done already."""
+    """R60: whoever comes second is told that it is done already."""
     sent = [
         celery_setup.app.send_task(
             "orders.cancel", kwargs={"order_id": 1001, "member_id": "seller", "request_id": f"r-{n}"}, queue="commands"
@@ -96,7 +93,6 @@ def test_two_worker_processes_race_for_one_cancel(
 def test_a_worker_killed_in_the_middle_of_a_cancel_cancels_once_after_its_restart(
     past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
 ) -> None:
-    """P1, P2: the message was taken, the transaction open, the whole worker gets SIGKILL; then it is started again."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with psycopg.connect(libpq_url(database_url)) as holder:
         holder.execute("SELECT FROM unwind.orders WHERE order_id = 1001 FOR UPDATE")
@@ -124,7 +120,6 @@ def test_a_worker_killed_in_the_middle_of_a_cancel_cancels_once_after_its_restar
 def test_comments_of_a_command_reach_neither_log_nor_events(
     past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:
-    """P9, F64: ids and codes only."""
     answer = ask(celery_setup, "npb.respond", order_id=1001, member_id="buyer", comment="my sister is very ill")
     assert answer["outcome"] == "done"
     log = celery_setup.worker.logs()
@@ -135,7 +130,7 @@ def test_comments_of_a_command_reach_neither_log_nor_events(
 def test_two_workers_that_race_for_an_alert_unlock_it_once(
     past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:
-    """P2, R42: six sweeps at once, one event and one letter for each alert."""
+    """R42: six sweeps at once, one event and one letter for each alert."""
     sent = [celery_setup.app.send_task("npb.scan_open_alerts", queue="sweeps") for _ in range(6)]
     assert sum(one_sent.get(timeout=30)["effects"]["unlocked"] for one_sent in sent) == 2
     assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
@@ -145,7 +140,6 @@ def test_two_workers_that_race_for_an_alert_unlock_it_once(
 def test_a_command_that_ends_its_worker_each_time_is_parked(
     past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
 ) -> None:
-    """F24: tried again a few times, then visible among the dead jobs, and the worker lives on."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     head = psutil.Process(celery_setup.worker.container._container.pid)
     with psycopg.connect(libpq_url(database_url)) as holder:

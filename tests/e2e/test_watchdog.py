@@ -23,24 +23,20 @@ from tests.plugins.servers import libpq_url
 
 @pytest.fixture
 def deaf(tmp_path: Path) -> Path:
-    """The file in which the worker stands that shall take nothing."""
     return tmp_path / "deaf"
 
 
 @pytest.fixture
 def impatient(run: Run, deaf: Path) -> ProcessNode:
-    """A worker whose watcher looks ten times a second."""
     return run("impatient", application="tests.e2e.short_timeouts", TEST_DEAF=str(deaf))
 
 
 def canaries(app: Celery) -> None:
-    """What beat does every 15 s."""
     for task in HEARTBEAT_QUEUES:
         app.send_task(task, queue=queue_of(task), ignore_result=True)
 
 
 def landed(books: psycopg.Connection) -> set[Any]:
-    """The canaries that arrived."""
     rows = books.execute("SELECT name FROM unwind.sweeps WHERE name LIKE 'canary.%'").fetchall()
     return {name for (name,) in rows}
 
@@ -49,7 +45,6 @@ def landed(books: psycopg.Connection) -> set[Any]:
 def test_a_worker_that_takes_nothing_ends_and_the_next_one_drains_its_queues(
     impatient: ProcessNode, upstream: Celery, books: psycopg.Connection, deaf: Path
 ) -> None:
-    """X9, F03, P8: it answers pings all the while; its children go with it, and its log says why."""
     canaries(upstream)
     wait_until(lambda: landed(books) == set(HEARTBEAT_QUEUES), what="the landing of the canaries")
     books.execute("DELETE FROM unwind.sweeps")
@@ -70,7 +65,6 @@ def test_a_worker_that_takes_nothing_ends_and_the_next_one_drains_its_queues(
 def test_a_worker_without_broker_or_database_with_long_work_or_none_is_not_ended(
     impatient: ProcessNode, upstream: Celery, books: psycopg.Connection, broker_url: str, database_url: str
 ) -> None:
-    """X9: the same process all the while: idle; both children held by locks; its connections cut again and again."""
     silence = 2.5  # its watcher ends a silent one after 2 s, one with work in hand after 6
     with psycopg.connect(libpq_url(database_url)) as holder:
         signal.sigtimedwait([], silence)
@@ -100,7 +94,6 @@ def test_a_worker_without_broker_or_database_with_long_work_or_none_is_not_ended
 
 
 def _living(group: int) -> list[int]:
-    """The processes of a group that still run."""
     found = []
     for process in psutil.process_iter(["status"]):
         with contextlib.suppress(OSError):
@@ -112,7 +105,6 @@ def _living(group: int) -> list[int]:
 @pytest.mark.e2e
 @pytest.mark.long
 def test_a_beat_that_no_longer_comes_round_ends(run: Run, deaf: Path, broker_url: str) -> None:
-    """F41, X8: it lives and is connected; its log says why it ended, and not before it fell silent."""
     beat = run("beat", application="tests.e2e.short_timeouts", TEST_DEAF=str(deaf))
     with redis.Redis.from_url(broker_url) as client:
         wait_until(lambda: client.llen("sweeps") > 10, what="a few rounds")

@@ -36,11 +36,9 @@ def test_a_worked_example_comes_out_to_the_cent(path: Path, database_url: str) -
 
 
 def test_every_worked_example_is_there() -> None:
-    """Ten of them."""
     assert [path.stem[:3] for path in EXAMPLES] == [f"e{number:02}" for number in range(1, 11)]
 
 
 def _as_expected(bill: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """What the bill says of the things that are expected of it."""
     lines = [[line["kind"], line["order_id"], line["amount"]] for line in bill["lines"]]
     return {name: lines if name == "lines" else bill[name] for name in wanted}

@@ -26,18 +26,16 @@ IMAGES = Path(__file__).resolve().parents[2] / "docs" / "img"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Pictures in the docs are made by tests, but only when somebody wants them anew."""
     parser.addoption("--screenshots", action="store_true", help="Write the pictures in docs/img anew.")
 
 
 def chromium_program() -> str | None:
-    """Where the browser is."""
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests of a process; where there is none they are reported as not run."""
+    """One browser per process; tests that need it do not run where there is none."""
     program = chromium_program()
     if program is None:
         pytest.skip("not run: there is no Chromium on this machine (Debian: apt-get install chromium)")
@@ -51,7 +49,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def picture(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
-    """Keep what the page shows for the docs, on request; else only see that it can be drawn."""
+    """Take a screenshot for the docs if requested; else only check that the page renders."""
 
     def keep(page: Page, name: str) -> None:
         drawn = page.screenshot(animations="disabled")

@@ -33,11 +33,11 @@ PING = ";"
 
 
 class Died(BaseException):
-    """The worker is gone."""
+    """The worker has died."""
 
 
 class CrashPoints:
-    """The points of one piece of work, in the order in which it passes them."""
+    """The crash points of one piece of work, in order."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -46,24 +46,20 @@ class CrashPoints:
         self.struck = False
 
     def arm(self, number: int, way: Way | None) -> None:
-        """Count anew; die at that point, in that way."""
+        """Reset the counter; die at this point in this way."""
         self.names, self._deadly, self._way, self.struck = [], number, way, False
 
     def reach(self, name: str, connection: psycopg.Connection[Any] | None = None) -> None:
-        """The work has come here."""
         self.names.append(name)
         if self._way is not None and len(self.names) == self._deadly:
             self.struck = True
             self._way(connection)
 
     def watch(self, engine: Engine) -> None:
-        """Listen at every connection that this engine will make."""
         engine.dispose()
         points = self
 
         class Cursor(psycopg.Cursor[Any]):
-            """Says when a statement begins and when it is over."""
-
             def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
                 if query == PING:
                     return super().execute(query, *args, **kwargs)
@@ -74,7 +70,7 @@ class CrashPoints:
                 return self
 
         class Connection(psycopg.Connection[Any]):
-            """Says when a commit is asked for, and when it is durable but nobody has been told."""
+            """Reports when a commit is requested, and when it is durable but not yet reported."""
 
             def commit(self) -> None:
                 points.reach("before commit", self)
@@ -88,32 +84,25 @@ class CrashPoints:
 
 
 class PublisherStub:
-    """A bell that keeps what it was told."""
-
     def __init__(self, points: CrashPoints) -> None:
         self.rung: set[int] = set()
         self._points = points
 
     def broker_epoch(self) -> str | None:
-        """A broker that forgets nothing."""
         return None
 
     def publish(self, task: str, rows: Sequence[int]) -> None:
-        """Told, or dead before, or dead after."""
         self._points.reach(f"before ringing {task}")
         self.rung |= set(rows)
         self._points.reach(f"after ringing {task}")
 
 
 class MailStub:
-    """A postbox that keeps what it was given."""
-
     def __init__(self, points: CrashPoints) -> None:
         self.letters: set[str] = set()
         self._points = points
 
     def send(self, envelope: OutgoingEmail) -> None:
-        """Sent, or dead before, or dead after."""
         self._points.reach("before sending")
         self.letters.add(envelope.message_id)
         self._points.reach("after sending")
@@ -123,17 +112,15 @@ class MailStub:
 
 
 def raise_error(_connection: psycopg.Connection[Any] | None) -> None:
-    """The process ends by an exception that nobody catches."""
     raise Died
 
 
 def kill_process(_connection: psycopg.Connection[Any] | None) -> None:
-    """SIGKILL: nothing at all is tidied up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def terminate_session(admin: psycopg.Connection[Any]) -> Way:
-    """The server ends the session; the process goes on and finds out by itself."""
+    """The server ends the session; the process continues and finds out by itself."""
 
     def end(connection: psycopg.Connection[Any] | None) -> None:
         if connection is not None:
@@ -143,7 +130,7 @@ def terminate_session(admin: psycopg.Connection[Any]) -> Way:
 
 
 def run_in_child(body: Callable[[], Any]) -> int:
-    """Run it in a process of its own; gives the signal that ended it, or 0."""
+    """Run in a child process; returns the signal that ended it, or 0."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child does nothing but this body
         child = os.fork()
@@ -160,12 +147,12 @@ _BY_CHANCE = rf"\b{str(FIRST_UNWIND_LOT_ID)[:4]}\d{{9}}\b|(?<=\"replayed\": )(?:
 
 
 def without_random_values(thing: Any) -> str:
-    """It as JSON, without what is another each time the same is done."""
+    """Render as JSON without values that differ between identical runs."""
     return re.sub(_BY_CHANCE, "…", json.dumps(thing, sort_keys=True))
 
 
 class Shelf:
-    """One state of a database, put back as often as one likes: faster than a new database each time."""
+    """A snapshot of a database that can be restored repeatedly, faster than creating a new one."""
 
     UNTOLD = ("sweeps", "sweep_hours", "audit_marks", "violations")
     """When somebody last looked is not what came of it."""
@@ -193,18 +180,17 @@ class Shelf:
         self._back = "BEGIN; SET LOCAL session_replication_role = replica;" + "".join(map(again.format, self._tables))
 
     def put_back(self) -> None:
-        """As it was."""
         self._owner.execute(self._back + "COMMIT")
 
     def bury(self) -> None:
-        """Wait for the sessions of the dead to be gone: what they still hold is skipped by whoever comes meanwhile."""
+        """Wait until the sessions of dead processes are gone, because others skip rows that they still lock."""
         self._owner.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND application_name = 'unwind'"
         )
 
     def state(self) -> dict[str, list[str]]:
-        """All that business is about, without the numbers that rows and own lots happened to get."""
+        """Return all business state, without generated numbers."""
         found = {}
         for name in sorted(set(self._tables) - set(self.UNTOLD)):
             rows = self._owner.execute(f"SELECT to_jsonb(t) FROM unwind.{name} t").fetchall()  # noqa: S608 - a name of ours
@@ -214,13 +200,11 @@ class Shelf:
         return found
 
     def close(self) -> None:
-        """Leave the database alone."""
         self._owner.close()
 
 
 @pytest.fixture
 def points() -> Iterator[CrashPoints]:
-    """What this test's worker passes, its bell and postbox among it."""
     yield CrashPoints()
     publisher.set_publisher(None)
     mailer.set_mailer(None)

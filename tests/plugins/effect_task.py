@@ -33,6 +33,5 @@ def _notes() -> Any:
 
 @app.task(name=TASK)
 def effect(number: int) -> dict[str, Any]:
-    """Note it."""
     _notes().rpush(EFFECTS, number)
     return {}

@@ -15,12 +15,10 @@ _WIDTH = 118
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
     config.addinivalue_line("markers", "guarantee(id, ...): the test shows these guarantees of docs/guarantees.md")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Write a test's promises into what it reports, which also a process of its own hands back."""
     for item in items:
         for name in sorted({str(name) for mark in item.iter_markers("guarantee") for name in mark.args}):
             if name not in guarantees():
@@ -29,7 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Each promise with its sentence and how its tests ended, when it was promises that were asked for."""
     if "guarantee" not in str(config.getoption("markexpr")):
         return
     shown: dict[str, dict[str, list[str]]] = {}

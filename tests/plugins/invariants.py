@@ -9,13 +9,11 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
     config.addinivalue_line("markers", "breaks_invariants(reason): the test plants what must never be")
 
 
 @pytest.fixture(autouse=True)
 def _invariants_hold(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After the test: all invariants and the closed months, unless `breaks_invariants` marks it with a reason."""
     if "simulation" not in request.fixturenames or request.node.get_closest_marker("breaks_invariants"):
         yield
         return

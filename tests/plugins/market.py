@@ -15,7 +15,7 @@ WEEK = timedelta(days=7)
 
 
 class Market:
-    """Tells the marketplace's facts to a simulation, and asks what came of them."""
+    """Runs commands on a simulation and queries the result."""
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
@@ -23,32 +23,30 @@ class Market:
             self.done("members.record", member_id=member_id, handle=member_id.title(), email=f"{member_id}@example.org")
 
     def at(self, instant: datetime) -> Market:
-        """Let it be that time."""
         self.simulation.clock.instant = instant
         return self
 
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
-        """Carry out one command and everything it promised."""
+        """Run one command and its follow-ups."""
         answer = self.simulation.do(task, **arguments)
         self.simulation.process_outbox()
         return answer
 
     def done(self, task: str, **arguments: Any) -> dict[str, Any]:
-        """A command that must succeed; gives its effects."""
+        """Run a command that must succeed and return its effects."""
         answer = self.do(task, **arguments)
         assert answer["outcome"] == "done", answer
         effects: dict[str, Any] = answer["effects"]
         return effects
 
     def code(self, task: str, **arguments: Any) -> str | None:
-        """The code of a refusal, None when it was done."""
         answer = self.do(task, **arguments)
         assert answer["outcome"] in ("done", "refused"), answer
         code: str | None = answer["code"]
         return code
 
     def lot(self, lot_id: int = 501, **fields: Any) -> int:
-        """Record a lot of 100 red bricks of 1.00 unless told otherwise; gives its id."""
+        """Record a lot of 100 red bricks at 1.00 by default; returns its id."""
         lot = {
             "lot_id": lot_id,
             "seller_id": "seller",
@@ -62,7 +60,7 @@ class Market:
         return lot_id
 
     def order(self, order_id: int = 1003, lines: list[tuple[int, int]] | None = None, **fields: Any) -> int:
-        """Submit an order of ten bricks unless told otherwise; gives its id."""
+        """Submit an order of ten bricks by default; returns its id."""
         if lines is None:
             lines = [(self.lot(500_000 + order_id), 10)]
         arguments = {
@@ -75,12 +73,10 @@ class Market:
         return order_id
 
     def row(self, sql: str, **values: Any) -> Any:
-        """One row (or None) of the database."""
         rows = self.rows(sql, **values)
         return rows[0] if rows else None
 
     def rows(self, sql: str, **values: Any) -> list[Any]:
-        """Rows of the database."""
         from sqlalchemy import text
 
         with self.simulation.database.transaction() as conn:
@@ -89,6 +85,5 @@ class Market:
 
 @pytest.fixture
 def market(simulation: Simulation) -> Market:
-    """A marketplace at 2026-03-28T10:00:00Z."""
     simulation.clock.instant = ORDERED
     return Market(simulation)

@@ -24,7 +24,7 @@ _READ_WHOLE = """
 
 @dataclass
 class Plan:
-    """One statement and what it touches: indexes by name, tables read from end to end, pages."""
+    """One statement and what it touches: indexes by name, tables scanned sequentially, pages."""
 
     statement: str
     indexes: set[str] = field(default_factory=set)
@@ -34,33 +34,27 @@ class Plan:
 
 @dataclass
 class Plans:
-    """What was asked while somebody listened."""
-
     of: list[Plan] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
     """Rows read by reading tables from end to end, functions inside the database included, by table."""
 
     @property
     def indexes(self) -> set[str]:
-        """All indexes."""
         return {name for plan in self.of for name in plan.indexes}
 
     @property
     def pages(self) -> int:
-        """Pages touched by all statements."""
         return sum(plan.pages for plan in self.of)
 
     def read_whole(self, big: set[str]) -> list[tuple[str, str]]:
-        """The big tables that were read from end to end, each with the statement that did it."""
         found = [(table, plan.statement) for plan in self.of for table in plan.read_whole & big]
         return found + [(table, f"{rows} rows by a function") for table, rows in self.counted.items() if table in big]
 
 
 @contextlib.contextmanager
 def record_plans(database: db.Database, *, carried_out: bool = False) -> Iterator[Plans]:
-    """Listen to what the code asks of this database.  `carried_out`: count pages, each statement being done twice for it.
-
-    So with `carried_out` only what changes nothing may be watched.
+    """Record the statements sent to this database.  `carried_out` counts pages by executing each statement twice,
+    so it suits statements without side effects only.
     """
     plans = Plans()
     options = "ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON" if carried_out else "FORMAT JSON"

@@ -31,13 +31,12 @@ FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "max_wal
 
 
 def programs() -> Path:
-    """Debian's server programs, the newest, else the embedded ones."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found else find_postgres_bin()
 
 
 class PostgresServer:
-    """One cluster; a password is asked for over TCP and none on its socket."""
+    """One cluster; TCP needs a password, its socket does not."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -53,7 +52,6 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def create(self, encoding: str = "UTF8") -> None:
-        """Make an empty cluster."""
         secret = self.folder / "password"
         secret.write_text(PASSWORD + "\n")
         chown_tree(secret, self.identity)
@@ -63,12 +61,10 @@ class PostgresServer:
         )  # fmt: skip
 
     def follow(self, primary: PostgresServer) -> None:
-        """Become a standby of that server."""
         source = f"host={primary.socket} port={primary.port} user={USER}"
         self.run("pg_basebackup", f"--pgdata={self.data}", f"--dbname={source}", "--write-recovery-conf", "--no-sync")
 
     def start(self, **settings: str) -> None:
-        """Start it and wait until it takes connections."""
         options = {
             **FAST,
             "listen_addresses": "127.0.0.1",
@@ -89,7 +85,6 @@ class PostgresServer:
         assert wait_until(self._ready, 30), log_tail(self.log)
 
     def stop(self) -> None:
-        """End it; its clients are cut."""
         if self._process is not None:
             for number in (signal.SIGCONT, signal.SIGINT):
                 self._process.send_signal(number)
@@ -97,26 +92,21 @@ class PostgresServer:
             self._process = None
 
     def promote(self) -> None:
-        """Let a standby become a primary."""
         with self.connect() as conn:
             conn.execute("SELECT pg_promote()")
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
-        """An autocommit connection over the socket."""
         return psycopg.connect(
             host=str(self.socket), port=self.port, user=USER, dbname=database, client_encoding="UTF8", autocommit=True
         )
 
     def url(self, database: str = "postgres") -> str:
-        """Its address by TCP."""
         return f"postgresql+psycopg://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
 
     def socket_url(self, database: str = "postgres") -> str:
-        """Its address by the socket, as SQLAlchemy's pages spell it."""
         return f"postgresql+psycopg://{USER}@/{database}?host={self.socket}&port={self.port}"
 
     def run(self, program: str, *words: str) -> None:
-        """Run one of its programs to its end."""
         done = subprocess.run(
             [self.programs / program, *words],
             capture_output=True,
@@ -137,7 +127,7 @@ class PostgresServer:
 
 @contextlib.contextmanager
 def new_server() -> Iterator[PostgresServer]:
-    """A server with a short path (a socket's has at most 107 characters), ended and removed afterwards."""
+    """A server with a short path (a socket's has at most 107 characters), stopped and removed afterwards."""
     assert threading.current_thread() is threading.main_thread(), "its end goes with the thread that starts it"
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     folder.chmod(0o755)
@@ -151,7 +141,6 @@ def new_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def other_server() -> Iterator[PostgresServer]:
-    """A running server that is not the one of the run."""
     with new_server() as server:
         server.create()
         server.start()

@@ -20,7 +20,7 @@ CHUNK = 65536
 
 @dataclass
 class Cut:
-    """One connection to be cut at a chosen place.  `happened` is set when it was."""
+    """One connection to cut at a chosen point.  `happened` is set afterwards."""
 
     asked: bytes | None = None
     """What the client says: it never reaches the server."""
@@ -32,12 +32,10 @@ class Cut:
 
 
 class Proxy:
-    """Listens on a loopback port and passes on to another one."""
-
     def __init__(
         self, port: int, host: str = "127.0.0.1", *, listen: str = "127.0.0.1", tls: ssl.SSLContext | None = None
     ) -> None:
-        """`port`: of the server behind.  `tls`: what clients must speak with this proxy; the server behind is plain."""
+        """`port` is the server behind.  `tls`: clients must use TLS to this proxy; the server behind is plain."""
         self._behind = (host, port)
         self._listen, self._tls = listen, tls
         self._loop = asyncio.new_event_loop()
@@ -68,16 +66,14 @@ class Proxy:
         self._loop.close()
 
     def url(self, url: str) -> str:
-        """The same address by way of this proxy."""
         host, port = self._behind
         return url.replace(f"{host}:{port}", f"127.0.0.1:{self.port}")
 
     def cut_all(self) -> None:
-        """End every connection there is, with a reset."""
+        """Reset every connection."""
         self._loop.call_soon_threadsafe(self._abort_all)
 
     def cut(self, cut: Cut) -> Cut:
-        """Cut one connection when it comes to that."""
         self._loop.call_soon_threadsafe(self._cuts.append, cut)
         return cut
 
@@ -139,7 +135,6 @@ class Proxy:
         self._abort(pair)
 
     def _is_cut(self, piece: bytes, waiting: list[Cut], *, asking: bool) -> bool:
-        """Whether this piece is the one; `waiting` are cuts whose question went through on this connection."""
         if not asking and waiting:
             waiting.pop().happened.set()
             return True

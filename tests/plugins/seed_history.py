@@ -19,7 +19,7 @@ LATER = datetime(2026, 6, 10, tzinfo=UTC)
 
 
 def play_history(market: Market) -> None:
-    """One order for each way to end, two months of bills, a payment of too much, and an alert that is left open."""
+    """One order for each outcome, two months of bills, an overpayment, and an open alert."""
     for n in range(1, 10):
         market.done("members.record", member_id=f"b{n}", handle=f"B{n}", email=f"b{n}@example.org")
         lot = market.lot(500 + n, item={"no": f"n{n}", "type": "PART"}, unit_price="75", quantity=20)
@@ -51,7 +51,6 @@ def play_history(market: Market) -> None:
 
 @pytest.fixture(scope="module")
 def past(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Engine]:
-    """A database with that past in it, as its owner sees it."""
     with fresh_database(servers, admin, template_database) as url:
         with Simulation(url, at=ORDERED) as simulation:
             play_history(Market(simulation))

@@ -28,7 +28,7 @@ _numbers = itertools.count(1)
 
 
 def pytest_configure() -> None:
-    """Forget servers of the environment: a suite that met somebody's data through them would be a disaster there."""
+    """Remove server addresses from the environment, so that the suite never touches real data."""
     for name in list(os.environ):
         ours = name in {"DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
         if ours or (name.startswith("UNWIND_") and name != "UNWIND_VENV"):
@@ -37,7 +37,6 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def servers_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data directory of the run's servers; below it `servers/postgres.log` tells what went wrong."""
     base = tmp_path_factory.getbasetemp()
     # An xdist worker's own folder lies in the run's folder, which is what the workers have in common.
     return (base.parent if _xdist_worker() else base) / "embedded"
@@ -45,7 +44,7 @@ def servers_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def servers(servers_dir: Path) -> Iterator[ServerUrls]:
-    """PostgreSQL (as the owner, in an empty database) and Valkey, nothing flushed to disk."""
+    """PostgreSQL (as the owner, in an empty database) and Valkey, without fsync."""
     with embedded_servers(servers_dir, durable=False) as urls:
         yield urls
 
@@ -62,7 +61,6 @@ def admin(servers: ServerUrls) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture(scope="session")
 def template_database(servers: ServerUrls, admin: psycopg.Connection) -> str:
-    """The name of a migrated database nobody writes to."""
     from models.migrations import upgrade
 
     with _one_at_a_time(admin):
@@ -88,7 +86,7 @@ def database_url(servers: ServerUrls, admin: psycopg.Connection, template_databa
 
 @pytest.fixture
 def empty_database_url(servers: ServerUrls, admin: psycopg.Connection) -> Iterator[str]:
-    """A database without any table: for migrations and replays (SQLAlchemy URL, as the owner)."""
+    """A database without tables (SQLAlchemy URL, as the owner)."""
     with fresh_database(servers, admin, "template0") as url:
         yield url
 
@@ -106,13 +104,12 @@ def broker_url(servers: ServerUrls) -> str:
 
 @pytest.fixture
 def result_backend(broker_url: str) -> str:
-    """The result backend that belongs to `broker_url`."""
     return in_valkey_database(broker_url, int(broker_url.rpartition("/")[2]) + 1)
 
 
 @contextlib.contextmanager
 def fresh_database(servers: ServerUrls, admin: psycopg.Connection, template: str) -> Iterator[str]:
-    """A copy of `template`, dropped afterwards together with whoever is still connected.
+    """A copy of `template`, dropped afterwards with all its connections.
 
     FILE_COPY: 45 ms for forty tables on two cores without fsync, against 55 to 130 ms by WAL_LOG.
     """
@@ -130,17 +127,15 @@ def fresh_database(servers: ServerUrls, admin: psycopg.Connection, template: str
 
 
 def in_database(url: str, name: str) -> str:
-    """The same server and login, another database."""
     return f"{url.rpartition('/')[0]}/{name}"
 
 
 def in_valkey_database(url: str, number: int) -> str:
-    """The same server and password, another numbered database."""
     return f"{url.rpartition('/')[0]}/{number}"
 
 
 def libpq_url(url: str) -> str:
-    """A SQLAlchemy URL as psycopg itself wants it."""
+    """A SQLAlchemy URL as psycopg wants it."""
     return re.sub(r"^postgresql\+psycopg:", "postgresql:", url)
 
 
@@ -162,7 +157,7 @@ FULL_DISK_BYTES = 20 << 20
 
 
 def limit_file_size(postmaster: int, size: int) -> None:
-    """No file of that server may become larger, in any of its processes and in those that it will start (RLIMIT_FSIZE)."""
+    """Limit the file size of a server, for its present and future processes (RLIMIT_FSIZE)."""
     head = psutil.Process(postmaster)
     for process in (head, *head.children()):
         with contextlib.suppress(ProcessLookupError):

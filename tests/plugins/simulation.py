@@ -15,7 +15,6 @@ from workers.simulation.engine import Simulation
 
 @pytest.fixture
 def simulation(database_url: str) -> Iterator[Simulation]:
-    """A simulation at 2026-03-01T00:00:00Z."""
     with Simulation(database_url) as standing:
         yield standing
 
@@ -29,7 +28,7 @@ def environment(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Simulation]:
-    """A simulation whose servers are those that the environment names, as commands of `./run` find them."""
+    """A simulation whose servers are in the environment, where `./run` commands find them."""
     for name, value in (
         ("DATABASE_URL", database_url),
         ("CELERY_BROKER_URL", broker_url),

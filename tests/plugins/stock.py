@@ -32,7 +32,6 @@ def a_lot(lot_id: int, **fields: Any) -> Lot:
 
 
 def insert_lots(conn: Connection, *stock: Lot) -> None:
-    """Two sellers, a buyer, and these lots."""
     members.upsert(
         conn,
         [
@@ -44,7 +43,6 @@ def insert_lots(conn: Connection, *stock: Lot) -> None:
 
 
 def insert_order(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> None:
-    """An order of (lot, units), submitted as the marketplace does it."""
     held = inventory.lock_lots(conn, [lot_id for lot_id, _ in wanted])
     seller = held[wanted[0][0]].seller_id
     orders.insert(conn, [Order(order_id, "b", seller, Status.PENDING, PaymentStatus.NONE, NOW, last_event_at=NOW)])
@@ -68,7 +66,6 @@ def insert_order(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> N
 
 
 def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
-    """Put these orders back as one set."""
     lines = {order_id: inventory.lines_to_return(rows) for order_id, rows in orders.load_lines(conn, order_ids).items()}
     shelf = inventory.load_stock_view(conn, [line for found in lines.values() for line in found])
     plans = []

@@ -46,35 +46,30 @@ class Installation:
     _redis: dict[str, Any] = field(default_factory=dict)
 
     def client(self, **configured: Any) -> Celery:
-        """Plain Celery, without any code of ours."""
         app = _Closing("storefront", broker=self.broker_url, backend=self.result_backend, set_as_current=False)
         app.conf.update(configured)
         return app
 
     def redis(self, *, results: bool = False) -> Any:
-        """A plain connection to the broker, or to where results wait; closed with the installation."""
         url = self.result_backend if results else self.broker_url
         if url not in self._redis:
             self._redis[url] = redis.Redis.from_url(url)
         return self._redis[url]
 
     def close(self) -> None:
-        """Let go of what was connected on the way."""
         for connection in self._redis.values():
             connection.close()
 
     def connect(self) -> psycopg.Connection:
-        """A connection of somebody who may submit commands."""
         return psycopg.connect(libpq_url(self.database_url), autocommit=True)
 
     def value(self, sql: str, *values: Any) -> Any:
-        """The first column of the first row."""
         with self.connect() as conn:
             row = conn.execute(sql, values).fetchone()
         return None if row is None else row[0]
 
     def answer_of(self, request_id: str) -> dict[str, Any]:
-        """What was answered, asked for by SQL until it is there."""
+        """Wait for the answer by SQL and return it."""
         query = "SELECT answer FROM unwind.command_answers WHERE request_id = %s AND state = 'answered'"
         with self.connect() as conn:
             row = wait_until(lambda: conn.execute(query, [request_id]).fetchone())
@@ -82,31 +77,27 @@ class Installation:
         return answer
 
     def environment(self) -> dict[str, str]:
-        """The variables with which programs find the servers."""
         return os.environ | self.settings.environment()
 
     def start_worker(self, **settings: Any) -> None:
-        """Start the worker group that takes commands, and wait until it does."""
         self.supervisor.start(worker_program(self.settings.model_copy(update=settings), self.supervisor, "commands"))
         self.supervisor.wait_ready(START_TIMEOUT_SECONDS)
 
     def log(self) -> str:
-        """What the worker said."""
         return self.supervisor.log("commands").read_text(errors="replace")
 
 
 class _Closing(Celery):
-    """Plain Celery that also closes the connection on which it hears of answers: left to the collector it warns."""
+    """Plain Celery that also closes its result connection; the garbage collector would warn."""
 
     def close(self) -> None:
-        """Let go of everything."""
         self.backend.result_consumer.stop()
         self.backend.client.connection_pool.disconnect()
         super().close()
 
 
 def wait_until(ask: Callable[[], Any], seconds: float = ANSWER_TIMEOUT_SECONDS) -> Any:
-    """Ask until there is something."""
+    """Poll until the result is true, and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = ask()
@@ -120,7 +111,7 @@ def wait_until(ask: Callable[[], Any], seconds: float = ANSWER_TIMEOUT_SECONDS) 
 def installation(
     servers: ServerUrls, admin: psycopg.Connection, template: str, folder: Path, past: Callable[[Market], None]
 ) -> Iterator[Installation]:
-    """An installation without a worker yet, whose past `past` writes: it begins three weeks ago and must end before now."""
+    """An installation without a worker; `past` writes its history, from three weeks ago to before now."""
     number = FIRST_NUMBER + 2 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     broker, results = (in_valkey_database(servers.broker_url, n) for n in (number, number + 1))
     for url in (broker, results):
@@ -140,7 +131,6 @@ def installation(
 
 
 def database_now(database_url: str) -> datetime:
-    """The database's clock."""
     with psycopg.connect(libpq_url(database_url)) as conn:
         row = conn.execute("SELECT clock_timestamp()").fetchone()
     assert row is not None
@@ -149,7 +139,6 @@ def database_now(database_url: str) -> datetime:
 
 
 def submit_orders(market: Market, order_ids: range, **fields: Any) -> None:
-    """Orders of one brick each, submitted in sets, which is quick."""
     from tasks.command import parse_command
     from workers.app import app
     from workers.task import command_model

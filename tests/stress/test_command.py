@@ -19,7 +19,6 @@ from workers.settings import CHECKOUT
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run of a minute, whose folder is below ours."""
     process = subprocess.Popen(
         [sys.executable, "-m", "stress", "--minutes", "1", "--seed", "12"],
         cwd=CHECKOUT,
@@ -33,7 +32,6 @@ def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def all_started(process: subprocess.Popen[str], folder: Path) -> list[ProcessIdentity]:
-    """Everything that the run has started, once its workers have children."""
     found: list[psutil.Process] = []
 
     def everything() -> bool:
@@ -45,7 +43,6 @@ def all_started(process: subprocess.Popen[str], folder: Path) -> list[ProcessIde
 
 
 def _belongs(one: psutil.Process, head: int, folder: str) -> bool:
-    """A descendant of the run; its servers' daemon is nobody's child, but names the run's folder."""
     try:
         return any(parent.pid == head for parent in one.parents()) or any(folder in word for word in one.cmdline())
     except psutil.Error:
@@ -53,7 +50,6 @@ def _belongs(one: psutil.Process, head: int, folder: str) -> bool:
 
 
 def _is_program(one: psutil.Process) -> bool:
-    """A worker, a child of one, or a beat: forked by the preforker under a name of ours, or one whose clock is wrong."""
     try:
         return one.name().startswith("unwind-") or not {f"{STRAY_GROUP}@%h", "beat"}.isdisjoint(one.cmdline())
     except psutil.Error:
@@ -66,7 +62,6 @@ def _is_program(one: psutil.Process) -> bool:
 def test_a_run_that_is_stopped_leaves_no_process_behind(
     started: subprocess.Popen[str], tmp_path: Path, how: signal.Signals
 ) -> None:
-    """F35: a worker that lives on would take the messages of the next run."""
     assert started.stdout is not None
     assert started.stdout.readline().startswith("seed 12 ")
     marks = all_started(started, tmp_path)

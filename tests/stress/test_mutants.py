@@ -24,7 +24,6 @@ ALONE = [one for one in MUTANTS.values() if one.scenario in SIMULATED_SCENARIOS]
 
 @pytest.fixture(scope="module")
 def with_a_past(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[str]:
-    """The name of a database that each rehearsal copies."""
     with fresh_database(servers, admin, template_database) as url:
         seed_history(url)
         yield url.rpartition("/")[2]
@@ -32,21 +31,18 @@ def with_a_past(servers: ServerUrls, admin: psycopg.Connection, template_databas
 
 @pytest.fixture
 def market(servers: ServerUrls, admin: psycopg.Connection, with_a_past: str) -> Iterator[SimulatedMarket]:
-    """A marketplace of terms of seconds."""
     with fresh_database(servers, admin, with_a_past) as url, SimulatedMarket(url).standing() as standing:
         yield standing
 
 
 @pytest.mark.parametrize("name", SIMULATED_SCENARIOS)
 def test_without_a_mistake_nothing_is_found(market: SimulatedMarket, name: str) -> None:
-    """What a scenario plays is right as the product is: whatever is found is the mistake's."""
     SIMULATED_SCENARIOS[name](market)
     assert market.violations() == []
 
 
 @pytest.mark.parametrize("name", [one.name for one in ALONE])
 def test_a_mistake_is_caught_by_name(market: SimulatedMarket, name: str) -> None:
-    """reliability 3.3."""
     mutant = MUTANTS[name]
     with mutant.let_in(market.database_url):
         SIMULATED_SCENARIOS[mutant.scenario](market)
@@ -58,20 +54,17 @@ def test_a_mistake_is_caught_by_name(market: SimulatedMarket, name: str) -> None
 def live(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """Servers and a past, still without a worker."""
     with installation(servers, admin, template_database, tmp_path_factory.mktemp("live"), seed_orders) as standing:
         yield standing
 
 
 @pytest.fixture(scope="module")
 def orders() -> Iterator[int]:
-    """Orders that wait to be cancelled, each for one command."""
     return iter(ORDERS)
 
 
 @pytest.fixture
 def path(live: Installation) -> Iterator[Proxy]:
-    """Between the worker and its broker."""
     live.redis().flushdb()
     with Proxy(urlsplit(live.broker_url).port or 0) as standing:
         yield standing
@@ -79,7 +72,6 @@ def path(live: Installation) -> Iterator[Proxy]:
 
 @pytest.fixture
 def results(live: Installation) -> Iterator[Proxy]:
-    """Between the worker and where Celery keeps results."""
     with Proxy(urlsplit(live.result_backend).port or 0) as standing:
         yield standing
 
@@ -88,7 +80,6 @@ def results(live: Installation) -> Iterator[Proxy]:
 def test_between_processes_nothing_is_found_without_a_mistake(
     live: Installation, path: Proxy, results: Proxy, orders: Iterator[int], name: str
 ) -> None:
-    """reliability F02, F03, F04, F25, F42: what the mistakes below break holds."""
     group = Worker(live, path, results, None)
     try:
         assert LIVE_SCENARIOS[name](group, orders) == []
@@ -100,7 +91,6 @@ def test_between_processes_nothing_is_found_without_a_mistake(
 def test_a_mistake_between_processes_is_caught_by_name(
     live: Installation, path: Proxy, results: Proxy, orders: Iterator[int], name: str
 ) -> None:
-    """reliability 3.3."""
     mutant = MUTANTS[name]
     group = Worker(live, path, results, mutant.name)
     try:
@@ -111,5 +101,4 @@ def test_a_mistake_between_processes_is_caught_by_name(
 
 
 def test_every_mistake_has_its_test() -> None:
-    """reliability 3.3: seventeen."""
     assert len(MUTANTS) == len(ALONE) + len(LIVE) == 17

@@ -14,9 +14,8 @@ from stress.report import keep_failure, report
 from stress.run import RunOptions, prepare_run
 
 
-def tormented(torment: RunOptions, folder: Path) -> None:
-    """A run in which nothing may be violated; one that fails leaves its history beside the servers' folder."""
-    with prepare_run(folder / "place", torment) as (run, past):
+def run_outcome(options: RunOptions, folder: Path) -> None:
+    with prepare_run(folder / "place", options) as (run, past):
         outcome = run.go()
     kept = keep_failure(outcome, past, folder) if outcome.violations else []
     assert not outcome.violations, (outcome.violations[:20], [str(path) for path in kept])
@@ -29,23 +28,19 @@ def tormented(torment: RunOptions, folder: Path) -> None:
 @pytest.mark.timeout(240)  # half a minute where nothing else runs
 @pytest.mark.guarantee("P1", "P2", "P3", "P6")
 def test_a_known_plan_violates_nothing(tmp_path: Path) -> None:
-    """P1, P2, P3, P6: half a minute of everything that the demon knows."""
-    tormented(RunOptions(seed=4, seconds=20), tmp_path)
+    run_outcome(RunOptions(seed=4, seconds=20), tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(240)  # half a minute where nothing else runs
 @pytest.mark.guarantee("P1", "P2", "P3", "P6")
 def test_a_plan_by_chance_violates_nothing(tmp_path: Path) -> None:
-    """The same with a seed that nobody chose; `./run torture --seed` plays it again."""
     seed = secrets.randbelow(10**9)
     print(f"seed {seed}")
-    tormented(RunOptions(seed=seed, seconds=20), tmp_path)
+    run_outcome(RunOptions(seed=seed, seconds=20), tmp_path)
 
 
 def test_what_is_tried_is_a_function_of_the_seed() -> None:
-    """Lives, waves and faults of one seed are the same each time, and others with another seed."""
-
     def planned(seed: int) -> object:
         return [
             list(itertools.islice(one, 4))
@@ -57,8 +52,6 @@ def test_what_is_tried_is_a_function_of_the_seed() -> None:
 
 
 def test_a_fierce_run_has_more_of_what_ends_things_and_of_nothing_else() -> None:
-    """promises.md, Torture: what four runs of half an hour must add up to, one that is fierce may come near to."""
-
     def dealt(fierce: float) -> Counter[str]:
         rounds = itertools.islice(plan.faults(7, fierce=fierce), 40)
         return Counter(one.kind for faults in rounds for one in faults)
@@ -74,7 +67,6 @@ def test_a_fierce_run_has_more_of_what_ends_things_and_of_nothing_else() -> None
 
 
 def test_half_an_hour_holds_the_promised_dose() -> None:
-    """promises.md, Torture: of each kind as many as four such runs must add up to, whatever the seed."""
     rounds = 30 * 60 // 35  # of 20 s, with 15 s for running dry and comparing
     for seed in range(5):
         kinds = [one.kind for dealt in itertools.islice(plan.faults(seed), rounds) for one in dealt]

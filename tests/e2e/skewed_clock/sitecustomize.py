@@ -18,23 +18,17 @@ _datetime = dt.datetime
 
 
 class _Kind(type):
-    """Instants that C code makes are instants, too."""
-
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, _datetime)
 
 
 class _Skewed(_datetime, metaclass=_Kind):
-    """`datetime.datetime`, at another time."""
-
     @classmethod
     def now(cls, tz: Any = None) -> Any:
-        """What this machine takes for the present."""
         return _datetime.fromtimestamp(_wrong(), tz)
 
     @classmethod
     def utcnow(cls) -> Any:
-        """The same, without a zone."""
         return _datetime.fromtimestamp(_wrong(), dt.UTC).replace(tzinfo=None)
 
 
