@@ -15,7 +15,6 @@ from workers.app import app
 
 
 def main() -> None:
-    """Serve until the input ends."""
     with lifecycle.connected_process(app):
         print("ready", flush=True)
         for line in sys.stdin:
@@ -26,7 +25,6 @@ def main() -> None:
 
 
 def relay() -> int:
-    """The product's relay, as often as a busy worker would be asked."""
     total = 0
     while rung := app.tasks["outbox.relay"].run()["rung"]:
         total += rung
@@ -34,7 +32,6 @@ def relay() -> int:
 
 
 def send(count: int) -> int:
-    """As many messages as Celery publishes one by one."""
     for _ in range(count):
         app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True, expires=30)
     return count

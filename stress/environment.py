@@ -42,13 +42,13 @@ START_TIMEOUT_SECONDS = 60.0
 
 @dataclass
 class Environment:
-    """What stands while a run lasts.  `settings` lead through the proxies, `direct` past them."""
+    """The running installation.  `settings` lead through the proxies, `direct` past them."""
 
     folder: Path
     direct: Settings
     settings: Settings
     supervisor: Supervisor
-    mailroom: SmtpStub
+    smtp_stub: SmtpStub
     broker_path: Proxy
     database_path: Proxy
     effects: Path
@@ -60,39 +60,32 @@ class Environment:
 
     @property
     def database_url(self) -> str:
-        """As the owner, past the proxy (SQLAlchemy URL)."""
         assert self.direct.database_url is not None
         return self.direct.database_url.get_secret_value()
 
     @property
     def broker_url(self) -> str:
-        """Past the proxy."""
         assert self.direct.broker_url is not None
         return self.direct.broker_url.get_secret_value()
 
     @property
     def result_backend(self) -> str:
-        """Past the proxy."""
         assert self.direct.result_backend is not None
         return self.direct.result_backend.get_secret_value()
 
     def servers(self) -> RunningServers | None:
-        """The servers' processes at this moment."""
         return running_servers(self.folder)
 
     def start(self, name: str) -> None:
-        """Start one of the programs."""
         self.supervisor.start(self._program(name))
 
     def children(self, name: str) -> list[int]:
-        """The processes of a group that carry out tasks."""
         try:
             return [child.pid for child in psutil.Process(self.supervisor.pid(name)).children()]
         except (psutil.NoSuchProcess, KeyError):
             return []
 
     def head(self, name: str) -> int | None:
-        """The head of a group, while it lives."""
         try:
             return self.supervisor.pid(name) if self.supervisor.is_alive(name) else None
         except KeyError:
@@ -125,13 +118,11 @@ class Environment:
         return self.folder / "clock"
 
     def set_clock(self, seconds: float) -> None:
-        """Let the wall clock of the stepped beat be off by so much from now on."""
         beside = self._clock.with_suffix(".new")
         beside.write_text(str(seconds))
         beside.replace(self._clock)  # a reader finds the old step or the new one
 
     def tend(self, enough: threading.Event) -> None:
-        """The nurse: start again what has died, until it is enough."""
         while not enough.wait(0.1):
             for name in (*GROUPS, *BEATS):
                 if not self.held.is_set() and self.head(name) is None:
@@ -144,7 +135,7 @@ class Environment:
 
 @contextlib.contextmanager
 def running_environment(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> Iterator[Environment]:
-    """A place whose past `write_past` writes into the empty database it is given."""
+    """Start an installation; `write_past` fills its empty database."""
     with contextlib.ExitStack() as held:
         held.enter_context(_found_by_children())
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -162,20 +153,20 @@ def running_environment(folder: Path, write_past: Callable[[str], None], skew: i
         write_past(urls.database_url)
         broker = held.enter_context(Proxy(urlsplit(urls.broker_url).port or 0))
         database = held.enter_context(Proxy(urlsplit(urls.database_url).port or 0))
-        mailroom = SmtpStub()
-        mailroom.start()
-        held.callback(mailroom.stop)
+        smtp_stub = SmtpStub()
+        smtp_stub.start()
+        held.callback(smtp_stub.stop)
         direct = load_settings(data_dir=folder).with_servers(urls).model_copy(update={"smtp_url": None})
         settings = load_settings(
             data_dir=folder,
             database_url=database.url(urls.database_url),
             broker_url=broker.url(urls.broker_url),
             result_backend=broker.url(urls.result_backend),
-            smtp_url=mailroom.url,
+            smtp_url=smtp_stub.url,
         )
         supervisor = held.enter_context(Supervisor(folder, preforker=preforker))
         place = Environment(
-            folder, direct, settings, supervisor, mailroom, broker, database, folder / "effects.jsonl", skew
+            folder, direct, settings, supervisor, smtp_stub, broker, database, folder / "effects.jsonl", skew
         )
         place.set_clock(0)
         for name in (*GROUPS, *BEATS):
@@ -193,7 +184,6 @@ def running_environment(folder: Path, write_past: Callable[[str], None], skew: i
 
 @contextlib.contextmanager
 def _found_by_children() -> Iterator[None]:
-    """Programs we start find this checkout, tests included, wherever they stand; servers of the environment are not ours."""
     ours = {"PYTHONPATH": str(CHECKOUT)}
     foreign = ("DATABASE_URL", "UNWIND_APP_DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
     before = {name: os.environ.get(name) for name in (*ours, *foreign)}

@@ -130,7 +130,6 @@ class SimulatedMarket:
 
     @contextmanager
     def publishing(self, lost: int = 0) -> Iterator[None]:
-        """Process the outbox by published messages alone; the first `lost` of them vanish."""
         told = _PublisherStub(lost)
         publisher.set_publisher(told)
         try:

@@ -42,20 +42,17 @@ READ_ONLY = """
 
 @pytest.fixture
 def poison(database_url: str) -> None:
-    """A database that refuses every member."""
     with psycopg.connect(libpq_url(database_url)) as owner:
         owner.execute(POISON)
 
 
 @pytest.fixture
 def broker(broker_url: str) -> Any:
-    """A connection to the broker."""
     with redis.Redis.from_url(broker_url) as client:
         yield client
 
 
 def send_last(broker: Any, retries: int = MAX_RETRIES) -> str:
-    """A command that fails for good at its next try: it was tried as often as others are."""
     known = f"last-{retries}"
     given = {"member_id": "poison", "handle": "Poison", "email": "p@example.org", "request_id": "record-1"}
     headers = {"task": "members.record", "id": known, "retries": retries}
@@ -64,12 +61,10 @@ def send_last(broker: Any, retries: int = MAX_RETRIES) -> str:
 
 
 def is_there(broker: Any) -> bool:
-    """Whether the message is in the queue, in a hand, or recorded."""
     return bool(broker.llen("commands") or count_in_flight(broker))
 
 
 def waits(node: ProcessNode, broker: Any, times: int, words: bytes) -> None:
-    """It is tried so many times more, and never gone."""
     before = node.logs().count(words)
 
     def tried() -> bool:
@@ -83,7 +78,6 @@ BACK = (b"it goes back", b"trying again")
 
 
 def came_back(node: ProcessNode) -> int:
-    """How often the worker said that the message is not done with."""
     return sum(node.logs().count(words) for words in BACK)
 
 
@@ -92,7 +86,6 @@ def came_back(node: ProcessNode) -> int:
 def test_a_command_outlives_every_step_of_failing_that_fails(
     step: str, poison: None, run: Run, broker: Any, books: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """P1: its message comes back until it can be parked, and says "parked" only when it is."""
     failing = tmp_path / "failing"
     failing.write_text(step)
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
@@ -110,7 +103,6 @@ def test_a_command_outlives_every_step_of_failing_that_fails(
 def test_a_command_that_cannot_be_parked_waits_for_that(
     hindrance: str, poison: None, run: Run, broker: Any, books: psycopg.Connection, database_url: str
 ) -> None:
-    """P1: the dead-jobs table locked, or a database that only reads: the log says so, and "parked" when it is."""
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING="/nonexistent")
     with psycopg.connect(libpq_url(database_url)) as holder:
         holder.execute(hindrance)
@@ -131,7 +123,6 @@ def test_a_command_that_cannot_be_parked_waits_for_that(
 def test_a_command_that_kills_its_process_stays_until_it_is_parked(
     poison: None, run: Run, broker: Any, books: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """P1: Celery acknowledges such a message before it tells of it; here that waits for the dead job."""
     failing = tmp_path / "failing"
     failing.write_text(LOST)
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
@@ -147,7 +138,6 @@ def test_a_command_that_kills_its_process_stays_until_it_is_parked(
 def test_a_message_that_celery_turns_away_is_a_dead_letter_before_it_is_gone(
     run: Run, broker: Any, upstream: Celery, books: psycopg.Connection
 ) -> None:
-    """P1: a full broker or a killed worker cannot come between the two: they are one step."""
     run("worker")
     broker.lpush("commands", json.dumps(message([[], {}, EMBED], headers={"task": "npb.fail", "id": "unknown-1"})))
     wait_until(lambda: not is_there(broker), what="the end of the message")
@@ -159,7 +149,6 @@ def test_a_message_that_celery_turns_away_is_a_dead_letter_before_it_is_gone(
 def test_a_process_that_cannot_be_connected_is_given_nothing(
     run: Run, broker: Any, broker_url: str, books: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """Its messages wait, doctor sees it, and they are carried out once it can be connected."""
     failing = tmp_path / "failing"
     failing.write_text(CONNECTING)
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
@@ -183,7 +172,6 @@ def test_a_process_that_cannot_be_connected_is_given_nothing(
 def test_a_worker_that_could_do_nothing_does_not_start(
     application: str, words: list[str], sentence: str, node_environment: dict[str, str], broker: Any, tmp_path: Path
 ) -> None:
-    """It ends with a sentence, and the message is where it was."""
     (tmp_path / "failing").write_text(CHECKING)
     send_last(broker)
     environment = os.environ | node_environment | {FAILING: str(tmp_path / "failing"), "C_FORCE_ROOT": "1"}
@@ -201,7 +189,6 @@ def test_a_worker_that_could_do_nothing_does_not_start(
     "pool", ["gevent", "eventlet", "threads", "custom:Pool", "celery.concurrency.thread:TaskPool", ThreadPool]
 )
 def test_pools_without_processes_are_refused_by_any_name(pool: Any) -> None:
-    """Celery's short names, a path, or a class."""
     assert pool_name(pool) not in SUPPORTED_POOLS
     assert [pool_name(name) for name in ("prefork", "processes", "solo")] == [SUPPORTED_POOLS[0], *SUPPORTED_POOLS]
 
@@ -210,7 +197,6 @@ def test_pools_without_processes_are_refused_by_any_name(pool: Any) -> None:
 def test_dates_written_the_german_way_change_nothing(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection
 ) -> None:
-    """P1: ALTER DATABASE … SET datestyle on a live installation, and a new worker."""
     database = fetch_one(books, "SELECT current_database()")
     books.execute(f"ALTER DATABASE {database} SET datestyle = 'German, DMY'".encode())
     run("worker")

@@ -30,7 +30,6 @@ UNKNOWN = {"order_id": 1, "member_id": "x"}
 
 
 def past(market: Market) -> None:
-    """Orders of three weeks ago that nobody paid."""
     submit_orders(market, range(2001, 2013), buyer_id="stranger")
 
 
@@ -38,7 +37,6 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """An installation with both worker groups."""
     with installation(servers, admin, template_database, tmp_path_factory.mktemp("pause"), past) as ours:
         start(ours)
         yield ours
@@ -51,26 +49,22 @@ def start(shop: Installation) -> None:
 
 
 def run(shop: Installation, *words: str) -> subprocess.CompletedProcess[str]:
-    """`./run …`."""
     command = [sys.executable, "-m", "workers", *words]
     return subprocess.run(command, env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
 def pause(shop: Installation, name: str, *words: str) -> None:
-    """Pause it and wait until the workers obey."""
     done = run(shop, "pause", name, *words)
     assert done.returncode == 0, done.stderr
     wait_until(lambda: all(name in obeyed(shop, group) for group in WORKER_GROUPS))
 
 
 def obeyed(shop: Installation, group: str) -> str:
-    """What a worker group last said of pauses."""
     lines = shop.supervisor.log(group).read_text(errors="replace").splitlines()
     return next((line for line in reversed(lines) if "pauses_changed" in line), "")
 
 
 def looked(shop: Installation) -> None:
-    """A worker that obeys has looked round since."""
     shop.redis().delete(PAUSES_KEY)
     wait_until(lambda: shop.redis().exists(PAUSES_KEY), 90)
 
@@ -81,7 +75,6 @@ def resume(shop: Installation, name: str) -> None:
 
 
 def findings(shop: Installation) -> dict[str, str]:
-    """What the doctor says, by code."""
     told = json.loads(run(shop, "doctor", "--json").stdout)
     return {one["code"]: one["message"] for one in told["findings"]}
 
@@ -97,7 +90,6 @@ def state(shop: Installation, request_id: str) -> str | None:
 
 
 def test_messages_of_a_paused_queue_stay_in_it_and_the_pause_outlives_the_workers(shop: Installation) -> None:
-    """Nothing is taken, turned away or lost, by message or SQL; doctor says so, and the watcher ends no worker for it."""
     queue = shop.redis()
     pause(shop, "commands", "--reason", "the disk is being moved")
     with shop.client() as client:
@@ -121,7 +113,6 @@ def test_messages_of_a_paused_queue_stay_in_it_and_the_pause_outlives_the_worker
 
 
 def test_messages_of_a_paused_task_wait_while_others_go_on(shop: Installation) -> None:
-    """By message in a list of the broker, by SQL in their rows; later ones about the same order wait behind them."""
     queue = shop.redis()
     pause(shop, "npb.file")
     with shop.client() as client:
@@ -148,7 +139,6 @@ def test_messages_of_a_paused_task_wait_while_others_go_on(shop: Installation) -
 
 
 def test_a_paused_sweep_does_nothing_and_its_ticks_are_not_heaped_up(shop: Installation) -> None:
-    """A tick is worth nothing once the next one is there; rings of a paused follower wait."""
     queue = shop.redis()
     ran = "SELECT ran_at FROM unwind.sweeps WHERE name = 'reminders.scan'"
     tick = json.dumps(message([[], {}, {}], headers={"task": "reminders.scan", "ignore_result": True}))
@@ -173,7 +163,6 @@ def test_a_paused_sweep_does_nothing_and_its_ticks_are_not_heaped_up(shop: Insta
 
 
 def test_a_pause_ends_by_itself_and_is_shown_until_then(shop: Installation) -> None:
-    """On Flower's page of queues, in the metrics, and by `./run pause` alone."""
     until_then = shop.value(
         "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '25 s', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
     )
@@ -217,7 +206,6 @@ def _page(address: str) -> str:
     ],
 )
 def test_what_cannot_be_paused_is_said(shop: Installation, words: tuple[str, ...], said: str) -> None:
-    """Exit code not 0, and nothing is paused."""
     done = run(shop, *words)
     assert (done.returncode != 0, said in done.stderr) == (True, True), done.stderr
     assert shop.value("SELECT count(*) FROM unwind.pauses WHERE resumed_at IS NULL AND until IS NULL") == 0

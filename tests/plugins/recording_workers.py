@@ -32,8 +32,6 @@ PRODUCER = "producer"
 
 
 class RecordingWorkers:
-    """Workers of one broker, and its producer."""
-
     def __init__(self, folder: Path, *, database_url: str, broker_url: str, result_backend: str) -> None:
         self._settings = load_settings(
             database_url=database_url, broker_url=broker_url, result_backend=result_backend, data_dir=folder
@@ -62,7 +60,7 @@ class RecordingWorkers:
     def start(
         self, *, concurrency: int = 1, transport: str = "ours", at: Callable[[str], str] = str, ready: float = 60.0
     ) -> str:
-        """Start a worker and wait until it takes messages; gives its name.  `at` says by which address it finds its broker."""
+        """Start a worker, wait until it takes messages, and return its name.  `at` is its broker address."""
         self._started += 1
         name = f"taker-{self._started}"
         words = ["-A", "tests.plugins.effect_task", "worker", "-Q", "commands,consequences", "-c", str(concurrency)]
@@ -77,53 +75,46 @@ class RecordingWorkers:
         return name
 
     def kill(self, name: str) -> None:
-        """The head and its children, at once."""
         os.killpg(self.supervisor.pid(name), signal.SIGKILL)
 
     def processor_time(self, name: str) -> float:
-        """Seconds that a worker's processes have computed."""
         head = psutil.Process(self.supervisor.pid(name))
         spent = [process.cpu_times() for process in (head, *head.children(recursive=True))]
         return sum(times.user + times.system for times in spent)
 
     def send(self, count: int) -> list[int]:
-        """Push that many messages, as any client writes them; gives their numbers."""
+        """Push that many messages and return their numbers."""
         numbers = list(range(len(self.sent) + 1, len(self.sent) + count + 1))
         self.broker.lpush("commands", *[_envelope(number) for number in numbers])
         self.sent += numbers
         return numbers
 
     def send_for(self, done: threading.Event, rate: int) -> None:
-        """Push that many a second until it is done."""
         began, batches = time.monotonic(), 0
         while not done.wait(max(0.0, began + batches * 0.02 - time.monotonic())):
             self.send(rate // 50)
             batches += 1
 
     def noted(self) -> Counter[int]:
-        """How often each number was carried out."""
         return Counter(int(number) for number in self.notes.lrange(EFFECTS, 0, -1))
 
     def noted_so_far(self) -> int:
-        """How many were carried out, repetitions included."""
         return int(self.notes.llen(EFFECTS))
 
     def lost(self) -> set[int]:
-        """What was sent and never carried out, nor set aside."""
+        """Return what was sent and neither processed nor set aside."""
         return set(self.sent) - set(self.noted()) - self._aside
 
     def set_aside(self, but: int) -> None:
-        """Take from the queue what came last: it is not lost, and carrying it all out shows nothing more."""
+        """Remove the newest messages from the queue: they are not lost, and processing them shows nothing more."""
         pipe = self.broker.pipeline()
         rest, _ = pipe.lrange("commands", 0, -but - 1).ltrim("commands", -but, -1).execute()
         self._aside |= {int(number) for number in re.findall(rb'"effect-(\d+)-"', b"".join(rest))}
 
     def is_drained(self) -> bool:
-        """Whether nothing is on its way any more."""
         return not self.broker.llen("commands") and not count_in_flight(self.broker)
 
     def wait_drained(self, seconds: float) -> None:
-        """Until then.  Says where the rest is if it takes longer."""
         end = time.monotonic() + seconds
         while not self.is_drained():
             if time.monotonic() > end:
@@ -131,7 +122,6 @@ class RecordingWorkers:
             threading.Event().wait(0.02)
 
     def whereabouts(self) -> str:
-        """Where messages are, and what the workers said last."""
         lists = {name.decode(): self.broker.llen(name) for name in self.broker.hgetall(PROCESSING_LISTS_KEY)}
         tails = "\n".join(f"{name}:\n{self.supervisor.tail(name, 30)}" for name in self.supervisor.names[-2:])
         return (
@@ -140,7 +130,7 @@ class RecordingWorkers:
         )
 
     def cut_connections(self) -> int:
-        """What `CLIENT KILL TYPE normal` does, for the workers of this test alone; gives how many there were."""
+        """Kill the connections of this test's workers, as `CLIENT KILL TYPE normal` does; returns their number."""
         ours = {str(client.connection_pool.connection_kwargs["db"]) for client in (self.broker, self.notes)}
         found = [c for c in self.broker.client_list() if c["db"] in ours and c["name"] != PRODUCER]
         for client in found:
