@@ -18,6 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 
 from models import alerts, events, lots, members, orders, outbox, requests
 from models.db.schema import metadata as product_metadata
+from models.db.schema import table_of
 
 app = Celery("naive", broker=os.environ.get("ORM_BROKER"), backend=os.environ.get("ORM_BACKEND"))
 app.conf.update(task_default_queue="naive", broker_connection_retry_on_startup=True, worker_proc_alive_timeout=30)
@@ -53,15 +54,15 @@ class Strike(Base):
 
 
 class Happened(Base):
-    __table__ = events.events
+    __table__ = table_of(events.EventRow)
 
 
 class Promised(Base):
-    __table__ = outbox.outbox
+    __table__ = table_of(outbox.OutboxRow)
 
 
 class Asked(Base):
-    __table__ = requests.requests
+    __table__ = table_of(requests.RequestRow)
 
 
 @signals.worker_process_init.connect

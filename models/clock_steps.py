@@ -11,15 +11,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, func, select, text, update
 
 from models import sweeps
-from models.db.schema import table_of
 from models.notices import NoticeRow
-from models.outbox import outbox
-from models.submissions import submissions
+from models.outbox import OutboxRow
+from models.submissions import SubmissionRow
 
 _WAITS = (
-    (outbox, outbox.c.outbox_id, outbox.c.due_at, "due"),
-    (submissions, submissions.c.submission_id, submissions.c.due_at, "waiting"),
-    (table_of(NoticeRow), NoticeRow.notice_id, NoticeRow.next_try_at, "pending"),
+    (OutboxRow, OutboxRow.outbox_id, OutboxRow.due_at, OutboxRow.state == "due"),
+    (SubmissionRow, SubmissionRow.submission_id, SubmissionRow.due_at, SubmissionRow.state == "waiting"),
+    (NoticeRow, NoticeRow.notice_id, NoticeRow.next_try_at, NoticeRow.state == "pending"),
 )
 _AHEAD = text(
     "SELECT GREATEST((SELECT max(ran_at) FROM unwind.sweeps), (SELECT max(at) FROM "
@@ -35,8 +34,8 @@ def shift_waits(conn: Connection, sweep: str, now: datetime) -> timedelta | None
     last = sweeps.last_runs(conn).get(sweep)
     if last is None or last <= now:
         return None
-    for table, key, until, state in _WAITS:
-        waiting = select(key).where(table.c.state == state, until > now).order_by(key).with_for_update()
+    for table, key, until, is_waiting in _WAITS:
+        waiting = select(key).where(is_waiting, until > now).order_by(key).with_for_update()
         moved = func.greatest(now, until - (last - now))
         conn.execute(update(table).where(key.in_(waiting.scalar_subquery())).values({until: moved}))
     return last - now

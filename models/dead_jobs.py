@@ -12,24 +12,19 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
-    Column,
     Connection,
-    Identity,
     Index,
-    Integer,
-    LargeBinary,
     Row,
-    Table,
-    Text,
+    insert,
     select,
     text,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.schema import Timestamp, check_in, metadata
+from models.db.schema import Base, BigInt, BigIntKey, check_in
 
 REASONS = {
     "FAILED": "failed each time",
@@ -46,35 +41,43 @@ MAX_INTEGER_BITS = 10_000
 """Python neither writes nor reads an integer of more than 4,300 decimal digits."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
-dead_jobs = Table(
-    "dead_jobs",
-    metadata,
-    Column("dead_job_id", BigInteger, Identity(), primary_key=True),
-    Column("task", Text, nullable=False),
-    Column("message_id", Text),
-    Column("outbox_id", BigInteger),
-    Column("request_id", Text),
-    Column("order_id", BigInteger),
+
+class DeadJobRow(Base):
+    """A job that was given up, with its arguments, until it is replayed or discarded."""
+
+    __tablename__ = "dead_jobs"
+    __table_args__ = (
+        check_in("reason", REASONS),
+        CheckConstraint("first_error <> '' AND error <> '' AND length(payload_hash) = 32", name="says_why"),
+        CheckConstraint(
+            "(discarded_at IS NULL) = (discard_reason IS NULL) AND (discarded_at IS NULL OR replayed_at IS NULL)",
+            name="discarded_for_a_reason",
+        ),
+        Index(
+            "ix_dead_jobs_waiting", "dead_job_id", postgresql_where=text("replayed_at IS NULL AND discarded_at IS NULL")
+        ),
+    )
+
+    dead_job_id: Mapped[BigIntKey]
+    task: Mapped[str]
+    message_id: Mapped[str | None]
+    outbox_id: Mapped[BigInt | None]
+    request_id: Mapped[str | None]
+    order_id: Mapped[BigInt | None]
     # Not jsonb: that refuses NUL, unpaired surrogates and whatever the encoding of the database lacks.
-    Column("arguments", JSON(none_as_null=True), nullable=False),
-    Column("payload_hash", LargeBinary, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("first_error", Text, nullable=False),
-    Column("error", Text, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("parked_at", Timestamp, nullable=False),
-    Column("replayed_at", Timestamp),
-    Column("discarded_at", Timestamp),
-    Column("discard_reason", Text),
-    check_in("reason", REASONS),
-    CheckConstraint("first_error <> '' AND error <> '' AND length(payload_hash) = 32", name="says_why"),
-    CheckConstraint(
-        "(discarded_at IS NULL) = (discard_reason IS NULL) AND (discarded_at IS NULL OR replayed_at IS NULL)",
-        name="discarded_for_a_reason",
-    ),
-    Index("ix_dead_jobs_waiting", "dead_job_id", postgresql_where=text("replayed_at IS NULL AND discarded_at IS NULL")),
-)
-_WAITS = (dead_jobs.c.replayed_at.is_(None), dead_jobs.c.discarded_at.is_(None))
+    arguments: Mapped[dict[str, Any]] = mapped_column(JSON(none_as_null=True))
+    payload_hash: Mapped[bytes]
+    reason: Mapped[str]
+    first_error: Mapped[str]
+    error: Mapped[str]
+    attempts: Mapped[int]
+    parked_at: Mapped[datetime]
+    replayed_at: Mapped[datetime | None]
+    discarded_at: Mapped[datetime | None]
+    discard_reason: Mapped[str | None]
+
+
+_WAITS = (DeadJobRow.replayed_at.is_(None), DeadJobRow.discarded_at.is_(None))
 MAX_REASON_LENGTH = 500
 
 
@@ -100,7 +103,7 @@ def park(
         return waits
     error = _ascii(error)[:MAX_ERROR_LENGTH] or "said nothing"
     order_id = kept.get("order_id")
-    row = dead_jobs.insert().values(
+    row = insert(DeadJobRow).values(
         task=_ascii(task),
         message_id=message_id and _ascii(message_id),
         outbox_id=outbox_id,
@@ -114,7 +117,7 @@ def park(
         attempts=max(1, min(attempts, 2**31 - 1)),
         parked_at=now,
     )
-    dead_job_id: int = conn.execute(row.returning(dead_jobs.c.dead_job_id)).scalar_one()
+    dead_job_id: int = conn.execute(row.returning(DeadJobRow.dead_job_id)).scalar_one()
     return dead_job_id
 
 
@@ -126,12 +129,12 @@ def request_id_of(arguments: Mapping[str, Any]) -> str | None:
 
 def _waiting_id(conn: Connection, task: str, message_id: str, payload: bytes) -> int | None:
     same = (
-        dead_jobs.c.task == _ascii(task),
-        dead_jobs.c.message_id == _ascii(message_id),
-        dead_jobs.c.payload_hash == payload,
-        dead_jobs.c.replayed_at.is_(None),
+        DeadJobRow.task == _ascii(task),
+        DeadJobRow.message_id == _ascii(message_id),
+        DeadJobRow.payload_hash == payload,
+        DeadJobRow.replayed_at.is_(None),
     )
-    found: int | None = conn.execute(select(dead_jobs.c.dead_job_id).where(*same).limit(1)).scalar()
+    found: int | None = conn.execute(select(DeadJobRow.dead_job_id).where(*same).limit(1)).scalar()
     return found
 
 
@@ -139,8 +142,8 @@ def park_once(
     conn: Connection, *, task: str, message_id: str, arguments: Mapping[str, Any], error: str, now: datetime
 ) -> None:
     """Keep a command that nobody but staff can help, unless the same one waits already."""
-    same = (dead_jobs.c.task == task, dead_jobs.c.message_id == message_id, *_WAITS)
-    if not conn.execute(select(select(dead_jobs).where(*same).exists())).scalar():
+    same = (DeadJobRow.task == task, DeadJobRow.message_id == message_id, *_WAITS)
+    if not conn.execute(select(select(DeadJobRow).where(*same).exists())).scalar():
         park(
             conn,
             task=task,
@@ -192,28 +195,28 @@ def _ascii(said: str) -> str:
 
 def list_waiting(conn: Connection) -> list[Row[Any]]:
     """The jobs that wait for somebody, oldest first."""
-    return list(conn.execute(select(dead_jobs).where(*_WAITS).order_by(dead_jobs.c.dead_job_id)))
+    return list(conn.execute(select(DeadJobRow).where(*_WAITS).order_by(DeadJobRow.dead_job_id)))
 
 
 def list_discarded(conn: Connection) -> list[Row[Any]]:
     """The jobs that somebody decided not to do, oldest first."""
-    found = select(dead_jobs).where(dead_jobs.c.discarded_at.is_not(None))
-    return list(conn.execute(found.order_by(dead_jobs.c.dead_job_id)))
+    found = select(DeadJobRow).where(DeadJobRow.discarded_at.is_not(None))
+    return list(conn.execute(found.order_by(DeadJobRow.dead_job_id)))
 
 
 def get(conn: Connection, dead_job_id: int) -> Row[Any] | None:
     """One parked job."""
-    return conn.execute(select(dead_jobs).where(dead_jobs.c.dead_job_id == dead_job_id)).one_or_none()
+    return conn.execute(select(DeadJobRow).where(DeadJobRow.dead_job_id == dead_job_id)).one_or_none()
 
 
 def mark_replayed(conn: Connection, dead_job_id: int, now: datetime) -> bool:
     """Note that it is set going again; gives whether it was still waiting for that."""
-    waits = (dead_jobs.c.dead_job_id == dead_job_id, *_WAITS)
-    return conn.execute(update(dead_jobs).where(*waits).values(replayed_at=now)).rowcount > 0
+    waits = (DeadJobRow.dead_job_id == dead_job_id, *_WAITS)
+    return conn.execute(update(DeadJobRow).where(*waits).values(replayed_at=now)).rowcount > 0
 
 
 def discard(conn: Connection, dead_job_id: int, reason: str, now: datetime) -> bool:
     """Note that a job is not to be done, and why; returns whether it was still waiting.  The row stays as a record."""
-    waits = (dead_jobs.c.dead_job_id == dead_job_id, *_WAITS)
+    waits = (DeadJobRow.dead_job_id == dead_job_id, *_WAITS)
     values = {"discarded_at": now, "discard_reason": reason[:MAX_REASON_LENGTH]}
-    return conn.execute(update(dead_jobs).where(*waits).values(**values)).rowcount > 0
+    return conn.execute(update(DeadJobRow).where(*waits).values(**values)).rowcount > 0

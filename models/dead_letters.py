@@ -11,23 +11,17 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
-    BigInteger,
-    Column,
     Connection,
-    Identity,
-    Integer,
     Row,
-    Table,
-    Text,
-    Uuid,
     delete,
     select,
     text,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.schema import Timestamp, check_in, metadata
+from models.db.schema import Base, BigIntKey, check_in, table_of
 
 MAX_BODY_BYTES = 4096
 """Of the body this much is kept: enough to recognise it, too little to fill a disk."""
@@ -46,22 +40,24 @@ REASONS = {
 }
 """Why no task could take it, and how that is said of a message."""
 
-dead_letters = Table(
-    "dead_letters",
-    metadata,
-    Column("dead_letter_id", BigInteger, Identity(), primary_key=True),
-    Column("key", Uuid, nullable=False, unique=True, server_default=text("gen_random_uuid()")),
-    Column("reason", Text, nullable=False),
-    Column("detail", Text, nullable=False, server_default=""),
-    Column("task_name", Text),
-    Column("message_id", Text),
-    Column("queue", Text),
-    Column("body_bytes", Integer, nullable=False),
-    Column("body", Text, nullable=False),
-    Column("received_at", Timestamp, nullable=False),
-    Column("requeued_at", Timestamp),
-    check_in("reason", tuple(REASONS)),
-)
+
+class DeadLetterRow(Base):
+    """A message that no task could take."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (check_in("reason", tuple(REASONS)),)
+
+    dead_letter_id: Mapped[BigIntKey]
+    key: Mapped[UUID] = mapped_column(unique=True, server_default=text("gen_random_uuid()"))
+    reason: Mapped[str]
+    detail: Mapped[str] = mapped_column(server_default="")
+    task_name: Mapped[str | None]
+    message_id: Mapped[str | None]
+    queue: Mapped[str | None]
+    body_bytes: Mapped[int]
+    body: Mapped[str]
+    received_at: Mapped[datetime]
+    requeued_at: Mapped[datetime | None]
 
 
 def record(
@@ -79,7 +75,7 @@ def record(
 ) -> None:
     """Remember one message, once for each `key`.  `reason`: one of REASONS; `body` may be the beginning of `body_bytes` bytes."""
     conn.execute(
-        insert(dead_letters)
+        insert(DeadLetterRow)
         .values(
             key=key or uuid4(),
             reason=reason,
@@ -89,30 +85,30 @@ def record(
             queue=_plain(queue),
             body_bytes=len(body) if body_bytes is None else body_bytes,
             body=base64.b64encode(body[:MAX_BODY_BYTES]).decode(),
-            came_at=now,
+            received_at=now,
         )
         .on_conflict_do_nothing()
     )
-    newest = select(dead_letters.c.dead_letter_id).order_by(dead_letters.c.dead_letter_id.desc())
+    newest = select(DeadLetterRow.dead_letter_id).order_by(DeadLetterRow.dead_letter_id.desc())
     too_old = newest.offset(MAX_ROWS).limit(1).scalar_subquery()
-    conn.execute(delete(dead_letters).where(dead_letters.c.dead_letter_id <= too_old))
+    conn.execute(delete(DeadLetterRow).where(DeadLetterRow.dead_letter_id <= too_old))
 
 
 def list_newest(conn: Connection, *, limit: int) -> list[Row[Any]]:
     """The last ones that came, newest first, without their bodies."""
-    shown = [column for column in dead_letters.c if column.name != "body"]
-    return list(conn.execute(select(*shown).order_by(dead_letters.c.dead_letter_id.desc()).limit(limit)))
+    shown = [column for column in table_of(DeadLetterRow).c if column.name != "body"]
+    return list(conn.execute(select(*shown).order_by(DeadLetterRow.dead_letter_id.desc()).limit(limit)))
 
 
 def get(conn: Connection, dead_letter_id: int) -> Row[Any] | None:
     """One message, with what was kept of its body."""
-    return conn.execute(select(dead_letters).where(dead_letters.c.dead_letter_id == dead_letter_id)).one_or_none()
+    return conn.execute(select(DeadLetterRow).where(DeadLetterRow.dead_letter_id == dead_letter_id)).one_or_none()
 
 
 def mark_requeued(conn: Connection, dead_letter_id: int, now: datetime) -> bool:
     """Note that it was taken as a command after all; returns whether it was not yet."""
-    waits = (dead_letters.c.dead_letter_id == dead_letter_id, dead_letters.c.requeued_at.is_(None))
-    return conn.execute(update(dead_letters).where(*waits).values(requeued_at=now)).rowcount > 0
+    waits = (DeadLetterRow.dead_letter_id == dead_letter_id, DeadLetterRow.requeued_at.is_(None))
+    return conn.execute(update(DeadLetterRow).where(*waits).values(requeued_at=now)).rowcount > 0
 
 
 def _plain(text: str | None) -> str | None:

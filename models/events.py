@@ -7,44 +7,43 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    Column,
     Connection,
-    Identity,
     Index,
-    Integer,
     Row,
-    Table,
-    Text,
     UniqueConstraint,
     select,
     text,
 )
+from sqlalchemy.orm import Mapped
 
 from models.db.bulk import insert_rows
-from models.db.schema import Json, Timestamp, metadata, written_in
+from models.db.schema import Base, BigInt, BigIntKey, WrittenIn
 
-events = Table(
-    "events",
-    metadata,
-    Column("event_id", BigInteger, Identity(), primary_key=True),
-    Column("order_id", BigInteger),
-    Column("seq", Integer),
-    Column("at", Timestamp, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("actor", Text, nullable=False),
-    Column("role", Text, nullable=False),
-    Column("member_id", Text),
-    Column("from_status", Text),
-    Column("to_status", Text),
-    Column("note", Text, nullable=False),
-    Column("changes", Json, nullable=False),
-    Column("request_id", Text),
-    written_in(),
-    UniqueConstraint("order_id", "seq"),
-    Index("ix_events_written_in", "written_in", "event_id"),
-    Index("ix_events_member_id", "member_id", "event_id", postgresql_where=text("member_id IS NOT NULL")),
-)
+
+class EventRow(Base):
+    """One change: who, what, from, to, when, why, by which request (R100)."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        UniqueConstraint("order_id", "seq"),
+        Index("ix_events_written_in", "written_in", "event_id"),
+        Index("ix_events_member_id", "member_id", "event_id", postgresql_where=text("member_id IS NOT NULL")),
+    )
+
+    event_id: Mapped[BigIntKey]
+    order_id: Mapped[BigInt | None]
+    seq: Mapped[int | None]
+    at: Mapped[datetime]
+    type: Mapped[str]
+    actor: Mapped[str]
+    role: Mapped[str]
+    member_id: Mapped[str | None]
+    from_status: Mapped[str | None]
+    to_status: Mapped[str | None]
+    note: Mapped[str]
+    changes: Mapped[dict[str, Any]]
+    request_id: Mapped[str | None]
+    written_in: Mapped[WrittenIn]
 
 
 def event_row(
@@ -81,12 +80,12 @@ def event_row(
 
 def append(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Write events."""
-    insert_rows(conn, events, rows)
+    insert_rows(conn, EventRow, rows)
 
 
 def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> Sequence[Row[Any]]:
     """The events of one order in their order, up to and including `until`."""
-    found = select(events).where(events.c.order_id == order_id).order_by(events.c.seq)
+    found = select(EventRow).where(EventRow.order_id == order_id).order_by(EventRow.seq)
     if until is not None:
-        found = found.where(events.c.at <= until)
+        found = found.where(EventRow.at <= until)
     return conn.execute(found).all()

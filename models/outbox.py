@@ -1,7 +1,7 @@
-"""What did a commit promise that has not happened yet?  One row per promise, written by the commit that made it.
+"""The transactional outbox: tasks that must follow a commit, written as rows by that commit.
 
-The row is the truth and a message only rings the bell: a row stays due until its follower marks it done in the transaction of
-the effect, and is rung again with back-off until then (reliability 0.1 no. 10, X6).
+The row is authoritative and the broker message only a hint: a row stays due until its consumer marks it done in the
+transaction of the effect, and is republished with backoff until then.
 """
 
 from __future__ import annotations
@@ -12,74 +12,76 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    Column,
     Connection,
-    Identity,
     Index,
-    Integer,
-    Table,
-    Text,
     and_,
     func,
     select,
     text,
     update,
 )
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows
-from models.db.schema import Json, Timestamp, check_in, metadata
+from models.db.schema import Base, BigInt, BigIntKey, check_in
 from policies.verdicts import OutboxMessage
 
 REPUBLISH_INTERVAL = timedelta(seconds=10)
-"""A ring that got lost alone (`forgotten` sees to a broker that lost them all) comes again after 10 s, 30 s and 70 s, so that all
-is done half a minute after a fault and a promise that waits out a storm is rung for about three times (X6)."""
+"""A single lost message is republished after 10 s, 30 s and 70 s.  `requeue_after_broker_reset` handles a broker that lost
+them all."""
 MAX_REPUBLISH_INTERVAL = timedelta(minutes=15)
 MAX_ATTEMPTS = 12
-"""A follower that failed this often is parked in `dead_jobs`; with the back-off below that is after about an hour."""
+"""A message whose consumer failed this often is parked in `dead_jobs`, after about an hour of backoff."""
 
-outbox = Table(
-    "outbox",
-    metadata,
-    Column("outbox_id", BigInteger, Identity(), primary_key=True),
-    Column("key", Text, nullable=False, unique=True),
-    Column("task", Text, nullable=False),
-    Column("order_id", BigInteger),
-    Column("payload", Json, nullable=False),
-    Column("state", Text, nullable=False, server_default="due"),
-    Column("created_at", Timestamp, nullable=False),
-    Column("due_at", Timestamp, nullable=False),
-    Column("publish_count", Integer, nullable=False, server_default="0"),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("done_at", Timestamp),
-    Column("first_error", Text),
-    Column("last_error", Text),
-    check_in("state", ("due", "done", "dead")),
-    Index("ix_outbox_due", "due_at", "outbox_id", postgresql_where=text("state = 'due'")),
-    Index("ix_outbox_waiting", "task", "outbox_id", postgresql_where=text("state = 'due'")),
-    Index("ix_outbox_order_id", "order_id", postgresql_where=text("state = 'due'")),
-    # Promises of credits stay for the proof of the month's bills; the rest goes by age (models/retention.py).
-    Index(
-        "ix_outbox_done",
-        "done_at",
-        postgresql_where=text("state = 'done' AND task <> 'credits.post_to_next_invoice'"),
-    ),
-)
 
-broker_epochs = Table(
-    "broker_epochs",
-    metadata,
-    Column("memory", Text, primary_key=True),
-    Column("known_since", Timestamp, nullable=False),
-)
-"""By what the broker showed that it remembers, once for each time it began anew."""
+class OutboxRow(Base):
+    """A task that must follow a commit, written by that commit; done once its effect is committed."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        check_in("state", ("due", "done", "dead")),
+        Index("ix_outbox_due", "due_at", "outbox_id", postgresql_where=text("state = 'due'")),
+        Index("ix_outbox_waiting", "task", "outbox_id", postgresql_where=text("state = 'due'")),
+        Index("ix_outbox_order_id", "order_id", postgresql_where=text("state = 'due'")),
+        # Messages about credits are kept: the audit of a month reads them.  The rest is pruned (models/retention.py).
+        Index(
+            "ix_outbox_done",
+            "done_at",
+            postgresql_where=text("state = 'done' AND task <> 'credits.post_to_next_invoice'"),
+        ),
+    )
+
+    outbox_id: Mapped[BigIntKey]
+    key: Mapped[str] = mapped_column(unique=True)
+    task: Mapped[str]
+    order_id: Mapped[BigInt | None]
+    payload: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(server_default="due")
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime]
+    publish_count: Mapped[int] = mapped_column(server_default="0")
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    done_at: Mapped[datetime | None]
+    first_error: Mapped[str | None]
+    last_error: Mapped[str | None]
+
+
+class BrokerEpochRow(Base):
+    """One row for each time the broker started without its earlier state."""
+
+    __tablename__ = "broker_epochs"
+
+    epoch: Mapped[str] = mapped_column(primary_key=True)
+    first_seen_at: Mapped[datetime]
+
+
 MAX_REQUEUED = 50_000
-"""Rows made due at once when the broker forgot; of more than that the rest comes by its own back-off."""
+"""Rows made due at once after a broker reset; the others become due by their own backoff."""
 
 
 @dataclass(frozen=True, slots=True)
 class DueMessage:
-    """One promise that waits to be kept."""
+    """An outbox message that is due and locked by this transaction."""
 
     outbox_id: int
     key: str
@@ -91,21 +93,21 @@ class DueMessage:
     first_error: str | None = None
 
 
-def enqueue(conn: Connection, promises: Sequence[OutboxMessage], now: datetime) -> None:
-    """Write promises; one whose key exists was made before and is not made again."""
+def enqueue(conn: Connection, messages: Sequence[OutboxMessage], now: datetime) -> None:
+    """Insert outbox messages; a message whose key exists is skipped."""
     insert_rows(
         conn,
-        outbox,
+        OutboxRow,
         [
             {
-                "key": p.key,
-                "task": p.task,
-                "order_id": p.order_id,
-                "payload": p.payload,
+                "key": message.key,
+                "task": message.task,
+                "order_id": message.order_id,
+                "payload": message.payload,
                 "created_at": now,
                 "due_at": now,
             }
-            for p in promises
+            for message in messages
         ],
         skip_existing=True,
     )
@@ -114,17 +116,17 @@ def enqueue(conn: Connection, promises: Sequence[OutboxMessage], now: datetime) 
 def claim(
     conn: Connection, task: str, *, rows: Sequence[int] | None = None, order_id: int | None = None, limit: int = 500
 ) -> list[DueMessage]:
-    """Lock promises of one kind for keeping them in this transaction; those that somebody else holds are left to them.
+    """Lock the due messages of one task, oldest first, skipping those that another transaction holds (R103).
 
-    With `rows` those of a message that are still due; without, whatever is due of that kind, oldest first (R103).
+    `rows` limits the claim to these outbox ids.
     """
-    found = and_(outbox.c.task == task, outbox.c.state == "due")
+    condition = and_(OutboxRow.task == task, OutboxRow.state == "due")
     if rows is not None:
-        found = and_(found, outbox.c.outbox_id.in_(rows))
+        condition = and_(condition, OutboxRow.outbox_id.in_(rows))
     if order_id is not None:
-        found = and_(found, outbox.c.order_id == order_id)
+        condition = and_(condition, OutboxRow.order_id == order_id)
     result = conn.execute(
-        select(outbox).where(found).order_by(outbox.c.outbox_id).limit(limit).with_for_update(skip_locked=True)
+        select(OutboxRow).where(condition).order_by(OutboxRow.outbox_id).limit(limit).with_for_update(skip_locked=True)
     )
     return [
         DueMessage(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.created_at, r.attempts, r.first_error)
@@ -132,12 +134,12 @@ def claim(
     ]
 
 
-def lock_by_payload(conn: Connection, task: str, fact: str, values: Sequence[str]) -> list[DueMessage]:
-    """Lock all promises of one kind whose payload says one of `values` for `fact`, waiting for whoever is at one."""
+def lock_by_payload(conn: Connection, task: str, field: str, values: Sequence[str]) -> list[DueMessage]:
+    """Lock the due messages of one task whose payload has one of `values` in `field`; wait for other transactions."""
     result = conn.execute(
-        select(outbox)
-        .where(outbox.c.task == task, outbox.c.state == "due", outbox.c.payload[fact].astext.in_(values))
-        .order_by(outbox.c.outbox_id)
+        select(OutboxRow)
+        .where(OutboxRow.task == task, OutboxRow.state == "due", OutboxRow.payload[field].astext.in_(values))
+        .order_by(OutboxRow.outbox_id)
         .with_for_update()
     )
     return [
@@ -147,20 +149,20 @@ def lock_by_payload(conn: Connection, task: str, fact: str, values: Sequence[str
 
 
 def mark_done(conn: Connection, due: Sequence[DueMessage], now: datetime) -> None:
-    """Mark promises as kept, by the commit that has their effect."""
+    """Mark messages as done in the transaction of their effect."""
     if due:
         conn.execute(
-            update(outbox)
-            .where(outbox.c.outbox_id.in_([d.outbox_id for d in due]))
-            .values(state="done", done_at=now, attempts=outbox.c.attempts + 1)
+            update(OutboxRow)
+            .where(OutboxRow.outbox_id.in_([d.outbox_id for d in due]))
+            .values(state="done", done_at=now, attempts=OutboxRow.attempts + 1)
         )
 
 
 def claim_for_publish(conn: Connection, now: datetime, *, limit: int = 1000) -> dict[str, list[int]]:
-    """Take the rows whose bell is to be rung now, by task, and put off their next ring (doubling, capped)."""
-    ring = text(
+    """Return the ids of the rows to publish now, by task, and postpone their next publication (doubling, capped)."""
+    statement = text(
         """
-        WITH ringing AS (
+        WITH claimed AS (
             SELECT outbox_id FROM unwind.outbox WHERE state = 'due' AND due_at <= :now
             ORDER BY due_at, outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED
         )
@@ -168,13 +170,13 @@ def claim_for_publish(conn: Connection, now: datetime, *, limit: int = 1000) -> 
         SET publish_count = o.publish_count + 1,
             due_at = CAST(:now AS timestamptz)
                 + LEAST(:first * power(2, LEAST(o.publish_count, 20)), :longest) * interval '1 second'
-        WHERE o.outbox_id = ANY (ARRAY(SELECT outbox_id FROM ringing))
+        WHERE o.outbox_id = ANY (ARRAY(SELECT outbox_id FROM claimed))
         RETURNING o.task, o.outbox_id
         """
     )
-    found: dict[str, list[int]] = {}
+    ids_by_task: dict[str, list[int]] = {}
     for task, outbox_id in conn.execute(
-        ring,
+        statement,
         {
             "now": now,
             "limit": limit,
@@ -182,63 +184,63 @@ def claim_for_publish(conn: Connection, now: datetime, *, limit: int = 1000) -> 
             "longest": MAX_REPUBLISH_INTERVAL.total_seconds(),
         },
     ):
-        found.setdefault(task, []).append(outbox_id)
-    return {task: sorted(ids) for task, ids in sorted(found.items())}
+        ids_by_task.setdefault(task, []).append(outbox_id)
+    return {task: sorted(ids) for task, ids in sorted(ids_by_task.items())}
 
 
-def requeue_after_broker_reset(conn: Connection, memory: str, now: datetime) -> int:
-    """Have rung again at once what was rung for a broker that has forgotten it; gives how many rows that is.
+def requeue_after_broker_reset(conn: Connection, epoch: str, now: datetime) -> int:
+    """Make the rows published to a broker that lost its state due now, and return how many there were.
 
-    `memory` is what the broker shows now.  One that was seen before changes nothing, however late it is told.  Rings go on
-    being counted, so a broker that forgets every minute is not rung more often than that (X6).
+    `epoch` identifies the broker's present state; an epoch that was seen before changes nothing.  `publish_count` is kept,
+    so a broker that loses its state every minute does not cause more than one publication a minute.
     """
-    new = text(
-        "INSERT INTO unwind.broker_epochs (memory, known_since) VALUES (:memory, :now) "
-        "ON CONFLICT (memory) DO NOTHING RETURNING memory"
+    insert_epoch = text(
+        "INSERT INTO unwind.broker_epochs (epoch, first_seen_at) VALUES (:epoch, :now) "
+        "ON CONFLICT (epoch) DO NOTHING RETURNING epoch"
     )
-    if conn.execute(new, {"memory": memory, "now": now}).first() is None:
+    if conn.execute(insert_epoch, {"epoch": epoch, "now": now}).first() is None:
         return 0
-    rung = (
-        select(outbox.c.outbox_id)
-        .where(outbox.c.state == "due", outbox.c.publish_count > 0, outbox.c.due_at > now)
-        .order_by(outbox.c.due_at)
+    published = (
+        select(OutboxRow.outbox_id)
+        .where(OutboxRow.state == "due", OutboxRow.publish_count > 0, OutboxRow.due_at > now)
+        .order_by(OutboxRow.due_at)
         .limit(MAX_REQUEUED)
         .with_for_update(skip_locked=True)
     )
     return conn.execute(
-        update(outbox).where(outbox.c.outbox_id.in_(rung.scalar_subquery())).values(due_at=now)
+        update(OutboxRow).where(OutboxRow.outbox_id.in_(published.scalar_subquery())).values(due_at=now)
     ).rowcount
 
 
 def first_relay_at(conn: Connection) -> datetime | None:
-    """When a relay of this installation first came to a broker; None before that."""
-    return conn.execute(select(func.min(broker_epochs.c.known_since))).scalar()
+    """Return when a relay of this installation first reached a broker, or None."""
+    return conn.execute(select(func.min(BrokerEpochRow.first_seen_at))).scalar()
 
 
 def record_failure(conn: Connection, rows: Sequence[int], error: str) -> dict[int, str]:
-    """Count a failed attempt to keep these promises; gives those that are dead now, each with its first error."""
+    """Count a failed attempt; return the rows that are now dead, each with its first error."""
     result = conn.execute(
-        update(outbox)
-        .where(outbox.c.outbox_id.in_(rows), outbox.c.state == "due")
+        update(OutboxRow)
+        .where(OutboxRow.outbox_id.in_(rows), OutboxRow.state == "due")
         .values(
-            attempts=outbox.c.attempts + 1,
-            first_error=func.coalesce(outbox.c.first_error, error[:2000]),
+            attempts=OutboxRow.attempts + 1,
+            first_error=func.coalesce(OutboxRow.first_error, error[:2000]),
             last_error=error[:2000],
             state=text(f"CASE WHEN attempts + 1 >= {MAX_ATTEMPTS} THEN 'dead' ELSE 'due' END"),
         )
-        .returning(outbox.c.outbox_id, outbox.c.state, outbox.c.first_error)
+        .returning(OutboxRow.outbox_id, OutboxRow.state, OutboxRow.first_error)
     )
     return {row.outbox_id: row.first_error for row in result if row.state == "dead"}
 
 
 def mark_dead(conn: Connection, rows: Sequence[int], error: str) -> None:
-    """These promises can never be kept as they are: no more rings; the follower parks them in `dead_jobs`."""
+    """Stop publishing rows that can never succeed; the caller parks them in `dead_jobs`."""
     conn.execute(
-        update(outbox)
-        .where(outbox.c.outbox_id.in_(rows), outbox.c.state == "due")
+        update(OutboxRow)
+        .where(OutboxRow.outbox_id.in_(rows), OutboxRow.state == "due")
         .values(
-            attempts=outbox.c.attempts + 1,
-            first_error=func.coalesce(outbox.c.first_error, error[:2000]),
+            attempts=OutboxRow.attempts + 1,
+            first_error=func.coalesce(OutboxRow.first_error, error[:2000]),
             last_error=error[:2000],
             state="dead",
         )
@@ -246,25 +248,25 @@ def mark_dead(conn: Connection, rows: Sequence[int], error: str) -> None:
 
 
 def requeue(conn: Connection, rows: Sequence[int], now: datetime) -> None:
-    """Promises that were given up are due again, as if they had just been made."""
+    """Make dead rows due again, with no attempts counted."""
     conn.execute(
-        update(outbox)
-        .where(outbox.c.outbox_id.in_(rows), outbox.c.state == "dead")
+        update(OutboxRow)
+        .where(OutboxRow.outbox_id.in_(rows), OutboxRow.state == "dead")
         .values(state="due", attempts=0, publish_count=0, due_at=now, first_error=None, last_error=None)
     )
 
 
 def oldest_due(conn: Connection) -> datetime | None:
-    """When the oldest promise that is not kept was made."""
-    return conn.execute(select(func.min(outbox.c.created_at)).where(outbox.c.state == "due")).scalar()
+    """Return when the oldest due row was created."""
+    return conn.execute(select(func.min(OutboxRow.created_at)).where(OutboxRow.state == "due")).scalar()
 
 
 def tasks_due(conn: Connection, now: datetime) -> list[str]:
-    """The kinds of promises that are due, in the order in which the oldest of each was made."""
+    """Return the tasks that have due rows, in the order of their oldest row."""
     rows = conn.execute(
-        select(outbox.c.task)
-        .where(outbox.c.state == "due", outbox.c.due_at <= now)
-        .group_by(outbox.c.task)
-        .order_by(func.min(outbox.c.outbox_id))
+        select(OutboxRow.task)
+        .where(OutboxRow.state == "due", OutboxRow.due_at <= now)
+        .group_by(OutboxRow.task)
+        .order_by(func.min(OutboxRow.outbox_id))
     )
     return list(rows.scalars())

@@ -11,28 +11,33 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Connection, Identity, Index, Row, Table, Text, text
+from sqlalchemy import CheckConstraint, Connection, Index, Row, text
+from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.schema import Timestamp, check_in, metadata
+from models.db.schema import Base, BigIntKey, check_in
 from models.submissions import CHANNEL
 
 KINDS = ("queue", "task")
 MAX_REASON_LENGTH = 500
 
-pauses = Table(
-    "pauses",
-    metadata,
-    Column("pause_id", BigInteger, Identity(), primary_key=True),
-    Column("kind", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("reason", Text, nullable=False, server_default=""),
-    Column("paused_at", Timestamp, nullable=False),
-    Column("until", Timestamp),
-    Column("resumed_at", Timestamp),
-    check_in("kind", KINDS),
-    CheckConstraint("until > paused_at AND resumed_at >= paused_at", name="in_order"),
-    Index("ix_pauses_open", "kind", "name", unique=True, postgresql_where=text("resumed_at IS NULL")),
-)
+
+class PauseRow(Base):
+    """A pause of a queue or task; in effect until `until` or `resumed_at`."""
+
+    __tablename__ = "pauses"
+    __table_args__ = (
+        check_in("kind", KINDS),
+        CheckConstraint("until > paused_at AND resumed_at >= paused_at", name="in_order"),
+        Index("ix_pauses_open", "kind", "name", unique=True, postgresql_where=text("resumed_at IS NULL")),
+    )
+
+    pause_id: Mapped[BigIntKey]
+    kind: Mapped[str]
+    name: Mapped[str]
+    reason: Mapped[str] = mapped_column(server_default="")
+    paused_at: Mapped[datetime]
+    until: Mapped[datetime | None]
+    resumed_at: Mapped[datetime | None]
 
 
 @dataclass(frozen=True, slots=True)

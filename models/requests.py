@@ -1,7 +1,7 @@
-"""Which commands were answered, and how?  The ledger that makes every command exactly-once (promises.md P2).
+"""Stored answers by request id, which make every command take effect exactly once.
 
-A request row is written by the same commit as the effect.  It is inserted last: a twin that raced us makes the insert find
-a row, and the whole unit of work is then done again and finds the first answer.
+A request row is written by the same commit as the effect, and inserted last: if another transaction inserted it first, the
+whole unit of work runs again and finds that answer.
 """
 
 from __future__ import annotations
@@ -11,35 +11,40 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
-from sqlalchemy import BigInteger, Column, Connection, Index, LargeBinary, Table, Text
+from sqlalchemy import Connection, Index
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import send_insert
 from models.db.pipeline import Cursor, execute, text_array
-from models.db.schema import Json, Timestamp, check_in, metadata
+from models.db.schema import Base, BigInt, check_in
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Invalid, Refused, Verdict
 
-requests = Table(
-    "requests",
-    metadata,
-    Column("request_id", Text, primary_key=True),
-    Column("task", Text, nullable=False),
-    Column("fingerprint", LargeBinary, nullable=False),
-    Column("order_id", BigInteger),
-    Column("outcome", Text, nullable=False),
-    Column("answer", Json, nullable=False),
-    Column("answered_at", Timestamp, nullable=False),
-    check_in("outcome", ("done", "refused")),
-    Index("ix_requests_answered_at", "answered_at"),
-)
+
+class RequestRow(Base):
+    """The stored answer of one command, by its request id."""
+
+    __tablename__ = "requests"
+    __table_args__ = (
+        check_in("outcome", ("done", "refused")),
+        Index("ix_requests_answered_at", "answered_at"),
+    )
+
+    request_id: Mapped[str] = mapped_column(primary_key=True)
+    task: Mapped[str]
+    fingerprint: Mapped[bytes]
+    order_id: Mapped[BigInt | None]
+    outcome: Mapped[str]
+    answer: Mapped[dict[str, Any]]
+    answered_at: Mapped[datetime]
 
 
 class RequestRaced(Exception):
-    """The same request id was answered by somebody else meanwhile: do the unit of work again and give that answer."""
+    """Another transaction answered the same request id meanwhile: run the unit of work again and return that answer."""
 
 
 class IdempotentCommand(Protocol):
-    """What the ledger needs to know of a command."""
+    """A command with an idempotency key."""
 
     task: ClassVar[str]
 
@@ -50,18 +55,18 @@ class IdempotentCommand(Protocol):
 
     @property
     def fingerprint(self) -> bytes:
-        """Hash of task and normalised arguments."""
+        """A hash of the task and its normalised arguments."""
         ...
 
     @property
     def subject(self) -> int | None:
-        """The order it is about, if any."""
+        """The id of its order, if any."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What every public task returns (contract 2.1)."""
+    """What every public task returns."""
 
     outcome: str
     request_id: str
@@ -74,7 +79,6 @@ class Answer:
     replayed: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """The answer as the caller gets it."""
         return {
             "outcome": self.outcome,
             "code": self.code,
@@ -89,7 +93,7 @@ class Answer:
 
 
 def answer_from_verdict(command: IdempotentCommand, verdict: Verdict, order_id: int | None = None) -> Answer:
-    """Put a verdict into the words of the contract.  `order_id` where the command names its order only indirectly."""
+    """Return the answer for a verdict.  Pass `order_id` where the command does not name its order itself."""
     order_id = order_id or command.subject
     if isinstance(verdict, Refused):
         return Answer(
@@ -106,12 +110,12 @@ def answer_from_verdict(command: IdempotentCommand, verdict: Verdict, order_id: 
 
 
 def done(command: IdempotentCommand, effects: dict[str, Any]) -> Answer:
-    """A command that was carried out, with its effects."""
+    """Return the answer of a command that was executed."""
     return Answer("done", command.request_id, "Done.", order_id=command.subject, effects=effects)
 
 
 def invalid(request_id: str, problems: Iterable[tuple[str, str]], *, order_id: int | None = None) -> Answer:
-    """Arguments that do not fit: paths and messages, never the values."""
+    """Return the answer for invalid arguments: paths and messages, never values."""
     return Answer(
         "invalid",
         request_id,
@@ -122,7 +126,7 @@ def invalid(request_id: str, problems: Iterable[tuple[str, str]], *, order_id: i
 
 
 def conflict(command: IdempotentCommand) -> Answer:
-    """The request id was used before with other arguments."""
+    """Return the answer for a request id that was used with other arguments."""
     return Answer(
         "conflict",
         command.request_id,
@@ -138,17 +142,16 @@ _EARLIER = """
 
 
 def earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> dict[str, Answer]:
-    """The answers that were given before, by request id: the same again, or `conflict` for other arguments."""
+    """Return the stored answers by request id; `conflict` where the arguments differ."""
     return fetch_earlier_answers(send_earlier_answers(conn, commands), commands)
 
 
 def send_earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> Cursor:
-    """The same, to be read when the statements that go with it were sent."""
+    """Send the query for stored answers; read it with `fetch_earlier_answers`."""
     return execute(conn, _EARLIER, {"ids": text_array([c.request_id for c in commands])})
 
 
 def fetch_earlier_answers(rows: Cursor, commands: Sequence[IdempotentCommand]) -> dict[str, Answer]:
-    """What was asked."""
     by_id = {c.request_id: c for c in commands}
     return {
         row.request_id: replace(answer_from_row(row.answer), replayed=True)
@@ -159,16 +162,16 @@ def fetch_earlier_answers(rows: Cursor, commands: Sequence[IdempotentCommand]) -
 
 
 def is_answered(conn: Connection, request_id: str) -> bool:
-    """Whether there is an answer to a command with this id."""
+    """Return whether a command with this id has a stored answer."""
     return bool(execute(conn, "SELECT 1 FROM unwind.requests WHERE request_id = %(id)s", {"id": request_id}).fetchall())
 
 
 def insert_answers(
     conn: Connection, answered: Sequence[tuple[IdempotentCommand, Answer]], now: datetime
 ) -> Callable[[], None]:
-    """Write the request rows.  `invalid`, `conflict` and dry runs are not kept and must not be passed.
+    """Send the insert of the request rows.  Answers `invalid` and `conflict`, and dry runs, must not be passed.
 
-    Gives what to call when they were sent, before the commit: it raises `RequestRaced` if any of them was there already.
+    Returns a check to call before the commit, which raises `RequestRaced` if any row existed already.
     """
     rows = [
         {
@@ -182,15 +185,15 @@ def insert_answers(
         }
         for command, answer in answered
     ]
-    written = send_insert(conn, requests, rows, skip_existing=True)
+    cursor = send_insert(conn, RequestRow, rows, skip_existing=True)
 
     def check() -> None:
-        if written.rowcount != len(rows):
+        if cursor.rowcount != len(rows):
             raise RequestRaced
 
     return check
 
 
 def answer_from_row(answer: dict[str, Any]) -> Answer:
-    """Read an answer back from its row."""
+    """Return the answer stored in a row."""
     return Answer(**answer)

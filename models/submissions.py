@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Integer, Table, Text, func, text, update
+from sqlalchemy import Connection, Index, func, text, update
+from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.schema import Json, Timestamp, check_in, metadata
+from models.db.schema import Base, BigInt, BigIntKey, check_in
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS
 from models.requests import Answer
 
@@ -70,35 +71,41 @@ PUBLIC_TASKS = (
 
 _IN_SETS = f"(attempts = 0 AND octet_length(payload) <= {MAX_BATCHED_BYTES})"
 
-submissions = Table(
-    "submissions",
-    metadata,
-    Column("submission_id", BigInteger, Identity(), primary_key=True),
-    Column("request_id", Text, nullable=False, unique=True),
-    Column("task", Text, nullable=False),
-    Column("payload", Text, nullable=False),
-    Column("order_id", BigInteger),
-    Column("submitted_by", Text, nullable=False),
-    Column("submitted_at", Timestamp, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("due_at", Timestamp, nullable=False),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("answer", Json),
-    Column("answered_at", Timestamp),
-    Column("first_error", Text),
-    Column("last_error", Text),
-    check_in("state", ("waiting", "answered", "dead")),
-    # In the order in which they are taken, so that a set of a hundred reads a hundred of however many wait.
-    Index("ix_submissions_due", "submission_id", "due_at", postgresql_where=text(f"state = 'waiting' AND {_IN_SETS}")),
-    Index(
-        "ix_submissions_alone",
-        "submission_id",
-        "due_at",
-        postgresql_where=text(f"state = 'waiting' AND NOT {_IN_SETS}"),
-    ),
-    Index("ix_submissions_answered", "answered_at", postgresql_where=text("state = 'answered'")),
-    Index("ix_submissions_order", "order_id", "submission_id", postgresql_where=text("state = 'waiting'")),
-)
+
+class SubmissionRow(Base):
+    """A command submitted by SQL, with its answer."""
+
+    __tablename__ = "submissions"
+    __table_args__ = (
+        check_in("state", ("waiting", "answered", "dead")),
+        # In the order in which they are taken, so that a set of a hundred reads a hundred of however many wait.
+        Index(
+            "ix_submissions_due", "submission_id", "due_at", postgresql_where=text(f"state = 'waiting' AND {_IN_SETS}")
+        ),
+        Index(
+            "ix_submissions_alone",
+            "submission_id",
+            "due_at",
+            postgresql_where=text(f"state = 'waiting' AND NOT {_IN_SETS}"),
+        ),
+        Index("ix_submissions_answered", "answered_at", postgresql_where=text("state = 'answered'")),
+        Index("ix_submissions_order", "order_id", "submission_id", postgresql_where=text("state = 'waiting'")),
+    )
+
+    submission_id: Mapped[BigIntKey]
+    request_id: Mapped[str] = mapped_column(unique=True)
+    task: Mapped[str]
+    payload: Mapped[str]
+    order_id: Mapped[BigInt | None]
+    submitted_by: Mapped[str]
+    submitted_at: Mapped[datetime]
+    state: Mapped[str]
+    due_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    answer: Mapped[dict[str, Any] | None]
+    answered_at: Mapped[datetime | None]
+    first_error: Mapped[str | None]
+    last_error: Mapped[str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +209,15 @@ def record_failure(conn: Connection, submission: Submission, error: str, now: da
     dead = submission.attempts >= MAX_ATTEMPTS
     wait = min(MAX_RETRY_DELAY.total_seconds(), 2.0**submission.attempts)
     first: str | None = conn.execute(
-        update(submissions)
-        .where(submissions.c.submission_id == submission.submission_id, submissions.c.state != "answered")
+        update(SubmissionRow)
+        .where(SubmissionRow.submission_id == submission.submission_id, SubmissionRow.state != "answered")
         .values(
             state="dead" if dead else "waiting",
             due_at=now + timedelta(seconds=wait),
-            first_error=func.coalesce(submissions.c.first_error, error[:2000]),
+            first_error=func.coalesce(SubmissionRow.first_error, error[:2000]),
             last_error=error[:2000],
         )
-        .returning(submissions.c.first_error)
+        .returning(SubmissionRow.first_error)
     ).scalar_one_or_none()
     return first if dead else None
 
@@ -218,9 +225,9 @@ def record_failure(conn: Connection, submission: Submission, error: str, now: da
 def mark_dead(conn: Connection, submission: Submission, error: str) -> None:
     """Note that a command is dead whose last try came to no end."""
     conn.execute(
-        update(submissions)
-        .where(submissions.c.submission_id == submission.submission_id, submissions.c.state == "waiting")
-        .values(state="dead", first_error=func.coalesce(submissions.c.first_error, error), last_error=error)
+        update(SubmissionRow)
+        .where(SubmissionRow.submission_id == submission.submission_id, SubmissionRow.state == "waiting")
+        .values(state="dead", first_error=func.coalesce(SubmissionRow.first_error, error), last_error=error)
     )
 
 
@@ -230,8 +237,8 @@ def requeue(conn: Connection, task: str, arguments: Mapping[str, Any], request_i
     A row, not a message: it is there with the commit that takes the command from the dead jobs, whatever the broker does.
     """
     revived = conn.execute(
-        update(submissions)
-        .where(submissions.c.request_id == request_id, submissions.c.state == "dead", submissions.c.task == task)
+        update(SubmissionRow)
+        .where(SubmissionRow.request_id == request_id, SubmissionRow.state == "dead", SubmissionRow.task == task)
         .values(state="waiting", attempts=0, due_at=now, first_error=None, last_error=None)
     )
     if revived.rowcount:

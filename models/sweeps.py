@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BigInteger, Column, Connection, Integer, Interval, Table, Text, select, text
+from sqlalchemy import Connection, select, text
+from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.schema import Timestamp, metadata
+from models.db.schema import Base, BigInt
 
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 """Before every row: where going through them begins."""
@@ -20,26 +21,30 @@ RECORD_INTERVAL = timedelta(seconds=15)
 """A sweep that goes on finding nothing writes only so often: an idle installation would else flush its log five times a
 second to say so.  Whoever judges a sweep by `ran_at` allows it this much more; the doctor allows a minute."""
 
-sweeps = Table(
-    "sweeps",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("ran_at", Timestamp, nullable=False),
-    Column("found", BigInteger, nullable=False),
-    Column("found_ever", BigInteger, nullable=False),
-    Column("found_at", Timestamp),
-)
 
-sweep_hours = Table(
-    "sweep_hours",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("hour", Timestamp, primary_key=True),
-    Column("runs", Integer, nullable=False),
-    Column("found", BigInteger, nullable=False),
-    Column("longest_gap", Interval),
-)
-"""Only hours in which a sweep found something or came late, so an idle installation writes nothing here."""
+class SweepRow(Base):
+    """The last recorded run of each sweep."""
+
+    __tablename__ = "sweeps"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    ran_at: Mapped[datetime]
+    found: Mapped[BigInt]
+    found_ever: Mapped[BigInt]
+    found_at: Mapped[datetime | None]
+
+
+class SweepHourRow(Base):
+    """Only hours in which a sweep found something or came late, so an idle installation writes nothing here."""
+
+    __tablename__ = "sweep_hours"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    runs: Mapped[int]
+    found: Mapped[BigInt]
+    longest_gap: Mapped[timedelta | None]
+
 
 _RAN = text(
     """
@@ -72,4 +77,4 @@ def record_run(conn: Connection, name: str, found: int, now: datetime) -> None:
 
 def last_runs(conn: Connection) -> dict[str, datetime]:
     """When each sweep last came to its end, by name."""
-    return {r.name: r.ran_at for r in conn.execute(select(sweeps.c.name, sweeps.c.ran_at))}
+    return {r.name: r.ran_at for r in conn.execute(select(SweepRow.name, SweepRow.ran_at))}

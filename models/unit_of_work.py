@@ -1,4 +1,4 @@
-"""What is one unit of work?  One transaction, one instant, one answer per command, committed at its edge and nowhere else."""
+"""The unit of work: one transaction with one instant and one answer per command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 
 class UnitOfWork(Generic[C]):
-    """The transaction a task works in: its connection, its instant, its commands and their answers."""
+    """The transaction of a task, with its instant, its commands and their answers.
+
+    `pending` are the commands that have no stored answer.
+    """
 
     def __init__(
         self,
@@ -37,16 +40,16 @@ class UnitOfWork(Generic[C]):
         self._clock = clock
         self._fetch_now: Callable[[], datetime] | None = None
         self._now: datetime | None = None
-        asked: list[IdempotentCommand] = [*commands, *([parent] if parent is not None else [])]
+        all_commands: list[IdempotentCommand] = [*commands, *([parent] if parent is not None else [])]
         self._answers: dict[str, Answer] = {}
         self.prefetched: Cursor | None = None
-        if asked:
+        if all_commands:
             with pipeline(conn):  # with the transaction's BEGIN
-                earlier = requests.send_earlier_answers(conn, asked)
+                earlier = requests.send_earlier_answers(conn, all_commands)
                 self.prefetched = prefetch(conn) if prefetch is not None else None
-            self._answers = requests.fetch_earlier_answers(earlier, asked)
+            self._answers = requests.fetch_earlier_answers(earlier, all_commands)
         self.parent_answer = self._answers.pop(parent.request_id, None) if parent is not None else None
-        """The earlier answer of the command that this work is a part of."""
+        """The stored answer of `parent`, if any."""
         self._stored: list[tuple[IdempotentCommand, Answer]] = []
         self._checks: list[Callable[[], None]] = []
         self.has_messages = False
@@ -54,7 +57,7 @@ class UnitOfWork(Generic[C]):
 
     @property
     def now(self) -> datetime:
-        """The instant of this unit of work, read once: take the locks first (reliability F50)."""
+        """The instant of this unit of work, read once.  Take the locks before the first use."""
         if self._now is None:
             self.send_clock_query()
             assert self._fetch_now is not None
@@ -62,39 +65,39 @@ class UnitOfWork(Generic[C]):
         return self._now
 
     def send_clock_query(self) -> None:
-        """Read the clock in the trip that takes the last locks."""
+        """Send the query for the clock, so that it shares a round trip with the last locks."""
         if self._fetch_now is None:
             self._fetch_now = self._clock.send_now(self.conn)
 
     def answer(self, command: C, verdict: Verdict | Answer, *, store: bool = True, order_id: int | None = None) -> None:
-        """Answer one command.  `done` and `refused` are kept for the same request id to come again (contract 2.1)."""
+        """Answer one command.  `done` and `refused` are stored under the request id unless `store` is false."""
         answer = verdict if isinstance(verdict, Answer) else requests.answer_from_verdict(command, verdict, order_id)
         self._answers[command.request_id] = answer
         if store and answer.outcome in ("done", "refused"):
             self._stored.append((command, answer))
 
     def store_answer(self, command: IdempotentCommand, answer: Answer) -> None:
-        """Keep the answer of a command that this work was the last part of."""
+        """Store the answer of a parent command whose last part is in this unit of work."""
         self._stored.append((command, answer))
 
-    def enqueue(self, promises: Sequence[OutboxMessage]) -> None:
-        """What must follow this commit."""
-        outbox.enqueue(self.conn, promises, self.now)
-        self.has_messages = self.has_messages or bool(promises)
+    def enqueue(self, messages: Sequence[OutboxMessage]) -> None:
+        """Insert outbox messages, to be published after the commit."""
+        outbox.enqueue(self.conn, messages, self.now)
+        self.has_messages = self.has_messages or bool(messages)
 
     @property
     def answers(self) -> list[Answer]:
-        """One answer per command, in the order of the commands."""
+        """The answers in the order of the commands."""
         return [self._answers[c.request_id] for c in self.commands]
 
     def send_answers(self) -> None:
-        """Write the request rows, last of all; whoever closes in the trip of its own last writes saves one."""
-        kept, self._stored = self._stored, []
-        if kept:
-            self._checks.append(requests.insert_answers(self.conn, kept, self.now))
+        """Send the insert of the request rows, which must be the last write; in a pipeline it costs no round trip."""
+        answers, self._stored = self._stored, []
+        if answers:
+            self._checks.append(requests.insert_answers(self.conn, answers, self.now))
 
     def raise_if_raced(self) -> None:
-        """Raise `RequestRaced` if a twin had written one of those rows."""
+        """Raise `RequestRaced` if another transaction inserted one of the request rows first."""
         for check in self._checks:
             check()
 
@@ -106,11 +109,11 @@ def unit_of_work(
     parent: IdempotentCommand | None = None,
     prefetch: Callable[[Connection], Cursor] | None = None,
 ) -> Iterator[UnitOfWork[C]]:
-    """Open the transaction; at its end write the request rows and commit; after it nudge the relay if anything was promised.
+    """Open a transaction; at its end write the request rows, commit, and wake the relay if there are outbox messages.
 
-    `part_of`: the command of which these are a part; whether it was answered before is asked in the same trip.
-    `look`: what else to ask of the commands in that trip, without a lock; `Work.looked` has it.
-    Raises `RequestRaced` when a twin answered one of these requests meanwhile: nothing was written, do it again.
+    `parent` is the command that these commands are part of; its stored answer is read in the first round trip.
+    `prefetch` sends another query in that round trip, without locks; its cursor is `UnitOfWork.prefetched`.
+    Raises `RequestRaced` if another transaction answered one of the requests meanwhile: nothing was written, run again.
     """
     database = db.current_database()
     with database.transaction(by_keys=bool(commands)) as conn:
@@ -124,23 +127,23 @@ def unit_of_work(
 
 MAX_CONFLICT_RETRIES = 6
 CONFLICT_SQLSTATES = ("40001", "40P01", "55P03", "23505")
-"""Serialization failure, deadlock, lock timeout, and a natural key that somebody else wrote meanwhile: nothing of ours was
-written, and the whole unit of work may run again and will see what the other did (F46)."""
+"""Serialization failure, deadlock, lock timeout and unique violation: nothing was written, and the whole unit of work may run
+again and then sees what the other transaction did."""
 
 
 def retry_on_conflict(body: Callable[[], T]) -> T:
-    """Run a unit of work, and again a few times with jitter when it clashed with somebody else's."""
-    return _AGAIN(body)
+    """Run a unit of work, and run it again after a conflict, at most `MAX_CONFLICT_RETRIES` times with jitter."""
+    return _RETRYING(body)
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether the unit of work lost against another one and may simply run again."""
+    """Return whether the error is a conflict with another transaction, after which the unit of work may run again."""
     if isinstance(error, DBAPIError):
         return getattr(error.orig, "sqlstate", None) in CONFLICT_SQLSTATES
     return isinstance(error, requests.RequestRaced | StaleRead)
 
 
-_AGAIN = Retrying(
+_RETRYING = Retrying(
     retry=retry_if_exception(is_conflict),
     stop=stop_after_attempt(MAX_CONFLICT_RETRIES),
     wait=wait_random_exponential(multiplier=0.02, max=0.5),
@@ -149,4 +152,4 @@ _AGAIN = Retrying(
 
 
 class StaleRead(Exception):
-    """What was read before the locks is not true any more, so that weaker locks were taken than are needed."""
+    """What was read before locking has changed, so the locks taken may be too weak."""

@@ -7,17 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import BigInteger, Column, Connection, Table, Text
+from sqlalchemy import Connection
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.pipeline import execute, pipeline, text_array
-from models.db.schema import metadata
+from models.db.schema import Base, BigInt
 
-item_locks = Table("item_locks", metadata, Column("item", BigInteger, primary_key=True, autoincrement=False))
-"""A row per item that ever came back or was recorded, by the hash of its key (`models.inventory.item_lock_sql`)."""
-ledger_locks = Table("ledger_locks", metadata, Column("seller_id", Text, primary_key=True))
-"""A row per seller with a ledger."""
-named_locks = Table("named_locks", metadata, Column("name", Text, primary_key=True))
-"""A row per matter that only one may be at, whole."""
+
+class ItemLockRow(Base):
+    """A row per item that ever came back or was recorded, by the hash of its key (`models.inventory.item_lock_sql`)."""
+
+    __tablename__ = "item_locks"
+
+    item: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class LedgerLockRow(Base):
+    """A row per seller with a ledger."""
+
+    __tablename__ = "ledger_locks"
+
+    seller_id: Mapped[str] = mapped_column(primary_key=True)
+
+
+class NamedLockRow(Base):
+    """A row per matter that only one may be at, whole."""
+
+    __tablename__ = "named_locks"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
 
 
 def lock_items(numbers: str) -> str:

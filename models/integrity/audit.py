@@ -14,11 +14,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Identity, Index, Table, Text, select, text
+from sqlalchemy import Connection, Index, select, text
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models import events, sweeps
 from models.db.locks import try_lock_named
-from models.db.schema import Timestamp, metadata
+from models.db.schema import Base, BigInt, BigIntKey
 from models.integrity import invariants, month_audit
 from models.integrity.invariants import MONTHS_PROVEN, Violation
 from models.integrity.invariants.invariant import MAX_IDS, Invariant, Scope
@@ -39,35 +40,39 @@ FULL_AUDIT_TIME_OF_DAY = timedelta(hours=3)
 """UTC.  From then on the question of everything is due once more."""
 MAX_STATEMENT_TIMEOUT = "55s"
 
-violations = Table(
-    "violations",
-    metadata,
-    Column("violation_id", BigInteger, Identity(), primary_key=True),
-    Column("sentence", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("found_at", Timestamp, nullable=False),
-    Column("seen_at", Timestamp, nullable=False),
-    Column("cleared_at", Timestamp),
-    Index("uq_violations_open", "sentence", "subject", unique=True, postgresql_where=text("cleared_at IS NULL")),
-)
-"""A sentence that is not true of one order, alert, bill or row; open while `cleared_at` is empty."""
 
-audit_marks = Table(
-    "audit_marks",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("number", BigInteger, nullable=False),
-    Column("word", Text, nullable=False),
-)
-"""How far the questions have come."""
+class ViolationRow(Base):
+    """A sentence that is not true of one order, alert, bill or row; open while `cleared_at` is empty."""
+
+    __tablename__ = "violations"
+    __table_args__ = (
+        Index("uq_violations_open", "sentence", "subject", unique=True, postgresql_where=text("cleared_at IS NULL")),
+    )
+
+    violation_id: Mapped[BigIntKey]
+    sentence: Mapped[str]
+    subject: Mapped[str]
+    found_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    cleared_at: Mapped[datetime | None]
+
+
+class AuditMarkRow(Base):
+    """How far the questions have come."""
+
+    __tablename__ = "audit_marks"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[BigInt]
+    word: Mapped[str]
 
 
 def open_violations(conn: Connection) -> list[Violation]:
     """What is known to be broken, oldest first: a sentence and its ids."""
     rows = conn.execute(
-        select(violations.c.sentence, violations.c.subject)
-        .where(violations.c.cleared_at.is_(None))
-        .order_by(violations.c.violation_id)
+        select(ViolationRow.sentence, ViolationRow.subject)
+        .where(ViolationRow.cleared_at.is_(None))
+        .order_by(ViolationRow.violation_id)
     )
     found: dict[str, list[str]] = {}
     for sentence, subject in rows:
@@ -229,7 +234,7 @@ def _alone(conn: Connection) -> bool:
 
 
 def _marks(conn: Connection) -> dict[str, tuple[int, str]]:
-    return {row.name: (row.number, row.word) for row in conn.execute(select(audit_marks))}
+    return {row.name: (row.number, row.word) for row in conn.execute(select(AuditMarkRow))}
 
 
 def _set_marks(conn: Connection, marks: dict[str, tuple[int, str]]) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, text
 
 from models import dead_jobs
 from models.db.database import Database
+from models.db.schema import table_of
 from tests.plugins.servers import in_database
 from workers.embedded import ServerUrls
 from workers.embedded.postgres import OWNER
@@ -64,7 +65,7 @@ def database(request: pytest.FixtureRequest, servers: ServerUrls, admin: psycopg
     engine = create_engine(in_database(servers.database_url, name), connect_args={"client_encoding": "UTF8"})
     with engine.begin() as conn:
         conn.execute(text("CREATE SCHEMA unwind"))
-        dead_jobs.dead_jobs.create(conn)
+        table_of(dead_jobs.DeadJobRow).create(conn)
     yield Database(engine)
     engine.dispose()
     admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

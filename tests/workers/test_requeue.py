@@ -223,7 +223,7 @@ def test_a_kept_message_is_requeued_once_as_the_command_that_it_is(shop: Market,
     """As it lay in its queue, or its body alone, which is what Celery shows of a task that an old worker did not know."""
     raw = message([[], {"order_id": 1, "member_id": "seller"}, {}], headers={"id": "lost-1", "timelimit": "soon"})
     body = json.dumps(raw).encode() if whole else base64.b64decode(raw["body"])
-    facts = {"named": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.simulation.clock.instant}
+    facts = {"task_name": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.simulation.clock.instant}
     with shop.simulation.database.transaction() as conn:
         dead_letters.record(conn, reason="TASK_UNKNOWN", body=body, **facts)  # type: ignore[arg-type]
         dead_letters.record(conn, reason="NOT_JSON", body=b"hello", **facts)  # type: ignore[arg-type]

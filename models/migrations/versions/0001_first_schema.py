@@ -38,9 +38,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "broker_epochs",
-        sa.Column("memory", sa.Text(), nullable=False),
-        sa.Column("known_since", postgresql.TIMESTAMP(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("memory", name=op.f("pk_broker_epochs")),
+        sa.Column("epoch", sa.Text(), nullable=False),
+        sa.Column("first_seen_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("epoch", name=op.f("pk_broker_epochs")),
         schema="unwind",
     )
     op.create_table(

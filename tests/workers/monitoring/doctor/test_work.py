@@ -136,7 +136,7 @@ def test_jobs_letters_and_messages_that_wait_for_somebody_are_found(place: Conte
     assert codes(run_checks(place)) == ["NOTICES_PARKED"]
     owner.execute("UPDATE unwind.notices SET state = 'sent', sent_at = clock_timestamp()")
     with place.database.transaction() as conn:
-        odd = {"reason": "TASK_UNKNOWN", "named": "x", "message_id": "a", "queue": "commands", "body": b"private"}
+        odd = {"reason": "TASK_UNKNOWN", "task_name": "x", "message_id": "a", "queue": "commands", "body": b"private"}
         dead_letters.record(conn, **odd, now=real_now())  # type: ignore[arg-type]
     found = run_checks(place)
     assert (codes(found), severity(found)) == (["ODD_MESSAGES"], "note")
