@@ -151,11 +151,11 @@ def _insert_outbox_early(database_url: str) -> Iterator[None]:
     elsewhere = db.connect(database_url)
     before = UnitOfWork.enqueue
 
-    def promise(self: Any, promises: Any) -> None:
+    def enqueue(self: Any, messages: Any) -> None:
         with elsewhere.transaction() as conn:
-            outbox.enqueue(conn, promises, self.now)
+            outbox.enqueue(conn, messages, self.now)
 
-    UnitOfWork.enqueue = promise  # type: ignore[method-assign]
+    UnitOfWork.enqueue = enqueue  # type: ignore[method-assign]
     try:
         yield
     finally:
