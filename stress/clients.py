@@ -62,7 +62,7 @@ class Interfaces:
     def send(self, one: Sent, step: Step | None = None) -> None:
         one.at = time.monotonic()
         one.times += 1
-        if one.door == SQL:
+        if one.interface == SQL:
             self.submit([one])
             return
         for _ in range(step.copies if step else 1):
@@ -111,7 +111,7 @@ class Interfaces:
                 self._ledger.answered(one, answer)
             elif state == "dead":
                 self._ledger.answered(one, {"outcome": "dead"})
-        old = [one for one in by_id.values() if one.door == BROKER and time.monotonic() - one.at > ASK_BACKEND]
+        old = [one for one in by_id.values() if one.interface == BROKER and time.monotonic() - one.at > ASK_BACKEND]
         with contextlib.suppress(redis.RedisError, OSError):
             for one in old:
                 self._ask_backend(one)
@@ -179,7 +179,7 @@ class Client(threading.Thread):
         """Set: new commands are given; else only answers are waited for."""
         self.enough = threading.Event()
         self.error: BaseException | None = None
-        self._doors = Interfaces(place, ledger)
+        self._interfaces = Interfaces(place, ledger)
         self._ledger = ledger
         self._lives = lives
         self._most = most
@@ -192,7 +192,7 @@ class Client(threading.Thread):
         except BaseException as error:  # noqa: BLE001 - the run must not go on as if this client were content
             self.error = error
         finally:
-            self._doors.close()
+            self._interfaces.close()
 
     def _step(self) -> None:
         if self.busy.is_set():
@@ -201,15 +201,15 @@ class Client(threading.Thread):
                 self._living.append(_ActiveLife(next(self._lives)))
             for one in self._living:
                 self._go_on(one)
-        self._doors.send_late(all_of_them=not self.busy.is_set())
+        self._interfaces.send_late(all_of_them=not self.busy.is_set())
         waiting = [one.request for one in self._living if one.request is not None]
-        self._doors.look(waiting)
+        self._interfaces.look(waiting)
         for one in self._living:
             self._hear(one)
         for request in waiting:
             if request.answer is None and is_overdue(request):
                 self._ledger.count("sent again")
-                self._doors.send(request)
+                self._interfaces.send(request)
 
     def _go_on(self, one: _ActiveLife) -> None:
         if one.request is not None or one.at >= len(one.life.steps) or time.monotonic() < one.due:
@@ -221,9 +221,9 @@ class Client(threading.Thread):
                 self._next(one)
                 return
             arguments = arguments | {"removal_id": one.removal}
-        one.request = Sent(f"t-{one.life.name}-{one.at}", step.task, arguments, one.life.door, time.monotonic())
+        one.request = Sent(f"t-{one.life.name}-{one.at}", step.task, arguments, one.life.interface, time.monotonic())
         self._ledger.add(one.request)
-        self._doors.send(one.request, step)
+        self._interfaces.send(one.request, step)
 
     def _hear(self, one: _ActiveLife) -> None:
         if one.request is None or one.request.answer is None:
@@ -247,7 +247,7 @@ class BulkClient(threading.Thread):
         self.busy = threading.Event()
         self.enough = threading.Event()
         self.error: BaseException | None = None
-        self._doors = Interfaces(place, ledger)
+        self._interfaces = Interfaces(place, ledger)
         self._ledger = ledger
         self._waves = waves
         self._todo: list[tuple[str, list[Sent]]] = []
@@ -260,7 +260,7 @@ class BulkClient(threading.Thread):
         except BaseException as error:  # noqa: BLE001 - as above
             self.error = error
         finally:
-            self._doors.close()
+            self._interfaces.close()
 
     def _step(self) -> None:
         self._waiting = [one for one in self._waiting if one.answer is None]
@@ -268,13 +268,13 @@ class BulkClient(threading.Thread):
             if not self._todo:
                 self._todo = list(_stages(next(self._waves)))
             self._begin(*self._todo.pop(0))
-        self._doors.look(self._waiting)
+        self._interfaces.look(self._waiting)
         late = [one for one in self._waiting if one.answer is None and is_overdue(one)]
         if late:
             self._ledger.count("sent again", len(late))
             self._give(late)
 
-    def _begin(self, door: str, requests: list[Sent]) -> None:
+    def _begin(self, interface: str, requests: list[Sent]) -> None:
         for one in requests:
             one.at = time.monotonic()
             self._ledger.add(one)
@@ -284,18 +284,18 @@ class BulkClient(threading.Thread):
         self._give(requests)
 
     def _give(self, requests: list[Sent]) -> None:
-        if requests[0].door == SQL:
+        if requests[0].interface == SQL:
             for one in requests:
                 one.times += 1
-            self._doors.submit(requests)
+            self._interfaces.submit(requests)
             return
         for one in requests:
-            self._doors.send(one)
+            self._interfaces.send(one)
 
 
 def _stages(wave: Wave) -> Iterator[tuple[str, list[Sent]]]:
-    def sent(kind: str, task: str, arguments: dict[str, Any], door: str = SQL) -> Sent:
-        return Sent(f"t-{wave.name}-{kind}", task, arguments, door, 0.0)
+    def sent(kind: str, task: str, arguments: dict[str, Any], interface: str = SQL) -> Sent:
+        return Sent(f"t-{wave.name}-{kind}", task, arguments, interface, 0.0)
 
     yield SQL, [sent("member", "members.record", member_arguments(wave.buyer))]
     parties = {"buyer_id": wave.buyer, "seller_id": wave.seller}

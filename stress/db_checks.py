@@ -51,17 +51,17 @@ def open_connection(database_url: str) -> psycopg.Connection[Any]:
 
 def compare_with_reference(conn: psycopg.Connection[Any], oracle: Oracle, order_ids: Iterable[int]) -> list[str]:
     """Return the differences between database and reference model for these orders and all stock."""
-    court = oracle.court
-    wanted = sorted(order_id for order_id in set(order_ids) if order_id in court.orders)
+    reference = oracle.reference
+    wanted = sorted(order_id for order_id in set(order_ids) if order_id in reference.orders)
     postings = oracle.postings()
-    takings: dict[int, list[str]] = defaultdict(list)
-    for _, taking in sorted(court.takings.items()):
-        takings[taking.order_id].append(taking.state)
+    removals: dict[int, list[str]] = defaultdict(list)
+    for _, taking in sorted(reference.removals.items()):
+        removals[taking.order_id].append(taking.state)
     wrong = []
     with conn.cursor(row_factory=namedtuple_row) as cursor:
         rows: dict[int, Any] = {row[0]: row for row in cursor.execute(ORDERS, [wanted])}
     for order_id in wanted:
-        order = court.orders[order_id]
+        order = reference.orders[order_id]
         if (row := rows.get(order_id)) is None:
             wrong.append(f"order {order_id} is not there")
             continue
@@ -73,9 +73,9 @@ def compare_with_reference(conn: psycopg.Connection[Any], oracle: Oracle, order_
             "fee": order.fee,
             "lines": [f"{line.removed}/{line.returned}" for _, line in sorted(order.lines.items())],
             "alert": _alert(order),
-            "unlocks_at": order.complaint.unlocks() if order.complaint and order.status != "NPX" else row.unlocks_at,
+            "unlocks_at": order.open_alert.unlocks() if order.open_alert and order.status != "NPX" else row.unlocks_at,
             "ocr": f"{order.ocr.by} {order.ocr.state}" if order.ocr else None,
-            "removals": takings[order_id] or None,
+            "removals": removals[order_id] or None,
             "ledger": [f"{month} {kind} {amount}" for month, kind, amount in lines] or None,
             "strikes": _strikes(order),
         }
@@ -83,7 +83,7 @@ def compare_with_reference(conn: psycopg.Connection[Any], oracle: Oracle, order_
             if getattr(row, name) != value:
                 wrong.append(f"order {order_id}: {name} is {getattr(row, name)}, by the rules {value}")
     on_hand = dict(conn.execute(LOTS).fetchall())
-    for lot_id, lot in court.shelves.lots.items():
+    for lot_id, lot in reference.stock.lots.items():
         if on_hand.pop(lot_id, None) != lot.quantity:
             wrong.append(f"lot {lot_id} holds other than the {lot.quantity} units of the rules")
     wrong += [f"lot {lot_id} should not be there" for lot_id in on_hand]
@@ -114,13 +114,13 @@ def unfinished_outbox_messages(database_url: str) -> list[str]:
     return [f"{one.sentence}: {', '.join(one.ids[:10])}" for one in found]
 
 
-def unexpected_rows(conn: psycopg.Connection[Any], letters: list[str]) -> list[str]:
+def unexpected_rows(conn: psycopg.Connection[Any], emails: list[str]) -> list[str]:
     """Find what the invariants do not cover: missed alerts, timestamps in the future, old sessions, unknown emails."""
     wrong = [f"alert {row[0]} is ripe and was forgotten" for row in conn.execute(MISSING_REQUESTS)]
     wrong += [f"event {row[0]} lies in the future of the database's clock" for row in conn.execute(FUTURE)]
     wrong += [f"session {row[0]} holds a transaction open" for row in conn.execute(OLD_SESSIONS)]
-    ids = sorted(set(letters))
+    ids = sorted(set(emails))
     row = conn.execute(EMAILS, [ids]).fetchone()
     if row is None or row[0] != len(ids):
-        wrong.append("letters were sent that no notice has written")
+        wrong.append("emails were sent that no notice has written")
     return wrong

@@ -17,9 +17,7 @@ SESSIONS = """
            pg_blocking_pids(pid) AS waits_for, clock_timestamp() - state_change AS since
     FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
-PROMISES = (
-    "SELECT task, state, count(*), max(publish_count), max(attempts), min(due_at) FROM unwind.outbox GROUP BY 1, 2"
-)
+OUTBOX = "SELECT task, state, count(*), max(publish_count), max(attempts), min(due_at) FROM unwind.outbox GROUP BY 1, 2"
 
 
 def dump_state(place: Environment) -> str:
@@ -30,7 +28,7 @@ def dump_state(place: Environment) -> str:
         keys = {key.decode(): _size(client, key) for key in client.scan_iter(count=500) if b"celery-task" not in key}
         said.append("-- broker: keys\n" + json.dumps(keys, indent=1))
         client.close()
-    for title, query in (("sessions", SESSIONS), ("promises", PROMISES)):
+    for title, query in (("sessions", SESSIONS), ("outbox", OUTBOX)):
         with contextlib.suppress(psycopg.Error), open_connection(place.database_url) as conn:
             said.append(f"-- database: {title}\n" + "\n".join(str(row) for row in conn.execute(query)))
     said.extend(

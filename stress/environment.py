@@ -55,7 +55,7 @@ class Environment:
     skew: int
     """Seconds by which one group's clock is wrong."""
     held: threading.Event = field(default_factory=threading.Event)
-    """Set: the nurse leaves the dead where they are."""
+    """Set: the supervisor leaves the dead where they are."""
     revived: int = 0
 
     @property
@@ -108,7 +108,7 @@ class Environment:
             wrong = {"SKEW_SECONDS": str(self.skew)} if name == STRAY_GROUP else {"SKEW_FILE": str(self._clock)}
             environment |= wrong
         ready = self.supervisor.ready_file(name).exists
-        # Not the supervisor but the nurse starts it again: here dying often is no reason to wait.
+        # Not the supervisor but the supervisor starts it again: here dying often is no reason to wait.
         return Program(
             name, with_parent_death(words), environment, ready, restart=False, celery=None if apart else words
         )

@@ -70,7 +70,7 @@ class FaultInjector:
         self._numbers = itertools.count()
         self._helpers: list[threading.Thread] = []
 
-    def torment(self, faults: list[Fault], seconds: float, enough: threading.Event) -> None:
+    def run_round(self, faults: list[Fault], seconds: float, enough: threading.Event) -> None:
         began = time.monotonic()
         queue = list(faults)
         while not enough.is_set() and time.monotonic() - began < seconds:
@@ -108,7 +108,7 @@ class FaultInjector:
             with contextlib.suppress(psycopg.Error, redis.RedisError, OSError):
                 work()
 
-        helper = threading.Thread(target=quietly, name="demon's helper", daemon=True)
+        helper = threading.Thread(target=quietly, name="fault helper", daemon=True)
         self._helpers.append(helper)
         helper.start()
 

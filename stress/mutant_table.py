@@ -22,11 +22,11 @@ class _Watched:
 def run_mutants(console: Console) -> bool:
     """Run the tests of the mutants, print a line for each, and return whether all were caught."""
     watched = _Watched()
-    console.print(f"{len(MUTANTS)} seeded mistakes, and each scenario without one; about two minutes.")
+    console.print(f"{len(MUTANTS)} mutants, and each scenario without one; about two minutes.")
     words = [str(CHECKOUT / "tests" / "stress" / "test_mutants.py"), "-m", "long", "-q", "--no-header", "--tb=short"]
     status = pytest.main([*words, "-p", "no:cacheprovider", f"--rootdir={CHECKOUT}"], plugins=[watched])
-    table = Table(title="Seeded mistakes", title_style="bold")
-    for column in ("mistake", "scenario", "caught by", "", "seconds"):
+    table = Table(title="Mutants", title_style="bold")
+    for column in ("mutant", "scenario", "caught by", "", "seconds"):
         table.add_column(column)
     for one in MUTANTS.values():
         seconds = watched.passed.get(one.name)

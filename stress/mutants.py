@@ -207,13 +207,13 @@ MUTANTS: dict[str, Mutant] = {
         Mutant(
             "no relay",
             "publishes_once",
-            "is promised and was never done",
+            "is in the outbox and was never done",
             rewrite_source("tasks.outbox:relay", "range(MAX_BATCHES)", "range(0)"),
         ),
         Mutant(
             "published once and never again",
             "republishes_lost_messages",
-            "is promised and was never done",
+            "is in the outbox and was never done",
             rewrite_source(
                 "models.outbox:claim_for_publish",
                 "due_at = CAST(:now AS timestamptz)",

@@ -30,8 +30,8 @@ NEW_EVENTS = "SELECT event_id, request_id, order_id, at FROM unwind.events WHERE
 class ReplayReference(Reference):
     """The reference model with an index of orders by buyer, because a run has thousands of orders."""
 
-    def __init__(self, house: Settings) -> None:
-        super().__init__(house)
+    def __init__(self, terms: Settings) -> None:
+        super().__init__(terms)
         self.of_buyer: dict[str, dict[int, Order]] = defaultdict(dict)
 
     def _may_trade(self, buyer: str, seller: str) -> Answer | None:
@@ -48,8 +48,8 @@ class Oracle:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         short, long = timedelta(seconds=UNLOCK), timedelta(seconds=UNLOCK_ANSWERED)
-        self.court = ReplayReference(Settings(limit=1000, file_after=timedelta(0), short=short, long=long))
-        self.court.people |= {member: Member() for member in (*SELLERS, STRANGER)}
+        self.reference = ReplayReference(Settings(limit=1000, file_after=timedelta(0), short=short, long=long))
+        self.reference.people |= {member: Member() for member in (*SELLERS, STRANGER)}
         for seller in SELLERS:
             for number in range(LOTS_EACH):
                 self._stock(lot_arguments(seller, number))
@@ -63,7 +63,7 @@ class Oracle:
 
     def _stock(self, written: dict[str, Any]) -> None:
         item = (written["item"]["no"], written["color_id"], written["new_or_used"])
-        self.court.shelves.lots[written["lot_id"]] = StockLot(
+        self.reference.stock.lots[written["lot_id"]] = StockLot(
             written["lot_id"], written["seller_id"], item, written["quantity"], Decimal(written["unit_price"])
         )
 
@@ -102,7 +102,7 @@ class Oracle:
         if said != expected:
             if expected == ("refused", "TOO_EARLY") and outcome == "done":
                 self.early += 1
-            if sent.door == SQL and "TOO_EARLY" in (said[1], expected[1]) and outcome == "refused":
+            if sent.interface == SQL and "TOO_EARLY" in (said[1], expected[1]) and outcome == "refused":
                 return []  # decided by the instant of its insert, a moment before what stands in its row
             return [f"{sent.request_id}: {sent.task} answered {said}, by the rules {expected}"]
         if verdict.possible_from and answer["possible_from"]:
@@ -116,26 +116,26 @@ class Oracle:
     def _verdict(self, sent: Sent, at: datetime) -> Answer | None:
         given = {k: v for k, v in sent.arguments.items() if k not in ("member_id", "staff")}
         who = sent.arguments.get("member_id")
-        court = self.court
+        reference = self.reference
         if sent.task == "members.record":
-            return Answer("done", do=lambda: court.people.setdefault(who or "", Member()))
+            return Answer("done", do=lambda: reference.people.setdefault(who or "", Member()))
         if sent.task == "members.terminate":
-            return court.members_terminate(who or "", closed=True)
+            return reference.members_terminate(who or "", closed=True)
         if sent.task == "orders.cancel_many":
             return Answer("done")
         if sent.task == "orders.submit":
             wanted = [(line["lot_id"], line["quantity"]) for line in given["lines"]]
-            return court.orders_submit(given["order_id"], given["buyer_id"], given["seller_id"], at, wanted)
+            return reference.orders_submit(given["order_id"], given["buyer_id"], given["seller_id"], at, wanted)
         if sent.task == "orders.add_batch":
-            return court.orders_add_batch(
+            return reference.orders_add_batch(
                 given["order_id"], at, [(line["lot_id"], line["quantity"]) for line in given["lines"]]
             )
         if sent.task == "orders.record_payment":
-            return court.orders_record_payment(given["order_id"], at, given["payment_status"])
+            return reference.orders_record_payment(given["order_id"], at, given["payment_status"])
         if sent.task == "removals.request":
             lines = {line["line_no"]: line["quantity"] for line in given["lines"]}
-            return court.removals_request(given["order_id"], who, at, lines)
-        judge = getattr(court, sent.task.replace(".", "_"))
+            return reference.removals_request(given["order_id"], who, at, lines)
+        judge = getattr(reference, sent.task.replace(".", "_"))
         about = given.pop("removal_id", None) or given.pop("order_id")
         verdict: Answer = judge(about, who, at, **given)
         return verdict
@@ -143,13 +143,13 @@ class Oracle:
     def _carry_out(self, sent: Sent, verdict: Answer, answer: dict[str, Any]) -> None:
         made = verdict.do()
         if isinstance(made, Removal):
-            self.court.takings[answer["effects"]["removal_id"]] = made
+            self.reference.removals[answer["effects"]["removal_id"]] = made
         if sent.task == "orders.submit":
-            order = self.court.orders[sent.arguments["order_id"]]
-            self.court.of_buyer[order.buyer][order.order_id] = order
+            order = self.reference.orders[sent.arguments["order_id"]]
+            self.reference.of_buyer[order.buyer][order.order_id] = order
 
     def postings(self) -> dict[int, list[Posting]]:
         found: dict[int, list[Posting]] = defaultdict(list)
-        for posting in self.court.ledger.postings:
+        for posting in self.reference.ledger.postings:
             found[posting.order_id].append(posting)
         return found

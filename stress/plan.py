@@ -39,7 +39,7 @@ class Life:
     """One order from purchase to its last command."""
 
     name: str
-    door: str
+    interface: str
     order_id: int
     steps: tuple[Step, ...]
 
@@ -153,14 +153,14 @@ NOISE: tuple[Move, ...] = (
 )
 
 
-def lives(seed: int, client: int, door: str) -> Iterator[Life]:
+def lives(seed: int, client: int, interface: str) -> Iterator[Life]:
     number = 0
     while True:
-        yield life(seed, client, number, door)
+        yield life(seed, client, number, interface)
         number += 1
 
 
-def life(seed: int, client: int, number: int, door: str) -> Life:
+def life(seed: int, client: int, number: int, interface: str) -> Life:
     dice = random.Random(f"{seed}/life/{client}/{number}")
     order_id = FIRST_ORDER * (client + 1) + number
     buyer, seller = f"b{client}-{number}", dice.choice(SELLERS)
@@ -186,7 +186,7 @@ def life(seed: int, client: int, number: int, door: str) -> Life:
         if task == "orders.add_batch":
             arguments["lines"] = _lines(dice, seller)
         steps.append(Step(task, arguments, wait, *_delivery(dice)))
-    return Life(buyer, door, order_id, tuple(steps))
+    return Life(buyer, interface, order_id, tuple(steps))
 
 
 def _submit(dice: random.Random, order_id: int, buyer: str, seller: str) -> Step:

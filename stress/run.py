@@ -35,13 +35,13 @@ from workers.transport.reclaim import PROCESSING_LISTS_KEY
 
 CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL)
 LIVES_PER_CLIENT = 8
-WHOLESALERS = 2
+BULK_CLIENTS = 2
 PROGRESS_TIMEOUT_SECONDS = 60.0
 """Seconds without any progress after which a run that should run dry has failed."""
 WAITING = """
     SELECT (SELECT count(*) FROM unwind.submissions WHERE state = 'waiting'),
            (SELECT count(*) FROM unwind.outbox WHERE state = 'due'),
-           -- A letter that a silent mail server gave back untried waits for its minute, as it should: only those due wait for us.
+           -- Emails that a silent mail server deferred wait for their next attempt; only due ones count.
            (SELECT count(*) FROM unwind.notices WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp()),
            (SELECT count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands
             AND unlocks_at <= clock_timestamp()),
@@ -53,9 +53,9 @@ LONG_WAIT_SECONDS = 15.0
 WAITED_FOR = """
     SELECT 'command by SQL, ' || task || ', taken ' || attempts || ' times', count(*) FROM unwind.submissions
     WHERE state = 'waiting' GROUP BY task, attempts
-    UNION ALL SELECT 'promise, ' || task || ', published ' || publish_count || ' times', count(*) FROM unwind.outbox
+    UNION ALL SELECT 'outbox message, ' || task || ', published ' || publish_count || ' times', count(*) FROM unwind.outbox
     WHERE state = 'due' GROUP BY task, publish_count
-    UNION ALL SELECT 'letter not tried', count(*) FROM unwind.notices
+    UNION ALL SELECT 'email not tried', count(*) FROM unwind.notices
     WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp() HAVING count(*) > 0
     UNION ALL SELECT 'alert to be unlocked', count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL
     AND NOT penalty_stands AND unlocks_at <= clock_timestamp() HAVING count(*) > 0
@@ -81,7 +81,7 @@ class RunOptions:
     fierce: float = 1.0
     """So many times the usual kills, losses and storms."""
     wave: int = 50
-    """Orders that a wholesaler buys, has cancelled and cancels at once."""
+    """Orders that a bulk client buys, has cancelled and cancels at once."""
 
 
 @dataclass
@@ -120,12 +120,12 @@ class Run:
         self.phase = "begins"
         self._checked = 0
         self._clients: list[Client | BulkClient] = [
-            Client(f"storefront {n}", place, self.ledger, plan.lives(options.seed, n, door), LIVES_PER_CLIENT)
-            for n, door in enumerate(CLIENTS)
+            Client(f"storefront {n}", place, self.ledger, plan.lives(options.seed, n, interface), LIVES_PER_CLIENT)
+            for n, interface in enumerate(CLIENTS)
         ]
         self._clients += [
-            BulkClient(f"wholesaler {n}", place, self.ledger, plan.waves(options.seed, len(CLIENTS) + n, options.wave))
-            for n in range(WHOLESALERS)
+            BulkClient(f"bulk client {n}", place, self.ledger, plan.waves(options.seed, len(CLIENTS) + n, options.wave))
+            for n in range(BULK_CLIENTS)
         ]
 
     def go(self) -> Outcome:
@@ -151,13 +151,13 @@ class Run:
         return self.outcome
 
     def _round(self, faults: list[plan.Fault]) -> None:
-        self.phase = "torment"
+        self.phase = "faults"
         for client in self._clients:
             client.busy.set()
         teller = threading.Thread(target=self._tell_until, args=(stop := threading.Event(),), daemon=True)
         teller.start()
         try:
-            self.injector.torment(faults, self.options.round, self.enough)
+            self.injector.run_round(faults, self.options.round, self.enough)
             self.phase = "runs dry"
             for client in self._clients:
                 client.busy.clear()
@@ -248,7 +248,10 @@ class Run:
 
     def _left(self) -> str:
         waiting = self.ledger.waiting()
-        return ", ".join(f"{one.request_id} {one.task} (sent {one.times} times)" for one in waiting[:10]) or "promises"
+        return (
+            ", ".join(f"{one.request_id} {one.task} (sent {one.times} times)" for one in waiting[:10])
+            or "outbox messages"
+        )
 
     def _compare(self) -> None:
         wrong = self.outcome.violations
@@ -258,9 +261,9 @@ class Run:
             fresh = list(self.oracle.judged.values())[before:]
             touched = [one.arguments["order_id"] for _, one in fresh if "order_id" in one.arguments]
             touched += [
-                self.oracle.court.takings[one.arguments["removal_id"]].order_id
+                self.oracle.reference.removals[one.arguments["removal_id"]].order_id
                 for _, one in fresh
-                if one.arguments.get("removal_id") in self.oracle.court.takings
+                if one.arguments.get("removal_id") in self.oracle.reference.removals
             ]
             wrong += compare_with_reference(conn, self.oracle, touched)
             wrong += unexpected_rows(conn, self.place.smtp_stub.taken)
@@ -300,7 +303,7 @@ class Run:
         """Return the arguments for a replay, where removal requests are numbered without gaps."""
         arguments = {**one.arguments, "request_id": one.request_id}
         if "removal_id" in arguments:
-            arguments["removal_id"] = list(self.oracle.court.takings).index(arguments["removal_id"]) + 1
+            arguments["removal_id"] = list(self.oracle.reference.removals).index(arguments["removal_id"]) + 1
         return arguments
 
 

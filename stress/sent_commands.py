@@ -15,7 +15,7 @@ class Sent:
     request_id: str
     task: str
     arguments: dict[str, Any]
-    door: str
+    interface: str
     at: float
     """Monotonic seconds of the last sending."""
     times: int = 0

@@ -144,11 +144,11 @@ class SimulatedMarket:
     def violations(self) -> list[str]:
         with open_connection(self.database_url) as conn:
             wrong = self.oracle.judge(conn)
-            wrong += compare_with_reference(conn, self.oracle, list(self.oracle.court.orders))
+            wrong += compare_with_reference(conn, self.oracle, list(self.oracle.reference.orders))
             wrong += unexpected_rows(conn, [])
             wrong += contradictions(conn, self.told)[1]
             late = self.simulation.clock.instant - timedelta(seconds=90)
-            wrong += [f"{task} ({n}) is promised and was never done" for n, task in conn.execute(UNDONE, [late])]
+            wrong += [f"{task} ({n}) is in the outbox and was never done" for n, task in conn.execute(UNDONE, [late])]
         return [*self.found, *wrong, *unfinished_outbox_messages(self.database_url)]
 
 

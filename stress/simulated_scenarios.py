@@ -55,7 +55,7 @@ def transaction_left_open(market: SimulatedMarket) -> None:
         notices.record_outcomes(conn, wakes, instant)
         left = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
         notices.record_outcomes(conn, sent, instant)
-    market.found += [f"letter {one.notice_id} was sent and is to be sent again" for one in left]
+    market.found += [f"email {one.notice_id} was sent and is to be sent again" for one in left]
 
 
 def two_clocks(market: SimulatedMarket) -> None:

@@ -74,7 +74,7 @@ class Settings:
 class Alert:
     kind: str
     filed: datetime
-    house: Settings
+    terms: Settings
     state: str = "open"
     responded: datetime | None = None
     accepted: datetime | None = None
@@ -83,10 +83,10 @@ class Alert:
     def unlocks(self) -> datetime:
         """8 and A1, as they are written there."""
         if self.kind != "NPB":
-            return self.filed + self.house.long
-        base = self.filed + self.house.short
-        if self.responded is not None and (self.house.relock or self.responded < base):
-            base = self.filed + self.house.long
+            return self.filed + self.terms.long
+        base = self.filed + self.terms.short
+        if self.responded is not None and (self.terms.relock or self.responded < base):
+            base = self.filed + self.terms.long
         return base if self.accepted is None else min(self.accepted, base)
 
 
@@ -142,11 +142,11 @@ class Order:
         return self.payment in ("Received", "Completed")
 
     @property
-    def complaint(self) -> Alert | None:
+    def open_alert(self) -> Alert | None:
         return self.alert if self.alert and self.alert.state == "open" else None
 
     @property
-    def wish(self) -> CancelRequest | None:
+    def open_request(self) -> CancelRequest | None:
         return self.ocr if self.ocr and self.ocr.state == "open" else None
 
     @property
@@ -155,12 +155,12 @@ class Order:
 
 
 class State:
-    def __init__(self, house: Settings) -> None:
-        self.house = house
+    def __init__(self, terms: Settings) -> None:
+        self.terms = terms
         self.people: dict[str, Member] = {}
-        self.shelves = Stock()
+        self.stock = Stock()
         self.orders: dict[int, Order] = {}
-        self.takings: dict[int, Removal] = {}
+        self.removals: dict[int, Removal] = {}
         self.ledger = Ledger()
 
     def role(self, order: Order, who: str | None) -> str | None:
@@ -196,7 +196,7 @@ class State:
     def scan(self, started: datetime, now: datetime) -> None:
         """What the sweeps did by `now`: each alert marked at its instant, or at `started` when they were late (R41, R42)."""
         for order in self.orders.values():
-            alert = order.complaint
+            alert = order.open_alert
             if alert is None or alert.unlocked is not None or order.status == "NPX":
                 continue
             due = alert.unlocks()

@@ -70,7 +70,7 @@ class Reference(ProblemOrders):
 
     def _unknown(self, wanted: Wanted, buyer: str, seller: str) -> Answer | None:
         for lot_id, _ in wanted:
-            lot = self.shelves.lots.get(lot_id)
+            lot = self.stock.lots.get(lot_id)
             if lot is None or lot.seller != seller or lot.room is not None or lot.reserved_for not in (None, buyer):
                 return refuse("LOT_UNKNOWN")
         return None
@@ -85,17 +85,17 @@ class Reference(ProblemOrders):
         return None
 
     def _stock(self, wanted: Wanted) -> Answer | None:
-        if any(units % self.shelves.lots[lot_id].bulk for lot_id, units in wanted):
+        if any(units % self.stock.lots[lot_id].bulk for lot_id, units in wanted):
             return INVALID
         for lot_id in {lot_id for lot_id, _ in wanted}:
-            if sum(units for other, units in wanted if other == lot_id) > self.shelves.lots[lot_id].quantity:
+            if sum(units for other, units in wanted if other == lot_id) > self.stock.lots[lot_id].quantity:
                 return refuse("NOT_ENOUGH_STOCK")
         return None
 
     def _take(self, order: Order, wanted: Wanted) -> None:
-        prices = [self.shelves.lots[lot_id].price_of_one(units) for lot_id, units in wanted]
+        prices = [self.stock.lots[lot_id].price_of_one(units) for lot_id, units in wanted]
         for (lot_id, units), price in zip(wanted, prices, strict=True):
-            sold = self.shelves.sell(lot_id, units)
+            sold = self.stock.sell(lot_id, units)
             order.lines[len(order.lines) + 1] = Line(sold, units, price)
 
     def _starts_again(self, order: Order, at: datetime) -> None:
@@ -168,7 +168,7 @@ class Reference(ProblemOrders):
 
     def removals_approve(self, removal_id: int, who: str | None, at: datetime, returns: bool | None = None) -> Answer:
         """T20: the other party, and everything is checked again."""
-        taking = self.takings.get(removal_id)
+        taking = self.removals.get(removal_id)
         found = self._decides(taking, who, of_other=True)
         if isinstance(found, Answer) or taking is None:
             return found if isinstance(found, Answer) else refuse("REMOVAL_UNKNOWN")
@@ -182,12 +182,12 @@ class Reference(ProblemOrders):
 
         def do() -> None:
             taking.state = "approved"
-            self.shelves.begin(release=self.house.release)
+            self.stock.begin(release=self.terms.release)
             for number, units in sorted(taking.lines.items()):
                 line = found.lines[number]
                 line.removed += units
                 if back and not self.people[found.seller].terminated:
-                    self.shelves.put_back(line.sold, units)
+                    self.stock.put_back(line.sold, units)
             self._starts_again(found, at)
 
         return accept(do)
@@ -199,7 +199,7 @@ class Reference(ProblemOrders):
         return self._closes(removal_id, who, "withdrawn", of_other=False)
 
     def _closes(self, removal_id: int, who: str | None, state: str, *, of_other: bool) -> Answer:
-        taking = self.takings.get(removal_id)
+        taking = self.removals.get(removal_id)
         found = self._decides(taking, who, of_other=of_other)
         if isinstance(found, Answer) or taking is None:
             return found if isinstance(found, Answer) else refuse("REMOVAL_UNKNOWN")

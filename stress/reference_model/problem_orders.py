@@ -58,14 +58,14 @@ class ProblemOrders(State):
         return self._give_back(order, str(self.role(order, who)), "withdrawn")
 
     def _give_back(self, order: Order, filed_by: str, state: str) -> Answer:
-        wish = order.wish
-        if wish is None:
+        open_request = order.open_request
+        if open_request is None:
             return refuse("NO_OPEN_REQUEST")
-        if wish.by != filed_by:
+        if open_request.by != filed_by:
             return refuse("WRONG_ROLE")
 
         def do() -> None:
-            order.status, wish.state = wish.back_to, state
+            order.status, open_request.state = open_request.back_to, state
 
         return accept(do)
 
@@ -87,7 +87,7 @@ class ProblemOrders(State):
     def _complain(self, order: Order, kind: str, at: datetime, comment: str | None) -> Answer:
         if order.status in ALERT_STATUSES:
             return refuse("ORDER_HAS_PROBLEM")
-        earliest = order.date + self.house.file_after
+        earliest = order.date + self.terms.file_after
         if at < earliest:
             return refuse("TOO_EARLY", earliest)
         if order.paid and kind != "NSS":
@@ -98,14 +98,14 @@ class ProblemOrders(State):
             return refuse("COMMENT_REQUIRED")
 
         def do() -> None:
-            if order.wish:
-                order.wish.state = "superseded"
-            order.status, order.alert = kind, Alert(kind, at, self.house)
+            if order.open_request:
+                order.open_request.state = "superseded"
+            order.status, order.alert = kind, Alert(kind, at, self.terms)
 
         return accept(do)
 
     def _open(self, order: Order, kind: str) -> Alert | Answer:
-        alert = order.complaint
+        alert = order.open_alert
         return refuse("NO_OPEN_ALERT") if alert is None or alert.kind != kind else alert
 
     def npb_respond(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
@@ -224,15 +224,15 @@ class ProblemOrders(State):
         ):
             if order.order_id in strikes:
                 strikes.remove(order.order_id)
-                self.judge_privilege(member, alert.house.limit)
+                self.judge_privilege(member, alert.terms.limit)
 
     def basis(self, order: Order, who: str | None, at: datetime) -> str | Answer:
         """Return the ground on which this party could cancel now (R13 to R15, R26, R53, R54)."""
-        alert, wish = order.complaint, order.wish
+        alert, open_request = order.open_alert, order.open_request
         due = alert.unlocks() if alert else at
         if self.role(order, who) == "seller":
-            if wish:
-                return "OCR_SELLER" if wish.by == "seller" else "OCR_BUYER"
+            if open_request:
+                return "OCR_SELLER" if open_request.by == "seller" else "OCR_BUYER"
             if order.status == "NPX":
                 return "NPX"
             if order.status == "NPB" and at >= due:
@@ -246,7 +246,7 @@ class ProblemOrders(State):
             return alert.kind
         if self.people[order.seller].terminated:
             return "SELLER_TERMINATED"
-        if wish or (alert and alert.kind == "NPB"):
+        if open_request or (alert and alert.kind == "NPB"):
             return refuse("WRONG_ROLE")
         return refuse("TOO_EARLY", due) if alert else refuse("NO_OPEN_ALERT")
 
@@ -272,26 +272,26 @@ class ProblemOrders(State):
         return accept(lambda: self._cancel(order, basis, at))
 
     def _cancel(self, order: Order, basis: str, at: datetime) -> None:
-        alert, wish = order.complaint, order.wish
+        alert, open_request = order.open_alert, order.open_request
         order.status, order.basis = "CANCELLED", basis
-        if wish:
-            wish.state = "agreed" if basis.startswith("OCR") else "superseded"
+        if open_request:
+            open_request.state = "agreed" if basis.startswith("OCR") else "superseded"
         if alert:
             alert.state = "completed" if basis in ALERT_STATUSES else "superseded"
-        for taking in self.takings.values():
+        for taking in self.removals.values():
             if taking.order_id == order.order_id and taking.state == "pending":
                 taking.state = "cancelled"  # R59
         if alert and basis in ("NPB", "NPX"):
             self.people[order.buyer].bought_badly.append(order.order_id)
-            self.judge_privilege(order.buyer, alert.house.limit)
+            self.judge_privilege(order.buyer, alert.terms.limit)
         if alert and basis in ("NRS", "NSS"):
             self.people[order.seller].sold_badly.append(order.order_id)
-            self.judge_privilege(order.seller, alert.house.limit)
+            self.judge_privilege(order.seller, alert.terms.limit)
             return  # R64, R85
         if not self.people[order.seller].terminated:  # R65
-            self.shelves.begin(release=self.house.release)
+            self.stock.begin(release=self.terms.release)
             for line in order.lines.values():
-                line.now_in = self.shelves.put_back(line.sold, line.remaining)
+                line.now_in = self.stock.put_back(line.sold, line.remaining)
                 line.returned += line.remaining
         same = billing_month(at) == order.fee_month
         kind = "reset" if same else "credit"

@@ -25,7 +25,7 @@ MEASURES = [
 @pytest.mark.long
 @pytest.mark.bench
 @pytest.mark.timeout(900)
-def test_every_measure_runs_in_its_small_form(tmp_path: Path) -> None:
+def test_every_benchmark_runs_at_quick_scale(tmp_path: Path) -> None:
     environment = os.environ | {"UNWIND_DATA": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "workers", "bench", "--quick", "--json"],
@@ -48,7 +48,7 @@ def test_every_measure_runs_in_its_small_form(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_measure_is_named(tmp_path: Path) -> None:
+def test_an_unknown_benchmark_is_named(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "workers", "bench", "B99"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -36,7 +36,7 @@ def test_sides_take_turns_at_going_first() -> None:
     assert "".join(order) == "abbaabba"
 
 
-def test_the_record_is_drawn_and_kept_and_joined(tmp_path: Path) -> None:
+def test_results_are_charted_stored_and_merged(tmp_path: Path) -> None:
     two = [result(name, "x", "s", Bar(1, 1), [2.0], [1.0]) for name in ("B10", "B9")]
     kept = report.write(report.record(two, SCALES["quick"], 60), tmp_path)
     again = report.write(
@@ -50,5 +50,5 @@ def test_the_record_is_drawn_and_kept_and_joined(tmp_path: Path) -> None:
     assert all("http://www.w3.org" in path.read_text() and "<script" not in path.read_text() for path in drawn)
 
 
-def test_the_page_shows_the_kept_run() -> None:
+def test_the_page_shows_the_stored_run() -> None:
     assert SPEED_PAGE.read_text("utf-8") == speed_page.speed_page(), "docs/speed.md is stale: ./run docs writes it anew"

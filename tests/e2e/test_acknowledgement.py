@@ -83,7 +83,7 @@ def came_back(node: ProcessNode) -> int:
 
 @pytest.mark.guarantee("P1")
 @pytest.mark.parametrize("step", STEPS)
-def test_a_command_outlives_every_step_of_failing_that_fails(
+def test_a_command_survives_failures_of_the_error_handling(
     step: str, poison: None, run: Run, broker: Any, books: psycopg.Connection, tmp_path: Path
 ) -> None:
     failing = tmp_path / "failing"
@@ -100,7 +100,7 @@ def test_a_command_outlives_every_step_of_failing_that_fails(
 
 @pytest.mark.guarantee("P1")
 @pytest.mark.parametrize("hindrance", ["LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE", READ_ONLY])
-def test_a_command_that_cannot_be_parked_waits_for_that(
+def test_a_command_waits_until_its_dead_job_can_be_stored(
     hindrance: str, poison: None, run: Run, broker: Any, books: psycopg.Connection, database_url: str
 ) -> None:
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING="/nonexistent")
@@ -120,7 +120,7 @@ def test_a_command_that_cannot_be_parked_waits_for_that(
 
 
 @pytest.mark.guarantee("P1")
-def test_a_command_that_kills_its_process_stays_until_it_is_parked(
+def test_a_command_that_kills_its_process_stays_until_it_is_a_dead_job(
     poison: None, run: Run, broker: Any, books: psycopg.Connection, tmp_path: Path
 ) -> None:
     failing = tmp_path / "failing"
@@ -135,7 +135,7 @@ def test_a_command_that_kills_its_process_stays_until_it_is_parked(
 
 
 @pytest.mark.guarantee("P1")
-def test_a_message_that_celery_turns_away_is_a_dead_letter_before_it_is_gone(
+def test_a_message_that_celery_rejects_becomes_a_dead_letter_before_it_is_removed(
     run: Run, broker: Any, upstream: Celery, books: psycopg.Connection
 ) -> None:
     run("worker")
@@ -146,7 +146,7 @@ def test_a_message_that_celery_turns_away_is_a_dead_letter_before_it_is_gone(
     assert fetch_one(books, "SELECT reason FROM unwind.dead_letters") == "TASK_UNKNOWN"
 
 
-def test_a_process_that_cannot_be_connected_is_given_nothing(
+def test_a_process_without_connections_gets_no_messages(
     run: Run, broker: Any, broker_url: str, books: psycopg.Connection, tmp_path: Path
 ) -> None:
     failing = tmp_path / "failing"
@@ -169,7 +169,7 @@ def test_a_process_that_cannot_be_connected_is_given_nothing(
         ("tests.e2e.failing_steps", [], "cannot be connected, so it takes nothing: StepFailed"),
     ],
 )
-def test_a_worker_that_could_do_nothing_does_not_start(
+def test_a_worker_that_cannot_work_does_not_start(
     application: str, words: list[str], sentence: str, node_environment: dict[str, str], broker: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "failing").write_text(CHECKING)
@@ -188,15 +188,13 @@ def test_a_worker_that_could_do_nothing_does_not_start(
 @pytest.mark.parametrize(
     "pool", ["gevent", "eventlet", "threads", "custom:Pool", "celery.concurrency.thread:TaskPool", ThreadPool]
 )
-def test_pools_without_processes_are_refused_by_any_name(pool: Any) -> None:
+def test_pools_without_processes_are_refused(pool: Any) -> None:
     assert pool_name(pool) not in SUPPORTED_POOLS
     assert [pool_name(name) for name in ("prefork", "processes", "solo")] == [SUPPORTED_POOLS[0], *SUPPORTED_POOLS]
 
 
 @pytest.mark.guarantee("P1")
-def test_dates_written_the_german_way_change_nothing(
-    past: None, run: Run, upstream: Celery, books: psycopg.Connection
-) -> None:
+def test_a_german_datestyle_changes_nothing(past: None, run: Run, upstream: Celery, books: psycopg.Connection) -> None:
     database = fetch_one(books, "SELECT current_database()")
     books.execute(f"ALTER DATABASE {database} SET datestyle = 'German, DMY'".encode())
     run("worker")

@@ -50,7 +50,7 @@ def counts(url: str) -> dict[str, int]:
 
 
 @pytest.mark.long
-def test_a_restored_installation_keeps_its_promises(
+def test_a_restored_installation_finishes_its_outbox(
     servers: ServerUrls,
     admin: psycopg.Connection,
     template_database: str,
@@ -110,7 +110,7 @@ def test_a_restore_never_overwrites(database_url: str, tmp_path: Path, monkeypat
     assert typed(monkeypatch, database_url, "backup", str(file), "--replace").exit_code == 0
 
 
-def test_a_broken_file_leaves_nothing_behind(
+def test_a_broken_backup_restores_nothing(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "broken.dump"
@@ -124,9 +124,7 @@ def test_a_broken_file_leaves_nothing_behind(
     engine.dispose()
 
 
-def test_no_password_stands_on_a_command_line(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_password_is_on_a_command_line(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
     real = subprocess.run
 
@@ -165,7 +163,7 @@ def point_elsewhere(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["socket_url", "url"])
-def test_backup_and_restore_reach_the_server_of_the_url_whatever_the_shell_says(
+def test_backup_and_restore_use_only_the_url_and_no_libpq_variables(
     other_server: PostgresServer,
     database_url: str,
     empty_database_url: str,
@@ -194,7 +192,7 @@ def test_backup_and_restore_reach_the_server_of_the_url_whatever_the_shell_says(
 
 
 @pytest.mark.parametrize("permitted", [True, False])
-def test_programs_that_reach_another_server_write_nothing(
+def test_tools_that_reach_another_server_write_nothing(
     other_server: PostgresServer,
     empty_database_url: str,
     database_url: str,
@@ -235,7 +233,7 @@ def test_a_backup_needs_no_right_to_read_the_system_identifier(
     assert said.exit_code == 0, said.output
 
 
-def test_tls_that_the_url_asks_for_is_asked_for_by_every_program(
+def test_every_tool_uses_the_tls_options_of_the_url(
     other_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = typed(monkeypatch, other_server.url() + "?sslmode=require", "backup", str(tmp_path / "x.dump"))
@@ -245,7 +243,7 @@ def test_tls_that_the_url_asks_for_is_asked_for_by_every_program(
         clients.run("psql", "--command=SELECT 1")
 
 
-def test_the_feed_goes_on_after_a_move_to_a_server_that_counts_from_lower(
+def test_the_feed_continues_on_a_server_with_lower_transaction_ids(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, market: Market
 ) -> None:
     market.order(1003)

@@ -90,7 +90,7 @@ def business(shop: Installation) -> str:
     return held
 
 
-def test_by_message(shop: Installation) -> None:
+def test_bad_input_by_message_is_invalid(shop: Installation) -> None:
     before = business(shop)
     with shop.client() as client:
         sent = [(wanted, client.send_task(task, kwargs=said, queue="commands")) for task, _, said, wanted in tried()]
@@ -103,7 +103,7 @@ def test_by_message(shop: Installation) -> None:
     assert shop.supervisor.restarts == 0
 
 
-def test_by_sql(shop: Installation) -> None:
+def test_bad_input_by_sql_is_invalid(shop: Installation) -> None:
     before, refused, accepted = business(shop), 0, []
     with shop.connect() as conn:
         for task, request_id, arguments, wanted in tried():
@@ -124,7 +124,7 @@ def test_by_sql(shop: Installation) -> None:
     assert shop.supervisor.restarts == 0
 
 
-def test_as_items_of_many(shop: Installation) -> None:
+def test_bad_items_of_cancel_many_are_invalid(shop: Installation) -> None:
     items, wanted = [], []
     for number, (path, bad) in enumerate(bearable(GOOD["orders.cancel"])):
         item = replace_argument(GOOD["orders.cancel"], path, bad)
@@ -145,7 +145,7 @@ def test_as_items_of_many(shop: Installation) -> None:
 
 
 @pytest.mark.parametrize("characters", [2_001, 10_000_000])
-def test_a_comment_that_is_far_too_long(shop: Installation, characters: int) -> None:
+def test_an_overlong_comment_is_invalid(shop: Installation, characters: int) -> None:
     said = {"order_id": 2001, "member_id": "seller", "comment": "x" * characters}
     wanted = [{"path": "comment", "message": "must have at most 2000 characters"}]
     with shop.client() as client:
@@ -164,7 +164,7 @@ def test_a_comment_that_is_far_too_long(shop: Installation, characters: int) -> 
         )
 
 
-def test_typed_values_of_a_python_producer(shop: Installation) -> None:
+def test_typed_values_of_a_python_producer_are_invalid(shop: Installation) -> None:
     typed = {1: uuid.uuid4(), 50: Decimal("1.00")}
     items = [{"order_id": 3001 + n, "member_id": "seller", "reason": "S_MUTUAL"} for n in range(100)]
     items = [item | {"comment": typed[n]} if n in typed else item for n, item in enumerate(items)]

@@ -37,7 +37,7 @@ def cancel(upstream: Celery, order_id: int = 1001) -> Any:
 
 
 @pytest.mark.guarantee("P1")
-def test_a_command_in_the_hand_of_a_killed_worker_is_answered_by_another_within_a_minute(
+def test_another_worker_answers_a_killed_workers_command_within_a_minute(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
 ) -> None:
     first = run("first")
@@ -54,7 +54,7 @@ def test_a_command_in_the_hand_of_a_killed_worker_is_answered_by_another_within_
 
 
 @pytest.mark.guarantee("P2")
-def test_a_worker_that_was_paused_for_longer_than_its_messages_wait_writes_nothing_twice(
+def test_a_worker_stopped_beyond_the_visibility_timeout_writes_nothing_twice(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
 ) -> None:
     paused = run("paused", application="tests.e2e.short_timeouts")
@@ -80,7 +80,7 @@ def test_a_worker_that_was_paused_for_longer_than_its_messages_wait_writes_nothi
 
 @pytest.mark.guarantee("P2", "P3")
 @pytest.mark.long
-def test_two_beats_of_which_one_is_killed_all_the_time_unlock_once_and_soon(
+def test_two_beats_unlock_once_and_on_time_while_one_is_killed_repeatedly(
     past: None, run: Run, books: psycopg.Connection, tmp_path: Path
 ) -> None:
     run("worker")
@@ -101,7 +101,7 @@ def test_two_beats_of_which_one_is_killed_all_the_time_unlock_once_and_soon(
 
 @pytest.mark.guarantee("P1")
 @pytest.mark.long
-def test_what_a_broker_forgot_under_running_workers_is_done_all_the_same(
+def test_work_lost_by_the_broker_is_republished(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, broker_url: str, database_url: str
 ) -> None:
     run("worker")
@@ -117,7 +117,7 @@ def test_what_a_broker_forgot_under_running_workers_is_done_all_the_same(
 
 @pytest.mark.long
 @pytest.mark.parametrize("skew", [-1800, 1800])
-def test_a_worker_whose_clock_is_wrong_decides_and_looks_as_others_do(
+def test_a_worker_with_a_wrong_clock_decides_and_sweeps_like_others(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, skew: int
 ) -> None:
     skewed = {"PYTHONPATH": str(SKEWED), "SKEW_SECONDS": str(skew)}

@@ -106,7 +106,7 @@ def rows(address: str, search: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_are_for_those_with_the_login(window: str, page: str) -> None:
+def test_pages_require_the_login(window: str, page: str) -> None:
     assert asked(window.rstrip("/") + page, login=None)[0] == 401
     assert asked(window.rstrip("/") + page, login="ops:guessed")[0] == 401
     assert asked(window.rstrip("/") + page)[0] in (200, 400, 404)  # of nobody, and half a question
@@ -121,7 +121,7 @@ def test_the_api_is_closed_with_and_without_a_login(window: str, call: str, meth
 
 
 @pytest.mark.parametrize("page", OPEN)
-def test_what_is_open_to_all_says_nothing_about_orders(window: str, page: str) -> None:
+def test_public_pages_contain_nothing_about_orders(window: str, page: str) -> None:
     status, said = asked(window.rstrip("/") + page, login=None)
     assert status == 200
     assert "1003" not in said
@@ -166,7 +166,7 @@ def test_no_method_gets_past_the_login(window: str, page: str, method: str) -> N
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_no_path_leads_out_of_the_static_files(window: str, path: str) -> None:
+def test_no_path_leaves_the_static_files(window: str, path: str) -> None:
     login = f"Basic {base64.b64encode(LOGIN.encode()).decode()}"
     for headers in ({}, {"Authorization": login}):
         status, said = raw(window, "GET", path, **headers)
@@ -177,7 +177,7 @@ def test_no_path_leads_out_of_the_static_files(window: str, path: str) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("page", [*PAGES, *OPEN])
-def test_nothing_is_done_with_the_login_either(window: str, page: str, method: str) -> None:
+def test_the_login_allows_no_actions(window: str, page: str, method: str) -> None:
     login = f"Basic {base64.b64encode(LOGIN.encode()).decode()}"
     assert raw(window, method, page, Authorization=login)[0] in (400, 403, 404, 405)
 
@@ -185,7 +185,7 @@ def test_nothing_is_done_with_the_login_either(window: str, page: str, method: s
 # -- what is seen ------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_is_found_by_its_order_whoever_sent_it_and_however_he_wrote_it(shop: Installation, window: str) -> None:
+def test_a_job_is_found_by_its_order_from_any_sender(shop: Installation, window: str) -> None:
     forged = {"argsrepr": f"('{PRIVATE}',)", "kwargsrepr": "<script>alert(1)</script>", "shadow": "<script>x</script>"}
     with shop.client() as client:
         sent = client.send_task(
@@ -224,7 +224,7 @@ def test_sweeps_that_find_nothing_do_not_hide_the_others(shop: Installation, win
     assert [row["result"] for row in found] == ["done unlocked=2"]
 
 
-def test_what_was_seen_is_seen_again_after_a_restart(shop: Installation, window: str) -> None:
+def test_jobs_are_still_listed_after_a_restart(shop: Installation, window: str) -> None:
     with shop.client() as client:
         client.send_task("orders.options", kwargs={"order_id": 78, "member_id": "buyer"}, queue="commands").get(30)
     wait_until(lambda: rows(window, "kwargs:order_id=78"))
@@ -267,7 +267,7 @@ def test_a_browser_without_the_login_sees_nothing(browser: Browser, window: str)
 
 
 @pytest.mark.browser
-def test_the_story_of_an_order_is_read_in_a_browser(
+def test_a_browser_shows_the_jobs_of_an_order(
     shop: Installation, window: str, page: Page, picture: Callable[[Page, str], None]
 ) -> None:
     page.goto("/workers")

@@ -90,7 +90,7 @@ def test_an_address_beyond_loopback_without_a_login_is_refused(settings: Setting
 
 
 @pytest.mark.parametrize("how", WITHIN)
-def test_from_anywhere_it_listens_on_loopback_and_only_looks(settings: Settings, elsewhere: Path, how: str) -> None:
+def test_it_listens_on_loopback_read_only_from_any_directory(settings: Settings, elsewhere: Path, how: str) -> None:
     options, variables = WITHIN[how]
     port = free_port()
     with flower(settings, elsewhere, [*options, f"--port={port}"], variables) as process:
@@ -129,5 +129,5 @@ def test_the_doctor_names_the_address_at_which_it_really_listens(settings: Setti
         ("no-such-name.invalid", False),
     ],
 )
-def test_what_loopback_is(address: str, loopback: bool) -> None:
+def test_loopback_addresses_are_recognized(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback

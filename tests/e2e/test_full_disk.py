@@ -62,7 +62,7 @@ def fill(books: psycopg.Connection[Any], folder: Path) -> str:
 
 
 @pytest.mark.guarantee("P1", "P4")
-def test_a_command_that_meets_a_full_disk_changes_nothing_and_is_done_when_there_is_room(
+def test_a_command_on_a_full_disk_changes_nothing_and_runs_once_there_is_space(
     past: None, run: Run, upstream: Celery, books: psycopg.Connection, folder: Path
 ) -> None:
     assert "could not extend file" in fill(books, folder)

@@ -58,7 +58,7 @@ def test_a_connection_cut_at_any_command_loses_and_stalls_nothing(takers: Record
     assert all(times <= 2 for times in takers.noted().values())
 
 
-def test_with_kombus_own_acknowledgement_a_worker_falls_silent(takers: RecordingWorkers, proxy: Proxy) -> None:
+def test_with_kombus_own_acknowledgement_a_worker_stalls(takers: RecordingWorkers, proxy: Proxy) -> None:
     takers.start(concurrency=1, transport="stock ack", at=proxy.url)
     cut = proxy.cut(Cut(asked=b"ZREM"))
     takers.send(1)

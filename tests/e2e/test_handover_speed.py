@@ -27,7 +27,7 @@ def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: s
         yield those_who_take
 
 
-def test_it_is_as_fast_as_kombus_own_and_as_quick(takers: RecordingWorkers) -> None:
+def test_throughput_and_latency_match_kombus_own(takers: RecordingWorkers) -> None:
     found: dict[str, list[tuple[float, float, float]]] = {"ours": [], "stock": []}
     for number in range(ROUNDS):
         for transport in ("ours", "stock") if number % 2 else ("stock", "ours"):

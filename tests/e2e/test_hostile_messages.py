@@ -50,7 +50,7 @@ def answered(shop: Installation, client: Any) -> dict[str, Any]:
 
 
 @pytest.mark.guarantee("P8")
-def test_a_worker_lives_through_every_hostile_message_and_keeps_it(shop: Installation) -> None:
+def test_a_worker_survives_and_stores_every_hostile_message(shop: Installation) -> None:
     head = shop.supervisor.pid("commands")
     queue = shop.redis()
     with shop.client() as client:
@@ -107,7 +107,7 @@ def test_the_same_bytes_five_times_are_five_messages_with_one_effect(shop: Insta
     assert shop.value("SELECT count(*) FROM unwind.dead_letters") == before
 
 
-def test_what_is_kept_is_shown_without_a_word_of_it(shop: Installation) -> None:
+def test_dead_letters_are_shown_without_their_content(shop: Installation) -> None:
     shop.redis().lpush("commands", json.dumps(message(headers={"timelimit": "a secret word", "id": "shown-1"})))
     wait_until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = 'shown-1'"))
     shown = odd(shop)
@@ -119,7 +119,7 @@ def test_what_is_kept_is_shown_without_a_word_of_it(shop: Installation) -> None:
 
 
 @pytest.mark.long
-def test_anything_at_all_pushed_to_a_worker_does_not_end_it(shop: Installation) -> None:
+def test_random_bytes_do_not_end_a_worker(shop: Installation) -> None:
     queue = shop.redis()
     head = shop.supervisor.pid("commands")
     with shop.client() as client:

@@ -217,6 +217,6 @@ def test_commands_by_sql_do_not_wait_for_the_brokers_backlog(shop: Installation)
     assert by_message(shop) < BEHIND_ONE
 
 
-def test_the_worker_lived_through_all_of_it(shop: Installation, watched: Watched) -> None:
+def test_the_worker_survived_all_payloads(shop: Installation, watched: Watched) -> None:
     assert shop.supervisor.restarts == 0
     assert "WorkerLostError" not in shop.log()

@@ -114,7 +114,7 @@ def test_celery_call_is_answered(shop: Installation) -> None:
     assert shop.answer_of("called-1")["outcome"] == "done"
 
 
-def test_an_envelope_made_by_hand_is_answered_once_however_often_it_is_pushed(shop: Installation) -> None:
+def test_a_hand_made_envelope_pushed_repeatedly_has_one_answer(shop: Installation) -> None:
     queue, results = shop.redis(), shop.redis(results=True)
     arguments = {"order_id": 2003, "member_id": "seller", "request_id": "by-hand-1"}
     first, second = (str(uuid.uuid4()) for _ in range(2))
@@ -128,7 +128,7 @@ def test_an_envelope_made_by_hand_is_answered_once_however_often_it_is_pushed(sh
     assert shop.value("SELECT count(*) FROM unwind.alerts WHERE order_id = 2003") == 1
 
 
-def test_the_least_that_must_stand_in_an_envelope(shop: Installation) -> None:
+def test_the_required_fields_of_an_envelope_are_enough(shop: Installation) -> None:
     message_id = str(uuid.uuid4())
     body = json.dumps([[], {"order_id": 1, "member_id": "x"}, {}])
     least = {
@@ -155,7 +155,7 @@ def test_positional_arguments_are_invalid(shop: Installation) -> None:
     assert answer["errors"] == [{"path": "args", "message": "only keyword arguments are taken"}]
 
 
-def test_what_nobody_can_take_is_told_and_visible(shop: Installation) -> None:
+def test_rejected_messages_are_answered_and_listed(shop: Installation) -> None:
     with shop.client() as client:
         unknown = client.send_task("orders.cancle", kwargs={"comment": "a secret word"}, queue="commands")
         with pytest.raises(NotRegistered):
@@ -188,7 +188,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as below
 @pytest.mark.parametrize("name", WRONG)
-def test_whoever_waits_for_a_message_that_is_turned_away_is_told_why(shop: Installation, name: str) -> None:
+def test_a_caller_of_a_rejected_message_gets_the_reason(shop: Installation, name: str) -> None:
     options, told = WRONG[name]
     with shop.client() as client:
         if "expires" in options:  # plain Celery itself refuses to send what has passed already
@@ -203,7 +203,7 @@ def test_whoever_waits_for_a_message_that_is_turned_away_is_told_why(shop: Insta
     wait_until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = %s", sent.id))
 
 
-def test_a_message_that_is_turned_away_overwrites_nobodys_answer(shop: Installation) -> None:
+def test_a_rejected_message_overwrites_no_answer(shop: Installation) -> None:
     queue, results = shop.redis(), shop.redis(results=True)
     with shop.client() as client:
         sent = client.send_task("npb.file", kwargs={"order_id": 1, "member_id": "x"}, queue="commands")
@@ -234,7 +234,7 @@ def test_a_group_of_plain_commands_is_answered(shop: Installation) -> None:
     assert done.stdout.strip() == str(["ORDER_UNKNOWN"] * 3)
 
 
-def test_a_command_that_is_put_off_waits_in_the_broker_and_outlives_the_worker(shop: Installation) -> None:
+def test_a_delayed_command_waits_in_the_broker_and_survives_the_worker(shop: Installation) -> None:
     queue = shop.redis()
     with shop.client() as client:
         began = time.monotonic()
@@ -263,7 +263,7 @@ def _no_task() -> dict[str, Any]:
 # Celery's clients leave the connections on which a thread heard of answers to the collector, which may find a socket before
 # what would have closed it. They are collected here, so that no other test is blamed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_one_request_through_both_doors_a_hundred_times_is_one(shop: Installation) -> None:
+def test_one_request_sent_a_hundred_times_through_both_interfaces_runs_once(shop: Installation) -> None:
     arguments = {"order_id": 2005, "member_id": "seller", "comment": "once"}
     barrier = threading.Barrier(20)
 
@@ -300,7 +300,7 @@ def test_one_request_through_both_doors_a_hundred_times_is_one(shop: Installatio
 
 
 @pytest.mark.guarantee("P1")
-def test_a_caller_that_died_asks_later(shop: Installation) -> None:
+def test_a_caller_that_died_gets_its_answer_later(shop: Installation) -> None:
     arguments = {"order_id": 2007, "member_id": "seller", "request_id": "died-1"}
     with shop.client() as client:
         client.send_task("npb.file", kwargs=arguments, queue="commands", ignore_result=True)
@@ -351,7 +351,7 @@ def bulk(count: int, bad: int) -> tuple[list[Any], list[tuple[str, str | None]]]
 
 
 @pytest.mark.parametrize(("count", "bad"), [(200, 14), pytest.param(1000, 70, marks=pytest.mark.long)])
-def test_many_orders_are_cancelled_though_the_worker_is_killed_in_the_middle(
+def test_cancel_many_completes_although_the_worker_is_killed_halfway(
     servers: ServerUrls,
     admin: psycopg.Connection,
     template_database: str,

@@ -102,7 +102,7 @@ class Worker(threading.Thread):
 
 @pytest.mark.long
 @pytest.mark.timeout(SECONDS + 240)
-def test_eight_workers_with_overlapping_sets_never_deadlock(database_url: str) -> None:
+def test_eight_workers_with_overlapping_batches_never_deadlock(database_url: str) -> None:
     """R62, : locks are taken in one order everywhere, so nobody waits in a ring; and all that must hold, holds."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as conn:
         build(conn, Market(ORDERS, lines=LINES, state="due", stores=1))

@@ -89,7 +89,7 @@ def state(shop: Installation, request_id: str) -> str | None:
     return found
 
 
-def test_messages_of_a_paused_queue_stay_in_it_and_the_pause_outlives_the_workers(shop: Installation) -> None:
+def test_messages_of_a_paused_queue_stay_and_the_pause_survives_the_workers(shop: Installation) -> None:
     queue = shop.redis()
     pause(shop, "commands", "--reason", "the disk is being moved")
     with shop.client() as client:
@@ -138,7 +138,7 @@ def test_messages_of_a_paused_task_wait_while_others_go_on(shop: Installation) -
     wait_until(lambda: not queue.exists(PARKED_PREFIX + "npb.file", "unwind.parked"))
 
 
-def test_a_paused_sweep_does_nothing_and_its_ticks_are_not_heaped_up(shop: Installation) -> None:
+def test_a_paused_sweep_does_nothing_and_its_ticks_do_not_pile_up(shop: Installation) -> None:
     queue = shop.redis()
     ran = "SELECT ran_at FROM unwind.sweeps WHERE name = 'reminders.scan'"
     tick = json.dumps(message([[], {}, {}], headers={"task": "reminders.scan", "ignore_result": True}))
@@ -205,7 +205,7 @@ def _page(address: str) -> str:
         (("resume", "commands"), "The queue commands is not paused."),
     ],
 )
-def test_what_cannot_be_paused_is_said(shop: Installation, words: tuple[str, ...], said: str) -> None:
+def test_unpausable_names_are_refused_with_the_reason(shop: Installation, words: tuple[str, ...], said: str) -> None:
     done = run(shop, *words)
     assert (done.returncode != 0, said in done.stderr) == (True, True), done.stderr
     assert shop.value("SELECT count(*) FROM unwind.pauses WHERE resumed_at IS NULL AND until IS NULL") == 0

@@ -128,7 +128,7 @@ def codes(answers: list[Answer]) -> tuple[str, ...]:
     return tuple("done" if a["outcome"] == "done" else str(a["code"] or a["outcome"]) for a in answers)
 
 
-def test_of_two_cancels_one_is_carried_out(track: Track, rounds: range) -> None:
+def test_one_of_two_cancels_succeeds(track: Track, rounds: range) -> None:
     """R62, : the other is told that the order is cancelled; one strike, one return, one credit."""
     for number in rounds:
         track.npb(track.order(number), days_ago=8)
@@ -291,7 +291,7 @@ def test_a_lot_is_sold_out_while_units_come_back_to_it(track: Track, rounds: ran
     assert len(left) == len(rounds)
 
 
-def test_two_scans_mark_and_tell_once(track: Track, rounds: range) -> None:
+def test_two_scans_unlock_and_notify_once(track: Track, rounds: range) -> None:
     """R41: overlapping scans, one mark and one notice for each alert."""
     for number in rounds:
         for order in (number, 1000 + number, 2000 + number):
@@ -416,7 +416,7 @@ def test_of_two_requests_for_the_same_units_one_is_approved(track: Track, rounds
     assert {r.removed for r in track.rows("SELECT removed FROM unwind.order_lines")} == {3}
 
 
-def test_promises_are_kept_once_by_however_many_workers(track: Track, rounds: range) -> None:
+def test_outbox_messages_run_once_with_many_workers(track: Track, rounds: range) -> None:
     """R41, R59, R90, : three followers at once, one credit, one cancelled request, one notice for each party."""
     for number in rounds:
         track.order(number)
@@ -460,7 +460,7 @@ def test_the_marketplace_corrects_a_lot_while_units_return_to_it(track: Track, r
     track.finish()
 
 
-def test_a_credit_is_on_the_bill_of_its_month_though_the_bill_is_being_made(track: Track, rounds: range) -> None:
+def test_a_credit_is_on_the_bill_of_its_month_while_that_bill_is_issued(track: Track, rounds: range) -> None:
     """R84, R90, : posting and issuing at once: one credit, on the bill of the month of the cancellation, always."""
     fifty = [{"lot_id": track.lot, "quantity": 50}]
     for number in rounds:

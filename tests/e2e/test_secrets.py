@@ -96,7 +96,7 @@ def live_through_everything(shop: Installation, client: Celery) -> None:
 
 
 @pytest.mark.guarantee("P9")
-def test_no_secret_and_no_private_word_leaves_the_house(shop: Installation, servers: ServerUrls) -> None:
+def test_no_secret_or_private_word_leaks(shop: Installation, servers: ServerUrls) -> None:
     with shop.client() as client:
         live_through_everything(shop, client)
         inspect = client.control.inspect(timeout=5)
@@ -121,7 +121,7 @@ def test_no_secret_and_no_private_word_leaves_the_house(shop: Installation, serv
         assert {key: leaked for key, raw in held.items() if (leaked := told(shop, raw.decode("latin-1")))} == {}
 
 
-def test_a_worker_takes_no_orders_from_afar(shop: Installation) -> None:
+def test_a_worker_obeys_no_remote_control(shop: Installation) -> None:
     with shop.client() as client:
         before = {name: shop.supervisor.pid(name) for name in ("commands", "sweeps")}
         said = {"order_id": 2003, "member_id": "seller", "reason": "S_MUTUAL", "comment": "agreed by mail"}
@@ -139,7 +139,7 @@ def test_a_worker_takes_no_orders_from_afar(shop: Installation) -> None:
         assert alive == {"commands", "sweeps", "celerybeat"}
 
 
-def test_a_supervisor_s_files_are_for_their_owner(tmp_path: Path) -> None:
+def test_the_supervisors_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     with Supervisor(tmp_path / "data") as supervisor:
         for folder in (tmp_path / "data", supervisor.logs, supervisor.run):
             assert folder.stat().st_mode & 0o077 == 0, folder

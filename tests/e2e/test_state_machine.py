@@ -76,7 +76,7 @@ NEEDS_COMMENT = ("ocr.file", "npb.respond", "nrs.file", "nrs.respond", "nss.file
 CLOSED = ("removals.approve", "removals.deny", "removals.withdraw")
 
 
-def houses(dice: Dice) -> Settings:
+def random_settings(dice: Dice) -> Settings:
     short = dice.of((7, 7, 3))
     return Settings(
         relock=dice.yes(),
@@ -148,7 +148,7 @@ class Histories(RuleBasedStateMachine):
         given = {k: v for k, v in arguments.items() if k not in ("occurred_at", "member_id", "staff")}
         at = instant(arguments["occurred_at"]) if "occurred_at" in arguments else self.now
         order_id = given.pop("order_id", None)
-        taking = self.book.takings.get(given.get("removal_id", 0))
+        taking = self.book.removals.get(given.get("removal_id", 0))
         subject = self.book.orders.get(order_id or (taking.order_id if taking else 0))
         who = arguments.get("member_id")
         if "occurred_at" in arguments and subject is not None and (who is None or who in self.book.people):
@@ -203,10 +203,10 @@ class Histories(RuleBasedStateMachine):
             assert foreseen["effects"] == answer["effects"], self.story(foreseen["effects"], answer["effects"])
             self.as_planned(answer)
         if isinstance(made, Removal):
-            self.book.takings[answer["effects"]["removal_id"]] = made
+            self.book.removals[answer["effects"]["removal_id"]] = made
 
     def announced(self, task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
-        taking = self.book.takings.get(arguments.get("removal_id", 0))
+        taking = self.book.removals.get(arguments.get("removal_id", 0))
         order = self.book.orders.get(arguments.get("order_id", taking.order_id if taking else 0))
         who = arguments.get("member_id")
         if order is None or who is None or self.book.role(order, who) is None:
@@ -255,10 +255,10 @@ class Histories(RuleBasedStateMachine):
     @initialize(seed=SEEDS)
     def opening(self, seed: int) -> None:
         dice = Dice(seed, 0)
-        begins, house = dice.of(BEGINNINGS), houses(dice)
+        begins, terms = dice.of(BEGINNINGS), random_settings(dice)
         self.simulation.clock.instant = begins
-        self.book = Reference(house)
-        self.apply(house)
+        self.book = Reference(terms)
+        self.apply(terms)
         for member in (*EVERYBODY, "eve"):
             self.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
             self.book.people[member] = Member()
@@ -267,28 +267,28 @@ class Histories(RuleBasedStateMachine):
                 self.put_on_sale(dice, seller)
         self.buy(dice)
 
-    def apply(self, house: Settings) -> None:
+    def apply(self, terms: Settings) -> None:
         chosen = {
-            "NPB_LATE_RESPONSE": "relock" if house.relock else "sticky",
-            "STRIKE_LIMIT": house.limit,
-            "RELEASE_AUTO_STOCKROOM": house.release,
-            "NPB_FILE_AFTER": f"{house.file_after.days}d",
-            "SELLER_ALERT_FILE_AFTER": f"{house.file_after.days}d",
-            "NPB_UNLOCK_NO_RESPONSE": f"{house.short.days}d",
-            "NPB_UNLOCK_RESPONSE": f"{house.long.days}d",
-            "SELLER_ALERT_UNLOCK": f"{house.long.days}d",
+            "NPB_LATE_RESPONSE": "relock" if terms.relock else "sticky",
+            "STRIKE_LIMIT": terms.limit,
+            "RELEASE_AUTO_STOCKROOM": terms.release,
+            "NPB_FILE_AFTER": f"{terms.file_after.days}d",
+            "SELLER_ALERT_FILE_AFTER": f"{terms.file_after.days}d",
+            "NPB_UNLOCK_NO_RESPONSE": f"{terms.short.days}d",
+            "NPB_UNLOCK_RESPONSE": f"{terms.long.days}d",
+            "SELLER_ALERT_UNLOCK": f"{terms.long.days}d",
         }
         begins = self.now.isoformat().replace("+00:00", "Z")
         told = self.do("terms.apply", terms=chosen, staff="kim", **{"from": begins})
         assert told["outcome"] == "done", told
-        self.book.house = house
+        self.book.terms = terms
 
     def now_and_then(self, dice: Dice) -> None:
         what = dice.of(("stock", "terms", "standing", "several", "again"))
         if what == "stock":
             self.put_on_sale(dice, dice.of(SELLERS))
         elif what == "terms":
-            self.apply(houses(dice))
+            self.apply(random_settings(dice))
         elif what == "standing":
             member = dice.of((*EVERYBODY, "nobody"))
             self.standing(member, closed=dice.of((True, False, False)))
@@ -331,11 +331,11 @@ class Histories(RuleBasedStateMachine):
         )
         if dice.yes():
             lot.tier = (4, (lot.price / 2).quantize(Decimal("0.0001")))
-        known = self.book.shelves.lots.get(lot_id)
+        known = self.book.stock.lots.get(lot_id)
         lot.put_away_by_sale = bool(known and known.put_away_by_sale and lot.room == known.room)
         told = self.do("inventory.record_lot", lot=written(lot))
         assert told["outcome"] == "done", told
-        self.book.shelves.lots[lot_id] = lot
+        self.book.stock.lots[lot_id] = lot
 
     def buy(self, dice: Dice) -> None:
         buyer = dice.of((*BUYERS, *BUYERS, "anna", "nobody"))
@@ -351,7 +351,7 @@ class Histories(RuleBasedStateMachine):
         expected.do()
 
     def wanted(self, dice: Dice, buyer: str, seller: str) -> list[tuple[int, int]]:
-        lots = self.book.shelves.lots
+        lots = self.book.stock.lots
         good = sorted(
             x.lot_id
             for x in lots.values()
@@ -426,7 +426,7 @@ class Histories(RuleBasedStateMachine):
                     found.append((task, base))
             taking: dict[str, Any] = {"lines": [{"line_no": 1, "quantity": 1}], "order_id": order.order_id}
             found.append(("removals.request", taking | who))
-            for removal_id, one in self.book.takings.items():
+            for removal_id, one in self.book.removals.items():
                 if one.order_id == order.order_id:
                     found.extend((task, {"removal_id": removal_id, **who}) for task in CLOSED)
         return found
@@ -439,7 +439,7 @@ class Histories(RuleBasedStateMachine):
         arguments: dict[str, Any] = {"staff": "kim"} if who is None else {"member_id": who}
         task = dice.of((*PARTY_TASKS, *PARTY_TASKS, "removals.request", *CLOSED))
         if task in CLOSED:
-            arguments["removal_id"] = dice.of([*sorted(self.book.takings), 4711])
+            arguments["removal_id"] = dice.of([*sorted(self.book.removals), 4711])
             if task == "removals.approve" and dice.yes():
                 arguments["return_items"] = dice.yes()
         else:
@@ -495,12 +495,12 @@ class Histories(RuleBasedStateMachine):
 
     def somewhen(self, dice: Dice) -> datetime:
         live = [o for o in self.book.orders.values() if o.status != "CANCELLED"]
-        unlocks = [o.complaint.unlocks() for o in live if o.complaint]
+        unlocks = [o.open_alert.unlocks() for o in live if o.open_alert]
         due = dice.of(
             (
                 unlocks,
                 unlocks,
-                [o.date + self.book.house.file_after for o in live if not o.complaint],
+                [o.date + self.book.terms.file_after for o in live if not o.open_alert],
                 [issued_at(billing_month(self.now))],
                 [],
             )
@@ -536,7 +536,7 @@ class Histories(RuleBasedStateMachine):
         expected = {name: (p.terminated, p.can_buy, p.can_sell) for name, p in self.book.people.items()}
         assert people == expected, self.story(people, expected)
         states = {r.removal_id: r.state for r in self.rows("SELECT removal_id, state FROM unwind.removals")}
-        assert states == {number: one.state for number, one in self.book.takings.items()}, self.story(states)
+        assert states == {number: one.state for number, one in self.book.removals.items()}, self.story(states)
         posted = sorted(
             (r.order_id, r.month, r.kind, r.amount)
             for r in self.rows(
@@ -580,7 +580,7 @@ class Histories(RuleBasedStateMachine):
                 o.alert.state,
                 o.alert.filed,
                 o.alert.responded,
-                o.alert.unlocks() if o.complaint else None,
+                o.alert.unlocks() if o.open_alert else None,
                 o.alert.unlocked,
             )
             for o in self.book.orders.values()
@@ -596,7 +596,7 @@ class Histories(RuleBasedStateMachine):
 
     def lots_stand(self) -> None:
         rows = {r.lot_id: r for r in self.rows("SELECT * FROM unwind.lots ORDER BY lot_id")}
-        mine = self.book.shelves.lots
+        mine = self.book.stock.lots
         unnamed = sorted(lot_id for lot_id in rows if lot_id not in mine)
         for provisional in sorted((lot_id for lot_id in mine if lot_id < 0), reverse=True):  # -1 was made before -2
             same = [
@@ -607,7 +607,7 @@ class Histories(RuleBasedStateMachine):
             ]
             assert same, self.story("no new lot like", mine[provisional], rows)
             unnamed.remove(same[0])
-            self.book.shelves.is_known_as(provisional, same[0])
+            self.book.stock.is_known_as(provisional, same[0])
         found = {
             n: (
                 r.seller_id,
@@ -631,7 +631,9 @@ class Histories(RuleBasedStateMachine):
         self.units_are_conserved()
         self.bills_say_the_same()
         self.events_give_the_rows()
-        assert not self.rows("SELECT 1 FROM unwind.outbox WHERE state <> 'done'"), self.story("promises are left")
+        assert not self.rows("SELECT 1 FROM unwind.outbox WHERE state <> 'done'"), self.story(
+            "outbox messages are left"
+        )
         assert not self.rows("SELECT 1 FROM unwind.dead_jobs"), self.story("jobs died")
 
     def units_are_conserved(self) -> None:
@@ -739,12 +741,12 @@ def maker(servers: ServerUrls, admin: psycopg.Connection, template_database: str
 
 
 @pytest.mark.guarantee("P6")
-def test_random_histories_go_as_the_rules_say(maker: DatabaseMaker) -> None:
+def test_random_histories_follow_the_rules(maker: DatabaseMaker) -> None:
     """R1 to R60, R63 to R69, R75 to R80, R82 to R91, R93 to R97, R99, R100, T1 to T23: against the reference market."""
     play(maker, histories=20, steps=60, always_the_same=True)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1500)
-def test_many_random_histories_go_as_the_rules_say(maker: DatabaseMaker) -> None:
+def test_many_random_histories_follow_the_rules(maker: DatabaseMaker) -> None:
     play(maker, histories=120, steps=100, always_the_same=False)

@@ -25,7 +25,7 @@ def ask(setup: CeleryTestSetup, task: str, **arguments: Any) -> Answer:
     return answer
 
 
-def test_the_story_is_told_by_real_processes(
+def test_the_main_story_runs_with_real_processes(
     past: None, celery_setup: CeleryTestSetup, beat: ProcessNode, books: psycopg.Connection, tmp_path: Path
 ) -> None:
     unlocked = "SELECT count(unlocked_at) FROM unwind.alerts"
@@ -90,7 +90,7 @@ def test_two_worker_processes_race_for_one_cancel(
 
 
 @pytest.mark.guarantee("P1", "P2")
-def test_a_worker_killed_in_the_middle_of_a_cancel_cancels_once_after_its_restart(
+def test_a_worker_killed_during_a_cancel_cancels_once_after_its_restart(
     past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
 ) -> None:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -137,7 +137,7 @@ def test_two_workers_that_race_for_an_alert_unlock_it_once(
     assert fetch_one(books, "SELECT count(*) FROM unwind.outbox WHERE key LIKE 'npb_unlocked:%%'") == 2
 
 
-def test_a_command_that_ends_its_worker_each_time_is_parked(
+def test_a_command_that_always_kills_its_worker_becomes_a_dead_job(
     past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
 ) -> None:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"

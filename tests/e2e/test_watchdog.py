@@ -42,7 +42,7 @@ def landed(books: psycopg.Connection) -> set[Any]:
 
 
 @pytest.mark.e2e
-def test_a_worker_that_takes_nothing_ends_and_the_next_one_drains_its_queues(
+def test_a_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
     impatient: ProcessNode, upstream: Celery, books: psycopg.Connection, deaf: Path
 ) -> None:
     canaries(upstream)
@@ -62,7 +62,7 @@ def test_a_worker_that_takes_nothing_ends_and_the_next_one_drains_its_queues(
 
 @pytest.mark.e2e
 @pytest.mark.long
-def test_a_worker_without_broker_or_database_with_long_work_or_none_is_not_ended(
+def test_a_worker_that_is_busy_idle_or_disconnected_keeps_running(
     impatient: ProcessNode, upstream: Celery, books: psycopg.Connection, broker_url: str, database_url: str
 ) -> None:
     silence = 2.5  # its watcher ends a silent one after 2 s, one with work in hand after 6
@@ -104,7 +104,7 @@ def _living(group: int) -> list[int]:
 
 @pytest.mark.e2e
 @pytest.mark.long
-def test_a_beat_that_no_longer_comes_round_ends(run: Run, deaf: Path, broker_url: str) -> None:
+def test_a_stuck_beat_exits(run: Run, deaf: Path, broker_url: str) -> None:
     beat = run("beat", application="tests.e2e.short_timeouts", TEST_DEAF=str(deaf))
     with redis.Redis.from_url(broker_url) as client:
         wait_until(lambda: client.llen("sweeps") > 10, what="a few rounds")

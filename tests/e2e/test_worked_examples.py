@@ -35,7 +35,7 @@ def test_a_worked_example_comes_out_to_the_cent(path: Path, database_url: str) -
     ]
 
 
-def test_every_worked_example_is_there() -> None:
+def test_all_worked_examples_exist() -> None:
     assert [path.stem[:3] for path in EXAMPLES] == [f"e{number:02}" for number in range(1, 11)]
 
 

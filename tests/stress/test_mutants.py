@@ -36,13 +36,13 @@ def market(servers: ServerUrls, admin: psycopg.Connection, with_a_past: str) -> 
 
 
 @pytest.mark.parametrize("name", SIMULATED_SCENARIOS)
-def test_without_a_mistake_nothing_is_found(market: SimulatedMarket, name: str) -> None:
+def test_without_a_mutant_no_violation_is_found(market: SimulatedMarket, name: str) -> None:
     SIMULATED_SCENARIOS[name](market)
     assert market.violations() == []
 
 
 @pytest.mark.parametrize("name", [one.name for one in ALONE])
-def test_a_mistake_is_caught_by_name(market: SimulatedMarket, name: str) -> None:
+def test_a_mutant_is_caught_by_name(market: SimulatedMarket, name: str) -> None:
     mutant = MUTANTS[name]
     with mutant.let_in(market.database_url):
         SIMULATED_SCENARIOS[mutant.scenario](market)
@@ -77,7 +77,7 @@ def results(live: Installation) -> Iterator[Proxy]:
 
 
 @pytest.mark.parametrize("name", LIVE_SCENARIOS)
-def test_between_processes_nothing_is_found_without_a_mistake(
+def test_live_scenarios_find_nothing_without_a_mutant(
     live: Installation, path: Proxy, results: Proxy, orders: Iterator[int], name: str
 ) -> None:
     group = Worker(live, path, results, None)
@@ -88,7 +88,7 @@ def test_between_processes_nothing_is_found_without_a_mistake(
 
 
 @pytest.mark.parametrize("name", [one.name for one in LIVE])
-def test_a_mistake_between_processes_is_caught_by_name(
+def test_a_live_mutant_is_caught_by_name(
     live: Installation, path: Proxy, results: Proxy, orders: Iterator[int], name: str
 ) -> None:
     mutant = MUTANTS[name]
@@ -100,5 +100,5 @@ def test_a_mistake_between_processes_is_caught_by_name(
     assert any(mutant.caught in sentence for sentence in found), found
 
 
-def test_every_mistake_has_its_test() -> None:
+def test_every_mutant_has_a_test() -> None:
     assert len(MUTANTS) == len(ALONE) + len(LIVE) == 17

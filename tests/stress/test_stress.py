@@ -34,13 +34,13 @@ def test_a_known_plan_violates_nothing(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(240)  # half a minute where nothing else runs
 @pytest.mark.guarantee("P1", "P2", "P3", "P6")
-def test_a_plan_by_chance_violates_nothing(tmp_path: Path) -> None:
+def test_a_random_plan_violates_nothing(tmp_path: Path) -> None:
     seed = secrets.randbelow(10**9)
     print(f"seed {seed}")
     run_outcome(RunOptions(seed=seed, seconds=20), tmp_path)
 
 
-def test_what_is_tried_is_a_function_of_the_seed() -> None:
+def test_the_plan_is_a_function_of_the_seed() -> None:
     def planned(seed: int) -> object:
         return [
             list(itertools.islice(one, 4))
@@ -51,7 +51,7 @@ def test_what_is_tried_is_a_function_of_the_seed() -> None:
     assert planned(7) != planned(8)
 
 
-def test_a_fierce_run_has_more_of_what_ends_things_and_of_nothing_else() -> None:
+def test_a_fierce_run_has_more_fatal_faults_only() -> None:
     def dealt(fierce: float) -> Counter[str]:
         rounds = itertools.islice(plan.faults(7, fierce=fierce), 40)
         return Counter(one.kind for faults in rounds for one in faults)
@@ -66,7 +66,7 @@ def test_a_fierce_run_has_more_of_what_ends_things_and_of_nothing_else() -> None
             assert abs(fierce[kind] - times * (3 if kind in plan.FATAL_FAULTS else 1)) <= 3, kind
 
 
-def test_half_an_hour_holds_the_promised_dose() -> None:
+def test_half_an_hour_contains_the_planned_faults() -> None:
     rounds = 30 * 60 // 35  # of 20 s, with 15 s for running dry and comparing
     for seed in range(5):
         kinds = [one.kind for dealt in itertools.islice(plan.faults(seed), rounds) for one in dealt]
