@@ -156,6 +156,15 @@ def test_explain_looks_back_and_ahead(market: Market) -> None:
     assert not cancel(FILED + WEEK - timedelta(seconds=1))["possible"]
 
 
+def test_a_terminated_member_can_neither_buy_nor_sell(market: Market) -> None:
+    market.done("members.terminate", member_id="seller", staff="kim", comment="fraud")
+    member = see(market, "member", "seller")
+    assert (member["state"], member["can_buy"], member["can_sell"]) == ("terminated", False, False)
+    market.done("members.reinstate", member_id="seller", staff="kim", comment="a mistake")
+    member = see(market, "member", "seller")
+    assert (member["state"], member["can_buy"], member["can_sell"]) == ("active", True, True)
+
+
 def test_a_closed_account_is_seen_from_its_instant_on(market: Market) -> None:
     """R53: explain of a past instant knows whose account was closed then."""
     market.order(1003)

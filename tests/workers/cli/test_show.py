@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -83,6 +84,20 @@ def test_support_reads_out_what_can_be_done(typed: Any) -> None:
     assert "can accept the penalty (npb.accept_penalty). Possible now." in said
     assert "cannot cancel the order (orders.cancel): The alert was filed on" in said
     assert "Possible from 2026-04-11T10:00:00Z." in said
+
+
+def test_explain_gives_each_reason_once_per_role(typed: Any) -> None:
+    output = typed("explain", "order", "1003").output
+    options = json.loads(typed("explain", "order", "1003", "--json").output)
+    sellers_part, buyers_part = (" ".join(part.split()) for part in output.split("\nThe buyer\n"))
+    for role, part in (("seller", sellers_part), ("buyer", buyers_part)):
+        reasons = Counter(
+            f"{o['why']} What would change it: {o['unblocked_by']}."
+            for o in options[role]
+            if not o["possible"] and o["code"] != "WRONG_ROLE" and o["unblocked_by"] and not o["possible_from"]
+        )
+        assert max(reasons.values()) > 1
+        assert {reason: part.count(reason) for reason in reasons} == dict.fromkeys(reasons, 1)
 
 
 @pytest.mark.parametrize(
