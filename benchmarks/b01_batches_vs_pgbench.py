@@ -1,7 +1,7 @@
 """B1: cancellation in batches against PostgreSQL's own limit.
 
-`orders.cancel_many`, a hundred orders a message, through the real worker group with two processes, against pgbench with two
-clients doing the same writes, a hundred orders a transaction.
+`orders.cancel_many`, a hundred orders a message, through the real worker group with two processes, against pgbench
+with two clients doing the same writes, a hundred orders a transaction.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """B2: batches of a hundred on Celery against dramatiq with one job per order.
 
-dramatiq runs the body of the product's `orders.cancel` for a single order.  A second dramatiq actor calls the SQL function of
-the pgbench reference and checks no rule: the best that another queue could reach.
+dramatiq runs the body of the product's `orders.cancel` for a single order.  A second dramatiq actor calls the SQL
+function of the pgbench reference and checks no rule: the best that another queue could reach.
 """
 
 from __future__ import annotations

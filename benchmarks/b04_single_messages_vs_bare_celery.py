@@ -1,7 +1,7 @@
 """B4: one order per message against a bare Celery task.
 
-`orders.cancel` through the whole product against a bare Celery task that calls one SQL function doing the same writes.  Two
-processes each, answers in the result backend on both sides.
+`orders.cancel` through the whole product against a bare Celery task that calls one SQL function doing the same
+writes.  Two processes each, answers in the result backend on both sides.
 """
 
 from __future__ import annotations

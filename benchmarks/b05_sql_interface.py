@@ -1,7 +1,7 @@
 """B5: throughput of the SQL interface: two clients insert commands singly, one worker processes them in batches.
 
-Measured from the first insert to the last stored answer, while the clients still insert; against the bare Celery task of B4,
-whose messages are in the queue already.
+Measured from the first insert to the last stored answer, while the clients still insert; against the bare Celery task
+of B4, whose messages are in the queue already.
 """
 
 from __future__ import annotations

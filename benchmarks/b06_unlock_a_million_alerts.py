@@ -1,7 +1,7 @@
 """B6: unlocking a million alerts in batches against one raw SQL statement.
 
-`npb.scan_open_alerts` in a real worker with one process, batches of 5,000, each with its events and outbox rows, against one
-SQL statement writing the same rows in one transaction.
+`npb.scan_open_alerts` in a real worker with one process, batches of 5,000, each with its events and outbox rows,
+against one SQL statement writing the same rows in one transaction.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """B8: cost of a scan that finds nothing, with a million open alerts against ten thousand.
 
-Measures what `npb.scan_open_alerts` executes in its own transaction (`--full`: five million alerts), and the duration of the
-whole task.
+Measures what `npb.scan_open_alerts` executes in its own transaction (`--full`: five million alerts), and the duration
+of the whole task.
 """
 
 from __future__ import annotations

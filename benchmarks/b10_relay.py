@@ -23,8 +23,10 @@ PROMISES = """
     INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
     SELECT 'bench:' || %(run)s || ':' || g, (ARRAY['notices.tell_seller', 'notices.tell_buyer',
             'credits.post_to_next_invoice'])[1 + g %% 3], g / 3,
-        jsonb_build_object('role', 'seller', 'event', 'order_cancelled', 'recipient', 's-' || g, 'facts', jsonb_build_object(
-            'by', 'seller', 'basis', 'NPB', 'strike', true, 'returns', true, 'lines_returned', 5, 'units_returned', 10)),
+        jsonb_build_object('role', 'seller', 'event', 'order_cancelled', 'recipient', 's-' || g, 'facts',
+            jsonb_build_object(
+            'by', 'seller', 'basis', 'NPB', 'strike', true, 'returns', true, 'lines_returned', 5, 'units_returned',
+                10)),
         clock_timestamp(), clock_timestamp()
     FROM generate_series(1, %(count)s) g
 """

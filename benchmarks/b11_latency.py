@@ -1,6 +1,7 @@
 """B11: latency of one committed cancellation at light load, against the bare Celery task of B4.
 
-Measured from `send_task` to the answer; both sides have committed the same writes and answer through the result backend.
+Measured from `send_task` to the answer; both sides have committed the same writes and answer through the result
+backend.
 """
 
 from __future__ import annotations

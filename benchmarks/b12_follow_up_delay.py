@@ -1,7 +1,7 @@
 """B12: delay from a cancellation to its credit and its two emails, without beat.
 
-Both worker groups run and no beat, so only the relay's wake-up message helps.  The p99 from the cancellation to the last of
-ledger line and two sent notices is compared with the p99 of the answers to the same commands (B11).
+Both worker groups run and no beat, so only the relay's wake-up message helps.  The p99 from the cancellation to the
+last of ledger line and two sent notices is compared with the p99 of the answers to the same commands (B11).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from benchmarks.workloads import Workloads, cancellation_workloads
 
 FOLLOWED = """
     SELECT (SELECT count(*) FROM unwind.ledger_lines WHERE order_id = {order} AND kind IN ('reset', 'credit'))
-        + (SELECT count(*) FROM unwind.notices WHERE order_id = {order} AND event = 'order_cancelled' AND state = 'sent')
+        + (SELECT count(*) FROM unwind.notices WHERE order_id = {order} AND event = 'order_cancelled'
+            AND state = 'sent')
 """
 LAG = """
     SELECT extract(epoch FROM greatest(

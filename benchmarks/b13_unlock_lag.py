@@ -1,6 +1,7 @@
 """B13: delay from an alert's due time to the recorded notice, while a million alerts wait.
 
-A thousand of a million open alerts fall due within a minute; beat, workers and relay run as in production.  The p99 counts.
+A thousand of a million open alerts fall due within a minute; beat, workers and relay run as in production.  The p99
+counts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ SPREAD = """
 """
 RECORDED = "SELECT count(*) FROM unwind.notices WHERE event = 'npb_unlocked'"
 LAGS = """
-    SELECT extract(epoch FROM n.created_at - a.unlocks_at)::float8 FROM unwind.notices n JOIN unwind.alerts a USING (order_id)
+    SELECT extract(epoch FROM n.created_at - a.unlocks_at)::float8 FROM unwind.notices n JOIN unwind.alerts a
+        USING (order_id)
     WHERE n.event = 'npb_unlocked'
 """
 

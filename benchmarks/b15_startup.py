@@ -1,7 +1,7 @@
 """B15: time to import the application, and time of `./run up` from nothing to ready.
 
-The only absolute bar.  Every round has a fresh data directory, so `up` creates the servers and the schema; only the Python
-environment exists already.
+The only absolute bar.  Every round has a fresh data directory, so `up` creates the servers and the schema; only the
+Python environment exists already.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """B16: cancellation in batches on a small market against a large one.
 
-B1's workload on a market of ten thousand orders and on one of half a million (`--full`: two million), alternating, each with
-a worker group of its own.
+B1's workload on a market of ten thousand orders and on one of half a million (`--full`: two million), alternating,
+each with a worker group of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The bare Celery reference: a task that calls one SQL function.
 
-Plain Celery tuned as its guide recommends for short tasks: prefork, a large prefetch, early acknowledgement, no events, no
-gossip; one connection per process, a prepared statement, one round trip per job, the answer in the result backend.
+Plain Celery tuned as its guide recommends for short tasks: prefork, a large prefetch, early acknowledgement, no
+events, no gossip; one connection per process, a prepared statement, one round trip per job, the answer in the result
+backend.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from typing import Any
 import pygal
 from pygal.style import Style
 
-# pygal hooks a finder of an old kind into every later import, which then warns; what its plugins need is imported by now.
+# pygal hooks a finder of an old kind into every later import, which then warns; what its plugins need is imported by
+# now.
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "PluginImportFixer"]
 
 Record = dict[str, Any]

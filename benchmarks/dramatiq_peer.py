@@ -1,7 +1,7 @@
 """The dramatiq reference: one job per order.
 
-Two processes with dramatiq's default of eight threads, a connection per thread, results off.  One actor runs the body of the
-product's `orders.cancel` for one order, the other calls the SQL function of the pgbench reference.
+Two processes with dramatiq's default of eight threads, a connection per thread, results off.  One actor runs the body
+of the product's `orders.cancel` for one order, the other calls the SQL function of the pgbench reference.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Runs a reference that is not Celery so that it ends with the benchmark process.
 
-`python -m benchmarks.end_with_parent PARENT MODULE ARGS…` asks the kernel for TERM when process PARENT dies, then runs MODULE.
+`python -m benchmarks.end_with_parent PARENT MODULE ARGS…` asks the kernel for TERM when process PARENT dies, then
+runs MODULE.
 """
 
 from __future__ import annotations

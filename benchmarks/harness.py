@@ -1,7 +1,7 @@
 """Scales, bars, results and the alternation of Unwind and its reference within one run.
 
-Alternating lets a noisy machine affect both sides.  A result is the median of the ratios of at least five pairs, printed with
-the minimum and the maximum.
+Alternating lets a noisy machine affect both sides.  A result is the median of the ratios of at least five pairs,
+printed with the minimum and the maximum.
 """
 
 from __future__ import annotations

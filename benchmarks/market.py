@@ -1,8 +1,8 @@
 """Generates markets of up to millions of orders in SQL, on the product's own schema.
 
-Orders have the numbers 1..N.  A hundred neighbors belong to one store and use lots of their own, so a batch of a hundred is one
-store's; two orders of a buyer are half the table apart.  A market with lines satisfies every invariant (a test checks it); one
-without lines omits what scans never read.
+Orders have the numbers 1..N.  A hundred neighbors belong to one store and use lots of their own, so a batch of a
+hundred is one store's; two orders of a buyer are half the table apart.  A market with lines satisfies every invariant
+(a test checks it); one without lines omits what scans never read.
 """
 
 from __future__ import annotations
@@ -96,9 +96,11 @@ MEMBERS = """
         UNION ALL SELECT 'b-' || g FROM generate_series(0, {buyers} - 1) g) AS everybody
 """
 ORDERS = f"""
-    INSERT INTO unwind.orders (order_id, buyer_id, seller_id, status, payment_status, submitted_at, order_date, currency,
+    INSERT INTO unwind.orders (order_id, buyer_id, seller_id, status, payment_status, submitted_at, order_date,
+        currency,
         usd_rate, total, fee, fee_month, version, last_event_at)
-    SELECT o, 'b-' || (o % {{buyers}}), {OF_ORDER}, 'NPB', 'None', {ORDERED}, {ORDERED}, 'USD', 1, {{lines}} * {{units}},
+    SELECT o, 'b-' || (o % {{buyers}}), {OF_ORDER}, 'NPB', 'None', {ORDERED}, {ORDERED}, 'USD', 1,
+        {{lines}} * {{units}},
         round(0.03 * {{lines}} * {{units}}, 2),
         date_trunc('month', ({ORDERED}) AT TIME ZONE 'America/New_York')::date, {{version}},
         {FILING}
@@ -114,7 +116,8 @@ ALERTS = f"""
     FROM generate_series(1, {{orders}}) o
 """
 LOTS = """
-    INSERT INTO unwind.lots (lot_id, seller_id, item_type, item_no, color_id, new_or_used, quantity, unit_price, bind_id,
+    INSERT INTO unwind.lots (lot_id, seller_id, item_type, item_no, color_id, new_or_used, quantity, unit_price,
+        bind_id,
         description, remarks, bulk, is_retain, is_stock_room, auto_stockroom, sale_rate)
     SELECT s * {block} * {lines} + n, 's-' || s, 'PART', (3000 + n)::text, 5, 'N',
         {stock} - {units} * (SELECT count(*) FROM generate_series(s * {block} + (n - 1) / {lines} + 1, {orders},
@@ -177,7 +180,8 @@ UNLOCKED = """
     FROM unwind.alerts ORDER BY order_id
 """
 NOTICES = """
-    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, email, message_id, created_at, attempts, sent_at)
+    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, email, message_id, created_at,
+        attempts, sent_at)
     SELECT 'npb_unlocked:' || order_id || ':3:' || seller_id, 'npb_unlocked', order_id, seller_id, 'seller', 'sent',
         jsonb_build_object('subject', 'Order ' || order_id || ': you can cancel now', 'happened', '[]'::jsonb, 'means',
             '[]'::jsonb, 'next', '[]'::jsonb, 'quote', NULL), md5(order_id::text), last_event_at, 1, last_event_at

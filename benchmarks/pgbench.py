@@ -1,7 +1,7 @@
 """The upper limit: pgbench with two clients and prepared statements.
 
-pgbench comes with the embedded PostgreSQL.  Where it is missing, two processes send the same prepared statements through
-psycopg, which is a little slower; the note of the result names the driver.
+pgbench comes with the embedded PostgreSQL.  Where it is missing, two processes send the same prepared statements
+through psycopg, which is a little slower; the note of the result names the driver.
 """
 
 from __future__ import annotations

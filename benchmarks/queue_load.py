@@ -1,7 +1,7 @@
 """Loads queues for workers that are already waiting: publish to a staging database, then move everything in one step.
 
-Publishing costs as much time as processing.  With the messages staged, `MOVE` hands over the whole queue at once and the clock
-(PostgreSQL's) measures the workers only.
+Publishing costs as much time as processing.  With the messages staged, `MOVE` hands over the whole queue at once and
+the clock (PostgreSQL's) measures the workers only.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ BEGIN
         FROM unwind.orders o JOIN unwind.alerts a ON a.order_id = o.order_id AND a.state = 'open'
         WHERE o.order_id = ANY (ids) AND o.status = 'NPB' AND a.unlocks_at <= moment
     ), ordered AS (
-        UPDATE unwind.orders o SET status = 'CANCELLED', previous_status = o.status, cancelled_at = moment, basis = 'NPB',
+        UPDATE unwind.orders o SET status = 'CANCELLED', previous_status = o.status, cancelled_at = moment,
+            basis = 'NPB',
             cancelled_by = o.seller_id, version = d.version, last_event_at = moment
         FROM due d WHERE o.order_id = d.order_id
     ), closed AS (
@@ -48,7 +49,8 @@ BEGIN
         FROM (SELECT lot_id, sum(returned)::integer AS units FROM lines GROUP BY lot_id) AS v WHERE t.lot_id = v.lot_id
         RETURNING t.lot_id, t.seller_id, t.item_type, t.item_no, t.color_id, t.new_or_used, t.completeness
     ), moved AS (
-        INSERT INTO unwind.stock_moves (seller_id, item_type, item_no, color_id, new_or_used, completeness, lot_id, delta,
+        INSERT INTO unwind.stock_moves (seller_id, item_type, item_no, color_id, new_or_used, completeness, lot_id,
+            delta,
             kind, order_id, line_no, at)
         SELECT s.seller_id, s.item_type, s.item_no, s.color_id, s.new_or_used, s.completeness, s.lot_id, l.returned,
             'returned', l.order_id, l.line_no, moment FROM lines l JOIN stock s USING (lot_id)
@@ -63,11 +65,14 @@ BEGIN
             'lines_returned', r.lines, 'units_returned', r.units) AS facts
         FROM due d JOIN returned r USING (order_id)
     ), told AS (
-        INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes, request_id)
+        INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes,
+            request_id)
         SELECT order_id, version, moment, 'orders.cancelled', seller_id, 'seller', 'NPB', 'CANCELLED',
             'Cancelled by the seller on the ground of the non-paying buyer alert.',
-            jsonb_build_object('fee', fee, 'alert', jsonb_build_object('state', 'completed', 'closed_at', said), 'order',
-                jsonb_build_object('basis', 'NPB', 'status', 'CANCELLED', 'cancelled_at', said, 'cancelled_by', seller_id,
+            jsonb_build_object('fee', fee, 'alert', jsonb_build_object('state', 'completed', 'closed_at', said),
+                'order',
+                jsonb_build_object('basis', 'NPB', 'status', 'CANCELLED', 'cancelled_at', said, 'cancelled_by',
+                    seller_id,
                     'previous_status', 'NPB'), 'returned', told), asked || ':' || order_id
         FROM facts
     ), promised AS (
@@ -77,14 +82,16 @@ BEGIN
              jsonb_build_object('role', 'seller', 'event', 'order_cancelled', 'recipient', f.seller_id,
                 'facts', f.facts || jsonb_build_object('fee', f.fee))),
             ('order_cancelled:' || f.order_id || ':' || f.version || ':' || f.buyer_id, 'notices.tell_buyer',
-             jsonb_build_object('role', 'buyer', 'event', 'order_cancelled', 'recipient', f.buyer_id, 'facts', f.facts)),
+             jsonb_build_object('role', 'buyer', 'event', 'order_cancelled', 'recipient', f.buyer_id, 'facts',
+                 f.facts)),
             ('fee:' || f.order_id, 'credits.post_to_next_invoice', jsonb_build_object('kind', f.fee ->> 'kind', 'month',
                 month, 'amount', f.fee ->> 'amount', 'seller_id', f.seller_id, 'cancelled_at', said, 'charged_month',
                 f.charged))) AS p (key, task, payload)
     ), answered AS (
         INSERT INTO unwind.requests (request_id, task, fingerprint, order_id, outcome, answer, answered_at)
         SELECT asked || ':' || order_id, 'orders.cancel', sha256(order_id::text::bytea), order_id, 'done',
-            jsonb_build_object('code', NULL, 'errors', '[]'::jsonb, 'effects', jsonb_build_object('fee', fee, 'basis', 'NPB',
+            jsonb_build_object('code', NULL, 'errors', '[]'::jsonb, 'effects', jsonb_build_object('fee', fee,
+                'basis', 'NPB',
                 'lines', told, 'removals_cancelled', 0), 'message', 'Done.', 'outcome', 'done', 'order_id', order_id,
                 'replayed', false, 'request_id', asked || ':' || order_id, 'possible_from', NULL), moment
         FROM facts
@@ -98,7 +105,8 @@ $body$;
 _COUNTS = """
     SELECT (SELECT count(*) FROM unwind.orders WHERE order_id BETWEEN %(first)s AND %(last)s
             AND status = 'CANCELLED' AND basis = 'NPB') AS orders,
-        (SELECT count(*) FROM unwind.alerts WHERE order_id BETWEEN %(first)s AND %(last)s AND state = 'completed') AS alerts,
+        (SELECT count(*) FROM unwind.alerts WHERE order_id BETWEEN %(first)s AND %(last)s
+            AND state = 'completed') AS alerts,
         (SELECT coalesce(sum(returned), 0) FROM unwind.order_lines
             WHERE order_id BETWEEN %(first)s AND %(last)s AND returned_to_lot = lot_id) AS units,
         (SELECT count(*) FROM unwind.stock_moves WHERE order_id BETWEEN %(first)s AND %(last)s

@@ -1,6 +1,7 @@
 """A process wired like a worker that runs the relay or sends bare messages through the same connection.
 
-Reads a line, executes it, prints a JSON line: `relay` until no outbox row is left to publish, `send N` for N bare messages.
+Reads a line, executes it, prints a JSON line: `relay` until no outbox row is left to publish, `send N` for N bare
+messages.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ RAW = """
     ), told AS (
         INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
         SELECT order_id, version, now, 'npb.unlocked', 'system', 'system', status, status,
-            'Cancellation through the alert is possible now.', jsonb_build_object('alert', jsonb_build_object('unlocked_at',
+            'Cancellation through the alert is possible now.', jsonb_build_object('alert',
+                jsonb_build_object('unlocked_at',
                 to_char(now AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')))
         FROM counted
     ), promised AS (

@@ -1,7 +1,7 @@
 """Size of the tables under churn: alerts that fall due, notify and wait again, for twenty minutes.
 
-`python -m benchmarks.table_churn --minutes 20` prints the size and the dead rows of each table every minute.  It has no bar;
-docs/decisions/0012-table-growth.md has the results.
+`python -m benchmarks.table_churn --minutes 20` prints the size and the dead rows of each table every minute.  It has
+no bar; docs/decisions/0012-table-growth.md has the results.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ TABLES = ("orders", "alerts", "outbox", "notices", "sweeps")
 
 # What was unlocked waits again, as if filed anew, and the next ones are due.
 _NEXT_WAVE = """
-    UPDATE unwind.alerts SET unlocked_at = NULL, remind_at = NULL, remind_from = NULL, unlocks_at = now() + interval '3 days'
+    UPDATE unwind.alerts SET unlocked_at = NULL, remind_at = NULL, remind_from = NULL,
+        unlocks_at = now() + interval '3 days'
     WHERE unlocked_at IS NOT NULL;
     UPDATE unwind.alerts SET unlocks_at = now() WHERE order_id BETWEEN %(first)s AND %(last)s
 """
 _SIZES = """
-    SELECT s.relname, pg_relation_size(s.relid) / 1024 AS kilobytes, pg_indexes_size(s.relid) / 1024 AS of_indexes, s.n_dead_tup,
+    SELECT s.relname, pg_relation_size(s.relid) / 1024 AS kilobytes, pg_indexes_size(s.relid) / 1024 AS of_indexes,
+        s.n_dead_tup,
         s.autovacuum_count, round(100.0 * s.n_tup_hot_upd / greatest(s.n_tup_upd, 1)) AS hot
     FROM pg_stat_user_tables AS s WHERE s.schemaname = 'unwind' AND s.relname = ANY (%s) ORDER BY s.relname
 """

@@ -59,8 +59,8 @@ FIGURES = (
 def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | None, mutants: bool, keep: Path) -> None:
     """Torment a whole installation of its own for some minutes, and see that nothing is lost, doubled or early.
 
-    Real PostgreSQL, Valkey, three worker groups, two beats and a mail server, in a folder that goes with the run. Exit code 0:
-    nothing was violated.
+    Real PostgreSQL, Valkey, three worker groups, two beats and a mail server, in a folder that goes with the run.
+    Exit code 0: nothing was violated.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)

@@ -24,7 +24,8 @@ ORDERS = """
       (SELECT a.unlocks_at FROM unwind.alerts a WHERE a.order_id = o.order_id AND a.state = 'open') AS unlocks_at,
       (SELECT r.filed_by || ' ' || r.state FROM unwind.ocrs r WHERE r.order_id = o.order_id
        ORDER BY r.ocr_id DESC LIMIT 1) AS ocr,
-      (SELECT array_agg(r.state ORDER BY r.removal_id) FROM unwind.removals r WHERE r.order_id = o.order_id) AS removals,
+      (SELECT array_agg(r.state ORDER BY r.removal_id) FROM unwind.removals r
+          WHERE r.order_id = o.order_id) AS removals,
       (SELECT array_agg(to_char(l.billing_month, 'YYYY-MM') || ' ' || l.kind || ' ' || l.amount
                         ORDER BY l.billing_month, l.kind, l.amount)
        FROM unwind.ledger_lines l WHERE l.order_id = o.order_id AND l.amount <> 0) AS ledger,
@@ -37,7 +38,8 @@ MISSING_REQUESTS = """
     AND unlocks_at < clock_timestamp() - interval '5 seconds'
 """
 OLD_SESSIONS = """
-    SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND xact_start < clock_timestamp() - interval '30 s'
+    SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction'
+        AND xact_start < clock_timestamp() - interval '30 s'
 """
 EMAILS = "SELECT count(*) FROM unwind.notices WHERE message_id = ANY(%s)"
 FUTURE = """

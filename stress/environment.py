@@ -145,8 +145,8 @@ def running_environment(folder: Path, write_past: Callable[[str], None], skew: i
             embedded_servers(
                 folder,
                 valkey_settings={"enable-debug-command": "local"},
-                # Killing processes loses nothing that the kernel has: only power loss could tell, and after each kill the server
-                # would spend seconds on flushing all its files.
+                # Killing processes loses nothing that the kernel has: only power loss could tell, and after each kill
+                # the server would spend seconds on flushing all its files.
                 postgres_settings={"fsync": "off"},
             )
         )

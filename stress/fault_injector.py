@@ -46,7 +46,8 @@ LOCKS = {
 REFUSE_WRITES = """
     CREATE OR REPLACE FUNCTION unwind.refuse_write() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        RAISE EXCEPTION 'cannot execute % in a read-only transaction', TG_OP USING ERRCODE = 'read_only_sql_transaction';
+        RAISE EXCEPTION 'cannot execute % in a read-only transaction', TG_OP
+            USING ERRCODE = 'read_only_sql_transaction';
     END $$;
     CREATE OR REPLACE TRIGGER refuse_write BEFORE INSERT ON unwind.dead_jobs
         FOR EACH STATEMENT EXECUTE FUNCTION unwind.refuse_write();

@@ -1,7 +1,7 @@
 """Replays every answered command on the reference model, in the order in which the database decided.
 
-The commands come from the producers' record; the database contributes only the order and the time of each decision.  Answers
-and final states must agree.
+The commands come from the producers' record; the database contributes only the order and the time of each decision.
+Answers and final states must agree.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ UNLOCK, UNLOCK_ANSWERED = 2, 4
 CLOCK_SKEW_SECONDS = 1800
 """Seconds: how wrong the clock of one group's machine is, ahead with odd seeds, behind with even ones."""
 PRIVATE_WORDS = "planted-private-words"
-"""In every comment: nothing that a run writes but the database and mails may hold it (P9)."""
+"""Part of every comment; only the database and emails may contain it."""
 BROKER, SQL = "broker", "sql"
 FIRST_ORDER = 1_000_000
 

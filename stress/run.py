@@ -42,7 +42,8 @@ WAITING = """
     SELECT (SELECT count(*) FROM unwind.submissions WHERE state = 'waiting'),
            (SELECT count(*) FROM unwind.outbox WHERE state = 'due'),
            -- Emails that a silent mail server deferred wait for their next attempt; only due ones count.
-           (SELECT count(*) FROM unwind.notices WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp()),
+           (SELECT count(*) FROM unwind.notices WHERE state = 'pending' AND attempts = 0
+               AND next_try_at <= clock_timestamp()),
            (SELECT count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands
             AND unlocks_at <= clock_timestamp()),
            (SELECT count(*) FROM unwind.requests),
@@ -53,7 +54,8 @@ LONG_WAIT_SECONDS = 15.0
 WAITED_FOR = """
     SELECT 'command by SQL, ' || task || ', taken ' || attempts || ' times', count(*) FROM unwind.submissions
     WHERE state = 'waiting' GROUP BY task, attempts
-    UNION ALL SELECT 'outbox message, ' || task || ', published ' || publish_count || ' times', count(*) FROM unwind.outbox
+    UNION ALL SELECT 'outbox message, ' || task || ', published ' || publish_count || ' times', count(*)
+        FROM unwind.outbox
     WHERE state = 'due' GROUP BY task, publish_count
     UNION ALL SELECT 'email not tried', count(*) FROM unwind.notices
     WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp() HAVING count(*) > 0

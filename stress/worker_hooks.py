@@ -1,7 +1,7 @@
 """Hooks in the workers of a torture run, loaded by `celery worker -I stress.worker_hooks` only.
 
-They make messages of a dead worker return within seconds instead of minutes, so that a stopped worker can outlast that too, and
-append every answer to a file.  They can also apply one mistake of `stress.mutants`.
+They make messages of a dead worker return within seconds instead of minutes, so that a stopped worker can outlast
+that too, and append every answer to a file.  They can also apply one mistake of `stress.mutants`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """State and vocabulary of the reference model, an independent implementation of the rules.
 
-It shares no code with the product.  Every command of the Problem Order page is a method `<noun>_<verb>` that changes nothing
-and returns an `Answer` with the change to apply.  Timestamps are aware UTC datetimes.
+It shares no code with the product.  Every command of the Problem Order page is a method `<noun>_<verb>` that changes
+nothing and returns an `Answer` with the change to apply.  Timestamps are aware UTC datetimes.
 """
 
 from __future__ import annotations
@@ -194,7 +194,9 @@ class State:
         person.can_sell = len(person.sold_badly) < limit
 
     def scan(self, started: datetime, now: datetime) -> None:
-        """What the sweeps did by `now`: each alert marked at its instant, or at `started` when they were late (R41, R42)."""
+        """What the sweeps did by `now`: each alert marked at its instant, or at `started` when they were late (R41,
+        R42).
+        """
         for order in self.orders.values():
             alert = order.open_alert
             if alert is None or alert.unlocked is not None or order.status == "NPX":

@@ -44,7 +44,7 @@ class Stock:
     made: Iterator[int] = field(default_factory=lambda: iter(range(-1, -(10**9), -1)))
     release: bool = False
     apart: set[int] = field(default_factory=set)
-    """Lots that the return under way made for a superlot part or a custom item: nothing else joins them (rules 5.6)."""
+    """Lots that the return under way made for a superlot part or a custom item: nothing else joins them."""
 
     def begin(self, *, release: bool) -> None:
         self.apart.clear()

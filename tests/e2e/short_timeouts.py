@@ -1,7 +1,7 @@
 """The application with short timeouts, for `celery -A tests.e2e.short_timeouts worker`.
 
-A worker whose process id is in the file named by TEST_DEAF is alive and connected, answers pings, and takes no message; a beat
-in that file sends no ticks.
+A worker whose process id is in the file named by TEST_DEAF is alive and connected, answers pings, and takes no
+message; a beat in that file sends no ticks.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tests.plugins.recording_workers import RecordingWorkers
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 SOON = 10.0
-"""Seconds within which everything must be done after a connection was cut (F03)."""
+"""Seconds within which everything must be done after a connection was cut."""
 
 
 @pytest.fixture

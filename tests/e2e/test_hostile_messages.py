@@ -27,7 +27,9 @@ from workers.transport.reclaim import count_in_flight
 pytestmark = pytest.mark.e2e
 
 SOON = 20.0
-"""Seconds within which the good command after a bad message is answered, on a machine with other things to do; alone 0.03."""
+"""Seconds within which the good command after a bad message is answered, on a machine with other things to do; alone
+0.03.
+"""
 
 
 def past(market: Market) -> None:

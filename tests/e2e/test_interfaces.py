@@ -260,8 +260,8 @@ def _no_task() -> dict[str, Any]:
     return message
 
 
-# Celery's clients leave the connections on which a thread heard of answers to the collector, which may find a socket before
-# what would have closed it. They are collected here, so that no other test is blamed.
+# Celery's clients leave the connections on which a thread heard of answers to the collector, which may find a socket
+# before what would have closed it. They are collected here, so that no other test is blamed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_one_request_sent_a_hundred_times_through_both_interfaces_runs_once(shop: Installation) -> None:
     arguments = {"order_id": 2005, "member_id": "seller", "comment": "once"}

@@ -1,7 +1,7 @@
 """Tests that exactly one of two concurrent commands wins and the other gets the right code (A17, R62).
 
-Each race runs in processes with connections of their own, released by one barrier: 25 rounds in the everyday suite, 200 in
-the long tests.  After the rounds the outbox is processed and the database checked.
+Each race runs in processes with connections of their own, released by one barrier: 25 rounds in the everyday suite,
+200 in the long tests.  After the rounds the outbox is processed and the database checked.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ EMPTY = {
             EXISTS (SELECT FROM unwind.alerts a WHERE a.order_id = o.order_id AND a.state = 'open')
             OR EXISTS (SELECT FROM unwind.ocrs r WHERE r.order_id = o.order_id AND r.state = 'open')
             OR EXISTS (SELECT FROM unwind.removals m WHERE m.order_id = o.order_id AND m.state = 'pending')
-            OR NOT EXISTS (SELECT FROM unwind.events e WHERE e.order_id = o.order_id AND e.type = 'orders.cancelled'))""",
+            OR NOT EXISTS (SELECT FROM unwind.events e WHERE e.order_id = o.order_id
+                AND e.type = 'orders.cancelled'))""",
     "nothing happens to a cancelled order": """
         SELECT e.order_id FROM unwind.events e JOIN unwind.events c USING (order_id)
         WHERE c.type = 'orders.cancelled' AND e.seq > c.seq AND e.type <> 'removals.cancelled'""",

@@ -105,7 +105,7 @@ def test_a_worker_killed_during_a_cancel_cancels_once_after_its_restart(
     assert fetch_one(books, "SELECT status FROM unwind.orders WHERE order_id = 1001") == "NPB"
 
     celery_setup.worker.container.restart()
-    # The broker gives the message back after the visibility timeout; a caller who got no answer sends again (P1).
+    # The broker gives the message back after the visibility timeout; a caller who got no answer sends it again.
     answer = ask(celery_setup, "orders.cancel", order_id=1001, member_id="seller", request_id="killed")
     assert answer["outcome"] == "done"
     ask(celery_setup, "outbox.relay")

@@ -1,7 +1,8 @@
 """Tests that the worked examples come out to the cent (E1 to E10).
 
-Beside each `tests/histories/eNN_NAME.jsonl` is `eNN_NAME.expected.json`: the story in words, each cancellation's answer about
-its fee, and for each `show bill` of the history, in order, the expected bill; a bill's `lines` are `[kind, order, amount]`.
+Beside each `tests/histories/eNN_NAME.jsonl` is `eNN_NAME.expected.json`: the story in words, each cancellation's
+answer about its fee, and for each `show bill` of the history, in order, the expected bill; a bill's `lines` are
+`[kind, order, amount]`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Crash points of a piece of work, found by listening at the driver.
 
-Every statement of every connection passes a recording cursor and every commit a recording connection; published messages and
-emails pass stubs.  A first run counts the points.  Then one run dies at each, in one of three ways, and the same
-work runs again.
+Every statement of every connection passes a recording cursor and every commit a recording connection; published
+messages and emails pass stubs.  A first run counts the points.  Then one run dies at each, in one of three ways, and
+the same work runs again.
 """
 
 from __future__ import annotations

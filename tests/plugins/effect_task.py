@@ -1,7 +1,8 @@
 """The application with a task that only records its number, for `celery -A tests.plugins.effect_task worker`.
 
-The task appends to a list in the broker, by a connection of its own.  TEST_TRANSPORT selects the transport: the product's
-(`ours`), with kombu's acknowledgement (`stock ack`), or kombu's alone (`stock`); the tests must notice what those two lose.
+The task appends to a list in the broker, by a connection of its own.  TEST_TRANSPORT selects the transport: the
+product's (`ours`), with kombu's acknowledgement (`stock ack`), or kombu's alone (`stock`); the tests must notice what
+those two lose.
 """
 
 from __future__ import annotations

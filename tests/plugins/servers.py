@@ -1,8 +1,8 @@
 """PostgreSQL and Valkey servers of the test run.
 
 They start once per run and are shared by all pytest-xdist workers (the servers' own lease counts them).  Every test
-that uses `database_url` gets a database of its own, copied from a migrated template in about 45 ms; every test that uses
-`broker_url` gets an empty pair of Valkey databases.
+that uses `database_url` gets a database of its own, copied from a migrated template in about 45 ms; every test that
+uses `broker_url` gets an empty pair of Valkey databases.
 """
 
 from __future__ import annotations

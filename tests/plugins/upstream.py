@@ -1,7 +1,7 @@
 """An installation with seed data and a real worker, as an upstream system sees it.
 
-It is not in the global plugins: modules that need it define a fixture of `installation`, because a worker takes seconds to
-start.
+It is not in the global plugins: modules that need it define a fixture of `installation`, because a worker takes
+seconds to start.
 """
 
 from __future__ import annotations
