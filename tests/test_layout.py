@@ -1,4 +1,4 @@
-"""Does the house stand as it was drawn?  Its floors, its fences, and what the checks say of every line."""
+"""Tests of the layout of the repository: layers, names, links, and the quick checks of `./run check`."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).resolve().parents[1]
-FLOORS = {"workers", "schedules", "tasks", "models", "policies"}
-BESIDE = {"tests", "docs", "contract", "benchmarks", "deploy", "stress", "tools"}
-BANNED = {"utils", "helpers", "common", "core", "services", "manager"}
+CHECKOUT = Path(__file__).resolve().parents[1]
+LAYERS = {"workers", "schedules", "tasks", "models", "policies"}
+NOT_PRODUCT = {"tests", "docs", "contract", "benchmarks", "deploy", "stress", "tools"}
+BANNED_NAMES = {"utils", "helpers", "common", "core", "services", "manager"}
 
 
-def test_there_are_five_floors_and_no_sixth() -> None:
+def test_product_has_exactly_the_five_layers() -> None:
     """A package that the import contracts do not name would escape them."""
-    packages = {path.parent.name for path in HOUSE.glob("*/__init__.py") if not path.parent.name.startswith(".")}
-    assert packages - BESIDE == FLOORS
-    with_python = {path.relative_to(HOUSE).parts[0] for path in HOUSE.glob("[!.]*/**/*.py")}
-    assert with_python <= FLOORS | BESIDE
+    packages = {path.parent.name for path in CHECKOUT.glob("*/__init__.py") if not path.parent.name.startswith(".")}
+    assert packages - NOT_PRODUCT == LAYERS
+    with_python = {path.relative_to(CHECKOUT).parts[0] for path in CHECKOUT.glob("[!.]*/**/*.py")}
+    assert with_python <= LAYERS | NOT_PRODUCT
 
 
-def test_no_room_is_named_after_nothing() -> None:
-    """A name that says nothing collects everything."""
-    names = {path.stem for floor in FLOORS for path in (HOUSE / floor).rglob("*.py")}
-    assert not names & BANNED
+def test_no_module_has_a_meaningless_name() -> None:
+    names = {path.stem for layer in LAYERS for path in (CHECKOUT / layer).rglob("*.py")}
+    assert not names & BANNED_NAMES
 
 
 @pytest.mark.parametrize(
@@ -38,29 +37,26 @@ def test_no_room_is_named_after_nothing() -> None:
     ],
     ids=["format", "lint", "imports"],
 )
-def test_every_line_is_clean(words: list[str]) -> None:
-    """The quick checks of `./run check`."""
-    said = subprocess.run([sys.executable, *words], cwd=HOUSE, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stdout + said.stderr
+def test_quick_checks_pass(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, *words], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_check_finds_nothing() -> None:
-    """`./run check` as a whole, types included."""
-    said = subprocess.run(
-        [sys.executable, "-m", "workers", "check"], cwd=HOUSE, capture_output=True, text=True, check=False
+def test_full_check_passes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "workers", "check"], cwd=CHECKOUT, capture_output=True, text=True, check=False
     )
-    assert said.returncode == 0, said.stdout + said.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_link_of_the_pages_leads_somewhere() -> None:
-    """A newcomer who follows a link finds a file."""
-    pages = [*HOUSE.glob("*.md"), *(HOUSE / "docs").rglob("*.md")]
-    lost = {
+def test_every_relative_link_in_the_docs_has_a_target() -> None:
+    pages = [*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md")]
+    broken = {
         (page.name, target)
         for page in pages
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
         if "://" not in target and not (page.parent / target).exists()
     }
-    assert lost == set()
+    assert broken == set()

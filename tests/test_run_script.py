@@ -1,7 +1,6 @@
-"""Does `./run` work as the first thing ever typed after a clone?
+"""Tests of the script `./run` as the first command after a clone.
 
-Downloads nothing: a stand-in for uv makes the environment, and a stand-in for the product says what it was told. The
-real installation is what every clone does once.
+Downloads nothing: a fake uv creates the environment, and a fake product prints its arguments.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ def clone(tmp_path: Path) -> Clone:
 
 
 def test_the_first_command_makes_the_environment_and_then_runs(clone: Clone, tmp_path: Path) -> None:
-    """Contract 1: each subcommand works as the first thing ever typed, from any folder."""
+    """From any folder."""
     (tmp_path / "tasks").mkdir()
     status, out, err = clone.run("show", "order", "1003", "--json", cwd=tmp_path)
     assert status == 0, err

@@ -1,4 +1,4 @@
-"""Does a value ever get into the text of an SQL statement?  Values go as bound parameters; only constants make up a text."""
+"""Checks that values reach SQL only as bound parameters: statements are built from constants alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).resolve().parents[1]
-FLOORS = ("workers", "schedules", "tasks", "models")
+CHECKOUT = Path(__file__).resolve().parents[1]
+LAYERS = ("workers", "schedules", "tasks", "models")
 TAKES_SQL = {"text", "execute", "exec_driver_sql", "executemany", "run", "send"}
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 BEGINS_SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|ALTER|CREATE|DROP|GRANT)\b")
@@ -34,7 +34,8 @@ REVIEWED = {
     "models/members.py:send_facts": "one of three kinds of lock that are constants of that module",
     "workers/local/backup.py:_count": "the name of a table of ours; an identifier cannot be a parameter",
 }
-"""Places where a text is made up of more than constants of a module, `file:function`, each with why no value can get in."""
+"""Places where a text is made up of more than constants of a module, `file:function`, each with why no value can get
+in."""
 
 
 def made_up(node: ast.expr) -> list[str] | None:
@@ -51,7 +52,8 @@ def made_up(node: ast.expr) -> list[str] | None:
 
 
 def statements(module: ast.Module) -> Iterator[tuple[str, int, list[str]]]:
-    """(function, line, what is put in) of each text that is handed to something that takes SQL, directly or by a name, and of
+    """(function, line, what is put in) of each text that is handed to something that takes SQL, directly or by a name,
+    and of
     each that a function gives back and that begins as a statement does: somebody will send it.
     """
     functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -102,7 +104,7 @@ def _inside(node: ast.AST) -> Iterator[ast.AST]:
 
 def strange(path: Path) -> dict[str, list[str]]:
     """`file:function` of the texts in a file into which something goes that is no constant of a module."""
-    file = str(path.relative_to(HOUSE))
+    file = str(path.relative_to(CHECKOUT))
     found: dict[str, list[str]] = {}
     for function, _, pieces in statements(ast.parse(path.read_text(encoding="utf-8"))):
         odd = [piece for piece in pieces if not CONSTANT.fullmatch(piece.rpartition(".")[2])]
@@ -113,10 +115,10 @@ def strange(path: Path) -> dict[str, list[str]]:
 
 @pytest.mark.guarantee("P9")
 def test_no_value_gets_into_the_text_of_a_statement() -> None:
-    """reliability.md section 8: bound parameters only; what is put into a text are constants, or it is reviewed by name."""
+    """Text is built from constants, or the function is in REVIEWED with its reason."""
     found: dict[str, list[str]] = {}
-    for floor in FLOORS:
-        for path in sorted((HOUSE / floor).rglob("*.py")):
+    for layer in LAYERS:
+        for path in sorted((CHECKOUT / layer).rglob("*.py")):
             if "versions" not in path.parts:
                 found |= strange(path)
     assert {place: odd for place, odd in found.items() if place not in REVIEWED} == {}
@@ -126,9 +128,9 @@ def test_no_value_gets_into_the_text_of_a_statement() -> None:
 def test_every_statement_that_is_built_says_why_it_may() -> None:
     """An exception from ruff's rule against built statements has its reason beside it, or it is a hole."""
     lines = [
-        f"{path.relative_to(HOUSE)}:{number}"
-        for floor in FLOORS
-        for path in sorted((HOUSE / floor).rglob("*.py"))
+        f"{path.relative_to(CHECKOUT)}:{number}"
+        for layer in LAYERS
+        for path in sorted((CHECKOUT / layer).rglob("*.py"))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if "noqa: S608" in line and " - " not in line.partition("noqa: S608")[2]
     ]

@@ -1,7 +1,7 @@
-"""May a contract file be replaced by its new form, or would somebody outside break?
+"""Detection of breaking changes in contract files.
 
-What comes in may only be asked for more loosely, what goes out may only say more: so a change is judged by its direction.
-Whoever has to break the contract says so (`./run docs --breaking`).
+Input schemas may only become more permissive, output schemas may only gain fields and codes. `./run docs --breaking`
+writes a breaking change anyway.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ Schema = Mapping[str, Any]
 
 _UPPER = ("maxLength", "maximum", "maxItems", "maxProperties")
 _OF_TEXTS = ("pattern", "format", "maxLength")
-"""Bounds that narrow nothing for senders whose value could not be a text before."""
+"""Bounds that do not restrict senders whose value could not be a string before."""
 _LOWER = ("minLength", "minimum", "minItems", "minProperties")
 
 
 def breaks_senders(old: Schema, new: Schema) -> list[str]:
-    """Why a message that fitted the old argument schema may not fit the new one; empty when every one still does."""
-    return list(_narrowed(_whole(old), _whole(new), ""))
+    """Reasons why a message valid under the old argument schema may be invalid under the new one."""
+    return list(_narrowed(_expand(old), _expand(new), ""))
 
 
 def breaks_readers(old: Schema, new: Schema) -> list[str]:
-    """Why a reader made for the old answer schema may not understand the new answers; empty when all do.
+    """Reasons why a reader of the old answer schema may fail on new answers.
 
-    New fields and new words (codes) are additions, which readers must expect; what went away or changed its type is not.
+    Readers must expect new fields and codes, but not removed ones or changed types.
     """
-    return list(_widened(_whole(old), _whole(new), ""))
+    return list(_widened(_expand(old), _expand(new), ""))
 
 
 def _narrowed(old: Schema, new: Schema, path: str) -> Iterator[str]:
     here = path or "the arguments"
-    old_kinds, new_kinds = _kinds(old), _kinds(new)
-    if new_kinds is not None and (old_kinds is None or not old_kinds <= new_kinds):
-        gone = sorted((old_kinds or {"anything"}) - new_kinds)
+    old_types, new_types = _types(old), _types(new)
+    if new_types is not None and (old_types is None or not old_types <= new_types):
+        gone = sorted((old_types or {"anything"}) - new_types)
         yield f"{here}: {', '.join(gone)} was allowed"
         return
-    if _words(new) is not None and not _subset(_words(old), _words(new)):
-        yield f"{here}: a word was taken away"
+    if _codes(new) is not None and not _subset(_codes(old), _codes(new)):
+        yield f"{here}: a code was removed"
     yield from _bounds(old, new, here)
     yield from _fields_narrowed(old, new, path)
     for word in ("items", "propertyNames"):
@@ -59,11 +59,11 @@ def _fields_narrowed(old: Schema, new: Schema, path: str) -> Iterator[str]:
         if name in after:
             yield from _narrowed(part, after[name], _join(path, name))
         elif not open_now:
-            yield f"{_join(path, name)}: was taken away"
+            yield f"{_join(path, name)}: was removed"
 
 
 def _bounds(old: Schema, new: Schema, here: str) -> Iterator[str]:
-    kinds = _kinds(old)
+    kinds = _types(old)
     texts_are_new = kinds is not None and "string" not in kinds
     for name in _UPPER:
         if texts_are_new and name in _OF_TEXTS:
@@ -77,17 +77,17 @@ def _bounds(old: Schema, new: Schema, here: str) -> Iterator[str]:
         if texts_are_new and name in _OF_TEXTS:
             continue
         if name in new and new[name] != old.get(name):
-            yield f"{here}: {name} is another"
+            yield f"{here}: {name} changed"
 
 
 def _widened(old: Schema, new: Schema, path: str) -> Iterator[str]:
     here = path or "the answer"
-    old_kinds, new_kinds = _kinds(old), _kinds(new)
-    if old_kinds is not None and (new_kinds is None or not new_kinds <= old_kinds):
-        yield f"{here}: may be {', '.join(sorted((new_kinds or {'anything'}) - old_kinds))} now"
+    old_types, new_types = _types(old), _types(new)
+    if old_types is not None and (new_types is None or not new_types <= old_types):
+        yield f"{here}: may be {', '.join(sorted((new_types or {'anything'}) - old_types))} now"
         return
-    if _words(old) is not None and not _subset(_words(old), _words(new)):
-        yield f"{here}: a word went away"
+    if _codes(old) is not None and not _subset(_codes(old), _codes(new)):
+        yield f"{here}: a code was removed"
     for name in sorted(set(old.get("required", ())) - set(new.get("required", ()))):
         yield f"{_join(path, name)}: may be missing now"
     before, after = old.get("properties", {}), new.get("properties", {})
@@ -95,32 +95,32 @@ def _widened(old: Schema, new: Schema, path: str) -> Iterator[str]:
         if name in after:
             yield from _widened(part, after[name], _join(path, name))
         else:
-            yield f"{_join(path, name)}: was taken away"
+            yield f"{_join(path, name)}: was removed"
     if "items" in old:
         yield from _widened(old["items"], new.get("items", {}), _join(path, "items"))
 
 
-def _whole(schema: Schema) -> dict[str, Any]:
-    """The schema with its own definitions put in place, and `X or null` written as one schema with two types."""
-    whole: dict[str, Any] = _filled(schema, schema.get("$defs", {}))
-    return whole
+def _expand(schema: Schema) -> dict[str, Any]:
+    """The schema with `$defs` inlined, and `X or null` written as one schema with two types."""
+    expanded: dict[str, Any] = _inline(schema, schema.get("$defs", {}))
+    return expanded
 
 
-def _filled(part: Any, definitions: Schema) -> Any:
+def _inline(part: Any, definitions: Schema) -> Any:
     if isinstance(part, list):
-        return [_filled(one, definitions) for one in part]
+        return [_inline(item, definitions) for item in part]
     if not isinstance(part, Mapping):
         return part
-    found = str(part.get("$ref", ""))
-    if found.startswith("#/$defs/"):
-        return _filled(definitions[found.removeprefix("#/$defs/")], definitions)
-    filled = {name: _filled(value, definitions) for name, value in part.items() if name != "$defs"}
+    reference = str(part.get("$ref", ""))
+    if reference.startswith("#/$defs/"):
+        return _inline(definitions[reference.removeprefix("#/$defs/")], definitions)
+    filled = {name: _inline(value, definitions) for name, value in part.items() if name != "$defs"}
     choices = filled.get("anyOf", [])
-    others = [one for one in choices if one != {"type": "null"}]
+    others = [choice for choice in choices if choice != {"type": "null"}]
     if choices and len(others) == 1 and len(choices) == 2:
         single = filled | others[0]
         del single["anyOf"]
-        kinds = _kinds(others[0])
+        kinds = _types(others[0])
         if kinds is not None:
             single["type"] = sorted(kinds | {"null"})
         if "enum" in single:
@@ -129,21 +129,21 @@ def _filled(part: Any, definitions: Schema) -> Any:
     return filled
 
 
-def _kinds(schema: Schema) -> set[str] | None:
-    """The JSON types that fit; None for any.  Whole numbers are numbers, and say so."""
-    said = schema.get("type")
-    if said is None:
+def _types(schema: Schema) -> set[str] | None:
+    """The JSON types that are allowed; None for any. `number` includes `integer`."""
+    declared = schema.get("type")
+    if declared is None:
         return None
-    kinds = {said} if isinstance(said, str) else set(said)
-    return kinds | {"integer"} if "number" in kinds else kinds
+    types = {declared} if isinstance(declared, str) else set(declared)
+    return types | {"integer"} if "number" in types else types
 
 
-def _words(schema: Schema) -> list[Any] | None:
+def _codes(schema: Schema) -> list[Any] | None:
     return schema.get("enum")
 
 
-def _subset(few: list[Any] | None, many: list[Any] | None) -> bool:
-    return many is None or (few is not None and all(one in many for one in few))
+def _subset(values: list[Any] | None, allowed: list[Any] | None) -> bool:
+    return allowed is None or (values is not None and all(value in allowed for value in values))
 
 
 def _join(path: str, name: str) -> str:

@@ -1,7 +1,7 @@
-"""What does a message to Unwind look like, byte for byte?  One example for every public task, and one answer of each outcome.
+"""Example messages, one for every public task, and example answers, one of each outcome.
 
-The envelopes are what any client of Celery's message protocol, version 2, pushes onto the Redis list `commands`.  A test sends
-every one of them to a real worker.
+The messages are what any client of Celery's message protocol, version 2, pushes onto the Redis list `commands`. A test
+sends every one of them to a real worker.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "staff": "Kim, support",
     },
 }
-"""Keyword arguments of one command of each kind."""
+"""Keyword arguments of one command per public task."""
 
 ANSWERS: dict[str, Answer] = {
     "done": Answer(
@@ -141,12 +141,12 @@ ANSWERS: dict[str, Answer] = {
 
 
 def arguments_of(task: str) -> dict[str, Any]:
-    """The example arguments of a task, with a request id as a careful producer sends one."""
+    """The example arguments of a task, with a request id."""
     return ARGUMENTS[task] | {"request_id": f"example-{task}"}
 
 
 def envelope(task: str, arguments: Mapping[str, Any], message_id: str, tag: str) -> dict[str, Any]:
-    """The message as it stands in Redis: what is the same in every message of a client that wants its answer."""
+    """The message as stored in Redis, from a client that waits for the answer."""
     body = json.dumps([[], dict(arguments), {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
     return {
         "body": base64.b64encode(body.encode()).decode(),
@@ -181,7 +181,7 @@ def envelope(task: str, arguments: Mapping[str, Any], message_id: str, tag: str)
 
 
 def example(task: str) -> dict[str, Any]:
-    """The example of a task: its arguments to read, and the message that carries them to send."""
+    """The example of a task: its readable arguments, and the message that contains them."""
     message_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"unwind:{task}"))
     tag = str(uuid.uuid5(uuid.NAMESPACE_URL, f"unwind:{task}:delivery"))
     arguments = arguments_of(task)

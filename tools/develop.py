@@ -1,4 +1,4 @@
-"""How does one find out whether the code is right?"""
+"""The development commands: `test`, `bench`, `torture` and `check`."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ import click
 
 from workers.settings import CHECKOUT
 
-FLOORS = ("workers", "schedules", "tasks", "models", "policies")
+LAYERS = ("workers", "schedules", "tasks", "models", "policies")
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--all", "everything", is_flag=True, help="Also the long ones.")
+@click.option("--all", "run_all", is_flag=True, help="Include the long tests.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def test(everything: bool, words: tuple[str, ...]) -> None:
-    """Run the test suite on servers of its own. Extra WORDS go to pytest."""
-    everything = everything or "--all" in words  # after a word for pytest click no longer looks for it
+def test(run_all: bool, words: tuple[str, ...]) -> None:
+    """Run the test suite on its own servers. Extra WORDS are passed to pytest."""
+    run_all = run_all or "--all" in words  # click does not parse options after the first word
     words = tuple(word for word in words if word != "--all")
     os.chdir(CHECKOUT)
-    selection = [] if everything else ["-m", "not long"]
-    # A whole run uses the cores there are, a file staying in one process because its fixtures may be dear; a chosen few
-    # tests start sooner in one process, where a debugger works too.
+    selection = [] if run_all else ["-m", "not long"]
+    # A whole run uses every core, one process per file because fixtures may be expensive; selected tests start sooner
+    # in one process, where a debugger works too.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     spread = ["-n", str(min(cores, 8)), "--dist", "loadfile"] if not words and cores > 1 else []
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *selection, *spread, *words])  # noqa: S606 - no shell wanted
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *selection, *spread, *words])  # noqa: S606 - no shell
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def bench(words: tuple[str, ...]) -> None:
-    """Measure speed against the references. `--help` tells all: NAME…, --quick, --full."""
+    """Measure speed against the references: NAME…, --quick, --full; see --help."""
     os.chdir(CHECKOUT)
-    os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *words])  # noqa: S606 - no shell wanted
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks", *words])  # noqa: S606 - no shell
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def torture(words: tuple[str, ...]) -> None:
-    """Torment an installation of its own. `--help` tells all: --minutes N, --seed S, --report FILE, --mutants."""
+    """Inject faults into an installation of its own: --minutes N, --seed S, --report FILE, --mutants; see --help."""
     os.chdir(CHECKOUT)
-    os.execv(sys.executable, [sys.executable, "-m", "stress", *words])  # noqa: S606 - no shell wanted
+    os.execv(sys.executable, [sys.executable, "-m", "stress", *words])  # noqa: S606 - no shell
 
 
 @click.command()
-@click.option("--fix", is_flag=True, help="Let ruff repair what it can before looking.")
+@click.option("--fix", is_flag=True, help="Let ruff fix what it can first.")
 def check(fix: bool) -> None:
     """Check format, lint, types and import contracts. Needs no servers."""
     scripts = Path(sys.executable).parent
     python = [sys.executable, "-m"]
     if fix:
-        _call([*python, "ruff", "check", "--fix", "--quiet", "."])
-        _call([*python, "ruff", "format", "--quiet", "."])
-    typed = [
+        _run([*python, "ruff", "check", "--fix", "--quiet", "."])
+        _run([*python, "ruff", "format", "--quiet", "."])
+    paths = [
         name
-        for name in (*FLOORS, "tools", "stress", "tests", "benchmarks", "flowerconfig.py", "run")
+        for name in (*LAYERS, "tools", "stress", "tests", "benchmarks", "flowerconfig.py", "run")
         if (CHECKOUT / name).exists()
     ]
     failed = [
@@ -67,7 +67,7 @@ def check(fix: bool) -> None:
             ("format", [*python, "ruff", "format", "--check", "."]),
             ("lint", [*python, "ruff", "check", "."]),
             ("imports", [str(scripts / "lint-imports")]),
-            ("types", [*python, "mypy", *typed]),
+            ("types", [*python, "mypy", *paths]),
         )
         if not _passes(name, command)
     ]
@@ -77,15 +77,14 @@ def check(fix: bool) -> None:
 
 
 def _passes(name: str, command: list[str]) -> bool:
-    """Run one check, print its line, and what it said when it found something."""
     began = time.monotonic()
-    done = _call(command)
-    word = click.style("ok", fg="green") if done.returncode == 0 else click.style("failed", fg="red")
-    click.echo(f"  {name:<8} {word}  ({time.monotonic() - began:.1f} s)")
+    done = _run(command)
+    status = click.style("ok", fg="green") if done.returncode == 0 else click.style("failed", fg="red")
+    click.echo(f"  {name:<8} {status}  ({time.monotonic() - began:.1f} s)")
     if done.returncode != 0:
         click.echo(done.stdout.decode(errors="replace"))
     return done.returncode == 0
 
 
-def _call(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+def _run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)

@@ -1,4 +1,4 @@
-"""How are the pages made that must never disagree with the code?"""
+"""The `docs` command: write the generated pages of `docs/` and the files of `contract/`."""
 
 from __future__ import annotations
 
@@ -28,34 +28,33 @@ PAGES: dict[Path, Callable[[], str]] = {
 
 
 @click.command()
-@click.option("--check", "only_check", is_flag=True, help="Write nothing; fail when a page is not as it should be.")
-@click.option(
-    "--breaking", is_flag=True, help="Write contract files even where somebody who relies on them would break."
-)
+@click.option("--check", "only_check", is_flag=True, help="Write nothing; fail when a page is stale.")
+@click.option("--breaking", is_flag=True, help="Write contract files even when that breaks clients.")
 def docs(only_check: bool, breaking: bool) -> None:
-    """Write the pages of docs/ that are made, and contract/, anew, from the code and the tests."""
-    _contract(only_check=only_check, breaking=breaking)
-    for path, made in PAGES.items():
-        name, page = path.relative_to(CHECKOUT), made()
+    """Generate pages of docs/ and the files of contract/ from the code and the tests."""
+    _write_contract(only_check=only_check, breaking=breaking)
+    for path, generate in PAGES.items():
+        name, page = path.relative_to(CHECKOUT), generate()
         if not only_check:
             path.parent.mkdir(exist_ok=True)
             path.write_text(page, encoding="utf-8")
             click.echo(f"Written: {name}")
         elif not path.exists() or path.read_text(encoding="utf-8") != page:
-            raise click.ClickException(f"{name} is stale: `./run docs` writes it anew.")
+            raise click.ClickException(f"{name} is stale: run `./run docs`.")
         else:
-            click.echo(f"{name} is as it should be.")
+            click.echo(f"{name} is up to date.")
 
 
-def _contract(*, only_check: bool, breaking: bool) -> None:
-    """The contract files: never so that a message that fitted fits no more, unless somebody insists."""
-    broken = [] if breaking else contract_files.breaking_changes()
-    if broken:
-        raise click.ClickException("The contract would break (--breaking insists):\n  " + "\n  ".join(broken))
-    if only_check and (old := contract_files.stale()):
-        raise click.ClickException(f"contract/ is stale ({', '.join(old)}): `./run docs` writes it anew.")
+def _write_contract(*, only_check: bool, breaking: bool) -> None:
+    breaks = [] if breaking else contract_files.breaking_changes()
+    if breaks:
+        raise click.ClickException(
+            "These changes break clients (use --breaking to write them):\n  " + "\n  ".join(breaks)
+        )
+    if only_check and (stale := contract_files.stale()):
+        raise click.ClickException(f"contract/ is stale ({', '.join(stale)}): run `./run docs`.")
     changed = [] if only_check else contract_files.write()
     for path in changed:
         click.echo(f"Written: contract/{path}")
     if not changed:
-        click.echo("contract/ is as it should be.")
+        click.echo("contract/ is up to date.")

@@ -1,7 +1,8 @@
-"""What is promised, and which tests show it?
+"""Generator of the test lists in `docs/guarantees.md`.
 
-`docs/guarantees.md` holds the sentences, and nothing else does.  A test says itself which promise it shows, by the marker
-`promise("P1")` on the function or on its file; `./run docs` writes the lists of the page out of these markers.
+The page itself holds the sentences. A test names the guarantee it shows with the marker `guarantee("P1")` on the
+function
+or on its file.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ def guarantees() -> dict[str, str]:
 
 
 def guarantees_page() -> str:
-    """`docs/guarantees.md` as it should be: its sentences as they are, lists from the markers, figures from `docs/stress/`."""
-    shown = tests_by_guarantee()
+    """`docs/guarantees.md` as it should be: its sentences as they are, lists from the markers, figures from
+    `docs/stress/`."""
+    shown = showing_tests()
     return with_figures(_LIST.sub(lambda found: found.group(1) + _list(shown.get(found.group(2), [])), _page()))
 
 
-def tests_by_guarantee() -> dict[str, list[TestReference]]:
+def showing_tests() -> dict[str, list[TestReference]]:
     """For each promise the tests that show it, in the order of their files and names."""
     found: dict[str, set[TestReference]] = {}
     for promise, test in _markers():

@@ -1,8 +1,7 @@
-"""Which rules does the house keep, and which test states each of them?
+"""Generator of `docs/rules.md`: each rule, and the tests that state it.
 
-`docs/rulebook.toml` has one sentence for each id.  The tests say themselves what they state: by the ids in the
-docstring of a test function (`R40`, or `R40 to R42`), or by the `rules` of a written history.  Out of both comes
-`docs/rules.md`, so that an id in code leads somewhere and nobody keeps a list by hand.
+`docs/rulebook.toml` has one sentence for each id. A test names the rules it states in its docstring (`R40`, or
+`R40 to R42`); a written history names them in its `rules`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ RULES_PAGE = CHECKOUT / "docs" / "rules.md"
 TESTS = CHECKOUT / "tests"
 
 MAX_RANGE = 6
-"""A test that says it states more rules in a row than this would make the page say that everything is stated."""
+"""A longer range is a chapter: listing it would claim that every rule in it is tested."""
 
 _MENTION = re.compile(r"\b([RTNAE])0?(\d{1,3})\b(?:(?: to |-|–)\1?0?(\d{1,3})\b)?")
 
@@ -45,7 +44,7 @@ class TestReference:
 
 def rules_page() -> str:
     """`docs/rules.md` as it should be."""
-    tests = tests_by_rule()
+    tests = stating_tests()
     parts = [_HEAD]
     for section in rule_book():
         rows = [
@@ -63,7 +62,7 @@ def rule_book() -> list[Section]:
     return [Section(part.pop("title"), part) for part in book.values()]
 
 
-def tests_by_rule() -> dict[str, list[TestReference]]:
+def stating_tests() -> dict[str, list[TestReference]]:
     """For each id the tests that state it, in the order of their files and names."""
     found: dict[str, set[TestReference]] = {}
     for rule, stated in (*_test_functions(), *_histories()):
@@ -122,8 +121,8 @@ def _linked(file: str, names: list[str]) -> str:
 
 _HEAD = """# The rule book
 
-One sentence for each rule, and the tests that state it: test functions by what they are called, and written histories
-(`tests/histories`, to be played with `./run replay`). Code and tests name rules by these ids.
+One sentence for each rule, and the tests that state it: test functions by name, and written histories
+(`tests/histories`, which `./run replay` plays). Code and tests cite rules by these ids.
 
-This page is made from `docs/rulebook.toml` and the tests; `./run docs` writes it anew, and a test holds that it is
-not stale. R are rules, T transitions, N notices, A decisions where the sources are silent, E worked examples."""
+`./run docs` generates this page from `docs/rulebook.toml` and the tests, and a test compares it. R are rules,
+T transitions, N notices, A decisions where BrickLink's documentation is silent, E worked examples."""

@@ -1,4 +1,4 @@
-"""Which settings are there?  `docs/settings.md`, made from the settings themselves, never by hand."""
+"""Generator of `docs/settings.md`, from the settings themselves."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from workers.settings import Settings
 PAGE = """\
 # Settings
 
-This page is made by `./run docs` from `workers/settings.py`; a test compares it. Do not edit it by hand. All of them are
-optional environment variables; [`.env.example`](../.env.example) has them as lines to be filled in. They say where and how
-fast; what is owed (deadlines, fees, limits) are dated terms in the database: `./run terms show`. What does not fit is named
-when a command starts, without its value, and `./run doctor` names variables that look like one of ours and are none.
+`./run docs` generates this page from `workers/settings.py`, and a test compares it. All settings are optional
+environment variables; [`.env.example`](../.env.example) lists them to be filled in. They configure addresses and capacity;
+deadlines, fees and limits are dated terms in the database: `./run terms show`. An invalid value is reported when a command starts,
+without the value itself, and `./run doctor` reports unknown variables that begin like a setting.
 
-| variable | says | default |
+| variable | meaning | default |
 | --- | --- | --- |
 {rows}
 """
 
 
 def settings_page() -> str:
-    """The whole page, as Markdown."""
+    """The page as Markdown."""
     return PAGE.format(rows="\n".join(_row(field) for field in Settings.model_fields.values()))
 
 
@@ -36,8 +36,13 @@ def _row(field: FieldInfo) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    """What holds when it is not set; where that follows from another setting or from the place, its description says so."""
-    given: Any = field.default
-    if given is PydanticUndefined or given is None or isinstance(given, SecretStr | Path) or inspect.isroutine(given):
+    """The default, or a dash where the description explains what applies."""
+    default: Any = field.default
+    if (
+        default is PydanticUndefined
+        or default is None
+        or isinstance(default, SecretStr | Path)
+        or inspect.isroutine(default)
+    ):
         return "–"
-    return f"`{given}`"
+    return f"`{default}`"

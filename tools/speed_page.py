@@ -1,4 +1,4 @@
-"""How fast is it, against what, and where was that measured?  `docs/speed.md`, made from the last kept run of `./run bench`."""
+"""Generator of `docs/speed.md`, from the last stored run of `./run bench`."""
 
 from __future__ import annotations
 
@@ -20,31 +20,43 @@ PICTURES = {
 PAGE = """\
 # How fast it is
 
-This page is made by `./run docs` from `benchmarks/results/latest.json`, which `./run bench` writes together with the pictures.
+This page is made by `./run docs` from `benchmarks/results/latest.json`, which `./run bench` writes together with the
+pictures.
 
 ## How it is measured
 
-`./run bench` measures everything from a clean checkout, on servers of its own that flush to disk, and leaves nothing behind. A
-figure that counts is a **ratio of two things measured by turns in one run**, the median of five pairs: another machine gives
-other figures, and nearly the same ratios. After every cell the rows of every table are counted on both sides, and once the rows
+`./run bench` measures everything from a clean checkout, on servers of its own that flush to disk, and leaves nothing
+behind. A
+figure that counts is a **ratio of two things measured by turns in one run**, the median of five pairs: another machine
+gives
+other figures, and nearly the same ratios. After every cell the rows of every table are counted on both sides, and once
+the rows
 themselves are compared, column by column and word by word of their JSON: a reference that did less would end the run.
 
-`./run bench B1 B4` measures some, `--quick` shows in a small version that everything works (its ratios judge nothing), `--full`
+`./run bench B1 B4` measures some, `--quick` shows in a small version that everything works (its ratios judge nothing),
+`--full`
 takes the largest tables. It ends with 0 when every bar is met; `./run bench`, then `./run docs`, renews this page.
 
 ## Against what
 
-- **The bound** is pgbench with two clients calling one SQL function that writes what a cancellation writes, on the same schema, a
-  hundred orders a transaction, without asking any rule ([`benchmarks/reference_writes.py`](../benchmarks/reference_writes.py)).
-- **The bare Celery task** calls that function with one order: prefork, a prefetch of 64, early acknowledgement, no events, its
+- **The bound** is pgbench with two clients calling one SQL function that writes what a cancellation writes, on the
+  same schema, a
+  hundred orders a transaction, without asking any rule
+  ([`benchmarks/reference_writes.py`](../benchmarks/reference_writes.py)).
+- **The bare Celery task** calls that function with one order: prefork, a prefetch of 64, early acknowledgement, no
+  events, its
   statement prepared ([`benchmarks/bare_celery.py`](../benchmarks/bare_celery.py)).
 - **dramatiq**, two processes of eight threads, runs the body of `orders.cancel`, and as a peer the bare function
   ([`benchmarks/dramatiq_peer.py`](../benchmarks/dramatiq_peer.py)).
-- **The naive job** is Celery as it comes and an ORM object per row ([`benchmarks/naive_orm.py`](../benchmarks/naive_orm.py)).
-- **The raw statement** unlocks all due alerts with events and promises in one go ([`benchmarks/scans.py`](../benchmarks/scans.py)).
+- **The naive job** is Celery as it comes and an ORM object per row
+  ([`benchmarks/naive_orm.py`](../benchmarks/naive_orm.py)).
+- **The raw statement** unlocks all due alerts with events and promises in one go
+  ([`benchmarks/scans.py`](../benchmarks/scans.py)).
 
-An order has five lines in five lots and a matured alert; its cancellation updates the order, the alert, five lines and five lots,
-and inserts five stock moves, a strike, an event, three promises and the request row. A store sends its own hundred as one set;
+An order has five lines in five lots and a matured alert; its cancellation updates the order, the alert, five lines and
+five lots,
+and inserts five stock moves, a strike, an event, three promises and the request row. A store sends its own hundred as
+one set;
 single messages change stores from one to the next.
 {results}"""
 

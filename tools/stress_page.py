@@ -1,4 +1,4 @@
-"""What did the long runs of `./run torture` show?  The reports kept in `docs/stress/`, added up for `docs/guarantees.md`."""
+"""The figures of `./run torture` in `docs/guarantees.md`, summed up from the reports in `docs/stress/`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from workers.settings import CHECKOUT
 REPORTS = CHECKOUT / "docs" / "stress"
 _FIGURES = re.compile(r"^(<!-- figures of ./run torture -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 ADDED_UP = (
-    ("commands", "commands sent through all doors"),
+    ("commands", "commands sent through all interfaces"),
     ("orders_cancelled", "orders cancelled"),
     ("worker_kills", "whole workers killed"),
-    ("child_kills", "worker children killed"),
+    ("child_kills", "worker processes killed"),
     ("pauses", "workers or children stopped for longer than the visibility timeout"),
-    ("broker_losses", "times the broker died or forgot everything"),
+    ("broker_losses", "times the broker died or lost everything"),
     ("storms", "connection storms"),
     ("database_kills", "times the database died"),
     ("hostile_messages", "hostile messages"),
     ("redeliveries", "copies and repeats of messages"),
-    ("duplicates_suppressed", "of these answered again and not done again"),
+    ("duplicates_suppressed", "of these answered again without a second effect"),
     ("lost", "**lost**"),
     ("doubled", "**doubled**"),
     ("early", "**early**"),
@@ -29,33 +29,37 @@ ADDED_UP = (
 
 
 def with_figures(page: str) -> str:
-    """The page with the figures of the reports that are kept, where it asks for them."""
-    return _FIGURES.sub(lambda found: found.group(1) + figures(reports()) + "\n", page)
+    """Insert the figures between the page's markers."""
+    return _FIGURES.sub(lambda match: match.group(1) + figures(reports()) + "\n", page)
 
 
 def reports() -> list[dict[str, Any]]:
-    """The reports that are kept, in the order of their names."""
+    """The stored reports, by file name."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(REPORTS.glob("*.json"))]
 
 
 def figures(runs: list[dict[str, Any]]) -> str:
-    """All runs as one table, and from when and which seed each was."""
+    """All runs as one table, followed by their seeds and dates."""
     if not runs:
-        return "No long run is kept yet.\n"
+        return "No long run is stored yet.\n"
     rows = [("minutes", f"{sum(run['seconds'] for run in runs) / 60:,.0f}")]
     rows += [(says, f"{sum(run[name] for run in runs):,}") for name, says in ADDED_UP]
     rows.append(("violations of any kind", f"{sum(len(run['violations']) for run in runs):,}"))
     rows.append(
-        ("all done after the last fault, at the latest", f"{max(run['dry_after']['longest'] for run in runs):.0f} s")
+        (
+            "longest time from the last fault until all work was done",
+            f"{max(run['dry_after']['longest'] for run in runs):.0f} s",
+        )
     )
-    rows.append(("rings per promise, in the run with most", f"{max(run['rings_per_job'] for run in runs):.2f}"))
+    rows.append(
+        ("publications per outbox message, in the run with most", f"{max(run['rings_per_job'] for run in runs):.2f}")
+    )
     table = "".join(f"| {says} | {value} |\n" for says, value in rows)
     cores = "/".join(str(n) for n in sorted({run["machine"]["cores"] for run in runs}))
-    seeds = ", ".join(f"{run['seed']} ({run['began'][:10]}{_fierce(run)})" for run in runs)
+    seeds = ", ".join(f"{run['seed']} ({run['began'][:10]}{_intensity(run)})" for run in runs)
     return f"| {len(runs)} runs on {cores} cores | together |\n| --- | ---: |\n{table}\nSeeds: {seeds}.\n"
 
 
-def _fierce(run: dict[str, Any]) -> str:
-    """Said of a run with more than the usual kills, losses and storms."""
+def _intensity(run: dict[str, Any]) -> str:
     times = run.get("fierce", 1.0)
-    return f", {times:g} times the kills" if times != 1 else ""
+    return f", {times:g} times the usual faults" if times != 1 else ""

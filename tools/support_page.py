@@ -1,4 +1,4 @@
-"""What does support read?  `docs/support.md`, made from the transition table and the glossary, never by hand."""
+"""Generator of `docs/support.md`, from the transition table and the glossary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ GROUPS: tuple[tuple[str, tuple[Status, ...]], ...] = (
 PAGE = """\
 # What support needs to know
 
-This page is made by `./run docs` from `policies/transitions.py`, `policies/glossary.py` and `models/ddl/views.py`; a test compares
+This page is made by `./run docs` from `policies/transitions.py`, `policies/glossary.py` and `models/ddl/views.py`; a
+test compares
 it. Do not edit it by hand.
 
 Ask about one order: `./run explain order ID` says what its seller and its buyer can do now, and for everything else why
@@ -36,16 +37,22 @@ not, from when, and what would change it. `./run show order ID` tells its story,
 
 ## How to read an order
 
-Under the heading stands the **verdict** in one sentence. Then: who bought from whom; if it is cancelled, when, by whom and on
-which ground (below); each **line** with what was taken out and what came back to which lot; the latest cancel request and the
-latest **alert**, with the instant from which it allows a cancellation; removal requests; the **fee**, and under it where its
-credit is. *What happened* is the timeline, in which nothing is ever changed. *What moved in the inventory* is the journal: minus
-left a lot, plus came back. *Who was told* has every mail, whole. A status in capitals is explained below, and so is each code.
+Under the heading stands the **verdict** in one sentence. Then: who bought from whom; if it is cancelled, when, by whom
+and on
+which ground (below); each **line** with what was taken out and what came back to which lot; the latest cancel request
+and the
+latest **alert**, with the instant from which it allows a cancellation; removal requests; the **fee**, and under it
+where its
+credit is. *What happened* is the timeline, in which nothing is ever changed. *Inventory movements* is the stock
+journal: minus
+left a lot, plus came back. *Emails* has every email in full. A status in capitals is explained below, and so is each
+code.
 All of it is in `--json` too.
 
 ## The same with SQL
 
-Dashboards and reports read these views (role `unwind_reader`); `contract/views/` freezes their columns. New columns may be added at
+Dashboards and reports read these views (role `unwind_reader`); `contract/views/` freezes their columns. New columns
+may be added at
 the end, none is taken away. They say what the commands above say, and a test compares both.
 
 {views}
@@ -106,12 +113,12 @@ ANSWERS = (
     (
         "Where did my bricks go?",
         "`./run show order 1003`",
-        '"What moved in the inventory": lot by lot; `NEEDS_REVIEW` marks what the seller should look at',
+        '"Inventory movements": lot by lot; `NEEDS_REVIEW` marks what the seller should look at',
     ),
     (
-        "Nobody told me!",
+        "I got no email.",
         "`./run show notices --order 1003`",
-        "each mail with its text, to whom, when it left, or that it waits",
+        "each email with its text, its recipient, and when it was sent or that it waits",
     ),
     (
         "I pressed the button and got no answer.",
@@ -134,7 +141,7 @@ ANSWERS = (
         "each line with its reason; `--html` is a page to send",
     ),
 )
-"""What support is asked, what to type, and what to read there."""
+"""Question, command, and what to read in its output."""
 
 DIAGRAM = (
     "[*] --> open: submit",
@@ -163,7 +170,7 @@ DIAGRAM = (
 
 
 def support_page() -> str:
-    """The whole page, as Markdown."""
+    """The page as Markdown."""
     return PAGE.format(
         diagram="\n".join(f"    {line}" for line in DIAGRAM),
         open=", ".join(OPEN_FLOW),
@@ -178,7 +185,6 @@ def support_page() -> str:
 
 
 def _views() -> str:
-    """A section a view: what a row is, and its columns."""
     return "\n\n".join(
         f"**`unwind.{view.name}`** (version {view.version}): {view.about}\n\n"
         + "\n".join(f"- `{name}`: {said}" for name, _, said in view.columns)

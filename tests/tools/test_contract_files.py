@@ -1,4 +1,4 @@
-"""Do the contract files say what the code does, and can they change only so that nobody outside breaks?"""
+"""Tests of the contract files and of the detection of breaking changes."""
 
 from __future__ import annotations
 
@@ -20,40 +20,37 @@ from tools.contract_messages import ANSWERS, ARGUMENTS, arguments_of
 from workers.app import app
 from workers.task import command_model
 
-MADE = {path: json.loads(text) for path, text in contract_files.files().items()}
+GENERATED = {path: json.loads(text) for path, text in contract_files.files().items()}
 REGISTRY: Registry[Any] = Registry().with_resources(
-    (path, Resource.from_contents(schema)) for path, schema in MADE.items() if path.endswith(".schema.json")
+    (path, Resource.from_contents(schema)) for path, schema in GENERATED.items() if path.endswith(".schema.json")
 )
 
 
 def fits(path: str, value: Any) -> bool:
     """Whether a value fits a contract schema."""
-    checker = jsonschema.Draft202012Validator(MADE[path], registry=REGISTRY)
+    checker = jsonschema.Draft202012Validator(GENERATED[path], registry=REGISTRY)
     return not list(checker.iter_errors(value))
 
 
-def test_the_committed_files_are_those_of_the_code() -> None:
-    """contract 2: names, fields and outcomes are frozen; `./run docs` writes the files anew."""
+def test_committed_files_match_the_code() -> None:
     assert contract_files.stale() == []
     assert contract_files.breaking_changes() == []
 
 
 def test_every_public_task_has_a_schema_and_an_example() -> None:
-    """One file a task, one for the answer, one answer of each outcome."""
     tasks = contract_files.public_tasks()
     assert set(ARGUMENTS) == set(tasks)
-    assert {f"{task}.schema.json" for task in tasks} | {"answer.schema.json"} == {p for p in MADE if "/" not in p}
+    assert {f"{task}.schema.json" for task in tasks} | {"answer.schema.json"} == {p for p in GENERATED if "/" not in p}
     assert {f"examples/{task}.json" for task in tasks} | {f"examples/answer.{o}.json" for o in ANSWERS} == {
-        p for p in MADE if p.startswith("examples/")
+        p for p in GENERATED if p.startswith("examples/")
     }
     for path in REGISTRY:
-        jsonschema.Draft202012Validator.check_schema(MADE[path])
+        jsonschema.Draft202012Validator.check_schema(GENERATED[path])
 
 
 @pytest.mark.parametrize("task", contract_files.public_tasks())
-def test_an_example_fits_its_schema_and_its_model(task: str) -> None:
-    """What the files show can be sent as it stands."""
-    example = MADE[f"examples/{task}.json"]
+def test_examples_are_valid_for_schema_and_model(task: str) -> None:
+    example = GENERATED[f"examples/{task}.json"]
     body = json.loads(base64.b64decode(example["message"]["body"]))
     assert body[:2] == [[], example["arguments"]]
     assert fits(f"{task}.schema.json", example["arguments"])
@@ -63,27 +60,24 @@ def test_an_example_fits_its_schema_and_its_model(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", contract_files.public_tasks())
-def test_what_a_schema_refuses_is_invalid(task: str) -> None:
-    """No schema is stricter than the task behind it: a message it turns away would have been `invalid`."""
+def test_no_schema_is_stricter_than_its_task(task: str) -> None:
     model = command_model(app.tasks[task])
     assert model is not None
-    for changed in _spoiled(arguments_of(task)):
+    for changed in _invalid_variants(arguments_of(task)):
         if not fits(f"{task}.schema.json", changed) and task != "orders.cancel_many":
             assert isinstance(parse_command(model, changed, "m"), Answer), changed
 
 
-def _spoiled(arguments: dict[str, Any]) -> list[dict[str, Any]]:
-    """The example with one argument missing, null, of another type, or with one too many."""
-    found: list[dict[str, Any]] = [arguments | {"surplus": 1}, arguments | {"staff": "x", "member_id": "y"}]
+def _invalid_variants(arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    variants: list[dict[str, Any]] = [arguments | {"surplus": 1}, arguments | {"staff": "x", "member_id": "y"}]
     for name in arguments:
-        found.append({key: value for key, value in arguments.items() if key != name})
+        variants.append({key: value for key, value in arguments.items() if key != name})
         wrong: tuple[Any, ...] = (True, 1.5, "", "x" * 3000, [], {}, -1, 2**63)
-        found += [arguments | {name: value} for value in wrong]
-    return found
+        variants += [arguments | {name: value} for value in wrong]
+    return variants
 
 
-def test_answers_fit_the_answer_schema_and_nothing_else_does() -> None:
-    """contract 2.1: a refusal has a code, an invalid names its errors, a conflict has the one code."""
+def test_answer_schema_accepts_answers_only() -> None:
     for outcome, answer in ANSWERS.items():
         assert fits("answer.schema.json", answer.as_json()), outcome
     refused = ANSWERS["refused"].as_json()
@@ -114,7 +108,7 @@ BASE: dict[str, Any] = {
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """BASE with the value at a path replaced; None takes it away."""
+    """BASE with the value at a path replaced; None removes it."""
     schema = copy.deepcopy(BASE)
     *way, last = path.split("/")
     at: Any = schema
@@ -149,8 +143,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("oneOf", [{"required": ["b"]}]),
     ],
 )
-def test_a_change_that_would_break_a_sender_is_refused(path: str, value: Any) -> None:
-    """Removed field, new required field, narrowed type, words, bounds: at any depth."""
+def test_changes_that_break_senders_are_detected(path: str, value: Any) -> None:
     assert breaks_senders(BASE, changed(path, value)) != []
 
 
@@ -169,8 +162,7 @@ def test_a_change_that_would_break_a_sender_is_refused(path: str, value: Any) ->
         ("additionalProperties", True),
     ],
 )
-def test_asking_for_less_breaks_no_sender(path: str, value: Any) -> None:
-    """Additions are fine."""
+def test_permissive_changes_break_no_sender(path: str, value: Any) -> None:
     assert breaks_senders(BASE, changed(path, value)) == []
 
 
@@ -187,25 +179,23 @@ def test_asking_for_less_breaks_no_sender(path: str, value: Any) -> None:
         ("$defs/Line/properties/m", None, True),
     ],
 )
-def test_a_reader_must_find_what_was_there(path: str, value: Any, breaks: bool) -> None:
-    """Answers may say more, never less or otherwise."""
+def test_changes_that_break_readers_are_detected(path: str, value: Any, breaks: bool) -> None:
     assert bool(breaks_readers(BASE, changed(path, value))) is breaks
 
 
-def test_the_files_are_judged_before_they_are_replaced(tmp_path: Path) -> None:
-    """A task or a field that was promised and is gone is named; what is only older is brought up to date."""
+def test_breaking_changes_are_reported_before_files_are_replaced(tmp_path: Path) -> None:
     contract_files.write(tmp_path)
     assert contract_files.stale(tmp_path) == []
-    promised = json.loads((tmp_path / "npb.file.schema.json").read_text())
-    promised["properties"]["old"] = {"type": "string"}
-    (tmp_path / "npb.file.schema.json").write_text(json.dumps(promised))
+    published = json.loads((tmp_path / "npb.file.schema.json").read_text())
+    published["properties"]["old"] = {"type": "string"}
+    (tmp_path / "npb.file.schema.json").write_text(json.dumps(published))
     (tmp_path / "npb.old.schema.json").write_text("{}")
     answer = json.loads((tmp_path / "answer.schema.json").read_text())
     del answer["properties"]["replayed"]
     (tmp_path / "answer.schema.json").write_text(json.dumps(answer))
     assert contract_files.breaking_changes(tmp_path) == [
-        "npb.file.schema.json: old: was taken away",
-        "npb.old.schema.json: was taken away",
+        "npb.file.schema.json: old: was removed",
+        "npb.old.schema.json: was removed",
     ]
     assert contract_files.stale(tmp_path) == ["answer.schema.json", "npb.file.schema.json", "npb.old.schema.json"]
     contract_files.write(tmp_path)

@@ -48,7 +48,7 @@ READY_TIMEOUT = 60.0
 @click.option("--once", is_flag=True, help="Stop at the end of the story; exit 0 when everything in it happened.")
 @data_option
 def demo(once: bool) -> None:
-    """Play a sample marketplace: alerts unlock, sellers are notified, orders are cancelled with everything that follows.
+    """Play a sample marketplace: alerts unlock, sellers are notified, and orders are cancelled with all effects.
 
     Uses its own servers in its own directory, which is removed at the end, or those of DATABASE_URL (an empty database)
     and CELERY_BROKER_URL.
@@ -201,7 +201,7 @@ def _summary_table(counts: dict[str, Any]) -> Table:
 
 
 def _bills_table(database: db.Database, sample: SampleMarket, now: datetime) -> Table:
-    """The latest bills of the store with most cancellations: issued ones are unchanged, the open one has the credits."""
+    """The latest bills of the store with most cancellations: only the open one has the credits."""
     sellers = [sample.parties[order_id][0] for order_id in sorted(sample.ending_cancelled)]
     seller_id = max(sellers, key=sellers.count)
     table = Table(title=f"Bills of {SELLERS[seller_id][0]}", title_style="bold", min_width=60)

@@ -16,7 +16,7 @@ MAX_BAR_WIDTH = 20
 
 
 def print_forecast(console: Console, forecast: dict[str, Any]) -> None:
-    """Print a forecast (`models.queries.forecast`): overdue alerts, then the hours of each day (UTC), then later ones."""
+    """Print a forecast (`models.queries.forecast`): overdue alerts, the hours of each day (UTC), later ones."""
     overdue, total, later = forecast["overdue"], forecast["total"], forecast["later"]
     if overdue:
         what = "1 alert is" if overdue == 1 else f"{overdue} alerts are"

@@ -130,8 +130,8 @@ def dead_letters(context: click.Context, as_json: bool, limit: int) -> None:
 def requeue(ids: tuple[int, ...]) -> None:
     """Requeue commands that went astray: those in lists without a consumer, or with IDs recorded dead letters.
 
-    Messages in lists move to the queue `commands` one by one, oldest first; safe to interrupt and to repeat. What is not
-    a command stays where it is. Recorded ones are submitted by SQL, with their own request ids.
+    Messages in lists move to the queue `commands` one by one, oldest first; safe to interrupt and to repeat. What is
+    not a command stays where it is. Recorded ones are submitted by SQL, with their own request ids.
     """
     if not ids:
         with app.connection_for_write() as connection:

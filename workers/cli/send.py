@@ -88,8 +88,8 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
             answer = _wait_for_answer(pending, task, arguments, timeout, on_message)
     except NoAnswer:
         raise click.ClickException(
-            f"No answer within {timeout:g} s. Is a worker running? (./run up starts one, ./run doctor checks.) The command "
-            "is not lost and may still be executed. Look up its answer with ./run show request "
+            f"No answer within {timeout:g} s. Is a worker running? (./run up starts one, ./run doctor checks.) The "
+            "command is not lost and may still be executed. Look up its answer with ./run show request "
             f"{request_id}, or send it again with request_id={request_id}."
         ) from None
     except Exception as error:  # noqa: BLE001 - any error of the worker, reported by type and place only

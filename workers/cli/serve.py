@@ -45,8 +45,8 @@ DOWN_TIMEOUT = 75.0
 def up(detach: bool) -> None:
     """Start servers, workers, beat, Flower and metrics, and keep them running until Ctrl-C.
 
-    Uses the servers of DATABASE_URL and CELERY_BROKER_URL where set, embedded ones otherwise. Data is kept between runs.
-    Everything listens on loopback only.
+    Uses the servers of DATABASE_URL and CELERY_BROKER_URL where set, embedded ones otherwise. Data is kept between
+    runs. Everything listens on loopback only.
     """
     settings = load_settings()
     run_dir = _make_run_dir(settings)

@@ -130,7 +130,7 @@ def _describe_missing(query: queries.Query) -> str:
         return f"There is no bill of {name} for {month}: the seller is unknown or the month has not begun."
     if query.noun == "request":
         return (
-            f"There is no answer for request {name}: it has not been answered yet, it was invalid (such requests are not "
-            "stored), it was never made, or its answer was pruned."
+            f"There is no answer for request {name}: it has not been answered yet, it was invalid (such requests are "
+            "not stored), it was never made, or its answer was pruned."
         )
     return f"There is no member {name}."

@@ -1,4 +1,4 @@
-"""The `terms` commands: show the dated terms, and apply new ones. Running cases keep the terms they were filed under."""
+"""The `terms` commands: show and apply dated terms. Running cases keep the terms they were filed under."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does `./run audit` say plainly whether the books are right, to people and to programs?"""
+"""Tests of the command `audit`."""
 
 from __future__ import annotations
 

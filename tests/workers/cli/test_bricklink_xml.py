@@ -1,4 +1,4 @@
-"""Are real inventory files read and written, and hostile ones refused with a sentence?"""
+"""Tests of reading and writing inventory files, and of the commands that do."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_a_file_becomes_lots_and_lots_a_file(
 def test_only_what_came_back_and_is_still_there_is_written_on_request(
     market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rules 5: what came back, for upload; a lot from which nothing was ever sold is not in it, nor what was sold again."""
+    """Lots from which nothing was sold are left out, and so is what was sold again."""
     first, second = market.lot(501), market.lot(502, color_id=7)
     market.order(1, [(first, 10), (second, 100)])
     returned = ("show", "lots", "seller", "--xml", "--returned")

@@ -1,4 +1,4 @@
-"""What does a reader of the feed see on the command line?"""
+"""Tests of the command `events`."""
 
 from __future__ import annotations
 

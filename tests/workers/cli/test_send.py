@@ -1,4 +1,4 @@
-"""Does `send` say what a person meant, and does `jobs` set going what was given up?"""
+"""Tests of the commands `send` and `jobs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does one command start a whole installation, and end all of it?"""
+"""Tests of `up`, `down` and `env`: one command starts an installation, another ends all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does one see who types `show`, `explain` or `terms`?"""
+"""Tests of the commands `show`, `explain` and `terms`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does support see who types `forecast`, `credits` or `show sweeps`?"""
+"""Tests of `forecast`, `credits`, `show sweeps` and the page of an order."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_seller_hears_where_each_credit_is(typed: Any) -> None:
 
 
 def test_the_page_of_an_order_answers_why_when_and_where(typed: Any) -> None:
-    """Support reads one page: the verdict, what moved in the inventory, the credit's way to its bill, and every letter."""
+    """One page: the verdict, the stock movements, the bill of the credit, and every email."""
     said = typed("show", "order", "1004").output
     for words in (
         "That is final.",
