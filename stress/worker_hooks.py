@@ -30,7 +30,8 @@ def set_up() -> None:
         }
     if _told.get("mutant"):
         mutants = importlib.import_module("stress.mutants").MUTANTS
-        mutants[_told["mutant"]].let_in("").__enter__()
+        _told["context"] = mutants[_told["mutant"]].let_in("")  # kept: a context that is dropped undoes its change
+        _told["context"].__enter__()
 
 
 @signals.task_postrun.connect
