@@ -1,4 +1,4 @@
-"""What do all alerts share?  They unlock once, and their filer or staff may remove them (rules.md 3.5, R36 to R44, R49)."""
+"""What all alerts share: filing, unlocking and removal (R36 to R44, R49)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ LABELS = {
 
 
 UNLOCK_EVENTS = ("npb.unlocked", "nrs.unlocked", "nss.unlocked")
-"""Events that only mark what time had decided before.  They overtake no command: whoever acted before them may come after."""
+"""Events that only mark what time had decided: a command with an earlier time may still follow them."""
 
 
 def filer_role(kind: AlertKind) -> Role:
-    """Sellers file NPB, buyers file NRS and NSS."""
+    """The role that files this kind: sellers NPB, buyers NRS and NSS."""
     return Role.SELLER if kind is AlertKind.NPB else Role.BUYER
 
 
 def check_may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now: datetime) -> Refused | None:
-    """What all alerts ask of their filing: the right party, no other alert, seven days (R19, R21, R24, R45, R50)."""
+    """Check the role, that no other alert is open, and the time (R19, R21, R24, R45, R50)."""
     if refused := check_role(case, actor, filer_role(kind), act=f"file a {LABELS[kind]}"):
         return refused
     order = case.order
     if order.status in ALERT_BLOCKERS:
         return Refused(
             Code.ORDER_HAS_PROBLEM,
-            f"{case.named.capitalize()} is already in {order.status}; one alert at a time.",
+            f"{case.label.capitalize()} is already in {order.status}; one alert at a time.",
             unblocked_by="the open alert being removed",
         )
     if now < earliest:
@@ -51,7 +51,7 @@ def check_may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime
 
 
 def add_alert(case: Case, alert: Alert) -> Case:
-    """The case with a new alert; a cancel request that was open is superseded by it (R22, A9)."""
+    """Add a new alert, which supersedes an open cancel request (R22, A9)."""
     superseded = case.open_ocr
     return replace(
         case,
@@ -62,7 +62,7 @@ def add_alert(case: Case, alert: Alert) -> Case:
 
 
 def unlock(case: Case, now: datetime) -> Granted | None:
-    """T12: what a scan does to one alert.  None when it is not due, already marked, or not waiting (R41, R43, R44)."""
+    """T12: unlock a due alert.  None if it is not due, already unlocked, or not waiting (R41, R43, R44)."""
     alert = case.open_alert
     if (
         alert is None
@@ -86,9 +86,9 @@ def unlock(case: Case, now: datetime) -> Granted | None:
 
 
 def drop_later_unlock_mark(case: Case, at: datetime) -> Case:
-    """The case after a command that happened at `at`, without the mark of a sweep that ran later but before the command did.
+    """After a command at `at`, drop the unlock of a sweep that ran later in time but before the command.
 
-    The mark stays where the alert had matured by then all the same, and goes where it was answered, accepted or closed first.
+    The unlock stays if the alert had matured anyway, and goes if it was answered, accepted or closed first.
     """
     alert = case.alert
     if alert is None or alert.unlocked_at is None or alert.unlocked_at <= at:
@@ -102,9 +102,9 @@ UNLOCKED_NOTE = "Cancellation through the alert is possible now."
 
 
 def remove(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
-    """T11, T16: the filer or staff takes the alert back; the order is PENDING, whatever it was before (R36, R49).
+    """T11, T16: remove an alert; the order becomes PENDING, whatever it was before (R36, R49).
 
-    Staff may also remove an alert that a cancellation completed: the order stays cancelled, the strike goes (rules.md 8).
+    Staff can also remove an alert that a cancellation completed: the order stays cancelled, the strike is withdrawn.
     """
     filer = filer_role(kind)
     alert = case.alert if case.alert is not None and case.alert.kind is kind else None
@@ -139,16 +139,14 @@ def remove(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: 
 
 
 def no_open_alert(case: Case, kind: AlertKind) -> Refused:
-    """The command needs an alert of that kind and none is open."""
     return Refused(
         Code.NO_OPEN_ALERT,
-        f"No {LABELS[kind]} is open for {case.named}.",
+        f"No {LABELS[kind]} is open for {case.label}.",
         unblocked_by=f"the {filer_role(kind)} filing a {LABELS[kind]}",
     )
 
 
 def require_open_alert(case: Case, kind: AlertKind) -> Alert | Refused:
-    """The running alert of that kind, or why there is none."""
     alert = case.open_alert
     if alert is None or alert.kind is not kind:
         return no_open_alert(case, kind)

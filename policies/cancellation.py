@@ -1,6 +1,6 @@
-"""Who may cancel an order, on what ground, and what comes of it?  (rules.md 3.6, 3.7, 5.1, 8; R13 to R16, R53 to R62)
+"""Who can cancel an order, on what ground, and what follows (R13 to R16, R53 to R62).
 
-Eligibility is decided from stored facts and the instant asked about, never from a mark that a scan left (R40).
+Eligibility is decided from stored facts and the time of the command, never from the mark of a sweep (R40).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BY_BUYER = (Basis.NRS, Basis.NSS, Basis.SELLER_TERMINATED)
 
 
 def basis_for(case: Case, actor: Actor, now: datetime) -> Basis | Refused:
-    """The ground that holds now: OCR, NPX, matured alert, and termination only when none of them does (rules.md 3.7)."""
+    """Find the ground to cancel on: OCR, NPX, matured alert, and termination only without any of them."""
     if refused := check_party(case, actor) or check_not_cancelled(case):
         return refused
     role = case.role_of(actor)
@@ -46,7 +46,7 @@ def basis_for(case: Case, actor: Actor, now: datetime) -> Basis | Refused:
 
 
 def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, now: datetime) -> Granted | Refused:
-    """T4, T5, T13, T17 to T19: the order itself.  Stock, strike and fee are planned beside it by their own policies."""
+    """T4, T5, T13, T17 to T19: cancel the order.  Stock, strike and fee are decided by their own policies."""
     basis = basis_for(case, actor, now)
     if isinstance(basis, Refused):
         return basis
@@ -73,21 +73,23 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
         alert=_closed(alert, completed=basis in THROUGH_ALERT, now=now) if alert else case.alert,
     )
     because = f", because {describe_reason(reason)}" if reason else ""
-    said = f": {comment}" if comment else "."
+    remark = f": {comment}" if comment else "."
     return Granted(
         after,
-        events=(Event("orders.cancelled", f"Cancelled by the {role} on the ground of {LABELS[basis]}{because}{said}"),),
+        events=(
+            Event("orders.cancelled", f"Cancelled by the {role} on the ground of {LABELS[basis]}{because}{remark}"),
+        ),
         effects={"basis": basis},
     )
 
 
 def returns_items(basis: Basis, *, seller_terminated: bool) -> bool:
-    """Whether remaining units go back to the seller's inventory (rules.md 5.1, R63 to R65, A19)."""
+    """Whether remaining units return to the seller's inventory (R63 to R65, A19)."""
     return basis not in (Basis.NRS, Basis.NSS) and not seller_terminated
 
 
 def strike_recipient(basis: Basis) -> Role | None:
-    """Who gets a strike: the buyer through NPB and NPX, the seller through NRS and NSS, nobody else (R17, R95, R96)."""
+    """The party that gets a strike: the buyer through NPB and NPX, the seller through NRS and NSS (R17, R95, R96)."""
     if basis in (Basis.NPB, Basis.NPX):
         return Role.BUYER
     if basis in (Basis.NRS, Basis.NSS):
@@ -96,7 +98,7 @@ def strike_recipient(basis: Basis) -> Role | None:
 
 
 def may_cause_strike(case: Case) -> bool:
-    """Whether a cancellation of this order might give a strike, so that its parties' rows must be locked for writing."""
+    """Whether a cancellation may cause a strike, so that the parties' rows must be locked for update."""
     return case.open_alert is not None
 
 
@@ -114,13 +116,13 @@ def _seller_basis(case: Case, now: datetime) -> Basis | Refused:
     if alert is None:
         return Refused(
             Code.NO_OPEN_REQUEST,
-            f"Nothing is open on {case.named} that would let the seller cancel it.",
+            f"Nothing is open on {case.label} that would let the seller cancel it.",
             unblocked_by="a cancel request being filed",
         )
     if alert.kind is not AlertKind.NPB:
         return Refused(
             Code.WRONG_ROLE,
-            f"{case.named.capitalize()} is in {alert.kind}: only the buyer, who filed the alert, can cancel through it.",
+            f"{case.label.capitalize()} is in {alert.kind}: only the buyer, who filed the alert, can cancel through it.",
             unblocked_by="the buyer removing the alert",
         )
     return _too_early(case, alert)
@@ -135,13 +137,13 @@ def _buyer_basis(case: Case, now: datetime) -> Basis | Refused:
     if case.open_ocr is not None or (alert is not None and alert.kind is AlertKind.NPB):
         return Refused(
             Code.WRONG_ROLE,
-            f"{case.named.capitalize()} is in {case.order.status}: cancelling is strictly the seller's decision.",
+            f"{case.label.capitalize()} is in {case.order.status}: cancelling is strictly the seller's decision.",
             unblocked_by="the seller cancelling",
         )
     if alert is None:
         return Refused(
             Code.NO_OPEN_ALERT,
-            f"Nothing is open on {case.named} that would let the buyer cancel it; a buyer asks the seller with a cancel "
+            f"Nothing is open on {case.label} that would let the buyer cancel it; a buyer asks the seller with a cancel "
             "request, or files an alert when the seller is silent or does not ship.",
             unblocked_by="an alert being filed by the buyer and maturing",
         )
@@ -159,7 +161,7 @@ def _too_early(case: Case, alert: Alert) -> Refused:
     accept = " or the buyer accepting the penalty" if alert.kind is AlertKind.NPB else ""
     return Refused(
         Code.TOO_EARLY,
-        f"{why}, so {case.named} can be cancelled from {due}.",
+        f"{why}, so {case.label} can be cancelled from {due}.",
         possible_from=alert.unlocks_at,
         unblocked_by=f"time alone{accept}",
     )

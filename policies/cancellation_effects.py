@@ -1,41 +1,41 @@
-"""What follows from a cancellation?  The strike, the fee, the removal requests, and what both parties are told (rules.md 8, 9)."""
+"""Everything that follows from a cancellation: strike, fee, removal requests and emails."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
 
-from policies import credits as fees
 from policies.cancellation import returns_items, strike_recipient
 from policies.cases import Case, Member
+from policies.credits import decide_fee, fee_effects, fee_message
 from policies.inventory import ReturnTotals
-from policies.members import add_strike as member_struck
+from policies.members import add_strike
 from policies.notices import notify_member, notify_party
 from policies.statuses import Role
 from policies.verdicts import Granted, OutboxMessage
 
 
 def apply_strike(case: Case, granted: Granted) -> Granted:
-    """The granted cancellation with the strike it gives, and with what is told of a privilege that is lost by it."""
+    """Add the strike to a granted cancellation, and the notice of a privilege that is lost by it."""
     after = granted.case
     role = strike_recipient(after.order.basis) if after.order.basis is not None else None
     if role is None:
         return granted
     terms = after.alert.terms if after.alert is not None else after.terms
-    member = member_struck(after.member(role), role, after.order.order_id, terms)
-    lost = _lost_privilege(case.member(role), member, role, after)
+    member = add_strike(after.member(role), role, after.order.order_id, terms)
+    revoked = _notify_revoked(case.member(role), member, role, after)
     moved = replace(after, buyer=member) if role is Role.BUYER else replace(after, seller=member)
-    return replace(granted, case=moved, messages=(*granted.messages, *lost))
+    return replace(granted, case=moved, messages=(*granted.messages, *revoked))
 
 
 def add_cancellation_effects(
     case: Case, granted: Granted, back: ReturnTotals, *, by: Role | None, at: datetime, pending_removals: int
 ) -> Granted:
-    """The granted cancellation with its fee, its event, its answer and what is promised by its commit to followers."""
+    """Add fee, event, answer and outbox messages to a granted cancellation."""
     after, basis = granted.case, granted.case.order.basis
     assert basis is not None
-    fee = fees.decide_fee(after.order, basis, at, case.terms)
-    fee_effects = fees.fee_effects(fee)
+    decision = decide_fee(after.order, basis, at, case.terms)
+    fee = fee_effects(decision)
     facts = {
         "basis": basis,
         "by": by,
@@ -46,22 +46,22 @@ def add_cancellation_effects(
     }
     messages = [
         *granted.messages,
-        notify_party(after, Role.SELLER, "order_cancelled", **facts, fee=fee_effects),
+        notify_party(after, Role.SELLER, "order_cancelled", **facts, fee=fee),
         notify_party(after, Role.BUYER, "order_cancelled", **facts),
     ]
-    if settled := fees.fee_message(fee, after.order, at):
-        messages.append(settled)
+    if posting := fee_message(decision, after.order, at):
+        messages.append(posting)
     if pending_removals:
         order_id = after.order.order_id
         messages.append(OutboxMessage("removals.cancel_pending", f"removals:{order_id}", order_id))
-    event = replace(granted.events[0], changes={"returned": back.lines, "fee": fee_effects})
-    effects = {"basis": basis, "lines": back.lines, "removals_cancelled": pending_removals, "fee": fee_effects}
+    event = replace(granted.events[0], changes={"returned": back.lines, "fee": fee})
+    effects = {"basis": basis, "lines": back.lines, "removals_cancelled": pending_removals, "fee": fee}
     return replace(granted, events=(event,), messages=tuple(messages), effects=effects)
 
 
-def _lost_privilege(before: Member, after: Member, role: Role, case: Case) -> tuple[OutboxMessage, ...]:
-    lost = (before.can_buy and not after.can_buy) or (before.can_sell and not after.can_sell)
-    if not lost:
+def _notify_revoked(before: Member, after: Member, role: Role, case: Case) -> tuple[OutboxMessage, ...]:
+    revoked = (before.can_buy and not after.can_buy) or (before.can_sell and not after.can_sell)
+    if not revoked:
         return ()
     return (
         notify_member(

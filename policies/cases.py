@@ -1,7 +1,6 @@
-"""What has to be known of an order to decide anything about it?  The facts, frozen, with the order's two parties.
+"""The facts that policies decide from: an order with its parties, request, alert and terms, all frozen.
 
-A `Case` is one order seen whole: the order, its parties, the open request or alert, and the terms in force.  Policies take
-a case and give a verdict; a granted verdict carries the case as it is afterwards.  Instants are aware UTC datetimes.
+Policies take a `Case` and return a verdict; a granted verdict has the case as it is afterwards.  Datetimes are aware and UTC.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from policies.terms import Terms
 
 
 class AlertKind(StrEnum):
-    """The three complaints: non-paying buyer, non-responding seller, non-shipping seller."""
+    """Non-paying buyer, non-responding seller, non-shipping seller."""
 
     NPB = "NPB"
     NRS = "NRS"
@@ -24,7 +23,7 @@ class AlertKind(StrEnum):
 
 
 class AlertState(StrEnum):
-    """Where an alert is in its life (contract 3.1)."""
+    """The states of an alert."""
 
     OPEN = "open"
     COMPLETED = "completed"
@@ -33,7 +32,7 @@ class AlertState(StrEnum):
 
 
 class OcrState(StrEnum):
-    """Where an order cancel request is in its life (contract 3.1)."""
+    """The states of an order cancel request."""
 
     OPEN = "open"
     AGREED = "agreed"
@@ -44,7 +43,7 @@ class OcrState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks: a member by id, or staff by name.  Exactly one of the two."""
+    """The issuer of a command: a member by id or staff by name, exactly one of the two."""
 
     member_id: str | None = None
     staff: str | None = None
@@ -55,7 +54,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member with what the rules ask of them.  Strikes are the orders that count now, oldest first, by role."""
+    """A member.  Strikes are the orders that count now, oldest first, by role."""
 
     member_id: str
     handle: str = ""
@@ -66,16 +65,15 @@ class Member:
     strikes_as_seller: tuple[int, ...] = ()
 
     def strikes(self, role: Role) -> tuple[int, ...]:
-        """The orders that count against the member in that role."""
         return self.strikes_as_buyer if role is Role.BUYER else self.strikes_as_seller
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The order's own row.  `fee` is the stored charge in USD, `fee_month` the first day of the month it is charged in.
+    """An order.  `fee` is the stored charge in USD, `fee_month` the first day of the month it is charged in.
 
-    `version` is the number of the order's last event, `last_event_at` the instant of the last that time alone did not decide: no
-    decision may be earlier.
+    `version` is the number of the order's last event.  `last_event_at` is the time of the last event other than an unlock:
+    no command may be earlier.
     """
 
     order_id: int
@@ -99,9 +97,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One complaint.  `unlocks_at` is the promise made when it was filed or answered; `alert_id` is None until stored.
+    """An alert.  `unlocks_at` is computed when it is filed or answered; `alert_id` is None until stored.
 
-    `terms` are those under which it was filed: they govern it to its end.
+    `terms` are the terms under which it was filed; they apply until it ends.
     """
 
     kind: AlertKind
@@ -122,13 +120,13 @@ class Alert:
 
     @property
     def penalty_stands(self) -> bool:
-        """The buyer accepted the penalty and has not taken it back: the order is NPX."""
+        """Whether the penalty is accepted and not taken back, i.e. the order is NPX."""
         return self.penalty_accepted_at is not None and self.penalty_withdrawn_at is None
 
 
 @dataclass(frozen=True, slots=True)
 class Ocr:
-    """One order cancel request.  `previous_status` is where a decline or a withdrawal leads back to (R10, R12)."""
+    """An order cancel request.  A decline or a withdrawal returns the order to `previous_status` (R10, R12)."""
 
     filed_by: Role
     reason: str
@@ -143,7 +141,7 @@ class Ocr:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One order, whole.  `ocr` and `alert` are the latest ones, in any state; `terms` those in force for new cases."""
+    """An order with everything decisions need.  `ocr` and `alert` are the latest, in any state; `terms` apply to new ones."""
 
     order: Order
     buyer: Member
@@ -154,16 +152,14 @@ class Case:
 
     @property
     def open_ocr(self) -> Ocr | None:
-        """The request waiting for an answer, if any."""
         return self.ocr if self.ocr is not None and self.ocr.state is OcrState.OPEN else None
 
     @property
     def open_alert(self) -> Alert | None:
-        """The alert that is running, if any."""
         return self.alert if self.alert is not None and self.alert.state is AlertState.OPEN else None
 
     def role_of(self, actor: Actor) -> Role | None:
-        """Buyer, seller or staff; None for a stranger (R18)."""
+        """Buyer, seller or staff; None for any other member (R18)."""
         if actor.staff is not None:
             return Role.STAFF
         if actor.member_id == self.order.buyer_id:
@@ -173,15 +169,13 @@ class Case:
         return None
 
     def member(self, role: Role) -> Member:
-        """The party in that role."""
         return self.buyer if role is Role.BUYER else self.seller
 
     @property
-    def named(self) -> str:
-        """How the order is called in sentences."""
+    def label(self) -> str:
+        """The order in sentences: `order 1003`."""
         return f"order {self.order.order_id}"
 
 
 def counterparty(role: Role) -> Role:
-    """The other party."""
     return Role.SELLER if role is Role.BUYER else Role.BUYER

@@ -1,7 +1,6 @@
-"""When a returning item joins a lot of the same item, whose values does the lot have afterwards?  (R66 to R71)
+"""The values of a lot after a returning item was consolidated with it (R66 to R71).
 
-Old values are those of the lot that is there, new values those of the item that comes back.  Without a choice
-everything stays old; the quantity is always added.
+Old values are the lot's, new values the returning item's.  Without a choice all values stay old; quantities are added.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ COST_QUANTUM = Decimal("0.0001")
 
 
 class Choice(StrEnum):
-    """Whose value a group of fields takes."""
+    """How the value of a field group is chosen."""
 
     OLD = "old"
     NEW = "new"
@@ -39,12 +38,12 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "stockroom": ("is_stock_room", "stock_room_id", "auto_stockroom"),
     "reserved": ("reserved_for",),
 }
-"""The groups that step 1 asks about, and the fields each decides (contract 2.3)."""
+"""The field groups of step 1 and their fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineEdit:
-    """What step 2 did to one line: left out, fewer units, or other values, in the shape of `Lot.snapshot`."""
+    """The edit of one line in step 2: deleted, fewer units, or other values in the shape of `Lot.snapshot`."""
 
     delete: bool = False
     quantity: int | None = None
@@ -53,7 +52,7 @@ class LineEdit:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the seller decided in steps 1 and 2.  The one-step return is `ONE_STEP`."""
+    """The seller's decisions in steps 1 and 2.  `ONE_STEP` is a return without a draft."""
 
     consolidate: bool = True
     values: Mapping[str, Choice] = field(default_factory=dict)
@@ -64,7 +63,7 @@ ONE_STEP = Choices()
 
 
 def merge(lot: Lot, item: Lot, units: int, values: Mapping[str, Choice]) -> Lot:
-    """The lot after `units` of `item` joined it, each group of fields as chosen."""
+    """Add `units` of `item` to the lot, with each field group as chosen."""
     if not values:
         return lot.with_quantity(lot.quantity + units)
     changed: dict[str, Any] = {"quantity": lot.quantity + units}
@@ -79,14 +78,14 @@ def merge(lot: Lot, item: Lot, units: int, values: Mapping[str, Choice]) -> Lot:
 
 
 def concatenate(old: str, new: str) -> str:
-    """`old | new`; an empty side adds nothing, and a text is not repeated after itself."""
+    """Join as `old | new`; an empty or equal text adds nothing."""
     if not old or not new or old == new:
         return old or new
     return f"{old}{TEXT_SEPARATOR}{new}"
 
 
 def average_cost(old: Decimal | None, old_units: int, new: Decimal | None, new_units: int) -> Decimal | None:
-    """The cost of one unit over both, weighted by quantity, half up to four decimals; an unknown cost has no weight."""
+    """The unit cost weighted by quantity, half up to four decimals; an unknown cost has no weight."""
     known = [(cost, units) for cost, units in ((old, old_units), (new, new_units)) if cost is not None]
     units = sum(count for _, count in known)
     if not units:

@@ -1,7 +1,7 @@
-"""What becomes of an order's fee when the order is cancelled?  (rules.md 7.3, R83 to R90, R93, E1 to E10)
+"""What happens to an order's fee when the order is cancelled (R83 to R90, R93).
 
-Same billing month as the charge: the fee is reset and the bill shows nothing.  A later month: the earlier bill stands
-and the stored amount is credited on the bill of the cancellation's month.  Through NRS and NSS the fee stays.
+In the billing month of the charge the fee is reset and the bill shows nothing.  In a later month the earlier bill stands and
+the stored amount is credited on the bill of the cancellation's month.  Through NRS and NSS the fee stays.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ RESET, CREDIT, NONE, UNDECIDED = "reset", "credit", "none", "undecided"
 
 @dataclass(frozen=True, slots=True)
 class FeeDecision:
-    """What happens to the fee: `kind`, the signed `amount` (negative or 0.00, USD) and the month whose bill shows it.
+    """The decision: `kind`, the signed `amount` (USD, negative or 0.00) and the month whose bill shows it.
 
-    `undecided`: it is not known when the fee was charged, so nobody can tell a reset from a credit; a person must look.
+    `undecided`: the month of the charge is unknown, so that staff must decide between reset and credit.
     """
 
     kind: str
@@ -36,18 +36,18 @@ class FeeDecision:
 
 
 def decide_fee(order: Order, basis: Basis, cancelled_at: datetime, terms: Terms) -> FeeDecision:
-    """Decide from the stored charge: it is copied, never computed again (R93)."""
+    """Decide from the stored charge, which is copied and never recalculated (R93)."""
     if basis in (Basis.NRS, Basis.NSS):
         return FeeDecision(NONE)  # R85
     if order.fee_month is None:
-        return FeeDecision(UNDECIDED)  # reliability C36: no guess
-    # A charge cannot lie after its cancellation unless the billing zone was moved between them; it is a reset then.
+        return FeeDecision(UNDECIDED)  # never guessed
+    # A charge is after its cancellation only if the billing zone changed between them; then it is a reset.
     month = max(month_of(cancelled_at, terms), order.fee_month)
     return FeeDecision(RESET if month == order.fee_month else CREDIT, ZERO - order.fee, month)
 
 
 def fee_message(decision: FeeDecision, order: Order, cancelled_at: datetime) -> OutboxMessage | None:
-    """The promise to carry it out, once per order; None when the fee stays.  An amount of 0.00 is handled like any."""
+    """Build the message that posts the decision, once per order; None when the fee stays."""
     if decision.kind == NONE:
         return None
     return OutboxMessage(
@@ -66,7 +66,7 @@ def fee_message(decision: FeeDecision, order: Order, cancelled_at: datetime) -> 
 
 
 def fee_effects(decision: FeeDecision) -> dict[str, Any]:
-    """The `fee` part of a cancellation's answer (contract 2.3): `bill` is the month whose bill shows it, or null."""
+    """The `fee` part of a cancellation's answer; `bill` is the month whose bill shows it, or null."""
     return {
         "kind": decision.kind,
         "amount": str(decision.amount),
@@ -75,28 +75,23 @@ def fee_effects(decision: FeeDecision) -> dict[str, Any]:
 
 
 def charge_note(order_id: int, month: date) -> str:
-    """Why a charge is on the bill."""
     return f"Fee for order {order_id}, charged in {month_name(month)}."
 
 
 def recharge_note(order_id: int, month: date, why: str) -> str:
-    """Why a new charge is on the bill after items were added or removed (A21)."""
     return f"Fee for the whole of order {order_id}, charged in {month_name(month)} because {why}."
 
 
 def reversal_note(order_id: int, charged: date | None, why: str) -> str:
-    """Why the earlier charge is taken back (A21)."""
     when = f"charged in {month_name(charged)}" if charged else "charged earlier"
     return f"The fee for order {order_id} {when} is taken back because {why}; the whole order is charged again."
 
 
 def reset_note(order_id: int, charged: date) -> str:
-    """Why a fee is reset."""
     return f"Order {order_id} was cancelled in {month_name(charged)}, in which its fee was charged: the fee is reset."
 
 
 def credit_note(order_id: int, charged: date, cancelled: date, bill: date) -> str:
-    """Why a credit is on the bill: the order, the month charged and the month credited (rules.md 11)."""
     late = "" if bill == cancelled else f" The bill of {month_name(cancelled)} was made already, so it is on this one."
     return (
         f"Order {order_id} was cancelled in {month_name(cancelled)}; its fee, charged in {month_name(charged)}, "

@@ -1,7 +1,7 @@
-"""How does a seller edit what comes back before cancelling?  Four steps: choose, edit, verify, cancel with the draft.
+"""Drafts of a return: the seller chooses, edits, verifies, and cancels with the draft.
 
-Steps 1 to 3 change a draft and nothing else (R72).  Step 4 is `orders.cancel`, which asks here whether the draft may
-still be used and re-plans the return with its choices in the one transaction that cancels (R74).
+Steps 1 to 3 change only the draft (R72).  Step 4 is `orders.cancel`, which checks here that the draft is usable and plans the
+return again with its choices in the transaction that cancels (R74).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DRAFT_LIFETIME = timedelta(hours=24)
 
 
 class DraftState(StrEnum):
-    """Where a draft is in its life.  Expired is not stored: it follows from when the draft was opened."""
+    """The states of a draft.  Expired is not stored: it follows from `opened_at`."""
 
     OPEN = "open"
     VERIFIED = "verified"
@@ -35,7 +35,7 @@ class DraftState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One seller's decisions about the return of one order.  `order_changed`: something happened to it since."""
+    """A seller's decisions about the return of one order.  `order_changed`: the order changed since it was opened."""
 
     draft_id: str
     order_id: int
@@ -52,18 +52,17 @@ class Draft:
 
     @property
     def expires_at(self) -> datetime:
-        """From this instant on the draft cannot be used."""
+        """The time from which the draft cannot be used."""
         return self.opened_at + DRAFT_LIFETIME
 
     @property
     def choices(self) -> Choices:
-        """What `policies.inventory.plan_return` needs to know."""
         return Choices(self.consolidate, self.values, self.edits)
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What step 2 says of one line; None leaves that part as it is."""
+    """The edit of one line in step 2; None leaves a part unchanged."""
 
     line_no: int
     delete: bool | None = None
@@ -72,23 +71,22 @@ class Edit:
 
 
 def check_may_open(case: Case, actor: Actor, now: datetime) -> Refused | None:
-    """Step 1: whoever could cancel now and get items back may prepare it; refused as `orders.cancel` would be."""
+    """Step 1: check that the actor could cancel now with a return, as `orders.cancel` would."""
     if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
     if case.order.status in (Status.NRS, Status.NSS) or case.seller.terminated:
-        return _nothing_returns(case)
+        return _return_not_allowed(case)
     basis = basis_for(case, actor, now)
     return basis if isinstance(basis, Refused) else None
 
 
 def draft_unknown(order_id: int | None = None) -> Refused:
-    """There is no such draft (of this order)."""
     of_order = "" if order_id is None else f" of order {order_id}"
     return Refused(Code.DRAFT_UNKNOWN, f"There is no draft with this id{of_order}.", unblocked_by="opening a draft")
 
 
 def check_owner(draft: Draft | None, actor: Actor) -> Refused | None:
-    """The first question of steps 2 and 3: is there such a draft, and is it theirs?"""
+    """Steps 2 and 3: check that the draft exists and belongs to the actor."""
     if draft is None:
         return draft_unknown()
     if actor.staff is None and actor.member_id != draft.seller_id:
@@ -97,17 +95,17 @@ def check_owner(draft: Draft | None, actor: Actor) -> Refused | None:
 
 
 def check_usable(draft: Draft, case: Case, actor: Actor, now: datetime) -> Refused | None:
-    """Whether steps 2 and 3 may go on with the draft."""
+    """Steps 2 and 3: check that the draft can be edited and verified."""
     if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
-    return _lives(draft, case, now)
+    return _check_current(draft, case, now)
 
 
 def check_ready_to_cancel(draft: Draft, case: Case, basis: Basis, now: datetime) -> Refused | None:
-    """Step 4: whether the order may be cancelled with this draft.  Asked after eligibility (R74)."""
+    """Step 4: check that the order can be cancelled with this draft.  Follows the check of eligibility (R74)."""
     if not returns_items(basis, seller_terminated=case.seller.terminated):
-        return _nothing_returns(case)
-    if refused := check_not_cancelled(case) or _lives(draft, case, now):
+        return _return_not_allowed(case)
+    if refused := check_not_cancelled(case) or _check_current(draft, case, now):
         return refused
     if draft.state is not DraftState.VERIFIED:
         return Refused(
@@ -119,49 +117,49 @@ def check_ready_to_cancel(draft: Draft, case: Case, basis: Basis, now: datetime)
 
 
 def check_plan(plan: ReturnPlan) -> Refused | None:
-    """Step 4 again: the lots may have changed since the verification, so that the values do not fit any more."""
+    """Step 4: check the plan, as the lots may have changed since the verification."""
     if not plan.problems:
         return None
-    said = "; ".join(f"line {line_no}: {name} {sentence}" for line_no, name, sentence in plan.problems)
+    details = "; ".join(f"line {line_no}: {name} {sentence}" for line_no, name, sentence in plan.problems)
     return Refused(
         Code.DRAFT_INCOMPLETE,
-        f"With the inventory as it is now the draft does not fit: {said}.",
+        f"With the inventory as it is now the draft does not fit: {details}.",
         unblocked_by="editing and verifying the draft again",
     )
 
 
 def apply_edits(draft: Draft, edits: Sequence[Edit], remaining: Mapping[int, int]) -> Draft | Invalid:
-    """Step 2.  `remaining` is what each line still has; no more can come back, and the draft must be verified again."""
-    found = dict(draft.edits)
+    """Step 2: edit lines, after which the draft must be verified again.  `remaining`: units left by line."""
+    line_edits = dict(draft.edits)
     seen: set[int] = set()
-    for index, one in enumerate(edits):
-        if one.line_no not in remaining:
+    for index, edit in enumerate(edits):
+        if edit.line_no not in remaining:
             return Invalid(f"lines.{index}.line_no", "the order has no such line")
-        if one.line_no in seen:
+        if edit.line_no in seen:
             return Invalid(f"lines.{index}.line_no", "is named twice")
-        if one.quantity is not None and one.quantity > remaining[one.line_no]:
+        if edit.quantity is not None and edit.quantity > remaining[edit.line_no]:
             return Invalid(f"lines.{index}.quantity", "more than what remains of this line")
-        if one.delete and (one.quantity is not None or one.fields):
+        if edit.delete and (edit.quantity is not None or edit.fields):
             return Invalid(f"lines.{index}.delete", "a deleted line has neither quantity nor fields")
-        seen.add(one.line_no)
-        before = found.get(one.line_no, LineEdit())
-        found[one.line_no] = LineEdit(
-            delete=before.delete if one.delete is None else one.delete,
-            quantity=before.quantity if one.quantity is None else one.quantity,
-            fields={**before.fields, **one.fields},
+        seen.add(edit.line_no)
+        before = line_edits.get(edit.line_no, LineEdit())
+        line_edits[edit.line_no] = LineEdit(
+            delete=before.delete if edit.delete is None else edit.delete,
+            quantity=before.quantity if edit.quantity is None else edit.quantity,
+            fields={**before.fields, **edit.fields},
         )
-    return replace(draft, edits=found, state=DraftState.OPEN, verified_at=None)
+    return replace(draft, edits=line_edits, state=DraftState.OPEN, verified_at=None)
 
 
 def mark_verified(draft: Draft, plan: ReturnPlan, now: datetime) -> Draft:
-    """Step 3: a draft whose plan has no problems may be used."""
+    """Step 3: mark the draft verified if its plan has no problems, otherwise open."""
     if plan.problems:
         return replace(draft, state=DraftState.OPEN, verified_at=None)
     return replace(draft, state=DraftState.VERIFIED, verified_at=now)
 
 
 def draft_json(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
-    """What step 3 shows: per line the lot it goes to and that lot's values afterwards, and what is wrong."""
+    """The answer of step 3: each line with its lot and the lot's values afterwards, and the problems."""
     return {
         "draft_id": draft.draft_id,
         "state": draft.state,
@@ -178,11 +176,11 @@ def draft_json(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
     }
 
 
-def _lives(draft: Draft, case: Case, now: datetime) -> Refused | None:
+def _check_current(draft: Draft, case: Case, now: datetime) -> Refused | None:
     if draft.order_changed:
         return Refused(
             Code.DRAFT_STALE,
-            f"{case.named.capitalize()} has changed since the draft was opened.",
+            f"{case.label.capitalize()} has changed since the draft was opened.",
             unblocked_by="opening a new draft",
         )
     if now >= draft.expires_at:
@@ -194,10 +192,10 @@ def _lives(draft: Draft, case: Case, now: datetime) -> Refused | None:
     return None
 
 
-def _nothing_returns(case: Case) -> Refused:
+def _return_not_allowed(case: Case) -> Refused:
     why = (
         "the seller's account is terminated"
         if case.seller.terminated
         else "a cancellation by the buyer puts nothing back into the inventory"
     )
-    return Refused(Code.RETURN_NOT_ALLOWED, f"Nothing of {case.named} can be prepared to come back: {why}.")
+    return Refused(Code.RETURN_NOT_ALLOWED, f"Nothing of {case.label} can be prepared to come back: {why}.")

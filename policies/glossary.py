@@ -1,4 +1,4 @@
-"""What does each code mean, in one line?  For support and for whoever integrates (rules.md 2.1, contract 2.1, 3.1)"""
+"""One-line explanations of statuses, cancellation grounds and refusal codes, for support and integrators."""
 
 from __future__ import annotations
 

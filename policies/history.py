@@ -1,4 +1,4 @@
-"""What did an event change, and what was the order at any instant?  Events fold back into rows (R100, promises.md 8)."""
+"""The changes that events record, and folding them back into the state of an order at any time (R100)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policies.cases import Alert, Case, Ocr, Order
 from policies.timestamps import format_optional_timestamp
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
@@ -20,22 +20,22 @@ def _month(value: date | None) -> str | None:
 
 _Fields = Mapping[str, Callable[[Any], Any]]
 _ORDER: _Fields = {
-    "status": _as_it_is,
-    "previous_status": _as_it_is,
-    "payment_status": _as_it_is,
+    "status": _unchanged,
+    "previous_status": _unchanged,
+    "payment_status": _unchanged,
     "order_date": format_optional_timestamp,
     "total": str,
     "fee": str,
     "fee_month": _month,
     "cancelled_at": format_optional_timestamp,
-    "basis": _as_it_is,
-    "cancelled_by": _as_it_is,
+    "basis": _unchanged,
+    "cancelled_by": _unchanged,
 }
 _ALERT: _Fields = {
-    "kind": _as_it_is,
-    "state": _as_it_is,
+    "kind": _unchanged,
+    "state": _unchanged,
     "filed_at": format_optional_timestamp,
-    "grounds": _as_it_is,
+    "grounds": _unchanged,
     "responded_at": format_optional_timestamp,
     "penalty_accepted_at": format_optional_timestamp,
     "penalty_withdrawn_at": format_optional_timestamp,
@@ -44,49 +44,49 @@ _ALERT: _Fields = {
     "closed_at": format_optional_timestamp,
 }
 _OCR: _Fields = {
-    "filed_by": _as_it_is,
-    "reason": _as_it_is,
-    "state": _as_it_is,
+    "filed_by": _unchanged,
+    "reason": _unchanged,
+    "state": _unchanged,
     "filed_at": format_optional_timestamp,
     "closed_at": format_optional_timestamp,
 }
-"""What an event tells of each part, and how it is written as JSON."""
+"""The recorded fields of each part, and how they are written as JSON."""
 
 
 def order_state(order: Order) -> dict[str, Any]:
-    """The order's changing fields as JSON values."""
+    """The order's recorded fields as JSON values."""
     return _state(order, _ORDER)
 
 
 def alert_state(alert: Alert) -> dict[str, Any]:
-    """The alert's fields as JSON values, in the shape people are shown."""
     return _state(alert, _ALERT)
 
 
 def ocr_state(ocr: Ocr) -> dict[str, Any]:
-    """The cancel request's fields as JSON values, in the shape people are shown."""
     return _state(ocr, _OCR)
 
 
 def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
-    """What differs between two states of a case, by part; a part that is new is whole."""
-    found: dict[str, Any] = {}
-    if order := _moved(before.order if before else None, after.order, _ORDER):
-        found["order"] = order
+    """The fields that differ between two states of a case, by part; a new part has all its fields."""
+    changes: dict[str, Any] = {}
+    if order := _changed_fields(before.order if before else None, after.order, _ORDER):
+        changes["order"] = order
     if after.alert is not None:
-        # By id too: an alert that is not stored yet is a new one, though it be filed at the instant of the one before.
-        old_alert = before.alert if before and before.alert and _named(before.alert) == _named(after.alert) else None
-        if alert := _moved(old_alert, after.alert, _ALERT):
-            found["alert"] = alert
+        # By id too: an unstored alert is a new one even if it was filed at the same time as the last one.
+        old_alert = (
+            before.alert if before and before.alert and _identity(before.alert) == _identity(after.alert) else None
+        )
+        if alert := _changed_fields(old_alert, after.alert, _ALERT):
+            changes["alert"] = alert
     if after.ocr is not None:
-        old_ocr = before.ocr if before and before.ocr and _named(before.ocr) == _named(after.ocr) else None
-        if ocr := _moved(old_ocr, after.ocr, _OCR):
-            found["ocr"] = ocr
-    return found
+        old_ocr = before.ocr if before and before.ocr and _identity(before.ocr) == _identity(after.ocr) else None
+        if ocr := _changed_fields(old_ocr, after.ocr, _OCR):
+            changes["ocr"] = ocr
+    return changes
 
 
 def fold_changes(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The state that a sequence of event changes leads to: `{"order": …, "alert": …, "ocr": …}`, parts never seen are absent."""
+    """Fold event changes, oldest first, into `{"order": …, "alert": …, "ocr": …}`, without parts that never occur."""
     state: dict[str, dict[str, Any]] = {}
     for change in changes_in_order:
         for part in ("order", "alert", "ocr"):
@@ -95,20 +95,20 @@ def fold_changes(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dic
     return state
 
 
-def _named(one: Alert | Ocr) -> tuple[int | None, datetime]:
-    return (one.alert_id if isinstance(one, Alert) else one.ocr_id), one.filed_at
+def _identity(part: Alert | Ocr) -> tuple[int | None, datetime]:
+    return (part.alert_id if isinstance(part, Alert) else part.ocr_id), part.filed_at
 
 
 def _state(part: Order | Alert | Ocr, fields: _Fields) -> dict[str, Any]:
     return {name: write(getattr(part, name)) for name, write in fields.items()}
 
 
-def _moved(before: Any, after: Any, fields: _Fields) -> dict[str, Any]:
+def _changed_fields(before: Any, after: Any, fields: _Fields) -> dict[str, Any]:
     if before is None:
         return _state(after, fields)
-    found = {}
+    changes = {}
     for name, write in fields.items():
         old, new = getattr(before, name), getattr(after, name)
-        if old is not new and write(old) != (said := write(new)):  # most are untouched, and need not be written
-            found[name] = said
-    return found
+        if old is not new and write(old) != (value := write(new)):  # avoids writing untouched fields
+            changes[name] = value
+    return changes

@@ -1,8 +1,8 @@
-"""Where does each unit of a cancelled order go?  The plan of a return, decided before anything is written.
+"""The plan that decides where each unit of a cancelled order returns to.
 
-A plan is a pure function of the lines, the lots that could take them, and the seller's choices (rules.md 5).  The lots
-of a set of orders stand on one `Shelf`: each order sees them as the plans before it left them, so that two orders which
-need a new lot of one item make one (R75, C27).
+A plan is a pure function of the lines, the candidate lots and the seller's choices.  The orders of a set share one
+`StockView`: each order sees the lots as the plans before it left them, so that two orders that need a new lot of one item
+create one (R75).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from policies.lots import (
 
 
 class Note(StrEnum):
-    """What the seller should know of a returned line (contract 2.3)."""
+    """A remark for the seller about a returned line."""
 
     RETURNED_TO_STOCKROOM = "RETURNED_TO_STOCKROOM"
     NEEDS_REVIEW = "NEEDS_REVIEW"
@@ -33,12 +33,12 @@ class Note(StrEnum):
 
 
 class QuantityOverflow(Exception):
-    """The lot cannot hold that many units: nothing of this cancellation may be written, and staff must look (C25)."""
+    """The lot cannot hold that many units: nothing of the cancellation is written, and staff must act."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReturningLine:
-    """Units of one order line that come back; `item` is the lot as it was when they were sold."""
+    """Units of one order line to return; `item` is the lot as it was at the sale."""
 
     line_no: int
     units: int
@@ -47,7 +47,7 @@ class ReturningLine:
 
 @dataclass(frozen=True, slots=True)
 class ReturnedLine:
-    """Where the units of one line went.  A negative `lot_id` is a new lot that has no number yet."""
+    """Where the units of one line go.  A negative `lot_id` is a new lot that has no id yet."""
 
     line_no: int
     returned: int
@@ -55,16 +55,17 @@ class ReturnedLine:
     note: Note | None = None
 
     def effects(self) -> dict[str, Any]:
-        """The line as the caller of `orders.cancel` is told."""
+        """The line in the answer to `orders.cancel`."""
         return {"line_no": self.line_no, "returned": self.returned, "lot_id": self.lot_id, "note": self.note}
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnPlan:
-    """What one order, or one approved removal request of it, puts back.
+    """What one order, or one approved removal request, returns.
 
-    `lots`: every lot that changes, as it is afterwards, by id (negative: new).  `before`: those of them that exist, as
-    they were.  `problems`: (line_no, field, sentence) for values that the seller chose and that no lot may have.
+    `lots`: every changed lot as it is afterwards, by id (negative: new).  `before`: the existing ones as they were.
+    `problems`: (line_no, field, message) for chosen values that a lot must not have.  `apart`: new lots that need a
+    review and take nothing else.
     """
 
     order_id: int
@@ -76,19 +77,17 @@ class ReturnPlan:
     apart: frozenset[int] = frozenset()
 
     def effects(self) -> list[dict[str, Any]]:
-        """`effects.lines` of the answer."""
         return [line.effects() for line in self.lines]
 
     @property
     def returned(self) -> ReturnTotals:
-        """What comes back by it."""
         back = [line.returned for line in self.lines if line.returned]
         return ReturnTotals(self.effects(), len(back), sum(back))
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnTotals:
-    """What came back of one order: `effects.lines` of the answer, how many lines had something to return, how many units."""
+    """The returned lines of one order as `effects.lines`, with the number of lines and units returned."""
 
     lines: list[dict[str, Any]] = field(default_factory=list)
     lines_returned: int = 0
@@ -96,45 +95,45 @@ class ReturnTotals:
 
 
 class StockView:
-    """The lots that the orders of one set could return to, as they stand in the course of the set."""
+    """The lots that the orders of a set can return to, as changed by the plans made so far."""
 
     def __init__(self, lots: Iterable[Lot] = ()) -> None:
         self.lots: dict[int, Lot] = {}
         self._by_key: dict[LotKey, list[int]] = {}
         self._apart: set[int] = set()
-        self._new = 0
+        self._last_new_id = 0
         for lot in lots:
-            self._put(lot)
+            self._add(lot)
 
-    def take(self, plan: ReturnPlan) -> None:
-        """The plan is going to be carried out: whoever plans next sees the lots as it leaves them."""
+    def apply(self, plan: ReturnPlan) -> None:
+        """Change the lots as the plan does."""
         for lot in plan.lots.values():
-            self._put(lot)
+            self._add(lot)
         self._apart |= plan.apart
-        self._new = min([self._new, *plan.lots])
+        self._last_new_id = min([self._last_new_id, *plan.lots])
 
-    def new_id(self, already: int) -> int:
-        """A provisional number for a new lot; `already` = how many this plan has made."""
-        return self._new - already - 1
+    def provisional_id(self, new_lots: int) -> int:
+        """A negative id for a new lot of a plan that already has `new_lots` of them."""
+        return self._last_new_id - new_lots - 1
 
-    def numbers(self, key: LotKey) -> Iterable[int]:
-        """The lots of this item, apart from those that wait for a review."""
+    def candidate_ids(self, key: LotKey) -> Iterable[int]:
+        """The lots of this item, without new lots that need a review."""
         return (lot_id for lot_id in self._by_key.get(key, ()) if lot_id not in self._apart)
 
-    def _put(self, lot: Lot) -> None:
-        # A lot never becomes another item here, so that its key needs to be looked at once.
+    def _add(self, lot: Lot) -> None:
+        # A lot keeps its key here, so that it is indexed once.
         if lot.lot_id not in self.lots:
             self._by_key.setdefault(lot.key, []).append(lot.lot_id)
         self.lots[lot.lot_id] = lot
 
 
 def may_be_target(lot: Lot) -> bool:
-    """Superlot parts, reserved lots and items outside the catalogue never take anything in (R81)."""
+    """Whether items can return to this lot: no superlot part, reserved lot or custom item (R81)."""
     return lot.bind_id == 0 and lot.reserved_for is None and lot.in_catalogue
 
 
 def choose_target(source: int, candidates: Sequence[Lot]) -> Lot | None:
-    """The lot it was sold from, then one for sale, then the lowest number; new lots come last (R76)."""
+    """Choose the lot it was sold from, then one for sale, then the lowest id; new lots come last (R76)."""
     if len(candidates) < 2:
         return candidates[0] if candidates else None
     return min(candidates, key=lambda lot: (lot.lot_id != source, lot.is_stock_room, lot.lot_id < 0, abs(lot.lot_id)))
@@ -143,42 +142,42 @@ def choose_target(source: int, candidates: Sequence[Lot]) -> Lot | None:
 def plan_return(
     order_id: int,
     lines: Sequence[ReturningLine],
-    shelf: StockView,
+    stock: StockView,
     *,
     choices: Choices = ONE_STEP,
     release_auto_stockroom: bool = False,
     removal_id: int | None = None,
 ) -> ReturnPlan:
-    """Decide where every unit goes; the shelf itself is left as it is.  Raises `TooManyUnits` (C25).
+    """Plan where every unit returns to, without changing `stock`.  Raises `QuantityOverflow`.
 
-    `release_auto_stockroom` is the term RELEASE_AUTO_STOCKROOM: a lot that only selling out put away goes back on sale.
+    `release_auto_stockroom` (the term of that name): a lot that selling out moved to a stockroom goes back on sale.
     """
-    planning = _Planning(shelf, choices, release_auto_stockroom)
-    placed = tuple(planning.place(line) for line in sorted(lines, key=lambda line: line.line_no))
+    planner = _Planner(stock, choices, release_auto_stockroom)
+    returned_lines = tuple(planner.place(line) for line in sorted(lines, key=lambda line: line.line_no))
     return ReturnPlan(
         order_id,
-        placed,
-        lots=planning.changed,
-        before={lot_id: shelf.lots[lot_id] for lot_id in planning.changed if lot_id in shelf.lots},
+        returned_lines,
+        lots=planner.changed,
+        before={lot_id: stock.lots[lot_id] for lot_id in planner.changed if lot_id in stock.lots},
         removal_id=removal_id,
-        problems=tuple(planning.problems),
-        apart=frozenset(planning.apart),
+        problems=tuple(planner.problems),
+        apart=frozenset(planner.apart),
     )
 
 
 def plan_nothing(order_id: int, line_numbers: Iterable[int]) -> ReturnPlan:
-    """The plan of a cancellation that puts nothing back: NRS, NSS, terminated seller (R64, R65)."""
+    """The plan of a cancellation that returns nothing: NRS, NSS, terminated seller (R64, R65)."""
     return ReturnPlan(order_id, tuple(ReturnedLine(number, 0) for number in sorted(line_numbers)))
 
 
-class _Planning:
-    """One plan in the making: what it changed so far lies over the shelf."""
+class _Planner:
+    """A plan in progress: its changes overlay the stock."""
 
-    def __init__(self, shelf: StockView, choices: Choices, release: bool) -> None:
-        self._shelf = shelf
+    def __init__(self, stock: StockView, choices: Choices, release: bool) -> None:
+        self._stock = stock
         self._choices = choices
         self._release = release
-        self._made = 0
+        self._new_lots = 0
         self._new_of_key: dict[LotKey, list[int]] = {}
         self.changed: dict[int, Lot] = {}
         self.apart: set[int] = set()
@@ -188,18 +187,21 @@ class _Planning:
         edit = self._choices.edits.get(line.line_no, LineEdit())
         if edit.delete:
             return ReturnedLine(line.line_no, 0, note=Note.DELETED_IN_DRAFT)  # R73
-        units = line.units if edit.quantity is None else min(edit.quantity, line.units)  # no stock out of thin air
+        units = line.units if edit.quantity is None else min(edit.quantity, line.units)  # never more than were sold
         if units <= 0:
             return ReturnedLine(line.line_no, 0)
         target = self._target(line.item)
         # Without choices only the key of what comes back matters to the lot that takes it (R66).
-        item = apply_fields(line.item.whole, edit.fields) if target is None or self._choices.values else target
+        item = apply_fields(line.item.full_lot, edit.fields) if target is None or self._choices.values else target
         after, note = self._new_lot(item, units, edit) if target is None else self._join(target, item, units)
         if after.quantity > MAX_UNITS:
             raise QuantityOverflow(f"lot {after.lot_id} cannot hold {after.quantity} units")
         if self._choices is not ONE_STEP:
-            wrong = [*find_tier_gaps({**line.item.whole.snapshot(), **edit.fields}), *find_lot_problems(after)]
-            self.problems.extend((line.line_no, name, sentence) for name, sentence in wrong)
+            found_problems = [
+                *find_tier_gaps({**line.item.full_lot.snapshot(), **edit.fields}),
+                *find_lot_problems(after),
+            ]
+            self.problems.extend((line.line_no, name, sentence) for name, sentence in found_problems)
         if target is None and after.lot_id not in self.apart:
             self._new_of_key.setdefault(after.key, []).append(after.lot_id)
         self.changed[after.lot_id] = after
@@ -208,9 +210,9 @@ class _Planning:
     def _target(self, item: Lot | LotSnapshot) -> Lot | None:
         if not self._choices.consolidate or needs_own_lot(item):
             return None
-        key, shelf, changed = item.key, self._shelf.lots, self.changed
-        numbers = [*self._shelf.numbers(key), *self._new_of_key.get(key, ())]
-        lots = [changed[i] if i in changed else shelf[i] for i in numbers]
+        key, stock, changed = item.key, self._stock.lots, self.changed
+        ids = [*self._stock.candidate_ids(key), *self._new_of_key.get(key, ())]
+        lots = [changed[i] if i in changed else stock[i] for i in ids]
         return choose_target(item.lot_id, [lot for lot in lots if may_be_target(lot)])
 
     def _join(self, target: Lot, item: Lot, units: int) -> tuple[Lot, Note | None]:
@@ -220,9 +222,9 @@ class _Planning:
         return after, Note.RETURNED_TO_STOCKROOM if after.is_stock_room else None  # R77
 
     def _new_lot(self, item: Lot, units: int, edit: LineEdit) -> tuple[Lot, Note | None]:
-        """The line's own values (R67).  A bond or a reservation ended with the sale, so the new lot is free of both."""
-        lot_id = self._shelf.new_id(self._made)
-        self._made += 1
+        """A lot with the line's own values (R67), without its superlot and reservation, which ended with the sale."""
+        lot_id = self._stock.provisional_id(self._new_lots)
+        self._new_lots += 1
         if needs_own_lot(item):
             self.apart.add(lot_id)
         was_reserved = item.reserved_for is not None and "reserved_for" not in edit.fields
@@ -240,5 +242,5 @@ class _Planning:
 
 
 def needs_own_lot(item: Lot | LotSnapshot) -> bool:
-    """Parts of a superlot and items outside the catalogue get a lot of their own, to be reviewed (rules.md 5.6)."""
+    """Whether the item needs a lot of its own and a review: superlot parts and custom items."""
     return item.bind_id != 0 or not item.in_catalogue

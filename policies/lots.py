@@ -1,7 +1,7 @@
-"""What is a lot, when are two lots the same item, and what must never be said of one?
+"""Lots: their fields, their identity, and the values that are not allowed.
 
-Field names are those of the marketplace's API inventory resource (contract 3.2).  Prices and costs are in the seller's
-currency with four decimals, weights in grams.
+Fields are named as in the marketplace's API.  Prices and costs are in the seller's currency with four decimals, weights in
+grams.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from policies.verdicts import Code, Invalid, Refused
 MAX_UNITS = 2**31 - 1
 MAX_TEXT_LENGTH = 2000
 PRICE_LIMIT = Decimal(10) ** 10
-"""What the database's price columns cannot hold."""
+"""Exclusive limit of the database's price columns."""
 STOCKROOMS = ("A", "B", "C")
 CONDITIONS = ("N", "U")
 COMPLETENESS = ("C", "B", "S")
 SOLD_OUT_STOCKROOM = "A"
-"""Where a sold-out lot goes that is to be retained [270]."""
+"""The stockroom of a sold-out lot that is retained."""
 FIRST_UNWIND_LOT_ID = 9_000_000_000_000
-"""Lots that Unwind creates are numbered from here (contract 3.2); below are the marketplace's own."""
+"""Lots that Unwind creates have ids from here; lower ids are the marketplace's."""
 
 
 class LotKey(NamedTuple):
-    """The identity of an item in one store: two lots with one key are the same thing (rules.md 5.2, R68, R69)."""
+    """The identity of an item in one store: lots with equal keys can be consolidated (R68, R69)."""
 
     seller_id: str
     item_type: str
@@ -41,7 +41,7 @@ class LotKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lot:
-    """One lot.  `tiers`: up to three (from quantity, price).  `auto_stockroom`: selling out put it in its stockroom."""
+    """One lot.  `tiers`: up to three (minimum quantity, price).  `auto_stockroom`: moved to its stockroom by selling out."""
 
     lot_id: int
     seller_id: str
@@ -68,27 +68,26 @@ class Lot:
 
     @property
     def key(self) -> LotKey:
-        """The identity that consolidation goes by."""
         return LotKey(self.seller_id, self.item_type, self.item_no, self.color_id, self.new_or_used, self.completeness)
 
     @property
     def in_catalogue(self) -> bool:
-        """A custom item has no catalogue number and is the same as nothing else (rules.md 5.2)."""
+        """Whether the item has a catalogue number; a custom item without one is never consolidated."""
         return bool(self.item_no.strip())
 
     @property
-    def whole(self) -> Lot:
-        """Itself: what `Remembered.whole` gives."""
+    def full_lot(self) -> Lot:
+        """The lot itself, as `LotSnapshot.full_lot`."""
         return self
 
     def with_quantity(self, quantity: int) -> Lot:
-        """The same lot with another quantity; much faster than `replace`, and a set needs hundreds."""
+        """Copy the lot with another quantity; much faster than `replace`, for sets of hundreds."""
         values = list(_VALUES(self))
         values[_QUANTITY] = quantity
         return Lot(*values)
 
     def snapshot(self) -> dict[str, Any]:
-        """The lot as JSON in the shape of contract 3.2, amounts as text: what an order line remembers."""
+        """The lot as JSON with amounts as text, as order lines store it."""
         return {
             "lot_id": self.lot_id,
             "seller_id": self.seller_id,
@@ -124,69 +123,70 @@ _QUANTITY = _NAMES.index("quantity")
 
 @dataclass(frozen=True, slots=True)
 class LotSnapshot:
-    """A lot as an order line remembers it, read only as far as it is asked: most returns need no more than its key."""
+    """A lot as an order line stores it, parsed on demand: most returns only need its key."""
 
-    seen: Mapping[str, Any]
+    values: Mapping[str, Any]
 
     @property
     def lot_id(self) -> int:
-        """The lot that the units were sold from."""
-        number: int = self.seen["lot_id"]
+        number: int = self.values["lot_id"]
         return number
 
     @property
     def key(self) -> LotKey:
-        """The identity that consolidation goes by."""
-        seen, item = self.seen, self.seen["item"]
+        values, item = self.values, self.values["item"]
         return LotKey(
-            seen["seller_id"], item["type"], item["no"], seen["color_id"], seen["new_or_used"], seen.get("completeness")
+            values["seller_id"],
+            item["type"],
+            item["no"],
+            values["color_id"],
+            values["new_or_used"],
+            values.get("completeness"),
         )
 
     @property
     def bind_id(self) -> int:
-        """The superlot it was a part of, 0 for none."""
-        return _given(self.seen.get("bind_id"), 0)
+        return _int_or(self.values.get("bind_id"), 0)
 
     @property
     def in_catalogue(self) -> bool:
-        """A custom item has no catalogue number and is the same as nothing else (rules.md 5.2)."""
-        return bool(self.seen["item"]["no"].strip())
+        """Whether the item has a catalogue number; a custom item without one is never consolidated."""
+        return bool(self.values["item"]["no"].strip())
 
     @property
-    def whole(self) -> Lot:
-        """All of it."""
-        return lot_from_snapshot(self.seen)
+    def full_lot(self) -> Lot:
+        return lot_from_snapshot(self.values)
 
 
-def lot_from_snapshot(seen: Mapping[str, Any]) -> Lot:
-    """Read a lot back from `Lot.snapshot`; what an old snapshot lacks takes the defaults of rules.md 5.5."""
+def lot_from_snapshot(snapshot: Mapping[str, Any]) -> Lot:
+    """Read `Lot.snapshot` back; fields that an old snapshot lacks take their defaults."""
     return Lot(
-        lot_id=seen["lot_id"],
-        seller_id=seen["seller_id"],
-        item_type=seen["item"]["type"],
-        item_no=seen["item"]["no"],
-        color_id=seen["color_id"],
-        quantity=_given(seen.get("quantity"), 0),
-        new_or_used=seen["new_or_used"],
-        completeness=seen.get("completeness"),
-        unit_price=Decimal(seen["unit_price"]),
-        bind_id=_given(seen.get("bind_id"), 0),
-        description=seen.get("description") or "",
-        remarks=seen.get("remarks") or "",
-        bulk=_given(seen.get("bulk"), 1),
-        is_retain=seen.get("is_retain") or False,
-        is_stock_room=seen.get("is_stock_room") or False,
-        stock_room_id=seen.get("stock_room_id"),
-        my_cost=_amount(seen.get("my_cost")),
-        my_weight=_amount(seen.get("my_weight")),
-        sale_rate=_given(seen.get("sale_rate"), 0),
-        tiers=parse_tiers(seen),
-        reserved_for=seen.get("reserved_for"),
+        lot_id=snapshot["lot_id"],
+        seller_id=snapshot["seller_id"],
+        item_type=snapshot["item"]["type"],
+        item_no=snapshot["item"]["no"],
+        color_id=snapshot["color_id"],
+        quantity=_int_or(snapshot.get("quantity"), 0),
+        new_or_used=snapshot["new_or_used"],
+        completeness=snapshot.get("completeness"),
+        unit_price=Decimal(snapshot["unit_price"]),
+        bind_id=_int_or(snapshot.get("bind_id"), 0),
+        description=snapshot.get("description") or "",
+        remarks=snapshot.get("remarks") or "",
+        bulk=_int_or(snapshot.get("bulk"), 1),
+        is_retain=snapshot.get("is_retain") or False,
+        is_stock_room=snapshot.get("is_stock_room") or False,
+        stock_room_id=snapshot.get("stock_room_id"),
+        my_cost=_amount(snapshot.get("my_cost")),
+        my_weight=_amount(snapshot.get("my_weight")),
+        sale_rate=_int_or(snapshot.get("sale_rate"), 0),
+        tiers=parse_tiers(snapshot),
+        reserved_for=snapshot.get("reserved_for"),
     )
 
 
 def apply_fields(item: Lot, fields: Mapping[str, Any]) -> Lot:
-    """The lot with other values, given in the shape of `Lot.snapshot`."""
+    """Copy the lot with other values, in the shape of `Lot.snapshot`."""
     return (
         replace(lot_from_snapshot(item.snapshot() | dict(fields)), auto_stockroom=item.auto_stockroom)
         if fields
@@ -195,40 +195,40 @@ def apply_fields(item: Lot, fields: Mapping[str, Any]) -> Lot:
 
 
 def parse_tiers(fields: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
-    """The tiers among `tier_quantity1` to `tier_price3`; pairs that are empty are left out."""
+    """Read the tiers from `tier_quantity1` to `tier_price3`, without empty pairs."""
     pairs = ((fields.get(f"tier_quantity{n}"), fields.get(f"tier_price{n}")) for n in (1, 2, 3))
     return tuple((quantity, Decimal(price)) for quantity, price in pairs if quantity and price is not None)
 
 
 def find_tier_gaps(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is wrong with how tiers are given: half a tier, or one behind a tier that is not there.
+    """Find incomplete tiers and gaps between tiers, as (field, message).
 
-    The marketplace's API writes 0 and 0.0000 for a tier that is not there.
+    The marketplace's API writes 0 and 0.0000 for an absent tier.
     """
-    found: list[tuple[str, str]] = []
+    problems: list[tuple[str, str]] = []
     ended = False
     for number in (1, 2, 3):
         quantity, price = fields.get(f"tier_quantity{number}"), fields.get(f"tier_price{number}")
-        there = bool(quantity) or bool(price is not None and Decimal(price))
-        if there and (not quantity or price is None):
-            found.append((f"tier_quantity{number}", "quantity and price of a tier go together"))
-        elif there and ended:
-            found.append((f"tier_quantity{number}", "the tier before it is missing"))
-        ended = ended or not there
-    return found
+        present = bool(quantity) or bool(price is not None and Decimal(price))
+        if present and (not quantity or price is None):
+            problems.append((f"tier_quantity{number}", "quantity and price of a tier go together"))
+        elif present and ended:
+            problems.append((f"tier_quantity{number}", "the tier before it is missing"))
+        ended = ended or not present
+    return problems
 
 
 def format_price(amount: Decimal | None) -> str | None:
-    """Four decimals, as the marketplace's API writes prices, costs and weights."""
+    """Format with four decimals, as the marketplace's API does for prices, costs and weights."""
     return None if amount is None else f"{amount:.4f}"
 
 
 def check_recorded_lot(
     lot: Lot, known: Lot | None, *, seller_known: bool, may_be_own: bool = False
 ) -> Lot | Refused | Invalid:
-    """Whether the marketplace may say this of a lot, and the lot as it is then (contract 2.2, `inventory.record_lot`).
+    """Check a lot that the marketplace records, and return it as it is to be stored.
 
-    `known` is the lot of that id as it is now.  `may_be_own`: Unwind itself gave the number to a lot without.
+    `known` is the stored lot with that id.  `may_be_own`: Unwind assigned the id.
     """
     if not seller_known:
         return Refused(
@@ -242,13 +242,13 @@ def check_recorded_lot(
         return lot
     if known.seller_id != lot.seller_id:
         return Refused(Code.NOT_A_PARTY, f"Lot {lot.lot_id} belongs to another seller.")
-    stays_put_away = known.auto_stockroom and lot.is_stock_room and lot.stock_room_id == known.stock_room_id
-    return replace(lot, auto_stockroom=stays_put_away)
+    stays_in_stockroom = known.auto_stockroom and lot.is_stock_room and lot.stock_room_id == known.stock_room_id
+    return replace(lot, auto_stockroom=stays_in_stockroom)
 
 
 def find_lot_problems(lot: Lot) -> list[tuple[str, str]]:
-    """What must never be said of a lot: (field, sentence) for each, none when the lot may stand (rules.md 5.3)."""
-    return [*_number_problems(lot), *_tier_problems(lot), *_place_problems(lot), *_text_problems(lot)]
+    """Find the values that a lot must not have, as (field, message)."""
+    return [*_number_problems(lot), *_tier_problems(lot), *_stockroom_problems(lot), *_text_problems(lot)]
 
 
 def _number_problems(lot: Lot) -> list[tuple[str, str]]:
@@ -263,45 +263,45 @@ def _number_problems(lot: Lot) -> list[tuple[str, str]]:
     return [(name, sentence) for name, (holds, sentence) in fits.items() if not holds]
 
 
-def _place_problems(lot: Lot) -> list[tuple[str, str]]:
-    found = []
+def _stockroom_problems(lot: Lot) -> list[tuple[str, str]]:
+    problems = []
     if lot.stock_room_id not in (None, *STOCKROOMS):
-        found.append(("stock_room_id", "must be A, B or C"))
+        problems.append(("stock_room_id", "must be A, B or C"))
     if lot.stock_room_id is not None and not lot.is_stock_room:
-        found.append(("stock_room_id", "names a stockroom, but the lot is not in one"))
+        problems.append(("stock_room_id", "names a stockroom, but the lot is not in one"))
     if lot.reserved_for is not None and lot.is_stock_room:
-        found.append(("reserved_for", "a lot in a stockroom cannot be reserved"))
-    return found
+        problems.append(("reserved_for", "a lot in a stockroom cannot be reserved"))
+    return problems
 
 
 def _text_problems(lot: Lot) -> list[tuple[str, str]]:
-    found = [
+    problems = [
         (name, f"must not be longer than {MAX_TEXT_LENGTH} characters")
         for name in ("description", "remarks")
         if len(getattr(lot, name)) > MAX_TEXT_LENGTH
     ]
     names = {"item.type": lot.item_type, "item.no": lot.item_no, "reserved_for": lot.reserved_for}
-    found += [
+    problems += [
         (name, "must be one line of visible text without invisible characters")
         for name, value in names.items()
         if value and not is_identifier(value) and not (name == "item.no" and not value.strip(" "))
     ]
-    return found
+    return problems
 
 
 def _tier_problems(lot: Lot) -> list[tuple[str, str]]:
-    found = []
+    problems = []
     quantity, price = 0, lot.unit_price
     for number, (tier_quantity, tier_price) in enumerate(lot.tiers, start=1):
         if tier_quantity <= quantity or tier_quantity > MAX_UNITS:
-            found.append((f"tier_quantity{number}", "must be more than the tier before"))
+            problems.append((f"tier_quantity{number}", "must be more than the tier before"))
         if tier_price <= 0:
-            found.append((f"tier_price{number}", "must be above zero"))
+            problems.append((f"tier_price{number}", "must be above zero"))
         elif tier_price >= price:
             below = "the unit price" if number == 1 else "the price of the tier before"
-            found.append((f"tier_price{number}", f"must be below {below}"))
+            problems.append((f"tier_price{number}", f"must be below {below}"))
         quantity, price = tier_quantity, tier_price
-    return found
+    return problems
 
 
 def _tier_json(tiers: tuple[tuple[int, Decimal], ...], number: int) -> dict[str, Any]:
@@ -311,7 +311,7 @@ def _tier_json(tiers: tuple[tuple[int, Decimal], ...], number: int) -> dict[str,
     return {"quantity": quantity, "price": format_price(price)}
 
 
-def _given(value: Any, default: int) -> int:
+def _int_or(value: Any, default: int) -> int:
     return default if value is None else int(value)
 
 

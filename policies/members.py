@@ -1,4 +1,4 @@
-"""What may a member still do, and what does a strike cost?  (rules.md 8; R53 to R55, R95 to R99)"""
+"""Members' privileges and strikes (R53 to R55, R95 to R99)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policies.verdicts import Code, Refused
 
 
 def check_may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_store: bool) -> Refused | None:
-    """Whether this buyer may order from this seller: for a new order and for a batch alike (R25, R55)."""
+    """Check whether the buyer may order from the seller, a new order or a batch (R25, R55)."""
     for member in (buyer, seller):
         if member.terminated:
             return Refused(
@@ -41,25 +41,25 @@ def check_may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_store: bo
 
 
 def add_strike(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
-    """The member with one more strike: counted once per order (R97), the limit costs the privilege (R95, R96)."""
+    """Add a strike, once per order (R97); at the limit the privilege is lost (R95, R96)."""
     if order_id in member.strikes(role):
         return member
     return update_privileges(_with_strikes(member, role, (*member.strikes(role), order_id)), role, terms)
 
 
 def remove_strike(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
-    """The member with that strike withdrawn and the privilege judged again (rules.md 8)."""
-    left = tuple(one for one in member.strikes(role) if one != order_id)
-    return update_privileges(_with_strikes(member, role, left), role, terms)
+    """Withdraw the strike of an order and re-evaluate the privilege."""
+    remaining = tuple(strike for strike in member.strikes(role) if strike != order_id)
+    return update_privileges(_with_strikes(member, role, remaining), role, terms)
 
 
 def reinstate(member: Member) -> Member:
-    """Staff opens the account again: privileges are restored and strikes before now no longer count (contract 2.2)."""
+    """Reopen the account: privileges are restored and earlier strikes no longer count."""
     return replace(member, terminated=False, can_buy=True, can_sell=True, strikes_as_buyer=(), strikes_as_seller=())
 
 
 def update_privileges(member: Member, role: Role, terms: Terms) -> Member:
-    """The member's privilege in that role as the standing strikes have it."""
+    """Set the privilege in that role by the number of strikes."""
     allowed = len(member.strikes(role)) < terms.strike_limit
     if allowed == (member.can_buy if role is Role.BUYER else member.can_sell):
         return member

@@ -1,4 +1,4 @@
-"""Who is told what, and in which words?  (rules.md 9; N1 to N18)"""
+"""The outbox messages that notify members, and when their delivery is retried (N1 to N18)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from policies.verdicts import OutboxMessage
 
 
 def notify_party(case: Case, to: Role, notice: str, **facts: Any) -> OutboxMessage:
-    """The promise to tell one party of the event being written now; the key makes it one per (event, recipient)."""
+    """Build the message that notifies one party of the event being written; its key is unique per event and recipient."""
     return notify_member(
         to,
         notice,
@@ -27,7 +27,7 @@ def notify_party(case: Case, to: Role, notice: str, **facts: Any) -> OutboxMessa
 def notify_member(
     to: Role, notice: str, *, member_id: str, order_id: int | None, occasion: str, **facts: Any
 ) -> OutboxMessage:
-    """The same for a notice that is not about one case: `occasion` names the event once and for ever."""
+    """Build the message that notifies one member; `occasion` identifies the event."""
     return OutboxMessage(
         task="notices.tell_seller" if to is Role.SELLER else "notices.tell_buyer",
         key=f"{notice}:{occasion}:{member_id}",
@@ -37,17 +37,17 @@ def notify_member(
 
 
 DELIVERY_LEASE = timedelta(minutes=10)
-"""How long one worker may take for a round of letters before another one tries them again."""
+"""Time a worker has to send a batch of emails before another worker may claim them."""
 
 RETRY_DELAYS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 30, 60, 120, 240, 480, 480, 480, 480))
-"""Growing waits between tries: a mail server may be away for a night and a working day and everything arrives."""
+"""Delays between attempts: emails survive a mail server that is down for a night and a working day."""
 
 
 def next_retry_at(attempts: int, now: datetime) -> datetime | None:
-    """When a letter that was not taken is tried again, after that many attempts; None when it is given up."""
+    """The time of the next attempt after a failed one; None when there is none left."""
     return now + RETRY_DELAYS[attempts - 1] if attempts <= len(RETRY_DELAYS) else None
 
 
 def message_id(key: str, written_at: datetime) -> str:
-    """The left side of the Message-ID: one per (event, recipient) of one installation, the same at every try (I12)."""
+    """The local part of the Message-ID: unique per event and recipient, the same at every attempt."""
     return hashlib.sha256(f"{key} {format_timestamp(written_at)}".encode()).hexdigest()[:32]

@@ -1,7 +1,6 @@
-"""When may a seller file a non-paying buyer alert, when does it unlock cancellation, and what may the buyer do meanwhile?
+"""Non-paying buyer alerts: filing, answering, accepting the penalty and taking it back (R19 to R44).
 
-rules.md 3.2 to 3.5 and 3.8 (R19 to R44).  Deadlines are promised once: `unlocks_at` is computed when the alert is filed or
-answered, stored, and from then on only compared with the clock.
+`unlocks_at` is computed when an alert is filed or answered, stored, and from then on only compared with the clock.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from policies.verdicts import Code, Event, Granted, Refused
 
 
 def fileable_at(case: Case) -> datetime:
-    """The first instant at which the seller may file: order date + 7 d, inclusive (R19, R20)."""
+    """The earliest time for the seller to file: order date + 7 days, inclusive (R19, R20)."""
     return case.order.order_date + case.terms.npb_file_after
 
 
 def unlocks_at(alert: Alert) -> datetime:
-    """The instant from which the seller may cancel through this alert (rules.md 3.8).
+    """The time from which the seller can cancel through this alert.
 
-    One week without an answer, two weeks with one; an answer at or after the week is late and does not re-lock (A1, A2)
-    unless the terms say `relock`; a standing acceptance of the penalty unlocks at once.
+    One week without an answer, two weeks with one.  An answer after the first week does not re-lock (A1, A2) unless the
+    terms say `relock`.  An accepted penalty unlocks at once.
     """
     terms = alert.terms
     week = alert.filed_at + terms.npb_unlock_no_response
@@ -40,14 +39,14 @@ def unlocks_at(alert: Alert) -> datetime:
 
 
 def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
-    """T7: the seller says that the buyer does not pay."""
+    """T7: file an alert that the buyer has not paid."""
     if refused := check_may_file(case, AlertKind.NPB, actor, fileable_at(case), now):
         return refused
     order = case.order
     if order.payment_status.is_paid:
         return Refused(
             Code.ALREADY_PAID,
-            f"The payment of {case.named} is {order.payment_status}, so the buyer is not a non-paying buyer.",
+            f"The payment of {case.label} is {order.payment_status}, so the buyer is not a non-paying buyer.",
             unblocked_by="the payment being voided",
         )
     if refused := check_comment(comment):
@@ -82,7 +81,7 @@ def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Grante
 
 
 def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
-    """T8: the buyer answers on the case.  The first answer counts; later ones are stored and move nothing (R30)."""
+    """T8: record the buyer's answer.  Only the first one can move the deadline (R30)."""
     if refused := check_role(case, actor, Role.BUYER, act="answer a non-paying buyer alert"):
         return refused
     alert = require_open_alert(case, AlertKind.NPB)
@@ -91,13 +90,13 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
     if case.order.status is not Status.NPB:
         return Refused(
             Code.WRONG_STATUS,
-            f"The penalty for {case.named} is accepted; take that back first if the order will be paid.",
+            f"The penalty for {case.label} is accepted; take that back first if the order will be paid.",
             unblocked_by="the buyer taking back the accepted penalty",
         )
     if refused := check_comment(comment):
         return refused
     again = alert.responded_at is not None
-    answered = alert if again else _answered(alert, now, comment)
+    answered = alert if again else _with_answer(alert, now, comment)
     after = replace(case, alert=answered)
     due = format_timestamp(answered.unlocks_at)
     took_back = {"took_back": True} if alert.unlocked_at is not None and answered.unlocked_at is None else {}
@@ -114,14 +113,14 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
 
 
 def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
-    """T9: the buyer takes the strike, so the seller need not wait (R32, R33)."""
+    """T9: accept the penalty, so that the seller can cancel at once (R32, R33)."""
     if refused := check_role(case, actor, Role.BUYER, act="accept the penalty"):
         return refused
     alert = require_open_alert(case, AlertKind.NPB)
     if isinstance(alert, Refused):
         return alert
     if case.order.status is not Status.NPB:
-        return Refused(Code.WRONG_STATUS, f"The penalty for {case.named} is accepted already.")
+        return Refused(Code.WRONG_STATUS, f"The penalty for {case.label} is accepted already.")
     accepted = replace(alert, penalty_accepted_at=now, penalty_withdrawn_at=None)
     accepted = replace(accepted, unlocks_at=unlocks_at(accepted))
     after = replace(case, order=replace(case.order, status=Status.NPX), alert=accepted)
@@ -134,7 +133,7 @@ def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused
 
 
 def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
-    """T10: the buyer will pay after all.  Counts as an answer at this instant unless one exists (R34)."""
+    """T10: take back the accepted penalty.  Counts as an answer at this time unless there is one (R34)."""
     if refused := check_role(case, actor, Role.BUYER, act="take back the accepted penalty"):
         return refused
     alert = require_open_alert(case, AlertKind.NPB)
@@ -143,11 +142,11 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     if case.order.status is not Status.NPX:
         return Refused(
             Code.WRONG_STATUS,
-            f"No penalty is accepted for {case.named}.",
+            f"No penalty is accepted for {case.label}.",
             unblocked_by="the buyer accepting the penalty",
         )
     back = replace(alert, penalty_withdrawn_at=now)
-    back = replace(back, unlocks_at=unlocks_at(back)) if back.responded_at else _answered(back, now, None)
+    back = replace(back, unlocks_at=unlocks_at(back)) if back.responded_at else _with_answer(back, now, None)
     after = replace(case, order=replace(case.order, status=Status.NPB), alert=back)
     return Granted(
         after,
@@ -157,8 +156,8 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     )
 
 
-def _answered(alert: Alert, now: datetime, comment: str | None) -> Alert:
-    """The first answer moves the deadline when it is in time; under `relock` it also takes back a marked unlock (R29)."""
+def _with_answer(alert: Alert, now: datetime, comment: str | None) -> Alert:
+    """Record the first answer and the deadline it leads to; under `relock` it also undoes an unlock (R29)."""
     answered = replace(alert, responded_at=now, response=comment)
     due = unlocks_at(answered)
     return replace(answered, unlocks_at=due, unlocked_at=None if due > now else answered.unlocked_at)

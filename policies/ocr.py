@@ -1,4 +1,4 @@
-"""Who may file an order cancel request, and what do a decline and a withdrawal lead back to?  (rules.md 3.1; R1 to R18)"""
+"""Order cancel requests: filing, declining and withdrawing (R1 to R18)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from policies.verdicts import Code, Event, Granted, Refused
 
 
 def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> Granted | Refused:
-    """T1, T2: either party asks; the seller who asks may then cancel at once."""
+    """T1, T2: file a cancel request.  A seller who files one can then cancel at once."""
     if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="file a cancel request"):
         return refused
     order = case.order
@@ -23,14 +23,14 @@ def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> 
     if order.status in PROBLEM:
         return Refused(
             Code.ORDER_HAS_PROBLEM,
-            f"{case.named.capitalize()} is in {order.status}; a cancel request cannot be filed over an open case.",
+            f"{case.label.capitalize()} is in {order.status}; a cancel request cannot be filed over an open case.",
             unblocked_by="the open request or alert being closed",
         )
     if order.status not in case.terms.ocr_fileable_statuses:
         allowed = ", ".join(case.terms.ocr_fileable_statuses)
         return Refused(
             Code.WRONG_STATUS,
-            f"{case.named.capitalize()} is {order.status}; a cancel request can be filed in {allowed}.",
+            f"{case.label.capitalize()} is {order.status}; a cancel request can be filed in {allowed}.",
             unblocked_by=f"the order being in one of {allowed}",
         )
     if refused := check_reason(reason, comment, role) or check_comment(comment):
@@ -56,7 +56,7 @@ def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> 
 
 
 def decline(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
-    """T3: the seller does not agree; the order goes back to exactly the status it had (R12)."""
+    """T3: decline the buyer's request; the order returns to exactly the status it had (R12)."""
     if refused := check_role(case, actor, Role.SELLER, act="decline a cancel request"):
         return refused
     request = case.open_ocr
@@ -68,7 +68,7 @@ def decline(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
             "This cancel request is the seller's own; it can be withdrawn, not declined.",
             unblocked_by="the seller withdrawing the request instead",
         )
-    after = _back(case, request, OcrState.DECLINED, now)
+    after = _close_request(case, request, OcrState.DECLINED, now)
     return Granted(
         after,
         events=(Event("ocr.declined", "The seller does not agree to cancel."),),
@@ -78,7 +78,7 @@ def decline(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
 
 
 def withdraw(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
-    """T6: whoever filed the request takes it back."""
+    """T6: withdraw one's own request."""
     if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="withdraw a cancel request"):
         return refused
     request = case.open_ocr
@@ -90,7 +90,7 @@ def withdraw(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
             f"This cancel request was filed by the {request.filed_by}, who alone can withdraw it.",
             unblocked_by=f"the {request.filed_by} withdrawing it",
         )
-    after = _back(case, request, OcrState.WITHDRAWN, now)
+    after = _close_request(case, request, OcrState.WITHDRAWN, now)
     return Granted(
         after,
         events=(Event("ocr.withdrawn", f"The {request.filed_by} takes the cancel request back."),),
@@ -98,7 +98,7 @@ def withdraw(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     )
 
 
-def _back(case: Case, request: Ocr, state: OcrState, now: datetime) -> Case:
+def _close_request(case: Case, request: Ocr, state: OcrState, now: datetime) -> Case:
     return replace(
         case,
         order=replace(case.order, status=request.previous_status, previous_status=None),
@@ -109,6 +109,6 @@ def _back(case: Case, request: Ocr, state: OcrState, now: datetime) -> Case:
 def _no_open_request(case: Case) -> Refused:
     return Refused(
         Code.NO_OPEN_REQUEST,
-        f"No cancel request is open for {case.named}.",
+        f"No cancel request is open for {case.label}.",
         unblocked_by="a cancel request being filed",
     )

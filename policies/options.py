@@ -1,8 +1,8 @@
-"""What can this party do with this order now, and for everything else: why not, from when, and what would change it?
+"""The actions that an actor can take on an order now, and for the others why not and from when.
 
-Nothing is decided here.  Each action is put to the very policy that its command asks, with arguments that nobody could
-object to, so that what is announced is what is answered.  A removal request that waits is an option of its
-own, and `orders.set_status` names the statuses that may be set.
+Nothing is decided here: each action is put to the policy of its command with unobjectionable arguments, so that the option
+says what the command would answer.  Pending removal requests have options of their own, and `orders.set_status` lists the
+statuses that can be set.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ EXAMPLE_GROUNDS = "NOT_SHIPPED"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is asked about: the order, whole, what each of its lines still has, and the removal requests that wait."""
+    """The case, the units left by line, and the pending removal requests."""
 
     case: Case
     remaining: Mapping[int, int] = field(default_factory=dict)
-    waiting: Sequence[Removal] = ()
+    pending_removals: Sequence[Removal] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One action: possible, or the code, the sentence and the instant that its command would answer with.
+    """One action: possible, or the code, sentence and time that its command would answer with.
 
-    `arguments` are those it was tried with (or those that name what it is about); `values` the statuses for
-    `orders.set_status`.
+    `values` are the statuses for `orders.set_status`.
     """
 
     action: str
@@ -50,8 +49,7 @@ class Option:
     values: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The shape of contract 2.3."""
-        written: dict[str, Any] = {
+        option: dict[str, Any] = {
             "action": self.action,
             "possible": self.possible,
             "code": None if self.code is None else str(self.code),
@@ -60,10 +58,10 @@ class Option:
             "unblocked_by": self.unblocked_by,
         }
         if self.removal_id is not None:
-            written["removal_id"] = self.removal_id
+            option["removal_id"] = self.removal_id
         if self.action == "orders.set_status":
-            written["values"] = list(self.values)
-        return written
+            option["values"] = list(self.values)
+        return option
 
 
 PolicyAnswer = Granted | Refused | Invalid | Removal
@@ -93,24 +91,24 @@ ACTIONS: dict[str, PolicyCheck] = {
 
 
 def list_options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
-    """Everything there is to do, for one member or staff, at that instant.  The actor must be known to the order."""
-    found = [_option(action, ask(order, actor, now), order, actor, now) for action, ask in ACTIONS.items()]
-    found.append(_status_option(order.case, actor))
-    for waiting in order.waiting:
+    """List every action for one party or staff at that time."""
+    result = [_option(action, ask(order, actor, now), order, actor, now) for action, ask in ACTIONS.items()]
+    result.append(_status_option(order.case, actor))
+    for removal in order.pending_removals:
         decided: dict[str, PolicyAnswer] = {
-            "removals.approve": removals.approve(order.case, waiting, actor, None, order.remaining, now),
-            "removals.deny": removals.deny(order.case, waiting, actor, now),
-            "removals.withdraw": removals.withdraw(order.case, waiting, actor, now),
+            "removals.approve": removals.approve(order.case, removal, actor, None, order.remaining, now),
+            "removals.deny": removals.deny(order.case, removal, actor, now),
+            "removals.withdraw": removals.withdraw(order.case, removal, actor, now),
         }
-        found.extend(
-            _option(action, answer, order, actor, now, removal_id=waiting.removal_id)
+        result.extend(
+            _option(action, answer, order, actor, now, removal_id=removal.removal_id)
             for action, answer in decided.items()
         )
-    return found
+    return result
 
 
 def example_arguments(action: str, case: Case, actor: Actor, remaining: Mapping[int, int]) -> dict[str, Any]:
-    """The arguments, beside order and actor, with which a command says the same as the option did."""
+    """The arguments, beside order and actor, with which the command answers as the option says."""
     if action == "ocr.file":
         return {"reason": example_reason(case.role_of(actor)), "comment": EXAMPLE_COMMENT}
     if action == "nss.file":
@@ -125,33 +123,33 @@ def example_arguments(action: str, case: Case, actor: Actor, remaining: Mapping[
 
 
 def example_reason(role: Role | None) -> str:
-    """A reason that is on that party's list."""
     return "S_MUTUAL" if role is Role.SELLER else "B_MUTUAL"
 
 
 def first_unit(remaining: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
-    """One unit of the first line that still has any."""
     return tuple((line_no, 1) for line_no in sorted(remaining) if remaining[line_no] > 0)[:1]
 
 
 def describe_cancellability(order: Subject, now: datetime) -> str:
-    """The one thing a support agent is asked: can this order be cancelled, by whom, and if not, what then?"""
+    """Say in sentences who can cancel the order now, and otherwise what would unblock it."""
     case = order.case
     if case.order.status is Status.CANCELLED:
         basis = cancellation.LABELS[case.order.basis] if case.order.basis else "an unknown ground"
-        return f"{case.named.capitalize()} is cancelled, on the ground of {basis}. That is final."
-    said = []
+        return f"{case.label.capitalize()} is cancelled, on the ground of {basis}. That is final."
+    sentences = []
     for role in (Role.SELLER, Role.BUYER):
         answer = cancellation.basis_for(case, Actor(case.member(role).member_id), now)
         if not isinstance(answer, Refused):
-            said.append(f"The {role} can cancel {case.named} now, on the ground of {cancellation.LABELS[answer]}.")
+            sentences.append(f"The {role} can cancel {case.label} now, on the ground of {cancellation.LABELS[answer]}.")
         elif answer.possible_from is not None:
-            said.append(f"The {role} cannot cancel yet. {answer.message} What would change it: {answer.unblocked_by}.")
+            sentences.append(
+                f"The {role} cannot cancel yet. {answer.message} What would change it: {answer.unblocked_by}."
+            )
         elif answer.unblocked_by:
-            said.append(f"The {role} cannot cancel. {answer.message} What would change it: {answer.unblocked_by}.")
+            sentences.append(f"The {role} cannot cancel. {answer.message} What would change it: {answer.unblocked_by}.")
         else:
-            said.append(f"The {role} cannot cancel. {answer.message}")
-    return " ".join(said)
+            sentences.append(f"The {role} cannot cancel. {answer.message}")
+    return " ".join(sentences)
 
 
 def _option(
@@ -161,12 +159,12 @@ def _option(
         return Option(
             action, False, answer.message, answer.code, answer.possible_from, answer.unblocked_by, removal_id=removal_id
         )
-    if isinstance(answer, Invalid):  # more units asked for than remain by now: approving is no refusal but cannot be
+    if isinstance(answer, Invalid):  # fewer units remain than were requested
         return Option(action, False, f"{answer.path} {answer.message}.", removal_id=removal_id)
-    return Option(action, True, _yes(action, order.case, actor, now), removal_id=removal_id)
+    return Option(action, True, _why_possible(action, order.case, actor, now), removal_id=removal_id)
 
 
-def _yes(action: str, case: Case, actor: Actor, now: datetime) -> str:
+def _why_possible(action: str, case: Case, actor: Actor, now: datetime) -> str:
     if action == "orders.cancel":
         basis = cancellation.basis_for(case, actor, now)
         if not isinstance(basis, Refused):
@@ -175,9 +173,9 @@ def _yes(action: str, case: Case, actor: Actor, now: datetime) -> str:
 
 
 def _status_option(case: Case, actor: Actor) -> Option:
-    """By hand: possible when any status can be set; else the answer to the one that was refused last."""
-    wanted = orders.BY_SELLER if case.role_of(actor) is Role.SELLER else tuple(orders.BY_BUYER)
-    answers = {status: orders.set_status(case, actor, status) for status in wanted}
+    """Possible if any status can be set, otherwise the answer to the last one tried."""
+    statuses = orders.BY_SELLER if case.role_of(actor) is Role.SELLER else tuple(orders.BY_BUYER)
+    answers = {status: orders.set_status(case, actor, status) for status in statuses}
     settable = tuple(str(status) for status, answer in answers.items() if isinstance(answer, Granted))
     if settable:
         return Option("orders.set_status", True, f"Can be set to {', '.join(settable)}.", values=settable)

@@ -1,4 +1,4 @@
-"""How does an order move in ordinary life: its status by hand, its payment, more items?  (rules.md 2.1, 2.3; T20, T21, T23)"""
+"""Ordinary changes of an order: its status by hand, its payment, and added items (T20, T21, T23)."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from policies.terms import Terms
 from policies.verdicts import Code, Event, Granted, Refused
 
 BY_SELLER = (Status.PROCESSING, Status.READY, Status.PAID, Status.PACKED, Status.SHIPPED, Status.COMPLETED)
-BY_BUYER = {Status.RECEIVED: (Status.SHIPPED,), Status.COMPLETED: (Status.SHIPPED, Status.RECEIVED)}  # [1138]
+BY_BUYER = {Status.RECEIVED: (Status.SHIPPED,), Status.COMPLETED: (Status.SHIPPED, Status.RECEIVED)}
 
 
-def set_status(case: Case, actor: Actor, wanted: Status) -> Granted | Refused:
-    """A party moves the order along by hand; in every PROBLEM status the case decides instead (R46)."""
+def set_status(case: Case, actor: Actor, status: Status) -> Granted | Refused:
+    """Set the status by hand; not possible while a request or an alert is open (R46)."""
     if refused := check_party(case, actor) or check_not_cancelled(case):
         return refused
     role, order = case.role_of(actor), case.order
     allowed: Iterable[Status] = BY_SELLER if role is Role.SELLER else BY_BUYER if role is Role.BUYER else ()
-    if role is Role.STAFF or (wanted in (*BY_SELLER, *BY_BUYER) and wanted not in allowed):
+    if role is Role.STAFF or (status in (*BY_SELLER, *BY_BUYER) and status not in allowed):
         return Refused(
             Code.WRONG_ROLE,
-            f"The {role} cannot set an order to {wanted}.",
+            f"The {role} cannot set an order to {status}.",
             unblocked_by="the other party setting it",
         )
     if order.status in PROBLEM:
         return Refused(
             Code.ORDER_HAS_PROBLEM,
-            f"{case.named.capitalize()} is in {order.status}; its status cannot be set by hand until that is closed.",
+            f"{case.label.capitalize()} is in {order.status}; its status cannot be set by hand until that is closed.",
             unblocked_by="the open request or alert being closed",
         )
-    if wanted not in allowed:
-        return Refused(Code.WRONG_STATUS, f"{wanted} is never set by hand.")
-    sources = [s for s in OPEN_FLOW if s is not wanted] if role is Role.SELLER else BY_BUYER[wanted]
+    if status not in allowed:
+        return Refused(Code.WRONG_STATUS, f"{status} is never set by hand.")
+    sources = [s for s in OPEN_FLOW if s is not status] if role is Role.SELLER else BY_BUYER[status]
     if order.status not in sources:
         return Refused(
             Code.WRONG_STATUS,
-            f"{case.named.capitalize()} is {order.status}; the {role} can set {wanted} from {', '.join(sources)}.",
+            f"{case.label.capitalize()} is {order.status}; the {role} can set {status} from {', '.join(sources)}.",
             unblocked_by=f"the order being in one of {', '.join(sources)}",
         )
-    after = replace(case, order=replace(order, status=wanted))
+    after = replace(case, order=replace(order, status=status))
     return Granted(
-        after, events=(Event("orders.status_set", f"Set to {wanted} by the {role}."),), effects={"status": wanted}
+        after, events=(Event("orders.status_set", f"Set to {status} by the {role}."),), effects={"status": status}
     )
 
 
 def record_payment(case: Case, payment: PaymentStatus) -> Granted | Refused:
-    """The payment service speaks.  A voided payment takes a PAID order back to READY (T23); nothing else moves."""
+    """Record a payment.  A voided payment returns a PAID order to READY (T23); no other status changes."""
     if refused := check_not_cancelled(case):
         return refused
     order = case.order
@@ -80,27 +80,27 @@ def record_payment(case: Case, payment: PaymentStatus) -> Granted | Refused:
 
 
 def check_may_add_batch(case: Case) -> Refused | None:
-    """Whether the buyer's next purchase joins this order (T21); who may buy at all is asked of `policies.members`."""
+    """Check that items can be added (T21); `policies.members` checks who may buy."""
     if refused := check_not_cancelled(case):
         return refused
     status = case.order.status
     if status in PROBLEM:
         return Refused(
             Code.ORDER_HAS_PROBLEM,
-            f"{case.named.capitalize()} is in {status}; nothing can be added until that is closed.",
+            f"{case.label.capitalize()} is in {status}; nothing can be added until that is closed.",
             unblocked_by="the open request or alert being closed",
         )
     if status not in ADDABLE:
         return Refused(
             Code.WRONG_STATUS,
-            f"{case.named.capitalize()} is {status}; items can be added in {', '.join(ADDABLE)}.",
+            f"{case.label.capitalize()} is {status}; items can be added in {', '.join(ADDABLE)}.",
             unblocked_by=f"the order being in one of {', '.join(ADDABLE)}",
         )
     return None
 
 
 def restart_order(case: Case, *, total: Decimal, event: Event, now: datetime) -> Granted:
-    """T20, T21: the order has other items now, so order date, payment and fee start again (A21)."""
+    """T20, T21: after items changed, restart order date, payment and fee (A21)."""
     order = charge_order(
         replace(case.order, status=Status.UPDATED, order_date=now, payment_status=PaymentStatus.NONE, total=total),
         case.terms,
@@ -111,7 +111,7 @@ def restart_order(case: Case, *, total: Decimal, event: Event, now: datetime) ->
 
 
 def charge_order(order: Order, terms: Terms) -> Order:
-    """The order with the fee on its goods, booked in the month of its order date (R82, R88, R94)."""
+    """Charge the fee on the goods in the month of the order date (R82, R88, R94)."""
     return replace(
         order,
         fee=calculate_fee(to_usd(order.total, order.usd_rate), terms, order.seller_id),

@@ -1,4 +1,4 @@
-"""What does every command ask first?  A party or staff, an order that lives, the right role: in this precedence (contract 2.1)."""
+"""Checks that commands share, in order of precedence: a party or staff, not cancelled, the right role."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from policies.verdicts import Code, Refused
 
 
 def check_party(case: Case, actor: Actor) -> Refused | None:
-    """A stranger can do nothing (R18)."""
+    """Refuse actors that are neither party nor staff (R18)."""
     if case.role_of(actor) is None:
-        return Refused(Code.NOT_A_PARTY, f"This member is neither the buyer nor the seller of {case.named}.")
+        return Refused(Code.NOT_A_PARTY, f"This member is neither the buyer nor the seller of {case.label}.")
     return None
 
 
 def check_not_cancelled(case: Case) -> Refused | None:
-    """Cancelled is final: nothing is possible any more (R56, T22)."""
+    """Refuse cancelled orders: cancelled is final (R56, T22)."""
     if case.order.status is Status.CANCELLED:
         return Refused(
             Code.ALREADY_CANCELLED,
-            f"{case.named.capitalize()} is cancelled, and a cancelled order is never reinstated.",
+            f"{case.label.capitalize()} is cancelled, and a cancelled order is never reinstated.",
         )
     return None
 
 
 def check_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused | None:
-    """First gate of every command: a party or staff, an order that lives, and the right role, in this precedence."""
+    """Check party, order and role, in this order; `act` completes "can …" in the refusal."""
     if refused := check_party(case, actor) or check_not_cancelled(case):
         return refused
     if case.role_of(actor) not in allowed:
-        who = " or ".join(_spoken(role) for role in allowed)
-        return Refused(Code.WRONG_ROLE, f"Only {who} can {act}.", unblocked_by=f"{who} doing it")
+        names = " or ".join(_role_name(role) for role in allowed)
+        return Refused(Code.WRONG_ROLE, f"Only {names} can {act}.", unblocked_by=f"{names} doing it")
     return None
 
 
 def check_comment(comment: str | None) -> Refused | None:
-    """A comment that is there but says nothing is refused (R5)."""
+    """Refuse a blank comment; None is allowed (R5)."""
     if comment is not None and not is_visible(comment):
         return Refused(Code.COMMENT_REQUIRED, "Please add a comment: it must say something.", unblocked_by="a comment")
     return None
 
 
-def _spoken(role: Role) -> str:
+def _role_name(role: Role) -> str:
     return {Role.BUYER: "the buyer", Role.SELLER: "the seller", Role.STAFF: "staff"}.get(role, str(role))

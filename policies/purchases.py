@@ -1,4 +1,4 @@
-"""What does a purchase take from which lots, and at what price?  (contract 2.2, `orders.submit` and `orders.add_batch`)"""
+"""The lines, prices and total of a purchase (`orders.submit` and `orders.add_batch`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRICE_QUANTUM = Decimal("0.0001")
 
 @dataclass(frozen=True, slots=True)
 class PurchasedLine:
-    """Units of one lot at the price of one unit in the seller's currency; `lot` is as it was before the sale."""
+    """Units of one lot with their unit price in the seller's currency; `lot` is as before the sale."""
 
     lot: Lot
     quantity: int
@@ -25,7 +25,7 @@ class PurchasedLine:
 def price_purchase(
     lines: Sequence[tuple[int, int]], lots: Mapping[int, Lot], buyer: Member, seller_id: str
 ) -> tuple[PurchasedLine, ...] | Refused | Invalid:
-    """Price the wanted (lot_id, quantity) lines.  Lots the buyer cannot see are unknown; so are those of other stores."""
+    """Price the (lot_id, quantity) lines.  Lots of other stores and lots the buyer cannot see are unknown."""
     for lot_id, _ in lines:
         if not _for_sale(lots.get(lot_id), buyer, seller_id):
             return Refused(Code.LOT_UNKNOWN, f"Lot {lot_id} is not for sale to this buyer in this store.")
@@ -34,10 +34,10 @@ def price_purchase(
             return Invalid(
                 f"lines.{index}.quantity", f"must be a multiple of {lots[lot_id].bulk}, as the lot is sold in bulk"
             )
-    wanted: dict[int, int] = {}
+    quantities: dict[int, int] = {}
     for lot_id, quantity in lines:
-        wanted[lot_id] = wanted.get(lot_id, 0) + quantity
-        if wanted[lot_id] > lots[lot_id].quantity:
+        quantities[lot_id] = quantities.get(lot_id, 0) + quantity
+        if quantities[lot_id] > lots[lot_id].quantity:
             return Refused(
                 Code.NOT_ENOUGH_STOCK,
                 f"Lot {lot_id} has {lots[lot_id].quantity} units, which is fewer than were asked for.",
@@ -49,7 +49,7 @@ def price_purchase(
 
 
 def line_price(lot: Lot, quantity: int) -> Decimal:
-    """Price of one unit when `quantity` are bought: the matching tier or the unit price, less the sale, half up to 4 places."""
+    """The unit price for `quantity` units: the tier's or the unit price, less the sale, half up to 4 decimals."""
     price = lot.unit_price
     for from_quantity, tier_price in lot.tiers:
         if quantity >= from_quantity:
@@ -58,12 +58,12 @@ def line_price(lot: Lot, quantity: int) -> Decimal:
 
 
 def sum_goods(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
-    """Sum of (units, unit price), unrounded, in the seller's currency."""
+    """Sum (units, unit price) lines, unrounded."""
     return sum((units * price for units, price in lines), Decimal(0))
 
 
 def format_total(total: Decimal) -> str:
-    """A goods total as text: two decimals, more only where there are any (totals are not rounded)."""
+    """Format a total with two decimals, or more if it has more: totals are not rounded."""
     cents = total.quantize(Decimal("0.01"))
     return str(cents) if cents == total else f"{total.normalize():f}"
 

@@ -1,6 +1,6 @@
-"""Which reasons may a party give for cancelling?  (rules.md 4; R4, R6 to R9)
+"""The closed list of reasons that each party may give for cancelling (R4, R6 to R9).
 
-A reason is one word of a closed list per party.  Some are listed only to be refused: they are what people try.
+Some reasons are listed only to be refused with an explanation.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from policies.statuses import Role
 from policies.verdicts import Code, Refused
 
 MIN_OTHER_COMMENT_LENGTH = 20
-"""`B_OTHER` and `S_OTHER` explain nothing by themselves: their comment needs at least this many characters."""
+"""Minimum characters of the comment for `B_OTHER` and `S_OTHER`."""
 
 VALID_REASONS: dict[Role, dict[str, str]] = {
     Role.BUYER: {
@@ -61,12 +61,12 @@ INVALID_REASONS: dict[Role, dict[str, str]] = {
 
 
 def describe_reason(reason: str) -> str:
-    """The reason in words, for mails and timelines."""
+    """Describe the reason in words, for emails and timelines."""
     return next((words[reason] for words in VALID_REASONS.values() if reason in words), reason)
 
 
 def check_reason(reason: str, comment: str | None, role: Role) -> Refused | None:
-    """Whether this party may give this reason; `role` is BUYER or SELLER."""
+    """Check whether the party may give this reason; `role` is BUYER or SELLER."""
     party = Role.SELLER if role is Role.BUYER else Role.BUYER
     if reason in VALID_REASONS[party] or reason in INVALID_REASONS[party]:
         return Refused(

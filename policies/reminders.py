@@ -1,8 +1,7 @@
-"""When is somebody reminded, and of what?  (A13, N16, N17)
+"""Reminders of unanswered cancel requests and of cancellations that are possible but not made (A13, N16, N17).
 
-A cancel request that the seller leaves unanswered, and a cancellation that its filer could make and does not.  Each
-step of the case's own terms is told once; after an outage only the latest one that is due: the earlier ones are news no
-more.  A reminder changes nothing about the case.
+Each step of the case's terms is sent once.  After an outage only the latest due step is sent.  A reminder changes nothing
+about the case.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from policies.verdicts import OutboxMessage
 
 @dataclass(frozen=True, slots=True)
 class ReminderStep:
-    """The latest step that is due (numbered from 1) and when the next one is, if there is another."""
+    """The latest due reminder (numbered from 1) and the time of the next one, if any."""
 
     number: int
     after: timedelta
@@ -29,20 +28,20 @@ class ReminderStep:
 
 
 def first_reminder_at(since: datetime | None, steps: Sequence[timedelta]) -> datetime | None:
-    """When the first reminder is due for something that waits since then; None when nothing waits."""
+    """The time of the first reminder, or None without a start or without steps."""
     return since + steps[0] if since is not None and steps else None
 
 
-def due_step(since: datetime, steps: Sequence[timedelta], already: int, now: datetime) -> ReminderStep | None:
-    """The latest step that has come (boundary inclusive) and was not told yet; earlier ones are overtaken by it."""
-    come = sum(now >= since + step for step in steps)
-    if come <= already:
+def due_step(since: datetime, steps: Sequence[timedelta], sent: int, now: datetime) -> ReminderStep | None:
+    """The latest due step (boundary inclusive) after the `sent` ones; None if there is none."""
+    due = sum(now >= since + step for step in steps)
+    if due <= sent:
         return None
-    return ReminderStep(come, steps[come - 1], since + steps[come] if come < len(steps) else None)
+    return ReminderStep(due, steps[due - 1], since + steps[due] if due < len(steps) else None)
 
 
 def actionable_since(alert: Alert) -> datetime | None:
-    """Since when the filer could cancel through this alert: since its acceptance, else its unlock; None when not."""
+    """The time since which the filer can cancel: the accepted penalty, otherwise the unlock; None if neither."""
     if alert.state is not AlertState.OPEN:
         return None
     return alert.penalty_accepted_at if alert.penalty_stands else alert.unlocked_at
@@ -51,7 +50,7 @@ def actionable_since(alert: Alert) -> datetime | None:
 def ocr_reminder(
     order_id: int, ocr_id: int, seller_id: str, filed_at: datetime, reason: str, step: ReminderStep
 ) -> OutboxMessage:
-    """N16: the seller is reminded of a request that nobody answered."""
+    """N16: remind the seller of an unanswered request."""
     return notify_member(
         Role.SELLER,
         "ocr_reminder",
@@ -68,7 +67,7 @@ def ocr_reminder(
 def unlock_reminder(
     order_id: int, alert_id: int, filer_id: str, kind: AlertKind, *, npx: bool, since: datetime, step: ReminderStep
 ) -> OutboxMessage:
-    """N17: the filer is reminded that the order could be cancelled."""
+    """N17: remind the filer that the order can be cancelled."""
     return notify_member(
         filer_role(kind),
         "unlock_reminder",

@@ -1,4 +1,4 @@
-"""When may items be taken out of an order, and by whom?  (rules.md 6; R20, R59, R60, R80)"""
+"""Item removal requests: asking, approving, denying and withdrawing (R20, R59, R60, R80)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from policies.verdicts import Code, Invalid, Refused
 
 
 class RemovalState(StrEnum):
-    """Where a removal request is in its life (contract 3.1)."""
+    """The states of a removal request."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -25,7 +25,7 @@ class RemovalState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """One item removal request.  `lines` are (line_no, units to take out); `return_items` is None until it is decided."""
+    """An item removal request.  `lines` are (line_no, units); `return_items` is None until decided."""
 
     order_id: int
     requested_by: Role
@@ -45,16 +45,16 @@ def request(
     remaining: Mapping[int, int],
     now: datetime,
 ) -> Removal | Refused | Invalid:
-    """Either party asks to take units out.  `remaining` is what each line still has."""
+    """Request the removal of units.  `remaining`: units left by line."""
     if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="ask for items to be removed"):
         return refused
     role = case.role_of(actor)
     assert role is not None
-    if refused := _in_the_way(case):
+    if refused := _check_no_problem(case):
         return refused
     if return_items is not None and role is Role.BUYER:
         return Invalid("return_items", "only the seller decides whether removed items return to the inventory")
-    if problem := _does_not_fit(case, lines, remaining):
+    if problem := _check_lines(case, lines, remaining):
         return problem
     if role is Role.SELLER and return_items is None:
         return_items = True
@@ -69,14 +69,14 @@ def approve(
     remaining: Mapping[int, int],
     now: datetime,
 ) -> Removal | Refused | Invalid:
-    """The other party agrees.  Checked again in full: much may have happened since the request (A11, R60)."""
-    if refused := _decidable(case, removal, actor, counterparty(removal.requested_by), "approve"):
+    """Approve the other party's request, after checking it again in full (A11, R60)."""
+    if refused := _check_decidable(case, removal, actor, counterparty(removal.requested_by), "approve"):
         return refused
-    if refused := _in_the_way(case):
+    if refused := _check_no_problem(case):
         return refused
     if return_items is not None and removal.requested_by is Role.SELLER:
         return Invalid("return_items", "the seller said so already when asking for the removal")
-    if problem := _does_not_fit(case, removal.lines, remaining):
+    if problem := _check_lines(case, removal.lines, remaining):
         return problem
     if removal.requested_by is Role.BUYER:
         return_items = True if return_items is None else return_items
@@ -86,20 +86,18 @@ def approve(
 
 
 def deny(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
-    """The other party does not agree: nothing changes."""
-    if refused := _decidable(case, removal, actor, counterparty(removal.requested_by), "deny"):
+    if refused := _check_decidable(case, removal, actor, counterparty(removal.requested_by), "deny"):
         return refused
     return replace(removal, state=RemovalState.DENIED, decided_at=now)
 
 
 def withdraw(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
-    """Whoever asked takes the request back."""
-    if refused := _decidable(case, removal, actor, removal.requested_by, "withdraw"):
+    if refused := _check_decidable(case, removal, actor, removal.requested_by, "withdraw"):
         return refused
     return replace(removal, state=RemovalState.WITHDRAWN, decided_at=now)
 
 
-def _decidable(case: Case, removal: Removal, actor: Actor, by: Role, act: str) -> Refused | None:
+def _check_decidable(case: Case, removal: Removal, actor: Actor, by: Role, act: str) -> Refused | None:
     if refused := check_role(case, actor, by, act=f"{act} this removal request"):
         return refused
     if removal.state is not RemovalState.PENDING:
@@ -109,19 +107,19 @@ def _decidable(case: Case, removal: Removal, actor: Actor, by: Role, act: str) -
     return None
 
 
-def _in_the_way(case: Case) -> Refused | None:
+def _check_no_problem(case: Case) -> Refused | None:
     if case.order.status in PROBLEM:
         return Refused(
             Code.ORDER_HAS_PROBLEM,
-            f"{case.named.capitalize()} is in {case.order.status}; items cannot be removed until that is closed.",
+            f"{case.label.capitalize()} is in {case.order.status}; items cannot be removed until that is closed.",
             unblocked_by="the open request or alert being closed",
         )
     if case.order.status not in OPEN_FLOW:
-        return Refused(Code.WRONG_STATUS, f"{case.named.capitalize()} is {case.order.status}.")
+        return Refused(Code.WRONG_STATUS, f"{case.label.capitalize()} is {case.order.status}.")
     return None
 
 
-def _does_not_fit(
+def _check_lines(
     case: Case, lines: tuple[tuple[int, int], ...], remaining: Mapping[int, int]
 ) -> Refused | Invalid | None:
     for index, (line_no, quantity) in enumerate(lines):
@@ -132,7 +130,7 @@ def _does_not_fit(
     if sum(quantity for _, quantity in lines) >= sum(remaining.values()):
         return Refused(
             Code.NOTHING_WOULD_REMAIN,
-            f"Nothing would remain of {case.named}; an order is emptied by cancelling it.",
+            f"Nothing would remain of {case.label}; an order is emptied by cancelling it.",
             unblocked_by="a cancel request instead",
         )
     return None

@@ -1,6 +1,6 @@
-"""When may a buyer complain about a seller who is silent (NRS) or does not ship (NSS), and when may the buyer cancel?
+"""Alerts against sellers who do not respond (NRS) or do not ship (NSS) (R45 to R52).
 
-rules.md 3.6 (R45 to R52).  Both unlock 14 days after filing, whatever the seller answers (A18).
+Both unlock 14 days after filing, whether the seller answers or not (A18).
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ GROUNDS = {
 
 
 def fileable_at(case: Case) -> datetime:
-    """The first instant at which the buyer may file: order date + 7 d, inclusive (R45)."""
+    """The earliest time for the buyer to file: order date + 7 days, inclusive (R45)."""
     return case.order.order_date + case.terms.seller_alert_file_after
 
 
 def file(
     case: Case, kind: AlertKind, actor: Actor, grounds: str | None, comment: str, now: datetime
 ) -> Granted | Refused:
-    """T14, T15: NRS when nothing was paid and the seller is silent, NSS when it was paid and went wrong."""
+    """T14, T15: file NRS for an unpaid order or NSS for a paid one."""
     if refused := check_may_file(case, kind, actor, fileable_at(case), now):
         return refused
     order = case.order
     if kind is AlertKind.NRS and order.payment_status.is_paid:
         return Refused(
             Code.ALREADY_PAID,
-            f"{case.named.capitalize()} is paid; for a paid order the alert is the non-shipping seller alert (NSS).",
+            f"{case.label.capitalize()} is paid; for a paid order the alert is the non-shipping seller alert (NSS).",
             unblocked_by="filing NSS instead",
         )
     if kind is AlertKind.NSS and not order.payment_status.is_paid:
         return Refused(
             Code.NOT_PAID,
-            f"{case.named.capitalize()} is not paid; for an unpaid order the alert is the non-responding seller alert (NRS).",
+            f"{case.label.capitalize()} is not paid; for an unpaid order the alert is the non-responding seller alert (NRS).",
             unblocked_by="the payment being recorded",
         )
     if refused := check_comment(comment):
@@ -79,7 +79,7 @@ def file(
 
 
 def respond(case: Case, kind: AlertKind, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
-    """The seller's answer is recorded and told to the buyer; it moves no date (R48)."""
+    """Record the seller's answer and notify the buyer; it changes no date (R48)."""
     if refused := check_role(case, actor, Role.SELLER, act=f"answer a {LABELS[kind]}"):
         return refused
     alert = require_open_alert(case, kind)

@@ -1,4 +1,4 @@
-"""In which states can an order be, and which of them belong together?  (rules.md 2.1)"""
+"""The statuses of an order and its payment, the roles, the grounds of a cancellation, and groups of statuses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """The 15 live values of an order's status, in the order of their codes 0 to 14."""
+    """The 15 statuses of an order, in the order of their codes 0 to 14."""
 
     PENDING = "PENDING"
     UPDATED = "UPDATED"
@@ -26,7 +26,7 @@ class Status(StrEnum):
 
 
 class PaymentStatus(StrEnum):
-    """What is known of the money.  Only Received and Completed count as paid (rules.md 3.2)."""
+    """The state of the payment.  Only Received and Completed count as paid."""
 
     NONE = "None"
     SENT = "Sent"
@@ -35,12 +35,12 @@ class PaymentStatus(StrEnum):
 
     @property
     def is_paid(self) -> bool:
-        """Sent is only the buyer's claim and never blocks a seller."""
+        """Whether the order is paid.  Sent is only the buyer's claim and never blocks the seller."""
         return self in (PaymentStatus.RECEIVED, PaymentStatus.COMPLETED)
 
 
 class Role(StrEnum):
-    """Who acts, seen from one order."""
+    """The role of an actor in one order."""
 
     BUYER = "buyer"
     SELLER = "seller"
@@ -49,7 +49,7 @@ class Role(StrEnum):
 
 
 class Basis(StrEnum):
-    """On what ground an order was cancelled (R61)."""
+    """The ground on which an order was cancelled (R61)."""
 
     OCR_SELLER = "OCR_SELLER"
     OCR_BUYER = "OCR_BUYER"
@@ -72,7 +72,13 @@ OPEN_FLOW = (
     Status.RECEIVED,
     Status.COMPLETED,
 )
-OCR_FILEABLE_BY_DEFAULT = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY, Status.PACKED)  # [74]
-ADDABLE = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY)  # [62]
+OCR_FILEABLE_BY_DEFAULT = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY, Status.PACKED)
+ADDABLE = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY)
 PROBLEM = (Status.OCR, Status.NPB, Status.NPX, Status.NRS, Status.NSS)
-ALERT_BLOCKERS = (Status.NPB, Status.NPX, Status.NRS, Status.NSS, Status.CANCELLED)  # [72][1111]: OCR is not in it
+ALERT_BLOCKERS = (
+    Status.NPB,
+    Status.NPX,
+    Status.NRS,
+    Status.NSS,
+    Status.CANCELLED,
+)  # without OCR: an alert supersedes the request (R22)

@@ -1,7 +1,7 @@
-"""What do the rules leave to the operator, and what are BrickLink's own values?
+"""The terms that an operator can set, with BrickLink's values as defaults.
 
-One frozen `Terms` value holds every duration, slice and limit.  The defaults are those at the end of the rule book; an
-operator's own terms are a dated row in the database and a case keeps the terms under which it was filed.
+`Terms` holds every duration, fee slice and limit.  An operator's terms are a dated row in the database, and a case keeps the
+terms under which it was filed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from policies.texts import is_identifier
 from policies.zones import validate_zone
 
 MIN_UNLOCK_DELAY = timedelta(seconds=60)
-"""No unlock may be shorter than the interval at which alerts are looked at: the promise could not be kept."""
+"""Shortest allowed unlock period, far above the interval of the sweeps that act on it."""
 
 MAX_DURATION = timedelta(days=3650)
 MAX_AMOUNT = Decimal(10) ** 9
 MAX_STEPS = 50
-"""Of reminders or of the fee: people have a handful."""
+"""Maximum number of reminders or fee slices."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeeSlice:
-    """Part of an order total (USD) up to `up_to` (None: without end) charged at `rate` (0.03 is 3 %)."""
+    """The part of an order total (USD) up to `up_to` (None: unlimited), charged at `rate` (0.03 is 3 %)."""
 
     up_to: Decimal | None
     rate: Decimal
@@ -44,7 +44,7 @@ BRICKLINK_FEE_SLICES = (
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Everything an operator may set about what is owed and when (rules.md, "Settings implied by this document")."""
+    """Everything an operator can set about deadlines, bills and fees."""
 
     npb_file_after: timedelta = timedelta(days=7)
     npb_unlock_no_response: timedelta = timedelta(days=7)
@@ -67,7 +67,7 @@ class Terms:
 
     @property
     def zone(self) -> ZoneInfo:
-        """The billing zone: the only calendar the product knows (A6)."""
+        """The billing time zone (A6)."""
         return ZoneInfo(self.billing_time_zone)
 
 
@@ -76,7 +76,7 @@ DEFAULT_TERMS = Terms()
 
 @dataclass(frozen=True, slots=True)
 class TermsProblem:
-    """What is wrong with one setting, for the person who typed it."""
+    """An invalid setting, and why."""
 
     path: str
     message: str
@@ -85,17 +85,17 @@ class TermsProblem:
 def terms_from_mapping(
     settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS, allow_short: bool = False
 ) -> Terms | list[TermsProblem]:
-    """Read terms as written by a person: names as in the rule book (`NPB_FILE_AFTER`), durations as `7d`, `36h`, `90s`.
+    """Validate terms as written by a person: `NPB_FILE_AFTER`, durations as `7d`, `36h`, `90s`.
 
-    Settings that are not named keep the value of `base`.  Gives all problems at once, or the terms.  `allow_short`:
-    unlocks may be shorter than the interval of the scans, for rehearsals on a database of their own.
+    Other settings keep the value of `base`.  Returns the terms, or all problems at once.  `allow_short` permits unlock
+    periods below `MIN_UNLOCK_DELAY`, for simulations on a separate database.
     """
-    known = {f.name for f in fields(Terms)}
+    names = {f.name for f in fields(Terms)}
     values: dict[str, Any] = {}
     problems: list[TermsProblem] = []
     for name, raw in settings.items():
         key = name.lower()
-        if key not in known:
+        if key not in names:
             problems.append(TermsProblem(name, "there is no such setting"))
             continue
         try:
@@ -109,12 +109,12 @@ def terms_from_mapping(
 
 
 def terms_to_mapping(terms: Terms) -> dict[str, Any]:
-    """The same shape as `terms_from_mapping` reads, as JSON values."""
-    return {f.name.upper(): _written(getattr(terms, f.name)) for f in fields(Terms)}
+    """Write terms as JSON values that `terms_from_mapping` reads."""
+    return {f.name.upper(): _to_json(getattr(terms, f.name)) for f in fields(Terms)}
 
 
 def read_terms(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> Terms:
-    """Read settings that were validated before, or that a rehearsal on a throw-away database makes short on purpose."""
+    """Read settings that are already validated."""
     values: dict[str, Any] = {name.lower(): _READERS[name.lower()](raw) for name, raw in settings.items()}
     return replace(base, **values)
 
@@ -122,19 +122,19 @@ def read_terms(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> T
 def _contradictions(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
     problems: list[TermsProblem] = []
 
-    def wrong(name: str, message: str) -> None:
+    def report(name: str, message: str) -> None:
         problems.append(TermsProblem(name.upper(), message))
 
     problems.extend(_duration_problems(terms, allow_short=allow_short))
     for name in ("bill_day", "bill_due_day"):
         if not 1 <= getattr(terms, name) <= 28:
-            wrong(name, "must be a day that every month has: 1 to 28")
+            report(name, "must be a day that every month has: 1 to 28")
     if terms.minimum_bill < 0:
-        wrong("minimum_bill", "must not be negative")
+        report("minimum_bill", "must not be negative")
     if not 1 <= terms.strike_limit <= 1000:
-        wrong("strike_limit", "must be 1 or more")
+        report("strike_limit", "must be 1 or more")
     if not terms.ocr_fileable_statuses:
-        wrong("ocr_fileable_statuses", "must name at least one status")
+        report("ocr_fileable_statuses", "must name at least one status")
     problems.extend(_slice_problems(terms.fee_slices))
     return problems
 
@@ -142,21 +142,21 @@ def _contradictions(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
 def _duration_problems(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
     problems: list[TermsProblem] = []
 
-    def wrong(name: str, message: str) -> None:
+    def report(name: str, message: str) -> None:
         problems.append(TermsProblem(name.upper(), message))
 
     for name in ("npb_unlock_no_response", "npb_unlock_response", "seller_alert_unlock"):
         if getattr(terms, name) < MIN_UNLOCK_DELAY and not allow_short:
-            wrong(name, f"must be at least the scan interval of {int(MIN_UNLOCK_DELAY.total_seconds())} seconds")
+            report(name, f"must be at least the scan interval of {int(MIN_UNLOCK_DELAY.total_seconds())} seconds")
     for name in ("npb_file_after", "seller_alert_file_after", "past_due_grace"):
         if getattr(terms, name) < timedelta(0):
-            wrong(name, "must not be negative")
+            report(name, "must not be negative")
     if terms.npb_unlock_response < terms.npb_unlock_no_response:
-        wrong("npb_unlock_response", "must not be shorter than NPB_UNLOCK_NO_RESPONSE")
+        report("npb_unlock_response", "must not be shorter than NPB_UNLOCK_NO_RESPONSE")
     for name in ("ocr_remind_after", "unlock_remind_after"):
         steps = getattr(terms, name)
         if any(step <= timedelta(0) for step in steps) or list(steps) != sorted(set(steps)):
-            wrong(name, "must be rising durations, each longer than the one before")
+            report(name, "must be rising durations, each longer than the one before")
     return problems
 
 
@@ -178,11 +178,11 @@ _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 def _duration(raw: Any) -> timedelta:
-    read = _DURATION.fullmatch(raw) if isinstance(raw, str) else None
-    if read is None:
+    match = _DURATION.fullmatch(raw) if isinstance(raw, str) else None
+    if match is None:
         raise ValueError("must be a duration such as 7d, 36h, 90m or 45s")
-    duration = timedelta(seconds=int(read[1]) * _UNITS[read[2]])
-    if duration > MAX_DURATION:  # deadlines are instants plus durations, and calendars end
+    duration = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    if duration > MAX_DURATION:  # a deadline must stay within the calendar
         raise ValueError(f"must not be longer than {MAX_DURATION.days} days")
     return duration
 
@@ -192,26 +192,26 @@ def _durations(raw: Any) -> tuple[timedelta, ...]:
         raise TypeError("must be a list of durations such as ['2d', '5d']")
     if len(raw) > MAX_STEPS:
         raise ValueError(f"must not have more than {MAX_STEPS} steps")
-    return tuple(_duration(one) for one in raw)
+    return tuple(_duration(item) for item in raw)
 
 
 def _statuses(raw: Any) -> tuple[Status, ...]:
     if not isinstance(raw, list):
         raise TypeError("must be a list of order statuses")
-    names = [str(one) for one in raw]
+    names = [str(item) for item in raw]
     allowed = {str(status) for status in OPEN_FLOW}
     if unknown := [name for name in names if name not in allowed]:
         raise ValueError(f"{len(unknown)} of these are no status in which an order is open")
     return tuple(status for status in Status if status in names)
 
 
-def _whole(raw: Any) -> int:
+def _int(raw: Any) -> int:
     if not isinstance(raw, int) or isinstance(raw, bool):
         raise TypeError("must be a whole number")
     return raw
 
 
-def _money(raw: Any) -> Decimal:
+def _amount(raw: Any) -> Decimal:
     if not isinstance(raw, str):
         raise TypeError('must be an amount written as text, such as "5.00"')
     amount = _number(raw, places=2)
@@ -224,13 +224,13 @@ _NUMBER = re.compile(r"-?[0-9]{1,12}(?:\.([0-9]{1,8}))?")
 
 
 def _number(raw: str, *, places: int) -> Decimal:
-    read = _NUMBER.fullmatch(raw)
-    if read is None or len(read[1] or "") > places:
+    match = _NUMBER.fullmatch(raw)
+    if match is None or len(match[1] or "") > places:
         raise ValueError(f"must be a number with at most {places} decimals, in digits and without blanks")
     return Decimal(raw)
 
 
-def _switch(raw: Any) -> bool:
+def _bool(raw: Any) -> bool:
     if not isinstance(raw, bool):
         raise TypeError("must be true or false")
     return raw
@@ -244,19 +244,19 @@ def _late_response(raw: Any) -> str:
 
 def _slices(raw: Any) -> tuple[FeeSlice, ...]:
     if not isinstance(raw, list):
-        raise TypeError(_SLICES_LIKE)
+        raise TypeError(_SLICES_EXAMPLE)
     if len(raw) > MAX_STEPS:
         raise ValueError(f"must not have more than {MAX_STEPS} slices")
-    return tuple(_slice(one) for one in raw)
+    return tuple(_slice(item) for item in raw)
 
 
-_SLICES_LIKE = 'must be a list of slices such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}]'
+_SLICES_EXAMPLE = 'must be a list of slices such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}]'
 
 
 def _slice(raw: Any) -> FeeSlice:
-    fits = isinstance(raw, dict) and "rate" in raw and set(raw) <= {"up_to", "rate"}
-    if not fits or not all(isinstance(one, str | None) for one in raw.values()) or raw["rate"] is None:
-        raise TypeError(_SLICES_LIKE)
+    has_slice_keys = isinstance(raw, dict) and "rate" in raw and set(raw) <= {"up_to", "rate"}
+    if not has_slice_keys or not all(isinstance(value, str | None) for value in raw.values()) or raw["rate"] is None:
+        raise TypeError(_SLICES_EXAMPLE)
     top = None if raw.get("up_to") is None else _number(raw["up_to"], places=4)
     if top is not None and top > MAX_AMOUNT:
         raise ValueError(f"no slice may end above {MAX_AMOUNT}")
@@ -265,7 +265,7 @@ def _slice(raw: Any) -> FeeSlice:
 
 def _names(raw: Any) -> tuple[str, ...]:
     if not isinstance(raw, list) or not all(
-        isinstance(one, str) and len(one) <= 64 and is_identifier(one) for one in raw
+        isinstance(item, str) and len(item) <= 64 and is_identifier(item) for item in raw
     ):
         raise TypeError("must be a list of member ids")
     return tuple(sorted(set(raw)))
@@ -282,18 +282,18 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "ocr_remind_after": _durations,
     "unlock_remind_after": _durations,
     "billing_time_zone": validate_zone,
-    "bill_day": _whole,
-    "bill_due_day": _whole,
+    "bill_day": _int,
+    "bill_due_day": _int,
     "past_due_grace": _duration,
-    "minimum_bill": _money,
-    "strike_limit": _whole,
-    "release_auto_stockroom": _switch,
+    "minimum_bill": _amount,
+    "strike_limit": _int,
+    "release_auto_stockroom": _bool,
     "fee_slices": _slices,
     "fee_exempt_sellers": _names,
 }
 
 
-def _written(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, timedelta):
         seconds = int(value.total_seconds())
         for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
@@ -301,7 +301,7 @@ def _written(value: Any) -> Any:
                 return f"{seconds // size}{unit}"
         return f"{seconds}s"
     if isinstance(value, tuple):
-        return [_written(one) for one in value]
+        return [_to_json(item) for item in value]
     if isinstance(value, FeeSlice):
         return {"up_to": None if value.up_to is None else str(value.up_to), "rate": str(value.rate)}
     if isinstance(value, Decimal | Status):

@@ -1,6 +1,7 @@
-"""What text can be read by a person, and what can be an id?  Unicode has blanks, breaks and marks that nobody sees.
+"""Checks for text that people can read and ids that hide nothing.
 
-An id is one line, says something that can be seen, and holds nothing that is invisible: two ids that look alike are one.
+Unicode has blanks, breaks and marks that are invisible.  An id is one visible line without invisible characters, so that two
+ids that look alike are equal.
 """
 
 from __future__ import annotations
@@ -8,28 +9,28 @@ from __future__ import annotations
 import unicodedata
 
 LINE_BREAKING = ("Cc", "Zl", "Zp")
-"""Categories of Unicode: control characters (U+0085 among them), line and paragraph separators."""
+"""Unicode categories: control characters (with U+0085), line and paragraph separators."""
 INVISIBLE = (*LINE_BREAKING, "Cf", "Cs", "Cn", "Zs", "Mn", "Me")
 BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
-"""Letters and symbols by their category that show nothing: fillers of Hangul, the empty pattern of braille."""
+"""Letters and symbols by category that are blank: Hangul fillers and the empty braille pattern."""
 JOINERS = "\u200c\u200d"
-"""Format characters that words are written with, in Persian and in Hindi."""
+"""Format characters that Persian and Hindi words need."""
 
 
 def is_visible(text: str) -> bool:
-    """Whether any character of the text can be seen."""
+    """Whether any character is visible."""
     if text.isascii():
         return any(33 <= ord(c) < 127 for c in text)
     return any(unicodedata.category(c) not in INVISIBLE and c not in BLANK_LETTERS for c in text)
 
 
 def is_one_line(text: str) -> bool:
-    """Whether the text is one line that says something."""
+    """Whether the text is one visible line."""
     return is_visible(text) and not any(unicodedata.category(c) in LINE_BREAKING for c in text)
 
 
 def is_identifier(text: str) -> bool:
-    """Whether the text can name something: one line in which nothing is hidden."""
+    """Whether the text is one visible line without invisible characters."""
     if text.isascii():
         return text.isprintable() and is_visible(text)
     return is_one_line(text) and not any(

@@ -1,4 +1,4 @@
-"""How is an instant written?  RFC 3339 in UTC, ending in Z, with a fraction only when it is not zero (contract 2.1)."""
+"""Timestamps as text: RFC 3339 in UTC, ending in Z, with a fraction only when it is not zero."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ _INSTANT = re.compile(r"[1-8]\d{3}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|
 
 
 def format_timestamp(instant: datetime) -> str:
-    """Write an aware instant as `2026-03-28T10:00:00Z`."""
+    """Format an aware datetime as `2026-03-28T10:00:00Z`."""
     utc = instant.astimezone(UTC)
     text = utc.replace(tzinfo=None).isoformat(timespec="microseconds" if utc.microsecond else "seconds")
     return (text.rstrip("0") if utc.microsecond else text) + "Z"
 
 
 def describe_timestamp(instant: datetime, *, onwards: bool = False) -> str:
-    """The same to the second, for sentences; of what holds `onwards` from then the next full one, so never too early."""
-    full = instant.replace(microsecond=0)
-    return format_timestamp(full + timedelta(seconds=1) if onwards and full < instant else full)
+    """Format to the second, for sentences; with `onwards` rounded up, so that the time is never too early."""
+    truncated = instant.replace(microsecond=0)
+    return format_timestamp(truncated + timedelta(seconds=1) if onwards and truncated < instant else truncated)
 
 
 def parse_timestamp(text: str) -> datetime:
-    """Read an instant, of years beside which the calendar goes on.
-
-    A time without an offset is no instant and is refused (ValueError), never guessed.
-    """
+    """Parse a timestamp of the years 1000 to 8999.  Raises ValueError, also for a missing offset."""
     if not _INSTANT.fullmatch(text):
         raise ValueError("must be an instant such as 2026-03-28T10:00:00Z, with its offset")
     try:
@@ -35,5 +32,4 @@ def parse_timestamp(text: str) -> datetime:
 
 
 def format_optional_timestamp(instant: datetime | None) -> str | None:
-    """`format_timestamp`, or None for nothing."""
     return None if instant is None else format_timestamp(instant)

@@ -1,8 +1,7 @@
-"""From which state does which event lead where, and who may cause it?  The transition table as data (rules.md 2.3).
+"""The transition table of an order's status as data.
 
-T1 to T23 are numbered as in the rule book.  S1 to S6 are the moves of ordinary life and the sayings that move nothing,
-so that every event an order can have is in the table.  Nothing decides by it: the policies do.  It is what they
-are held against, and what `docs/support.md` is made from.
+T1 to T23 are numbered as in the rule book; S1 to S6 are ordinary moves and events that change no status, so that every event
+is covered.  The policies decide; they are tested against this table, and docs/support.md is generated from it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from policies.statuses import ADDABLE, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, Role, Status
 
 PREVIOUS = "previous status"
-"""Where a declined or withdrawn cancel request leads: to exactly the status that the order had (R12)."""
+"""The target of a declined or withdrawn cancel request: the status before it (R12)."""
 UNCHANGED = "no change"
 
 NON_FINAL = tuple(status for status in Status if status is not Status.CANCELLED)
@@ -24,7 +23,7 @@ FULL = "stock back, alert or request closed, fee reset or credited, pending remo
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One row.  `events` are the timeline's names for it; `target` is a status, PREVIOUS, SAME or None (refused)."""
+    """One row.  `events` are its names in the timeline; `target` is a status, PREVIOUS, UNCHANGED or None (refused)."""
 
     name: str
     sources: tuple[Status, ...]
@@ -35,7 +34,7 @@ class Transition:
     events: tuple[str, ...]
 
     def covers(self, event: str, source: Status | None, target: Status, role: Role) -> bool:
-        """Whether an event that was seen is one that this row allows."""
+        """Whether this row allows the event."""
         return (
             event in self.events
             and role in self.actors
@@ -253,12 +252,12 @@ TABLE: tuple[Transition, ...] = (
 
 
 def find_transition(event: str, source: Status | None, target: Status, role: Role) -> Transition | None:
-    """The first row that allows an event that was seen, or None: then it must not happen."""
+    """Find the first row that allows the event, or None if it must not happen."""
     return next((row for row in TABLE if row.covers(event, source, target, role)), None)
 
 
 def edges() -> Iterator[tuple[Status, Status]]:
-    """Every step from one status to another that the table allows."""
+    """Yield every (source, target) status that the table allows."""
     for row in TABLE:
         for source in row.sources:
             targets = OCR_FILEABLE_BY_DEFAULT if row.target == PREVIOUS else (row.target,)
@@ -268,14 +267,14 @@ def edges() -> Iterator[tuple[Status, Status]]:
 
 
 def reachable(start: Status) -> set[Status]:
-    """Everywhere an order may still get to from there, itself left out unless a way leads back."""
-    found: set[Status] = set()
-    ways = set(edges())
-    ahead = [start]
-    while ahead:
-        here = ahead.pop()
-        for source, target in ways:
-            if source is here and target not in found:
-                found.add(target)
-                ahead.append(target)
-    return found
+    """The statuses that an order can still reach from there."""
+    statuses: set[Status] = set()
+    steps = set(edges())
+    queue = [start]
+    while queue:
+        current = queue.pop()
+        for source, target in steps:
+            if source is current and target not in statuses:
+                statuses.add(target)
+                queue.append(target)
+    return statuses

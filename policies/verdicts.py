@@ -1,7 +1,6 @@
-"""What can a rule answer?  Yes with everything that follows, or no with a code that a person can act on.
+"""What a policy returns: `Granted` with everything that follows, `Refused` with a code, or `Invalid`.
 
-Verdicts are words, not exceptions: a policy returns `Granted`, `Refused` or `Invalid`, and whoever asked carries it out.
-The refusal codes are the closed list of the public contract, in its order of precedence.
+Verdicts are values, not exceptions.  The refusal codes are a closed list in the public contract, in order of precedence.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from policies.cases import Case
 
 
 class Code(StrEnum):
-    """Why not: every refusal carries exactly one of these."""
+    """The reason for a refusal."""
 
     ORDER_UNKNOWN = "ORDER_UNKNOWN"
     MEMBER_UNKNOWN = "MEMBER_UNKNOWN"
@@ -54,10 +53,10 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened, for the order's timeline (R100).
+    """An entry in the order's timeline (R100).
 
-    `changes` holds the fields of the order, alert or OCR that moved, as JSON values, so that folding an order's events
-    gives its row again (`policies.history`).
+    `changes` holds the changed fields of order, alert and OCR as JSON values, so that folding an order's events gives its
+    row (`policies.history`).
     """
 
     type: str
@@ -67,9 +66,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class OutboxMessage:
-    """Work that must follow the commit: one outbox row.
+    """A task to run after the commit: one row of the outbox.
 
-    `key` is unique for ever, so the same promise made twice is one promise.  `payload` holds JSON facts for the follower.
+    `key` is unique, so that a message inserted twice is published once.  `payload` holds the task's facts as JSON.
     """
 
     task: str
@@ -80,7 +79,7 @@ class OutboxMessage:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Yes: the case as it is afterwards, what happened, what must follow, and what the caller is told."""
+    """The command is allowed: the case afterwards, its events, its outbox messages, and the effects for the answer."""
 
     case: Case
     events: tuple[Event, ...] = ()
@@ -90,9 +89,9 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No: a code, a sentence a support agent can read out, and what would change it.
+    """The command is refused: a code, a sentence for people, and what would unblock it.
 
-    `possible_from` is set when time alone would change the answer.
+    `possible_from` is set when time alone unblocks it.
     """
 
     code: Code
@@ -103,7 +102,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """The arguments contradict the facts (more units than remain, an instant in the future): nothing is kept."""
+    """The arguments contradict the facts, e.g. more units than remain; nothing is stored."""
 
     path: str
     message: str

@@ -1,4 +1,4 @@
-"""Which time zones are there?  Those that IANA names, and nothing else that a machine's directory of zones may hold."""
+"""The names of IANA time zones."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import zoneinfo
 from functools import lru_cache
 
 NON_ZONES = ("Factory", "localtime", "posixrules")
-"""Files beside the zones: what a machine that was never set has, and what this one happens to be set to."""
+"""Files in the system's zone directory that are not zones."""
 
 
 @lru_cache(maxsize=1)
 def zone_names() -> frozenset[str]:
-    """The names of all zones."""
     return frozenset(zoneinfo.available_timezones()).difference(NON_ZONES)
 
 
 def validate_zone(text: object) -> str:
-    """The name, if it is one: in IANA's spelling, to the letter.  Raises ValueError."""
+    """Return the name if it is an IANA zone, spelled exactly.  Raises ValueError."""
     if not isinstance(text, str) or text not in zone_names():
         raise ValueError("must be the name of a time zone such as America/New_York or Europe/Berlin")
     return text

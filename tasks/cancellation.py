@@ -450,7 +450,7 @@ class _PlannedCancellationBatch(_CancellationBatch):
             self._dry_runs.append(cancellation)
             return
         assert cancellation.plan is not None
-        self._stock.take(cancellation.plan)
+        self._stock.apply(cancellation.plan)
         super()._join(cancellation)
 
 

@@ -255,7 +255,7 @@ def _remove_items(
                 release_auto_stockroom=case.terms.release_auto_stockroom,
                 removal_id=removal.removal_id,
             )
-            stock.take(plan)
+            stock.apply(plan)
             plans.append(plan)
     inventory.apply_return(work.conn, plans, work.now)
     orders.update_lines(

@@ -152,7 +152,7 @@ def as_planned(conn: Connection, asked: list[tuple[int, bool]], release: bool) -
             except QuantityOverflow:
                 tried.rollback()
                 return None
-            shelf.take(plan)
+            shelf.apply(plan)
             plans.append(plan)
         told = {plan.order_id: plan.lines for plan in inventory.apply_return(conn, plans, NOW)}
         found = left_behind(conn, told)

@@ -83,7 +83,7 @@ def test_every_unit_is_there_afterwards_under_its_own_item(
     """promises.md, invariant 4: per item, what was there plus what came back."""
     shelf = StockView(held)
     plan = plan_return(1, lines, shelf)
-    back = [replace(line.item.whole, quantity=line.units) for line in lines]
+    back = [replace(line.item.full_lot, quantity=line.units) for line in lines]
     assert units(after(shelf, plan)) == units([*held, *back])
     assert [line.returned for line in plan.lines] == [line.units for line in lines]
 
@@ -124,7 +124,7 @@ def test_two_orders_of_a_set_are_one_after_the_other(
     def played(*orders: tuple[ReturningLine, ...]) -> dict[LotKey, int]:
         shelf = StockView(held)
         for number, lines in enumerate(orders):
-            shelf.take(plan_return(number, lines, shelf))
+            shelf.apply(plan_return(number, lines, shelf))
         return units(list(shelf.lots.values()))
 
     assert played(first, second) == played(second, first)
@@ -144,7 +144,7 @@ def test_at_most_one_new_lot_per_item_unless_it_is_to_be_reviewed(
     """R75."""
     shelf = StockView(held)
     for number in (1, 2):
-        shelf.take(plan_return(number, lines, shelf))
+        shelf.apply(plan_return(number, lines, shelf))
     plain = [lot.key for lot in shelf.lots.values() if lot.lot_id < 0 and may_be_target(lot)]
     bound = {line.item.key for line in lines if line.item.bind_id}
     assert all(plain.count(key) == 1 for key in set(plain) - bound)
@@ -164,7 +164,7 @@ def test_the_note_says_where_the_seller_must_look(held: tuple[Lot, ...], lines: 
 @given(inventories, orders)
 def test_a_line_remembers_all_that_the_plan_asks(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """rules.md 5.5: from its snapshot as from the lot itself."""
-    remembered = [replace(line, item=LotSnapshot(line.item.whole.snapshot())) for line in lines]
+    remembered = [replace(line, item=LotSnapshot(line.item.full_lot.snapshot())) for line in lines]
     assert plan_return(1, remembered, StockView(held)) == plan_return(1, lines, StockView(held))
 
 
