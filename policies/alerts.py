@@ -42,8 +42,8 @@ def check_may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime
     if now < earliest:
         return Refused(
             Code.TOO_EARLY,
-            f"The order was last submitted or updated on {describe_timestamp(order.order_date)}; a {LABELS[kind]} can be filed "
-            f"from {describe_timestamp(earliest, onwards=True)}.",
+            f"The order was last submitted or updated on {describe_timestamp(order.order_date)}; "
+            f"a {LABELS[kind]} can be filed from {describe_timestamp(earliest, onwards=True)}.",
             possible_from=earliest,
             unblocked_by="time alone",
         )

@@ -1,7 +1,7 @@
 """The totals, visible lines and state of a bill (R83, R87, R91, R92).
 
-`total` is the month's lines plus the opening credit, never below 0.00.  The rest is carried forward: negative as a credit,
-positive when it stays below the minimum bill.
+`total` is the month's lines plus the opening credit, never below 0.00.  The rest is carried forward: negative as a
+credit, positive when it stays below the minimum bill.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _reversed_charge(lines: Sequence[BillLine], index: int, hidden: set[int]) ->
 
 
 def bill_state(total: Decimal, paid: Decimal, past_due_at: datetime, now: datetime) -> str:
-    """The state of an issued bill: a bill of 0.00 is paid at issue, an unpaid one is past due after its due day (R92)."""
+    """The state of an issued bill: 0.00 is paid at issue, an unpaid bill is past due after its due day (R92)."""
     if paid >= total:
         return PAID
     return PAST_DUE if now >= past_due_at else ISSUED

@@ -122,7 +122,8 @@ def _seller_basis(case: Case, now: datetime) -> Basis | Refused:
     if alert.kind is not AlertKind.NPB:
         return Refused(
             Code.WRONG_ROLE,
-            f"{case.label.capitalize()} is in {alert.kind}: only the buyer, who filed the alert, can cancel through it.",
+            f"{case.label.capitalize()} is in {alert.kind}: "
+            "only the buyer, who filed the alert, can cancel through it.",
             unblocked_by="the buyer removing the alert",
         )
     return _too_early(case, alert)
@@ -143,8 +144,9 @@ def _buyer_basis(case: Case, now: datetime) -> Basis | Refused:
     if alert is None:
         return Refused(
             Code.NO_OPEN_ALERT,
-            f"Nothing is open on {case.label} that would let the buyer cancel it; a buyer asks the seller with a cancel "
-            "request, or files an alert when the seller is silent or does not ship.",
+            f"Nothing is open on {case.label} that would let the buyer cancel it; "
+            "a buyer asks the seller with a cancel request, "
+            "or files an alert when the seller is silent or does not ship.",
             unblocked_by="an alert being filed by the buyer and maturing",
         )
     return _too_early(case, alert)

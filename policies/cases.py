@@ -1,6 +1,7 @@
 """The facts that policies decide from: an order with its parties, request, alert and terms, all frozen.
 
-Policies take a `Case` and return a verdict; a granted verdict has the case as it is afterwards.  Datetimes are aware and UTC.
+Policies take a `Case` and return a verdict; a granted verdict has the case as it is afterwards.  Datetimes are aware
+and UTC.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class Member:
 class Order:
     """An order.  `fee` is the stored charge in USD, `fee_month` the first day of the month it is charged in.
 
-    `version` is the number of the order's last event.  `last_event_at` is the time of the last event other than an unlock:
-    no command may be earlier.
+    `version` is the number of the order's last event.  `last_event_at` is the time of the last event other than an
+    unlock: no command may be earlier.
     """
 
     order_id: int
@@ -141,7 +142,7 @@ class Ocr:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An order with everything decisions need.  `ocr` and `alert` are the latest, in any state; `terms` apply to new ones."""
+    """An order and its facts.  `ocr` and `alert` are the latest, in any state; `terms` apply to new ones."""
 
     order: Order
     buyer: Member

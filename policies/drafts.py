@@ -1,7 +1,7 @@
 """Drafts of a return: the seller chooses, edits, verifies, and cancels with the draft.
 
-Steps 1 to 3 change only the draft (R72).  Step 4 is `orders.cancel`, which checks here that the draft is usable and plans the
-return again with its choices in the transaction that cancels (R74).
+Steps 1 to 3 change only the draft (R72).  Step 4 is `orders.cancel`, which checks here that the draft is usable and
+plans the return again with its choices in the transaction that cancels (R74).
 """
 
 from __future__ import annotations

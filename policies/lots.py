@@ -1,7 +1,7 @@
 """Lots: their fields, their identity, and the values that are not allowed.
 
-Fields are named as in the marketplace's API.  Prices and costs are in the seller's currency with four decimals, weights in
-grams.
+Fields are named as in the marketplace's API.  Prices and costs are in the seller's currency with four decimals, weights
+in grams.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LotKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lot:
-    """One lot.  `tiers`: up to three (minimum quantity, price).  `auto_stockroom`: moved to its stockroom by selling out."""
+    """One lot.  `tiers`: up to three (from quantity, price).  `auto_stockroom`: selling out put it in its stockroom."""
 
     lot_id: int
     seller_id: str

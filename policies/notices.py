@@ -13,7 +13,7 @@ from policies.verdicts import OutboxMessage
 
 
 def notify_party(case: Case, to: Role, notice: str, **facts: Any) -> OutboxMessage:
-    """Build the message that notifies one party of the event being written; its key is unique per event and recipient."""
+    """Build the message that notifies a party of the event being written; its key is unique per event and party."""
     return notify_member(
         to,
         notice,

@@ -1,8 +1,8 @@
 """The actions that an actor can take on an order now, and for the others why not and from when.
 
-Nothing is decided here: each action is put to the policy of its command with unobjectionable arguments, so that the option
-says what the command would answer.  Pending removal requests have options of their own, and `orders.set_status` lists the
-statuses that can be set.
+Nothing is decided here: each action is put to the policy of its command with unobjectionable arguments, so that the
+option says what the command would answer.  Pending removal requests have options of their own, and `orders.set_status`
+lists the statuses that can be set.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reminders of unanswered cancel requests and of cancellations that are possible but not made (A13, N16, N17).
 
-Each step of the case's terms is sent once.  After an outage only the latest due step is sent.  A reminder changes nothing
-about the case.
+Each step of the case's terms is sent once.  After an outage only the latest due step is sent.  A reminder changes
+nothing about the case.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ def file(
     if kind is AlertKind.NSS and not order.payment_status.is_paid:
         return Refused(
             Code.NOT_PAID,
-            f"{case.label.capitalize()} is not paid; for an unpaid order the alert is the non-responding seller alert (NRS).",
+            f"{case.label.capitalize()} is not paid; "
+            "for an unpaid order the alert is the non-responding seller alert (NRS).",
             unblocked_by="the payment being recorded",
         )
     if refused := check_comment(comment):

@@ -1,7 +1,7 @@
 """The terms that an operator can set, with BrickLink's values as defaults.
 
-`Terms` holds every duration, fee slice and limit.  An operator's terms are a dated row in the database, and a case keeps the
-terms under which it was filed.
+`Terms` holds every duration, fee slice and limit.  An operator's terms are a dated row in the database, and a case
+keeps the terms under which it was filed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Checks for text that people can read and ids that hide nothing.
 
-Unicode has blanks, breaks and marks that are invisible.  An id is one visible line without invisible characters, so that two
-ids that look alike are equal.
+Unicode has blanks, breaks and marks that are invisible.  An id is one visible line without invisible characters, so
+that two ids that look alike are equal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The transition table of an order's status as data.
 
-T1 to T23 are numbered as in the rule book; S1 to S6 are ordinary moves and events that change no status, so that every event
-is covered.  The policies decide; they are tested against this table, and docs/support.md is generated from it.
+T1 to T23 are numbered as in the rule book; S1 to S6 are ordinary moves and events that change no status, so that every
+event is covered.  The policies decide; they are tested against this table, and docs/support.md is generated from it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNCHANGED = "no change"
 NON_FINAL = tuple(status for status in Status if status is not Status.CANCELLED)
 NPB_FILEABLE = (*OPEN_FLOW, Status.OCR)
 NO_RETURN = "no inventory return"
-FULL = "stock back, alert or request closed, fee reset or credited, pending removal requests cancelled, both told"
+FULL = "stock back, alert or request closed, fee reset or credited, pending removal requests cancelled, both parties notified"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ TABLE: tuple[Transition, ...] = (
         "file a cancel request",
         (BUYER,),
         S.OCR,
-        "previous status kept; seller told",
+        "previous status kept; seller notified",
         ("ocr.filed",),
     ),
     Transition(
@@ -73,7 +73,7 @@ TABLE: tuple[Transition, ...] = (
         "previous status kept; cancel possible at once",
         ("ocr.filed",),
     ),
-    Transition("T3", (S.OCR,), "decline the buyer's request", (SELLER,), PREVIOUS, "buyer told", ("ocr.declined",)),
+    Transition("T3", (S.OCR,), "decline the buyer's request", (SELLER,), PREVIOUS, "buyer notified", ("ocr.declined",)),
     Transition("T4", (S.OCR,), "agree to the buyer's request", (SELLER,), S.CANCELLED, FULL, CANCEL),
     Transition("T5", (S.OCR,), "cancel through one's own request", (SELLER,), S.CANCELLED, FULL, CANCEL),
     Transition(
@@ -103,7 +103,7 @@ TABLE: tuple[Transition, ...] = (
         "accept the penalty",
         (BUYER,),
         S.NPX,
-        "cancel possible at once; seller told",
+        "cancel possible at once; seller notified",
         ("npb.penalty_accepted",),
     ),
     Transition(
@@ -112,14 +112,20 @@ TABLE: tuple[Transition, ...] = (
         "take the penalty back",
         (BUYER,),
         S.NPB,
-        "counts as an answer; seller told",
+        "counts as an answer; seller notified",
         ("npb.taken_back",),
     ),
     Transition(
         "T11", (S.NPB, S.NPX), "remove the NPB", (SELLER, STAFF), S.PENDING, "alert closed, no strike", ("npb.removed",)
     ),
     Transition(
-        "T12", (S.NPB,), "the NPB matures", (SYSTEM,), UNCHANGED, "cancel possible; seller told once", ("npb.unlocked",)
+        "T12",
+        (S.NPB,),
+        "the NPB matures",
+        (SYSTEM,),
+        UNCHANGED,
+        "cancel possible; seller notified once",
+        ("npb.unlocked",),
     ),
     Transition(
         "T13",
@@ -227,7 +233,7 @@ TABLE: tuple[Transition, ...] = (
         "the NRS or NSS is answered, or matures",
         (SELLER, SYSTEM),
         UNCHANGED,
-        "an answer moves no date; maturing is told to the buyer once",
+        "an answer changes no date; the buyer is notified once when it matures",
         ("nrs.responded", "nss.responded", "nrs.unlocked", "nss.unlocked"),
     ),
     Transition(

@@ -1,6 +1,7 @@
 """What a policy returns: `Granted` with everything that follows, `Refused` with a code, or `Invalid`.
 
-Verdicts are values, not exceptions.  The refusal codes are a closed list in the public contract, in order of precedence.
+Verdicts are values, not exceptions.  The refusal codes are a closed list in the public contract, in order of
+precedence.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class Code(StrEnum):
 class Event:
     """An entry in the order's timeline (R100).
 
-    `changes` holds the changed fields of order, alert and OCR as JSON values, so that folding an order's events gives its
-    row (`policies.history`).
+    `changes` holds the changed fields of order, alert and OCR as JSON values, so that folding an order's events
+    gives its row (`policies.history`).
     """
 
     type: str

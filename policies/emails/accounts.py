@@ -52,8 +52,8 @@ def privilege_revoked(context: EmailContext) -> Email:
         paragraphs(
             "We have revoked your right to buy, because too many of your orders were cancelled as unpaid."
             if buying
-            else "We have suspended your right to sell, because too many of your orders were cancelled after you did not "
-            "respond or did not ship.",
+            else "We have suspended your right to sell, because too many of your orders were cancelled "
+            "after you did not respond or did not ship.",
             f"These orders count: {orders}." if orders else "",
         ),
         None,

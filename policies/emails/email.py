@@ -1,7 +1,7 @@
 """The content of an email as plain text, and how text that members wrote is made safe to show.
 
-Renderers escape the content.  Members' text is quoted, never mixed into our own sentences, and its control and direction
-characters have no effect beyond it.
+Renderers escape the content.  Members' text is quoted, never mixed into our own sentences, and its control and
+direction characters have no effect beyond it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def render_plain(email: Email) -> str:
 
 
 def sanitize_line(text: str, max_length: int = MAX_NAME_LENGTH) -> str:
-    """Make a member's text safe inside a line of ours: no line breaks or control characters, text direction isolated."""
+    """Make a member's text safe in a line of ours: no line breaks or control characters, text direction isolated."""
     line = " ".join(_without_controls(text).split())
     if len(line) > max_length:
         line = line[: max_length - 1].rstrip() + "…"

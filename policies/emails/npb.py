@@ -37,8 +37,8 @@ def filed(context: EmailContext) -> Email:
                 f"The seller then has to wait until {extended}." if extended else "",
                 "A reply to this email does not count as an answer.",
             ),
-            "If you don't want to pay, you can accept the penalty there. The seller can then cancel at once, and you get "
-            "the strike.",
+            "If you don't want to pay, you can accept the penalty there. "
+            "The seller can then cancel at once, and you get the strike.",
         ),
     )
 
@@ -82,9 +82,7 @@ def penalty_taken_back(context: EmailContext) -> Email:
     unlocks = context.timestamp("unlocks_at")
     return Email(
         context.subject("the buyer wants to pay after all"),
-        (
-            f"{capital(context.the_buyer)} no longer accepts the penalty for {context.order} and says the order will be paid.",
-        ),
+        (f"{capital(context.the_buyer)} no longer accepts the penalty for {context.order} and says they will pay.",),
         None,
         paragraphs(
             f"The usual waiting period applies again. If the order stays unpaid, you can cancel it from {unlocks}."

@@ -49,7 +49,7 @@ def filed_by_seller(context: EmailContext) -> Email:
         ),
         (
             "If you agree, you don't need to do anything.",
-            "If you disagree, write to the seller now. The seller can withdraw the request until the order is cancelled.",
+            "If you disagree, write to the seller now. They can withdraw the request until the order is cancelled.",
             REFUND,
         ),
     )

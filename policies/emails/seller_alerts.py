@@ -39,14 +39,14 @@ def filed(context: EmailContext) -> Email:
         paragraphs(
             "While the alert is open, you can't change the status of the order.",
             f"If it stays open, the buyer can cancel the order from {unlocks}." if unlocks else "",
-            "A cancellation this way counts as a strike against you, returns no items to your inventory and does not refund "
-            "the fee. With too many strikes you lose the right to sell.",
+            "A cancellation this way counts as a strike against you, returns no items to your inventory "
+            "and does not refund the fee. With too many strikes you lose the right to sell.",
         ),
         (
             "Ship the order, complete it, or refund the buyer, and say so on the order's page."
             if shipping
             else "Answer the buyer on the order's page.",
-            "Then ask the buyer to remove the alert. If the buyer does not, send proof to our staff, who can remove it.",
+            "Then ask the buyer to remove the alert. If they don't, send proof to our staff, who can remove it.",
         ),
     )
 
@@ -128,7 +128,8 @@ def reminder(context: EmailContext) -> Email:
             join_sentences(
                 f"The buyer of {context.order} accepted the penalty, and the order is still open."
                 if accepted
-                else f"The waiting period of your {_label(context)} for {context.order} is over, and the order is still open.",
+                else f"The waiting period of your {_label(context)} for {context.order} is over, "
+                "and the order is still open.",
                 f"You have been able to cancel it since {since}" + (f", for {waited}." if waited else ".")
                 if since
                 else "",

@@ -71,7 +71,7 @@ def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
     plans = []
     for order_id in order_ids:
         plan = plan_return(order_id, lines[order_id], shelf)
-        shelf.take(plan)
+        shelf.apply(plan)
         plans.append(plan)
     return inventory.apply_return(conn, plans, NOW)
 

@@ -1,7 +1,7 @@
 """The two ways to send email: over SMTP, or as `.eml` files in a folder.
 
-A 4xx answer is retried later and a 5xx answer parks the email.  When the server cannot be reached at all (no connection, no
-answer in time, wrong password), the answer is not about this email, so all emails wait.
+A 4xx answer is retried later and a 5xx answer parks the email.  When the server cannot be reached at all (no
+connection, no answer in time, wrong password), the answer is not about this email, so all emails wait.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from workers.settings import Settings
 RESPONSE_TIMEOUT_SECONDS = 10.0
 """Per server answer: a batch stays within its lease (`policies.notices.DELIVERY_LEASE`) even if the server hangs."""
 RETRY_PAUSE_SECONDS = 40.0
-"""Time before an unavailable server is tried again: with a hanging server a process spends a fifth of its time on it."""
+"""Time before an unavailable server is tried again: a hanging one costs a process a fifth of its time."""
 SERVICE_CLOSING = 421
 """The one 4xx code that is about the server, not about the email."""
 

@@ -35,7 +35,7 @@ _environment.globals["sanitize_lines"] = sanitize_lines
 
 @dataclass(frozen=True, slots=True)
 class Branding:
-    """The sender and links that all emails of an installation share.  `sender` is an address, with or without a name."""
+    """What all emails of an installation share.  `sender` is an address, with or without a name."""
 
     sender: str
     site_name: str
