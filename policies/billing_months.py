@@ -46,7 +46,6 @@ def past_due_from(due: date, terms: Terms) -> datetime:
 
 
 def grace_until(due: date, terms: Terms) -> date:
-    """The last day of the grace period."""
     return due + terms.past_due_grace
 
 
@@ -59,7 +58,6 @@ def start_of_day(day: date, terms: Terms) -> datetime:
 
 
 def format_month(month: date) -> str:
-    """Format a month as `2026-03`."""
     return month.isoformat()[:7]
 
 
@@ -71,7 +69,6 @@ def parse_month(text: str) -> date:
 
 
 def month_name(month: date) -> str:
-    """`March 2026`."""
     return f"{_NAMES[month.month - 1]} {month.year}"
 
 

@@ -44,7 +44,6 @@ class BillTotals:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there are no lines and no opening credit."""
         return self.opening_credit == 0 and self.lines_sum == 0
 
 
@@ -94,7 +93,6 @@ def bill_state(total: Decimal, paid: Decimal, past_due_at: datetime, now: dateti
 
 
 def overpaid_amount(total: Decimal, paid_before: Decimal, amount: Decimal) -> Decimal:
-    """The part of a payment that exceeds what was left to pay."""
     return amount - min(amount, max(ZERO, total - paid_before))
 
 
@@ -123,7 +121,6 @@ def payment_already_recorded(payment_id: str) -> Refused:
 
 
 def check_manual_credit(amount: Decimal) -> Invalid | None:
-    """Check that a manual credit is in the seller's favor."""
     return None if amount > 0 else Invalid("amount", "must be more than 0.00: it is what the seller is given")
 
 

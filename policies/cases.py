@@ -24,8 +24,6 @@ class AlertKind(StrEnum):
 
 
 class AlertState(StrEnum):
-    """The states of an alert."""
-
     OPEN = "open"
     COMPLETED = "completed"
     REMOVED = "removed"
@@ -33,8 +31,6 @@ class AlertState(StrEnum):
 
 
 class OcrState(StrEnum):
-    """The states of an order cancel request."""
-
     OPEN = "open"
     AGREED = "agreed"
     DECLINED = "declined"
@@ -160,7 +156,6 @@ class Case:
         return self.alert if self.alert is not None and self.alert.state is AlertState.OPEN else None
 
     def role_of(self, actor: Actor) -> Role | None:
-        """Buyer, seller or staff; None for any other member (R18)."""
         if actor.staff is not None:
             return Role.STAFF
         if actor.member_id == self.order.buyer_id:

@@ -18,8 +18,6 @@ COST_QUANTUM = Decimal("0.0001")
 
 
 class Choice(StrEnum):
-    """How the value of a field group is chosen."""
-
     OLD = "old"
     NEW = "new"
     CONCATENATE = "concatenate"

@@ -52,7 +52,6 @@ class Draft:
 
     @property
     def expires_at(self) -> datetime:
-        """The time from which the draft cannot be used."""
         return self.opened_at + DRAFT_LIFETIME
 
     @property
@@ -95,7 +94,6 @@ def check_owner(draft: Draft | None, actor: Actor) -> Refused | None:
 
 
 def check_usable(draft: Draft, case: Case, actor: Actor, now: datetime) -> Refused | None:
-    """Steps 2 and 3: check that the draft can be edited and verified."""
     if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
     return _check_current(draft, case, now)

@@ -34,7 +34,6 @@ def calculate_exact_fee(total_usd: Decimal, terms: Terms) -> Decimal:
 
 
 def round_to_cents(amount: Decimal) -> Decimal:
-    """Round half up to cents; never negative zero."""
     rounded = amount.quantize(CENT, rounding=ROUND_HALF_UP, context=_EXACT)
     return ZERO if rounded.is_zero() else rounded
 

@@ -54,7 +54,6 @@ _OCR: _Fields = {
 
 
 def order_state(order: Order) -> dict[str, Any]:
-    """The order's recorded fields as JSON values."""
     return _state(order, _ORDER)
 
 

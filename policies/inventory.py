@@ -25,8 +25,6 @@ from policies.lots import (
 
 
 class Note(StrEnum):
-    """A remark for the seller about a returned line."""
-
     RETURNED_TO_STOCKROOM = "RETURNED_TO_STOCKROOM"
     NEEDS_REVIEW = "NEEDS_REVIEW"
     DELETED_IN_DRAFT = "DELETED_IN_DRAFT"
@@ -55,7 +53,6 @@ class ReturnedLine:
     note: Note | None = None
 
     def effects(self) -> dict[str, Any]:
-        """The line in the answer to `orders.cancel`."""
         return {"line_no": self.line_no, "returned": self.returned, "lot_id": self.lot_id, "note": self.note}
 
 
@@ -106,7 +103,6 @@ class StockView:
             self._add(lot)
 
     def apply(self, plan: ReturnPlan) -> None:
-        """Change the lots as the plan does."""
         for lot in plan.lots.values():
             self._add(lot)
         self._apart |= plan.apart
@@ -171,8 +167,6 @@ def plan_nothing(order_id: int, line_numbers: Iterable[int]) -> ReturnPlan:
 
 
 class _Planner:
-    """A plan in progress: its changes overlay the stock."""
-
     def __init__(self, stock: StockView, choices: Choices, release: bool) -> None:
         self._stock = stock
         self._choices = choices

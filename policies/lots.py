@@ -77,7 +77,6 @@ class Lot:
 
     @property
     def full_lot(self) -> Lot:
-        """The lot itself, as `LotSnapshot.full_lot`."""
         return self
 
     def with_quantity(self, quantity: int) -> Lot:
@@ -150,7 +149,6 @@ class LotSnapshot:
 
     @property
     def in_catalogue(self) -> bool:
-        """Whether the item has a catalogue number; a custom item without one is never consolidated."""
         return bool(self.values["item"]["no"].strip())
 
     @property
@@ -186,7 +184,6 @@ def lot_from_snapshot(snapshot: Mapping[str, Any]) -> Lot:
 
 
 def apply_fields(item: Lot, fields: Mapping[str, Any]) -> Lot:
-    """Copy the lot with other values, in the shape of `Lot.snapshot`."""
     return (
         replace(lot_from_snapshot(item.snapshot() | dict(fields)), auto_stockroom=item.auto_stockroom)
         if fields
@@ -195,7 +192,6 @@ def apply_fields(item: Lot, fields: Mapping[str, Any]) -> Lot:
 
 
 def parse_tiers(fields: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
-    """Read the tiers from `tier_quantity1` to `tier_price3`, without empty pairs."""
     pairs = ((fields.get(f"tier_quantity{n}"), fields.get(f"tier_price{n}")) for n in (1, 2, 3))
     return tuple((quantity, Decimal(price)) for quantity, price in pairs if quantity and price is not None)
 

@@ -61,7 +61,6 @@ INVALID_REASONS: dict[Role, dict[str, str]] = {
 
 
 def describe_reason(reason: str) -> str:
-    """Describe the reason in words, for emails and timelines."""
     return next((words[reason] for words in VALID_REASONS.values() if reason in words), reason)
 
 

@@ -14,8 +14,6 @@ from policies.verdicts import Code, Invalid, Refused
 
 
 class RemovalState(StrEnum):
-    """The states of a removal request."""
-
     PENDING = "pending"
     APPROVED = "approved"
     DENIED = "denied"

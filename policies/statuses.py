@@ -40,8 +40,6 @@ class PaymentStatus(StrEnum):
 
 
 class Role(StrEnum):
-    """The role of an actor in one order."""
-
     BUYER = "buyer"
     SELLER = "seller"
     STAFF = "staff"

@@ -67,7 +67,6 @@ class Terms:
 
     @property
     def zone(self) -> ZoneInfo:
-        """The billing time zone (A6)."""
         return ZoneInfo(self.billing_time_zone)
 
 
@@ -76,8 +75,6 @@ DEFAULT_TERMS = Terms()
 
 @dataclass(frozen=True, slots=True)
 class TermsProblem:
-    """An invalid setting, and why."""
-
     path: str
     message: str
 
@@ -114,7 +111,6 @@ def terms_to_mapping(terms: Terms) -> dict[str, Any]:
 
 
 def read_terms(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> Terms:
-    """Read settings that are already validated."""
     values: dict[str, Any] = {name.lower(): _READERS[name.lower()](raw) for name, raw in settings.items()}
     return replace(base, **values)
 

@@ -34,7 +34,6 @@ class Transition:
     events: tuple[str, ...]
 
     def covers(self, event: str, source: Status | None, target: Status, role: Role) -> bool:
-        """Whether this row allows the event."""
         return (
             event in self.events
             and role in self.actors
@@ -263,7 +262,6 @@ def find_transition(event: str, source: Status | None, target: Status, role: Rol
 
 
 def edges() -> Iterator[tuple[Status, Status]]:
-    """Yield every (source, target) status that the table allows."""
     for row in TABLE:
         for source in row.sources:
             targets = OCR_FILEABLE_BY_DEFAULT if row.target == PREVIOUS else (row.target,)

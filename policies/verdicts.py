@@ -15,8 +15,6 @@ from policies.cases import Case
 
 
 class Code(StrEnum):
-    """The reason for a refusal."""
-
     ORDER_UNKNOWN = "ORDER_UNKNOWN"
     MEMBER_UNKNOWN = "MEMBER_UNKNOWN"
     LOT_UNKNOWN = "LOT_UNKNOWN"

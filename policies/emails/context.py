@@ -48,7 +48,6 @@ class EmailContext:
 
     @property
     def order(self) -> str:
-        """`order 1003`, or `your order` without an order id."""
         return "your order" if self.order_id is None else f"order {self.order_id}"
 
     @property
@@ -100,12 +99,10 @@ def format_instant(instant: datetime, zone: str) -> str:
 
 
 def format_day(day: date) -> str:
-    """`Saturday, 11 April 2026`."""
     return f"{DAYS[day.weekday()]}, {day.day} {MONTHS[day.month - 1]} {day.year}"
 
 
 def format_month(month: str) -> str:
-    """`2026-03` as `March 2026`."""
     year, _, number = month.partition("-")
     return f"{MONTHS[int(number) - 1]} {year}"
 
@@ -116,7 +113,6 @@ def format_amount(amount: str) -> str:
 
 
 def pluralize(number: int, one: str, many: str) -> str:
-    """`1 item`, `2 items`."""
     return f"{number} {one if number == 1 else many}"
 
 
@@ -125,10 +121,8 @@ def capital(text: str) -> str:
 
 
 def join_sentences(*sentences: str) -> str:
-    """Join the non-empty sentences to one paragraph."""
     return " ".join(sentence for sentence in sentences if sentence)
 
 
 def paragraphs(*texts: str) -> tuple[str, ...]:
-    """Drop the empty paragraphs."""
     return tuple(text for text in texts if text)

@@ -24,8 +24,6 @@ _UNREADABLE = "\ufffd"
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A member's own words, and who wrote them."""
-
     who: str
     text: str
 
@@ -47,7 +45,6 @@ class Email:
         return tuple((heading, paragraphs) for heading, paragraphs in parts if paragraphs)
 
     def as_json(self) -> dict[str, Any]:
-        """The email as it is stored."""
         return {
             "subject": self.subject,
             "happened": list(self.happened),
@@ -58,7 +55,6 @@ class Email:
 
 
 def email_from_json(stored: dict[str, Any]) -> Email:
-    """Read `Email.as_json` back."""
     quote = stored.get("quote")
     return Email(
         stored["subject"],
@@ -106,7 +102,6 @@ def _wrapped(paragraph: str) -> str:
 
 
 def _without_controls(text: str) -> str:
-    """Normalize line breaks and replace other control characters."""
     for line_break in ("\r\n", "\r", "\v", "\f", "\x85", "\u2028", "\u2029"):
         text = text.replace(line_break, "\n")
     text = text.replace("\t", " ")

@@ -95,6 +95,5 @@ def _sums(bill: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _day(text: str) -> str:
-    """`2026-04-05` as `5 April 2026`."""
     day = date.fromisoformat(text)
     return f"{day.day} {month_name(day)}"

@@ -94,7 +94,6 @@ class SmtpMailer:
         return server
 
     def _unavailable(self, reason: str) -> ServerUnavailable:
-        """Drop the connection and pause before the next one."""
         self._paused_until = time.monotonic() + self._pause
         server, self._server = self._server, None
         if server is not None:

@@ -43,7 +43,6 @@ class Branding:
 
     @property
     def sender_address(self) -> str:
-        """The address without the name."""
         return parseaddr(self.sender)[1]
 
 
@@ -54,7 +53,6 @@ def render_text(envelope: OutgoingEmail, branding: Branding) -> str:
 
 
 def render_html(envelope: OutgoingEmail, branding: Branding) -> str:
-    """Render the HTML part; all content is escaped."""
     return _environment.get_template("email.html.j2").render(**_facts(envelope, branding))
 
 
@@ -100,7 +98,6 @@ def sanitize_header(text: str, max_length: int = 80) -> str:
 
 
 def order_url(order_id: int, branding: Branding) -> str:
-    """The order's page on the marketplace."""
     return f"{branding.marketplace_url}/orders/{order_id}"
 
 
