@@ -1,4 +1,4 @@
-"""Is a broken promise found by itself, told once to whoever listens, and let go of when it is mended?"""
+"""Periodic checks of the invariants: violations are found, reported once, and closed when fixed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ FEE = "Replaying an order's events gives its row"
 
 
 def falsify(database_url: str, statement: str) -> None:
-    """Past every guard, as nobody but the owner of the server can."""
     engine = create_engine(database_url)
     with engine.begin() as conn:
         conn.execute(text("SET LOCAL session_replication_role = replica"))
@@ -26,34 +25,30 @@ def falsify(database_url: str, statement: str) -> None:
     engine.dispose()
 
 
-def is_open(market: Market) -> dict[str, list[str]]:
-    """What is known to be broken, of replaying alone."""
+def open_violations(market: Market) -> dict[str, list[str]]:
     with market.simulation.database.transaction() as conn:
         return {one.sentence: one.ids for one in audit.open_violations(conn) if one.sentence == FEE}
 
 
 def told(market: Market) -> list[str]:
-    """What the timeline of the house says of it, in order."""
     rows = market.rows("SELECT type FROM unwind.events WHERE note = :note ORDER BY event_id", note=FEE)
     return [row.type for row in rows]
 
 
-def night_after_night(market: Market) -> dict[str, list[str]]:
-    """Ticks until everything was asked."""
+def run_nightly_check(market: Market) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for _ in range(40):
         found |= market.done("audit.check_everything")["violations"]
     return found
 
 
-def test_what_is_broken_is_found_told_once_and_kept_in_sight(market: Market, database_url: str) -> None:
-    """promises.md, Invariants: an event, a row that a gauge counts, and the guilty id; asking again says nothing new."""
+def test_a_violation_is_reported_once_and_stays_open(market: Market, database_url: str) -> None:
     market.order(1003)
     falsify(database_url, "UPDATE unwind.orders SET status = 'PACKED', fee = fee + 1")
     for _ in range(2):
         assert market.done("audit.check_invariants")["violations"][FEE] == ["1003"]
         market.at(market.simulation.clock.instant + timedelta(minutes=1))
-    assert is_open(market) == {FEE: ["1003"]}
+    assert open_violations(market) == {FEE: ["1003"]}
     assert told(market) == ["audit.violated"]
     with market.simulation.database.transaction() as conn:
         events = [
@@ -62,32 +57,29 @@ def test_what_is_broken_is_found_told_once_and_kept_in_sight(market: Market, dat
     assert {"sentence": FEE, "ids": ["1003"]} in [event["changes"]["audit"] for event in events]
 
 
-def test_what_is_mended_is_let_go_of_by_the_next_question_of_everything(market: Market, database_url: str) -> None:
-    """It stays in sight until everything was asked, and then goes with an event of its own."""
+def test_a_fixed_violation_is_closed_by_the_next_full_check(market: Market, database_url: str) -> None:
     market.order(1003)
     falsify(database_url, "UPDATE unwind.orders SET fee = fee + 1")
     market.do("audit.check_invariants")
     falsify(database_url, "UPDATE unwind.orders SET fee = fee - 1")
     market.do("audit.check_invariants")
-    assert is_open(market) == {FEE: ["1003"]}
-    night_after_night(market)
-    assert is_open(market) == {}
+    assert open_violations(market) == {FEE: ["1003"]}
+    run_nightly_check(market)
+    assert open_violations(market) == {}
     assert told(market) == ["audit.violated", "audit.settled"]
 
 
-def test_once_a_night_everything_is_asked_a_portion_a_tick(market: Market, database_url: str) -> None:
-    """What is neither fresh nor in the slice is found at night; the same night nothing more is asked."""
+def test_everything_is_checked_once_a_night_in_slices(market: Market, database_url: str) -> None:
     market.order(1003)
-    night_after_night(market)
+    run_nightly_check(market)
     falsify(database_url, "UPDATE unwind.orders SET fee = fee + 1")
-    assert night_after_night(market) == {}
+    assert run_nightly_check(market) == {}
     market.at(market.simulation.clock.instant + timedelta(days=1))
-    assert FEE in night_after_night(market)
+    assert FEE in run_nightly_check(market)
     assert market.row("SELECT found FROM unwind.sweeps WHERE name = 'audit.check_everything'").found >= 1
 
 
-def test_what_was_written_by_a_transaction_that_ends_late_is_not_passed_over(market: Market, database_url: str) -> None:
-    """The mark waits for transactions that still run: their rows have lower numbers than those that were seen."""
+def test_rows_of_a_transaction_that_commits_late_are_checked(market: Market, database_url: str) -> None:
     market.order(1003)
     market.order(1004)
     engine = create_engine(database_url)
@@ -110,8 +102,7 @@ def test_what_was_written_by_a_transaction_that_ends_late_is_not_passed_over(mar
     ]
 
 
-def test_two_that_ask_at_once_do_not_ask_twice(market: Market, database_url: str) -> None:
-    """Two beats are no trouble: whoever comes second leaves it to the first."""
+def test_concurrent_checks_run_once(market: Market, database_url: str) -> None:
     with psycopg.connect(libpq_url(database_url)) as other:
         other.execute("INSERT INTO unwind.named_locks VALUES ('audit.check_invariants')")
         other.commit()

@@ -1,4 +1,4 @@
-"""Does every cent end up on the right bill, once, and stay there?"""
+"""Issuing and payment of bills: every line is on exactly one bill, and an issued bill never changes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,15 @@ from tests.plugins.market import Market
 
 
 def instant(written: str) -> datetime:
-    """`2026-04-05 04:00` in UTC."""
     return datetime.strptime(written, "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
 
 
 def advance(market: Market, written: str) -> Market:
-    """Let time pass with all its sweeps."""
     market.simulation.advance(instant(written))
     return market
 
 
 def bill(market: Market, month: str, seller_id: str = "seller") -> dict[str, Any]:
-    """The bill of a month as it is shown now."""
     simulation = market.simulation
     with simulation.database.transaction() as conn:
         found = bills.load_bill_json(conn, seller_id, date.fromisoformat(f"{month}-01"), simulation.clock.instant)
@@ -37,22 +34,18 @@ def bill(market: Market, month: str, seller_id: str = "seller") -> dict[str, Any
 
 
 def amounts(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """(kind, amount) of each line."""
     return [(line["kind"], line["amount"]) for line in found["lines"]]
 
 
 def totals(found: dict[str, Any]) -> tuple[str, str, str]:
-    """(opening credit, total, carried forward)."""
     return found["opening_credit"], found["total"], found["carried_forward"]
 
 
 def priced(market: Market, order_id: int, dollars: str, **fields: Any) -> int:
-    """An order of one thing at that price."""
     return market.order(order_id, [(market.lot(600_000 + order_id, unit_price=dollars), 1)], **fields)
 
 
 def cancelled(market: Market, order_id: int) -> dict[str, Any]:
-    """The order, cancelled through the seller's own request; the fee's part of the answer."""
     market.done("ocr.file", order_id=order_id, member_id="seller", reason="S_MUTUAL", comment="gone")
     fee: dict[str, Any] = market.done("orders.cancel", order_id=order_id, member_id="seller")["fee"]
     return fee
@@ -65,7 +58,7 @@ def billed(market: Market) -> Market:
     return advance(market, "2026-04-05 04:00")
 
 
-def test_a_bill_is_made_at_midnight_of_the_fifth_in_the_billing_zone(market: Market) -> None:
+def test_a_bill_is_issued_at_midnight_of_the_fifth_in_the_billing_zone(market: Market) -> None:
     """R92: 5 April 00:00 in New York is 04:00Z, and not a second before."""
     priced(market, 1003, "750")
     advance(market, "2026-04-05 03:59")
@@ -101,7 +94,6 @@ def test_an_unpaid_bill_is_past_due_from_the_sixth(billed: Market) -> None:
 
 
 def test_a_known_seller_has_a_bill_for_any_month_up_to_now(billed: Market) -> None:
-    """Contract 4: without lines it is 0.00 and paid; the month to come and strangers have none."""
     assert bill(billed, "2025-11")["state"] == "paid"
     assert bill(billed, "2026-04")["state"] == "open"
     simulation = billed.simulation
@@ -144,7 +136,7 @@ def test_a_cancellation_after_the_month_is_one_credit_on_the_bill_of_its_month(b
 
 
 def test_a_credit_that_is_more_than_the_bill_opens_the_following_bills(billed: Market) -> None:
-    """R91, E5: carried on until it is used up, over months without any line."""
+    """R91, E5: carried forward until it is used up, over months without any line."""
     cancelled(advance(billed, "2026-04-12 10:00"), 1003)
     assert totals(bill(advance(billed, "2026-07-10 00:00"), "2026-04")) == ("0.00", "0.00", "-20.00")
     assert totals(bill(billed, "2026-05")) == ("-20.00", "0.00", "-20.00")
@@ -155,7 +147,7 @@ def test_a_credit_that_is_more_than_the_bill_opens_the_following_bills(billed: M
 
 
 def test_an_issued_bill_refuses_every_further_line(billed: Market) -> None:
-    """R86, P5: the database itself refuses."""
+    """R86: the database itself refuses."""
     line = (
         "INSERT INTO unwind.ledger_lines (key, seller_id, billing_month, kind, amount, note, at) "
         "VALUES ('x', 'seller', '2026-03-01', 'manual_credit', -1, '', '2026-04-06T00:00Z')"
@@ -168,8 +160,7 @@ def test_an_issued_bill_refuses_every_further_line(billed: Market) -> None:
 @pytest.mark.parametrize(
     "change", ["DELETE FROM unwind.{}", "UPDATE unwind.{} SET billing_month = '2020-01-01'", "TRUNCATE unwind.{}"]
 )
-def test_nothing_of_the_books_is_ever_changed(billed: Market, table: str, change: str) -> None:
-    """P5: lines, bills and closed months are only added to."""
+def test_ledger_lines_bills_and_months_are_append_only(billed: Market, table: str, change: str) -> None:
     with (
         pytest.raises(DBAPIError, match=r"append-only|permission denied"),
         billed.simulation.database.transaction() as conn,
@@ -177,16 +168,15 @@ def test_nothing_of_the_books_is_ever_changed(billed: Market, table: str, change
         conn.execute(text(change.format(table)))
 
 
-def test_bills_are_made_once_however_often_the_sweep_runs(billed: Market) -> None:
-    """R103, P2."""
+def test_each_bill_is_issued_once_however_often_the_sweep_runs(billed: Market) -> None:
+    """R103."""
     for _ in range(3):
         assert billed.done("bills.issue") == {"issued": 0}
     assert billed.row("SELECT count(*) AS n FROM unwind.bills").n == 1
     assert billed.row("SELECT count(*) AS n FROM unwind.notices WHERE event = 'bill_issued'").n == 1
 
 
-def test_a_follower_that_is_late_changes_nothing(market: Market) -> None:
-    """Rules 7.3, C33: issuing posts what was promised up to the month's end before it makes the bill."""
+def test_a_late_consumer_does_not_change_the_bill(market: Market) -> None:
     priced(market, 1003, "750")
     market.simulation.do("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="gone")
     market.simulation.do("orders.cancel", order_id=1003, member_id="seller")
@@ -196,8 +186,7 @@ def test_a_follower_that_is_late_changes_nothing(market: Market) -> None:
     assert [r.kind for r in market.rows("SELECT kind FROM unwind.ledger_lines ORDER BY line_id")] == ["charge", "reset"]
 
 
-def test_a_line_whose_bill_is_issued_goes_on_the_following_one(market: Market) -> None:
-    """Rules 7.3: a broken posting mended after the bill was made never touches it."""
+def test_a_line_after_the_issue_goes_on_the_next_bill(market: Market) -> None:
     priced(market, 1003, "750")
     market.simulation.do("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="gone")
     market.simulation.do("orders.cancel", order_id=1003, member_id="seller")
@@ -213,7 +202,6 @@ def test_a_line_whose_bill_is_issued_goes_on_the_following_one(market: Market) -
 
 
 def test_payments_in_parts_add_up_and_settle_the_bill(billed: Market) -> None:
-    """Payments stand beside the bill: never in its lines, its total or what it carries on."""
     paid = {"seller_id": "seller", "billing_month": "2026-03"}
     billed.done("bills.record_payment", **paid, amount="5.00", payment_id="p-1")
     assert (bill(billed, "2026-03")["state"], bill(billed, "2026-03")["paid"]) == ("issued", "5.00")
@@ -227,8 +215,7 @@ def test_payments_in_parts_add_up_and_settle_the_bill(billed: Market) -> None:
     )
 
 
-def test_what_is_paid_too_much_opens_the_next_bill(billed: Market) -> None:
-    """Contract 2.2: the issued bill does not change; the open one opens with the rest."""
+def test_an_excess_payment_opens_the_next_bill(billed: Market) -> None:
     before = bill(billed, "2026-03")
     effects = billed.done(
         "bills.record_payment", seller_id="seller", billing_month="2026-03", amount="32.50", payment_id="p-1"
@@ -242,9 +229,7 @@ def test_what_is_paid_too_much_opens_the_next_bill(billed: Market) -> None:
     assert totals(bill(billed, "2026-05")) == ("-9.50", "0.00", "-9.50")
 
 
-def test_bills_past_due_are_a_finding_for_ops(billed: Market) -> None:
-    """Rules 7.2: who owes what since when; a bill that is paid or still in time is none."""
-
+def test_the_doctor_reports_bills_past_due(billed: Market) -> None:
     def found() -> list[tuple[str, date, Decimal]]:
         with billed.simulation.database.transaction() as conn:
             return bills.list_past_due(conn, billed.simulation.clock.instant)
@@ -260,7 +245,6 @@ def test_bills_past_due_are_a_finding_for_ops(billed: Market) -> None:
 
 
 def test_payments_at_the_same_moment_add_up(billed: Market, database_url: str) -> None:
-    """P2: each sees what the one before it paid, so that only what is too much opens the next bill."""
     database = db.connect(database_url, pool_size=8)
     database.clock = billed.simulation.clock
     db.set_database(database)
@@ -282,7 +266,6 @@ def test_payments_at_the_same_moment_add_up(billed: Market, database_url: str) -
 
 
 def test_a_payment_id_counts_once(billed: Market) -> None:
-    """Contract 2.2: under another request it is refused; under the same it is the first answer again."""
     paid = {"seller_id": "seller", "billing_month": "2026-03", "amount": "5.00", "payment_id": "p-1"}
     billed.done("bills.record_payment", **paid, request_id="r-1")
     assert billed.do("bills.record_payment", **paid, request_id="r-1")["replayed"]
@@ -309,7 +292,6 @@ def test_a_payment_id_counts_once(billed: Market) -> None:
     ],
 )
 def test_a_payment_that_does_not_fit_changes_nothing(billed: Market, change: dict[str, Any], code: str | None) -> None:
-    """C30, C31; an unknown bill is one that is not issued."""
     arguments = {"seller_id": "seller", "billing_month": "2026-03", "amount": "5.00", "payment_id": "p-1"} | change
     answer = billed.do("bills.record_payment", **arguments)
     assert (answer["outcome"], answer["code"]) == ("refused" if code else "invalid", code)
@@ -317,7 +299,6 @@ def test_a_payment_that_does_not_fit_changes_nothing(billed: Market, change: dic
 
 
 def test_a_small_bill_is_carried_over_until_it_reaches_the_minimum(market: Market) -> None:
-    """`MINIMUM_BILL`: rules 7.2; what is too small is owed with the next bill."""
     market.simulation.clock.instant = instant("2026-03-01 00:00")
     with market.simulation.database.transaction() as conn:
         conn.execute(
@@ -335,8 +316,7 @@ def test_a_small_bill_is_carried_over_until_it_reaches_the_minimum(market: Marke
     assert totals(bill(market, "2026-04")) == ("3.00", "6.00", "0.00")
 
 
-def test_a_sweep_after_a_long_outage_makes_the_bills_of_all_months_in_their_order(market: Market) -> None:
-    """Level-triggered: three months late, and each opens with what the one before carried on."""
+def test_a_sweep_after_a_long_outage_issues_all_missing_bills_in_order(market: Market) -> None:
     priced(market, 1003, "750")
     market.at(instant("2026-04-12 10:00"))
     cancelled(market, 1003)

@@ -1,4 +1,4 @@
-"""How is an order unwound, and what follows?  (rules.md 3.7, 5.1, 7.3, 8; R53 to R65, R83 to R85, R95 to R99)"""
+"""Cancellation of orders and what follows from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ SECOND = timedelta(seconds=1)
 
 
 def tables(market: Market, *, requests: bool = False) -> dict[str, list[Any]]:
-    """Everything that a refused command must leave as it was."""
     names = [
         r.table_name
         for r in market.rows("SELECT tablename AS table_name FROM pg_tables WHERE schemaname = 'unwind' ORDER BY 1")
@@ -28,7 +27,7 @@ def cancelled_through_npb(market: Market, order_id: int = 1003) -> dict[str, Any
     return market.at(FILED + WEEK).done("orders.cancel", order_id=order_id, member_id="seller")
 
 
-def test_cancelling_through_an_alert_unwinds_everything(market: Market) -> None:
+def test_cancelling_through_an_alert_reverts_everything(market: Market) -> None:
     """T13, R56, R58, R61, R63, R84: status, stock, alert, strike, and the fee as a credit of the later month."""
     lot = market.lot(quantity=100, unit_price="75.0000")
     market.order(1003, [(lot, 10)])
@@ -60,8 +59,8 @@ def test_the_same_month_resets_the_fee(market: Market) -> None:
     assert market.row("SELECT sum(amount) AS s FROM unwind.ledger_lines").s == 0
 
 
-def test_pending_removal_requests_go_with_the_order(market: Market) -> None:
-    """R59: pending ones become cancelled, others keep their state, both parties are told once."""
+def test_pending_removal_requests_are_cancelled_with_the_order(market: Market) -> None:
+    """R59: pending ones become cancelled, others keep their state, both parties are notified once."""
     market.order(1003)
     ask = {"order_id": 1003, "lines": [{"line_no": 1, "quantity": 1}]}
     first = market.done("removals.request", member_id="buyer", **ask)["removal_id"]
@@ -75,7 +74,7 @@ def test_pending_removal_requests_go_with_the_order(market: Market) -> None:
     assert [r.recipient for r in told] == ["buyer", "seller"]
 
 
-def test_a_stale_approval_loses_even_before_the_follower_ran(market: Market) -> None:
+def test_an_approval_after_the_cancellation_is_refused_before_the_consumer_ran(market: Market) -> None:
     """R60."""
     market.order(1003)
     ask = {"order_id": 1003, "lines": [{"line_no": 1, "quantity": 1}]}
@@ -111,7 +110,7 @@ def test_a_buyers_cancel_returns_and_credits_nothing(market: Market, kind: str) 
 
 
 def test_a_terminated_sellers_stock_is_never_touched(market: Market) -> None:
-    """R54, R65, rules.md 7.6: nothing returns, the fee is booked all the same."""
+    """R54, R65: nothing returns, the fee is charged all the same."""
     lot = market.lot()
     market.order(1003, [(lot, 10)])
     market.done("members.terminate", member_id="seller", staff="kim", comment="fraud")
@@ -147,8 +146,7 @@ def test_a_second_cancel_has_no_second_effect(market: Market) -> None:
     assert tables(market) == before
 
 
-def test_a_dry_run_says_the_plan_and_writes_nothing(market: Market) -> None:
-    """contract 2.3: the same effects as the real run, and no table changed, requests included."""
+def test_a_dry_run_returns_the_plan_and_writes_nothing(market: Market) -> None:
     sold_out = market.lot(501, quantity=10)
     market.order(1003, [(sold_out, 10), (market.lot(502), 3)])
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
@@ -159,7 +157,7 @@ def test_a_dry_run_says_the_plan_and_writes_nothing(market: Market) -> None:
     assert market.done("orders.cancel", request_id="r-1", **cancel) == foretold
 
 
-def test_three_unpaid_orders_cost_the_buyer_the_privilege(market: Market) -> None:
+def test_three_strikes_suspend_the_buyers_privilege(market: Market) -> None:
     """R95, R97, R99, N15: a removed alert does not count; staff takes one back, and the privilege with it."""
     lot = market.lot()
     for order_id in (1, 2, 3, 4, 5):
@@ -187,7 +185,7 @@ def test_three_unpaid_orders_cost_the_buyer_the_privilege(market: Market) -> Non
     assert market.code("orders.submit", order_id=6, **wanted) is None
 
 
-def test_strikes_of_one_set_count_together(market: Market) -> None:
+def test_strikes_of_one_batch_count_together(market: Market) -> None:
     """R95 across a set: three cancellations in one message revoke exactly once."""
     lot = market.lot()
     for order_id in (1, 2, 3):
@@ -206,8 +204,7 @@ def test_strikes_of_one_set_count_together(market: Market) -> None:
     assert market.row("SELECT count(*) AS n FROM unwind.notices WHERE event = 'privilege_revoked'").n == 1
 
 
-def test_the_longest_request_id_serves_many_orders_too(market: Market) -> None:
-    """Contract 2, 2.3: 128 characters are allowed, and with an item's index behind them they are still one request each."""
+def test_the_longest_request_id_works_for_many_orders(market: Market) -> None:
     orders = [{"order_id": market.order(number), "member_id": "seller"} for number in (1, 2)]
     for order in orders:
         market.done("ocr.file", **order, reason="S_MUTUAL", comment="agreed")
@@ -218,8 +215,7 @@ def test_the_longest_request_id_serves_many_orders_too(market: Market) -> None:
     assert (again["replayed"], again["effects"]) == (True, first)
 
 
-def test_many_are_cancelled_and_the_bad_ones_answered(market: Market) -> None:
-    """C49, C50: one answer each, in order; the second of a pair is ALREADY_CANCELLED; nothing stops the others."""
+def test_invalid_items_are_answered_and_the_others_cancelled(market: Market) -> None:
     lot = market.lot(quantity=1000)
     for order_id in range(1, 121):
         market.order(order_id, [(lot, 1)])
@@ -246,8 +242,7 @@ def test_many_are_cancelled_and_the_bad_ones_answered(market: Market) -> None:
     assert market.do("orders.cancel_many", request_id="batch", orders=items) == answer | {"replayed": True}
 
 
-def test_an_item_cannot_take_the_request_id_of_the_whole(market: Market) -> None:
-    """P2: ids are global, and that one is used: the item is answered so, and the others are cancelled."""
+def test_an_item_cannot_use_the_request_id_of_the_command(market: Market) -> None:
     for order_id in (1, 2):
         market.order(order_id)
         market.done("ocr.file", order_id=order_id, member_id="seller", reason="S_MUTUAL", comment="agreed")
@@ -261,8 +256,7 @@ def test_an_item_cannot_take_the_request_id_of_the_whole(market: Market) -> None
 
 
 @pytest.mark.parametrize("orders", [[], [{"order_id": 1, "member_id": "seller"}] * 1001, "all", None])
-def test_a_set_has_one_to_a_thousand_orders(market: Market, orders: Any) -> None:
-    """C49."""
+def test_cancel_many_takes_one_to_a_thousand_orders(market: Market, orders: Any) -> None:
     assert market.do("orders.cancel_many", orders=orders)["outcome"] == "invalid"
 
 
@@ -295,7 +289,6 @@ def test_a_set_has_one_to_a_thousand_orders(market: Market, orders: Any) -> None
 def test_bad_input_is_answered_and_changes_nothing(
     market: Market, arguments: dict[str, Any], outcome: str, code: str | None
 ) -> None:
-    """contract 2.1: each has its answer, and every table stays as it was."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     before = tables(market.at(FILED + timedelta(days=1)))
@@ -307,8 +300,7 @@ def test_bad_input_is_answered_and_changes_nothing(
     assert tables(market) == before
 
 
-def test_what_happened_earlier_counts_from_when_it_happened(market: Market) -> None:
-    """contract 2: `occurred_at` decides the month of the fee and the instant of the cancellation."""
+def test_a_command_takes_effect_at_its_occurred_at(market: Market) -> None:
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     market.at(FILED + WEEK + timedelta(hours=5))

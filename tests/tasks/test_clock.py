@@ -1,4 +1,4 @@
-"""What if nobody looks for weeks, or the database's clock steps back?  Levels, not edges; and no order's time runs back."""
+"""Long outages, and a database clock that is set back."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[psycopg.Connection]:
-    """Somebody who may write what a test needs."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         yield connection
 
 
 @pytest.mark.guarantee("P3")
-def test_after_45_days_of_silence_one_sweep_unlocks_and_tells_everything_once(market: Market) -> None:
-    """P3: found by the first sweep after its instant, however late that comes; what was answered meanwhile stays locked."""
+def test_after_an_outage_of_45_days_one_sweep_unlocks_and_notifies_once(market: Market) -> None:
     for order_id in (1, 2, 3, 4):
         market.order(order_id)
     market.at(FILED)
@@ -39,8 +37,7 @@ def test_after_45_days_of_silence_one_sweep_unlocks_and_tells_everything_once(ma
     assert market.code("orders.cancel", order_id=1, member_id="seller") is None
 
 
-def test_a_clock_that_steps_back_turns_no_order_back(market: Market) -> None:
-    """F50, rules of time: a decision is never earlier than what somebody did before, so the timeline only goes on."""
+def test_a_timeline_never_runs_backwards_when_the_clock_is_set_back(market: Market) -> None:
     market.order()
     market.at(FILED)
     market.done("npb.file", order_id=1003, member_id="seller")
@@ -53,8 +50,7 @@ def test_a_clock_that_steps_back_turns_no_order_back(market: Market) -> None:
     assert instants[-1] >= FILED + WEEK
 
 
-def test_a_clock_that_steps_back_before_the_instant_makes_it_wait_again(market: Market) -> None:
-    """P3: never early by the clock that decides; nothing was marked yet, so nothing has to be taken back."""
+def test_an_alert_waits_again_when_the_clock_is_set_back_before_it_is_due(market: Market) -> None:
     market.order()
     market.at(FILED)
     market.done("npb.file", order_id=1003, member_id="seller")
@@ -63,10 +59,7 @@ def test_a_clock_that_steps_back_before_the_instant_makes_it_wait_again(market: 
     assert market.code("orders.cancel", order_id=1003, member_id="seller") == "TOO_EARLY"
 
 
-def test_what_waits_to_be_tried_keeps_its_wait_when_the_clock_steps_back(
-    market: Market, owner: psycopg.Connection
-) -> None:
-    """Submissions and emails that fail are tried again after the wait that was meant, not after the step as well."""
+def test_retries_keep_their_delay_when_the_clock_is_set_back(market: Market, owner: psycopg.Connection) -> None:
     market.order()
     market.at(FILED)
     market.done("npb.file", order_id=1003, member_id="seller")
@@ -86,8 +79,7 @@ def test_what_waits_to_be_tried_keeps_its_wait_when_the_clock_steps_back(
     assert tries == {now - DAY + timedelta(minutes=5)}
 
 
-def test_everything_is_compared_each_night_after_the_clock_was_years_ahead(market: Market) -> None:
-    """What was noted by a clock that is set right again keeps no sweep from its work."""
+def test_the_nightly_check_runs_after_the_clock_was_years_ahead(market: Market) -> None:
     now = market.simulation.clock.instant
     nights = "SELECT number FROM unwind.audit_marks WHERE name = 'night'"
     for at in (now + 4000 * DAY, now):

@@ -1,4 +1,4 @@
-"""What if a worker dies before or after any statement, at its commit, or while it rings or sends?  (promises.md, crash)"""
+"""Crashes before and after every statement, at the commit, and while publishing or sending email."""
 
 from __future__ import annotations
 
@@ -40,18 +40,16 @@ LATE = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work: how it comes about, what is done, and how many points it has at least."""
-
     task: str
     prepare: Callable[[Market], None]
     least: int
     arguments: dict[str, Any] | None = None
     later: timedelta = timedelta(0)
-    """How much later it comes again: leases and bells have to run out."""
+    """How much later the retry runs: leases and publish intervals must expire first."""
 
 
 def three_due(market: Market) -> None:
-    """Three orders whose alerts have matured and were told of; of the first a removal is pending, the second sold a lot out."""
+    """Three orders with open alerts: the first has a pending removal, the second sold its lot out."""
     for n in (1, 2, 3):
         market.done("members.record", member_id=f"b{n}", handle=f"B{n}", email=f"b{n}@example.org")
         lot = market.lot(500 + n, item={"no": f"n{n}", "type": "PART"}, unit_price="75", quantity=10 if n == 2 else 30)
@@ -65,40 +63,35 @@ def three_due(market: Market) -> None:
 
 
 def unlocked(market: Market) -> None:
-    """They may be cancelled now."""
     three_due(market)
     market.simulation.advance(UNLOCKED)
 
 
 def mature(market: Market) -> None:
-    """They may be cancelled now, and no scan has been there."""
     three_due(market)
     market.simulation.process_outbox()
     market.at(UNLOCKED)
 
 
 def cancelled(market: Market) -> None:
-    """Two were cancelled this moment, and nothing that follows was done."""
     unlocked(market)
     for n in (1, 2):
         market.simulation.do("orders.cancel", order_id=n, member_id="seller")
 
 
 def told(market: Market) -> None:
-    """Two were cancelled, and the letters lie there."""
     cancelled(market)
     for task in ("notices.tell_seller", "notices.tell_buyer"):
         retry_on_conflict(app.tasks[task].run)
 
 
 def two_months(market: Market) -> None:
-    """The bills of two months are to be made, with a credit on the second that was promised and not posted."""
     cancelled(market)
     market.at(datetime(2026, 5, 10, tzinfo=UTC))
 
 
 def billed(market: Market) -> None:
-    """A bill was made, and is about to be paid."""
+    """One issued bill, which is unpaid."""
     market.order(1, [(market.lot(500, unit_price="750"), 1)])
     market.simulation.advance(datetime(2026, 4, 5, 4, tzinfo=UTC))
 
@@ -125,9 +118,7 @@ WORKS = (
 )
 
 
-class Ordeal:
-    """One piece of work on one database, to be gone through again and again."""
-
+class CrashTest:
     def __init__(self, market: Market, database_url: str, work: Work, points: CrashPoints) -> None:
         self.work, self.points, self.simulation = work, points, market.simulation
         work.prepare(market)
@@ -138,18 +129,16 @@ class Ordeal:
         self.at = self.simulation.clock.instant
         self.points.watch(self.simulation.database.engine)
         self.judge = db.connect(database_url, as_app=False)
-        self.go_through(0, None)  # what an engine asks once in its life is asked here
-        self.wanted, self.names = self.go_through(0, None)
+        self.run(0, None)  # what an engine asks once in its life is asked here
+        self.wanted, self.names = self.run(0, None)
 
     def body(self) -> str:
-        """Do it once; gives a command's answer, but for whether it or one inside it was given before, and new lots' numbers."""
         if self.work.arguments is None:
             retry_on_conflict(app.tasks[self.work.task].run)
             return ""
         return without_random_values(self.simulation.execute(self.work.task, self.work.arguments, "message"))
 
-    def go_through(self, number: int, way: Way | None) -> tuple[dict[str, Any], list[str]]:
-        """From the beginning: die at that point (0: nowhere), come again; gives the end and the points passed before."""
+    def run(self, number: int, way: Way | None) -> tuple[dict[str, Any], list[str]]:
         self.shelf.put_back()
         self.simulation.clock.instant = self.at
         first = ""
@@ -180,13 +169,11 @@ class Ordeal:
         self.body()
 
     def broken(self) -> list[invariants.Violation]:
-        """Everything is asked after every death, by a session of its own: the shelf ends all there are."""
         self.judge.dispose()
         with self.judge.transaction() as conn:
             return _asked(conn, self.simulation.clock.instant)
 
     def close(self) -> None:
-        """Give the connections back."""
         self.judge.dispose()
         self.shelf.close()
 
@@ -195,72 +182,63 @@ def _asked(conn: Connection, now: datetime) -> list[invariants.Violation]:
     return invariants.check(conn, now, in_time=False)
 
 
-def dies_everywhere(ordeal: Ordeal, way: Way, numbers: list[int]) -> None:
-    """At each of these points, and whatever is wrong is said with the point it is wrong after.
-
-    Equal ends are equally right, but for what numbers by chance: so the invariants are asked at commits and now and then.
-    """
+def crash_at(crash_test: CrashTest, way: Way, numbers: list[int]) -> None:
     for number in numbers:
-        found, _ = ordeal.go_through(number, way)
-        point = f"{ordeal.work.task} died at point {number}, {ordeal.names[number - 1]}"
-        assert way is kill_process or ordeal.reached[:number] == ordeal.names[:number], point
-        wrong = {part: (found[part], ordeal.wanted[part]) for part in found if found[part] != ordeal.wanted[part]}
+        found, _ = crash_test.run(number, way)
+        point = f"{crash_test.work.task} died at point {number}, {crash_test.names[number - 1]}"
+        assert way is kill_process or crash_test.reached[:number] == crash_test.names[:number], point
+        wrong = {
+            part: (found[part], crash_test.wanted[part]) for part in found if found[part] != crash_test.wanted[part]
+        }
         if way is kill_process:
             # What the child rang and sent went with it; that it comes again is what the rows say.
             wrong = {part: both for part, both in wrong.items() if part not in ("rung", "letters")}
         assert not wrong, (point, wrong)
         if number % 5 == 1 or "commit" in point:
-            assert ordeal.broken() == [], point
+            assert crash_test.broken() == [], point
 
 
 OTHERS = [pytest.param(work, id=work.task) for work in WORKS[1:]]
 EACH = [pytest.param(work, id=work.task) for work in WORKS]
 
 
-def dies_at_every_point(market: Market, database_url: str, points: CrashPoints, work: Work) -> None:
-    """By an exception, at all there are."""
-    with contextlib.closing(Ordeal(market, database_url, work, points)) as ordeal:
-        assert len(ordeal.names) >= work.least, ordeal.names
-        assert {"before commit", "after commit"} <= set(ordeal.names)
-        dies_everywhere(ordeal, raise_error, list(range(1, len(ordeal.names) + 1)))
+def crash_at_every_point(market: Market, database_url: str, points: CrashPoints, work: Work) -> None:
+    with contextlib.closing(CrashTest(market, database_url, work, points)) as crash_test:
+        assert len(crash_test.names) >= work.least, crash_test.names
+        assert {"before commit", "after commit"} <= set(crash_test.names)
+        crash_at(crash_test, raise_error, list(range(1, len(crash_test.names) + 1)))
 
 
 @pytest.mark.guarantee("P1", "P2", "P4")
-def test_a_cancellation_that_dies_at_any_point_and_comes_again_ends_as_if_nothing_had_happened(
+def test_a_cancellation_retried_after_a_crash_at_any_point_ends_the_same(
     market: Market, database_url: str, points: CrashPoints
 ) -> None:
-    """P1, P2, P4: before and after every statement, before the commit, and after it with nobody told."""
-    dies_at_every_point(market, database_url, points, WORKS[0])
+    crash_at_every_point(market, database_url, points, WORKS[0])
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("work", OTHERS)
-def test_whatever_dies_at_any_point_and_comes_again_ends_as_if_nothing_had_happened(
+def test_any_task_retried_after_a_crash_at_any_point_ends_the_same(
     market: Market, database_url: str, points: CrashPoints, work: Work
 ) -> None:
-    """P1, P2, P4: the same of sets, sweeps, followers, bills, letters and rings."""
-    dies_at_every_point(market, database_url, points, work)
+    crash_at_every_point(market, database_url, points, work)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("work", EACH)
-def test_losing_the_session_at_any_point_ends_as_if_nothing_had_happened(
+def test_a_lost_database_session_at_any_point_ends_the_same(
     market: Market, database_url: str, points: CrashPoints, admin: psycopg.Connection, work: Work
 ) -> None:
-    """F43: after a statement is before the next one here, so those before it and the commits are all there are."""
-    with contextlib.closing(Ordeal(market, database_url, work, points)) as ordeal:
+    with contextlib.closing(CrashTest(market, database_url, work, points)) as crash_test:
         numbers = [
-            n for n, name in enumerate(ordeal.names, start=1) if re.match("before (?!ring|send)|after commit", name)
+            n for n, name in enumerate(crash_test.names, start=1) if re.match("before (?!ring|send)|after commit", name)
         ]
-        dies_everywhere(ordeal, terminate_session(admin), numbers)
+        crash_at(crash_test, terminate_session(admin), numbers)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("work", EACH)
-def test_being_killed_ends_as_if_nothing_had_happened(
-    market: Market, database_url: str, points: CrashPoints, work: Work
-) -> None:
-    """P1: SIGKILL of a process that is in the middle of it, at every ninth point and around each commit."""
-    with contextlib.closing(Ordeal(market, database_url, work, points)) as ordeal:
-        numbers = [n for n, name in enumerate(ordeal.names, start=1) if n % 9 == 1 or "commit" in name]
-        dies_everywhere(ordeal, kill_process, numbers)
+def test_a_killed_process_ends_the_same(market: Market, database_url: str, points: CrashPoints, work: Work) -> None:
+    with contextlib.closing(CrashTest(market, database_url, work, points)) as crash_test:
+        numbers = [n for n, name in enumerate(crash_test.names, start=1) if n % 9 == 1 or "commit" in name]
+        crash_at(crash_test, kill_process, numbers)

@@ -1,4 +1,4 @@
-"""Is every reset and credit posted exactly once, and does a broken one hold up nobody else?"""
+"""Credits of fees: each is posted exactly once, and one that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ APRIL = datetime(2026, 4, 12, 10, tzinfo=UTC)
 
 
 def promise(market: Market, order_id: int, **facts: Any) -> int:
-    """Cancel the order and change what that promised by `facts`, before anybody keeps it; gives the promise's number."""
     by = {"order_id": order_id, "member_id": "seller"}
     assert market.simulation.do("ocr.file", **by, reason="S_MUTUAL", comment="both agree")["outcome"] == "done"
     assert market.simulation.do("orders.cancel", **by)["outcome"] == "done"
@@ -38,7 +37,6 @@ def promise(market: Market, order_id: int, **facts: Any) -> int:
 
 
 def posted(market: Market) -> list[tuple[int, str, Decimal, date]]:
-    """(order, kind, amount, month) of resets and credits."""
     rows = market.rows(
         "SELECT order_id, kind, amount, billing_month FROM unwind.ledger_lines "
         "WHERE kind IN ('reset', 'credit') ORDER BY line_id"
@@ -48,15 +46,14 @@ def posted(market: Market) -> list[tuple[int, str, Decimal, date]]:
 
 @pytest.fixture
 def charged(market: Market) -> Market:
-    """Two orders charged 20.00 in March; it is 12 April."""
     for order_id in (1, 2):
         market.order(order_id, [(market.lot(500 + order_id, unit_price="750"), 1)])
     return market.at(APRIL)
 
 
 @pytest.mark.parametrize("times", [2, 10])
-def test_a_credit_is_posted_once_however_often_the_follower_runs(charged: Market, times: int) -> None:
-    """R90, C33: by number, by order, and by whatever is due."""
+def test_a_credit_is_posted_once_however_often_the_consumer_runs(charged: Market, times: int) -> None:
+    """R90: by number, by order, and by whatever is due."""
     number = promise(charged, 1)
     ways: list[dict[str, Any]] = [{"rows": [number]}, {"order_id": 1}, {}]
     for turn in range(times):
@@ -70,7 +67,7 @@ def test_a_credit_is_posted_once_however_often_the_follower_runs(charged: Market
 
 
 @pytest.mark.breaks_invariants("the promise is made up: its order was cancelled in another month")
-def test_a_reset_tells_nobody(charged: Market) -> None:
+def test_a_reset_sends_no_notice(charged: Market) -> None:
     """N13 is for credits: of a reset nothing appears on the bill."""
     promise(charged, 1, kind="reset", month="2026-03")
     charged.simulation.process_outbox()
@@ -79,7 +76,6 @@ def test_a_reset_tells_nobody(charged: Market) -> None:
 
 
 def test_a_fee_of_nothing_is_handled_without_a_line(charged: Market) -> None:
-    """C29."""
     charged.order(3, [(charged.lot(503, unit_price="0.10"), 1)])
     promise(charged, 3)
     charged.simulation.process_outbox()
@@ -99,8 +95,9 @@ def test_a_fee_of_nothing_is_handled_without_a_line(charged: Market) -> None:
         {"kind": "gift"},
     ],
 )
-def test_what_cannot_be_posted_is_parked_and_holds_up_nobody(charged: Market, broken: dict[str, Any]) -> None:
-    """C36, P8: no guess, and the other order's credit is posted by the same run."""
+def test_a_credit_that_cannot_be_posted_is_parked_and_does_not_block_others(
+    charged: Market, broken: dict[str, Any]
+) -> None:
     promise(charged, 1, **broken)
     promise(charged, 2)
     charged.done("credits.post_to_next_invoice")
@@ -112,8 +109,7 @@ def test_what_cannot_be_posted_is_parked_and_holds_up_nobody(charged: Market, br
     assert charged.row("SELECT state FROM unwind.outbox WHERE key = 'fee:1'").state == "dead"
 
 
-def test_what_the_database_refuses_is_tried_again_and_holds_up_nobody(charged: Market) -> None:
-    """P8: an order that does not exist; its promise stays due, the other is kept."""
+def test_a_credit_that_the_database_refuses_is_retried_and_does_not_block_others(charged: Market) -> None:
     promise(charged, 1)
     with charged.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.outbox SET order_id = 999 WHERE key = 'fee:1'"))
@@ -128,8 +124,7 @@ def test_what_the_database_refuses_is_tried_again_and_holds_up_nobody(charged: M
         assert [job.arguments["order_id"] for job in dead_jobs.list_waiting(conn)] == [999]
 
 
-def test_ten_followers_at_once_post_one_credit(charged: Market, database_url: str) -> None:
-    """P2: whoever comes second finds the promise held or kept."""
+def test_ten_concurrent_consumers_post_one_credit(charged: Market, database_url: str) -> None:
     number = promise(charged, 1)
     database = db.connect(database_url, pool_size=10)
     database.clock = charged.simulation.clock
@@ -148,7 +143,6 @@ def test_ten_followers_at_once_post_one_credit(charged: Market, database_url: st
 def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(
     charged: Market, attempt: int, database_url: str
 ) -> None:
-    """C34: on this bill or the next, never both, never none; issuing waits for a follower at work, so it is on this one."""
     number = promise(charged, 1)
     charged.at(datetime(2026, 5, 6, attempt, tzinfo=UTC))
     database = db.connect(database_url, pool_size=4)
@@ -173,7 +167,6 @@ def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(
 
 
 def run_together(bodies: list[Callable[[], Any]]) -> None:
-    """Run all at the same moment and raise what any of them raised."""
     barrier = threading.Barrier(len(bodies))
 
     def one(body: Callable[[], Any]) -> None:
@@ -185,8 +178,7 @@ def run_together(bodies: list[Callable[[], Any]]) -> None:
             running.result(30)
 
 
-def test_staff_give_something_back_on_the_open_bill(charged: Market) -> None:
-    """[KB55]: a line on the bill of this month that says who, what for and why."""
+def test_a_manual_credit_goes_on_the_open_bill(charged: Market) -> None:
     effects = charged.done(
         "credits.post_manual", seller_id="seller", amount="4.50", order_id=1, staff="kim", comment="partial refund"
     )
@@ -196,8 +188,7 @@ def test_staff_give_something_back_on_the_open_bill(charged: Market) -> None:
     assert line.note == "Credit for order 1 in April 2026 by staff (kim): partial refund"
 
 
-def test_the_same_request_gives_something_back_once(charged: Market) -> None:
-    """P2."""
+def test_the_same_request_posts_one_manual_credit(charged: Market) -> None:
     for _ in range(2):
         charged.done(
             "credits.post_manual", seller_id="seller", amount="4.50", staff="kim", comment="sorry", request_id="r-1"
@@ -228,7 +219,6 @@ def test_the_same_request_gives_something_back_once(charged: Market) -> None:
 def test_a_manual_credit_that_does_not_fit_changes_nothing(
     charged: Market, change: dict[str, Any], outcome: str, code: str | None
 ) -> None:
-    """C30, C31."""
     arguments = {"seller_id": "seller", "amount": "4.50", "staff": "kim", "comment": "sorry"} | change
     answer = charged.do("credits.post_manual", **arguments)
     assert (answer["outcome"], answer["code"]) == (outcome, code)

@@ -1,4 +1,4 @@
-"""How does the four-step edit behave from outside?  Steps 1 to 3 change a draft only, step 4 re-checks everything."""
+"""Drafts of cancellations: steps 1 to 3 change only the draft, step 4 checks everything again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ UNLOCKED = FILED + WEEK
 
 @pytest.fixture
 def waiting(market: Market) -> Market:
-    """Order 1003, which its seller can cancel: 4 of the 10 units of lot 1, and all 6 of lot 2, which is gone."""
     market.lot(1, quantity=10, remarks="Box 1", my_cost="0.0500")
     market.lot(2, quantity=6, color_id=7, remarks="Box 2")
     market.order(1003, [(1, 4), (2, 6)])
@@ -61,7 +60,6 @@ def test_steps_one_to_three_change_neither_order_nor_stock(waiting: Market) -> N
 
 
 def test_verification_shows_the_target_lot_and_its_values(waiting: Market) -> None:
-    """Step 3 names the lot and what it will be, per line."""
     draft_id = opened(waiting, remarks="concatenate")
     edit(waiting, draft_id, {"line_no": 1, "quantity": 3, "fields": {"remarks": "Came back"}})
     seen = verified(waiting, draft_id)
@@ -73,7 +71,7 @@ def test_verification_shows_the_target_lot_and_its_values(waiting: Market) -> No
     assert second["values"]["remarks"] == "Box 2"
 
 
-def test_step_four_does_what_step_three_showed(waiting: Market) -> None:
+def test_step_four_executes_what_step_three_showed(waiting: Market) -> None:
     """R70, R71, R73."""
     draft_id = opened(waiting, remarks="concatenate", price="new", cost="average")
     fields = {"remarks": "Came back", "unit_price": "0.5000", "my_cost": "0.1000"}
@@ -90,8 +88,7 @@ def test_step_four_does_what_step_three_showed(waiting: Market) -> None:
     assert waiting.row("SELECT state FROM unwind.drafts").state == "used"
 
 
-def test_a_dry_run_with_a_draft_is_what_the_real_run_does(waiting: Market) -> None:
-    """A dry run answers what the real run then does."""
+def test_a_dry_run_with_a_draft_answers_what_the_real_run_does(waiting: Market) -> None:
     draft_id = opened(waiting, consolidate=False)
     verified(waiting, draft_id)
     before = everything(waiting)
@@ -102,7 +99,6 @@ def test_a_dry_run_with_a_draft_is_what_the_real_run_does(waiting: Market) -> No
 
 
 def test_all_lines_deleted_cancels_with_an_empty_return(waiting: Market) -> None:
-    """rules.md 5.4, step 4."""
     draft_id = opened(waiting)
     edit(waiting, draft_id, {"line_no": 1, "delete": True}, {"line_no": 2, "delete": True})
     verified(waiting, draft_id)
@@ -111,7 +107,6 @@ def test_all_lines_deleted_cancels_with_an_empty_return(waiting: Market) -> None
 
 
 def test_a_draft_that_was_not_verified_is_incomplete(waiting: Market) -> None:
-    """Contract 2.3; editing after verifying asks for another verification."""
     draft_id = opened(waiting)
     assert cancel(waiting, draft_id)["code"] == "DRAFT_INCOMPLETE"
     verified(waiting, draft_id)
@@ -141,10 +136,9 @@ def test_a_draft_that_was_not_verified_is_incomplete(waiting: Market) -> None:
         ({"remarks": "x" * 2001}, "remarks"),
     ],
 )
-def test_verification_names_what_is_wrong_and_the_draft_stays_unusable(
+def test_verification_names_the_problems_and_the_draft_stays_unusable(
     waiting: Market, fields: dict[str, Any], named: str
 ) -> None:
-    """Rules 5: tier order, bulk, sale, stockroom against reserved, price."""
     draft_id = opened(waiting, consolidate=False)
     edit(waiting, draft_id, {"line_no": 1, "fields": fields})
     seen = verified(waiting, draft_id)
@@ -165,20 +159,17 @@ def test_verification_names_what_is_wrong_and_the_draft_stays_unusable(
         {"line_no": 1, "units": 1},
     ],
 )
-def test_an_edit_that_makes_stock_out_of_thin_air_is_invalid(waiting: Market, line: dict[str, Any]) -> None:
-    """rules.md 5.4, step 2."""
+def test_an_edit_cannot_return_more_than_was_ordered(waiting: Market, line: dict[str, Any]) -> None:
     draft_id = opened(waiting)
     assert edit(waiting, draft_id, line)["outcome"] == "invalid"
 
 
 def test_a_line_named_twice_is_invalid(waiting: Market) -> None:
-    """Contract 2.3."""
     draft_id = opened(waiting)
     assert edit(waiting, draft_id, {"line_no": 1}, {"line_no": 1})["outcome"] == "invalid"
 
 
-def test_edits_add_up_and_a_deleted_line_can_be_brought_back(waiting: Market) -> None:
-    """rules.md 5.4, step 2."""
+def test_edits_accumulate_and_a_deleted_line_can_be_restored(waiting: Market) -> None:
     draft_id = opened(waiting, consolidate=False)
     edit(waiting, draft_id, {"line_no": 1, "fields": {"remarks": "A", "bulk": 2}})
     edit(waiting, draft_id, {"line_no": 1, "delete": True})
@@ -188,7 +179,6 @@ def test_edits_add_up_and_a_deleted_line_can_be_brought_back(waiting: Market) ->
 
 
 def test_values_that_differ_are_different_requests(waiting: Market) -> None:
-    """Contract 2.1: clearing a text is not the same as leaving it."""
     draft_id = opened(waiting)
     asked = {"draft_id": draft_id, "member_id": "seller", "request_id": "r-1"}
     waiting.done("drafts.edit", **asked, lines=[{"line_no": 1, "fields": {"remarks": ""}}])
@@ -197,7 +187,6 @@ def test_values_that_differ_are_different_requests(waiting: Market) -> None:
 
 
 def test_a_draft_is_stale_when_the_order_changed(waiting: Market) -> None:
-    """C28."""
     draft_id = opened(waiting)
     verified(waiting, draft_id)
     waiting.done("orders.record_payment", order_id=1003, payment_status="Sent")
@@ -208,7 +197,7 @@ def test_a_draft_is_stale_when_the_order_changed(waiting: Market) -> None:
     assert cancel(waiting, again)["outcome"] == "done"
 
 
-def test_a_mark_that_time_left_does_not_make_a_draft_stale(market: Market) -> None:
+def test_an_unlock_by_the_sweep_does_not_make_a_draft_stale(market: Market) -> None:
     """R40: the order can be cancelled from its deadline on; that the scan notes it later changes nothing."""
     market.lot(1, quantity=10)
     market.order(1003, [(1, 4)])
@@ -221,7 +210,6 @@ def test_a_mark_that_time_left_does_not_make_a_draft_stale(market: Market) -> No
 
 
 def test_a_draft_expires_after_a_day(waiting: Market) -> None:
-    """C28: 24 hours, boundary inclusive."""
     draft_id = opened(waiting)
     verified(waiting, draft_id)
     waiting.at(ORDERED + timedelta(hours=24))
@@ -232,7 +220,6 @@ def test_a_draft_expires_after_a_day(waiting: Market) -> None:
 
 
 def test_a_draft_belongs_to_its_seller(waiting: Market) -> None:
-    """C28."""
     draft_id = opened(waiting)
     for member in ("buyer", "other_seller"):
         assert waiting.code("drafts.verify", draft_id=draft_id, member_id=member) == "NOT_A_PARTY"
@@ -241,7 +228,6 @@ def test_a_draft_belongs_to_its_seller(waiting: Market) -> None:
 
 
 def test_a_draft_of_another_order_is_unknown(waiting: Market) -> None:
-    """Contract 2.3."""
     draft_id = opened(waiting)
     waiting.order(1004)
     waiting.done("ocr.file", order_id=1004, member_id="seller", reason="S_BUYER_CHANGED_MIND", comment="Miscounted.")
@@ -249,7 +235,6 @@ def test_a_draft_of_another_order_is_unknown(waiting: Market) -> None:
 
 
 def test_a_draft_is_opened_only_where_cancelling_is_possible(market: Market) -> None:
-    """Refused exactly as `orders.cancel` would be."""
     market.order(1003)
     asked: dict[str, Any] = {"order_id": 1003, "consolidate": True, "values": {}}
     for member in ("seller", "stranger"):
@@ -262,7 +247,7 @@ def test_a_draft_is_opened_only_where_cancelling_is_possible(market: Market) -> 
     assert (early["code"], early["possible_from"]) == ("TOO_EARLY", "2026-04-11T10:00:00Z")
 
 
-def test_nothing_can_be_prepared_where_nothing_returns(market: Market) -> None:
+def test_a_draft_is_refused_where_nothing_returns(market: Market) -> None:
     """R64, R65: a buyer's cancellation and a terminated seller accept no draft."""
     market.order(1003)
     asked: dict[str, Any] = {"order_id": 1003, "consolidate": True, "values": {}}
@@ -288,7 +273,7 @@ def test_a_buyers_cancellation_accepts_no_draft(waiting: Market, kind: str) -> N
     assert waiting.code("orders.cancel", **asked) is None
 
 
-def test_a_terminated_seller_prepares_nothing(waiting: Market) -> None:
+def test_a_terminated_seller_cannot_open_a_draft(waiting: Market) -> None:
     """R65."""
     draft_id = opened(waiting)
     verified(waiting, draft_id)
@@ -298,7 +283,7 @@ def test_a_terminated_seller_prepares_nothing(waiting: Market) -> None:
     assert waiting.code("drafts.open", member_id="seller", **asked) == "RETURN_NOT_ALLOWED"
 
 
-def test_eligibility_that_was_lost_since_the_verification_stops_step_four(market: Market) -> None:
+def test_step_four_is_refused_when_eligibility_was_lost_since_the_verification(market: Market) -> None:
     """R74: the buyer took the accepted penalty back."""
     market.lot(1, quantity=10)
     market.order(1003, [(1, 4)])
@@ -311,7 +296,7 @@ def test_eligibility_that_was_lost_since_the_verification_stops_step_four(market
     assert stock(market)[1]["quantity"] == 6
 
 
-def test_values_that_no_longer_fit_the_lot_stop_step_four(waiting: Market) -> None:
+def test_step_four_is_refused_when_values_no_longer_fit_the_lot(waiting: Market) -> None:
     """R74: the seller raised nothing in the order, but lowered the lot's price below the tiers to come."""
     draft_id = opened(waiting, stockroom="new")
     edit(waiting, draft_id, {"line_no": 1, "fields": {"is_stock_room": True, "stock_room_id": "B"}})
@@ -322,8 +307,7 @@ def test_values_that_no_longer_fit_the_lot_stop_step_four(waiting: Market) -> No
     assert stock(waiting)[1]["stock_room_id"] == "B"
 
 
-def test_two_drafts_of_one_order_stand_side_by_side(waiting: Market) -> None:
-    """Each is its own; the one that is used cancels, and nothing more can be done with the other."""
+def test_one_order_can_have_two_drafts(waiting: Market) -> None:
     first, second = opened(waiting), opened(waiting, price="new")
     assert first != second
     verified(waiting, second)
@@ -335,7 +319,6 @@ def test_two_drafts_of_one_order_stand_side_by_side(waiting: Market) -> None:
     "wrong",
     [{"consolidate": "yes"}, {"values": {"price": "average"}}, {"values": {"colour": "old"}}, {"values": None}],
 )
-def test_choices_that_are_not_on_offer_are_invalid(waiting: Market, wrong: dict[str, Any]) -> None:
-    """Contract 2.3."""
+def test_unknown_choices_are_invalid(waiting: Market, wrong: dict[str, Any]) -> None:
     asked = {"order_id": 1003, "member_id": "seller", "consolidate": True, "values": {}} | wrong
     assert waiting.do("drafts.open", **asked)["outcome"] == "invalid"

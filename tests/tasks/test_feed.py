@@ -1,4 +1,4 @@
-"""What do systems that mirror us see?  Everything, in order, without gap or repeat, and nothing that people wrote."""
+"""The feed of events: complete, in order, without gaps, duplicates or personal text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from workers.embedded import ServerUrls
 
 
 def read_all(market: Market, *, page: int = 7) -> list[dict[str, Any]]:
-    """The whole feed, page by page, as a reader that remembers its cursor."""
     cursor: str | None = None
     found: list[dict[str, Any]] = []
     while True:
@@ -27,8 +26,7 @@ def read_all(market: Market, *, page: int = 7) -> list[dict[str, Any]]:
         found += [event for _, event in rows]
 
 
-def test_a_story_is_told_in_cloudevents_words(market: Market) -> None:
-    """Each change once, with its subject, its instant and the sequence of its order."""
+def test_events_are_valid_cloudevents_in_order(market: Market) -> None:
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller", comment="a private word")
     market.at(FILED + WEEK).done("npb.scan_open_alerts")
@@ -43,7 +41,6 @@ def test_a_story_is_told_in_cloudevents_words(market: Market) -> None:
 
 
 def test_a_late_commit_is_neither_missed_nor_repeated(market: Market, database_url: str) -> None:
-    """A reader that looks while a transaction is still open gets its events later, and none before it is done."""
     plain = database_url.replace("postgresql+psycopg://", "postgresql://")
     row = "INSERT INTO unwind.events (at, type, actor, role, note, changes) VALUES (clock_timestamp(), %s, 'x', 'x', '', '{}')"
     with psycopg.connect(plain) as slow, psycopg.connect(plain) as quick:
@@ -61,15 +58,13 @@ def test_a_late_commit_is_neither_missed_nor_repeated(market: Market, database_u
 
 
 @pytest.mark.parametrize("cursor", ["", "1", "1.2", "a.b.c", "1.2.3.4", "1.1.1; DROP TABLE x", "-1.1.1"])
-def test_what_is_no_cursor_is_said_to_be_none(market: Market, database_url: str, cursor: str) -> None:
-    """A reader that lost its place is told, not given the beginning again."""
+def test_an_invalid_cursor_is_an_error(market: Market, database_url: str, cursor: str) -> None:
     plain = database_url.replace("postgresql+psycopg://", "postgresql://")
     with psycopg.connect(plain) as conn, pytest.raises(psycopg.errors.InvalidParameterValue):
         conn.execute("SELECT * FROM unwind.events_after(%s, 10)", [cursor])
 
 
-def test_nothing_new_gives_nothing(market: Market) -> None:
-    """At its end the feed is empty, and goes on from there."""
+def test_the_feed_is_empty_after_its_last_event(market: Market) -> None:
     market.order(1003)
     with market.simulation.database.transaction() as conn:
         last = feed.events_after(conn, None, 10_000)[-1][0]
@@ -80,8 +75,7 @@ def test_nothing_new_gives_nothing(market: Market) -> None:
         assert [e["type"] for _, e in feed.events_after(conn, last, 100)] == ["npb.filed"]
 
 
-def test_whatever_runs_in_another_database_holds_nothing_back(market: Market, servers: ServerUrls) -> None:
-    """Transaction numbers are the whole server's; somebody else's long transaction is none of this feed's business."""
+def test_transactions_of_other_databases_do_not_delay_the_feed(market: Market, servers: ServerUrls) -> None:
     with psycopg.connect(servers.database_url.replace("postgresql+psycopg://", "postgresql://")) as elsewhere:
         elsewhere.execute("SELECT pg_current_xact_id()")
         market.order(1003)

@@ -1,4 +1,4 @@
-"""Does any interface take an id that nobody can see, or that breaks a line?"""
+"""Ids with invisible characters or line breaks are invalid on every interface."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ IDS = [
 
 @pytest.mark.parametrize("text", HIDDEN, ids=[ascii(text) for text in HIDDEN])
 def test_a_message_with_a_hidden_id_is_invalid(market: Market, text: str) -> None:
-    """Every id of every command, and what is wrong is named."""
     for task, path in IDS:
         answer = market.simulation.execute(task, replace_argument(GOOD[task], path, text), "m-1")
         named = [error["path"] for error in answer["errors"]]
@@ -31,7 +30,6 @@ def test_a_message_with_a_hidden_id_is_invalid(market: Market, text: str) -> Non
 
 
 def test_a_submission_by_sql_with_a_hidden_id_is_invalid(market: Market, database_url: str) -> None:
-    """The same of the other interface."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as caller:
         for number, text in enumerate(HIDDEN):
             payload: dict[str, Any] = GOOD["npb.respond"] | {"member_id": text}
@@ -71,14 +69,12 @@ def test_a_submission_by_sql_with_a_hidden_id_is_invalid(market: Market, databas
         ("FEE_EXEMPT_SELLERS", ["s\u2028"]),
     ],
 )
-def test_terms_that_are_no_plain_sensible_values_are_invalid(market: Market, setting: str, value: Any) -> None:
-    """The setting is named."""
+def test_terms_with_unusable_values_are_invalid(market: Market, setting: str, value: Any) -> None:
     answer = market.do("terms.apply", terms={setting: value}, staff="kim", **{"from": "2027-01-01T00:00:00Z"})
     assert (answer["outcome"], {error["path"] for error in answer["errors"]}) == ("invalid", {f"terms.{setting}"})
 
 
 @pytest.mark.parametrize("start", ["2127-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-def test_terms_of_another_generation_are_invalid(market: Market, start: str) -> None:
-    """A hundred years ahead at most, and in years that the calendar has."""
+def test_terms_more_than_a_hundred_years_ahead_are_invalid(market: Market, start: str) -> None:
     answer = market.do("terms.apply", terms={"STRIKE_LIMIT": 4}, staff="kim", **{"from": start})
     assert (answer["outcome"], [error["path"] for error in answer["errors"]]) == ("invalid", ["from"])

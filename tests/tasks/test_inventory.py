@@ -1,4 +1,4 @@
-"""What may the marketplace say of a lot, and what comes of it?"""
+"""Recording of lots."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ def a_lot(**fields: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def store(simulation: Simulation) -> Simulation:
-    """Two sellers."""
     for member in ("s", "t"):
         simulation.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
     return simulation
@@ -66,44 +65,38 @@ FULL = a_lot(
 )
 
 
-def test_a_lot_is_remembered_with_all_its_fields(store: Simulation) -> None:
-    """Contract 3.2: what goes in comes out in the same shape."""
+def test_a_lot_is_stored_with_all_its_fields(store: Simulation) -> None:
     assert store.do("inventory.record_lot", lot=FULL)["outcome"] == "done"
     assert stock(store) == [FULL]
     assert journal(store) == [("recorded", 10)]
 
 
-def test_the_fields_of_the_marketplaces_api_for_no_tiers_are_taken(store: Simulation) -> None:
-    """Contract 3.2: real data drops in; the API writes a tier that is not there as 0 and 0.0000."""
+def test_the_marketplace_apis_empty_tiers_are_accepted(store: Simulation) -> None:
     answer = store.do("inventory.record_lot", lot=a_lot(tier_quantity1=0, tier_price1="0.0000"))
     assert answer["outcome"] == "done"
     assert stock(store)[0]["tier_quantity1"] is None
 
 
-def test_a_difference_in_quantity_is_a_manual_adjustment(store: Simulation) -> None:
-    """Contract 2.2."""
+def test_a_difference_in_quantity_is_posted_as_an_adjustment(store: Simulation) -> None:
     for quantity in (10, 7, 7, 12):
         answer = store.do("inventory.record_lot", lot=a_lot(quantity=quantity))
     assert answer["effects"] == {"lot_id": 1, "quantity": 12, "recorded": False, "adjusted": 5}
     assert journal(store) == [("recorded", 10), ("adjusted", -3), ("adjusted", 5)]
 
 
-def test_a_lot_that_becomes_another_item_takes_its_units_along(store: Simulation) -> None:
-    """promises.md, invariant 4: the units leave one key and enter the other."""
+def test_a_lot_that_becomes_another_item_moves_its_units(store: Simulation) -> None:
     store.do("inventory.record_lot", lot=a_lot())
     store.do("inventory.record_lot", lot=a_lot(color_id=6, quantity=8))
     assert journal(store) == [("recorded", 10), ("adjusted", -10), ("adjusted", 8)]
 
 
 def test_a_lot_never_moves_to_another_seller(store: Simulation) -> None:
-    """Contract 2.2."""
     store.do("inventory.record_lot", lot=a_lot())
     assert store.do("inventory.record_lot", lot=a_lot(seller_id="t"))["code"] == "NOT_A_PARTY"
     assert stock(store, "t") == []
 
 
 def test_an_unknown_seller_has_no_lots(store: Simulation) -> None:
-    """Contract 2.1."""
     assert store.do("inventory.record_lot", lot=a_lot(seller_id="x"))["code"] == "MEMBER_UNKNOWN"
 
 
@@ -147,8 +140,7 @@ def test_an_unknown_seller_has_no_lots(store: Simulation) -> None:
         ({"colour": 5}, "lot.colour"),
     ],
 )
-def test_what_no_lot_may_be_is_named_and_nothing_is_kept(store: Simulation, fields: dict[str, Any], path: str) -> None:
-    """rules.md 5.3, contract 2.1."""
+def test_an_invalid_lot_is_named_and_not_stored(store: Simulation, fields: dict[str, Any], path: str) -> None:
     answer = store.do("inventory.record_lot", lot=a_lot(**fields))
     assert answer["outcome"] == "invalid"
     assert path in [problem["path"] for problem in answer["errors"]]
@@ -156,13 +148,11 @@ def test_what_no_lot_may_be_is_named_and_nothing_is_kept(store: Simulation, fiel
     assert journal(store) == []
 
 
-def test_nobody_acts_in_a_fact(store: Simulation) -> None:
-    """Contract 2: facts need neither a member nor staff."""
+def test_a_fact_has_no_actor(store: Simulation) -> None:
     assert store.do("inventory.record_lot", lot=a_lot(), staff="ann")["outcome"] == "invalid"
 
 
 def test_a_lot_made_by_a_return_can_be_recorded_again(store: Simulation) -> None:
-    """Contract 3.2: only a *new* lot in our range of numbers is refused."""
     lot = LotFacts.model_validate(a_lot()).to_lot()
     (told,) = record_imported_lots([replace(lot, lot_id=0)])
     assert isinstance(told, dict)

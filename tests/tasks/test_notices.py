@@ -1,4 +1,4 @@
-"""Is everybody told exactly once, whatever happens on the way from a promise to a mailbox?"""
+"""Notices: every member is notified exactly once, whatever fails on the way."""
 
 from __future__ import annotations
 
@@ -22,31 +22,26 @@ from tests.plugins.market import FILED, ORDERED, WEEK, Market
 KEY = "ocr_filed:1003:2:seller"
 
 
-class Tray:
-    """A postbox that keeps what it was given."""
-
+class RecordingMailer:
     def __init__(self) -> None:
         self.letters: list[OutgoingEmail] = []
 
     def send(self, envelope: OutgoingEmail) -> None:
-        """Keep it."""
         self.letters.append(envelope)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        pass
 
 
 @pytest.fixture
-def tray() -> Iterator[Tray]:
-    """What leaves through the postbox of this process."""
-    kept = Tray()
+def recording_mailer() -> Iterator[RecordingMailer]:
+    kept = RecordingMailer()
     mailer.set_mailer(kept)
     yield kept
     mailer.set_mailer(None)
 
 
 def promise(*keys: str, event_told: str = "ocr_filed", recipient: str = "seller") -> None:
-    """Promise notices to the seller, one a key."""
     facts = {"reason": "B_MUTUAL", "comment": "Please."}
     payload = {"event": event_told, "recipient": recipient, "role": "seller", "facts": facts}
     work: UnitOfWork[Any]
@@ -55,41 +50,36 @@ def promise(*keys: str, event_told: str = "ocr_filed", recipient: str = "seller"
 
 
 def counts() -> dict[str, int]:
-    """How many notices are in each state."""
     with db.current_database().transaction() as conn:
         return notices.count_by_state(conn)
 
 
-def test_one_promise_is_one_notice_and_one_mail_however_often_anybody_looks(market: Market, tray: Tray) -> None:
-    """P2, I12: one per (event, recipient)."""
+def test_one_outbox_row_is_one_notice_and_one_email(market: Market, recording_mailer: RecordingMailer) -> None:
     for _ in range(2):
         promise(KEY)
         market.simulation.process_outbox()
         tell_seller.run()
         deliver.run()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
-    assert [letter.email for letter in tray.letters] == ["seller@example.org"]
+    assert [letter.email for letter in recording_mailer.letters] == ["seller@example.org"]
 
 
-def test_without_a_postbox_notices_are_marked_sent(market: Market) -> None:
-    """Contract 5: no mail leaves a replay."""
+def test_without_a_mailer_notices_are_marked_sent(market: Market) -> None:
     promise(KEY)
     market.simulation.process_outbox()
     assert counts()["sent"] == 1
 
 
-def test_a_second_request_after_a_decline_is_a_new_event(market: Market, tray: Tray) -> None:
-    """Contract 2.4: one mail per event row and recipient, not per kind."""
+def test_a_second_request_after_a_decline_is_a_new_event(market: Market, recording_mailer: RecordingMailer) -> None:
     market.at(ORDERED).order()
     for _ in range(2):
         market.done("ocr.file", order_id=1003, member_id="buyer", reason="B_MUTUAL", comment="Please.")
         market.done("ocr.decline", order_id=1003, member_id="seller")
-    assert [letter.event for letter in tray.letters] == ["ocr_filed", "ocr_declined"] * 2
-    assert len({letter.message_id for letter in tray.letters}) == 4
+    assert [letter.event for letter in recording_mailer.letters] == ["ocr_filed", "ocr_declined"] * 2
+    assert len({letter.message_id for letter in recording_mailer.letters}) == 4
 
 
-def test_the_notices_of_an_order_are_shown_in_the_order_they_were_told(market: Market) -> None:
-    """Contract 4: event, recipient, state, subject and text, and what was known at an instant."""
+def test_the_notices_of_an_order_are_listed_in_order(market: Market) -> None:
     market.at(ORDERED).order()
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     market.at(FILED + WEEK).done("npb.scan_open_alerts")
@@ -111,7 +101,6 @@ def test_the_notices_of_an_order_are_shown_in_the_order_they_were_told(market: M
 
 
 def test_dates_are_in_the_readers_own_zone(market: Market) -> None:
-    """House: with the zone written out."""
     market.done("members.record", member_id="buyer", handle="Bea", email="b@example.org", time_zone="Asia/Tokyo")
     market.at(ORDERED).order()
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
@@ -121,7 +110,6 @@ def test_dates_are_in_the_readers_own_zone(market: Market) -> None:
 
 
 def test_a_promise_that_makes_no_sense_silences_no_other_and_ends_in_sight(market: Market) -> None:
-    """P8, P1: counted, in the end parked."""
     promise("nonsense:1", event_told="no_such_event")
     promise(KEY)
     market.simulation.process_outbox()
@@ -131,10 +119,8 @@ def test_a_promise_that_makes_no_sense_silences_no_other_and_ends_in_sight(marke
     assert (job.task, job.attempts) == ("notices.tell_seller", outbox.MAX_ATTEMPTS)
 
 
-def test_a_letter_that_breaks_the_postbox_delays_no_other(market: Market) -> None:
-    """P8: a bug met by one letter is that letter's trouble."""
-
-    class Breaks(Tray):
+def test_an_email_that_breaks_the_mailer_does_not_delay_others(market: Market) -> None:
+    class Breaks(RecordingMailer):
         def send(self, envelope: OutgoingEmail) -> None:
             if envelope.event == "npb_unlocked":
                 raise ZeroDivisionError("a bug")
@@ -150,8 +136,7 @@ def test_a_letter_that_breaks_the_postbox_delays_no_other(market: Market) -> Non
     assert counts() == {"pending": 1, "sent": 1, "parked": 0}
 
 
-def test_two_workers_deliver_each_letter_once(market: Market, tray: Tray, database_url: str) -> None:
-    """P2: whoever claims a letter first sends it."""
+def test_two_workers_send_each_email_once(market: Market, recording_mailer: RecordingMailer, database_url: str) -> None:
     database = db.connect(database_url, pool_size=4)
     database.clock = market.simulation.clock
     db.set_database(database)
@@ -171,19 +156,18 @@ def test_two_workers_deliver_each_letter_once(market: Market, tray: Tray, databa
     db.set_database(market.simulation.database)
     database.dispose()
     assert counts() == {"pending": 0, "sent": 300, "parked": 0}
-    assert len(tray.letters) == len({letter.message_id for letter in tray.letters}) == 300
+    assert len(recording_mailer.letters) == len({letter.message_id for letter in recording_mailer.letters}) == 300
 
 
-def test_a_worker_that_was_overtaken_marks_nothing(market: Market, tray: Tray) -> None:
-    """A worker that slept past its lease finds another try counted and leaves the row alone."""
+def test_a_worker_whose_lease_expired_marks_nothing(market: Market, recording_mailer: RecordingMailer) -> None:
     promise(KEY)
     tell_seller.run()
     clock = market.simulation.clock
 
-    class SleepsTooLong(Tray):
+    class SleepsTooLong(RecordingMailer):
         def send(self, envelope: OutgoingEmail) -> None:
             clock.instant += WEEK
-            mailer.set_mailer(tray)
+            mailer.set_mailer(recording_mailer)
             deliver.run()
             mailer.set_mailer(self)
             raise mailer.Undeliverable("what it says now is old news")
@@ -194,12 +178,11 @@ def test_a_worker_that_was_overtaken_marks_nothing(market: Market, tray: Tray) -
 
 
 class Died(BaseException):
-    """The process is gone."""
+    pass
 
 
 @contextlib.contextmanager
 def dying_at(engine: Engine, number: int, *, after: bool) -> Iterator[list[int]]:
-    """Die before or after the statement (or commit) of that number; gives the list of those that were reached."""
     reached: list[int] = []
 
     def count() -> None:
@@ -221,12 +204,13 @@ def dying_at(engine: Engine, number: int, *, after: bool) -> Iterator[list[int]]
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_crash_at_any_statement_loses_no_notice_and_doubles_none(market: Market, tray: Tray, after: bool) -> None:
-    """P1, P2: crash at every statement of recording and delivering, then come again."""
+def test_a_crash_at_any_statement_neither_loses_nor_duplicates_a_notice(
+    market: Market, recording_mailer: RecordingMailer, after: bool
+) -> None:
     number = 0
     while True:
         number += 1
-        tray.letters.clear()
+        recording_mailer.letters.clear()
         key = f"ocr_filed:{number}:2:seller"
         promise(key)
         finished = False
@@ -238,7 +222,7 @@ def test_a_crash_at_any_statement_loses_no_notice_and_doubles_none(market: Marke
         market.simulation.process_outbox()
         deliver.run()
         assert counts() == {"pending": 0, "sent": number, "parked": 0}, number
-        assert len({letter.message_id for letter in tray.letters}) == 1, number
+        assert len({letter.message_id for letter in recording_mailer.letters}) == 1, number
         if finished:
             break
     assert number > 15

@@ -1,4 +1,4 @@
-"""Who may ask what can be done with an order, and what does asking change?"""
+"""The options of a party or staff for an order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 
 def ask(market: Market, **arguments: Any) -> dict[str, dict[str, Any]]:
-    """The options of one member by action."""
     effects = market.done("orders.options", order_id=1003, **arguments)
     return {one["action"]: one for one in effects["options"]}
 
@@ -23,8 +22,7 @@ def test_unknown_orders_unknown_members_and_strangers_are_refused(market: Market
     assert market.code("orders.options", order_id=1003, member_id="stranger") == "NOT_A_PARTY"
 
 
-def test_asking_moves_nothing(market: Market) -> None:
-    """Contract 2.3: read only."""
+def test_options_change_nothing(market: Market) -> None:
     market.order(1003)
     before = market.row("SELECT * FROM unwind.orders")
     ask(market, member_id="seller")
@@ -33,7 +31,6 @@ def test_asking_moves_nothing(market: Market) -> None:
 
 
 def test_each_option_has_the_shape_of_the_contract(market: Market) -> None:
-    """Contract 2.3: action, possible, code, why, possible_from, unblocked_by."""
     market.order(1003)
     option = ask(market, member_id="seller")["npb.file"]
     assert option == {
@@ -46,7 +43,7 @@ def test_each_option_has_the_shape_of_the_contract(market: Market) -> None:
     }
 
 
-def test_the_unlock_is_announced_and_kept_without_any_scan(market: Market) -> None:
+def test_the_option_to_cancel_opens_when_due_without_a_sweep(market: Market) -> None:
     """R40: with the scheduler stopped the option appears at the instant, from the facts alone."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
@@ -65,7 +62,6 @@ def test_staff_sees_what_staff_may_do(market: Market) -> None:
 
 
 def test_a_pending_removal_can_be_decided_by_the_other_party(market: Market) -> None:
-    """rules.md 6: what the option names, the command takes."""
     market.order(1003)
     asked = market.done("removals.request", order_id=1003, member_id="buyer", lines=[{"line_no": 1, "quantity": 1}])
     options = ask(market, member_id="seller")
@@ -76,7 +72,6 @@ def test_a_pending_removal_can_be_decided_by_the_other_party(market: Market) -> 
 
 
 def test_the_same_question_under_the_same_id_has_the_same_answer(market: Market) -> None:
-    """P2: also for those who only ask."""
     market.order(1003)
     first = market.do("orders.options", order_id=1003, member_id="seller", request_id="q-1")
     market.at(FILED)

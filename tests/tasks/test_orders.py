@@ -1,4 +1,4 @@
-"""How is an order submitted, added to, moved along and paid?  (contract 2.2; T20, T21, T23, R20, R25)"""
+"""Commands of an order's ordinary life: submit, add a batch, set the status, record a payment."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def order_row(market: Market, order_id: int = 1003) -> Any:
     return market.row("SELECT * FROM unwind.orders WHERE order_id = :id", id=order_id)
 
 
-def test_submitting_takes_stock_snapshots_lots_and_books_the_fee(market: Market) -> None:
-    """contract 2.2, R82: 750.00 costs 20.00, charged in the month of the order date."""
+def test_submitting_takes_stock_snapshots_lots_and_charges_the_fee(market: Market) -> None:
+    """R82: 750.00 costs 20.00, charged in the month of the order date."""
     lot = market.lot(quantity=100, unit_price="75.0000", remarks="shelf 4")
     market.order(1003, [(lot, 10)])
     row = order_row(market)
@@ -31,8 +31,7 @@ def test_submitting_takes_stock_snapshots_lots_and_books_the_fee(market: Market)
     assert (charge.kind, charge.amount, str(charge.billing_month)) == ("charge", Decimal("20.00"), "2026-03-01")
 
 
-def test_tier_and_sale_make_the_line_price(market: Market) -> None:
-    """contract 2.2: matching tier price less the sale, half up to four decimals; the total is not rounded."""
+def test_the_line_price_uses_tier_and_sale(market: Market) -> None:
     lot = market.lot(unit_price="0.1111", tier_quantity1=10, tier_price1="0.1001", sale_rate=33)
     market.order(1, [(lot, 9)])
     market.order(2, [(lot, 10)])
@@ -47,8 +46,7 @@ def test_an_order_in_another_currency_is_charged_in_dollars(market: Market) -> N
     assert order_row(market, 1).fee == Decimal("3.25")
 
 
-def test_a_lot_sold_out_is_deleted_and_a_retained_one_put_away(market: Market) -> None:
-    """rules.md 5.6 [270]."""
+def test_a_sold_out_lot_is_deleted_and_a_retained_one_moved_to_the_stockroom(market: Market) -> None:
     gone, kept = market.lot(501, quantity=5), market.lot(502, quantity=5, is_retain=True)
     market.order(1, [(gone, 5), (kept, 5)])
     rows = market.rows("SELECT lot_id, quantity, is_stock_room, stock_room_id FROM unwind.lots")
@@ -72,7 +70,6 @@ def test_a_lot_sold_out_is_deleted_and_a_retained_one_put_away(market: Market) -
 def test_what_cannot_be_bought_is_refused_and_changes_nothing(
     market: Market, change: dict[str, Any], expected: str
 ) -> None:
-    """contract 2.1, 2.2: each refusal has its code."""
     market.order(1003, [(market.lot(501), 10)])
     market.lot(502, is_stock_room=True, stock_room_id="B")
     market.lot(503, reserved_for="Somebody")
@@ -106,7 +103,6 @@ def test_what_cannot_be_bought_is_refused_and_changes_nothing(
     ],
 )
 def test_arguments_that_do_not_fit_are_named(market: Market, change: dict[str, Any], path: str) -> None:
-    """contract 2.1: `invalid` with the path, nothing kept."""
     market.lot(501, bulk=2)
     arguments = {"order_id": 2, "buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": 501, "quantity": 2}]}
     answer = market.do("orders.submit", request_id="r-1", **(arguments | change))
@@ -115,7 +111,6 @@ def test_arguments_that_do_not_fit_are_named(market: Market, change: dict[str, A
 
 
 def test_lots_reserved_for_the_buyer_can_be_bought(market: Market) -> None:
-    """rules.md 1: a reserved lot is held for one named buyer."""
     lot = market.lot(reserved_for="Buyer")
     market.order(1, [(lot, 1)])
 
@@ -140,7 +135,6 @@ def test_a_buyer_with_an_unpaid_order_cannot_order_in_that_store(market: Market)
 
 @pytest.mark.parametrize("who", ["buyer", "seller"])
 def test_terminated_members_do_not_trade(market: Market, who: str) -> None:
-    """contract 2.1: MEMBER_TERMINATED answers submit and add_batch; reinstated, they trade again."""
     lot = market.lot()
     market.order(1, [(lot, 1)])
     assert market.done("members.terminate", member_id=who, staff="kim", comment="fraud") == {"terminated": True}
@@ -154,7 +148,7 @@ def test_terminated_members_do_not_trade(market: Market, who: str) -> None:
     market.order(2, [(lot, 1)])
 
 
-def test_a_batch_starts_date_payment_and_fee_again(market: Market) -> None:
+def test_a_batch_restarts_date_payment_and_fee(market: Market) -> None:
     """T21, R20, E6: reversal and new charge in the month of the batch."""
     lot = market.lot(quantity=1000)
     market.order(1, [(lot, 300)])
@@ -175,8 +169,7 @@ def test_a_batch_starts_date_payment_and_fee_again(market: Market) -> None:
 
 
 @pytest.mark.parametrize("status", ["PAID", "PACKED", "SHIPPED", "COMPLETED"])
-def test_nothing_joins_an_order_that_is_too_far(market: Market, status: str) -> None:
-    """[62]: ADDABLE statuses only."""
+def test_a_batch_is_refused_after_payment(market: Market, status: str) -> None:
     lot = market.lot()
     market.order(1, [(lot, 1)])
     market.done("orders.set_status", order_id=1, member_id="seller", status=status)
@@ -184,7 +177,6 @@ def test_nothing_joins_an_order_that_is_too_far(market: Market, status: str) -> 
 
 
 def test_statuses_are_set_by_the_party_they_belong_to(market: Market) -> None:
-    """contract 2.2, rules.md 2.1 [1138]."""
     market.order(1)
 
     def set_by(who: str, status: str) -> str | None:
@@ -204,7 +196,7 @@ def test_statuses_are_set_by_the_party_they_belong_to(market: Market) -> None:
 
 
 def test_a_voided_payment_makes_a_paid_order_unpaid_again(market: Market) -> None:
-    """T23, [2672]: PAID goes to READY, and a non-paying buyer alert becomes possible."""
+    """T23: PAID goes to READY, and a non-paying buyer alert becomes possible."""
     market.order(1)
     market.done("orders.record_payment", order_id=1, payment_status="Completed")
     market.done("orders.set_status", order_id=1, member_id="seller", status="PAID")

@@ -1,4 +1,4 @@
-"""A sweep that marks an alert decides nothing: a command counts from its own instant, whichever of the two ran first."""
+"""Commands take effect at their own time, whether a sweep marked the alert before or after them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ def accused(market: Market) -> Market:
 
 
 def play(market: Market, database_url: str, interface: str, ordering: str, at: datetime, task: str, **more: Any) -> Any:
-    """The command happened at `at` and is read at `LATER`; the sweep ran at `DUE` or a second after the command was read."""
     if ordering == "sweep first":
         market.simulation.advance(max(DUE, at))
     market.at(LATER)
@@ -41,7 +40,6 @@ def play(market: Market, database_url: str, interface: str, ordering: str, at: d
 
 
 def take(market: Market, database_url: str, interface: str, at: datetime, task: str, **more: Any) -> Any:
-    """Have one command carried out that happened at `at`; gives its answer."""
     if interface == "message":
         return market.do(task, order_id=1003, occurred_at=format_timestamp(at), **more)
     request_id = f"{task}-{format_timestamp(at)}".replace("+", "-")
@@ -59,12 +57,10 @@ def take(market: Market, database_url: str, interface: str, at: datetime, task: 
 
 
 def alert(market: Market) -> Any:
-    """The alert and its order."""
     return market.row("SELECT a.*, o.status, o.version FROM unwind.alerts a JOIN unwind.orders o USING (order_id)")
 
 
-def sound(market: Market) -> None:
-    """Every invariant holds."""
+def assert_invariants_hold(market: Market) -> None:
     with db.current_database().transaction() as conn:
         assert check(conn, market.simulation.clock.instant) == []
 
@@ -74,7 +70,7 @@ def sound(market: Market) -> None:
 @pytest.mark.parametrize(
     ("offset", "unlocks", "marked"), [(-SECOND, FILED + 2 * WEEK, False), (0 * SECOND, DUE, True), (SECOND, DUE, True)]
 )
-def test_an_answer_counts_from_its_own_second_whoever_ran_first(
+def test_an_answer_takes_effect_at_its_own_second_in_either_order(
     accused: Market,
     database_url: str,
     interface: str,
@@ -95,11 +91,11 @@ def test_an_answer_counts_from_its_own_second_whoever_ran_first(
     assert cancel["code"] == (None if marked else "TOO_EARLY")
     strikes = accused.rows("SELECT 1 FROM unwind.strikes")
     assert len(strikes) == marked
-    sound(accused)
+    assert_invariants_hold(accused)
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
-def test_the_seller_is_told_that_the_mark_is_taken_back_and_of_the_next(
+def test_the_seller_is_notified_of_a_reverted_unlock_and_of_the_next(
     accused: Market, database_url: str, interface: str
 ) -> None:
     """N7, then N5 with the new date, then N7 again at that date."""
@@ -117,7 +113,7 @@ def test_the_seller_is_told_that_the_mark_is_taken_back_and_of_the_next(
     types = accused.rows("SELECT type FROM unwind.events WHERE order_id = 1003 ORDER BY seq")
     assert [r.type for r in types][2:] == ["npb.unlocked", "npb.responded", "npb.unlocked"]
     assert alert(accused).unlocked_at == FILED + 2 * WEEK
-    sound(accused)
+    assert_invariants_hold(accused)
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
@@ -126,12 +122,11 @@ def test_the_seller_is_told_that_the_mark_is_taken_back_and_of_the_next(
 def test_a_cancellation_is_judged_at_its_own_second(
     accused: Market, database_url: str, interface: str, ordering: str, offset: timedelta
 ) -> None:
-    """Rules 3.8: not before the week is over, however late the command is read."""
     answer = play(accused, database_url, interface, ordering, DUE + offset, "orders.cancel", member_id="seller")
     assert answer["code"] == ("TOO_EARLY" if offset < 0 * SECOND else None)
     if answer["outcome"] == "done":
         assert accused.row("SELECT cancelled_at FROM unwind.orders").cancelled_at == DUE + offset
-    sound(accused)
+    assert_invariants_hold(accused)
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
@@ -139,7 +134,6 @@ def test_a_cancellation_is_judged_at_its_own_second(
 def test_each_of_many_cancellations_by_sql_counts_from_the_insert(
     accused: Market, database_url: str, ordering: str, offset: timedelta
 ) -> None:
-    """Rules 3.8 and contract 2.3: the items of one command were submitted when it was."""
     if ordering == "sweep first":
         accused.simulation.advance(max(DUE, DUE + offset))
     accused.at(LATER)
@@ -148,7 +142,7 @@ def test_each_of_many_cancellations_by_sql_counts_from_the_insert(
     (of_one,) = answer["effects"]["answers"]
     assert of_one["code"] == ("TOO_EARLY" if offset < 0 * SECOND else None)
     accused.simulation.advance(LATER + SECOND)
-    sound(accused)
+    assert_invariants_hold(accused)
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
@@ -163,7 +157,7 @@ def test_each_of_many_cancellations_by_sql_counts_from_the_insert(
     ],
     ids=["accept", "remove", "staff removes"],
 )
-def test_what_ends_the_waiting_before_the_mark_takes_the_mark_back(
+def test_a_command_that_ends_the_wait_reverts_a_later_unlock(
     accused: Market,
     database_url: str,
     interface: str,
@@ -173,18 +167,17 @@ def test_what_ends_the_waiting_before_the_mark_takes_the_mark_back(
     arguments: dict[str, Any],
     status: str,
 ) -> None:
-    """Whichever ran first: the alert stands as if the command had been read at its instant."""
     answer = play(accused, database_url, interface, ordering, DUE + offset, task, **arguments)
     assert answer["outcome"] == "done"
     after = alert(accused)
     was_marked = ordering == "sweep first" and offset >= 0 * SECOND
     assert (after.status, after.unlocked_at) == (status, DUE if was_marked else None)
-    sound(accused)
+    assert_invariants_hold(accused)
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
 @pytest.mark.parametrize(("offset", "unlocks"), [(-SECOND, FILED + 2 * WEEK), (0 * SECOND, DUE), (SECOND, DUE)])
-def test_taking_the_penalty_back_counts_from_its_own_second(
+def test_taking_the_penalty_back_takes_effect_at_its_own_second(
     accused: Market, database_url: str, interface: str, offset: timedelta, unlocks: datetime
 ) -> None:
     """R34: an answer at that instant, though the sweep ran between the acceptance and the moment both were read."""
@@ -196,12 +189,11 @@ def test_taking_the_penalty_back_counts_from_its_own_second(
     accused.simulation.advance(LATER + SECOND)
     after = alert(accused)
     assert (after.unlocks_at, after.unlocked_at) == (unlocks, None if unlocks > LATER else LATER)
-    sound(accused)
+    assert_invariants_hold(accused)
 
 
 @pytest.mark.parametrize("interface", INTERFACES)
-def test_an_event_that_moves_nothing_leaves_the_mark(accused: Market, database_url: str, interface: str) -> None:
-    """The alert had matured all the same: the seller is told once."""
+def test_an_event_that_moves_no_date_keeps_the_unlock(accused: Market, database_url: str, interface: str) -> None:
     answer = play(
         accused, database_url, interface, "sweep first", DUE - SECOND, "removals.request",
         member_id="buyer", lines=[{"line_no": 1, "quantity": 1}],
@@ -209,25 +201,23 @@ def test_an_event_that_moves_nothing_leaves_the_mark(accused: Market, database_u
     assert answer["outcome"] == "refused"
     assert alert(accused).unlocked_at == DUE
     assert len(accused.rows("SELECT 1 FROM unwind.notices WHERE event = 'npb_unlocked'")) == 1
-    sound(accused)
+    assert_invariants_hold(accused)
 
 
 def test_an_answer_by_sql_is_in_time_however_long_the_workers_were_away(accused: Market, database_url: str) -> None:
-    """Rules 3.8: an outage of two days costs no buyer a strike."""
     accused.simulation.advance(DUE)
     accused.at(DUE + timedelta(days=2))
     take(accused, database_url, "sql", DUE - SECOND, "npb.respond", member_id="buyer", comment="I pay today")
     after = alert(accused)
     assert (after.responded_at, after.unlocks_at, after.unlocked_at) == (DUE - SECOND, FILED + 2 * WEEK, None)
-    sound(accused)
+    assert_invariants_hold(accused)
 
 
-def test_what_somebody_did_still_overtakes(accused: Market, database_url: str) -> None:
-    """Contract 2: a command is never earlier than what another person did to the order."""
+def test_a_command_is_never_earlier_than_another_partys_command(accused: Market, database_url: str) -> None:
     accused.at(DUE).done("npb.respond", order_id=1003, member_id="buyer", comment="Now")
     accused.at(LATER)
     answer = take(accused, database_url, "message", DUE - SECOND, "npb.remove", member_id="seller")
     assert [error["path"] for error in answer["errors"]] == ["occurred_at"]
     take(accused, database_url, "sql", DUE - SECOND, "npb.remove", member_id="seller")
     assert alert(accused).closed_at == DUE
-    sound(accused)
+    assert_invariants_hold(accused)

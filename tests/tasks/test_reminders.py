@@ -1,4 +1,4 @@
-"""Is everybody reminded at the right instant, of the right step, and once?"""
+"""Reminders are sent at the right time, for the right step, once."""
 
 from __future__ import annotations
 
@@ -18,20 +18,17 @@ SORRY = {"reason": "B_OTHER", "comment": "I can explain this in more than twenty
 
 
 def told(market: Market, event: str) -> list[str]:
-    """Who was told of this kind of event, in order."""
     rows = market.rows("SELECT recipient FROM unwind.notices WHERE event = :event ORDER BY notice_id", event=event)
     return [row.recipient for row in rows]
 
 
 def scan(market: Market) -> int:
-    """One sweep; gives how many rows it handled."""
     found: int = market.done("reminders.scan")["reminded"]
     return found
 
 
 @pytest.fixture
 def asked(market: Market) -> Market:
-    """A buyer's cancel request, filed with the order."""
     market.at(ORDERED).order()
     market.done("ocr.file", order_id=1003, member_id="buyer", **SORRY)
     return market
@@ -39,7 +36,6 @@ def asked(market: Market) -> Market:
 
 @pytest.fixture
 def unlocked(market: Market) -> Market:
-    """An NPB that was unlocked at its instant."""
     market.at(ORDERED).order()
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     market.at(FILED + WEEK).done("npb.scan_open_alerts")
@@ -59,7 +55,7 @@ def test_an_unanswered_request_reminds_its_seller_at_each_step_and_once(asked: M
         assert told(asked, "ocr_reminder") == ["seller"] * (already + more)
 
 
-def test_after_an_outage_only_the_latest_step_is_told(asked: Market) -> None:
+def test_after_an_outage_only_the_latest_reminder_is_sent(asked: Market) -> None:
     """A13: nobody gets three reminders on one day."""
     asked.at(ORDERED + 45 * DAY)
     assert (scan(asked), scan(asked)) == (1, 0)
@@ -70,14 +66,14 @@ def test_after_an_outage_only_the_latest_step_is_told(asked: Market) -> None:
         assert reminders.list_unanswered_orders(conn) == [1003]
 
 
-def test_a_request_that_was_answered_reminds_nobody(asked: Market) -> None:
+def test_an_answered_request_sends_no_reminder(asked: Market) -> None:
     """N16: declined is answered."""
     asked.at(ORDERED + DAY).done("ocr.decline", order_id=1003, member_id="seller")
     asked.at(ORDERED + 45 * DAY)
     assert scan(asked) == 0
 
 
-def test_a_sellers_own_request_reminds_nobody(market: Market) -> None:
+def test_a_sellers_own_request_sends_no_reminder(market: Market) -> None:
     """N16 is about what the other side asked."""
     market.at(ORDERED).order()
     market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="As agreed.")
@@ -86,7 +82,7 @@ def test_a_sellers_own_request_reminds_nobody(market: Market) -> None:
 
 
 @pytest.mark.parametrize(("step", "already"), [(3, 0), (10, 1)])
-def test_an_unlocked_alert_that_nobody_touches_reminds_its_filer(unlocked: Market, step: int, already: int) -> None:
+def test_an_unused_unlocked_alert_reminds_its_filer(unlocked: Market, step: int, already: int) -> None:
     """N17: 3 and 10 days after the unlock."""
     since = FILED + WEEK
     for earlier in (3, 10)[:already]:
@@ -98,7 +94,7 @@ def test_an_unlocked_alert_that_nobody_touches_reminds_its_filer(unlocked: Marke
         assert told(unlocked, "unlock_reminder") == ["seller"] * (already + more)
 
 
-def test_an_alert_that_is_not_unlocked_reminds_nobody(market: Market) -> None:
+def test_a_locked_alert_sends_no_reminder(market: Market) -> None:
     """N17: there is nothing to do yet."""
     market.at(ORDERED).order()
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
@@ -146,7 +142,7 @@ def test_a_buyers_unlocked_alert_reminds_the_buyer(market: Market, kind: str, pa
     assert told(market, "unlock_reminder") == ["buyer"]
 
 
-def test_a_cancelled_order_reminds_nobody(unlocked: Market) -> None:
+def test_a_cancelled_order_sends_no_reminder(unlocked: Market) -> None:
     """N17: it was touched."""
     unlocked.done("orders.cancel", order_id=1003, member_id="seller")
     unlocked.at(FILED + 45 * DAY)
@@ -167,7 +163,7 @@ def test_an_acceptance_after_the_unlock_starts_the_steps_again(unlocked: Market)
 
 
 def test_sweeps_at_the_same_time_remind_once(asked: Market, database_url: str) -> None:
-    """N16, P2: two beats and several workers change nothing."""
+    """N16: two beats and several workers change nothing."""
     for number in range(2000, 2020):
         asked.order(number)
         asked.done("ocr.file", order_id=number, member_id="buyer", **SORRY)
@@ -194,7 +190,6 @@ def test_sweeps_at_the_same_time_remind_once(asked: Market, database_url: str) -
 
 
 def test_a_case_keeps_the_reminders_of_the_terms_it_was_filed_under(asked: Market) -> None:
-    """Settings: dated terms; running cases keep theirs."""
     later = {"OCR_REMIND_AFTER": ["1d"]}
     answer = asked.do("terms.apply", terms=later, **{"from": "2026-03-28T11:00:00Z"}, staff="kim")
     assert answer["outcome"] == "done", answer
@@ -207,7 +202,6 @@ def test_a_case_keeps_the_reminders_of_the_terms_it_was_filed_under(asked: Marke
 
 
 def test_replay_knows_when_the_next_reminder_is_due(asked: Market) -> None:
-    """Contract 5: time stops at each deadline."""
     with asked.simulation.database.transaction() as conn:
         assert reminders.next_reminder_at(conn) == ORDERED + 2 * DAY
     asked.simulation.advance(ORDERED + 45 * DAY)

@@ -1,4 +1,4 @@
-"""How are items taken out of an order?  (rules.md 6; T20, R20, R59, R60, R80, A11)"""
+"""Removal requests: made by one party, decided by the other."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def ask(market: Market, *lines: tuple[int, int], member_id: str = "buyer", **ext
     return market.do("removals.request", order_id=1003, member_id=member_id, lines=wanted, **extra)
 
 
-def test_an_approved_removal_starts_date_payment_and_fee_again(bought: Market) -> None:
-    """T20, R20, A21: fee over what remains, order date now, payment None; the seller's default is to take the items back."""
+def test_an_approved_removal_restarts_date_payment_and_fee(bought: Market) -> None:
+    """T20, R20, A21: new order date, payment None, fee of what remains; by default the items return."""
     removal = ask(bought, (1, 4))["effects"]["removal_id"]
     bought.done("orders.record_payment", order_id=1003, payment_status="Sent")
     later = ORDERED + 6 * DAY
@@ -53,7 +53,7 @@ def test_an_approved_removal_starts_date_payment_and_fee_again(bought: Market) -
 
 @pytest.mark.parametrize("by", ["buyer", "seller"])
 def test_units_removed_without_return_never_come_back(bought: Market, by: str) -> None:
-    """rules.md 5.6, R80: the Return box is the seller's, when asking or when approving."""
+    """R80: the Return box is the seller's, when asking or when approving."""
     extra = {"return_items": False} if by == "seller" else {}
     removal = ask(bought, (1, 4), member_id=by, **extra)["effects"]["removal_id"]
     other, said = ("seller", {"return_items": False}) if by == "buyer" else ("buyer", {})
@@ -66,7 +66,6 @@ def test_units_removed_without_return_never_come_back(bought: Market, by: str) -
 
 
 def test_only_the_other_party_decides(bought: Market) -> None:
-    """[267]: submitted by either, approved or denied by the other, withdrawn by whoever asked."""
     removal = ask(bought, (1, 1))["effects"]["removal_id"]
     for task in ("removals.approve", "removals.deny"):
         assert bought.code(task, removal_id=removal, member_id="buyer") == "WRONG_ROLE"
@@ -89,14 +88,12 @@ def test_only_the_other_party_decides(bought: Market) -> None:
         ([], "lines"),
     ],
 )
-def test_what_cannot_be_taken_out(bought: Market, lines: list[tuple[int, int]], expected: str) -> None:
-    """[2087]: an order is not emptied by removals; more than remains is invalid."""
+def test_an_impossible_removal_is_refused(bought: Market, lines: list[tuple[int, int]], expected: str) -> None:
     answer = ask(bought, *lines)
     assert expected in (answer["code"], *(e["path"] for e in answer["errors"]))
 
 
 def test_the_buyer_does_not_decide_about_the_return(bought: Market) -> None:
-    """[267]: the tick box is the seller's."""
     assert ask(bought, (1, 1), return_items=True)["errors"][0]["path"] == "return_items"
     removal = ask(bought, (1, 1), member_id="seller")["effects"]["removal_id"]
     answer = bought.do("removals.approve", removal_id=removal, member_id="buyer", return_items=True)
@@ -104,14 +101,13 @@ def test_the_buyer_does_not_decide_about_the_return(bought: Market) -> None:
 
 
 def test_two_requests_for_one_line_are_checked_when_approved(bought: Market) -> None:
-    """contract 2.2: both may be pending; the second approval looks again."""
     first, second = (ask(bought, (1, 6))["effects"]["removal_id"] for _ in range(2))
     bought.done("removals.approve", removal_id=first, member_id="seller")
     answer = bought.do("removals.approve", removal_id=second, member_id="seller")
     assert (answer["outcome"], answer["errors"][0]["path"]) == ("invalid", "lines.0.quantity")
 
 
-def test_nothing_is_taken_out_while_a_case_is_open(bought: Market) -> None:
+def test_no_removal_while_a_case_is_open(bought: Market) -> None:
     """A11: neither asked for nor approved; denying and withdrawing stay possible."""
     waiting, denied = (ask(bought, (1, 1))["effects"]["removal_id"] for _ in range(2))
     bought.at(FILED).done("npb.file", order_id=1003, member_id="seller")

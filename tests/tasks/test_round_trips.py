@@ -1,4 +1,4 @@
-"""Does a bigger set cost more statements?  Never: counted at the driver, for sets of one, ten and a hundred (speed.md)."""
+"""The number of SQL statements does not depend on the batch size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ SETTLED = 25
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every statement that goes through the driver from now on."""
     seen: list[str] = []
     execute = psycopg.Cursor.execute
 
@@ -39,7 +38,6 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def many(simulation: Simulation, database_url: str) -> Simulation:
-    """Three hundred orders of two lines with matured alerts, each with a removal request that waits."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as conn:
         build(conn, Built(333, lines=2, state="due"))
         conn.execute(
@@ -51,7 +49,6 @@ def many(simulation: Simulation, database_url: str) -> Simulation:
 
 
 def orders_of(simulation: Simulation, count: int) -> list[dict[str, Any]]:
-    """That many orders that can be cancelled still, as their sellers would."""
     with simulation.database.transaction() as conn:
         rows = conn.execute(
             text("SELECT order_id, seller_id FROM unwind.orders WHERE status = 'NPB' ORDER BY order_id LIMIT :n"),
@@ -69,8 +66,7 @@ def counted(sent: list[str], do: Callable[[], Any]) -> tuple[int, Any]:
 FOLLOWERS = ("removals.cancel_pending", "credits.post_to_next_invoice", "notices.tell_seller", "notices.tell_buyer")
 
 
-def test_a_bigger_set_needs_no_more_statements(many: Simulation, sent: list[str]) -> None:
-    """Sets: cancelling, and each of its followers, costs the same statements for a hundred orders as for one."""
+def test_a_larger_batch_needs_no_more_statements(many: Simulation, sent: list[str]) -> None:
     costs: dict[str, list[int]] = {}
     for size in SIZES:
         orders = orders_of(many, size)
@@ -88,8 +84,7 @@ def test_a_bigger_set_needs_no_more_statements(many: Simulation, sent: list[str]
     assert max(cost for row in costs.values() for cost in row) <= SETTLED, costs
 
 
-def test_one_order_alone_is_a_set_of_one(many: Simulation, sent: list[str]) -> None:
-    """Sets: a single cancel sends what a set of a hundred sends."""
+def test_a_single_order_is_a_batch_of_one(many: Simulation, sent: list[str]) -> None:
     (order,) = orders_of(many, 1)
     single, _ = counted(sent, lambda: many.do("orders.cancel", **order))
     orders = orders_of(many, 100)
@@ -97,8 +92,7 @@ def test_one_order_alone_is_a_set_of_one(many: Simulation, sent: list[str]) -> N
     assert single == hundred
 
 
-def test_commands_that_came_by_sql_are_drained_in_sets(many: Simulation, sent: list[str]) -> None:
-    """C59: a set of commands through the SQL door costs the same statements whatever its size."""
+def test_submissions_by_sql_are_executed_in_batches(many: Simulation, sent: list[str]) -> None:
     costs = []
     for size in SIZES:
         orders = orders_of(many, size)
@@ -117,8 +111,7 @@ def test_commands_that_came_by_sql_are_drained_in_sets(many: Simulation, sent: l
     assert len(set(costs)) == 1, costs
 
 
-def test_the_answer_of_the_whole_is_kept_by_the_commit_of_its_last_set(many: Simulation) -> None:
-    """P2: of 150 orders the first hundred are one commit, and the rest is one with the answer about all of them."""
+def test_the_answer_of_a_bulk_command_is_stored_by_its_last_commit(many: Simulation) -> None:
     many.do("orders.cancel_many", orders=orders_of(many, 150), request_id="whole")
     with many.database.transaction() as conn:
         commits = conn.execute(

@@ -1,4 +1,4 @@
-"""Is every unit accounted for after many buyers and sellers acted at once, through the tasks themselves?"""
+"""Stock adds up after many concurrent purchases and cancellations."""
 
 from __future__ import annotations
 
@@ -37,8 +37,6 @@ NOT_KEPT_AFTER_CANCELLING = text(
 
 
 class Shop:
-    """Several at once on one database, with a clock that stands still."""
-
     def __init__(self, database: db.Database) -> None:
         self.database = database
         self._numbers = itertools.count(1)
@@ -46,7 +44,7 @@ class Shop:
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
         return execute(app.tasks[task], arguments, f"message-{next(self._numbers)}")
 
-    def at_once(self, task: str, many: list[dict[str, Any]]) -> Counter[str]:
+    def run_concurrently(self, task: str, many: list[dict[str, Any]]) -> Counter[str]:
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda arguments: self.do(task, **arguments), many))
         return Counter(answer["code"] or answer["outcome"] for answer in answers)
@@ -58,7 +56,6 @@ class Shop:
 
 @pytest.fixture
 def shop(database_url: str) -> Iterator[Shop]:
-    """A seller with 60 bricks in one lot, and a buyer."""
     database = db.connect(database_url, clock=db.SimulatedClock(ORDERED), pool_size=4)
     db.set_database(database)
     opened = Shop(database)
@@ -90,22 +87,23 @@ def purchase(number: int, quantity: int) -> dict[str, Any]:
 
 
 def test_a_lot_is_sold_out_exactly_and_comes_back_as_one(shop: Shop) -> None:
-    """R78, C26, C27: twenty orders of five from sixty at once, then all of them cancelled at once."""
-    bought = shop.at_once("orders.submit", [purchase(number, 5) for number in range(1, 21)])
+    """R78: twenty orders of five from sixty at once, then all of them cancelled at once."""
+    bought = shop.run_concurrently("orders.submit", [purchase(number, 5) for number in range(1, 21)])
     assert bought == {"done": 12, "LOT_UNKNOWN": 8}  # the lot is gone when it is sold out
     assert shop.rows(text("SELECT * FROM unwind.lots")) == []
     orders = [number for (number,) in shop.rows(text("SELECT order_id FROM unwind.orders"))]
     request = {"member_id": "seller", "reason": "S_MUTUAL", "comment": "Agreed with the buyer by mail."}
-    shop.at_once("ocr.file", [request | {"order_id": n, "request_id": f"ocr-{n}"} for n in orders])
+    shop.run_concurrently("ocr.file", [request | {"order_id": n, "request_id": f"ocr-{n}"} for n in orders])
     asked = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in orders]
-    assert shop.at_once("orders.cancel", asked * 2) == {"done": 24}  # each asked twice, answered the same, done once
+    assert shop.run_concurrently("orders.cancel", asked * 2) == {
+        "done": 24
+    }  # each asked twice, answered the same, done once
     assert shop.rows(text("SELECT quantity FROM unwind.lots")) == [(60,)]
     assert shop.rows(UNACCOUNTED) == []
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_units_are_conserved_over_random_histories(shop: Shop, seed: int) -> None:
-    """promises.md, invariant 4: sold = returned + kept + removed, and the journal is what is on hand."""
     chance = random.Random(seed)
     clock = shop.database.clock
     assert isinstance(clock, db.SimulatedClock)
@@ -115,7 +113,7 @@ def test_units_are_conserved_over_random_histories(shop: Shop, seed: int) -> Non
         for _ in range(6):
             number += 1
             batch.append(purchase(number, chance.randint(1, 9)))
-        shop.at_once("orders.submit", batch)
+        shop.run_concurrently("orders.submit", batch)
         orders = [n for (n,) in shop.rows(text("SELECT order_id FROM unwind.orders WHERE status = 'PENDING'"))]
         removed = [n for n in orders if chance.random() < 0.4]
         for n in removed:
@@ -136,7 +134,7 @@ def test_units_are_conserved_over_random_histories(shop: Shop, seed: int) -> Non
         for n in doomed:
             shop.do("ocr.file", **request, order_id=n, request_id=f"ocr-{n}")
         asked_all = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in doomed]
-        shop.at_once("orders.cancel", asked_all)
+        shop.run_concurrently("orders.cancel", asked_all)
         clock.instant += timedelta(hours=1)
         assert shop.rows(UNACCOUNTED) == []
     assert shop.rows(NOT_KEPT_AFTER_CANCELLING) == []

@@ -1,4 +1,4 @@
-"""How do an operator's own terms come into force, and what stays as it was?"""
+"""Terms apply from their date on; open cases keep theirs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ DAY = timedelta(days=1)
 
 
 def apply(market: Market, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Apply terms from now on unless told otherwise."""
     arguments = {"terms": settings, "from": format_timestamp(market.simulation.clock.instant), "staff": "kim"} | more
     return market.do("terms.apply", **arguments)
 
 
-def test_terms_hold_from_their_date_on(market: Market) -> None:
-    """Terms as data: not a second earlier."""
+def test_terms_apply_from_their_date_on(market: Market) -> None:
     market.order(1003)
     start = ORDERED + 2 * DAY
     assert apply(market, {"NPB_FILE_AFTER": "2d"}, **{"from": format_timestamp(start)})["outcome"] == "done"
@@ -30,8 +28,7 @@ def test_terms_hold_from_their_date_on(market: Market) -> None:
     assert market.code("npb.file", order_id=1003, member_id="seller") is None
 
 
-def test_a_running_case_keeps_the_terms_it_was_filed_under(market: Market) -> None:
-    """An alert filed before the change unlocks, and is answered, by what was in force when it was filed."""
+def test_an_open_case_keeps_the_terms_it_was_filed_under(market: Market) -> None:
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     apply(market, {"NPB_UNLOCK_NO_RESPONSE": "1d", "NPB_UNLOCK_RESPONSE": "2d"})
@@ -41,8 +38,7 @@ def test_a_running_case_keeps_the_terms_it_was_filed_under(market: Market) -> No
     assert effects["unlocks_at"] == format_timestamp(FILED + 2 * WEEK)
 
 
-def test_terms_build_on_those_that_hold_by_then(market: Market) -> None:
-    """What is not named stays, also after an earlier change."""
+def test_unnamed_settings_keep_the_value_of_that_date(market: Market) -> None:
     assert apply(market, {"STRIKE_LIMIT": 5})["effects"]["changed"] == {"STRIKE_LIMIT": 5}
     market.at(ORDERED + DAY)
     assert apply(market, {"BILL_DAY": 7})["effects"]["changed"] == {"BILL_DAY": 7}
@@ -92,24 +88,19 @@ def test_the_change_is_an_event_that_names_who_and_what(market: Market) -> None:
         ({}, "terms"),
     ],
 )
-def test_terms_that_cannot_be_kept_are_refused_with_the_setting(
-    market: Market, settings: dict[str, Any], path: str
-) -> None:
-    """An unlock shorter than a scan, slices out of order, an unknown zone: invalid, with a path, nothing written."""
+def test_invalid_terms_name_the_setting(market: Market, settings: dict[str, Any], path: str) -> None:
     answer = apply(market, settings)
     assert answer["outcome"] == "invalid", answer
     assert path in [problem["path"] for problem in answer["errors"]]
     assert market.rows("SELECT 1 FROM unwind.terms") == []
 
 
-def test_terms_of_the_past_are_refused(market: Market) -> None:
-    """What was decided stays decided."""
+def test_terms_in_the_past_are_invalid(market: Market) -> None:
     answer = apply(market, {"STRIKE_LIMIT": 4}, **{"from": format_timestamp(ORDERED - timedelta(seconds=1))})
     assert [problem["path"] for problem in answer["errors"]] == ["from"]
 
 
-def test_an_operator_may_let_paid_orders_be_asked_to_cancel(market: Market) -> None:
-    """rules.md 3.1: PAID is the first value an operator should be able to add."""
+def test_terms_can_allow_cancel_requests_for_paid_orders(market: Market) -> None:
     market.order(1003)
     market.done("orders.set_status", order_id=1003, member_id="seller", status="PAID")
     request = {"order_id": 1003, "member_id": "seller", "reason": "S_MUTUAL", "comment": "agreed"}
@@ -121,7 +112,6 @@ def test_an_operator_may_let_paid_orders_be_asked_to_cancel(market: Market) -> N
 
 
 def test_the_same_request_twice_is_one_row(market: Market) -> None:
-    """Exactly once: the second answer is the first."""
     first = apply(market, {"STRIKE_LIMIT": 4}, request_id="t-1")
     again = apply(market, {"STRIKE_LIMIT": 4}, request_id="t-1")
     assert (again["effects"], again["replayed"]) == (first["effects"], True)

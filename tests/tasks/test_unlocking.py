@@ -1,4 +1,4 @@
-"""How does a scan go through many alerts that are due?  In batches that any number of scanners share."""
+"""Sweeps over many due alerts, in batches, alone and concurrently."""
 
 from __future__ import annotations
 
@@ -23,12 +23,9 @@ ORDERS = range(1, 8)
 
 
 class ThirdBatch(CrashPoints):
-    """Dies when the statement of the third batch has been carried out and is not committed."""
-
     batches = 0
 
     def reach(self, name: str, connection: psycopg.Connection[Any] | None = None) -> None:
-        """The scan has come here."""
         self.batches += name.startswith("after WITH due AS")
         if self.batches == 3:
             self.batches += 1
@@ -36,8 +33,7 @@ class ThirdBatch(CrashPoints):
 
 
 @pytest.fixture
-def ripe(market: Market) -> Market:
-    """Seven alerts that are due at one instant, and nobody looked yet."""
+def due_alerts(market: Market) -> Market:
     for order_id in ORDERS:
         market.order(order_id)
     market.at(FILED)
@@ -47,13 +43,11 @@ def ripe(market: Market) -> Market:
 
 
 def scan(limit: int) -> int:
-    """One scan in batches of `limit`; gives how many alerts it unlocked."""
     found = sweep("npb.scan_open_alerts", alerts.UnlockSweep([AlertKind.NPB]), result_key="unlocked", limit=limit)
     return int(found["unlocked"])
 
 
 def unlocked(market: Market) -> list[tuple[Any, ...]]:
-    """Order, events of its timeline and promises to its seller, of every alert that is unlocked."""
     rows = market.rows(
         "SELECT o.order_id, o.version, "
         "(SELECT count(*) FROM unwind.events e WHERE e.order_id = o.order_id AND e.type = 'npb.unlocked') AS events, "
@@ -67,8 +61,7 @@ EACH_ONCE = [(order_id, 3, 1, 1) for order_id in ORDERS]
 
 
 @contextlib.contextmanager
-def held(database_url: str, *order_ids: int) -> Iterator[None]:
-    """Somebody else's transaction that holds these orders."""
+def locked_orders(database_url: str, *order_ids: int) -> Iterator[None]:
     with psycopg.connect(libpq_url(database_url)) as other:
         other.execute("SELECT FROM unwind.orders WHERE order_id = ANY (%s) FOR UPDATE", [list(order_ids)])
         yield
@@ -76,71 +69,66 @@ def held(database_url: str, *order_ids: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-def test_every_batch_size_unlocks_each_alert_once(ripe: Market, limit: int) -> None:
+def test_every_batch_size_unlocks_each_alert_once(due_alerts: Market, limit: int) -> None:
     """R41: alerts of one instant are told apart by their numbers, so that no batch repeats or forgets one."""
     assert scan(limit) == len(ORDERS)
-    assert unlocked(ripe) == EACH_ONCE
+    assert unlocked(due_alerts) == EACH_ONCE
     assert scan(limit) == 0
 
 
-def test_two_scans_share_what_is_due(ripe: Market, database_url: str) -> None:
+def test_two_scans_share_what_is_due(due_alerts: Market, database_url: str) -> None:
     """R41: what one scan holds the other passes by, and neither waits."""
-    with held(database_url, 1, 2, 3):
+    with locked_orders(database_url, 1, 2, 3):
         assert scan(2) == 4
-    assert [row[0] for row in unlocked(ripe)] == [4, 5, 6, 7]
+    assert [row[0] for row in unlocked(due_alerts)] == [4, 5, 6, 7]
     assert scan(2) == 3
-    assert unlocked(ripe) == EACH_ONCE
+    assert unlocked(due_alerts) == EACH_ONCE
 
 
 class Shared:
-    """Batches whose rows another sweep did while this one waited for them, all of the first and half of the second."""
-
     def __init__(self) -> None:
         self.coming = [(4, 0), (4, 2), (3, 3), (4, 4)]
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        """The next one: at how many it looked, and how many it did."""
         return self.coming.pop(0)
 
     def committed(self) -> None:
-        """Nothing to remember."""
+        pass
 
     def skip_next(self, work: UnitOfWork[Any]) -> None:
-        """Nothing fails."""
+        pass
 
 
 @pytest.mark.usefixtures("market")
-def test_a_sweep_goes_on_behind_rows_that_another_did_meanwhile() -> None:
-    """R41: of two scans at once none stops because the other was faster with some rows (B7)."""
+def test_a_sweep_continues_after_rows_that_another_sweep_handled() -> None:
+    """R41: of two scans at once none stops because the other was faster with some rows."""
     shared = Shared()
     assert sweep("npb.scan_open_alerts", shared, result_key="unlocked", limit=4) == {"unlocked": 5}
     assert shared.coming == [(4, 4)]
 
 
-def test_a_scan_that_is_killed_in_the_middle_is_finished_by_the_next(ripe: Market) -> None:
-    """P2, P3: batches that were committed stay, the one that was not is done anew, nothing is doubled."""
-    ThirdBatch().watch(ripe.simulation.database.engine)
+def test_the_next_scan_finishes_a_killed_one(due_alerts: Market) -> None:
+    ThirdBatch().watch(due_alerts.simulation.database.engine)
     with pytest.raises(Died):
         scan(2)
-    assert len(unlocked(ripe)) == 4
+    assert len(unlocked(due_alerts)) == 4
     assert scan(2) == 3
-    assert unlocked(ripe) == EACH_ONCE
+    assert unlocked(due_alerts) == EACH_ONCE
 
 
-def test_an_order_that_went_on_after_the_scan_began_waits_for_the_next(ripe: Market) -> None:
+def test_an_order_that_changed_after_the_scan_began_waits_for_the_next(due_alerts: Market) -> None:
     """R100: a timeline never runs backwards, so what happened after the scan's instant is not overtaken by it."""
-    ripe.at(DUE + timedelta(seconds=1)).done("npb.respond", order_id=4, member_id="buyer", comment="Soon.")
-    ripe.at(DUE)
+    due_alerts.at(DUE + timedelta(seconds=1)).done("npb.respond", order_id=4, member_id="buyer", comment="Soon.")
+    due_alerts.at(DUE)
     assert scan(100) == 6
-    assert 4 not in {row[0] for row in unlocked(ripe)}
+    assert 4 not in {row[0] for row in unlocked(due_alerts)}
     instants = [
-        row.at for row in ripe.at(DUE + WEEK).rows("SELECT at FROM unwind.events WHERE order_id = 4 ORDER BY seq")
+        row.at for row in due_alerts.at(DUE + WEEK).rows("SELECT at FROM unwind.events WHERE order_id = 4 ORDER BY seq")
     ]
     assert instants == sorted(instants)
 
 
-def test_an_instant_is_promised_as_python_writes_it(market: Market) -> None:
-    """contract 2.1: the statement's own way to write an instant is that of `format_timestamp`, fractions and all."""
+def test_sql_formats_timestamps_as_python_does(market: Market) -> None:
     from policies.timestamps import format_timestamp, parse_timestamp
 
     for number in range(1, 6):

@@ -1,4 +1,4 @@
-"""Are the names that others send still the ones we know?  Frozen: adding is fine, renaming or dropping is not (contract)."""
+"""The names of tasks on the wire are frozen: names may be added, never renamed or removed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PUBLIC = [
     "drafts.edit",
     "drafts.verify",
 ]
-OF_THE_HOUSE = [
+INTERNAL = [
     "npb.scan_open_alerts",
     "alerts.scan_seller_alerts",
     "notices.tell_seller",
@@ -64,48 +64,42 @@ OF_THE_HOUSE = [
     "audit.check_invariants",
     "audit.check_everything",
 ]
-CANARIES = ["canary.commands", "canary.submissions", "canary.consequences", "canary.notices", "canary.sweeps"]
+HEARTBEATS = ["canary.commands", "canary.submissions", "canary.consequences", "canary.notices", "canary.sweeps"]
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def registered() -> set[str]:
-    """The tasks a worker knows, without Celery's own."""
     return {name for name in app.tasks if not name.startswith("celery.")}
 
 
-@pytest.mark.parametrize("name", [*PUBLIC, *OF_THE_HOUSE, *CANARIES])
+@pytest.mark.parametrize("name", [*PUBLIC, *INTERNAL, *HEARTBEATS])
 def test_every_name_of_the_contract_is_a_task(name: str) -> None:
-    """Contract 2.2 to 2.4."""
     assert name in registered()
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_what_others_send_is_validated_and_goes_through_the_queue_of_commands(name: str) -> None:
-    """Contract 2: keyword arguments into a command, queue `commands`."""
+def test_public_tasks_are_validated_and_use_the_commands_queue(name: str) -> None:
     model = command_model(app.tasks[name])
     assert model is not None
     assert model.task == name
     assert queue_of(name) == "commands"
 
 
-@pytest.mark.parametrize("name", OF_THE_HOUSE)
-def test_what_the_house_does_takes_no_command(name: str) -> None:
-    """Contract 2.4: callable by hand, safe to repeat, in its own queue."""
+@pytest.mark.parametrize("name", INTERNAL)
+def test_internal_tasks_take_no_command(name: str) -> None:
     assert command_model(app.tasks[name]) is None
     assert queue_of(name) in QUEUES
     assert queue_of(name) != "commands"
 
 
-@pytest.mark.parametrize("name", CANARIES)
-def test_a_canary_flies_through_the_queue_it_is_named_after(name: str) -> None:
-    """X9: and there is one for every queue."""
+@pytest.mark.parametrize("name", HEARTBEATS)
+def test_a_heartbeat_uses_the_queue_it_is_named_after(name: str) -> None:
     assert command_model(app.tasks[name]) is None
     assert name == f"canary.{queue_of(name)}"
-    assert len(CANARIES) == len(QUEUES)
+    assert len(HEARTBEATS) == len(QUEUES)
 
 
-def test_whatever_is_promised_has_a_follower() -> None:
-    """House: every name told is a registered task, else its promise would be rung for ever."""
+def test_every_outbox_message_has_a_registered_consumer() -> None:
     named = re.compile(r'(?:Promise\(\s*(?:task=)?|\btask=|CANCEL_PENDING = |TASK = |then ")"([a-z_]+\.[a-z_]+)"')
     told = {
         name
@@ -117,6 +111,5 @@ def test_whatever_is_promised_has_a_follower() -> None:
     assert told | set(outbox_consumers()) <= registered()
 
 
-def test_whatever_is_on_the_timetable_is_a_task() -> None:
-    """A tick for a name that nobody knows would be dropped in silence (F31)."""
+def test_every_task_of_the_timetable_is_registered() -> None:
     assert {entry.task for entry in TIMETABLE} <= registered()
