@@ -62,7 +62,8 @@ def fingerprint(market: Market) -> dict[str, str]:
         if r.table_name not in ("requests", "named_locks", "alembic_version")
     ]
     asked = " UNION ALL ".join(
-        f"SELECT '{name}' AS name, md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) AS held FROM unwind.{name} t"  # noqa: S608
+        f"SELECT '{name}' AS name, md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) AS held "  # noqa: S608
+        f"FROM unwind.{name} t"
         for name in sorted(names)
     )
     return {r.name: r.held for r in market.rows(asked)}
@@ -83,7 +84,7 @@ def test_the_valid_arguments_are_valid(task: str) -> None:
 def test_a_bad_argument_is_named_and_changes_nothing(counted: Market, task: str) -> None:
     before = fingerprint(counted)
     arguments = GOOD[task] | {"request_id": f"r-{next(NUMBERS)}"}
-    if command_model(app.tasks[task]).model_fields.get("occurred_at"):  # type: ignore[union-attr]  # public: it has a model
+    if command_model(app.tasks[task]).model_fields.get("occurred_at"):  # type: ignore[union-attr]
         arguments["occurred_at"] = "2026-03-28T10:00:00Z"
     for path, bad in bad_arguments(arguments):
         what = (task, path, repr(bad)[:60])

@@ -142,7 +142,7 @@ class CrashTest:
         self.shelf.put_back()
         self.simulation.clock.instant = self.at
         first = ""
-        self.simulation.database.engine.dispose()  # every run begins with a connection of its own, so points keep their numbers
+        self.simulation.database.engine.dispose()  # a new connection per run keeps the numbers of points stable
         kept, tray = PublisherStub(self.points), MailStub(self.points)
         publisher.set_publisher(kept)
         mailer.set_mailer(tray)

@@ -28,7 +28,8 @@ def promise(market: Market, order_id: int, **facts: Any) -> int:
     with market.simulation.database.transaction() as conn:
         outbox_id: int = conn.execute(
             text(
-                "UPDATE unwind.outbox SET payload = payload || jsonb_object(CAST(:names AS text[]), CAST(:values AS text[])) "
+                "UPDATE unwind.outbox SET payload = payload || jsonb_object(CAST(:names AS text[]), "
+                "CAST(:values AS text[])) "
                 "WHERE key = 'fee:' || CAST(:id AS text) RETURNING outbox_id"
             ),
             {"id": order_id, "names": list(facts), "values": list(facts.values())},

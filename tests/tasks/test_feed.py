@@ -42,7 +42,10 @@ def test_events_are_valid_cloudevents_in_order(market: Market) -> None:
 
 def test_a_late_commit_is_neither_missed_nor_repeated(market: Market, database_url: str) -> None:
     plain = database_url.replace("postgresql+psycopg://", "postgresql://")
-    row = "INSERT INTO unwind.events (at, type, actor, role, note, changes) VALUES (clock_timestamp(), %s, 'x', 'x', '', '{}')"
+    row = (
+        "INSERT INTO unwind.events (at, type, actor, role, note, changes) "
+        "VALUES (clock_timestamp(), %s, 'x', 'x', '', '{}')"
+    )
     with psycopg.connect(plain) as slow, psycopg.connect(plain) as quick:
         slow.execute(row, ["test.slow"])
         quick.execute(row, ["test.quick"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -57,26 +58,26 @@ def orders_of(simulation: Simulation, count: int) -> list[dict[str, Any]]:
         return [{"order_id": row.order_id, "member_id": row.seller_id} for row in rows]
 
 
-def counted(sent: list[str], do: Callable[[], Any]) -> tuple[int, Any]:
+def count_statements(sent: list[str], run: Callable[[], Any]) -> tuple[int, Any]:
     before = len(sent)
-    found = do()
-    return len(sent) - before, found
+    result = run()
+    return len(sent) - before, result
 
 
-FOLLOWERS = ("removals.cancel_pending", "credits.post_to_next_invoice", "notices.tell_seller", "notices.tell_buyer")
+CONSUMERS = ("removals.cancel_pending", "credits.post_to_next_invoice", "notices.tell_seller", "notices.tell_buyer")
 
 
 def test_a_larger_batch_needs_no_more_statements(many: Simulation, sent: list[str]) -> None:
     costs: dict[str, list[int]] = {}
     for size in SIZES:
         orders = orders_of(many, size)
-        cost, answer = counted(sent, lambda orders=orders: many.do("orders.cancel_many", orders=orders))  # type: ignore[misc]
+        cost, answer = count_statements(sent, partial(many.do, "orders.cancel_many", orders=orders))
         assert answer["effects"]["counts"] == {"done": size}
         costs.setdefault("orders.cancel_many", []).append(cost)
-        for follower in FOLLOWERS:
-            cost, effects = counted(sent, lambda follower=follower: retry_on_conflict(app.tasks[follower].run))  # type: ignore[misc]
-            assert sum(effects.values()) >= size, (follower, effects)
-            costs.setdefault(follower, []).append(cost)
+        for consumer in CONSUMERS:
+            cost, effects = count_statements(sent, partial(retry_on_conflict, app.tasks[consumer].run))
+            assert sum(effects.values()) >= size, (consumer, effects)
+            costs.setdefault(consumer, []).append(cost)
         many.process_outbox()
     assert {task: (one, ten) for task, (one, ten, _) in costs.items()} == {
         task: (ten, hundred) for task, (_, ten, hundred) in costs.items()
@@ -86,9 +87,9 @@ def test_a_larger_batch_needs_no_more_statements(many: Simulation, sent: list[st
 
 def test_a_single_order_is_a_batch_of_one(many: Simulation, sent: list[str]) -> None:
     (order,) = orders_of(many, 1)
-    single, _ = counted(sent, lambda: many.do("orders.cancel", **order))
+    single, _ = count_statements(sent, lambda: many.do("orders.cancel", **order))
     orders = orders_of(many, 100)
-    hundred, _ = counted(sent, lambda: many.do("orders.cancel_many", orders=orders))
+    hundred, _ = count_statements(sent, lambda: many.do("orders.cancel_many", orders=orders))
     assert single == hundred
 
 
@@ -105,7 +106,7 @@ def test_submissions_by_sql_are_executed_in_batches(many: Simulation, sent: list
                 {"orders": json.dumps(orders)},
             )
         many.clock.instant += timedelta(minutes=1)
-        cost, effects = counted(sent, app.tasks["submissions.drain"].run)
+        cost, effects = count_statements(sent, app.tasks["submissions.drain"].run)
         assert effects == {"taken": size}
         costs.append(cost)
     assert len(set(costs)) == 1, costs
@@ -116,7 +117,8 @@ def test_the_answer_of_a_bulk_command_is_stored_by_its_last_commit(many: Simulat
     with many.database.transaction() as conn:
         commits = conn.execute(
             text(
-                "SELECT count(*) AS n, bool_or(request_id = 'whole') AS whole FROM unwind.requests GROUP BY xmin ORDER BY n"
+                "SELECT count(*) AS n, bool_or(request_id = 'whole') AS whole "
+                "FROM unwind.requests GROUP BY xmin ORDER BY n"
             )
         )
         assert [tuple(row) for row in commits] == [(51, True), (100, False)]

@@ -24,7 +24,8 @@ UNACCOUNTED = text(
         SELECT (seller_id, item_type, item_no, color_id, new_or_used, completeness)::text AS key, quantity AS units
         FROM unwind.lots
         UNION ALL
-        SELECT (seller_id, item_type, item_no, color_id, new_or_used, completeness)::text, -delta FROM unwind.stock_moves
+        SELECT (seller_id, item_type, item_no, color_id, new_or_used, completeness)::text, -delta
+        FROM unwind.stock_moves
     ) AS all_of_it GROUP BY key HAVING sum(units) <> 0
     """
 )

@@ -13,6 +13,7 @@ import pytest
 from models import alerts
 from models.unit_of_work import UnitOfWork
 from policies.cases import AlertKind
+from policies.timestamps import format_timestamp, parse_timestamp
 from tasks.sweeps import sweep
 from tests.plugins.crashes import CrashPoints, Died, raise_error
 from tests.plugins.market import FILED, WEEK, Market
@@ -129,8 +130,6 @@ def test_an_order_that_changed_after_the_scan_began_waits_for_the_next(due_alert
 
 
 def test_sql_formats_timestamps_as_python_does(market: Market) -> None:
-    from policies.timestamps import format_timestamp, parse_timestamp
-
     for number in range(1, 6):
         market.order(number)
     for number, micro in enumerate((0, 1, 100_000, 120_300, 999_999), start=1):
