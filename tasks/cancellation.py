@@ -177,11 +177,9 @@ def _item_id(request_id: str, index: int) -> str:
 
 
 def _split(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, CancelOrder]]]:
-    """Split into batches of at most `BATCH_SIZE` without duplicate orders or request ids; a duplicate goes to a later
-    batch.
+    """Split into batches of at most `BATCH_SIZE`; duplicate orders and request ids go to different batches.
 
-    There is at least one batch, even if it is empty: its commit stores the answer of a command without valid
-    items.
+    There is at least one batch, even if it is empty: its commit stores the answer of a command without valid items.
     """
     batches: list[list[tuple[int, CancelOrder]]] = [[]]
     seen: list[set[int | str]] = [set()]
@@ -236,8 +234,8 @@ def _cancel_orders(commands: Sequence[CancelOrder], bulk: BulkCancellation | Non
 
 
 def _cancel_batch(commands: Sequence[CancelOrder], bulk: BulkCancellation | None, *, planned: bool) -> list[Answer]:
-    part_of = bulk.command if bulk is not None else None
-    with unit_of_work(commands, parent=part_of, prefetch=prefetch_parties(commands)) as work:
+    parent = bulk.command if bulk is not None else None
+    with unit_of_work(commands, parent=parent, prefetch=prefetch_parties(commands)) as work:
         if bulk is not None and work.parent_answer is not None:
             bulk.earlier_answer = work.parent_answer
             return []

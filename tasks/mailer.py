@@ -44,7 +44,7 @@ class ServerUnavailable(TemporaryFailure):
 class Mailer(Protocol):
     """Sends emails. Raises `Undeliverable`, `TemporaryFailure` or `ServerUnavailable`; other errors are retried too."""
 
-    def send(self, envelope: OutgoingEmail) -> None:
+    def send(self, email: OutgoingEmail, /) -> None:
         """Send one email; when this returns, the mail server has accepted it."""
         ...
 
@@ -54,7 +54,7 @@ class Mailer(Protocol):
 
 
 class _NullMailer:
-    def send(self, envelope: OutgoingEmail) -> None:
+    def send(self, email: OutgoingEmail, /) -> None:
         pass
 
     def close(self) -> None:

@@ -162,16 +162,16 @@ def _send(claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact
     """Send each notice, outside any transaction. If the server stops responding, postpone the rest."""
     outcomes: list[DeliveryOutcome] = []
     current_mailer = mailer.current_mailer()
-    silent = False
+    server_unreachable = False
     try:
         for notice in claimed:
-            if silent:
+            if server_unreachable:
                 outcomes.append(
                     DeliveryOutcome(notice, "pending", error="the mail server did not answer", counts_as_attempt=False)
                 )
                 continue
             outcome = _send_one(current_mailer, notice, addresses.get(notice.recipient))
-            silent = outcome.server_unreachable
+            server_unreachable = outcome.server_unreachable
             outcomes.append(outcome)
     finally:
         current_mailer.close()
@@ -208,7 +208,7 @@ def _send_one(current_mailer: mailer.Mailer, notice: ClaimedNotice, address: mem
 
 
 def _schedule_retry(outcome: DeliveryOutcome, work: UnitOfWork[Any]) -> DeliveryOutcome:
-    """Add the time of the next attempt to a pending outcome, or park it after the last notice."""
+    """Add the time of the next attempt to a pending outcome, or park it after the last one."""
     if outcome.state != "pending":
         return outcome
     retry_at = policy.next_retry_at(outcome.notice.attempts if outcome.counts_as_attempt else 1, work.now)

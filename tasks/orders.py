@@ -18,6 +18,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import members as member_policy
 from policies import orders as policy
 from policies.cases import Case, Order
+from policies.emails.context import pluralize
 from policies.fees import to_usd
 from policies.purchases import PurchasedLine, format_total, price_purchase, sum_goods
 from policies.statuses import PaymentStatus, Status
@@ -205,8 +206,7 @@ def _submit(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: S
         terms,
     )
     case = Case(order, buyer, seller, terms)
-    units = sum(line.quantity for line in purchased)
-    note = f"{units} units in {len(purchased)} lots for {format_total(total)} {command.currency}; fee {order.fee} USD."
+    note = f"{_describe_purchase(purchased)} for {format_total(total)} {command.currency}; fee {order.fee} USD."
     granted = Granted(
         case,
         events=(Event("orders.submitted", note),),
@@ -243,11 +243,15 @@ def _add_batch(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command
     if to_usd(total, order.usd_rate) >= MAX_TOTAL:
         return Invalid("lines", "come to more US dollars than an order may be worth")
     batch = max((line.batch_no for line in existing), default=0) + 1
-    units = sum(line.quantity for line in purchased)
-    note = f"Batch {batch}: {units} more units in {len(purchased)} lots; order date, payment and fee start again."
+    note = f"Batch {batch}: {_describe_purchase(purchased)} added; order date, payment and fee start again."
     granted = policy.restart_order(case, total=total, event=Event("orders.batch_added", note), now=now)
     granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": format_total(total)})
     cases.grant(case, granted, now, request_id=command.request_id)
     stock.sell(command.order_id, purchased, first_line=max((x.line_no for x in existing), default=0) + 1, batch=batch)
     stock.recharge(order, granted.case.order, now)
     return granted
+
+
+def _describe_purchase(lines: Sequence[PurchasedLine]) -> str:
+    units = sum(line.quantity for line in lines)
+    return f"{pluralize(units, 'unit', 'units')} in {pluralize(len(lines), 'lot', 'lots')}"

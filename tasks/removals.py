@@ -17,6 +17,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import orders as order_policy
 from policies import removals as policy
 from policies.cases import Actor, Case
+from policies.emails.context import pluralize
 from policies.inventory import plan_return
 from policies.notices import notify_party
 from policies.purchases import sum_goods
@@ -165,7 +166,7 @@ def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -
                 notify_party(case, role, "removal_cancelled", removal_ids=[r.removal_id for r in requests])
                 for role in (Role.SELLER, Role.BUYER)
             )
-            note = f"{len(requests)} pending removal request(s) cancelled with the order."
+            note = f"{pluralize(len(requests), 'pending removal request', 'pending removal requests')} cancelled with the order."
             effective_at = max(work.now, case.order.last_event_at or work.now)
             event = Event("removals.cancelled", note, {"removals": {str(r.removal_id): r.state for r in requests}})
             cases.grant(case, Granted(case, events=(event,), messages=messages), effective_at)
@@ -291,9 +292,7 @@ def _remaining(lines: Sequence[Any]) -> dict[int, int]:
 
 def _describe_units(removal: Removal) -> str:
     units = sum(quantity for _, quantity in removal.lines)
-    return (
-        f"{units} unit{'s' if units != 1 else ''} of {len(removal.lines)} line{'s' if len(removal.lines) != 1 else ''}"
-    )
+    return f"{pluralize(units, 'unit', 'units')} of {pluralize(len(removal.lines), 'line', 'lines')}"
 
 
 def _removal_unknown() -> Refused:
