@@ -85,7 +85,7 @@ class EditedFields(StrictModel):
     reserved_for: MemberId | None = None
 
     @model_serializer
-    def set_fields(self) -> dict[str, Any]:
+    def explicit_fields(self) -> dict[str, Any]:
         """Return the fields that were set, as JSON values."""
         values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
         return {name: format_price(value) if isinstance(value, Decimal) else value for name, value in values.items()}
@@ -100,7 +100,7 @@ class EditedLine(StrictModel):
     fields: EditedFields | None = None
 
     def to_edit(self) -> Edit:
-        return Edit(self.line_no, self.delete, self.quantity, self.fields.set_fields() if self.fields else {})
+        return Edit(self.line_no, self.delete, self.quantity, self.fields.explicit_fields() if self.fields else {})
 
 
 class OpenDraft(OrderCommand):
