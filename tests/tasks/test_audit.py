@@ -30,7 +30,7 @@ def open_violations(market: Market) -> dict[str, list[str]]:
         return {one.sentence: one.ids for one in audit.open_violations(conn) if one.sentence == FEE}
 
 
-def told(market: Market) -> list[str]:
+def audit_event_types(market: Market) -> list[str]:
     rows = market.rows("SELECT type FROM unwind.events WHERE note = :note ORDER BY event_id", note=FEE)
     return [row.type for row in rows]
 
@@ -49,7 +49,7 @@ def test_a_violation_is_reported_once_and_stays_open(market: Market, database_ur
         assert market.done("audit.check_invariants")["violations"][FEE] == ["1003"]
         market.at(market.simulation.clock.instant + timedelta(minutes=1))
     assert open_violations(market) == {FEE: ["1003"]}
-    assert told(market) == ["audit.violated"]
+    assert audit_event_types(market) == ["audit.violated"]
     with market.simulation.database.transaction() as conn:
         events = [
             event["data"] for _, event in feed.events_after(conn, None, 1000) if event["type"] == "audit.violated"
@@ -66,7 +66,7 @@ def test_a_fixed_violation_is_closed_by_the_next_full_check(market: Market, data
     assert open_violations(market) == {FEE: ["1003"]}
     run_nightly_check(market)
     assert open_violations(market) == {}
-    assert told(market) == ["audit.violated", "audit.settled"]
+    assert audit_event_types(market) == ["audit.violated", "audit.settled"]
 
 
 def test_everything_is_checked_once_a_night_in_slices(market: Market, database_url: str) -> None:

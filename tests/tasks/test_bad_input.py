@@ -37,7 +37,7 @@ from workers.task import command_model
 
 
 @pytest.fixture(scope="module")
-def counted(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Market]:
+def shared_market(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Market]:
     with fresh_database(servers, admin, template_database) as url, Simulation(url) as simulation:
         simulation.clock.instant = ORDERED
         market = Market(simulation)
@@ -81,14 +81,14 @@ def test_the_valid_arguments_are_valid(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", PUBLIC)
-def test_a_bad_argument_is_named_and_changes_nothing(counted: Market, task: str) -> None:
-    before = fingerprint(counted)
+def test_a_bad_argument_is_named_and_changes_nothing(shared_market: Market, task: str) -> None:
+    before = fingerprint(shared_market)
     arguments = GOOD[task] | {"request_id": f"r-{next(NUMBERS)}"}
     if command_model(app.tasks[task]).model_fields.get("occurred_at"):  # type: ignore[union-attr]
         arguments["occurred_at"] = "2026-03-28T10:00:00Z"
     for path, bad in bad_arguments(arguments):
         what = (task, path, repr(bad)[:60])
-        answer = ask(counted, task, replace_argument(arguments, path, bad))
+        answer = ask(shared_market, task, replace_argument(arguments, path, bad))
         if task == "orders.cancel_many" and path[0] == "orders" and len(path) > 1:
             assert answer["outcome"] == "done", what  # each item has an answer of its own
             (answer,) = answer["effects"]["answers"]
@@ -106,58 +106,61 @@ def test_a_bad_argument_is_named_and_changes_nothing(counted: Market, task: str)
             written = ".".join(map(str, path))
             named = {error["path"] for error in answer["errors"]}
             either = {"member_id", "staff"} if path[-1] in ("member_id", "staff") else set()
-            assert named & either or any(one.startswith(written.split(".")[0]) for one in named), (*what, named)
-    assert fingerprint(counted) == before
+            assert named & either or any(bulk_answer.startswith(written.split(".")[0]) for bulk_answer in named), (
+                *what,
+                named,
+            )
+    assert fingerprint(shared_market) == before
 
 
 @pytest.mark.parametrize("task", PUBLIC)
-def test_missing_and_unknown_arguments_are_named(counted: Market, task: str) -> None:
-    before = fingerprint(counted)
+def test_missing_and_unknown_arguments_are_named(shared_market: Market, task: str) -> None:
+    before = fingerprint(shared_market)
     model = command_model(app.tasks[task])
     assert model is not None
     needed = {f.alias or name for name, f in model.model_fields.items() if f.is_required() and name != "request_id"}
     for name in needed:
-        answer = ask(counted, task, {k: v for k, v in GOOD[task].items() if k != name})
+        answer = ask(shared_market, task, {k: v for k, v in GOOD[task].items() if k != name})
         assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", [name])
     for extra in ("surprise", "commands", "self", "args", "task", "é", "x" * 5_000, "\ud800", "\x00", ""):
-        answer = ask(counted, task, {**GOOD[task], extra: MARK})
+        answer = ask(shared_market, task, {**GOOD[task], extra: MARK})
         assert answer["outcome"] == "invalid", (extra[:20], answer)
         assert MARK not in json.dumps(answer), extra[:20]
         assert len(json.dumps(answer)) < 2_000, "an unknown argument's name is not repeated at any length"
-    assert ask(counted, task, {})["outcome"] == "invalid"
-    assert fingerprint(counted) == before
+    assert ask(shared_market, task, {})["outcome"] == "invalid"
+    assert fingerprint(shared_market) == before
 
 
 @pytest.mark.parametrize(
     "task", [t for t in PUBLIC if issubclass(command_model(app.tasks[t]) or Command, ActorCommand)]
 )
-def test_an_actor_is_one_party_or_staff(counted: Market, task: str) -> None:
-    before = fingerprint(counted)
+def test_an_actor_is_one_party_or_staff(shared_market: Market, task: str) -> None:
+    before = fingerprint(shared_market)
     without = {name: value for name, value in GOOD[task].items() if name not in ("member_id", "staff")}
     for actor in ({}, {"member_id": "seller", "staff": "kim"}, {"member_id": None, "staff": None}):
-        answer = ask(counted, task, without | actor)
+        answer = ask(shared_market, task, without | actor)
         assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", ["member_id"])
-    assert fingerprint(counted) == before
+    assert fingerprint(shared_market) == before
 
 
 @pytest.mark.parametrize("task", [t for t in PUBLIC if "lines" in GOOD[t] or "orders" in GOOD[t]])
-def test_a_hundred_thousand_lines_are_refused_at_once(counted: Market, task: str) -> None:
+def test_a_hundred_thousand_lines_are_refused_at_once(shared_market: Market, task: str) -> None:
     name = "lines" if "lines" in GOOD[task] else "orders"
     began = time.monotonic()
-    answer = ask(counted, task, GOOD[task] | {name: GOOD[task][name] * 100_000})
+    answer = ask(shared_market, task, GOOD[task] | {name: GOOD[task][name] * 100_000})
     assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", [name])
     assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("task", PUBLIC)
-def test_deeply_nested_arguments_are_invalid(counted: Market, task: str) -> None:
+def test_deeply_nested_arguments_are_invalid(shared_market: Market, task: str) -> None:
     for name in GOOD[task]:
-        answer = ask(counted, task, GOOD[task] | {name: DEEP})
+        answer = ask(shared_market, task, GOOD[task] | {name: DEEP})
         assert answer["outcome"] == "invalid", (task, name, answer["outcome"])
 
 
 @pytest.mark.parametrize(
-    "said",
+    "comment",
     [
         "'; DROP TABLE unwind.orders; --",
         "{{7*7}} ${jndi:ldap://example.org/a} %s%n",
@@ -168,16 +171,16 @@ def test_deeply_nested_arguments_are_invalid(counted: Market, task: str) -> None
         "x" * 2_000,
     ],
 )
-def test_hostile_text_in_a_comment_is_stored_as_text(counted: Market, said: str) -> None:
-    counted.done("ocr.file", order_id=1003, member_id="buyer", reason="B_MUTUAL", comment=said)
-    assert counted.row("SELECT comment FROM unwind.ocrs ORDER BY ocr_id DESC LIMIT 1").comment == said
-    counted.done("ocr.decline", order_id=1003, member_id="seller")
-    assert counted.row("SELECT count(*) AS n FROM unwind.orders").n == 1
+def test_hostile_text_in_a_comment_is_stored_as_text(shared_market: Market, comment: str) -> None:
+    shared_market.done("ocr.file", order_id=1003, member_id="buyer", reason="B_MUTUAL", comment=comment)
+    assert shared_market.row("SELECT comment FROM unwind.ocrs ORDER BY ocr_id DESC LIMIT 1").comment == comment
+    shared_market.done("ocr.decline", order_id=1003, member_id="seller")
+    assert shared_market.row("SELECT count(*) AS n FROM unwind.orders").n == 1
 
 
-def test_staff_named_like_a_member_has_no_party_rights(counted: Market) -> None:
-    assert counted.code("npb.accept_penalty", order_id=1003, staff="buyer") == "WRONG_ROLE"
-    assert counted.code("orders.cancel", order_id=1003, staff="seller") == "WRONG_ROLE"
+def test_staff_named_like_a_member_has_no_party_rights(shared_market: Market) -> None:
+    assert shared_market.code("npb.accept_penalty", order_id=1003, staff="buyer") == "WRONG_ROLE"
+    assert shared_market.code("orders.cancel", order_id=1003, staff="seller") == "WRONG_ROLE"
 
 
 def anything(model: type[Command]) -> st.SearchStrategy[dict[str, Any]]:
@@ -195,7 +198,7 @@ def anything(model: type[Command]) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("task", PUBLIC)
-def test_any_arguments_get_an_answer(counted: Market, task: str) -> None:
+def test_any_arguments_get_an_answer(shared_market: Market, task: str) -> None:
     model = command_model(app.tasks[task])
     assert model is not None
     shape = {"outcome", "code", "message", "request_id", "order_id", "possible_from", "errors", "effects", "replayed"}
@@ -203,7 +206,7 @@ def test_any_arguments_get_an_answer(counted: Market, task: str) -> None:
     @settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(arguments=anything(model))
     def fuzz(arguments: dict[str, Any]) -> None:
-        answer = ask(counted, task, arguments, f"fuzz-{next(NUMBERS)}")
+        answer = ask(shared_market, task, arguments, f"fuzz-{next(NUMBERS)}")
         assert set(answer) == shape
         assert answer["outcome"] in ("done", "refused", "invalid", "conflict")
         assert bool(answer["errors"]) == (answer["outcome"] == "invalid"), answer
@@ -211,8 +214,8 @@ def test_any_arguments_get_an_answer(counted: Market, task: str) -> None:
         json.dumps(answer)
 
     fuzz()
-    counted.simulation.process_outbox()
-    assert not counted.rows("SELECT 1 FROM unwind.dead_jobs")
+    shared_market.simulation.process_outbox()
+    assert not shared_market.rows("SELECT 1 FROM unwind.dead_jobs")
 
 
 LARGE = 2**53 + 1
@@ -249,6 +252,6 @@ def test_ids_above_two_to_the_53_go_as_texts_through_every_command(market: Marke
     assert (first["outcome"], first["order_id"]) == ("done", LARGE)
     assert again == first | {"replayed": True}
     many = [{"order_id": str(LARGE), "member_id": "seller", "dry_run": True}]
-    one = market.do("orders.cancel_many", orders=many, request_id="many")
+    bulk_answer = market.do("orders.cancel_many", orders=many, request_id="many")
     other = market.do("orders.cancel_many", orders=[many[0] | {"order_id": LARGE}], request_id="many")
-    assert (one["outcome"], other["outcome"], other["replayed"]) == ("done", "done", True)
+    assert (bulk_answer["outcome"], other["outcome"], other["replayed"]) == ("done", "done", True)

@@ -127,8 +127,8 @@ def test_a_cancellation_after_the_month_is_one_credit_on_the_bill_of_its_month(b
         "Order 1003 was cancelled in April 2026; its fee, charged in March 2026, is credited in April 2026."
     )
     assert bill(billed, "2026-03") == before
-    told = billed.rows("SELECT event, recipient FROM unwind.notices WHERE event IN ('credit_posted', 'bill_issued')")
-    assert sorted((r.event, r.recipient) for r in told) == [
+    notices = billed.rows("SELECT event, recipient FROM unwind.notices WHERE event IN ('credit_posted', 'bill_issued')")
+    assert sorted((r.event, r.recipient) for r in notices) == [
         ("bill_issued", "seller"),
         ("bill_issued", "seller"),
         ("credit_posted", "seller"),

@@ -46,8 +46,8 @@ def test_cancelling_through_an_alert_reverts_everything(market: Market) -> None:
     assert (strike.member_id, strike.role) == ("buyer", "buyer")
     credit = market.row("SELECT * FROM unwind.ledger_lines WHERE kind = 'credit'")
     assert (credit.amount, str(credit.billing_month)) == (Decimal("-20.00"), "2026-04-01")
-    told = market.rows("SELECT recipient FROM unwind.notices WHERE event = 'order_cancelled' ORDER BY recipient")
-    assert [r.recipient for r in told] == ["buyer", "seller"]
+    notices = market.rows("SELECT recipient FROM unwind.notices WHERE event = 'order_cancelled' ORDER BY recipient")
+    assert [r.recipient for r in notices] == ["buyer", "seller"]
 
 
 def test_the_same_month_resets_the_fee(market: Market) -> None:
@@ -70,8 +70,8 @@ def test_pending_removal_requests_are_cancelled_with_the_order(market: Market) -
     assert market.done("orders.cancel", order_id=1003, member_id="seller")["removals_cancelled"] == 1
     states = {r.removal_id: r.state for r in market.rows("SELECT * FROM unwind.removals")}
     assert states == {first: "denied", second: "cancelled"}
-    told = market.rows("SELECT recipient FROM unwind.notices WHERE event = 'removal_cancelled' ORDER BY recipient")
-    assert [r.recipient for r in told] == ["buyer", "seller"]
+    notices = market.rows("SELECT recipient FROM unwind.notices WHERE event = 'removal_cancelled' ORDER BY recipient")
+    assert [r.recipient for r in notices] == ["buyer", "seller"]
 
 
 def test_an_approval_after_the_cancellation_is_refused_before_the_consumer_ran(market: Market) -> None:
@@ -176,13 +176,13 @@ def test_three_strikes_suspend_the_buyers_privilege(market: Market) -> None:
     assert [
         r.recipient for r in market.rows("SELECT recipient FROM unwind.notices WHERE event = 'privilege_revoked'")
     ] == ["buyer"]
-    wanted = {"buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": lot, "quantity": 1}]}
-    assert market.code("orders.submit", order_id=6, **wanted) == "PRIVILEGE_REVOKED"
+    purchase = {"buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": lot, "quantity": 1}]}
+    assert market.code("orders.submit", order_id=6, **purchase) == "PRIVILEGE_REVOKED"
     assert market.code("npb.remove", order_id=2, member_id="seller") == "ALREADY_CANCELLED"
     assert market.done("npb.remove", order_id=2, staff="kim", comment="was paid")["strike_withdrawn"]
     assert market.row(can_buy).yes
     assert market.row("SELECT status FROM unwind.orders WHERE order_id = 2").status == "CANCELLED"
-    assert market.code("orders.submit", order_id=6, **wanted) is None
+    assert market.code("orders.submit", order_id=6, **purchase) is None
 
 
 def test_strikes_of_one_batch_count_together(market: Market) -> None:
@@ -228,8 +228,8 @@ def test_invalid_items_are_answered_and_the_others_cancelled(market: Market) -> 
     items[11] = {"order_id": 12, "member_id": "stranger"}
     answer = market.do("orders.cancel_many", request_id="batch", orders=items)
     answers = answer["effects"]["answers"]
-    said = {n: (answers[n]["outcome"], answers[n]["code"]) for n in range(7, 12)}
-    assert said == {
+    outcomes = {n: (answers[n]["outcome"], answers[n]["code"]) for n in range(7, 12)}
+    assert outcomes == {
         7: ("refused", "ORDER_UNKNOWN"),
         8: ("invalid", None),
         9: ("invalid", None),

@@ -32,8 +32,8 @@ def test_after_an_outage_of_45_days_one_sweep_unlocks_and_notifies_once(market: 
     market.at(FILED + 45 * DAY)
     unlocked = [market.done("npb.scan_open_alerts")["unlocked"] for _ in range(3)]
     assert unlocked == [3, 0, 0]
-    told = market.rows("SELECT order_id FROM unwind.notices WHERE event = 'npb_unlocked' AND recipient = 'seller'")
-    assert sorted(row.order_id for row in told) == [1, 2, 3]
+    notices = market.rows("SELECT order_id FROM unwind.notices WHERE event = 'npb_unlocked' AND recipient = 'seller'")
+    assert sorted(row.order_id for row in notices) == [1, 2, 3]
     assert market.code("orders.cancel", order_id=1, member_id="seller") is None
 
 

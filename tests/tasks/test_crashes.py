@@ -79,7 +79,7 @@ def cancelled(market: Market) -> None:
         market.simulation.do("orders.cancel", order_id=n, member_id="seller")
 
 
-def told(market: Market) -> None:
+def emails_recorded(market: Market) -> None:
     cancelled(market)
     for task in ("notices.tell_seller", "notices.tell_buyer"):
         retry_on_conflict(app.tasks[task].run)
@@ -113,7 +113,7 @@ WORKS = (
     Work("removals.cancel_pending", cancelled, 20),
     Work("bills.issue", two_months, 40),
     Work("bills.record_payment", billed, 10, PAY),
-    Work("notices.deliver", told, 15, later=LATE),
+    Work("notices.deliver", emails_recorded, 15, later=LATE),
     Work("outbox.relay", cancelled, 8, later=LATE),
 )
 
@@ -130,7 +130,7 @@ class CrashTest:
         self.points.watch(self.simulation.database.engine)
         self.judge = db.connect(database_url, as_app=False)
         self.run(0, None)  # what an engine asks once in its life is asked here
-        self.wanted, self.names = self.run(0, None)
+        self.expected_state, self.names = self.run(0, None)
 
     def body(self) -> str:
         if self.work.arguments is None:
@@ -143,9 +143,9 @@ class CrashTest:
         self.simulation.clock.instant = self.at
         first = ""
         self.simulation.database.engine.dispose()  # a new connection per run keeps the numbers of points stable
-        kept, tray = PublisherStub(self.points), MailStub(self.points)
-        publisher.set_publisher(kept)
-        mailer.set_mailer(tray)
+        publisher_stub, mail_stub = PublisherStub(self.points), MailStub(self.points)
+        publisher.set_publisher(publisher_stub)
+        mailer.set_mailer(mail_stub)
         self.points.arm(number, way)
         if way is kill_process:
             assert run_in_child(self._alone) == 9
@@ -162,7 +162,7 @@ class CrashTest:
         again = self.body()
         state: dict[str, Any] = dict(self.shelf.state())
         state["answer"] = first if way is None else again
-        return state | {"rung": len(kept.rung), "letters": sorted(tray.letters)}, names
+        return state | {"rung": len(publisher_stub.rung), "letters": sorted(mail_stub.letters)}, names
 
     def _alone(self) -> None:
         self.simulation.database.engine.dispose(close=False)
@@ -184,11 +184,13 @@ def _asked(conn: Connection, now: datetime) -> list[invariants.Violation]:
 
 def crash_at(crash_test: CrashTest, way: Way, numbers: list[int]) -> None:
     for number in numbers:
-        found, _ = crash_test.run(number, way)
+        state, _ = crash_test.run(number, way)
         point = f"{crash_test.work.task} died at point {number}, {crash_test.names[number - 1]}"
         assert way is kill_process or crash_test.reached[:number] == crash_test.names[:number], point
         wrong = {
-            part: (found[part], crash_test.wanted[part]) for part in found if found[part] != crash_test.wanted[part]
+            part: (state[part], crash_test.expected_state[part])
+            for part in state
+            if state[part] != crash_test.expected_state[part]
         }
         if way is kill_process:
             # What the child rang and sent went with it; that it comes again is what the rows say.

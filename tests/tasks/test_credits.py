@@ -21,7 +21,7 @@ from workers.app import app
 APRIL = datetime(2026, 4, 12, 10, tzinfo=UTC)
 
 
-def promise(market: Market, order_id: int, **facts: Any) -> int:
+def enqueue_credit(market: Market, order_id: int, **facts: Any) -> int:
     by = {"order_id": order_id, "member_id": "seller"}
     assert market.simulation.do("ocr.file", **by, reason="S_MUTUAL", comment="both agree")["outcome"] == "done"
     assert market.simulation.do("orders.cancel", **by)["outcome"] == "done"
@@ -55,14 +55,14 @@ def charged(market: Market) -> Market:
 @pytest.mark.parametrize("times", [2, 10])
 def test_a_credit_is_posted_once_however_often_the_consumer_runs(charged: Market, times: int) -> None:
     """R90: by number, by order, and by whatever is due."""
-    number = promise(charged, 1)
+    number = enqueue_credit(charged, 1)
     ways: list[dict[str, Any]] = [{"rows": [number]}, {"order_id": 1}, {}]
     for turn in range(times):
         how = ways[turn % 3]
         charged.done("credits.post_to_next_invoice", **how)
     assert posted(charged) == [(1, "credit", Decimal("-20.00"), date(2026, 4, 1))]
-    told = charged.rows("SELECT payload FROM unwind.outbox WHERE payload ->> 'event' = 'credit_posted'")
-    assert [row.payload["facts"] for row in told] == [
+    messages = charged.rows("SELECT payload FROM unwind.outbox WHERE payload ->> 'event' = 'credit_posted'")
+    assert [row.payload["facts"] for row in messages] == [
         {"amount": "20.00", "bill": "2026-04", "charged_month": "2026-03"}
     ]
 
@@ -70,7 +70,7 @@ def test_a_credit_is_posted_once_however_often_the_consumer_runs(charged: Market
 @pytest.mark.breaks_invariants("the promise is made up: its order was cancelled in another month")
 def test_a_reset_sends_no_notice(charged: Market) -> None:
     """N13 is for credits: of a reset nothing appears on the bill."""
-    promise(charged, 1, kind="reset", month="2026-03")
+    enqueue_credit(charged, 1, kind="reset", month="2026-03")
     charged.simulation.process_outbox()
     assert posted(charged) == [(1, "reset", Decimal("-20.00"), date(2026, 3, 1))]
     assert not charged.rows("SELECT FROM unwind.outbox WHERE payload ->> 'event' = 'credit_posted'")
@@ -78,7 +78,7 @@ def test_a_reset_sends_no_notice(charged: Market) -> None:
 
 def test_a_fee_of_nothing_is_handled_without_a_line(charged: Market) -> None:
     charged.order(3, [(charged.lot(503, unit_price="0.10"), 1)])
-    promise(charged, 3)
+    enqueue_credit(charged, 3)
     charged.simulation.process_outbox()
     assert posted(charged) == []
     assert charged.row("SELECT state FROM unwind.outbox WHERE key = 'fee:3'").state == "done"
@@ -99,8 +99,8 @@ def test_a_fee_of_nothing_is_handled_without_a_line(charged: Market) -> None:
 def test_a_credit_that_cannot_be_posted_is_parked_and_does_not_block_others(
     charged: Market, broken: dict[str, Any]
 ) -> None:
-    promise(charged, 1, **broken)
-    promise(charged, 2)
+    enqueue_credit(charged, 1, **broken)
+    enqueue_credit(charged, 2)
     charged.done("credits.post_to_next_invoice")
     assert [row[0] for row in posted(charged)] == [2]
     with charged.simulation.database.transaction() as conn:
@@ -111,10 +111,10 @@ def test_a_credit_that_cannot_be_posted_is_parked_and_does_not_block_others(
 
 
 def test_a_credit_that_the_database_refuses_is_retried_and_does_not_block_others(charged: Market) -> None:
-    promise(charged, 1)
+    enqueue_credit(charged, 1)
     with charged.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.outbox SET order_id = 999 WHERE key = 'fee:1'"))
-    promise(charged, 2)
+    enqueue_credit(charged, 2)
     charged.simulation.do("credits.post_to_next_invoice")
     assert [row[0] for row in posted(charged)] == [2]
     held = charged.row("SELECT state, attempts, last_error FROM unwind.outbox WHERE key = 'fee:1'")
@@ -126,7 +126,7 @@ def test_a_credit_that_the_database_refuses_is_retried_and_does_not_block_others
 
 
 def test_ten_concurrent_consumers_post_one_credit(charged: Market, database_url: str) -> None:
-    number = promise(charged, 1)
+    number = enqueue_credit(charged, 1)
     database = db.connect(database_url, pool_size=10)
     database.clock = charged.simulation.clock
     db.set_database(database)
@@ -144,7 +144,7 @@ def test_ten_concurrent_consumers_post_one_credit(charged: Market, database_url:
 def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(
     charged: Market, attempt: int, database_url: str
 ) -> None:
-    number = promise(charged, 1)
+    number = enqueue_credit(charged, 1)
     charged.at(datetime(2026, 5, 6, attempt, tzinfo=UTC))
     database = db.connect(database_url, pool_size=4)
     database.clock = charged.simulation.clock

@@ -154,7 +154,7 @@ def test_a_fact_has_no_actor(store: Simulation) -> None:
 
 def test_a_lot_made_by_a_return_can_be_recorded_again(store: Simulation) -> None:
     lot = LotFacts.model_validate(a_lot()).to_lot()
-    (told,) = record_imported_lots([replace(lot, lot_id=0)])
-    assert isinstance(told, dict)
-    answer = store.do("inventory.record_lot", lot=a_lot(lot_id=told["lot_id"], quantity=3))
+    (result,) = record_imported_lots([replace(lot, lot_id=0)])
+    assert isinstance(result, dict)
+    answer = store.do("inventory.record_lot", lot=a_lot(lot_id=result["lot_id"], quantity=3))
     assert answer["effects"]["adjusted"] == -7

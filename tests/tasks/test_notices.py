@@ -35,15 +35,15 @@ class RecordingMailer:
 
 @pytest.fixture
 def recording_mailer() -> Iterator[RecordingMailer]:
-    kept = RecordingMailer()
-    mailer.set_mailer(kept)
-    yield kept
+    mailer_stub = RecordingMailer()
+    mailer.set_mailer(mailer_stub)
+    yield mailer_stub
     mailer.set_mailer(None)
 
 
-def promise(*keys: str, event_told: str = "ocr_filed", recipient: str = "seller") -> None:
+def enqueue_notices(*keys: str, event_type: str = "ocr_filed", recipient: str = "seller") -> None:
     facts = {"reason": "B_MUTUAL", "comment": "Please."}
-    payload = {"event": event_told, "recipient": recipient, "role": "seller", "facts": facts}
+    payload = {"event": event_type, "recipient": recipient, "role": "seller", "facts": facts}
     work: UnitOfWork[Any]
     with unit_of_work() as work:
         work.enqueue([OutboxMessage("notices.tell_seller", key, None, payload) for key in keys])
@@ -56,7 +56,7 @@ def counts() -> dict[str, int]:
 
 def test_one_outbox_row_is_one_notice_and_one_email(market: Market, recording_mailer: RecordingMailer) -> None:
     for _ in range(2):
-        promise(KEY)
+        enqueue_notices(KEY)
         market.simulation.process_outbox()
         tell_seller.run()
         deliver.run()
@@ -65,7 +65,7 @@ def test_one_outbox_row_is_one_notice_and_one_email(market: Market, recording_ma
 
 
 def test_without_a_mailer_notices_are_marked_sent(market: Market) -> None:
-    promise(KEY)
+    enqueue_notices(KEY)
     market.simulation.process_outbox()
     assert counts()["sent"] == 1
 
@@ -110,8 +110,8 @@ def test_dates_are_in_the_readers_own_zone(market: Market) -> None:
 
 
 def test_a_promise_that_makes_no_sense_silences_no_other_and_ends_in_sight(market: Market) -> None:
-    promise("nonsense:1", event_told="no_such_event")
-    promise(KEY)
+    enqueue_notices("nonsense:1", event_type="no_such_event")
+    enqueue_notices(KEY)
     market.simulation.process_outbox()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
     with db.current_database().transaction() as conn:
@@ -128,8 +128,8 @@ def test_an_email_that_breaks_the_mailer_does_not_delay_others(market: Market) -
 
     box = Breaks()
     mailer.set_mailer(box)
-    promise("npb_unlocked:1003:5:seller", event_told="npb_unlocked")
-    promise(KEY)
+    enqueue_notices("npb_unlocked:1003:5:seller", event_type="npb_unlocked")
+    enqueue_notices(KEY)
     market.simulation.process_outbox()
     mailer.set_mailer(None)
     assert [letter.event for letter in box.letters] == ["ocr_filed"]
@@ -140,7 +140,7 @@ def test_two_workers_send_each_email_once(market: Market, recording_mailer: Reco
     database = db.connect(database_url, pool_size=4)
     database.clock = market.simulation.clock
     db.set_database(database)
-    promise(*(f"ocr_filed:{n}:2:seller" for n in range(300)))
+    enqueue_notices(*(f"ocr_filed:{n}:2:seller" for n in range(300)))
     tell_seller.run()
     barrier = threading.Barrier(4)
 
@@ -160,7 +160,7 @@ def test_two_workers_send_each_email_once(market: Market, recording_mailer: Reco
 
 
 def test_a_worker_whose_lease_expired_marks_nothing(market: Market, recording_mailer: RecordingMailer) -> None:
-    promise(KEY)
+    enqueue_notices(KEY)
     tell_seller.run()
     clock = market.simulation.clock
 
@@ -212,7 +212,7 @@ def test_a_crash_at_any_statement_neither_loses_nor_duplicates_a_notice(
         number += 1
         recording_mailer.letters.clear()
         key = f"ocr_filed:{number}:2:seller"
-        promise(key)
+        enqueue_notices(key)
         finished = False
         with dying_at(market.simulation.database.engine, number, after=after), contextlib.suppress(Died):
             tell_seller.run()

@@ -47,10 +47,10 @@ def test_an_order_in_another_currency_is_charged_in_dollars(market: Market) -> N
 
 
 def test_a_sold_out_lot_is_deleted_and_a_retained_one_moved_to_the_stockroom(market: Market) -> None:
-    gone, kept = market.lot(501, quantity=5), market.lot(502, quantity=5, is_retain=True)
-    market.order(1, [(gone, 5), (kept, 5)])
+    ordinary_lot, retained_lot = market.lot(501, quantity=5), market.lot(502, quantity=5, is_retain=True)
+    market.order(1, [(ordinary_lot, 5), (retained_lot, 5)])
     rows = market.rows("SELECT lot_id, quantity, is_stock_room, stock_room_id FROM unwind.lots")
-    assert [tuple(r) for r in rows] == [(kept, 0, True, "A")]
+    assert [tuple(r) for r in rows] == [(retained_lot, 0, True, "A")]
 
 
 @pytest.mark.parametrize(
@@ -122,12 +122,12 @@ def test_a_buyer_with_an_unpaid_order_cannot_order_in_that_store(market: Market)
     market.order(1, [(lot, 1)])
     market.order(2, [(lot, 1)])
     market.at(FILED).done("npb.file", order_id=1, member_id="seller")
-    wanted = {"lines": [{"lot_id": lot, "quantity": 1}]}
+    purchase = {"lines": [{"lot_id": lot, "quantity": 1}]}
     assert (
-        market.code("orders.submit", order_id=3, buyer_id="buyer", seller_id="seller", **wanted)
+        market.code("orders.submit", order_id=3, buyer_id="buyer", seller_id="seller", **purchase)
         == "BUYER_BLOCKED_IN_STORE"
     )
-    assert market.code("orders.add_batch", order_id=2, **wanted) == "BUYER_BLOCKED_IN_STORE"
+    assert market.code("orders.add_batch", order_id=2, **purchase) == "BUYER_BLOCKED_IN_STORE"
     market.order(4, [(elsewhere, 1)], seller_id="other_seller")
     market.done("npb.remove", order_id=1, member_id="seller")
     market.order(5, [(lot, 1)])
@@ -139,11 +139,12 @@ def test_terminated_members_do_not_trade(market: Market, who: str) -> None:
     market.order(1, [(lot, 1)])
     assert market.done("members.terminate", member_id=who, staff="kim", comment="fraud") == {"terminated": True}
     assert market.done("members.terminate", member_id=who, staff="kim", comment="again") == {}
-    wanted = {"lines": [{"lot_id": lot, "quantity": 1}]}
+    purchase = {"lines": [{"lot_id": lot, "quantity": 1}]}
     assert (
-        market.code("orders.submit", order_id=2, buyer_id="buyer", seller_id="seller", **wanted) == "MEMBER_TERMINATED"
+        market.code("orders.submit", order_id=2, buyer_id="buyer", seller_id="seller", **purchase)
+        == "MEMBER_TERMINATED"
     )
-    assert market.code("orders.add_batch", order_id=1, **wanted) == "MEMBER_TERMINATED"
+    assert market.code("orders.add_batch", order_id=1, **purchase) == "MEMBER_TERMINATED"
     market.done("members.reinstate", member_id=who, staff="kim", comment="cleared")
     market.order(2, [(lot, 1)])
 
@@ -212,5 +213,5 @@ def test_a_payment_during_an_alert_warns_the_seller(market: Market) -> None:
     market.at(FILED).done("npb.file", order_id=1, member_id="seller")
     market.done("orders.record_payment", order_id=1, payment_status="Received")
     assert order_row(market, 1).status == "NPB"
-    told = market.rows("SELECT event FROM unwind.notices WHERE recipient = 'seller'")
-    assert [r.event for r in told] == ["payment_during_alert"]
+    notices = market.rows("SELECT event FROM unwind.notices WHERE recipient = 'seller'")
+    assert [r.event for r in notices] == ["payment_during_alert"]

@@ -34,30 +34,30 @@ def broker(broker_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-def promised(simulation: Simulation, count: int) -> list[int]:
+def enqueue_rows(simulation: Simulation, count: int) -> list[int]:
     with simulation.database.transaction() as conn:
         outbox.enqueue(conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], simulation.clock.instant)
         return list(conn.execute(text("SELECT outbox_id FROM unwind.outbox ORDER BY 1")).scalars())
 
 
-def kept(simulation: Simulation, rows: list[int]) -> None:
+def complete_rows(simulation: Simulation, rows: list[int]) -> None:
     with simulation.database.transaction() as conn:
         outbox.mark_done(conn, outbox.claim(conn, TASK, rows=rows), simulation.clock.instant)
 
 
 def published_rows(broker: redis.Redis) -> list[int]:
-    found: list[int] = []
+    row_ids: list[int] = []
     for raw in broker.lrange("consequences", 0, -1):
-        found += json.loads(base64.b64decode(json.loads(raw)["body"]))[1]["rows"]
-    return sorted(found)
+        row_ids += json.loads(base64.b64decode(json.loads(raw)["body"]))[1]["rows"]
+    return sorted(row_ids)
 
 
 @pytest.mark.guarantee("P1")
 def test_the_next_relay_republishes_what_an_emptied_broker_lost(publishing: Simulation, broker: redis.Redis) -> None:
-    rows = promised(publishing, 5)
+    rows = enqueue_rows(publishing, 5)
     publishing.do("outbox.relay")
     assert published_rows(broker) == rows
-    kept(publishing, rows[:2])
+    complete_rows(publishing, rows[:2])
     broker.flushdb()
     publishing.clock.instant += timedelta(seconds=2)
     for _ in range(3):
@@ -69,7 +69,7 @@ def test_the_next_relay_republishes_what_an_emptied_broker_lost(publishing: Simu
 
 
 def test_each_loss_of_the_broker_republishes_each_row_once(publishing: Simulation, broker: redis.Redis) -> None:
-    (row,) = promised(publishing, 1)
+    (row,) = enqueue_rows(publishing, 1)
     for _ in range(3):
         broker.flushdb()
         for _ in range(10):
@@ -80,7 +80,7 @@ def test_each_loss_of_the_broker_republishes_each_row_once(publishing: Simulatio
 
 
 def test_a_known_broker_epoch_that_arrives_late_changes_nothing(publishing: Simulation) -> None:
-    promised(publishing, 3)
+    enqueue_rows(publishing, 3)
     with publishing.database.transaction() as conn:
         now = publishing.clock.instant
         outbox.requeue_after_broker_reset(conn, "a", now)
@@ -91,13 +91,13 @@ def test_a_known_broker_epoch_that_arrives_late_changes_nothing(publishing: Simu
 
 
 def test_an_unreachable_broker_has_no_epoch(publishing: Simulation, broker: redis.Redis, broker_url: str) -> None:
-    through = BrokerPublisher(app, broker_url)
-    known = through.broker_epoch()
-    assert known == through.broker_epoch()
+    broker_publisher = BrokerPublisher(app, broker_url)
+    epoch = broker_publisher.broker_epoch()
+    assert epoch == broker_publisher.broker_epoch()
     broker.delete("unwind:memory")
-    assert known is not None
-    assert through.broker_epoch() != known
-    assert through.broker_epoch().endswith(broker.info("server")["run_id"])  # type: ignore[union-attr]
+    assert epoch is not None
+    assert broker_publisher.broker_epoch() != epoch
+    assert broker_publisher.broker_epoch().endswith(broker.info("server")["run_id"])  # type: ignore[union-attr]
     assert BrokerPublisher(app, "redis://127.0.0.1:1/0").broker_epoch() is None
 
 
@@ -108,7 +108,7 @@ def test_rows_keep_their_publish_interval_after_the_database_clock_was_set_back(
 ) -> None:
     start = publishing.clock.instant
     publishing.do("outbox.relay")
-    [row] = promised(publishing, 1)
+    [row] = enqueue_rows(publishing, 1)
     if published_before:
         publishing.do("outbox.relay")
         broker.delete("consequences")  # this message alone got lost

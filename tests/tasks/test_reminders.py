@@ -17,18 +17,18 @@ DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 SORRY = {"reason": "B_OTHER", "comment": "I can explain this in more than twenty letters."}
 
 
-def told(market: Market, event: str) -> list[str]:
+def notified(market: Market, event: str) -> list[str]:
     rows = market.rows("SELECT recipient FROM unwind.notices WHERE event = :event ORDER BY notice_id", event=event)
     return [row.recipient for row in rows]
 
 
 def scan(market: Market) -> int:
-    found: int = market.done("reminders.scan")["reminded"]
-    return found
+    reminded: int = market.done("reminders.scan")["reminded"]
+    return reminded
 
 
 @pytest.fixture
-def asked(market: Market) -> Market:
+def requested(market: Market) -> Market:
     market.at(ORDERED).order()
     market.done("ocr.file", order_id=1003, member_id="buyer", **SORRY)
     return market
@@ -43,34 +43,36 @@ def unlocked(market: Market) -> Market:
 
 
 @pytest.mark.parametrize(("step", "already"), [(2, 0), (5, 1), (10, 2)])
-def test_an_unanswered_request_reminds_its_seller_at_each_step_and_once(asked: Market, step: int, already: int) -> None:
+def test_an_unanswered_request_reminds_its_seller_at_each_step_and_once(
+    requested: Market, step: int, already: int
+) -> None:
     """N16, A13: 2, 5 and 10 days after the request, never a second early."""
     for earlier in (2, 5, 10)[:already]:
-        asked.at(ORDERED + earlier * DAY)
-        scan(asked)
+        requested.at(ORDERED + earlier * DAY)
+        scan(requested)
     for instant, more in [(-SECOND, 0), (0 * SECOND, 1), (SECOND, 1)]:
-        asked.at(ORDERED + step * DAY + instant)
-        scan(asked)
-        scan(asked)
-        assert told(asked, "ocr_reminder") == ["seller"] * (already + more)
+        requested.at(ORDERED + step * DAY + instant)
+        scan(requested)
+        scan(requested)
+        assert notified(requested, "ocr_reminder") == ["seller"] * (already + more)
 
 
-def test_after_an_outage_only_the_latest_reminder_is_sent(asked: Market) -> None:
+def test_after_an_outage_only_the_latest_reminder_is_sent(requested: Market) -> None:
     """A13: nobody gets three reminders on one day."""
-    asked.at(ORDERED + 45 * DAY)
-    assert (scan(asked), scan(asked)) == (1, 0)
-    assert told(asked, "ocr_reminder") == ["seller"]
-    row = asked.row("SELECT reminders, remind_at FROM unwind.ocrs")
+    requested.at(ORDERED + 45 * DAY)
+    assert (scan(requested), scan(requested)) == (1, 0)
+    assert notified(requested, "ocr_reminder") == ["seller"]
+    row = requested.row("SELECT reminders, remind_at FROM unwind.ocrs")
     assert (row.reminders, row.remind_at) == (3, None)
-    with asked.simulation.database.transaction() as conn:
+    with requested.simulation.database.transaction() as conn:
         assert reminders.list_unanswered_orders(conn) == [1003]
 
 
-def test_an_answered_request_sends_no_reminder(asked: Market) -> None:
+def test_an_answered_request_sends_no_reminder(requested: Market) -> None:
     """N16: declined is answered."""
-    asked.at(ORDERED + DAY).done("ocr.decline", order_id=1003, member_id="seller")
-    asked.at(ORDERED + 45 * DAY)
-    assert scan(asked) == 0
+    requested.at(ORDERED + DAY).done("ocr.decline", order_id=1003, member_id="seller")
+    requested.at(ORDERED + 45 * DAY)
+    assert scan(requested) == 0
 
 
 def test_a_sellers_own_request_sends_no_reminder(market: Market) -> None:
@@ -91,7 +93,7 @@ def test_an_unused_unlocked_alert_reminds_its_filer(unlocked: Market, step: int,
     for instant, more in [(-SECOND, 0), (0 * SECOND, 1), (SECOND, 1)]:
         unlocked.at(since + step * DAY + instant)
         scan(unlocked)
-        assert told(unlocked, "unlock_reminder") == ["seller"] * (already + more)
+        assert notified(unlocked, "unlock_reminder") == ["seller"] * (already + more)
 
 
 def test_a_locked_alert_sends_no_reminder(market: Market) -> None:
@@ -114,7 +116,7 @@ def test_an_accepted_penalty_reminds_from_its_acceptance_and_stops_when_taken_ba
     market.done("npb.take_back", order_id=1003, member_id="buyer")
     market.at(FILED + 11 * DAY)
     assert scan(market) == 0
-    assert told(market, "unlock_reminder") == ["seller"]
+    assert notified(market, "unlock_reminder") == ["seller"]
 
 
 def test_a_late_answer_does_not_start_the_reminders_again(unlocked: Market) -> None:
@@ -139,7 +141,7 @@ def test_a_buyers_unlocked_alert_reminds_the_buyer(market: Market, kind: str, pa
     market.at(FILED + 2 * WEEK).done("alerts.scan_seller_alerts")
     market.at(FILED + 2 * WEEK + 3 * DAY)
     assert scan(market) == 1
-    assert told(market, "unlock_reminder") == ["buyer"]
+    assert notified(market, "unlock_reminder") == ["buyer"]
 
 
 def test_a_cancelled_order_sends_no_reminder(unlocked: Market) -> None:
@@ -159,15 +161,15 @@ def test_an_acceptance_after_the_unlock_starts_the_steps_again(unlocked: Market)
     assert scan(unlocked) == 0
     unlocked.at(since + 7 * DAY)
     assert scan(unlocked) == 1
-    assert told(unlocked, "unlock_reminder") == ["seller"] * 2
+    assert notified(unlocked, "unlock_reminder") == ["seller"] * 2
 
 
-def test_sweeps_at_the_same_time_remind_once(asked: Market, database_url: str) -> None:
+def test_sweeps_at_the_same_time_remind_once(requested: Market, database_url: str) -> None:
     """N16: two beats and several workers change nothing."""
     for number in range(2000, 2020):
-        asked.order(number)
-        asked.done("ocr.file", order_id=number, member_id="buyer", **SORRY)
-    simulation = asked.at(ORDERED + 2 * DAY).simulation
+        requested.order(number)
+        requested.done("ocr.file", order_id=number, member_id="buyer", **SORRY)
+    simulation = requested.at(ORDERED + 2 * DAY).simulation
     database = db.connect(database_url, pool_size=4)
     database.clock = simulation.clock
     db.set_database(database)
@@ -185,24 +187,24 @@ def test_sweeps_at_the_same_time_remind_once(asked: Market, database_url: str) -
     db.set_database(simulation.database)
     database.dispose()
     simulation.process_outbox()
-    assert scan(asked) == 0
-    assert told(asked, "ocr_reminder") == ["seller"] * 21
+    assert scan(requested) == 0
+    assert notified(requested, "ocr_reminder") == ["seller"] * 21
 
 
-def test_a_case_keeps_the_reminders_of_the_terms_it_was_filed_under(asked: Market) -> None:
+def test_a_case_keeps_the_reminders_of_the_terms_it_was_filed_under(requested: Market) -> None:
     later = {"OCR_REMIND_AFTER": ["1d"]}
-    answer = asked.do("terms.apply", terms=later, **{"from": "2026-03-28T11:00:00Z"}, staff="kim")
+    answer = requested.do("terms.apply", terms=later, **{"from": "2026-03-28T11:00:00Z"}, staff="kim")
     assert answer["outcome"] == "done", answer
-    asked.at(ORDERED + 2 * DAY - SECOND)
-    assert scan(asked) == 0
-    asked.order(1004)
-    asked.done("ocr.file", order_id=1004, member_id="buyer", **SORRY)
-    asked.at(ORDERED + 3 * DAY - SECOND)
-    assert scan(asked) == 2
+    requested.at(ORDERED + 2 * DAY - SECOND)
+    assert scan(requested) == 0
+    requested.order(1004)
+    requested.done("ocr.file", order_id=1004, member_id="buyer", **SORRY)
+    requested.at(ORDERED + 3 * DAY - SECOND)
+    assert scan(requested) == 2
 
 
-def test_replay_knows_when_the_next_reminder_is_due(asked: Market) -> None:
-    with asked.simulation.database.transaction() as conn:
+def test_replay_knows_when_the_next_reminder_is_due(requested: Market) -> None:
+    with requested.simulation.database.transaction() as conn:
         assert reminders.next_reminder_at(conn) == ORDERED + 2 * DAY
-    asked.simulation.advance(ORDERED + 45 * DAY)
-    assert told(asked, "ocr_reminder") == ["seller"] * 3
+    requested.simulation.advance(ORDERED + 45 * DAY)
+    assert notified(requested, "ocr_reminder") == ["seller"] * 3

@@ -56,8 +56,8 @@ def test_units_removed_without_return_never_come_back(bought: Market, by: str) -
     """R80: the Return box is the seller's, when asking or when approving."""
     extra = {"return_items": False} if by == "seller" else {}
     removal = ask(bought, (1, 4), member_id=by, **extra)["effects"]["removal_id"]
-    other, said = ("seller", {"return_items": False}) if by == "buyer" else ("buyer", {})
-    bought.done("removals.approve", removal_id=removal, member_id=other, **said)
+    other, decision = ("seller", {"return_items": False}) if by == "buyer" else ("buyer", {})
+    bought.done("removals.approve", removal_id=removal, member_id=other, **decision)
     assert bought.row("SELECT quantity FROM unwind.lots WHERE lot_id = 501").quantity == 90
     bought.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
     lines = bought.done("orders.cancel", order_id=1003, member_id="seller")["lines"]

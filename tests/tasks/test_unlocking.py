@@ -44,8 +44,8 @@ def due_alerts(market: Market) -> Market:
 
 
 def scan(limit: int) -> int:
-    found = sweep("npb.scan_open_alerts", alerts.UnlockSweep([AlertKind.NPB]), result_key="unlocked", limit=limit)
-    return int(found["unlocked"])
+    result = sweep("npb.scan_open_alerts", alerts.UnlockSweep([AlertKind.NPB]), result_key="unlocked", limit=limit)
+    return int(result["unlocked"])
 
 
 def unlocked(market: Market) -> list[tuple[Any, ...]]:
@@ -137,13 +137,13 @@ def test_sql_formats_timestamps_as_python_does(market: Market) -> None:
         market.done("npb.file", order_id=number, member_id="seller")
     market.at(DUE + timedelta(hours=1))
     assert scan(3) == 5
-    told = market.rows(
+    messages = market.rows(
         "SELECT payload -> 'facts' ->> 'unlocks_at' AS at FROM unwind.outbox WHERE key LIKE 'npb_unlocked%'"
     )
     changed = market.rows(
         "SELECT changes #>> '{alert,unlocked_at}' AS at FROM unwind.events WHERE type = 'npb.unlocked'"
     )
     assert {row.at for row in changed} == {format_timestamp(DUE + timedelta(hours=1))}
-    assert len({row.at for row in told}) == 5
-    for row in told:
+    assert len({row.at for row in messages}) == 5
+    for row in messages:
         assert format_timestamp(parse_timestamp(row.at)) == row.at

@@ -101,14 +101,14 @@ def test_a_heartbeat_uses_the_queue_it_is_named_after(name: str) -> None:
 
 def test_every_outbox_message_has_a_registered_consumer() -> None:
     named = re.compile(r'(?:Promise\(\s*(?:task=)?|\btask=|CANCEL_PENDING = |TASK = |then ")"([a-z_]+\.[a-z_]+)"')
-    told = {
+    message_tasks = {
         name
         for floor in ("policies", "models", "tasks")
         for path in (CHECKOUT / floor).rglob("*.py")
         for name in named.findall(path.read_text())
     }
-    assert told
-    assert told | set(outbox_consumers()) <= registered()
+    assert message_tasks
+    assert message_tasks | set(outbox_consumers()) <= registered()
 
 
 def test_every_task_of_the_timetable_is_registered() -> None:
