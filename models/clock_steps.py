@@ -1,7 +1,7 @@
-"""Steps back of the database's clock: how they are noticed, and what is done about waits that were written before.
+"""Backward steps of the database's clock: detection, and correction of waits that were written before.
 
-Rights follow from instants and wait until the clock has come to them again: that is never early.  What only waits to be tried
-(outbox rows, submissions, emails) keeps the length of its wait: all of it is moved by as much as the clock was set back.
+Legal instants are not moved: they are reached again later, never early.  Retry times of outbox rows, submissions and emails are
+moved by the length of the step, so that the waits keep their length.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _AHEAD = text(
 
 
 def shift_waits(conn: Connection, sweep: str, now: datetime) -> timedelta | None:
-    """Move every wait by as much as the clock went back since `sweep` last ran; None when it did not.
+    """Move every retry time by as much as the clock went back since `sweep` last ran; return the step or None.
 
-    The sweep notes its run in the same transaction, so that each step moves the waits once.
+    The sweep records its run in the same transaction, so that each step is applied once.
     """
     last = sweeps.last_runs(conn).get(sweep)
     if last is None or last <= now:
@@ -42,6 +42,6 @@ def shift_waits(conn: Connection, sweep: str, now: datetime) -> timedelta | None
 
 
 def lead_over_clock(conn: Connection, now: datetime) -> timedelta:
-    """How far the newest of what was recorded lately lies in the future of the clock; zero when nothing does."""
-    found: timedelta | None = conn.execute(_AHEAD, {"now": now}).scalar()
-    return max(found or timedelta(0), timedelta(0))
+    """Return how far the newest recorded instant is ahead of the clock, at least zero."""
+    lead: timedelta | None = conn.execute(_AHEAD, {"now": now}).scalar()
+    return max(lead or timedelta(0), timedelta(0))

@@ -1,4 +1,4 @@
-"""Which jobs were given up, and why?  Parked here they are visible and can be replayed; nothing is silently lost."""
+"""Jobs that were given up, with their arguments and errors, until staff replays or discards them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ REASONS = {
     "FAILED": "failed each time",
     "WORKER_DIED": "its worker died with it each time",
     "TOO_LONG": "ran longer than it may",
-    "UNDELIVERABLE": "a letter that nobody takes",
+    "UNDELIVERABLE": "an email that no server accepts",
     "IMPOSSIBLE": "cannot be done as it is",
 }
-"""Why a job was given up, and what is said of it."""
+"""Why a job was given up, with the words for it."""
 MAX_ERROR_LENGTH = 4000
 MAX_DEPTH = 50
 """Levels of the arguments that are stored; a message may have less than half of that."""
@@ -122,7 +122,7 @@ def park(
 
 
 def request_id_of(arguments: Mapping[str, Any]) -> str | None:
-    """The request id that the arguments name, if it is one."""
+    """Return the request id in the arguments, if it is valid."""
     named = arguments.get("request_id")
     return named if isinstance(named, str) and _REQUEST_ID.fullmatch(named) else None
 
@@ -141,7 +141,7 @@ def _waiting_id(conn: Connection, task: str, message_id: str, payload: bytes) ->
 def park_once(
     conn: Connection, *, task: str, message_id: str, arguments: Mapping[str, Any], error: str, now: datetime
 ) -> None:
-    """Keep a command that nobody but staff can help, unless the same one waits already."""
+    """Store a command that only staff can help, unless the same one waits already."""
     same = (DeadJobRow.task == task, DeadJobRow.message_id == message_id, *_WAITS)
     if not conn.execute(select(select(DeadJobRow).where(*same).exists())).scalar():
         park(
@@ -157,13 +157,13 @@ def park_once(
 
 
 def payload_hash(arguments: Mapping[str, Any]) -> bytes:
-    """By which one sees that a job is set going again with what it was parked with."""
+    """Return a hash of the arguments, which shows whether a replay has the parked arguments."""
     written = json.dumps(to_json(dict(arguments)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(written.encode()).digest()
 
 
 def to_json(value: Any, levels: int = MAX_DEPTH) -> Any:
-    """The same as plain JSON.  Never raises: what JSON has no form for becomes text, for a dead job must not be lost for it."""
+    """Return a value as plain JSON.  Never raises: what JSON cannot represent becomes text."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -184,39 +184,38 @@ def to_json(value: Any, levels: int = MAX_DEPTH) -> Any:
 def _text(value: Any) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - a stranger's object: its kind is all there is to say
+    except Exception:  # noqa: BLE001 - its `__str__` may raise anything
         return type(value).__name__
 
 
-def _ascii(said: str) -> str:
-    """Text that a database of any encoding can store."""
-    return said.replace("\x00", "\\x00").encode("ascii", "backslashreplace").decode()
+def _ascii(value: str) -> str:
+    """Return text that a database of any encoding can store."""
+    return value.replace("\x00", "\\x00").encode("ascii", "backslashreplace").decode()
 
 
 def list_waiting(conn: Connection) -> list[Row[Any]]:
-    """The jobs that wait for somebody, oldest first."""
+    """Return the jobs that are neither replayed nor discarded, oldest first."""
     return list(conn.execute(select(DeadJobRow).where(*_WAITS).order_by(DeadJobRow.dead_job_id)))
 
 
 def list_discarded(conn: Connection) -> list[Row[Any]]:
-    """The jobs that somebody decided not to do, oldest first."""
+    """Return the discarded jobs, oldest first."""
     found = select(DeadJobRow).where(DeadJobRow.discarded_at.is_not(None))
     return list(conn.execute(found.order_by(DeadJobRow.dead_job_id)))
 
 
 def get(conn: Connection, dead_job_id: int) -> Row[Any] | None:
-    """One parked job."""
     return conn.execute(select(DeadJobRow).where(DeadJobRow.dead_job_id == dead_job_id)).one_or_none()
 
 
 def mark_replayed(conn: Connection, dead_job_id: int, now: datetime) -> bool:
-    """Note that it is set going again; gives whether it was still waiting for that."""
+    """Mark a job as replayed; return whether it was still waiting."""
     waits = (DeadJobRow.dead_job_id == dead_job_id, *_WAITS)
     return conn.execute(update(DeadJobRow).where(*waits).values(replayed_at=now)).rowcount > 0
 
 
 def discard(conn: Connection, dead_job_id: int, reason: str, now: datetime) -> bool:
-    """Note that a job is not to be done, and why; returns whether it was still waiting.  The row stays as a record."""
+    """Mark a job as discarded; return whether it was still waiting.  The row stays as a record."""
     waits = (DeadJobRow.dead_job_id == dead_job_id, *_WAITS)
     values = {"discarded_at": now, "discard_reason": reason[:MAX_REASON_LENGTH]}
     return conn.execute(update(DeadJobRow).where(*waits).values(**values)).rowcount > 0

@@ -1,6 +1,6 @@
-"""Which messages came that no task of ours could take?  Kept here so that a producer's mistake is seen and not lost.
+"""Messages that no task could take: what they named, and the beginning of their body.
 
-Whatever a stranger wrote is only ever shown as ids and lengths; the body is kept as base64 for whoever has to look closer.
+The command line shows only ids and lengths of them; the body is stored as base64.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.db.schema import Base, BigIntKey, check_in, table_of
 
 MAX_BODY_BYTES = 4096
-"""Of the body this much is kept: enough to recognise it, too little to fill a disk."""
+"""How much of the body is stored: enough to recognise it."""
 MAX_NAME_LENGTH = 200
 MAX_ROWS = 10_000
-"""The newest that many: whoever can push to a queue must not be able to fill the database."""
+"""Only the newest rows are kept, so that nobody can fill the database by pushing to a queue."""
 
 REASONS = {
     "TOO_LARGE": "is longer than its queue takes",
     "NOT_JSON": "is not JSON",
-    "NOT_A_COMMAND": "has not the shape of a command",
-    "NOT_ALLOWED": "wants of the worker what no message may",
+    "NOT_A_COMMAND": "does not have the shape of a command",
+    "NOT_ALLOWED": "asks the worker for something that no message may",
     "WRONG_QUEUE": "names a task that does not go through its queue",
-    "TASK_UNKNOWN": "names no task of ours",
-    "EXPIRED": "came after its producer still wanted it",
+    "TASK_UNKNOWN": "names no known task",
+    "EXPIRED": "came after it had expired",
 }
-"""Why no task could take it, and how that is said of a message."""
+"""Why no task could take a message, with the words for it."""
 
 
 class DeadLetterRow(Base):
@@ -73,7 +73,7 @@ def record(
     body_bytes: int | None = None,
     now: datetime,
 ) -> None:
-    """Remember one message, once for each `key`.  `reason`: one of REASONS; `body` may be the beginning of `body_bytes` bytes."""
+    """Store one message, once for each `key`; `body` may be the beginning of `body_bytes` bytes."""
     conn.execute(
         insert(DeadLetterRow)
         .values(
@@ -95,24 +95,23 @@ def record(
 
 
 def list_newest(conn: Connection, *, limit: int) -> list[Row[Any]]:
-    """The last ones that came, newest first, without their bodies."""
+    """Return the newest messages, newest first, without their bodies."""
     shown = [column for column in table_of(DeadLetterRow).c if column.name != "body"]
     return list(conn.execute(select(*shown).order_by(DeadLetterRow.dead_letter_id.desc()).limit(limit)))
 
 
 def get(conn: Connection, dead_letter_id: int) -> Row[Any] | None:
-    """One message, with what was kept of its body."""
     return conn.execute(select(DeadLetterRow).where(DeadLetterRow.dead_letter_id == dead_letter_id)).one_or_none()
 
 
 def mark_requeued(conn: Connection, dead_letter_id: int, now: datetime) -> bool:
-    """Note that it was taken as a command after all; returns whether it was not yet."""
+    """Mark a message as requeued; return whether it was not yet."""
     waits = (DeadLetterRow.dead_letter_id == dead_letter_id, DeadLetterRow.requeued_at.is_(None))
     return conn.execute(update(DeadLetterRow).where(*waits).values(requeued_at=now)).rowcount > 0
 
 
 def _plain(text: str | None) -> str | None:
-    """What PostgreSQL can keep and a terminal can show."""
+    """Return text that PostgreSQL can store and a terminal can show."""
     if text is None:
         return None
     return "".join(c if c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF else "?" for c in text[:MAX_NAME_LENGTH])

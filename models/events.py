@@ -1,4 +1,4 @@
-"""What happened?  An append-only row per change: who, what, from, to, when, why, under which request (R100)."""
+"""The append-only log of changes: who, what, from, to, when, why, by which request (R100)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def event_row(
     changes: dict[str, Any] | None = None,
     request_id: str | None = None,
 ) -> dict[str, Any]:
-    """One event as a row; `seq` numbers the events of one order 1..n without a gap."""
+    """Return an event as a row; `seq` numbers the events of one order from 1 without gaps."""
     return {
         "order_id": order_id,
         "seq": seq,
@@ -79,13 +79,12 @@ def event_row(
 
 
 def append(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Write events."""
     insert_rows(conn, EventRow, rows)
 
 
 def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> Sequence[Row[Any]]:
-    """The events of one order in their order, up to and including `until`."""
-    found = select(EventRow).where(EventRow.order_id == order_id).order_by(EventRow.seq)
+    """Return the events of one order by `seq`, up to and including `until`."""
+    query = select(EventRow).where(EventRow.order_id == order_id).order_by(EventRow.seq)
     if until is not None:
-        found = found.where(EventRow.at <= until)
-    return conn.execute(found).all()
+        query = query.where(EventRow.at <= until)
+    return conn.execute(query).all()

@@ -1,10 +1,10 @@
-"""What happened, for systems that mirror it?  One feed over everything that only grows, read by cursor, in CloudEvents' words.
+"""The change feed: CloudEvents over all append-only tables, read by cursor.
 
-Transactions commit out of the order of their rows' numbers.  So the feed is ordered by the transaction that wrote a row, and gives
-only what every transaction before has finished writing: a reader that remembers its cursor meets no gap and no repeat.
+Transactions commit in another order than their rows are numbered.  So the feed is ordered by the transaction that wrote a row,
+and returns only rows below the oldest transaction still running: a reader meets no gap and no repeat.
 
-Numbers of transactions belong to a server.  Tables that were restored on another one go on counting from where they were:
-`go_on_counting` is asked by every migration and every restore.
+Transaction ids belong to a server.  After a restore on another server, `advance_feed_base` lets them continue from the newest
+row; every migration and every restore calls it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.db.schema import FEED_BASE
 _INSTANT = "regexp_replace(to_char({at} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '\\.?0*$', '') || 'Z'"
 
 # One branch per table: (number in the cursor, table, its id, SQL of type, subject, sequence and data).  Texts that people
-# wrote stay out: a mirror gets facts, not comments (promises.md P9).
+# wrote stay out (docs/guarantees.md).
 _SOURCES = (
     (
         1,
@@ -92,7 +92,7 @@ def _branch(number: int, table: str, key: str, at: str, type_: str, subject: str
 
 EVENTS_AFTER_SIGNATURE = "unwind.events_after(text, integer)"
 FEED_DEFINER = "unwind_feed_definer"
-"""Owns `events_after` and may read the tables that the feed is made of; no right but these."""
+"""Owns `events_after` and may only read the tables of the feed."""
 FEED_DEFINER_GRANTS = (
     *(f"SELECT ON unwind.{table}" for _, table, *_ in _SOURCES),
     "EXECUTE ON FUNCTION unwind.feed_base()",
@@ -134,7 +134,7 @@ END
 $body$
 """  # noqa: S608 - built from constants of this module
 
-GUARDS: tuple[str, ...] = (
+DDL: tuple[str, ...] = (
     EVENTS_AFTER,
     f"REVOKE ALL ON FUNCTION {EVENTS_AFTER_SIGNATURE} FROM PUBLIC",
 )
@@ -145,14 +145,14 @@ _AHEAD = text(f"SELECT GREATEST({_NEWEST}) - (pg_current_xact_id()::text)::bigin
 
 
 def transaction_id_gap(conn: Connection) -> int:
-    """By how many transactions the newest row is ahead of this server, to which it cannot belong; 0 is as it should be."""
+    """Return by how many transactions the newest row is ahead of this server; more than 0 only after a restore."""
     return max(0, conn.execute(_AHEAD).scalar() or 0)
 
 
 def advance_feed_base(conn: Connection) -> int:
-    """After the tables moved to another server: let its transactions count on from the newest row; gives by how many.
+    """Continue transaction ids from the newest row after a restore on another server; return by how many.
 
-    Only the owner may.  Without it new events would sort before old ones, and no reader would ever see them.
+    Only the owner may.  Without it new events would sort before old ones, and no reader would see them.
     """
     missing = transaction_id_gap(conn)
     if missing:
@@ -162,7 +162,7 @@ def advance_feed_base(conn: Connection) -> int:
 
 
 def events_after(conn: Connection, cursor: str | None, limit: int) -> list[tuple[str, dict[str, Any]]]:
-    """The next events after a cursor (None: from the beginning), each with the cursor to remember once it is handled."""
+    """Return the next events after a cursor (None: from the beginning), each with its own cursor."""
     rows = conn.execute(
         text("SELECT cursor, event FROM unwind.events_after(:cursor, :limit)"), {"cursor": cursor, "limit": limit}
     )

@@ -104,7 +104,7 @@ class BillingMonthRow(Base):
 
 """Months whose bills are all issued: a seller without anything to bill has no row in `bills`, and yet no open bill."""
 
-GUARDS: tuple[str, ...] = (
+DDL: tuple[str, ...] = (
     """
     CREATE OR REPLACE FUNCTION unwind.ledger_is_append_only() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -1,8 +1,7 @@
-"""Queues and tasks that an operator has paused: workers take nothing of them until they are resumed.
+"""Pauses of queues and tasks: workers take nothing of them until they are resumed.
 
-Rows, because workers obey no remote control; each worker reads those in effect every second
-(`workers/transport/pausing.py`).  A pause
-that is over stays as a record.
+They are rows because workers ignore remote control; each worker reads those in effect every second
+(`workers/transport/pausing.py`).  A pause that is over stays as a record.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class PauseRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class PausedNames:
-    """What is paused now."""
+    """The names of paused queues and tasks."""
 
     queues: frozenset[str] = frozenset()
     tasks: frozenset[str] = frozenset()
@@ -51,13 +50,13 @@ class PausedNames:
 def pause(
     conn: Connection, kind: str, name: str, now: datetime, *, until: datetime | None = None, reason: str = ""
 ) -> None:
-    """Pause a queue or task, or give a pause that is in effect another end and reason."""
+    """Pause a queue or task, or change the end and reason of a pause that is in effect."""
     values = {"kind": kind, "name": name, "now": now, "until": until, "reason": reason[:MAX_REASON_LENGTH]}
-    over = text(
+    end_expired = text(
         "UPDATE unwind.pauses SET resumed_at = until "
         "WHERE kind = :kind AND name = :name AND resumed_at IS NULL AND until <= :now"
     )
-    conn.execute(over, values)
+    conn.execute(end_expired, values)
     conn.execute(
         text(
             """
@@ -84,7 +83,7 @@ def resume(conn: Connection, kind: str, name: str, now: datetime) -> bool:
 
 
 def list_in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
-    """What is paused, the oldest first."""
+    """Return the pauses in effect, oldest first."""
     found = text(
         "SELECT kind, name, reason, paused_at, until FROM unwind.pauses "
         "WHERE resumed_at IS NULL AND (until IS NULL OR until > :now) ORDER BY pause_id"
@@ -93,7 +92,6 @@ def list_in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
 
 
 def paused_names(conn: Connection, now: datetime) -> PausedNames:
-    """The names of what is paused."""
     rows = list_in_effect(conn, now)
     return PausedNames(
         frozenset(row.name for row in rows if row.kind == "queue"),

@@ -1,7 +1,7 @@
-"""How large the arguments of one command may be, at every interface, and how they are read.
+"""Limits on the size of a command's arguments at every interface, and how the arguments are parsed.
 
-What is parsed needs many times its own length: two bytes of `[]` become 64.  So the parts of a text are counted before it is
-parsed; PostgreSQL does the same for what comes in by SQL (`models.submissions`).
+Parsed JSON needs many times its length in memory (64 bytes for `[]`), so the parts of a text are counted before it is parsed.
+PostgreSQL does the same for the SQL interface (`models.submissions`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import json
 from typing import Any
 
 MAX_BYTES = 16 * 2**20
-"""A thousand items with two thousand escaped characters each need about that."""
+"""A thousand items with two thousand escaped characters each need about this much."""
 MAX_PARTS = 50_000
 """Brackets, braces and commas outside strings: the largest command, a thousand lines with all fields, has half of that."""
 MAX_DEPTH = 20
-"""Levels of lists and objects that are read.  Arguments are at most six deep; what is deeper is answered `invalid`."""
+"""Levels of lists and objects.  Valid arguments have at most six; deeper ones are answered `invalid`."""
 
 
 class InvalidPayload(ValueError):
@@ -22,10 +22,10 @@ class InvalidPayload(ValueError):
 
 
 def has_too_many_parts(raw: bytes) -> bool:
-    """Whether parsing this JSON would make more than `MAX_PARTS` values, told in memory of its own length.
+    """Return whether parsing this JSON would make more than `MAX_PARTS` values, using memory of its own length.
 
-    Most texts are decided by counting.  Only where brackets and commas may stand within strings are those taken out: without
-    escaped backslashes and quotes every second piece between two quotes is outside a string.
+    Counting decides most texts.  Otherwise strings are removed first: without escaped backslashes and quotes, every second
+    piece between two quotes is outside a string.
     """
     if _punctuation(raw) <= MAX_PARTS:
         return False
@@ -42,11 +42,11 @@ def _punctuation(raw: bytes) -> int:
 def parse_payload(payload: str) -> dict[str, Any]:
     """The arguments that a text says.  Raises `Unreadable`, with a sentence that repeats nothing of it."""
     try:
-        found = json.loads(payload)
+        document = json.loads(payload)
     except RecursionError:
         raise InvalidPayload("is nested too deeply") from None
     except ValueError:  # not JSON, or an integer of more digits than Python converts
         raise InvalidPayload("cannot be read as JSON, or has a number of too many digits") from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise InvalidPayload("must be an object")
-    return found
+    return document

@@ -1,7 +1,7 @@
-"""How long is an answer kept, and who takes old ones away?  Thirty days at least, and only the owner of the tables.
+"""Pruning of old answers, submissions, outbox rows and dead letters.
 
-The application's role cannot delete what only grows; `unwind.prune_requests` is for the owner, works in small batches that lock
-nobody out, and refuses to touch what callers were promised (contract 2.1).
+Answers are kept for at least thirty days.  Only the owner of the tables may prune, by `unwind.prune_requests`, which works in
+small batches; the application's role cannot delete from append-only tables.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 MIN_RETENTION_DAYS = 30
-"""The least that callers were promised."""
+"""Callers can rely on a stored answer for this long."""
 BATCH_SIZE = 1000
 
-# Promises of credits stay: the proof of a month's bills reads from them in which month a late credit was due.
+# Outbox rows about credits stay: the audit of a month reads from them in which month a late credit was due.
 PRUNE_REQUESTS = f"""
 CREATE OR REPLACE FUNCTION unwind.prune_requests(older_than timestamptz, batch integer DEFAULT {BATCH_SIZE})
 RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     wanted integer := least(greatest(coalesce(batch, {BATCH_SIZE}), 1), 10000);
-    gone integer;
+    deleted integer;
     total integer := 0;
 BEGIN
     IF older_than IS NULL OR older_than > clock_timestamp() - interval '{MIN_RETENTION_DAYS} days' THEN
@@ -29,40 +29,40 @@ BEGIN
     DELETE FROM unwind.requests AS r WHERE r.request_id = ANY (ARRAY(
         SELECT o.request_id FROM unwind.requests AS o WHERE o.answered_at < older_than
         ORDER BY o.answered_at LIMIT wanted FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS gone = ROW_COUNT;
-    total := total + gone;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    total := total + deleted;
     DELETE FROM unwind.submissions AS s WHERE s.submission_id = ANY (ARRAY(
         SELECT o.submission_id FROM unwind.submissions AS o WHERE o.state = 'answered' AND o.answered_at < older_than
         ORDER BY o.answered_at LIMIT wanted FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS gone = ROW_COUNT;
-    total := total + gone;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    total := total + deleted;
     DELETE FROM unwind.outbox AS p WHERE p.outbox_id = ANY (ARRAY(
         SELECT o.outbox_id FROM unwind.outbox AS o
         WHERE o.state = 'done' AND o.done_at < older_than AND o.task <> 'credits.post_to_next_invoice'
         ORDER BY o.done_at LIMIT wanted FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS gone = ROW_COUNT;
-    total := total + gone;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    total := total + deleted;
     DELETE FROM unwind.dead_letters AS m WHERE m.dead_letter_id = ANY (ARRAY(
         SELECT o.dead_letter_id FROM unwind.dead_letters AS o WHERE o.received_at < older_than
         ORDER BY o.dead_letter_id LIMIT wanted FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS gone = ROW_COUNT;
-    RETURN total + gone;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN total + deleted;
 END
 $body$
 """  # noqa: S608 - built from constants of this module
 
-GUARDS: tuple[str, ...] = (
+DDL: tuple[str, ...] = (
     PRUNE_REQUESTS,
     "REVOKE ALL ON FUNCTION unwind.prune_requests(timestamptz, integer) FROM PUBLIC",
 )
 
 
 def prune(conn: Connection, older_than: datetime, batch: int = BATCH_SIZE) -> int:
-    """Take away one batch of each kind that is older; gives how many rows went, 0 when nothing is left.
+    """Delete one batch of each kind and return how many rows were deleted.
 
-    Raises the database's InvalidParameterValue for less than thirty days, InsufficientPrivilege for anybody but the owner.
+    Raises the database's InvalidParameterValue for less than thirty days, InsufficientPrivilege for any role but the owner.
     """
-    gone: int = conn.execute(
+    deleted: int = conn.execute(
         text("SELECT unwind.prune_requests(:older_than, :batch)"), {"older_than": older_than, "batch": batch}
     ).scalar_one()
-    return gone
+    return deleted

@@ -1,7 +1,7 @@
-"""How does a caller submit a command with SQL, inside a transaction of its own?  The second door, beside the broker's.
+"""The SQL interface: commands submitted by `unwind.submit_command`, beside the message interface of the broker.
 
-`SELECT unwind.submit_command(name, payload, request_id)` writes a row that commits or rolls back with the caller, works while
-Redis is down, and is drained in sets.  Commands about one order are taken in the order in which they were submitted.
+`SELECT unwind.submit_command(name, payload, request_id)` inserts a row in the caller's transaction, so it works while Redis is
+down.  Workers execute submissions in batches; commands about one order are executed in the order of submission.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS
 from models.requests import Answer
 
 CHANNEL = "unwind_submissions"
-"""NOTIFY channel on which a commit with a submission wakes the drain."""
+"""The NOTIFY channel that wakes the consumer after a commit with a submission."""
 LEASE_DURATION = timedelta(seconds=5)
-"""A drain that died holds its set for so long: everything must be done within 30 s after the last fault, even if that is the second
-one that hit this set.  A drain that lives extends its lease (`workers.submissions.consumer`), so a set is held for
-as long as its work takes."""
+"""How long a consumer that died holds its batch: work must resume within 30 s after a fault, even after two in a row.  A live
+consumer extends its lease (`workers.submissions.consumer`)."""
 MAX_RETRY_DELAY = timedelta(minutes=15)
 MAX_ATTEMPTS = 10
 MAX_BATCHED_BYTES = 64 * 2**10
-"""Payloads up to this size are taken in sets.  A longer one is taken alone, so a claim is bounded by its bytes: those of one set of
-small ones and of one long one."""
+"""Payloads up to this size are claimed in batches; a longer one is claimed alone, which bounds the bytes of a claim."""
 PUBLIC_TASKS = (
     "bills.record_payment",
     "credits.post_manual",
@@ -67,9 +65,9 @@ PUBLIC_TASKS = (
     "removals.withdraw",
     "terms.apply",
 )
-"""What may be submitted: the frozen wire names of contract 2.2 and 2.3 (a test compares them with the registered tasks)."""
+"""The tasks that may be submitted; a test compares them with the registered tasks."""
 
-_IN_SETS = f"(attempts = 0 AND octet_length(payload) <= {MAX_BATCHED_BYTES})"
+_IN_BATCHES = f"(attempts = 0 AND octet_length(payload) <= {MAX_BATCHED_BYTES})"
 
 
 class SubmissionRow(Base):
@@ -78,15 +76,18 @@ class SubmissionRow(Base):
     __tablename__ = "submissions"
     __table_args__ = (
         check_in("state", ("waiting", "answered", "dead")),
-        # In the order in which they are taken, so that a set of a hundred reads a hundred of however many wait.
+        # In claim order, so that a batch of a hundred reads a hundred rows however many wait.
         Index(
-            "ix_submissions_due", "submission_id", "due_at", postgresql_where=text(f"state = 'waiting' AND {_IN_SETS}")
+            "ix_submissions_due",
+            "submission_id",
+            "due_at",
+            postgresql_where=text(f"state = 'waiting' AND {_IN_BATCHES}"),
         ),
         Index(
             "ix_submissions_alone",
             "submission_id",
             "due_at",
-            postgresql_where=text(f"state = 'waiting' AND NOT {_IN_SETS}"),
+            postgresql_where=text(f"state = 'waiting' AND NOT {_IN_BATCHES}"),
         ),
         Index("ix_submissions_answered", "answered_at", postgresql_where=text("state = 'answered'")),
         Index("ix_submissions_order", "order_id", "submission_id", postgresql_where=text("state = 'waiting'")),
@@ -110,7 +111,7 @@ class SubmissionRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One command as it was submitted."""
+    """A command as it was submitted."""
 
     submission_id: int
     request_id: str
@@ -122,14 +123,14 @@ class Submission:
 
 
 def claim(conn: Connection, now: datetime, *, limit: int) -> tuple[list[Submission], Submission | None]:
-    """Lease commands that are due: a set of small ones nobody has tried yet, and one that is taken alone.
+    """Lease due commands: a batch of small ones that were never tried, and one that is executed alone.
 
-    Alone are long ones and those whose try came to no end or failed: whatever kills its worker takes no other along the next
-    time.  Per order only the first that waits is taken, so a later one waits for the next set.  Attempts count with the lease.
-    What an operator has paused stays as it is, and later commands about the same order wait behind it.
+    Long commands and those whose last attempt failed or did not end are executed alone, so that a command that kills its
+    worker affects no other.  Only the first waiting command of each order is claimed.  The lease counts the attempt.  Paused
+    commands stay, and later commands about the same order wait behind them.
     """
     rows = conn.execute(_CLAIM, {"now": now, "again": now + LEASE_DURATION, "limit": limit})
-    found = sorted(
+    claimed = sorted(
         (
             (
                 r.alone,
@@ -137,9 +138,9 @@ def claim(conn: Connection, now: datetime, *, limit: int) -> tuple[list[Submissi
             )
             for r in rows
         ),
-        key=lambda one: one[1].submission_id,
+        key=lambda row: row[1].submission_id,
     )
-    return [s for alone, s in found if not alone], next((s for alone, s in found if alone), None)
+    return [s for alone, s in claimed if not alone], next((s for alone, s in claimed if alone), None)
 
 
 def _first_due(condition: str, limit: str) -> str:
@@ -155,8 +156,8 @@ def _first_due(condition: str, limit: str) -> str:
         ORDER BY s.submission_id LIMIT {limit} FOR UPDATE OF s SKIP LOCKED"""  # noqa: S608 - built from constants of this module
 
 
-_SMALL_DUE = _first_due(_IN_SETS, ":limit")
-_ALONE_DUE = _first_due(f"NOT {_IN_SETS}", "1")
+_SMALL_DUE = _first_due(_IN_BATCHES, ":limit")
+_ALONE_DUE = _first_due(f"NOT {_IN_BATCHES}", "1")
 _CLAIM = text(
     f"""
     WITH small AS MATERIALIZED ({_SMALL_DUE}
@@ -171,11 +172,11 @@ _CLAIM = text(
 
 
 def extend_lease(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
-    """Extend the lease of commands that are still being carried out."""
-    conn.execute(_HOLD, {"ids": list(submission_ids), "again": now + LEASE_DURATION})
+    """Extend the lease of commands that are still being executed."""
+    conn.execute(_EXTEND_LEASE, {"ids": list(submission_ids), "again": now + LEASE_DURATION})
 
 
-_HOLD = text(
+_EXTEND_LEASE = text(
     """
     UPDATE unwind.submissions SET due_at = :again
     WHERE submission_id = ANY (CAST(:ids AS bigint[])) AND state = 'waiting' AND due_at < :again
@@ -184,9 +185,9 @@ _HOLD = text(
 
 
 def store_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now: datetime) -> None:
-    """Write the answers, for `unwind.command_answers`.  The first one stays: a drain that was overtaken changes nothing."""
+    """Store answers, which `unwind.command_answers` shows.  An answer that is stored already is not replaced."""
     conn.execute(
-        _ANSWERED,
+        _STORE_ANSWERS,
         {
             "ids": [s.submission_id for s, _ in answers],
             "answers": [json.dumps(a.as_json()) for _, a in answers],
@@ -195,7 +196,7 @@ def store_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]]
     )
 
 
-_ANSWERED = text(
+_STORE_ANSWERS = text(
     """
     UPDATE unwind.submissions AS s SET state = 'answered', answer = CAST(v.answer AS jsonb), answered_at = :now
     FROM unnest(CAST(:ids AS bigint[]), CAST(:answers AS text[])) AS v(id, answer)
@@ -205,7 +206,7 @@ _ANSWERED = text(
 
 
 def record_failure(conn: Connection, submission: Submission, error: str, now: datetime) -> str | None:
-    """Put a command off that raised, ever longer; gives its first error if it has used up its attempts and is dead now."""
+    """Postpone a failed command with backoff; return its first error if it has used up its attempts and is now dead."""
     dead = submission.attempts >= MAX_ATTEMPTS
     wait = min(MAX_RETRY_DELAY.total_seconds(), 2.0**submission.attempts)
     first: str | None = conn.execute(
@@ -223,7 +224,7 @@ def record_failure(conn: Connection, submission: Submission, error: str, now: da
 
 
 def mark_dead(conn: Connection, submission: Submission, error: str) -> None:
-    """Note that a command is dead whose last try came to no end."""
+    """Mark a command as dead whose last attempt did not end."""
     conn.execute(
         update(SubmissionRow)
         .where(SubmissionRow.submission_id == submission.submission_id, SubmissionRow.state == "waiting")
@@ -232,33 +233,33 @@ def mark_dead(conn: Connection, submission: Submission, error: str) -> None:
 
 
 def requeue(conn: Connection, task: str, arguments: Mapping[str, Any], request_id: str, now: datetime) -> bool:
-    """Take a command that was given up once more, from its first try; false when this door cannot take it.
+    """Make a dead command due again, or submit it; return false if the SQL interface cannot take it.
 
-    A row, not a message: it is there with the commit that takes the command from the dead jobs, whatever the broker does.
+    It is a row in the transaction that takes the command from the dead jobs, so it does not depend on the broker.
     """
-    revived = conn.execute(
+    requeued = conn.execute(
         update(SubmissionRow)
         .where(SubmissionRow.request_id == request_id, SubmissionRow.state == "dead", SubmissionRow.task == task)
         .values(state="waiting", attempts=0, due_at=now, first_error=None, last_error=None)
     )
-    if revived.rowcount:
+    if requeued.rowcount:
         return True
-    taken = conn.execute(
+    receipt = conn.execute(
         text("SELECT unwind.submit_command(:task, CAST(:payload AS text), :request_id)"),
         {"task": task, "payload": json.dumps(dict(arguments) | {"request_id": request_id}), "request_id": request_id},
     ).scalar_one()
-    return bool(taken["accepted"])
+    return bool(receipt["accepted"])
 
 
 def oldest_waiting(conn: Connection) -> datetime | None:
-    """When the oldest command that waits was submitted."""
+    """Return when the oldest waiting command was submitted."""
     return conn.execute(text("SELECT min(submitted_at) FROM unwind.submissions WHERE state = 'waiting'")).scalar()
 
 
 SUBMIT_COMMAND_SIGNATURE = "unwind.submit_command(text, text, text)"
 SUBMIT_JSONB_SIGNATURE = "unwind.submit_command(text, jsonb, text)"
 SUBMIT_DEFINER = "unwind_submit_definer"
-"""Owns `submit_command` and has only the rights that the function needs, so that its misuse gives nobody more."""
+"""Owns `submit_command` and has only the rights that the function needs."""
 SUBMIT_DEFINER_GRANTS = (
     "SELECT, INSERT ON unwind.submissions",
     "SELECT (removal_id, order_id) ON unwind.removals",
@@ -273,7 +274,7 @@ _NUMBERED = (
     r"""regexp_replace({0}, E'(?<!\\\\)"(order_id|lot_id|removal_id|bind_id)"\\s*:\\s*"(0|[1-9][0-9]{{0,18}})"', """
     r"""E'"\\1": \\2', 'g')::jsonb"""
 )
-"""A payload whose ids are numbers.  Within a string each quote has a backslash, so nothing but a field of that name is found."""
+"""The payload with ids as numbers.  Quotes inside strings are escaped, so only fields of these names match."""
 
 SUBMIT_COMMAND = f"""
 CREATE OR REPLACE FUNCTION unwind.submit_command(name text, payload text, request_id text DEFAULT NULL)
@@ -377,7 +378,7 @@ EXCEPTION WHEN statement_too_complex THEN
 END
 $body$
 """
-"""For a caller who has `jsonb`.  It runs with its caller's rights; the one for text does what needs others."""
+"""The variant for `jsonb`, which runs with the caller's rights and calls the one for text."""
 
 COMMAND_ANSWERS = """
 CREATE OR REPLACE VIEW unwind.command_answers WITH (security_barrier = true) AS
@@ -390,7 +391,7 @@ FROM unwind.requests AS r
 WHERE NOT EXISTS (SELECT FROM unwind.submissions AS s WHERE s.request_id = r.request_id)
 """
 
-GUARDS: tuple[str, ...] = (
+DDL: tuple[str, ...] = (
     SUBMIT_COMMAND,
     SUBMIT_JSONB,
     f"REVOKE ALL ON FUNCTION {SUBMIT_COMMAND_SIGNATURE}, {SUBMIT_JSONB_SIGNATURE} FROM PUBLIC",

@@ -1,4 +1,4 @@
-"""When was each sweep last seen to work, and what did it find?  By effect: a silent beat still answers pings (reliability X8)."""
+"""When each sweep last ran and what it found."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.db.schema import Base, BigInt
 
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
-"""Before every row: where going through them begins."""
+"""Before every row: the start of a keyset scan."""
 LATE_AFTER = timedelta(minutes=3)
-"""A sweep that had not run for longer came late, which is worth remembering even when it found nothing.
+"""A gap longer than this is recorded even if the sweep found nothing.
 
-More than a minute, the slowest cadence of the timetable's sweeps, and than `NOTED_EVERY` on top.
+It exceeds the longest interval of the timetable's sweeps, a minute, plus `RECORD_INTERVAL`.
 """
 
 RECORD_INTERVAL = timedelta(seconds=15)
-"""A sweep that goes on finding nothing writes only so often: an idle installation would else flush its log five times a
-second to say so.  Whoever judges a sweep by `ran_at` allows it this much more; the doctor allows a minute."""
+"""How often a sweep that finds nothing records its run; otherwise an idle installation would flush its log five times a second.
+Checks of `ran_at` must allow this much more; the doctor allows a minute."""
 
 
 class SweepRow(Base):
@@ -46,7 +46,7 @@ class SweepHourRow(Base):
     longest_gap: Mapped[timedelta | None]
 
 
-_RAN = text(
+_RECORD_RUN = text(
     """
     WITH before AS (
         SELECT ran_at FROM unwind.sweeps WHERE name = :name
@@ -71,10 +71,10 @@ _RAN = text(
 
 
 def record_run(conn: Connection, name: str, found: int, now: datetime) -> None:
-    """Note that a sweep came to its end, and what it found.  Of sweeps that find nothing not every one is noted."""
-    conn.execute(_RAN, {"name": name, "now": now, "found": found, "late": LATE_AFTER, "often": RECORD_INTERVAL})
+    """Record a run and what it found; a run that found nothing is recorded at most every `RECORD_INTERVAL`."""
+    conn.execute(_RECORD_RUN, {"name": name, "now": now, "found": found, "late": LATE_AFTER, "often": RECORD_INTERVAL})
 
 
 def last_runs(conn: Connection) -> dict[str, datetime]:
-    """When each sweep last came to its end, by name."""
+    """Return when each sweep last ended, by name."""
     return {r.name: r.ran_at for r in conn.execute(select(SweepRow.name, SweepRow.ran_at))}

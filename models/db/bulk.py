@@ -1,6 +1,6 @@
-"""How is a whole set written in one statement?  Rows travel as one array per column and are unnested by the database.
+"""Set-based INSERT and UPDATE: one statement for any number of rows, sent as one array per column.
 
-Round trips stay constant however many rows a set has (speed.md).  Statements are built once per shape and cached.
+Statements are built once for each shape and cached, so the number of round trips does not depend on the number of rows.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def insert_rows(
     skip_existing: bool = False,
     returning: str = "",
 ) -> list[Any]:
-    """Insert all rows (same keys in each) and give the values of `returning` for the rows that went in, in order.
+    """Insert rows that have the same keys; return the values of column `returning` for the inserted rows, in order.
 
-    `skip_existing`: a row whose unique key is there already is left out instead of being an error.
+    With `skip_existing` a row whose unique key exists is skipped instead of raising.
     """
     if not rows:
         return []
@@ -53,7 +53,7 @@ def send_insert(
     skip_existing: bool = False,
     returning: str = "",
 ) -> Cursor:
-    """The same for rows of which there is one at least; to be read when the statements that go with it were sent."""
+    """Send the insert of at least one row and return its cursor, to be read after the pipeline."""
     table = _table(target)
     names = tuple(rows[0])
     return execute(conn, _insert(table, names, skip_existing, returning), _columns(table, names, rows))
@@ -62,7 +62,7 @@ def send_insert(
 def update_rows(
     conn: Connection, target: type[Base] | Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> int:
-    """Update all rows (same keys in each), found by `keys`; gives how many there were."""
+    """Update rows that have the same keys, matched by `keys`; return how many were updated."""
     if not rows:
         return 0
     table = _table(target)
@@ -77,23 +77,23 @@ def _table(target: type[Base] | Table) -> Table:
 @lru_cache(maxsize=256)
 def _insert(table: Table, names: tuple[str, ...], skip_existing: bool, returning: str) -> str:
     conflict = "ON CONFLICT DO NOTHING" if skip_existing else ""
-    back = f"RETURNING {returning}" if returning else ""
+    returning_clause = f"RETURNING {returning}" if returning else ""
     values = ", ".join(_value(table, n) for n in names)
     return (
         f"INSERT INTO {table.fullname} ({_listed(names)}) SELECT {values} "  # noqa: S608 - names come from the table itself
-        f"FROM {_rows(table, names, numbered=True)} ORDER BY row_no {conflict} {back}"
+        f"FROM {_rows(table, names, numbered=True)} ORDER BY row_no {conflict} {returning_clause}"
     )
 
 
 @lru_cache(maxsize=256)
 def _update(table: Table, keys: tuple[str, ...], names: tuple[str, ...]) -> str:
     target = ", ".join(f'"{n}" = {_value(table, n)}' for n in names if n not in keys)
-    found = " AND ".join(f't."{k}" = v."{k}"' for k in keys)
-    return f"UPDATE {table.fullname} AS t SET {target} FROM {_rows(table, names)} WHERE {found}"  # noqa: S608 - the same
+    matches = " AND ".join(f't."{k}" = v."{k}"' for k in keys)
+    return f"UPDATE {table.fullname} AS t SET {target} FROM {_rows(table, names)} WHERE {matches}"  # noqa: S608 - names come from the table itself
 
 
 def _rows(table: Table, names: tuple[str, ...], *, numbered: bool = False) -> str:
-    """The rows as `v`: an array per column; a column of JSON is one document, of which nothing is quoted or cast row by row."""
+    """Return SQL for the rows as `v`: an array per column; a JSON column is one document, so nothing is quoted by row."""
     plain = tuple(n for n in names if not _is_json(table, n))
     documents = tuple(n for n in names if _is_json(table, n))
     arrays = ", ".join(f"CAST(%({n})s AS {table.c[n].type.compile(dialect=_POSTGRESQL)}[])" for n in plain)
@@ -103,7 +103,6 @@ def _rows(table: Table, names: tuple[str, ...], *, numbered: bool = False) -> st
 
 
 def _value(table: Table, name: str) -> str:
-    """A column that may be without a document gets none where the one of all says null."""
     return f"NULLIF(v.\"{name}\", 'null')" if _is_json(table, name) and table.c[name].nullable else f'v."{name}"'
 
 
@@ -116,12 +115,11 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _columns(table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    return {n: _written(table, n)([row[n] for row in rows]) for n in names}
+    return {n: _array_writer(table, n)([row[n] for row in rows]) for n in names}
 
 
 @lru_cache(maxsize=512)
-def _written(table: Table, name: str) -> Callable[[Sequence[Any]], str]:
-    """How values of that column are written all at once."""
+def _array_writer(table: Table, name: str) -> Callable[[Sequence[Any]], str]:
     kind = table.c[name].type
     if isinstance(kind, JSONB):
         return json_array

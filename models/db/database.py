@@ -1,6 +1,6 @@
-"""Where is the database, and what time is it there?  One engine per process, bound once, with the clock that decides.
+"""The connection to PostgreSQL: one engine per process, the settings of its sessions, and the clock.
 
-The clock is PostgreSQL's (`clock_timestamp()`), so all workers share one; replay supplies its own instead (R104).
+The clock is PostgreSQL's (`clock_timestamp()`), so all workers share it; a simulation supplies its own (R104).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from models.db.postgres_address import PostgresAddress, clear_libpq_environment
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 3_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
-"""Bounded by the server, not by signals: an exception raised inside COMMIT leaves the outcome unknown (reliability F27)."""
+"""Enforced by the server, not by signals: an exception inside COMMIT would leave its outcome unknown."""
 
 PLANNER_SETTINGS = {"random_page_cost": "1.1", "jit": "off", "plan_cache_mode": "auto", "enable_seqscan": "on"}
-"""What is worked on lies in memory or on a solid-state disk; the default cost of 4 reads whole tables where a set of five
-hundred needs a row for each.  Compiling statements (`jit`) costs more than any of ours takes."""
+"""The default page cost of 4 makes the planner scan whole tables for batches of five hundred rows.  JIT compilation takes longer
+than any statement here."""
 
 TRANSACTION_TIMEOUT_MS = 45_000
-"""From PostgreSQL 17 on, and below a job's hard limit: a client that stops between the statements of one trip is not idle to the
-server, and would keep its locks as long as it is paused (F07)."""
+"""From PostgreSQL 17 on, and below a job's hard limit: a client suspended inside a pipeline is not idle to the server and would
+keep its locks."""
 
 PING_AFTER_IDLE_SECONDS = 1.0
-"""Seconds.  A connection that was idle for so long is asked whether it lives before it is used.  One that is busy finds out by its
-next statement: the command then comes again, as it would if the statement after had failed."""
+"""A connection that was idle for longer is pinged before use.  A busy one fails at its next statement, and the command is
+retried."""
 
 _BY_KEYS, _IDLE_SINCE = "by keys", "idle since"
 
@@ -43,7 +43,7 @@ _SET = """
     SELECT name, pg_catalog.set_config(name, value, false)
     FROM ROWS FROM (
         pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[])
-    ) AS wanted (name, value)
+    ) AS setting (name, value)
 """
 _SET_ROLE = """
     SELECT 'role', set_config('role', CASE WHEN %(as_app)s AND EXISTS (
@@ -51,7 +51,7 @@ _SET_ROLE = """
     ) THEN %(role)s ELSE 'none' END, false)
 """
 _IN_FORCE = """
-    SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.unnest(%(names)s::pg_catalog.text[]) AS asked (name)
+    SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.unnest(%(names)s::pg_catalog.text[]) AS setting (name)
 """
 
 SESSION_SETTINGS = {
@@ -66,69 +66,66 @@ SESSION_SETTINGS = {
     "array_nulls": "on",
     "quote_all_identifiers": "off",
     "row_security": "on",
-    "search_path": "pg_catalog, pg_temp",  # every name of ours is written with its schema
+    "search_path": "pg_catalog, pg_temp",  # all names are qualified with their schema
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
     "idle_session_timeout": "0",  # a pool's connections and the listener's are idle by design
     **PLANNER_SETTINGS,
 }
-"""What every session has, whatever the role, the database or the server has for others (ALTER ROLE ... SET): the driver reads
-dates, intervals and texts in these forms only, and rules are written for one zone and one isolation."""
+"""The settings of every session, whatever the defaults of the role, the database or the server are: the driver reads dates,
+intervals and texts only in these forms, and the statements rely on this time zone and isolation level."""
 
 _REQUIRED = {
     "server_encoding": "UTF8",
-    "session_replication_role": "origin",  # else no trigger guards what is final; only a superuser may set it
+    "session_replication_role": "origin",  # otherwise triggers do not fire; only a superuser may set it
 }
 
 
 class Clock(Protocol):
-    """What time it is for the transaction on `conn`."""
+    """The source of the current instant for a transaction."""
 
     def send_now(self, conn: Connection) -> Callable[[], datetime]:
-        """Ask for the instant, to be read when the statements that go with it were sent: aware, UTC."""
+        """Send the query for the instant; the returned function reads it (aware, UTC), after the pipeline."""
         ...
 
     def now(self, conn: Connection) -> datetime:
-        """The same, read at once."""
+        """Return the current instant."""
         ...
 
 
 class DatabaseClock:
-    """The live clock: that of the database server, read after the locks (reliability F50)."""
+    """The clock of the database server."""
 
     def send_now(self, conn: Connection) -> Callable[[], datetime]:
-        """The server's wall clock when it comes to this statement, not at the transaction's start."""
-        asked = execute(conn, "SELECT clock_timestamp() AS instant", {})
+        """Read the server's wall clock when it executes this statement, not at the transaction's start."""
+        cursor = execute(conn, "SELECT clock_timestamp() AS instant", {})
 
         def read() -> datetime:
-            instant: datetime = asked.fetchall()[0].instant
+            instant: datetime = cursor.fetchall()[0].instant
             return instant.astimezone(UTC)
 
         return read
 
     def now(self, conn: Connection) -> datetime:
-        """The same, at this moment."""
         return self.send_now(conn)()
 
 
 @dataclass
 class SimulatedClock:
-    """The clock of a replay: whatever it was set to last."""
+    """The clock of a simulation, which stands at `instant` until it is set."""
 
     instant: datetime
 
-    def send_now(self, conn: Connection) -> Callable[[], datetime]:  # noqa: ARG002 - the same question as to every clock
-        """The instant that was set."""
+    def send_now(self, conn: Connection) -> Callable[[], datetime]:  # noqa: ARG002 - the protocol of Clock
         return lambda: self.instant
 
     def now(self, conn: Connection) -> datetime:
-        """The same."""
         return self.send_now(conn)()
 
 
 class SessionRefused(psycopg.OperationalError):
-    """The server cannot be worked with as it is.  Its message says why, `fix` what helps."""
+    """The server cannot be used as it is configured.  The message says why, `fix` what to do."""
 
     def __init__(self, code: str, reason: str, fix: str) -> None:
         super().__init__(reason)
@@ -137,7 +134,7 @@ class SessionRefused(psycopg.OperationalError):
 
 
 def session_settings(server_version: int, *, as_app: bool, timeouts: bool = True) -> dict[str, str]:
-    """The settings of our sessions on a server of that version.  `timeouts`: false for what may take as long as it takes."""
+    """Return the session settings for a server version.  `timeouts=False` is for work without a time limit."""
     bounds = {
         "statement_timeout": STATEMENT_TIMEOUT_MS,
         "lock_timeout": LOCK_TIMEOUT_MS,
@@ -149,11 +146,11 @@ def session_settings(server_version: int, *, as_app: bool, timeouts: bool = True
 
 
 def prepare_session(driver: psycopg.Connection[Any], *, as_app: bool, timeouts: bool = True) -> None:
-    """Set what a session must have and ask whether it has it.  Raises SessionRefused, with the connection closed."""
+    """Apply the session settings and verify them.  Raises SessionRefused, with the connection closed."""
     before, driver.autocommit = driver.autocommit, True
     try:
-        wanted = session_settings(driver.info.server_version, as_app=as_app, timeouts=timeouts)
-        values = {"names": list(wanted), "values": list(wanted.values())}
+        settings = session_settings(driver.info.server_version, as_app=as_app, timeouts=timeouts)
+        values = {"names": list(settings), "values": list(settings.values())}
         expected = dict(driver.execute(_SET, values, prepare=False).fetchall()) | _REQUIRED
         expected |= driver.execute(_SET_ROLE, {"as_app": as_app, "role": APP_ROLE}, prepare=False).fetchall()
         in_force = dict(driver.execute(_IN_FORCE, {"names": list(expected)}, prepare=False).fetchall())
@@ -187,27 +184,27 @@ def _refusal(wrong: dict[str, str]) -> SessionRefused:
     )
 
 
-def _nobody_waits() -> None:
-    """Nothing to nudge."""
+def _do_nothing() -> None:
+    """Serve as the default of `on_outbox_insert`."""
 
 
 @dataclass
 class Database:
-    """One process's way to the database.  `on_outbox_insert` is called after a commit that promised something."""
+    """A database with its engine and clock.  `on_outbox_insert` is called after a commit with outbox messages."""
 
     engine: Engine
     clock: Clock = field(default_factory=DatabaseClock)
-    on_outbox_insert: Callable[[], None] = _nobody_waits
+    on_outbox_insert: Callable[[], None] = _do_nothing
     allow_short_terms: bool = False
-    """Terms of seconds may be applied here: true only for a history played into a database of its own."""
+    """Whether terms with periods of seconds may be applied: only in simulations in a database of their own."""
     address: str = field(default="", repr=False)
-    """Where it is, with its password."""
+    """The URL, with its password."""
 
     @contextmanager
     def transaction(self, *, by_keys: bool = False) -> Iterator[Connection]:
-        """One transaction, committed at its end; any exception rolls back and gives the connection up for lost.
+        """Open a transaction, committed at the end; any exception rolls back and discards the connection.
 
-        `by_keys`: all of its statements find their rows by keys, and their plans are kept (`models.db.pipeline.use_generic_plans`).
+        `by_keys`: all statements find their rows by keys, so generic plans are used (`models.db.pipeline`).
         """
         with self.engine.connect() as conn:
             try:
@@ -217,11 +214,10 @@ class Database:
                         conn.info[_BY_KEYS] = by_keys
                     yield conn
             except BaseException:
-                conn.invalidate()  # its state is unknown after a signal in mid-protocol (reliability F43)
+                conn.invalidate()  # a signal may have interrupted the protocol, so its state is unknown
                 raise
 
     def dispose(self) -> None:
-        """Close all connections."""
         self.engine.dispose()
 
 
@@ -233,12 +229,14 @@ def make_engine(
     application_name: str = "unwind",
     **options: Any,
 ) -> Engine:
-    """An engine whose sessions are all alike: the address parsed by us, the environment's ignored, the settings ours."""
+    """Return an engine whose sessions all have the session settings; libpq's environment variables are ignored."""
     address = PostgresAddress.parse(database_url)
     engine = create_engine(
-        URL.create("postgresql+psycopg", database=address.database),  # what is shown of it; how to connect comes next
+        URL.create(
+            "postgresql+psycopg", database=address.database
+        ),  # only for display; `connect_args` say how to connect
         connect_args=address.connection_parameters(application_name),
-        hide_parameters=True,  # comments and addresses stay out of errors, and so out of logs (P9)
+        hide_parameters=True,  # keep personal data out of errors and logs
         **options,
     )
 
@@ -246,7 +244,7 @@ def make_engine(
     def _ignore_environment(*_: Any) -> None:
         clear_libpq_environment()
 
-    @event.listens_for(engine, "connect", insert=True)  # before the dialect asks what sort of session it has
+    @event.listens_for(engine, "connect", insert=True)  # before the dialect inspects the session
     def _prepare(dbapi_connection: Any, _record: Any) -> None:
         prepare_session(dbapi_connection, as_app=as_app, timeouts=timeouts)
 
@@ -254,7 +252,7 @@ def make_engine(
 
 
 def open_connection(address: PostgresAddress, *, application_name: str, autocommit: bool) -> psycopg.Connection[Any]:
-    """A connection outside any engine, in the application's role, otherwise like those of `make_engine`."""
+    """Open a connection outside any engine, in the application's role, with the same session settings."""
     clear_libpq_environment()
     driver = psycopg.connect(**address.connection_parameters(application_name), autocommit=autocommit)  # type: ignore[arg-type]
     prepare_session(driver, as_app=True)
@@ -262,7 +260,7 @@ def open_connection(address: PostgresAddress, *, application_name: str, autocomm
 
 
 def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1, as_app: bool = True) -> Database:
-    """Open the database.  `as_app`: every connection acts as the application's role, which cannot rewrite history."""
+    """Connect to a database.  `as_app`: every connection acts as the application's role (models/ddl/grants.py)."""
     engine = make_engine(
         database_url,
         as_app=as_app,
@@ -273,7 +271,7 @@ def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1
     )
 
     @event.listens_for(engine, "checkin")
-    def _note_when(_dbapi_connection: Any, record: Any) -> None:
+    def _record_idle_since(_dbapi_connection: Any, record: Any) -> None:
         record.info[_IDLE_SINCE] = monotonic()
 
     @event.listens_for(engine, "checkout")
@@ -289,7 +287,7 @@ def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1
 
 
 def open_second_connection(database: Database) -> Database:
-    """A second way to the same database, for a thread beside the task that uses the first."""
+    """Connect to the same database again, for a thread beside the task that uses the first connection."""
     return connect(database.address, clock=database.clock)
 
 
@@ -297,13 +295,13 @@ _bound: Database | None = None
 
 
 def set_database(database: Database | None) -> None:
-    """Make `database` the one that this process works with."""
+    """Set the database of this process."""
     global _bound  # noqa: PLW0603 - one per process is the point
     _bound = database
 
 
 def current_database() -> Database:
-    """The database of this process."""
+    """Return the database of this process."""
     if _bound is None:
         raise RuntimeError(
             "no database is bound: call models.db.database.set_database(connect(url)) when the process starts"

@@ -1,6 +1,6 @@
-"""What the application holds while it decides, where there is no row of the matter itself: rows of tables that only it reaches.
+"""Locks without a natural row: rows of tables that only the application can reach.
 
-Advisory locks belong to every login of the database: whoever may call one function could take the same numbers and stop all orders.
+Advisory locks are not used, since any login of the database could take the same numbers and block all orders.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ItemLockRow(Base):
 
 
 class LedgerLockRow(Base):
-    """A row per seller with a ledger."""
+    """The lock of a seller's ledger."""
 
     __tablename__ = "ledger_locks"
 
@@ -31,7 +31,7 @@ class LedgerLockRow(Base):
 
 
 class NamedLockRow(Base):
-    """A row per matter that only one may be at, whole."""
+    """A lock by name."""
 
     __tablename__ = "named_locks"
 
@@ -39,9 +39,9 @@ class NamedLockRow(Base):
 
 
 def lock_items(numbers: str) -> str:
-    """SQL that holds the items that the query `numbers` gives, one column in rising order, until the transaction ends.
+    """Return SQL that locks the items that the query `numbers` returns in ascending order.
 
-    An ON CONFLICT that changes nothing still locks the row, also one that another transaction has only now committed.
+    An ON CONFLICT that changes nothing still locks the row, even one that another transaction has just committed.
     """
     return (
         f"INSERT INTO unwind.item_locks AS held (item) {numbers} "
@@ -50,9 +50,9 @@ def lock_items(numbers: str) -> str:
 
 
 def lock_sellers(conn: Connection, seller_ids: Iterable[str], *, shared: bool) -> None:
-    """Hold the ledgers of these sellers, with others who share them or alone.
+    """Lock the ledgers of these sellers, shared or exclusively.
 
-    Everybody makes the missing rows first and then locks by rising id, so that nobody deadlocks.
+    Missing rows are inserted first, then all are locked by ascending id, so that no deadlock is possible.
     """
     values = {"sellers": text_array(sorted(set(seller_ids)))}
     with pipeline(conn):
@@ -61,12 +61,12 @@ def lock_sellers(conn: Connection, seller_ids: Iterable[str], *, shared: bool) -
 
 
 def lock_ledger(conn: Connection) -> None:
-    """Hold the ledgers of all sellers: whoever locks one holds the table in a mode that this one excludes."""
+    """Lock the ledgers of all sellers; the table lock conflicts with every row lock of `lock_sellers`."""
     execute(conn, "LOCK TABLE unwind.ledger_locks IN EXCLUSIVE MODE", {})
 
 
 def lock_named(conn: Connection, name: str) -> None:
-    """Hold a matter alone."""
+    """Wait for the lock of this name."""
     execute(
         conn,
         "INSERT INTO unwind.named_locks AS held (name) VALUES (%(name)s) "
@@ -76,7 +76,7 @@ def lock_named(conn: Connection, name: str) -> None:
 
 
 def try_lock_named(conn: Connection, name: str) -> bool:
-    """Hold a matter alone, if nobody does; false at once when somebody does."""
+    """Take the lock of this name if it is free; return false at once otherwise."""
     with pipeline(conn):
         execute(conn, "INSERT INTO unwind.named_locks (name) VALUES (%(name)s) ON CONFLICT DO NOTHING", {"name": name})
         rows = execute(

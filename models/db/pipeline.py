@@ -1,7 +1,7 @@
-"""How does a hot path speak to the database?  Through the driver's own cursor: SQL written once, many statements in one trip.
+"""Direct use of psycopg on hot paths: prepared SQL, and pipelines of several statements in one round trip.
 
-SQLAlchemy keeps the connection and its transaction; what runs thousands of times a minute goes past its compiler and its
-result rows, which cost more than most of these statements do (docs/decisions/0011).  Placeholders are psycopg's: `%(name)s`.
+SQLAlchemy keeps the connection and its transaction; statements that run thousands of times a minute bypass its compiler and
+result rows (docs/decisions/0011).  Placeholders are psycopg's: `%(name)s`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Cursor = psycopg.Cursor[Any]
 
 
 def execute(conn: Connection, statement: str, values: Mapping[str, Any]) -> Cursor:
-    """Run one statement in the transaction of `conn`; its rows have names.  Read it after the block that sends it `together`."""
+    """Run one statement in the transaction of `conn`; rows are named tuples.  In a `pipeline`, read the cursor after it."""
     driver = _driver_of(conn)
     try:
         return driver.cursor(row_factory=namedtuple_row).execute(statement, values, prepare=True)
     except psycopg.Error as error:
-        raise _known(error, driver) from error
+        raise _wrap(error, driver) from error
 
 
 @contextmanager
 def pipeline(conn: Connection) -> Iterator[None]:
-    """Let what is `run` in the block go in one trip, without waiting for results in between.
+    """Send the statements executed in the block in one round trip.
 
-    Each still is a statement of its own, with a look of its own at what others have committed by then.  Reading a cursor
-    inside the block is possible and waits for all that was sent so far.  A block within a block goes with the outer one.
+    Each statement keeps its own snapshot.  Reading a cursor inside the block waits for everything sent so far.  A nested
+    block joins the outer one.
     """
     driver = _driver_of(conn)
     if driver.pgconn.pipeline_status != PipelineStatus.OFF:
@@ -46,21 +46,22 @@ def pipeline(conn: Connection) -> Iterator[None]:
         with driver.pipeline():
             yield
     except psycopg.Error as error:
-        raise _known(error, driver) from error
+        raise _wrap(error, driver) from error
 
 
 def use_generic_plans(conn: Connection, by_keys: bool) -> None:
-    """From now on this connection finds rows by keys and keeps its plans whatever values come next; or goes back to as it was.
+    """Make this connection use generic plans and index scans, or reset it.
 
-    Left alone the server plans eight of the statements of a cancellation anew each time: for a set of one it takes a plan for
-    exactly one row to be worth its making, though making it costs more than running it.  And a plan that was made while a table
-    was small reads it from end to end until the table is analysed (docs/decisions/0011).  Fit for sets of commands, not for
-    sweeps, whose limits and instants should shape their plans.
+    By default the server replans eight statements of each cancellation, which costs more than running them, and a plan made
+    while a table was small scans it until the table is analysed (docs/decisions/0011).  Use it for commands, which find rows
+    by keys; the plans of sweeps should depend on their limits and instants.
     """
-    execute(conn, _PLAN, {"plans": "force_generic_plan" if by_keys else "auto", "scans": "off" if by_keys else "on"})
+    execute(
+        conn, _SET_PLANNER, {"plans": "force_generic_plan" if by_keys else "auto", "scans": "off" if by_keys else "on"}
+    )
 
 
-_PLAN = """
+_SET_PLANNER = """
     SELECT set_config('plan_cache_mode', %(plans)s, false) AS plans, set_config('enable_seqscan', %(scans)s, false) AS scans
 """
 
@@ -70,52 +71,50 @@ def _driver_of(conn: Connection) -> psycopg.Connection[Any]:
     return driver
 
 
-def _known(error: psycopg.Error, driver: psycopg.Connection[Any]) -> BaseException:
-    """The same error as SQLAlchemy would raise it, which is what callers look for."""
+def _wrap(error: psycopg.Error, driver: psycopg.Connection[Any]) -> BaseException:
+    """Return the error that SQLAlchemy would raise."""
     return DBAPIError.instance(
         None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
     )
 
 
 def int_array(values: Sequence[Any]) -> str:
-    """An array of integers or amounts as PostgreSQL reads it: written in one go, ten times as fast as element by element."""
+    """Return a PostgreSQL array literal of integers or amounts, ten times as fast as psycopg's adaptation of each element."""
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
 def bool_array(values: Sequence[bool | None]) -> str:
-    """An array of booleans."""
     return "{" + ",".join(["NULL" if value is None else "t" if value else "f" for value in values]) + "}"
 
 
 def timestamp_array(values: Sequence[datetime | date | None]) -> str:
-    """An array of instants or dates; most sets have one and the same many times."""
+    """Return an array literal of timestamps or dates; each distinct value is formatted once."""
     written = {value: "NULL" if value is None else value.isoformat() for value in set(values)}
     return "{" + ",".join([written[value] for value in values]) + "}"
 
 
 def text_array(values: Sequence[str | None]) -> str:
-    """An array of texts.  NUL, which no text of PostgreSQL can hold, parts them while all are escaped at once."""
+    """Return an array literal of texts.  They are escaped together, separated by NUL, which no text in PostgreSQL can contain."""
     if None in values:
         return "{" + ",".join(["NULL" if value is None else text_array([value])[1:-1] for value in values]) + "}"
     if not values:
         return "{}"
-    joined = "\x00".join(values)  # type: ignore[arg-type]  # None was looked for
+    joined = "\x00".join(values)  # type: ignore[arg-type]  # None was handled above
     if joined.count("\x00") != len(values) - 1:
-        raise ValueError("a text with NUL in it cannot be stored")
+        raise ValueError("a text that contains NUL cannot be stored")
     return '{"' + joined.replace("\\", "\\\\").replace('"', '\\"').replace("\x00", '","') + '"}'
 
 
 def bytea_array(values: Sequence[bytes | None]) -> str:
-    """An array of byte strings."""
     return "{" + ",".join(["NULL" if value is None else f'"\\\\x{value.hex()}"' for value in values]) + "}"
 
 
 def json_array(values: Sequence[Any]) -> str:
-    """One JSON array of all.  Amounts are text in it: money is never a float.  Raises `TypeError` for what has no one way."""
+    """Return a JSON array.  Decimals become text.  Raises `TypeError` for types that JSON does not have."""
     return orjson.dumps(values, default=_amount, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
 
 
 def _amount(value: Any) -> str:
     if isinstance(value, Decimal):
         return str(value)
-    raise TypeError(f"a {type(value).__name__} is not written as JSON: say how")
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON: convert it first")

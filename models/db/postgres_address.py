@@ -1,7 +1,7 @@
-"""Parse DATABASE_URL once, for every program that connects: the engine, the listener, pg_dump, pg_restore, psql and the doctor.
+"""Parsing of DATABASE_URL, for every program that connects: the engine, the listener, pg_dump, pg_restore, psql and the doctor.
 
-A URL is accepted in SQLAlchemy's and in libpq's spelling: several hosts, IPv6, a Unix socket in the query, TLS parameters,
-`options=`.  Nothing is left to libpq's environment variables (`PGHOST`, `PGSSLMODE`, ...): one address leads to one server.
+SQLAlchemy's and libpq's spellings are accepted: several hosts, IPv6, a Unix socket in the query, TLS parameters, `options=`.
+libpq's environment variables (`PGHOST`, `PGSSLMODE`, ...) are ignored, so one address always leads to the same server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-"""Seconds, and milliseconds for the last: what is sent and not acknowledged for so long ends the connection."""
+"""Seconds; `tcp_user_timeout` is in milliseconds and ends a connection whose data is not acknowledged."""
 
 _NUMBERS = (
     "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
@@ -54,12 +54,12 @@ CLIENT_VERSIONS = {
     "load_balance_hosts": 16, "require_auth": 16, "sslcertmode": 16, "gssdelegation": 16, "sslnegotiation": 17,
     "min_protocol_version": 18, "max_protocol_version": 18,
 }  # fmt: skip
-"""The first version of pg_dump and psql that knows a parameter, where that is newer than the oldest server."""
+"""The first version of pg_dump and psql that knows a parameter, if newer than the oldest supported server."""
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresAddress:
-    """Where a database is and how one logs in.  Immutable; the password is in no repr."""
+    """The address of a database and its login.  The password is not in the repr."""
 
     hosts: tuple[tuple[str, int], ...]
     """Names, addresses or socket folders, each with its port."""
@@ -67,28 +67,28 @@ class PostgresAddress:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     parameters: Mapping[str, str] = field(default_factory=dict)
-    """Further parameters of libpq, as the URL gave them."""
+    """Other libpq parameters of the URL."""
 
     @classmethod
     def parse(cls, url: str) -> PostgresAddress:
-        """Read a URL.  Raises ValueError with a sentence that repeats no value, for any of them may be a secret."""
+        """Parse a URL.  Raises ValueError with a message that repeats no value, since any may be a secret."""
         scheme, separator, rest = url.strip().partition("://")
         if not separator or scheme not in SCHEMES:
             raise ValueError("must begin with postgresql://")
-        if any(ord(letter) <= 32 or ord(letter) == 127 for letter in rest):
+        if any(ord(char) <= 32 or ord(char) == 127 for char in rest):
             raise ValueError("must contain no spaces or control characters: write %20 for a space")
         authority, path, query = _split(rest)
         user_part, at, host_part = authority.rpartition("@")
         if "@" in user_part:
             raise ValueError("must name user and password with %40 for each @ in them")
         user, colon, password = user_part.partition(":")
-        given = _parameters(query)
-        found_hosts = given.pop("host", None)
+        parameters = _parameters(query)
+        query_hosts = parameters.pop("host", None)
         names = [_decoded(name) for name in host_part.split(",")]
-        if found_hosts is not None:  # counts more than the place before the slash, for SQLAlchemy as for libpq
-            names = [name for text in found_hosts for name in text.split(",")]
-        hosts = _hosts(names, given.pop("port", None))
-        single = {name: values[-1] for name, values in given.items()}
+        if query_hosts is not None:  # overrides the authority, as in SQLAlchemy and libpq
+            names = [name for text in query_hosts for name in text.split(",")]
+        hosts = _hosts(names, parameters.pop("port", None))
+        single = {name: values[-1] for name, values in parameters.items()}
         user_name = single.pop("user", _decoded(user) if at else "")
         secret = single.pop("password", _decoded(password) if colon else "")
         database = single.pop("dbname", _decoded(path))
@@ -101,8 +101,8 @@ class PostgresAddress:
         return cls(hosts, database, user_name or None, secret or None, single)
 
     def connection_parameters(self, application_name: str) -> dict[str, str]:
-        """Every parameter of a connection, by libpq's names: for psycopg, and so for SQLAlchemy's `connect_args`."""
-        found = {
+        """Return all connection parameters by libpq's names."""
+        parameters = {
             **_DEFAULTS,
             "application_name": application_name,
             # Not `read-write`, which a setting of the database (default_transaction_read_only) makes untrue of a primary.
@@ -114,39 +114,39 @@ class PostgresAddress:
             "dbname": self.database,
         }
         if self.user is not None:
-            found["user"] = self.user
+            parameters["user"] = self.user
         if self.password is not None:
-            found["password"] = self.password
-        return found
+            parameters["password"] = self.password
+        return parameters
 
     def client_conninfo(self, application_name: str) -> str:
-        """The same for the command line of pg_dump, pg_restore or psql: without the password, which everybody would see there."""
-        found = self.connection_parameters(application_name)
-        found.pop("password", None)
-        return " ".join(f"{name}={_quoted(value)}" for name, value in found.items())
+        """Return the conninfo for a command line of pg_dump, pg_restore or psql, without the password."""
+        parameters = self.connection_parameters(application_name)
+        parameters.pop("password", None)
+        return " ".join(f"{name}={_quoted(value)}" for name, value in parameters.items())
 
     def client_environment(self) -> dict[str, str]:
-        """This process's environment for such a program: without a variable of libpq but for the password."""
-        kept = {name: value for name, value in os.environ.items() if not _is_of_libpq(name)}
-        return kept | ({"PGPASSWORD": self.password} if self.password is not None else {})
+        """Return the environment for such a program: libpq's only variable in it is the password."""
+        environment = {name: value for name, value in os.environ.items() if not _is_of_libpq(name)}
+        return environment | ({"PGPASSWORD": self.password} if self.password is not None else {})
 
     @property
     def oldest_client(self) -> int:
-        """The first major version of the client programs that knows every parameter of this address; 0 for any."""
+        """The oldest major version of the client programs that knows every parameter of this address; 0 for any."""
         return max((CLIENT_VERSIONS.get(name, 0) for name in self.parameters), default=0)
 
     def without_password(self, text: str) -> str:
-        """What a server or a driver said, with stars for the password if it repeats it."""
+        """Return a message of a server or driver with the password masked."""
         return text.replace(self.password, "***") if self.password else text
 
 
 def libpq_variables() -> list[str]:
-    """The variables of the environment that libpq would read."""
+    """Return the environment variables that libpq would read."""
     return sorted(name for name in os.environ if _is_of_libpq(name))
 
 
 def clear_libpq_environment() -> None:
-    """Forget them in this process, for libpq reads them wherever a connection leaves a parameter open."""
+    """Remove libpq's variables from this process: libpq uses them for every parameter that a connection omits."""
     for name in libpq_variables():
         os.environ.pop(name, None)
 
@@ -161,7 +161,6 @@ def _is_of_libpq(name: str) -> bool:
 
 
 def _split(rest: str) -> tuple[str, str, str]:
-    """Authority, database and query of what comes after `://`."""
     before, _, query = rest.partition("?")
     authority, _, path = before.partition("/")
     return authority, path, query
@@ -180,46 +179,46 @@ def _decoded(text: str) -> str:
 
 
 def _parameters(query: str) -> dict[str, list[str]]:
-    """Name and values of each parameter; only a host may be given more than once (as SQLAlchemy spells several)."""
-    found: dict[str, list[str]] = {}
+    """Return the values of each parameter; only `host` may repeat, as in SQLAlchemy's spelling."""
+    parameters: dict[str, list[str]] = {}
     for pair in query.split("&") if query else ():
         name, separator, value = pair.partition("=")
         if not separator:
             raise ValueError("must give parameters as ?name=value&name=value")
         if name == "options":
             value = value.replace("+", " ")  # as SQLAlchemy writes a space; no option has a plus of its own
-        found.setdefault(_decoded(name), []).append(_decoded(value))
-    if any(len(values) > 1 for name, values in found.items() if name != "host"):
+        parameters.setdefault(_decoded(name), []).append(_decoded(value))
+    if any(len(values) > 1 for name, values in parameters.items() if name != "host"):
         raise ValueError("must give each parameter once")
-    return found
+    return parameters
 
 
 def _hosts(names: list[str], ports: list[str] | None) -> tuple[tuple[str, int], ...]:
-    places = [_host(name) for name in names]
+    endpoints = [_host(name) for name in names]
     listed = ports[0].split(",") if ports is not None else []
-    if len(listed) not in {0, 1, len(places)}:
+    if len(listed) not in {0, 1, len(endpoints)}:
         raise ValueError("must give one port, or one for each host")
     if len(listed) == 1:
-        listed *= len(places)
-    numbers = listed or [port for _, port in places]
-    return tuple((host, _port(number)) for (host, _), number in zip(places, numbers, strict=True))
+        listed *= len(endpoints)
+    numbers = listed or [port for _, port in endpoints]
+    return tuple((host, _port(number)) for (host, _), number in zip(endpoints, numbers, strict=True))
 
 
 def _host(text: str) -> tuple[str, str]:
-    """Host and port of `host:port`, `[::1]:port`, `::1` or the folder of a socket."""
+    """Return host and port of `host:port`, `[::1]:port`, `::1` or a socket directory."""
     if text.startswith(("/", "@")):
         folder, colon, port = text.rpartition(":")
         return (folder, port) if colon and port.isdigit() else (text, "")
-    if found := re.fullmatch(r"\[([0-9A-Fa-f:.]+(?:%\w+)?)\](?::(\d*))?", text):
-        return found[1], found[2] or ""
+    if match := re.fullmatch(r"\[([0-9A-Fa-f:.]+(?:%\w+)?)\](?::(\d*))?", text):
+        return match[1], match[2] or ""
     if text.count(":") > 1 and re.fullmatch(r"[0-9A-Fa-f:.]+(?:%\w+)?", text):
         return text, ""
-    found = re.fullmatch(r"([^:\[\]\s/?#@]*)(?::(\d*))?", text)
-    if found is None:
+    match = re.fullmatch(r"([^:\[\]\s/?#@]*)(?::(\d*))?", text)
+    if match is None:
         raise ValueError("must name hosts as host:5432, and special characters of a password as their % codes")
-    if not found[1]:
-        raise ValueError(f"must name a host, as in {EXAMPLE}, or a socket's folder, as in ?host=/run/postgresql")
-    return found[1], found[2] or ""
+    if not match[1]:
+        raise ValueError(f"must name a host, as in {EXAMPLE}, or a socket's directory, as in ?host=/run/postgresql")
+    return match[1], match[2] or ""
 
 
 def _port(text: str) -> int:
@@ -240,7 +239,7 @@ def _check(parameters: Mapping[str, str]) -> None:
         if name in _NUMBERS and not (value.isascii() and value.isdigit()):
             raise ValueError(f"must give {name} as a whole number")
         if name == "connect_timeout" and not int(value):
-            raise ValueError("must give connect_timeout in seconds, one at least: 0 would wait without an end")
+            raise ValueError("must give connect_timeout as at least 1 second: 0 would wait forever")
         if name not in {*_CHOICES, *_NUMBERS, *_TEXTS}:
-            shown = f"the parameter {name}" if re.fullmatch(r"[a-z_]{1,40}", name) else "a parameter"
-            raise ValueError(f"must not hold {shown}, which PostgreSQL's clients do not know")
+            label = f"the parameter {name}" if re.fullmatch(r"[a-z_]{1,40}", name) else "a parameter"
+            raise ValueError(f"must not hold {label}, which PostgreSQL's clients do not know")

@@ -41,7 +41,7 @@ TABLE_OPTIONS: dict[str, dict[str, str]] = {
     "sweeps": {"fillfactor": "20", "autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "500"},
 }
 
-GUARDS: tuple[str, ...] = tuple(
+DDL: tuple[str, ...] = tuple(
     f"ALTER TABLE unwind.{table} SET ({', '.join(f'{name} = {value}' for name, value in options.items())})"
     for table, options in TABLE_OPTIONS.items()
 )

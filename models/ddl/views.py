@@ -201,4 +201,4 @@ SWEEP_HISTORY = View(
 
 VIEWS = (ORDER_TIMELINE, UNLOCK_FORECAST, FEE_CREDIT, REQUEST_STATUS, SWEEP_HISTORY)
 
-GUARDS: tuple[str, ...] = tuple(statement for view in VIEWS for statement in view.statements())
+DDL: tuple[str, ...] = tuple(statement for view in VIEWS for statement in view.statements())

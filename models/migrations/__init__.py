@@ -38,7 +38,7 @@ def upgrade(database_url: str, revision: str = "head") -> None:
 def _upgrade(engine: Engine, revision: str) -> None:
     from alembic import command
 
-    from models.ddl.triggers import grant_statements
+    from models.ddl.grants import grant_statements
     from models.feed import advance_feed_base
 
     with engine.begin() as conn:

@@ -9,11 +9,11 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from models.db import database as db
-from models.ddl import triggers
+from models.ddl import grants
 from models.ddl.tables import metadata
 
 TABLES = sorted(table.name for table in metadata.tables.values())
-FINAL = r"final|only grows|append-only"
+FINAL = r"final|append-only"
 NO_RIGHT = "permission denied"
 
 # Of each table whose rows are final a change that would be one.  Order 1 was cancelled through its alert, 4 through the
@@ -35,7 +35,7 @@ CHANGES = {
     "strikes": "UPDATE unwind.strikes SET member_id = 'b2' WHERE order_id = 1",
     "submissions": "UPDATE unwind.submissions SET answer = '{}' WHERE request_id = 'answered'",
 }
-BY_RIGHT = {*triggers.APPEND_ONLY}
+BY_RIGHT = {*grants.APPEND_ONLY}
 """Of these the application may update nothing at all, so it is refused before any trigger is asked."""
 ADDITIONS = {
     "order_lines": "SELECT order_id, 2, batch_no, lot_id, quantity, 0, 0, NULL, NULL, unit_price, snapshot "
@@ -104,7 +104,7 @@ def test_the_application_deletes_nothing_but_lots_that_are_sold_out(
 ) -> None:
     """P5: no row goes away but a lot that is sold out and an old odd message, and no table is emptied."""
     statement = f"{operation} unwind.{table}"
-    if table in triggers.DELETABLE and operation == "DELETE FROM":
+    if table in grants.DELETABLE and operation == "DELETE FROM":
         app.execute(text(f"{statement} WHERE false"))
     else:
         refused(app, statement, NO_RIGHT)
@@ -162,25 +162,25 @@ def _rights(conn: Connection, role: str, table: str) -> str:
 @pytest.mark.parametrize("table", TABLES)
 def test_each_role_has_its_rights_and_no_other(owner: Connection, table: str) -> None:
     """Least privilege: the application reads and adds, changes what lives; readers read what is not private; submitters nothing."""
-    changes = "" if table in triggers.APPEND_ONLY else "u"
-    deletes = "d" if table in triggers.DELETABLE else ""
+    changes = "" if table in grants.APPEND_ONLY else "u"
+    deletes = "d" if table in grants.DELETABLE else ""
     assert _rights(owner, db.APP_ROLE, table) == f"si{changes}{deletes}"
-    assert _rights(owner, triggers.READER_ROLE, table) == ("" if table in triggers.PRIVATE_TO_READERS else "s")
-    assert _rights(owner, triggers.SUBMIT_ROLE, table) == ""
+    assert _rights(owner, grants.READER_ROLE, table) == ("" if table in grants.PRIVATE_TO_READERS else "s")
+    assert _rights(owner, grants.SUBMIT_ROLE, table) == ""
 
 
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
-        (triggers.SUBMIT_ROLE, "SELECT count(*) FROM unwind.orders"),
-        (triggers.SUBMIT_ROLE, "SELECT * FROM unwind.command_answers"),
-        (triggers.SUBMIT_ROLE, "SELECT * FROM unwind.events_after(NULL, 1)"),
-        (triggers.SUBMIT_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
-        (triggers.SUBMIT_ROLE, "CREATE TABLE unwind.mine (x int)"),
-        (triggers.READER_ROLE, "SELECT unwind.submit_command('npb.file', '{}', 'x')"),
-        (triggers.READER_ROLE, "SELECT email FROM unwind.members"),
-        (triggers.READER_ROLE, "UPDATE unwind.orders SET fee = 0"),
-        (triggers.READER_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
+        (grants.SUBMIT_ROLE, "SELECT count(*) FROM unwind.orders"),
+        (grants.SUBMIT_ROLE, "SELECT * FROM unwind.command_answers"),
+        (grants.SUBMIT_ROLE, "SELECT * FROM unwind.events_after(NULL, 1)"),
+        (grants.SUBMIT_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
+        (grants.SUBMIT_ROLE, "CREATE TABLE unwind.mine (x int)"),
+        (grants.READER_ROLE, "SELECT unwind.submit_command('npb.file', '{}', 'x')"),
+        (grants.READER_ROLE, "SELECT email FROM unwind.members"),
+        (grants.READER_ROLE, "UPDATE unwind.orders SET fee = 0"),
+        (grants.READER_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
         (db.APP_ROLE, "SELECT unwind.prune_requests('2026-01-01Z', 1)"),
         (db.APP_ROLE, "ALTER TABLE unwind.events DISABLE TRIGGER ALL"),
         (db.APP_ROLE, "SET session_replication_role = replica"),
@@ -197,11 +197,11 @@ def test_no_role_gets_further_than_its_door(owner: Connection, role: str, statem
     ("role", "statement"),
     [
         (
-            triggers.SUBMIT_ROLE,
+            grants.SUBMIT_ROLE,
             "SELECT unwind.submit_command('npb.file', '{\"order_id\": 2, \"member_id\": \"seller\"}', 'x')",
         ),
-        (triggers.READER_ROLE, "SELECT count(*) FROM unwind.orders"),
-        (triggers.READER_ROLE, "SELECT * FROM unwind.events_after(NULL, 1)"),
+        (grants.READER_ROLE, "SELECT count(*) FROM unwind.orders"),
+        (grants.READER_ROLE, "SELECT * FROM unwind.events_after(NULL, 1)"),
         (db.APP_ROLE, "SELECT count(*) FROM unwind.requests"),
     ],
 )

@@ -21,7 +21,7 @@ ADMIN = "unwind_admin"
 """The superuser.  Nothing but the start of the servers and people who administer them log in as it."""
 DATABASE = "unwind"
 ROLES = ("unwind_app", "unwind_submit", "unwind_reader", "unwind_submit_definer", "unwind_feed_definer")
-"""`models.ddl.triggers.ROLES`, which the working login may not make; repeated here because the daemon imports no package."""
+"""`models.ddl.grants.ROLES`, which the working login may not make; repeated here because the daemon imports no package."""
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",

@@ -54,7 +54,7 @@ def back_up(database_url: str, file: Path) -> int:
 def restore(database_url: str, file: Path) -> RestoreResult:
     """Bring `file` into an empty database, whole or not at all, and up to this code's schema.  Raises BackupError."""
     from models import feed, migrations
-    from models.ddl import triggers
+    from models.ddl import grants
 
     if not file.is_file():
         raise BackupError(f"There is no file {file}.")
@@ -67,7 +67,7 @@ def restore(database_url: str, file: Path) -> RestoreResult:
                     "The database holds a schema `unwind` already. A restore goes into an empty database only: make one "
                     "(CREATE DATABASE ...) and let DATABASE_URL name it."
                 )
-            for statement in triggers.role_statements():
+            for statement in grants.role_statements():
                 conn.execute(text(statement))
         clients.run("pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", str(file))
         with engine.begin() as conn:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from models import ledger
 from models.db import locks
 from models.db.database import Database, connect
-from models.ddl import triggers
+from models.ddl import grants
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import libpq_url
 
@@ -40,7 +40,7 @@ def test_advisory_locks_of_somebody_else_stop_no_order(market: Market, database_
     order = market.order()
     market.at(FILED).done("npb.file", order_id=order, member_id="seller")
     with psycopg.connect(libpq_url(database_url), autocommit=True) as attacker:
-        attacker.execute(f"SET ROLE {triggers.SUBMIT_ROLE}")
+        attacker.execute(f"SET ROLE {grants.SUBMIT_ROLE}")
         attacker.execute("SELECT pg_advisory_lock(f, 0) FROM generate_series(7300, 7310) AS f")
         attacker.execute("SELECT pg_advisory_lock(7302, hashtext('seller')), pg_advisory_lock(7243001)")
         assert market.at(FILED + WEEK).done("orders.cancel", order_id=order, member_id="seller")["basis"] == "NPB"
@@ -51,8 +51,8 @@ def test_advisory_locks_of_somebody_else_stop_no_order(market: Market, database_
         assert locked.fetchone() == (0,)
 
 
-@pytest.mark.parametrize("role", [triggers.SUBMIT_ROLE, triggers.READER_ROLE])
-@pytest.mark.parametrize("table", triggers.LOCK_TABLES)
+@pytest.mark.parametrize("role", [grants.SUBMIT_ROLE, grants.READER_ROLE])
+@pytest.mark.parametrize("table", grants.LOCK_TABLES)
 @pytest.mark.parametrize("statement", ["LOCK TABLE {} IN ACCESS SHARE MODE", "SELECT FROM {} FOR SHARE"])
 def test_nobody_else_reaches_the_rows_that_it_locks(database_url: str, role: str, table: str, statement: str) -> None:
     """Rows have rights; numbers have none."""

@@ -68,7 +68,7 @@ REFUSED = {
     "postgresql://u@h1,h2/x?target_session_attrs=standby": "must give target_session_attrs as primary, read-write or any",
     "postgresql://u@db/x?client_encoding=hunter2": "must give client_encoding as utf8",
     "postgresql://u@db/x?connect_timeout=hunter2": "must give connect_timeout as a whole number",
-    "postgresql://u@db/x?connect_timeout=0": "0 would wait without an end",
+    "postgresql://u@db/x?connect_timeout=0": "0 would wait forever",
     "postgresql://u@db/x?service=hunter2": "no service",
     "postgresql://u@db/x?sslkey=k&sslpassword=hunter2": "must not hold sslpassword",
     "postgresql://u@db/x?pool_size=hunter2": "must not hold the parameter pool_size",

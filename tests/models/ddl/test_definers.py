@@ -9,13 +9,13 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
-from models.ddl import triggers
+from models.ddl import grants
 from tests.plugins.servers import in_database, libpq_url
 from workers.embedded import ServerUrls
 
 CALLS = {
-    triggers.SUBMIT_ROLE: "SELECT unwind.submit_command('orders.options', '{\"order_id\": 1, \"member_id\": \"s\"}', 'one')",
-    triggers.READER_ROLE: "SELECT * FROM unwind.events_after(NULL, 10)",
+    grants.SUBMIT_ROLE: "SELECT unwind.submit_command('orders.options', '{\"order_id\": 1, \"member_id\": \"s\"}', 'one')",
+    grants.READER_ROLE: "SELECT * FROM unwind.events_after(NULL, 10)",
 }
 TYPES = (
     "text",
@@ -117,7 +117,7 @@ def test_a_callers_temporary_tables_stand_in_for_none_of_ours(
 
 def test_who_owns_a_definer_could_do_nothing_else_with_it(admin: psycopg.Connection, owner: psycopg.Connection) -> None:
     """Should one be made to run its caller's code: no login, no superuser, no member of anything, no address to read."""
-    for role, (function, _) in triggers.DEFINERS.items():
+    for role, (function, _) in grants.DEFINERS.items():
         assert owner.execute(
             "SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE oid = %s::regprocedure", [function]
         ).fetchone() == (role,)
@@ -141,7 +141,7 @@ def test_every_definer_is_listed_and_looks_up_names_where_only_the_server_writes
     ).fetchall()
     path = ["search_path=pg_catalog, pg_temp"]
     assert sorted(found) == sorted(
-        (function.replace(", ", ","), role, path) for role, (function, _) in triggers.DEFINERS.items()
+        (function.replace(", ", ","), role, path) for role, (function, _) in grants.DEFINERS.items()
     )
 
 

@@ -8,13 +8,13 @@ import psycopg
 import pytest
 
 from models.db.database import APP_ROLE
-from models.ddl import triggers
+from models.ddl import grants
 from models.ddl.tables import metadata
 from tests.plugins.servers import in_database, libpq_url
 from workers.embedded import ServerUrls
 
-SUBMIT, READER, PUBLIC = triggers.SUBMIT_ROLE, triggers.READER_ROLE, "public"
-ASKED = (SUBMIT, READER, APP_ROLE, PUBLIC, *triggers.DEFINERS)
+SUBMIT, READER, PUBLIC = grants.SUBMIT_ROLE, grants.READER_ROLE, "public"
+ASKED = (SUBMIT, READER, APP_ROLE, PUBLIC, *grants.DEFINERS)
 RELATION_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
 TABLES = {table.name for table in metadata.tables.values()}
@@ -37,12 +37,12 @@ FUNCTIONS = {
 RELATIONS: dict[str, dict[str, set[str]]] = {
     SUBMIT: {},
     PUBLIC: {},
-    READER: {name: {"SELECT"} for name in {*TABLES, *VIEWS, "alembic_version"} - {*triggers.PRIVATE_TO_READERS}},
+    READER: {name: {"SELECT"} for name in {*TABLES, *VIEWS, "alembic_version"} - {*grants.PRIVATE_TO_READERS}},
     APP_ROLE: {
         **{
             name: {"SELECT", "INSERT"}
-            | (set() if name in triggers.APPEND_ONLY else {"UPDATE"})
-            | ({"DELETE"} if name in triggers.DELETABLE else set())
+            | (set() if name in grants.APPEND_ONLY else {"UPDATE"})
+            | ({"DELETE"} if name in grants.DELETABLE else set())
             for name in TABLES
         },
         **{name: {"SELECT"} for name in (*VIEWS, "alembic_version")},
@@ -153,13 +153,13 @@ def test_no_role_is_anything_but_itself(catalogue: psycopg.Connection) -> None:
     rows = catalogue.execute(
         "SELECT rolname FROM pg_roles AS r WHERE rolname = ANY(%s) AND (rolcanlogin OR rolsuper OR rolcreaterole OR "
         "rolcreatedb OR rolreplication OR rolbypassrls OR EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid))",
-        [list(triggers.ROLES)],
+        [list(grants.ROLES)],
     )
     assert rows.fetchall() == []
     parameters = catalogue.execute(
         "SELECT p.parname FROM pg_parameter_acl AS p CROSS JOIN aclexplode(p.paracl) AS a "
         "WHERE a.grantee = 0 OR a.grantee::regrole::text = ANY(%s)",
-        [list(triggers.ROLES)],
+        [list(grants.ROLES)],
     )
     assert parameters.fetchall() == []
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 
 from models import dead_jobs
-from models.ddl import triggers
+from models.ddl import grants
 from models.ddl.views import VIEWS, View
 from models.queries import show
 from policies.timestamps import format_timestamp, parse_timestamp
@@ -225,7 +225,7 @@ def dashboard(lived: Market, database_url: str) -> Iterator[Connection]:
     """Somebody who may only read."""
     engine = create_engine(database_url)
     with engine.connect() as conn:
-        conn.execute(text(f"SET ROLE {triggers.READER_ROLE}"))
+        conn.execute(text(f"SET ROLE {grants.READER_ROLE}"))
         yield conn
         conn.rollback()
     engine.dispose()

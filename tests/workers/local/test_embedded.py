@@ -21,7 +21,7 @@ import psycopg
 import pytest
 import redis
 
-from models.ddl import triggers
+from models.ddl import grants
 from models.migrations import upgrade
 from tests.plugins.servers import libpq_url
 from workers.embedded import (
@@ -165,7 +165,7 @@ def test_the_working_login_is_no_superuser(tmp_path: Path) -> None:
 
 def test_the_servers_make_the_roles_that_the_schema_is_for() -> None:
     """The working login may make none."""
-    assert postgres.ROLES == triggers.ROLES
+    assert postgres.ROLES == grants.ROLES
 
 
 def test_data_that_was_made_by_a_superuser_is_handed_to_the_working_login(tmp_path: Path) -> None:

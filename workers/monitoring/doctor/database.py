@@ -61,7 +61,7 @@ def check_definers(place: Context) -> list[Finding]:
     """What a function does for its callers it does with its owner's rights, so that owner should have few."""
     if not place.has_schema:
         return []
-    from models.ddl.triggers import DEFINERS
+    from models.ddl.grants import DEFINERS
     from models.monitoring import server_info
 
     found = []

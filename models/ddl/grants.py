@@ -1,0 +1,166 @@
+"""The database roles and what each may do.
+
+The application acts as `unwind_app`, which cannot change append-only tables.  Where a login may not create roles, the triggers
+(models/ddl/triggers.py) protect the data alone.
+"""
+
+from __future__ import annotations
+
+from models import feed, submissions
+from models.db.database import APP_ROLE
+from models.ddl import views
+
+SUBMIT_ROLE = "unwind_submit"
+"""For producers that submit commands by SQL: may only call `submit_command`."""
+READER_ROLE = "unwind_reader"
+"""For dashboards: reads everything but private tables, changes nothing."""
+
+APPEND_ONLY = ("events", "ledger_lines", "stock_moves", "bills", "billing_months", "requests", "terms")
+"""Tables in which the application may only insert."""
+DELETABLE = ("lots", "dead_letters", "held_bills")
+"""Tables from which the application may delete."""
+DEFINERS = {
+    submissions.SUBMIT_DEFINER: (submissions.SUBMIT_COMMAND_SIGNATURE, submissions.SUBMIT_DEFINER_GRANTS),
+    feed.FEED_DEFINER: (feed.EVENTS_AFTER_SIGNATURE, feed.FEED_DEFINER_GRANTS),
+}
+"""The owner of each SECURITY DEFINER function: a role without login that has only the rights the function needs."""
+ROLES = (APP_ROLE, SUBMIT_ROLE, READER_ROLE, *DEFINERS)
+
+INTERFACE_GRANTS = {
+    f"FUNCTION {submissions.SUBMIT_COMMAND_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
+    f"FUNCTION {submissions.SUBMIT_JSONB_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
+    f"FUNCTION {feed.EVENTS_AFTER_SIGNATURE}": ("EXECUTE", (APP_ROLE, READER_ROLE)),
+    "FUNCTION unwind.feed_base()": ("EXECUTE", (APP_ROLE,)),
+    "unwind.command_answers": ("SELECT", (APP_ROLE, READER_ROLE)),
+    **{f"unwind.{view.name}": ("SELECT", (APP_ROLE, READER_ROLE)) for view in views.VIEWS},
+}
+"""The functions and views that other roles may use."""
+LOCK_TABLES = ("item_locks", "ledger_locks", "named_locks")
+PRIVATE_TO_READERS = (
+    "members",
+    "notices",
+    "requests",
+    "dead_jobs",
+    "outbox",
+    "submissions",
+    "dead_letters",
+    *LOCK_TABLES,
+)
+"""Tables that hold addresses, emails and arguments, and the lock tables."""
+
+
+def _create_role(name: str) -> str:
+    """Return SQL that creates a role and grants it to this login; a failure is only a notice.
+
+    Roles belong to the whole server, so two migrations at once may both try.  Since PostgreSQL 16 membership alone does not
+    allow SET ROLE; older versions have no such privilege.
+    """
+    return f"""
+    DO $$ BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN
+            CREATE ROLE {name} NOLOGIN;
+        END IF;
+        IF NOT pg_has_role(current_user, '{name}',
+            CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END) THEN
+            EXECUTE format('GRANT {name} TO %I', current_user);
+        END IF;
+    EXCEPTION WHEN duplicate_object OR unique_violation OR insufficient_privilege OR undefined_object OR internal_error THEN
+        RAISE NOTICE 'role {name} was not created by this migration: %', SQLERRM;
+    END $$
+    """
+
+
+def _table_grants(role: str, without: str, append_only: str, deletable: str) -> str:
+    """Return SQL that grants a role its rights on all tables but `without`; the last three arguments are quoted names."""
+    return f"""
+    DO $$ DECLARE found record;
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+            RETURN;
+        END IF;
+        GRANT USAGE ON SCHEMA unwind TO {role};
+        FOR found IN SELECT tablename AS name FROM pg_tables WHERE schemaname = 'unwind' AND tablename NOT IN ({without})
+        LOOP
+            EXECUTE format('REVOKE ALL ON unwind.%I FROM {role}', found.name);
+            EXECUTE format('GRANT SELECT ON unwind.%I TO {role}', found.name);
+            CONTINUE WHEN '{role}' <> '{APP_ROLE}' OR found.name = 'alembic_version';
+            EXECUTE format('GRANT INSERT ON unwind.%I TO {role}', found.name);
+            IF found.name NOT IN ({append_only}) THEN
+                EXECUTE format('GRANT UPDATE ON unwind.%I TO {role}', found.name);
+            END IF;
+            IF found.name IN ({deletable}) THEN
+                EXECUTE format('GRANT DELETE ON unwind.%I TO {role}', found.name);
+            END IF;
+        END LOOP;
+        IF '{role}' = '{APP_ROLE}' THEN
+            GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA unwind TO {role};
+        END IF;
+    END $$
+    """  # noqa: S608 - constants, and names from the catalogue quoted by format()
+
+
+def role_statements() -> tuple[str, ...]:
+    """Return SQL that creates missing roles; no dump holds them, as they belong to the server."""
+    return tuple(_create_role(name) for name in ROLES)
+
+
+def grant_statements() -> tuple[str, ...]:
+    """Return SQL that creates the roles and grants their rights on the present tables.
+
+    Every migration repeats it, so a restored database and a role that was created later get their rights too.
+    """
+    append_only, deletable = _quoted(APPEND_ONLY), _quoted(DELETABLE)
+    return (
+        *role_statements(),
+        "REVOKE ALL ON SCHEMA unwind FROM PUBLIC",
+        "REVOKE ALL ON ALL ROUTINES IN SCHEMA unwind FROM PUBLIC",
+        REVOKE_TEMPORARY_OBJECTS,
+        _table_grants(APP_ROLE, "''", append_only, deletable),
+        _table_grants(READER_ROLE, _quoted(PRIVATE_TO_READERS), append_only, deletable),
+        *(_interface_grant(name, right, role) for name, (right, roles) in INTERFACE_GRANTS.items() for role in roles),
+        *(_transfer_ownership(role, function, grants) for role, (function, grants) in DEFINERS.items()),
+    )
+
+
+REVOKE_TEMPORARY_OBJECTS = """
+    DO $$ BEGIN
+        EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+    EXCEPTION WHEN insufficient_privilege THEN
+        RAISE NOTICE 'PUBLIC may still create temporary objects in this database: %', SQLERRM;
+    END $$
+"""
+"""A temporary object can shadow a name that another statement looks up; this product creates none."""
+
+
+def _transfer_ownership(role: str, function: str, grants: tuple[str, ...]) -> str:
+    """Return SQL that makes a role the owner of a function; for that moment the role needs CREATE on the schema.
+
+    If the role is missing or this login may not use it, the owner of the tables keeps the function, and the doctor reports it.
+    """
+    granted = "".join(f"GRANT {grant} TO {role};\n            " for grant in grants)
+    return f"""
+    DO $$ BEGIN
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+            GRANT USAGE, CREATE ON SCHEMA unwind TO {role};
+            {granted}ALTER FUNCTION {function} OWNER TO {role};
+            REVOKE CREATE ON SCHEMA unwind FROM {role};
+        END IF;
+    EXCEPTION WHEN insufficient_privilege THEN
+        RAISE NOTICE 'function {function} still belongs to the owner of the tables, not to {role}: %', SQLERRM;
+    END $$
+    """  # noqa: S608 - constants of this module
+
+
+def _interface_grant(name: str, right: str, role: str) -> str:
+    return f"""
+    DO $$ BEGIN
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+            GRANT USAGE ON SCHEMA unwind TO {role};
+            GRANT {right} ON {name} TO {role};
+        END IF;
+    END $$
+    """
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
