@@ -1,1 +1,1 @@
-"""Who does the work, and with what stubbornness?"""
+"""The Celery application and every process of an installation."""

@@ -1,4 +1,4 @@
-"""What does `python -m workers` do? The same as `./run` and the installed script `unwind`."""
+"""Entry point of `python -m workers`, the same as `./run` and the installed script `unwind`."""
 
 from workers.cli import main
 

@@ -1,6 +1,6 @@
-"""What is said of a failure?  What kind, where, and which constraint: never the values, which may be private (P9).
+"""Descriptions of failures without private values: error type, SQL state, constraint and source line.
 
-A database error's own text holds the whole row, a KeyError its key; both would end in logs, events and Flower (F64).
+A database error's own text holds the whole row and a KeyError its key; both would end in logs, events and Flower.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-_HOUSE = str(Path(__file__).resolve().parents[1])
-_SERVER_AWAY = ("08", "53", "57P", "58", "25006")
-"""SQL states of connections, resources, shutdown, the system itself, and of a server that only reads for now."""
+_PROJECT_ROOT = str(Path(__file__).resolve().parents[1])
+_UNAVAILABLE_STATES = ("08", "53", "57P", "58", "25006")
+"""SQL states of connections, resources, shutdown, the system itself, and of a server that is read-only for now."""
 
 
 class TaskFailed(Exception):
-    """A job raised what nobody expected; the text says what and where, without values."""
+    """A task raised an unexpected error; the text says what and where, without values."""
 
 
 def is_database_unavailable(error: BaseException) -> bool:
-    """The database or the way to it, not the job, is what failed: nothing was decided, so trying again is always right.
+    """Whether the database or the connection failed rather than the task, so nothing was committed and a retry is safe.
 
-    A statement that was cancelled for its length is not: it would be cancelled every time.
+    A statement that was cancelled by its timeout does not count: a retry would be cancelled too.
     """
     if isinstance(error, DBAPIError):
         state = getattr(error.orig, "sqlstate", None)
-        if error.connection_invalidated or (state is not None and state.startswith(_SERVER_AWAY)):
+        if error.connection_invalidated or (state is not None and state.startswith(_UNAVAILABLE_STATES)):
             return True
         return state is None and isinstance(error, OperationalError | InterfaceError)
     return isinstance(error, PoolTimeout)
 
 
 def summarize(error: BaseException) -> str:
-    """One line: `IntegrityError 23505 uq_alerts_one_open_per_order at tasks/npb.py:55 in file`."""
-    said = [type(error).__name__]
+    """Describe an error in one line: `IntegrityError 23505 uq_alerts_one_open_per_order at tasks/npb.py:55 in file`."""
+    words = [type(error).__name__]
     if isinstance(error, DBAPIError):
         diagnosis = getattr(error.orig, "diag", None)
-        said += [
+        words += [
             str(part)
             for part in (
                 getattr(error.orig, "sqlstate", None),
@@ -46,12 +46,12 @@ def summarize(error: BaseException) -> str:
             )
             if part
         ]
-    where = traceback_path(error)
-    return " ".join(said) + (f" at {where[-1]}" if where else "")
+    path = traceback_path(error)
+    return " ".join(words) + (f" at {path[-1]}" if path else "")
 
 
 def sanitized(error: BaseException) -> TaskFailed:
-    """What is raised in its stead: described, and with the way through our code for whoever reads the traceback."""
+    """Return a TaskFailed to raise in the error's place, with the path through our code as notes."""
     failure = TaskFailed(summarize(error))
     for step in traceback_path(error):
         failure.add_note(f"  by {step}")
@@ -59,9 +59,9 @@ def sanitized(error: BaseException) -> TaskFailed:
 
 
 def traceback_path(error: BaseException) -> list[str]:
-    """The way through our own code to the failure, outermost first."""
+    """Return the frames of our own code that led to the error, outermost first."""
     return [
-        f"{Path(frame.filename).relative_to(_HOUSE)}:{frame.lineno} in {frame.name}"
+        f"{Path(frame.filename).relative_to(_PROJECT_ROOT)}:{frame.lineno} in {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.startswith(_HOUSE) and "site-packages" not in frame.filename
+        if frame.filename.startswith(_PROJECT_ROOT) and "site-packages" not in frame.filename
     ]

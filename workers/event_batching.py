@@ -1,8 +1,7 @@
-"""How often are those who watch told?  Ten times a second, of everything that happened meanwhile.
+"""A Celery consumer that publishes task events ten times a second instead of at each turn of its loop.
 
-Celery keeps the events of a worker until its loop comes round and then publishes them: at a hundred messages a second that is a
-trip to the broker for each, a third of what the parent process does (docs/decisions/0011).  Nobody who watches Flower sees a
-tenth of a second.
+At a hundred messages a second, Celery's own behaviour costs a round trip to the broker per message, a third of what the
+parent process does (docs/decisions/0011).
 """
 
 from __future__ import annotations
@@ -14,24 +13,24 @@ from typing import Any
 from celery.worker import consumer
 
 FLUSH_INTERVAL = 0.1
-"""Seconds.  Two dozen events do not wait for it (Celery's own limit)."""
+"""Seconds.  Two dozen events are published without waiting for it (Celery's own limit)."""
 
 
 class Consumer(consumer.Consumer):
-    """Celery's consumer, which tells in groups."""
+    """Celery's consumer with batched events."""
 
-    _telling_at = float("-inf")
+    _next_flush_at = float("-inf")
 
     def on_send_event_buffered(self) -> None:
-        """celery.worker.consumer.Consumer.on_send_event_buffered: soon, where Celery says at once."""
+        """celery.worker.consumer.Consumer.on_send_event_buffered: schedule a flush instead of flushing at once."""
         now = monotonic()
-        # By time and not by a flag: a lost connection clears the timers, and what was to be told then is told with the next.
-        if self.hub and now >= self._telling_at:
-            self._telling_at = now + FLUSH_INTERVAL
+        # By time and not by a flag: a lost connection clears the hub's timers, and the next event must schedule a flush.
+        if self.hub and now >= self._next_flush_at:
+            self._next_flush_at = now + FLUSH_INTERVAL
             self.hub.call_later(FLUSH_INTERVAL, self._flush_events)
 
     def stop(self) -> Any:
-        """celery.worker.consumer.Consumer.stop: the last ones are told before the connection goes."""
-        with contextlib.suppress(Exception):  # whoever watches gets what the broker takes; nothing depends on it
+        """celery.worker.consumer.Consumer.stop: publish the last events before the connection closes."""
+        with contextlib.suppress(Exception):  # events are informational: losing them at shutdown breaks nothing
             self._flush_events()
         return super().stop()

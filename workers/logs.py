@@ -1,7 +1,7 @@
-"""What does a line of the log look like?  One event with its task, message, request and order; for people or as JSON.
+"""Logging configuration: one event a line with its task, message, request and order, for people or as JSON.
 
-No arguments and no secrets: tasks log ids and codes, failures are told without the values in them
-(`workers/errors.py`), and whatever text comes from outside cannot begin a line of its own.
+Log lines hold no arguments and no secrets: tasks log ids and codes, errors are summarized without their values
+(`workers/errors.py`), and text from outside cannot start a line of its own.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Any
 
 import structlog
 
-_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
     code: f"\\u{code:04x}" for code in (0x2028, 0x2029, 0x202A, 0x202B, 0x202D, 0x202E, 0x2066, 0x2067, 0x2068)
 }
-_ESCAPED[ord("\n")] = "\\n"
-_ESCAPED[ord("\t")] = "\\t"
+_ESCAPES[ord("\n")] = "\\n"
+_ESCAPES[ord("\t")] = "\\t"
 
 
-def one_line(text: str) -> str:
-    """The text with everything escaped that would end a line, colour a terminal or turn its direction."""
-    return text.translate(_ESCAPED)
+def escape_line(text: str) -> str:
+    """Escape every character that would end a line, colour a terminal or change the text's direction."""
+    return text.translate(_ESCAPES)
 
 
 def escape_control(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Make every text of an event one line; a traceback of ours keeps its lines."""
+    """Escape all text of an event, except tracebacks of ours, which keep their lines."""
     for key, value in event.items():
         if isinstance(value, str) and key != "exception":
-            event[key] = one_line(value)
+            event[key] = escape_line(value)
     return event
 
 
-def configure(form: str = "console", level: int | str = "INFO") -> None:
-    """Log to standard error; `form` is `console` or `json`.  May be called again."""
+def configure(log_format: str = "console", level: int | str = "INFO") -> None:
+    """Log to standard error; `log_format` is `console` or `json`.  May be called again."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -46,7 +46,7 @@ def configure(form: str = "console", level: int | str = "INFO") -> None:
     ]
     renderer: Any = (
         structlog.processors.JSONRenderer(ensure_ascii=True)
-        if form == "json"
+        if log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
@@ -69,7 +69,7 @@ def configure(form: str = "console", level: int | str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # Answers of every task are told by the job itself, in our words; Celery's would repeat them with results.
+    # BaseTask logs each answer itself; Celery's lines would repeat them with results and arguments.
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     logging.getLogger("celery.beat").setLevel(logging.WARNING)  # a line for every tick would hide the others

@@ -1,8 +1,8 @@
-"""What of a message may be seen by people who only look?  Ids and codes; never comments, addresses or money.
+"""What events, logs and Flower may show of a message: ids and codes; never comments, addresses or money.
 
-Flower, events and logs show the `argsrepr` and `kwargsrepr` of a message, and a producer puts there what it likes.  So
-our producers write them from an allow-list, and our workers rewrite them for messages from elsewhere (reliability F64).
-Answers are shown by outcome and code alone.
+Flower, events and logs show the `argsrepr` and `kwargsrepr` of a message, which a producer can set to any text.  So our
+producers write them from an allow-list, and our workers rewrite them for messages from elsewhere.  Answers are shown by
+outcome, code and counts alone.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ VISIBLE_ARGUMENTS = (
     "notice_id",
 )
 NUMERIC_ARGUMENTS = ("order_id", "removal_id", "lot_id")
-"""Shown as numbers whichever way they were written, so that a search finds both."""
+"""Shown as numbers even when sent as text, so that one search finds both."""
 COUNTED_ARGUMENTS = ("orders", "rows", "lines")
+"""Lists shown by their length."""
 TICKS = frozenset(entry.task for entry in TIMETABLE)
-"""Told of only when they found something or failed: five a second that found nothing would push all else off the page."""
+"""Tasks of the timetable.  Only runs that found work or failed send events: five idle runs a second would bury all others."""
 _PLAIN = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _ANSWER = re.compile(r"\{'outcome': '(?P<outcome>[a-z]+)', 'code': (?:None|'(?P<code>[A-Z_]+)')")
 _COUNTS = re.compile(r"'effects': \{((?:'[a-z_]+': \d+(?:, )?)+)\}")
@@ -49,33 +50,32 @@ _COUNT = re.compile(r"'([a-z_]+)': (\d+)")
 
 
 def redact_arguments(arguments: Any) -> str:
-    """`order_id=1003 member_id=s-881`, for people and logs."""
-    return " ".join(f"{name}={value}" for name, value in _shown(arguments).items())
+    """Render the visible arguments for people and logs: `order_id=1003 member_id=s-881`."""
+    return " ".join(f"{name}={value}" for name, value in _visible(arguments).items())
 
 
 def redact_arguments_for_search(arguments: Any) -> str:
-    """The same as Flower's search reads it: only in the words of a dict does it find `kwargs:order_id=1003`."""
-    return repr(_shown(arguments))
+    """Render them as a dict, the only form in which Flower's search finds `kwargs:order_id=1003`."""
+    return repr(_visible(arguments))
 
 
-def _shown(arguments: Any) -> dict[str, Any]:
-    """What is on the list and looks like an id or a code; lists by their length."""
+def _visible(arguments: Any) -> dict[str, Any]:
     if not isinstance(arguments, Mapping):
         return {}
-    said = {name: arguments[name] for name in VISIBLE_ARGUMENTS if name in arguments and _is_plain(arguments[name])}
-    said |= {name: int(said[name]) for name in NUMERIC_ARGUMENTS if str(said.get(name, "")).isdecimal()}
-    return said | {name: len(arguments[name]) for name in COUNTED_ARGUMENTS if isinstance(arguments.get(name), list)}
+    visible = {name: arguments[name] for name in VISIBLE_ARGUMENTS if name in arguments and _is_plain(arguments[name])}
+    visible |= {name: int(visible[name]) for name in NUMERIC_ARGUMENTS if str(visible.get(name, "")).isdecimal()}
+    return visible | {name: len(arguments[name]) for name in COUNTED_ARGUMENTS if isinstance(arguments.get(name), list)}
 
 
-def redact_answer(written: str) -> str:
-    """`refused TOO_EARLY`, `done unlocked=3`: outcome and code of an answer that Celery wrote down, and plain counts."""
-    answer = _ANSWER.match(written)
+def redact_answer(representation: str) -> str:
+    """Reduce Celery's representation of an answer to outcome, code and counts: `refused TOO_EARLY`, `done unlocked=3`."""
+    answer = _ANSWER.match(representation)
     if answer is None:
         return ""
-    said = [answer["outcome"], answer["code"] or ""]
-    if effects := _COUNTS.search(written):
-        said += [f"{name}={count}" for name, count in _COUNT.findall(effects[1])]
-    return " ".join(word for word in said if word)
+    words = [answer["outcome"], answer["code"] or ""]
+    if effects := _COUNTS.search(representation):
+        words += [f"{name}={count}" for name, count in _COUNT.findall(effects[1])]
+    return " ".join(word for word in words if word)
 
 
 def _is_plain(value: Any) -> bool:
@@ -84,48 +84,48 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63)
 
 
-_AS_TASK = inspect.signature(AMQP.as_task_v2)
+_AS_TASK_SIGNATURE = inspect.signature(AMQP.as_task_v2)
 
 
 class RedactedAMQP(AMQP):
-    """Writes messages whose representation shows ids and codes only, and takes them by our own transport."""
+    """Writes messages whose representation shows ids and codes only, and connects through our own transport."""
 
     Connection = Connection
 
-    def as_task_v2(self, *positional: Any, **named: Any) -> Any:
-        """Celery's own message, with our representation; Celery gives the arguments by place."""
-        given = _AS_TASK.bind(self, *positional, **named)
-        given.arguments["argsrepr"] = "()"
-        given.arguments["kwargsrepr"] = redact_arguments_for_search(given.arguments.get("kwargs"))
-        if given.arguments["name"] in TICKS and not given.arguments.get("kwargs"):
-            given.arguments["create_sent_event"] = False
-        return super().as_task_v2(*given.args[1:], **given.kwargs)
+    def as_task_v2(self, *args: Any, **kwargs: Any) -> Any:
+        """Build Celery's message with our representation; Celery passes the arguments by position."""
+        bound = _AS_TASK_SIGNATURE.bind(self, *args, **kwargs)
+        bound.arguments["argsrepr"] = "()"
+        bound.arguments["kwargsrepr"] = redact_arguments_for_search(bound.arguments.get("kwargs"))
+        if bound.arguments["name"] in TICKS and not bound.arguments.get("kwargs"):
+            bound.arguments["create_sent_event"] = False
+        return super().as_task_v2(*bound.args[1:], **bound.kwargs)
 
 
 class RedactedRequest(SettledRequest):
-    """A message as the worker has it: what its producer wrote for people to see is written anew."""
+    """A received message whose representation is rewritten from its arguments."""
 
     def __init__(self, message: Any, **options: Any) -> None:
-        """Raises InvalidTaskError for a body of another shape, which the consumer drops without dying (F29)."""
+        """Raise InvalidTaskError for a body of another shape, which the consumer drops without dying."""
         try:
             super().__init__(message, **options)
         except InvalidTaskError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a stranger sent must not end the worker
-            raise InvalidTaskError(f"not a message of ours: {type(error).__name__}") from None
+        except Exception as error:  # noqa: BLE001 - no message may end the worker
+            raise InvalidTaskError(f"not a valid message: {type(error).__name__}") from None
         if not isinstance(self._args, (list, tuple)) or not isinstance(self._kwargs, dict):
-            raise InvalidTaskError("not a message of ours: arguments are a list and a mapping")
+            raise InvalidTaskError("not a valid message: arguments must be a list and a mapping")
         self._argsrepr = "()" if not self._args else f"({len(self._args)} positional)"
         self._kwargsrepr = redact_arguments_for_search(self._kwargs)
         self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 - Celery's signature
-        """What `celery inspect active` and Flower's page of a worker say of it: never the arguments themselves (F64)."""
-        told: dict[str, Any] = super().info(safe=True)
-        return told
+        """Describe the request to `celery inspect active` and Flower, never with the arguments themselves."""
+        description: dict[str, Any] = super().info(safe=True)
+        return description
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name for it
-        """Tell those who watch.  Of a tick Celery itself tells nothing (`send_events` is off): here, once it is worth it."""
+        """Send an event; for a tick, whose `send_events` is off, only once it found work or failed."""
         if type == "task-succeeded":
             fields["result"] = redact_answer(str(fields.get("result")))
         if self.task.send_events:
@@ -133,7 +133,7 @@ class RedactedRequest(SettledRequest):
         elif self._eventer and self._eventer.enabled and type != "task-started":
             if type == "task-succeeded" and not re.search(r"=[1-9]", fields["result"]):
                 return
-            about = {"name": self.name, "args": self._argsrepr, "kwargs": self._kwargsrepr, "uuid": self.id}
-            began = {"timestamp": self.time_start} if self.time_start else {}
-            self._eventer.send("task-received", root_id=self.root_id, parent_id=self.parent_id, **about, **began)
+            task_fields = {"name": self.name, "args": self._argsrepr, "kwargs": self._kwargsrepr, "uuid": self.id}
+            start = {"timestamp": self.time_start} if self.time_start else {}
+            self._eventer.send("task-received", root_id=self.root_id, parent_id=self.parent_id, **task_fields, **start)
             self._eventer.send(type, uuid=self.id, **fields)

@@ -1,8 +1,9 @@
-"""What may somebody tell a worker from afar?  Nothing: workers answer questions, and take no orders.
+"""Removal of Celery's remote control commands: workers answer inspections and obey nothing.
 
-Whoever can write to Redis can send remote control messages, and Celery obeys: `shutdown`, `revoke` (a command would be dropped
-without an answer), `cancel_consumer`, `time_limit` and more.  Supervisors start and end workers here, so nobody needs these.  What
-is left are the questions (`celery inspect ping`, Flower's pages), and that events be sent, for which Flower asks.
+Every client that can write to Redis can send remote control messages, and Celery obeys them: `shutdown`, `revoke` (which
+would drop a command without an answer), `cancel_consumer`, `time_limit` and more.  A supervisor starts and stops workers
+here, so none of these is needed.  What remains are inspections (`celery inspect ping`, Flower's pages) and
+`enable_events`, which Flower sends.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ from __future__ import annotations
 from typing import Any
 
 from celery import signals
+from celery.worker.control import Panel
 
 ALLOWED_COMMANDS = frozenset({"enable_events", "heartbeat", "election"})
-"""Orders that change nothing but what is told; `election` is Celery's own, and without gossip nobody listens to it."""
+"""Commands that change only which events are sent; `election` is Celery's own, and without gossip nothing listens to it."""
 REMOVED_INSPECTIONS = frozenset({"objgraph", "memsample", "memdump"})
-"""Questions that write what is in memory to places of the asker's choice."""
+"""Inspections that write memory contents to files that the sender chooses."""
 
 
 @signals.celeryd_init.connect
 def remove_control_commands(**_: Any) -> None:
-    """Forget every order and those questions, before this worker listens."""
-    from celery.worker.control import Panel
-
-    for name, about in list(Panel.meta.items()):
-        if (about.type == "control" and name not in ALLOWED_COMMANDS) or name in REMOVED_INSPECTIONS:
-            for known in (name, about.alias):
-                Panel.data.pop(known, None)
+    """Unregister all other commands and those inspections before this worker accepts messages."""
+    for name, entry in list(Panel.meta.items()):
+        if (entry.type == "control" and name not in ALLOWED_COMMANDS) or name in REMOVED_INSPECTIONS:
+            for registered in (name, entry.alias):
+                Panel.data.pop(registered, None)
             Panel.meta.pop(name, None)

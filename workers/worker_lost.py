@@ -1,9 +1,8 @@
-"""What becomes of a command whose worker dies with it, again and again, or that never ends?  It is parked, not forgotten.
+"""Parking of commands whose worker process dies or runs too long, again and again.
 
-Celery sends such a job again a few times as a new message (`task_retry_on_worker_lost`) and then acknowledges it.  The process
-that could have parked it is dead, so the worker's head does it, before that (`workers.transport.acknowledgement`).
-Ticks and rings need
-nothing: they come again by themselves.
+Celery sends such a task again a few times as a new message (`task_retry_on_worker_lost`) and then acknowledges it.  The
+process that could have parked it is dead, so the worker's parent process parks it before the acknowledgement
+(`workers.transport.acknowledgement`).  Ticks and outbox messages need nothing: they are sent again.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ log = structlog.get_logger(__name__)
 
 
 def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attempts: int) -> bool:
-    """Whether it is durable what became of the job: it is parked now, or was answered before its process died."""
-    known: Mapping[str, Any] = arguments if isinstance(arguments, Mapping) else {}
+    """Park the command unless it was answered before its process died; return False when neither could be established."""
+    known_arguments: Mapping[str, Any] = arguments if isinstance(arguments, Mapping) else {}
     try:
         database = open_database(process_settings())
         try:
             with database.transaction() as conn:
-                answered = requests.is_answered(conn, dead_jobs.request_id_of(known) or message_id)
+                answered = requests.is_answered(conn, dead_jobs.request_id_of(known_arguments) or message_id)
                 if not answered:
                     dead_jobs.park(
                         conn,
                         task=task,
                         message_id=message_id,
-                        arguments=known,
+                        arguments=known_arguments,
                         error=dead_jobs.REASONS[reason],
                         reason=reason,
                         attempts=attempts,
@@ -41,11 +40,11 @@ def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attem
                     )
         finally:
             database.dispose()
-    except Exception as error:  # noqa: BLE001 - the worker's head must live on, and the message goes back
-        log.error("a lost job cannot be parked now", task=task, message=message_id, error=summarize(error))
+    except Exception as error:  # noqa: BLE001 - the worker's parent must live on, and the message goes back
+        log.error("lost_job_park_failed", task=task, message=message_id, error=summarize(error))
         return False
     if answered:
-        log.warning("a job was answered before it was lost", task=task, message=message_id)
+        log.warning("lost_job_already_answered", task=task, message=message_id)
     else:
-        log.error("a lost job is parked", task=task, message=message_id, reason=reason)
+        log.error("lost_job_parked", task=task, message=message_id, reason=reason)
     return True

@@ -109,14 +109,14 @@ def test_a_command_waits_until_its_dead_job_can_be_stored(
         if hindrance is READ_ONLY:
             holder.commit()
         send_last(broker)
-        waits(node, broker, 3, b"cannot be parked now")
-        assert b"failed for good, parked" not in node.logs()
+        waits(node, broker, 3, b"job_park_failed")
+        assert b"job_parked" not in node.logs()
         assert is_there(broker)
         if hindrance is READ_ONLY:
             holder.execute("DROP TRIGGER read_only ON unwind.dead_jobs")
         holder.commit()
     wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
-    wait_until(lambda: node.logs().count(b"failed for good, parked") == 1, what="its line")
+    wait_until(lambda: node.logs().count(b"job_parked") == 1, what="its line")
 
 
 @pytest.mark.guarantee("P1")
@@ -127,7 +127,7 @@ def test_a_command_that_kills_its_process_stays_until_it_is_a_dead_job(
     failing.write_text(LOST)
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
     send_last(broker, retries=3)
-    waits(node, broker, 2, b"a lost job cannot be parked now")
+    waits(node, broker, 2, b"lost_job_park_failed")
     assert is_there(broker)
     failing.write_text(DYING)
     wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
@@ -153,7 +153,7 @@ def test_a_process_without_connections_gets_no_messages(
     failing.write_text(CONNECTING)
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
     send_last(broker, retries=0)
-    wait_until(lambda: b"cannot be connected and takes nothing" in node.logs(), what="its line")
+    wait_until(lambda: b"process_connect_failed" in node.logs(), what="its line")
     wait_until(lambda: [pool.ready for pool in fetch_pools(broker_url).values()] == [0], what="what doctor asks")
     assert is_there(broker)
     assert fetch_one(books, "SELECT count(*) FROM unwind.requests") == 0
@@ -166,7 +166,7 @@ def test_a_process_without_connections_gets_no_messages(
     ("application", "words", "sentence"),
     [
         ("workers.app", ["--pool=threads"], "do not run in the pool celery.concurrency.thread:TaskPool"),
-        ("tests.e2e.failing_steps", [], "cannot be connected, so it takes nothing: StepFailed"),
+        ("tests.e2e.failing_steps", [], "cannot connect, so it takes no messages: StepFailed"),
     ],
 )
 def test_a_worker_that_cannot_work_does_not_start(

@@ -72,7 +72,7 @@ def test_a_command_on_a_full_disk_changes_nothing_and_runs_once_there_is_space(
         kwargs={"order_id": 1001, "member_id": "seller", "request_id": "in-want-of-room"},
         queue="commands",
     )
-    wait_until(lambda: worker.logs().count(b"failed, trying again") >= 2, what="two tries")
+    wait_until(lambda: worker.logs().count(b"task_retry") >= 2, what="two tries")
     untouched = "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'"
     assert fetch_one(books, untouched) == 0
     assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 80

@@ -86,7 +86,7 @@ def live_through_everything(shop: Installation, client: Celery) -> None:
     with psycopg.connect(libpq_url(shop.database_url), autocommit=True) as owner:
         owner.execute("ALTER TABLE unwind.ocrs RENAME TO ocrs_away")  # a bug, as far as a worker can tell
         broken = client.send_task("ocr.file", kwargs=said | {"order_id": 2002}, queue="commands")
-        wait_until(lambda: "failed, trying again" in shop.log())
+        wait_until(lambda: "task_retry" in shop.log())
         owner.execute("ALTER TABLE unwind.ocrs_away RENAME TO ocrs")
     assert broken.get(timeout=ANSWER_TIMEOUT_SECONDS)["outcome"] == "done"
     wait_until(

@@ -210,7 +210,7 @@ def test_what_is_not_to_be_done_is_discarded_with_a_reason_and_stays_on_record(s
     assert "was discarded: settled by phone" in replay(number).output
     assert "was discarded already" in run("discard", number, "--reason", "again").output
     assert replay("--all").exit_code == 0
-    assert "was set going already" in run("discard", other, "--reason", "too late").output
+    assert "was requeued already" in run("discard", other, "--reason", "too late").output
 
 
 def run(*words: object) -> Result:
@@ -234,7 +234,7 @@ def test_a_kept_message_is_requeued_once_as_the_command_that_it_is(shop: Market,
     assert done.exit_code == 1
     assert f"{good}  npb.file is submitted." in done.output
     assert f"Dead letter {broken} is no command." in done.output
-    assert f"Dead letter {cut} is longer than what is kept" in done.output
+    assert f"Dead letter {cut} was too long" in done.output
     assert f"Dead letter {good} was requeued already." in done.output
     drained(shop)
     answer = shop.row("SELECT * FROM unwind.command_answers WHERE request_id = 'lost-1'")

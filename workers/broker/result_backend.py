@@ -1,4 +1,4 @@
-"""Celery's Redis result backend, connected as every other client here is."""
+"""Celery's Redis result backend, connected through `RedisUrl` like every other client of the project."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from workers.broker.redis_url import RedisUrl
 
 
 class ResultBackend(RedisBackend):
-    """Stores answers where `CELERY_RESULT_BACKEND` says."""
+    """Stores results at `CELERY_RESULT_BACKEND`."""
 
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
-        """celery.backends.redis.RedisBackend._params_from_url: options of the address count more than ours."""
-        address = RedisUrl.parse(f"redis+{url}" if url.startswith("socket://") else url)  # Celery's own has lost it
+        """celery.backends.redis.RedisBackend._params_from_url: options of the URL override ours."""
+        # Celery strips the `redis+` of a socket's URL.
+        address = RedisUrl.parse(f"redis+{url}" if url.startswith("socket://") else url)
         options = {**defaults, **address.connection_options()}
         if "path" in options:
             for name in ("host", "port", "socket_keepalive"):

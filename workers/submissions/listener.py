@@ -1,7 +1,7 @@
-"""How does a command that came in by SQL get going at once?  One thread per worker group listens and sends a message.
+"""A thread that listens for commits through the SQL interface and wakes the submissions consumer at once.
 
-PostgreSQL tells of each commit that submitted something.  The timetable looks too, so whatever a lost connection misses waits a few
-seconds at most.
+PostgreSQL notifies it of each commit that submitted a command.  The timetable polls too, so what a lost connection misses waits
+a few seconds at most.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ log = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 1.0
 MIN_WAKE_INTERVAL = 0.05
-"""Seconds.  A drain takes everything that is due, so whatever is told of meanwhile needs only one more: with a message for each
-commit, drains that found nothing stood before the commands of the other door (72 of 110 messages in a measured backlog)."""
+"""Seconds.  One run of the consumer takes everything that is due, so the notifications of this interval need only one more run:
+with a message per commit, runs that found nothing stood before commands of the message interface (72 of 110 messages in a
+measured backlog)."""
 INITIAL_WAIT, MAX_WAIT = 0.5, 30.0
-"""Seconds between tries to reach a database that is away."""
+"""Seconds between attempts to connect to a database that is away."""
 HEALTHY_AFTER = 60.0
-"""Seconds of listening after which the next loss is a new one, not the same again."""
+"""Seconds of listening after which the next lost connection starts again with the initial wait."""
 SERVER_RESPONSE_TIMEOUT = 5.0
-"""Seconds.  A server that does not say within them whether it can be written is taken for lost: one that is stopped keeps its
-connections open."""
+"""Seconds within which the server must say whether it accepts writes; a stopped server keeps its connections open."""
 
 
 class ListenerDisconnected(psycopg.OperationalError):
-    """The server at the other end is silent, or can no longer be written and so has nothing to tell of."""
+    """The server does not respond, or has become a read-only standby, which sends no notifications."""
 
 
 class Listener:
@@ -47,27 +47,27 @@ class Listener:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="listen", daemon=True)
         self.listening = threading.Event()
-        self._since = float("inf")
+        self._listening_since = float("inf")
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End, within about a second."""
+        """Stop within about a second."""
         self._closed.set()
         self._thread.join(5)
 
     def _run(self) -> None:
         wait = INITIAL_WAIT
         while not self._closed.is_set():
-            self._since = float("inf")
+            self._listening_since = float("inf")
             try:
                 self._listen()
             except (psycopg.Error, OSError) as error:
-                if monotonic() - self._since >= HEALTHY_AFTER:
+                if monotonic() - self._listening_since >= HEALTHY_AFTER:
                     wait = INITIAL_WAIT
-                log.warning("nobody listens for submissions, trying again", error=type(error).__name__, wait=wait)
+                log.warning("listener_disconnected", error=type(error).__name__, wait=wait)
             self.listening.clear()
             self._closed.wait(wait)
             wait = min(wait * 2, MAX_WAIT)
@@ -76,45 +76,45 @@ class Listener:
         connection = open_connection(self._address, application_name="unwind listen", autocommit=True)
         with contextlib.closing(connection) as conn:
             conn.execute(f"LISTEN {CHANNEL}")
-            self._since = monotonic()
+            self._listening_since = monotonic()
             self.listening.set()
-            self._call()  # whatever came while nobody listened
+            self._wake_consumer()  # for commits made while no connection listened
             while not self._closed.is_set():
                 if _was_notified(conn):
-                    self._call()
+                    self._wake_consumer()
                     self._closed.wait(MIN_WAKE_INTERVAL)
 
-    def _call(self) -> None:
-        with contextlib.suppress(Exception):  # a broker that is away is the timetable's business
+    def _wake_consumer(self) -> None:
+        with contextlib.suppress(Exception):  # without a broker, the timetable's tick does it later
             self._wake()
 
 
 def _was_notified(conn: psycopg.Connection) -> bool:
-    """Wait a moment for a notification, and ask the server whether it can still be written.  Raises NobodyTells."""
-    driver = conn.pgconn
-    if _readable(conn, POLL_INTERVAL):
-        driver.consume_input()
-    driver.send_query(b"SELECT pg_catalog.pg_is_in_recovery()")
-    driver.flush()
-    until = monotonic() + SERVER_RESPONSE_TIMEOUT
-    answers = []
+    """Wait a moment for a notification, and ask the server whether it accepts writes.  Raises ListenerDisconnected."""
+    pgconn = conn.pgconn
+    if _wait_readable(conn, POLL_INTERVAL):
+        pgconn.consume_input()
+    pgconn.send_query(b"SELECT pg_catalog.pg_is_in_recovery()")
+    pgconn.flush()
+    deadline = monotonic() + SERVER_RESPONSE_TIMEOUT
+    values = []
     while True:
-        while driver.is_busy():
-            if not _readable(conn, until - monotonic()):
-                raise ListenerDisconnected("the server is silent")
-            driver.consume_input()
-        if (answer := driver.get_result()) is None:
+        while pgconn.is_busy():
+            if not _wait_readable(conn, deadline - monotonic()):
+                raise ListenerDisconnected("the server does not respond")
+            pgconn.consume_input()
+        if (result := pgconn.get_result()) is None:
             break
-        answers.append(answer.get_value(0, 0))
-    if answers != [b"f"]:
+        values.append(result.get_value(0, 0))
+    if values != [b"f"]:
         raise ListenerDisconnected("the server is a standby")
     notified = False
-    while driver.notifies() is not None:
+    while pgconn.notifies() is not None:
         notified = True
     return notified
 
 
-def _readable(conn: psycopg.Connection, seconds: float) -> bool:
-    waiting = select.poll()
-    waiting.register(conn.fileno(), select.POLLIN)
-    return bool(waiting.poll(max(0.0, seconds) * 1000))
+def _wait_readable(conn: psycopg.Connection, seconds: float) -> bool:
+    poller = select.poll()
+    poller.register(conn.fileno(), select.POLLIN)
+    return bool(poller.poll(max(0.0, seconds) * 1000))

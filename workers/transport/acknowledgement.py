@@ -1,10 +1,10 @@
-"""When does a message leave the broker?  Only when its answer, its dead job, its dead letter or its retry is durable.
+"""Settlement of messages: a command's message leaves the broker only when its outcome is durable.
 
-Celery acknowledges a message for many reasons, also for a task that ended in an exception of any kind, for one whose retry could
-not be published, and before it tells of a job whose process died.  So the transport's one place of acknowledgement
-(`workers.transport.channel.QoS`) lets a message of somebody's command go only once it is settled; until then the
-message goes back to
-its queue with back-off.  What settles it is said here, in the worker's main process.
+The outcome is an answer, a dead job, a dead letter or a retry.  Celery acknowledges a message for many reasons: also for a task
+that ended in an exception of any kind, for one whose retry could not be published, and before it reports a task whose process
+died.  So the transport's only place of acknowledgement (`workers.transport.channel.QoS`) acknowledges a command's message only
+once it is settled; until then the message goes back to its queue with backoff.  This module, in the worker's parent process,
+settles messages.
 """
 
 from __future__ import annotations
@@ -19,100 +19,96 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from workers.errors import TaskFailed, summarize
+from workers.task import command_model
+from workers.worker_lost import park_lost_job
 
 log = structlog.get_logger(__name__)
 
 
 def settle(message: Any) -> None:
-    """What became of a message is durable: it may be acknowledged."""
+    """Mark a message as settled: its outcome is durable, and it may be acknowledged."""
     message.settled = True
 
 
 def is_settled(message: Any) -> bool:
-    """Whether it may be acknowledged."""
     return getattr(message, "settled", False)
 
 
 class SettledRequest(Request):
-    """A request whose message is settled by what its process reports, and by nothing else."""
+    """A request whose message is settled only by what its process reports."""
 
-    _lost_for: str | None = None
+    _lost_reason: str | None = None
     """Why its process can report nothing: one of models.dead_jobs.REASONS."""
-    _is_sent_again = False
+    _is_resent = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Celery makes a class for each task, with an `on_success` of its own (celery.worker.request.create_request_cls)."""
+        """Wrap `on_success` of the class that celery.worker.request.create_request_cls makes for each task."""
         super().__init_subclass__(**options)
         report = cls.on_success
 
         def on_success(self: SettledRequest, failed__retval__runtime: Any, **kwargs: Any) -> Any:
             failed, *_ = failed__retval__runtime
-            if not failed:
-                settle(
-                    self.message
-                )  # `Job` returns an answer when it is committed, or when there was nothing to commit
+            if not failed:  # BaseTask returns an answer after its commit, or when there is nothing to commit
+                settle(self.message)
             return report(self, failed__retval__runtime, **kwargs)
 
         cls.on_success = on_success
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """celery.worker.request.Request.on_failure: also of a job whose process died, which is parked first."""
+        """celery.worker.request.Request.on_failure: first park a command whose process died."""
         error = exc_info.exception
         error = error.exc if isinstance(error, ExceptionWithTraceback) else error
         if isinstance(error, TaskFailed | Retry):  # parked, or published again
             settle(self.message)
         elif isinstance(error, WorkerLostError | SystemExit) and self._context.retries >= self.task.max_retries:
-            self._lost_for = "WORKER_DIED"
+            self._lost_reason = "WORKER_DIED"
         elif isinstance(error, TimeLimitExceeded):
-            self._lost_for = "TOO_LONG"
-        return self._to_its_end(lambda: super(SettledRequest, self).on_failure(exc_info, send_failed_event, return_ok))
+            self._lost_reason = "TOO_LONG"
+        return self._report(lambda: super(SettledRequest, self).on_failure(exc_info, send_failed_event, return_ok))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """celery.worker.request.Request.on_timeout: the job is parked before its message goes."""
+        """celery.worker.request.Request.on_timeout: park the command before its message is acknowledged."""
         if not soft:
-            self._lost_for = "TOO_LONG"
-        self._to_its_end(lambda: super(SettledRequest, self).on_timeout(soft, timeout), done=not soft)
+            self._lost_reason = "TOO_LONG"
+        self._report(lambda: super(SettledRequest, self).on_timeout(soft, timeout), is_final=not soft)
 
-    def _to_its_end(self, report: Any, *, done: bool = True) -> Any:
-        """A result backend that is away keeps no message in the hand of this worker."""
+    def _report(self, report: Any, *, is_final: bool = True) -> Any:
+        """Call Celery's handler, and acknowledge even if the result backend is away: the message must not occupy a slot."""
         try:
             return report()
         except Exception as error:
-            if done and not self.acknowledged:
-                log.warning("what became of a job cannot be told", message=self.id, error=summarize(error))
+            if is_final and not self.acknowledged:
+                log.warning("result_store_failed", message=self.id, error=summarize(error))
                 self.acknowledge()
             raise
 
     def _retry_worker_lost(self, exc: Any, exc_info: Any) -> bool:
         """celery.worker.request.Request._retry_worker_lost: acknowledges once the new message is published."""
-        self._is_sent_again = True
+        self._is_resent = True
         try:
-            sent: bool = super()._retry_worker_lost(exc, exc_info)
+            was_sent: bool = super()._retry_worker_lost(exc, exc_info)
         finally:
-            self._is_sent_again = False
-        return sent
+            self._is_resent = False
+        return was_sent
 
     def _success_was_stored(self) -> Any:
-        """celery.worker.request.Request._success_was_stored: the process died after its answer was there."""
+        """celery.worker.request.Request._success_was_stored: the process died after it had stored its answer."""
         answer = super()._success_was_stored()
         if answer:
             settle(self.message)
         return answer
 
     def acknowledge(self) -> None:
-        """celery.worker.request.Request.acknowledge: what is not settled goes back."""
-        if not self.acknowledged and not is_settled(self.message) and (self._is_sent_again or self._is_parked()):
+        """celery.worker.request.Request.acknowledge: a message that is not settled goes back."""
+        if not self.acknowledged and not is_settled(self.message) and (self._is_resent or self._park_if_lost()):
             settle(self.message)
         super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:  # noqa: ARG002 - Celery's signature
-        """celery.worker.request.Request.reject: never drops a job, as Celery does when its retry cannot be published."""
+        """celery.worker.request.Request.reject: always requeue, also where Celery drops a task it could not retry."""
         super().reject(requeue=True)
 
-    def _is_parked(self) -> bool:
-        from workers.task import command_model
-        from workers.worker_lost import park_lost_job
-
-        if self._lost_for is None or state.should_terminate or command_model(self.task) is None:
+    def _park_if_lost(self) -> bool:
+        if self._lost_reason is None or state.should_terminate or command_model(self.task) is None:
             return False
-        return park_lost_job(self.task.name, self.id, self.kwargs, self._lost_for, self._context.retries + 1)
+        return park_lost_job(self.task.name, self.id, self.kwargs, self._lost_reason, self._context.retries + 1)

@@ -319,7 +319,7 @@ class Channel(stock.Channel):
         if not poller._client_registered(self, hand.client, hand):
             # A list of its own for each connection: whatever the broker may still do for an old one lies in an old list.
             poller._register(self, hand.client, hand)
-            hand.list = ConsumerId.me().new_list()
+            hand.list = ConsumerId.current().new_list()
             _consuming.add(self)
             self.heartbeat_and_reclaim()
         hand.client.connection.send_command("BLMOVE", hand.queue, hand.list, "RIGHT", "LEFT", self.brpop_timeout or 0)
@@ -361,7 +361,7 @@ class Channel(stock.Channel):
         """Check, record, deliver."""
         self.hands[hand.queue] = self.hands.pop(hand.queue)
         self.taking = hand, item
-        tag = ConsumerId.me().new_tag()
+        tag = ConsumerId.current().new_tag()
         try:
             message = validate(item, hand.queue, current_app.tasks, tag, datetime.now(UTC))  # noqa: TID251 - as Celery compares
             if is_task_paused(message["headers"]["task"]):
@@ -500,11 +500,11 @@ class Channel(stock.Channel):
         self._looked_at = monotonic()
         lists = {hand.list: hand.queue for channel in _consuming for hand in channel.hands.values() if hand.list}
         with self.conn_or_acquire() as client:
-            ConsumerId.me().heartbeat_and_reclaim(
+            ConsumerId.current().heartbeat_and_reclaim(
                 client,
                 self.unacked_index_key,
                 lists,
-                working_on=lambda tag: any(channel.qos.knows(tag) for channel in _consuming),
+                is_processing=lambda tag: any(channel.qos.knows(tag) for channel in _consuming),
                 restore=lambda tag: self.qos.restore_by_tag(tag, client),
             )
 

@@ -1,7 +1,7 @@
-"""What an operator has paused, as this worker last read it from the database; the transport obeys it.
+"""The queues and tasks that operators have paused, as this worker last read them from the database.
 
-Read once before the worker takes anything, and every second by a thread.  While the database is away the last answer holds.
-A worker that has none yet takes nothing: what is paused survives restarts, and without a database nothing could be done.
+They are read once before the worker takes a message, and then every second by a thread.  While the database is away the last
+state applies.  A worker that has read none yet takes nothing: pauses survive restarts, and without a database no task can run.
 """
 
 from __future__ import annotations
@@ -12,31 +12,33 @@ from typing import Any
 
 import structlog
 from celery import signals
+from sqlalchemy.exc import OperationalError
+
+from models import pauses
+from workers import lifecycle
 
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 1.0
-"""Seconds within which workers obey, besides what they have in hand."""
+"""Seconds within which workers stop taking messages of what is paused; messages that they have taken are finished."""
 
 _NOTHING: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 _paused: tuple[frozenset[str], frozenset[str]] | None = _NOTHING
-"""Queues and tasks; None while it is not known.  Programs that are no workers have nothing paused."""
+"""Paused queues and paused tasks; None while unknown.  Nothing is paused in a process that is no worker."""
 
 
 def is_queue_paused(queue: str) -> bool:
-    """Whether nothing is to be taken from it."""
     paused = _paused
     return paused is None or queue in paused[0]
 
 
 def is_task_paused(task: str) -> bool:
-    """Whether messages of it are to be laid aside."""
     paused = _paused
     return paused is None or task in paused[1]
 
 
 def pauses_as_json() -> str | None:
-    """What is paused, for whoever has no database; None for nothing."""
+    """Return what is paused, for processes without a database, or None for nothing."""
     paused = _paused
     if paused is None or paused == _NOTHING:
         return None
@@ -44,7 +46,7 @@ def pauses_as_json() -> str | None:
 
 
 def set_pauses(queues: frozenset[str], tasks: frozenset[str]) -> None:
-    """From now on these are paused, and nothing else."""
+    """Pause exactly these queues and tasks."""
     global _paused  # noqa: PLW0603 - one per process is the point
     if _paused != (queues, tasks):
         log.warning("pauses_changed", queues=sorted(queues), tasks=sorted(tasks))
@@ -52,7 +54,7 @@ def set_pauses(queues: frozenset[str], tasks: frozenset[str]) -> None:
 
 
 class PauseReader:
-    """Reads what is paused, by a connection of its own."""
+    """Reads the pauses through its own connection."""
 
     def __init__(self) -> None:
         self._database: Any = None
@@ -60,11 +62,11 @@ class PauseReader:
         self._thread = threading.Thread(target=self._run, name="pauses", daemon=True)
 
     def start(self) -> None:
-        """Read on, every second."""
+        """Read every second from now on."""
         self._thread.start()
 
     def close(self) -> None:
-        """End, within a few seconds."""
+        """Stop within a few seconds."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(5)
@@ -72,9 +74,6 @@ class PauseReader:
 
     def read(self) -> None:
         """Read once.  Raises what the database raises."""
-        from models import pauses
-        from workers import lifecycle
-
         if self._database is None:
             self._database = lifecycle.open_database(lifecycle.process_settings())
         try:
@@ -94,31 +93,29 @@ class PauseReader:
         while not self._closed.wait(POLL_INTERVAL):
             try:
                 self.read()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the last answer holds and it is asked again
-                log.debug("pauses_not_read", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the last state applies until the next read
+                log.debug("pauses_read_failed", error=type(error).__name__)
 
 
 _reader: PauseReader | None = None
 
 
 @signals.worker_init.connect
-def _read_before_anything_is_taken(**_: Any) -> None:
+def _read_before_first_message(**_: Any) -> None:
     global _paused, _reader  # noqa: PLW0603 - one per process
-    from sqlalchemy.exc import OperationalError
-
     _reader = PauseReader()
     try:
         _reader.read()
     except OperationalError as error:
         log.warning("pauses_unknown", error=type(error).__name__)
         _paused = None
-    except Exception as error:  # noqa: BLE001 - no database, or one without our tables: nobody can have paused anything
-        log.debug("pauses_not_read", error=type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - no database, or one without our tables: nothing can be paused
+        log.debug("pauses_read_failed", error=type(error).__name__)
     _reader._dispose()  # children that are forked now must not share the connection
 
 
 @signals.worker_ready.connect
-def _read_on(**_: Any) -> None:
+def _start_reading(**_: Any) -> None:
     if _reader is not None:
         _reader.start()
 

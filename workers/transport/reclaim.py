@@ -1,9 +1,9 @@
-"""Whose are the messages that are in no queue and not done, and what becomes of them when their owner is gone?
+"""Ownership of messages in flight, and their return to the queue when the consumer that owns them is dead.
 
-A worker has messages in two places: in the lists into which the broker hands them, and among those recorded as unacknowledged,
-whose tags begin with its name.  It says every few seconds that it lives.  Whoever else looks gives back what belongs to
-nobody alive, under whatever name that worker comes back.  To be buried alive is no harm: what was given back is refused to the
-one who still holds it (`workers.transport.channel.Reclaimed`), and what both carry out has one effect (P2).
+A worker's messages are in two places: in the processing lists into which the broker moves them, and among those recorded as
+unacknowledged, whose delivery tags begin with the consumer's name.  Every consumer writes a heartbeat every few seconds, and
+requeues what belongs to a consumer without one.  A consumer that is taken for dead by mistake does no harm: it cannot process a
+message that was reclaimed from it (`workers.transport.channel.Reclaimed`), and a message processed twice has one effect.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ import structlog
 log = structlog.get_logger(__name__)
 
 PROCESSING_LISTS_KEY = "unwind.handed"
-"""Hash of the lists into which messages are handed: list -> "owner queue"."""
+"""Hash of the lists into which the broker moves messages: list -> "consumer queue"."""
 UNACKED_KEY = "unwind.unacked"
-"""Hash of the messages that are recorded: a name of our own, so that another Celery with a shorter patience, which uses the same
-Redis database, does not give our messages back while they are at work (F08)."""
+"""Hash of unacknowledged messages.  Not kombu's default name: another Celery with a shorter visibility timeout on the same Redis
+database would redeliver our messages while they are processed."""
 HEARTBEAT_PREFIX = "unwind.alive."
 HEARTBEAT_TTL_SECONDS = 30
-"""Seconds after its last sign at which a worker counts as dead: a killed worker's messages are back within a minute."""
+"""Age of its last heartbeat at which a consumer counts as dead: a killed worker's messages are back within a minute."""
 ORPHANED_LIST_SECONDS = 60.0
-"""Seconds for which a list without an owner is looked at, for a command that the broker carries out late."""
+"""Seconds for which a list without a living consumer is still checked, for a move that the broker executes late."""
 
 
 class ConsumerId:
-    """A process that takes messages; a new one after a fork."""
+    """The identity of a process that consumes messages; a forked child gets a new one."""
 
-    _me: ConsumerId | None = None
+    _current: ConsumerId | None = None
 
     def __init__(self) -> None:
         self.pid, self.host = os.getpid(), socket.gethostname()
         self.name = f"{self.host}/{self.pid}/{secrets.token_hex(4)}"
-        self._numbers = count(1)
-        self._idle_since: dict[str, float] = {}
+        self._list_numbers = count(1)
+        self._orphaned_since: dict[str, float] = {}
 
     @classmethod
-    def me(cls) -> ConsumerId:
-        """This process."""
-        if cls._me is None or cls._me.pid != os.getpid():
-            cls._me = cls()
-        return cls._me
+    def current(cls) -> ConsumerId:
+        """Return the identity of this process."""
+        if cls._current is None or cls._current.pid != os.getpid():
+            cls._current = cls()
+        return cls._current
 
     def new_list(self) -> str:
-        """A name for a list that nobody has used."""
-        return f"{PROCESSING_LISTS_KEY}.{self.name}.{next(self._numbers)}"
+        """Return an unused name for a processing list."""
+        return f"{PROCESSING_LISTS_KEY}.{self.name}.{next(self._list_numbers)}"
 
     def new_tag(self) -> str:
-        """A delivery tag that tells whose it is."""
+        """Return a delivery tag that names its consumer."""
         return f"{self.name}/{secrets.token_hex(8)}"
 
     def heartbeat_and_reclaim(
@@ -63,60 +63,66 @@ class ConsumerId:
         client: Any,
         index: str,
         lists: dict[str, str],
-        working_on: Callable[[str], bool],
+        is_processing: Callable[[str], bool],
         restore: Callable[[str], None],
     ) -> None:
-        """Say that this worker lives, and give back whatever belongs to nobody who does.
+        """Write this consumer's heartbeat and requeue the messages of dead consumers.
 
-        `lists`: those in use here, with their queues; `working_on`: whether a message with this tag is at work here;
-        `restore`: gives a recorded one back; `index`: where the tags of those are.
+        `index` is the sorted set of unacknowledged delivery tags, `lists` maps the processing lists in use here to their queues,
+        `is_processing` returns whether the message with a tag is in progress here, and `restore` requeues a recorded message.
         """
         pipe = client.pipeline(transaction=False).set(HEARTBEAT_PREFIX + self.name, 1, ex=HEARTBEAT_TTL_SECONDS)
         for name, queue in lists.items():
             pipe.hset(PROCESSING_LISTS_KEY, name, f"{self.name} {queue}")
-        *_, known, tags = pipe.hgetall(PROCESSING_LISTS_KEY).zrange(index, 0, -1).execute()
-        owned = {name.decode(): value.decode().partition(" ") for name, value in known.items()}
-        taken = {
+        *_, entries, tags = pipe.hgetall(PROCESSING_LISTS_KEY).zrange(index, 0, -1).execute()
+        list_owners = {name.decode(): value.decode().partition(" ") for name, value in entries.items()}
+        tag_owners = {
             tag: tag.rpartition("/")[0] for tag in map(bytes.decode, tags) if tag.count("/") == self.name.count("/") + 1
         }
-        dead = self._dead(client, {owner for owner, _, _ in owned.values()} | set(taken.values()))
-        idle = {n: q for n, (o, _, q) in owned.items() if o in dead or (o == self.name and n not in lists)}
-        self._give_back(client, idle)
-        for tag, owner in taken.items():
-            if owner in dead or (owner == self.name and not working_on(tag)):
+        dead = self._find_dead(client, {owner for owner, _, _ in list_owners.values()} | set(tag_owners.values()))
+        orphaned = {
+            name: queue
+            for name, (owner, _, queue) in list_owners.items()
+            if owner in dead or (owner == self.name and name not in lists)
+        }
+        self._requeue_lists(client, orphaned)
+        for tag, owner in tag_owners.items():
+            if owner in dead or (owner == self.name and not is_processing(tag)):
                 restore(tag)
-                log.warning("a message of nobody alive is back in its queue", owner=owner)
+                log.warning("unacked_message_reclaimed", owner=owner)
 
-    def _dead(self, client: Any, owners: set[str]) -> set[str]:
+    def _find_dead(self, client: Any, owners: set[str]) -> set[str]:
         others = sorted(owners - {self.name})
-        signs = client.mget([HEARTBEAT_PREFIX + owner for owner in others]) if others else []
-        return {owner for owner, sign in zip(others, signs, strict=True) if sign is None or self._saw_it_end(owner)}
+        heartbeats = client.mget([HEARTBEAT_PREFIX + owner for owner in others]) if others else []
+        return {
+            owner
+            for owner, heartbeat in zip(others, heartbeats, strict=True)
+            if heartbeat is None or self._has_exited(owner)
+        }
 
-    def _saw_it_end(self, owner: str) -> bool:
-        """Whether it ran on this machine and does not any more: no need to wait until its sign runs out."""
+    def _has_exited(self, owner: str) -> bool:
+        """Return whether the consumer ran on this machine and has ended: no need to wait until its heartbeat expires."""
         host, _, rest = owner.partition("/")
         pid = rest.partition("/")[0]
-        return host == self.host and pid.isdigit() and int(pid) != self.pid and not _runs(int(pid))
+        return host == self.host and pid.isdigit() and int(pid) != self.pid and not _is_running(int(pid))
 
-    def _give_back(self, client: Any, idle: dict[str, str]) -> None:
-        names = list(idle)
+    def _requeue_lists(self, client: Any, orphaned: dict[str, str]) -> None:
+        names = list(orphaned)
         while names:
             pipe = client.pipeline(transaction=False)
-            for name in names:
-                pipe.lmove(
-                    name, idle[name], "LEFT", "RIGHT"
-                )  # the newest first, so that the oldest is the next one out
+            for name in names:  # the newest first, so that the oldest is the next one out
+                pipe.lmove(name, orphaned[name], "LEFT", "RIGHT")
             names = [name for name, moved in zip(names, pipe.execute(), strict=True) if moved is not None]
             if names:
-                log.warning("messages that were handed to nobody alive are back in their queues", lists=len(names))
+                log.warning("processing_lists_reclaimed", lists=len(names))
         now = monotonic()
-        self._idle_since = {name: self._idle_since.get(name, now) for name in idle}
-        forgotten = [name for name, since in self._idle_since.items() if now - since > ORPHANED_LIST_SECONDS]
-        if forgotten:
-            client.hdel(PROCESSING_LISTS_KEY, *forgotten)
+        self._orphaned_since = {name: self._orphaned_since.get(name, now) for name in orphaned}
+        expired = [name for name, since in self._orphaned_since.items() if now - since > ORPHANED_LIST_SECONDS]
+        if expired:
+            client.hdel(PROCESSING_LISTS_KEY, *expired)
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -127,7 +133,7 @@ def _runs(pid: int) -> bool:
 
 
 def count_in_flight(client: Any) -> int:
-    """How many messages are neither in a queue nor done: handed over, or not acknowledged.  `client` is one of redis-py."""
+    """Count the messages that are neither in a queue nor acknowledged.  `client` is one of redis-py."""
     pipe = client.pipeline(transaction=False).hlen(UNACKED_KEY)
     for name in client.hgetall(PROCESSING_LISTS_KEY):
         pipe.llen(name)

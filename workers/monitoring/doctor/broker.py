@@ -69,7 +69,7 @@ def check_workers(place: Context) -> list[Finding]:
             findings.append(error("POOL_UNFIT", said, "start it with --pool=prefork, or --pool=solo."))
         elif pool.ready == 0:
             said = f"No process of the worker {name} could be connected to its servers, so it takes nothing."
-            fix = 'its log says why at "a process cannot be connected"; correct that and start the worker again.'
+            fix = 'its log says why at "process_connect_failed"; correct that and start the worker again.'
             findings.append(error("WORKER_UNWIRED", said, fix))
     return findings
 
