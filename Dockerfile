@@ -1,7 +1,7 @@
-# How does Unwind become one image, the same for every process of an installation?
+# The image of Unwind, the same for every process of an installation.
 #
-# No Docker daemon was at hand where this was written: tests/test_containers.py checks these files as text, nobody has
-# built the image there. The first build is yours; docs/operate.md says what to look at.
+# tests/test_containers.py checks this file as text. It was written without a Docker daemon and has not been built yet:
+# docs/operate.md says what to check at the first build.
 
 FROM python:3.12.11-slim-bookworm
 
@@ -12,14 +12,14 @@ ENV PYTHONUNBUFFERED=1 \
     UNWIND_DATA=/data \
     UNWIND_LOG_FORMAT=json
 
-# A uid with a name (PostgreSQL's tools want one) that owns nothing but /data.
+# A user with a name, which PostgreSQL's tools require, that owns nothing but /data.
 RUN groupadd --gid 10001 unwind \
     && useradd --uid 10001 --gid unwind --no-create-home --home-dir /data --shell /usr/sbin/nologin unwind \
     && install --directory --owner=unwind --group=unwind --mode=700 /data
 
 WORKDIR /app
 
-# Before the code, so that a change of code does not install everything again. Only what the lock names, by its hash.
+# Before the code, so that a change of code reuses the layer. Only locked packages, checked by hash.
 COPY requirements.lock ./
 RUN python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement requirements.lock
@@ -36,7 +36,7 @@ RUN python -m compileall -q policies models tasks schedules workers
 USER unwind
 VOLUME /data
 
-# Celery puts unfinished work back on TERM; compose waits longer than that takes (stop_grace_period).
+# On TERM Celery requeues unfinished work; compose waits longer than that takes (stop_grace_period).
 STOPSIGNAL SIGTERM
 ENTRYPOINT []
 CMD ["python", "-m", "workers", "--help"]

@@ -1,7 +1,7 @@
-"""What does Flower show, to whom, and what may they do there?  Look, and nothing else.
+"""Flower's configuration: what it shows, to whom, and that its users cannot change anything.
 
-`celery -A workers.app flower` reads this file wherever it is typed. Everything that differs from one installation to the next is a
-setting of ours: see `.env.example`. What other options and variables make of it is checked in `workers/monitoring/flower_guard.py`.
+`celery -A workers.app flower` reads this file in every directory.  What differs between installations is a setting of
+ours: see `.env.example`.  `workers/monitoring/flower_guard.py` checks the effect of other options and variables.
 """
 
 from workers.settings import load_settings
@@ -9,22 +9,26 @@ from workers.settings import load_settings
 _settings = load_settings()
 _settings.flower_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-# -- to whom: loopback unless told otherwise, and with a login wherever there is one (F56) -----------------------------
+# -- access: loopback by default, and with a login if one is set
+# ---------------------------------------------------------
 address = _settings.flower_address
 port = _settings.flower_port or 5555
 if _settings.flower_login is not None:
     basic_auth = [_settings.flower_login.get_secret_value()]
 
-# -- what they may do: a login is no authorisation there, so outside the demo nobody commands anything (F57, X10) ------
+# -- rights: Flower's login is no authorization, so it is read-only outside the demo
+# --------------------------------------
 read_only = _settings.flower_read_only
 
-# -- what is shown: which job, about which order, how it ended ---------------------------------------------------------
+# -- contents: which task, about which order, with which result
+# ----------------------------------------------------------
 tasks_columns = "received,name,kwargs,state,result,runtime,uuid"
-# Some days of a busy shop. All of it is written every minute, so a larger number costs seconds each time.
+# A few days of a busy marketplace. All of it is saved every minute, so a larger number costs seconds each time.
 max_tasks = 20_000
-purge_offline_workers = 60  # seconds after which a worker that was replaced leaves the list
+purge_offline_workers = 60  # seconds after which a replaced worker leaves the list
 
-# -- what is remembered: through restarts, on a volume where there is one ----------------------------------------------
+# -- persistence
+# ---------------------------------------------------------------------------------------------------------
 persistent = True
 db = str(_settings.flower_dir / "tasks")
 state_save_interval = 60_000  # milliseconds

@@ -166,7 +166,8 @@ app.conf.update(
     # --- time ---
     enable_utc=True,
     timezone="UTC",  # nothing depends on the machine's time zone
-    beat_scheduler="workers.beat:MonotonicScheduler",  # Celery's own stops when the clock is set back; this keeps no file
+    # Celery's own stops when the clock is set back; this keeps no file.
+    beat_scheduler="workers.beat:MonotonicScheduler",
     beat_max_loop_interval=5,  # precise enough for the timetable, and stops within seconds
     beat_enable_remote_control=True,  # answers the health check's ping
     beat_schedule={

@@ -1,8 +1,8 @@
 """The beat scheduler: sends each entry of the timetable at its interval, by the monotonic clock, and stores no state.
 
-Celery's own scheduler compares wall-clock times with a last run that it keeps in a file: after the clock is set back, it
-sends nothing until the clock has caught up, and a restart changes nothing.  Timetable tasks process whatever is due, so no
-last run is worth keeping: every entry is sent once when beat starts and at its interval afterwards.
+Celery's own scheduler compares wall-clock times with a last run that it keeps in a file: after the clock is set back,
+it sends nothing until the clock has caught up, and a restart changes nothing.  Timetable tasks process whatever is due,
+so no last run is worth keeping: every entry is sent once when beat starts and at its interval afterwards.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from celery.beat import ScheduleEntry, Scheduler
 MAX_QUEUED_TICKS = 20_000
 """Queue length from which on no tick is added: either no worker reads the queue, or the ticks in it are enough.
 
-This replaces `expires`, which compares beat's clock with a worker's: workers would drop every tick of a beat whose clock is
-far behind.  Workers process this many idle ticks within a minute.
+This replaces `expires`, which compares beat's clock with a worker's: workers would drop every tick of a beat whose
+clock is far behind.  Workers process this many idle ticks within a minute.
 """
 
 

@@ -24,7 +24,8 @@ class Consumer(consumer.Consumer):
     def on_send_event_buffered(self) -> None:
         """celery.worker.consumer.Consumer.on_send_event_buffered: schedule a flush instead of flushing at once."""
         now = monotonic()
-        # By time and not by a flag: a lost connection clears the hub's timers, and the next event must schedule a flush.
+        # By time and not by a flag: a lost connection clears the hub's timers, and the next event must schedule a
+        # flush.
         if self.hub and now >= self._next_flush_at:
             self._next_flush_at = now + FLUSH_INTERVAL
             self.hub.call_later(FLUSH_INTERVAL, self._flush_events)

@@ -43,14 +43,14 @@ CONNECT_TIMEOUT = 5.0
 """Seconds for which a new process tries to connect; shorter than `worker_proc_alive_timeout`, which ends it."""
 MIN_PAUSE, MAX_PAUSE = 0.01, 0.05
 """Seconds between two wake-ups of the relay by one process; a relay that starts later finds all rows inserted by then.
-The pause doubles while commits keep coming: a lone cancellation's consumers start at once, and a busy worker does not spend
-its time on wake-ups (B4)."""
+The pause doubles while commits keep coming: a lone cancellation's consumers start at once, and a busy worker does not
+spend its time on wake-ups (B4)."""
 BROKER_EPOCH_KEY = "unwind:memory"
 """Key in the broker: when it is missing, the broker has lost its data, published messages included."""
 RESPONSE_TIMEOUT = 2.0
 MESSAGE_EXPIRES_SECONDS = 3600
-"""A message unread for this long has been published again.  With less, a worker whose clock is half an hour ahead would drop
-everything that others send."""
+"""A message unread for this long has been published again.  With less, a worker whose clock is half an hour ahead would
+drop everything that others send."""
 
 
 @lru_cache(maxsize=1)
@@ -83,7 +83,8 @@ class BrokerPublisher:
     def broker_epoch(self) -> str | None:
         """Return a text that changes when the broker may have lost messages, or None when the broker does not answer.
 
-        It holds a key, lost with the broker's data, and the server's run id: a restart may lose the last second of writes.
+        It holds a key, lost with the broker's data, and the server's run id: a restart may lose the last second of
+        writes.
         """
         if self._broker_url is None:
             return None
@@ -102,8 +103,8 @@ class BrokerPublisher:
 class RelayWaker:
     """Wakes the relay soon after a commit that inserted outbox messages, without delaying the commit.
 
-    It publishes from its own thread, so that a broker that hangs does not keep a worker from its next command.  A lost wake-up
-    is made good by the next tick of the timetable.
+    It publishes from its own thread, so that a broker that hangs does not keep a worker from its next command.  A lost
+    wake-up is made good by the next tick of the timetable.
     """
 
     def __init__(self, publish: Callable[[], None]) -> None:
@@ -196,7 +197,8 @@ def connected_process(app: Celery) -> Iterator[None]:
 
 @signals.worker_init.connect
 def _freeze_garbage_collector(**_: Any) -> None:
-    """Exempt objects created before the fork from collection; scanning them took a quarter of Python's time for a batch."""
+    """Exempt objects created before the fork from collection; scanning them took a quarter of Python's time for a
+    batch."""
     gc.freeze()
 
 
@@ -231,7 +233,8 @@ def check_configuration() -> None:
 
 @signals.worker_process_init.connect
 def _connect_child(**_: Any) -> None:
-    """Connect a new process.  One that fails never reports that it is up, gets no message, and is replaced by the pool."""
+    """Connect a new process.  One that fails never reports that it is up, gets no message, and is replaced by the
+    pool."""
     end = monotonic() + CONNECT_TIMEOUT
     while True:
         try:

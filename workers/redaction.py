@@ -42,7 +42,8 @@ NUMERIC_ARGUMENTS = ("order_id", "removal_id", "lot_id")
 COUNTED_ARGUMENTS = ("orders", "rows", "lines")
 """Lists shown by their length."""
 TICKS = frozenset(entry.task for entry in TIMETABLE)
-"""Tasks of the timetable.  Only runs that found work or failed send events: five idle runs a second would bury all others."""
+"""Tasks of the timetable.  Only runs that found work or failed send events: five idle runs a second would bury all
+others."""
 _PLAIN = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _ANSWER = re.compile(r"\{'outcome': '(?P<outcome>[a-z]+)', 'code': (?:None|'(?P<code>[A-Z_]+)')")
 _COUNTS = re.compile(r"'effects': \{((?:'[a-z_]+': \d+(?:, )?)+)\}")
@@ -68,7 +69,8 @@ def _visible(arguments: Any) -> dict[str, Any]:
 
 
 def redact_answer(representation: str) -> str:
-    """Reduce Celery's representation of an answer to outcome, code and counts: `refused TOO_EARLY`, `done unlocked=3`."""
+    """Reduce Celery's representation of an answer to outcome, code and counts: `refused TOO_EARLY`, `done
+    unlocked=3`."""
     answer = _ANSWER.match(representation)
     if answer is None:
         return ""

@@ -1,8 +1,8 @@
 """Removal of Celery's remote control commands: workers answer inspections and obey nothing.
 
-Every client that can write to Redis can send remote control messages, and Celery obeys them: `shutdown`, `revoke` (which
-would drop a command without an answer), `cancel_consumer`, `time_limit` and more.  A supervisor starts and stops workers
-here, so none of these is needed.  What remains are inspections (`celery inspect ping`, Flower's pages) and
+Every client that can write to Redis can send remote control messages, and Celery obeys them: `shutdown`, `revoke`
+(which would drop a command without an answer), `cancel_consumer`, `time_limit` and more.  A supervisor starts and stops
+workers here, so none of these is needed.  What remains are inspections (`celery inspect ping`, Flower's pages) and
 `enable_events`, which Flower sends.
 """
 
@@ -14,7 +14,8 @@ from celery import signals
 from celery.worker.control import Panel
 
 ALLOWED_COMMANDS = frozenset({"enable_events", "heartbeat", "election"})
-"""Commands that change only which events are sent; `election` is Celery's own, and without gossip nothing listens to it."""
+"""Commands that change only which events are sent; `election` is Celery's own, and without gossip nothing listens to
+it."""
 REMOVED_INSPECTIONS = frozenset({"objgraph", "memsample", "memdump"})
 """Inspections that write memory contents to files that the sender chooses."""
 

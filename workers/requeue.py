@@ -1,7 +1,7 @@
 """Requeueing of dead jobs and dead letters, in one commit each, so that a job is either still dead or surely queued.
 
-An outbox message becomes due again, an email is retried, and a command is submitted through the SQL interface with its own
-request id.  None of them depends on a message that a broker could lose.
+An outbox message becomes due again, an email is retried, and a command is submitted through the SQL interface with its
+own request id.  None of them depends on a message that a broker could lose.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def requeue_dead_job(database: Database, number: int) -> str:
             notices.requeue(conn, arguments.get("notice_id", 0), now)
             outbox.enqueue(conn, [OutboxMessage("notices.deliver", f"deliver-again:{number}", None)], now)
         elif job.task not in app.tasks or command_model(app.tasks[job.task]) is None:
-            raise CannotRequeue(f"Dead job {number} needs the task {job.task}, which this version does not have.")
+            raise CannotRequeue(f"Dead job {number} needs the task {job.task}, which this version does not know.")
         else:
             request_id = str(arguments.get("request_id") or job.message_id or f"dead-{number}")
             if not submissions.requeue(conn, job.task, arguments, request_id, now):
@@ -118,7 +118,8 @@ def _extract_command(letter: Any) -> tuple[str, str, dict[str, Any]]:
 def is_public_command(raw: bytes) -> bool:
     """Return whether a stray message is a public command that a worker would accept."""
     try:
-        headers = validate(raw, queue_of("orders.cancel"), app.tasks, "requeued", datetime.now(UTC))["headers"]  # noqa: TID251 - as the transport compares
+        # As the transport compares.
+        headers = validate(raw, queue_of("orders.cancel"), app.tasks, "requeued", datetime.now(UTC))["headers"]  # noqa: TID251
     except Delayed as delayed:
         headers = json.loads(delayed.raw)["headers"]
     except Rejected:

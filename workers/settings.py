@@ -1,7 +1,7 @@
-"""What may differ from one installation to the next, and which environment variable says so?
+"""The settings of an installation, read from environment variables: servers, mail, data directory, ports, logging.
 
-Where and how fast, never what is owed: durations, fees and limits are dated terms in the database. This is the only
-place that reads the environment; every variable stands in `.env.example`.
+Durations, fees and limits are no settings: they are dated terms in the database.  Only this module reads the
+environment; every variable is in `.env.example`.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from workers.broker.redis_url import RedisUrl
 from workers.embedded import ServerUrls, embedded_servers, embedded_servers_until_exit
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-IS_CHECKOUT = (CHECKOUT / "run").exists()  # else installed as a package, whose folder is no place for data
+IS_CHECKOUT = (CHECKOUT / "run").exists()  # else an installed package, whose directory must not hold data
 
 
 class SettingsError(ValueError):
-    """The environment does not fit; one line per variable, each with its fix and without its value."""
+    """A variable has an invalid value; the text has one line per variable, with the fix and without the value."""
 
 
 def normalize_postgres_url(url: str) -> str:
+    """Return the URL in SQLAlchemy's form for psycopg.  Raises ValueError."""
     PostgresAddress.parse(url)
     return f"postgresql+psycopg://{url.strip().partition('://')[2]}"
 
 
-def _redis(url: str) -> str:
+def _normalize_redis_url(url: str) -> str:
     return str(RedisUrl.parse(url))
 
 
-def _smtp(url: str) -> str:
+def _validate_smtp_url(url: str) -> str:
     parts = urlsplit(url.strip())
     if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
         raise ValueError("must look like smtp://user:password@host:587?starttls=1")
@@ -47,38 +48,38 @@ def _smtp(url: str) -> str:
     return url.strip()
 
 
-def _web(url: str) -> str:
+def _normalize_web_url(url: str) -> str:
     parts = urlsplit(url.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must begin with https:// or http://")
     return url.strip().rstrip("/")
 
 
-def _sender(text: str) -> str:
+def _validate_sender(text: str) -> str:
     if "@" not in parseaddr(text)[1] or re.search(r"[\r\n]", text):
-        raise ValueError("must be one mail address, with or without a name before it")
+        raise ValueError("must be one email address, with or without a name before it")
     return text
 
 
-def _login(text: str) -> str:
+def _validate_login(text: str) -> str:
     if not all(text.partition(":")):
         raise ValueError("must be user:password")
     return text
 
 
 def _secret(check: Callable[[str], str]) -> BeforeValidator:
-    """A checked text that prints as stars; None stays None, and our own defaults are checked too."""
+    """Validate a secret with `check`; None stays None, and our own defaults are validated too."""
 
-    def checked(value: str | SecretStr | None) -> str | None:
+    def validate(value: str | SecretStr | None) -> str | None:
         if value is None:
             return None
         return check(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
-    return BeforeValidator(checked)
+    return BeforeValidator(validate)
 
 
 def _next_database(validated: dict[str, Any]) -> SecretStr | None:
-    """The broker's second database: contract 1."""
+    """Return the URL of the broker's next database."""
     broker = validated.get("broker_url")
     if not broker:
         return None
@@ -87,39 +88,39 @@ def _next_database(validated: dict[str, Any]) -> SecretStr | None:
 
 
 class Settings(BaseSettings):
-    """One installation. Frozen; secrets print as stars; raises SettingsError through `load_settings`."""
+    """The settings of one installation.  Immutable; secrets print as stars.  Use `load_settings` to load them."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", case_sensitive=True)
 
     database_url: Annotated[SecretStr | None, _secret(normalize_postgres_url)] = Field(
         None,
         validation_alias="DATABASE_URL",
-        description="PostgreSQL as the owner of the tables. Unset: an embedded server, data below UNWIND_DATA.",
+        description="PostgreSQL URL of the login that owns the tables. Unset: an embedded server with its data in UNWIND_DATA.",
     )
     app_database_url: Annotated[SecretStr | None, _secret(normalize_postgres_url)] = Field(
         None,
         validation_alias="UNWIND_APP_DATABASE_URL",
-        description="PostgreSQL for everything but migrations. Unset: DATABASE_URL and SET ROLE unwind_app.",
+        description="PostgreSQL URL for everything except migrations. Unset: DATABASE_URL with SET ROLE unwind_app.",
     )
-    broker_url: Annotated[SecretStr | None, _secret(_redis)] = Field(
+    broker_url: Annotated[SecretStr | None, _secret(_normalize_redis_url)] = Field(
         None,
         validation_alias="CELERY_BROKER_URL",
-        description="Redis 6.2 or newer, or Valkey. Unset: an embedded server, data below UNWIND_DATA.",
+        description="URL of Redis 6.2 or newer, or Valkey. Unset: an embedded Valkey with its data in UNWIND_DATA.",
     )
-    result_backend: Annotated[SecretStr | None, _secret(_redis)] = Field(
+    result_backend: Annotated[SecretStr | None, _secret(_normalize_redis_url)] = Field(
         default_factory=_next_database,
         validation_alias="CELERY_RESULT_BACKEND",
-        description="Where answers wait for their callers. Unset: the broker's next database.",
+        description="Redis URL where results are stored for their callers. Unset: the broker's next database.",
     )
-    smtp_url: Annotated[SecretStr | None, _secret(_smtp)] = Field(
+    smtp_url: Annotated[SecretStr | None, _secret(_validate_smtp_url)] = Field(
         None,
         validation_alias="UNWIND_SMTP_URL",
-        description="Mail server, as smtp://user:password@host:587?starttls=1. Unset: files in UNWIND_DATA/mail.",
+        description="Mail server, as smtp://user:password@host:587?starttls=1. Unset: emails are files in UNWIND_DATA/mail.",
     )
-    mail_from: Annotated[str, AfterValidator(_sender)] = Field(
+    mail_from: Annotated[str, AfterValidator(_validate_sender)] = Field(
         "Unwind <no-reply@localhost>",
         validation_alias="UNWIND_MAIL_FROM",
-        description="Sender of every mail.",
+        description="Sender of every email.",
     )
     site_name: str = Field(
         "the marketplace",
@@ -127,104 +128,104 @@ class Settings(BaseSettings):
         min_length=1,
         max_length=80,
         pattern=r"^[^\r\n]+$",
-        description="What mails call the marketplace.",
+        description="Name of the marketplace in emails.",
     )
-    marketplace_url: Annotated[str, AfterValidator(_web)] = Field(
+    marketplace_url: Annotated[str, AfterValidator(_normalize_web_url)] = Field(
         "https://marketplace.invalid",
         validation_alias="UNWIND_MARKETPLACE_URL",
-        description="Where links in mails lead.",
+        description="Base URL of links in emails.",
     )
     data_dir: Path = Field(
         CHECKOUT / ".unwind" if IS_CHECKOUT else Path("~/.local/share/unwind"),
         validation_alias="UNWIND_DATA",
-        description="Folder for embedded servers' data, logs, mail files. Unset: .unwind in the checkout.",
+        description="Directory for the embedded servers' data, logs and emails. Unset: .unwind in the checkout.",
     )
     concurrency: int = Field(
         2,
         validation_alias="UNWIND_CONCURRENCY",
         ge=1,
         le=64,
-        description="Processes per worker group. Two groups run, so two cores are busy with 2.",
+        description="Processes per worker group. Two groups run, so the default of 2 starts four processes.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO",
         validation_alias="UNWIND_LOG_LEVEL",
-        description="DEBUG, INFO, WARNING or ERROR.",
+        description="Lowest level that is logged: DEBUG, INFO, WARNING or ERROR.",
     )
     log_format: Literal["console", "json"] = Field(
         "console",
         validation_alias="UNWIND_LOG_FORMAT",
-        description="console for people, json (one object a line) for machines.",
+        description="console for people, json (one object per line) for machines.",
     )
     flower_address: str = Field(
         "127.0.0.1",
         validation_alias="UNWIND_FLOWER_ADDRESS",
         min_length=1,
-        description="Address Flower listens on. Anything but loopback also needs UNWIND_FLOWER_LOGIN.",
+        description="Address that Flower listens on. An address other than loopback requires UNWIND_FLOWER_LOGIN.",
     )
     flower_port: int = Field(
         0,
         validation_alias="UNWIND_FLOWER_PORT",
         ge=0,
         le=65535,
-        description="Port Flower listens on; 0 takes a free one and prints it.",
+        description="Port that Flower listens on; 0 picks a free one and prints it.",
     )
-    flower_login: Annotated[SecretStr | None, _secret(_login)] = Field(
+    flower_login: Annotated[SecretStr | None, _secret(_validate_login)] = Field(
         None,
         validation_alias="UNWIND_FLOWER_LOGIN",
-        description="user:password asked for by Flower. Unset: none, loopback only.",
+        description="Login for Flower, as user:password. Unset: no login, loopback only.",
     )
     flower_read_only: bool = Field(
         True,
         validation_alias="UNWIND_FLOWER_READ_ONLY",
-        description="Whether Flower only looks. If not, whoever sees it may call any task as anybody.",
+        description="Whether Flower is read-only. If false, its users can call any task as any member.",
     )
     metrics_address: str = Field(
         "127.0.0.1",
         validation_alias="UNWIND_METRICS_ADDRESS",
         min_length=1,
-        description="Address of /metrics, /livez and /readyz. They hold numbers without ids, and ask for no login.",
+        description="Address of /metrics, /livez and /readyz. They show numbers without ids and require no login.",
     )
     metrics_port: int = Field(
         0,
         validation_alias="UNWIND_METRICS_PORT",
         ge=0,
         le=65535,
-        description="Port of /metrics, /livez and /readyz; 0 takes a free one and prints it.",
+        description="Port of /metrics, /livez and /readyz; 0 picks a free one and prints it.",
     )
 
     @property
     def mail_dir(self) -> Path:
-        """Where `.eml` files go while there is no mail server."""
+        """Directory of `.eml` files when no mail server is set."""
         return self.data_dir / "mail"
 
     @property
     def flower_dir(self) -> Path:
-        """Where Flower keeps what it has seen."""
+        """Directory of Flower's database."""
         return self.data_dir / "flower"
 
     @property
     def log_dir(self) -> Path:
-        """Where the logs of the processes that `up` starts are collected."""
+        """Directory of the logs of the processes that `up` starts."""
         return self.data_dir / "logs"
 
     def with_servers(self, urls: ServerUrls) -> Settings:
-        """The same settings with the servers filled in that the environment left open."""
-        given = {
+        """Return these settings with the server URLs that the environment leaves unset."""
+        update = {
             "database_url": SecretStr(urls.database_url),
             "broker_url": SecretStr(urls.broker_url),
             "result_backend": SecretStr(urls.result_backend),
         }
         if self.database_url is not None:
-            del given["database_url"]
+            del update["database_url"]
         if self.broker_url is not None:
-            del given["broker_url"], given["result_backend"]
+            del update["broker_url"], update["result_backend"]
         elif self.result_backend is not None:
-            del given["result_backend"]
-        return self.model_copy(update=given)
+            del update["result_backend"]
+        return self.model_copy(update=update)
 
     def environment(self) -> dict[str, str]:
-        """These settings as variables, for programs we start. Unset ones are left out."""
+        """Return these settings as environment variables for a child process, without unset ones."""
         variables = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
@@ -241,24 +242,24 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process. Overrides go by field name. Raises SettingsError."""
-    given: dict[str, Any] = {**_from_files(os.environ)}
-    given |= {str(Settings.model_fields[name].validation_alias): value for name, value in overrides.items()}
+    """Load the settings from the environment.  `overrides` go by field name.  Raises SettingsError."""
+    values: dict[str, Any] = {**_from_files(os.environ)}
+    values |= {str(Settings.model_fields[name].validation_alias): value for name, value in overrides.items()}
     try:
-        settings = Settings(**given)
+        settings = Settings(**values)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
     if settings.flower_address not in {"127.0.0.1", "::1", "localhost"} and settings.flower_login is None:
         raise SettingsError(
-            "UNWIND_FLOWER_ADDRESS: Flower shows every order's traffic and is open to others at this address. "
-            "Set UNWIND_FLOWER_LOGIN=user:password, or go back to 127.0.0.1."
+            "UNWIND_FLOWER_ADDRESS: at this address other machines can open Flower, which shows the tasks of every order. "
+            "Set UNWIND_FLOWER_LOGIN=user:password, or use 127.0.0.1."
         )
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
 
 
 @contextlib.contextmanager
 def settings_with_servers(settings: Settings | None = None) -> Iterator[Settings]:
-    """Settings whose servers answer, for as long as the block runs: the given ones, else embedded ones (contract 1)."""
+    """Yield settings whose servers run for the duration of the block: the configured ones, else embedded ones."""
     settings = settings or load_settings()
     if settings.has_servers:
         yield settings
@@ -268,42 +269,43 @@ def settings_with_servers(settings: Settings | None = None) -> Iterator[Settings
 
 
 def settings_with_permanent_servers(settings: Settings | None = None) -> Settings:
-    """Settings whose servers answer until this process ends: for plain `celery -A workers.app ...` commands."""
+    """Return settings whose servers run until this process ends, for plain `celery -A workers.app ...` commands."""
     settings = settings or load_settings()
     return settings if settings.has_servers else settings.with_servers(embedded_servers_until_exit(settings.data_dir))
 
 
-def _secrets() -> list[str]:
-    """The variables whose value may be a secret, and so may stand in a file."""
+def _secret_variables() -> list[str]:
+    """Return the variables that may hold a secret, and so may be read from a file."""
     return [
         str(field.validation_alias) for field in Settings.model_fields.values() if "SecretStr" in str(field.annotation)
     ]
 
 
 def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
-    """What `NAME_FILE` points at, as containers and systemd hand secrets over; NAME itself, if set, counts more."""
-    found = {}
-    for name in _secrets():
+    """Read secrets from the files named by `NAME_FILE`, as containers and systemd pass them; NAME itself takes
+    precedence."""
+    secrets = {}
+    for name in _secret_variables():
         path = environ.get(f"{name}_FILE")
         if not path or environ.get(name):
             continue
         try:
-            found[name] = Path(path).read_text(encoding="utf-8").strip()
+            secrets[name] = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as problem:
-            reason = getattr(problem, "strerror", None) or "no text"
+            reason = getattr(problem, "strerror", None) or "it is not text"
             raise SettingsError(f"{name}_FILE: cannot be read ({reason}); it names a file that holds {name}.") from None
-    return found
+    return secrets
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Variables named like ours that nobody reads: most likely typing errors."""
+    """Return variables with our prefix that are no settings: most likely typos."""
     known = {str(field.validation_alias) for field in Settings.model_fields.values()} | {
         "UNWIND_VENV",
         "UNWIND_SUPERVISED",
         "UNWIND_READY_FILE",
         "UNWIND_ALIVE_FILE",
     }
-    known |= {f"{name}_FILE" for name in _secrets()}
+    known |= {f"{name}_FILE" for name in _secret_variables()}
     return sorted(
         name
         for name in (os.environ if environ is None else environ)
@@ -312,13 +314,13 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
 
 
 def _explain(error: ValidationError) -> str:
-    """One line per variable: what does not fit and what the variable is for. Values may be secrets: never shown."""
-    about = {str(field.validation_alias): field.description for field in Settings.model_fields.values()}
+    """Describe each invalid variable in one line, without its value, which may be a secret."""
+    descriptions = {str(field.validation_alias): field.description for field in Settings.model_fields.values()}
     lines = []
     for problem in error.errors(include_input=False, include_url=False):
         variable = str(problem["loc"][0])
-        if variable not in about:  # a default that could not be made because another variable is wrong
+        if variable not in descriptions:  # a default derived from another invalid variable
             continue
         message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{variable}: {message[:1].lower()}{message[1:]}. {about.get(variable, '')}".rstrip())
+        lines.append(f"{variable}: {message[:1].lower()}{message[1:]}. {descriptions.get(variable, '')}".rstrip())
     return "\n".join(lines)

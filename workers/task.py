@@ -3,10 +3,10 @@
 Arguments are validated into a command (or answered `invalid`), the task runs on a list of one, and conflicts with other
 transactions are retried at once.  What happens to other failures depends on the kind of task:
 
-- A command is retried with backoff and finally parked in `dead_jobs`, where operators see it and can requeue it.  While it can
-  be neither answered nor parked, its message is redelivered with backoff, without limit.
-- An outbox consumer's rows are bisected, so that a row that fails stops no other.  The relay publishes a failed row again with
-  backoff; it is finally parked too.
+- A command is retried with backoff and finally parked in `dead_jobs`, where operators see it and can requeue it.  While
+  it can be neither answered nor parked, its message is redelivered with backoff, without limit.
+- An outbox consumer's rows are bisected, so that a row that fails stops no other.  The relay publishes a failed row
+  again with backoff; it is finally parked too.
 - A tick of the timetable is not retried: the next tick does all its work.
 """
 
@@ -40,7 +40,8 @@ FIRST_ERROR_HEADER = "first_error"
 """Header of a retried message: a parked job records its first error besides its last."""
 MAX_FIRST_ERROR_LENGTH = 500
 UNLIMITED_RETRIES = 1_000_000
-"""Parking needs the database too, so a command waits for the database without limit; its message stays in the broker."""
+"""Parking needs the database too, so a command waits for the database without limit; its message stays in the
+broker."""
 
 
 class BaseTask(Task):
@@ -76,7 +77,8 @@ class BaseTask(Task):
                 )  # a line a tick would hide the others
                 write("answered", outcome=answer["outcome"], code=answer["code"])
                 return answer
-            # Outside the handler, so that the new exception has no chain: Celery passes a whole chain to logs, events and
+            # Outside the handler, so that the new exception has no chain: Celery passes a whole chain to logs, events
+            # and
             # the result backend, and the original error may hold private values.
             self._handle_failure(kwargs, error)
             raise sanitized(error)
@@ -84,7 +86,8 @@ class BaseTask(Task):
     def _handle_failure(self, kwargs: dict[str, Any], error: Exception) -> None:
         """Raise Celery's Retry, or return when the task is parked or will be sent again.
 
-        `workers.transport.acknowledgement` takes a TaskFailed of a command for parked, so a command must leave in no other way.
+        `workers.transport.acknowledgement` takes a TaskFailed of a command for parked, so a command must leave in no
+        other way.
         """
         if command_model(self) is None and ("rows" in kwargs or not kwargs):
             self._handle_internal_failure(kwargs.get("rows") or [], error)
@@ -120,7 +123,8 @@ class BaseTask(Task):
                 attempts=self.request.retries + 1,
                 message_id=self.request.id,
             )
-        except Exception as park_error:  # noqa: BLE001 - whatever keeps it from being parked, the message must not be lost
+        # Whatever keeps it from being parked, the message must not be lost.
+        except Exception as park_error:  # noqa: BLE001
             log.error("job_park_failed", error=summarize(error), because=summarize(park_error))
             return False
         log.error("job_parked", error=summarize(error), path=traceback_path(error))
@@ -128,7 +132,8 @@ class BaseTask(Task):
 
     def _retry_later(self, error: Exception, max_retries: int) -> None:
         retries = self.request.retries
-        wait = min(MAX_WAIT, 0.5 * 2 ** min(retries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        # Jitter, not a secret.
+        wait = min(MAX_WAIT, 0.5 * 2 ** min(retries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
         log.warning("task_retry", error=summarize(error), attempt=retries + 1, wait=round(wait, 1))
         headers = {FIRST_ERROR_HEADER: self._first_error() or summarize(error)[:MAX_FIRST_ERROR_LENGTH]}
         raise self.retry(exc=TaskFailed(summarize(error)), countdown=wait, max_retries=max_retries, headers=headers)
@@ -142,7 +147,8 @@ class BaseTask(Task):
 
 
 def execute(task: Any, arguments: Mapping[str, Any], message_id: str, *, positional: int = 0) -> dict[str, Any]:
-    """Validate the arguments, run the task and return its answer as JSON.  Raises only for bugs and broken infrastructure.
+    """Validate the arguments, run the task and return its answer as JSON.  Raises only for bugs and broken
+    infrastructure.
 
     `task` is a registered task object; `positional` is the number of positional arguments in the message.
     """

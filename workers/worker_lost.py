@@ -20,7 +20,8 @@ log = structlog.get_logger(__name__)
 
 
 def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attempts: int) -> bool:
-    """Park the command unless it was answered before its process died; return False when neither could be established."""
+    """Park the command unless it was answered before its process died; return False when neither could be
+    established."""
     known_arguments: Mapping[str, Any] = arguments if isinstance(arguments, Mapping) else {}
     try:
         database = open_database(process_settings())

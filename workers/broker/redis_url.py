@@ -1,12 +1,13 @@
-"""Addresses of Redis and Valkey: which ones settings accept, and the one way in which every program connects to them.
+"""URLs of Redis and Valkey: which ones the settings accept, and the one way in which every program connects to them.
 
-An address is parsed once, here, and written in one form that Celery, kombu and our own clients understand. What one of them
-could not use is refused, with a sentence that holds nothing of the address: it may contain a password.
+A URL is parsed once, here, and written in one form that Celery, kombu and our own clients understand.  A URL that one
+of them could not use is rejected, with a message that contains no part of it: it may hold a password.
 """
 
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ SCHEMES = {
 }
 MAX_TIMEOUT_SECONDS = 60.0
 MIN_SOCKET_TIMEOUT_SECONDS = 2.0
-"""Workers wait a second at a time for their next message; a shorter timeout would cut them off while nothing is wrong."""
+"""Workers wait one second at a time for their next message; a shorter timeout would cut healthy connections."""
 CERTIFICATE_CHECKS = {
     "required": "required",
     "optional": "optional",
@@ -38,22 +39,22 @@ CERTIFICATE_CHECKS = {
 }
 
 
-def _seconds(least: float) -> Callable[[str], float]:
+def _seconds(minimum: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        if not least <= (seconds := float(text)) <= MAX_TIMEOUT_SECONDS:
+        if not minimum <= (seconds := float(text)) <= MAX_TIMEOUT_SECONDS:
             raise ValueError
         return seconds
 
     return parse
 
 
-def _whole_seconds(text: str) -> int:
+def _int_seconds(text: str) -> int:
     if not 1 <= (seconds := int(text)) <= MAX_TIMEOUT_SECONDS:
         raise ValueError
     return seconds
 
 
-def _switch(text: str) -> bool:
+def _bool(text: str) -> bool:
     return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
 
 
@@ -76,13 +77,13 @@ def _client_name(text: str) -> str:
 _CLIENT_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "socket_timeout": (_seconds(MIN_SOCKET_TIMEOUT_SECONDS), "must be 2 to 60 seconds"),
     "socket_connect_timeout": (_seconds(0.1), "must be 0.1 to 60 seconds"),
-    "socket_keepalive": (_switch, "must be true or false"),
-    "health_check_interval": (_whole_seconds, "must be 1 to 60 whole seconds"),
+    "socket_keepalive": (_bool, "must be true or false"),
+    "health_check_interval": (_int_seconds, "must be 1 to 60 whole seconds"),
     "client_name": (_client_name, "must be letters, digits and signs without spaces"),
 }
 _TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "ssl_cert_reqs": (CERTIFICATE_CHECKS.__getitem__, "must be required, optional or none"),
-    "ssl_check_hostname": (_switch, "must be true or false"),
+    "ssl_check_hostname": (_bool, "must be true or false"),
     "ssl_ca_certs": (_file, "must name a file that this account can read"),
     "ssl_ca_path": (_folder, "must name a folder that this account can read"),
     "ssl_certfile": (_file, "must name a file that this account can read"),
@@ -97,7 +98,7 @@ _IN_THE_URL = ("db", "virtual_host", "username", "password")
 
 @dataclass(frozen=True)
 class RedisUrl:
-    """One server's address, parsed. `path` is a Unix socket's, and then there are no host and port."""
+    """A parsed server URL.  With `path`, a Unix socket's, host and port are unused."""
 
     host: str = "localhost"
     port: int | None = None
@@ -107,11 +108,12 @@ class RedisUrl:
     database: int = 0
     client_options: Mapping[str, Any] = field(default_factory=dict)
     tls_options: Mapping[str, Any] = field(default_factory=dict)
-    """Empty without TLS; with it, whether certificates are checked is always said."""
+    """Empty without TLS; with it, `ssl_cert_reqs` is always set."""
 
     @classmethod
     def parse(cls, url: str) -> RedisUrl:
-        """Raise ValueError, with a sentence that shows nothing of the address, for one that some program could not use."""
+        """Parse a URL.  Raises ValueError, with a message that contains no part of the URL, if some program could not
+        use it."""
         scheme, place, query = _split(url.strip())
         if re.search(r"[;,]", place.partition("/")[0].rpartition("@")[2]):
             raise ValueError(ONE_SERVER)
@@ -134,26 +136,26 @@ class RedisUrl:
         )
 
     def with_database(self, number: int) -> RedisUrl:
-        """The same server's database of this number."""
+        """Return the URL of another database on the same server."""
         return replace(self, database=number)
 
     def __str__(self) -> str:
-        """The one form that is handed on: Celery's spelling, with everything in it, the password too."""
+        """Return the complete URL in Celery's form, password included."""
         return self._text({**self.client_options, **self.tls_options})
 
     @property
     def kombu_url(self) -> str:
-        """What kombu can parse of it; options go to kombu by themselves."""
+        """The URL without options, which kombu takes separately."""
         return self._text({})
 
     def masked(self, mask: str = "**") -> str:
-        """The address for people: without its password and options."""
+        """Return the URL for display, without password and options."""
         login = f"{quote(self.username or '', safe='')}:{mask}@" if self.password else self._login()
         return self._text({}, login).partition("?")[0]
 
     def connection_options(self) -> dict[str, Any]:
-        """What redis-py's connection pools take, `connection_class` among it."""
-        import redis
+        """Return the keyword arguments of redis-py's connection pools, `connection_class` included."""
+        import redis  # here: the CLI reads settings without loading it
 
         options: dict[str, Any] = {"db": self.database, "username": self.username, "password": self.password}
         options |= self.client_options
@@ -167,11 +169,11 @@ class RedisUrl:
 
     def _text(self, options: Mapping[str, Any], login: str | None = None) -> str:
         login = self._login() if login is None else login
-        query = {name: _written(value) for name, value in sorted(options.items())}
+        query = {name: _format_option(value) for name, value in sorted(options.items())}
         if self.path is not None:
             return f"redis+socket://{login}{quote(self.path)}?{urlencode({'virtual_host': self.database} | query)}"
         scheme = "rediss" if self.tls_options else "redis"
-        return f"{scheme}://{login}{self._place()}/{self.database}{'?' if query else ''}{urlencode(query)}"
+        return f"{scheme}://{login}{self._host_and_port()}/{self.database}{'?' if query else ''}{urlencode(query)}"
 
     def _login(self) -> str:
         if self.username is None and self.password is None:
@@ -179,17 +181,17 @@ class RedisUrl:
         user = quote(self.username or "", safe="")
         return f"{user}:{quote(self.password, safe='')}@" if self.password is not None else f"{user}@"
 
-    def _place(self) -> str:
+    def _host_and_port(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else quote(self.host, safe="")
         return f"{host}:{self.port}" if self.port else host
 
 
 def connect(url: str, *, timeout: float, **options: Any) -> Redis:
-    """A client for a program's own questions; it connects when it is first used, and each question takes `timeout` at most.
+    """Return a redis-py client that connects when first used and waits at most `timeout` seconds per command.
 
-    Options of the address count too, except for timeouts above this one. Other options are redis-py's.
+    Options of the URL apply, except for longer timeouts.  `options` are redis-py's.
     """
-    import redis
+    import redis  # here: the CLI reads settings without loading it
 
     given = RedisUrl.parse(url).connection_options()
     for name in ("socket_timeout", "socket_connect_timeout"):
@@ -202,7 +204,7 @@ def _query(text: str) -> dict[str, str]:
     for name, value in parse_qsl(text, keep_blank_values=True):
         if name not in _IN_THE_URL and name not in _CLIENT_OPTIONS and name not in _TLS_OPTIONS:
             known = ", ".join((*_CLIENT_OPTIONS, *_TLS_OPTIONS))
-            raise ValueError(f"has an option that no program here would follow; there are {known}")
+            raise ValueError(f"has an option that is not supported; supported options are {known}")
         if name in given:
             raise ValueError(f"has the option {name} twice")
         given[name] = value
@@ -210,37 +212,35 @@ def _query(text: str) -> dict[str, str]:
 
 
 def _options(given: Mapping[str, str], known: Mapping[str, tuple[Callable[[str], Any], str]]) -> dict[str, Any]:
-    found = {}
+    parsed = {}
     for name, (parse, fix) in known.items():
         if name in given:
             try:
-                found[name] = parse(given[name])
+                parsed[name] = parse(given[name])
             except (ValueError, KeyError, OSError):
-                raise ValueError(f"has an option {name} that does not fit: it {fix}") from None
-    return found
+                raise ValueError(f"has an invalid option {name}: it {fix}") from None
+    return parsed
 
 
 def _tls_options(given: Mapping[str, str], scheme: str) -> dict[str, Any]:
-    found = _options(given, _TLS_OPTIONS)
+    parsed = _options(given, _TLS_OPTIONS)
     if scheme != "rediss":
-        if found:
-            raise ValueError("has options for TLS, which is spoken only where it begins with rediss://")
+        if parsed:
+            raise ValueError("has options for TLS, which is used only with rediss://")
         return {}
-    import ssl
-
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if "ssl_ca_certs" in found or "ssl_ca_path" in found:
-            context.load_verify_locations(found.get("ssl_ca_certs"), found.get("ssl_ca_path"))
-        if "ssl_certfile" in found or "ssl_keyfile" in found:
-            context.load_cert_chain(found["ssl_certfile"], found.get("ssl_keyfile"), password=lambda: "")
+        if "ssl_ca_certs" in parsed or "ssl_ca_path" in parsed:
+            context.load_verify_locations(parsed.get("ssl_ca_certs"), parsed.get("ssl_ca_path"))
+        if "ssl_certfile" in parsed or "ssl_keyfile" in parsed:
+            context.load_cert_chain(parsed["ssl_certfile"], parsed.get("ssl_keyfile"), password=lambda: "")
     except (KeyError, OSError):  # SSLError is one
-        raise ValueError("names certificate files that hold no certificate, or no key that fits it") from None
-    return {"ssl_cert_reqs": "required"} | found
+        raise ValueError("names certificate files without a certificate or without the matching key") from None
+    return {"ssl_cert_reqs": "required"} | parsed
 
 
 def _split(url: str) -> tuple[str, str, str]:
-    """Celery's scheme, what stands before the query, and the query."""
+    """Return Celery's scheme, the part before the query, and the query."""
     written, separator, rest = url.partition("://")
     if written in _SEVERAL_SERVERS:
         raise ValueError("must name one server: neither Sentinel nor Redis Cluster is supported")
@@ -248,7 +248,7 @@ def _split(url: str) -> tuple[str, str, str]:
         raise ValueError("must begin with redis://, rediss:// or redis+socket://")
     if re.search(r"[;,]\s*[a-zA-Z+]+://", rest):
         raise ValueError(ONE_SERVER)
-    if any(ord(letter) <= 32 for letter in rest):
+    if any(ord(character) <= 32 for character in rest):
         raise ValueError("must have no spaces or line breaks; in a password a space is written as %20")
     place, _, query = rest.partition("?")
     netloc, _, path = place.partition("/")
@@ -276,5 +276,5 @@ def _socket_path(parts: SplitResult) -> str:
     return path
 
 
-def _written(value: Any) -> str:
+def _format_option(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,9 +1,10 @@
-"""How are commands taken that came in by SQL?  In sets: one lease, one transaction per kind of command, one note of answers.
+"""The task that executes commands submitted through the SQL interface, in batches.
 
-The answer of a command is kept by the transaction of its effect (its request row), so a drain that dies in between is simply
-done again and finds the same answers.  A set that fails is done one by one, so one bad command stops no other (P8).  Payloads are
-texts and are read one by one after their lease is committed: one that cannot be read is answered `invalid`, and one that kills
-its worker was counted before, is taken alone from then on, and is parked after `MAX_ATTEMPTS`.
+A batch is one lease, one transaction per kind of command, and one insert of answers.  The transaction of a command's
+effects also inserts its request row, so a run that dies in between is repeated and finds the same answers.  A batch
+that fails is repeated command by command, so that one bad command stops no other.  Payloads are text, parsed one by one
+after their lease is committed: one that cannot be parsed is answered `invalid`, and one that kills its worker was
+counted before, runs alone from then on, and is parked after `MAX_ATTEMPTS`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 BATCH_SIZE = 100
 MAX_RUN_SECONDS = 5.0
-"""After which a drain ends, so that other queues get their turn; the tick that came meanwhile goes on."""
+"""After which a run ends, so that other queues get their turn; the next tick continues."""
 LEASE_RENEWAL_INTERVAL = submissions.LEASE_DURATION.total_seconds() / 3
 
 Answers = list[tuple[Submission, Answer]]
@@ -40,146 +41,149 @@ Answers = list[tuple[Submission, Answer]]
 
 @shared_task(name="submissions.drain")
 def drain() -> dict[str, Any]:
-    """Take what was submitted by SQL until nothing is due."""
+    """Execute submitted commands until none is due; return how many were taken."""
     total = 0
     answers: Answers = []
-    until = monotonic() + MAX_RUN_SECONDS
-    with _holding() as held:
-        while monotonic() < until:
-            small, alone = _next_set(answers)
+    deadline = monotonic() + MAX_RUN_SECONDS
+    with _renewed_leases() as leased_ids:
+        while monotonic() < deadline:
+            batch, single = _claim_next(answers)
             answers = []
-            if not small and alone is None:
+            if not batch and single is None:
                 break
-            held.update(one.submission_id for one in (*small, *([alone] if alone else [])))
-            for task in dict.fromkeys(s.task for s in small):
-                answers += _take_set(task, [s for s in small if s.task == task])
-            total += len(small)
-            if alone is not None:
-                _note(answers)  # whatever this one does to its worker, they are answered
-                answers = _take_set(alone.task, [alone])
+            leased_ids.update(submission.submission_id for submission in (*batch, *([single] if single else [])))
+            for task in dict.fromkeys(submission.task for submission in batch):
+                answers += _execute_batch(task, [submission for submission in batch if submission.task == task])
+            total += len(batch)
+            if single is not None:
+                _store_answers(answers)  # before a command that may kill its worker
+                answers = _execute_batch(single.task, [single])
                 total += 1
-            held.clear()
-        _note(answers)
+            leased_ids.clear()
+        _store_answers(answers)
     return {"taken": total}
 
 
-def _next_set(answers: Answers) -> tuple[list[Submission], Submission | None]:
-    """Note the answers of the set before and lease the next one, in one commit.
+def _claim_next(answers: Answers) -> tuple[list[Submission], Submission | None]:
+    """Store the answers of the previous batch and lease the next one in one commit; return the batch and a command to
+    run alone.
 
-    A drain that dies before this commit has answered all the same: its commands come round again and find their answers.
+    Dying before this commit loses no answer: the commands become due again and find their request rows.
     """
     database = db.current_database()
     with database.transaction() as conn:
         now = database.clock.now(conn)
         if answers:
             submissions.store_answers(conn, answers, now)
-        small, alone = submissions.claim(conn, now, limit=BATCH_SIZE)
-        given_up = alone if alone is not None and alone.attempts > MAX_ATTEMPTS else None
-        if given_up is not None:
-            _give_up(conn, given_up, now)
-    if given_up is None:
-        return small, alone
-    log.error("a submitted command is given up: its worker died each time", request=given_up.request_id)
-    return small, None
+        batch, single = submissions.claim(conn, now, limit=BATCH_SIZE)
+        exhausted = single if single is not None and single.attempts > MAX_ATTEMPTS else None
+        if exhausted is not None:
+            _park_exhausted(conn, exhausted, now)
+    if exhausted is None:
+        return batch, single
+    log.error("submission_parked", request=exhausted.request_id, reason="WORKER_DIED")
+    return batch, None
 
 
-def _give_up(conn: Any, one: Submission, now: datetime) -> None:
-    """Park a command that was tried as often as may be and whose last try came to no end.
+def _park_exhausted(conn: Any, submission: Submission, now: datetime) -> None:
+    """Park a command whose worker died at every attempt.
 
-    Its payload may be what ends its worker: it stays where it is, unread, and is taken from there when the job is replayed.
+    Its payload may be what kills the worker: it stays unread in its row, from which a requeue takes it.
     """
     error = dead_jobs.REASONS["WORKER_DIED"]
-    submissions.mark_dead(conn, one, error)
+    submissions.mark_dead(conn, submission, error)
     dead_jobs.park(
         conn,
-        task=one.task,
-        arguments={"request_id": one.request_id},
+        task=submission.task,
+        arguments={"request_id": submission.request_id},
         error=error,
-        first_error=one.first_error,
+        first_error=submission.first_error,
         reason="WORKER_DIED",
         attempts=MAX_ATTEMPTS,
         now=now,
-        message_id=one.request_id,
+        message_id=submission.request_id,
     )
 
 
 @contextlib.contextmanager
-def _holding() -> Iterator[set[int]]:
-    """Extend the leases of what is in the set that is given, as long as this process lives.
+def _renewed_leases() -> Iterator[set[int]]:
+    """Extend the leases of the submission ids in the returned set for as long as this process lives.
 
-    By a thread with a connection of its own: the task's is at work.  Most sets are done before it opens one.
+    A thread does it on its own connection, since the task's is in use.  Most batches are done before it opens one.
     """
-    held: set[int] = set()
+    leased_ids: set[int] = set()
     ended = threading.Event()
-    thread = threading.Thread(target=_hold, args=(db.current_database(), held, ended), name="leases", daemon=True)
+    thread = threading.Thread(
+        target=_renew_leases, args=(db.current_database(), leased_ids, ended), name="leases", daemon=True
+    )
     thread.start()
     try:
-        yield held
+        yield leased_ids
     finally:
         ended.set()
         thread.join(1.0)
 
 
-def _hold(of_task: db.Database, held: set[int], ended: threading.Event) -> None:
+def _renew_leases(task_database: db.Database, leased_ids: set[int], ended: threading.Event) -> None:
     database: db.Database | None = None
     while not ended.wait(LEASE_RENEWAL_INTERVAL):
-        if not (ids := sorted(held.copy())):
+        if not (ids := sorted(leased_ids.copy())):
             continue
         try:
-            database = database or db.open_second_connection(of_task)
+            database = database or db.open_second_connection(task_database)
             with database.transaction() as conn:
                 submissions.extend_lease(conn, ids, database.clock.now(conn))
-        except Exception as error:  # noqa: BLE001 - whatever it is, another drain may do the set again and finds its answers
-            log.warning("leases could not be extended", error=summarize(error))
+        except Exception as error:  # noqa: BLE001 - another run may then repeat the batch, and finds its answers
+            log.warning("lease_renewal_failed", error=summarize(error))
     if database is not None:
         database.dispose()
 
 
-def _take_set(task: str, claimed: Sequence[Submission]) -> Answers:
-    """Carry out commands of one kind about different orders; gives their answers, apart from those that are put off."""
+def _execute_batch(task: str, batch: Sequence[Submission]) -> Answers:
+    """Execute commands of one kind about different orders; return their answers, without those that will be retried."""
     try:
-        return _answers(task, claimed)
+        return _execute(task, batch)
     except Exception as error:
         if is_database_unavailable(error):
-            raise  # the lease runs out, and everything is done again
-        if len(claimed) > 1:
-            return [answer for one in claimed for answer in _take_set(task, [one])]
-        _put_off(claimed[0], error)
+            raise  # the lease expires, and the batch is repeated
+        if len(batch) > 1:
+            return [answer for submission in batch for answer in _execute_batch(task, [submission])]
+        _record_failure(batch[0], error)
         return []
 
 
-def _answers(task: str, claimed: Sequence[Submission]) -> Answers:
+def _execute(task: str, batch: Sequence[Submission]) -> Answers:
     model = command_model(current_app.tasks[task])
     assert model is not None
     answers: Answers = []
     commands: list[tuple[Submission, Command]] = []
-    for one, command in _understood(model, claimed):
+    for submission, command in _parse_commands(model, batch):
         if isinstance(command, Answer):
-            answers.append((one, command))
+            answers.append((submission, command))
         else:
-            command.accept(one.submitted_at)
-            commands.append((one, command))
+            command.accept(submission.submitted_at)
+            commands.append((submission, command))
     if commands:
-        found: list[Answer] = retry_on_conflict(
+        results: list[Answer] = retry_on_conflict(
             lambda: current_app.tasks[task].run([command for _, command in commands])
         )
-        answers += [(one, answer) for (one, _), answer in zip(commands, found, strict=True)]
+        answers += [(submission, answer) for (submission, _), answer in zip(commands, results, strict=True)]
     return answers
 
 
-def _understood(model: type[Command], claimed: Iterable[Submission]) -> Iterator[tuple[Submission, Command | Answer]]:
-    """Each command or the `invalid` answer to it; one payload is in memory at a time."""
-    for one in claimed:
+def _parse_commands(model: type[Command], batch: Iterable[Submission]) -> Iterator[tuple[Submission, Command | Answer]]:
+    """Yield each command, or the `invalid` answer to it, with one payload in memory at a time."""
+    for submission in batch:
         try:
-            arguments = parse_payload(one.payload)
-        except InvalidPayload as wrong:
-            yield one, invalid(one.request_id, [("payload", str(wrong))])
+            arguments = parse_payload(submission.payload)
+        except InvalidPayload as problem:
+            yield submission, invalid(submission.request_id, [("payload", str(problem))])
         else:
-            yield one, parse_command(model, arguments | {"request_id": one.request_id}, one.request_id)
+            request_id = submission.request_id
+            yield submission, parse_command(model, arguments | {"request_id": request_id}, request_id)
 
 
-def _note(answers: Answers) -> None:
-    """Answers that no next claim notes."""
+def _store_answers(answers: Answers) -> None:
     if not answers:
         return
     database = db.current_database()
@@ -187,19 +191,20 @@ def _note(answers: Answers) -> None:
         submissions.store_answers(conn, answers, database.clock.now(conn))
 
 
-def _put_off(one: Submission, error: Exception) -> None:
-    log.error("a submitted command failed", request=one.request_id, error=summarize(error), attempt=one.attempts)
+def _record_failure(submission: Submission, error: Exception) -> None:
+    """Count the failed attempt, and park the command after its last one."""
+    log.error("submission_failed", request=submission.request_id, error=summarize(error), attempt=submission.attempts)
     database = db.current_database()
     with database.transaction() as conn:
         now = database.clock.now(conn)
-        if first := submissions.record_failure(conn, one, summarize(error), now):
+        if first_error := submissions.record_failure(conn, submission, summarize(error), now):
             dead_jobs.park(
                 conn,
-                task=one.task,
-                arguments=parse_payload(one.payload) | {"request_id": one.request_id},
+                task=submission.task,
+                arguments=parse_payload(submission.payload) | {"request_id": submission.request_id},
                 error=summarize(error),
-                first_error=first,
-                attempts=one.attempts,
+                first_error=first_error,
+                attempts=submission.attempts,
                 now=now,
-                message_id=one.request_id,
+                message_id=submission.request_id,
             )

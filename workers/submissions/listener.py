@@ -1,7 +1,7 @@
 """A thread that listens for commits through the SQL interface and wakes the submissions consumer at once.
 
-PostgreSQL notifies it of each commit that submitted a command.  The timetable polls too, so what a lost connection misses waits
-a few seconds at most.
+PostgreSQL notifies it of each commit that submitted a command.  The timetable polls too, so what a lost connection
+misses waits a few seconds at most.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 1.0
 MIN_WAKE_INTERVAL = 0.05
-"""Seconds.  One run of the consumer takes everything that is due, so the notifications of this interval need only one more run:
-with a message per commit, runs that found nothing stood before commands of the message interface (72 of 110 messages in a
-measured backlog)."""
+"""Seconds.  One run of the consumer takes everything that is due, so the notifications of this interval need only one
+more run: with a message per commit, runs that found nothing stood before commands of the message interface (72 of 110
+messages in a measured backlog)."""
 INITIAL_WAIT, MAX_WAIT = 0.5, 30.0
 """Seconds between attempts to connect to a database that is away."""
 HEALTHY_AFTER = 60.0

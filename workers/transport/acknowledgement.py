@@ -1,10 +1,10 @@
 """Settlement of messages: a command's message leaves the broker only when its outcome is durable.
 
-The outcome is an answer, a dead job, a dead letter or a retry.  Celery acknowledges a message for many reasons: also for a task
-that ended in an exception of any kind, for one whose retry could not be published, and before it reports a task whose process
-died.  So the transport's only place of acknowledgement (`workers.transport.channel.QoS`) acknowledges a command's message only
-once it is settled; until then the message goes back to its queue with backoff.  This module, in the worker's parent process,
-settles messages.
+The outcome is an answer, a dead job, a dead letter or a retry.  Celery acknowledges a message for many reasons: also
+for a task that ended in an exception of any kind, for one whose retry could not be published, and before it reports a
+task whose process died.  So the transport's only place of acknowledgement (`workers.transport.channel.QoS`)
+acknowledges a command's message only once it is settled; until then the message goes back to its queue with backoff.
+This module, in the worker's parent process, settles messages.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class SettledRequest(Request):
         self._report(lambda: super(SettledRequest, self).on_timeout(soft, timeout), is_final=not soft)
 
     def _report(self, report: Any, *, is_final: bool = True) -> Any:
-        """Call Celery's handler, and acknowledge even if the result backend is away: the message must not occupy a slot."""
+        """Call Celery's handler, and acknowledge even if the result backend is away: the message must not occupy a
+        slot."""
         try:
             return report()
         except Exception as error:

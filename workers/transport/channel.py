@@ -1,16 +1,18 @@
-"""How does a message come from the broker to a worker without being lost on the way, whoever dies, and without harming it?
+"""The Redis transport for Celery: messages move from queue to consumer without a moment in which a crash could lose
+them.
 
-kombu's own Redis transport pops a message and records it as unacknowledged afterwards: what is killed or cut off in between
-takes the message with it (F01, F02).  Here the broker moves it into a list of the worker's, and one transaction takes it out
-of there and records it.  Whatever lies in a list, or is recorded, for nobody alive goes back to its queue.  An acknowledgement
-that fails keeps no slot (F03), and what is no message for its queue is put aside before Celery sees it (X3).
+kombu's own Redis transport pops a message and records it as unacknowledged afterwards, so a process that is killed in
+between takes the message with it.  Here the broker moves the message into a processing list of the consumer (BLMOVE),
+and one MULTI takes it out of that list and records it.  What is in a list, or recorded, of a dead consumer goes back to
+its queue.  A failed acknowledgement frees its slot all the same, and an invalid message becomes a dead letter before
+Celery sees it.
 
-The queues themselves stay what kombu and every other client make of them.  docs/decisions/0008-redis-transport.md says why each
-thing is as it is; each method that replaces one of kombu 5.7.0 names it, and a test holds that kombu's have not changed.
+The queues themselves are those of kombu and every other client.  docs/decisions/0008-redis-transport.md gives the
+reasons; each method that replaces one of kombu 5.7.0 names it, and a test checks that kombu's have not changed.
 """
 
 # mypy: disable-error-code="no-untyped-call"
-# kombu has no types of its own, and this module is about its insides.
+# kombu has no type annotations, and this module uses its internals.
 
 from __future__ import annotations
 
@@ -41,15 +43,13 @@ log = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 5.0
 MAX_HOLD_SECONDS = 1.0
-"""Seconds a message may wait in the hand for a slot, while another worker could have it."""
-
-
+"""Seconds for which a received message waits for a slot here before another worker may take it."""
 INITIAL_RETURN_DELAY, MAX_RETURN_DELAY = 0.5, 30.0
-"""Seconds after which a message that is not settled goes back to its queue, doubled each time it comes here again."""
+"""Seconds after which an unsettled message goes back to its queue, doubled each time it returns to this worker."""
 MAX_REMEMBERED_RETURNS = 1000
-"""The waits of so many messages are remembered."""
+"""Messages whose return counts are remembered."""
 PARKED_PREFIX = "unwind.parked."
-"""Beginning of the list of a paused task's messages."""
+"""Prefix of the list of a paused task's messages."""
 PARKED_TASKS_KEY = "unwind.parked"
 """Set of the tasks that have such a list."""
 _UNPARK = """
@@ -57,76 +57,78 @@ for moved = 1, tonumber(ARGV[2]) do
     if not redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT') then redis.call('SREM', KEYS[3], ARGV[1]); return end
 end
 """
-"""The newest first, so that the oldest is the next one out."""
+"""The newest first, so that the oldest is the next one out of the queue."""
 PAUSES_KEY, PAUSES_TTL_SECONDS = "unwind.pauses", 5
-"""Key that says for so many seconds what is paused, for Flower, which has no database."""
+"""Key with what is paused, for Flower, which has no database; it expires after so many seconds."""
 MAX_PAUSED_TICKS = 5000
-"""What waits in a paused queue of ticks: each tick does the work of all before it, and beat sends five a second."""
+"""Ticks kept in a paused queue: each does the work of all before it, and beat sends five a second."""
 DELAYED_PREFIX = "unwind.delayed."
-"""Beginning of a queue's sorted set of messages that are wanted later: by the broker's clock, whoever looks."""
+"""Prefix of a queue's sorted set of delayed messages, scored by the broker's clock, so that worker clocks do not
+matter."""
 REQUEUE_BATCH_SIZE = 1000
-"""Messages that come back into a queue at one look, so that a worker's loop goes on meanwhile."""
+"""Messages requeued in one script call, so that it does not block the worker's loop for long."""
 _MOVE_DUE = """
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
 for i = #due, 1, -1 do redis.call('RPUSH', KEYS[2], due[i]); redis.call('ZREM', KEYS[1], due[i]) end
 return #due
 """
-"""In one step, for several workers look.  What has waited longest is the next one out."""
+"""One script, since several workers run it at once.  The message that is due longest is the next one out of the
+queue."""
 
 
 class Reclaimed(Exception):
-    """Somebody thought this worker dead and gave the message back; it is not ours any more."""
+    """Another consumer took this one for dead and requeued the message."""
 
 
 class QueueReader:
-    """A connection that waits for one queue, and the list into which the broker puts what it takes from there."""
+    """A connection that waits for one queue's messages, with the processing list that receives them."""
 
     def __init__(self, queue: str, client: Any) -> None:
         self.queue, self.client = queue, client
-        self.list = ""
+        self.processing_list = ""
         self.waiting_since: float | None = None
         self.held: bytes | None = None
         self.held_since = 0.0
 
 
-_consuming: weakref.WeakSet[Channel] = weakref.WeakSet()
-"""The channels of this process that take messages of ours; a fork leaves them with its parent, and their hands too."""
+_consuming_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+"""The channels of this process that consume our queues; after a fork only the parent uses them."""
 
 
 class QoS(stock.QoS):
-    """What this worker has taken and not yet acknowledged."""
+    """The messages that this worker has received and not yet acknowledged."""
 
-    def knows(self, tag: str) -> bool:
-        """Whether the message with this tag is at work here."""
+    def is_processing(self, tag: str) -> bool:
         return tag in self._delivered and tag not in self._dirty
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """kombu.transport.redis.QoS.append: its ZADD and HSET, and out of the hand's list in the same MULTI."""
-        taking = self.channel.taking
-        if taking is None:
+        """kombu.transport.redis.QoS.append: its ZADD and HSET, and LREM from the processing list in one MULTI."""
+        receiving = self.channel.receiving
+        if receiving is None:
             super().append(message, delivery_tag)
             return
-        hand, item = taking
-        unacked = dumps([message._raw, "", hand.queue])
+        reader, item = receiving
+        unacked = dumps([message._raw, "", reader.queue])
         with self.pipe_or_acquire() as pipe:
             removed, *_ = (
-                pipe.lrem(hand.list, 1, item)
+                pipe.lrem(reader.processing_list, 1, item)
                 .zadd(self.unacked_index_key, {delivery_tag: time()})
                 .hset(self.unacked_key, delivery_tag, unacked)
                 .execute()
             )
         if not removed:
-            self.restore_by_tag(delivery_tag)  # twice is harmless, never is not
+            self.restore_by_tag(delivery_tag)  # delivered twice is harmless, never is not
             raise Reclaimed
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """kombu.transport.redis.QoS.ack: frees the slot whatever happens (F03), and asks twice, for it may be said twice.
+        """kombu.transport.redis.QoS.ack: free the slot whatever happens, and try twice, since acknowledging twice is
+        harmless.
 
-        This is the one place where messages are acknowledged: what is owed to somebody and not settled goes back instead.
+        Messages are acknowledged nowhere else: a command that is not settled goes back to its queue instead.
         """
         message = self._delivered.get(delivery_tag)
-        if message is not None and _is_owed(message):
+        if message is not None and _is_unsettled_command(message):
             self._return_later(delivery_tag, message)
             return
         try:
@@ -135,10 +137,11 @@ class QoS(stock.QoS):
             except self.channel.connection_errors:
                 self._remove_from_indices(delivery_tag).execute()
         finally:
-            self._let_go(delivery_tag)
+            self._release(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """kombu.transport.redis.QoS.reject: what Celery cannot take is put aside in the same step; what goes back waits first."""
+        """kombu.transport.redis.QoS.reject: dead-letter the message in the same MULTI; a message to requeue waits
+        first."""
         message = self._delivered.get(delivery_tag)
         if message is not None and requeue:
             self._return_later(delivery_tag, message)
@@ -152,20 +155,20 @@ class QoS(stock.QoS):
             else:
                 super().reject(delivery_tag, requeue=requeue)
         finally:
-            self._let_go(delivery_tag)
+            self._release(delivery_tag)
 
     def _return_later(self, delivery_tag: str, message: Any) -> None:
-        """Keep it for a while, so that what cannot be done now is not tried all the time, and give it back.
+        """Requeue a message after a delay, so that a task that cannot succeed now is not repeated continuously.
 
-        Its slot stays taken: a worker that can make nothing durable takes nothing more.  Should the worker end meanwhile, kombu
-        or another worker restores what is recorded here.
+        Its slot stays occupied: a worker that can commit nothing takes no more messages.  If the worker ends meanwhile,
+        kombu or another worker restores the recorded message.
         """
-        known = message.headers.get("id")
-        wait = min(MAX_RETURN_DELAY, INITIAL_RETURN_DELAY * 2 ** _returned.get(known, 0))
-        while len(_returned) >= MAX_REMEMBERED_RETURNS:
-            del _returned[next(iter(_returned))]
-        _returned[known] = min(_returned.pop(known, 0) + 1, 10)
-        log.warning("nothing durable came of a message; it goes back", message=known, wait=wait)
+        message_id = message.headers.get("id")
+        wait = min(MAX_RETURN_DELAY, INITIAL_RETURN_DELAY * 2 ** _return_counts.get(message_id, 0))
+        while len(_return_counts) >= MAX_REMEMBERED_RETURNS:
+            del _return_counts[next(iter(_return_counts))]
+        _return_counts[message_id] = min(_return_counts.pop(message_id, 0) + 1, 10)
+        log.warning("unsettled_message_returned", message=message_id, wait=wait)
         loop = get_event_loop()
         if loop is None:
             self._return(delivery_tag)
@@ -173,265 +176,274 @@ class QoS(stock.QoS):
             loop.call_later(wait, self._return, delivery_tag)
 
     def _return(self, delivery_tag: str) -> None:
-        if self.knows(delivery_tag):
+        if self.is_processing(delivery_tag):
             try:
                 self.restore_by_tag(delivery_tag, leftmost=True)
             finally:
-                self._let_go(delivery_tag)
+                self._release(delivery_tag)
 
-    def _let_go(self, delivery_tag: str) -> None:
+    def _release(self, delivery_tag: str) -> None:
         virtual.QoS.ack(self, delivery_tag)
-        self.channel.slot_is_free()
+        self.channel.on_slot_freed()
 
 
-_returned: dict[str, int] = {}
-"""How often messages went back from here, by their ids."""
+_return_counts: dict[str, int] = {}
+"""How often this worker returned a message, by message id."""
 
 
-def _is_owed(message: Any) -> bool:
-    """Whether somebody waits for what becomes of it: it is no tick or ring, which come again, and not settled."""
+def _is_unsettled_command(message: Any) -> bool:
+    """Return whether it is a command without a durable outcome.  Internal tasks do not count: they are sent again."""
     task = message.headers.get("task") if isinstance(message.headers, dict) else None
     return isinstance(task, str) and not is_internal_task(task) and not is_settled(message)
 
 
 class Poller(stock.MultiChannelPoller):
-    """Watches a connection per queue, where kombu watches one for all: BLMOVE waits for a single list."""
+    """Polls one connection per queue, where kombu has one for all: BLMOVE waits for a single list."""
 
     def _register_BRPOP(self, channel: Channel) -> None:  # noqa: N802 - kombu's name
         """kombu.transport.redis.MultiChannelPoller._register_BRPOP: our queues by BLMOVE, any other as before."""
-        channel.reach_out(self)
-        if channel.queues_of_others():
+        channel.request_messages(self)
+        if channel.other_queues():
             super()._register_BRPOP(channel)
 
     def on_readable(self, fileno: int) -> Any:
-        """kombu.transport.redis.MultiChannelPoller.on_readable: an answer to a hand is read even when no slot is free."""
-        channel, hand = self._fd_to_chan.get(fileno, (None, None))
-        if isinstance(hand, QueueReader):
-            return channel.take(hand)
+        """kombu.transport.redis.MultiChannelPoller.on_readable: read a reader's response even when no slot is free."""
+        channel, reader = self._fd_to_chan.get(fileno, (None, None))
+        if isinstance(reader, QueueReader):
+            return channel.receive(reader)
         return super().on_readable(fileno)
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """kombu.transport.redis.MultiChannelPoller.get: without an event loop there is no timer, so look after hands here."""
-        self.look_after_hands()
-        if any(channel.take_what_is_there() for channel in list(self._channels)):
+        """kombu.transport.redis.MultiChannelPoller.get: without an event loop there is no timer, so maintain readers
+        here."""
+        self.maintain_readers()
+        if any(channel.receive_available() for channel in list(self._channels)):
             return None
         return super().get(callback, timeout=timeout)
 
-    def look_after_hands(self) -> None:
-        """Whatever has to be done from time to time; a broker that is away is met by whoever reads from it."""
+    def maintain_readers(self) -> None:
+        """Run each channel's periodic work.  Connection errors surface where messages are read."""
         for channel in list(self._channels):
             with contextlib.suppress(*channel.connection_errors):
-                channel.look_after_hands()
+                channel.maintain_readers()
 
-    def let_go(self, channel: Channel, hand: QueueReader) -> None:
-        """Watch a hand no longer."""
-        self._chan_to_sock.pop((channel, hand.client, hand), None)
-        for fd in [fd for fd, watched in self._fd_to_chan.items() if watched == (channel, hand)]:
+    def forget_reader(self, channel: Channel, reader: QueueReader) -> None:
+        """Stop polling a reader."""
+        self._chan_to_sock.pop((channel, reader.client, reader), None)
+        for fd in [fd for fd, watched in self._fd_to_chan.items() if watched == (channel, reader)]:
             del self._fd_to_chan[fd]
             self._unregister_from_poll(fd)
 
 
 class Channel(stock.Channel):
-    """Takes messages of our queues hand over hand; all else is kombu's."""
+    """Receives messages of our queues through processing lists; everything else is kombu's."""
 
     QoS = QoS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.hands: dict[str, QueueReader] = {}
-        self.taking: tuple[QueueReader, bytes] | None = None
-        self._looked_at = self._brought_back_at = float("-inf")
-        self._asking: Any = None
+        self.readers: dict[str, QueueReader] = {}
+        self.receiving: tuple[QueueReader, bytes] | None = None
+        self._heartbeat_at = self._requeued_at = float("-inf")
+        self._shared_client: Any = None
         super().__init__(*args, **kwargs)
 
     def _create_client(self, asynchronous: bool = False) -> Any:
-        """kombu.transport.redis.Channel._create_client: one client for all that is said of messages taken here.
+        """kombu.transport.redis.Channel._create_client: share one client for all commands about received messages.
 
-        A client for each command takes an eighth of the time of a worker's parent process.
+        A client per command costs an eighth of the time of a worker's parent process.
         """
-        if asynchronous or not self.hands:
+        if asynchronous or not self.readers:
             return super()._create_client(asynchronous=asynchronous)
-        if self._asking is None or self._asking.connection_pool is not self.pool:
-            self._asking = super()._create_client()
-        return self._asking
+        if self._shared_client is None or self._shared_client.connection_pool is not self.pool:
+            self._shared_client = super()._create_client()
+        return self._shared_client
 
-    # -- which queues ----------------------------------------------------------------------------------------------
+    # -- queues ----------------------------------------------------------------------------------------------------
 
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
-        """kombu.transport.redis.Channel.basic_consume: a hand for the queue, if it is ours and there will be acknowledgements."""
-        if queue in QUEUES and not no_ack and queue not in self.hands:
-            self.hands[queue] = QueueReader(queue, self._create_client(asynchronous=True))
+        """kombu.transport.redis.Channel.basic_consume: add a reader if the queue is ours and acknowledged."""
+        if queue in QUEUES and not no_ack and queue not in self.readers:
+            self.readers[queue] = QueueReader(queue, self._create_client(asynchronous=True))
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
-        """kombu.transport.redis.Channel._basic_cancel: what the hand holds goes back."""
+        """kombu.transport.redis.Channel._basic_cancel: requeue what the reader holds."""
         done = super()._basic_cancel(consumer_tag)
-        gone = [self.hands.pop(queue) for queue in list(self.hands) if queue not in self.active_queues]
-        self._let_go(gone)
+        removed = [self.readers.pop(queue) for queue in list(self.readers) if queue not in self.active_queues]
+        self._close_readers(removed)
         return done
 
     def close(self) -> None:
-        """kombu.transport.redis.Channel.close: the same for all hands."""
-        hands, self.hands = list(self.hands.values()), {}
-        self._let_go(hands)
+        """kombu.transport.redis.Channel.close: requeue what all readers hold."""
+        readers, self.readers = list(self.readers.values()), {}
+        self._close_readers(readers)
         super().close()
-        _consuming.discard(self)
+        _consuming_channels.discard(self)
 
-    def queues_of_others(self) -> list[str]:
-        """Queues that this channel consumes by kombu's own BRPOP, such as the replies to remote control."""
-        return [queue for queue in self.active_queues if queue not in self.hands]
+    def other_queues(self) -> list[str]:
+        """Return the queues that this channel consumes by kombu's own BRPOP, such as replies to remote control."""
+        return [queue for queue in self.active_queues if queue not in self.readers]
 
     def _update_queue_cycle(self) -> None:
-        """kombu.transport.redis.Channel._update_queue_cycle: BRPOP is for those only."""
-        self._queue_cycle.update(self.queues_of_others())
+        """kombu.transport.redis.Channel._update_queue_cycle: BRPOP serves those only."""
+        self._queue_cycle.update(self.other_queues())
 
-    # -- taking messages -------------------------------------------------------------------------------------------
+    # -- receiving -------------------------------------------------------------------------------------------------
 
-    def reach_out(self, poller: Poller) -> None:
-        """Deliver what is held, then wait for whatever comes, as long as there are slots; the queue served last comes last."""
+    def request_messages(self, poller: Poller) -> None:
+        """Deliver held messages, then request one per queue while slots are free; the queue served last comes last."""
         self._deliver_held()
-        for hand in list(self.hands.values()):
-            is_free = hand.waiting_since is None and hand.held is None and self.qos.can_consume()
-            if is_free and not is_queue_paused(hand.queue):
-                self._ask(hand, poller)
+        for reader in list(self.readers.values()):
+            is_free = reader.waiting_since is None and reader.held is None and self.qos.can_consume()
+            if is_free and not is_queue_paused(reader.queue):
+                self._request_next(reader, poller)
 
-    def slot_is_free(self) -> None:
-        """What is held is delivered at once, in the loop of a worker.
+    def on_slot_freed(self) -> None:
+        """Deliver held messages at once in a worker's event loop.
 
-        The next tick would be too late: its callbacks come in the order of chance, and a pool that was before us sends what it is
-        given then only after the next event, which may be a second away.  So would the loop's next round: what an
-        acknowledgement asks for in this one comes after the loop has waited for an event.
+        The loop's next tick would be too late: its callbacks run in no fixed order, and a pool that ran before us sends
+        a message only after the next event, which may be a second away.  So would the loop's next round, which first
+        waits for an event.
         """
-        if get_event_loop() is not None and self.taking is None:
-            with contextlib.suppress(*self.connection_errors):  # the tick meets them, where the connection is made anew
+        if get_event_loop() is not None and self.receiving is None:
+            with contextlib.suppress(*self.connection_errors):  # the loop's tick meets them and reconnects
                 self._deliver_held()
 
     def _deliver_held(self) -> None:
-        for hand in list(self.hands.values()):
-            if hand.held is not None and self.qos.can_consume() and not is_queue_paused(hand.queue):
-                item, hand.held = hand.held, None
+        for reader in list(self.readers.values()):
+            if reader.held is not None and self.qos.can_consume() and not is_queue_paused(reader.queue):
+                item, reader.held = reader.held, None
                 try:
-                    self._hand_over(hand, item)
+                    self._process(reader, item)
                 except BaseException:
-                    hand.held = item
+                    reader.held = item
                     raise
 
-    def _ask(self, hand: QueueReader, poller: Poller) -> None:
-        if not poller._client_registered(self, hand.client, hand):
-            # A list of its own for each connection: whatever the broker may still do for an old one lies in an old list.
-            poller._register(self, hand.client, hand)
-            hand.list = ConsumerId.current().new_list()
-            _consuming.add(self)
+    def _request_next(self, reader: QueueReader, poller: Poller) -> None:
+        if not poller._client_registered(self, reader.client, reader):
+            # A new list per connection: a BLMOVE that the broker still executes for an old one ends in the old list.
+            poller._register(self, reader.client, reader)
+            reader.processing_list = ConsumerId.current().new_list()
+            _consuming_channels.add(self)
             self.heartbeat_and_reclaim()
-        hand.client.connection.send_command("BLMOVE", hand.queue, hand.list, "RIGHT", "LEFT", self.brpop_timeout or 0)
-        hand.waiting_since = monotonic()
+        reader.client.connection.send_command(
+            "BLMOVE", reader.queue, reader.processing_list, "RIGHT", "LEFT", self.brpop_timeout or 0
+        )
+        reader.waiting_since = monotonic()
 
-    def take(self, hand: QueueReader) -> bool:
-        """Read what the broker said to a hand.  Raises Empty for nothing, as kombu.transport.redis.Channel._brpop_read."""
-        connection = hand.client.connection
-        if hand.waiting_since is None:  # nothing was asked: the broker has closed the connection
+    def receive(self, reader: QueueReader) -> bool:
+        """Read a reader's response.  Raises Empty for none, like kombu.transport.redis.Channel._brpop_read."""
+        connection = reader.client.connection
+        if reader.waiting_since is None:  # nothing was requested: the broker has closed the connection
             connection.disconnect()
             raise Empty
         try:
-            item = hand.client.parse_response(connection, "BLMOVE")
+            item = reader.client.parse_response(connection, "BLMOVE")
         except self.connection_errors:
             connection.disconnect()
             raise
         finally:
-            hand.waiting_since = None
+            reader.waiting_since = None
         if item is None:
             raise Empty
-        if is_queue_paused(hand.queue):  # since it was asked for
-            self._give_back(hand)
+        if is_queue_paused(reader.queue):  # paused since the request
+            self._requeue(reader)
             raise Empty
         if not self.qos.can_consume():
-            hand.held, hand.held_since = item, monotonic()
+            reader.held, reader.held_since = item, monotonic()
             raise Empty
-        self._hand_over(hand, item)
+        self._process(reader, item)
         return True
 
-    def take_what_is_there(self) -> bool:
-        """One message, of the queue that has waited longest: whoever polls sees the same connection first each time."""
-        for hand in list(self.hands.values()):
-            if hand.waiting_since is not None and stock._socket_readable(hand.client.connection._sock):
+    def receive_available(self) -> bool:
+        """Receive one message, from the queue that has waited longest; a poll alone always returns the same connection
+        first."""
+        for reader in list(self.readers.values()):
+            if reader.waiting_since is not None and stock._socket_readable(reader.client.connection._sock):
                 with contextlib.suppress(Empty):
-                    return self.take(hand)
+                    return self.receive(reader)
         return False
 
-    def _hand_over(self, hand: QueueReader, item: bytes) -> None:
-        """Check, record, deliver."""
-        self.hands[hand.queue] = self.hands.pop(hand.queue)
-        self.taking = hand, item
+    def _process(self, reader: QueueReader, item: bytes) -> None:
+        """Validate a message, record it and deliver it to Celery."""
+        self.readers[reader.queue] = self.readers.pop(reader.queue)
+        self.receiving = reader, item
         tag = ConsumerId.current().new_tag()
         try:
-            message = validate(item, hand.queue, current_app.tasks, tag, datetime.now(UTC))  # noqa: TID251 - as Celery compares
+            # As Celery compares.
+            message = validate(item, reader.queue, current_app.tasks, tag, datetime.now(UTC))  # noqa: TID251
             if is_task_paused(message["headers"]["task"]):
-                self._park(hand, item, message)
+                self._park(reader, item, message)
             else:
-                self.connection._deliver(message, hand.queue)
-        except Rejected as refused:
-            self._put_aside(hand, item, refused)
+                self.connection._deliver(message, reader.queue)
+        except Rejected as rejection:
+            self._move_to_dead_letters(reader, item, rejection)
         except Delayed as delayed:
-            self._put_off(hand, item, delayed)
+            self._delay(reader, item, delayed)
         except Reclaimed:
-            log.warning("a message was given back by another worker, which thought this one dead", queue=hand.queue)
+            log.warning("message_reclaimed_by_other", queue=reader.queue)
         except Exception as error:
             if not isinstance(error, KeyError) and isinstance(
                 error, self.connection_errors + self.connection.channel_errors
             ):
                 raise
-            # The check let through what Celery cannot bear: the worker must live on, and the next one must not meet it.
-            log.error("Celery could not take a message", queue=hand.queue, error=type(error).__name__)
+            # Validation passed what Celery cannot process: this worker must survive, and no other may receive it.
+            log.error("message_delivery_failed", queue=reader.queue, error=type(error).__name__)
             self.qos._remove_from_indices(tag).execute()
             virtual.QoS.ack(self.qos, tag)
-            headers, said = message["headers"], f"Celery could not take it: {type(error).__name__}"
+            headers, detail = message["headers"], f"Celery could not take it: {type(error).__name__}"
             is_awaited = not headers["ignore_result"]
-            self._put_aside(hand, item, Rejected("NOT_A_COMMAND", said, headers["task"], headers["id"], is_awaited))
+            self._move_to_dead_letters(
+                reader, item, Rejected("NOT_A_COMMAND", detail, headers["task"], headers["id"], is_awaited)
+            )
         finally:
-            self.taking = None
+            self.receiving = None
 
-    def _put_aside(self, hand: QueueReader, item: bytes, refused: Rejected) -> None:
+    def _move_to_dead_letters(self, reader: QueueReader, item: bytes, rejection: Rejected) -> None:
         with self.conn_or_acquire() as client:
-            pipe = client.pipeline().lrem(hand.list, 1, item)
+            pipe = client.pipeline().lrem(reader.processing_list, 1, item)
             dead_letters.push(
                 pipe,
-                dead_letters.DeadLetter.of(
-                    refused.reason,
-                    refused.named,
-                    refused.message_id,
-                    hand.queue,
+                dead_letters.DeadLetter.from_bytes(
+                    rejection.reason,
+                    rejection.named,
+                    rejection.message_id,
+                    reader.queue,
                     item,
-                    refused.detail,
-                    refused.is_awaited,
+                    rejection.detail,
+                    rejection.is_awaited,
                 ),
             )
             pipe.execute()
         dead_letters.write_soon()
 
-    def _put_off(self, hand: QueueReader, item: bytes, delayed: Delayed) -> None:
-        """Out of the worker's list and into the queue's sorted set, in one step; a worker that dies here loses nothing."""
+    def _delay(self, reader: QueueReader, item: bytes, delayed: Delayed) -> None:
+        """Move a message from the processing list to the queue's sorted set in one MULTI: a crash loses nothing."""
         with self.conn_or_acquire() as client:
             seconds, microseconds = client.time()
             due = seconds + microseconds / 1e6 + delayed.seconds
-            client.pipeline().lrem(hand.list, 1, item).zadd(DELAYED_PREFIX + hand.queue, {delayed.raw: due}).execute()
+            client.pipeline().lrem(reader.processing_list, 1, item).zadd(
+                DELAYED_PREFIX + reader.queue, {delayed.raw: due}
+            ).execute()
 
-    def _park(self, hand: QueueReader, item: bytes, message: dict[str, Any]) -> None:
-        """Lay a paused task's message aside, in one step; of a tick nothing is kept, for the next one does its work."""
+    def _park(self, reader: QueueReader, item: bytes, message: dict[str, Any]) -> None:
+        """Move a paused task's message to its list in one MULTI; drop a tick, since the next one does its work."""
         task = message["headers"]["task"]
         with self.conn_or_acquire() as client:
-            pipe = client.pipeline().lrem(hand.list, 1, item)
+            pipe = client.pipeline().lrem(reader.processing_list, 1, item)
             if not (is_internal_task(task) and has_no_arguments(message)):
                 pipe.lpush(PARKED_PREFIX + task, item).sadd(PARKED_TASKS_KEY, task)
             pipe.execute()
 
-    def bring_back(self) -> None:
-        """What was put off and is wanted now, and what was paused and is resumed, goes back into its queue."""
-        queues = list(self.hands)
+    def requeue_due_and_resumed(self) -> None:
+        """Requeue delayed messages that are due and messages of tasks that are no longer paused."""
+        queues = list(self.readers)
         with self.conn_or_acquire() as client:
             pipe = client.pipeline(transaction=False).time().smembers(PARKED_TASKS_KEY)
             for queue in queues:
                 pipe.zcard(DELAYED_PREFIX + queue)
-            if said := pausing.pauses_as_json():
-                pipe.set(PAUSES_KEY, said, ex=PAUSES_TTL_SECONDS)
+            if paused := pausing.pauses_as_json():
+                pipe.set(PAUSES_KEY, paused, ex=PAUSES_TTL_SECONDS)
                 if "sweeps" in queues and is_queue_paused("sweeps"):
                     pipe.ltrim("sweeps", 0, MAX_PAUSED_TICKS - 1)
             (seconds, microseconds), parked, *counts = pipe.execute()
@@ -445,66 +457,71 @@ class Channel(stock.Channel):
                 )
 
     def _poll_error(self, type: Any, **options: Any) -> None:  # noqa: A002 - kombu's name
-        """kombu.transport.redis.Channel._poll_error: a hand reads from its own connection, and so meets what is wrong."""
+        """kombu.transport.redis.Channel._poll_error: reading from the reader's connection raises the error."""
         if isinstance(type, QueueReader):
-            self.take(type)
+            self.receive(type)
         else:
             super()._poll_error(type, **options)
 
     def _on_connection_disconnect(self, connection: Any) -> None:
-        """kombu.transport.redis.Channel._on_connection_disconnect: nobody answers a hand whose connection is gone."""
-        for hand in self.hands.values():
-            if hand.client.connection is connection:
-                hand.waiting_since = None
+        """kombu.transport.redis.Channel._on_connection_disconnect: its reader's request is lost."""
+        for reader in self.readers.values():
+            if reader.client.connection is connection:
+                reader.waiting_since = None
         super()._on_connection_disconnect(connection)
 
-    # -- giving back -----------------------------------------------------------------------------------------------
+    # -- requeueing ------------------------------------------------------------------------------------------------
 
-    def _let_go(self, hands: list[QueueReader]) -> None:
-        for hand in hands:
+    def _close_readers(self, readers: list[QueueReader]) -> None:
+        for reader in readers:
             with contextlib.suppress(Exception):
-                self.connection.cycle.let_go(self, hand)
+                self.connection.cycle.forget_reader(self, reader)
             with contextlib.suppress(Exception):
-                hand.client.connection.disconnect()
-                hand.client.close()
-        if hands:
+                reader.client.connection.disconnect()
+                reader.client.close()
+        if readers:
             with contextlib.suppress(*self.connection_errors):
                 self.heartbeat_and_reclaim()
 
-    def _give_back(self, hand: QueueReader) -> None:
-        """What the broker handed over and nobody took goes back to be the next one out."""
+    def _requeue(self, reader: QueueReader) -> None:
+        """Move a received message back so that it is the next one out of the queue."""
         with self.conn_or_acquire() as client:
-            client.lmove(hand.list, hand.queue, "LEFT", "RIGHT")
+            client.lmove(reader.processing_list, reader.queue, "LEFT", "RIGHT")
 
-    def look_after_hands(self) -> None:
-        """Give back what waits too long, drop connections that fell silent, and look for what lies about."""
+    def maintain_readers(self) -> None:
+        """Requeue messages held too long, drop silent connections, and run the periodic requeueing and reclaiming."""
         now = monotonic()
-        for hand in self.hands.values():
-            if hand.held is not None and now - hand.held_since > MAX_HOLD_SECONDS:
-                hand.held = None
-                self._give_back(hand)
+        for reader in self.readers.values():
+            if reader.held is not None and now - reader.held_since > MAX_HOLD_SECONDS:
+                reader.held = None
+                self._requeue(reader)
             overdue = (self.brpop_timeout or 0) + (self.health_check_interval or 0)
-            if hand.waiting_since is not None and now - hand.waiting_since > overdue:
-                sock = getattr(hand.client.connection, "_sock", None)
+            if reader.waiting_since is not None and now - reader.waiting_since > overdue:
+                sock = getattr(reader.client.connection, "_sock", None)
                 if sock is not None and not stock._socket_readable(sock):
-                    log.warning("the broker fell silent; connecting again", queue=hand.queue)
-                    hand.client.connection.disconnect()
-        if self.hands and now - self._brought_back_at > MAX_HOLD_SECONDS:
-            self._brought_back_at = now
-            self.bring_back()
-        if self.hands and now - self._looked_at > POLL_INTERVAL:
+                    log.warning("broker_connection_silent", queue=reader.queue)
+                    reader.client.connection.disconnect()
+        if self.readers and now - self._requeued_at > MAX_HOLD_SECONDS:
+            self._requeued_at = now
+            self.requeue_due_and_resumed()
+        if self.readers and now - self._heartbeat_at > POLL_INTERVAL:
             self.heartbeat_and_reclaim()
 
     def heartbeat_and_reclaim(self) -> None:
-        """Give back what belongs to nobody alive: at start, after each connection error, and every five seconds."""
-        self._looked_at = monotonic()
-        lists = {hand.list: hand.queue for channel in _consuming for hand in channel.hands.values() if hand.list}
+        """Reclaim messages of dead consumers: at start, after each connection error, and every five seconds."""
+        self._heartbeat_at = monotonic()
+        lists = {
+            reader.processing_list: reader.queue
+            for channel in _consuming_channels
+            for reader in channel.readers.values()
+            if reader.processing_list
+        }
         with self.conn_or_acquire() as client:
             ConsumerId.current().heartbeat_and_reclaim(
                 client,
                 self.unacked_index_key,
                 lists,
-                is_processing=lambda tag: any(channel.qos.knows(tag) for channel in _consuming),
+                is_processing=lambda tag: any(channel.qos.is_processing(tag) for channel in _consuming_channels),
                 restore=lambda tag: self.qos.restore_by_tag(tag, client),
             )
 
@@ -515,18 +532,18 @@ class Transport(stock.Transport):
     Channel = Channel
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """kombu.transport.redis.Transport.__init__: our poller in the place of kombu's."""
+        """kombu.transport.redis.Transport.__init__: use our poller."""
         super().__init__(*args, **kwargs)
         self.cycle: Any = Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """kombu.transport.redis.Transport.register_with_event_loop: one more timer."""
+        """kombu.transport.redis.Transport.register_with_event_loop: add a timer."""
         super().register_with_event_loop(connection, loop)
-        self.cycle.look_after_tref = loop.call_repeatedly(MAX_HOLD_SECONDS, self.cycle.look_after_hands)
+        self.cycle.maintain_readers_tref = loop.call_repeatedly(MAX_HOLD_SECONDS, self.cycle.maintain_readers)
 
 
 class Connection(kombu_connection.Connection):
-    """A connection whose `redis://`, `rediss://` and `redis+socket://` mean this transport; its URL is what users wrote."""
+    """A connection that uses this transport for Redis URLs and keeps the URL as the user wrote it."""
 
     def __init__(
         self,
@@ -536,7 +553,7 @@ class Connection(kombu_connection.Connection):
         transport_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """kombu.Connection.__init__: parse the address as every program here does; its options count more than ours."""
+        """kombu.Connection.__init__: parse the URL as `RedisUrl`; its options override ours."""
         if isinstance(hostname, str) and hostname.partition("://")[0] in SCHEMES:
             address = RedisUrl.parse(hostname)
             hostname = address.kombu_url
@@ -544,8 +561,9 @@ class Connection(kombu_connection.Connection):
             transport_options = {**(transport_options or {}), **address.client_options}
         super().__init__(hostname, *args, **kwargs, ssl=ssl, transport_options=transport_options)  # type: ignore[misc]
 
-    def as_uri(self, include_password: bool = False, mask: str = "**", getfields: Any = None) -> str:  # noqa: ARG002 - kombu's
-        """kombu.Connection.as_uri: an IPv6 address stays one."""
+    # Kombu's.
+    def as_uri(self, include_password: bool = False, mask: str = "**", getfields: Any = None) -> str:  # noqa: ARG002
+        """kombu.Connection.as_uri: keep the brackets of an IPv6 address."""
         if self.get_transport_cls() is not Transport:
             return str(super().as_uri(include_password=include_password, mask=mask))
         if self.uri_prefix:  # a socket's path is all of kombu's `hostname`
@@ -558,5 +576,5 @@ class Connection(kombu_connection.Connection):
 
     def get_transport_cls(self) -> Any:
         """kombu.Connection.get_transport_cls."""
-        found = super().get_transport_cls()
-        return Transport if found is stock.Transport else found
+        transport = super().get_transport_cls()
+        return Transport if transport is stock.Transport else transport

@@ -1,7 +1,8 @@
 """The queues and tasks that operators have paused, as this worker last read them from the database.
 
-They are read once before the worker takes a message, and then every second by a thread.  While the database is away the last
-state applies.  A worker that has read none yet takes nothing: pauses survive restarts, and without a database no task can run.
+They are read once before the worker takes a message, and then every second by a thread.  While the database is away the
+last state applies.  A worker that has read none yet takes nothing: pauses survive restarts, and without a database no
+task can run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A JSON serializer that does not revive kombu's typed objects (UUID, Decimal, datetime).
 
-kombu reads `{"__type__": "uuid", …}` back into Python's own types.  Such a value would differ between the message interface and
-the SQL interface, and neither PostgreSQL nor a retry can hold all of them.  Without reviving, both interfaces see the same
-object and answer `invalid` (docs/decisions/0014-plain-json.md).
+kombu reads `{"__type__": "uuid", …}` back into Python's own types.  Such a value would differ between the message
+interface and the SQL interface, and neither PostgreSQL nor a retry can hold all of them.  Without reviving, both
+interfaces see the same object and answer `invalid` (docs/decisions/0014-plain-json.md).
 """
 
 from __future__ import annotations

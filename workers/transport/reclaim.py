@@ -1,9 +1,10 @@
 """Ownership of messages in flight, and their return to the queue when the consumer that owns them is dead.
 
-A worker's messages are in two places: in the processing lists into which the broker moves them, and among those recorded as
-unacknowledged, whose delivery tags begin with the consumer's name.  Every consumer writes a heartbeat every few seconds, and
-requeues what belongs to a consumer without one.  A consumer that is taken for dead by mistake does no harm: it cannot process a
-message that was reclaimed from it (`workers.transport.channel.Reclaimed`), and a message processed twice has one effect.
+A worker's messages are in two places: in the processing lists into which the broker moves them, and among those
+recorded as unacknowledged, whose delivery tags begin with the consumer's name.  Every consumer writes a heartbeat every
+few seconds, and requeues what belongs to a consumer without one.  A consumer that is taken for dead by mistake does no
+harm: it cannot process a message that was reclaimed from it (`workers.transport.channel.Reclaimed`), and a message
+processed twice has one effect.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ log = structlog.get_logger(__name__)
 PROCESSING_LISTS_KEY = "unwind.handed"
 """Hash of the lists into which the broker moves messages: list -> "consumer queue"."""
 UNACKED_KEY = "unwind.unacked"
-"""Hash of unacknowledged messages.  Not kombu's default name: another Celery with a shorter visibility timeout on the same Redis
-database would redeliver our messages while they are processed."""
+"""Hash of unacknowledged messages.  Not kombu's default name: another Celery with a shorter visibility timeout on the
+same Redis database would redeliver our messages while they are processed."""
 HEARTBEAT_PREFIX = "unwind.alive."
 HEARTBEAT_TTL_SECONDS = 30
 """Age of its last heartbeat at which a consumer counts as dead: a killed worker's messages are back within a minute."""
@@ -68,8 +69,9 @@ class ConsumerId:
     ) -> None:
         """Write this consumer's heartbeat and requeue the messages of dead consumers.
 
-        `index` is the sorted set of unacknowledged delivery tags, `lists` maps the processing lists in use here to their queues,
-        `is_processing` returns whether the message with a tag is in progress here, and `restore` requeues a recorded message.
+        `index` is the sorted set of unacknowledged delivery tags, `lists` maps the processing lists in use here to
+        their queues, `is_processing` returns whether the message with a tag is in progress here, and `restore` requeues
+        a recorded message.
         """
         pipe = client.pipeline(transaction=False).set(HEARTBEAT_PREFIX + self.name, 1, ex=HEARTBEAT_TTL_SECONDS)
         for name, queue in lists.items():
@@ -101,7 +103,8 @@ class ConsumerId:
         }
 
     def _has_exited(self, owner: str) -> bool:
-        """Return whether the consumer ran on this machine and has ended: no need to wait until its heartbeat expires."""
+        """Return whether the consumer ran on this machine and has ended: no need to wait until its heartbeat
+        expires."""
         host, _, rest = owner.partition("/")
         pid = rest.partition("/")[0]
         return host == self.host and pid.isdigit() and int(pid) != self.pid and not _is_running(int(pid))

@@ -408,14 +408,14 @@ def test_a_lease_lasts_as_long_as_the_work(
     submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "slow")
     due(caller)
     begun, go_on = threading.Event(), threading.Event()
-    body = consumer._take_set
+    body = consumer._execute_batch
 
     def slowly(task: str, found: Any) -> Any:
         begun.set()
         assert go_on.wait(20)
         return body(task, found)
 
-    monkeypatch.setattr(consumer, "_take_set", slowly)
+    monkeypatch.setattr(consumer, "_execute_batch", slowly)
     market.at(FILED)
     worker = threading.Thread(target=lambda: market.done("submissions.drain"))
     worker.start()

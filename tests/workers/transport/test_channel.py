@@ -140,7 +140,7 @@ def test_the_urls_that_users_write_mean_our_transport(url: str) -> None:
 
 
 def test_a_valkey_url_is_the_settings_url() -> None:
-    """settings.py turns `valkey://` into `redis://`, whoever hands it to Celery."""
+    """settings.py turns `valkey://` into `redis://`, whoever readers it to Celery."""
     assert app.amqp.Connection is transport.Connection
 
 
@@ -191,14 +191,14 @@ def test_a_channel_that_takes_messages_asks_by_one_client_until_its_connections_
         channel = connection.default_channel
         with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
             assert first is not second, "who only publishes does as kombu does"
-        channel.hands["commands"] = transport.QueueReader("commands", channel._create_client(asynchronous=True))
+        channel.readers["commands"] = transport.QueueReader("commands", channel._create_client(asynchronous=True))
         with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
             assert first is second
         assert channel._create_client(asynchronous=True) is not channel._create_client(asynchronous=True)
         channel._after_fork()
         with channel.conn_or_acquire() as third:
             assert (third is first, third.ping()) == (False, True)
-        channel.hands.clear()
+        channel.readers.clear()
 
 
 def test_queues_are_served_by_turns(broker: Any, broker_url: str) -> None:
@@ -247,10 +247,10 @@ def test_what_waits_for_a_slot_is_delivered_by_the_acknowledgement_that_frees_on
         _drain(connection, 0.2)
         broker.lpush("commands", _canary("commands"))
         broker.lpush("consequences", _canary("consequences"))
-        hands = connection.default_channel.hands
+        readers = connection.default_channel.readers
         for _ in range(50):
             _drain(connection, 0.05)
-            if any(hand.held is not None for hand in hands.values()):
+            if any(reader.held is not None for reader in readers.values()):
                 break
         assert len(came) == 1
         before, loop = get_event_loop(), Hub()
@@ -270,11 +270,11 @@ def test_a_message_that_was_given_back_meanwhile_is_not_ours(broker: Any, broker
     with _consumer(broker_url, "commands") as (connection, came):
         _drain(connection, 0.2)
         channel = connection.default_channel
-        hand = channel.hands["commands"]
+        reader = channel.readers["commands"]
         broker.lpush("commands", _canary("commands"))
-        item = channel.hands["commands"].client.parse_response(hand.client.connection, "BLMOVE")
-        assert broker.lmove(hand.list, "commands", "LEFT", "RIGHT") == item
-        channel._hand_over(hand, item)
+        item = channel.readers["commands"].client.parse_response(reader.client.connection, "BLMOVE")
+        assert broker.lmove(reader.processing_list, "commands", "LEFT", "RIGHT") == item
+        channel._process(reader, item)
         assert (came, reclaim.count_in_flight(broker), broker.llen("commands")) == ([], 0, 2)
 
 
@@ -308,7 +308,7 @@ def test_what_cannot_be_written_down_now_waits_in_the_broker_and_is_bounded(brok
     for _ in range(3):
         pipe = broker.pipeline()
         for _ in range(MAX_PENDING // 2):
-            push(pipe, DeadLetter.of("NOT_JSON", None, None, "commands", b"x" * 100_000))
+            push(pipe, DeadLetter.from_bytes("NOT_JSON", None, None, "commands", b"x" * 100_000))
         pipe.execute()
     assert broker.llen(PENDING_KEY) == MAX_PENDING
     assert len(broker.lindex(PENDING_KEY, 0)) < 6_000
