@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     database_url: Annotated[SecretStr | None, _secret(normalize_postgres_url)] = Field(
         None,
         validation_alias="DATABASE_URL",
-        description="PostgreSQL URL of the login that owns the tables. Unset: an embedded server with its data in UNWIND_DATA.",
+        description="PostgreSQL URL of the tables' owner. Unset: an embedded server with its data in UNWIND_DATA.",
     )
     app_database_url: Annotated[SecretStr | None, _secret(normalize_postgres_url)] = Field(
         None,
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     smtp_url: Annotated[SecretStr | None, _secret(_validate_smtp_url)] = Field(
         None,
         validation_alias="UNWIND_SMTP_URL",
-        description="Mail server, as smtp://user:password@host:587?starttls=1. Unset: emails are files in UNWIND_DATA/mail.",
+        description="smtp://user:password@host:587?starttls=1, the mail server. Unset: files in UNWIND_DATA/mail.",
     )
     mail_from: Annotated[str, AfterValidator(_validate_sender)] = Field(
         "Unwind <no-reply@localhost>",
@@ -251,8 +251,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(_explain(error)) from None
     if settings.flower_address not in {"127.0.0.1", "::1", "localhost"} and settings.flower_login is None:
         raise SettingsError(
-            "UNWIND_FLOWER_ADDRESS: at this address other machines can open Flower, which shows the tasks of every order. "
-            "Set UNWIND_FLOWER_LOGIN=user:password, or use 127.0.0.1."
+            "UNWIND_FLOWER_ADDRESS: at this address other machines can open Flower, which shows the tasks of every "
+            "order. Set UNWIND_FLOWER_LOGIN=user:password, or use 127.0.0.1."
         )
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
 
