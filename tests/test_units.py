@@ -45,7 +45,7 @@ def test_units_may_do_nothing_special_and_get_secrets_as_credentials(unit: str) 
     named = {one.rpartition("%d/")[2] for one in lines(unit, "Environment") if "_FILE=" in one}
     assert credentials == named != set()
     script = (CHECKOUT / "deploy" / "make-secrets").read_text()
-    assert all(f"keep {name} " in script for name in credentials)
+    assert all(f"write_secret {name} " in script for name in credentials)
     assert ("database_url" in credentials) == (unit != "unwind-flower.service")
 
 
