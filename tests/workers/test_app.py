@@ -1,4 +1,4 @@
-"""Is the application set up the way its reasons say, and can anybody import it anywhere?"""
+"""Tests of the Celery application: its settings, its import, and the redaction of messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def test_importing_it_needs_neither_environment_nor_servers_nor_opens_a_connection() -> None:
+def test_importing_the_app_needs_no_environment_and_opens_no_connection() -> None:
     """House: servers are looked for by whoever wants a connection."""
     script = (
         "import socket\n"
@@ -57,12 +57,12 @@ def test_importing_it_needs_neither_environment_nor_servers_nor_opens_a_connecti
         ("timezone", "UTC"),
     ],
 )
-def test_settings_that_were_paid_for_stay(setting: str, value: Any) -> None:
+def test_settings_have_their_documented_values(setting: str, value: Any) -> None:
     """Reliability 4.1: each of these was measured; the reason stands beside it in workers/app.py."""
     assert app.conf[setting] == value
 
 
-def test_every_setting_is_one_that_celery_knows() -> None:
+def test_celery_knows_every_setting() -> None:
     """A setting with a typing error would be ignored in silence."""
     from celery.app.defaults import NAMESPACES, flatten
 
@@ -71,18 +71,18 @@ def test_every_setting_is_one_that_celery_knows() -> None:
     assert set(app.conf.maps[0]) <= known
 
 
-def test_a_job_ends_long_before_its_message_comes_again() -> None:
+def test_hard_limit_is_less_than_half_the_visibility_timeout() -> None:
     """F05: the hard limit is below half the visibility timeout."""
     assert HARD_TIME_LIMIT_SECONDS < VISIBILITY_TIMEOUT / 2
     assert app.conf.broker_transport_options["visibility_timeout"] == VISIBILITY_TIMEOUT
 
 
-def test_there_are_the_four_queues_and_no_others() -> None:
+def test_app_declares_exactly_the_routed_queues() -> None:
     """Contract 2.4."""
     assert [queue.name for queue in app.conf.task_queues] == list(QUEUES)
 
 
-def test_only_ids_and_codes_of_a_message_are_shown() -> None:
+def test_redacted_arguments_hold_only_ids_and_codes() -> None:
     """F64: what Flower and the logs see of a message."""
     arguments = {
         "order_id": 1003,
@@ -113,17 +113,17 @@ def test_only_ids_and_codes_of_a_message_are_shown() -> None:
         (Answer("invalid", "r", "'effects': {'private': 5}", errors=[{"path": "a", "message": "b"}]), "invalid"),
     ],
 )
-def test_of_an_answer_outcome_code_and_counts_are_shown(answer: Answer, shown: str) -> None:
+def test_redacted_answer_holds_outcome_code_and_counts(answer: Answer, shown: str) -> None:
     """Contract 2.1: a refusal is a SUCCESS, and its code is what people look for in Flower; texts may be private (P9)."""
     assert redact_answer(saferepr(answer.as_json(), 512)) == shown
 
 
-def test_an_answer_of_another_shape_shows_nothing() -> None:
+def test_redacted_answer_of_unknown_shape_is_empty() -> None:
     """F64."""
     assert redact_answer("'private'") == ""
 
 
-def test_a_message_we_send_shows_no_comment() -> None:
+def test_sent_message_representation_has_no_comment() -> None:
     """The same for what our own producers write into a message's headers."""
     message = app.amqp.as_task_v2("id", "ocr.file", (), {"order_id": 1, "comment": "private"})
     assert "private" not in str(message.headers)

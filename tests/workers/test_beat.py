@@ -1,4 +1,4 @@
-"""The beat scheduler: clocks that are stepped, folders that take no file, queues that are full."""
+"""Tests of the beat scheduler: stepped clocks, read-only directories, full queues."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def pace(broker: redis.Redis, seconds: float) -> float:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("step", [-3600, -86_400, 3600, 86_400])
-def test_ticks_keep_their_pace_when_the_clock_is_stepped(
+def test_ticks_keep_their_interval_when_the_clock_is_stepped(
     start: Start, broker: redis.Redis, tmp_path: Path, step: int
 ) -> None:
     """No pause after a step back, no burst after one ahead; a restart under the stepped clock starts everything."""
@@ -82,7 +82,7 @@ def test_ticks_keep_their_pace_when_the_clock_is_stepped(
 
 
 @pytest.mark.e2e
-def test_beat_runs_in_a_folder_that_takes_no_file(start: Start, broker: redis.Redis) -> None:
+def test_beat_runs_in_a_read_only_directory(start: Start, broker: redis.Redis) -> None:
     """It keeps nothing, so it needs no `-s`.  Nobody may make a file in /proc, root neither."""
     start(Path("/proc"), SKEW_SECONDS="0")
     wait_until(lambda: waiting(broker) >= len(TIMETABLE), what="the first ticks")
@@ -106,7 +106,9 @@ def counts(broker: redis.Redis) -> tuple[int, int]:
     return int(broker.llen("sweeps")), int(broker.llen("notices"))
 
 
-def test_everything_starts_at_once_and_then_at_its_interval(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
+def test_entries_are_sent_at_start_and_then_at_their_interval(
+    scheduler: MonotonicScheduler, broker: redis.Redis
+) -> None:
     """The delay that is returned ends when the next entry is due."""
     assert scheduler.tick() == pytest.approx(1)
     assert counts(broker) == (1, 1)
@@ -117,9 +119,7 @@ def test_everything_starts_at_once_and_then_at_its_interval(scheduler: Monotonic
     assert counts(broker) == (2, 1)
 
 
-def test_a_beat_that_was_stopped_for_days_starts_each_entry_once(
-    scheduler: MonotonicScheduler, broker: redis.Redis
-) -> None:
+def test_overdue_entries_are_sent_once(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
     """What was missed is not made up for: one look finds all of it."""
     scheduler.tick()
     scheduler.clock = lambda: 300_000.0
@@ -128,7 +128,7 @@ def test_a_beat_that_was_stopped_for_days_starts_each_entry_once(
     assert counts(broker) == (2, 2)
 
 
-def test_a_queue_that_nobody_reads_gets_no_more_ticks(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
+def test_full_queue_gets_no_more_ticks(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
     """A worker that was stopped for days finds so many and no more; the other queues go on, and beat counts as working."""
     broker.rpush("sweeps", *["{}"] * (MAX_QUEUED_TICKS - 1))
     for second in range(4):
@@ -139,7 +139,7 @@ def test_a_queue_that_nobody_reads_gets_no_more_ticks(scheduler: MonotonicSchedu
     assert counts(broker) == (MAX_QUEUED_TICKS, 4)
 
 
-def test_what_cannot_be_sent_is_not_counted(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
+def test_failed_ticks_are_not_counted(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
     """The watcher ends a beat that comes round and sends nothing."""
     broker.set("sweeps", "not a list")
     scheduler.tick()
@@ -147,7 +147,7 @@ def test_what_cannot_be_sent_is_not_counted(scheduler: MonotonicScheduler, broke
     assert broker.llen("notices") == 1
 
 
-def test_only_intervals_are_taken(scheduler: MonotonicScheduler) -> None:
+def test_only_interval_schedules_are_accepted(scheduler: MonotonicScheduler) -> None:
     """A crontab asks the wall clock: what comes once a night is decided by its task, by the database's clock."""
     scheduler.app.conf.beat_schedule = {"nightly": {"task": "bills.issue", "schedule": crontab(hour="3")}}
     with pytest.raises(TypeError, match="nightly"):

@@ -1,4 +1,4 @@
-"""How much memory and time does a store of 200,000 lots take, to be shown and to be imported?"""
+"""Memory and time limits for showing and importing a store of 200,000 lots."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def command(market: Market, database_url: str, tmp_path: Path) -> Any:
 
 
 @pytest.mark.long
-def test_a_large_store_is_shown_as_it_is_read(market: Market, command: Any, database_url: str) -> None:
+def test_large_store_is_printed_while_it_is_read(market: Market, command: Any, database_url: str) -> None:
     """Every lot is there, in each of the three shapes, and the process stays small."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
         owner.execute(STOCK, [LOTS])
@@ -95,7 +95,7 @@ def test_a_large_store_is_shown_as_it_is_read(market: Market, command: Any, data
                 assert [lot["lot_id"] for lot in json.load(written)] == list(range(1, LOTS + 1))
 
 
-def test_lots_in_json_are_written_as_any_look_is(market: Market, command: Any) -> None:
+def test_lots_in_json_have_the_format_of_every_show_command(market: Market, command: Any) -> None:
     """To the letter, for one, for some, for none and for nobody."""
     for lots in range(3):
         if lots:
@@ -108,7 +108,7 @@ def test_lots_in_json_are_written_as_any_look_is(market: Market, command: Any) -
 
 
 @pytest.mark.long
-def test_a_large_file_is_imported_without_being_held(
+def test_large_file_is_imported_in_constant_memory(
     market: Market, command: Any, tmp_path: Path, database_url: str
 ) -> None:
     """The process stays small, says how far it is, and imports every lot; and nothing of a file whose last item is none."""

@@ -1,4 +1,4 @@
-"""Is the relay told at once, and not all the time?"""
+"""Tests of the relay waker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from time import monotonic
 from workers.lifecycle import MAX_PAUSE, MIN_PAUSE, RelayWaker
 
 
-def test_a_lone_promise_is_told_at_once_and_many_ever_more_rarely() -> None:
+def test_first_wakeup_is_immediate_and_later_ones_are_spaced() -> None:
     """P7: one nudge tells of all that is there; pauses double up to the longest while commits keep coming."""
     told, enough = [], threading.Event()
 
@@ -30,7 +30,7 @@ def test_a_lone_promise_is_told_at_once_and_many_ever_more_rarely() -> None:
     assert least[-1] == MAX_PAUSE
 
 
-def test_a_broker_that_is_away_stops_no_later_nudge() -> None:
+def test_wakeups_continue_after_a_broker_failure() -> None:
     """P7: what could not be told is found by a tick of the timetable, and the next commit is told of again."""
     told = threading.Semaphore(0)
 

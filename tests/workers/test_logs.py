@@ -1,4 +1,4 @@
-"""Is a line of the log one line, for people and for machines, whatever a stranger wrote?"""
+"""Tests that a log event is one line, for people and as JSON, whatever text it contains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _as_it_was() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_no_text_begins_a_line_of_its_own(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_text_starts_a_new_log_line(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     """promises.md, bad input: newline injection into logs, terminal colours, right-to-left override."""
     logs.configure(form)
     structlog.get_logger("here").info("answered", order="1\n2026 [error] forged", who="\x1b[31mred\u202e")
@@ -34,7 +34,7 @@ def test_no_text_begins_a_line_of_its_own(form: str, capsys: pytest.CaptureFixtu
     assert "\u202e" not in said
 
 
-def test_machines_get_one_object_a_line_with_its_task_and_order(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_log_has_one_object_per_line_with_task_and_order(capsys: pytest.CaptureFixture[str]) -> None:
     """Issue: structured logs with request, order and cause."""
     logs.configure("json")
     with structlog.contextvars.bound_contextvars(task="npb.file", order=1003, request="r-1"):

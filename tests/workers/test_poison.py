@@ -1,4 +1,4 @@
-"""What does one thing that can never work stop?  Nothing else: not its set, not its queue, not its sweep; and it is seen."""
+"""Tests that work that always fails stops no other work of its batch, queue or sweep, and is reported."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def poisoned(database_url: str, table: str, when: str) -> Iterator[None]:
 
 
 @pytest.mark.guarantee("P8")
-def test_a_command_that_always_fails_stops_no_other_of_its_set_is_parked_and_set_going_in_bulk(
+def test_failing_command_stops_no_other_of_its_batch_and_can_be_requeued_in_bulk(
     shop: Market, database_url: str
 ) -> None:
     """P8: retried ever later, then among the dead jobs; when what was wrong is mended, one word sets it going."""
@@ -89,7 +89,7 @@ def test_a_command_that_always_fails_stops_no_other_of_its_set_is_parked_and_set
 
 
 @pytest.mark.guarantee("P8")
-def test_a_row_that_cannot_be_swept_keeps_no_other_from_being_swept(shop: Market, database_url: str) -> None:
+def test_failing_row_stops_no_other_of_its_sweep(shop: Market, database_url: str) -> None:
     """P8, P3: the batch is divided until the row stands alone; it is tried again by every sweep."""
     for order_id in ORDERS:
         shop.done("npb.file", order_id=order_id, member_id="seller")
@@ -105,7 +105,7 @@ def test_a_row_that_cannot_be_swept_keeps_no_other_from_being_swept(shop: Market
 
 
 @pytest.mark.guarantee("P8")
-def test_a_reminder_that_cannot_be_given_keeps_no_other_from_being_given(shop: Market, database_url: str) -> None:
+def test_failing_reminder_stops_no_other(shop: Market, database_url: str) -> None:
     """P8, N16, N17: of requests and of alerts alike; what was passed over is tried again by every sweep."""
     for order_id in ORDERS:
         if order_id % 2:
@@ -125,9 +125,7 @@ def test_a_reminder_that_cannot_be_given_keeps_no_other_from_being_given(shop: M
 
 
 @pytest.mark.guarantee("P8")
-def test_a_bill_that_cannot_be_made_keeps_nobody_from_the_bills_of_two_months(
-    market: Market, database_url: str
-) -> None:
+def test_failing_bill_stops_no_other_bill_of_two_months(market: Market, database_url: str) -> None:
     """P8, R86: a month is closed without that seller, whose bills are made in their order as soon as they can be."""
     sellers = [f"s{n}" for n in range(1, 5)]
     for seller in sellers:

@@ -1,4 +1,4 @@
-"""Are jobs that were given up set going again by rows, one by one and many at a time, and is what is said of them enough?"""
+"""Tests of requeueing and discarding dead jobs and dead letters."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ def drained(market: Market) -> None:
     market.at(real_now(market.simulation)).do("submissions.drain")
 
 
-def test_a_command_is_taken_again_with_its_own_request_id_and_rests_on_no_message(
-    shop: Market, broker_url: str
-) -> None:
+def test_requeued_command_keeps_its_request_id_and_needs_no_message(shop: Market, broker_url: str) -> None:
     """P1, P2: the broker is emptied right after; what it had done before it was given up is not done twice."""
     number = parked(shop, 1)
     done = replay(number)
@@ -92,7 +90,7 @@ def test_a_command_is_taken_again_with_its_own_request_id_and_rests_on_no_messag
 
 
 @pytest.mark.guarantee("P8")
-def test_many_are_set_going_at_once_and_one_that_cannot_stops_no_other(shop: Market) -> None:
+def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(shop: Market) -> None:
     """P8: by task, or all; what cannot go stays among the dead jobs, with a reason."""
     filings = [parked(shop, order_id) for order_id in (1, 2, 3)]
     strange = parked(shop, 4, task="npb.of_another_version")
@@ -109,7 +107,7 @@ def test_many_are_set_going_at_once_and_one_that_cannot_stops_no_other(shop: Mar
     assert replay().exit_code == replay(1, "--all").exit_code == 2
 
 
-def test_a_command_of_the_sql_door_that_was_given_up_is_answered_there_after_all(shop: Market) -> None:
+def test_requeued_sql_command_is_answered_through_sql(shop: Market) -> None:
     """Contract 2: whoever submitted it finds its answer where it was promised."""
     shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
     with shop.simulation.database.transaction() as conn:
@@ -126,7 +124,7 @@ def test_a_command_of_the_sql_door_that_was_given_up_is_answered_there_after_all
     assert shop.row("SELECT state FROM unwind.command_answers WHERE request_id = 'r-1'").state == "answered"
 
 
-def test_a_promise_and_a_letter_are_due_again(shop: Market) -> None:
+def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
     """A letter is tried again as the letter it is."""
     shop.do("npb.file", order_id=1, member_id="seller")
     with shop.simulation.database.transaction() as conn:
@@ -147,7 +145,7 @@ def test_a_promise_and_a_letter_are_due_again(shop: Market) -> None:
     assert shop.row("SELECT state FROM unwind.notices WHERE notice_id = :id", id=letter_id).state == "sent"
 
 
-def test_what_was_changed_after_it_was_parked_is_not_set_going(shop: Market, database_url: str) -> None:
+def test_dead_job_with_changed_arguments_is_not_requeued(shop: Market, database_url: str) -> None:
     """Promises P1: the hash of what was parked."""
     number = parked(shop, 1)
     with psycopg.connect(libpq_url(database_url)) as owner:
@@ -157,7 +155,7 @@ def test_what_was_changed_after_it_was_parked_is_not_set_going(shop: Market, dat
         assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting(conn)] == [number]
 
 
-def test_nothing_is_dead_without_saying_why(shop: Market) -> None:
+def test_every_dead_job_has_a_reason(shop: Market) -> None:
     """Promises P1: reason, first and last error, hash; the database refuses what does not say so."""
     parked(shop, 1, first_error="KeyError", error="TypeError", reason="WORKER_DIED")
     told = json.loads(CliRunner().invoke(jobs, ["dead", "--json"]).output)
@@ -171,7 +169,7 @@ def test_nothing_is_dead_without_saying_why(shop: Market) -> None:
     assert shop.rows("SELECT 1 FROM unwind.dead_jobs WHERE error = 'said nothing'")
 
 
-def test_the_first_error_travels_with_a_command_from_try_to_try(
+def test_first_error_is_kept_through_all_retries(
     environment: Simulation, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promises P1: over messages, as each try is one; a header that a stranger wrote is not believed when it cannot be shown."""
@@ -192,7 +190,7 @@ def test_the_first_error_travels_with_a_command_from_try_to_try(
     assert (dead.attempts, dead.reason) == (2, "FAILED")
 
 
-def test_what_is_not_to_be_done_is_discarded_with_a_reason_and_stays_on_record(shop: Market) -> None:
+def test_discarded_job_stays_on_record_with_its_reason(shop: Market) -> None:
     """Off the list, the metric and the doctor's finding; never deleted, and not set going by mistake."""
     number, other = parked(shop, 1), parked(shop, 2)
     assert run("discard", number).exit_code == 2, "why must be said"
@@ -219,7 +217,7 @@ def run(*words: object) -> Result:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_kept_message_is_requeued_once_as_the_command_that_it_is(shop: Market, whole: bool) -> None:
+def test_dead_letter_is_requeued_once_as_its_command(shop: Market, whole: bool) -> None:
     """As it lay in its queue, or its body alone, which is what Celery shows of a task that an old worker did not know."""
     raw = message([[], {"order_id": 1, "member_id": "seller"}, {}], headers={"id": "lost-1", "timelimit": "soon"})
     body = json.dumps(raw).encode() if whole else base64.b64decode(raw["body"])
@@ -244,7 +242,7 @@ def test_a_kept_message_is_requeued_once_as_the_command_that_it_is(shop: Market,
 
 
 @pytest.mark.usefixtures("environment")
-def test_ten_thousand_strays_are_moved_whoever_is_killed_in_between(broker_url: str) -> None:
+def test_ten_thousand_strays_are_moved_although_movers_are_killed(broker_url: str) -> None:
     """None lost, none doubled, oldest first; what is no command of ours stays; repeated, it goes on."""
     whole = message([[], {"order_id": 1, "member_id": "seller"}, {}])
     strays = []

@@ -1,4 +1,4 @@
-"""Is every setting read, explained and kept secret where it must be?"""
+"""Tests of loading, validating and documenting settings."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_the_example_names_every_setting_and_no_other() -> None:
+def test_env_example_lists_exactly_the_settings() -> None:
     """A complete .env.example."""
     named = set(re.findall(r"^#?([A-Z][A-Z_]+)=", EXAMPLE, re.MULTILINE))
     assert named - NOT_SETTINGS == set(VARIABLES) | {"UNWIND_FLOWER_LOGIN_FILE"}
 
 
-def test_the_page_of_settings_is_what_the_generator_prints() -> None:
+def test_settings_page_is_up_to_date() -> None:
     """docs/settings.md names every variable; `./run docs` writes it anew."""
     page = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page == settings_page()
@@ -51,14 +51,14 @@ def test_the_page_of_settings_is_what_the_generator_prints() -> None:
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES))
-def test_every_variable_has_its_comment(variable: str) -> None:
+def test_every_variable_has_a_comment(variable: str) -> None:
     """A name alone explains nothing."""
     before = EXAMPLE[: EXAMPLE.index(f"\n#{variable}=")].splitlines()[-1]
     assert re.match(r"# \w+", before)
     assert Settings.model_fields[VARIABLES[variable]].description
 
 
-def test_the_example_taken_as_it_is_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_env_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every example value is one that the program accepts."""
     for variable, value in re.findall(r"^#([A-Z][A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE):
         if variable in VARIABLES:
@@ -68,7 +68,7 @@ def test_the_example_taken_as_it_is_works(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.concurrency == 2
 
 
-def test_an_empty_environment_is_enough() -> None:
+def test_empty_environment_is_valid() -> None:
     """The first command after a clone needs no setting."""
     settings = load_settings()
     assert not settings.has_servers
@@ -77,7 +77,7 @@ def test_an_empty_environment_is_enough() -> None:
     assert settings.smtp_url is None
 
 
-def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose files and shells pass empty strings for what was left out."""
     monkeypatch.setenv("DATABASE_URL", "")
     monkeypatch.setenv("UNWIND_CONCURRENCY", "")
@@ -86,7 +86,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"])
-def test_every_usual_way_to_write_a_database_url_is_understood(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_usual_database_urls_are_accepted(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     """SQLAlchemy would load another driver, or none, for some of them."""
     monkeypatch.setenv("DATABASE_URL", f"{scheme}://u:p%40ss@db:5432/unwind?sslmode=require")
     database = load_settings().database_url
@@ -103,7 +103,7 @@ def test_every_usual_way_to_write_a_database_url_is_understood(monkeypatch: pyte
         ("valkey://host/2", "redis://host/3"),
     ],
 )
-def test_the_result_backend_is_the_brokers_next_database(
+def test_result_backend_defaults_to_the_brokers_next_database(
     monkeypatch: pytest.MonkeyPatch, broker: str, backend: str
 ) -> None:
     """Contract 1: CELERY_RESULT_BACKEND defaults to the broker's second database."""
@@ -136,7 +136,7 @@ def test_the_result_backend_is_the_brokers_next_database(
         ("UNWIND_FLOWER_ADDRESS", "0.0.0.0", "UNWIND_FLOWER_LOGIN"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_mend_and_never_shown(
+def test_invalid_value_is_reported_with_its_fix_and_never_shown(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, fix: str
 ) -> None:
     """Contract 2.1's rule for errors, applied to settings: name the place, never echo the value."""
@@ -148,7 +148,7 @@ def test_a_wrong_value_is_named_with_its_mend_and_never_shown(
     assert "hunter2" not in str(caught.value)
 
 
-def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_invalid_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One fix per attempt would be a guessing game."""
     monkeypatch.setenv("CELERY_BROKER_URL", "amqp://mq")
     monkeypatch.setenv("UNWIND_LOG_FORMAT", "xml")
@@ -170,7 +170,7 @@ def test_secrets_print_as_stars(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" in load_settings().environment()["CELERY_RESULT_BACKEND"]
 
 
-def test_settings_travel_to_programs_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_settings_reach_child_processes_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A worker that `up` starts must see what `up` saw, embedded servers included."""
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
     monkeypatch.setenv("UNWIND_CONCURRENCY", "3")
@@ -183,7 +183,7 @@ def test_settings_travel_to_programs_unchanged(monkeypatch: pytest.MonkeyPatch, 
     assert load_settings() == settings
 
 
-def test_given_servers_win_over_embedded_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configured_servers_override_embedded_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contract 1: first match wins."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://u@db/unwind")
     urls = ServerUrls("postgresql+psycopg://embedded/unwind", "redis://embedded/0", "redis://embedded/1", "")
@@ -195,21 +195,23 @@ def test_given_servers_win_over_embedded_ones(monkeypatch: pytest.MonkeyPatch) -
         assert settings.environment()["CELERY_RESULT_BACKEND"] == "redis://given/8"
 
 
-def test_a_relative_data_directory_is_meant_from_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_relative_data_directory_is_resolved_from_the_working_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Programs we start may stand elsewhere."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNWIND_DATA", "somewhere")
     assert load_settings().data_dir == tmp_path / "somewhere"
 
 
-def test_misspelt_variables_can_be_found() -> None:
+def test_misspelt_variables_are_reported() -> None:
     """Doctor warns about them: a setting that nobody reads looks like a setting."""
     assert unknown_variables({"UNWIND_LOGLEVEL": "DEBUG", "UNWIND_LOG_LEVEL": "DEBUG", "HOME": "/"}) == [
         "UNWIND_LOGLEVEL"
     ]
 
 
-def test_a_secret_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_can_be_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Containers and systemd hand secrets over as files; a trailing newline is not part of one, and what is no secret has none."""
     secret = tmp_path / "database_url"
     secret.write_text("postgresql://me:hunter2@host/unwind\n")

@@ -1,4 +1,4 @@
-"""How hard do we try, what is kept apart, and what is said of a failure?"""
+"""Tests of the base task: retries, bisection and error summaries."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def states(simulation: Simulation) -> dict[int, str]:
 
 
 @pytest.mark.guarantee("P8")
-def test_one_promise_that_cannot_be_kept_stops_no_other(simulation: Simulation) -> None:
+def test_failing_outbox_row_stops_no_other(simulation: Simulation) -> None:
     """P8: the set is halved until the one that fails stands alone."""
     rows = promised(simulation, 9)
     bisect_failures(Follower(simulation, {rows[4]}), rows, KeyError("private words"))
     assert states(simulation) == {row: "due" if row == rows[4] else "done" for row in rows}
 
 
-def test_a_promise_that_fails_again_and_again_is_parked_and_can_be_set_going_again(simulation: Simulation) -> None:
+def test_outbox_row_that_keeps_failing_is_parked_and_can_be_requeued(simulation: Simulation) -> None:
     """Contract 2.1: visible, replayable, never silently lost; and nothing of its words is told."""
     (row,) = promised(simulation, 1)
     for _ in range(outbox.MAX_ATTEMPTS):
@@ -75,7 +75,7 @@ def test_a_promise_that_fails_again_and_again_is_parked_and_can_be_set_going_aga
     assert states(simulation) == {row: "done"}
 
 
-def test_what_is_said_of_a_database_error_has_its_constraint_and_no_values(simulation: Simulation) -> None:
+def test_summary_of_a_database_error_has_the_constraint_and_no_values(simulation: Simulation) -> None:
     """P9: PostgreSQL's own text holds the whole row."""
     with pytest.raises(DBAPIError) as caught, simulation.database.transaction() as conn:
         conn.execute(text("INSERT INTO unwind.members (member_id, handle) VALUES ('private', 'words')"))
@@ -85,7 +85,7 @@ def test_what_is_said_of_a_database_error_has_its_constraint_and_no_values(simul
 
 
 @pytest.mark.parametrize("state", ["53100", "53200", "57P03", "58030"])
-def test_a_server_in_want_is_trouble(simulation: Simulation, state: str) -> None:
+def test_server_without_resources_counts_as_unavailable(simulation: Simulation, state: str) -> None:
     """F48: a full disk, no memory, a start, an error of its files: waited for without a count, for it passes."""
     want = text(f"DO $$ BEGIN RAISE EXCEPTION 'in want' USING ERRCODE = '{state}'; END $$")
     with pytest.raises(DBAPIError) as caught, simulation.database.transaction() as conn:
@@ -93,7 +93,7 @@ def test_a_server_in_want_is_trouble(simulation: Simulation, state: str) -> None
     assert is_database_unavailable(caught.value)
 
 
-def test_a_server_that_ends_the_connection_is_trouble_and_a_long_statement_is_not(
+def test_closed_connection_counts_as_unavailable_and_a_statement_timeout_does_not(
     simulation: Simulation, admin: psycopg.Connection
 ) -> None:
     """Trouble is waited for without a count; a statement that is too long would be so every time."""
@@ -114,15 +114,13 @@ def _end(admin: psycopg.Connection, pid: int) -> None:
 @pytest.mark.parametrize(
     "arguments", [{"rows": "all"}, {"rows": [1.5]}, {"rows": [True]}, {"order_id": "1"}, {"nonsense": 1}]
 )
-def test_a_task_of_the_house_called_with_nonsense_answers_invalid(
-    simulation: Simulation, arguments: dict[str, Any]
-) -> None:
+def test_internal_task_answers_invalid_to_bad_arguments(simulation: Simulation, arguments: dict[str, Any]) -> None:
     """Contract 2.4: callable by hand; never an exception for bad input."""
     answer = execute(app.tasks[TASK], arguments, "by-hand")
     assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", list(arguments))
 
 
-def test_the_failure_that_celery_sees_has_no_values() -> None:
+def test_error_raised_to_celery_has_no_values() -> None:
     """F64: logs, events and the result backend are told of kind and place."""
     try:
         raise KeyError("private words")
@@ -132,7 +130,7 @@ def test_the_failure_that_celery_sees_has_no_values() -> None:
     assert "private" not in str(failure)
 
 
-def test_what_celery_is_told_drags_no_private_error_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_raised_to_celery_has_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     """F64: a traceback with its chain goes into Flower's events at every retry."""
 
     words = " ".join(["is"] * 3)  # made here, since a traceback quotes the lines of the source

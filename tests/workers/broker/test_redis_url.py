@@ -1,4 +1,4 @@
-"""Which addresses of Redis and Valkey are accepted, and can every program use those?  Real servers, real TLS."""
+"""Tests of accepted Redis and Valkey URLs, with real servers and real TLS."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ PASSWORD = "p/w@#?%:;,[ü+& "
         ("redis+socket://me:pw@/r.sock?virtual_host=1", "redis+socket://me:pw@/r.sock?virtual_host=1"),
     ],
 )
-def test_every_usual_spelling_has_one_form(written: str, normal: str) -> None:
+def test_usual_urls_are_normalized(written: str, normal: str) -> None:
     """What is handed on to other programs is read by them as it was meant."""
     assert str(RedisUrl.parse(written)) == normal
     assert str(RedisUrl.parse(normal)) == normal
@@ -97,9 +97,7 @@ def test_every_usual_spelling_has_one_form(written: str, normal: str) -> None:
         ("unix://", "whole path"),
     ],
 )
-def test_what_some_program_could_not_use_is_refused_with_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, url: str, sentence: str
-) -> None:
+def test_unusable_url_is_rejected_with_an_explanation(monkeypatch: pytest.MonkeyPatch, url: str, sentence: str) -> None:
     """And nothing of the address, in which a password may stand anywhere, is shown."""
     monkeypatch.setenv("CELERY_BROKER_URL", url)
     with pytest.raises(SettingsError) as caught:
@@ -109,7 +107,7 @@ def test_what_some_program_could_not_use_is_refused_with_a_sentence(
     assert "hunter2" not in str(caught.value)
 
 
-def test_files_of_an_address_are_meant_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_files_in_a_url_are_resolved_from_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs we start may stand elsewhere."""
     monkeypatch.chdir(CERTIFICATES)
     assert RedisUrl.parse("rediss://host?ssl_ca_certs=ca.pem").tls_options["ssl_ca_certs"] == str(CA)
@@ -237,7 +235,7 @@ def _urls(settings: Settings) -> tuple[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's own call
-def test_every_program_can_use_what_settings_accept(settings: Settings) -> None:
+def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
     """Transport, result backend, watchdog, publisher, metrics, Flower, doctor: each by its own door, at a real server."""
     broker, answers = _urls(settings)
     with Connection(broker, transport_options=app.conf.broker_transport_options) as connection:
@@ -275,7 +273,7 @@ def test_every_program_can_use_what_settings_accept(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?ssl_cert_reqs=required", "?ssl_cert_reqs=CERT_REQUIRED"])
-def test_a_certificate_that_nobody_knows_is_refused_by_every_program(broker_url: str, query: str) -> None:
+def test_untrusted_certificate_is_rejected_by_every_program(broker_url: str, query: str) -> None:
     """kombu alone would take any certificate where the address says nothing about it."""
     with tls_server(broker_url) as port:
         broker, answers = (str(RedisUrl.parse(url)) for url in _pair(broker_url, "rediss", "localhost", port, query))
@@ -290,7 +288,7 @@ def test_a_certificate_that_nobody_knows_is_refused_by_every_program(broker_url:
             ResultBackend(app=app, url=answers).client.ping()
 
 
-def test_options_of_the_address_count_more_than_ours_and_probes_stay_short(broker_url: str) -> None:
+def test_url_options_override_defaults_and_probe_timeouts_stay_short(broker_url: str) -> None:
     """What an operator wrote for a slow line holds for work; a question of a probe's never takes longer than it may."""
     url = f"{broker_url}?socket_timeout=30&socket_connect_timeout=1&health_check_interval=7"
     with Connection(url, transport_options=app.conf.broker_transport_options) as connection:
@@ -307,7 +305,7 @@ def test_options_of_the_address_count_more_than_ours_and_probes_stay_short(broke
         assert (options["socket_timeout"], options["socket_connect_timeout"]) == (2, 1)
 
 
-def test_the_application_uses_that_backend(monkeypatch: pytest.MonkeyPatch, result_backend: str) -> None:
+def test_application_uses_our_result_backend(monkeypatch: pytest.MonkeyPatch, result_backend: str) -> None:
     """Whoever asks Celery for it."""
     monkeypatch.setenv("CELERY_RESULT_BACKEND", f"{result_backend}?socket_timeout=8")
     monkeypatch.setattr(app, "servers_found", True)

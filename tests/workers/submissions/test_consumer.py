@@ -1,4 +1,4 @@
-"""What becomes of a command that was submitted by SQL?  It commits with its caller, is taken once, and is answered."""
+"""Tests of commands submitted by SQL: commit with the caller, execution in batches, answers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def claimed(found: tuple[list[Submission], Submission | None]) -> tuple[list[str
     return [one.request_id for one in small], None if alone is None else alone.request_id
 
 
-def test_the_door_takes_exactly_the_public_commands() -> None:
+def test_sql_interface_accepts_exactly_the_public_commands() -> None:
     """The frozen names of the door are the tasks that have an argument model."""
     public = {
         name for name, task in app.tasks.items() if not name.startswith("celery.") and command_model(task) is not None
@@ -72,7 +72,7 @@ def test_the_door_takes_exactly_the_public_commands() -> None:
     assert set(submissions.PUBLIC_TASKS) == public
 
 
-def test_an_id_written_as_text_is_the_same_submission(market: Market, caller: Any) -> None:
+def test_request_id_as_text_is_the_same_submission(market: Market, caller: Any) -> None:
     """contract 2: JavaScript rounds numbers above 2^53, so it writes texts; another number in a comment is another command."""
     large = 2**53 + 1
     comment = f'said "order_id": "{large}", ' + r'and \"order_id": "1"'
@@ -111,7 +111,7 @@ def test_a_submission_commits_or_rolls_back_with_its_caller(market: Market, call
     assert market.row("SELECT status FROM unwind.orders").status == "NPB"
 
 
-def test_the_same_request_through_both_doors_is_one(market: Market, caller: Any) -> None:
+def test_same_request_through_both_interfaces_is_done_once(market: Market, caller: Any) -> None:
     """contract 2.1: one effect, the same answer again; other arguments are a conflict."""
     market.order(1003)
     command = {"order_id": 1003, "member_id": "seller"}
@@ -127,7 +127,7 @@ def test_the_same_request_through_both_doors_is_one(market: Market, caller: Any)
     assert market.row("SELECT count(*) AS n FROM unwind.alerts").n == 1
 
 
-def test_commands_about_one_order_are_taken_in_their_order(market: Market, caller: Any) -> None:
+def test_commands_about_one_order_run_in_submission_order(market: Market, caller: Any) -> None:
     """First in, first out per order, however many are drained at once; a bad one among them is answered by itself."""
     market.order(1003)
     market.at(FILED)
@@ -145,7 +145,7 @@ def test_commands_about_one_order_are_taken_in_their_order(market: Market, calle
     assert answer_of(caller, "unknown") == ("answered", "refused", "ORDER_UNKNOWN")
 
 
-def test_a_submission_counts_from_its_insert(market: Market, caller: Any) -> None:
+def test_submission_counts_from_its_insert(market: Market, caller: Any) -> None:
     """contract 2: the SQL door uses the instant of its insert, however late it is drained."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
@@ -156,7 +156,7 @@ def test_a_submission_counts_from_its_insert(market: Market, caller: Any) -> Non
     assert market.row("SELECT cancelled_at FROM unwind.orders").cancelled_at == FILED + WEEK
 
 
-def test_a_set_whose_drain_died_is_taken_by_the_next_tick_after_its_lease(market: Market, caller: Any) -> None:
+def test_batch_of_a_dead_run_is_repeated_after_its_lease(market: Market, caller: Any) -> None:
     """P1: all is done within half a minute after the last fault, though it kill the second drain of a set as well."""
     market.order(1003)
     submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "held")
@@ -189,7 +189,7 @@ def test_a_set_whose_drain_died_is_taken_by_the_next_tick_after_its_lease(market
         ("npb.file", {"comment": "x" * (17 * 2**20)}, "r", "PAYLOAD_TOO_LARGE"),
     ],
 )
-def test_a_bad_submission_is_answered_and_never_raises(
+def test_bad_submission_is_answered_and_never_raises(
     market: Market, caller: Any, name: str | None, payload: Any, request_id: str, code: str
 ) -> None:
     """The caller's transaction goes on; nothing was accepted."""
@@ -198,7 +198,7 @@ def test_a_bad_submission_is_answered_and_never_raises(
     assert caller.execute("SELECT count(*) FROM unwind.submissions").fetchone() == (0,)
 
 
-def test_the_submitting_role_can_do_nothing_else(market: Market, caller: Any) -> None:
+def test_submitting_role_has_no_other_rights(market: Market, caller: Any) -> None:
     """It calls one function; tables, views and the feed are closed to it."""
     caller.execute("SET ROLE unwind_submit")
     assert submit(caller, "npb.file", {"order_id": 1, "member_id": "x"})["accepted"]
@@ -215,7 +215,7 @@ def test_the_submitting_role_can_do_nothing_else(market: Market, caller: Any) ->
         caller.rollback()
 
 
-def test_a_commit_with_a_submission_is_heard_at_once(caller: Any, database_url: str) -> None:
+def test_listener_wakes_at_once_after_a_commit(caller: Any, database_url: str) -> None:
     """NOTIFY wakes the listener; a transaction that is taken back does not."""
     woken = threading.Semaphore(0)
     listener = Listener(database_url, woken.release)
@@ -230,7 +230,7 @@ def test_a_commit_with_a_submission_is_heard_at_once(caller: Any, database_url: 
         listener.close()
 
 
-def test_many_commits_while_the_drain_is_being_woken_wake_it_once_more(caller: Any, database_url: str) -> None:
+def test_many_commits_cause_one_more_wakeup(caller: Any, database_url: str) -> None:
     """A drain takes everything that is due, so a message for each commit would only keep other commands waiting."""
     calls, told, go_on = [0], threading.Semaphore(0), threading.Event()
 
@@ -277,7 +277,7 @@ UNREADABLE = {
 
 @pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
-def test_what_cannot_be_read_is_answered_invalid_and_stops_nobody(market: Market, caller: Any, payload: str) -> None:
+def test_unparsable_payload_is_answered_invalid_and_stops_no_other(market: Market, caller: Any, payload: str) -> None:
     """P8: by itself, in the set in which it came; the command behind it is done."""
     market.order(1003)
     market.at(FILED)
@@ -308,7 +308,7 @@ HUGE = {
 
 
 @pytest.mark.parametrize(("payload", "code"), HUGE.values(), ids=HUGE)
-def test_what_is_too_large_too_deep_or_no_json_is_refused_at_once(
+def test_large_deep_or_malformed_payload_is_refused_at_submission(
     market: Market, caller: Any, payload: str, code: str
 ) -> None:
     """The check is SQL, raises nothing and takes memory of the payload's own size; the caller's transaction goes on."""
@@ -319,7 +319,7 @@ def test_what_is_too_large_too_deep_or_no_json_is_refused_at_once(
 
 
 @pytest.mark.parametrize("number", ["1e131071", "-1e131071", "1e-16383", "0." + "1" * 5000, "7" * 5000])
-def test_jsonb_that_would_be_a_thousand_times_as_long_as_text_is_refused(caller: Any, number: str) -> None:
+def test_jsonb_that_expands_a_thousandfold_is_refused(caller: Any, number: str) -> None:
     """Twelve bytes of jsonb can be 128 KB of text."""
     said = caller.execute(
         "SELECT unwind.submit_command('orders.cancel_many', jsonb_build_object('orders', jsonb_agg(CAST(%s AS jsonb))), 'r') "
@@ -330,7 +330,7 @@ def test_jsonb_that_would_be_a_thousand_times_as_long_as_text_is_refused(caller:
     assert said[0]["code"] in ("PAYLOAD_INVALID", "PAYLOAD_TOO_LARGE")
 
 
-def test_the_function_takes_jsonb_text_and_literals(market: Market, caller: Any) -> None:
+def test_submit_accepts_jsonb_text_and_literals(market: Market, caller: Any) -> None:
     """A caller writes a literal, a text or jsonb; named arguments work with each."""
     for argument in ("'{\"order_id\": 1}'", "CAST('{\"order_id\": 1}' AS text)", "jsonb_build_object('order_id', 1)"):
         positional = caller.execute(f"SELECT unwind.submit_command('npb.file', {argument}, 'same')").fetchone()
@@ -343,7 +343,7 @@ def test_the_function_takes_jsonb_text_and_literals(market: Market, caller: Any)
         assert len(made[0]["request_id"]) == 36
 
 
-def test_a_legal_payload_of_commas_and_brackets_in_its_words_is_taken(market: Market, caller: Any) -> None:
+def test_payload_with_commas_and_brackets_in_text_is_accepted(market: Market, caller: Any) -> None:
     """Only brackets and commas outside strings are parts."""
     said = "[],{}" * 400
     items = [{"order_id": n, "member_id": "seller", "comment": said + '"\\'} for n in range(1, 1001)]
@@ -355,7 +355,7 @@ def test_a_legal_payload_of_commas_and_brackets_in_its_words_is_taken(market: Ma
     assert answer_of(caller, "words") == ("answered", "done", None)
 
 
-def test_a_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
+def test_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
     """A set of small payloads and one long one at most, whatever waits; the small ones do not wait for all the long ones."""
     for n in range(8):
         submit(caller, "npb.file", {"order_id": n, "comment": "x" * MAX_BATCHED_BYTES}, f"long{n}")
@@ -369,7 +369,7 @@ def test_a_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
 
 
 @pytest.mark.guarantee("P8")
-def test_what_kills_its_drain_is_taken_alone_and_in_the_end_parked(market: Market, caller: Any) -> None:
+def test_command_that_kills_its_worker_runs_alone_and_is_finally_parked(market: Market, caller: Any) -> None:
     """P8: the others of its set are answered after the first death; attempts count before the work."""
     market.order(1003)
     for n, order_id in enumerate((9, 1003, 8)):
@@ -399,7 +399,7 @@ def test_what_kills_its_drain_is_taken_alone_and_in_the_end_parked(market: Marke
     assert answer_of(caller, "r0") == ("answered", "refused", "ORDER_UNKNOWN")
 
 
-def test_a_lease_lasts_as_long_as_the_work(
+def test_lease_is_extended_while_the_batch_runs(
     market: Market, caller: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A drain that lives keeps its set, however long it takes: nobody else takes it beside it."""
@@ -474,7 +474,7 @@ def _is_answered_or_refused(market: Market, caller: Any, payloads: list[str]) ->
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(payloads=st.lists(bent_payloads() | st.text(max_size=50), min_size=1, max_size=5))
-def test_any_text_at_all_is_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
+def test_any_payload_is_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
     """The function raises nothing for what is in it, and whatever it accepts is answered by one drain."""
     _is_answered_or_refused(market, caller, payloads)
 
@@ -484,14 +484,14 @@ def test_any_text_at_all_is_refused_or_answered(market: Market, caller: Any, pay
     max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(payloads=st.lists(bent_payloads() | st.text(max_size=50), min_size=1, max_size=5))
-def test_thousands_of_texts_are_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
+def test_thousands_of_payloads_are_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
     """The same, for longer."""
     _is_answered_or_refused(market, caller, payloads)
 
 
 @settings(max_examples=300, deadline=None)
 @given(_JSON)
-def test_the_parts_that_are_counted_are_those_that_are_made(document: Any) -> None:
+def test_counted_parts_match_parsed_parts(document: Any) -> None:
     """Counting without parsing agrees with what is in the document, whatever its texts hold."""
 
     def parts(value: Any) -> int:

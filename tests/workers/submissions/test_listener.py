@@ -1,4 +1,4 @@
-"""The listener finds its way back: after many losses, from a server that is silent, and to the server that took over."""
+"""Tests of the listener: repeated losses, unresponsive servers, failovers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def backends(server: PostgresServer) -> list[int]:
         return [pid for (pid,) in rows.fetchall()]
 
 
-def test_a_notification_is_heard_although_the_server_is_asked_all_the_time(
+def test_notification_is_received_between_server_checks(
     ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "POLL_INTERVAL", 0.0)
@@ -52,7 +52,7 @@ def test_a_notification_is_heard_although_the_server_is_asked_all_the_time(
             assert ear.heard.acquire(timeout=10)
 
 
-def test_each_loss_after_health_is_the_first(
+def test_loss_after_a_healthy_connection_starts_with_the_initial_wait(
     ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The twelfth failover of a year must not find it waiting for half a minute."""
@@ -66,9 +66,7 @@ def test_each_loss_after_health_is_the_first(
         assert ear.heard.acquire(timeout=8), "it listens again, and looks at what came meanwhile"
 
 
-def test_a_loss_soon_after_the_last_is_waited_for_longer(
-    ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeated_losses_wait_longer(ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes connections and cuts them is not asked twenty times a second."""
     monkeypatch.setattr(listen, "INITIAL_WAIT", 0.05)
     waits: list[float] = []
@@ -90,7 +88,7 @@ def test_a_loss_soon_after_the_last_is_waited_for_longer(
     assert len(lost) >= 3
 
 
-def test_a_server_that_has_become_silent_is_left(
+def test_unresponsive_server_is_disconnected(
     ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stopped process keeps its connection open, and the kernel answers every keep-alive for it."""
@@ -107,7 +105,7 @@ def test_a_server_that_has_become_silent_is_left(
         os.kill(stopped, signal.SIGCONT) if stopped in backends(other_server) else None
 
 
-def test_a_failover_is_followed() -> None:
+def test_listener_follows_a_failover() -> None:
     with new_server() as first, new_server() as second:
         first.create()
         first.start()
@@ -127,7 +125,7 @@ def test_a_failover_is_followed() -> None:
             assert listener.heard.acquire(timeout=10)
 
 
-def test_a_standby_is_not_listened_to_until_it_is_promoted() -> None:
+def test_listener_waits_until_a_standby_is_promoted() -> None:
     with new_server() as first, new_server() as second:
         first.create()
         first.start()

@@ -1,4 +1,4 @@
-"""Does our transport still fit the kombu below it, and is it the one that our own programs use?"""
+"""Tests of the transport: its fit to the installed kombu, delivery, requeueing and reclaiming."""
 
 # mypy: disable-error-code="no-untyped-call"
 # kombu has no types of its own.
@@ -102,23 +102,23 @@ def _replaced() -> dict[str, str]:
     return found
 
 
-def test_kombu_is_the_one_that_was_read() -> None:
+def test_kombu_has_the_reviewed_version() -> None:
     """The requirement is exact, and what is installed is what it says."""
     assert version("kombu") == READ_IN
     assert re.search(rf'"kombu=={re.escape(READ_IN)}"', (CHECKOUT / "pyproject.toml").read_text())
 
 
-def test_every_method_of_kombu_that_we_replace_is_as_it_was() -> None:
+def test_replaced_kombu_methods_are_unchanged() -> None:
     """Whoever raises kombu's version reads these methods first."""
     assert {name: _digest(name) for name in _replaced()} == REPLACED
 
 
-def test_every_method_of_kombu_that_we_lean_on_is_as_it_was() -> None:
+def test_used_kombu_methods_are_unchanged() -> None:
     """The same for what is called, or calls us."""
     assert {name: _digest(name) for name in RELIED_ON} == RELIED_ON
 
 
-def test_every_replacement_names_what_it_replaces() -> None:
+def test_every_replacement_names_the_replaced_method() -> None:
     """The first words of its docstring are the name in kombu."""
     for name, doc in _replaced().items():
         if not name.endswith("Channel.__init__"):
@@ -130,7 +130,7 @@ def test_every_replacement_names_what_it_replaces() -> None:
     "url",
     ["redis://localhost:6379/0", "rediss://localhost:6379/0?ssl_cert_reqs=required", "redis+socket:///run/x.sock"],
 )
-def test_the_urls_that_users_write_mean_our_transport(url: str) -> None:
+def test_redis_urls_use_our_transport(url: str) -> None:
     """Workers and producers of ours; the address is shown as it was written."""
     with app.connection(url) as connection:
         assert type(connection.transport) is transport.Transport
@@ -139,12 +139,12 @@ def test_the_urls_that_users_write_mean_our_transport(url: str) -> None:
         assert connection.transport.driver_type == "redis"
 
 
-def test_a_valkey_url_is_the_settings_url() -> None:
+def test_valkey_url_is_rewritten_by_settings() -> None:
     """settings.py turns `valkey://` into `redis://`, whoever readers it to Celery."""
     assert app.amqp.Connection is transport.Connection
 
 
-def test_a_plain_client_keeps_kombus_transport() -> None:
+def test_plain_kombu_client_keeps_kombus_transport() -> None:
     """Importing the application changes nothing for anybody else in the process."""
     with (
         Celery("plain", broker="redis://localhost:1/0", set_as_current=False) as plain,
@@ -185,7 +185,7 @@ def _drain(connection: Any, seconds: float = 3.0) -> None:
         connection.drain_events(timeout=seconds)
 
 
-def test_a_channel_that_takes_messages_asks_by_one_client_until_its_connections_are_new(broker_url: str) -> None:
+def test_consuming_channel_shares_one_client_until_it_reconnects(broker_url: str) -> None:
     """A client per command costs as much as the command; a fork takes none along, and those who wait have their own."""
     with transport.Connection(broker_url) as connection:
         channel = connection.default_channel
@@ -201,7 +201,7 @@ def test_a_channel_that_takes_messages_asks_by_one_client_until_its_connections_
         channel.readers.clear()
 
 
-def test_queues_are_served_by_turns(broker: Any, broker_url: str) -> None:
+def test_queues_are_served_in_turn(broker: Any, broker_url: str) -> None:
     """Neither of two full queues waits for the other to be empty."""
     for number in range(10):
         for queue in ("commands", "consequences"):
@@ -221,7 +221,7 @@ def test_queues_are_served_by_turns(broker: Any, broker_url: str) -> None:
     assert reclaim.count_in_flight(broker) == 0
 
 
-def test_what_waits_too_long_for_a_slot_goes_back(broker: Any, broker_url: str) -> None:
+def test_message_held_too_long_is_requeued(broker: Any, broker_url: str) -> None:
     """One slot, two queues: the message too many is not kept from other workers for longer than a second."""
     with _consumer(broker_url, "commands", "consequences") as (connection, came):
         _drain(connection, 0.2)
@@ -241,7 +241,7 @@ def test_what_waits_too_long_for_a_slot_goes_back(broker: Any, broker_url: str) 
     assert reclaim.count_in_flight(broker) == 0
 
 
-def test_what_waits_for_a_slot_is_delivered_by_the_acknowledgement_that_frees_one(broker: Any, broker_url: str) -> None:
+def test_acknowledgement_delivers_the_held_message(broker: Any, broker_url: str) -> None:
     """In a tick the pool may have had its turn, and in the loop's next round an event must have come: 0.1 to 1 s late (B12)."""
     with _consumer(broker_url, "commands", "consequences") as (connection, came):
         _drain(connection, 0.2)
@@ -265,7 +265,7 @@ def test_what_waits_for_a_slot_is_delivered_by_the_acknowledgement_that_frees_on
     assert reclaim.count_in_flight(broker) == 0
 
 
-def test_a_message_that_was_given_back_meanwhile_is_not_ours(broker: Any, broker_url: str) -> None:
+def test_message_reclaimed_meanwhile_is_not_processed(broker: Any, broker_url: str) -> None:
     """F07: a worker that was thought dead gives up what it held, and nothing is lost."""
     with _consumer(broker_url, "commands") as (connection, came):
         _drain(connection, 0.2)
@@ -278,7 +278,7 @@ def test_a_message_that_was_given_back_meanwhile_is_not_ours(broker: Any, broker
         assert (came, reclaim.count_in_flight(broker), broker.llen("commands")) == ([], 0, 2)
 
 
-def test_another_worker_gives_back_what_a_dead_one_was_handed_and_had_taken(broker: Any, broker_url: str) -> None:
+def test_messages_of_a_dead_consumer_are_reclaimed(broker: Any, broker_url: str) -> None:
     """F01, F35: under whatever name, once its sign of life is gone; never while it lives."""
     elsewhere = "another-machine/7/abcdef01"
     broker.hset(reclaim.PROCESSING_LISTS_KEY, "unwind.handed.x", f"{elsewhere} commands")
@@ -301,7 +301,7 @@ def test_another_worker_gives_back_what_a_dead_one_was_handed_and_had_taken(brok
     assert reclaim.count_in_flight(broker) == 0
 
 
-def test_what_cannot_be_written_down_now_waits_in_the_broker_and_is_bounded(broker: Any) -> None:
+def test_dead_letters_in_the_broker_are_bounded(broker: Any) -> None:
     """A database that is away stops nothing, and hostile messages do not fill the broker."""
     from workers.transport.dead_letters import MAX_PENDING, PENDING_KEY, DeadLetter, push
 
@@ -314,6 +314,6 @@ def test_what_cannot_be_written_down_now_waits_in_the_broker_and_is_bounded(brok
     assert len(broker.lindex(PENDING_KEY, 0)) < 6_000
 
 
-def test_the_house_hands_over_what_it_routes() -> None:
+def test_transport_handles_exactly_the_routed_queues() -> None:
     """All other queues are left to kombu, such as those of replies to remote control."""
     assert {queue.name for queue in app.conf.task_queues} == set(QUEUES)

@@ -1,4 +1,4 @@
-"""Is every message looked at, and is none of ours turned away?"""
+"""Tests that every message is validated and valid messages pass."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refused(raw: bytes, queue: str = "commands") -> Rejected:
 
 
 @pytest.mark.parametrize("hostile", WANTED, ids=lambda one: one.name)
-def test_a_hostile_message_is_refused_with_its_reason_or_left_to_the_task(hostile: Hostile) -> None:
+def test_hostile_message_is_rejected_with_its_reason_or_passed_to_the_task(hostile: Hostile) -> None:
     """X3: before Celery sees it; what a task can answer, and what Celery tells its caller of, goes on."""
     if hostile.reason in (None, "TASK_UNKNOWN"):
         assert taken(hostile.raw)["properties"]["delivery_tag"] == "a-tag"
@@ -43,7 +43,7 @@ def test_a_hostile_message_is_refused_with_its_reason_or_left_to_the_task(hostil
         assert len(found.detail) < 120
 
 
-def test_whatever_the_reason_it_says_no_value_of_the_message() -> None:
+def test_rejection_contains_no_value_of_the_message() -> None:
     """P9: what is kept for people to see is a sentence of ours."""
     for hostile in WANTED:
         if hostile.reason not in (None, "TASK_UNKNOWN"):
@@ -53,7 +53,7 @@ def test_whatever_the_reason_it_says_no_value_of_the_message() -> None:
 
 
 @pytest.mark.parametrize("queue", QUEUES)
-def test_the_limit_of_a_queue_is_its_own(queue: str) -> None:
+def test_each_queue_has_its_own_size_limit(queue: str) -> None:
     """16 MB for commands, 64 KB for what the house sends itself; the limit itself still goes."""
     task = f"canary.{queue}"
     most = MAX_MESSAGE_BYTES.get(queue, 64 * 1024)
@@ -64,7 +64,7 @@ def test_the_limit_of_a_queue_is_its_own(queue: str) -> None:
     assert refused(fitting + b" ", queue).reason == "TOO_LARGE"
 
 
-def test_every_registered_task_goes_through_its_queue_and_no_other() -> None:
+def test_task_is_accepted_only_through_its_queue() -> None:
     """F60: whoever may push to one queue starts nothing of another."""
     names = sorted(name for name in app.tasks if not name.startswith("celery."))
     assert len(names) > 40
@@ -87,7 +87,7 @@ def _sent(name: str, queue: str, **options: Any) -> bytes:
     return json.dumps(whole).encode()
 
 
-def test_ticks_and_rings_are_taken_and_left_to_expire() -> None:
+def test_ticks_and_outbox_messages_are_accepted_and_may_expire() -> None:
     """A late tick is dropped by Celery without a word: a later one does its work."""
     late = NOW - timedelta(hours=1)
     for entry in TIMETABLE:
@@ -98,7 +98,7 @@ def test_ticks_and_rings_are_taken_and_left_to_expire() -> None:
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=-31), timedelta(0), timedelta(seconds=30), timedelta(minutes=31)])
-def test_a_retry_of_ours_is_taken_and_waits_half_a_minute_at_most(ahead: timedelta) -> None:
+def test_retry_waits_at_most_half_a_minute(ahead: timedelta) -> None:
     """F06: and a worker whose clock is half an hour off throws away no retry and parks none."""
     raw = _sent("npb.file", "commands", eta=NOW + ahead, retries=3)
     headers = taken(raw)["headers"]
@@ -107,7 +107,7 @@ def test_a_retry_of_ours_is_taken_and_waits_half_a_minute_at_most(ahead: timedel
 
 
 @pytest.mark.parametrize(("ahead", "waits"), [(1, 1), (60, 60), (64, 60), (66, None), (3600, None)])
-def test_a_command_may_be_put_off_by_a_minute_and_waits_once(ahead: int, waits: int | None) -> None:
+def test_command_can_be_delayed_by_a_minute_and_waits_once(ahead: int, waits: int | None) -> None:
     """`countdown` and `eta`: what has waited is taken whatever a worker's clock says, and twice the same bytes are two."""
     raw = _sent("npb.file", "commands", eta=NOW + timedelta(seconds=ahead))
     if waits is None:
@@ -122,7 +122,7 @@ def test_a_command_may_be_put_off_by_a_minute_and_waits_once(ahead: int, waits: 
     assert again.value.raw != caught.value.raw
 
 
-def test_an_eta_that_has_passed_is_now() -> None:
+def test_past_eta_means_now() -> None:
     """A producer whose clock is behind is served at once."""
     assert taken(_sent("npb.file", "commands", eta=NOW - timedelta(hours=1)))["headers"]["eta"] is None
 
@@ -131,13 +131,13 @@ def test_an_eta_that_has_passed_is_now() -> None:
     ("headers", "awaited"),
     [({}, True), ({"ignore_result": True}, False), ({"id": ["x"]}, False), ({"id": "with blank"}, False)],
 )
-def test_of_a_refused_message_is_known_whether_somebody_may_wait(headers: dict[str, Any], awaited: bool) -> None:
+def test_rejection_says_whether_a_caller_may_wait(headers: dict[str, Any], awaited: bool) -> None:
     """Where a result would be stored, and under an id that can be one."""
     found = refused(json.dumps(message(headers={"timelimit": "soon"} | headers)).encode())
     assert found.is_awaited is awaited
 
 
-def test_a_message_that_was_given_back_is_taken_again() -> None:
+def test_requeued_message_is_accepted_again() -> None:
     """kombu marks it as delivered before; the marks change nothing."""
     before = taken(json.dumps(message(headers={"traceparent": "00-a-b-01"})).encode())
     before["headers"]["redelivered"] = True
@@ -148,7 +148,7 @@ def test_a_message_that_was_given_back_is_taken_again() -> None:
     assert again["body"] == before["body"]
 
 
-def test_a_command_may_want_to_be_done_in_time() -> None:
+def test_expired_command_is_rejected() -> None:
     """An upstream's `expires` is kept to: in time it is carried out, afterwards it is kept where it is seen."""
     soon = json.dumps(message(headers={"expires": (NOW + timedelta(seconds=9)).isoformat()})).encode()
     assert taken(soon)["headers"]["expires"]
@@ -215,7 +215,7 @@ def _looked_at(raw: bytes) -> tuple[dict[str, Any] | None, str]:
 
 @settings(max_examples=150, deadline=None)
 @given(bent() | st.binary(max_size=200))
-def test_anything_at_all_is_taken_or_refused(raw: bytes) -> None:
+def test_any_message_is_accepted_or_rejected(raw: bytes) -> None:
     """X3: whatever the bytes, the check raises nothing else, and what it lets through asks nothing of Celery."""
     _is_handled(raw)
 
@@ -223,6 +223,6 @@ def test_anything_at_all_is_taken_or_refused(raw: bytes) -> None:
 @pytest.mark.long
 @settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bent() | st.binary(max_size=200))
-def test_two_thousand_things_are_taken_or_refused(raw: bytes) -> None:
+def test_two_thousand_messages_are_accepted_or_rejected(raw: bytes) -> None:
     """X3: the same, for longer."""
     _is_handled(raw)
