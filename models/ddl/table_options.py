@@ -1,8 +1,7 @@
-"""How are the tables kept on disk?  Room in their pages where rows change in place, and a vacuum that comes in time.
+"""Storage parameters of the tables: room in pages for updates in place, and early vacuum.
 
-PostgreSQL looks after a table when a fifth of it has changed.  Of two million orders that is four hundred thousand dead rows in
-the indexes that every sweep begins with, so tables with a moving front are looked after by count.  Measured in
-docs/decisions/0012-table-growth.md.
+By default PostgreSQL vacuums a table when a fifth of it has changed.  Of two million orders that is 400,000 dead rows in the
+indexes that every sweep reads first, so such tables are vacuumed by count (docs/decisions/0012-table-growth.md).
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ _MOVING = {
     "autovacuum_analyze_scale_factor": "0.02",
     "autovacuum_analyze_threshold": "5000",
 }
-"""For tables whose rows are due, then done: what a sweep reads first is what the last one left dead."""
+"""For tables whose rows are due, then done: a sweep first reads the entries that the last one left dead."""
 _GROWING = {
     "autovacuum_vacuum_insert_scale_factor": "0.05",
     "autovacuum_analyze_scale_factor": "0.02",
 }
-"""For tables that only grow: frozen in pieces while their pages are warm, not by one long run at the end of the numbers."""
+"""For append-only tables: frozen in small steps while their pages are cached, not by one long anti-wraparound vacuum."""
 
 TABLE_OPTIONS: dict[str, dict[str, str]] = {
     # Every event of an order counts up its version, and no index knows that column: with room in the page it is a HOT update,
@@ -27,7 +26,7 @@ TABLE_OPTIONS: dict[str, dict[str, str]] = {
     # A lot's quantity moves with every sale and return, and no index knows it.  What was recorded together is sold and comes back
     # together: at 80 % three of four returned lots found their page full, at 50 % none, for 80 bytes more a lot.
     "lots": {"fillfactor": "50", **_MOVING},
-    # Whatever moves an alert, a promise, a letter or a submission moves it out of a partial index: no room would help.
+    # Every update of these rows moves them out of a partial index, so it is never a HOT update and room would not help.
     "alerts": _MOVING,
     "ocrs": _MOVING,
     "outbox": _MOVING,
@@ -37,7 +36,7 @@ TABLE_OPTIONS: dict[str, dict[str, str]] = {
     "stock_moves": _GROWING,
     "ledger_lines": _GROWING,
     "requests": _GROWING,
-    # A dozen rows that are written again all day: they stay in their page.
+    # A dozen rows that are updated all day: they stay in their page.
     "sweeps": {"fillfactor": "20", "autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "500"},
 }
 

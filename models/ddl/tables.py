@@ -1,4 +1,4 @@
-"""All tables: importing this module completes `metadata`, for migrations and for checks against drift."""
+"""The complete `metadata`: importing this module imports every table, for migrations and schema comparison."""
 
 from __future__ import annotations
 

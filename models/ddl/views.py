@@ -1,7 +1,7 @@
-"""What may a dashboard rely on?  Five views with frozen columns: the answers of the command line for anybody with SQL.
+"""The public views: five views with stable columns, which answer with SQL what the command line answers.
 
-A view here may gain a column at its end and never loses or re-means one; `contract/views/` freezes them.  No view asks what time
-it is: whoever reads compares with a `now` of his own, so that a replay shows what a live system would.
+A view may gain a column at its end and never loses or redefines one; `contract/views/` records them.  No view reads the clock:
+readers compare with their own `now`, so that a simulation shows what a live system would.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AS_OWNER = "security_barrier = true"
-"""Reads what its readers may not, and lets none of their functions see a row that it leaves out."""
+"""Reads with the rights of the view's owner; functions of its readers cannot see rows that it filters out."""
 AS_READER = "security_invoker = true"
-"""Reads with the rights of whoever asks: it gives nobody more than the tables do."""
+"""Reads with the rights of its reader."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One view: what a row of it is, and each column with its JSON types and what it says."""
+    """A view with its columns; each has a name, its JSON types and a description."""
 
     name: str
     version: int
@@ -24,10 +24,10 @@ class View:
     columns: tuple[tuple[str, tuple[str, ...], str], ...]
     query: str
     private: bool = False
-    """Whether it shows a part of tables that its readers may not read, so that it reads them as its owner."""
+    """Whether it shows a part of tables that its readers may not read."""
 
     def statements(self) -> tuple[str, str]:
-        """Make it, or bring an older one to its newest form, and say in the catalogue what it is."""
+        """Return SQL that creates or replaces the view and comments it."""
         said = f"Version {self.version}. {self.about}".replace("'", "''")
         return (
             f"CREATE OR REPLACE VIEW unwind.{self.name} WITH ({AS_OWNER if self.private else AS_READER}) AS {self.query}",

@@ -1,11 +1,11 @@
-"""Which invariants are broken now, and what must be asked next?
+"""The continuous audit: checks the invariants and records violations.
 
-Every minute what changed lately is asked, and a slice of the rest; every night everything, a portion a tick.  What is found
-stays an open row of `violations` until the same question, asked of everything, comes back without it.  Finding and
-settling are events, so that a mirror of the feed hears of them too.
+Every minute it checks what changed lately and a slice of the rest; every night everything, one invariant at a time.  A finding
+stays an open row of `violations` until a check of everything no longer finds it.  Finding and clearing are events, so mirrors
+of the feed learn of them too.
 
-Measured with 100,000 orders of five lines each, on two cores that had eight times as much to do as they could: two seconds a
-minute for a slice and what is fresh, sixteen when 5,000 rows are, and everything in 57 seconds, its slowest question in 7.5.
+Measured with 100,000 orders of five lines on two cores under eightfold load: two seconds a minute for a slice and recent rows,
+sixteen with 5,000 recent rows, and everything in 57 seconds, the slowest query in 7.5.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Do the bills of a month say what orders and events say they must?  Computed again, by a path of its own.
+"""The audit of a month's bills: recomputed from orders and events, independently of the billing code.
 
-Nothing here is shared with posting or issuing: months come from the calendar of the zone, fees from exact fractions, and what
-must be on each bill from the orders' events alone.  What comes out is a certificate, or the rows that differ.
+It shares nothing with posting or issuing: months come from the calendar of the time zone, fees from exact fractions, and the
+content of each bill from the orders' events alone.  The result is a certificate with the differences.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from policies.terms import Terms
 
 ZERO = Decimal("0.00")
 UTC_MARGIN = timedelta(days=2)
-"""No zone is further than that from UTC, so a month's events lie within its UTC days and this much more."""
+"""More than any zone's offset, so a month's events lie within its UTC days plus this margin."""
 
 CHARGING = ("orders.submitted", "orders.batch_added", "removals.approved")
-"""What gives an order other items, and so a fee for the whole of it (A21)."""
+"""Events that change an order's items and so recompute its fee (A21)."""
 
 
 class ExpectedLine(NamedTuple):
@@ -42,7 +42,7 @@ class ExpectedLine(NamedTuple):
 
 @dataclass
 class Certificate:
-    """What the audit of a month found.  `differences` are sentences; none means that the month is proven."""
+    """The result of a month's audit; without `differences` (sentences) the month is proven."""
 
     month: str
     closed: bool

@@ -1,7 +1,6 @@
-"""How does a database get its tables, and how does it keep up with them?
+"""Schema migrations: `upgrade(url)` brings any database to the newest schema; concurrent calls are safe.
 
-`upgrade(url)` brings any database to the newest schema, one migration at a time, safely for two that try at once.  While
-nothing is released the schema is one revision that is written anew whenever tables change:
+Nothing is released yet, so the schema is a single revision that is regenerated when tables change:
 
     python -m models.migrations regenerate
 """

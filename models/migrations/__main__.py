@@ -1,4 +1,4 @@
-"""How is the first revision written anew, while nothing is released?  `python -m models.migrations regenerate`."""
+"""Regeneration of the first revision, while nothing is released: `python -m models.migrations regenerate`."""
 
 from __future__ import annotations
 

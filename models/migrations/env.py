@@ -1,4 +1,4 @@
-"""How does Alembic run here?  On the connection and in the transaction that `models.migrations.upgrade` gives it."""
+"""Alembic's environment: it runs on the connection and in the transaction of `models.migrations.upgrade`."""
 
 from __future__ import annotations
 

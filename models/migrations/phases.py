@@ -1,8 +1,7 @@
-"""May a revision be applied while workers of the version before still run?  Expand first, contract a release later.
+"""Checks that a revision can be applied while workers of the previous version run.
 
-A release that needs other tables comes as two revisions: one that only adds (`phase = "expand"`), with which old and new
-workers both run, and one that takes away what nobody uses any more (`phase = "contract"`), in a later release.  What a revision
-does is read from its source, so that a slip is found by the suite and not on the night of the upgrade.
+A schema change comes as two revisions: one that only adds (`phase = "expand"`), with which old and new workers both run, and one
+in a later release that removes what is unused (`phase = "contract"`).  The checks read the source of the revision.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How is the installation doing, in numbers?  Asked whenever somebody reads the metrics, so each question has an index.
+"""The metrics that are read from the database, each by a query that has an index.
 
-No ids and nothing private: labels are names from closed lists (P9).  A question that takes too long is given up and said so.
+Labels are names from closed lists, never ids or personal data.  A query that takes too long is skipped.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.alerts import WAITING_CONDITION
 
 STATEMENT_TIMEOUT_MS = 2_000
-"""Of one question: what takes longer must not keep the database busy every few seconds."""
+"""The limit of one query, which may run every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One question.  `sql` gives a column for each label and the value last, in base units (seconds, bytes)."""
+    """A metric.  `sql` returns a column for each label and then the value, in base units (seconds, bytes)."""
 
     name: str
     about: str
@@ -31,7 +31,7 @@ _DUE = f"{WAITING_CONDITION} AND unlocks_at <= statement_timestamp()"
 _OVERDUE = (
     f"FROM unwind.alerts WHERE kind = 'NPB' AND {_DUE} UNION ALL {{}} FROM unwind.alerts WHERE kind <> 'NPB' AND {_DUE}"
 )
-"""In two halves, for each has its index.  `statement_timestamp`: an index cannot be searched for a clock that moves."""
+"""Two halves, each with its own index.  `statement_timestamp` is stable, so an index can be used."""
 
 
 def _age(oldest: str, where: str) -> str:
@@ -140,13 +140,13 @@ METRICS = (
 
 
 def collect(conn: Connection) -> Iterator[tuple[Metric, list[tuple[tuple[str, ...], float]] | None]]:
-    """Each reading with its values by their labels, or None where the question could not be answered."""
+    """Yield each metric with its values by labels, or None if its query failed."""
     conn.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"))
-    for reading in METRICS:
+    for metric in METRICS:
         try:
             with conn.begin_nested():
-                rows = conn.execute(text(reading.sql)).all()
+                rows = conn.execute(text(metric.sql)).all()
         except SQLAlchemyError:
-            yield reading, None
+            yield metric, None
         else:
-            yield reading, [(tuple(str(label) for label in row[:-1]), float(row[-1])) for row in rows]
+            yield metric, [(tuple(str(label) for label in row[:-1]), float(row[-1])) for row in rows]

@@ -1,7 +1,4 @@
-"""What is to be known of the database server itself?  Its revision of our schema, its clock, its connections, our rights.
-
-Asked by whoever looks after an installation; nothing here is about orders.
-"""
+"""Facts about the database server: schema revision, clock, connections, roles and settings."""
 
 from __future__ import annotations
 
@@ -22,20 +19,20 @@ class Connections:
 
 
 def wall_clock(conn: Connection) -> datetime:
-    """What time the server has at this moment, whatever clock the rules are given."""
+    """Return the server's wall clock, whatever clock the application uses."""
     instant: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
     return instant
 
 
 def schema_revision(conn: Connection) -> str | None:
-    """The revision of the schema; None where no migration ever ran."""
+    """Return the revision of the schema, or None if no migration ever ran."""
     if not conn.execute(text("SELECT to_regclass('unwind.alembic_version') IS NOT NULL")).scalar():
         return None
     return conn.execute(text("SELECT max(version_num) FROM unwind.alembic_version")).scalar()
 
 
 def head_revision() -> str | None:
-    """The revision that this code needs."""
+    """Return the revision that this code needs."""
     from alembic.script import ScriptDirectory
 
     from models.migrations import alembic_config

@@ -1,4 +1,4 @@
-"""Where is my credit?  What became of the fee of each cancelled order of a seller, down to the bill that shows it."""
+"""Fee credits: what became of the fee of each cancelled order, down to the bill that shows it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _OF_ORDER = text(
 
 
 def of_seller(conn: Connection, seller_id: str) -> list[dict[str, Any]]:
-    """All credits of one seller, oldest cancellation first, each with a sentence that says where it is."""
+    """Return all credits of one seller, oldest cancellation first, each with a sentence that says where it is."""
     return [_shown(row) for row in conn.execute(_OF_SELLER, {"seller": seller_id})]
 
 
 def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
-    """What became of the fee of one order: one row once it is cancelled, and any credit that staff gave for it.
+    """Return the credits of one order: one once it is cancelled, and any credit that staff gave for it.
 
-    `until`: as it was at that instant; a line written later was still a promise then, and its bill not made.
+    With `until`, as they were at that instant: a line written later was still pending, and its bill not issued.
     """
     return [_shown(row, until) for row in conn.execute(_OF_ORDER, {"order": order_id, "until": until})]
 

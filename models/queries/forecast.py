@@ -1,4 +1,4 @@
-"""When will cancelling become possible, and is anything late?  The unlocks to come, by hour, with the overdue ones on top."""
+"""The forecast of unlocks: how many alerts unlock in each hour to come, and which are overdue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from policies.timestamps import format_timestamp
 
 DEFAULT_DAYS = 14
-"""The longest wait of any alert under BrickLink's terms: after that every alert of today has unlocked (R26, R49)."""
+"""The longest wait of any alert under BrickLink's terms (R26, R49)."""
 MAX_OVERDUE = 20
 
 _HOURS = text(

@@ -1,7 +1,7 @@
-"""What is known of one order, now or as of any instant: its row, its parts, its money and its story?  (contract 4)
+"""One order, now or at an earlier instant: its state, lines, requests, money and timeline.
 
-Now is read from the rows.  An earlier instant is folded from the events up to it (`policies.history`), with the lines,
-removal requests and ledger lines that were there by then; a test holds that both say the same of the present.
+The present is read from the rows.  An earlier instant is folded from the events up to it (`policies.history`), with the lines,
+removal requests and ledger lines that existed then; a test checks that both agree about the present.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from policies.timestamps import format_optional_timestamp, format_timestamp, par
 
 @dataclass(frozen=True, slots=True)
 class OrderSnapshot:
-    """One order at one instant: the case, its lines and removal requests as they were then, and what had happened."""
+    """One order at one instant: the case, its lines, removal requests and events."""
 
     case: Case
     lines: Sequence[dict[str, Any]]
@@ -37,7 +37,7 @@ class OrderSnapshot:
 
     @property
     def remaining(self) -> dict[int, int]:
-        """What each line still has."""
+        """The remaining quantity by line number."""
         return {line["line_no"]: line["remaining"] for line in self.lines}
 
 

@@ -1,7 +1,7 @@
-"""What can be looked at, and what does one see?  Every look of contract 4, from its words to its JSON.
+"""The queries of `show` and `explain`: each returns JSON for the words of the command line.
 
-The command line, replay's `show` lines and everything else that shows something ask here, so all of them show the same.
-Looking takes no locks and changes nothing.  An unknown thing is None.
+The command line and the `show` lines of a simulation both use them.  They take no locks and change nothing.  An unknown thing
+is None.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from policies.statuses import Role
 from policies.timestamps import format_optional_timestamp, format_timestamp, parse_timestamp
 
 MAX_DAYS = 366
-"""Of a forecast: the longest that any terms may let an alert wait is far below."""
+"""The limit of a forecast; no terms let an alert wait that long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question, understood: what kind of thing, which one, and as of when (None: now)."""
+    """A parsed query: the kind of thing, its arguments, and the instant (None: now)."""
 
     noun: str
     which: tuple[Any, ...] = ()
@@ -34,7 +34,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class QueryKind:
-    """How a look is asked for: the reader of each plain word, the options it must have, and those it may have."""
+    """A kind of query: the parsers of its words and of its required options, and whether it takes `--at`."""
 
     usage: str
     see: Callable[[Connection, Query, datetime], Any]
@@ -44,18 +44,18 @@ class QueryKind:
 
 
 class InvalidQuery(ValueError):
-    """The words ask for nothing that can be shown; the message says what would."""
+    """The words are no valid query; the message says what is."""
 
 
 def use_snapshot_isolation(conn: Connection) -> None:
-    """Let all of this transaction see one moment, so that nobody sees a half-done cancellation (P4).  Call it first."""
+    """Make all statements of this transaction read one snapshot.  Must be its first statement."""
     conn.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
 def run_query(conn: Connection, words: Sequence[Any], *, now: datetime, at: datetime | None = None) -> Any:
     """The JSON that these words ask for, such as `["order", 1003]` or `["explain", "order", "1003", "--at", T]`.
 
-    `at` stands in for `--at`.  Raises NotALook for words that ask for nothing; an unknown thing gives None.
+    `at` stands in for `--at`.  Raises InvalidQuery for words that ask for nothing; an unknown thing gives None.
     """
     wanted = parse_query(words)
     if at is not None and wanted.at is None and KINDS[wanted.noun].at:
@@ -64,7 +64,7 @@ def run_query(conn: Connection, words: Sequence[Any], *, now: datetime, at: date
 
 
 def parse_query(words: Sequence[Any]) -> Query:
-    """Read the words of a look.  Raises NotALook."""
+    """Parse the words of a query.  Raises InvalidQuery."""
     if not all(isinstance(word, str) or (isinstance(word, int) and not isinstance(word, bool)) for word in words):
         raise InvalidQuery("a look is made of words and numbers")
     rest = [str(word) for word in words]
@@ -198,7 +198,7 @@ def _alerts(conn: Connection, wanted: Query, _now: datetime) -> Any:
 
 
 def _request(conn: Connection, wanted: Query, _now: datetime) -> Any:
-    """What became of a command: answered, or still waiting, or given up (contract 2.1)."""
+    """Return the state of a command: answered, waiting or given up."""
     row = conn.execute(
         text(
             "SELECT v.*, coalesce(r.answer, s.answer) AS answer FROM unwind.v_request_status AS v "

@@ -1,8 +1,7 @@
-"""What must never be?  A sentence and a query for each promise: whatever the query finds, the promise is broken for.
+"""All invariants: for each a sentence and a query that returns the ids that violate it.
 
-The queries share nothing with the code that writes: they recompute from rows, lines and events (promises.md, Invariants; an
-import contract holds it).  Those of `IN_TIME` ask whether everything that is due was done; they may find something where
-no worker runs, so tests with a clock of their own leave them out.
+The queries share nothing with the code that writes; an import contract enforces it.  Those of `IN_TIME` check that everything
+due was done; without a running worker they find violations, so tests with a simulated clock skip them.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ MONTHS_PROVEN = "Of every closed month the bills say what orders and events say;
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A broken promise and for which orders, alerts, bills or rows (as text, at most a hundred)."""
+    """An invariant that does not hold, with the ids that violate it (as text, at most `MAX_IDS`)."""
 
     sentence: str
     ids: list[str]

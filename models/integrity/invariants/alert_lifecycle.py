@@ -1,4 +1,4 @@
-"""What was an alert's life, and when did it mature?  Read from events and dated terms alone, for the invariants to compare.
+"""The life of an alert and when it matures, read from events and dated terms alone, for invariants to compare.
 
 Elapsed durations: seconds are added, so no session's time zone can make a day of 23 hours out of one.
 """

@@ -1,4 +1,4 @@
-"""What must never be true of an alert?  (promises.md, invariant 1: never early, never forgotten)"""
+"""Invariants of alerts: unlocked never early and never forgotten."""
 
 from __future__ import annotations
 

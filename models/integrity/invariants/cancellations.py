@@ -1,4 +1,4 @@
-"""What must never be true of a cancelled order?  (promises.md, invariants 2, 3 and 6)
+"""Invariants of cancelled orders.
 
 Grounds are judged again from events and dated terms: nothing here knows how a command decides.
 """

@@ -1,7 +1,7 @@
-"""What is one invariant?  A sentence, and a query that gives the ids for which it is not true.
+"""The invariant: a sentence, and a query that returns the ids for which it is not true.
 
-A query can be asked of everything, or of what changed lately and of a slice.  So it says itself where it may be narrowed:
-`[o.order_id IN orders]` is true when everything is asked, and a condition on the orders of a `Scope` otherwise.
+A query checks everything, or only a scope.  It marks where it can be narrowed: `[o.order_id IN orders]` is true when everything
+is checked, and otherwise a condition on the orders of a `Scope`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 MAX_IDS = 100
-"""Of one sentence: enough to see a pattern."""
+"""The maximum number of ids reported for one sentence."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What must never be in the books?  (promises.md, invariant 5: no cent appears or disappears)
+"""Invariants of the ledger and the bills: no cent appears or disappears.
 
 Recomputed from lines, orders and dated terms: nothing here knows how money is charged, posted or billed.
 """

@@ -1,4 +1,4 @@
-"""What must never be true of what a commit promised, of notices, answers and dead jobs?  (promises.md, invariants 6, 7, 9)"""
+"""Invariants of outbox messages, notices, answers and dead jobs."""
 
 from __future__ import annotations
 

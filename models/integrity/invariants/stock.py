@@ -1,4 +1,4 @@
-"""What must never be true of stock?  (promises.md, invariant 4: no unit appears or disappears)
+"""Invariants of stock: no unit appears or disappears.
 
 Recomputed from the journal, the order lines and the removal requests: nothing here knows how items are put back.
 """

@@ -1,4 +1,4 @@
-"""What must never be true of an order's timeline?  (promises.md, invariant 8: events fold back into rows)
+"""Invariants of timelines: the events of an order fold back into its rows.
 
 The folding is PostgreSQL's own: of equal keys of an object the last one counts.
 """
