@@ -1,4 +1,4 @@
-"""Which alerts are there, and which of them are due?  NPB, NRS and NSS share a table: they share a life."""
+"""NPB, NRS and NSS alerts, in one table because they have the same lifecycle, and the sweep that unlocks them."""
 
 from __future__ import annotations
 
@@ -93,25 +93,23 @@ _LATEST = """
 """
 
 
-def load_latest(conn: Connection, order_ids: Iterable[int], book: TermsHistory) -> dict[int, Alert]:
-    """The latest alert of each order, in any state.  The order's row lock guards it: nobody writes an alert without it."""
-    return fetch_latest(send_latest(conn, order_ids), book)
+def load_latest(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Alert]:
+    """Return the latest alert of each order, in any state. The order's row lock guards it."""
+    return fetch_latest(send_latest(conn, order_ids), terms_history)
 
 
 def send_latest(conn: Connection, order_ids: Iterable[int]) -> Cursor:
-    """The same, to be `read` when the statements that go with it were sent."""
     return execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
 
 
-def fetch_latest(rows: Cursor, book: TermsHistory) -> dict[int, Alert]:
-    """What was asked."""
-    return {r.order_id: alert_from_row(r, book) for r in rows}
+def fetch_latest(rows: Cursor, terms_history: TermsHistory) -> dict[int, Alert]:
+    return {r.order_id: alert_from_row(r, terms_history) for r in rows}
 
 
 def count_open_by_accused(conn: Connection, at_least: int) -> list[tuple[str, Role, int]]:
-    """Who has that many open alerts against them at once: (member_id, accused as, how many), most first (R98).
+    """Return (member_id, accused as, number) for members with at least that many open alerts, most first (R98).
 
-    For operators to look at.  Nothing follows from it by itself: only completed alerts are strikes (A20).
+    Operators look at the result; only completed alerts become strikes (A20).
     """
     rows = conn.execute(
         text(
@@ -126,13 +124,12 @@ def count_open_by_accused(conn: Connection, at_least: int) -> list[tuple[str, Ro
     return [(row.accused, Role(row.role), row.pending) for row in rows]
 
 
-def alert_from_row(row: Any, book: TermsHistory) -> Alert:
-    """Read a row as the facts of an alert."""
+def alert_from_row(row: Any, terms_history: TermsHistory) -> Alert:
     return Alert(
         kind=AlertKind(row.kind),
         filed_at=row.filed_at,
         unlocks_at=row.unlocks_at,
-        terms=book.by_id(row.terms_id),
+        terms=terms_history.by_id(row.terms_id),
         state=AlertState(row.state),
         alert_id=row.alert_id,
         grounds=row.grounds,
@@ -147,14 +144,14 @@ def alert_from_row(row: Any, book: TermsHistory) -> Alert:
     )
 
 
-def update_changed(conn: Connection, moved: Sequence[tuple[int, Alert]], book: TermsHistory) -> None:
-    """Write alerts (order_id, alert) that were filed or changed."""
+def update_changed(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_history: TermsHistory) -> None:
+    """Insert or update alerts, given as (order_id, alert)."""
     insert_rows(
         conn,
         AlertRow,
         [
-            _row(alert) | {"order_id": order_id, "terms_id": book.id_of(alert.terms)}
-            for order_id, alert in moved
+            _row(alert) | {"order_id": order_id, "terms_id": terms_history.id_of(alert.terms)}
+            for order_id, alert in changed
             if alert.alert_id is None
         ],
     )
@@ -162,20 +159,20 @@ def update_changed(conn: Connection, moved: Sequence[tuple[int, Alert]], book: T
         conn,
         AlertRow,
         ["alert_id"],
-        [_row(alert) | {"alert_id": alert.alert_id} for _, alert in moved if alert.alert_id is not None],
+        [_row(alert) | {"alert_id": alert.alert_id} for _, alert in changed if alert.alert_id is not None],
     )
-    _store_reminders(conn, [alert for _, alert in moved if alert.alert_id and alert.state is AlertState.OPEN])
+    _store_reminders(conn, [alert for _, alert in changed if alert.alert_id and alert.state is AlertState.OPEN])
 
 
-def _store_reminders(conn: Connection, moved: Sequence[Alert]) -> None:
-    """Start the reminders again where the alert can be acted on since another instant than before (N17)."""
-    since = [reminders.actionable_since(alert) for alert in moved]
-    if moved:
+def _store_reminders(conn: Connection, changed: Sequence[Alert]) -> None:
+    """Restart the reminders of alerts whose actionable instant changed (N17)."""
+    since = [reminders.actionable_since(alert) for alert in changed]
+    if changed:
         firsts = [
             reminders.first_reminder_at(at, alert.terms.unlock_remind_after)
-            for at, alert in zip(since, moved, strict=True)
+            for at, alert in zip(since, changed, strict=True)
         ]
-        ids = int_array([alert.alert_id for alert in moved])
+        ids = int_array([alert.alert_id for alert in changed])
         execute(conn, _REMIND_FROM, {"ids": ids, "since": timestamp_array(since), "first": timestamp_array(firsts)})
 
 
@@ -207,36 +204,36 @@ def _row(alert: Alert) -> dict[str, Any]:
 
 
 class UnlockSweep:
-    """Unlocks what has matured, batch by batch, oldest first (R41 to R44).  One of these goes through everything once.
+    """Unlock every due alert in batches, oldest first (R41 to R44). One instance makes one pass.
 
-    Orders that a command holds at this moment are passed by and found by the next sweep.
+    Orders locked by a command are skipped until the next sweep.
     """
 
     def __init__(self, kinds: Sequence[AlertKind]) -> None:
         npb = list(kinds) == [AlertKind.NPB]
-        self._look, self._statement, self._next = (
-            (_LOOK_NPB, _UNLOCK_NPB, _NEXT_NPB) if npb else (_LOOK_SELLER, _UNLOCK_SELLER, _NEXT_SELLER)
+        self._any_due, self._statement, self._next = (
+            (_ANY_DUE_NPB, _UNLOCK_NPB, _NEXT_NPB) if npb else (_ANY_DUE_SELLER, _UNLOCK_SELLER, _NEXT_SELLER)
         )
         self._after: tuple[datetime, int] = (NEVER, 0)
         self._handled_up_to = self._after
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        """Mark at most `limit` alerts, write their events and promises, in one statement; gives how many were due, and were marked.
+        """Unlock at most `limit` alerts with their events and outbox messages; return (due, unlocked).
 
-        Whether there is any is looked up first: to start that statement for nothing takes five times as long (B8).
+        A cheap query first checks that an alert is due, because an idle run of the statement costs five times as much (B8).
         """
         where = self._where(work)
         with pipeline(work.conn):
-            asked = terms.send_terms(work.conn)
-            due = execute(work.conn, self._look, where)
+            term_rows = terms.send_terms(work.conn)
+            due = execute(work.conn, self._any_due, where)
         if due.fetchone() is None:
             return 0, 0
         firsts = {
-            terms_id: held.unlock_remind_after[0].total_seconds()
-            for terms_id, held in terms.fetch_terms(asked).by_ids().items()
-            if held.unlock_remind_after
+            terms_id: terms_.unlock_remind_after[0].total_seconds()
+            for terms_id, terms_ in terms.fetch_terms(term_rows).by_ids().items()
+            if terms_.unlock_remind_after
         }
-        found = execute(
+        counts = execute(
             work.conn,
             self._statement,
             {
@@ -248,17 +245,17 @@ class UnlockSweep:
                 "note": UNLOCKED_NOTE,
             },
         ).fetchall()[0]
-        if found.last_at is not None:
-            self._handled_up_to = (found.last_at, found.last_id)
-        work.has_messages = work.has_messages or found.unlocked > 0
-        return int(found.due), int(found.unlocked)
+        if counts.last_at is not None:
+            self._handled_up_to = (counts.last_at, counts.last_id)
+        work.has_messages = work.has_messages or counts.unlocked > 0
+        return int(counts.due), int(counts.unlocked)
 
     def committed(self) -> None:
-        """Go on behind what was unlocked last."""
+        """Continue after the last unlocked alert."""
         self._after = max(self._after, self._handled_up_to)
 
     def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        """Go on behind the alert that comes next, for it cannot be unlocked; gives its id."""
+        """Skip the next alert because it cannot be unlocked; return its id."""
         first = execute(work.conn, self._next, self._where(work)).fetchone()
         if first is None:
             return None
@@ -270,10 +267,10 @@ class UnlockSweep:
 
 
 def next_unlock_at(conn: Connection) -> datetime | None:
-    """The earliest instant at which an alert that waits becomes due."""
+    """Return the earliest instant at which a waiting alert can be unlocked."""
     return conn.execute(
         text(
-            "SELECT least("  # noqa: S608 - constants; one question for each of the two partial indexes
+            "SELECT least("  # noqa: S608 - constants; one subquery for each partial index
             f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind = 'NPB' AND {WAITING_CONDITION}), "
             f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind <> 'NPB' AND {WAITING_CONDITION}))"
         )
@@ -281,38 +278,38 @@ def next_unlock_at(conn: Connection) -> datetime | None:
 
 
 def _unlock(which: str, filer: str, task: str, notice: str) -> str:
-    # The order's lock guards the alert, so only orders are locked, and the alert is asked again when it is marked: a
-    # command may have closed it between the look and the lock.  An order that went on after `now` waits for the next sweep,
-    # else its events would run backwards.  `last_event_at` stays: a mark overtakes no command.
-    # The ids go through arrays, which keeps the planner from reading whole tables.
+    # The order's lock guards the alert, so only orders are locked. The UPDATE checks the alert again because a command may
+    # have closed it before the lock. An order with a later event waits for the next sweep, so that its events stay in
+    # order. `last_event_at` does not change: an unlock is never later than a command.
+    # The ids go through arrays so that the planner does not read whole tables.
     return f"""
         WITH due AS MATERIALIZED (
             SELECT a.alert_id, a.order_id, a.unlocks_at, o.status, o.{filer} AS filer, o.version + 1 AS seq
             FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id
-            WHERE {which} AND {_WAITING_A} AND {_COMES} AND o.last_event_at <= %(now)s
+            WHERE {which} AND {_IS_WAITING} AND {_IS_DUE} AND o.last_event_at <= %(now)s
             ORDER BY a.unlocks_at, a.alert_id LIMIT %(limit)s FOR NO KEY UPDATE OF o SKIP LOCKED
         ), marked AS (
             UPDATE unwind.alerts a SET unlocked_at = %(now)s, remind_from = %(now)s, reminders = 0,
                 remind_at = CAST(%(now)s AS timestamptz) + interval '1 second' * (
                     SELECT f.seconds FROM unnest(CAST(%(terms)s AS integer[]), CAST(%(firsts)s AS float8[]))
                         AS f(terms_id, seconds) WHERE f.terms_id = a.terms_id)
-            WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due)) AND {which} AND {_WAITING_A}
+            WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due)) AND {which} AND {_IS_WAITING}
             RETURNING a.order_id, a.kind
         ), unlocked AS MATERIALIZED (
             SELECT d.*, m.kind FROM marked m JOIN due d USING (order_id)
         ), counted AS (
             UPDATE unwind.orders SET version = version + 1
             WHERE order_id = ANY (ARRAY(SELECT order_id FROM unlocked))
-        ), told AS (
+        ), new_events AS (
             INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
             SELECT u.order_id, u.seq, %(now)s, lower(u.kind) || '.unlocked', 'system', 'system', u.status, u.status, %(note)s,
                    CAST(%(changes)s AS jsonb)
             FROM unlocked u
-        ), promised AS (
+        ), new_messages AS (
             INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
             SELECT '{notice}:' || u.order_id || ':' || u.seq || ':' || u.filer, '{task}', u.order_id,
                    jsonb_build_object('event', '{notice}', 'recipient', u.filer, 'role', '{filer.removesuffix("_id")}',
-                       'facts', jsonb_build_object('kind', u.kind, 'unlocks_at', {_WRITTEN})), %(now)s, %(now)s
+                       'facts', jsonb_build_object('kind', u.kind, 'unlocks_at', {_UNLOCKS_AT})), %(now)s, %(now)s
             FROM unlocked u
         )
         SELECT count(*) AS due, (SELECT count(*) FROM unlocked) AS unlocked, max(unlocks_at) AS last_at, max(alert_id) FILTER (
@@ -320,10 +317,10 @@ def _unlock(which: str, filer: str, task: str, notice: str) -> str:
         """  # noqa: S608 - every part is a constant of this module
 
 
-def _look(which: str) -> str:
-    # In the order of the index, else the planner might read the table for the first row that fits.
+def _any_due(which: str) -> str:
+    # ORDER BY the index columns, or the planner might scan the table.
     return (
-        f"SELECT 1 FROM unwind.alerts a WHERE {which} AND {_WAITING_A} AND {_COMES} "  # noqa: S608 - constants
+        f"SELECT 1 FROM unwind.alerts a WHERE {which} AND {_IS_WAITING} AND {_IS_DUE} "  # noqa: S608 - constants
         "ORDER BY a.unlocks_at, a.alert_id LIMIT 1"
     )
 
@@ -331,19 +328,19 @@ def _look(which: str) -> str:
 def _next(which: str) -> str:
     return (
         "SELECT a.alert_id, a.unlocks_at FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id "  # noqa: S608 - constants
-        f"WHERE {which} AND {_WAITING_A} AND {_COMES} AND o.last_event_at <= %(now)s "
+        f"WHERE {which} AND {_IS_WAITING} AND {_IS_DUE} AND o.last_event_at <= %(now)s "
         "ORDER BY a.unlocks_at, a.alert_id LIMIT 1 FOR NO KEY UPDATE OF o SKIP LOCKED"
     )
 
 
-_WAITING_A = "a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands"
-_COMES = (
+_IS_WAITING = "a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands"
+_IS_DUE = (
     "a.unlocks_at <= %(now)s "
     "AND (a.unlocks_at, a.alert_id) > (CAST(%(after_at)s AS timestamptz), CAST(%(after_id)s AS bigint))"
 )
-_WRITTEN = "rtrim(rtrim(to_char(u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
-"""An instant as `policies.timestamps.format_timestamp` writes it."""
+_UNLOCKS_AT = "rtrim(rtrim(to_char(u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
+"""SQL that formats an instant like `policies.timestamps.format_timestamp`."""
 _UNLOCK_NPB = _unlock("a.kind = 'NPB'", "seller_id", "notices.tell_seller", "npb_unlocked")
 _UNLOCK_SELLER = _unlock("a.kind <> 'NPB'", "buyer_id", "notices.tell_buyer", "seller_alert_unlocked")
-_LOOK_NPB, _LOOK_SELLER = _look("a.kind = 'NPB'"), _look("a.kind <> 'NPB'")
+_ANY_DUE_NPB, _ANY_DUE_SELLER = _any_due("a.kind = 'NPB'"), _any_due("a.kind <> 'NPB'")
 _NEXT_NPB, _NEXT_SELLER = _next("a.kind = 'NPB'"), _next("a.kind <> 'NPB'")

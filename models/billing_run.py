@@ -1,7 +1,7 @@
-"""How are the bills of a month made?  Seller by seller in sets, in the order of months, and then the month is closed.
+"""The billing run: issue the bills of a month in batches of sellers, then close the month.
 
-A seller whose bill cannot be made holds up nobody else: the month is closed without them, and theirs is made when it can be.
-Each seller's promised resets and credits are posted first, so that a late follower changes nothing (rules.md 7.3).
+A bill that cannot be issued is held and does not block the month. Each seller's due resets and credits are posted first,
+so a late credit task changes nothing.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from policies.statuses import Role
 
 
 def month_to_close(conn: Connection, now: datetime) -> date | None:
-    """The earliest month that is not closed although the day of its bills has come."""
-    book = terms.load_terms(conn)
+    """Return the earliest open month whose bills can be issued now."""
+    terms_history = terms.load_terms(conn)
     closed = last_closed_month(conn)
     if closed is not None:
         month = next_month(closed)
     else:
-        month = first_unbilled_month(conn) or _last_elapsed(now, book)
-    return month if now >= bill_issues_at(month, terms_for_month(book, month)) else None
+        month = first_unbilled_month(conn) or _last_elapsed(now, terms_history)
+    return month if now >= bill_issues_at(month, terms_for_month(terms_history, month)) else None
 
 
 def sellers_to_bill(conn: Connection, month: date, *, after: str = "", limit: int = 500) -> list[str]:
-    """Whoever has lines, an opening credit or a promised posting in that month, and no bill, not even one held; by id."""
+    """Return the sellers with lines, an opening credit or a due posting in the month and no bill, not even a held one."""
     return list(
         conn.execute(
             text(
                 f"SELECT seller_id FROM ({_TO_BILL} UNION SELECT o.payload ->> 'seller_id' FROM unwind.outbox o "  # noqa: S608 - a constant
-                "WHERE o.state = 'due' AND o.task = :task AND o.payload ->> 'month' <= :text) AS wanted "
+                "WHERE o.state = 'due' AND o.task = :task AND o.payload ->> 'month' <= :text) AS candidates "
                 "WHERE seller_id > :after AND NOT EXISTS (SELECT FROM unwind.bills b "
-                "WHERE b.seller_id = wanted.seller_id AND b.billing_month = :month) AND NOT EXISTS (SELECT "
-                "FROM unwind.held_bills h WHERE h.seller_id = wanted.seller_id) ORDER BY seller_id LIMIT :limit"
+                "WHERE b.seller_id = candidates.seller_id AND b.billing_month = :month) AND NOT EXISTS (SELECT "
+                "FROM unwind.held_bills h WHERE h.seller_id = candidates.seller_id) ORDER BY seller_id LIMIT :limit"
             ),
             {
                 "month": month,
@@ -78,26 +78,26 @@ _TO_BILL = """
 
 
 class BillingSweep:
-    """Makes the bills of one month, batch by batch of sellers, by id.  One of these goes through all of them once."""
+    """Issue the bills of one month in batches, sellers in order of id. One instance makes one pass."""
 
     def __init__(self, month: date) -> None:
         self.month = month
         self.skipped_sellers: list[str] = []
-        """Sellers whose bill cannot be made as things are."""
+        """Sellers whose bill cannot be issued now."""
         self._after = self._handled_up_to = ""
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        """Make the bills of at most `limit` sellers; gives how many sellers that was, and how many bills."""
+        """Issue the bills of at most `limit` sellers; return (sellers, bills)."""
         sellers = self._next(work, limit)
         self._handled_up_to = sellers[-1] if sellers else self._after
         return len(sellers), issue_bills(work, self.month, sellers) if sellers else 0
 
     def committed(self) -> None:
-        """Go on behind these sellers: some need no bill and would come again."""
+        """Continue after these sellers: those without a bill would be selected again."""
         self._after = self._handled_up_to
 
     def skip_next(self, work: UnitOfWork[Any]) -> str | None:
-        """Go on behind the seller who comes next, and says who that is."""
+        """Skip the next seller because the bill cannot be issued; return a description."""
         for seller_id in self._next(work, 1):
             self._after = seller_id
             self.skipped_sellers.append(seller_id)
@@ -109,20 +109,19 @@ class BillingSweep:
 
 
 class HeldBillingSweep(BillingSweep):
-    """Makes the bills of one month that were held when it was closed, once the seller's earlier ones are made."""
+    """Issue the held bills of one month, each after the seller's earlier ones."""
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        """Make the bills of at most `limit` sellers; gives how many sellers that was, and how many bills."""
         sellers = self._next(work, limit)
         self._handled_up_to = sellers[-1] if sellers else self._after
         if not sellers:
             return 0, 0
-        made = issue_bills(work, self.month, sellers)
+        issued = issue_bills(work, self.month, sellers)
         work.conn.execute(
             text("DELETE FROM unwind.held_bills WHERE billing_month = :month AND seller_id = ANY(:sellers)"),
             {"month": self.month, "sellers": sellers},
         )
-        return len(sellers), made
+        return len(sellers), issued
 
     def _next(self, work: UnitOfWork[Any], limit: int) -> list[str]:
         return list(
@@ -138,35 +137,35 @@ class HeldBillingSweep(BillingSweep):
 
 
 def issue_bills(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
-    """Make the bills of these sellers for one month and promise to tell them; gives how many were made."""
+    """Issue the bills of these sellers for one month and notify them; return the number of bills."""
     conn = work.conn
-    # The promises before the ledger, as everywhere: a follower at work is waited for, not passed by (C34).
-    promised = outbox.lock_by_payload(conn, TASK, "seller_id", seller_ids)
+    # Lock order: outbox before ledger. The lock waits for a running credit task.
+    messages = outbox.lock_by_payload(conn, TASK, "seller_id", seller_ids)
     ledger.lock_for_issue(conn, seller_ids)
-    postings.post_due(work, [due for due in promised if str(due.payload.get("month")) <= format_month(month)])
-    ruling = terms_for_month(terms.load_terms(conn), month)
-    due = due_on(month, ruling)
+    postings.post_due(work, [due for due in messages if str(due.payload.get("month")) <= format_month(month)])
+    month_terms = terms_for_month(terms.load_terms(conn), month)
+    due = due_on(month, month_terms)
     rows = [
         {
             "seller_id": row.seller_id,
             "billing_month": month,
             "issued_at": work.now,
-            "issued_on": issued_on(month, ruling),
+            "issued_on": issued_on(month, month_terms),
             "due_on": due,
-            "grace_until": grace_until(due, ruling),
-            "past_due_at": past_due_from(due, ruling),
-            "opening_credit": made.opening_credit,
-            "lines_sum": made.lines_sum,
-            "total": made.total,
-            "carried_forward": made.carried_forward,
+            "grace_until": grace_until(due, month_terms),
+            "past_due_at": past_due_from(due, month_terms),
+            "opening_credit": sums.opening_credit,
+            "lines_sum": sums.lines_sum,
+            "total": sums.total,
+            "carried_forward": sums.carried_forward,
             "lines_hash": row.lines_hash,
         }
         for row in conn.execute(text(_SUMS), {"month": month, "sellers": list(seller_ids)})
         if row.lines or row.opening != 0
-        for made in [policy.calculate_totals(row.lines_sum, row.opening, ruling)]
+        for sums in [policy.calculate_totals(row.lines_sum, row.opening, month_terms)]
     ]
     insert_rows(conn, BillRow, rows)
-    _tell(work, rows)
+    _notify(work, rows)
     return len(rows)
 
 
@@ -186,22 +185,22 @@ _SUMS = f"""
 """  # noqa: S608 - the hash is an expression of ours
 
 
-def close_month(work: UnitOfWork[Any], month: date, passed_over: Sequence[str] = ()) -> bool:
-    """Close the month when nobody has anything unbilled in it; False when somebody came in between.
+def close_month(work: UnitOfWork[Any], month: date, skipped: Sequence[str] = ()) -> bool:
+    """Close the month unless a seller has something unbilled in it; return whether it was closed.
 
-    `passed_over`: sellers whose bill cannot be made as things are.  It is held, as are all later ones of theirs until it is made.
+    The bills of `skipped` sellers are held, and so are their later bills until the held one is issued.
     """
     ledger.lock_all_months(work.conn)
-    given = {"month": month, "before": previous_month(month), "now": work.now, "passed": list(passed_over)}
-    left = work.conn.execute(
+    values = {"month": month, "before": previous_month(month), "now": work.now, "passed": list(skipped)}
+    unbilled = work.conn.execute(
         text(
-            f"SELECT EXISTS (SELECT FROM ({_TO_BILL}) AS wanted WHERE NOT EXISTS (SELECT FROM unwind.bills b "  # noqa: S608 - a constant
-            "WHERE b.seller_id = wanted.seller_id AND b.billing_month = :month) AND NOT seller_id = ANY(:passed) "
-            "AND NOT EXISTS (SELECT FROM unwind.held_bills h WHERE h.seller_id = wanted.seller_id))"
+            f"SELECT EXISTS (SELECT FROM ({_TO_BILL}) AS candidates WHERE NOT EXISTS (SELECT FROM unwind.bills b "  # noqa: S608 - a constant
+            "WHERE b.seller_id = candidates.seller_id AND b.billing_month = :month) AND NOT seller_id = ANY(:passed) "
+            "AND NOT EXISTS (SELECT FROM unwind.held_bills h WHERE h.seller_id = candidates.seller_id))"
         ),
-        given,
+        values,
     ).scalar()
-    if left:
+    if unbilled:
         return False
     work.conn.execute(
         text(
@@ -210,18 +209,18 @@ def close_month(work: UnitOfWork[Any], month: date, passed_over: Sequence[str] =
             "WHERE NOT EXISTS (SELECT FROM unwind.bills b WHERE b.seller_id = s AND b.billing_month = :month) "
             "ON CONFLICT DO NOTHING"
         ),
-        given,
+        values,
     )
     work.conn.execute(
         text(
             "INSERT INTO unwind.billing_months (billing_month, closed_at) VALUES (:month, :now) ON CONFLICT DO NOTHING"
         ),
-        given,
+        values,
     )
     return True
 
 
-def _tell(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
+def _notify(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
     events.append(
         work.conn,
         [
@@ -255,6 +254,6 @@ def _tell(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def _last_elapsed(now: datetime, book: terms.TermsHistory) -> date:
-    month = previous_month(month_of(now, book.at(now)))
-    return month if now >= bill_issues_at(month, terms_for_month(book, month)) else previous_month(month)
+def _last_elapsed(now: datetime, terms_history: terms.TermsHistory) -> date:
+    month = previous_month(month_of(now, terms_history.at(now)))
+    return month if now >= bill_issues_at(month, terms_for_month(terms_history, month)) else previous_month(month)

@@ -1,6 +1,6 @@
-"""What does the bill of a month say?  Issued once and never changed; open ones are computed  (rules.md 7, R86)
+"""Bills: issued once per seller and month and never changed; open bills are computed (R86).
 
-A month in which a seller has neither lines nor an opening credit has no row: its bill is 0.00 and carries nothing on.
+A month in which a seller has neither lines nor an opening credit has no row: its bill is 0.00 and carries nothing forward.
 """
 
 from __future__ import annotations
@@ -85,19 +85,17 @@ class HeldBillRow(Base):
     __table_args__ = (CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),)
 
 
-"""Bills that could not be made when their month was closed: made as soon as they can be, each seller's in the order of months."""
-
 LINES_HASH = """
     encode(sha256(convert_to(coalesce(string_agg(
         concat_ws('|', l.line_id, l.kind, l.amount, l.order_id, l.charged_month, l.credited_month, l.note),
         E'\\n' ORDER BY l.line_id), ''), 'UTF8')), 'hex')
 """
-"""SQL: the fingerprint of a bill's lines (alias `l`, without payments), stored at issue and compared for ever."""
+"""SQL: the hash of a bill's lines (alias `l`, without payments), stored at issue and checked by the audit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """One seller's bill of one month.  The dates are None while it is open."""
+    """A seller's bill of one month. The dates are None while it is open."""
 
     seller_id: str
     month: date
@@ -112,11 +110,10 @@ class Bill:
 
     @property
     def is_issued(self) -> bool:
-        """Whether it will never change any more."""
         return self.state != policy.OPEN
 
     def as_json(self) -> dict[str, Any]:
-        """The bill as it is shown (contract 4); amounts are text with two decimals, months and days are dates."""
+        """Return the bill as `show bill` prints it: amounts as text with two decimals, ISO months and days."""
         return {
             "seller_id": self.seller_id,
             "billing_month": format_month(self.month),
@@ -146,16 +143,16 @@ class Bill:
 
 
 def load_bill_json(conn: Connection, seller_id: str, month: date, now: datetime) -> dict[str, Any] | None:
-    """The bill as JSON (contract 4); None for somebody who is not recorded and for a month that has not begun."""
-    found = load_bill(conn, seller_id, month, now)
-    return found.as_json() if found else None
+    """Return the bill as JSON; None for an unknown member or a month that has not begun."""
+    bill = load_bill(conn, seller_id, month, now)
+    return bill.as_json() if bill else None
 
 
 def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> Bill | None:
-    """The bill as facts; None for somebody who is not recorded and for a month that has not begun."""
-    book = terms.load_terms(conn)
+    """Return the bill; None for an unknown member or a month that has not begun."""
+    terms_history = terms.load_terms(conn)
     known = conn.execute(text("SELECT FROM unwind.members WHERE member_id = :id"), {"id": seller_id}).first()
-    if known is None or not policy.is_known_month(month, now, book.at(now)):
+    if known is None or not policy.is_known_month(month, now, terms_history.at(now)):
         return None
     lines = _lines(conn, seller_id, month)
     paid, overpaid = sum_payments(conn, seller_id, month)
@@ -163,26 +160,25 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
         select(BillRow).where(BillRow.seller_id == seller_id, BillRow.billing_month == month)
     ).one_or_none()
     if row is not None:
-        held = BillTotals(row.opening_credit, row.lines_sum, row.total, row.carried_forward)
+        totals = BillTotals(row.opening_credit, row.lines_sum, row.total, row.carried_forward)
         state = policy.bill_state(row.total, paid, row.past_due_at, now)
-        return Bill(seller_id, month, state, held, lines, paid, overpaid, row.issued_on, row.due_on, row.grace_until)
-    opening = _opening(conn, book, seller_id, month)
-    ruling = terms_for_month(book, month)
-    computed = policy.calculate_totals(sum((line.amount for line in lines), ZERO), opening, ruling)
-    if lines or not computed.is_empty or now < bill_issues_at(month, ruling):
+        return Bill(seller_id, month, state, totals, lines, paid, overpaid, row.issued_on, row.due_on, row.grace_until)
+    opening = _opening(conn, terms_history, seller_id, month)
+    month_terms = terms_for_month(terms_history, month)
+    computed = policy.calculate_totals(sum((line.amount for line in lines), ZERO), opening, month_terms)
+    if lines or not computed.is_empty or now < bill_issues_at(month, month_terms):
         return Bill(seller_id, month, policy.OPEN, computed, lines, paid, overpaid)
-    due = due_on(month, ruling)
-    days = (issued_on(month, ruling), due, grace_until(due, ruling))
+    due = due_on(month, month_terms)
+    days = (issued_on(month, month_terms), due, grace_until(due, month_terms))
     return Bill(seller_id, month, policy.PAID, computed, lines, paid, overpaid, *days)
 
 
 def month_has_begun(conn: Connection, month: date, now: datetime) -> bool:
-    """Whether anything can be on the bills of that month already."""
     return month <= month_of(now, terms.load_terms(conn).at(now))
 
 
 def sum_payments(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, Decimal]:
-    """(all payments for that bill, how much of them was more than it asked for)."""
+    """Return (total paid for the bill, the part of it in excess of the bill)."""
     row = conn.execute(
         text(
             "SELECT COALESCE(-sum(amount), 0.00) AS paid, COALESCE(sum(excess), 0.00) AS over FROM unwind.ledger_lines "
@@ -193,31 +189,30 @@ def sum_payments(conn: Connection, seller_id: str, month: date) -> tuple[Decimal
     return row.paid, row.over
 
 
-def terms_for_month(book: TermsHistory, month: date) -> Terms:
-    """The terms that rule the bill of a month: those in force at its end in UTC, for the zone is a term too."""
-    return book.at(datetime.combine(next_month(month), time(), tzinfo=UTC))
+def terms_for_month(terms_history: TermsHistory, month: date) -> Terms:
+    """Return the terms in force at the end of the month in UTC; the billing zone is itself a term."""
+    return terms_history.at(datetime.combine(next_month(month), time(), tzinfo=UTC))
 
 
 def next_issue_at(conn: Connection) -> datetime | None:
-    """The earliest instant at which a bill is to be issued; None when nobody has anything to be billed."""
+    """Return the earliest instant at which a bill can be issued; None if nothing is to be billed."""
     month = first_unbilled_month(conn)
     return None if month is None else bill_issues_at(month, terms_for_month(terms.load_terms(conn), month))
 
 
 def last_closed_month(conn: Connection) -> date | None:
-    """The last month whose bills are all issued."""
     closed: date | None = conn.execute(text("SELECT max(billing_month) FROM unwind.billing_months")).scalar()
     return closed
 
 
 def first_unbilled_month(conn: Connection) -> date | None:
-    """The earliest month for which some seller has something that is on no issued bill: lines, a credit, a promise."""
+    """Return the earliest month with lines, an opening credit or a due credit that is on no issued bill."""
     closed = last_closed_month(conn)
     month: date | None = conn.execute(text(_FIRST_PENDING), {"closed": closed or policy.MIN_MONTH}).scalar()
     return month if month is None or closed is None else max(month, next_month(closed))
 
 
-# Each part walks an index in the order of months and stops at the first find, however much there is to be billed.
+# Each part walks an index by month and stops at the first row, however much is to be billed.
 _FIRST_PENDING = """
     SELECT min(month) FROM (
         (SELECT l.billing_month AS month FROM unwind.ledger_lines l
@@ -242,7 +237,7 @@ _FIRST_PENDING = """
 
 
 def list_held_bills(conn: Connection) -> list[tuple[str, date]]:
-    """(seller, month) of every bill that could not be made when its month was closed, oldest first."""
+    """Return (seller, month) of every bill that could not be issued when its month was closed, oldest first."""
     return [
         (row.seller_id, row.billing_month)
         for row in conn.execute(select(HeldBillRow).order_by(HeldBillRow.billing_month, HeldBillRow.seller_id))
@@ -250,9 +245,9 @@ def list_held_bills(conn: Connection) -> list[tuple[str, date]]:
 
 
 def list_past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Decimal]]:
-    """(seller, month, what is still to be paid) of every bill that is past due, oldest first: a finding for ops, no more.
+    """Return (seller, month, amount owed) of every past-due bill, oldest first, for operators.
 
-    It changes nothing of what the member may do (rules.md 7.2).
+    A past-due bill changes no privilege of the member.
     """
     rows = conn.execute(
         text(
@@ -266,8 +261,8 @@ def list_past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Deci
     return [(row.seller_id, row.billing_month, row.owed) for row in rows]
 
 
-def _opening(conn: Connection, book: TermsHistory, seller_id: str, month: date) -> Decimal:
-    """What an open bill opens with: carried from the last issued one through the months not issued yet."""
+def _opening(conn: Connection, terms_history: TermsHistory, seller_id: str, month: date) -> Decimal:
+    """Return the opening credit of an open bill, carried through the months that are not issued yet."""
     last = conn.execute(
         select(BillRow.billing_month, BillRow.carried_forward)
         .where(BillRow.seller_id == seller_id, BillRow.billing_month < month)
@@ -281,7 +276,8 @@ def _opening(conn: Connection, book: TermsHistory, seller_id: str, month: date) 
             "WHERE seller_id = :seller AND kind <> 'payment' AND billing_month > :since AND billing_month < :month "
             "GROUP BY billing_month UNION ALL "
             "SELECT excess_credit_month, 0.00, sum(excess) FROM unwind.ledger_lines "
-            "WHERE seller_id = :seller AND excess_credit_month > :since AND excess_credit_month <= :month GROUP BY excess_credit_month"
+            "WHERE seller_id = :seller AND excess_credit_month > :since AND excess_credit_month <= :month "
+            "GROUP BY excess_credit_month"
         ),
         {"seller": seller_id, "since": since, "month": month},
     ).all()
@@ -289,8 +285,8 @@ def _opening(conn: Connection, book: TermsHistory, seller_id: str, month: date) 
     at = next_month(last.billing_month) if last else min((row.month for row in rows), default=month)
     while at < month:
         opening = carried - sum((row.excess for row in rows if row.month == at), ZERO)
-        came = sum((row.lines for row in rows if row.month == at), ZERO)
-        carried = policy.calculate_totals(came, opening, terms_for_month(book, at)).carried_forward
+        lines_sum = sum((row.lines for row in rows if row.month == at), ZERO)
+        carried = policy.calculate_totals(lines_sum, opening, terms_for_month(terms_history, at)).carried_forward
         at = next_month(at)
     opening = carried - sum((row.excess for row in rows if row.month == month), ZERO)
     return ZERO if opening.is_zero() else opening

@@ -1,7 +1,7 @@
-"""How is an order seen whole, locked, and written back?  One statement per table, however many orders a set has.
+"""Load the orders of a command batch with their parties, alerts and requests, lock them, and write them back.
 
-Locks are taken in one order everywhere: members, orders (which guard their alerts, requests, lines and removals), then an
-lock per (seller, item key), lots by id, and the ledger of a seller.
+One statement per table, however many orders. Locks are taken in one order everywhere: members, orders (which guard their
+alerts, requests, lines and removals), items by key, lots by id, and the sellers' ledgers.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from policies.statuses import Role
 from policies.verdicts import Granted, OutboxMessage
 
 
-def _nothing_else() -> None:
-    """The cases are all that is wanted."""
+def _no_further_statements() -> None:
+    pass
 
 
 class CaseSet:
-    """The orders of one set with their parties, as they are now in this transaction."""
+    """The orders of a batch with their parties, as this transaction sees them."""
 
     def __init__(
         self,
@@ -38,38 +38,41 @@ class CaseSet:
         member_ids: Iterable[str] = (),
         lock: bool = True,
         lock_members: str = members.FOR_SHARE,
-        looked: Cursor | None = None,
-        then: Callable[[], object] = _nothing_else,
+        parties: Cursor | None = None,
+        then: Callable[[], object] = _no_further_statements,
     ) -> None:
-        """Read, and lock unless the case is only looked at.  `member_ids` are further members to know: those who act.
+        """Load the orders and, with `lock`, lock them.
 
-        `looked`: what `orders.look_at` asked already, of these orders at least.
-        `then`: what else to lock or to ask, in the same trip and in the order of locks after the orders.
+        `member_ids`: further members to load, for example the acting ones. `parties`: the cursor of an earlier
+        `orders.send_parties` that covers these orders. `then`: sends further statements or locks in the same round trip, after
+        the orders in lock order.
         """
         self.conn = conn
-        wanted = set(order_ids)
-        parties, self.accused = orders.fetch_parties(
-            looked if looked is not None else orders.send_parties(conn, wanted)
+        ids = set(order_ids)
+        parties_by_order, self.accused = orders.fetch_parties(
+            parties if parties is not None else orders.send_parties(conn, ids)
         )
         if lock_members == members.FOR_UPDATE_IF_ACCUSED:
             lock_members = members.FOR_UPDATE if self.accused else members.FOR_SHARE
-        everybody = {m for order_id in wanted & parties.keys() for m in parties[order_id]} | set(member_ids)
+        all_member_ids = {m for order_id in ids & parties_by_order.keys() for m in parties_by_order[order_id]} | set(
+            member_ids
+        )
         with pipeline(conn):
-            people = members.send_facts(conn, everybody, lock=lock_members if lock else members.NO_LOCK)
-            rows = orders.send_facts(conn, wanted, lock=lock)
-            dated = terms.send_terms(conn)
-            complaints, requested = alerts.send_latest(conn, wanted), ocr.send_latest(conn, wanted)
+            member_rows = members.send_facts(conn, all_member_ids, lock=lock_members if lock else members.NO_LOCK)
+            order_rows = orders.send_facts(conn, ids, lock=lock)
+            term_rows = terms.send_terms(conn)
+            alert_rows, ocr_rows = alerts.send_latest(conn, ids), ocr.send_latest(conn, ids)
             then()
-        self.members = members.fetch_facts(people)
-        self._orders = orders.fetch_facts(rows)
-        self.terms_history = terms.fetch_terms(dated)
-        self._alerts = alerts.fetch_latest(complaints, self.terms_history)
-        self._ocrs = ocr.fetch_latest(requested, self.terms_history)
+        self.members = members.fetch_facts(member_rows)
+        self._orders = orders.fetch_facts(order_rows)
+        self.terms_history = terms.fetch_terms(term_rows)
+        self._alerts = alerts.fetch_latest(alert_rows, self.terms_history)
+        self._ocrs = ocr.fetch_latest(ocr_rows, self.terms_history)
         self._members_before = dict(self.members)
         self._granted: list[tuple[Case, Granted, datetime, Actor | None, str | None]] = []
 
     def get(self, order_id: int, now: datetime) -> Case | None:
-        """The order, whole, with the terms in force at `now`; None when there is no such order."""
+        """Return the order with the terms in force at `now`; None if it does not exist."""
         order = self._orders.get(order_id)
         if order is None:
             return None
@@ -84,7 +87,6 @@ class CaseSet:
 
     @property
     def orders(self) -> list[int]:
-        """The ids of the orders that exist."""
         return sorted(self._orders)
 
     def grant(
@@ -96,7 +98,7 @@ class CaseSet:
         actor: Actor | None = None,
         request_id: str | None = None,
     ) -> None:
-        """Take a granted verdict: later verdicts of the set see it, and `write` carries it out."""
+        """Apply a granted verdict: later verdicts of the batch see it, and `write` stores it."""
         granted = replace(granted, case=drop_later_unlock_mark(granted.case, now))
         self._granted.append((before, granted, now, actor, request_id))
         after = granted.case
@@ -109,40 +111,39 @@ class CaseSet:
             self._ocrs[after.order.order_id] = after.ocr
 
     def set_member(self, member: Member) -> None:
-        """A member's standing moved."""
         self.members[member.member_id] = member
 
     def write(self, work: UnitOfWork[Any]) -> None:
-        """Write everything that was granted: orders, alerts, requests, events, promises, members' standing."""
+        """Write everything granted: orders, alerts, requests, events, outbox messages and members' standing."""
         rows: list[dict[str, Any]] = []
         new: list[Order] = []
-        moved_orders: list[tuple[Order, int, datetime]] = []
-        moved_alerts: list[tuple[int, Alert]] = []
-        moved_ocrs: list[tuple[int, Ocr]] = []
-        promises: list[OutboxMessage] = []
+        changed_orders: list[tuple[Order, int, datetime]] = []
+        changed_alerts: list[tuple[int, Alert]] = []
+        changed_ocrs: list[tuple[int, Ocr]] = []
+        messages: list[OutboxMessage] = []
         for before, granted, at, actor, request_id in self._granted:
             after = granted.case
-            promises.extend(granted.messages)
+            messages.extend(granted.messages)
             if granted.events:
                 version = before.order.version + len(granted.events)
                 if before.order.version:
-                    moved_orders.append((after.order, version, at))
+                    changed_orders.append((after.order, version, at))
                 else:
                     new.append(replace(after.order, version=version, last_event_at=at))
                 rows.extend(_event_rows(before, granted, at, actor, request_id))
             if after.alert is not None and after.alert != before.alert:
-                moved_alerts.append((after.order.order_id, after.alert))
+                changed_alerts.append((after.order.order_id, after.alert))
             if after.ocr is not None and after.ocr != before.ocr:
-                moved_ocrs.append((after.order.order_id, after.ocr))
+                changed_ocrs.append((after.order.order_id, after.ocr))
         now = work.now
         with pipeline(self.conn):
             orders.insert(self.conn, new)
-            orders.update_changed(self.conn, moved_orders)
-            alerts.update_changed(self.conn, moved_alerts, self.terms_history)
-            ocr.update_changed(self.conn, moved_ocrs, self.terms_history)
-            moved = members.update_standing(self.conn, self._members_before, self.members.values(), now)
-            events.append(self.conn, [*rows, *(_standing_row(*one, now) for one in moved)])
-            work.enqueue(promises)
+            orders.update_changed(self.conn, changed_orders)
+            alerts.update_changed(self.conn, changed_alerts, self.terms_history)
+            ocr.update_changed(self.conn, changed_ocrs, self.terms_history)
+            changes = members.update_standing(self.conn, self._members_before, self.members.values(), now)
+            events.append(self.conn, [*rows, *(_standing_row(*change, now) for change in changes)])
+            work.enqueue(messages)
 
 
 def _standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:
@@ -160,14 +161,14 @@ def _standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> di
 def _event_rows(
     before: Case, granted: Granted, at: datetime, actor: Actor | None, request_id: str | None
 ) -> list[dict[str, Any]]:
-    """The first event carries what changed; any further one only says something."""
+    """Return the events of a verdict; the first one carries the changes."""
     after = granted.case
     changed = history.diff_cases(before if before.order.version else None, after)
     role = before.role_of(actor) if actor is not None else None
-    found = []
+    rows = []
     for index, event in enumerate(granted.events):
         first = index == 0
-        found.append(
+        rows.append(
             events.event_row(
                 event.type,
                 at,
@@ -182,4 +183,4 @@ def _event_rows(
                 request_id=request_id,
             )
         )
-    return found
+    return rows

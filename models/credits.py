@@ -1,6 +1,6 @@
-"""How does a promised reset or credit reach the ledger, exactly once?  (rules.md 7.3; R84, R90; C33, C34, C36)
+"""Post due resets and credits to the ledger, each exactly once (R84, R90).
 
-The follower of a cancellation and the issuing of bills both come through here, so a late follower changes nothing.
+The credit task and the billing run both post through this module, so the order in which they run does not matter.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from policies.statuses import Role
 
 @dataclass(frozen=True, slots=True)
 class _Settlement:
-    """A promise, read."""
-
     due: DueMessage
     kind: str
     seller_id: str
@@ -36,40 +34,40 @@ class _Settlement:
 
 
 class _Unpostable(Exception):
-    """The promise cannot be kept by trying again; a person must look."""
+    """The message cannot succeed on a retry; an operator must look."""
 
 
-def post_due(work: UnitOfWork[Any], promises: Sequence[DueMessage]) -> int:
-    """Post what was promised, tell the sellers of credits, mark the promises kept; gives how many were.
+def post_due(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
+    """Post what the messages ask for, notify sellers of credits and mark the messages done; return the number done.
 
-    A promise that cannot be kept does not hold up the others: it is parked in `dead_jobs`, with its reason.
+    A message that cannot be posted does not block the others: it is parked in `dead_jobs` with its reason.
     """
-    good: list[_Settlement] = []
-    for due in promises:
+    valid: list[_Settlement] = []
+    for due in messages:
         try:
-            good.append(_read(due))
+            valid.append(_parse(due))
         except _Unpostable as error:
             _give_up(work, due, str(error))
     try:
         with work.conn.begin_nested():
-            _post(work, good)
+            _post(work, valid)
     except DBAPIError as error:
         if is_conflict(error) or error.connection_invalidated:
             raise
-        if len(good) > 1:
-            return sum(post_due(work, [one.due]) for one in good)
-        _failed(work, good[0].due, error)
+        if len(valid) > 1:
+            return sum(post_due(work, [settlement.due]) for settlement in valid)
+        _record_failure(work, valid[0].due, error)
         return 0
-    return len(good)
+    return len(valid)
 
 
 def _post(work: UnitOfWork[Any], settlements: Sequence[_Settlement]) -> None:
-    sellers = {one.seller_id for one in settlements}
+    sellers = {settlement.seller_id for settlement in settlements}
     if not sellers:
         return
     ledger.lock_open_months(work.conn, sellers)
     first_open = ledger.first_open_months(work.conn, sellers)
-    lines = [_line(one, first_open[one.seller_id], work.now) for one in settlements if one.amount < 0]
+    lines = [_line(s, first_open[s.seller_id], work.now) for s in settlements if s.amount < 0]
     posted = ledger.post_lines(work.conn, lines)
     work.enqueue(
         [
@@ -87,48 +85,50 @@ def _post(work: UnitOfWork[Any], settlements: Sequence[_Settlement]) -> None:
             if line.kind == policy.CREDIT
         ]
     )
-    outbox.mark_done(work.conn, [one.due for one in settlements], work.now)
+    outbox.mark_done(work.conn, [settlement.due for settlement in settlements], work.now)
 
 
-def _line(one: _Settlement, first_open: date, now: datetime) -> ledger.LedgerLine:
-    month = max(one.month, first_open)
-    # A reset whose bill was made meanwhile stands beside no charge any more: on the following bill it is a credit.
-    kind = policy.RESET if one.kind == policy.RESET and month == one.charged_month else policy.CREDIT
+def _line(settlement: _Settlement, first_open: date, now: datetime) -> ledger.LedgerLine:
+    month = max(settlement.month, first_open)
+    # If the bill with the charge was issued meanwhile, the reset goes on the next open bill and is a credit there.
+    kind = policy.RESET if settlement.kind == policy.RESET and month == settlement.charged_month else policy.CREDIT
     note = (
-        policy.reset_note(one.order_id, one.charged_month)
+        policy.reset_note(settlement.order_id, settlement.charged_month)
         if kind == policy.RESET
-        else policy.credit_note(one.order_id, one.charged_month, one.month, month)
+        else policy.credit_note(settlement.order_id, settlement.charged_month, settlement.month, month)
     )
     return ledger.LedgerLine(
-        key=one.due.key,
-        seller_id=one.seller_id,
+        key=settlement.due.key,
+        seller_id=settlement.seller_id,
         billing_month=month,
         kind=kind,
-        amount=one.amount,
+        amount=settlement.amount,
         at=now,
         note=note,
-        order_id=one.order_id,
-        charged_month=one.charged_month,
+        order_id=settlement.order_id,
+        charged_month=settlement.charged_month,
         credited_month=month,
     )
 
 
-def _read(due: DueMessage) -> _Settlement:
-    given = due.payload
-    if given.get("kind") not in (policy.RESET, policy.CREDIT):
+def _parse(due: DueMessage) -> _Settlement:
+    payload = due.payload
+    if payload.get("kind") not in (policy.RESET, policy.CREDIT):
         raise _Unpostable(
             f"It is not known in which month the fee of order {due.order_id} was charged, so it was neither reset nor "
             "credited. Find the bill that has it and post a manual credit."
         )
     try:
-        amount = Decimal(given["amount"])
-        month, charged = parse_month(given["month"]), parse_month(given["charged_month"])
-        seller_id = given["seller_id"]
+        amount = Decimal(payload["amount"])
+        month, charged = parse_month(payload["month"]), parse_month(payload["charged_month"])
+        seller_id = payload["seller_id"]
     except (KeyError, TypeError, ValueError, InvalidOperation) as error:
-        raise _Unpostable(f"The promise of order {due.order_id} cannot be read: {type(error).__name__}.") from error
+        raise _Unpostable(
+            f"The credit message of order {due.order_id} cannot be parsed: {type(error).__name__}."
+        ) from error
     if due.order_id is None or not amount.is_finite() or amount > 0 or not isinstance(seller_id, str):
-        raise _Unpostable(f"The promise of order {due.order_id} says what no cancellation can have promised.")
-    return _Settlement(due, given["kind"], seller_id, due.order_id, amount, month, charged)
+        raise _Unpostable(f"The credit message of order {due.order_id} holds values that no cancellation writes.")
+    return _Settlement(due, payload["kind"], seller_id, due.order_id, amount, month, charged)
 
 
 def _give_up(work: UnitOfWork[Any], due: DueMessage, reason: str) -> None:
@@ -136,7 +136,7 @@ def _give_up(work: UnitOfWork[Any], due: DueMessage, reason: str) -> None:
     _park(work, due, reason, due.first_error or reason, "IMPOSSIBLE")
 
 
-def _failed(work: UnitOfWork[Any], due: DueMessage, error: DBAPIError) -> None:
+def _record_failure(work: UnitOfWork[Any], due: DueMessage, error: DBAPIError) -> None:
     reason = f"{type(error).__name__}: {error.orig}"
     if first := outbox.record_failure(work.conn, [due.outbox_id], reason):
         _park(work, due, reason, first[due.outbox_id], "FAILED")

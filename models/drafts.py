@@ -1,4 +1,4 @@
-"""What has a seller prepared before cancelling?  Drafts of a return, guarded by the row lock of their order."""
+"""Drafts: what a seller prepared before cancelling an order, guarded by the order's row lock."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class DraftRow(Base):
         CheckConstraint("(state = 'used') = (used_at IS NOT NULL)", name="used_at_when_used"),
         CheckConstraint("state = 'open' OR verified_at IS NOT NULL", name="verified_before_use"),
         Index("ix_drafts_order_id", "order_id"),
-        # An order is cancelled once, so at most one of its drafts was used.
+        # An order is cancelled once, so at most one of its drafts is used.
         Index("uq_drafts_used", "order_id", unique=True, postgresql_where=text("state = 'used'")),
     )
 
@@ -63,7 +63,7 @@ class DraftLineRow(Base):
 
 
 def load_order_ids(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]:
-    """The order of each draft that exists.  It never changes, so no lock is needed."""
+    """Return the order of each existing draft. It never changes, so no lock is needed."""
     rows = conn.execute(
         text("SELECT draft_id, order_id FROM unwind.drafts WHERE draft_id = ANY(:ids)"), {"ids": sorted(set(draft_ids))}
     )
@@ -71,7 +71,7 @@ def load_order_ids(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]
 
 
 def load_drafts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
-    """The drafts of these ids, by id; unknown ids are absent.  Lock their orders first."""
+    """Return the drafts by id; unknown ids are absent. Lock their orders first."""
     ids = sorted(set(draft_ids))
     if not ids:
         return {}
@@ -85,18 +85,17 @@ def load_drafts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
             """
             SELECT d.*, EXISTS (
                 SELECT FROM unwind.events AS e
-                WHERE e.order_id = d.order_id AND e.seq > d.order_version AND NOT e.type = ANY(:harmless)
+                WHERE e.order_id = d.order_id AND e.seq > d.order_version AND NOT e.type = ANY(:ignored)
             ) AS order_changed
             FROM unwind.drafts AS d WHERE d.draft_id = ANY(:ids) ORDER BY d.draft_id
             """
         ),
-        {"ids": ids, "harmless": list(UNLOCK_EVENTS)},
+        {"ids": ids, "ignored": list(UNLOCK_EVENTS)},
     )
     return {row.draft_id: _draft_of(row, edits.get(row.draft_id, {})) for row in rows}
 
 
 def count_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]:
-    """How many drafts each order has had; the next one's number follows from it."""
     rows = conn.execute(
         text("SELECT order_id, count(*) AS n FROM unwind.drafts WHERE order_id = ANY(:ids) GROUP BY order_id"),
         {"ids": sorted(set(order_ids))},
@@ -105,15 +104,16 @@ def count_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]
 
 
 def insert(conn: Connection, opened: Sequence[Draft]) -> None:
-    """Write new drafts."""
     insert_rows(conn, DraftRow, [_row(draft) for draft in opened])
 
 
 def update_changed(conn: Connection, changed: Sequence[Draft]) -> None:
-    """Write what changed of drafts."""
-    fixed = ("order_id", "seller_id", "order_version", "opened_at")
+    immutable = ("order_id", "seller_id", "order_version", "opened_at")
     update_rows(
-        conn, DraftRow, ["draft_id"], [{k: v for k, v in _row(draft).items() if k not in fixed} for draft in changed]
+        conn,
+        DraftRow,
+        ["draft_id"],
+        [{k: v for k, v in _row(draft).items() if k not in immutable} for draft in changed],
     )
     lines = [
         {
@@ -131,7 +131,7 @@ def update_changed(conn: Connection, changed: Sequence[Draft]) -> None:
 
 
 def mark_used(conn: Connection, draft_ids: Sequence[str], now: datetime) -> None:
-    """Their orders were cancelled with them."""
+    """Mark drafts as used by the cancellation of their orders."""
     update_rows(conn, DraftRow, ["draft_id"], [{"draft_id": i, "state": "used", "used_at": now} for i in draft_ids])
 
 

@@ -1,6 +1,6 @@
-"""How is stock taken, put back and recorded?  A set of orders in a constant number of statements, under locks.
+"""Take units out of lots, return them and record lots: many orders in a constant number of statements, under locks.
 
-Locks: a row of `item_locks` per item key, sorted (a lot that does not exist yet cannot be row-locked), then the lots by id.
+Lock order: a row of `item_locks` per item key, sorted (a lot that does not exist yet has no row to lock), then lots by id.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from policies.lots import Lot, LotKey, LotSnapshot
 
 @dataclass(frozen=True, slots=True)
 class SoldUnits:
-    """Units that one new order line takes out of a lot."""
+    """The units that one new order line takes out of a lot."""
 
     order_id: int
     line_no: int
@@ -51,7 +51,7 @@ _CANDIDATES = f"""
 
 
 def lock_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
-    """The lots of these ids, held for writing in the order of their ids; unknown ids are absent."""
+    """Lock lots for update in order of id and return them; unknown ids are absent."""
     rows = conn.execute(
         text("SELECT * FROM unwind.lots WHERE lot_id = ANY(:ids) ORDER BY lot_id FOR UPDATE"),
         {"ids": sorted(set(lot_ids))},
@@ -60,15 +60,15 @@ def lock_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
 
 
 def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetime) -> None:
-    """Take units out of lots held by `lock_lots`.  A lot sold out goes: to stockroom A when retained, else for good.
+    """Take sold units out of locked lots. A sold-out lot moves to stockroom A when retained, else it is deleted.
 
-    A reservation ends with the sale that it was made for, since a lot in a stockroom cannot be reserved [270].
+    A reservation ends with its sale, since a lot in a stockroom cannot be reserved.
     """
     if not taken:
         return
     sold: dict[int, int] = {}
-    for one in taken:
-        sold[one.lot.lot_id] = sold.get(one.lot.lot_id, 0) - one.quantity
+    for sale in taken:
+        sold[sale.lot.lot_id] = sold.get(sale.lot.lot_id, 0) - sale.quantity
     _change_quantities(conn, sold)
     ids = {"ids": list(sold)}
     conn.execute(
@@ -90,39 +90,39 @@ def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetim
     insert_rows(conn, StockMoveRow, moves)
 
 
-def lock_recorded_lots(conn: Connection, told: Sequence[Lot]) -> dict[int, Lot]:
-    """The lots that the marketplace speaks of, as they are, held for writing together with their old and new items.
+def lock_recorded_lots(conn: Connection, reported: Sequence[Lot]) -> dict[int, Lot]:
+    """Lock the lots that the marketplace reports, with their old and new items, and return them as stored.
 
-    Raises `Overtaken` when a lot became another item meanwhile, so that the item held is not the one it is now.
+    Raises `StaleRead` if a lot became another item meanwhile, so that the wrong item is locked.
     """
-    ids = sorted({lot.lot_id for lot in told})
-    seen = conn.execute(text("SELECT * FROM unwind.lots WHERE lot_id = ANY(:ids)"), {"ids": ids})
-    keys = {lot_from_row(row).key for row in seen} | {lot.key for lot in told}
+    ids = sorted({lot.lot_id for lot in reported})
+    stored = conn.execute(text("SELECT * FROM unwind.lots WHERE lot_id = ANY(:ids)"), {"ids": ids})
+    keys = {lot_from_row(row).key for row in stored} | {lot.key for lot in reported}
     lock_item_keys(conn, keys)
-    held = lock_lots(conn, ids)
-    if not {lot.key for lot in held.values()} <= keys:
+    locked = lock_lots(conn, ids)
+    if not {lot.key for lot in locked.values()} <= keys:
         raise StaleRead
-    return held
+    return locked
 
 
-def upsert_lots(conn: Connection, told: Sequence[tuple[Lot | None, Lot]], now: datetime) -> None:
-    """Write lots as (before, after) in the order in which they were told; `before` is None for a lot's first time.
+def upsert_lots(conn: Connection, reported: Sequence[tuple[Lot | None, Lot]], now: datetime) -> None:
+    """Write reported lots as (before, after) in order; `before` is None for a new lot.
 
-    A difference in quantity is a manual adjustment in the journal; a lot that is another item now moves its units.
+    A difference in quantity is journaled as a manual adjustment; a lot that became another item moves its units.
     """
     before: dict[int, Lot | None] = {}
-    for was, lot in told:
+    for was, lot in reported:
         before.setdefault(lot.lot_id, was)
-    after = {lot.lot_id: lot for _, lot in told}
+    after = {lot.lot_id: lot for _, lot in reported}
     insert_rows(conn, LotRow, [lot_to_row(lot) for i, lot in after.items() if before[i] is None])
     existing = {i: (was, after[i]) for i, was in before.items() if was is not None}
     rows = [lot_to_row(lot) for was, lot in existing.values() if replace(lot, quantity=was.quantity) != was]
     update_rows(conn, LotRow, ["lot_id"], [{k: v for k, v in row.items() if k != "quantity"} for row in rows])
     _change_quantities(conn, {i: lot.quantity - was.quantity for i, (was, lot) in existing.items()})
-    insert_rows(conn, StockMoveRow, [move for was, lot in told for move in _told_moves(was, lot, now)])
+    insert_rows(conn, StockMoveRow, [move for was, lot in reported for move in _moves_of(was, lot, now)])
 
 
-def _told_moves(was: Lot | None, lot: Lot, now: datetime) -> list[dict[str, Any]]:
+def _moves_of(was: Lot | None, lot: Lot, now: datetime) -> list[dict[str, Any]]:
     if was is None:
         return [stock_move_row(lot.key, lot.lot_id, lot.quantity, "recorded", now)]
     if was.key == lot.key:
@@ -133,7 +133,6 @@ def _told_moves(was: Lot | None, lot: Lot, now: datetime) -> list[dict[str, Any]
 
 
 def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
-    """Numbers for lots that have none, rising."""
     if not count:
         return []
     taken = conn.execute(text("SELECT nextval('unwind.own_lot_ids') FROM generate_series(1, :count)"), {"count": count})
@@ -141,7 +140,7 @@ def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
 
 
 def lines_to_return(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
-    """Rows of order lines as what comes back: what remains of each (R80), or the `units` by line of a removal."""
+    """Return what comes back of order lines: the rest of each line (R80), or `units` by line of a removal."""
     return [
         ReturningLine(
             line.line_no,
@@ -154,10 +153,9 @@ def lines_to_return(lines: Iterable[Row[Any]], units: Mapping[int, int] | None =
 
 
 def load_stock_view(conn: Connection, lines: Iterable[ReturningLine], *, lock: bool = True) -> StockView:
-    """All lots that these lines could return to, on a shelf to plan with.
+    """Return all lots that these lines could return to, for planning.
 
-    Holds a row of `item_locks` per item key, in sorted order, then the lots by id: a lot that does not exist yet cannot be
-    row-locked, and two orders that need one must make one (C27).  Without `lock` it is only a look.
+    With `lock`, locks items and lots in the module's lock order, so that two orders that need a new lot create one.
     """
     keys = list({line.item.key for line in lines})
     if not keys:
@@ -165,15 +163,14 @@ def load_stock_view(conn: Connection, lines: Iterable[ReturningLine], *, lock: b
     if lock:
         lock_item_keys(conn, keys)
     columns = _key_arrays(keys)
-    found = text(_CANDIDATES + (" FOR UPDATE OF l" if lock else ""))
-    return StockView(lot_from_row(row) for row in conn.execute(found, columns))
+    statement = text(_CANDIDATES + (" FOR UPDATE OF l" if lock else ""))
+    return StockView(lot_from_row(row) for row in conn.execute(statement, columns))
 
 
 def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -> list[ReturnPlan]:
-    """Carry plans out, in the order in which they were decided on one shelf; gives them with new lots numbered.
+    """Execute return plans in the order in which they were planned; return them with new lots numbered.
 
-    Writes lots, journal, and for cancellations (not removals) what each order line returned.  A constant number of
-    statements for any number of orders and sellers.
+    Writes lots, the journal and, for cancellations (not removals), what each order line returned.
     """
     new = _new_lots(plans)
     numbers = dict(zip(new, allocate_lot_ids(conn, len(new)), strict=True))
@@ -228,7 +225,7 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
 
 
 def preview_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
-    """The plans with the numbers that new lots would get if they were made now: for a dry run, writes nothing."""
+    """Return the plans with the ids that new lots would get now, for a dry run; writes nothing."""
     new = _new_lots(plans)
     if not new:
         return list(plans)
@@ -239,7 +236,7 @@ def preview_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[Retur
 
 
 def item_lock_sql(of: str) -> str:
-    """SQL for the number of an item's lock, from the key columns of `of`."""
+    """Return SQL for the id of an item's lock row, from the key columns of the alias `of`."""
     parts = ", ".join(
         f"COALESCE({of}.{name}, '')" if name == "completeness" else f"{of}.{name}" for name in KEY_COLUMNS
     )
@@ -254,17 +251,16 @@ _LOCK_KEYS = text(
 
 
 def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
-    """Hold the items of these keys for this transaction, sorted so that nobody deadlocks."""
+    """Lock items for this transaction, in sorted order to avoid deadlocks."""
     conn.execute(_LOCK_KEYS, _key_arrays(list(keys)))
 
 
 def load_lots(conn: Connection, seller_id: str) -> list[Lot]:
-    """A seller's lots, by id."""
     return [lot_from_row(row) for row in conn.execute(_LOTS_OF, {"seller": seller_id})]
 
 
 def stream_lots(conn: Connection, seller_id: str) -> Iterator[Lot]:
-    """The same a thousand at a time, by a cursor of the server: a store may have hundreds of thousands."""
+    """Yield a seller's lots through a server-side cursor; a store may have hundreds of thousands."""
     rows = conn.execute(_LOTS_OF, {"seller": seller_id}, execution_options={"stream_results": True, "yield_per": 1000})
     for row in rows:
         yield lot_from_row(row)
@@ -274,16 +270,16 @@ _LOTS_OF = text("SELECT * FROM unwind.lots WHERE seller_id = :seller ORDER BY lo
 
 
 def count_returned_units(conn: Connection, seller_id: str) -> dict[int, int]:
-    """How many units ever came back to each lot of a seller."""
-    found = text(
+    """Return the number of units ever returned to each lot of a seller."""
+    statement = text(
         "SELECT lot_id, sum(delta) AS units FROM unwind.stock_moves "
         "WHERE seller_id = :seller AND kind = 'returned' GROUP BY lot_id ORDER BY lot_id"
     )
-    return {row.lot_id: row.units for row in conn.execute(found, {"seller": seller_id})}
+    return {row.lot_id: row.units for row in conn.execute(statement, {"seller": seller_id})}
 
 
 def _change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
-    """Signed differences, never the amount itself, so that no parallel sale is overwritten (R78)."""
+    """Add signed differences, so that no concurrent sale is overwritten (R78)."""
     deltas = {lot_id: delta for lot_id, delta in deltas.items() if delta}
     if not deltas:
         return
@@ -296,15 +292,15 @@ def _change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
         {"ids": list(deltas), "deltas": list(deltas.values())},
     )
     if changed.rowcount != len(deltas):
-        raise LotMissing(f"{len(deltas) - changed.rowcount} of {len(deltas)} lots are not there: were they locked?")
+        raise LotMissing(f"{len(deltas) - changed.rowcount} of {len(deltas)} lots do not exist. Lock them first.")
 
 
 class LotMissing(Exception):
-    """A lot that was to change is not there any more; it was not held, which is a mistake of ours."""
+    """A lot to change does not exist: it was not locked, which is a bug."""
 
 
 def _new_lots(plans: Iterable[ReturnPlan]) -> list[int]:
-    """The provisional numbers of new lots, in the order in which they were made."""
+    """Return the provisional ids of new lots in the order of creation."""
     return sorted({lot_id for plan in plans for lot_id in plan.lots if lot_id < 0}, reverse=True)
 
 

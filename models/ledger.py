@@ -1,7 +1,7 @@
-"""What does each seller owe, line by line?  An append-only ledger: nothing in it ever changes (R86, P5).
+"""The append-only ledger: what each seller owes, line by line (R86).
 
-A line sits on the bill of one seller and one month.  Lines are posted under a lock that keeps that seller's bills from
-being issued meanwhile; a line meant for a bill that is issued already goes on the following open one (rules.md 7.3).
+A line is on the bill of one seller and one month. Lines are posted under a lock that prevents that seller's bills from being
+issued meanwhile; a line for an issued bill goes on the next open one.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class BillingMonthRow(Base):
     __table_args__ = (CheckConstraint("extract(day FROM billing_month) = 1", name="is_a_month"),)
 
 
-"""Months whose bills are all issued: a seller without anything to bill has no row in `bills`, and yet no open bill."""
+"""A seller with nothing to bill has no row in `bills`, so closed months are recorded here."""
 
 DDL: tuple[str, ...] = (
     """
@@ -112,8 +112,8 @@ DDL: tuple[str, ...] = (
         RAISE EXCEPTION '% is append-only: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'restrict_violation';
     END $$
     """,
-    # P5, R86: with the transition table the whole set is looked at once, whatever its size.  A bill that was issued
-    # while a line was on its way is a lost race: the unit of work is done again (40001) and meets a later open bill.
+    # R86: the transition table lets one check cover the whole statement. If a bill was issued while a line was being
+    # posted, the unit of work is retried (40001) and posts to a later open bill.
     """
     CREATE OR REPLACE FUNCTION unwind.issued_bills_are_frozen() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -151,7 +151,7 @@ DDL: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class LedgerLine:
-    """One line to be posted.  `amount` in USD: positive is owed by the seller, negative is owed to them or was paid."""
+    """A line to post. `amount` in USD: positive is owed by the seller; negative is owed to them or was paid."""
 
     key: str
     seller_id: str
@@ -170,80 +170,80 @@ class LedgerLine:
 
 @dataclass(frozen=True, slots=True)
 class Recharge:
-    """An order whose items changed: charged as it was `before`, to be charged as it is `after`, because `why`."""
+    """An order whose items changed: charged as `before`, to be charged as `after`."""
 
     before: Order
     after: Order
     at: datetime
-    why: str
+    reason: str
 
 
 def post_charges(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) -> None:
-    """Book the fee of each new order, at its instant, in the order's `fee_month`; a fee of 0.00 has no line.
+    """Post the fee of each new order at its instant, in the order's `fee_month`; a fee of 0.00 has no line.
 
-    Call it after the orders' rows are written: the ledger is last in the order of locks.
+    Call it after the orders are written: the ledger is last in the lock order.
     """
     post_lines(conn, [_charge(order, at, seq=1) for order, at in submitted if order.fee > 0])
 
 
 def post_recharges(conn: Connection, changed: Sequence[Recharge]) -> None:
-    """Take the old charge back and charge the whole order anew, both in the month of the change (A21, E6)."""
+    """Reverse the old charge and charge the whole order again, both in the month of the change (A21, E6)."""
     lines = []
     for change in changed:
-        month = _month_of(change.after)
+        month = _fee_month(change.after)
         seq = change.before.version + 1  # the number of the event that changed the order
         if change.before.fee > 0:
             lines.append(_reversal(change, month, seq))
         if change.after.fee > 0:
-            note = recharge_note(change.after.order_id, month, change.why)
+            note = recharge_note(change.after.order_id, month, change.reason)
             lines.append(replace(_charge(change.after, change.at, seq), note=note))
     post_lines(conn, lines)
 
 
 def post_lines(conn: Connection, lines: Sequence[LedgerLine]) -> list[LedgerLine]:
-    """Write lines to the bills of their months, or to the first open bill after; gives them as they were written.
+    """Post lines to the bills of their months, or to the next open bill; return them as written.
 
-    A line whose key is there already was posted before and is left out, so whoever comes twice posts once (R90).
+    A line whose key exists was posted before and is skipped, so that a repeat posts nothing (R90).
     """
     if not lines:
         return []
     lock_open_months(conn, {line.seller_id for line in lines})
     first_open = first_open_months(conn, {line.seller_id for line in lines})
-    placed = [_placed(line, first_open[line.seller_id]) for line in lines]
+    assigned = [_assigned(line, first_open[line.seller_id]) for line in lines]
     written = set(
-        insert_rows(conn, LedgerLineRow, [_row(line) for line in placed], skip_existing=True, returning="key")
+        insert_rows(conn, LedgerLineRow, [_row(line) for line in assigned], skip_existing=True, returning="key")
     )
-    return [line for line in placed if line.key in written]
+    return [line for line in assigned if line.key in written]
 
 
 def post_payment(conn: Connection, line: LedgerLine) -> None:
-    """Write a payment: it stands beside the issued bill that it pays.  Hold the seller alone before."""
+    """Write a payment for the issued bill that it pays. Hold `lock_for_issue` first."""
     insert_rows(conn, LedgerLineRow, [_row(line)])
 
 
 def has_payment(conn: Connection, payment_id: str) -> bool:
-    """Whether that payment is recorded, for whichever seller."""
-    found = text("SELECT EXISTS (SELECT FROM unwind.ledger_lines WHERE payment_id = :id)")
-    return bool(conn.execute(found, {"id": payment_id}).scalar())
+    """Return whether the payment is recorded, for any seller."""
+    statement = text("SELECT EXISTS (SELECT FROM unwind.ledger_lines WHERE payment_id = :id)")
+    return bool(conn.execute(statement, {"id": payment_id}).scalar())
 
 
 def lock_open_months(conn: Connection, seller_ids: Iterable[str]) -> None:
-    """Keep these sellers' bills from being issued until the end of the transaction; many may hold at once."""
+    """Prevent these sellers' bills from being issued until the transaction ends; the lock is shared."""
     lock_sellers(conn, seller_ids, shared=True)
 
 
 def lock_for_issue(conn: Connection, seller_ids: Iterable[str]) -> None:
-    """Keep everybody else from posting to these sellers' bills, to issue one or to compare a payment with it."""
+    """Prevent all postings to these sellers' bills, to issue one or to compare a payment with it."""
     lock_sellers(conn, seller_ids, shared=False)
 
 
 def lock_all_months(conn: Connection) -> None:
-    """Keep everybody from posting anything, for the moment of closing a month."""
+    """Prevent all postings while a month is closed."""
     lock_ledger(conn)
 
 
 def first_open_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, date]:
-    """The month after each seller's last issued bill: nothing earlier may be posted to.  Hold the sellers first."""
+    """Return the month after each seller's last issued bill, the earliest to post to. Lock the sellers first."""
     rows = conn.execute(
         text(
             "SELECT s AS seller_id, GREATEST("
@@ -255,12 +255,12 @@ def first_open_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, 
     return {r.seller_id: next_month(r.issued) if r.issued else date.min for r in rows}
 
 
-def _placed(line: LedgerLine, first_open: date) -> LedgerLine:
+def _assigned(line: LedgerLine, first_open: date) -> LedgerLine:
     return replace(line, billing_month=max(line.billing_month, first_open))
 
 
 def _charge(order: Order, at: datetime, seq: int) -> LedgerLine:
-    month = _month_of(order)
+    month = _fee_month(order)
     return LedgerLine(
         key=f"charge:{order.order_id}:{seq}",
         seller_id=order.seller_id,
@@ -283,16 +283,16 @@ def _reversal(change: Recharge, month: date, seq: int) -> LedgerLine:
         kind="reversal",
         amount=-before.fee,
         at=change.at,
-        note=reversal_note(before.order_id, before.fee_month, change.why),
+        note=reversal_note(before.order_id, before.fee_month, change.reason),
         order_id=before.order_id,
         charged_month=before.fee_month,
         credited_month=month,
     )
 
 
-def _month_of(order: Order) -> date:
+def _fee_month(order: Order) -> date:
     if order.fee_month is None:
-        raise ValueError(f"order {order.order_id} is to be charged, but in no month")
+        raise ValueError(f"order {order.order_id} has a fee but no fee_month")
     return order.fee_month
 
 

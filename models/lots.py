@@ -1,7 +1,6 @@
-"""What does each seller have, and where did every unit come from?  Lots, and the append-only journal of their units.
+"""Lots, and the append-only journal of their units.
 
-The journal is the history of the stock: per seller and item key, recorded + returned - sold + adjusted = on hand
-(promises.md, invariant 4).
+Per seller and item key, recorded + returned - sold + adjusted = on hand.
 """
 
 from __future__ import annotations
@@ -137,7 +136,7 @@ class StockMoveRow(Base):
         CheckConstraint(
             "CASE kind WHEN 'sold' THEN delta < 0 WHEN 'adjusted' THEN true ELSE delta >= 0 END", name="delta_sign"
         ),
-        # One return per order line, and one per line of an approved removal, however often the work is done (R79).
+        # At most one return per order line, and one per line of an approved removal (R79).
         Index("uq_stock_moves_sold", "order_id", "line_no", unique=True, postgresql_where=text("kind = 'sold'")),
         Index(
             "uq_stock_moves_returned",
@@ -153,13 +152,12 @@ class StockMoveRow(Base):
             unique=True,
             postgresql_where=text("removal_id IS NOT NULL"),
         ),
-        # The audit alone looks here, by item: the whole key would make the journal's dearest index, written for every unit that moves.
+        # Only the audit reads by item. An index of the full key would be the journal's most expensive one.
         Index("ix_stock_moves_item", "seller_id", "item_no"),
     )
 
 
 def lot_from_row(row: Any) -> Lot:
-    """Read a row as a lot."""
     return Lot(
         lot_id=row.lot_id,
         seller_id=row.seller_id,
@@ -195,13 +193,12 @@ def lot_from_row(row: Any) -> Lot:
 
 
 def lot_to_row(lot: Lot) -> dict[str, Any]:
-    """A lot as a row."""
     identity = dict(zip(KEY_COLUMNS, lot.key, strict=True))
     return editable_columns(lot) | identity | {"quantity": lot.quantity, "bind_id": lot.bind_id}
 
 
 def editable_columns(lot: Lot) -> dict[str, Any]:
-    """What a seller may choose anew when items come back (rules.md 5.3), by lot id."""
+    """Return the columns that a seller may change when items come back, with the lot id."""
     tiers = [*lot.tiers, (None, None), (None, None), (None, None)][:3]
     return {
         "lot_id": lot.lot_id,
@@ -233,7 +230,6 @@ def stock_move_row(
     line_no: int | None = None,
     removal_id: int | None = None,
 ) -> dict[str, Any]:
-    """One movement of units as a row of the journal."""
     return dict(zip(KEY_COLUMNS, key, strict=True)) | {
         "lot_id": lot_id,
         "delta": delta,

@@ -1,4 +1,4 @@
-"""Who trades here, and what counts against them?  Members and the strikes of cancelled orders."""
+"""Members and the strikes of cancelled orders."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class StrikeRow(Base):
 
 
 NO_LOCK, FOR_SHARE, FOR_UPDATE = "", "FOR SHARE OF m", "FOR NO KEY UPDATE OF m"
-FOR_UPDATE_IF_ACCUSED = "as accused"
-"""For writing where an alert is open on any order of the set: a strike may cost a privilege.  Else shared."""
+FOR_UPDATE_IF_ACCUSED = "for update if accused"
+"""`FOR_UPDATE` if an alert is open on any order of the batch, as a strike may revoke a privilege; else `FOR_SHARE`."""
 
 _FACTS = """
     SELECT m.member_id, m.handle, m.terminated_at IS NOT NULL AS terminated, m.buying_revoked_at IS NULL AS can_buy,
@@ -66,28 +66,28 @@ _FACTS = """
     FROM unwind.members m WHERE m.member_id = ANY(CAST(%(ids)s AS text[])) ORDER BY m.member_id
 """
 
-_HELD = "SELECT m.member_id FROM unwind.members m WHERE m.member_id = ANY(CAST(%(ids)s AS text[])) ORDER BY m.member_id"
+_LOCKED = (
+    "SELECT m.member_id FROM unwind.members m WHERE m.member_id = ANY(CAST(%(ids)s AS text[])) ORDER BY m.member_id"
+)
 
 
 def load_facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
-    """The members of these ids, by id; unknown ids are absent.  With a lock: in order of their ids, so nobody deadlocks."""
+    """Return the members by id; unknown ids are absent. A lock is taken in order of id to avoid deadlocks."""
     with pipeline(conn):
-        asked = send_facts(conn, member_ids, lock=lock)
-    return fetch_facts(asked)
+        rows = send_facts(conn, member_ids, lock=lock)
+    return fetch_facts(rows)
 
 
 def send_facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> Cursor:
-    """The same, to be `read` when the statements that go with it were sent."""
     ids = {"ids": text_array(sorted(set(member_ids)))}
     if lock == FOR_UPDATE:
-        # First the lock, then the look: a statement that waited for the lock still counts strikes as of when it began,
-        # and of three cancellations at once none would see the others' (R95).
-        execute(conn, f"{_HELD} {lock}", ids)
+        # Lock first, then read: a statement that waits for a lock still reads strikes as of its start, so concurrent
+        # cancellations would not see each other's strikes (R95).
+        execute(conn, f"{_LOCKED} {lock}", ids)
     return execute(conn, f"{_FACTS} {lock}", ids)
 
 
 def fetch_facts(rows: Cursor) -> dict[str, Member]:
-    """What was asked."""
     return {
         r.member_id: Member(
             r.member_id, r.handle, r.terminated, r.can_buy, r.can_sell, tuple(r.as_buyer), tuple(r.as_seller)
@@ -98,7 +98,7 @@ def fetch_facts(rows: Cursor) -> dict[str, Member]:
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """Where and how a member is written to."""
+    """How to write to a member."""
 
     member_id: str
     handle: str
@@ -107,7 +107,6 @@ class Contact:
 
 
 def load_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, Contact]:
-    """The addresses of this moment, by member id."""
     rows = conn.execute(
         text("SELECT member_id, handle, email, time_zone FROM unwind.members WHERE member_id = ANY(:ids)"),
         {"ids": sorted(set(member_ids))},
@@ -116,7 +115,7 @@ def load_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, Cont
 
 
 def upsert(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Upsert members by id: handle, address and zone are replaced, privileges and history stay."""
+    """Upsert members by id: handle, email and time zone are replaced; privileges and history stay."""
     for row in rows:
         conn.execute(
             text(
@@ -131,15 +130,15 @@ def upsert(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
 def update_standing(
     conn: Connection, before: dict[str, Member], after: Iterable[Member], now: datetime
 ) -> list[tuple[Member, Role, bool]]:
-    """Write what changed of members' accounts and privileges; gives (member, role, allowed) per privilege that moved."""
-    moved: list[tuple[Member, Role, bool]] = []
+    """Write changes of accounts and privileges; return (member, role, allowed) for each changed privilege."""
+    changed: list[tuple[Member, Role, bool]] = []
     rows = []
     for member in after:
         old = before[member.member_id]
         if old.can_buy != member.can_buy:
-            moved.append((member, Role.BUYER, member.can_buy))
+            changed.append((member, Role.BUYER, member.can_buy))
         if old.can_sell != member.can_sell:
-            moved.append((member, Role.SELLER, member.can_sell))
+            changed.append((member, Role.SELLER, member.can_sell))
         if (old.can_buy, old.can_sell, old.terminated) != (member.can_buy, member.can_sell, member.terminated):
             rows.append(
                 {
@@ -150,24 +149,23 @@ def update_standing(
                 }
             )
     update_rows(conn, MemberRow, ["member_id"], rows)
-    return moved
+    return changed
 
 
 def mark_reinstated(conn: Connection, member_id: str, now: datetime) -> None:
-    """Strikes up to now no longer count."""
+    """Record a reinstatement: strikes up to now no longer count."""
     update_rows(conn, MemberRow, ["member_id"], [{"member_id": member_id, "reinstated_at": now}])
 
 
-def insert_strikes(conn: Connection, given: Sequence[tuple[int, str, Role, datetime]]) -> None:
-    """Write strikes (order_id, member_id, role, at): the order is the key, so nothing counts twice (R97)."""
+def insert_strikes(conn: Connection, new_strikes: Sequence[tuple[int, str, Role, datetime]]) -> None:
+    """Insert strikes, given as (order_id, member_id, role, at). The order is the key, so none counts twice (R97)."""
     insert_rows(
         conn,
         StrikeRow,
-        [{"order_id": o, "member_id": m, "role": r, "at": at} for o, m, r, at in given],
+        [{"order_id": o, "member_id": m, "role": r, "at": at} for o, m, r, at in new_strikes],
         skip_existing=True,
     )
 
 
 def withdraw_strikes(conn: Connection, order_ids: Sequence[int], now: datetime) -> None:
-    """Take strikes back."""
     update_rows(conn, StrikeRow, ["order_id"], [{"order_id": o, "withdrawn_at": now} for o in order_ids])

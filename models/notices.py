@@ -1,7 +1,7 @@
-"""Who has been told what, and who has still to be?  One row per event and recipient: the notice; a mail is its copy.
+"""Notices: one row per event and recipient, with the email that is sent for it.
 
-A notice is recorded by the commit that keeps the promise to tell.  Sending comes later, is claimed with a lease, and is
-tried again at `next_try_at`; nothing waits for it (rules.md 9, R102).
+A notice is recorded by the commit that completes its outbox message. The email is sent later, is claimed with a lease, and
+is retried at `next_try_at`; nothing waits for it (R102).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class NoticeRow(Base):
         check_in("state", STATES),
         CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_at_when_sent"),
         CheckConstraint("(state = 'pending') = (next_try_at IS NOT NULL)", name="next_try_while_pending"),
-        # In the order in which letters are tried: a claim reads fifty of them, whatever waits behind a silent mail server.
+        # In the order of claims, so that a claim reads only its batch however many notices wait.
         Index("ix_notices_due", "attempts", "next_try_at", "notice_id", postgresql_where=text("state = 'pending'")),
         Index("ix_notices_parked", "notice_id", postgresql_where=text("state = 'parked'")),
         Index("ix_notices_order_id", "order_id"),
@@ -56,7 +56,7 @@ class NoticeRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class Parties:
-    """What a letter says of an order's parties."""
+    """The handles of an order's parties."""
 
     buyer: str
     seller: str
@@ -64,7 +64,7 @@ class Parties:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedNotice:
-    """One notice that this worker holds for sending.  `attempts` counts this one and fences off an overtaken claim."""
+    """A notice leased by this worker. `attempts` counts this attempt and fences off an expired claim."""
 
     notice_id: int
     event: str
@@ -79,9 +79,9 @@ class ClaimedNotice:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOutcome:
-    """What became of one try.  `next_try_at` is None unless the notice is still pending.
+    """The result of one attempt. `next_try_at` is None unless the notice is still pending.
 
-    `server_unreachable`: the mail server did not answer.  `counts_as_attempt` is False when the email itself was not tried.
+    `server_unreachable`: the mail server did not answer. `counts_as_attempt` is False when the email itself was not tried.
     """
 
     notice: ClaimedNotice
@@ -93,7 +93,6 @@ class DeliveryOutcome:
 
 
 def load_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
-    """The handles of each order's buyer and seller, by order."""
     rows = conn.execute(
         text(
             "SELECT o.order_id, b.handle AS buyer, s.handle AS seller FROM unwind.orders o "
@@ -106,7 +105,7 @@ def load_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Partie
 
 
 def insert_pending(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:
-    """Write notices that wait to be sent; one that is there already is not written again.  Gives how many were new."""
+    """Insert pending notices, skipping existing ones; return the number of new ones."""
     pending = {"state": "pending", "created_at": now, "next_try_at": now}
     return len(insert_rows(conn, NoticeRow, [row | pending for row in rows], skip_existing=True, returning="notice_id"))
 
@@ -114,9 +113,9 @@ def insert_pending(conn: Connection, rows: Sequence[dict[str, Any]], now: dateti
 def claim(
     conn: Connection, now: datetime, *, until: datetime, limit: int, order_id: int | None = None
 ) -> list[ClaimedNotice]:
-    """Take pending notices whose time has come and lease them until `until`: count first, then work (crash loops end).
+    """Lease pending notices that are due until `until`; the attempt is counted before the work, so crash loops end.
 
-    Fresh ones go before those that failed, so that one bad letter delays no other.
+    New notices go before failed ones, so that one bad email delays no other.
     """
     rows = conn.execute(_CLAIM, {"now": now, "until": until, "limit": limit, "order_id": order_id})
     claimed = [
@@ -153,10 +152,10 @@ _CLAIM = text(
 
 
 def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: datetime) -> list[DeliveryOutcome]:
-    """Write what became of these tries; gives those that were written: a claim that was overtaken is left alone."""
+    """Write the outcomes; return those written. Expired claims are skipped."""
     if not outcomes:
         return []
-    held = conn.execute(
+    claims = conn.execute(
         text(
             "SELECT n.notice_id FROM unwind.notices n "
             "JOIN unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[])) AS c(id, attempts) "
@@ -168,8 +167,8 @@ def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: 
             "attempts": [o.notice.attempts for o in outcomes],
         },
     )
-    still = set(held.scalars())
-    written = [o for o in outcomes if o.notice.notice_id in still]
+    still_claimed = set(claims.scalars())
+    written = [o for o in outcomes if o.notice.notice_id in still_claimed]
     update_rows(
         conn,
         NoticeRow,
@@ -191,7 +190,7 @@ def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: 
 
 
 def requeue(conn: Connection, notice_id: int, now: datetime) -> bool:
-    """Set a parked notice going again, from its first try; gives whether it was parked."""
+    """Make a parked notice pending again from its first attempt; return whether it was parked."""
     result = conn.execute(
         text(
             "UPDATE unwind.notices SET state = 'pending', attempts = 0, next_try_at = :now, first_error = NULL "
@@ -203,9 +202,9 @@ def requeue(conn: Connection, notice_id: int, now: datetime) -> bool:
 
 
 def list_for_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
-    """The notices of one order as people are shown them, oldest first; `until` as they were at that instant.
+    """Return the notices of an order, oldest first; with `until`, as they were at that instant.
 
-    `{event, order_id, recipient, state, sent_at, subject, text}` (contract 4).
+    Each is `{event, order_id, recipient, state, sent_at, subject, text}`.
     """
     rows = conn.execute(
         text(
@@ -215,10 +214,10 @@ def list_for_order(conn: Connection, order_id: int, *, until: datetime | None = 
         ),
         {"order_id": order_id, "until": until},
     )
-    return [_shown(r, until) for r in rows]
+    return [_as_json(r, until) for r in rows]
 
 
-def _shown(row: Any, until: datetime | None) -> dict[str, Any]:
+def _as_json(row: Any, until: datetime | None) -> dict[str, Any]:
     email = email_from_json(row.email)
     not_yet = until is not None and row.sent_at is not None and row.sent_at > until
     return {
@@ -233,17 +232,16 @@ def _shown(row: Any, until: datetime | None) -> dict[str, Any]:
 
 
 def count_by_state(conn: Connection) -> dict[str, int]:
-    """How many notices are in each state."""
     rows = conn.execute(text("SELECT state, count(*) AS n FROM unwind.notices GROUP BY state"))
     return dict.fromkeys(STATES, 0) | {r.state: r.n for r in rows}
 
 
 def count_parked(conn: Connection) -> int:
-    """How many notices were given up: asked of their own index, however many were sent."""
-    found: int = conn.execute(text("SELECT count(*) FROM unwind.notices WHERE state = 'parked'")).scalar_one()
-    return found
+    """Return the number of parked notices; reads a partial index only."""
+    count: int = conn.execute(text("SELECT count(*) FROM unwind.notices WHERE state = 'parked'")).scalar_one()
+    return count
 
 
 def next_try_at(conn: Connection) -> datetime | None:
-    """The earliest instant at which a pending notice is to be tried."""
+    """Return the earliest instant at which a pending notice is due."""
     return conn.execute(text("SELECT min(next_try_at) FROM unwind.notices WHERE state = 'pending'")).scalar()

@@ -1,4 +1,4 @@
-"""Which cancel requests are there?  One row per OCR; at most one is open per order."""
+"""Cancel requests (OCR): one row each; at most one is open per order."""
 
 from __future__ import annotations
 
@@ -61,38 +61,35 @@ _LATEST = """
 """
 
 
-def load_latest(conn: Connection, order_ids: Iterable[int], book: TermsHistory) -> dict[int, Ocr]:
-    """The latest cancel request of each order, in any state.  The order's row lock guards it."""
-    return fetch_latest(send_latest(conn, order_ids), book)
+def load_latest(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Ocr]:
+    """Return the latest cancel request of each order, in any state. The order's row lock guards it."""
+    return fetch_latest(send_latest(conn, order_ids), terms_history)
 
 
 def send_latest(conn: Connection, order_ids: Iterable[int]) -> Cursor:
-    """The same, to be `read` when the statements that go with it were sent."""
     return execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
 
 
-def fetch_latest(rows: Cursor, book: TermsHistory) -> dict[int, Ocr]:
-    """What was asked."""
-    return {r.order_id: ocr_from_row(r, book) for r in rows}
+def fetch_latest(rows: Cursor, terms_history: TermsHistory) -> dict[int, Ocr]:
+    return {r.order_id: ocr_from_row(r, terms_history) for r in rows}
 
 
-def ocr_from_row(row: Any, book: TermsHistory) -> Ocr:
-    """Read a row as the facts of a cancel request."""
+def ocr_from_row(row: Any, terms_history: TermsHistory) -> Ocr:
     return Ocr(
         filed_by=Role(row.filed_by),
         reason=row.reason,
         comment=row.comment,
         filed_at=row.filed_at,
         previous_status=Status(row.previous_status),
-        terms=book.by_id(row.terms_id),
+        terms=terms_history.by_id(row.terms_id),
         state=OcrState(row.state),
         ocr_id=row.ocr_id,
         closed_at=row.closed_at,
     )
 
 
-def update_changed(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: TermsHistory) -> None:
-    """Write cancel requests (order_id, ocr) that were filed or closed."""
+def update_changed(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_history: TermsHistory) -> None:
+    """Insert or update cancel requests, given as (order_id, ocr)."""
     insert_rows(
         conn,
         OcrRow,
@@ -101,7 +98,7 @@ def update_changed(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: Ter
                 "order_id": order_id,
                 "filed_by": ocr.filed_by,
                 "state": ocr.state,
-                "terms_id": book.id_of(ocr.terms),
+                "terms_id": terms_history.id_of(ocr.terms),
                 "filed_at": ocr.filed_at,
                 "remind_at": reminders.first_reminder_at(ocr.filed_at, ocr.terms.ocr_remind_after)
                 if ocr.filed_by is Role.BUYER
@@ -111,7 +108,7 @@ def update_changed(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: Ter
                 "reason": ocr.reason,
                 "comment": ocr.comment,
             }
-            for order_id, ocr in moved
+            for order_id, ocr in changed
             if ocr.ocr_id is None
         ],
     )
@@ -121,7 +118,7 @@ def update_changed(conn: Connection, moved: Sequence[tuple[int, Ocr]], book: Ter
         ["ocr_id"],
         [
             {"ocr_id": ocr.ocr_id, "state": ocr.state, "closed_at": ocr.closed_at}
-            for _, ocr in moved
+            for _, ocr in changed
             if ocr.ocr_id is not None
         ],
     )

@@ -1,4 +1,4 @@
-"""What was bought, from whom, and where does it stand?  Orders and their lines, each with the snapshot of its lot."""
+"""Orders and their lines, each line with the snapshot of its lot."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ class OrderLineRow(Base):
 
     __table_args__ = (
         CheckConstraint("quantity > 0", name="quantity_positive"),
-        CheckConstraint("removed >= 0 AND returned >= 0 AND removed + returned <= quantity", name="units_conserved"),
+        CheckConstraint(
+            "removed >= 0 AND returned >= 0 AND removed + returned <= quantity", name="units_conserved"
+        ),
         check_finite("unit_price"),
     )
 
@@ -109,43 +111,40 @@ _ACCUSED = """
 
 
 def load_parties(conn: Connection, order_ids: Iterable[int]) -> dict[int, tuple[str, str]]:
-    """(buyer, seller) of each order that exists.  They never change, so no lock is needed."""
+    """Return (buyer, seller) of each existing order. They never change, so no lock is needed."""
     rows = execute(conn, _PARTIES, {"ids": int_array(sorted(order_ids))})
     return {r.order_id: (r.buyer_id, r.seller_id) for r in rows}
 
 
 def send_parties(conn: Connection, order_ids: Iterable[int]) -> Cursor:
-    """Ask for the same, and whether an alert is open on each: a look before the locks, to know which to take."""
+    """Select the parties and whether an alert is open, before locking, to know which locks to take."""
     return execute(conn, _ACCUSED, {"ids": int_array(sorted(set(order_ids)))})
 
 
 def fetch_parties(rows: Cursor) -> tuple[dict[int, tuple[str, str]], bool]:
-    """What was asked: the parties, and whether any of these orders is accused."""
-    found = rows.fetchall()
-    return {r.order_id: (r.buyer_id, r.seller_id) for r in found}, any(r.accused for r in found)
+    """Return (buyer, seller) by order, and whether any of the orders has an open alert."""
+    all_rows = rows.fetchall()
+    return {r.order_id: (r.buyer_id, r.seller_id) for r in all_rows}, any(r.accused for r in all_rows)
 
 
 _FACTS = "SELECT * FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[])) ORDER BY order_id"
-_FACTS_HELD = f"{_FACTS} FOR NO KEY UPDATE"
+_FACTS_LOCKED = f"{_FACTS} FOR NO KEY UPDATE"
 
 
 def load_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
-    """The orders' own rows; with `lock` held for writing, in the order of their ids."""
+    """Return the orders' own rows; with `lock`, locked for update in order of id."""
     return fetch_facts(send_facts(conn, order_ids, lock=lock))
 
 
 def send_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> Cursor:
-    """The same, to be `read` when the statements that go with it were sent."""
-    return execute(conn, _FACTS_HELD if lock else _FACTS, {"ids": int_array(sorted(order_ids))})
+    return execute(conn, _FACTS_LOCKED if lock else _FACTS, {"ids": int_array(sorted(order_ids))})
 
 
 def fetch_facts(rows: Cursor) -> dict[int, Order]:
-    """What was asked."""
     return {r.order_id: order_from_row(r) for r in rows}
 
 
 def order_from_row(row: Any) -> Order:
-    """Read a row as the facts of an order."""
     return Order(
         order_id=row.order_id,
         buyer_id=row.buyer_id,
@@ -168,12 +167,11 @@ def order_from_row(row: Any) -> Order:
 
 
 def insert(conn: Connection, submitted: Sequence[Order]) -> None:
-    """Write new orders."""
     insert_rows(
         conn,
         OrderRow,
         [
-            _movable(order)
+            _mutable_columns(order)
             | {
                 "buyer_id": order.buyer_id,
                 "seller_id": order.seller_id,
@@ -186,17 +184,17 @@ def insert(conn: Connection, submitted: Sequence[Order]) -> None:
     )
 
 
-def update_changed(conn: Connection, moved: Sequence[tuple[Order, int, datetime]]) -> None:
-    """Write what changed of orders, with the number and the instant of their last event."""
+def update_changed(conn: Connection, changed: Sequence[tuple[Order, int, datetime]]) -> None:
+    """Write changed orders, given as (order, version, instant of the last event)."""
     update_rows(
         conn,
         OrderRow,
         ["order_id"],
-        [_movable(order) | {"version": version, "last_event_at": at} for order, version, at in moved],
+        [_mutable_columns(order) | {"version": version, "last_event_at": at} for order, version, at in changed],
     )
 
 
-def _movable(order: Order) -> dict[str, Any]:
+def _mutable_columns(order: Order) -> dict[str, Any]:
     return {
         "order_id": order.order_id,
         "status": order.status,
@@ -215,31 +213,31 @@ def _movable(order: Order) -> dict[str, Any]:
 
 
 def load_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[Any]]]:
-    """The lines of each order, by line number.  Guarded by the order's row lock."""
-    found: dict[int, list[Row[Any]]] = {order_id: [] for order_id in order_ids}
+    """Return the lines of each order by line number. The order's row lock guards them."""
+    lines: dict[int, list[Row[Any]]] = {order_id: [] for order_id in order_ids}
     rows = conn.execute(
         select(OrderLineRow)
-        .where(OrderLineRow.order_id.in_(list(found)))
+        .where(OrderLineRow.order_id.in_(list(lines)))
         .order_by(OrderLineRow.order_id, OrderLineRow.line_no)
     )
     for row in rows:
-        found[row.order_id].append(row)
-    return found
+        lines[row.order_id].append(row)
+    return lines
 
 
 def insert_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Write new lines: order_id, line_no, batch_no, lot_id, quantity, unit_price, snapshot."""
+    """Insert lines: order_id, line_no, batch_no, lot_id, quantity, unit_price, snapshot."""
     insert_rows(conn, OrderLineRow, rows)
 
 
 def update_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Write what changed of lines, found by order_id and line_no."""
+    """Update lines by order_id and line_no."""
     update_rows(conn, OrderLineRow, ["order_id", "line_no"], rows)
 
 
 def buyer_has_npb(conn: Connection, buyer_id: str, seller_id: str) -> bool:
-    """Whether any order of this buyer in this store is NPB (R25)."""
-    found = text(
+    """Return whether any order of this buyer in this store is NPB (R25)."""
+    statement = text(
         "SELECT EXISTS (SELECT FROM unwind.orders WHERE buyer_id = :buyer AND seller_id = :seller AND status = 'NPB')"
     )
-    return bool(conn.execute(found, {"buyer": buyer_id, "seller": seller_id}).scalar())
+    return bool(conn.execute(statement, {"buyer": buyer_id, "seller": seller_id}).scalar())

@@ -1,7 +1,7 @@
-"""Who is to be reminded now?  Open requests and unlocked alerts whose next reminder has come, taken in sets.
+"""The sweep that reminds of open cancel requests and unlocked alerts.
 
-`remind_at` stands on the row it is about; an alert's also says since when it waits (`remind_from`), so that an
-acceptance or a new lock starts the steps again and an answer does not.
+`remind_at` is on the row it concerns. An alert also has `remind_from`, the start of its reminders: an acceptance or a new
+lock restarts them, a response does not.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ _DUE_ALERTS = text(
     ORDER BY a.remind_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o, a SKIP LOCKED
     """
 )
-_COUNT = """
+_SCHEDULE = """
     UPDATE unwind.{table} AS t SET reminders = GREATEST(t.reminders, v.number), remind_at = v.next_at
     FROM unnest(CAST(:ids AS bigint[]), CAST(:numbers AS smallint[]), CAST(:nexts AS timestamptz[]))
         AS v(id, number, next_at)
     WHERE t.{key} = v.id
 """
-_COUNT_OCRS = text(_COUNT.format(table="ocrs", key="ocr_id"))
-_COUNT_ALERTS = text(_COUNT.format(table="alerts", key="alert_id"))
+_SCHEDULE_OCRS = text(_SCHEDULE.format(table="ocrs", key="ocr_id"))
+_SCHEDULE_ALERTS = text(_SCHEDULE.format(table="alerts", key="alert_id"))
 
 
 @dataclass(frozen=True, slots=True)
-class _Counted:
+class _Schedule:
     row_id: int
     number: int
     next_at: datetime | None
 
 
 class ReminderSweep:
-    """Reminds, batch by batch, of whatever has waited longest.  One of these goes through everything once.
+    """Send due reminders in batches, those that have waited longest first. One instance makes one pass.
 
-    Orders that a command holds at this moment are skipped and found by the next sweep.
+    Orders locked by a command are skipped until the next sweep.
     """
 
     def __init__(self) -> None:
@@ -67,22 +67,22 @@ class ReminderSweep:
         self._after_alert: tuple[datetime, int] = (NEVER, 0)
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        """Promise what is due and put off the next reminder of each row: constant statements; gives how many, twice."""
+        """Enqueue due reminders and schedule the next one of each row; return (due, reminded)."""
         ocrs = self._ocrs(work, limit)
         alerts = self._alerts(work, limit - len(ocrs))
         if not ocrs and not alerts:
             return 0, 0
-        book = terms.load_terms(work.conn)
-        promises = [*_of_ocrs(work, book, ocrs), *_of_alerts(work, book, alerts)]
-        work.enqueue(promises)
-        found = len(ocrs) + len(alerts)
-        return found, found
+        terms_history = terms.load_terms(work.conn)
+        messages = [*_of_ocrs(work, terms_history, ocrs), *_of_alerts(work, terms_history, alerts)]
+        work.enqueue(messages)
+        reminded = len(ocrs) + len(alerts)
+        return reminded, reminded
 
     def committed(self) -> None:
-        """What was told once comes no more: nothing to remember."""
+        """Do nothing: a reminded row is not due again."""
 
     def skip_next(self, work: UnitOfWork[Any]) -> str | None:
-        """Go on behind the request or alert that comes next, for nobody can be reminded of it; says which it is."""
+        """Skip the next request or alert because its reminder fails; return a description."""
         for row in self._ocrs(work, 1):
             self._after_ocr = (row.remind_at, row.ocr_id)
             return f"ocr {row.ocr_id}"
@@ -105,39 +105,41 @@ def _due(work: UnitOfWork[Any], statement: Any, after: tuple[datetime, int], lim
     return work.conn.execute(statement, where).all()
 
 
-def _of_ocrs(work: UnitOfWork[Any], book: terms.TermsHistory, ocrs: Sequence[Row[Any]]) -> list[OutboxMessage]:
-    promises: list[OutboxMessage] = []
-    counted: list[_Counted] = []
+def _of_ocrs(work: UnitOfWork[Any], terms_history: terms.TermsHistory, ocrs: Sequence[Row[Any]]) -> list[OutboxMessage]:
+    messages: list[OutboxMessage] = []
+    schedules: list[_Schedule] = []
     for r in ocrs:
-        steps = book.by_id(r.terms_id).ocr_remind_after
+        steps = terms_history.by_id(r.terms_id).ocr_remind_after
         step = policy.due_step(r.filed_at, steps, r.reminders, work.now)
         if step is not None:
-            promises.append(policy.ocr_reminder(r.order_id, r.ocr_id, r.seller_id, r.filed_at, r.reason, step))
-        counted.append(_Counted(r.ocr_id, step.number if step else r.reminders, step.next_at if step else None))
-    _put_off(work.conn, _COUNT_OCRS, counted)
-    return promises
+            messages.append(policy.ocr_reminder(r.order_id, r.ocr_id, r.seller_id, r.filed_at, r.reason, step))
+        schedules.append(_Schedule(r.ocr_id, step.number if step else r.reminders, step.next_at if step else None))
+    _schedule_next(work.conn, _SCHEDULE_OCRS, schedules)
+    return messages
 
 
-def _of_alerts(work: UnitOfWork[Any], book: terms.TermsHistory, alerts: Sequence[Row[Any]]) -> list[OutboxMessage]:
-    promises: list[OutboxMessage] = []
-    counted: list[_Counted] = []
+def _of_alerts(
+    work: UnitOfWork[Any], terms_history: terms.TermsHistory, alerts: Sequence[Row[Any]]
+) -> list[OutboxMessage]:
+    messages: list[OutboxMessage] = []
+    schedules: list[_Schedule] = []
     for a in alerts:
-        steps = book.by_id(a.terms_id).unlock_remind_after
+        steps = terms_history.by_id(a.terms_id).unlock_remind_after
         step = policy.due_step(a.remind_from, steps, a.reminders, work.now)
         if step is not None:
             kind = AlertKind(a.kind)
-            promises.append(
+            messages.append(
                 policy.unlock_reminder(
                     a.order_id, a.alert_id, a.filer_id, kind, npx=a.penalty_stands, since=a.remind_from, step=step
                 )
             )
-        counted.append(_Counted(a.alert_id, step.number if step else a.reminders, step.next_at if step else None))
-    _put_off(work.conn, _COUNT_ALERTS, counted)
-    return promises
+        schedules.append(_Schedule(a.alert_id, step.number if step else a.reminders, step.next_at if step else None))
+    _schedule_next(work.conn, _SCHEDULE_ALERTS, schedules)
+    return messages
 
 
 def next_reminder_at(conn: Connection) -> datetime | None:
-    """The earliest instant at which somebody is to be reminded."""
+    """Return the earliest instant at which a reminder is due."""
     return conn.execute(
         text(
             "SELECT least((SELECT min(remind_at) FROM unwind.ocrs WHERE state = 'open' AND remind_at IS NOT NULL), "
@@ -147,7 +149,7 @@ def next_reminder_at(conn: Connection) -> datetime | None:
 
 
 def list_unanswered_orders(conn: Connection) -> list[int]:
-    """Orders with a request that stayed unanswered past the last reminder: for ops to look at (A13)."""
+    """Return orders with a request still open after the last reminder, for operators (A13)."""
     rows = conn.execute(
         text(
             "SELECT order_id FROM unwind.ocrs WHERE state = 'open' AND filed_by = 'buyer' AND reminders > 0 "
@@ -157,13 +159,13 @@ def list_unanswered_orders(conn: Connection) -> list[int]:
     return list(rows.scalars())
 
 
-def _put_off(conn: Connection, statement: Any, counted: Sequence[_Counted]) -> None:
-    if counted:
+def _schedule_next(conn: Connection, statement: Any, schedules: Sequence[_Schedule]) -> None:
+    if schedules:
         conn.execute(
             statement,
             {
-                "ids": [c.row_id for c in counted],
-                "numbers": [c.number for c in counted],
-                "nexts": [c.next_at for c in counted],
+                "ids": [c.row_id for c in schedules],
+                "numbers": [c.number for c in schedules],
+                "nexts": [c.next_at for c in schedules],
             },
         )

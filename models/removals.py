@@ -1,4 +1,4 @@
-"""Which items were asked to be taken out of an order, and what became of it?"""
+"""Removal requests: items that a party asked to take out of an order."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ class RemovalRow(Base):
 
 
 def load_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Removal]]:
-    """The removal requests of each order, oldest first.  The order's row lock guards them."""
-    found = select(RemovalRow).where(RemovalRow.order_id.in_(list(order_ids))).order_by(RemovalRow.removal_id)
+    """Return the removal requests of each order, oldest first. The order's row lock guards them."""
+    statement = select(RemovalRow).where(RemovalRow.order_id.in_(list(order_ids))).order_by(RemovalRow.removal_id)
     by_order: dict[int, list[Removal]] = {}
-    for row in conn.execute(found):
+    for row in conn.execute(statement):
         by_order.setdefault(row.order_id, []).append(removal_from_row(row))
     return by_order
 
 
 def send_pending(conn: Connection, order_ids: Iterable[int]) -> Cursor:
-    """How many requests wait on each order, to be read with `read_pending` when the statements that go with it were sent."""
+    """Select the number of pending requests of each order."""
     return execute(conn, _PENDING, {"ids": int_array(sorted(order_ids))})
 
 
 def fetch_pending(rows: Cursor) -> dict[int, int]:
-    """What was asked; orders without any are absent."""
+    """Return the pending requests by order; orders without any are absent."""
     return {row.order_id: row.pending for row in rows}
 
 
@@ -72,13 +72,11 @@ _PENDING = """
 
 
 def load_by_id(conn: Connection, removal_ids: Iterable[int]) -> dict[int, Removal]:
-    """Removal requests by id; unknown ids are absent."""
     rows = conn.execute(select(RemovalRow).where(RemovalRow.removal_id.in_(list(removal_ids))))
     return {row.removal_id: removal_from_row(row) for row in rows}
 
 
 def removal_from_row(row: Any) -> Removal:
-    """Read a row as the facts of a removal request."""
     return Removal(
         order_id=row.order_id,
         requested_by=Role(row.requested_by),
@@ -92,7 +90,7 @@ def removal_from_row(row: Any) -> Removal:
 
 
 def insert(conn: Connection, requested: Sequence[Removal]) -> list[int]:
-    """Write new requests; gives their ids in the same order."""
+    """Insert requests; return their ids in the same order."""
     return insert_rows(
         conn,
         RemovalRow,
@@ -112,7 +110,7 @@ def insert(conn: Connection, requested: Sequence[Removal]) -> list[int]:
 
 
 def update_changed(conn: Connection, decided: Sequence[Removal]) -> None:
-    """Write decisions."""
+    """Write decided requests."""
     update_rows(
         conn,
         RemovalRow,
@@ -130,7 +128,7 @@ def update_changed(conn: Connection, decided: Sequence[Removal]) -> None:
 
 
 def cancel_pending(conn: Connection, order_ids: Sequence[int], now: datetime) -> dict[int, list[Removal]]:
-    """Cancel what is pending on these cancelled orders, by order (R59); approved, denied and withdrawn ones stay."""
+    """Cancel the pending requests of cancelled orders; return them by order (R59)."""
     rows = conn.execute(
         text(
             "UPDATE unwind.removals SET state = 'cancelled', decided_at = :now "
@@ -138,7 +136,7 @@ def cancel_pending(conn: Connection, order_ids: Sequence[int], now: datetime) ->
         ),
         {"now": now, "ids": list(order_ids)},
     )
-    found: dict[int, list[Removal]] = {}
+    removals_by_order: dict[int, list[Removal]] = {}
     for row in rows:
-        found.setdefault(row.order_id, []).append(removal_from_row(row))
-    return found
+        removals_by_order.setdefault(row.order_id, []).append(removal_from_row(row))
+    return removals_by_order

@@ -1,7 +1,7 @@
-"""How do the items of a whole set of orders come back?  One statement: lines and lots never leave the database.
+"""Return the items of many orders in one SQL statement; lines and lots never leave the database.
 
-It says in SQL what `policies.inventory.plan_return` says of a return in one step, and a property test holds the two equal on
-random stock.  The pure plan remains for what the seller chose in a draft, for a dry run, and for what this statement declines.
+The statement does what `policies.inventory.plan_return` does for one return; a property test compares the two on random
+stock. The plan is used for a seller's draft, for a dry run, and where the statement raises `NeedsPlan`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from models.inventory import item_lock_sql
 from models.lots import KEY_COLUMNS
 from policies.inventory import Note, ReturnTotals
 
-OUT_OF_RANGE = "22003"
+NUMERIC_OUT_OF_RANGE = "22003"
 
 
 class NeedsPlan(Exception):
-    """A lot would hold too many units (C25), or leaves its stockroom by the term: the pure plan must decide in which order."""
+    """A lot would exceed its maximum quantity or leave its stockroom: only the plan can decide the order of returns."""
 
 
 def lock_stock(conn: Connection, order_ids: Sequence[int]) -> None:
-    """Hold all that these orders' lines could return to: the items sorted, then the lots by id.  Lock the orders first."""
+    """Lock everything that these orders' lines could return to: items sorted, then lots by id. Lock the orders first."""
     ids = int_array(order_ids)
     execute(conn, _LOCK_ITEMS, {"ids": ids})
     execute(conn, _LOCK_LOTS, {"ids": ids})
@@ -36,9 +36,9 @@ def lock_stock(conn: Connection, order_ids: Sequence[int]) -> None:
 def return_items(
     conn: Connection, orders: Sequence[tuple[int, bool]], now: datetime, *, release: bool
 ) -> dict[int, ReturnTotals]:
-    """Put back what remains of each order (order_id, whether anything returns), in this order, under `lock_stock`.
+    """Return what remains of each (order_id, whether items return), in this order; hold `lock_stock`.
 
-    Writes lots, journal and lines.  `release` is the term RELEASE_AUTO_STOCKROOM.  Raises `PlanByHand`; then roll back.
+    Writes lots, journal and lines. `release` is the term RELEASE_AUTO_STOCKROOM. On `NeedsPlan` the caller must roll back.
     """
     if not orders:
         return {}
@@ -49,21 +49,21 @@ def return_items(
         "now": now,
     }
     try:
-        rows = execute(conn, _BRING_BACK, values).fetchall()
+        rows = execute(conn, _RETURN_ITEMS, values).fetchall()
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == OUT_OF_RANGE:
+        if getattr(error.orig, "sqlstate", None) == NUMERIC_OUT_OF_RANGE:
             raise NeedsPlan from None
         raise
     if any(row.released for row in rows):
         raise NeedsPlan
-    found = {row.order_id: ReturnTotals(orjson.loads(row.lines), row.number, row.units) for row in rows}
-    return {order_id: found.get(order_id, ReturnTotals()) for order_id, _ in orders}
+    returned = {row.order_id: ReturnTotals(orjson.loads(row.lines), row.number, row.units) for row in rows}
+    return {order_id: returned.get(order_id, ReturnTotals()) for order_id, _ in orders}
 
 
-def _same(one: str, other: str) -> str:
-    """Whether both stand for the same item."""
+def _same(alias: str, other: str) -> str:
+    """Return SQL that is true when both aliases have the same item key."""
     return " AND ".join(
-        f"{one}.{name} {'IS NOT DISTINCT FROM' if name == 'completeness' else '='} {other}.{name}"
+        f"{alias}.{name} {'IS NOT DISTINCT FROM' if name == 'completeness' else '='} {other}.{name}"
         for name in KEY_COLUMNS
     )
 
@@ -72,55 +72,55 @@ _KEY_OF_LINE = """l.snapshot ->> 'seller_id' AS seller_id, l.snapshot #>> '{item
     l.snapshot #>> '{item,no}' AS item_no, CAST(l.snapshot ->> 'color_id' AS integer) AS color_id,
     l.snapshot ->> 'new_or_used' AS new_or_used, l.snapshot ->> 'completeness' AS completeness"""
 _KEYS = ", ".join(KEY_COLUMNS)
-_KEYS_OF_SET = (
+_KEYS_OF_ORDERS = (
     f"SELECT DISTINCT {_KEY_OF_LINE} FROM unwind.order_lines AS l WHERE l.order_id = ANY(CAST(%(ids)s AS bigint[]))"  # noqa: S608 - constants
 )
 
-_LOCK_ITEMS = lock_items(f"SELECT DISTINCT {item_lock_sql('k')} FROM ({_KEYS_OF_SET}) AS k ORDER BY 1")  # noqa: S608 - constants
+_LOCK_ITEMS = lock_items(f"SELECT DISTINCT {item_lock_sql('k')} FROM ({_KEYS_OF_ORDERS}) AS k ORDER BY 1")  # noqa: S608 - constants
 _LOCK_LOTS = f"""
-    SELECT c.lot_id FROM unwind.lots AS c JOIN ({_KEYS_OF_SET}) AS k ON {_same("c", "k")} ORDER BY c.lot_id FOR UPDATE OF c
+    SELECT c.lot_id FROM unwind.lots AS c JOIN ({_KEYS_OF_ORDERS}) AS k ON {_same("c", "k")} ORDER BY c.lot_id FOR UPDATE OF c
 """  # noqa: S608 - constants
 
-_SPARE = '{"description": "", "remarks": "", "bulk": 1, "is_retain": false, "is_stock_room": false, "sale_rate": 0}'
-"""What a new lot has where its snapshot says nothing (rules.md 5.5)."""
+_DEFAULTS = '{"description": "", "remarks": "", "bulk": 1, "is_retain": false, "is_stock_room": false, "sale_rate": 0}'
+"""Defaults of a new lot for fields that its snapshot lacks."""
 
-_BRING_BACK = " ".join(
+_RETURN_ITEMS = " ".join(
     f"""
 WITH line AS MATERIALIZED (
     SELECT w.place, l.order_id, l.line_no, l.lot_id AS source, l.snapshot, {_KEY_OF_LINE},
         CASE WHEN w.returns THEN GREATEST(l.quantity - l.removed - l.returned, 0) ELSE 0 END AS units,
-        COALESCE(CAST(l.snapshot ->> 'bind_id' AS bigint), 0) <> 0 OR l.snapshot #>> '{{item,no}}' !~ '\\S' AS own
+        COALESCE(CAST(l.snapshot ->> 'bind_id' AS bigint), 0) <> 0 OR l.snapshot #>> '{{item,no}}' !~ '\\S' AS needs_own_lot
     FROM unnest(CAST(%(orders)s AS bigint[]), CAST(%(returns)s AS boolean[])) WITH ORDINALITY AS w (order_id, returns, place)
     JOIN unwind.order_lines AS l ON l.order_id = w.order_id
 ), placed AS MATERIALIZED (
     SELECT line.*, COALESCE(f.lot_id, t.lot_id) AS target, COALESCE(f.is_stock_room, t.is_stock_room) AS inside,
         %(release)s AND COALESCE(f.is_stock_room AND f.auto_stockroom, t.is_stock_room AND t.auto_stockroom) AS released
     FROM line LEFT JOIN unwind.lots AS f ON f.lot_id = line.source AND {_same("f", "line")}
-        AND f.bind_id = 0 AND f.reserved_for IS NULL AND line.units > 0 AND NOT line.own
+        AND f.bind_id = 0 AND f.reserved_for IS NULL AND line.units > 0 AND NOT line.needs_own_lot
     LEFT JOIN LATERAL (
-        SELECT c.* FROM unwind.lots AS c WHERE f.lot_id IS NULL AND line.units > 0 AND NOT line.own
+        SELECT c.* FROM unwind.lots AS c WHERE f.lot_id IS NULL AND line.units > 0 AND NOT line.needs_own_lot
             AND {_same("c", "line")} AND c.bind_id = 0 AND c.reserved_for IS NULL
         ORDER BY c.is_stock_room, c.lot_id LIMIT 1
     ) AS t ON true
-), homeless AS (
-    SELECT *, row_number() OVER (PARTITION BY {_KEYS}, own, CASE WHEN own THEN (place, line_no) END
+), unplaced AS (
+    SELECT *, row_number() OVER (PARTITION BY {_KEYS}, needs_own_lot, CASE WHEN needs_own_lot THEN (place, line_no) END
         ORDER BY place, line_no) AS nth
     FROM placed WHERE units > 0 AND target IS NULL AND NOT EXISTS (SELECT FROM placed WHERE released)
 ), made AS MATERIALIZED (
-    SELECT nextval('unwind.own_lot_ids') AS lot_id, h.* FROM (SELECT * FROM homeless WHERE nth = 1 ORDER BY place, line_no) AS h
+    SELECT nextval('unwind.own_lot_ids') AS lot_id, h.* FROM (SELECT * FROM unplaced WHERE nth = 1 ORDER BY place, line_no) AS h
 ), settled AS MATERIALIZED (
     SELECT p.*, COALESCE(p.target, c.lot_id) AS lot_id, CASE
         WHEN p.target IS NOT NULL AND p.inside THEN '{Note.RETURNED_TO_STOCKROOM}'
-        WHEN c.place = p.place AND c.line_no = p.line_no AND (p.own OR p.snapshot ->> 'reserved_for' IS NOT NULL)
+        WHEN c.place = p.place AND c.line_no = p.line_no AND (p.needs_own_lot OR p.snapshot ->> 'reserved_for' IS NOT NULL)
             THEN '{Note.NEEDS_REVIEW}'
         WHEN CAST(c.snapshot ->> 'is_stock_room' AS boolean) THEN '{Note.RETURNED_TO_STOCKROOM}' END AS note
     FROM placed AS p LEFT JOIN made AS c ON p.units > 0 AND p.target IS NULL AND {_same("c", "p")}
-        AND CASE WHEN p.own THEN c.place = p.place AND c.line_no = p.line_no ELSE NOT c.own END
+        AND CASE WHEN p.needs_own_lot THEN c.place = p.place AND c.line_no = p.line_no ELSE NOT c.needs_own_lot END
 ), amounts AS MATERIALIZED (
     SELECT lot_id, CAST(sum(units) AS integer) AS units FROM settled WHERE lot_id > 0 GROUP BY lot_id
 ), created AS (
     INSERT INTO unwind.lots SELECT r.* FROM made AS m JOIN amounts AS a USING (lot_id),
-        jsonb_populate_record(NULL::unwind.lots, '{_SPARE}' || jsonb_strip_nulls(m.snapshot) || jsonb_build_object(
+        jsonb_populate_record(NULL::unwind.lots, '{_DEFAULTS}' || jsonb_strip_nulls(m.snapshot) || jsonb_build_object(
             'lot_id', lot_id, 'item_type', item_type, 'item_no', item_no, 'quantity', a.units, 'bind_id', 0,
             'auto_stockroom', false, 'reserved_for', NULL)) AS r
 ), grown AS (
@@ -129,7 +129,7 @@ WITH line AS MATERIALIZED (
     INSERT INTO unwind.stock_moves ({_KEYS}, lot_id, delta, kind, order_id, line_no, at)
     SELECT {_KEYS}, lot_id, units, 'returned', order_id, line_no, %(now)s FROM settled WHERE lot_id > 0
     ORDER BY place, line_no
-), noted AS (
+), updated AS (
     UPDATE unwind.order_lines AS l SET returned = s.units, returned_to_lot = s.lot_id, note = s.note FROM settled AS s
     WHERE l.order_id = s.order_id AND l.line_no = s.line_no AND s.lot_id > 0
 )
@@ -139,6 +139,6 @@ SELECT order_id, CAST(json_agg(json_build_object('line_no', line_no, 'returned',
 FROM settled GROUP BY order_id
 """.split()  # noqa: S608 - constants
 )
-"""Where it declines, it gives no number to a new lot: a sequence is not rolled back, and a dry run says the next one.
+"""If a lot would be released, no lot id is allocated: a sequence does not roll back, and a dry run shows the next id.
 
-In one line: the driver remembers how it read a statement only up to 4,096 characters, and reading costs a millisecond."""
+Whitespace is collapsed because psycopg caches parsed queries only up to 4,096 characters; parsing costs a millisecond."""

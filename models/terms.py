@@ -1,4 +1,4 @@
-"""Under which terms was what decided?  Dated rows; the first, BrickLink's own, is there from the beginning of time."""
+"""Terms as dated rows. BrickLink's own apply before the first row and need none."""
 
 from __future__ import annotations
 
@@ -36,8 +36,6 @@ BRICKLINK_TERMS_ID = 0
 
 @dataclass(frozen=True, slots=True)
 class DatedTerms:
-    """One row of terms."""
-
     terms_id: int
     valid_from: datetime
     terms: Terms
@@ -45,7 +43,7 @@ class DatedTerms:
 
 
 class TermsHistory:
-    """All terms there ever were, for asking which were in force when, and which a case was filed under."""
+    """All terms, by the instant from which they apply and by the id under which a case was filed."""
 
     def __init__(self, dated: Sequence[DatedTerms]) -> None:
         self._dated = sorted(dated, key=lambda d: (d.valid_from, d.terms_id))
@@ -53,23 +51,23 @@ class TermsHistory:
         self._ids = {terms: terms_id for terms_id, terms in self._by_id.items()}
 
     def at(self, instant: datetime) -> Terms:
-        """The terms in force at that instant."""
-        held = DEFAULT_TERMS
+        """Return the terms in force at that instant."""
+        current = DEFAULT_TERMS
         for dated in self._dated:
             if dated.valid_from <= instant:
-                held = dated.terms
-        return held
+                current = dated.terms
+        return current
 
     def by_id(self, terms_id: int) -> Terms:
-        """The terms a case was filed under."""
+        """Return the terms of a row."""
         return self._by_id[terms_id]
 
-    def id_of(self, held: Terms) -> int:
-        """The row of these terms; 0 is BrickLink's own, which need no row."""
-        return self._ids[held]
+    def id_of(self, terms: Terms) -> int:
+        """Return the row id of these terms; 0 is BrickLink's own."""
+        return self._ids[terms]
 
     def by_ids(self) -> dict[int, Terms]:
-        """All terms there are, by the id that a case keeps."""
+        """Return all terms by id."""
         return dict(self._by_id)
 
     def __iter__(self) -> Any:
@@ -77,37 +75,34 @@ class TermsHistory:
 
 
 def load_terms(conn: Connection) -> TermsHistory:
-    """Read the terms."""
     return fetch_terms(send_terms(conn))
 
 
 def send_terms(conn: Connection) -> Cursor:
-    """The same, to be `read` when the statements that go with it were sent."""
     return execute(conn, "SELECT * FROM unwind.terms ORDER BY terms_id", {})
 
 
 def fetch_terms(rows: Cursor) -> TermsHistory:
-    """What was asked."""
     return TermsHistory(
         [
-            DatedTerms(r.terms_id, r.valid_from, _read(json.dumps(r.settings, sort_keys=True)), r.applied_by)
+            DatedTerms(r.terms_id, r.valid_from, _parse(json.dumps(r.settings, sort_keys=True)), r.applied_by)
             for r in rows
         ]
     )
 
 
 @lru_cache(maxsize=64)
-def _read(settings: str) -> Terms:
+def _parse(settings: str) -> Terms:
     return read_terms(json.loads(settings))
 
 
 def lock(conn: Connection) -> None:
-    """Keep others from applying terms until this transaction ends: each builds on what it found."""
+    """Prevent others from applying terms until the transaction ends."""
     lock_named(conn, "terms")
 
 
 def insert(conn: Connection, settings: dict[str, Any], valid_from: datetime, applied_by: str, now: datetime) -> int:
-    """Write dated terms; gives their id."""
+    """Insert dated terms; return their id."""
     row = sa_insert(TermsRow).values(settings=settings, valid_from=valid_from, applied_by=applied_by, applied_at=now)
     terms_id: int = conn.execute(row.returning(TermsRow.terms_id)).scalar_one()
     return terms_id

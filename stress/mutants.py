@@ -244,8 +244,8 @@ MUTANTS: dict[str, Mutant] = {
             "units of the rules",
             rewrite_source(
                 "models.returns:return_items",
-                "execute(conn, _BRING_BACK, values)",
-                "execute(conn, _BRING_BACK.replace('t.quantity + a.units', 't.quantity + 2 * a.units'), values)",
+                "execute(conn, _RETURN_ITEMS, values)",
+                "execute(conn, _RETURN_ITEMS.replace('t.quantity + a.units', 't.quantity + 2 * a.units'), values)",
             ),
         ),
         Mutant(

@@ -50,7 +50,7 @@ def lock_cases(
         [c.order_id for c in work.pending],
         member_ids=[c.member_id for c in work.pending if c.member_id is not None],
         lock_members=lock_members,
-        looked=work.prefetched,
+        parties=work.prefetched,
         then=then,
     )
 
