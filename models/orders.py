@@ -95,9 +95,7 @@ class OrderLineRow(Base):
 
     __table_args__ = (
         CheckConstraint("quantity > 0", name="quantity_positive"),
-        CheckConstraint(
-            "removed >= 0 AND returned >= 0 AND removed + returned <= quantity", name="units_conserved"
-        ),
+        CheckConstraint("removed >= 0 AND returned >= 0 AND removed + returned <= quantity", name="units_conserved"),
         check_finite("unit_price"),
     )
 
