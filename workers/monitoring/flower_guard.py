@@ -1,12 +1,13 @@
-"""What Flower may do and for whom it listens, whatever starts it and whichever options it is given.
+"""Restrictions on Flower: its address, its login and read-only mode.
 
-`flowerconfig.py` says what Flower shows. What protects others is not left to a file that Flower may not read, and that options and
-`FLOWER_...` variables override: the effective options are checked when Flower is about to listen.
-"""
+`flowerconfig.py` sets what Flower shows, but Flower may not read that file, and options and `FLOWER_...` variables
+override it. So the effective options are checked here, just before Flower listens."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import ipaddress
 import json
 import os
 import socket
@@ -18,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery import signals
 
+from workers.broker.redis_url import connect
+from workers.embedded.data_dir import read_json, write_json
+from workers.embedded.processes import ProcessIdentity, identify_process, is_alive
 from workers.local import FLOWER_CONFIG
 
 if TYPE_CHECKING:
@@ -27,19 +31,19 @@ log = structlog.get_logger(__name__)
 
 QUEUE_LENGTHS_TIMEOUT = 2.0
 UNAUTHENTICATED_API = "FLOWER_UNAUTHENTICATED_API"
-"""Opens the API without a login, and every page to any other site in a reader's browser (`Access-Control-Allow-Origin: *`)."""
+"""Flower's variable that opens the API without a login and sets `Access-Control-Allow-Origin: *`."""
 
 
 def choose_config() -> None:
-    """Let `celery -A workers.app flower` read our configuration wherever it stands, unless told otherwise."""
-    loaded = sys.modules.get("flower.options")
-    if loaded is not None and FLOWER_CONFIG.exists():
-        loaded.options.conf = str(FLOWER_CONFIG)
+    """Make `celery -A workers.app flower` read our configuration in any directory, unless it names another."""
+    options_module = sys.modules.get("flower.options")
+    if options_module is not None and FLOWER_CONFIG.exists():
+        options_module.options.conf = str(FLOWER_CONFIG)
 
 
 @signals.import_modules.connect
-def _guard(**_: Any) -> None:
-    """Flower's application sends this while it is made, before it listens."""
+def _patch_flower(**_: Any) -> None:
+    """Patch Flower while its application is created, before it listens."""
     if "flower.app" not in sys.modules:
         return
     from flower.app import Flower
@@ -51,30 +55,30 @@ def _guard(**_: Any) -> None:
 
 
 def _start_http_server(flower: Any) -> Any:
-    """flower.app.Flower.start_http_server: not for everybody, and with nothing that commands."""
-    from workers.settings import load_settings  # importing the application needs no settings
+    """Replace `flower.app.Flower.start_http_server`: apply the restrictions first."""
+    from workers.settings import load_settings  # keeps pydantic out of the import of workers.app
 
     settings = load_settings()
     restrict_options(flower, settings)
     port = flower.unguarded_start()
-    _record(settings, flower.options, port)
+    _write_record(settings, flower.options, port)
     return port
 
 
 def restrict_options(flower: Any, settings: Settings) -> None:
-    """Set what options may not change. Raise ClickException for an address beyond loopback without a login."""
+    """Override unsafe options.  Raises ClickException for an address beyond loopback without a login."""
     import click
 
     options = flower.options
     if not options.address and not options.unix_socket:
-        options.address = settings.flower_address  # to Flower an empty one means every interface
+        options.address = settings.flower_address  # Flower takes an empty address as every interface
     if not (options.unix_socket or is_loopback(options.address) or _has_login(options)):
         raise click.ClickException(
-            f"Flower shows every order's traffic, and at {options.address} it is open to others. "
+            f"Flower shows every order's traffic, and at {options.address} others can reach it. "
             "Set UNWIND_FLOWER_LOGIN=user:password, or let it listen on 127.0.0.1."
         )
     if os.environ.pop(UNAUTHENTICATED_API, None):
-        log.warning("is not followed: Flower's API and pages are not for everybody", variable=UNAUTHENTICATED_API)
+        log.warning("flower_unauthenticated_api_ignored", variable=UNAUTHENTICATED_API)
     if settings.flower_read_only:
         options.read_only = True
         prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
@@ -82,49 +86,41 @@ def restrict_options(flower: Any, settings: Settings) -> None:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach a listener at this address or name."""
-    import ipaddress
-
+    """Whether only this machine can reach this address or name."""
     try:
-        found = {str(entry[4][0]) for entry in socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)}
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)}
     except OSError:
         return False
-    return bool(found) and all(ipaddress.ip_address(one.partition("%")[0]).is_loopback for one in found)
+    return bool(addresses) and all(ipaddress.ip_address(ip.partition("%")[0]).is_loopback for ip in addresses)
 
 
 def find_running_flower(settings: Settings) -> dict[str, Any]:
-    """Where the Flower of this data directory listens, and what it may; empty while none runs."""
-    from workers.embedded.data_dir import read_json
-    from workers.embedded.processes import ProcessIdentity, is_alive
-
-    record = read_json(_record_of(settings))
-    mark = ProcessIdentity(int(record.get("pid", 0)), int(record.get("started", 0)))
-    return record if record and is_alive(mark) else {}
+    """Return the address and mode of the Flower of this data directory; empty when none runs."""
+    record = read_json(_record_path(settings))
+    process = ProcessIdentity(int(record.get("pid", 0)), int(record.get("started", 0)))
+    return record if record and is_alive(process) else {}
 
 
 def _has_login(options: Any) -> bool:
     logins = options.basic_auth or []
-    return bool(options.auth) or (bool(logins) and all(all(one.partition(":")) for one in logins))
+    return bool(options.auth) or (bool(logins) and all(all(login.partition(":")) for login in logins))
 
 
-def _record(settings: Settings, options: Any, port: int | None) -> None:
-    from workers.embedded.data_dir import write_json
-    from workers.embedded.processes import identify_process
-
-    mark = identify_process(os.getpid())
+def _write_record(settings: Settings, options: Any, port: int | None) -> None:
+    process = identify_process(os.getpid())
     record = {
-        "pid": mark.pid,
-        "started": mark.started,
+        "pid": process.pid,
+        "started": process.started,
         "address": "" if options.unix_socket else options.address,
         "port": port,
         "read_only": bool(options.read_only),
     }
-    with contextlib.suppress(OSError):  # a full disk or a read-only folder keeps nobody from looking
+    with contextlib.suppress(OSError):  # a full disk or a read-only folder must not stop Flower
         settings.flower_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(_record_of(settings), record)
+        write_json(_record_path(settings), record)
 
 
-def _record_of(settings: Settings) -> Path:
+def _record_path(settings: Settings) -> Path:
     return settings.flower_dir / "listening.json"
 
 
@@ -133,39 +129,36 @@ def _closed_handler() -> type:
     from tornado.web import HTTPError
 
     class Closed(BaseApiHandler):
-        """Programs ask `/metrics` and the database: what the API would give them, results above all, is not for the window."""
+        """Refuse the API, which would show results; programs read `/metrics` and the database instead."""
 
         def prepare(self) -> None:
-            super().prepare()  # without a login 401 comes first
+            super().prepare()  # answers 401 first when there is no login
             raise HTTPError(403, "Flower's API is closed here (UNWIND_FLOWER_READ_ONLY).")
 
     return Closed
 
 
 def _queue_lengths(handler: Any) -> QueueLengths:
-    """flower.views.BaseHandler.get_broker: by our own client, as Flower's knows fewer kinds of addresses."""
+    """Replace `flower.views.BaseHandler.get_broker`, which supports fewer kinds of URLs than our client."""
     return QueueLengths(str(handler.capp.conf.broker_url))
 
 
 class QueueLengths:
-    """What Flower's page of the broker shows."""
+    """The queue lengths on Flower's broker page."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """How many messages wait in each, and which of them are paused; of each paused task the same."""
-        import asyncio
-
+        """Return name and length of each queue and of the messages of each paused task."""
         return await asyncio.get_running_loop().run_in_executor(None, self._lengths, list(names))
 
     def _lengths(self, names: list[str]) -> list[dict[str, Any]]:
-        from workers.broker.redis_url import connect
-        from workers.transport.channel import PARKED_PREFIX, PAUSES_KEY
+        from workers.transport.channel import PARKED, PAUSES  # keeps kombu's Redis transport out of the import
 
         with contextlib.closing(connect(self._url, timeout=QUEUE_LENGTHS_TIMEOUT)) as client:
-            paused = json.loads(client.get(PAUSES_KEY) or "{}")  # workers say it there, for Flower has no database
+            paused = json.loads(client.get(PAUSES) or "{}")  # workers write it there, since Flower has no database
             queues = paused.get("queues", [])
             rows = [(name, f"{name} (paused)" if name in queues else name) for name in names]
-            rows += [(PARKED_PREFIX + task, f"{task} (paused task)") for task in paused.get("tasks", [])]
-            return [{"name": shown, "messages": client.llen(key)} for key, shown in rows]
+            rows += [(PARKED + task, f"{task} (paused task)") for task in paused.get("tasks", [])]
+            return [{"name": label, "messages": client.llen(key)} for key, label in rows]

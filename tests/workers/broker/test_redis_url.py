@@ -241,7 +241,7 @@ def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
     with Connection(broker, transport_options=app.conf.broker_transport_options) as connection:
         arguments = {"order_id": 1, "member_id": "s-1", "comment": "x" * 20_000}  # more than one record of TLS
         app.send_task("orders.cancel", kwargs=arguments, connection=connection, ignore_result=True)
-        assert BrokerProbe(broker).waiting(["commands"]) == 1
+        assert BrokerProbe(broker).count_waiting(["commands"]) == 1
         assert asyncio.run(QueueLengths(broker).queues(["commands"])) == [{"name": "commands", "messages": 1}]
         came: list[Any] = []
         queue = Queue("commands", routing_key="commands")  # type: ignore[no-untyped-call]
@@ -256,7 +256,7 @@ def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
         assert "**" in shown
         with Connection(connection.as_uri(include_password=True)) as again:
             assert (again.hostname, again.virtual_host) == (connection.hostname, connection.virtual_host)
-    assert BrokerProbe(broker).waiting(["commands"]) == 0
+    assert BrokerProbe(broker).count_waiting(["commands"]) == 0
 
     backend = ResultBackend(app=app, url=answers)
     backend.store_result("an-id", {"outcome": "done"}, "SUCCESS")
@@ -267,7 +267,7 @@ def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
     assert BrokerPublisher(app, broker).broker_epoch()
     gauges = MetricsCollector(settings)
     with contextlib.closing(gauges):
-        assert gauges.parts[1].look() is not None
+        assert gauges.components[1].run() is not None
     assert doctor_broker.fetch_consumed_queues(broker) == {}
     assert doctor_broker.check_result_backend(Context(settings)) == []
 

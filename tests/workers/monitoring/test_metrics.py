@@ -53,10 +53,10 @@ def settings(database_url: str, broker_url: str, result_backend: str, tmp_path: 
 
 
 @contextlib.contextmanager
-def serving(settings: Settings, patience: float = 4.0, address: str = "127.0.0.1") -> Iterator[str]:
+def serving(settings: Settings, timeout: float = 4.0, address: str = "127.0.0.1") -> Iterator[str]:
     """Its metrics, over HTTP."""
     with (
-        contextlib.closing(MetricsCollector(settings, patience=patience)) as gauges,
+        contextlib.closing(MetricsCollector(settings, timeout=timeout)) as gauges,
         make_metrics_server(gauges, address, 0) as server,
     ):
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -86,9 +86,9 @@ def told(said: str) -> Told:
     }
 
 
-def scrape(settings: Settings, patience: float = 4.0) -> Told:
+def scrape(settings: Settings, timeout: float = 4.0) -> Told:
     """What a scrape tells."""
-    with serving(settings, patience) as address:
+    with serving(settings, timeout) as address:
         status, said = page(f"{address}/metrics")
     assert status == 200
     return told(said)
@@ -217,7 +217,7 @@ def test_a_frozen_server_keeps_nobody_waiting(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/unwind"
         frozen = Settings.model_validate(settings.environment() | {"DATABASE_URL": url})
-        assert scrape(frozen, patience=0.2)["unwind_up"] == {("database",): 0, ("broker",): 1}
+        assert scrape(frozen, timeout=0.2)["unwind_up"] == {("database",): 0, ("broker",): 1}
 
 
 def test_a_question_that_takes_too_long_is_given_up_and_the_others_are_answered(

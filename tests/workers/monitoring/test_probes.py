@@ -68,11 +68,13 @@ def test_alive_is_who_came_on_or_had_nothing_to_do(
 ) -> None:
     """F03: a deaf worker looks as alive as any other, but for what it does not do."""
     moved = 0
-    watcher = Watchdog(moved=lambda: moved, waiting=lambda: waiting, busy=lambda: busy, end=lambda _waiting: None)
-    watcher.look()
+    watcher = Watchdog(
+        progress=lambda: moved, count_waiting=lambda: waiting, is_busy=lambda: busy, on_stall=lambda _waiting: None
+    )
+    watcher.poll()
     (files / "alive").unlink(missing_ok=True)
     moved += moves
-    watcher.look()
+    watcher.poll()
     assert (files / "alive").exists() is seen
 
 

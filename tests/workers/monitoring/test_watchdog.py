@@ -30,14 +30,16 @@ class Program:
 
     def watched(self) -> Watchdog:
         """Looked at once already."""
-        watcher = Watchdog(moved=lambda: self.moved, waiting=self.ask, busy=lambda: self.busy, end=self.ended.append)
-        watcher.look()
+        watcher = Watchdog(
+            progress=lambda: self.moved, count_waiting=self.ask, is_busy=lambda: self.busy, on_stall=self.ended.append
+        )
+        watcher.poll()
         return watcher
 
 
 def looked_at(watcher: Watchdog, times: int) -> None:
     for _ in range(times):
-        watcher.look()
+        watcher.poll()
 
 
 def test_a_program_that_takes_nothing_though_messages_wait_is_ended_after_three_canaries() -> None:
@@ -46,7 +48,7 @@ def test_a_program_that_takes_nothing_though_messages_wait_is_ended_after_three_
     watcher = program.watched()
     looked_at(watcher, MAX_SILENT_POLLS - 1)
     assert program.ended == []
-    watcher.look()
+    watcher.poll()
     assert program.ended == [3]
     assert MAX_SILENT_POLLS * POLL_INTERVAL == 45
 
@@ -84,7 +86,7 @@ def test_a_broker_that_stumbles_now_and_then_does_not_save_a_program_that_takes_
         program.waiting = 7
         looked_at(watcher, 2)
         program.waiting = redis.TimeoutError("hangs")
-        watcher.look()
+        watcher.poll()
     assert program.ended
     assert set(program.ended) == {7}
 
@@ -103,11 +105,11 @@ def test_a_watcher_that_cannot_ask_says_so_and_vouches_for_nobody(
     assert program.ended == []
     assert capsys.readouterr().out.count("nobody watches here") == 1
     program.moved += 1
-    watcher.look()
+    watcher.poll()
     assert alive.exists(), "it was seen to come on"
     alive.unlink()
     program.waiting = redis.ConnectionError("away")
-    watcher.look()
+    watcher.poll()
     assert alive.exists(), "a broker that is away is no fault of the program"
 
 
@@ -118,7 +120,7 @@ def test_one_message_now_and_then_is_enough_of_a_sign_of_life() -> None:
     for _ in range(20):
         looked_at(watcher, MAX_SILENT_POLLS - 1)
         program.moved += 1
-        watcher.look()
+        watcher.poll()
     assert program.ended == []
 
 
@@ -128,7 +130,7 @@ def test_jobs_in_hand_are_given_until_the_hard_limit_and_no_longer() -> None:
     watcher = program.watched()
     looked_at(watcher, MAX_BUSY_POLLS - 1)
     assert program.ended == []
-    watcher.look()
+    watcher.poll()
     assert program.ended == [1]
 
 
@@ -146,11 +148,11 @@ def test_depth_is_asked_of_the_real_broker_with_whatever_rights_there_are(broker
     with redis.Redis.from_url(broker_url) as client:
         client.lpush("commands", "a", "b")
         client.lpush("notices", "c")
-    assert BrokerProbe(broker_url).waiting(["commands", "sweeps"]) == 2
+    assert BrokerProbe(broker_url).count_waiting(["commands", "sweeps"]) == 2
     with redis.Redis.from_url(in_valkey_database(servers.broker_url, 0)) as server:
         server.execute_command("ACL", "SETUSER", "reader", "on", ">only-reads", "~*", "+@read", "+select")
         try:
             as_reader = f"redis://reader:only-reads@{broker_url.rpartition('@')[2]}"
-            assert BrokerProbe(as_reader).waiting(["commands"]) == 2
+            assert BrokerProbe(as_reader).count_waiting(["commands"]) == 2
         finally:
             server.execute_command("ACL", "DELUSER", "reader")

@@ -1,31 +1,40 @@
-"""What is wrong with this installation, and what mends it?
+"""The doctor: checks that find what is wrong with an installation and how to fix it.
 
-Each check is a small function that looks and gives findings; one table lists them all.  A server that does not answer is said
-once, what needs it is left out, and no check that breaks keeps the others from being asked.
+Each check is a function that takes a context and returns findings.  A server that does not answer is reported once and
+the checks that need it are skipped; a check that fails is a finding and does not stop the others.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from urllib.parse import unquote, urlsplit
 
+import redis
+from kombu.exceptions import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from models.db import database as db
+from models.db.postgres_address import PostgresAddress
+from models.monitoring import server_info
 from workers.broker.redis_url import connect
 from workers.embedded import ServerBinaryNotFound, ServerStartError, embedded_servers, running_servers
+from workers.errors import summarize
 from workers.monitoring.doctor import broker, database, environment, marketplace, processing
 from workers.monitoring.doctor.context import Context, supervised_since
 from workers.monitoring.doctor.findings import Finding, Severity, error, exit_status, note
-from workers.settings import Settings, SettingsError, load_settings
+from workers.settings import Settings, SettingsProblem, load_settings
 
 __all__ = ["Context", "Finding", "Severity", "examine", "exit_status", "opened", "run_checks"]
 
 Check = Callable[[Context], list[Finding]]
 
-OF_THE_SURROUNDINGS: tuple[Check, ...] = (
+ENVIRONMENT_CHECKS: tuple[Check, ...] = (
     environment.check_disk,
     environment.check_mail_server,
     environment.check_flower,
 )
-OF_THE_DATABASE: tuple[Check, ...] = (
+DATABASE_CHECKS: tuple[Check, ...] = (
     database.check_rights,
     database.check_definers,
     database.check_locks,
@@ -35,7 +44,7 @@ OF_THE_DATABASE: tuple[Check, ...] = (
     database.check_clock,
     database.check_connections,
 )
-OF_THE_TABLES: tuple[Check, ...] = (
+TABLE_CHECKS: tuple[Check, ...] = (
     processing.check_pauses,
     processing.check_clock_steps,
     processing.check_sweeps,
@@ -52,7 +61,7 @@ OF_THE_TABLES: tuple[Check, ...] = (
     marketplace.check_bills_held,
     marketplace.check_bills_past_due,
 )
-OF_THE_BROKER: tuple[Check, ...] = (
+BROKER_CHECKS: tuple[Check, ...] = (
     broker.check_version,
     broker.check_memory,
     broker.check_persistence,
@@ -62,171 +71,154 @@ OF_THE_BROKER: tuple[Check, ...] = (
     broker.check_queues,
     broker.check_strays,
 )
-"""In the order in which they are asked: what explains the others first."""
+"""Checks run in this order: causes before their consequences."""
 
 
 def examine() -> list[Finding]:
-    """Look at the installation of this environment; starts nothing that does not run."""
-    found = environment.check_unknown_variables() + environment.check_libpq_variables()
+    """Examine the installation that this environment names.  Starts nothing."""
+    findings = environment.check_unknown_variables() + environment.check_libpq_variables()
     try:
         settings = load_settings()
-    except SettingsError as problem:
-        return found + environment.report_invalid_settings(problem)
-    with open_installation(settings) as (place, trouble):
-        return found + trouble + run_checks(place)
+    except SettingsProblem as problem:
+        return findings + environment.report_invalid_settings(problem)
+    with open_installation(settings) as (context, connection_findings):
+        return findings + connection_findings + run_checks(context)
 
 
-def run_checks(place: Context) -> list[Finding]:
-    """Every check that can be asked here."""
-    found = [one for check in OF_THE_SURROUNDINGS for one in _asked(check, place)]
-    if place.database is not None:
-        schema = _asked_with_rows(database.check_schema, place)
-        found += schema
-        for check in OF_THE_DATABASE:
-            found += _asked_with_rows(check, place)
-        if not any(one.severity is Severity.ERROR for one in schema):  # else each would say the same again
-            for check in OF_THE_TABLES:
-                found += _asked_with_rows(check, place)
-    if place.broker is not None:
-        found += [one for check in OF_THE_BROKER for one in _asked(check, place)]
-    return found
+def run_checks(context: Context) -> list[Finding]:
+    """Run every check whose server is reachable."""
+    findings = [finding for check in ENVIRONMENT_CHECKS for finding in _run(check, context)]
+    if context.database is not None:
+        schema = _run_in_transaction(database.check_schema, context)
+        findings += schema
+        for check in DATABASE_CHECKS:
+            findings += _run_in_transaction(check, context)
+        # With a wrong schema each of these would fail for the same reason.
+        if not any(finding.severity is Severity.ERROR for finding in schema):
+            for check in TABLE_CHECKS:
+                findings += _run_in_transaction(check, context)
+    if context.broker is not None:
+        findings += [finding for check in BROKER_CHECKS for finding in _run(check, context)]
+    return findings
 
 
 @contextlib.contextmanager
 def open_installation(settings: Settings) -> Iterator[tuple[Context, list[Finding]]]:
-    """The installation with its servers open, and what is to be said of those that do not answer."""
-    trouble: list[Finding] = []
-    place = Context(
+    """Connect to the servers; yield the context and the findings about servers that do not answer."""
+    findings: list[Finding] = []
+    context = Context(
         settings,
         external_servers=settings.has_servers,
         embedded_broker=settings.broker_url is None,
         supervised_since=supervised_since(settings.data_dir),
     )
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         if not settings.has_servers:
             if running_servers(settings.data_dir) is None:
-                said = "The embedded servers are not running, so what is in them was not looked at."
-                trouble += environment.check_failed_start(settings.data_dir)
-                trouble.append(note("SERVERS_NOT_RUNNING", said, "./run up"))
+                message = "The embedded servers are not running, so their contents were not checked."
+                findings += environment.check_failed_start(settings.data_dir)
+                findings.append(note("SERVERS_NOT_RUNNING", message, "run ./run up."))
             else:
                 try:
-                    place.settings = settings.with_servers(held.enter_context(embedded_servers(settings.data_dir)))
+                    context.settings = settings.at(stack.enter_context(embedded_servers(settings.data_dir)))
                 except (OSError, ServerBinaryNotFound, ServerStartError) as problem:
-                    said = f"The embedded servers cannot be reached: {problem}"
-                    trouble.append(error("SERVERS_UNREACHABLE", said, "./run down, then ./run up"))
-        trouble += _open_database(place, held)
-        trouble += _open_broker(place, held)
-        yield place, trouble
+                    message = f"The embedded servers cannot be reached: {problem}"
+                    findings.append(error("SERVERS_UNREACHABLE", message, "run ./run down, then ./run up."))
+        findings += _open_database(context, stack)
+        findings += _open_broker(context, stack)
+        yield context, findings
 
 
-def _open_database(place: Context, held: contextlib.ExitStack) -> list[Finding]:
-    url = place.settings.app_database_url or place.settings.database_url
+def _open_database(context: Context, stack: contextlib.ExitStack) -> list[Finding]:
+    url = context.settings.app_database_url or context.settings.database_url
     if url is None:
         return []
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from models.db import database as db
-    from models.monitoring import server_info
-
     database = db.connect(url.get_secret_value())
-    held.callback(database.dispose)
+    stack.callback(database.dispose)
     try:
         with database.transaction() as conn:
-            place.has_schema = server_info.schema_revision(conn) is not None
+            context.has_schema = server_info.schema_revision(conn) is not None
     except SQLAlchemyError as problem:
         refused = getattr(problem, "orig", None)
         if isinstance(refused, db.SessionRefused):
             return [error(refused.code, f"{refused}.", refused.fix)]
         reason = str(getattr(problem, "orig", None) or type(problem).__name__).strip().splitlines()[0]
-        said = f"The database does not answer: {_without_password(reason, url.get_secret_value())}"
-        return [error("DATABASE_UNREACHABLE", f"{said}.", "start PostgreSQL, or correct DATABASE_URL.")]
-    place.database = database
+        message = f"The database does not answer: {_without_password(reason, url.get_secret_value())}"
+        return [error("DATABASE_UNREACHABLE", f"{message}.", "start PostgreSQL or correct DATABASE_URL.")]
+    context.database = database
     return []
 
 
-def _open_broker(place: Context, held: contextlib.ExitStack) -> list[Finding]:
-    if place.settings.broker_url is None:
+def _open_broker(context: Context, stack: contextlib.ExitStack) -> list[Finding]:
+    if context.settings.broker_url is None:
         return []
-    import redis
-
-    url = place.settings.broker_url.get_secret_value()
+    url = context.settings.broker_url.get_secret_value()
     try:
         client = connect(url, timeout=broker.RESPONSE_TIMEOUT)
-        held.callback(client.close)
-        place.broker_info = dict(client.info())
+        stack.callback(client.close)
+        context.broker_info = dict(client.info())
     except (redis.RedisError, OSError) as problem:
         reason = " ".join(str(problem).split())[:200]
-        said = f"The broker does not answer: {_without(reason, url)}"
-        return [error("BROKER_UNREACHABLE", f"{said}.", "start Redis or Valkey, or correct CELERY_BROKER_URL.")]
-    if int(place.broker_info.get("cluster_enabled", 0)):
-        said = (
-            "The broker runs in cluster mode (cluster_enabled), in which a message's keys may lie on different servers."
+        message = f"The broker does not answer: {_redact_password(reason, url)}"
+        return [error("BROKER_UNREACHABLE", f"{message}.", "start Redis or Valkey, or correct CELERY_BROKER_URL.")]
+    if int(context.broker_info.get("cluster_enabled", 0)):
+        message = (
+            "The broker runs in cluster mode (cluster_enabled), in which a message's keys may be on different servers."
         )
-        return [error("BROKER_IS_CLUSTER", said, "use a Redis or Valkey with cluster-enabled no, for Unwind alone.")]
-    place.broker = client
-    return _asked(_ask_workers, place)
+        return [error("BROKER_IS_CLUSTER", message, "use a Redis or Valkey with cluster-enabled no, for Unwind alone.")]
+    context.broker = client
+    return _run(_query_workers, context)
 
 
-def _ask_workers(place: Context) -> list[Finding]:
-    """Known before anything is looked at, for much is only wrong while workers run.  A broker that takes nothing fails here."""
-    assert place.settings.broker_url is not None
-    url = place.settings.broker_url.get_secret_value()
-    place.consumers = broker.fetch_consumed_queues(url)
-    place.pools = broker.fetch_pools(url) if place.consumers else {}
+def _query_workers(context: Context) -> list[Finding]:
+    # Before all checks, since several depend on whether workers run.  A broker that accepts no messages fails here.
+    assert context.settings.broker_url is not None
+    url = context.settings.broker_url.get_secret_value()
+    context.consumers = broker.fetch_consumed_queues(url)
+    context.pools = broker.fetch_pools(url) if context.consumers else {}
     return []
 
 
-def _asked(check: Check, place: Context) -> list[Finding]:
+def _run(check: Check, context: Context) -> list[Finding]:
     try:
-        return check(place)
-    except Exception as problem:  # noqa: BLE001 - a check that breaks is a finding and keeps no other from being asked
-        return [_broke(check, problem)]
+        return check(context)
+    except Exception as problem:  # noqa: BLE001 - a check that fails is a finding and does not stop the others
+        return [_check_failed(check, problem)]
 
 
-def _asked_with_rows(check: Check, place: Context) -> list[Finding]:
+def _run_in_transaction(check: Check, context: Context) -> list[Finding]:
     try:
-        with place.reading():
-            return check(place)
+        with context.transaction():
+            return check(context)
     except Exception as problem:  # noqa: BLE001 - the same
-        return [_broke(check, problem)]
+        return [_check_failed(check, problem)]
 
 
-def _broke(check: Check, problem: Exception) -> Finding:
-    from workers.errors import summarize
-
-    about = check.__name__.strip("_").replace("_", " ")
-    return error("CHECK_FAILED", f"The check {about!r} failed: {summarize(problem)}.", _mend_of(problem))
+def _check_failed(check: Check, problem: Exception) -> Finding:
+    name = check.__name__.removeprefix("_").removeprefix("check_").replace("_", " ")
+    return error("CHECK_FAILED", f"The check {name!r} failed: {summarize(problem)}.", _fix_for(problem))
 
 
-def _mend_of(problem: Exception) -> str:
-    """What an operator does about it; only what no server and no system said is a fault of ours."""
-    import redis
-    from kombu.exceptions import OperationalError
-    from sqlalchemy.exc import SQLAlchemyError
-
+def _fix_for(problem: Exception) -> str:
     if getattr(getattr(problem, "orig", None), "sqlstate", None) == "42501":
-        return "./run migrate as the owner of the tables grants anew what was taken away."
+        return "run ./run migrate as the owner of the tables, which restores the missing grants."
     if isinstance(problem, SQLAlchemyError):
-        return "see PostgreSQL's log for what it refused, fix that, and ./run doctor again."
+        return "PostgreSQL's log says what it refused; correct that and run ./run doctor again."
     if isinstance(problem, redis.exceptions.NoPermissionError):
         return "give the login of CELERY_BROKER_URL the rights that deploy/make-secrets gives a worker."
     if isinstance(problem, (redis.RedisError, OperationalError)):
-        return "see the broker's log for what it refused, fix that, and ./run doctor again."
+        return "the broker's log says what it refused; correct that and run ./run doctor again."
     if isinstance(problem, OSError):
-        return "see that this account may use what is named and that there is room, and ./run doctor again."
-    return "./run doctor again; if it fails again, it is a fault of the doctor's: report it."
+        return "check this account's rights and the free disk space, and run ./run doctor again."
+    return "run ./run doctor again; if the check still fails, it is a bug: report it."
 
 
 def _without_password(reason: str, url: str) -> str:
-    from models.db.postgres_address import PostgresAddress
-
     return PostgresAddress.parse(url).without_password(reason).rstrip(".")
 
 
-def _without(reason: str, url: str) -> str:
-    """What a server or a driver said, without the password if it repeats it."""
-    from urllib.parse import unquote, urlsplit
-
+def _redact_password(reason: str, url: str) -> str:
+    """Return an error text without the password of the URL, in case it repeats it."""
     password = urlsplit(url).password
     for secret in {password, unquote(password)} if password else ():
         reason = reason.replace(secret, "***")

@@ -1,4 +1,4 @@
-"""Can the broker be trusted with messages, does somebody read every queue, and does anything lie where nobody reads?"""
+"""Checks of the broker: version, memory, persistence, result backend, workers, queues and stray messages."""
 
 from __future__ import annotations
 
@@ -6,195 +6,205 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import redis
+from kombu.pidbox import Mailbox
+
 from schedules.routes import QUEUES
 from workers.broker.redis_url import connect
-from workers.lifecycle import SUPPORTED_POOLS
+from workers.lifecycle import POOLS
 from workers.monitoring.doctor.context import Context, Pool
 from workers.monitoring.doctor.database import compare_clocks
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
-from workers.transport.dead_letters import find_strays as lying
+from workers.transport.channel import Connection
+from workers.transport.dead_letters import strays
 
-OLDEST = (6, 2)
-"""BLMOVE came with Redis 6.2."""
+MIN_VERSION = (6, 2)  # the first with BLMOVE
 RESPONSE_TIMEOUT = 2.0
 WORKER_RESPONSE_TIMEOUT = 1.0
-"""Seconds.  Their main processes answer while children work; this is waited for in full, as nobody knows how many there are."""
+"""Seconds, always waited for in full, since the number of workers is unknown."""
 
 
 def fetch_consumed_queues(url: str) -> dict[str, list[str]]:
-    """The queues of each worker that answers, by its name: one broadcast, about a second."""
-    found: dict[str, list[str]] = {}
-    for name, queues in _told(url, "active_queues"):
+    """Broadcast once and return the queues of each worker that answers, by the worker's name."""
+    queues_by_worker: dict[str, list[str]] = {}
+    for name, queues in _broadcast(url, "active_queues"):
         if isinstance(queues, list):
-            found[name] = [queue["name"] for queue in queues if isinstance(queue, dict) and "name" in queue]
-    return found
+            queues_by_worker[name] = [queue["name"] for queue in queues if isinstance(queue, dict) and "name" in queue]
+    return queues_by_worker
 
 
 def fetch_pools(url: str) -> dict[str, Pool]:
-    """The pool of each worker that answers, by its name: another broadcast."""
-    found: dict[str, Pool] = {}
-    for name, stats in _told(url, "stats"):
-        pool = _part(stats, "pool")
+    """Broadcast once and return the pool of each worker that answers, by the worker's name."""
+    pools: dict[str, Pool] = {}
+    for name, stats in _broadcast(url, "stats"):
+        pool = _section(stats, "pool")
         if "implementation" in pool:
-            ready = _part(_part(pool, "writes"), "inqueues").get("total")
-            found[name] = Pool(str(pool["implementation"]), ready if isinstance(ready, int) else None)
-    return found
+            ready = _section(_section(pool, "writes"), "inqueues").get("total")
+            pools[name] = Pool(str(pool["implementation"]), ready if isinstance(ready, int) else None)
+    return pools
 
 
-def _told(url: str, question: str) -> Iterator[tuple[str, Any]]:
-    """What each worker answers to a question of remote control."""
-    from kombu.pidbox import Mailbox
-
-    from workers.transport.channel import Connection
-
+def _broadcast(url: str, command: str) -> Iterator[tuple[str, Any]]:
     options = {"socket_timeout": 10, "socket_connect_timeout": RESPONSE_TIMEOUT}
     with Connection(url, transport_options=options) as connection:
         mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")(connection)  # type: ignore[no-untyped-call]
-        answers = mailbox._broadcast(question, reply=True, timeout=WORKER_RESPONSE_TIMEOUT) or []
-    for answer in answers:
-        yield from answer.items()
+        replies = mailbox._broadcast(command, reply=True, timeout=WORKER_RESPONSE_TIMEOUT) or []
+    for reply in replies:
+        yield from reply.items()
 
 
-def _part(outer: Any, name: str) -> dict[str, Any]:
-    found = outer.get(name) if isinstance(outer, dict) else None
-    return found if isinstance(found, dict) else {}
+def _section(stats: Any, name: str) -> dict[str, Any]:
+    section = stats.get(name) if isinstance(stats, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
-def check_workers(place: Context) -> list[Finding]:
-    """A worker that can do nothing with what it takes."""
+def check_workers(context: Context) -> list[Finding]:
+    """Find workers that cannot execute what they take."""
     findings = []
-    for name, pool in place.pools.items():
-        if pool.name not in SUPPORTED_POOLS:
-            said = f"The worker {name} runs in the pool {pool.name}, whose threads are not connected to the database."
-            findings.append(error("POOL_UNFIT", said, "start it with --pool=prefork, or --pool=solo."))
+    for name, pool in context.pools.items():
+        if pool.name not in POOLS:
+            message = f"The worker {name} runs in the pool {pool.name}, which Unwind does not connect to the database."
+            findings.append(error("POOL_UNFIT", message, "start it with --pool=prefork or --pool=solo."))
         elif pool.ready == 0:
-            said = f"No process of the worker {name} could be connected to its servers, so it takes nothing."
-            fix = 'its log says why at "process_connect_failed"; correct that and start the worker again.'
-            findings.append(error("WORKER_UNWIRED", said, fix))
+            message = f"No process of the worker {name} could connect to its servers, so it takes no messages."
+            fix = "its log names the reason; correct that and restart the worker."
+            findings.append(error("WORKER_UNWIRED", message, fix))
     return findings
 
 
-def check_version(place: Context) -> list[Finding]:
-    """Valkey tells the version of Redis that it is compatible with."""
-    said = str(place.broker_info.get("redis_version", "0"))
-    numbers = tuple(int(part) for part in said.split(".")[:2] if part.isdigit())
-    if numbers >= OLDEST:
+def check_version(context: Context) -> list[Finding]:
+    """Require BLMOVE.  Valkey reports the version of Redis with which it is compatible."""
+    version = str(context.broker_info.get("redis_version", "0"))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers >= MIN_VERSION:
         return []
-    wrong = f"The broker is Redis {said}: without BLMOVE a killed worker may lose a message."
-    return [error("BROKER_TOO_OLD", wrong, "use Redis 6.2 or newer, or Valkey.")]
+    message = f"The broker is Redis {version}: without BLMOVE a killed worker may lose a message."
+    return [error("BROKER_TOO_OLD", message, "use Redis 6.2 or newer, or Valkey.")]
 
 
-def check_memory(place: Context) -> list[Finding]:
-    """A queue is not a cache (F15); and a full broker takes no messages (F14)."""
-    info = place.broker_info
+def check_memory(context: Context) -> list[Finding]:
+    info = context.broker_info
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        said = (
-            f"The broker's maxmemory-policy is {policy}: under pressure it deletes messages as if they were a cache's."
-        )
+        message = f"The broker's maxmemory-policy is {policy}: when memory is short it deletes messages."
         return [
-            error("BROKER_EVICTS", said, "CONFIG SET maxmemory-policy noeviction, and the same in its configuration.")
+            error(
+                "BROKER_EVICTS",
+                message,
+                "run CONFIG SET maxmemory-policy noeviction, and set the same in its configuration.",
+            )
         ]
-    most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
-    if most and used > 0.7 * most:  # reliability 4.2: time enough to find out why
-        said = f"The broker uses {used * 100 // most} % of its memory; when that is full it takes no more messages."
+    limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    if limit and used > 0.7 * limit:  # early enough to find the cause
+        message = f"The broker uses {used * 100 // limit} % of its memory; once that is full it accepts no messages."
         return [
             warning(
-                "BROKER_NEARLY_FULL", said, "raise its maxmemory, or find out who fills it: ./run jobs dead-letters"
+                "BROKER_NEARLY_FULL", message, "raise its maxmemory, or find out what fills it: ./run jobs dead-letters"
             )
         ]
     return []
 
 
-def check_persistence(place: Context) -> list[Finding]:
-    """A broker that forgets is refilled from the database, except for commands that waited in it (F11)."""
-    info = place.broker_info
+def check_persistence(context: Context) -> list[Finding]:
+    """Find a broker that loses messages: the outbox is published again, but commands in its queues are gone."""
+    info = context.broker_info
     if info.get("role") in ("slave", "replica"):
-        said = "The broker is a replica, which takes no messages."
-        return [error("BROKER_IS_REPLICA", said, "let CELERY_BROKER_URL name the primary.")]
+        message = "The broker is a replica, which accepts no messages."
+        return [error("BROKER_IS_REPLICA", message, "let CELERY_BROKER_URL name the primary.")]
     if "err" in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")):
-        said = "The broker cannot write its data to disk."
-        return [error("BROKER_CANNOT_SAVE", said, "look at its log and at the room on its disk.")]
-    if int(info.get("aof_enabled", 0)) or _snapshots(place.broker):
+        message = "The broker cannot write its data to disk."
+        return [error("BROKER_CANNOT_SAVE", message, "look at its log and at the free space of its disk.")]
+    if int(info.get("aof_enabled", 0)) or _saves_snapshots(context.broker):
         return []
-    said = "The broker keeps nothing on disk: when it restarts, commands that waited in it are lost."
-    kind = note if place.embedded_broker else warning
-    return [kind("BROKER_FORGETS", said, "CONFIG SET appendonly yes, and the same in its configuration.")]
+    message = "The broker does not write to disk: when it restarts, commands in its queues are lost."
+    kind = note if context.embedded_broker else warning
+    return [kind("BROKER_FORGETS", message, "run CONFIG SET appendonly yes, and set the same in its configuration.")]
 
 
-def _snapshots(client: Any) -> bool:
-    """Whether it saves snapshots; a hosted one that does not tell is believed to."""
-    import redis
-
+def _saves_snapshots(client: Any) -> bool:
+    """Whether the broker saves snapshots; a hosted one that refuses the question is assumed to."""
     try:
         return any(client.config_get("save").values())
     except redis.ResponseError:
         return True
 
 
-def check_result_backend(place: Context) -> list[Finding]:
-    """Where answers wait for their callers: often the broker's next database, which may not exist there."""
-    import redis
-
-    url = place.settings.result_backend
+def check_result_backend(context: Context) -> list[Finding]:
+    """Check the result backend: often the broker's next database, which may not exist there."""
+    url = context.settings.result_backend
     if url is None:
         return []
     try:
         with contextlib.closing(connect(url.get_secret_value(), timeout=RESPONSE_TIMEOUT)) as client:
             client.ping()
     except (redis.RedisError, OSError) as problem:
-        said = f"The server for answers cannot be used ({_reason(problem)}): senders get no answers, work goes on."
-        return [error("ANSWERS_UNREACHABLE", said, "correct CELERY_RESULT_BACKEND, or allow more databases there.")]
+        message = (
+            f"The result backend cannot be used ({_reason(problem)}): "
+            "senders get no answers, but commands are executed."
+        )
+        return [
+            error(
+                "ANSWERS_UNREACHABLE", message, "correct CELERY_RESULT_BACKEND, or allow more databases on that server."
+            )
+        ]
     return []
 
 
-def check_clock(place: Context) -> list[Finding]:
-    """The broker's clock against the database's: by it the transport tells whose worker is gone."""
-    if place.database is None:
+def check_clock(context: Context) -> list[Finding]:
+    """Compare the broker's clock, by which lost workers are detected, with the database's."""
+    if context.database is None:
         return []
-    before = place.clock()
-    seconds, micros = place.broker.time()
-    here = seconds + micros / 1e6
-    with place.reading():
-        there = place.now().timestamp()
-    return compare_clocks("The broker's clock", here, there, place.clock() - before)
+    before = context.clock()
+    seconds, micros = context.broker.time()
+    broker_time = seconds + micros / 1e6
+    with context.transaction():
+        database_time = context.now().timestamp()
+    return compare_clocks("The broker's clock", broker_time, database_time, context.clock() - before)
 
 
-def check_queues(place: Context) -> list[Finding]:
-    """A message in a queue that nobody reads waits for ever."""
-    read = {queue for names in place.consumers.values() for queue in names}
-    waiting = {queue: int(place.broker.llen(queue)) for queue in QUEUES if queue not in read}
-    full = {queue: count for queue, count in waiting.items() if count}
-    if full:
-        said = f"Messages wait in queues that no worker reads: {abbreviate(f'{n} in {queue}' for queue, n in full.items())}."
-        if not place.should_run:
-            return [note("QUEUE_UNREAD", said, "./run up")]
-        return [error("QUEUE_UNREAD", said, _start(place, full))]
-    if waiting and place.should_run:
-        who = "No worker answers" if not place.consumers else "No worker that answers reads some queues"
-        return [warning("WORKERS_MISSING", f"{who}: {abbreviate(waiting)} would wait.", _start(place, waiting))]
-    if not place.should_run:
-        return [note("NOTHING_RUNS", "No worker runs here, so nothing is unlocked, sent or billed.", "./run up")]
+def check_queues(context: Context) -> list[Finding]:
+    consumed = {queue for names in context.consumers.values() for queue in names}
+    waiting = {queue: int(context.broker.llen(queue)) for queue in QUEUES if queue not in consumed}
+    nonempty = {queue: count for queue, count in waiting.items() if count}
+    if nonempty:
+        counts = abbreviate(f"{count} in {queue}" for queue, count in nonempty.items())
+        message = f"Messages wait in queues that no worker reads: {counts}."
+        if not context.workers_expected:
+            return [note("QUEUE_UNREAD", message, "run ./run up.")]
+        return [error("QUEUE_UNREAD", message, _start_command(context, nonempty))]
+    if waiting and context.workers_expected:
+        reason = "No worker answers" if not context.consumers else "No worker that answers reads some queues"
+        return [
+            warning(
+                "WORKERS_MISSING",
+                f"{reason}: messages to {abbreviate(waiting)} would wait.",
+                _start_command(context, waiting),
+            )
+        ]
+    if not context.workers_expected:
+        return [note("NOTHING_RUNS", "No worker is running, so nothing is unlocked, sent or billed.", "run ./run up.")]
     return []
 
 
-def _start(place: Context, names: dict[str, int]) -> str:
-    again = "./run down and ./run up" if place.supervised_since is not None else "./run up"
-    return f"{again}, or celery -A workers.app worker -Q {','.join(names)}"
+def _start_command(context: Context, names: dict[str, int]) -> str:
+    restart = "./run down, then ./run up" if context.supervised_since is not None else "./run up"
+    return f"run {restart}, or celery -A workers.app worker -Q {','.join(names)}."
 
 
-def check_strays(place: Context) -> list[Finding]:
-    """Messages whose sender named no queue, or gave a priority."""
+def check_strays(context: Context) -> list[Finding]:
+    """Find messages in lists that no worker reads: their sender named no queue or set a priority."""
     return [
         warning(
             "STRAY_MESSAGES",
-            f"{stray.count} messages lie in the list {stray.queue!r}, which nobody reads: {abbreviate(task for task, _ in stray.first)}.",
-            "./run jobs dead-letters shows them; let their sender use the queue commands, without priorities.",
+            f"{stray.count} {'message is' if stray.count == 1 else 'messages are'} "
+            f"in the list {stray.queue!r}, which no worker reads: "
+            f"{abbreviate(task for task, _ in stray.first)}.",
+            "./run jobs dead-letters shows them; their sender must use the queue commands and no priorities.",
         )
-        for stray in lying(place.broker)
+        for stray in strays(context.broker)
     ]
 
 
 def _reason(problem: Exception) -> str:
-    """What a server said, without a password it may repeat."""
+    """Return the server's error text, unless it may contain a password."""
     return type(problem).__name__ if "AUTH" in str(problem).upper() else " ".join(str(problem).split())[:200]

@@ -1,4 +1,4 @@
-"""What does a check look at?  One installation: its settings, its servers where they answer, and what should be running."""
+"""The context of a check: the settings of an installation, its reachable servers, and the processes that should run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def wall_clock() -> float:
-    """This machine's clock, only ever compared with those of the servers."""
+    """Return this machine's clock, which is only compared with those of the servers."""
     return time.time()  # noqa: TID251 - the clock itself is what is examined here; nothing is decided by it
 
 
-def disk_free(folder: Path) -> int:
-    """Bytes that are free where the folder is or will be."""
+def free_disk_bytes(folder: Path) -> int:
+    """Return the free bytes of the disk that holds the folder, or will once it exists."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
@@ -35,7 +35,7 @@ def disk_free(folder: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What runs a worker's jobs.  `ready`: how many of its processes can be given one; None when the pool does not tell."""
+    """The pool of a worker.  `ready` counts the processes that take tasks; None when the pool does not report it."""
 
     name: str
     ready: int | None
@@ -43,36 +43,36 @@ class Pool:
 
 @dataclass
 class Context:
-    """One installation as it is found.  A server that does not answer is None, and so is what was learnt from it."""
+    """An installation under examination.  A server that does not answer is None."""
 
     settings: Settings
     external_servers: bool = True
-    """Whether the environment names both servers, as it does where an installation is meant to last."""
+    """Whether the environment names both servers."""
     embedded_broker: bool = False
-    """Whether the broker is one that we start ourselves."""
+    """Whether `./run up` starts the broker."""
     supervised_since: datetime | None = None
-    """Since when `./run up` has been running here; None when it is not."""
+    """When `./run up` became ready; None when it is not running."""
     database: Database | None = None
     has_schema: bool = False
     broker: Any = None
-    """A connection of redis-py to the broker."""
+    """A redis-py client of the broker."""
     broker_info: dict[str, Any] = field(default_factory=dict)
     consumers: dict[str, list[str]] = field(default_factory=dict)
-    """The queues of each worker that answered, by its name."""
+    """The queues of each worker that answered, by the worker's name."""
     pools: dict[str, Pool] = field(default_factory=dict)
-    """The pool of each worker that answered, by its name."""
+    """The pool of each worker that answered, by the worker's name."""
     clock: Callable[[], float] = wall_clock
-    free: Callable[[Path], int] = disk_free
+    free_bytes: Callable[[Path], int] = free_disk_bytes
     _conn: Connection | None = None
 
     @property
-    def should_run(self) -> bool:
-        """Whether workers are to be expected: `up` runs, some worker answers, or the servers are a real installation's."""
+    def workers_expected(self) -> bool:
+        """Whether workers should run: `up` runs, a worker answers, or the environment names the servers."""
         return self.supervised_since is not None or bool(self.consumers) or self.external_servers
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """One transaction for one check, so that a check which breaks spoils no other's."""
+    def transaction(self) -> Iterator[None]:
+        """Open a transaction for one check, so that a failed statement affects no other check."""
         assert self.database is not None
         with self.database.transaction() as conn:
             self._conn = conn
@@ -83,20 +83,20 @@ class Context:
 
     @property
     def conn(self) -> Connection:
-        """The transaction of the check that is being asked."""
+        """The connection of the running check."""
         assert self._conn is not None
         return self._conn
 
     def now(self) -> datetime:
-        """What time it is for the rules: the database's."""
+        """Return the time by the database's clock."""
         assert self.database is not None
         return self.database.clock.now(self.conn)
 
 
 def supervised_since(data_dir: Path) -> datetime | None:
-    """Since when `./run up` has been ready for this data directory; None when it is not running."""
+    """Return when `./run up` became ready for this data directory; None when it is not running."""
     report = data_dir / "run" / "up.json"
-    said = read_json(report)
-    if not is_alive(ProcessIdentity(int(said.get("pid", 0)), int(said.get("started", 0)))):
+    fields = read_json(report)
+    if not is_alive(ProcessIdentity(int(fields.get("pid", 0)), int(fields.get("started", 0)))):
         return None
     return datetime.fromtimestamp(report.stat().st_mtime, UTC)

@@ -1,4 +1,4 @@
-"""What does a finding say?  What is wrong, how bad that is, and the command or setting that mends it; never a secret."""
+"""Findings of the doctor: code, severity, message and fix.  They never contain a secret."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """`note`: good to know.  `warning`: somebody should look today.  `error`: something does not work or is not true."""
+    """`note`: for information.  `warning`: look at it today.  `error`: something does not work or is not true."""
 
     NOTE = "note"
     WARNING = "warning"
@@ -17,50 +17,44 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong."""
-
     code: str
     severity: Severity
     message: str
     fix: str
 
     def as_json(self) -> dict[str, str]:
-        """`{code, severity, message, fix}` (contract 1)."""
+        """Return `{code, severity, message, fix}`."""
         return {"code": self.code, "severity": self.severity.value, "message": self.message, "fix": self.fix}
 
     def as_line(self) -> str:
-        """The same for a person."""
-        return f"{self.severity.value:<7}  {self.code}: {self.message} Mend: {self.fix}"
+        return f"{self.severity.value:<7}  {self.code}: {self.message} Fix: {self.fix}"
 
 
 def note(code: str, message: str, fix: str) -> Finding:
-    """Good to know."""
     return Finding(code, Severity.NOTE, _one_line(message), fix)
 
 
 def warning(code: str, message: str, fix: str) -> Finding:
-    """Somebody should look today."""
     return Finding(code, Severity.WARNING, _one_line(message), fix)
 
 
 def error(code: str, message: str, fix: str) -> Finding:
-    """Something does not work or is not true."""
     return Finding(code, Severity.ERROR, _one_line(message), fix)
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
-    """0 none or notes, 1 warnings, 2 errors (contract 1)."""
+    """Return 0 for no findings or only notes, 1 for warnings, 2 for errors."""
     severities = {finding.severity for finding in findings}
     return 2 if Severity.ERROR in severities else 1 if Severity.WARNING in severities else 0
 
 
-def abbreviate(names: Iterable[object], most: int = 5) -> str:
-    """The first few of a list, and how many more there are."""
+def abbreviate(names: Iterable[object], limit: int = 5) -> str:
+    """Join the first `limit` names and say how many more there are."""
     shown = [str(name) for name in names]
-    more = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + more
+    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
+    return ", ".join(shown[:limit]) + more
 
 
 def _one_line(message: str) -> str:
-    """Servers and members may have said part of it: one line, nothing that acts on a terminal."""
+    # Servers and members may have written part of it, so nothing in it may act on a terminal.
     return "".join(c if c.isprintable() else " " for c in message)

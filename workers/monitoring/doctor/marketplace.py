@@ -1,59 +1,71 @@
-"""Which cases should a person look at, although everything works?  Nothing follows from these by itself."""
+"""Checks for marketplace cases that a person should look at.  None of them triggers an action."""
 
 from __future__ import annotations
 
+from models import alerts, bills, reminders
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, note, warning
 
 MANY_ALERTS = 3
-"""Open against one member at once (R98)."""
+"""Alerts open at the same time against one member (R98)."""
 
 
-def check_many_alerts(place: Context) -> list[Finding]:
-    """An ops warning and no automatic action: only completed alerts are strikes (R98, A20)."""
-    from models import alerts
-
-    against = [f"{who} as {role.value} ({n})" for who, role, n in alerts.count_open_by_accused(place.conn, MANY_ALERTS)]
-    if not against:
+def check_many_alerts(context: Context) -> list[Finding]:
+    """Warn without any action: only completed alerts count as strikes (R98, A20)."""
+    accused = [
+        f"{who} as {role.value} ({n})" for who, role, n in alerts.count_open_by_accused(context.conn, MANY_ALERTS)
+    ]
+    if not accused:
         return []
-    said = f"{MANY_ALERTS} or more alerts are open at once against {abbreviate(against)}."
+    message = f"{MANY_ALERTS} or more alerts are open at once against {abbreviate(accused)}."
     return [
         warning(
-            "MANY_ALERTS", said, "./run show member ID, and decide whether staff steps in; nothing happens by itself."
+            "MANY_ALERTS",
+            message,
+            "look at ./run show member ID and decide whether staff should step in; nothing happens automatically.",
         )
     ]
 
 
-def check_unanswered_requests(place: Context) -> list[Finding]:
-    """Time alone never cancels, so somebody may have to (R16, A13)."""
-    from models import reminders
-
-    orders = reminders.list_unanswered_orders(place.conn)
+def check_unanswered_requests(context: Context) -> list[Finding]:
+    """List requests past their last reminder: time alone never cancels an order (R16, A13)."""
+    orders = reminders.list_unanswered_orders(context.conn)
     if not orders:
         return []
-    said = f"Sellers left these orders' cancel requests unanswered past the last reminder: {abbreviate(orders)}."
-    return [note("REQUESTS_UNANSWERED", said, "./run explain order ID, and ask the seller; time alone never cancels.")]
+    message = (
+        f"Sellers have not answered the cancel requests of these orders after the last reminder: {abbreviate(orders)}."
+    )
+    return [
+        note(
+            "REQUESTS_UNANSWERED",
+            message,
+            "look at ./run explain order ID and ask the seller; time alone never cancels an order.",
+        )
+    ]
 
 
-def check_bills_held(place: Context) -> list[Finding]:
-    """The sweep tries them every minute; what is wrong stands in its log."""
-    from models import bills
-
-    held = [f"{seller} {month:%Y-%m}" for seller, month in bills.list_held_bills(place.conn)]
+def check_bills_held(context: Context) -> list[Finding]:
+    held = [f"{seller} {month:%Y-%m}" for seller, month in bills.list_held_bills(context.conn)]
     if not held:
         return []
-    said = f"Bills could not be made when their month was closed: {abbreviate(held)}. All others are made."
-    return [warning("BILLS_HELD", said, "Find `bills.issue` in the workers' log, which names the error at each sweep.")]
+    message = (
+        f"These bills could not be issued when their month was closed: {abbreviate(held)}. All other bills are issued."
+    )
+    return [
+        warning(
+            "BILLS_HELD",
+            message,
+            "look for bills.issue in the workers' log: it is retried every minute and logs its error.",
+        )
+    ]
 
 
-def check_bills_past_due(place: Context) -> list[Finding]:
-    """It changes nothing of what the seller may do (rules.md 7.2)."""
-    from models import bills
-
+def check_bills_past_due(context: Context) -> list[Finding]:
     due = [
-        f"{seller} {month:%Y-%m} ({owed} USD)" for seller, month, owed in bills.list_past_due(place.conn, place.now())
+        f"{seller} {month:%Y-%m} ({owed} USD)"
+        for seller, month, owed in bills.list_past_due(context.conn, context.now())
     ]
     if not due:
         return []
-    said = f"Bills are past due: {abbreviate(due)}."
-    return [note("BILLS_PAST_DUE", said, "./run show bill SELLER MONTH, and ask for the money.")]
+    message = f"Bills are past due: {abbreviate(due)}."
+    return [note("BILLS_PAST_DUE", message, "look at ./run show bill SELLER MONTH and ask the seller to pay.")]

@@ -1,230 +1,211 @@
-"""Is the work being done?  Sweeps, promises, submissions, letters, given-up jobs, and what must always hold."""
+"""Checks for late work: sweeps, outbox, submissions, emails, dead jobs, dead letters and invariants."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from models import alerts, dead_jobs, dead_letters, notices, outbox
+from models import clock_steps as clock_step_queries
+from models import pauses as pause_queries
+from models import submissions as submission_queries
+from models.integrity import audit, month_audit
+from models.integrity import invariants as invariant_queries
+from models.submissions import PUBLIC_TASKS
+from models.sweeps import last_runs
 from policies.timestamps import format_timestamp
 from schedules.routes import HEARTBEAT_QUEUES, outbox_consumers, queue_of
 from schedules.timetable import TIMETABLE, Entry
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
 
-TIMEOUT = timedelta(minutes=1)
-"""Whatever waits longer than this while workers run, waits for something that does not come."""
+LATE_AFTER = timedelta(minutes=1)
+"""Work that waits longer than this while workers run is late."""
 SWEEPS_LATE_AFTER = 3
-"""Intervals, and never less than a minute: X8 alarms after two, and one is lost when a worker is replaced."""
-JUDGED_OTHERWISE = ("submissions.drain", *HEARTBEAT_QUEUES)
-"""By the age of what waits for it, and by `canaries`."""
-ODD_LATELY = timedelta(days=1)
+"""Intervals, and never less than a minute: one run is lost when a worker is replaced."""
+TASKS_WITH_OWN_CHECK = ("submissions.drain", *HEARTBEAT_QUEUES)
+RECENT_DEAD_LETTER = timedelta(days=1)
 MAX_CLOCK_STEP = timedelta(seconds=2)
-"""What NTP may move a clock back by at once without anybody having to know."""
+"""NTP may set a clock back by as much at once."""
 
 
-def check_pauses(place: Context) -> list[Finding]:
-    """What an operator has paused; what is late because of it is not told of."""
-    from models import pauses as paused
-
-    now = place.now()
+def check_pauses(context: Context) -> list[Finding]:
+    """Report every pause; the checks below leave out what is late because of one."""
+    now = context.now()
     return [
         warning(
             "PAUSED",
             f"The {row.kind} {row.name} has been paused for {_ago(now, row.paused_at)}"
             + (f", until {format_timestamp(row.until)}" if row.until else "")
             + (f": {row.reason}" if row.reason else "."),
-            f"./run resume {row.name} once its reason is gone.",
+            f"run ./run resume {row.name} once the reason is gone.",
         )
-        for row in paused.list_in_effect(place.conn, now)
+        for row in pause_queries.list_in_effect(context.conn, now)
     ]
 
 
-def _paused(place: Context) -> set[str]:
-    """The tasks that are paused, by themselves or with their queue."""
-    from models import pauses as paused
-    from models.submissions import PUBLIC_TASKS
-
-    found = paused.paused_names(place.conn, place.now())
-    of_the_house = {entry.task for entry in TIMETABLE} | set(outbox_consumers())
-    tasks = set(found.tasks) | {task for task in of_the_house if queue_of(task) in found.queues}
-    return tasks | (set(PUBLIC_TASKS) if "commands" in found.queues else set())
+def _paused_tasks(context: Context) -> set[str]:
+    paused = pause_queries.paused_names(context.conn, context.now())
+    internal_tasks = {entry.task for entry in TIMETABLE} | set(outbox_consumers())
+    tasks = set(paused.tasks) | {task for task in internal_tasks if queue_of(task) in paused.queues}
+    return tasks | (set(PUBLIC_TASKS) if "commands" in paused.queues else set())
 
 
-def check_sweeps(place: Context) -> list[Finding]:
-    """Judged by effect: a beat that hangs still answers pings (X8, F41)."""
-    if not place.should_run:
+def check_sweeps(context: Context) -> list[Finding]:
+    """Compare when each sweep last ran with its interval; a hung beat would still answer pings."""
+    if not context.workers_expected:
         return []
-    from models import outbox
-    from models.sweeps import last_runs
-
-    now, seen, paused = place.now(), last_runs(place.conn), _paused(place)
-    began = outbox.first_relay_at(place.conn)
+    now, runs, paused = context.now(), last_runs(context.conn), _paused_tasks(context)
+    started_at = outbox.first_relay_at(context.conn)
     late, never = [], []
     for entry in TIMETABLE:
-        if entry.task in JUDGED_OTHERWISE or entry.task in paused:
+        if entry.task in TASKS_WITH_OWN_CHECK or entry.task in paused:
             continue
-        ran = seen.get(entry.task)
-        known = [instant for instant in (ran, place.supervised_since) if instant is not None]
-        if ran is not None and ran > now + TIMEOUT:
+        last_run = runs.get(entry.task)
+        known = [at for at in (last_run, context.supervised_since) if at is not None]
+        if last_run is not None and last_run > now + LATE_AFTER:
             late.append(f"{entry.task} (not since the clock was set back)")
         elif not known:
-            if began is None or now - began > _late_after(entry):
+            if started_at is None or now - started_at > _late_after(entry):
                 never.append(entry.task)
         elif now - max(known) > _late_after(entry):
-            late.append(f"{entry.task} (last {_ago(now, ran)} ago)" if ran else f"{entry.task} (never)")
-    fix = "see that beat and a worker for sweeps run (logs of beat and sweeps), or start anew: ./run down and ./run up"
-    found = []
+            late.append(f"{entry.task} (last {_ago(now, last_run)} ago)" if last_run else f"{entry.task} (never)")
+    fix = "check that beat and a worker for the queue sweeps run, or restart them: ./run down, then ./run up."
+    findings = []
     if late:
-        found.append(warning("SWEEPS_LATE", f"These sweeps do not run when they should: {abbreviate(late)}.", fix))
+        findings.append(warning("SWEEPS_LATE", f"These sweeps do not run when they should: {abbreviate(late)}.", fix))
     if never:
-        kind = note if seen else warning  # of a young installation some have run before others
-        found.append(kind("SWEEPS_NEVER_RAN", f"These sweeps have never run: {abbreviate(never)}.", fix))
-    return found
+        kind = note if runs else warning  # in a new installation some sweeps run before others
+        findings.append(kind("SWEEPS_NEVER_RAN", f"These sweeps have never run: {abbreviate(never)}.", fix))
+    return findings
 
 
 def _late_after(entry: Entry) -> timedelta:
-    """The first run of a young installation is late no sooner than any other."""
+    """Return how long after its last run, or after the installation started, a sweep is late."""
     if entry.full_pass_interval is not None:
         return 2 * entry.full_pass_interval
-    return max(SWEEPS_LATE_AFTER * entry.every, TIMEOUT)
+    return max(SWEEPS_LATE_AFTER * entry.every, LATE_AFTER)
 
 
-def check_clock_steps(place: Context) -> list[Finding]:
-    """The database's clock against what was recorded by it: machines that agree may all have been set back."""
-    from models import clock_steps as steps
-
-    now = place.now()
-    ahead = steps.lead_over_clock(place.conn, now)
+def check_clock_steps(context: Context) -> list[Finding]:
+    """Compare the database's clock with its own newest records: all machines may have been set back together."""
+    now = context.now()
+    ahead = clock_step_queries.lead_over_clock(context.conn, now)
     if ahead <= MAX_CLOCK_STEP:
         return []
-    said = (
-        f"The database's clock was set back: the newest of what was recorded by it is {_ago(now + ahead, now)} in its future. "
-        "Nothing is lost; alerts whose orders have such events unlock when the clock has come to them."
+    message = (
+        f"The database's clock was set back: its newest record is {_ago(now + ahead, now)} in its future. "
+        "Nothing is lost; alerts whose orders have such events unlock when the clock reaches them."
     )
-    fix = "set the clock of the database's machine right, and let NTP keep it (chrony or systemd-timesyncd)."
-    return [warning("CLOCK_SET_BACK", said, fix)]
+    fix = "correct the clock of the database's machine and synchronise it by NTP (chrony or systemd-timesyncd)."
+    return [warning("CLOCK_SET_BACK", message, fix)]
 
 
-def check_queue_heartbeats(place: Context) -> list[Finding]:
-    """A worker that takes nothing still answers pings (X8, X9).  When all are late it is beat, and `sweeps` says so."""
-    if not place.should_run:
+def check_queue_heartbeats(context: Context) -> list[Finding]:
+    """Find queues whose heartbeat task did not run.  When all are late, beat is at fault: see `check_sweeps`."""
+    if not context.workers_expected:
         return []
-    from models.sweeps import last_runs
-
-    now, seen, paused = place.now(), last_runs(place.conn), _paused(place)
+    now, runs, paused = context.now(), last_runs(context.conn), _paused_tasks(context)
     late = []
     for task, queue in HEARTBEAT_QUEUES.items():
         if task in paused:
             continue
-        known = [instant for instant in (seen.get(task), place.supervised_since) if instant is not None]
-        if known and now - max(known) > TIMEOUT:
+        known = [at for at in (runs.get(task), context.supervised_since) if at is not None]
+        if known and now - max(known) > LATE_AFTER:
             late.append(f"{queue} (for {_ago(now, max(known))})")
     if not late or len(late) == len(HEARTBEAT_QUEUES.keys() - paused):
         return []
-    said = f"Nobody takes the canaries of these queues: {abbreviate(late)}."
-    fix = "see that a worker for them runs; one that takes nothing ends by itself, as its log then says, and is started anew."
-    return [error("CANARY_LATE", said, fix)]
+    message = f"No worker takes messages from these queues: {abbreviate(late)}."
+    fix = "check that a worker for them runs; one that takes nothing logs worker_stalled, ends and is restarted."
+    return [error("CANARY_LATE", message, fix)]
 
 
-def check_outbox(place: Context) -> list[Finding]:
-    """What commits promised (P7): follow-ups, credits, notices."""
-    from models import outbox
-
-    if _paused(place) & {*outbox_consumers(), "outbox.relay"}:
+def check_outbox(context: Context) -> list[Finding]:
+    if _paused_tasks(context) & {*outbox_consumers(), "outbox.relay"}:
         return []
-    said = "What a commit promised has waited for {ago} to be carried out."
-    fix = "see that workers run for consequences, notices and sweeps; what fails is in their logs: ./run jobs dead"
-    return _too_old(place, outbox.oldest_due(place.conn), "PROMISES_LATE", said, fix)
+    message = "An outbox message has waited for {ago}."
+    fix = "check that workers run for the queues consequences, notices and sweeps; ./run jobs dead lists failures."
+    return _late_work(context, outbox.oldest_due(context.conn), "PROMISES_LATE", message, fix)
 
 
-def check_submissions(place: Context) -> list[Finding]:
-    """Commands that came in by SQL."""
-    from models import submissions as doors
-
-    if _paused(place) & {*doors.PUBLIC_TASKS, "submissions.drain"}:
+def check_submissions(context: Context) -> list[Finding]:
+    if _paused_tasks(context) & {*PUBLIC_TASKS, "submissions.drain"}:
         return []
-    said = "A command that was submitted by SQL has waited for {ago}."
-    return _too_old(
-        place,
-        doors.oldest_waiting(place.conn),
+    message = "A command submitted by SQL has waited for {ago}."
+    return _late_work(
+        context,
+        submission_queries.oldest_waiting(context.conn),
         "SUBMISSIONS_LATE",
-        said,
-        "see that a worker runs for the queue commands.",
+        message,
+        "check that a worker runs for the queues commands and submissions.",
     )
 
 
-def check_unlocks(place: Context) -> list[Finding]:
-    """Sellers may cancel from the instant on all the same (R40): late are the mark and the telling (P3)."""
-    from models import alerts
-
-    if _paused(place) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
+def check_unlocks(context: Context) -> list[Finding]:
+    """Find alerts whose mark and email are late.  Their filers may cancel on time all the same (R40)."""
+    if _paused_tasks(context) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
         return []
-    said = "An alert's time came {ago} ago, and nobody has been told."
-    return _too_old(
-        place, alerts.next_unlock_at(place.conn), "UNLOCKS_LATE", said, "see that beat and a worker for sweeps run."
+    message = "An alert was due {ago} ago and is not unlocked yet; its filer has not been notified."
+    return _late_work(
+        context,
+        alerts.next_unlock_at(context.conn),
+        "UNLOCKS_LATE",
+        message,
+        "check that beat and a worker for the queue sweeps run.",
     )
 
 
-def check_dead_jobs(place: Context) -> list[Finding]:
-    """Jobs that were given up; parked letters are told of by themselves."""
-    from models import dead_jobs as jobs
-
+def check_dead_jobs(context: Context) -> list[Finding]:
+    """List dead jobs; `check_parked_emails` reports emails."""
     waiting = [
-        f"{job.dead_job_id} {job.task}" for job in jobs.list_waiting(place.conn) if job.task != "notices.deliver"
+        f"{job.dead_job_id} {job.task}" for job in dead_jobs.list_waiting(context.conn) if job.task != "notices.deliver"
     ]
     if not waiting:
         return []
-    said = f"{_count(waiting, 'job')} given up and waiting for somebody: {abbreviate(waiting)}."
-    return [warning("DEAD_JOBS", said, "./run jobs dead shows why; ./run jobs replay ID sets one going again.")]
+    message = f"{_count(waiting, 'job')} given up and waiting for an operator: {abbreviate(waiting)}."
+    return [warning("DEAD_JOBS", message, "./run jobs dead shows why; ./run jobs replay ID runs one again.")]
 
 
-def check_parked_emails(place: Context) -> list[Finding]:
-    """Letters that no further try is made for (R102)."""
-    from models import notices
-
-    parked = notices.count_parked(place.conn)
+def check_parked_emails(context: Context) -> list[Finding]:
+    """Count emails that are not retried any more (R102)."""
+    parked = notices.count_parked(context.conn)
     if not parked:
         return []
-    said = f"{parked} letters could not be delivered and are not tried again."
-    fix = "correct the addresses (members.record), then ./run jobs dead and ./run jobs replay ID."
-    return [warning("NOTICES_PARKED", said, fix)]
+    message = f"{parked} {'email' if parked == 1 else 'emails'} could not be delivered and will not be retried."
+    fix = "correct the addresses (members.record), then run the jobs of ./run jobs dead with ./run jobs replay ID."
+    return [warning("NOTICES_PARKED", message, fix)]
 
 
-def check_dead_letters(place: Context) -> list[Finding]:
-    """Messages that workers took and could not use."""
-    from models import dead_letters as odd
-
-    latest = odd.list_newest(place.conn, limit=1)
-    if not latest or place.now() - latest[0].received_at > ODD_LATELY:
+def check_dead_letters(context: Context) -> list[Finding]:
+    latest = dead_letters.list_newest(context.conn, limit=1)
+    if not latest or context.now() - latest[0].received_at > RECENT_DEAD_LETTER:
         return []
-    said = f"A message came that is no command of ours, the last one {_ago(place.now(), latest[0].received_at)} ago."
-    return [note("ODD_MESSAGES", said, "./run jobs dead-letters shows what it was; correct its sender.")]
+    ago = _ago(context.now(), latest[0].received_at)
+    message = f"Workers received messages that are not commands of Unwind, the last one {ago} ago."
+    return [note("ODD_MESSAGES", message, "./run jobs dead-letters shows them; correct their sender.")]
 
 
-def check_invariants(place: Context) -> list[Finding]:
-    """What is known to be broken, and what must hold of whatever changed lately: a finding each, with the ids."""
-    from models.integrity import audit, month_audit
-    from models.integrity import invariants as queries
-
-    newest = month_audit.closed_months(place.conn)[-1:]
-    scope, _ = audit.recent_scope(place.conn, place.now())
-    found = {one.sentence: one for one in audit.open_violations(place.conn)}
-    for one in queries.check(place.conn, place.now(), in_time=False, months=newest, scope=scope):
-        found.setdefault(one.sentence, one)
+def check_invariants(context: Context) -> list[Finding]:
+    """Report open violations and check the invariants of what changed recently: one finding each, with ids."""
+    newest = month_audit.closed_months(context.conn)[-1:]
+    scope, _ = audit.recent_scope(context.conn, context.now())
+    violations = {violation.sentence: violation for violation in audit.open_violations(context.conn)}
+    for violation in invariant_queries.check(context.conn, context.now(), in_time=False, months=newest, scope=scope):
+        violations.setdefault(violation.sentence, violation)
     return [
         error(
             "INVARIANT_BROKEN",
-            f"Broken: {one.sentence}: {abbreviate(one.ids)}.",
-            "./run audit names all; report it as a bug.",
+            f"This invariant does not hold: {violation.sentence}: {abbreviate(violation.ids)}.",
+            "./run audit lists all of them; report it as a bug.",
         )
-        for one in found.values()
+        for violation in violations.values()
     ]
 
 
-def _too_old(place: Context, since: datetime | None, code: str, said: str, fix: str) -> list[Finding]:
-    if since is None or not place.should_run:
+def _late_work(context: Context, since: datetime | None, code: str, message: str, fix: str) -> list[Finding]:
+    if since is None or not context.workers_expected:
         return []
-    now = place.now()
-    return [warning(code, said.format(ago=_ago(now, since)), fix)] if now - since > TIMEOUT else []
+    now = context.now()
+    return [warning(code, message.format(ago=_ago(now, since)), fix)] if now - since > LATE_AFTER else []
 
 
 def _ago(now: datetime, then: datetime) -> str:
@@ -235,5 +216,5 @@ def _ago(now: datetime, then: datetime) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _count(things: list[str], name: str) -> str:
-    return f"One {name} is" if len(things) == 1 else f"{len(things)} {name}s are"
+def _count(items: list[str], name: str) -> str:
+    return f"One {name} is" if len(items) == 1 else f"{len(items)} {name}s are"

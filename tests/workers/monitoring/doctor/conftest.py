@@ -21,7 +21,7 @@ from workers.settings import load_settings
 
 
 @pytest.fixture
-def place(database_url: str, tmp_path: Path) -> Iterator[Context]:
+def context(database_url: str, tmp_path: Path) -> Iterator[Context]:
     """An installation that `up` has just started, seen from its database: nothing is wrong with it."""
     database = db.connect(database_url)
     yield Context(
@@ -35,19 +35,19 @@ def place(database_url: str, tmp_path: Path) -> Iterator[Context]:
 
 
 @pytest.fixture
-def with_broker(place: Context, broker_url: str, result_backend: str) -> Iterator[Context]:
+def with_broker(context: Context, broker_url: str, result_backend: str) -> Iterator[Context]:
     """The same with its broker."""
     settings = load_settings(
-        database_url=place.settings.database_url,
+        database_url=context.settings.database_url,
         broker_url=broker_url,
         result_backend=result_backend,
-        data_dir=place.settings.data_dir,
+        data_dir=context.settings.data_dir,
     )
     with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
         everybody = {"worker@here": ["commands", "submissions", "consequences", "notices", "sweeps"]}
         info: Any = client.info()
         yield replace(
-            place, settings=settings, broker=client, broker_info=info, embedded_broker=True, consumers=everybody
+            context, settings=settings, broker=client, broker_info=info, embedded_broker=True, consumers=everybody
         )
 
 

@@ -56,7 +56,9 @@ def test_flower_through_which_commands_can_be_given_is_an_error(tmp_path: Path) 
 @pytest.mark.parametrize(("free", "worst"), [(1_500_000_000, "warning"), (1_000_000, "error")])
 def test_a_disk_that_fills_up_is_seen_before_it_is_full(tmp_path: Path, free: int, worst: str) -> None:
     """Of the data folder."""
-    found = run_checks(Context(load_settings(data_dir=tmp_path), external_servers=False, free=lambda _folder: free))
+    found = run_checks(
+        Context(load_settings(data_dir=tmp_path), external_servers=False, free_bytes=lambda _folder: free)
+    )
     assert (codes(found), severity(found)) == (["DISK_LOW"], worst)
 
 

@@ -83,13 +83,13 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
         settings = load_settings(concurrency=1)
         url = settings.app_database_url or settings.database_url
         assert url is not None
-        place = Context(settings, database=db.connect(url.get_secret_value()), has_schema=True)
-        assert place.database is not None
+        context = Context(settings, database=db.connect(url.get_secret_value()), has_schema=True)
+        assert context.database is not None
         try:
-            with place.reading():
-                return codes(check(place))
+            with context.transaction():
+                return codes(check(context))
         finally:
-            place.database.dispose()
+            context.database.dispose()
 
     assert asked() == []
     outsider = re.sub(r"//[^@]*@", "//outsider:secret-word@", bad_servers.database_url)
@@ -112,31 +112,31 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
             assert asked(database.check_connections) == ["CONNECTIONS_NEARLY_USED"]
 
 
-def test_functions_that_act_as_the_owner_are_warned_of(place: Context, owner: psycopg.Connection) -> None:
+def test_functions_that_act_as_the_owner_are_warned_of(context: Context, owner: psycopg.Connection) -> None:
     """A migration whose login may make no roles leaves them so; one of an administrator's roles mends it."""
 
     def asked() -> list[str]:
-        with place.reading():
-            return codes(database.check_definers(place))
+        with context.transaction():
+            return codes(database.check_definers(context))
 
     assert asked() == []
     owner.execute(f"ALTER FUNCTION {EVENTS_AFTER_SIGNATURE} OWNER TO CURRENT_USER")
     assert asked() == ["DEFINERS_OF_THE_OWNER"]
     owner.execute(f"GRANT TEMPORARY ON DATABASE {owner.info.dbname} TO PUBLIC")
     assert asked() == ["DEFINERS_OF_THE_OWNER", "TEMPORARY_OBJECTS_ALLOWED"]
-    assert place.settings.database_url is not None
-    upgrade(place.settings.database_url.get_secret_value())
+    assert context.settings.database_url is not None
+    upgrade(context.settings.database_url.get_secret_value())
     assert asked() == []
 
 
 def test_a_session_that_holds_locks_for_long_is_named(
-    place: Context, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    context: Context, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A forgotten transaction in somebody's terminal stops what needs the same rows; one that only reads is in nobody's way."""
 
     def asked() -> list[Finding]:
-        with place.reading():
-            return database.check_locks(place)
+        with context.transaction():
+            return database.check_locks(context)
 
     with owner.transaction():
         owner.execute("SELECT FROM unwind.named_locks FOR UPDATE")
@@ -161,10 +161,10 @@ def test_a_broker_in_cluster_mode_is_named(tmp_path: Path, monkeypatch: pytest.M
         assert wait_until(server.ready, 20)
         monkeypatch.setenv("UNWIND_DATA", str(tmp_path / "data"))
         settings = load_settings(broker_url=f"redis://:secret@127.0.0.1:{port}/0")
-        with open_installation(settings) as (place, found):
-            assert place.broker is None
+        with open_installation(settings) as (context, found):
+            assert context.broker is None
             assert codes(found) == ["BROKER_IS_CLUSTER", "SERVERS_NOT_RUNNING"]
-            assert run_checks(place) == []
+            assert run_checks(context) == []
     finally:
         server.stop()
 
@@ -175,8 +175,8 @@ def test_a_right_that_was_taken_away_is_not_to_be_reported(servers: ServerUrls, 
         server.execute_command("ACL", "SETUSER", "bare", "on", ">bare", "~*", "+info", "+select", "+ping")
         try:
             settings = load_settings(broker_url=f"redis://bare:bare@{broker_url.rpartition('@')[2]}")
-            with open_installation(settings) as (place, trouble):
-                found = [one for one in trouble + run_checks(place) if one.code == "CHECK_FAILED"]
+            with open_installation(settings) as (context, trouble):
+                found = [one for one in trouble + run_checks(context) if one.code == "CHECK_FAILED"]
         finally:
             server.execute_command("ACL", "DELUSER", "bare")
     assert found
@@ -187,11 +187,11 @@ def test_a_right_that_was_taken_away_is_not_to_be_reported(servers: ServerUrls, 
 def test_a_broker_that_is_full_or_takes_nothing_is_found(bad_servers: ServerUrls) -> None:
     """F13, F14."""
     with contextlib.closing(redis.Redis.from_url(bad_servers.broker_url)) as client:
-        place = Context(load_settings(), broker=client, embedded_broker=False)
+        context = Context(load_settings(), broker=client, embedded_broker=False)
 
         def looked() -> Context:
             info: Any = client.info()
-            return replace(place, broker_info=info)
+            return replace(context, broker_info=info)
 
         found = broker.check_persistence(looked())
         assert (codes(found), severity(found)) == (["BROKER_FORGETS"], "warning")
@@ -206,24 +206,24 @@ def test_a_broker_that_is_full_or_takes_nothing_is_found(bad_servers: ServerUrls
         assert "BROKER_IS_REPLICA" in said
         assert "BROKER_UNREACHABLE" not in said
         client.replicaof("NO", "ONE")
-        failing = replace(place, broker_info={"aof_last_write_status": "err"})
+        failing = replace(context, broker_info={"aof_last_write_status": "err"})
         assert codes(broker.check_persistence(failing)) == ["BROKER_CANNOT_SAVE"]
 
 
 @pytest.mark.parametrize(("version", "expected"), [("6.0.16", ["BROKER_TOO_OLD"]), ("6.2.0", []), ("10.1", [])])
 def test_a_broker_without_blmove_is_too_old(tmp_path: Path, version: str, expected: list[str]) -> None:
     """0.2 of reliability: without BLMOVE killed workers lose messages."""
-    place = Context(load_settings(data_dir=tmp_path), broker_info={"redis_version": version})
-    assert codes(broker.check_version(place)) == expected
+    context = Context(load_settings(data_dir=tmp_path), broker_info={"redis_version": version})
+    assert codes(broker.check_version(context)) == expected
 
 
 @pytest.mark.parametrize("off", [5.0, -5.0])
-def test_clocks_that_differ_are_found(place: Context, off: float) -> None:
+def test_clocks_that_differ_are_found(context: Context, off: float) -> None:
     """F34: more than two seconds."""
-    found = run_checks(replace(place, clock=lambda: wall_clock() + off))
+    found = run_checks(replace(context, clock=lambda: wall_clock() + off))
     assert codes(found) == ["CLOCKS_DIFFER"]
     assert f"5 s {'ahead of' if off > 0 else 'behind'} the database's" in found[0].message
-    assert run_checks(replace(place, clock=lambda: wall_clock() + off / 5)) == []
+    assert run_checks(replace(context, clock=lambda: wall_clock() + off / 5)) == []
     assert codes(database.compare_clocks("The broker's clock", 100.0 + off, 100.0, 0.1)) == ["CLOCKS_DIFFER"]
 
 

@@ -49,7 +49,7 @@ def test_the_exit_code_is_that_of_the_worst_finding(severities: list[str], statu
 
 @pytest.mark.e2e
 def test_a_worker_is_asked_which_queues_it_reads(
-    place: Context, broker_url: str, result_backend: str, database_url: str, tmp_path: Path
+    context: Context, broker_url: str, result_backend: str, database_url: str, tmp_path: Path
 ) -> None:
     """F19: by a broadcast, so that whoever answers is counted, however it was started."""
     environment = {
@@ -120,7 +120,7 @@ def test_a_fresh_start_is_healthy_and_a_stopped_worker_is_seen(tmp_path: Path) -
 def test_every_code_is_broken_on_purpose_here() -> None:
     """A code that no test brings about may never come when it should."""
     told = set()
-    for file in (CHECKOUT / "workers" / "doctor").glob("*.py"):
+    for file in (CHECKOUT / "workers" / "monitoring" / "doctor").glob("*.py"):
         told |= set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', file.read_text()))
     asserted = set()
     for file in Path(__file__).parent.glob("test_*.py"):

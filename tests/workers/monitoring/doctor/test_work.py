@@ -17,20 +17,20 @@ from tests.workers.monitoring.doctor.findings import LONG_AGO, codes, real_now, 
 from workers.monitoring.doctor import Context, exit_status, run_checks
 
 
-def test_a_schema_that_is_not_the_programs_is_an_error(place: Context, owner: psycopg.Connection) -> None:
+def test_a_schema_that_is_not_the_programs_is_an_error(context: Context, owner: psycopg.Connection) -> None:
     """Changed by hand, or of another release; what needs the tables is then not asked."""
     owner.execute("DROP INDEX unwind.ix_outbox_due")
-    assert codes(run_checks(place)) == ["SCHEMA_DIFFERS"]
+    assert codes(run_checks(context)) == ["SCHEMA_DIFFERS"]
     owner.execute("UPDATE unwind.alembic_version SET version_num = '0000'")
     owner.execute("DROP TABLE unwind.dead_jobs CASCADE")
-    assert codes(run_checks(place)) == ["SCHEMA_NOT_AT_HEAD"]
+    assert codes(run_checks(context)) == ["SCHEMA_NOT_AT_HEAD"]
 
 
-def test_a_check_that_breaks_is_a_finding_and_stops_no_other(place: Context, owner: psycopg.Connection) -> None:
+def test_a_check_that_breaks_is_a_finding_and_stops_no_other(context: Context, owner: psycopg.Connection) -> None:
     """Rights that somebody took away, and a promise that is late."""
     owner.execute("REVOKE SELECT ON unwind.dead_jobs FROM unwind_app")
-    promise(place)
-    found = run_checks(place)
+    promise(context)
+    found = run_checks(context)
     assert "CHECK_FAILED" in codes(found)
     assert codes([one for one in found if one.code != "CHECK_FAILED"]) == ["PROMISES_LATE"]
     (broken,) = {one.fix for one in found if one.code == "CHECK_FAILED"}
@@ -38,64 +38,64 @@ def test_a_check_that_breaks_is_a_finding_and_stops_no_other(place: Context, own
     assert "report it" not in broken
 
 
-def promise(place: Context) -> None:
+def promise(context: Context) -> None:
     """A promise that was due ten minutes ago."""
-    assert place.database is not None
-    with place.database.transaction() as conn:
+    assert context.database is not None
+    with context.database.transaction() as conn:
         outbox.enqueue(conn, [OutboxMessage("notices.tell_seller", "a", 1)], real_now() - LONG_AGO)
 
 
-def test_a_promise_that_waits_is_late_only_while_workers_run(place: Context) -> None:
+def test_a_promise_that_waits_is_late_only_while_workers_run(context: Context) -> None:
     """P7: after a minute."""
-    promise(place)
-    found = run_checks(place)
+    promise(context)
+    found = run_checks(context)
     assert (codes(found), severity(found)) == (["PROMISES_LATE"], "warning")
     assert "10 minutes" in found[0].message
-    assert run_checks(replace(place, supervised_since=None)) == []
+    assert run_checks(replace(context, supervised_since=None)) == []
 
 
-def test_a_submission_that_waits_is_late(place: Context, owner: psycopg.Connection) -> None:
+def test_a_submission_that_waits_is_late(context: Context, owner: psycopg.Connection) -> None:
     """The second door."""
     owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
-    assert run_checks(place) == []
+    assert run_checks(context) == []
     owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
-    assert codes(run_checks(place)) == ["SUBMISSIONS_LATE"]
+    assert codes(run_checks(context)) == ["SUBMISSIONS_LATE"]
 
 
-def test_sweeps_are_judged_by_when_they_last_came_to_their_end(place: Context) -> None:
+def test_sweeps_are_judged_by_when_they_last_came_to_their_end(context: Context) -> None:
     """X8, F41: a silent beat still answers pings."""
-    running_long = replace(place, supervised_since=real_now() - LONG_AGO)
+    running_long = replace(context, supervised_since=real_now() - LONG_AGO)
     assert codes(run_checks(running_long)) == ["SWEEPS_LATE"]
-    never = run_checks(replace(place, supervised_since=None, external_servers=True))
+    never = run_checks(replace(context, supervised_since=None, external_servers=True))
     assert codes(never) == ["MAIL_TO_FILES", "SWEEPS_NEVER_RAN"]
     assert exit_status(never) == 1
-    assert place.database is not None
-    with place.database.transaction() as conn:
+    assert context.database is not None
+    with context.database.transaction() as conn:
         for entry in TIMETABLE:
             late = entry.task == "bills.issue"
             sweeps.record_run(conn, entry.task, 0, real_now() - (LONG_AGO if late else timedelta(0)))
     found = run_checks(running_long)
     assert codes(found) == ["SWEEPS_LATE"]
     assert "bills.issue (last 10 minutes ago)." in found[0].message
-    assert run_checks(place) == []
-    assert run_checks(replace(place, supervised_since=None)) == []
+    assert run_checks(context) == []
+    assert run_checks(replace(context, supervised_since=None)) == []
 
 
-def test_what_is_paused_is_said_and_what_is_late_for_it_is_not(place: Context, owner: psycopg.Connection) -> None:
-    """One warning with its reason, in the place of the sweeps, promises and submissions that wait because of it."""
-    assert place.database is not None
-    promise(place)
+def test_what_is_paused_is_said_and_what_is_late_for_it_is_not(context: Context, owner: psycopg.Connection) -> None:
+    """One warning with its reason, in the context of the sweeps, promises and submissions that wait because of it."""
+    assert context.database is not None
+    promise(context)
     owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
     owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
-    running_long = replace(place, supervised_since=real_now() - LONG_AGO)
+    running_long = replace(context, supervised_since=real_now() - LONG_AGO)
     assert codes(run_checks(running_long)) == ["PROMISES_LATE", "SUBMISSIONS_LATE", "SWEEPS_LATE"]
-    with place.database.transaction() as conn:
+    with context.database.transaction() as conn:
         for kind, name in (("queue", "commands"), ("queue", "notices"), ("queue", "sweeps")):
             pauses.pause(conn, kind, name, real_now() - timedelta(minutes=5), reason="the disk is being moved")
     found = run_checks(running_long)
     assert (codes(found), {one.severity.value for one in found}) == (["PAUSED"] * 3, {"warning"})
     assert found[0].message == "The queue commands has been paused for 5 minutes: the disk is being moved"
-    with place.database.transaction() as conn:
+    with context.database.transaction() as conn:
         assert pauses.resume(conn, "queue", "commands", real_now())
         pauses.pause(conn, "queue", "notices", real_now(), until=real_now() + timedelta(seconds=0.05))
         pauses.pause(conn, "task", "orders.options", real_now())
@@ -105,27 +105,29 @@ def test_what_is_paused_is_said_and_what_is_late_for_it_is_not(place: Context, o
     assert found[-1].message == "These sweeps do not run when they should: notices.deliver (never)."
 
 
-def test_a_queue_whose_canary_nobody_takes_is_an_error(place: Context) -> None:
+def test_a_queue_whose_canary_nobody_takes_is_an_error(context: Context) -> None:
     """X9: the others are taken, so it is not beat that is silent."""
-    running_long = replace(place, supervised_since=real_now() - LONG_AGO)
-    assert place.database is not None
-    with place.database.transaction() as conn:
+    running_long = replace(context, supervised_since=real_now() - LONG_AGO)
+    assert context.database is not None
+    with context.database.transaction() as conn:
         for entry in TIMETABLE:
             late = entry.task == "canary.notices"
             sweeps.record_run(conn, entry.task, 0, real_now() - (LONG_AGO if late else timedelta(0)))
     found = run_checks(running_long)
     assert (codes(found), severity(found)) == (["CANARY_LATE"], "error")
     assert "notices (for 10 minutes)." in found[0].message
-    assert run_checks(place) == []
+    assert run_checks(context) == []
 
 
-def test_jobs_letters_and_messages_that_wait_for_somebody_are_found(place: Context, owner: psycopg.Connection) -> None:
+def test_jobs_letters_and_messages_that_wait_for_somebody_are_found(
+    context: Context, owner: psycopg.Connection
+) -> None:
     """Given up, parked, odd: a finding each, and a parked letter is not told of twice."""
-    assert place.database is not None
-    with place.database.transaction() as conn:
+    assert context.database is not None
+    with context.database.transaction() as conn:
         for task in ("orders.cancel", "notices.deliver"):
             dead_jobs.park(conn, task=task, arguments={}, error="KeyError", attempts=3, now=real_now())
-    found = run_checks(place)
+    found = run_checks(context)
     assert (codes(found), severity(found)) == (["DEAD_JOBS"], "warning")
     assert "One job is given up" in found[0].message
     owner.execute("UPDATE unwind.dead_jobs SET replayed_at = clock_timestamp()")
@@ -133,109 +135,111 @@ def test_jobs_letters_and_messages_that_wait_for_somebody_are_found(place: Conte
         "INSERT INTO unwind.notices (key, event, recipient, role, state, email, message_id, created_at) "
         "VALUES ('a', 'ocr_filed', 'sam', 'seller', 'parked', '{}', 'a', clock_timestamp())"
     )
-    assert codes(run_checks(place)) == ["NOTICES_PARKED"]
+    assert codes(run_checks(context)) == ["NOTICES_PARKED"]
     owner.execute("UPDATE unwind.notices SET state = 'sent', sent_at = clock_timestamp()")
-    with place.database.transaction() as conn:
+    with context.database.transaction() as conn:
         odd = {"reason": "TASK_UNKNOWN", "task_name": "x", "message_id": "a", "queue": "commands", "body": b"private"}
         dead_letters.record(conn, **odd, now=real_now())  # type: ignore[arg-type]
-    found = run_checks(place)
+    found = run_checks(context)
     assert (codes(found), severity(found)) == (["ODD_MESSAGES"], "note")
 
 
 # -- the marketplace ---------------------------------------------------------------------------------------------------
 
 
-def test_three_alerts_open_at_once_against_one_member_are_a_warning(market: Market, place: Context) -> None:
+def test_three_alerts_open_at_once_against_one_member_are_a_warning(market: Market, context: Context) -> None:
     """R98, A20: for people to look at. Before any sweep came the unlocks are late, too."""
     for order_id in (1, 2, 3):
         market.order(order_id)
     market.at(FILED)
     for order_id in (1, 2, 3):
         market.done("npb.file", order_id=order_id, member_id="seller")
-    assert codes(run_checks(place)) == ["MANY_ALERTS", "UNLOCKS_LATE"]
+    assert codes(run_checks(context)) == ["MANY_ALERTS", "UNLOCKS_LATE"]
     market.simulation.advance(FILED + timedelta(days=8))
-    found = [one for one in run_checks(place) if one.code == "MANY_ALERTS"]
+    found = [one for one in run_checks(context) if one.code == "MANY_ALERTS"]
     assert severity(found) == "warning"
     assert "buyer as buyer (3)" in found[0].message
-    assert codes(run_checks(place)) == ["BILLS_PAST_DUE", "MANY_ALERTS"]
+    assert codes(run_checks(context)) == ["BILLS_PAST_DUE", "MANY_ALERTS"]
 
 
-def test_a_bill_that_could_not_be_made_is_a_warning(market: Market, place: Context, owner: psycopg.Connection) -> None:
+def test_a_bill_that_could_not_be_made_is_a_warning(
+    market: Market, context: Context, owner: psycopg.Connection
+) -> None:
     """P8: everybody else has theirs, and a person must fix what is wrong."""
     market.order(1)
     owner.execute("INSERT INTO unwind.held_bills VALUES ('seller', '2026-03-01', now())")
-    found = run_checks(place)
+    found = run_checks(context)
     assert (codes(found), severity(found)) == (["BILLS_HELD"], "warning")
     assert "seller 2026-03" in found[0].message
 
 
-def test_a_request_that_nobody_answers_is_a_note(market: Market, place: Context) -> None:
+def test_a_request_that_nobody_answers_is_a_note(market: Market, context: Context) -> None:
     """R16, A13: past the last reminder; and a bill that nobody pays is one, too."""
     market.order(1)
     market.done(
         "ocr.file", order_id=1, member_id="buyer", reason="B_OTHER", comment="I ordered the wrong colour, sorry."
     )
     market.simulation.advance(FILED + timedelta(days=90))
-    found = run_checks(place)
+    found = run_checks(context)
     assert codes(found) == ["BILLS_PAST_DUE", "REQUESTS_UNANSWERED"]
     assert exit_status(found) == 0
 
 
 @pytest.mark.breaks_invariants("an amount is falsified on purpose")
 def test_what_must_always_hold_and_does_not_is_an_error_with_its_ids(
-    market: Market, place: Context, owner: psycopg.Connection
+    market: Market, context: Context, owner: psycopg.Connection
 ) -> None:
     """Promises, Invariants: as many findings as sentences are broken."""
     market.order(1003)
     owner.execute("SET session_replication_role = replica")
     owner.execute("UPDATE unwind.orders SET version = version + 1")
-    found = run_checks(place)
+    found = run_checks(context)
     assert set(codes(found)) == {"INVARIANT_BROKEN"}
     assert exit_status(found) == 2
     assert "1003" in found[0].message
 
 
-def test_a_database_clock_that_was_set_back_is_told(place: Context) -> None:
+def test_a_database_clock_that_was_set_back_is_told(context: Context) -> None:
     """By what was recorded by it: machines that agree with each other may all have been set back."""
-    assert place.database is not None
+    assert context.database is not None
     ahead = real_now() + timedelta(hours=1)
-    with place.database.transaction() as conn:
+    with context.database.transaction() as conn:
         for entry in TIMETABLE:
             sweeps.record_run(conn, entry.task, 0, ahead)
-    found = run_checks(place)
+    found = run_checks(context)
     assert codes(found) == ["CLOCK_SET_BACK", "SWEEPS_LATE"]
     assert "60 minutes in its future" in found[0].message
     assert "not since the clock was set back" in found[1].message
-    with place.database.transaction() as conn:
+    with context.database.transaction() as conn:
         for entry in TIMETABLE:
             sweeps.record_run(conn, entry.task, 0, real_now())
-    assert run_checks(place) == []
+    assert run_checks(context) == []
 
 
 @pytest.mark.parametrize("supervised", [True, False])
 def test_a_fresh_installation_that_is_left_alone_hears_nothing_for_ten_minutes(
-    place: Context, owner: psycopg.Connection, supervised: bool
+    context: Context, owner: psycopg.Connection, supervised: bool
 ) -> None:
     """What comes to its end once a night is not late before its first night; whatever ticks by the second is."""
-    assert place.database is not None
+    assert context.database is not None
     began = real_now()
     owner.execute("INSERT INTO unwind.broker_epochs VALUES ('the first broker', %s)", [began])
     clock = db.SimulatedClock(began)
     left_alone = replace(
-        place,
-        database=replace(place.database, clock=clock),
+        context,
+        database=replace(context.database, clock=clock),
         supervised_since=began if supervised else None,
         consumers={"worker@here": ["commands", "consequences", "notices", "sweeps"]},
     )
     for minute in range(11):
         clock.instant = began + timedelta(minutes=minute)
-        with place.database.transaction() as conn:
+        with context.database.transaction() as conn:
             for entry in TIMETABLE:
                 if entry.full_pass_interval is None:
                     sweeps.record_run(conn, entry.task, 0, clock.instant)
         assert run_checks(left_alone) == []
     clock.instant = began + timedelta(days=3)
-    with place.database.transaction() as conn:
+    with context.database.transaction() as conn:
         for entry in TIMETABLE:
             if entry.full_pass_interval is None:
                 sweeps.record_run(conn, entry.task, 0, clock.instant)
