@@ -110,7 +110,7 @@ class Environment:
         ready = self.supervisor.ready_file(name).exists
         # Not the supervisor but the supervisor starts it again: here dying often is no reason to wait.
         return Program(
-            name, with_parent_death(words), environment, ready, restart=False, celery=None if apart else words
+            name, with_parent_death(words), environment, ready, restart=False, celery_args=None if apart else words
         )
 
     @property

@@ -69,7 +69,7 @@ class RecordingWorkers:
         given |= {name: at(given[name]) for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")}
         given |= {"TEST_TRANSPORT": transport, "TEST_NOTES": self._notes}
         file = self.supervisor.ready_file(name)
-        program = Program(name, with_parent_death(words), given, file.exists, restart=False, celery=words)
+        program = Program(name, with_parent_death(words), given, file.exists, restart=False, celery_args=words)
         self.supervisor.start(program)
         self.supervisor.wait_ready(ready, [name])
         return name

@@ -1,9 +1,8 @@
-"""How does a program that we start end with us?
+"""A launcher that ends a program when the process that started it dies.
 
-`python -m workers.local.parent_death PARENT SIGNAL [words ...]` asks the kernel for SIGNAL when process PARENT dies, then runs
-Celery's command line, or one of our own (`metrics`), in the same process. A launcher instead of a function between
-fork and exec: those are unsafe in a process that has threads.
-"""
+`python -m workers.local.parent_death PARENT SIGNAL [ARGS ...]` asks the kernel for SIGNAL when process PARENT dies,
+then runs Celery's command line, or one of Unwind's (`metrics`), in the same process. It is a program, since a function
+between fork and exec is unsafe in a process that has threads."""
 
 from __future__ import annotations
 
@@ -12,28 +11,27 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from workers.embedded.processes import parent_death_hook
+
 UNWIND_COMMANDS = frozenset({"metrics"})
-"""Commands of ours that run beside Celery's programs."""
-TOKEN_ENV = "UNWIND_SUPERVISED"  # noqa: S105 - the name of the variable by which a supervisor knows its own, not a secret
+TOKEN_ENV = "UNWIND_SUPERVISED"  # noqa: S105 - a variable by which a supervisor recognises its own processes
 
 
-def run_program(words: Sequence[str]) -> None:
-    """Run `celery WORDS`, or our own command WORDS, in this process; ends with SystemExit, as command lines do."""
-    if UNWIND_COMMANDS.intersection(words[:1]):
-        sys.argv = ["unwind", *words]
+def run_program(args: Sequence[str]) -> None:
+    """Run `celery ARGS`, or the Unwind command ARGS, in this process.  Raises SystemExit at its end."""
+    if UNWIND_COMMANDS.intersection(args[:1]):
+        sys.argv = ["unwind", *args]
         runpy.run_module("workers", run_name="__main__")
         return
 
     from celery.__main__ import main as celery
 
-    sys.argv = ["celery", *words]
+    sys.argv = ["celery", *args]
     celery()
 
 
 def main() -> None:
-    """Take the leash, then be the program."""
-    from workers.embedded.processes import parent_death_hook
-
+    """Ask for the signal, then run the program."""
     parent_death_hook(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))()
 
     run_program(sys.argv[3:])

@@ -1,13 +1,12 @@
-"""How do several Celery programs start in the time of one?
+"""A process that imports Celery once and forks the programs of a supervisor.
 
-Each needs the same two seconds of imports. One process pays for them once, while servers and schema are still being
-made, and then forks every program that the supervisor asks for: heads of process groups of their own, on the leash of
-this process, which itself is on the leash of the supervisor's. (Starting two workers, beat and Flower took 7 s of
-imports on two cores this way before, and takes 3 s now.)
+Each program needs the same two seconds of imports. The preforker imports while servers and schema are still being made,
+and then forks every program that the supervisor requests, each in its own process group. The programs end with the
+preforker, and the preforker ends with the supervisor. (Two workers, beat and Flower start in 3 s on two cores instead
+of 7 s.)
 
-`python -m workers.local.preforker PARENT` reads one JSON object a line ({name, words, environment, log}) and writes one a line:
-{"pid": ...} for each request in turn, {"ended": PID, "status": N} whenever one ends.
-"""
+`python -m workers.local.preforker PARENT` reads one JSON object per line ({name, args, environment, log}) and writes
+one per line: {"pid": ...} for each request in turn, {"ended": PID, "status": N} whenever a program ends."""
 
 from __future__ import annotations
 
@@ -28,11 +27,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from workers.embedded.processes import LINUX, identify_process, parent_death_hook, wait_until
-from workers.embedded.processes import is_alive as alive
+from workers.embedded.processes import LINUX, identify_process, is_alive, parent_death_hook, wait_until
 from workers.local.parent_death import TOKEN_ENV, run_program
 
-# What every program needs. None of it looks at the environment while it is imported: that comes with the requests.
+# What every program needs. None of it reads the environment while it is imported, since that comes with the request.
 LIBRARIES = (
     "celery.apps.beat",
     "celery.apps.worker",
@@ -54,12 +52,12 @@ PR_SET_NAME = 15
 
 
 class ForkedProcess:
-    """A forked program, with the part of `subprocess.Popen` that a supervisor needs."""
+    """A forked program, with the part of the `subprocess.Popen` interface that a supervisor needs."""
 
     def __init__(self, preforker: Preforker, pid: int) -> None:
         self._nursery = preforker
         self.pid = pid
-        self._mark = identify_process(pid)
+        self._identity = identify_process(pid)
 
     @property
     def returncode(self) -> int | None:
@@ -67,29 +65,29 @@ class ForkedProcess:
         return self.poll()
 
     def poll(self) -> int | None:
-        """The exit status once it has ended. With its parent gone nobody can tell it: then -15, as by the leash."""
+        """Return the exit status once it has ended; -15 when the preforker, which would know it, is gone."""
         status = self._nursery.status_of(self.pid)
-        if status is None and not self._nursery.is_alive() and not alive(self._mark):
+        if status is None and not self._nursery.is_alive() and not is_alive(self._identity):
             return -int(signal.SIGTERM)
         return status
 
     def wait(self, timeout: float) -> int:
-        """Wait for the end. Raises subprocess.TimeoutExpired."""
+        """Return the exit status. Raises subprocess.TimeoutExpired."""
         if not wait_until(lambda: self.poll() is not None, timeout):
             raise subprocess.TimeoutExpired(["celery"], timeout)
         return self.poll() or 0
 
     def send_signal(self, number: signal.Signals) -> None:
-        """To the head alone. Does nothing once it has ended, for its id may be somebody else's by then."""
+        """Signal the program's process, unless it has ended and its id may be reused."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
 
 class Preforker:
-    """The supervisor's side: one process that forks programs."""
+    """The supervisor's side of the preforking process."""
 
     def __init__(self, log: Path) -> None:
-        # Forks show the kernel the environment that this process began with, so their supervisor's token is set here.
+        # /proc shows a fork the environment that this process began with, so the supervisor's token is set here.
         self.token = secrets.token_hex(8)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "ab") as output:
@@ -102,39 +100,42 @@ class Preforker:
                 process_group=0,  # Ctrl-C in the terminal is for the supervisor
             )
         self._ended: dict[int, int] = {}
-        self._born: list[int] = []
-        self._news = threading.Condition()
-        self._asking = threading.Lock()
+        self._forked: list[int] = []
+        self._changed = threading.Condition()
+        self._request_lock = threading.Lock()
         self._reader = threading.Thread(target=self._read, name="preforker", daemon=True)
         self._reader.start()
 
     @property
     def pid(self) -> int:
-        """The process that forks."""
+        """The id of the preforking process."""
         return self._process.pid
 
     def is_alive(self) -> bool:
-        """Whether it can fork programs."""
+        """Whether the preforking process runs."""
         return self._process.poll() is None
 
     def status_of(self, pid: int) -> int | None:
-        """The exit status of a program that has ended."""
-        with self._news:
+        """Return the exit status of a program that has ended, else None."""
+        with self._changed:
             return self._ended.get(pid)
 
-    def fork(self, name: str, words: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess:
-        """Run `celery WORDS`, or ours, in a fork. Raises OSError when the preforker is gone or silent for a minute."""
-        request = {"name": name, "words": list(words), "environment": dict(environment), "log": str(log)}
-        with self._asking:
+    def fork(self, name: str, args: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess:
+        """Run `celery ARGS`, or an Unwind command, in a fork. Raises OSError after a minute without an answer."""
+        request = {"name": name, "args": list(args), "environment": dict(environment), "log": str(log)}
+        with self._request_lock:
             _stream(self._process.stdin).write(json.dumps(request).encode() + b"\n")
             _stream(self._process.stdin).flush()
-            with self._news:
-                if not self._news.wait_for(lambda: bool(self._born) or not self.is_alive(), 60) or not self._born:
-                    raise OSError("the preforker gives no answer")
-                return ForkedProcess(self, self._born.pop(0))
+            with self._changed:
+                if (
+                    not self._changed.wait_for(lambda: bool(self._forked) or not self.is_alive(), 60)
+                    or not self._forked
+                ):
+                    raise OSError("the preforker does not answer")
+                return ForkedProcess(self, self._forked.pop(0))
 
     def close(self) -> None:
-        """End it. Its programs, if there still are any, get TERM from the kernel."""
+        """End the preforking process; the kernel sends TERM to the programs that still run."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
@@ -148,25 +149,25 @@ class Preforker:
 
     def _read(self) -> None:
         for line in _stream(self._process.stdout):
-            said = json.loads(line)
-            with self._news:
-                if "pid" in said:
-                    self._ended.pop(int(said["pid"]), None)  # of an earlier one with the same id
-                    self._born.append(int(said["pid"]))
+            event = json.loads(line)
+            with self._changed:
+                if "pid" in event:
+                    self._ended.pop(int(event["pid"]), None)  # of an earlier program with the same id
+                    self._forked.append(int(event["pid"]))
                 else:
-                    self._ended[int(said["ended"])] = int(said["status"])
-                self._news.notify_all()
-        with self._news:
-            self._news.notify_all()
+                    self._ended[int(event["ended"])] = int(event["status"])
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
 
 
 def _stream(stream: IO[bytes] | None) -> IO[bytes]:
     if stream is None:
-        raise OSError("no pipe to the preforker")
+        raise OSError("there is no pipe to the preforker")
     return stream
 
 
-# -- the process itself ------------------------------------------------------------------------------------------------
+# -- the preforking process ------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -177,7 +178,7 @@ def main() -> None:
     pending = b""
     while True:
         readable, _, _ = select.select([0], [], [], 0.1)
-        _report_ends()
+        _report_exits()
         if not readable:
             continue
         more = os.read(0, 65536)
@@ -185,41 +186,41 @@ def main() -> None:
             return
         *lines, pending = (pending + more).split(b"\n")
         for line in lines:
-            _answer({"pid": _fork(json.loads(line))})
+            _write_event({"pid": _fork(json.loads(line))})
 
 
 def _fork(request: Mapping[str, Any]) -> int:
     os.environ.update(request["environment"])
-    gc.freeze()  # what is shared now stays shared: the collector would copy every page by writing into it
-    here = os.getpid()
+    gc.freeze()  # keeps pages shared: the collector would write into all of them
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _become(request, here)
+        _run_child(request, parent)
     with contextlib.suppress(PermissionError, ProcessLookupError):
-        os.setpgid(child, child)  # both sides do it: whoever is asked first, the group is there
+        os.setpgid(child, child)  # both sides do it, so the group exists whichever runs first
     return child
 
 
-def _become(request: Mapping[str, Any], parent: int) -> NoReturn:
+def _run_child(request: Mapping[str, Any], parent: int) -> NoReturn:
     os.setpgid(0, 0)
     parent_death_hook(parent, signal.SIGTERM)()
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_NAME, f"unwind-{request['name']}".encode()[:15], 0, 0, 0)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    silence = os.open(os.devnull, os.O_RDONLY)
-    for target, source in ((0, silence), (1, log), (2, log)):
+    devnull = os.open(os.devnull, os.O_RDONLY)
+    for target, source in ((0, devnull), (1, log), (2, log)):
         os.dup2(source, target)
     os.close(log)
-    os.close(silence)
+    os.close(devnull)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-    run_program(request["words"])
+    run_program(request["args"])
     # Through `main` to the interpreter's own end: Flower has threads to join, Celery has exit functions.
     raise SystemExit(0)
 
 
-def _report_ends() -> None:
+def _report_exits() -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -227,11 +228,11 @@ def _report_ends() -> None:
             return
         if pid == 0:
             return
-        _answer({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+        _write_event({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
-def _answer(said: Mapping[str, int]) -> None:
-    os.write(1, json.dumps(said).encode() + b"\n")
+def _write_event(event: Mapping[str, int]) -> None:
+    os.write(1, json.dumps(event).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_a_supervisor_restarts_a_forked_program(
     """F28, with the preforker between supervisor and program."""
     with Supervisor(tmp_path, preforker=preforker) as supervisor:
         words = listening(servers)
-        supervisor.start(Program("events", ["/bin/false"], environment, celery=words, ending=QUICK_END))
+        supervisor.start(Program("events", ["/bin/false"], environment, celery_args=words, stop_signals=QUICK_END))
         first = identify_process(supervisor.pid("events"))
         os.kill(first.pid, signal.SIGKILL)
         assert wait_until(lambda: supervisor.restarts == 1, 20)
@@ -91,7 +91,9 @@ def test_forked_programs_that_are_left_over_are_recognised(
 ) -> None:
     """F35: the token is seen in a fork too, though the kernel shows the environment its process began with."""
     supervisor = Supervisor(tmp_path, preforker=preforker)
-    supervisor.start(Program("events", ["/bin/false"], environment, celery=listening(servers), ending=QUICK_END))
+    supervisor.start(
+        Program("events", ["/bin/false"], environment, celery_args=listening(servers), stop_signals=QUICK_END)
+    )
     left = identify_process(supervisor.pid("events"))
     record = (tmp_path / "run" / "programs.json").read_text()
     copy = tmp_path / "record.json"

@@ -40,7 +40,7 @@ while True:
 
 def group(supervisor: Supervisor, name: str = "group", program: str = GROUP) -> Program:
     ready = supervisor.ready_file(name).exists
-    return Program(name, [sys.executable, "-c", program], ready=ready, ending=QUICK_END)
+    return Program(name, [sys.executable, "-c", program], ready=ready, stop_signals=QUICK_END)
 
 
 def child_of(supervisor: Supervisor, name: str = "group") -> ProcessIdentity:
@@ -80,7 +80,7 @@ def test_a_program_that_keeps_dying_is_started_ever_later_and_reported(tmp_path:
     """F29: a crash loop must not eat the machine, and the person waiting learns why."""
     with Supervisor(tmp_path) as supervisor:
         words = [sys.executable, "-c", "raise SystemExit('no such queue')"]
-        supervisor.start(Program("broken", words, ready=lambda: False, ending=QUICK_END))
+        supervisor.start(Program("broken", words, ready=lambda: False, stop_signals=QUICK_END))
         with pytest.raises(ProgramFailed, match="no such queue"):
             supervisor.wait_ready(30)
         assert supervisor.restarts <= 3
@@ -90,7 +90,7 @@ def test_a_program_that_never_gets_ready_is_reported_with_its_log(tmp_path: Path
     """A start that hangs ends in a message, not in silence."""
     with Supervisor(tmp_path) as supervisor:
         words = [sys.executable, "-c", "import signal; print('waiting for a miracle', flush=True); signal.pause()"]
-        supervisor.start(Program("slow", words, ready=lambda: False, ending=QUICK_END))
+        supervisor.start(Program("slow", words, ready=lambda: False, stop_signals=QUICK_END))
         assert wait_until(lambda: "miracle" in supervisor.tail("slow"), 10)
         with pytest.raises(ProgramFailed, match="waiting for a miracle"):
             supervisor.wait_ready(0.1)
@@ -101,7 +101,9 @@ def test_a_program_that_ignores_every_request_is_killed(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         deaf = group(supervisor, program=DEAF)
         supervisor.start(
-            Program(deaf.name, deaf.command, ready=deaf.ready, ending=((signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0)))
+            Program(
+                deaf.name, deaf.command, ready=deaf.ready, stop_signals=((signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0))
+            )
         )
         supervisor.wait_ready(10)
         head = identify_process(supervisor.pid("group"))

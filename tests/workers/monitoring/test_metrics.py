@@ -224,7 +224,7 @@ def test_a_question_that_takes_too_long_is_given_up_and_the_others_are_answered(
     settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody locks a table; unwind_scrape_failures counts it."""
-    monkeypatch.setattr(readings, "PATIENCE_MS", 50)
+    monkeypatch.setattr(readings, "STATEMENT_TIMEOUT_MS", 50)
     with psycopg.connect(libpq_url(database_url)) as owner:
         owner.execute("LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE")
         found = scrape(settings)
@@ -324,7 +324,7 @@ def test_a_client_that_asks_nothing_does_not_keep_its_thread(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threads are not for the taking."""
-    monkeypatch.setattr("workers.monitoring.metrics._Quiet.timeout", 0.1)
+    monkeypatch.setattr("workers.monitoring.metrics._RequestHandler.timeout", 0.1)
     with serving(settings) as address:
         where = urlsplit(address)
         with socket.create_connection((str(where.hostname), where.port or 0), timeout=10) as silent:

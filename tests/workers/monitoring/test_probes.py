@@ -38,8 +38,8 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 def test_a_program_is_ready_from_when_it_says_so_until_it_ends(files: Path) -> None:
     """Readiness; and what was not begun is neither."""
-    assert probes.find_problem("ready") == f"not ready: {files}/ready is not there."
-    assert probes.find_problem("alive") == f"not alive: {files}/alive is not there."
+    assert probes.find_problem("ready") == f"not ready: {files}/ready does not exist."
+    assert probes.find_problem("alive") == f"not alive: {files}/alive does not exist."
     probes.report_ready()
     assert (probes.find_problem("ready"), probes.find_problem("alive")) == (None, None)
     probes.report_stopping()
@@ -52,7 +52,7 @@ def test_a_program_of_which_nothing_was_seen_for_a_minute_is_not_alive(files: Pa
     probes.report_ready()
     old = (files / "alive").stat().st_mtime - probes.MAX_AGE_SECONDS - 1
     os.utime(files / "alive", (old, old))
-    assert probes.find_problem("alive") == "not alive: nothing was seen of it for 61 s."
+    assert probes.find_problem("alive") == "not alive: no progress for 61 s."
     ahead = old + 3600 + 2 * probes.MAX_AGE_SECONDS
     os.utime(files / "alive", (ahead, ahead))  # the clock was set back an hour, and nothing was seen of it since
     assert probes.find_problem("alive") is not None
@@ -110,7 +110,7 @@ def asked(*words: str, **environment: str) -> tuple[int, str]:
 def test_the_check_loads_nothing(files: Path) -> None:
     """It runs every few seconds beside each worker."""
     environment = {local.READY_FILE_ENV: str(files / "ready"), local.ALIVE_FILE_ENV: str(files / "alive")}
-    assert asked("alive", **environment) == (1, f"not alive: {files}/alive is not there.\n[]\n")
+    assert asked("alive", **environment) == (1, f"not alive: {files}/alive does not exist.\n[]\n")
     probes.report_ready()
     assert asked("ready", **environment) == (0, "ready\n[]\n")
     assert asked("else")[0] == 2

@@ -103,7 +103,7 @@ def test_a_watcher_that_cannot_ask_says_so_and_vouches_for_nobody(
     looked_at(watcher, MAX_SILENT_POLLS)
     assert not alive.exists()
     assert program.ended == []
-    assert capsys.readouterr().out.count("nobody watches here") == 1
+    assert capsys.readouterr().out.count("watchdog_query_failed") == 1
     program.moved += 1
     watcher.poll()
     assert alive.exists(), "it was seen to come on"
