@@ -73,7 +73,7 @@ def test_a_program_that_dies_is_started_again_and_its_children_are_not_left(tmp_
         assert wait_until(lambda: supervisor.restarts == 1 and supervisor.is_ready("group"), 10)
         assert supervisor.pid("group") != first.pid
         assert wait_until(lambda: not is_alive(orphan), 5)
-    assert said == ["group ended with -9: starting it again"]
+    assert said == ["group ended with -9: restarting it"]
 
 
 def test_a_program_that_keeps_dying_is_started_ever_later_and_reported(tmp_path: Path) -> None:
