@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from models import feed, migrations
 from models.db.database import SessionRefused, make_engine
 from models.db.postgres_address import PostgresAddress
-from models.ddl import triggers
+from models.ddl import grants
 from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
 
 
@@ -64,7 +64,7 @@ def restore(database_url: str, file: Path) -> RestoreResult:
                     "The database already has a schema `unwind`. A restore needs an empty database: create one "
                     "(CREATE DATABASE ...) and set DATABASE_URL to it."
                 )
-            for statement in triggers.role_statements():
+            for statement in grants.role_statements():
                 conn.execute(text(statement))
         clients.run("pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", str(file))
         with engine.begin() as conn:

@@ -154,11 +154,14 @@ class QueueLengths:
         return await asyncio.get_running_loop().run_in_executor(None, self._lengths, list(names))
 
     def _lengths(self, names: list[str]) -> list[dict[str, Any]]:
-        from workers.transport.channel import PARKED, PAUSES  # keeps kombu's Redis transport out of the import
+        from workers.transport.channel import (  # keeps kombu's Redis transport out of the import
+            PARKED_PREFIX,
+            PAUSES_KEY,
+        )
 
         with contextlib.closing(connect(self._url, timeout=QUEUE_LENGTHS_TIMEOUT)) as client:
-            paused = json.loads(client.get(PAUSES) or "{}")  # workers write it there, since Flower has no database
+            paused = json.loads(client.get(PAUSES_KEY) or "{}")  # workers write it there, since Flower has no database
             queues = paused.get("queues", [])
             rows = [(name, f"{name} (paused)" if name in queues else name) for name in names]
-            rows += [(PARKED + task, f"{task} (paused task)") for task in paused.get("tasks", [])]
+            rows += [(PARKED_PREFIX + task, f"{task} (paused task)") for task in paused.get("tasks", [])]
             return [{"name": label, "messages": client.llen(key)} for key, label in rows]

@@ -26,9 +26,9 @@ from models.monitoring import metrics as metric_queries
 from schedules.routes import QUEUES, outbox_consumers
 from workers.broker.redis_url import connect
 from workers.settings import Settings
-from workers.transport.channel import DELAYED, PARKED, PARKED_TASKS
-from workers.transport.dead_letters import strays
-from workers.transport.reclaim import UNACKED
+from workers.transport.channel import DELAYED_PREFIX, PARKED_PREFIX, PARKED_TASKS_KEY
+from workers.transport.dead_letters import find_strays
+from workers.transport.reclaim import UNACKED_KEY
 
 log = structlog.get_logger(__name__)
 
@@ -152,8 +152,8 @@ class MetricsCollector:
         for queue in QUEUES:
             waiting.add_metric([queue], client.llen(queue))
         parked = Family("unwind_parked_messages", "Messages of paused tasks, by task.", labels=["task"])
-        for task in map(bytes.decode, client.smembers(PARKED_TASKS)):
-            parked.add_metric([task], client.llen(PARKED + task))
+        for task in map(bytes.decode, client.smembers(PARKED_TASKS_KEY)):
+            parked.add_metric([task], client.llen(PARKED_PREFIX + task))
         info = client.info()
         return [
             waiting,
@@ -161,17 +161,17 @@ class MetricsCollector:
             _gauge(
                 "unwind_delayed_messages",
                 "Messages with a countdown or eta in the future.",
-                sum(client.zcard(DELAYED + queue) for queue in QUEUES),
+                sum(client.zcard(DELAYED_PREFIX + queue) for queue in QUEUES),
             ),
             _gauge(
                 "unwind_unacknowledged_messages",
                 "Messages taken and not acknowledged yet.",
-                client.zcard(f"{UNACKED}.index"),
+                client.zcard(f"{UNACKED_KEY}.index"),
             ),
             _gauge(
                 "unwind_stray_messages",
                 "Messages that no worker reads.",
-                sum(stray.count for stray in strays(client)),
+                sum(stray.count for stray in find_strays(client)),
             ),
             _gauge("unwind_broker_memory_bytes", "Memory used by the broker.", info.get("used_memory", 0)),
             _gauge(

@@ -186,7 +186,7 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
         broker.count_waiting(())
         return 1  # the timetable is never empty
 
-    _start(Watchdog(progress=lambda: scheduler.looks, count_waiting=due, is_busy=lambda: False, on_stall=end))
+    _start(Watchdog(progress=lambda: scheduler.tick_count, count_waiting=due, is_busy=lambda: False, on_stall=end))
 
 
 @signals.worker_shutting_down.connect
@@ -197,7 +197,7 @@ def _stop_watching(**_: Any) -> None:
 
 
 def _broker_url() -> str | None:
-    url = lifecycle.settings().broker_url
+    url = lifecycle.process_settings().broker_url
     return None if url is None else url.get_secret_value()
 
 

@@ -178,8 +178,8 @@ def test_a_leash_ends_a_program_with_the_process_that_started_it(tmp_path: Path)
     story = """
         import os, signal, subprocess, sys
         os.environ["UNWIND_READY_FILE"] = ""
-        from workers.local.supervisor import on_leash
-        words = on_leash(["--version"])
+        from workers.local.supervisor import with_parent_death
+        words = with_parent_death(["--version"])
         words[-1:] = []
         code = "import runpy, signal, sys; import celery.__main__ as c; c.main = signal.pause; "
         code += "print('up', flush=True); runpy.run_module('workers.local.parent_death', run_name='__main__', alter_sys=True)"

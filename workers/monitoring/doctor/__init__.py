@@ -23,7 +23,7 @@ from workers.errors import summarize
 from workers.monitoring.doctor import broker, database, environment, marketplace, processing
 from workers.monitoring.doctor.context import Context, supervised_since
 from workers.monitoring.doctor.findings import Finding, Severity, error, exit_status, note
-from workers.settings import Settings, SettingsProblem, load_settings
+from workers.settings import Settings, SettingsError, load_settings
 
 __all__ = ["Context", "Finding", "Severity", "examine", "exit_status", "opened", "run_checks"]
 
@@ -79,7 +79,7 @@ def examine() -> list[Finding]:
     findings = environment.check_unknown_variables() + environment.check_libpq_variables()
     try:
         settings = load_settings()
-    except SettingsProblem as problem:
+    except SettingsError as problem:
         return findings + environment.report_invalid_settings(problem)
     with open_installation(settings) as (context, connection_findings):
         return findings + connection_findings + run_checks(context)
@@ -120,7 +120,7 @@ def open_installation(settings: Settings) -> Iterator[tuple[Context, list[Findin
                 findings.append(note("SERVERS_NOT_RUNNING", message, "run ./run up."))
             else:
                 try:
-                    context.settings = settings.at(stack.enter_context(embedded_servers(settings.data_dir)))
+                    context.settings = settings.with_servers(stack.enter_context(embedded_servers(settings.data_dir)))
                 except (OSError, ServerBinaryNotFound, ServerStartError) as problem:
                     message = f"The embedded servers cannot be reached: {problem}"
                     findings.append(error("SERVERS_UNREACHABLE", message, "run ./run down, then ./run up."))

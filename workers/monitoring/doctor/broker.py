@@ -11,12 +11,12 @@ from kombu.pidbox import Mailbox
 
 from schedules.routes import QUEUES
 from workers.broker.redis_url import connect
-from workers.lifecycle import POOLS
+from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor.context import Context, Pool
 from workers.monitoring.doctor.database import compare_clocks
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
 from workers.transport.channel import Connection
-from workers.transport.dead_letters import strays
+from workers.transport.dead_letters import find_strays
 
 MIN_VERSION = (6, 2)  # the first with BLMOVE
 RESPONSE_TIMEOUT = 2.0
@@ -62,7 +62,7 @@ def check_workers(context: Context) -> list[Finding]:
     """Find workers that cannot execute what they take."""
     findings = []
     for name, pool in context.pools.items():
-        if pool.name not in POOLS:
+        if pool.name not in SUPPORTED_POOLS:
             message = f"The worker {name} runs in the pool {pool.name}, which Unwind does not connect to the database."
             findings.append(error("POOL_UNFIT", message, "start it with --pool=prefork or --pool=solo."))
         elif pool.ready == 0:
@@ -201,7 +201,7 @@ def check_strays(context: Context) -> list[Finding]:
             f"{abbreviate(task for task, _ in stray.first)}.",
             "./run jobs dead-letters shows them; their sender must use the queue commands and no priorities.",
         )
-        for stray in strays(context.broker)
+        for stray in find_strays(context.broker)
     ]
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from models import migrations
 from models.db import database as db
 from models.db.database import APP_ROLE
-from models.ddl.triggers import DEFINERS
+from models.ddl.grants import DEFINERS
 from models.monitoring import server_info
 from workers.local.process_specs import WORKER_GROUPS
 from workers.monitoring.doctor.context import Context

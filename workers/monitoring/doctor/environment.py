@@ -13,7 +13,7 @@ from workers.embedded.data_dir import read_json
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
 from workers.monitoring.flower_guard import find_running_flower, is_loopback
-from workers.settings import SettingsProblem, unknown_variables
+from workers.settings import SettingsError, unknown_variables
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GREETING_TIMEOUT = 3.0
@@ -22,7 +22,7 @@ LOW_DISK_BYTES, FULL_DISK_BYTES = 2 * 10**9, 200 * 10**6
 """The write-ahead log alone may take two gigabytes (`max_wal_size`)."""
 
 
-def report_invalid_settings(problem: SettingsProblem) -> list[Finding]:
+def report_invalid_settings(problem: SettingsError) -> list[Finding]:
     """Return one finding for each invalid setting."""
     findings = []
     for line in str(problem).splitlines():
