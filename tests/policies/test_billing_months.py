@@ -1,4 +1,4 @@
-"""Is every instant in the right month, and every bill made, due and past due on the right day?  (A6, R89, R92)"""
+"""Tests of billing months and of the days a bill is issued, due and past due (A6, R89, R92)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def in_zone(name: str) -> Terms:
         ("Asia/Kathmandu", "2026-03-31T18:15:00Z", "2026-04"),
     ],
 )
-def test_the_month_is_that_of_the_billing_zone(zone: str, instant: str, month: str) -> None:
+def test_billing_month_follows_the_billing_zone(zone: str, instant: str, month: str) -> None:
     """A6, R89."""
     assert format_month(month_of(parse_timestamp(instant), in_zone(zone))) == month
 
@@ -76,7 +76,7 @@ def test_the_month_is_that_of_the_billing_zone(zone: str, instant: str, month: s
         ("Asia/Kathmandu", "2026-03", "2026-04-04T18:15:00Z", "2026-05-05", "2026-05-05T18:15:00Z", "2026-05-15"),
     ],
 )
-def test_a_bill_is_made_on_the_fifth_due_on_the_next_fifth_and_past_due_after_that_day(
+def test_bill_is_issued_on_the_fifth_and_past_due_after_the_next_fifth(
     zone: str, month: str, made: str, due: str, past_due: str, grace: str
 ) -> None:
     """R92."""
@@ -99,7 +99,7 @@ def test_a_bill_is_made_on_the_fifth_due_on_the_next_fifth_and_past_due_after_th
         ("America/Havana", 8, "2026-03-08T05:00:00Z"),
     ],
 )
-def test_a_bill_day_on_which_clocks_change_still_has_one_first_instant(zone: str, day: int, made: str) -> None:
+def test_bill_day_with_a_clock_change_has_one_start(zone: str, day: int, made: str) -> None:
     """Reliability, clocks: the bill day on a day of change."""
     terms = replace(in_zone(zone), bill_day=day)
     assert format_timestamp(bill_issues_at(date(2026, 2, 1), terms)) == made
@@ -115,7 +115,7 @@ def test_months_are_counted_without_gap(day: date) -> None:
 
 
 @given(st.floats(min_value=0, max_value=6e9), st.timezones())
-def test_no_bill_is_made_before_its_month_is_over(seconds: float, zone: tzinfo) -> None:
+def test_bill_is_not_issued_before_its_month_ends(seconds: float, zone: tzinfo) -> None:
     """Whatever the instant and the zone of the clock that tells it."""
     instant = datetime.fromtimestamp(946_800_000 + seconds, tz=zone)
     month = month_of(instant, NEW_YORK)
@@ -127,12 +127,12 @@ def test_no_bill_is_made_before_its_month_is_over(seconds: float, zone: tzinfo) 
 @pytest.mark.parametrize(
     "text", ["2026-3", "2026-13", "2026-00", "26-03", "2026-03-01", "2026/03", "", "march", "２０２６-03"]
 )
-def test_what_is_no_month_is_refused(text: str) -> None:
+def test_rejects_text_that_is_not_a_month(text: str) -> None:
     """Never guessed."""
     with pytest.raises(ValueError, match=r"month|isoformat"):
         parse_month(text)
 
 
-def test_a_month_is_spoken_in_full() -> None:
+def test_month_name_is_written_out() -> None:
     """Notes on bills are read by people."""
     assert month_name(date(2026, 3, 1)) == "March 2026"

@@ -1,4 +1,4 @@
-"""What does a bill come to, what does it show, and when is it paid?  (rules.md 7.2 to 7.4, 7.7)"""
+"""Tests of the totals, visible lines and state of a bill."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ TOTALS = [
 
 
 @pytest.mark.parametrize(("lines", "opening", "minimum", "total", "carried"), TOTALS)
-def test_a_bill_is_floored_at_zero_and_carries_on_what_is_left(
+def test_total_is_at_least_zero_and_the_rest_is_carried_forward(
     lines: str, opening: str, minimum: str, total: str, carried: str
 ) -> None:
     """R91, `MINIMUM_BILL`."""
@@ -106,7 +106,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize(("lines", "seen"), [case[1:] for case in SHOWN], ids=[case[0] for case in SHOWN])
-def test_a_charge_and_its_reset_of_one_month_are_not_shown(
+def test_charge_and_reset_within_one_month_are_hidden(
     lines: list[tuple[str, str]], seen: list[tuple[str, str]]
 ) -> None:
     """R83."""
@@ -115,21 +115,21 @@ def test_a_charge_and_its_reset_of_one_month_are_not_shown(
     assert kinds(visible_lines(given_lines, APRIL)) == seen
 
 
-def test_a_batch_of_the_same_month_is_shown_until_the_order_is_reset() -> None:
+def test_batch_charges_are_visible_until_the_order_is_reset() -> None:
     """R83: nothing of an order that was charged, charged anew and cancelled in one month appears."""
     batch = [line("charge", "9.00"), line("reversal", "-9.00"), line("charge", "19.00")]
     assert kinds(visible_lines(batch, APRIL)) == [("charge", "9.00"), ("reversal", "-9.00"), ("charge", "19.00")]
     assert visible_lines([*batch, line("reset", "-19.00")], APRIL) == []
 
 
-def test_a_reset_hides_no_charge_of_another_order() -> None:
+def test_reset_does_not_hide_charges_of_other_orders() -> None:
     """Two orders with the same fee."""
     lines = [line("charge", "3.00", 1), line("charge", "3.00", 2), line("reset", "-3.00", 1)]
     assert [one.order_id for one in visible_lines(lines, APRIL)] == [2]
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 300)), max_size=12), st.sets(st.integers(1, 4)))
-def test_what_is_not_shown_sums_to_nothing(charges: list[tuple[int, int]], reset: set[int]) -> None:
+def test_hidden_lines_sum_to_zero(charges: list[tuple[int, int]], reset: set[int]) -> None:
     """The lines that people see come to the same total as all of them."""
     lines: list[BillLine] = []
     last: dict[int, str] = {}
@@ -156,7 +156,7 @@ def test_what_is_not_shown_sums_to_nothing(charges: list[tuple[int, int]], reset
         ("0.00", "0.00", 0, "paid"),
     ],
 )
-def test_a_bill_is_issued_then_paid_or_past_due(total: str, paid: str, seconds: int, wanted: str) -> None:
+def test_bill_state_is_issued_then_paid_or_past_due(total: str, paid: str, seconds: int, wanted: str) -> None:
     """R92; a bill of 0.00 is paid at issue (contract 4)."""
     due = datetime(2026, 5, 6, 4, tzinfo=UTC)
     assert bill_state(Decimal(total), Decimal(paid), due, due + timedelta(seconds=seconds)) == wanted
@@ -175,7 +175,7 @@ def test_a_bill_is_issued_then_paid_or_past_due(total: str, paid: str, seconds: 
         ("0.00", "0.00", "7.00", "7.00"),
     ],
 )
-def test_what_is_paid_beyond_the_bill_is_excess(total: str, before: str, amount: str, over: str) -> None:
+def test_payment_beyond_the_total_is_overpaid(total: str, before: str, amount: str, over: str) -> None:
     """Contract 2.2: it becomes the next opening credit."""
     assert str(overpaid_amount(Decimal(total), Decimal(before), Decimal(amount))) == over
 
@@ -189,12 +189,12 @@ def test_what_is_paid_beyond_the_bill_is_excess(total: str, before: str, amount:
         ("2026-04-30T12:00:00Z", APRIL),
     ],
 )
-def test_the_first_open_bill_is_the_one_that_is_made_next(now: str, month: date) -> None:
+def test_open_month_is_the_next_to_be_issued(now: str, month: date) -> None:
     """Until the 5th the bill of the month before is still open."""
     assert open_month(parse_timestamp(now), DEFAULT_TERMS) == month
 
 
-def test_only_a_credit_can_be_booked_by_hand() -> None:
+def test_manual_credit_must_be_positive() -> None:
     """[KB55]: nothing and less than nothing are refused."""
     assert check_manual_credit(Decimal("0.01")) is None
     assert check_manual_credit(Decimal("0.00")) is not None

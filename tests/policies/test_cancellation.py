@@ -1,4 +1,4 @@
-"""Who may cancel, on what ground, and what comes of it?  (rules.md 3.7, 5.1, 8; R53 to R65, R95 to R97)"""
+"""Tests of who can cancel, on what ground, and what follows (R53 to R65, R95 to R97)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def test_buyer_cancels_at_once_when_the_seller_is_terminated(status: Status) -> 
     assert granted(cancellation.cancel(case, BUYER, None, None, ORDERED)).order.basis is Basis.SELLER_TERMINATED
 
 
-def test_one_owns_termination_unlocks_nothing_for_oneself() -> None:
+def test_terminated_member_cannot_cancel_because_of_it() -> None:
     """R53, R54: it is the other party's right."""
     case = with_member(a_case(), buyer_terminated=True)
     assert code(cancellation.cancel(case, BUYER, None, None, ORDERED)) == "NO_OPEN_ALERT"
 
 
-def test_a_suspended_or_revoked_account_unlocks_nothing() -> None:
+def test_revoked_privileges_do_not_allow_cancelling() -> None:
     """R55, A16."""
     case = a_case()
     case = replace(case, buyer=replace(case.buyer, can_buy=False), seller=replace(case.seller, can_sell=False))
@@ -43,7 +43,7 @@ def test_a_suspended_or_revoked_account_unlocks_nothing() -> None:
     assert code(cancellation.cancel(case, BUYER, None, None, ORDERED)) == "NO_OPEN_ALERT"
 
 
-def test_bases_come_in_their_order() -> None:
+def test_cancellation_grounds_have_a_fixed_precedence() -> None:
     """rules.md 3.7: OCR, NPX, matured alert, and termination only when none of them does."""
     gone_buyer = with_member(a_case(), buyer_terminated=True)
     asked = granted(ocr.file(gone_buyer, SELLER, "S_BUYER_UNREGISTERED", "gone", ORDERED))
@@ -55,7 +55,7 @@ def test_bases_come_in_their_order() -> None:
     assert cancellation.basis_for(accepted, SELLER, FILED + 7 * DAY) == "NPX"
 
 
-def test_an_alert_beside_another_basis_is_superseded() -> None:
+def test_open_alert_is_superseded_when_cancelled_on_another_ground() -> None:
     """rules.md 3.7: cancelled by termination, the open alert is not completed and gives no strike."""
     case = granted(npb.file(with_member(a_case(), buyer_terminated=True), SELLER, None, FILED))
     gone = granted(cancellation.cancel(case, SELLER, None, None, FILED))
@@ -71,7 +71,7 @@ def test_cancelled_is_final() -> None:
         assert code(cancellation.cancel(case, actor, None, None, ORDERED + DAY)) == "ALREADY_CANCELLED"
 
 
-def test_basis_actor_and_instant_are_kept() -> None:
+def test_cancelled_order_records_ground_actor_and_time() -> None:
     """R61."""
     case = granted(cancellation.cancel(with_member(a_case(), buyer_terminated=True), SELLER, None, None, ORDERED))
     assert (case.order.basis, case.order.cancelled_by, case.order.cancelled_at) == (
@@ -81,7 +81,7 @@ def test_basis_actor_and_instant_are_kept() -> None:
     )
 
 
-def test_a_reason_given_with_the_cancel_is_checked() -> None:
+def test_cancel_validates_its_reason() -> None:
     """rules.md 4: optional, but never one of the other party."""
     case = granted(ocr.file(a_case(), SELLER, "S_MUTUAL", "x", ORDERED))
     assert code(cancellation.cancel(case, SELLER, "B_MUTUAL", "x", ORDERED)) == "REASON_OF_OTHER_PARTY"
@@ -91,7 +91,7 @@ def test_a_reason_given_with_the_cancel_is_checked() -> None:
 
 @pytest.mark.parametrize("basis", list(Basis))
 @pytest.mark.parametrize("seller_terminated", [False, True])
-def test_what_is_returned(basis: Basis, seller_terminated: bool) -> None:
+def test_which_grounds_return_items(basis: Basis, seller_terminated: bool) -> None:
     """R63, R64, R65: everything but NRS, NSS and a terminated seller, whatever the basis."""
     expected = basis not in (Basis.NRS, Basis.NSS) and not seller_terminated
     assert cancellation.returns_items(basis, seller_terminated=seller_terminated) is expected
@@ -101,7 +101,7 @@ def test_what_is_returned(basis: Basis, seller_terminated: bool) -> None:
     ("basis", "role"),
     [(Basis.NPB, Role.BUYER), (Basis.NPX, Role.BUYER), (Basis.NRS, Role.SELLER), (Basis.NSS, Role.SELLER)],
 )
-def test_the_third_strike_costs_the_privilege(basis: Basis, role: Role) -> None:
+def test_third_strike_revokes_the_privilege(basis: Basis, role: Role) -> None:
     """R95, R96: each kind counts towards its own privilege."""
     assert cancellation.strike_recipient(basis) is role
     member = Member("m")
@@ -112,7 +112,7 @@ def test_the_third_strike_costs_the_privilege(basis: Basis, role: Role) -> None:
     assert (member.can_buy, member.can_sell) == (role is not Role.BUYER, role is not Role.SELLER)
 
 
-def test_an_order_strikes_once() -> None:
+def test_order_counts_as_one_strike() -> None:
     """R97."""
     member = Member("m")
     for _ in range(5):
@@ -120,7 +120,7 @@ def test_an_order_strikes_once() -> None:
     assert (member.strikes_as_buyer, member.can_buy) == ((7,), True)
 
 
-def test_a_forgiven_strike_gives_the_privilege_back() -> None:
+def test_withdrawn_strike_restores_the_privilege() -> None:
     """rules.md 8: staff removes a completed alert, the privilege is judged again."""
     member = Member("m", strikes_as_buyer=(1, 2, 3), can_buy=False)
     member = members.remove_strike(member, Role.BUYER, 2, DEFAULT_TERMS)

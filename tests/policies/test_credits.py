@@ -1,4 +1,4 @@
-"""Reset, credit, or neither, and on which bill?  (rules.md 7.3; R83 to R89, R93, E1 to E10)"""
+"""Tests of resets and credits of fees (R83 to R89, R93)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(("basis", "charged", "at", "kind", "bill"), GOLDEN)
-def test_the_month_of_the_charge_and_of_the_cancellation_decide(
+def test_reset_or_credit_depends_on_the_months_of_charge_and_cancellation(
     basis: str, charged: str, at: str, kind: str, bill: str | None
 ) -> None:
     """Rules 7.3."""
@@ -60,14 +60,14 @@ def test_the_month_of_the_charge_and_of_the_cancellation_decide(
     assert fee_effects(decision) == {"kind": kind, "amount": amount, "bill": bill}
 
 
-def test_the_stored_charge_is_given_back_whatever_the_fee_table_says_now() -> None:
+def test_credit_is_the_stored_charge_whatever_the_fee_slices_are_now() -> None:
     """R93."""
     odd = order(fee="13.37")
     decision = decide_fee(odd, Basis.NPB, datetime(2026, 4, 12, tzinfo=UTC), replace(DEFAULT_TERMS, fee_slices=()))
     assert decision.amount == Decimal("-13.37")
 
 
-def test_a_fee_of_nothing_is_handled_like_any_other() -> None:
+def test_zero_fee_is_handled_like_any_other() -> None:
     """C29: recorded as handled, with an amount of 0.00 and not of minus zero."""
     decision = decide_fee(order(fee="0.00"), Basis.NPB, ORDERED, DEFAULT_TERMS)
     assert fee_effects(decision) == {"kind": "reset", "amount": "0.00", "bill": "2026-03"}
@@ -84,12 +84,12 @@ def test_an_unknown_month_of_charge_is_not_guessed() -> None:
     assert promise.payload["kind"] == "undecided"
 
 
-def test_nothing_is_promised_when_the_fee_stays() -> None:
+def test_no_message_when_the_fee_stays() -> None:
     """R85."""
     assert fee_message(decide_fee(order(), Basis.NSS, ORDERED, DEFAULT_TERMS), order(), ORDERED) is None
 
 
-def test_the_promise_is_one_per_order_and_says_all_that_is_needed() -> None:
+def test_fee_message_is_unique_per_order_and_complete() -> None:
     """R90: its key is the order's."""
     at = datetime(2026, 4, 12, 10, tzinfo=UTC)
     promise = fee_message(decide_fee(order(), Basis.NPB, at, DEFAULT_TERMS), order(), at)
@@ -105,7 +105,7 @@ def test_the_promise_is_one_per_order_and_says_all_that_is_needed() -> None:
     }
 
 
-def test_a_zone_moved_after_the_charge_never_puts_a_reset_before_it() -> None:
+def test_billing_zone_change_never_dates_a_reset_before_its_charge() -> None:
     """The charge is in April by the old zone, the cancellation in March by the new one: one and the same month."""
     late = order(month="2026-04")
     decision = decide_fee(late, Basis.NPB, datetime(2026, 4, 1, 1, tzinfo=UTC), DEFAULT_TERMS)

@@ -1,4 +1,4 @@
-"""Is the fee right to the cent?  (R82, rules.md 7.1, 7.5, 7.7)"""
+"""Tests of the fee by slices (R82)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_fee_is_three_two_and_one_percent_by_slices_rounded_once_half_up(tot
     assert str(calculate_fee(Decimal(total), DEFAULT_TERMS, "s")) == owed
 
 
-def test_an_exempt_seller_owes_nothing() -> None:
+def test_exempt_seller_pays_no_fee() -> None:
     """Rules 7.1: exemption is a term, per seller."""
     exempt = replace(DEFAULT_TERMS, fee_exempt_sellers=("s",))
     assert str(calculate_fee(Decimal(750), exempt, "s")) == "0.00"
@@ -74,7 +74,7 @@ def test_an_order_in_another_currency_is_charged_in_dollars_at_its_stored_rate()
     assert str(calculate_fee(to_usd(Decimal("100.0000"), Decimal("1.08250000")), DEFAULT_TERMS, "s")) == "3.25"
 
 
-def test_an_operators_own_slices_hold() -> None:
+def test_operator_can_set_fee_slices() -> None:
     """A single rate without an upper end."""
     flat = replace(DEFAULT_TERMS, fee_slices=(FeeSlice(None, Decimal("0.025")),))
     assert str(calculate_fee(Decimal("1234.56"), flat, "s")) == "30.86"
@@ -84,7 +84,7 @@ dollars = st.decimals(min_value=0, max_value=100_000, places=4)
 
 
 @given(dollars, dollars)
-def test_a_dearer_order_never_costs_less(one: Decimal, other: Decimal) -> None:
+def test_fee_never_decreases_with_the_total(one: Decimal, other: Decimal) -> None:
     """The fee is monotone."""
     less, more = sorted((one, other))
     assert calculate_fee(less, DEFAULT_TERMS, "s") <= calculate_fee(more, DEFAULT_TERMS, "s")
@@ -99,7 +99,7 @@ def test_the_fee_does_not_jump_where_slices_meet(at: Decimal, step: Decimal) -> 
 
 
 @given(dollars, dollars)
-def test_two_orders_never_cost_less_than_the_two_as_one(one: Decimal, other: Decimal) -> None:
+def test_fees_of_two_orders_are_at_least_the_fee_of_both_as_one(one: Decimal, other: Decimal) -> None:
     """Rules 7.7: why the whole order is charged and not each batch."""
     together = calculate_exact_fee(one + other, DEFAULT_TERMS)
     assert together <= calculate_exact_fee(one, DEFAULT_TERMS) + calculate_exact_fee(other, DEFAULT_TERMS)

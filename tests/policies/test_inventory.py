@@ -1,4 +1,4 @@
-"""Which laws hold for every return, whatever the inventory and the order look like?"""
+"""Properties that hold for every return, whatever the inventory and the order are."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def after(shelf: StockView, plan: ReturnPlan) -> list[Lot]:
 
 
 @given(inventories, orders)
-def test_every_unit_is_there_afterwards_under_its_own_item(
+def test_every_unit_returns_to_its_own_item(
     held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]
 ) -> None:
     """promises.md, invariant 4: per item, what was there plus what came back."""
@@ -89,7 +89,7 @@ def test_every_unit_is_there_afterwards_under_its_own_item(
 
 
 @given(inventories, orders)
-def test_no_lot_of_r81_ever_takes_anything_in(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
+def test_ineligible_lots_never_receive_items(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """R81: bonds, reservations, the catalogue, other sellers."""
     for lot_id, was in plan_return(1, lines, StockView(held)).before.items():
         assert may_be_target(was), lot_id
@@ -97,7 +97,7 @@ def test_no_lot_of_r81_ever_takes_anything_in(held: tuple[Lot, ...], lines: tupl
 
 
 @given(inventories, orders)
-def test_one_step_changes_nothing_but_quantities(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
+def test_return_without_draft_changes_only_quantities(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """R66."""
     plan = plan_return(1, lines, StockView(held))
     for lot_id, was in plan.before.items():
@@ -105,7 +105,7 @@ def test_one_step_changes_nothing_but_quantities(held: tuple[Lot, ...], lines: t
 
 
 @given(inventories, orders, some.randoms())
-def test_where_units_go_does_not_depend_on_the_order_of_lots_or_lines(
+def test_plan_does_not_depend_on_the_order_of_lots_or_lines(
     held: tuple[Lot, ...], lines: tuple[ReturningLine, ...], chance: random.Random
 ) -> None:
     """R76: deterministic, by rule and never by chance."""
@@ -116,7 +116,7 @@ def test_where_units_go_does_not_depend_on_the_order_of_lots_or_lines(
 
 
 @given(inventories, orders, orders)
-def test_two_orders_of_a_set_are_one_after_the_other(
+def test_orders_of_a_set_are_planned_in_sequence(
     held: tuple[Lot, ...], first: tuple[ReturningLine, ...], second: tuple[ReturningLine, ...]
 ) -> None:
     """C27: the second sees the lots as the first left them; which units are where does not depend on who came first."""
@@ -131,7 +131,7 @@ def test_two_orders_of_a_set_are_one_after_the_other(
 
 
 @given(inventories, orders)
-def test_planning_touches_nothing(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
+def test_planning_does_not_change_the_stock(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """R72: a plan that is not taken never happened, so a dry run and the real run are the same plan."""
     shelf = StockView(held)
     assert plan_return(1, lines, shelf) == plan_return(1, lines, shelf)
@@ -151,7 +151,7 @@ def test_at_most_one_new_lot_per_item_unless_it_is_to_be_reviewed(
 
 
 @given(inventories, orders)
-def test_the_note_says_where_the_seller_must_look(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
+def test_notes_mark_lines_that_need_a_review(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """R77, rules.md 5.6."""
     plan = plan_return(1, lines, StockView(held))
     for line in plan.lines:
@@ -162,25 +162,25 @@ def test_the_note_says_where_the_seller_must_look(held: tuple[Lot, ...], lines: 
 
 
 @given(inventories, orders)
-def test_a_line_remembers_all_that_the_plan_asks(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
+def test_snapshot_plans_like_the_lot(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """rules.md 5.5: from its snapshot as from the lot itself."""
     remembered = [replace(line, item=LotSnapshot(line.item.full_lot.snapshot())) for line in lines]
     assert plan_return(1, remembered, StockView(held)) == plan_return(1, lines, StockView(held))
 
 
 @given(some.integers(1, 9).flatmap(lots), some.integers(0, 99))
-def test_another_quantity_is_all_that_changes(lot: Lot, quantity: int) -> None:
+def test_with_quantity_changes_only_the_quantity(lot: Lot, quantity: int) -> None:
     """R66: the fast way and the plain way agree."""
     assert lot.with_quantity(quantity) == replace(lot, quantity=quantity)
 
 
 @given(some.integers(1, 9).flatmap(lots))
-def test_a_snapshot_gives_the_lot_again(lot: Lot) -> None:
+def test_snapshot_round_trips(lot: Lot) -> None:
     """rules.md 5.5: the whole lot is remembered at the sale, except that selling out may have put it away."""
     assert lot_from_snapshot(lot.snapshot()) == replace(lot, auto_stockroom=False)
 
 
-def test_a_lot_that_would_overflow_stops_the_whole_return() -> None:
+def test_lot_overflow_stops_the_whole_return() -> None:
     """C25."""
     lot = Lot(1, "s", "PART", "3001", 5, MAX_UNITS - 3, "N", Decimal(1))
     assert plan_return(1, [ReturningLine(1, 3, lot)], StockView([lot])).lots[1].quantity == MAX_UNITS
@@ -188,7 +188,7 @@ def test_a_lot_that_would_overflow_stops_the_whole_return() -> None:
         plan_return(1, [ReturningLine(1, 2, lot), ReturningLine(2, 2, lot)], StockView([lot]))
 
 
-def test_where_nothing_returns_every_line_says_so() -> None:
+def test_plan_nothing_lists_every_line() -> None:
     """R64, R65."""
     plan = plan_nothing(1, [2, 1])
     assert [line.effects() for line in plan.lines] == [

@@ -1,4 +1,4 @@
-"""When may a non-paying buyer alert be filed, when does it unlock, and what may the buyer do?  (rules.md 3.2 to 3.5, 3.8)"""
+"""Tests of non-paying buyer alerts."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_alert_can_be_filed_seven_days_after_the_order_date(now: datetime, reach
         assert refused(verdict).possible_from == FILED
 
 
-def test_filing_clock_starts_again_when_the_order_date_moves() -> None:
+def test_filing_period_restarts_when_the_order_date_changes() -> None:
     """R20: a batch or a removal on day 6 moves the earliest alert to 7 d after that."""
     moved = a_case(Status.UPDATED, ordered=ORDERED + 6 * DAY)
     assert refused(npb.file(moved, SELLER, None, FILED)).possible_from == ORDERED + 13 * DAY
 
 
 @pytest.mark.parametrize("status", ALERT_BLOCKERS)
-def test_one_alert_at_a_time(status: Status) -> None:
+def test_only_one_alert_can_be_open(status: Status) -> None:
     """R21: refused in NPB, NPX, NRS, NSS and CANCELLED."""
     expected = "ALREADY_CANCELLED" if status is Status.CANCELLED else "ORDER_HAS_PROBLEM"
     assert code(npb.file(a_case(status), SELLER, None, FILED)) == expected
@@ -87,7 +87,7 @@ def test_alert_over_an_open_request_supersedes_it() -> None:
         (PaymentStatus.COMPLETED, "ALREADY_PAID"),
     ],
 )
-def test_a_paid_order_is_no_case_of_non_payment(payment: PaymentStatus, expected: str | None) -> None:
+def test_npb_is_refused_for_a_paid_order(payment: PaymentStatus, expected: str | None) -> None:
     """R23: only a received or completed payment blocks; Sent is the buyer's claim."""
     assert code(npb.file(a_case(payment=payment), SELLER, None, FILED)) == expected
 
@@ -142,7 +142,7 @@ def test_a_second_answer_changes_nothing() -> None:
     assert twice.alert == once.alert
 
 
-def test_only_the_buyer_answers_and_only_in_npb() -> None:
+def test_only_the_buyer_can_answer_and_only_in_npb() -> None:
     """R31."""
     assert code(npb.respond(filed(), SELLER, "x", FILED)) == "WRONG_ROLE"
     assert code(npb.respond(a_case(), BUYER, "x", FILED)) == "NO_OPEN_ALERT"
@@ -168,7 +168,7 @@ def test_the_penalty_can_be_accepted_in_npb_only() -> None:
 @pytest.mark.parametrize(
     ("back_after", "unlocks_after"), [(timedelta(days=3), 14), (timedelta(days=7), 7), (timedelta(days=9), 7)]
 )
-def test_taking_back_counts_as_the_answer(back_after: timedelta, unlocks_after: int) -> None:
+def test_taking_back_the_penalty_counts_as_an_answer(back_after: timedelta, unlocks_after: int) -> None:
     """R34: the 7/14-day rule from the original filing, with the take-back as the response."""
     accepted = granted(npb.accept_penalty(filed(), BUYER, FILED + DAY))
     back = granted(npb.take_back(accepted, BUYER, FILED + back_after))
@@ -196,7 +196,7 @@ def test_taking_back_needs_npx() -> None:
 
 @pytest.mark.parametrize("actor", [SELLER, STAFF])
 @pytest.mark.parametrize("status", [Status.READY, Status.PACKED, Status.OCR])
-def test_removing_leads_to_pending_whatever_it_was_before(actor: object, status: Status) -> None:
+def test_removing_sets_pending_whatever_the_status_was(actor: object, status: Status) -> None:
     """R36, R37: from NPB and from NPX."""
     before = (
         a_case(status) if status is not Status.OCR else granted(ocr.file(a_case(), BUYER, "B_MUTUAL", "x", ORDERED))
@@ -212,7 +212,7 @@ def test_the_buyer_cannot_remove_an_alert() -> None:
     assert code(alerts.remove(filed(), AlertKind.NPB, BUYER, None, FILED)) == "WRONG_ROLE"
 
 
-def test_a_new_alert_after_removal_has_a_new_clock() -> None:
+def test_new_alert_after_removal_has_a_new_deadline() -> None:
     """R39."""
     removed = granted(alerts.remove(filed(), AlertKind.NPB, SELLER, None, FILED + 6 * DAY))
     again = filed(removed, FILED + 6 * DAY)
@@ -220,7 +220,7 @@ def test_a_new_alert_after_removal_has_a_new_clock() -> None:
     assert again.alert.unlocks_at == FILED + 13 * DAY
 
 
-def test_eligibility_does_not_need_the_scan() -> None:
+def test_eligibility_does_not_depend_on_the_sweep() -> None:
     """R40: nobody marked the alert, and cancelling is possible all the same."""
     case = filed()
     assert case.alert is not None
@@ -229,7 +229,7 @@ def test_eligibility_does_not_need_the_scan() -> None:
 
 
 @pytest.mark.parametrize(("now", "reached"), boundary_instants(FILED + 7 * DAY))
-def test_scan_marks_a_matured_alert_once_and_moves_no_status(now: datetime, reached: bool) -> None:
+def test_sweep_unlocks_a_due_alert_once_without_changing_the_status(now: datetime, reached: bool) -> None:
     """R41, R44."""
     verdict = alerts.unlock(filed(), now)
     assert (verdict is not None) is reached
@@ -239,7 +239,7 @@ def test_scan_marks_a_matured_alert_once_and_moves_no_status(now: datetime, reac
         assert alerts.unlock(once, now + DAY) is None
 
 
-def test_scan_leaves_removed_accepted_and_cancelled_alerts_alone() -> None:
+def test_sweep_skips_removed_accepted_and_cancelled_alerts() -> None:
     """R43."""
     late = FILED + 30 * DAY
     assert alerts.unlock(granted(npb.accept_penalty(filed(), BUYER, FILED)), late) is None

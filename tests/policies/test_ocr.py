@@ -1,4 +1,4 @@
-"""Who may file a cancel request, and where do a decline and a withdrawal lead?  (rules.md 3.1, 4; R1 to R18)"""
+"""Tests of order cancel requests (R1 to R18)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_no_request_in_any_other_status(status: Status) -> None:
     assert code(ocr.file(a_case(status), BUYER, "B_MUTUAL", "please", ORDERED)) == expected
 
 
-def test_an_operator_may_let_paid_orders_be_asked_about() -> None:
+def test_operator_can_allow_cancel_requests_for_paid_orders() -> None:
     """rules.md 3.1: PAID is the first status an operator adds to OCR_FILEABLE_STATUSES."""
     terms = replace(DEFAULT_TERMS, ocr_fileable_statuses=(*DEFAULT_TERMS.ocr_fileable_statuses, Status.PAID))
     assert code(ocr.file(a_case(Status.PAID), BUYER, "B_MUTUAL", "x", ORDERED)) == "WRONG_STATUS"
@@ -81,7 +81,7 @@ def test_reasons_are_those_of_the_party(actor: Actor, reason: str, expected: str
     assert code(ocr.file(a_case(), actor, reason, comment, ORDERED)) == expected
 
 
-def test_a_refused_buyer_is_sent_to_the_seller() -> None:
+def test_refusal_tells_the_buyer_to_ask_the_seller() -> None:
     """rules.md 4.4: the buyer's changed mind is the seller's valid reason, and the refusal says so."""
     assert "S_BUYER_CHANGED_MIND" in refused(ocr.file(a_case(), BUYER, "B_CHANGED_MIND", "x", ORDERED)).message
 
@@ -95,7 +95,7 @@ def test_another_reason_must_be_explained(actor: Actor, reason: str, comment: st
     assert code(ocr.file(a_case(), actor, reason, comment, ORDERED)) == expected
 
 
-def test_a_buyers_request_tells_the_seller() -> None:
+def test_buyers_request_notifies_the_seller() -> None:
     """R11, N1: one promise, with a key that makes it one notice."""
     verdict = ocr.file(a_case(), BUYER, "B_MUTUAL", "please", ORDERED)
     assert isinstance(verdict, Granted)
@@ -103,7 +103,7 @@ def test_a_buyers_request_tells_the_seller() -> None:
 
 
 @pytest.mark.parametrize("status", FILEABLE)
-def test_a_decline_leads_back_to_exactly_the_stored_status(status: Status) -> None:
+def test_decline_restores_the_previous_status(status: Status) -> None:
     """R12, T3."""
     asked = granted(ocr.file(a_case(status), BUYER, "B_MUTUAL", "please", ORDERED))
     declined = granted(ocr.decline(asked, SELLER, LATER))
@@ -122,7 +122,7 @@ def test_only_the_seller_declines_and_only_a_buyers_request() -> None:
 
 
 @pytest.mark.parametrize(("filer", "reason", "other"), [(BUYER, "B_MUTUAL", SELLER), (SELLER, "S_MUTUAL", BUYER)])
-def test_the_filer_alone_withdraws(filer: Actor, reason: str, other: Actor) -> None:
+def test_only_the_filer_can_withdraw(filer: Actor, reason: str, other: Actor) -> None:
     """T6."""
     asked = granted(ocr.file(a_case(Status.PACKED), filer, reason, "please", ORDERED))
     assert code(ocr.withdraw(asked, other, LATER)) == "WRONG_ROLE"
@@ -149,7 +149,7 @@ def test_the_seller_cancels_on_a_request_at_once_and_at_any_age() -> None:
             assert gone.ocr.state is OcrState.AGREED
 
 
-def test_a_request_costs_nobody_a_strike() -> None:
+def test_cancel_request_causes_no_strike() -> None:
     """R17."""
     for basis in (Basis.OCR_BUYER, Basis.OCR_SELLER):
         assert cancellation.strike_recipient(basis) is None
@@ -157,14 +157,14 @@ def test_a_request_costs_nobody_a_strike() -> None:
 
 @pytest.mark.guarantee("P9")
 @pytest.mark.parametrize("act", [ocr.decline, ocr.withdraw, npb.accept_penalty, npb.take_back])
-def test_a_stranger_can_do_nothing(act: object) -> None:
+def test_other_members_can_do_nothing(act: object) -> None:
     """R18."""
     assert code(act(a_case(), STRANGER, LATER)) == "NOT_A_PARTY"  # type: ignore[operator]
     assert code(ocr.file(a_case(), STRANGER, "B_MUTUAL", "x", LATER)) == "NOT_A_PARTY"
     assert code(cancellation.cancel(a_case(), STRANGER, None, None, LATER)) == "NOT_A_PARTY"
 
 
-def test_staff_files_and_cancels_nothing() -> None:
+def test_staff_cannot_file_or_cancel() -> None:
     """reliability.md section 8: staff removes alerts, it does not act for a party."""
     assert code(ocr.file(a_case(), STAFF, "B_MUTUAL", "x", LATER)) == "WRONG_ROLE"
     assert code(cancellation.cancel(a_case(), STAFF, None, None, LATER)) == "WRONG_ROLE"

@@ -1,4 +1,4 @@
-"""Is what is announced what is answered?  Options against the commands' own policies, over random lives."""
+"""Tests that options match the policies of their commands, over random histories."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_action_of_the_problem_order_page_is_an_option() -> None:
 
 
 @pytest.mark.parametrize("seed", range(120))
-def test_what_is_announced_is_what_the_policy_answers(seed: int) -> None:
+def test_options_match_the_policies_answers(seed: int) -> None:
     """Options against other, equally valid arguments of the same commands, at every step of a random life."""
     for step in random_life(seed):
         for actor in PARTIES:
@@ -60,7 +60,7 @@ def test_what_is_announced_is_what_the_policy_answers(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_every_move_of_a_random_life_was_announced(seed: int) -> None:
+def test_random_histories_only_take_listed_options(seed: int) -> None:
     """The other way round: what was granted was an option just before, what was refused was none."""
     for step in random_life(seed):
         if step.actor is None or step.before.role_of(step.actor) is Role.STAFF:
@@ -74,7 +74,7 @@ def test_every_move_of_a_random_life_was_announced(seed: int) -> None:
             assert option.code == getattr(step.verdict, "code", None)
 
 
-def test_possible_from_is_the_first_instant_at_which_it_is_possible() -> None:
+def test_possible_from_is_the_earliest_possible_time() -> None:
     """R19, R26: a second earlier it is not, at that instant it is."""
     early = asked(a_case(), SELLER, ORDERED + 3 * DAY)["npb.file"]
     assert (early.code, early.possible_from) == (Code.TOO_EARLY, ORDERED + 7 * DAY)
@@ -95,7 +95,7 @@ def test_nothing_is_possible_on_a_cancelled_order() -> None:
         assert {option.code for option in asked(done, actor, ORDERED).values()} == {Code.ALREADY_CANCELLED}
 
 
-def test_staff_may_take_back_a_completed_alert() -> None:
+def test_staff_can_remove_a_completed_alert() -> None:
     """rules.md 8: the one thing that still can be done with a cancelled order."""
     filed = granted(npb.file(a_case(), SELLER, None, ORDERED + 7 * DAY))
     done = granted(cancellation.cancel(filed, SELLER, None, None, ORDERED + 14 * DAY))
@@ -103,7 +103,7 @@ def test_staff_may_take_back_a_completed_alert() -> None:
     assert possible == ["npb.remove"]
 
 
-def test_statuses_that_may_be_set_are_named() -> None:
+def test_set_status_option_lists_the_statuses() -> None:
     """Contract 2.2: from SHIPPED the buyer may say RECEIVED or COMPLETED."""
     option = asked(a_case(Status.SHIPPED), BUYER, ORDERED)["orders.set_status"]
     assert option.as_json()["values"] == ["RECEIVED", "COMPLETED"]
@@ -111,7 +111,7 @@ def test_statuses_that_may_be_set_are_named() -> None:
     assert asked(a_case(Status.OCR), SELLER, ORDERED)["orders.set_status"].code is Code.ORDER_HAS_PROBLEM
 
 
-def test_a_removal_request_that_waits_is_an_option_of_its_own() -> None:
+def test_pending_removal_request_has_its_own_options() -> None:
     """rules.md 6: the other party approves or denies, whoever asked withdraws."""
     case = a_case()
     waiting = Removal(case.order.order_id, Role.BUYER, ((1, 2),), ORDERED, removal_id=7)
@@ -124,7 +124,7 @@ def test_a_removal_request_that_waits_is_an_option_of_its_own() -> None:
     }
 
 
-def test_a_line_that_is_all_that_remains_cannot_be_asked_away() -> None:
+def test_last_unit_of_an_order_cannot_be_removed() -> None:
     """rules.md 6: an order is emptied by cancelling it."""
     found = {option.action: option for option in list_options(Subject(a_case(), {1: 1}), BUYER, ORDERED)}
     assert found["removals.request"].code is Code.NOTHING_WOULD_REMAIN
@@ -142,6 +142,6 @@ def test_a_line_that_is_all_that_remains_cannot_be_asked_away() -> None:
         (replace(a_case(), terms=a_case().terms), "asks the seller with a cancel request"),
     ],
 )
-def test_the_verdict_is_a_sentence_to_be_read_out(case: Case, says: str) -> None:
+def test_cancellability_is_described_in_sentences(case: Case, says: str) -> None:
     """R53: what a support agent says first."""
     assert says in describe_cancellability(Subject(case, LINES), ORDERED + timedelta(days=1))

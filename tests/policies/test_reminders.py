@@ -1,4 +1,4 @@
-"""Which step of a case's reminders is due, and since when does it count?"""
+"""Tests of which reminder is due."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WEEK = timedelta(days=7)
         (400 * DAY, 3, None, None),
     ],
 )
-def test_the_latest_step_that_has_come_and_was_not_told(
+def test_latest_due_step_that_was_not_sent(
     passed: timedelta, already: int, number: int | None, next_after: timedelta | None
 ) -> None:
     """A13, N16: boundary inclusive, earlier steps overtaken."""
@@ -49,7 +49,7 @@ def test_the_latest_step_that_has_come_and_was_not_told(
     strategies.lists(strategies.integers(1, 100), min_size=1, max_size=6, unique=True).map(sorted),
     strategies.lists(strategies.integers(0, 200), max_size=30).map(sorted),
 )
-def test_each_step_is_told_at_most_once_and_the_last_one_always(days: list[int], looks: list[int]) -> None:
+def test_each_step_is_sent_at_most_once_and_the_last_always(days: list[int], looks: list[int]) -> None:
     """A13: whatever sweeps ran or did not."""
     steps = [day * DAY for day in days]
     told: list[int] = []
@@ -61,7 +61,7 @@ def test_each_step_is_told_at_most_once_and_the_last_one_always(days: list[int],
     assert (bool(told) and told[-1] == len(steps)) == bool(looks and looks[-1] >= days[-1])
 
 
-def test_an_alert_waits_since_its_unlock_or_its_acceptance_and_only_while_it_is_open() -> None:
+def test_filer_can_act_since_unlock_or_acceptance_while_the_alert_is_open() -> None:
     """N17: NPX counts from the acceptance."""
     filed = granted(npb.file(a_case(ordered=ORDERED - WEEK), SELLER, None, ORDERED))
     assert filed.alert is not None
@@ -77,7 +77,7 @@ def test_an_alert_waits_since_its_unlock_or_its_acceptance_and_only_while_it_is_
     assert actionable_since(replace(unlocked, state=AlertState.REMOVED)) is None
 
 
-def test_a_new_lock_ends_the_waiting() -> None:
+def test_relock_ends_the_time_to_act() -> None:
     """A1 `relock`: what can no longer be done needs no reminder."""
     terms = Terms(npb_late_response="relock")
     filed = granted(npb.file(a_case(ordered=ORDERED - WEEK, terms=terms), SELLER, None, ORDERED))

@@ -1,7 +1,7 @@
-"""Where do returned units go?  A table: what is in the inventory, what comes back, and what is there afterwards.
+"""A table of returns: the inventory, the returning units, and the inventory afterwards.
 
-A lot is written `number item/colour/condition xquantity`, then whatever is not plain: `@price`, `type=`, `comp=`,
-`seller=`, `tiers=10:0.9,20:0.8`, `sale=`, `bulk=`, `bind=`, `room=A` (`room=A!` when selling out put it there), `retain`,
+A lot is written `number item/colour/condition xquantity`, then its other values: `@price`, `type=`, `comp=`, `seller=`,
+`tiers=10:0.9,20:0.8`, `sale=`, `bulk=`, `bind=`, `room=A` (`room=A!` if selling out put it there), `retain`,
 `reserved=`, `remarks=`, `text=` (the description), `cost=`, `weight=`.  A line is `xunits of` the lot as it was sold.
 The choices of the four steps are `separate` or `group=choice`; edits are `line: delete`, `line: x2` or `line: field`.
 A new lot is `new1`.
@@ -418,7 +418,7 @@ NAMES = {
 }
 
 
-def test_the_table_is_long_enough() -> None:
+def test_table_covers_enough_cases() -> None:
     """At least forty cases, each once."""
     assert len({row[0] for row in TABLE}) == len(TABLE) >= 40
 
@@ -426,7 +426,7 @@ def test_the_table_is_long_enough() -> None:
 @pytest.mark.parametrize(
     ("title", "inventory", "lines", "choices", "placed", "afterwards"), TABLE, ids=[r[0] for r in TABLE]
 )
-def test_where_units_go(
+def test_units_return_as_the_table_says(
     title: str, inventory: list[str], lines: list[str], choices: str, placed: list[str], afterwards: list[str]
 ) -> None:
     """rules.md 5; the rule stands at the front of each case."""

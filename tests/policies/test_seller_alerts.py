@@ -1,4 +1,4 @@
-"""When may a buyer complain about a seller, and when cancel through it?  (rules.md 3.6; R45 to R52)"""
+"""Tests of alerts against sellers (R45 to R52)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_only_the_buyer_files(kind: AlertKind, actor: Actor) -> None:
 
 @KINDS
 @pytest.mark.parametrize("status", ALERT_BLOCKERS)
-def test_one_alert_at_a_time(kind: AlertKind, status: Status) -> None:
+def test_only_one_alert_can_be_open(kind: AlertKind, status: Status) -> None:
     """R45, R50: NRS cannot become NSS without removal first."""
     expected = "ALREADY_CANCELLED" if status is Status.CANCELLED else "ORDER_HAS_PROBLEM"
     assert code(file(kind, a_case(status, payment=PAID[kind]))) == expected
@@ -120,7 +120,7 @@ def test_the_seller_cannot_cancel_except_when_the_buyer_is_terminated(kind: Aler
 
 
 @KINDS
-def test_cancelling_through_it_completes_it_and_strikes_the_seller(kind: AlertKind) -> None:
+def test_cancelling_completes_the_alert_and_gives_the_seller_a_strike(kind: AlertKind) -> None:
     """T17, R96; R64 and R85: nothing is returned."""
     gone = granted(cancellation.cancel(filed(kind), BUYER, None, None, FILED + 14 * DAY))
     assert gone.alert is not None
@@ -130,7 +130,7 @@ def test_cancelling_through_it_completes_it_and_strikes_the_seller(kind: AlertKi
     assert not cancellation.returns_items(gone.order.basis, seller_terminated=False)
 
 
-def test_a_scan_unlocks_it_at_its_instant() -> None:
+def test_sweep_unlocks_exactly_on_time() -> None:
     """N9: the sibling of the NPB scan."""
     case = filed(NRS)
     assert alerts.unlock(case, FILED + 14 * DAY - SECOND) is None

@@ -1,4 +1,4 @@
-"""Which text can be an id, and which zone is one?"""
+"""Tests of ids, one-line text and time zone names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOTHING = (
 
 
 @pytest.mark.parametrize("text", NOTHING)
-def test_what_nobody_can_see_names_nothing_and_says_nothing(text: str) -> None:
+def test_invisible_text_is_neither_id_nor_comment(text: str) -> None:
     """Neither an id nor a comment."""
     assert not is_visible(text)
     assert not is_identifier(text)
@@ -38,14 +38,14 @@ def test_what_nobody_can_see_names_nothing_and_says_nothing(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\u0085b", "a\u2028b", "a\nb", "a\x00b", "a\x7fb", "\x1b[31m"])
-def test_what_breaks_a_line_is_not_one_line(text: str) -> None:
+def test_line_breaks_are_not_one_line(text: str) -> None:
     """Logs, mails and terminals would take the rest for something else."""
     assert not is_one_line(text)
     assert not is_identifier(text)
 
 
 @pytest.mark.parametrize("text", ["a\u200bb", "a\u202eb", "\ufeffa", "a\u00adb", "a\u3164"])
-def test_an_id_hides_nothing(text: str) -> None:
+def test_ids_have_no_invisible_characters(text: str) -> None:
     """It would look like another one."""
     assert is_one_line(text)
     assert not is_identifier(text)
@@ -73,13 +73,13 @@ def test_an_id_is_one_visible_line_whatever_it_is_made_of(text: str) -> None:
      " Europe/Berlin", "Europe", "", "../zoneinfo/UTC", "/usr/share/zoneinfo/UTC", "UTC\x00", "leapseconds", "tzdata.zi", "+01:00",
      5, None, ["UTC"]],
 )  # fmt: skip
-def test_only_names_of_iana_are_zones(text: object) -> None:
+def test_other_names_are_not_zones(text: object) -> None:
     """What else lies in a machine's directory differs from machine to machine."""
     with pytest.raises(ValueError, match="time zone"):
         validate_zone(text)
 
 
 @pytest.mark.parametrize("text", ["UTC", "America/New_York", "Europe/Berlin", "Etc/GMT+5", "US/Eastern"])
-def test_names_of_iana_are_zones(text: str) -> None:
+def test_iana_names_are_zones(text: str) -> None:
     """Old names are names."""
     assert validate_zone(text) == text

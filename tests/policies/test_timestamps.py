@@ -1,4 +1,4 @@
-"""Is an instant written so that programs read it exactly and people are never told too early a one?"""
+"""Tests of timestamps as text."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ WHOLE = datetime(2026, 3, 28, 10, tzinfo=UTC)
 @pytest.mark.parametrize(
     "written", ["2026-03-28T10:00:00Z", "2026-03-28T10:00:00.15716Z", "2026-03-28T10:00:00.000001Z"]
 )
-def test_a_written_instant_is_read_back_exactly(written: str) -> None:
+def test_timestamp_round_trips_exactly(written: str) -> None:
     """Contract 2.1: ending in Z, with a fraction only when it is not zero."""
     assert format_timestamp(parse_timestamp(written)) == written
 
 
-def test_a_sentence_names_whole_seconds() -> None:
+def test_sentences_have_whole_seconds() -> None:
     """What is past is cut; what is possible from an instant on is the next full second, at which it is possible."""
     between = WHOLE.replace(microsecond=1)
     assert describe_timestamp(between) == "2026-03-28T10:00:00Z"

@@ -1,4 +1,4 @@
-"""Is the transition table whole, and does every policy keep to it?"""
+"""Tests that the transition table is complete and that every policy keeps to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tools.support_page import DIAGRAM, support_page
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_the_rule_books_rows_are_all_there_once_and_in_order() -> None:
+def test_table_has_every_row_of_the_rules_in_order() -> None:
     """T1 to T23."""
     assert [row.name for row in TABLE if row.name.startswith("T")] == [f"T{n}" for n in range(1, 24)]
 
@@ -30,19 +30,19 @@ def test_cancelled_is_final() -> None:
 
 
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.CANCELLED])
-def test_every_other_status_can_reach_the_end(status: Status) -> None:
+def test_every_other_status_can_reach_cancelled(status: Status) -> None:
     """T18, T19 and all ways through a case: nothing is stuck for ever."""
     assert Status.CANCELLED in reachable(status)
 
 
-def test_no_event_leads_outside_the_table() -> None:
+def test_no_event_leaves_the_table() -> None:
     """Every step is from one of the 15 statuses to one of them, and every status is met."""
     met = {status for edge in edges() for status in edge}
     assert met == set(Status)
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_whatever_a_policy_grants_is_in_the_table(seed: int) -> None:
+def test_every_granted_change_is_in_the_table(seed: int) -> None:
     """T1 to T23: event, source, target and role of every granted verdict of a random life."""
     for step in random_life(seed):
         if isinstance(step.verdict, Granted):
@@ -51,7 +51,7 @@ def test_whatever_a_policy_grants_is_in_the_table(seed: int) -> None:
                 assert find_transition(event.type, source, target, step.role), (event.type, source, target, step.role)
 
 
-def test_random_lives_meet_nearly_every_row() -> None:
+def test_random_histories_cover_nearly_every_row() -> None:
     """The test above is only worth something when the lives are lived fully."""
     seen = set()
     for seed in range(400):
@@ -78,13 +78,13 @@ def test_the_diagram_shows_what_the_table_says() -> None:
     assert allowed - arrows - through_termination == set()
 
 
-def test_every_code_has_its_line() -> None:
+def test_every_code_has_an_explanation() -> None:
     """Published codes with one-line meanings: none is missing, none is left over."""
     assert set(CODES) == set(Code)
     assert set(STATUSES) == set(Status)
     assert set(BASES) == set(Basis)
 
 
-def test_the_page_for_support_is_not_stale() -> None:
+def test_support_page_is_current() -> None:
     """`./run docs` writes it anew."""
     assert (REPOSITORY / "docs" / "support.md").read_text(encoding="utf-8") == support_page()

@@ -1,4 +1,4 @@
-"""What becomes of a letter when the mail server takes it, refuses it, hangs, or closes in the middle?"""
+"""Tests of sending email to servers that accept, refuse, hang or close, and to a folder."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def later(simulation: Simulation, **by: float) -> None:
     simulation.do("notices.deliver")
 
 
-def test_a_letter_that_is_taken_is_marked_and_never_sent_again(sam: Simulation, mailbox: Mailbox) -> None:
+def test_sent_email_is_marked_and_never_sent_again(sam: Simulation, mailbox: Mailbox) -> None:
     """P2."""
     promise("sam")
     sam.process_outbox()
@@ -159,7 +159,7 @@ def test_a_letter_that_is_taken_is_marked_and_never_sent_again(sam: Simulation, 
     }
 
 
-def test_a_4xx_is_tried_again_with_growing_waits_and_in_the_end_parked(sam: Simulation, mailbox: Mailbox) -> None:
+def test_4xx_is_retried_with_growing_delays_then_parked(sam: Simulation, mailbox: Mailbox) -> None:
     """R102: over hours, never by countdown, and visible when given up."""
     mailbox.recipient_answer = lambda address: "450 try again"
     promise("sam")
@@ -181,7 +181,7 @@ def test_a_4xx_is_tried_again_with_growing_waits_and_in_the_end_parked(sam: Simu
     assert states(sam) == {"sam": ("sent", 1)}
 
 
-def test_a_letter_that_is_not_taken_delays_no_other(sam: Simulation, mailbox: Mailbox) -> None:
+def test_deferred_email_does_not_delay_others(sam: Simulation, mailbox: Mailbox) -> None:
     """P8."""
     mailbox.recipient_answer = lambda address: "450 greylisted" if address.startswith("sam") else "250 OK"
     promise("sam", "sue")
@@ -189,7 +189,7 @@ def test_a_letter_that_is_not_taken_delays_no_other(sam: Simulation, mailbox: Ma
     assert states(sam) == {"sam": ("pending", 1), "sue": ("sent", 1)}
 
 
-def test_a_5xx_is_parked_at_once_and_visible(sam: Simulation, mailbox: Mailbox) -> None:
+def test_5xx_is_parked_at_once_and_visible(sam: Simulation, mailbox: Mailbox) -> None:
     """C53."""
     mailbox.recipient_answer = lambda address: "550 no such user"
     promise("sam")
@@ -198,7 +198,7 @@ def test_a_5xx_is_parked_at_once_and_visible(sam: Simulation, mailbox: Mailbox) 
     assert "550" in dead(sam)[0].error
 
 
-def test_a_server_that_closes_after_the_data_gets_the_same_message_id_again(sam: Simulation, mailbox: Mailbox) -> None:
+def test_retry_after_a_lost_connection_has_the_same_message_id(sam: Simulation, mailbox: Mailbox) -> None:
     """I12: the mailbox can drop the repetition."""
     mailbox.closes_after_data = True
     promise("sam")
@@ -211,7 +211,7 @@ def test_a_server_that_closes_after_the_data_gets_the_same_message_id_again(sam:
     assert len(mailbox.taken) == 2
 
 
-def test_a_worker_that_dies_after_sending_repeats_with_the_same_message_id(sam: Simulation, mailbox: Mailbox) -> None:
+def test_retry_after_a_worker_crash_has_the_same_message_id(sam: Simulation, mailbox: Mailbox) -> None:
     """I12: a crash between send and mark."""
 
     class Dies:
@@ -238,7 +238,7 @@ def test_a_worker_that_dies_after_sending_repeats_with_the_same_message_id(sam: 
     assert len({m["Message-ID"] for m in mailbox.taken}) == 1
 
 
-def test_a_hanging_server_costs_one_wait_and_no_tries_of_the_others(sam: Simulation, mailbox: Mailbox) -> None:
+def test_hanging_server_costs_one_timeout_and_no_attempts_of_other_emails(sam: Simulation, mailbox: Mailbox) -> None:
     """P8, R102: the round stops at the first silence; the rest keeps its tries."""
     mailbox.hangs = threading.Event()
     promise("sam", "sue")
@@ -250,7 +250,7 @@ def test_a_hanging_server_costs_one_wait_and_no_tries_of_the_others(sam: Simulat
     assert states(sam) == {"sam": ("sent", 2), "sue": ("sent", 1)}
 
 
-def test_a_dead_server_is_waited_for(sam: Simulation) -> None:
+def test_emails_wait_for_an_unreachable_server(sam: Simulation) -> None:
     """R102: nothing is lost and nothing else waits."""
     alive = mailer.current_mailer()
     mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=0))
@@ -262,7 +262,7 @@ def test_a_dead_server_is_waited_for(sam: Simulation) -> None:
     assert states(sam) == {"sam": ("sent", 2)}
 
 
-def test_a_silent_server_is_given_time_and_costs_no_tries_meanwhile(sam: Simulation, mailbox: Mailbox) -> None:
+def test_unavailable_server_pauses_without_using_attempts(sam: Simulation, mailbox: Mailbox) -> None:
     """P8: a hanging server must not take all the time of the workers."""
     mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=60))
     promise("sam")
@@ -273,7 +273,7 @@ def test_a_silent_server_is_given_time_and_costs_no_tries_meanwhile(sam: Simulat
     assert states(sam) == {"sam": ("pending", 1)}
 
 
-def test_a_wrong_password_parks_no_letter(simulation: Simulation, mailbox: Mailbox) -> None:
+def test_wrong_password_parks_no_email(simulation: Simulation, mailbox: Mailbox) -> None:
     """A 5xx about us is no 5xx about the letter; and the password is not in the reason."""
 
     def nobody(server: SMTP, session: Session, envelope: Received, mechanism: str, data: LoginPassword) -> AuthResult:
@@ -294,7 +294,7 @@ def test_a_wrong_password_parks_no_letter(simulation: Simulation, mailbox: Mailb
     assert "planted-secret" not in str(caught.value)
 
 
-def test_a_server_without_encryption_gets_neither_password_nor_letter(mailbox: Mailbox, server: Controller) -> None:
+def test_server_without_encryption_gets_neither_password_nor_email(mailbox: Mailbox, server: Controller) -> None:
     """Security: starttls=1 is a demand, not a wish."""
     box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{server.port}?starttls=1", STATIONERY, timeout=2)
     with pytest.raises(mailer.ServerUnavailable):
@@ -302,7 +302,7 @@ def test_a_server_without_encryption_gets_neither_password_nor_letter(mailbox: M
     assert mailbox.taken == []
 
 
-def test_letters_go_to_the_address_of_the_moment_of_sending(sam: Simulation, mailbox: Mailbox) -> None:
+def test_emails_go_to_the_address_at_the_time_of_sending(sam: Simulation, mailbox: Mailbox) -> None:
     """C54."""
     mailbox.recipient_answer = lambda address: "450 later"
     promise("sam")
@@ -313,7 +313,7 @@ def test_letters_go_to_the_address_of_the_moment_of_sending(sam: Simulation, mai
     assert mailbox.taken[0]["To"] == "Samuel <new@example.org>"
 
 
-def test_a_notice_for_nobody_is_recorded_and_parked(sam: Simulation) -> None:
+def test_notice_for_an_unknown_member_is_parked(sam: Simulation) -> None:
     """C53."""
     promise("ghost")
     sam.process_outbox()
@@ -334,7 +334,7 @@ def an_envelope(**changed: Any) -> OutgoingEmail:
     return OutgoingEmail(**(fields | changed))
 
 
-def test_a_folder_gets_each_letter_once_and_whole(tmp_path: Path) -> None:
+def test_folder_has_each_email_once_and_complete(tmp_path: Path) -> None:
     """Contract 1: without a mail server letters are files."""
     box = FolderMailer(tmp_path / "mail", STATIONERY)
     box.send(an_envelope())
@@ -367,7 +367,7 @@ def test_a_name_cannot_add_a_header(hostile: str) -> None:
      "sam@-example.org", "a" * 65 + "@example.org", "sam@" + "a." * 130 + "org", "sam@example..org", "<s@example.org>",
      "sam,sue@example.org", "sam@example.org,sue@example.org", "Sam <sam@example.org>", "sam@[127.0.0.1]"],
 )  # fmt: skip
-def test_what_is_no_address_is_not_sent_to(address: str) -> None:
+def test_invalid_addresses_are_undeliverable(address: str) -> None:
     """C45, C53."""
     with pytest.raises(Undeliverable):
         encode_address(address)

@@ -1,6 +1,7 @@
-"""Does every letter say what happened, what it means, what to do and until when?  Each is kept as it is sent.
+"""Snapshot tests of every email, and tests of how members' text is shown.
 
-After a change of wording: `python -m tests.workers.mail.test_templates` writes them anew; read the difference before committing it.
+After a change of wording, `python -m tests.workers.mail.test_templates` regenerates the snapshots; read the difference
+before committing it.
 """
 
 from __future__ import annotations
@@ -194,13 +195,13 @@ def as_sent(name: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", FACTS)
-def test_the_letter_reads_as_it_was_approved(name: str) -> None:
+def test_email_matches_its_snapshot(name: str) -> None:
     """N1 to N18: plain text and HTML, for its reader."""
     for file, content in as_sent(name):
         assert (KEPT / file).read_text(encoding="utf-8") == content, "see the module's first lines for how to renew"
 
 
-def test_there_is_no_kept_letter_that_nobody_sends() -> None:
+def test_every_snapshot_has_an_example() -> None:
     """The folder holds what the examples say, no more."""
     assert {path.name for path in KEPT.iterdir()} == {file for name in FACTS for file, _ in as_sent(name)}
 
@@ -211,7 +212,7 @@ def test_every_row_of_the_rules_and_every_event_has_an_example() -> None:
     assert {f"N{n}" for n in range(1, 19)} <= {notice.rule for notice in NOTICES.values()}
 
 
-def test_every_event_that_is_told_anywhere_has_a_wording() -> None:
+def test_every_notified_event_has_an_email() -> None:
     """N1 to N18: a name that is told and not worded would be parked instead of sent."""
     root = Path(__file__).parents[3]
     names = set()
@@ -227,7 +228,7 @@ def test_every_event_that_is_told_anywhere_has_a_wording() -> None:
 
 
 @pytest.mark.parametrize("event", NOTICES)
-def test_a_wording_needs_no_optional_fact_and_minds_no_extra_one(event: str) -> None:
+def test_emails_accept_missing_and_unknown_facts(event: str) -> None:
     """N1 to N18: facts come and go with versions; a letter is never lost for it."""
     for role in NOTICES[event].recipients:
         for facts in ({}, {"unheard_of": [1], "comment": None, "strike": None}):
@@ -264,7 +265,7 @@ def test_only_the_seller_reads_about_the_fee() -> None:
         ("2026-04-11T10:00:00+00:00", "../../etc/passwd", "Saturday, 11 April 2026, 10:00 (UTC)"),
     ],
 )
-def test_instants_are_written_out_with_their_zone_and_never_early(instant: str, zone: str, written: str) -> None:
+def test_times_have_their_zone_and_are_never_early(instant: str, zone: str, written: str) -> None:
     """House, "Two facts of life"; promises, Time: DST changes, leap day, year end, UTC+14 and UTC-12."""
     assert format_instant(datetime.fromisoformat(instant), zone) == written
 
@@ -275,7 +276,7 @@ HOSTILE = (
 )
 
 
-def test_a_comment_is_shown_and_obeyed_by_nothing() -> None:
+def test_hostile_comment_is_shown_as_text() -> None:
     """C42, C43, C44, C46: text stays text, on both sides of the mail."""
     sent = envelope(told("npb_responded", "seller", {"unlocks_at": LATER, "comment": HOSTILE}))
     text, page = render_text(sent, STATIONERY), render_html(sent, STATIONERY)
@@ -293,14 +294,14 @@ def test_a_comment_is_shown_and_obeyed_by_nothing() -> None:
 @pytest.mark.parametrize(
     "text", ["\u202e", "\u2069\u2069a", "\u2066\u202ea\u2069b", "אבג\nabc", "a\u202cb\u2067", "العربية 123"]
 )
-def test_no_text_turns_what_stands_after_it(text: str) -> None:
+def test_text_direction_ends_with_the_text(text: str) -> None:
     """C42: right-to-left text is kept, and ends where it ends."""
     for line in [*sanitize_lines(text), sanitize_line(text)]:
         assert balanced(line)
         assert line.startswith("\u2068") or line.isascii()
 
 
-def test_a_long_name_is_cut() -> None:
+def test_long_names_are_truncated() -> None:
     """C42: one name cannot fill a mail."""
     assert len(sanitize_line("x" * 5000)) == 80
 

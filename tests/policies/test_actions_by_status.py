@@ -1,7 +1,7 @@
-"""What does every button say in every status to everybody?
+"""A table of every action in every status for every role, written from the rules and not from the program.
 
-A second table, written from the rules and not from the program: for each action the statuses in which each role may
-press it and the code that the role gets elsewhere.  Whatever is not named as possible is refused (rules.md 2.3).
+For each action it has the statuses in which each role can take it, and the code of the refusal elsewhere.  Everything
+that is not listed as possible is refused.
 """
 
 from __future__ import annotations
@@ -149,14 +149,14 @@ def _expected(button: str, role: str, status: str) -> str | None:
 
 @pytest.mark.parametrize("button", BUTTONS)
 @pytest.mark.parametrize("role", ROLES)
-def test_every_button_in_every_status(button: str, role: str) -> None:
+def test_every_action_in_every_status(button: str, role: str) -> None:
     """T1 to T17, T22, R2, R13, R18, R21, R24, R31, R33, R38, R46, R50, R52, R56: everything else is refused."""
     said = {status: code(BUTTONS[button](case, ROLES[role], SOON)) for status, case in CASES.items()}
     assert said == {status: _expected(button, role, status) for status in CASES}
 
 
 @pytest.mark.parametrize("status", CASES)
-def test_what_time_alone_opens(status: str) -> None:
+def test_actions_that_become_possible_with_time(status: str) -> None:
     """T13, T17: fourteen days after the filing NPB opens for the seller, NRS and NSS for the buyer, and nothing else does."""
     for role, opened in (("seller", ("NPB",)), ("buyer", AGAINST_SELLER), ("staff", ()), ("stranger", ())):
         expected = None if status in opened else _expected("orders.cancel", role, status)
@@ -164,7 +164,7 @@ def test_what_time_alone_opens(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", [status for status in CASES if status != "CANCELLED"])
-def test_closed_accounts_open_every_status_that_lives(status: str) -> None:
+def test_terminated_accounts_allow_cancelling_in_every_open_status(status: str) -> None:
     """T18, T19, R53, R54: for the other party, at once, in any status that is not final."""
     case = CASES[status]
     buyer_gone = replace(case, buyer=replace(case.buyer, terminated=True))
@@ -174,7 +174,7 @@ def test_closed_accounts_open_every_status_that_lives(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", CASES)
-def test_what_a_closed_account_may_not_do_with_its_own_orders(status: str) -> None:
+def test_terminated_account_cannot_cancel_its_own_orders(status: str) -> None:
     """R53, R54: the ground is the other party's; one's own closed account opens nothing."""
     case = CASES[status]
     for role in ("buyer", "seller"):
@@ -183,7 +183,7 @@ def test_what_a_closed_account_may_not_do_with_its_own_orders(status: str) -> No
 
 
 @pytest.mark.parametrize("status", CASES)
-def test_where_a_batch_may_join(status: str) -> None:
+def test_statuses_in_which_a_batch_can_be_added(status: str) -> None:
     """T21, A11: only where the order is still being put together."""
     expected = (
         None
@@ -199,7 +199,7 @@ def test_where_a_batch_may_join(status: str) -> None:
 
 @pytest.mark.parametrize("status", CASES)
 @pytest.mark.parametrize("payment", [PaymentStatus.NONE, PaymentStatus.SENT])
-def test_a_voided_payment_moves_a_paid_order_and_no_other(status: str, payment: PaymentStatus) -> None:
+def test_voided_payment_changes_only_a_paid_order(status: str, payment: PaymentStatus) -> None:
     """T23: PAID becomes READY; in every other status only the payment status changes."""
     case = CASES[status]
     before = replace(case, order=replace(case.order, payment_status=PaymentStatus.RECEIVED))
