@@ -29,7 +29,6 @@ NEW_YORK = DEFAULT_TERMS
 
 
 def in_zone(name: str) -> Terms:
-    """The usual terms with another billing zone."""
     return replace(DEFAULT_TERMS, billing_time_zone=name)
 
 
@@ -100,14 +99,12 @@ def test_bill_is_issued_on_the_fifth_and_past_due_after_the_next_fifth(
     ],
 )
 def test_bill_day_with_a_clock_change_has_one_start(zone: str, day: int, made: str) -> None:
-    """Reliability, clocks: the bill day on a day of change."""
     terms = replace(in_zone(zone), bill_day=day)
     assert format_timestamp(bill_issues_at(date(2026, 2, 1), terms)) == made
 
 
 @given(st.dates(min_value=date(2000, 1, 1), max_value=date(2199, 12, 31)))
 def test_months_are_counted_without_gap(day: date) -> None:
-    """Next and previous undo each other and are never more than 31 days apart."""
     month = day.replace(day=1)
     assert previous_month(next_month(month)) == month == next_month(previous_month(month))
     assert 28 <= (next_month(month) - month).days <= 31
@@ -116,7 +113,6 @@ def test_months_are_counted_without_gap(day: date) -> None:
 
 @given(st.floats(min_value=0, max_value=6e9), st.timezones())
 def test_bill_is_not_issued_before_its_month_ends(seconds: float, zone: tzinfo) -> None:
-    """Whatever the instant and the zone of the clock that tells it."""
     instant = datetime.fromtimestamp(946_800_000 + seconds, tz=zone)
     month = month_of(instant, NEW_YORK)
     assert bill_issues_at(month, NEW_YORK) > instant
@@ -128,11 +124,9 @@ def test_bill_is_not_issued_before_its_month_ends(seconds: float, zone: tzinfo) 
     "text", ["2026-3", "2026-13", "2026-00", "26-03", "2026-03-01", "2026/03", "", "march", "２０２６-03"]
 )
 def test_rejects_text_that_is_not_a_month(text: str) -> None:
-    """Never guessed."""
     with pytest.raises(ValueError, match=r"month|isoformat"):
         parse_month(text)
 
 
 def test_month_name_is_written_out() -> None:
-    """Notes on bills are read by people."""
     assert month_name(date(2026, 3, 1)) == "March 2026"

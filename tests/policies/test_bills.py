@@ -28,12 +28,10 @@ MARCH, APRIL = date(2026, 3, 1), date(2026, 4, 1)
 
 
 def line(kind: str, amount: str, order_id: int = 1003, charged: date = APRIL) -> BillLine:
-    """A line of April's bill."""
     return BillLine(kind, order_id, Decimal(amount), "", NOW, charged)
 
 
 def kinds(lines: list[BillLine]) -> list[tuple[str, str]]:
-    """(kind, amount)."""
     return [(one.kind, str(one.amount)) for one in lines]
 
 
@@ -74,7 +72,6 @@ cents = st.decimals(min_value=-2000, max_value=2000, places=2)
 
 @given(st.lists(cents, max_size=24), st.decimals(min_value=0, max_value=50, places=2))
 def test_no_cent_is_lost_over_any_number_of_months(months: list[Decimal], minimum: Decimal) -> None:
-    """Promises 5: each opens with what the one before carried on, so lines = totals + what is carried at the end."""
     terms = replace(DEFAULT_TERMS, minimum_bill=minimum)
     made = [calculate_totals(Decimal(0), Decimal(0), terms)]
     for lines in months:
@@ -123,14 +120,12 @@ def test_batch_charges_are_visible_until_the_order_is_reset() -> None:
 
 
 def test_reset_does_not_hide_charges_of_other_orders() -> None:
-    """Two orders with the same fee."""
     lines = [line("charge", "3.00", 1), line("charge", "3.00", 2), line("reset", "-3.00", 1)]
     assert [one.order_id for one in visible_lines(lines, APRIL)] == [2]
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 300)), max_size=12), st.sets(st.integers(1, 4)))
 def test_hidden_lines_sum_to_zero(charges: list[tuple[int, int]], reset: set[int]) -> None:
-    """The lines that people see come to the same total as all of them."""
     lines: list[BillLine] = []
     last: dict[int, str] = {}
     for order_id, amount in charges:
@@ -157,7 +152,7 @@ def test_hidden_lines_sum_to_zero(charges: list[tuple[int, int]], reset: set[int
     ],
 )
 def test_bill_state_is_issued_then_paid_or_past_due(total: str, paid: str, seconds: int, wanted: str) -> None:
-    """R92; a bill of 0.00 is paid at issue (contract 4)."""
+    """R92; a bill of 0.00 is paid at issue."""
     due = datetime(2026, 5, 6, 4, tzinfo=UTC)
     assert bill_state(Decimal(total), Decimal(paid), due, due + timedelta(seconds=seconds)) == wanted
 
@@ -176,7 +171,6 @@ def test_bill_state_is_issued_then_paid_or_past_due(total: str, paid: str, secon
     ],
 )
 def test_payment_beyond_the_total_is_overpaid(total: str, before: str, amount: str, over: str) -> None:
-    """Contract 2.2: it becomes the next opening credit."""
     assert str(overpaid_amount(Decimal(total), Decimal(before), Decimal(amount))) == over
 
 
@@ -190,12 +184,10 @@ def test_payment_beyond_the_total_is_overpaid(total: str, before: str, amount: s
     ],
 )
 def test_open_month_is_the_next_to_be_issued(now: str, month: date) -> None:
-    """Until the 5th the bill of the month before is still open."""
     assert open_month(parse_timestamp(now), DEFAULT_TERMS) == month
 
 
 def test_manual_credit_must_be_positive() -> None:
-    """[KB55]: nothing and less than nothing are refused."""
     assert check_manual_credit(Decimal("0.01")) is None
     assert check_manual_credit(Decimal("0.00")) is not None
     assert check_manual_credit(Decimal("-1.00")) is not None

@@ -44,7 +44,6 @@ def test_revoked_privileges_do_not_allow_cancelling() -> None:
 
 
 def test_cancellation_grounds_have_a_fixed_precedence() -> None:
-    """rules.md 3.7: OCR, NPX, matured alert, and termination only when none of them does."""
     gone_buyer = with_member(a_case(), buyer_terminated=True)
     asked = granted(ocr.file(gone_buyer, SELLER, "S_BUYER_UNREGISTERED", "gone", ORDERED))
     assert cancellation.basis_for(asked, SELLER, ORDERED) == "OCR_SELLER"
@@ -56,7 +55,6 @@ def test_cancellation_grounds_have_a_fixed_precedence() -> None:
 
 
 def test_open_alert_is_superseded_when_cancelled_on_another_ground() -> None:
-    """rules.md 3.7: cancelled by termination, the open alert is not completed and gives no strike."""
     case = granted(npb.file(with_member(a_case(), buyer_terminated=True), SELLER, None, FILED))
     gone = granted(cancellation.cancel(case, SELLER, None, None, FILED))
     assert gone.alert is not None
@@ -82,7 +80,6 @@ def test_cancelled_order_records_ground_actor_and_time() -> None:
 
 
 def test_cancel_validates_its_reason() -> None:
-    """rules.md 4: optional, but never one of the other party."""
     case = granted(ocr.file(a_case(), SELLER, "S_MUTUAL", "x", ORDERED))
     assert code(cancellation.cancel(case, SELLER, "B_MUTUAL", "x", ORDERED)) == "REASON_OF_OTHER_PARTY"
     assert code(cancellation.cancel(case, SELLER, "S_NOT_PAID", " ", ORDERED)) == "COMMENT_REQUIRED"
@@ -121,7 +118,6 @@ def test_order_counts_as_one_strike() -> None:
 
 
 def test_withdrawn_strike_restores_the_privilege() -> None:
-    """rules.md 8: staff removes a completed alert, the privilege is judged again."""
     member = Member("m", strikes_as_buyer=(1, 2, 3), can_buy=False)
     member = members.remove_strike(member, Role.BUYER, 2, DEFAULT_TERMS)
     assert (member.strikes_as_buyer, member.can_buy) == ((1, 3), True)

@@ -19,7 +19,6 @@ ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 
 
 def order(fee: str = "20.00", month: str | None = "2026-03") -> Order:
-    """An order charged that fee in that month."""
     charged = parse_month(month) if month else None
     return Order(
         1003, "b", "s", Status.NPB, PaymentStatus.NONE, ORDERED, fee=Decimal(fee), fee_month=charged, version=3
@@ -54,7 +53,6 @@ GOLDEN = [
 def test_reset_or_credit_depends_on_the_months_of_charge_and_cancellation(
     basis: str, charged: str, at: str, kind: str, bill: str | None
 ) -> None:
-    """Rules 7.3."""
     decision = decide_fee(order(month=charged), Basis(basis), parse_timestamp(at), DEFAULT_TERMS)
     amount = "0.00" if kind == "none" else "-20.00"
     assert fee_effects(decision) == {"kind": kind, "amount": amount, "bill": bill}
@@ -68,14 +66,12 @@ def test_credit_is_the_stored_charge_whatever_the_fee_slices_are_now() -> None:
 
 
 def test_zero_fee_is_handled_like_any_other() -> None:
-    """C29: recorded as handled, with an amount of 0.00 and not of minus zero."""
     decision = decide_fee(order(fee="0.00"), Basis.NPB, ORDERED, DEFAULT_TERMS)
     assert fee_effects(decision) == {"kind": "reset", "amount": "0.00", "bill": "2026-03"}
     assert fee_message(decision, order(fee="0.00"), ORDERED) is not None
 
 
 def test_an_unknown_month_of_charge_is_not_guessed() -> None:
-    """C36: it is promised to nobody's account, and a person will have to look."""
     unknown = order(month=None)
     decision = decide_fee(unknown, Basis.NPB, ORDERED, DEFAULT_TERMS)
     assert fee_effects(decision) == {"kind": "undecided", "amount": "0.00", "bill": None}
@@ -106,7 +102,6 @@ def test_fee_message_is_unique_per_order_and_complete() -> None:
 
 
 def test_billing_zone_change_never_dates_a_reset_before_its_charge() -> None:
-    """The charge is in April by the old zone, the cancellation in March by the new one: one and the same month."""
     late = order(month="2026-04")
     decision = decide_fee(late, Basis.NPB, datetime(2026, 4, 1, 1, tzinfo=UTC), DEFAULT_TERMS)
     assert (decision.kind, decision.month) == ("reset", date(2026, 4, 1))

@@ -63,7 +63,6 @@ def test_the_fee_is_three_two_and_one_percent_by_slices_rounded_once_half_up(tot
 
 
 def test_exempt_seller_pays_no_fee() -> None:
-    """Rules 7.1: exemption is a term, per seller."""
     exempt = replace(DEFAULT_TERMS, fee_exempt_sellers=("s",))
     assert str(calculate_fee(Decimal(750), exempt, "s")) == "0.00"
     assert str(calculate_fee(Decimal(750), exempt, "t")) == "20.00"
@@ -75,7 +74,6 @@ def test_an_order_in_another_currency_is_charged_in_dollars_at_its_stored_rate()
 
 
 def test_operator_can_set_fee_slices() -> None:
-    """A single rate without an upper end."""
     flat = replace(DEFAULT_TERMS, fee_slices=(FeeSlice(None, Decimal("0.025")),))
     assert str(calculate_fee(Decimal("1234.56"), flat, "s")) == "30.86"
 
@@ -85,14 +83,12 @@ dollars = st.decimals(min_value=0, max_value=100_000, places=4)
 
 @given(dollars, dollars)
 def test_fee_never_decreases_with_the_total(one: Decimal, other: Decimal) -> None:
-    """The fee is monotone."""
     less, more = sorted((one, other))
     assert calculate_fee(less, DEFAULT_TERMS, "s") <= calculate_fee(more, DEFAULT_TERMS, "s")
 
 
 @given(st.sampled_from([Decimal(500), Decimal(1000)]), st.decimals(min_value=0, max_value=1, places=4))
 def test_the_fee_does_not_jump_where_slices_meet(at: Decimal, step: Decimal) -> None:
-    """Continuous at 500 and 1,000: a step costs at most its three percent, on either side."""
     below, here, above = (calculate_exact_fee(at + way * step, DEFAULT_TERMS) for way in (-1, 0, 1))
     assert 0 <= here - below <= step * Decimal("0.03")
     assert 0 <= above - here <= step * Decimal("0.03")
@@ -100,14 +96,13 @@ def test_the_fee_does_not_jump_where_slices_meet(at: Decimal, step: Decimal) -> 
 
 @given(dollars, dollars)
 def test_fees_of_two_orders_are_at_least_the_fee_of_both_as_one(one: Decimal, other: Decimal) -> None:
-    """Rules 7.7: why the whole order is charged and not each batch."""
+    """This is why the whole order is charged and not each batch."""
     together = calculate_exact_fee(one + other, DEFAULT_TERMS)
     assert together <= calculate_exact_fee(one, DEFAULT_TERMS) + calculate_exact_fee(other, DEFAULT_TERMS)
 
 
 @given(dollars)
 def test_a_fee_has_two_decimals_and_is_within_half_a_cent_of_the_exact_one(total: Decimal) -> None:
-    """Rounded once."""
     owed = calculate_fee(total, DEFAULT_TERMS, "s")
     assert owed.as_tuple().exponent == -2
     assert abs(owed - calculate_exact_fee(total, DEFAULT_TERMS)) <= Decimal("0.005")

@@ -28,7 +28,6 @@ rooms = some.sampled_from([(False, None, False), (True, "A", True), (True, "B", 
 
 @some.composite
 def lots(draw: some.DrawFn, lot_id: int) -> Lot:
-    """Few items, so that they meet."""
     in_room, room, auto = draw(rooms)
     return Lot(
         lot_id=lot_id,
@@ -77,10 +76,7 @@ def after(shelf: StockView, plan: ReturnPlan) -> list[Lot]:
 
 
 @given(inventories, orders)
-def test_every_unit_returns_to_its_own_item(
-    held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]
-) -> None:
-    """promises.md, invariant 4: per item, what was there plus what came back."""
+def test_every_unit_returns_to_its_own_item(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     shelf = StockView(held)
     plan = plan_return(1, lines, shelf)
     back = [replace(line.item.full_lot, quantity=line.units) for line in lines]
@@ -119,7 +115,7 @@ def test_plan_does_not_depend_on_the_order_of_lots_or_lines(
 def test_orders_of_a_set_are_planned_in_sequence(
     held: tuple[Lot, ...], first: tuple[ReturningLine, ...], second: tuple[ReturningLine, ...]
 ) -> None:
-    """C27: the second sees the lots as the first left them; which units are where does not depend on who came first."""
+    """The second order sees the lots as the first left them; the totals do not depend on the sequence."""
 
     def played(*orders: tuple[ReturningLine, ...]) -> dict[LotKey, int]:
         shelf = StockView(held)
@@ -152,7 +148,7 @@ def test_at_most_one_new_lot_per_item_unless_it_is_to_be_reviewed(
 
 @given(inventories, orders)
 def test_notes_mark_lines_that_need_a_review(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
-    """R77, rules.md 5.6."""
+    """R77."""
     plan = plan_return(1, lines, StockView(held))
     for line in plan.lines:
         if line.lot_id is None:
@@ -163,7 +159,6 @@ def test_notes_mark_lines_that_need_a_review(held: tuple[Lot, ...], lines: tuple
 
 @given(inventories, orders)
 def test_snapshot_plans_like_the_lot(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
-    """rules.md 5.5: from its snapshot as from the lot itself."""
     remembered = [replace(line, item=LotSnapshot(line.item.full_lot.snapshot())) for line in lines]
     assert plan_return(1, remembered, StockView(held)) == plan_return(1, lines, StockView(held))
 
@@ -176,12 +171,10 @@ def test_with_quantity_changes_only_the_quantity(lot: Lot, quantity: int) -> Non
 
 @given(some.integers(1, 9).flatmap(lots))
 def test_snapshot_round_trips(lot: Lot) -> None:
-    """rules.md 5.5: the whole lot is remembered at the sale, except that selling out may have put it away."""
     assert lot_from_snapshot(lot.snapshot()) == replace(lot, auto_stockroom=False)
 
 
 def test_lot_overflow_stops_the_whole_return() -> None:
-    """C25."""
     lot = Lot(1, "s", "PART", "3001", 5, MAX_UNITS - 3, "N", Decimal(1))
     assert plan_return(1, [ReturningLine(1, 3, lot)], StockView([lot])).lots[1].quantity == MAX_UNITS
     with pytest.raises(QuantityOverflow):

@@ -42,7 +42,6 @@ def test_no_request_in_any_other_status(status: Status) -> None:
 
 
 def test_operator_can_allow_cancel_requests_for_paid_orders() -> None:
-    """rules.md 3.1: PAID is the first status an operator adds to OCR_FILEABLE_STATUSES."""
     terms = replace(DEFAULT_TERMS, ocr_fileable_statuses=(*DEFAULT_TERMS.ocr_fileable_statuses, Status.PAID))
     assert code(ocr.file(a_case(Status.PAID), BUYER, "B_MUTUAL", "x", ORDERED)) == "WRONG_STATUS"
     assert code(ocr.file(a_case(Status.PAID, terms=terms), BUYER, "B_MUTUAL", "x", ORDERED)) is None
@@ -82,7 +81,6 @@ def test_reasons_are_those_of_the_party(actor: Actor, reason: str, expected: str
 
 
 def test_refusal_tells_the_buyer_to_ask_the_seller() -> None:
-    """rules.md 4.4: the buyer's changed mind is the seller's valid reason, and the refusal says so."""
     assert "S_BUYER_CHANGED_MIND" in refused(ocr.file(a_case(), BUYER, "B_CHANGED_MIND", "x", ORDERED)).message
 
 
@@ -91,7 +89,6 @@ def test_refusal_tells_the_buyer_to_ask_the_seller() -> None:
 )
 @pytest.mark.parametrize(("actor", "reason"), [(BUYER, "B_OTHER"), (SELLER, "S_OTHER")])
 def test_another_reason_must_be_explained(actor: Actor, reason: str, comment: str, expected: str | None) -> None:
-    """rules.md 4: `*_OTHER` needs a comment of at least 20 characters."""
     assert code(ocr.file(a_case(), actor, reason, comment, ORDERED)) == expected
 
 
@@ -165,6 +162,5 @@ def test_other_members_can_do_nothing(act: object) -> None:
 
 
 def test_staff_cannot_file_or_cancel() -> None:
-    """reliability.md section 8: staff removes alerts, it does not act for a party."""
     assert code(ocr.file(a_case(), STAFF, "B_MUTUAL", "x", LATER)) == "WRONG_ROLE"
     assert code(cancellation.cancel(a_case(), STAFF, None, None, LATER)) == "WRONG_ROLE"

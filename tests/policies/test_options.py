@@ -20,19 +20,16 @@ LINES = {1: 10, 2: 3}
 
 
 def asked(case: Case, actor: Actor, now: datetime) -> dict[str, Option]:
-    """The options of one actor by action."""
     return {option.action: option for option in list_options(Subject(case, LINES), actor, now)}
 
 
 def test_every_action_of_the_problem_order_page_is_an_option() -> None:
-    """Contract 2.3: for each thing, possible or not."""
     found = asked(a_case(), SELLER, ORDERED)
     assert set(found) == {*ACTIONS, "orders.set_status"}
 
 
 @pytest.mark.parametrize("seed", range(120))
 def test_options_match_the_policies_answers(seed: int) -> None:
-    """Options against other, equally valid arguments of the same commands, at every step of a random life."""
     for step in random_life(seed):
         for actor in PARTIES:
             found = asked(step.before, actor, step.now)
@@ -61,7 +58,6 @@ def test_options_match_the_policies_answers(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_histories_only_take_listed_options(seed: int) -> None:
-    """The other way round: what was granted was an option just before, what was refused was none."""
     for step in random_life(seed):
         if step.actor is None or step.before.role_of(step.actor) is Role.STAFF:
             continue
@@ -96,7 +92,6 @@ def test_nothing_is_possible_on_a_cancelled_order() -> None:
 
 
 def test_staff_can_remove_a_completed_alert() -> None:
-    """rules.md 8: the one thing that still can be done with a cancelled order."""
     filed = granted(npb.file(a_case(), SELLER, None, ORDERED + 7 * DAY))
     done = granted(cancellation.cancel(filed, SELLER, None, None, ORDERED + 14 * DAY))
     possible = [action for action, option in asked(done, STAFF, ORDERED + 15 * DAY).items() if option.possible]
@@ -104,7 +99,6 @@ def test_staff_can_remove_a_completed_alert() -> None:
 
 
 def test_set_status_option_lists_the_statuses() -> None:
-    """Contract 2.2: from SHIPPED the buyer may say RECEIVED or COMPLETED."""
     option = asked(a_case(Status.SHIPPED), BUYER, ORDERED)["orders.set_status"]
     assert option.as_json()["values"] == ["RECEIVED", "COMPLETED"]
     assert asked(a_case(), BUYER, ORDERED)["orders.set_status"].code is Code.WRONG_STATUS
@@ -112,7 +106,6 @@ def test_set_status_option_lists_the_statuses() -> None:
 
 
 def test_pending_removal_request_has_its_own_options() -> None:
-    """rules.md 6: the other party approves or denies, whoever asked withdraws."""
     case = a_case()
     waiting = Removal(case.order.order_id, Role.BUYER, ((1, 2),), ORDERED, removal_id=7)
     found = list_options(Subject(case, LINES, [waiting]), SELLER, ORDERED + DAY)
@@ -125,7 +118,6 @@ def test_pending_removal_request_has_its_own_options() -> None:
 
 
 def test_last_unit_of_an_order_cannot_be_removed() -> None:
-    """rules.md 6: an order is emptied by cancelling it."""
     found = {option.action: option for option in list_options(Subject(a_case(), {1: 1}), BUYER, ORDERED)}
     assert found["removals.request"].code is Code.NOTHING_WOULD_REMAIN
 

@@ -89,7 +89,6 @@ def test_relock_ends_the_time_to_act() -> None:
 
 
 def test_terms_without_steps_remind_nobody() -> None:
-    """Settings: an empty list switches reminders off."""
     assert first_reminder_at(ORDERED, ()) is None
     assert first_reminder_at(None, STEPS) is None
     assert due_step(ORDERED, (), 0, ORDERED + 400 * DAY) is None

@@ -419,7 +419,6 @@ NAMES = {
 
 
 def test_table_covers_enough_cases() -> None:
-    """At least forty cases, each once."""
     assert len({row[0] for row in TABLE}) == len(TABLE) >= 40
 
 
@@ -429,7 +428,6 @@ def test_table_covers_enough_cases() -> None:
 def test_units_return_as_the_table_says(
     title: str, inventory: list[str], lines: list[str], choices: str, placed: list[str], afterwards: list[str]
 ) -> None:
-    """rules.md 5; the rule stands at the front of each case."""
     plan = planned(inventory, lines, choices)
     assert [said(line.returned, line.lot_id, line.note) for line in plan.lines] == placed
     assert {lot.lot_id: lot for lot in plan.lots.values()} == {lot.lot_id: lot for lot in map(read_lot, afterwards)}
@@ -437,7 +435,6 @@ def test_units_return_as_the_table_says(
 
 
 def planned(inventory: list[str], lines: list[str], choices: str) -> ReturnPlan:
-    """The plan for a row of the table."""
     returning = []
     for number, line in enumerate(lines, start=1):
         units, _, lot = line.partition(" of ")
@@ -448,13 +445,12 @@ def planned(inventory: list[str], lines: list[str], choices: str) -> ReturnPlan:
 
 
 def said(returned: int, lot_id: int | None, note: str | None) -> str:
-    """`4 new1 NEEDS_REVIEW`."""
     where = None if lot_id is None else f"new{-lot_id}" if lot_id < 0 else str(lot_id)
     return " ".join(str(word) for word in (returned, where, note) if word is not None)
 
 
 def read_lot(written: str) -> Lot:
-    """A lot in the notation of the table."""
+    """Read a lot in the notation of the table."""
     number, item, *words = written.split()
     item_no, colour, condition = item.split("/")
     lot_id = -int(number[3:]) if number.startswith("new") else int(number)
@@ -465,7 +461,6 @@ def read_lot(written: str) -> Lot:
 
 
 def read_word(word: str) -> dict[str, Any]:
-    """One property of a lot."""
     name, _, value = word.partition("=")
     if name[0] in "x@" and not value:
         return {"quantity": int(name[1:])} if name[0] == "x" else {"unit_price": Decimal(name[1:])}
@@ -484,7 +479,7 @@ def read_word(word: str) -> dict[str, Any]:
 
 
 def read_choices(written: str) -> tuple[Choices, bool]:
-    """Choices in the notation of the table, and whether RELEASE_AUTO_STOCKROOM is on."""
+    """Read choices in the notation of the table, and whether RELEASE_AUTO_STOCKROOM is on."""
     values: dict[str, Choice] = {}
     edits: dict[int, LineEdit] = {}
     consolidate, release = True, False

@@ -61,7 +61,6 @@ def test_only_one_alert_can_be_open(kind: AlertKind, status: Status) -> None:
 
 @pytest.mark.parametrize("payment", list(PaymentStatus))
 def test_nrs_is_for_unpaid_and_nss_for_paid_orders(payment: PaymentStatus) -> None:
-    """rules.md 3.6."""
     assert code(file(NRS, a_case(payment=payment))) == ("ALREADY_PAID" if payment.is_paid else None)
     assert code(file(NSS, a_case(payment=payment))) == (None if payment.is_paid else "NOT_PAID")
 
@@ -100,12 +99,10 @@ def test_removing_leads_to_pending(kind: AlertKind, actor: Actor) -> None:
 
 @KINDS
 def test_the_seller_cannot_remove_it(kind: AlertKind) -> None:
-    """rules.md 3.5: the accused asks staff."""
     assert code(alerts.remove(filed(kind), kind, SELLER, None, FILED)) == "WRONG_ROLE"
 
 
 def test_removing_the_other_kind_finds_nothing() -> None:
-    """An NRS is not removed by `nss.remove`."""
     assert code(alerts.remove(filed(NRS), NSS, BUYER, None, FILED)) == "NO_OPEN_ALERT"
 
 

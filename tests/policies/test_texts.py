@@ -31,7 +31,6 @@ NOTHING = (
 
 @pytest.mark.parametrize("text", NOTHING)
 def test_invisible_text_is_neither_id_nor_comment(text: str) -> None:
-    """Neither an id nor a comment."""
     assert not is_visible(text)
     assert not is_identifier(text)
     assert check_comment(text) is not None
@@ -39,27 +38,23 @@ def test_invisible_text_is_neither_id_nor_comment(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a\u0085b", "a\u2028b", "a\nb", "a\x00b", "a\x7fb", "\x1b[31m"])
 def test_line_breaks_are_not_one_line(text: str) -> None:
-    """Logs, mails and terminals would take the rest for something else."""
     assert not is_one_line(text)
     assert not is_identifier(text)
 
 
 @pytest.mark.parametrize("text", ["a\u200bb", "a\u202eb", "\ufeffa", "a\u00adb", "a\u3164"])
 def test_ids_have_no_invisible_characters(text: str) -> None:
-    """It would look like another one."""
     assert is_one_line(text)
     assert not is_identifier(text)
 
 
 @pytest.mark.parametrize("text", ["s-881", "castle_fan", "Žofie Ž.", "人", "नमस्\u200dते", "👩\u200d🚀", "e\u0301"])
 def test_names_of_all_languages_are_ids(text: str) -> None:
-    """Joiners belong to how words and pictures are written."""
     assert is_identifier(text)
 
 
 @given(some.text(max_size=64))
 def test_an_id_is_one_visible_line_whatever_it_is_made_of(text: str) -> None:
-    """The three questions agree with one another, and with what Python takes for lines."""
     if is_identifier(text):
         assert is_one_line(text)
         assert len(text.splitlines()) == 1
@@ -74,12 +69,10 @@ def test_an_id_is_one_visible_line_whatever_it_is_made_of(text: str) -> None:
      5, None, ["UTC"]],
 )  # fmt: skip
 def test_other_names_are_not_zones(text: object) -> None:
-    """What else lies in a machine's directory differs from machine to machine."""
     with pytest.raises(ValueError, match="time zone"):
         validate_zone(text)
 
 
 @pytest.mark.parametrize("text", ["UTC", "America/New_York", "Europe/Berlin", "Etc/GMT+5", "US/Eastern"])
 def test_iana_names_are_zones(text: str) -> None:
-    """Old names are names."""
     assert validate_zone(text) == text

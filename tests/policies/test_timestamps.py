@@ -15,12 +15,11 @@ WHOLE = datetime(2026, 3, 28, 10, tzinfo=UTC)
     "written", ["2026-03-28T10:00:00Z", "2026-03-28T10:00:00.15716Z", "2026-03-28T10:00:00.000001Z"]
 )
 def test_timestamp_round_trips_exactly(written: str) -> None:
-    """Contract 2.1: ending in Z, with a fraction only when it is not zero."""
     assert format_timestamp(parse_timestamp(written)) == written
 
 
 def test_sentences_have_whole_seconds() -> None:
-    """What is past is cut; what is possible from an instant on is the next full second, at which it is possible."""
+    """The past is truncated; a time from which something is possible is rounded up, so that it is possible then."""
     between = WHOLE.replace(microsecond=1)
     assert describe_timestamp(between) == "2026-03-28T10:00:00Z"
     assert describe_timestamp(between, onwards=True) == "2026-03-28T10:00:01Z"

@@ -36,7 +36,6 @@ def test_every_other_status_can_reach_cancelled(status: Status) -> None:
 
 
 def test_no_event_leaves_the_table() -> None:
-    """Every step is from one of the 15 statuses to one of them, and every status is met."""
     met = {status for edge in edges() for status in edge}
     assert met == set(Status)
 
@@ -52,7 +51,7 @@ def test_every_granted_change_is_in_the_table(seed: int) -> None:
 
 
 def test_random_histories_cover_nearly_every_row() -> None:
-    """The test above is only worth something when the lives are lived fully."""
+    """The test above proves little unless the histories cover the table."""
     seen = set()
     for seed in range(400):
         for step in random_life(seed, moves=40):
@@ -66,8 +65,6 @@ def test_random_histories_cover_nearly_every_row() -> None:
 
 
 def test_the_diagram_shows_what_the_table_says() -> None:
-    """The picture is drawn by hand, its arrows are not."""
-
     def drawn(status: Status) -> str:
         return "open" if status in OPEN_FLOW else str(status)
 
@@ -79,12 +76,10 @@ def test_the_diagram_shows_what_the_table_says() -> None:
 
 
 def test_every_code_has_an_explanation() -> None:
-    """Published codes with one-line meanings: none is missing, none is left over."""
     assert set(CODES) == set(Code)
     assert set(STATUSES) == set(Status)
     assert set(BASES) == set(Basis)
 
 
 def test_support_page_is_current() -> None:
-    """`./run docs` writes it anew."""
     assert (REPOSITORY / "docs" / "support.md").read_text(encoding="utf-8") == support_page()

@@ -27,13 +27,13 @@ from workers.mail.senders import FolderMailer, SmtpMailer
 from workers.mail.templates import Branding, build_mail, encode_address, sanitize_header
 from workers.simulation.engine import Simulation
 
-STATIONERY = Branding("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
+BRANDING = Branding("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
 WRITTEN = datetime(2026, 4, 4, 10, tzinfo=UTC)
-LETTER = Email("Order 1003: the buyer asks to cancel", ("The buyer asks to cancel.",), Quote("The buyer", "Sorry."))
+EMAIL = Email("Order 1003: the buyer asks to cancel", ("The buyer asks to cancel.",), Quote("The buyer", "Sorry."))
 
 
 def free_port() -> int:
-    """A port nobody listens on: aiosmtpd checks its start on the port it was told, so 0 does not do."""
+    """A free port: aiosmtpd connects to the given port at start, so 0 does not work."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -41,10 +41,8 @@ def free_port() -> int:
 
 
 class Mailbox:
-    """A mail server's handler that answers as told and keeps what it took."""
-
     def __init__(self) -> None:
-        self.taken: list[EmailMessage] = []
+        self.messages: list[EmailMessage] = []
         self.recipient_answer: Callable[[str], str] = lambda address: "250 OK"
         self.data_answer = "250 OK"
         self.closes_after_data = False
@@ -53,16 +51,14 @@ class Mailbox:
     async def handle_RCPT(  # noqa: N802 - aiosmtpd names it
         self, server: SMTP, session: Session, envelope: Received, address: str, options: list[str]
     ) -> str:
-        """Answer for one recipient."""
         answer = self.recipient_answer(address)
         if answer.startswith("250"):
             envelope.rcpt_tos.append(address)
         return answer
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Received) -> str:  # noqa: N802
-        """Keep the mail, then answer, close or hang."""
         message = email.message_from_bytes(cast(bytes, envelope.content), policy=default)
-        self.taken.append(message)
+        self.messages.append(message)
         if self.closes_after_data:
             cast(asyncio.Transport, server.transport).abort()
         if self.hangs is not None:
@@ -72,13 +68,11 @@ class Mailbox:
 
 @pytest.fixture
 def mailbox() -> Mailbox:
-    """What the server does."""
     return Mailbox()
 
 
 @pytest.fixture
 def server(mailbox: Mailbox) -> Iterator[Controller]:
-    """A real mail server on loopback."""
     controller = Controller(mailbox, hostname="127.0.0.1", port=free_port())
     controller.start()
     yield controller
@@ -89,18 +83,16 @@ def server(mailbox: Mailbox) -> Iterator[Controller]:
 
 @pytest.fixture
 def sam(simulation: Simulation, server: Controller) -> Iterator[Simulation]:
-    """A simulation with members `sam` and `sue` whose letters go to the mail server."""
     simulation.clock.instant = WRITTEN
     for name in ("sam", "sue"):
         answer = simulation.do("members.record", member_id=name, handle=name.title(), email=f"{name}@example.org")
         assert answer["outcome"] == "done"
-    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{server.port}", STATIONERY, timeout=0.5, pause=0))
+    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{server.port}", BRANDING, timeout=0.5, pause=0))
     yield simulation
     mailer.set_mailer(None)
 
 
-def promise(*recipients: str) -> None:
-    """Promise one notice to each."""
+def enqueue(*recipients: str) -> None:
     work: UnitOfWork[Any]
     with unit_of_work() as work:
         work.enqueue(
@@ -122,7 +114,6 @@ def promise(*recipients: str) -> None:
 
 
 def states(simulation: Simulation) -> dict[str, tuple[str, int]]:
-    """(state, attempts) by recipient."""
     from sqlalchemy import text
 
     with simulation.database.transaction() as conn:
@@ -130,29 +121,26 @@ def states(simulation: Simulation) -> dict[str, tuple[str, int]]:
         return {r.recipient: (r.state, r.attempts) for r in rows}
 
 
-def dead(simulation: Simulation) -> list[Any]:
-    """The parked jobs."""
+def dead_jobs_waiting(simulation: Simulation) -> list[Any]:
     from models import dead_jobs
 
     with simulation.database.transaction() as conn:
         return dead_jobs.list_waiting(conn)
 
 
-def later(simulation: Simulation, **by: float) -> None:
-    """Let time pass and send what is due."""
+def deliver_after(simulation: Simulation, **by: float) -> None:
     simulation.clock.instant += timedelta(**by)
     simulation.do("notices.deliver")
 
 
 def test_sent_email_is_marked_and_never_sent_again(sam: Simulation, mailbox: Mailbox) -> None:
-    """P2."""
-    promise("sam")
+    enqueue("sam")
     sam.process_outbox()
-    later(sam, days=1)
+    deliver_after(sam, days=1)
     assert states(sam) == {"sam": ("sent", 1)}
-    assert [m["To"] for m in mailbox.taken] == ["Sam <sam@example.org>"]
-    assert mailbox.taken[0]["Auto-Submitted"] == "auto-generated"
-    assert {part.get_content_type() for part in mailbox.taken[0].walk()} == {
+    assert [m["To"] for m in mailbox.messages] == ["Sam <sam@example.org>"]
+    assert mailbox.messages[0]["Auto-Submitted"] == "auto-generated"
+    assert {part.get_content_type() for part in mailbox.messages[0].walk()} == {
         "multipart/alternative",
         "text/plain",
         "text/html",
@@ -162,19 +150,19 @@ def test_sent_email_is_marked_and_never_sent_again(sam: Simulation, mailbox: Mai
 def test_4xx_is_retried_with_growing_delays_then_parked(sam: Simulation, mailbox: Mailbox) -> None:
     """R102: over hours, never by countdown, and visible when given up."""
     mailbox.recipient_answer = lambda address: "450 try again"
-    promise("sam")
+    enqueue("sam")
     sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1)}
-    later(sam, seconds=59)
+    deliver_after(sam, seconds=59)
     assert states(sam) == {"sam": ("pending", 1)}
-    later(sam, seconds=1)
+    deliver_after(sam, seconds=1)
     assert states(sam) == {"sam": ("pending", 2)}
-    later(sam, minutes=4, seconds=59)
+    deliver_after(sam, minutes=4, seconds=59)
     assert states(sam) == {"sam": ("pending", 2)}
     for _ in range(10):
-        later(sam, hours=8)
+        deliver_after(sam, hours=8)
     assert states(sam) == {"sam": ("parked", 12)}
-    (job,) = dead(sam)
+    (job,) = dead_jobs_waiting(sam)
     assert (job.task, list(job.arguments)) == ("notices.deliver", ["notice_id"])
     mailbox.recipient_answer = lambda address: "250 OK"
     assert sam.do("notices.deliver", **job.arguments)["effects"]["sent"] == 1
@@ -182,38 +170,34 @@ def test_4xx_is_retried_with_growing_delays_then_parked(sam: Simulation, mailbox
 
 
 def test_deferred_email_does_not_delay_others(sam: Simulation, mailbox: Mailbox) -> None:
-    """P8."""
     mailbox.recipient_answer = lambda address: "450 greylisted" if address.startswith("sam") else "250 OK"
-    promise("sam", "sue")
+    enqueue("sam", "sue")
     sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1), "sue": ("sent", 1)}
 
 
 def test_5xx_is_parked_at_once_and_visible(sam: Simulation, mailbox: Mailbox) -> None:
-    """C53."""
     mailbox.recipient_answer = lambda address: "550 no such user"
-    promise("sam")
+    enqueue("sam")
     sam.process_outbox()
     assert states(sam) == {"sam": ("parked", 1)}
-    assert "550" in dead(sam)[0].error
+    assert "550" in dead_jobs_waiting(sam)[0].error
 
 
 def test_retry_after_a_lost_connection_has_the_same_message_id(sam: Simulation, mailbox: Mailbox) -> None:
-    """I12: the mailbox can drop the repetition."""
+    """So the mailbox can drop the repetition."""
     mailbox.closes_after_data = True
-    promise("sam")
+    enqueue("sam")
     sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1)}
     mailbox.closes_after_data = False
-    later(sam, minutes=1)
+    deliver_after(sam, minutes=1)
     assert states(sam) == {"sam": ("sent", 2)}
-    assert len({m["Message-ID"] for m in mailbox.taken}) == 1
-    assert len(mailbox.taken) == 2
+    assert len({m["Message-ID"] for m in mailbox.messages}) == 1
+    assert len(mailbox.messages) == 2
 
 
 def test_retry_after_a_worker_crash_has_the_same_message_id(sam: Simulation, mailbox: Mailbox) -> None:
-    """I12: a crash between send and mark."""
-
     class Dies:
         def __init__(self, behind: mailer.Mailer) -> None:
             self.behind = behind
@@ -226,55 +210,54 @@ def test_retry_after_a_worker_crash_has_the_same_message_id(sam: Simulation, mai
             self.behind.close()
 
     alive = mailer.current_mailer()
-    promise("sam")
+    enqueue("sam")
     mailer.set_mailer(Dies(alive))
     with pytest.raises(SystemExit):
         sam.process_outbox()
     mailer.set_mailer(alive)
-    later(sam, minutes=9)
-    assert len(mailbox.taken) == 1
-    later(sam, minutes=1)
+    deliver_after(sam, minutes=9)
+    assert len(mailbox.messages) == 1
+    deliver_after(sam, minutes=1)
     assert states(sam) == {"sam": ("sent", 2)}
-    assert len({m["Message-ID"] for m in mailbox.taken}) == 1
+    assert len({m["Message-ID"] for m in mailbox.messages}) == 1
 
 
 def test_hanging_server_costs_one_timeout_and_no_attempts_of_other_emails(sam: Simulation, mailbox: Mailbox) -> None:
-    """P8, R102: the round stops at the first silence; the rest keeps its tries."""
+    """R102: the round stops at the first silence; the rest keeps its tries."""
     mailbox.hangs = threading.Event()
-    promise("sam", "sue")
+    enqueue("sam", "sue")
     sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1), "sue": ("pending", 0)}
     mailbox.hangs.set()
     mailbox.hangs = None
-    later(sam, minutes=1)
+    deliver_after(sam, minutes=1)
     assert states(sam) == {"sam": ("sent", 2), "sue": ("sent", 1)}
 
 
 def test_emails_wait_for_an_unreachable_server(sam: Simulation) -> None:
     """R102: nothing is lost and nothing else waits."""
     alive = mailer.current_mailer()
-    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=0))
-    promise("sam")
+    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING, timeout=0.5, pause=0))
+    enqueue("sam")
     sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1)}
     mailer.set_mailer(alive)
-    later(sam, minutes=1)
+    deliver_after(sam, minutes=1)
     assert states(sam) == {"sam": ("sent", 2)}
 
 
 def test_unavailable_server_pauses_without_using_attempts(sam: Simulation, mailbox: Mailbox) -> None:
-    """P8: a hanging server must not take all the time of the workers."""
-    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", STATIONERY, timeout=0.5, pause=60))
-    promise("sam")
+    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING, timeout=0.5, pause=60))
+    enqueue("sam")
     sam.process_outbox()
     assert states(sam) == {"sam": ("pending", 1)}
     for _ in range(20):
-        later(sam, minutes=5)
+        deliver_after(sam, minutes=5)
     assert states(sam) == {"sam": ("pending", 1)}
 
 
 def test_wrong_password_parks_no_email(simulation: Simulation, mailbox: Mailbox) -> None:
-    """A 5xx about us is no 5xx about the letter; and the password is not in the reason."""
+    """A 5xx about our login is not about the email, and the reason does not contain the password."""
 
     def nobody(server: SMTP, session: Session, envelope: Received, mechanism: str, data: LoginPassword) -> AuthResult:
         return AuthResult(success=False, handled=False)
@@ -287,41 +270,37 @@ def test_wrong_password_parks_no_email(simulation: Simulation, mailbox: Mailbox)
         auth_require_tls=False,
     )
     controller.start()
-    box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{controller.port}", STATIONERY, timeout=2)
+    box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{controller.port}", BRANDING, timeout=2)
     with pytest.raises(mailer.ServerUnavailable) as caught:
-        box.send(an_envelope())
+        box.send(outgoing())
     controller.stop()
     assert "planted-secret" not in str(caught.value)
 
 
 def test_server_without_encryption_gets_neither_password_nor_email(mailbox: Mailbox, server: Controller) -> None:
-    """Security: starttls=1 is a demand, not a wish."""
-    box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{server.port}?starttls=1", STATIONERY, timeout=2)
+    box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{server.port}?starttls=1", BRANDING, timeout=2)
     with pytest.raises(mailer.ServerUnavailable):
-        box.send(an_envelope())
-    assert mailbox.taken == []
+        box.send(outgoing())
+    assert mailbox.messages == []
 
 
 def test_emails_go_to_the_address_at_the_time_of_sending(sam: Simulation, mailbox: Mailbox) -> None:
-    """C54."""
     mailbox.recipient_answer = lambda address: "450 later"
-    promise("sam")
+    enqueue("sam")
     sam.process_outbox()
     mailbox.recipient_answer = lambda address: "250 OK"
     sam.do("members.record", member_id="sam", handle="Samuel", email="new@example.org")
-    later(sam, minutes=1)
-    assert mailbox.taken[0]["To"] == "Samuel <new@example.org>"
+    deliver_after(sam, minutes=1)
+    assert mailbox.messages[0]["To"] == "Samuel <new@example.org>"
 
 
 def test_notice_for_an_unknown_member_is_parked(sam: Simulation) -> None:
-    """C53."""
-    promise("ghost")
+    enqueue("ghost")
     sam.process_outbox()
     assert states(sam) == {"ghost": ("parked", 1)}
 
 
-def an_envelope(**changed: Any) -> OutgoingEmail:
-    """An envelope to Sam."""
+def outgoing(**changed: Any) -> OutgoingEmail:
     fields: dict[str, Any] = {
         "message_id": "0" * 32,
         "event": "ocr_filed",
@@ -329,21 +308,20 @@ def an_envelope(**changed: Any) -> OutgoingEmail:
         "email": "sam@example.org",
         "handle": "Sam",
         "written_at": WRITTEN,
-        "content": LETTER,
+        "content": EMAIL,
     }
     return OutgoingEmail(**(fields | changed))
 
 
 def test_folder_has_each_email_once_and_complete(tmp_path: Path) -> None:
-    """Contract 1: without a mail server letters are files."""
-    box = FolderMailer(tmp_path / "mail", STATIONERY)
-    box.send(an_envelope())
-    box.send(an_envelope())
+    box = FolderMailer(tmp_path / "mail", BRANDING)
+    box.send(outgoing())
+    box.send(outgoing())
     (file,) = (tmp_path / "mail").iterdir()
     assert file.name == "20260404T100000Z-ocr_filed-000000000000.eml"
     assert file.stat().st_mode & 0o077 == 0
     message = email.message_from_bytes(file.read_bytes(), policy=default)
-    assert message["Subject"] == LETTER.subject
+    assert message["Subject"] == EMAIL.subject
 
 
 @pytest.mark.parametrize(
@@ -351,8 +329,7 @@ def test_folder_has_each_email_once_and_complete(tmp_path: Path) -> None:
     ["Sam\r\nBcc: all@example.org", "Sam\nX: y", "Sam\x00\x1b[31m", "Sam\u2028Bcc: x", "\u202emaS", '"Sam" <x@y.z>'],
 )
 def test_a_name_cannot_add_a_header(hostile: str) -> None:
-    """C45: no new header, one recipient."""
-    message = build_mail(an_envelope(handle=hostile, content=Email(f"Order 1003: {hostile}", ("Hello.",))), STATIONERY)
+    message = build_mail(outgoing(handle=hostile, content=Email(f"Order 1003: {hostile}", ("Hello.",))), BRANDING)
     again = email.message_from_bytes(message.as_bytes(), policy=default)
     assert "Bcc" not in again
     assert "X" not in again
@@ -368,11 +345,9 @@ def test_a_name_cannot_add_a_header(hostile: str) -> None:
      "sam,sue@example.org", "sam@example.org,sue@example.org", "Sam <sam@example.org>", "sam@[127.0.0.1]"],
 )  # fmt: skip
 def test_invalid_addresses_are_undeliverable(address: str) -> None:
-    """C45, C53."""
     with pytest.raises(Undeliverable):
         encode_address(address)
 
 
 def test_an_international_domain_is_written_in_ascii() -> None:
-    """C45's other side: a good address is not refused."""
     assert encode_address("sam.o'neil+market@bücher.example") == "sam.o'neil+market@xn--bcher-kva.example"

@@ -21,11 +21,11 @@ from policies.statuses import Role
 from tasks.mailer import OutgoingEmail
 from workers.mail.templates import Branding, render_html, render_text
 
-KEPT = Path(__file__).parent / "snapshots"
-STATIONERY = Branding("Brick Market <no-reply@market.example>", "Brick Market", "https://market.example")
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+BRANDING = Branding("Brick Market <no-reply@market.example>", "Brick Market", "https://market.example")
 WRITTEN = datetime(2026, 4, 4, 10, tzinfo=UTC)
 UNLOCKS, LATER = "2026-04-11T10:00:00Z", "2026-04-18T10:00:00Z"
-SAID = "I lost my job and cannot pay this month.\nI am very sorry."
+COMMENT = "I lost my job and cannot pay this month.\nI am very sorry."
 
 FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "N01-ocr_filed": ("ocr_filed", "seller", {"reason": "B_SELLER_NO_STOCK", "comment": "You wrote that it is gone."}),
@@ -36,7 +36,7 @@ FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "buyer",
         {"unlocks_at": UNLOCKS, "unlocks_at_if_answered": LATER, "comment": "No payment, no answer."},
     ),
-    "N05-npb_responded": ("npb_responded", "seller", {"unlocks_at": LATER, "comment": SAID}),
+    "N05-npb_responded": ("npb_responded", "seller", {"unlocks_at": LATER, "comment": COMMENT}),
     "N06-npx_accepted": ("npx_accepted", "seller", {}),
     "N06-npx_taken_back": ("npx_taken_back", "seller", {"unlocks_at": LATER}),
     "N07-npb_unlocked": ("npb_unlocked", "seller", {"kind": "NPB", "unlocks_at": UNLOCKS}),
@@ -168,42 +168,40 @@ FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 WITHOUT_ORDER = ("bill_issued",)
 
 
-def told(event: str, role: str, facts: dict[str, Any], zone: str = "UTC") -> EmailContext:
-    """An event as the follower would tell it."""
+def email_context(event: str, role: str, facts: dict[str, Any], zone: str = "UTC") -> EmailContext:
     order_id = None if event in WITHOUT_ORDER else 1003
     return EmailContext(event, role, order_id, facts, zone, buyer="" if order_id is None else "Bea", seller="Sam")
 
 
-def envelope(telling: EmailContext) -> OutgoingEmail:
-    """The letter on its way."""
+def outgoing(context: EmailContext) -> OutgoingEmail:
     return OutgoingEmail(
         message_id="0" * 32,
-        event=telling.event,
-        order_id=telling.order_id,
+        event=context.event,
+        order_id=context.order_id,
         email="reader@example.org",
-        handle="Sam" if telling.role == "seller" else "Bea",
+        handle="Sam" if context.role == "seller" else "Bea",
         written_at=WRITTEN,
-        content=email_from_json(compose_email(telling).as_json()),
+        content=email_from_json(compose_email(context).as_json()),
     )
 
 
-def as_sent(name: str) -> Iterator[tuple[str, str]]:
-    """(file name, content) of the two sides of one letter."""
-    sent = envelope(told(*FACTS[name]))
-    yield f"{name}.txt", f"Subject: {sent.content.subject}\n\n{render_text(sent, STATIONERY)}"
-    yield f"{name}.html", render_html(sent, STATIONERY) + "\n"
+def render_sides(name: str) -> Iterator[tuple[str, str]]:
+    sent = outgoing(email_context(*FACTS[name]))
+    yield f"{name}.txt", f"Subject: {sent.content.subject}\n\n{render_text(sent, BRANDING)}"
+    yield f"{name}.html", render_html(sent, BRANDING) + "\n"
 
 
 @pytest.mark.parametrize("name", FACTS)
 def test_email_matches_its_snapshot(name: str) -> None:
     """N1 to N18: plain text and HTML, for its reader."""
-    for file, content in as_sent(name):
-        assert (KEPT / file).read_text(encoding="utf-8") == content, "see the module's first lines for how to renew"
+    for file, content in render_sides(name):
+        assert (SNAPSHOTS / file).read_text(encoding="utf-8") == content, (
+            "see the module's first lines for how to regenerate"
+        )
 
 
 def test_every_snapshot_has_an_example() -> None:
-    """The folder holds what the examples say, no more."""
-    assert {path.name for path in KEPT.iterdir()} == {file for name in FACTS for file, _ in as_sent(name)}
+    assert {path.name for path in SNAPSHOTS.iterdir()} == {file for name in FACTS for file, _ in render_sides(name)}
 
 
 def test_every_row_of_the_rules_and_every_event_has_an_example() -> None:
@@ -216,8 +214,8 @@ def test_every_notified_event_has_an_email() -> None:
     """N1 to N18: a name that is told and not worded would be parked instead of sent."""
     root = Path(__file__).parents[3]
     names = set()
-    for floor in ("policies", "models", "tasks"):
-        for path in (root / floor).rglob("*.py"):
+    for package in ("policies", "models", "tasks"):
+        for path in (root / package).rglob("*.py"):
             source = path.read_text(encoding="utf-8")
             names |= set(
                 re.findall(r'\b(?:notify_party|notify_member)\(\s*[^"\n]*\n?[^"\n]*\n?[^"\n]*"([a-z_]+)"', source)
@@ -242,10 +240,10 @@ def test_emails_accept_missing_and_unknown_facts(event: str) -> None:
 
 
 def test_only_the_seller_reads_about_the_fee() -> None:
-    """N11, P9: whatever facts a buyer's letter is given."""
+    """N11: whatever facts a buyer's email is given."""
     facts = FACTS["N11-order_cancelled-npb-seller"][2]
     for role, reads in ((Role.SELLER, True), (Role.BUYER, False)):
-        assert ("fee" in render_plain(compose_email(told("order_cancelled", role, facts)))) is reads
+        assert ("fee" in render_plain(compose_email(email_context("order_cancelled", role, facts)))) is reads
 
 
 @pytest.mark.parametrize(
@@ -266,7 +264,6 @@ def test_only_the_seller_reads_about_the_fee() -> None:
     ],
 )
 def test_times_have_their_zone_and_are_never_early(instant: str, zone: str, written: str) -> None:
-    """House, "Two facts of life"; promises, Time: DST changes, leap day, year end, UTC+14 and UTC-12."""
     assert format_instant(datetime.fromisoformat(instant), zone) == written
 
 
@@ -277,9 +274,8 @@ HOSTILE = (
 
 
 def test_hostile_comment_is_shown_as_text() -> None:
-    """C42, C43, C44, C46: text stays text, on both sides of the mail."""
-    sent = envelope(told("npb_responded", "seller", {"unlocks_at": LATER, "comment": HOSTILE}))
-    text, page = render_text(sent, STATIONERY), render_html(sent, STATIONERY)
+    sent = outgoing(email_context("npb_responded", "seller", {"unlocks_at": LATER, "comment": HOSTILE}))
+    text, page = render_text(sent, BRANDING), render_html(sent, BRANDING)
     assert "<script>" in text
     assert "<script>" not in page
     assert "<img" not in page
@@ -295,19 +291,17 @@ def test_hostile_comment_is_shown_as_text() -> None:
     "text", ["\u202e", "\u2069\u2069a", "\u2066\u202ea\u2069b", "אבג\nabc", "a\u202cb\u2067", "العربية 123"]
 )
 def test_text_direction_ends_with_the_text(text: str) -> None:
-    """C42: right-to-left text is kept, and ends where it ends."""
     for line in [*sanitize_lines(text), sanitize_line(text)]:
         assert balanced(line)
         assert line.startswith("\u2068") or line.isascii()
 
 
 def test_long_names_are_truncated() -> None:
-    """C42: one name cannot fill a mail."""
     assert len(sanitize_line("x" * 5000)) == 80
 
 
 def balanced(text: str) -> bool:
-    """Whether every line closes each direction it opens, in the right order, and nothing else."""
+    """Whether every line closes each direction that it opens, in order, and nothing else."""
     for line in text.split("\n"):
         open_kinds: list[str] = []
         for c in line:
@@ -323,9 +317,9 @@ def balanced(text: str) -> bool:
 
 
 if __name__ == "__main__":
-    KEPT.mkdir(exist_ok=True)
-    for old in KEPT.iterdir():
+    SNAPSHOTS.mkdir(exist_ok=True)
+    for old in SNAPSHOTS.iterdir():
         old.unlink()
     for example in FACTS:
-        for file_name, whole in as_sent(example):
-            (KEPT / file_name).write_text(whole, encoding="utf-8")
+        for file_name, content in render_sides(example):
+            (SNAPSHOTS / file_name).write_text(content, encoding="utf-8")
