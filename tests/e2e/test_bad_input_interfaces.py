@@ -32,8 +32,7 @@ TRIED_A_TASK = 12
 SUBMIT = "SELECT unwind.submit_command(%s, %s, %s)"
 STEPS = random.Random(20_260_328)
 MAX_DURATION = 100_000
-"""Characters of one value here; ten millions are tried by themselves, for a message of many of them is too long
-(X11).
+"""Characters of one value here; ten millions are tried by themselves, for a message of many of them is too long.
 """
 
 
