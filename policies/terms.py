@@ -63,7 +63,7 @@ class Terms:
     strike_limit: int = 3
     release_auto_stockroom: bool = False
     fee_slices: tuple[FeeSlice, ...] = BRICKLINK_FEE_SLICES
-    fee_exempt_sellers: tuple[str, ...] = ()  # rules 7.1: low-volume regions, per seller
+    fee_exempt_sellers: tuple[str, ...] = ()  # Low-volume regions, per seller
 
     @property
     def zone(self) -> ZoneInfo:

@@ -45,7 +45,7 @@ def test_the_installation_has_the_parts_that_the_documents_name() -> None:
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_images_are_pinned_to_a_version(name: str) -> None:
-    """F63: what runs is what was tested, not what was newest that night."""
+    """What runs is what was tested, not what was newest that night."""
     assert re.fullmatch(r"[\w/.-]+:v?\d+\.\d+(\.\d+)?[\w.-]*", SERVICES[name]["image"])
 
 
@@ -67,7 +67,7 @@ def test_the_image_holds_every_floor_and_nothing_else_of_the_checkout() -> None:
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_ports_are_open_on_loopback_only(name: str) -> None:
-    """Contract 1: all listen on loopback only."""
+    """All listen on loopback only."""
     for port in SERVICES[name].get("ports", []):
         assert str(port).startswith("127.0.0.1:"), port
     assert SERVICES[name].get("network_mode") is None
@@ -76,14 +76,14 @@ def test_ports_are_open_on_loopback_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", LASTING)
 def test_whatever_lasts_is_watched_and_started_again(name: str) -> None:
-    """F28: a worker's main process may exit on its own."""
+    """A worker's main process may exit on its own."""
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert {"test", "interval", "timeout", "retries", "start_period"} <= service["healthcheck"].keys()
 
 
 def test_nothing_works_before_the_schema_is_there() -> None:
-    """F31: workers before producers, the schema before both."""
+    """Workers before producers, the schema before both."""
     assert SERVICES["migrate"]["restart"] == "no"
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     for name in ("worker-commands", "worker-sweeps", "beat"):
@@ -94,7 +94,7 @@ def test_nothing_works_before_the_schema_is_there() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_docker_waits_longer_than_the_soft_shutdown(name: str) -> None:
-    """Reliability 4.1: worker_soft_shutdown_timeout is 20 s, the hard limit of one task 60 s."""
+    """Worker_soft_shutdown_timeout is 20 s, the hard limit of one task 60 s."""
     assert seconds(SERVICES[name]["stop_grace_period"]) > max(HARD_TIME_LIMIT_SECONDS, SOFT_SHUTDOWN_SECONDS)
 
 
@@ -110,7 +110,7 @@ def test_containers_may_do_nothing_special_and_write_no_endless_log(name: str) -
 
 
 def test_the_queues_of_all_workers_together_are_all_queues() -> None:
-    """F19: a message in a queue that nobody reads waits for ever. Same groups as `./run up`."""
+    """A message in a queue that nobody reads waits for ever. Same groups as `./run up`."""
     groups = {}
     for name in ("worker-commands", "worker-sweeps"):
         said = words(name)
@@ -143,7 +143,7 @@ def test_every_command_exists_with_these_words(name: str) -> None:
 
 
 def test_flower_asks_who_is_there_and_remembers() -> None:
-    """F56, F57: what it may is in flowerconfig.py, which it is given; its login is a secret, its memory a volume."""
+    """What it may is in flowerconfig.py, which it is given; its login is a secret, its memory a volume."""
     from flower import options
 
     said = words("flower")
@@ -157,7 +157,7 @@ def test_flower_asks_who_is_there_and_remembers() -> None:
 
 
 def test_health_is_judged_without_loading_the_program() -> None:
-    """X8: by effect; beat also by the ping that Celery answers only while it comes round."""
+    """By effect; beat also by the ping that Celery answers only while it comes round."""
     for name in ("worker-commands", "worker-sweeps", "beat"):
         assert "python -m workers.monitoring.probes alive" in SERVICES[name]["healthcheck"]["test"][1]
         assert SERVICES[name]["environment"]["UNWIND_ALIVE_FILE"].startswith("/tmp/")
@@ -212,7 +212,7 @@ def test_the_secrets_are_made_once_and_fit_together(tmp_path: Path, monkeypatch:
 
 
 def test_redis_keeps_what_it_was_given_and_knows_its_users() -> None:
-    """F10, F11, F15: append-only file, noeviction; reliability 4.2: a user for each role."""
+    """Append-only file, noeviction; a user for each role."""
     said = words("redis")
     settings = dict(zip(said[1::2], said[2::2], strict=True))
     assert settings["--appendonly"] == "yes"

@@ -155,7 +155,7 @@ def _run(shop: Installation, words: list[str]) -> subprocess.CompletedProcess[st
 
 
 def test_a_redis_user_can_do_nothing_else(shop: Installation) -> None:
-    """Reliability F60: the producer cannot read, take back or touch another queue; who asks cannot push; Flower cannot push."""
+    """The producer cannot read, take back or touch another queue; who asks cannot push; Flower cannot push."""
     refused = {
         "unwind-producer:producer-secret": (
             ("RPOP", "commands"),
@@ -231,7 +231,7 @@ def test_the_file_of_users_gives_the_rights_of_the_page() -> None:
 
 
 def test_a_postgresql_role_can_do_nothing_else(shop: Installation) -> None:
-    """promises.md P5, P9: each login has the rights of its role, and no other."""
+    """Each login has the rights of its role, and no other."""
     refused = {
         "storefront:storefront-secret": (
             "SELECT * FROM unwind.orders",

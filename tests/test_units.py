@@ -51,7 +51,7 @@ def test_units_may_do_nothing_special_and_get_secrets_as_credentials(unit: str) 
 
 @pytest.mark.parametrize("unit", WATCHED)
 def test_what_hangs_is_replaced_and_what_works_may_finish(unit: str) -> None:
-    """X9: systemd is told of every look of the watcher; TERM is followed by KILL only after the hard limit of a task."""
+    """Systemd is told of every look of the watcher; TERM is followed by KILL only after the hard limit of a task."""
     assert lines(unit, "Type") == ["notify"]
     assert int(lines(unit, "WatchdogSec")[0]) >= 60
     assert lines(unit, "Restart") == ["always"]

@@ -166,7 +166,7 @@ def _with_late_ones(
     wanted: Counter[ExpectedLine],
     there: Counter[ExpectedLine],
 ) -> Counter[ExpectedLine]:
-    """Allow for what came after its bill was made and so went on a following one (rules.md 7.3), and for nothing else."""
+    """Allow for what came after its bill was made and so went on a following one, and for nothing else."""
     astray = {one.order_id for one in ((wanted - there) + (there - wanted)) if one.kind in ("reset", "credit")}
     if not astray:
         return wanted

@@ -47,7 +47,7 @@ def role_exists(conn: Connection) -> bool:
 
 
 def can_change_append_only_tables(conn: Connection) -> bool:
-    """Whether whoever acts on this connection has a right to change or delete what only grows (promises.md P5)."""
+    """Whether whoever acts on this connection has a right to change or delete what only grows."""
     return bool(conn.execute(text("SELECT has_table_privilege('unwind.events', 'UPDATE, DELETE')")).scalar())
 
 

@@ -37,7 +37,7 @@ def test_units_come_back_to_the_lot_they_were_sold_from(database: Database) -> N
 
 
 def test_a_lot_that_sold_out_is_gone_and_comes_back_under_a_new_number(database: Database) -> None:
-    """R67, rules.md 5.6."""
+    """R67."""
     with database.transaction() as conn:
         old = a_lot(1, remarks="Box 7", tiers=((5, Decimal("0.0900")),))
         insert_lots(conn, old)
@@ -61,7 +61,7 @@ def test_a_retained_lot_that_sold_out_waits_in_stockroom_a(database: Database) -
 
 
 def test_a_set_of_orders_of_two_sellers_returns_in_one_go_and_makes_one_new_lot_per_item(database: Database) -> None:
-    """R75, C27."""
+    """R75."""
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1), a_lot(2, seller_id="t"))
         insert_order(conn, 100, (1, 4))
@@ -74,7 +74,7 @@ def test_a_set_of_orders_of_two_sellers_returns_in_one_go_and_makes_one_new_lot_
 
 
 def test_what_a_dry_run_foresees_is_what_happens(database: Database) -> None:
-    """Contract 2.3: the plan of a dry run names the very lot that the real run makes."""
+    """The plan of a dry run names the very lot that the real run makes."""
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1), a_lot(2, color_id=6))
         insert_order(conn, 100, (1, 10), (2, 10))
@@ -101,7 +101,7 @@ def test_a_line_that_returned_once_never_returns_again(database: Database) -> No
 
 
 def test_the_journal_adds_up_to_what_is_on_hand(database: Database) -> None:
-    """promises.md, invariant 4."""
+    """Invariant 4."""
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1))
         insert_order(conn, 100, (1, 4))

@@ -77,7 +77,7 @@ def test_a_return_during_a_sale_loses_no_unit(database: Database) -> None:
 
 
 def test_a_return_to_a_lot_that_is_being_sold_out_makes_a_new_one(database: Database) -> None:
-    """C24: the lot is gone when the sale commits."""
+    """The lot is gone when the sale commits."""
     stocked(database, a_lot(1), sold=[(100, 1, 4)])
     with while_held(database, lambda conn: insert_order(conn, 101, (1, 6))) as start:
         back = start(lambda conn: return_orders(conn, 100))
@@ -86,7 +86,6 @@ def test_a_return_to_a_lot_that_is_being_sold_out_makes_a_new_one(database: Data
 
 
 def test_two_returns_to_one_lot_at_once_both_count(database: Database) -> None:
-    """C26."""
     stocked(database, a_lot(1), sold=[(100, 1, 4), (101, 1, 3)])
     with while_held(database, lambda conn: return_orders(conn, 100)) as start:
         back = start(lambda conn: return_orders(conn, 101))
@@ -95,7 +94,7 @@ def test_two_returns_to_one_lot_at_once_both_count(database: Database) -> None:
 
 
 def test_two_returns_that_need_a_new_lot_at_once_make_one(database: Database) -> None:
-    """C27: a lot that does not exist yet cannot be row-locked, its item can."""
+    """A lot that does not exist yet cannot be row-locked, its item can."""
     stocked(database, a_lot(1), sold=[(100, 1, 4), (101, 1, 6)])
     assert left(database) == {}
     with while_held(database, lambda conn: return_orders(conn, 100)) as start:
@@ -119,7 +118,7 @@ def test_returning_one_order_twice_at_once_adds_its_units_once(database: Databas
 
 
 def test_nobody_deadlocks_over_two_lots_in_opposite_order(database: Database) -> None:
-    """house.md: lots are locked by id, whoever names them in whatever order."""
+    """Lots are locked by id, whoever names them in whatever order."""
     stocked(database, a_lot(1), a_lot(2, color_id=7), sold=[])
     with while_held(database, lambda conn: insert_order(conn, 100, (2, 1), (1, 1))) as start:
         other = start(lambda conn: insert_order(conn, 101, (1, 1), (2, 1)))

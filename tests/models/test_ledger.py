@@ -53,7 +53,6 @@ def test_a_charge_is_booked_once_however_often_it_is_told(simulation: Simulation
 
 
 def test_a_fee_of_nothing_has_no_line(simulation: Simulation) -> None:
-    """C29."""
     with simulation.database.transaction() as conn:
         ledger.post_charges(conn, [(an_order(conn, "0.00"), NOW)])
         assert lines(conn) == []

@@ -59,7 +59,7 @@ def test_two_that_migrate_at_once_make_one_schema(empty_database_url: str) -> No
 def test_a_migration_gives_up_rather_than_make_everybody_queue_behind_it(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reliability 4.3: lock_timeout. A migration that must wait for a table leaves the schema as it was."""
+    """Lock_timeout. A migration that must wait for a table leaves the schema as it was."""
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "100ms")
     engine = create_engine(database_url)
     with engine.connect() as holder:

@@ -1,4 +1,4 @@
-"""Does the database refuse, table by table and operation by operation, whoever asks?  (promises.md P5, R39, R60, R86)"""
+"""Does the database refuse, table by table and operation by operation, whoever asks?  (R39, R60, R86)"""
 
 from __future__ import annotations
 

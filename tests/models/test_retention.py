@@ -47,7 +47,7 @@ def owner(database_url: str) -> Any:
 
 
 def test_old_answers_go_in_batches_and_new_ones_stay(market_of_old: Market, owner: db.Database) -> None:
-    """contract 2.1: kept for at least thirty days; history itself stays for ever."""
+    """Kept for at least thirty days; history itself stays for ever."""
     before = counts(market_of_old)
     rounds: list[int] = []
     while not rounds or rounds[-1]:

@@ -99,7 +99,7 @@ PLAIN: Stock = ([a_lot(100 + n) for n in range(8)], [])
 def test_one_statement_returns_what_the_pure_plan_returns(
     simulation: Simulation, stock: Stock, wanted: list[tuple[list[tuple[int, int, int]], bool]], release: bool
 ) -> None:
-    """R63 to R81, C25, C27: lots, journal, lines and what the seller is told, for every set on every stock."""
+    """R63 to R81: lots, journal, lines and what the seller is told, for every set on every stock."""
     sold, now = stock
     with simulation.database.engine.connect() as conn, conn.begin() as whole:
         given_stock(conn, *now)
@@ -209,7 +209,7 @@ def left_behind(conn: Connection, told: dict[int, tuple[ReturnedLine, ...]]) -> 
 
 @pytest.mark.parametrize("units", [3, 4])
 def test_a_lot_that_would_overflow_is_left_to_the_pure_plan(simulation: Simulation, units: int) -> None:
-    """C25: the last unit that fits goes in by the statement, one more makes it decline, and nothing is written."""
+    """The last unit that fits goes in by the statement, one more makes it decline, and nothing is written."""
     full = a_lot(100, quantity=MAX_UNITS - 3)
     with simulation.database.engine.connect() as conn, conn.begin() as whole:
         given_stock(conn, full)
@@ -219,7 +219,7 @@ def test_a_lot_that_would_overflow_is_left_to_the_pure_plan(simulation: Simulati
 
 
 def test_a_statement_that_declines_uses_up_no_number_of_a_new_lot(simulation: Simulation) -> None:
-    """contract 2.3: a sequence is not rolled back, and the pure plan is to give the new lot the number that a dry run foresaw."""
+    """A sequence is not rolled back, and the pure plan is to give the new lot the number that a dry run foresaw."""
     put_away = a_lot(100, item_no="3001", is_stock_room=True, is_retain=True, auto_stockroom=True, quantity=0)
     gone = a_lot(101, item_no="3002")
     with simulation.database.engine.connect() as conn, conn.begin() as whole:

@@ -27,7 +27,7 @@ from workers.task import execute
 def test_a_commit_of_unknown_outcome_is_settled_by_its_request_row(
     market: Market, database_url: str, answered: bool
 ) -> None:
-    """F45: the wire is cut before or after the server has committed; the same command again finds out which it was."""
+    """The wire is cut before or after the server has committed; the same command again finds out which it was."""
     market.order()
     market.at(FILED)
     told = {"order_id": 1003, "member_id": "seller", "request_id": "r-1"}
@@ -53,7 +53,7 @@ def test_a_commit_of_unknown_outcome_is_settled_by_its_request_row(
 
 @pytest.mark.parametrize("state", CONFLICT_SQLSTATES)
 def test_a_unit_of_work_that_clashes_runs_again_as_a_whole_a_few_times(simulation: Simulation, state: str) -> None:
-    """F46: nothing of it was written; what goes on clashing is in the end somebody else's to try again."""
+    """Nothing of it was written; what goes on clashing is in the end somebody else's to try again."""
     tries = []
 
     def clashing(until: int) -> int:
@@ -72,7 +72,7 @@ def test_a_unit_of_work_that_clashes_runs_again_as_a_whole_a_few_times(simulatio
 
 
 def test_two_that_deadlock_both_come_through(simulation: Simulation, database_url: str) -> None:
-    """F46: PostgreSQL ends one of them, and that one runs again."""
+    """PostgreSQL ends one of them, and that one runs again."""
     with simulation.database.transaction() as conn:
         for name in ("a", "b"):
             conn.execute(text("INSERT INTO unwind.broker_epochs VALUES (:name, clock_timestamp())"), {"name": name})
@@ -104,7 +104,7 @@ def test_two_that_deadlock_both_come_through(simulation: Simulation, database_ur
 
 
 def test_nobody_waits_long_behind_a_lock_nor_keeps_one_idle(simulation: Simulation) -> None:
-    """F47, F27: bounded by the server, for every connection, and well below a job's hard limit together."""
+    """Bounded by the server, for every connection, and well below a job's hard limit together."""
     with simulation.database.transaction() as conn:
         shown = {
             name: conn.execute(text(f"SHOW {name}")).scalar()
@@ -128,7 +128,7 @@ def test_nobody_waits_long_behind_a_lock_nor_keeps_one_idle(simulation: Simulati
 def test_a_command_behind_a_lock_that_is_held_for_ever_fails_in_time_and_succeeds_afterwards(
     market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F47, P8: it gives up its turn, and the job comes round again."""
+    """P8: it gives up its turn, and the job comes round again."""
     market.order()
     market.at(FILED)
     monkeypatch.setattr(db, "LOCK_TIMEOUT_MS", 50)

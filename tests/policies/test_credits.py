@@ -28,8 +28,8 @@ def order(fee: str = "20.00", month: str | None = "2026-03") -> Order:
 GOLDEN = [
     # basis, charged month, cancelled at, kind, bill
     ("OCR_SELLER", "2026-03", "2026-03-31T23:00:00Z", "reset", "2026-03"),  # E1
-    ("OCR_BUYER", "2026-03", "2026-04-01T03:59:59.999999Z", "reset", "2026-03"),  # C35: still March in New York
-    ("OCR_BUYER", "2026-03", "2026-04-01T04:00:00Z", "credit", "2026-04"),  # C35
+    ("OCR_BUYER", "2026-03", "2026-04-01T03:59:59.999999Z", "reset", "2026-03"),  # Still March in New York
+    ("OCR_BUYER", "2026-03", "2026-04-01T04:00:00Z", "credit", "2026-04"),
     ("OCR_SELLER", "2026-03", "2026-04-01T04:30:00Z", "credit", "2026-04"),  # E9
     ("OCR_SELLER", "2026-03", "2026-04-02T12:00:00Z", "credit", "2026-04"),  # E3: before the bill is made
     ("NPB", "2026-03", "2026-04-12T10:00:00Z", "credit", "2026-04"),  # E2
@@ -37,7 +37,7 @@ GOLDEN = [
     ("NPB", "2026-04", "2026-04-20T10:00:00Z", "reset", "2026-04"),  # E7: charged anew by a batch
     ("BUYER_TERMINATED", "2026-03", "2026-03-30T10:00:00Z", "reset", "2026-03"),
     ("BUYER_TERMINATED", "2026-03", "2026-05-30T10:00:00Z", "credit", "2026-05"),
-    ("SELLER_TERMINATED", "2026-03", "2026-03-30T10:00:00Z", "reset", "2026-03"),  # rules 7.6
+    ("SELLER_TERMINATED", "2026-03", "2026-03-30T10:00:00Z", "reset", "2026-03"),
     ("SELLER_TERMINATED", "2026-03", "2026-04-30T10:00:00Z", "credit", "2026-04"),
     ("OCR_SELLER", "2026-12", "2027-01-02T12:00:00Z", "credit", "2027-01"),  # E10
     ("OCR_SELLER", "2026-12", "2027-01-01T04:59:59Z", "reset", "2026-12"),

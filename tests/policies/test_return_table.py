@@ -21,7 +21,7 @@ from policies.inventory import ReturningLine, ReturnPlan, StockView, plan_return
 from policies.lots import Lot, find_lot_problems
 
 TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
-    # --- which lot is the same item (rules.md 5.2; R66 to R69)
+    # --- which lot is the same item (R66 to R69)
     ("R66 the lot grows", ["1 3001/5/N x6"], ["x4 of 1 3001/5/N"], "", ["4 1"], ["1 3001/5/N x10"]),
     ("R67 no lot at all: a new one", [], ["x4 of 1 3001/5/N"], "", ["4 new1"], ["new1 3001/5/N x4"]),
     (
@@ -132,7 +132,7 @@ TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
         ["4 2"],
         ["2 3001/5/N x10"],
     ),
-    # --- never into these (R81, C24)
+    # --- never into these (R81)
     (
         "R81 a superlot part",
         ["2 3001/5/N x6 bind=7"],
@@ -231,7 +231,7 @@ TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
         ["1 3001/5/N x10", "new1 3002/5/N x3"],
     ),
     ("R80 nothing is left of the line", ["1 3001/5/N x6"], ["x0 of 1 3001/5/N"], "", ["0"], []),
-    # --- the values of a new lot (rules.md 5.5)
+    # --- the values of a new lot
     (
         "R67 with all values of the line",
         [],

@@ -58,7 +58,7 @@ def test_importing_the_app_needs_no_environment_and_opens_no_connection() -> Non
     ],
 )
 def test_settings_have_their_documented_values(setting: str, value: Any) -> None:
-    """Reliability 4.1: each of these was measured; the reason stands beside it in workers/app.py."""
+    """Each of these was measured; the reason stands beside it in workers/app.py."""
     assert app.conf[setting] == value
 
 
@@ -72,18 +72,17 @@ def test_celery_knows_every_setting() -> None:
 
 
 def test_hard_limit_is_less_than_half_the_visibility_timeout() -> None:
-    """F05: the hard limit is below half the visibility timeout."""
+    """The hard limit is below half the visibility timeout."""
     assert HARD_TIME_LIMIT_SECONDS < VISIBILITY_TIMEOUT / 2
     assert app.conf.broker_transport_options["visibility_timeout"] == VISIBILITY_TIMEOUT
 
 
 def test_app_declares_exactly_the_routed_queues() -> None:
-    """Contract 2.4."""
     assert [queue.name for queue in app.conf.task_queues] == list(QUEUES)
 
 
 def test_redacted_arguments_hold_only_ids_and_codes() -> None:
-    """F64: what Flower and the logs see of a message."""
+    """What Flower and the logs see of a message."""
     arguments = {
         "order_id": 1003,
         "member_id": "s-881",
@@ -114,12 +113,11 @@ def test_redacted_arguments_hold_only_ids_and_codes() -> None:
     ],
 )
 def test_redacted_answer_holds_outcome_code_and_counts(answer: Answer, shown: str) -> None:
-    """Contract 2.1: a refusal is a SUCCESS, and its code is what people look for in Flower; texts may be private (P9)."""
+    """A refusal is a SUCCESS, and its code is what people look for in Flower; texts may be private (P9)."""
     assert redact_answer(saferepr(answer.as_json(), 512)) == shown
 
 
 def test_redacted_answer_of_unknown_shape_is_empty() -> None:
-    """F64."""
     assert redact_answer("'private'") == ""
 
 

@@ -24,7 +24,7 @@ def _as_it_was() -> Iterator[None]:
 
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_no_text_starts_a_new_log_line(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """promises.md, bad input: newline injection into logs, terminal colours, right-to-left override."""
+    """Bad input: newline injection into logs, terminal colours, right-to-left override."""
     logs.configure(form)
     structlog.get_logger("here").info("answered", order="1\n2026 [error] forged", who="\x1b[31mred\u202e")
     logging.getLogger("elsewhere").warning("from a library: %s", "a\r\nb")

@@ -108,7 +108,7 @@ def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(shop: Mar
 
 
 def test_requeued_sql_command_is_answered_through_sql(shop: Market) -> None:
-    """Contract 2: whoever submitted it finds its answer where it was promised."""
+    """Whoever submitted it finds its answer where it was promised."""
     shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
     with shop.simulation.database.transaction() as conn:
         (given,), _ = submissions.claim(conn, shop.simulation.clock.now(conn).replace(year=2100), limit=9)

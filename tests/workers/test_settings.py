@@ -106,7 +106,7 @@ def test_usual_database_urls_are_accepted(monkeypatch: pytest.MonkeyPatch, schem
 def test_result_backend_defaults_to_the_brokers_next_database(
     monkeypatch: pytest.MonkeyPatch, broker: str, backend: str
 ) -> None:
-    """Contract 1: CELERY_RESULT_BACKEND defaults to the broker's second database."""
+    """CELERY_RESULT_BACKEND defaults to the broker's second database."""
     monkeypatch.setenv("CELERY_BROKER_URL", broker)
     found = load_settings().result_backend
     assert found is not None
@@ -139,7 +139,7 @@ def test_result_backend_defaults_to_the_brokers_next_database(
 def test_invalid_value_is_reported_with_its_fix_and_never_shown(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, fix: str
 ) -> None:
-    """Contract 2.1's rule for errors, applied to settings: name the place, never echo the value."""
+    """Errors name the setting and never echo its value."""
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -184,7 +184,7 @@ def test_settings_reach_child_processes_unchanged(monkeypatch: pytest.MonkeyPatc
 
 
 def test_configured_servers_override_embedded_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract 1: first match wins."""
+    """First match wins."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://u@db/unwind")
     urls = ServerUrls("postgresql+psycopg://embedded/unwind", "redis://embedded/0", "redis://embedded/1", "")
     mixed = load_settings().with_servers(urls).environment()

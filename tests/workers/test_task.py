@@ -60,7 +60,7 @@ def test_failing_outbox_row_stops_no_other(simulation: Simulation) -> None:
 
 
 def test_outbox_row_that_keeps_failing_is_parked_and_can_be_requeued(simulation: Simulation) -> None:
-    """Contract 2.1: visible, replayable, never silently lost; and nothing of its words is told."""
+    """Visible, replayable, never silently lost; and nothing of its words is told."""
     (row,) = promised(simulation, 1)
     for _ in range(outbox.MAX_ATTEMPTS):
         bisect_failures(Follower(simulation, {row}), [row], KeyError("private words"))
@@ -86,7 +86,7 @@ def test_summary_of_a_database_error_has_the_constraint_and_no_values(simulation
 
 @pytest.mark.parametrize("state", ["53100", "53200", "57P03", "58030"])
 def test_server_without_resources_counts_as_unavailable(simulation: Simulation, state: str) -> None:
-    """F48: a full disk, no memory, a start, an error of its files: waited for without a count, for it passes."""
+    """A full disk, no memory, a start, an error of its files: waited for without a count, for it passes."""
     want = text(f"DO $$ BEGIN RAISE EXCEPTION 'in want' USING ERRCODE = '{state}'; END $$")
     with pytest.raises(DBAPIError) as caught, simulation.database.transaction() as conn:
         conn.execute(want)
@@ -115,13 +115,13 @@ def _end(admin: psycopg.Connection, pid: int) -> None:
     "arguments", [{"rows": "all"}, {"rows": [1.5]}, {"rows": [True]}, {"order_id": "1"}, {"nonsense": 1}]
 )
 def test_internal_task_answers_invalid_to_bad_arguments(simulation: Simulation, arguments: dict[str, Any]) -> None:
-    """Contract 2.4: callable by hand; never an exception for bad input."""
+    """Callable by hand; never an exception for bad input."""
     answer = execute(app.tasks[TASK], arguments, "by-hand")
     assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", list(arguments))
 
 
 def test_error_raised_to_celery_has_no_values() -> None:
-    """F64: logs, events and the result backend are told of kind and place."""
+    """Logs, events and the result backend are told of kind and place."""
     try:
         raise KeyError("private words")
     except KeyError as error:
@@ -131,7 +131,7 @@ def test_error_raised_to_celery_has_no_values() -> None:
 
 
 def test_error_raised_to_celery_has_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """F64: a traceback with its chain goes into Flower's events at every retry."""
+    """A traceback with its chain goes into Flower's events at every retry."""
 
     words = " ".join(["is"] * 3)  # made here, since a traceback quotes the lines of the source
 

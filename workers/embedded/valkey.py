@@ -17,12 +17,12 @@ SETTINGS = {
     "bind": "127.0.0.1",
     "protected-mode": "yes",
     "databases": "64",  # two for a product run; parallel test processes take a pair each
-    "maxmemory-policy": "noeviction",  # a queue is not a cache (F15)
+    "maxmemory-policy": "noeviction",  # a queue is not a cache
     "tcp-keepalive": "60",
     "save": '""',  # the append-only file is the copy; a second one costs a fork
     "daemonize": "no",
 }
-DURABLE_SETTINGS = {"appendonly": "yes", "appendfsync": "everysec"}  # F11: `always` costs two thirds of the push rate
+DURABLE_SETTINGS = {"appendonly": "yes", "appendfsync": "everysec"}  # `always` costs two thirds of the push rate
 THROWAWAY_SETTINGS = {"appendonly": "no"}
 
 

@@ -1,4 +1,4 @@
-"""How does a written history become a marketplace?  Line by line on a simulation, with time passing in between (contract 5).
+"""How does a written history become a marketplace?  Line by line on a simulation, with time passing in between.
 
 A file is read and checked whole before anything runs.  Then each line happens at its instant: first every sweep that is
 due by then, then the line, then everything its commit promised.

@@ -41,7 +41,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """`group` is the number in promises.md.  A query may use `:now`; one without a place to narrow is always asked whole."""
+    """`group` numbers related invariants.  A query may use `:now`; one without a place to narrow is always asked whole."""
 
     group: int
     sentence: str

@@ -74,7 +74,7 @@ def test_other_values_arrive_too(simulation: Simulation, kind: str, written: Cal
 
 
 def test_a_text_with_nul_is_refused_and_moves_no_other(simulation: Simulation) -> None:
-    """F62: NUL parts the texts of a set while they travel, so a text that has one must never be taken for two."""
+    """NUL parts the texts of a set while they travel, so a text that has one must never be taken for two."""
     with pytest.raises(ValueError, match="NUL"):
         text_array(["a", "b\x00c"])
     with pytest.raises(ValueError, match="NUL"):
@@ -112,7 +112,7 @@ def test_amounts_in_documents_are_text_and_what_has_no_one_way_is_refused() -> N
 
 
 def test_statements_sent_together_see_what_was_committed_meanwhile(simulation: Simulation) -> None:
-    """F50: they save trips and nothing else; each has its own look at what others have done."""
+    """They save trips and nothing else; each has its own look at what others have done."""
     with simulation.database.transaction() as conn:
         with pipeline(conn):
             first = execute(conn, "SELECT CAST(%(n)s AS integer), clock_timestamp()", {"n": 1})
@@ -123,7 +123,7 @@ def test_statements_sent_together_see_what_was_committed_meanwhile(simulation: S
 
 
 def test_the_first_of_them_that_fails_is_the_one_that_is_told(simulation: Simulation) -> None:
-    """F46: the unit of work is told why, in the words in which it decides whether to run again."""
+    """The unit of work is told why, in the words in which it decides whether to run again."""
     with simulation.database.transaction() as conn:
 
         def fails() -> None:

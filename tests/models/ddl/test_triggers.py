@@ -76,7 +76,7 @@ def test_the_timeline_of_a_cancelled_order_goes_on(owner: Connection) -> None:
 
 
 def test_workers_act_as_the_role_without_rights_to_history(app: Connection) -> None:
-    """Contract 1: every process does SET ROLE unwind_app on connect."""
+    """Every process does SET ROLE unwind_app on connect."""
     assert app.execute(text("SELECT current_user")).scalar() == db.APP_ROLE
 
 
@@ -92,7 +92,7 @@ def test_the_application_may_not_change_what_only_grows(app: Connection, table: 
     "statement", ["CREATE TABLE unwind.mine (x int)", "DROP TABLE unwind.sweeps", "ALTER TABLE unwind.lots DROP bulk"]
 )
 def test_the_application_may_not_change_the_schema(app: Connection, statement: str) -> None:
-    """Reliability 4.3: never DDL."""
+    """Never DDL."""
     with pytest.raises(DBAPIError, match=r"permission denied|must be owner"):
         app.execute(text(statement))
 
@@ -131,7 +131,7 @@ def test_no_guard_and_no_default_reads_the_clock(database_url: str) -> None:
 
 
 def test_a_login_that_may_not_create_roles_can_migrate(empty_database_url: str, servers: ServerUrls) -> None:
-    """Contract 1: the migration goes on, and triggers guard."""
+    """The migration goes on, and triggers guard."""
     from models.migrations import upgrade
 
     name = make_url(empty_database_url).database

@@ -155,7 +155,7 @@ def test_credits_are_those_of_the_command_and_say_where_they_are(lived: Market) 
 
 
 def test_a_credit_that_is_on_its_way_or_was_given_up_says_so(market: Market) -> None:
-    """C36: nobody is told that money is there before it is."""
+    """Nobody is told that money is there before it is."""
     market.order(1001)
     market.done("ocr.file", order_id=1001, member_id="seller", reason="S_MUTUAL", comment="agreed")
     market.simulation.do("orders.cancel", order_id=1001, member_id="seller")
@@ -173,7 +173,7 @@ def test_a_credit_that_is_on_its_way_or_was_given_up_says_so(market: Market) -> 
 
 
 def test_a_request_is_found_whatever_became_of_it(lived: Market) -> None:
-    """contract 2.1: answered, refused, waiting at the SQL door, or given up: support sees which."""
+    """Answered, refused, waiting at the SQL door, or given up: support sees which."""
     with lived.simulation.database.transaction() as conn:
         conn.execute(
             text("SELECT unwind.submit_command('npb.remove', CAST(:payload AS jsonb), 'by-sql')"),

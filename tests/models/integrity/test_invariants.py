@@ -34,7 +34,7 @@ def test_the_past_is_as_it_must_be(planted: Connection) -> None:
 @pytest.mark.guarantee("P6", "P4")
 @pytest.mark.parametrize("planting", PLANTINGS, ids=lambda planting: planting.sentence)
 def test_what_must_never_be_is_found_by_its_name(planted: Connection, planting: Planting) -> None:
-    """promises.md, Invariants: the question of everything finds it and names the row, and so does that of what is fresh."""
+    """Invariants: the question of everything finds it and names the row, and so does that of what is fresh."""
     (asked,) = [one for one in ASKED if one.sentence.startswith(planting.sentence)]
     for statement in planting.statement.split(";"):
         assert planted.exec_driver_sql(statement.replace("%", "%%")).rowcount != 0
@@ -61,7 +61,7 @@ def test_every_invariant_has_a_planting() -> None:
 
 
 def test_every_group_of_the_promises_is_asked() -> None:
-    """promises.md: nine groups."""
+    """Nine groups."""
     assert {one.group for one in ASKED} == set(range(1, 10))
 
 

@@ -1,4 +1,4 @@
-"""Is every cent where it belongs, after any history?  (promises.md, invariant 5)"""
+"""Is every cent where it belongs, after any history?"""
 
 from __future__ import annotations
 

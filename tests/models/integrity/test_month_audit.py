@@ -123,7 +123,7 @@ def test_a_month_in_which_nothing_happened_is_proven_too(market: Market) -> None
 
 
 def test_a_line_that_came_after_its_bill_was_made_is_counted_as_moved_on(market: Market) -> None:
-    """Rules 7.3: a posting that was broken when the bill was made goes on the following one, and that is right."""
+    """A posting that was broken when the bill was made goes on the following one, and that is right."""
     market.order(1, [(market.lot(501, unit_price="750"), 1)])
     market.simulation.do("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
     market.simulation.do("orders.cancel", order_id=1, member_id="seller")

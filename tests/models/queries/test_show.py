@@ -29,7 +29,7 @@ def see(market: Market, *words: str | int) -> Any:
 
 
 def test_an_unknown_thing_is_nothing(market: Market) -> None:
-    """Contract 4: `show` of an unknown thing gives null."""
+    """`show` of an unknown thing gives null."""
     instant = format_timestamp(ORDERED)
     for words in (
         ("order", 5),
@@ -77,7 +77,7 @@ def test_words_that_ask_for_nothing_are_refused(words: list[Any]) -> None:
 
 
 def test_an_order_is_shown_as_the_contract_has_it(market: Market) -> None:
-    """Contract 4: the order's JSON, before and after a cancellation through NPB."""
+    """The order's JSON, before and after a cancellation through NPB."""
     lot = market.lot(501, quantity=1000, unit_price="7.5000")
     market.order(1003, [(lot, 100)])
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")

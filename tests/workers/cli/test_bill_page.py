@@ -141,7 +141,7 @@ def test_what_is_left_over_is_explained(fields: dict[str, Any], row: list[str]) 
     ],
 )
 def test_nothing_that_people_wrote_can_change_the_page(text: str) -> None:
-    """Promises, bad input: HTML, templates and direction overrides in a comment are shown as what they are."""
+    """HTML, templates and direction overrides in a comment are shown as what they are."""
     line = a_bill()["lines"][0] | {"kind": "manual_credit", "note": text}
     clean, dirty = Page(render_html(a_bill())), Page(render_html(a_bill(lines=[line], seller_id=f"s{text}")))
     assert dirty.tags == clean.tags

@@ -97,12 +97,12 @@ def why_not(text: str | bytes) -> str:
 
 
 def test_an_upload_file_of_the_marketplace_is_read() -> None:
-    """Rules 5: all fields, thousands separators, tiers that are not there, I for incomplete."""
+    """All fields, thousands separators, tiers that are not there, I for incomplete."""
     assert read(BRICKLINK) == [FIRST, SECOND]
 
 
 def test_a_brickstore_file_is_read() -> None:
-    """Rules 5: its own names, its bare document type, excluded items, binary fractions, M for sealed."""
+    """Its own names, its bare document type, excluded items, binary fractions, M for sealed."""
     lots = read(BRICKSTORE)
     assert [(x.lot_id, x.item_type, x.item_no, x.quantity, x.unit_price) for x in lots] == [
         (77, "PART", "3001", 4, Decimal("0.0400")),
@@ -136,7 +136,7 @@ LISTED = "<!DOCTYPE BrickStoreXML [<!ELEMENT Item ANY>]><BrickStoreXML/>"
 
 @pytest.mark.parametrize("hostile", [BOMB, OUTSIDE, INSIDE, LISTED, "<!DOCTYPE INVENTORY><INVENTORY/>"])
 def test_entities_and_document_types_are_refused(hostile: str) -> None:
-    """Rules 5: hostile XML is refused, and nothing outside the file is ever opened."""
+    """Hostile XML is refused, and nothing outside the file is ever opened."""
     assert "is not read" in why_not(hostile)
 
 
@@ -156,7 +156,7 @@ def test_entities_and_document_types_are_refused(hostile: str) -> None:
     ],
 )
 def test_what_is_not_xml_or_badly_encoded_is_refused(broken: bytes) -> None:
-    """Rules 5: malformed, wrong encoding."""
+    """InvalidHistory, wrong encoding."""
     assert "not well-formed XML" in why_not(broken)
 
 
@@ -166,7 +166,7 @@ def test_other_documents_are_refused() -> None:
 
 
 def test_deep_and_long_and_large_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rules 5: 100 MB; the memory needed does not grow with the file."""
+    """100 MB; the memory needed does not grow with the file."""
     assert "deep" in why_not("<INVENTORY>" + "<a>" * 100_000)
     assert "longer" in why_not(f"<INVENTORY><ITEM><REMARKS>{'x' * 10_001}</REMARKS></ITEM></INVENTORY>")
     assert "more than 200,000 items" in why_not("<INVENTORY>" + "<ITEM/>" * 200_001)
@@ -175,7 +175,7 @@ def test_deep_and_long_and_large_files_are_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_hundred_megabytes_are_refused_without_reading_them_all() -> None:
-    """Rules 5.3, hostile files: the reader stops where a file gets larger than any store's."""
+    """Hostile files: the reader stops where a file gets larger than any store's."""
 
     class Endless(io.BytesIO):
         """A file that never ends and counts what was taken from it."""
@@ -215,7 +215,7 @@ def test_a_hundred_megabytes_are_refused_without_reading_them_all() -> None:
     ],
 )
 def test_an_item_that_is_no_lot_is_named(old: str, new: str, why: str) -> None:
-    """Rules 5: the seller is told which item and why; the others are not hurt."""
+    """The seller is told which item and why; the others are not hurt."""
     lots, bad = sorted_out(io.BytesIO(BRICKLINK.replace(old, new).encode()))
     assert lots == [SECOND]
     assert [one.number for one in bad] == [1]
@@ -231,7 +231,7 @@ def run(stage_url: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[i
 def test_a_file_becomes_lots_and_lots_a_file(
     simulation: Simulation, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rules 5: `import-lots` and `show lots --xml`; a lot without a number gets one of ours, once imported again."""
+    """`import-lots` and `show lots --xml`; a lot without a number gets one of ours, once imported again."""
     simulation.do("members.record", member_id="s", handle="s", email="s@example.org")
     file = tmp_path / "store.xml"
     file.write_text(BRICKLINK)
@@ -272,7 +272,7 @@ def test_only_what_came_back_and_is_still_there_is_written_on_request(
 def test_another_sellers_lot_stops_an_import_before_anything_is_written(
     market: Market, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Contract 2.2: a lot never moves to another seller, and what stands before it in the file is not imported."""
+    """A lot never moves to another seller, and what stands before it in the file is not imported."""
     monkeypatch.setattr(lots_command, "BATCH_SIZE", 1)
     market.lot(77, seller_id="other_seller")
     file = tmp_path / "store.xml"
@@ -286,7 +286,7 @@ def test_another_sellers_lot_stops_an_import_before_anything_is_written(
 def test_nothing_is_imported_when_an_item_is_no_lot(
     simulation: Simulation, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rules 5: all or nothing, and the sentence names the item."""
+    """All or nothing, and the sentence names the item."""
     simulation.do("members.record", member_id="s", handle="s", email="s@example.org")
     file = tmp_path / "store.xml"
     file.write_text(BRICKLINK.replace("<QTY>1</QTY>", "<QTY>one</QTY>"))

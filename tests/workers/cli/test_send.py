@@ -43,7 +43,7 @@ sender: Any = importlib.import_module("workers.cli.send")  # its package also ha
     ],
 )
 def test_values_are_numbers_truths_json_or_texts(written: str, value: Any) -> None:
-    """Contract 2: money stays text, ids are numbers."""
+    """Money stays text, ids are numbers."""
     assert parse_value(written) == value
 
 

@@ -68,7 +68,7 @@ def installation(tmp_path: Path) -> Installation:
 
 
 def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Installation) -> None:
-    """Contract 1: servers, schema, workers, beat and Flower; found by other commands; data kept between runs."""
+    """Servers, schema, workers, beat and Flower; found by other commands; data kept between runs."""
     said = installation.up()
     try:
         running = running_servers(installation.data)

@@ -42,7 +42,7 @@ def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_programs_get_the_json_of_the_look(typed: Any) -> None:
-    """Contract 4: `--json`, anywhere among the words."""
+    """`--json`, anywhere among the words."""
     assert json.loads(typed("show", "order", "1003", "--json").output)["status"] == "NPB"
     assert json.loads(typed("show", "--json", "order", "1003").output)["status"] == "NPB"
     then = format_timestamp(ORDERED)
@@ -112,7 +112,7 @@ def test_explain_gives_each_reason_once_per_role(typed: Any) -> None:
     ],
 )
 def test_every_look_has_a_page_for_people(typed: Any, words: tuple[str, ...]) -> None:
-    """Contract 4: for people by default."""
+    """For people by default."""
     done = typed("show", *words)
     assert (done.exit_code, bool(done.output.strip())) == (0, True), done.output
 
@@ -131,7 +131,7 @@ def test_unknown_things_and_wrong_words_say_so(typed: Any) -> None:
 
 
 def test_an_order_at_another_instant_says_so(typed: Any) -> None:
-    """Contract 4, `--at`: before there was an order, while it was there, and when nobody can know yet."""
+    """`--at`: before there was an order, while it was there, and when nobody can know yet."""
     before = typed("show", "order", "1003", "--at", "2020-01-01T00:00:00Z")
     assert (before.exit_code, "There was no order 1003 at 2020-01-01T00:00:00Z." in before.output) == (1, True)
     assert "There was no order 1003" in typed("explain", "order", "1003", "--at", "2020-01-01T00:00:00Z").output

@@ -130,7 +130,7 @@ def test_every_test_starts_with_a_migrated_empty_database(database_url: str) -> 
 
 
 def test_data_of_durable_servers_survives_an_ordinary_restart(tmp_path: Path) -> None:
-    """Contract 1: data of `up` is kept between runs, on the same ports."""
+    """Data of `up` is kept between runs, on the same ports."""
     with embedded_servers(tmp_path) as urls:
         remember(urls, "first")
         ports = (running(tmp_path).postgres_port, running(tmp_path).valkey_port)
@@ -252,7 +252,7 @@ def test_a_server_that_dies_is_started_again_where_it_was(tmp_path: Path, name: 
 
 
 def test_two_users_share_one_pair_and_the_last_one_ends_it(tmp_path: Path) -> None:
-    """Contract 1: `./run show` finds what `./run up` started."""
+    """`./run show` finds what `./run up` started."""
     with another_user(tmp_path) as (process, url):
         found = running(tmp_path)
         with embedded_servers(tmp_path) as urls:
@@ -264,7 +264,7 @@ def test_two_users_share_one_pair_and_the_last_one_ends_it(tmp_path: Path) -> No
 
 
 def test_two_data_directories_share_nothing(tmp_path: Path) -> None:
-    """Contract 1: two checkouts, or a demo and a test run, never share servers or ports."""
+    """Two checkouts, or a demo and a test run, never share servers or ports."""
     with embedded_servers(tmp_path / "a", durable=False) as a, embedded_servers(tmp_path / "b", durable=False) as b:
         assert a != b
         first, second = running(tmp_path / "a"), running(tmp_path / "b")
@@ -273,7 +273,7 @@ def test_two_data_directories_share_nothing(tmp_path: Path) -> None:
 
 
 def test_servers_listen_on_loopback_only_and_ask_for_a_password(servers: ServerUrls, servers_dir: Path) -> None:
-    """Contract 1: all listen on loopback; F60: behind a password."""
+    """All listen on loopback; behind a password."""
     found = running(servers_dir)
     for mark in (found.postgres, found.valkey):
         listening = [c for c in psutil.Process(mark.pid).net_connections("inet") if c.status == "LISTEN"]
@@ -324,7 +324,7 @@ def test_a_set_up_killed_in_the_middle_is_thrown_away(tmp_path: Path) -> None:
 
 
 def test_a_remembered_port_that_somebody_took_is_replaced(tmp_path: Path) -> None:
-    """Contract 1: ports are free ones."""
+    """Ports are free ones."""
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
@@ -344,7 +344,7 @@ def test_a_folder_of_somebody_else_is_refused_with_a_mend(tmp_path: Path) -> Non
 
 
 def test_an_ordinary_user_can_run_the_servers(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Contract 1: works as root and not as root. (As root: 65534 takes the part of the ordinary user.)"""
+    """Works as root and not as root. (As root: 65534 takes the part of the ordinary user.)"""
     root = os.getuid() == 0
     data = Path("/tmp") / f"unwind-test-{os.getpid()}"
     data.mkdir(mode=0o700)

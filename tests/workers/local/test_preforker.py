@@ -50,7 +50,7 @@ def test_a_program_writes_to_its_own_log_and_its_status_is_known(
 def test_programs_are_heads_of_groups_of_their_own_and_end_by_signals(
     preforker: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
-    """F35: a group can be ended as one; a killed program is told from one that ended."""
+    """A group can be ended as one; a killed program is told from one that ended."""
     program = preforker.fork("events", listening(servers), environment, tmp_path / "events.log")
     assert wait_until(lambda: os.getpgid(program.pid) == program.pid, 10)
     assert program.poll() is None
@@ -74,7 +74,7 @@ def test_programs_end_with_their_nursery(environment: dict[str, str], servers: S
 def test_a_supervisor_restarts_a_forked_program(
     preforker: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
-    """F28, with the preforker between supervisor and program."""
+    """With the preforker between supervisor and program."""
     with Supervisor(tmp_path, preforker=preforker) as supervisor:
         words = listening(servers)
         supervisor.start(Program("events", ["/bin/false"], environment, celery_args=words, stop_signals=QUICK_END))
@@ -89,7 +89,7 @@ def test_a_supervisor_restarts_a_forked_program(
 def test_forked_programs_that_are_left_over_are_recognised(
     preforker: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
-    """F35: the token is seen in a fork too, though the kernel shows the environment its process began with."""
+    """The token is seen in a fork too, though the kernel shows the environment its process began with."""
     supervisor = Supervisor(tmp_path, preforker=preforker)
     supervisor.start(
         Program("events", ["/bin/false"], environment, celery_args=listening(servers), stop_signals=QUICK_END)

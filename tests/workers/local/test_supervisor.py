@@ -49,7 +49,7 @@ def child_of(supervisor: Supervisor, name: str = "group") -> ProcessIdentity:
 
 
 def test_a_program_runs_until_the_supervisor_ends_it_in_good_order(tmp_path: Path) -> None:
-    """F26: TERM first, so that work at hand is finished."""
+    """TERM first, so that work at hand is finished."""
     with Supervisor(tmp_path) as supervisor:
         supervisor.start(group(supervisor))
         supervisor.wait_ready(10)
@@ -63,7 +63,7 @@ def test_a_program_runs_until_the_supervisor_ends_it_in_good_order(tmp_path: Pat
 
 
 def test_a_program_that_dies_is_started_again_and_its_children_are_not_left(tmp_path: Path) -> None:
-    """F28: a worker's main process may exit on its own; F35: its children would go on taking messages."""
+    """A worker's main process may exit on its own; its children would go on taking messages."""
     said: list[str] = []
     with Supervisor(tmp_path, on_event=said.append) as supervisor:
         supervisor.start(group(supervisor))
@@ -77,7 +77,7 @@ def test_a_program_that_dies_is_started_again_and_its_children_are_not_left(tmp_
 
 
 def test_a_program_that_keeps_dying_is_started_ever_later_and_reported(tmp_path: Path) -> None:
-    """F29: a crash loop must not eat the machine, and the person waiting learns why."""
+    """A crash loop must not eat the machine, and the person waiting learns why."""
     with Supervisor(tmp_path) as supervisor:
         words = [sys.executable, "-c", "raise SystemExit('no such queue')"]
         supervisor.start(Program("broken", words, ready=lambda: False, stop_signals=QUICK_END))
@@ -124,7 +124,7 @@ def test_one_of_several_can_be_ended_alone(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_supervisor_leaves_is_ended_by_the_next_one(tmp_path: Path) -> None:
-    """F35: no stray worker steals messages from the next run."""
+    """No stray worker steals messages from the next run."""
     story = f"""
         import signal
         from pathlib import Path

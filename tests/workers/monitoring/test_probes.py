@@ -48,7 +48,7 @@ def test_a_program_is_ready_from_when_it_says_so_until_it_ends(files: Path) -> N
 
 
 def test_a_program_of_which_nothing_was_seen_for_a_minute_is_not_alive(files: Path) -> None:
-    """X8: by effect."""
+    """By effect."""
     probes.report_ready()
     old = (files / "alive").stat().st_mtime - probes.MAX_AGE_SECONDS - 1
     os.utime(files / "alive", (old, old))
@@ -66,7 +66,7 @@ def test_a_program_of_which_nothing_was_seen_for_a_minute_is_not_alive(files: Pa
 def test_alive_is_who_came_on_or_had_nothing_to_do(
     files: Path, waiting: int, moves: bool, busy: bool, seen: bool
 ) -> None:
-    """F03: a deaf worker looks as alive as any other, but for what it does not do."""
+    """A deaf worker looks as alive as any other, but for what it does not do."""
     moved = 0
     watcher = Watchdog(
         progress=lambda: moved, count_waiting=lambda: waiting, is_busy=lambda: busy, on_stall=lambda _waiting: None
@@ -122,7 +122,7 @@ def test_the_check_loads_nothing(files: Path) -> None:
 def test_beat_is_alive_ready_and_answers_the_ping_until_it_is_stopped(
     files: Path, database_url: str, broker_url: str, result_backend: str
 ) -> None:
-    """X8: Celery 5.7 answers for beat (`beat_enable_remote_control`), and a stopped one does not."""
+    """Celery 5.7 answers for beat (`beat_enable_remote_control`), and a stopped one does not."""
     environment = {
         "DATABASE_URL": database_url,
         "CELERY_BROKER_URL": broker_url,

@@ -43,7 +43,7 @@ def looked_at(watcher: Watchdog, times: int) -> None:
 
 
 def test_a_program_that_takes_nothing_though_messages_wait_is_ended_after_three_canaries() -> None:
-    """X9: and not one look earlier."""
+    """And not one look earlier."""
     program = Program(waiting=3)
     watcher = program.watched()
     looked_at(watcher, MAX_SILENT_POLLS - 1)

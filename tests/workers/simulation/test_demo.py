@@ -31,7 +31,7 @@ def marked(name: str) -> list[psutil.Process]:
 @pytest.mark.long
 @pytest.mark.timeout(240)
 def test_the_demo_tells_its_story_and_ends(tmp_path: Path) -> None:
-    """Contract 1: `demo --once` ends by itself with 0 in less than a minute; servers, workers and data go with it."""
+    """`demo --once` ends by itself with 0 in less than a minute; servers, workers and data go with it."""
     mark = f"UNWIND_TEST_{os.getpid()}"
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("UNWIND_", "CELERY_")) and n != "DATABASE_URL"}
     environment = {**kept, "PYTHONPATH": str(CHECKOUT), "TMPDIR": str(tmp_path), mark: "1"}

@@ -89,7 +89,7 @@ def test_time_that_passes_between_lines_leaves_no_deadline_out(early: Simulation
 
 
 def test_promises_are_kept_before_the_next_line_of_the_same_instant(early: Simulation) -> None:
-    """Contract 5: after every line the outbox is emptied, even at the same instant."""
+    """After every line the outbox is emptied, even at the same instant."""
     cancel = line(FILED + 7 * DAY, "orders.cancel", order_id=1003, member_id="s")
     seen = played([*NPB, cancel, look(FILED + 7 * DAY, "order", 1003)], early)[-1]
     assert seen["fee"]["credit"] == "-20.00"
@@ -121,7 +121,7 @@ def test_the_same_history_twice_gives_the_same_answers(servers: Any) -> None:
 
 
 def test_a_month_of_one_order_takes_well_under_a_second(early: Simulation) -> None:
-    """Contract 5, beyond start-up; ten times that here, where other tests share the machine."""
+    """Beyond start-up; ten times that here, where other tests share the machine."""
     began = time.monotonic()
     played([*NPB, look(FILED + 30 * DAY, "order", 1003)], early)
     assert time.monotonic() - began < 5
@@ -158,7 +158,7 @@ def test_house_tasks_may_be_lines_too(early: Simulation) -> None:
     ],
 )
 def test_a_malformed_line_is_named_before_anything_runs(bad: str, says: str) -> None:
-    """Contract 5: exit 2 naming the line."""
+    """Exit 2 naming the line."""
     with pytest.raises(replay.InvalidHistory, match="line 5") as problem:
         replay.parse_lines([*MARKET, bad], "story.jsonl")
     assert says in str(problem.value)
@@ -170,7 +170,7 @@ def test_blank_lines_are_no_lines() -> None:
 
 
 def test_a_history_goes_into_an_empty_database_and_leaves_it_ready(empty_database_url: str) -> None:
-    """Contract 5: migrated first; afterwards the live clock decides; a second history is refused."""
+    """Migrated first; afterwards the live clock decides; a second history is refused."""
     with replay.simulation_in_empty_database(empty_database_url, ORDERED) as simulation:
         played(NPB, simulation)
     live = db.connect(empty_database_url)
@@ -219,7 +219,7 @@ def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
 
 
 def test_the_command_prints_one_object_per_line_and_nothing_else(tmp_path: Path) -> None:
-    """Contract 5: `--answers`; DATABASE_URL and the broker are ignored; two files are two worlds."""
+    """`--answers`; DATABASE_URL and the broker are ignored; two files are two worlds."""
     story = tmp_path / "story.jsonl"
     story.write_text("\n".join([*NPB, look(FILED, "order", 1003)]) + "\n")
     done = run(
@@ -240,7 +240,7 @@ def test_the_command_prints_one_object_per_line_and_nothing_else(tmp_path: Path)
 
 
 def test_the_command_exits_with_2_for_a_malformed_file(tmp_path: Path) -> None:
-    """Contract 5: naming file and line, before anything ran, even when the first file is fine."""
+    """Naming file and line, before anything ran, even when the first file is fine."""
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
     good.write_text("\n".join(NPB))
     bad.write_text(NPB[0] + "\n{nonsense")
@@ -250,7 +250,7 @@ def test_the_command_exits_with_2_for_a_malformed_file(tmp_path: Path) -> None:
 
 
 def test_the_command_adopts_a_marketplace_once(tmp_path: Path, empty_database_url: str) -> None:
-    """Contract 5: `--database-url` takes an empty database, in any spelling of its address, and refuses it afterwards."""
+    """`--database-url` takes an empty database, in any spelling of its address, and refuses it afterwards."""
     story = tmp_path / "story.jsonl"
     story.write_text("\n".join(NPB))
     address = empty_database_url.replace("postgresql+psycopg://", "postgres://")

@@ -73,7 +73,7 @@ def test_sql_interface_accepts_exactly_the_public_commands() -> None:
 
 
 def test_request_id_as_text_is_the_same_submission(market: Market, caller: Any) -> None:
-    """contract 2: JavaScript rounds numbers above 2^53, so it writes texts; another number in a comment is another command."""
+    """JavaScript rounds numbers above 2^53, so it writes texts; another number in a comment is another command."""
     large = 2**53 + 1
     comment = f'said "order_id": "{large}", ' + r'and \"order_id": "1"'
     for order_id in (str(large), large):
@@ -112,7 +112,7 @@ def test_a_submission_commits_or_rolls_back_with_its_caller(market: Market, call
 
 
 def test_same_request_through_both_interfaces_is_done_once(market: Market, caller: Any) -> None:
-    """contract 2.1: one effect, the same answer again; other arguments are a conflict."""
+    """One effect, the same answer again; other arguments are a conflict."""
     market.order(1003)
     command = {"order_id": 1003, "member_id": "seller"}
     first = market.at(FILED).do("npb.file", request_id="r-1", **command)
@@ -146,7 +146,7 @@ def test_commands_about_one_order_run_in_submission_order(market: Market, caller
 
 
 def test_submission_counts_from_its_insert(market: Market, caller: Any) -> None:
-    """contract 2: the SQL door uses the instant of its insert, however late it is drained."""
+    """The SQL door uses the instant of its insert, however late it is drained."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     submit(caller, "orders.cancel", {"order_id": 1003, "member_id": "seller"}, "c")

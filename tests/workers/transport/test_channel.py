@@ -266,7 +266,7 @@ def test_acknowledgement_delivers_the_held_message(broker: Any, broker_url: str)
 
 
 def test_message_reclaimed_meanwhile_is_not_processed(broker: Any, broker_url: str) -> None:
-    """F07: a worker that was thought dead gives up what it held, and nothing is lost."""
+    """A worker that was thought dead gives up what it held, and nothing is lost."""
     with _consumer(broker_url, "commands") as (connection, came):
         _drain(connection, 0.2)
         channel = connection.default_channel
@@ -279,7 +279,7 @@ def test_message_reclaimed_meanwhile_is_not_processed(broker: Any, broker_url: s
 
 
 def test_messages_of_a_dead_consumer_are_reclaimed(broker: Any, broker_url: str) -> None:
-    """F01, F35: under whatever name, once its sign of life is gone; never while it lives."""
+    """Under whatever name, once its sign of life is gone; never while it lives."""
     elsewhere = "another-machine/7/abcdef01"
     broker.hset(reclaim.PROCESSING_LISTS_KEY, "unwind.handed.x", f"{elsewhere} commands")
     broker.lpush("unwind.handed.x", _canary("commands", 2), _canary("commands", 1))

@@ -33,7 +33,7 @@ def refused(raw: bytes, queue: str = "commands") -> Rejected:
 
 @pytest.mark.parametrize("hostile", WANTED, ids=lambda one: one.name)
 def test_hostile_message_is_rejected_with_its_reason_or_passed_to_the_task(hostile: Hostile) -> None:
-    """X3: before Celery sees it; what a task can answer, and what Celery tells its caller of, goes on."""
+    """Before Celery sees it; what a task can answer, and what Celery tells its caller of, goes on."""
     if hostile.reason in (None, "TASK_UNKNOWN"):
         assert taken(hostile.raw)["properties"]["delivery_tag"] == "a-tag"
     else:
@@ -65,7 +65,7 @@ def test_each_queue_has_its_own_size_limit(queue: str) -> None:
 
 
 def test_task_is_accepted_only_through_its_queue() -> None:
-    """F60: whoever may push to one queue starts nothing of another."""
+    """Whoever may push to one queue starts nothing of another."""
     names = sorted(name for name in app.tasks if not name.startswith("celery."))
     assert len(names) > 40
     for name in names:
@@ -99,7 +99,7 @@ def test_ticks_and_outbox_messages_are_accepted_and_may_expire() -> None:
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=-31), timedelta(0), timedelta(seconds=30), timedelta(minutes=31)])
 def test_retry_waits_at_most_half_a_minute(ahead: timedelta) -> None:
-    """F06: and a worker whose clock is half an hour off throws away no retry and parks none."""
+    """And a worker whose clock is half an hour off throws away no retry and parks none."""
     raw = _sent("npb.file", "commands", eta=NOW + ahead, retries=3)
     headers = taken(raw)["headers"]
     assert headers["retries"] == 3
@@ -216,7 +216,7 @@ def _looked_at(raw: bytes) -> tuple[dict[str, Any] | None, str]:
 @settings(max_examples=150, deadline=None)
 @given(bent() | st.binary(max_size=200))
 def test_any_message_is_accepted_or_rejected(raw: bytes) -> None:
-    """X3: whatever the bytes, the check raises nothing else, and what it lets through asks nothing of Celery."""
+    """Whatever the bytes, the check raises nothing else, and what it lets through asks nothing of Celery."""
     _is_handled(raw)
 
 
@@ -224,5 +224,5 @@ def test_any_message_is_accepted_or_rejected(raw: bytes) -> None:
 @settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bent() | st.binary(max_size=200))
 def test_two_thousand_messages_are_accepted_or_rejected(raw: bytes) -> None:
-    """X3: the same, for longer."""
+    """The same, for longer."""
     _is_handled(raw)

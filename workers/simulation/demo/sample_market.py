@@ -1,6 +1,6 @@
 """Which marketplace does the demo play?  Three stores with catalogue items, eight buyers, and ten weeks of orders.
 
-The past is a history like any other (contract 5), whose last instant is the present; what is about to happen is told by
+The past is a history like any other, whose last instant is the present; what is about to happen is told by
 `Sample`, so that the demo can act for the people and check that all of it came true.
 """
 

@@ -36,7 +36,6 @@ def test_settings_that_do_not_fit_are_findings_and_show_no_value(monkeypatch: py
 def test_flower_open_to_others_is_an_error_without_and_a_note_with_a_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F64, X10."""
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
     monkeypatch.setenv("UNWIND_FLOWER_ADDRESS", "0.0.0.0")
     assert codes(examine()) == ["FLOWER_EXPOSED"]
@@ -48,7 +47,7 @@ def test_flower_open_to_others_is_an_error_without_and_a_note_with_a_login(
 
 
 def test_flower_through_which_commands_can_be_given_is_an_error(tmp_path: Path) -> None:
-    """F57, X10: right for a demo, and for nothing else."""
+    """Right for a demo, and for nothing else."""
     found = run_checks(Context(load_settings(data_dir=tmp_path, flower_read_only=False), external_servers=False))
     assert (codes(found), severity(found)) == (["FLOWER_COMMANDS"], "error")
 

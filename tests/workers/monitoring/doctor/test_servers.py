@@ -60,7 +60,7 @@ def test_embedded_servers_that_cannot_be_joined_are_an_error(tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("at_bad_servers")
 def test_servers_that_are_not_fit_for_it_are_findings(bad_servers: ServerUrls) -> None:
-    """F11, F15, F49: no tables, too few connections, a broker that evicts, forgets, and has no room for answers."""
+    """No tables, too few connections, a broker that evicts, forgets, and has no room for answers."""
     assert codes(examine()) == [
         "ANSWERS_UNREACHABLE",
         "BROKER_EVICTS",
@@ -185,7 +185,6 @@ def test_a_right_that_was_taken_away_is_not_to_be_reported(servers: ServerUrls, 
 
 @pytest.mark.usefixtures("at_bad_servers")
 def test_a_broker_that_is_full_or_takes_nothing_is_found(bad_servers: ServerUrls) -> None:
-    """F13, F14."""
     with contextlib.closing(redis.Redis.from_url(bad_servers.broker_url)) as client:
         context = Context(load_settings(), broker=client, embedded_broker=False)
 
@@ -244,7 +243,7 @@ def test_a_worker_that_can_do_nothing_is_found(with_broker: Context) -> None:
 
 
 def test_messages_where_nobody_reads_are_found(with_broker: Context) -> None:
-    """F19, F20: in an unread queue of ours, in Celery's own, and under a priority."""
+    """In an unread queue of ours, in Celery's own, and under a priority."""
     client = with_broker.broker
     client.rpush("notices", "{}")
     reading = {"worker@here": ["commands", "consequences", "sweeps"]}

@@ -51,7 +51,7 @@ def test_the_exit_code_is_that_of_the_worst_finding(severities: list[str], statu
 def test_a_worker_is_asked_which_queues_it_reads(
     context: Context, broker_url: str, result_backend: str, database_url: str, tmp_path: Path
 ) -> None:
-    """F19: by a broadcast, so that whoever answers is counted, however it was started."""
+    """By a broadcast, so that whoever answers is counted, however it was started."""
     environment = {
         "DATABASE_URL": database_url,
         "CELERY_BROKER_URL": broker_url,
@@ -91,7 +91,7 @@ def test_a_worker_is_asked_which_queues_it_reads(
 @pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_fresh_start_is_healthy_and_a_stopped_worker_is_seen(tmp_path: Path) -> None:
-    """Contract 1: exit 0 after `up`. A worker that was stopped (not killed: nobody restarts it) leaves its queues unread."""
+    """Exit 0 after `up`. A worker that was stopped (not killed: nobody restarts it) leaves its queues unread."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "UNWIND_DATA": str(tmp_path / "data")}
 
     def typed(*words: str) -> subprocess.CompletedProcess[str]:
