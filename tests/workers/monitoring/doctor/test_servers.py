@@ -218,7 +218,7 @@ def test_a_broker_without_blmove_is_too_old(tmp_path: Path, version: str, expect
 
 @pytest.mark.parametrize("off", [5.0, -5.0])
 def test_clocks_that_differ_are_found(context: Context, off: float) -> None:
-    """F34: more than two seconds."""
+    """More than two seconds."""
     found = run_checks(replace(context, clock=lambda: wall_clock() + off))
     assert codes(found) == ["CLOCKS_DIFFER"]
     assert f"5 s {'ahead of' if off > 0 else 'behind'} the database's" in found[0].message

@@ -63,7 +63,7 @@ def test_a_submission_that_waits_is_late(context: Context, owner: psycopg.Connec
 
 
 def test_sweeps_are_judged_by_when_they_last_came_to_their_end(context: Context) -> None:
-    """X8, F41: a silent beat still answers pings."""
+    """A silent beat still answers pings."""
     running_long = replace(context, supervised_since=real_now() - LONG_AGO)
     assert codes(run_checks(running_long)) == ["SWEEPS_LATE"]
     never = run_checks(replace(context, supervised_since=None, external_servers=True))
@@ -106,7 +106,7 @@ def test_what_is_paused_is_said_and_what_is_late_for_it_is_not(context: Context,
 
 
 def test_a_queue_whose_canary_nobody_takes_is_an_error(context: Context) -> None:
-    """X9: the others are taken, so it is not beat that is silent."""
+    """The others are taken, so it is not beat that is silent."""
     running_long = replace(context, supervised_since=real_now() - LONG_AGO)
     assert context.database is not None
     with context.database.transaction() as conn:
