@@ -26,8 +26,9 @@ def report_invalid_settings(problem: SettingsError) -> list[Finding]:
     """Return one finding for each invalid setting."""
     findings = []
     for line in str(problem).splitlines():
-        code = "FLOWER_EXPOSED" if line.startswith("UNWIND_FLOWER_ADDRESS: Flower shows") else "SETTING_WRONG"
         variable = line.partition(":")[0]
+        exposed = variable == "UNWIND_FLOWER_ADDRESS" and "UNWIND_FLOWER_LOGIN" in line
+        code = "FLOWER_EXPOSED" if exposed else "SETTING_WRONG"
         findings.append(error(code, line, f"set {variable} as .env.example shows, or unset it."))
     return findings
 
