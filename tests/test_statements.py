@@ -17,7 +17,7 @@ BEGINS_SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|ALTER|CREATE
 
 REVIEWED = {
     "models/alerts.py:_unlock": "called twice at import, with words of that module",
-    "models/alerts.py:_look": "one of two conditions of that module",
+    "models/alerts.py:_any_due": "one of two conditions of that module",
     "models/alerts.py:_next": "one of two conditions of that module",
     "models/feed.py:advance_feed_base": "a number, and made one again right there; ALTER SEQUENCE takes no parameters",
     "models/integrity/invariants/invariant.py:broken": "a constant of the package, narrowed by conditions that are constants too",
