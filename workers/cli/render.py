@@ -187,12 +187,13 @@ def _print_explain(console: Console, result: dict[str, Any]) -> None:
             elif option["code"] != "WRONG_ROLE":  # an action that is never this party's explains nothing
                 refused.setdefault(f"{option['why']}{_describe_unblock(option)}", []).append(_describe_action(option))
         for reason, actions in refused.items():
-            for action in actions if len(actions) <= MAX_ACTIONS else ["do anything else"]:
-                console.print(f"  cannot {action}: {reason}")
+            console.print(
+                f"  cannot {' or '.join(actions) if len(actions) <= MAX_ACTIONS else 'do anything else'}: {reason}"
+            )
 
 
 MAX_ACTIONS = 3
-"""Refused actions that are listed with the same reason; more are summed up in one line."""
+"""Actions that are listed before one reason; more are summed up."""
 
 ACTION_LABELS = {
     "ocr.file": "file a cancel request",
