@@ -1,4 +1,4 @@
-"""Would the containers do what the checkout does? Read as text: where this is tested there may be no Docker."""
+"""Tests of the container files, read as text without Docker: images, services, rights, secrets and commands."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Does every snippet of docs/integrate.md work, run as it stands by somebody who has only the rights it gives?
-
-The worker of this module runs under the Redis user and the PostgreSQL login of the page, the snippets in Python under its producer.
-"""
+"""Tests of docs/integrate.md: every snippet runs as printed, under logins with only the rights the page grants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Would systemd run the same installation?  Read as text, and by systemd itself where it is on the machine (nothing is started)."""
+"""Tests of the systemd units, read as text and checked by systemd where it is installed; none is started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be asked about alerts beyond one order?"""
+"""Tests of queries about the open alerts against one member, across several orders."""
 
 from __future__ import annotations
 

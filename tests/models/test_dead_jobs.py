@@ -1,4 +1,4 @@
-"""Can whatever failed be parked?  In databases of two encodings, for a job that cannot be parked is a job that is lost."""
+"""Tests of parking failed jobs with arguments of any kind, in UTF8 and LATIN1 databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the database keep stock right: taken, put back, numbered, and journalled once?"""
+"""Tests of stock in the database: sales, returns, lot numbers and the stock journal."""
 
 from __future__ import annotations
 

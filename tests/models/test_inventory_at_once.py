@@ -1,4 +1,4 @@
-"""What happens to stock when two want it at the same moment?  Real transactions, one waiting for the other."""
+"""Tests of stock under concurrent sales and returns, with real transactions that wait for each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the ledger keep what it is told, once, and on a bill that is still open?"""
+"""Tests of the ledger: each charge is booked once, and added items replace the charge of the order."""
 
 from __future__ import annotations
 

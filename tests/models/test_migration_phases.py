@@ -1,4 +1,4 @@
-"""Can an installation be upgraded while it works?  Every revision after the first is expand or contract, and does only that."""
+"""Tests that every revision after the first is an expand or contract revision that workers can run through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the migrated database have exactly the tables of the code, whoever migrates, however often, in whatever company?"""
+"""Tests of migrations: no drift against the code, repeated and concurrent runs, and giving up on a lock."""
 
 from __future__ import annotations
 

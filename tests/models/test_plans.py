@@ -1,7 +1,4 @@
-"""Does everything that is asked of big tables find its rows by an index, and does an idle sweep touch next to nothing?
-
-A market of a hundred thousand orders, made once.  Nothing here measures time.
-"""
+"""Tests of query plans on 100,000 orders: queries use their indexes and an idle sweep touches few pages."""
 
 from __future__ import annotations
 

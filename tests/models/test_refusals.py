@@ -1,4 +1,4 @@
-"""Does the database refuse, table by table and operation by operation, whoever asks?  (R39, R60, R86)"""
+"""Tests of the changes that the database refuses or allows, by table, operation and role (R39, R60, R86)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which answers go, which stay, and who may take them away?"""
+"""Tests of pruning: which answers are deleted, which stay, and which roles may delete them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the one statement of a return do what the pure plan says?  On random stock, to the row."""
+"""Tests that the SQL statement of a return changes the same rows as the pure plan, on random stock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What if a unit of work clashes with another, waits behind one, or never hears how its commit went?  A real wire, real locks."""
+"""Tests of the unit of work: conflicts, deadlocks, lock timeouts and commits of unknown outcome."""
 
 from __future__ import annotations
 

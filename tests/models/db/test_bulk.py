@@ -1,4 +1,4 @@
-"""Does a set arrive as it was sent, whatever is in it?"""
+"""Tests of statements with arrays of values: every value reaches the database exactly as it was sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can anybody but the application hold what the application waits for?"""
+"""Tests of locks: other logins cannot hold the application's locks, and postings, bills and named locks wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a function that acts with more rights than its caller ever do what its caller likes?"""
+"""Tests of SECURITY DEFINER functions: a caller cannot make them run code or use tables of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may each role reach of everything in the catalogue?  Compared with a list, so that nothing comes in unnoticed."""
+"""Tests of each role's rights to relations, columns and functions in the catalogue, against complete lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the tables kept on disk as the code says?"""
+"""Tests of table storage options: the migrated database has the options that the code declares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the database refuse what must never happen, even when the code asks for it?"""
+"""Tests of triggers and grants: the database refuses forbidden changes from the owner and the application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does anybody with SQL get the answers of the command line?  Every view against its look, its declaration and its readers."""
+"""Tests of the SQL views against the command line, the declared columns and the reader's role."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does each invariant bite?  What must never be is planted by the owner, past every guard, and must be found by name."""
+"""Tests of the invariants: each finds a violation that the test inserts as owner, and names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is every cent where it belongs, after any history?"""
+"""Tests of the money invariants: they hold after random histories and find each inserted fault."""
 
 from __future__ import annotations
 

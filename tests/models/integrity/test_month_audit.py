@@ -1,4 +1,4 @@
-"""Does the audit of a month prove what is right, and name what is wrong?"""
+"""Tests of the month audit: it certifies correct months and names each change made by hand."""
 
 from __future__ import annotations
 

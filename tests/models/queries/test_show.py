@@ -1,4 +1,4 @@
-"""Does looking show what is, and what was?"""
+"""Tests of `show`, `explain` and `orders.options`, at the current instant and at earlier ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can a seller read the bill, and can nobody smuggle anything into it?"""
+"""Tests of a bill as HTML page and plain text: rows, sums, status sentences and escaping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the embedded servers start, share, survive and end as promised?"""
+"""Tests of the embedded servers: start, sharing, restart, crash recovery, access rights and shutdown."""
 
 from __future__ import annotations
 

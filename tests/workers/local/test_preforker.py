@@ -1,4 +1,4 @@
-"""Do forked programs behave like started ones?"""
+"""Tests that programs forked by the preforker log, end and restart like programs started on their own."""
 
 from __future__ import annotations
 

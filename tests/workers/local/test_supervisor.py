@@ -1,4 +1,4 @@
-"""Does the supervisor keep programs running, and leave nothing behind?"""
+"""Tests of the supervisor: readiness, restarts, stopping, and clean-up after a supervisor that was killed."""
 
 from __future__ import annotations
 

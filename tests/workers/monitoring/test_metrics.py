@@ -1,4 +1,4 @@
-"""Do the metrics tell how the installation is doing, also while half of it is down, and can every alert fire?"""
+"""Tests of the metrics endpoint, also while a server is down, and of every alert rule that reads it."""
 
 from __future__ import annotations
 

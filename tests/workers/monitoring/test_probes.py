@@ -1,4 +1,4 @@
-"""Does a check see whether a program lives and takes work, without loading it?"""
+"""Tests of the liveness and readiness probes: files, systemd notifications, and a check that loads no Celery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When does the watcher end a program, and when never?  Counted in looks, without waiting."""
+"""Tests of when the watchdog ends a program and when it does not, counted in checks without waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a newcomer see the whole story, told by real programs, and is nothing left when it is over?"""
+"""Tests that the demo runs its whole story with real programs and leaves no process behind."""
 
 from __future__ import annotations
 

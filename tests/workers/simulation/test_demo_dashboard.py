@@ -1,4 +1,4 @@
-"""Does the demo's screen say what happens, second by second?"""
+"""Tests of the demo's screen: order rows with countdowns, cancellations and totals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does simulated time pass as real time would, only faster?"""
+"""Tests of simulated time: each deadline is met at its own instant, and time only moves forward."""
 
 from __future__ import annotations
 

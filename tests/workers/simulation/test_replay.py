@@ -1,4 +1,4 @@
-"""Does a replayed history happen exactly as written, with every sweep at its instant and nothing in between?"""
+"""Tests of replayed histories: order of lines, sweeps and promises, malformed lines, and the command."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Which messages end, loop, starve or fool a worker that believes what it is told, and what is to become of each?
-
-`WANTED` has them one by one, with the number under which they were first found: D: kept among the odd messages, with this reason;
-I: answered `invalid`; R: carried out, and harmless.  Every one is followed by a good command that must be answered.
-"""
+"""Hostile broker messages, each with the reason code expected for it, or None where a task answers it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""At which installations does the doctor look in these tests?"""
+"""Fixtures of the doctor's tests: a healthy installation, its broker, an owner connection and bad servers."""
 
 from __future__ import annotations
 

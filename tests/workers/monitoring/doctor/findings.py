@@ -1,4 +1,4 @@
-"""What do the tests of the doctor ask of what it found?"""
+"""Helpers of the doctor's tests: codes and severity of findings, and runs of the command."""
 
 from __future__ import annotations
 

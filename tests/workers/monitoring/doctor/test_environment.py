@@ -1,4 +1,4 @@
-"""Does the doctor find what is wrong with settings, disk, mail and Flower?"""
+"""Tests of the doctor's checks of settings, disk, mail and Flower."""
 
 from __future__ import annotations
 

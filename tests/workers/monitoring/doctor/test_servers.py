@@ -1,4 +1,4 @@
-"""Does the doctor find what is wrong with PostgreSQL, with Redis, and with who reads the queues?"""
+"""Tests of the doctor's checks of PostgreSQL, Redis and the workers that read the queues."""
 
 from __future__ import annotations
 

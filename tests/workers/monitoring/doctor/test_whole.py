@@ -1,4 +1,4 @@
-"""Does the doctor find nothing where nothing is wrong, and is each of its codes brought about?  Contract 1, real servers."""
+"""Tests of the whole doctor on real servers: healthy runs, exit codes, and a test for every code."""
 
 from __future__ import annotations
 

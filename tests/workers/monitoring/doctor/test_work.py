@@ -1,4 +1,4 @@
-"""Does the doctor find tables changed by hand, work that waits, and what must never be?"""
+"""Tests of the doctor's checks of the schema, late work, pauses, alerts and invariants."""
 
 from __future__ import annotations
 
