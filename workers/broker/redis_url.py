@@ -235,7 +235,7 @@ def _tls_options(given: Mapping[str, str], scheme: str) -> dict[str, Any]:
         if "ssl_certfile" in parsed or "ssl_keyfile" in parsed:
             context.load_cert_chain(parsed["ssl_certfile"], parsed.get("ssl_keyfile"), password=lambda: "")
     except (KeyError, OSError):  # SSLError is one
-        raise ValueError("names certificate files without a certificate or without the matching key") from None
+        raise ValueError("names certificate files with no certificate, or with no matching key") from None
     return {"ssl_cert_reqs": "required"} | parsed
 
 
