@@ -74,7 +74,7 @@ def waits(node: ProcessNode, broker: Any, times: int, words: bytes) -> None:
     wait_until(tried, what=f"{times} x {words.decode()}")
 
 
-BACK = (b"it goes back", b"trying again")
+BACK = (b"unsettled_message_returned", b"task_retry")
 
 
 def came_back(node: ProcessNode) -> int:
