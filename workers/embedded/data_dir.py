@@ -1,13 +1,13 @@
-"""What is kept in the servers' folder, and who may read it?
+"""The servers' folder: its location, locks, credentials and JSON files, and the choice of free ports.
 
-`servers/` below the data directory: credentials, the record of what runs, three lock files, one folder and one log per
-server. Mode 700 throughout. Files made by root in somebody's folder are given to that somebody, so that a run as root
-does not lock the owner out.
+`servers/` in the data directory holds the credentials, the record of the running processes, three lock files, and one
+folder and one log per server. Its mode is 700. Files that root creates in another user's folder are given to that user,
+so that a run as root does not lock the owner out.
 
-Locks (flock: the kernel gives them back however a process ends):
-- `starting.lock` - one process at a time decides whether servers must be started;
-- `in-use.lock` - shared by every process that uses the servers; the daemon waits for all of them to be gone;
-- `daemon.lock` - held by the daemon as long as it lives.
+Locks (flock: the kernel releases them however a process ends):
+- `starting.lock`: one process at a time decides whether the servers must be started;
+- `in-use.lock`: shared by every process that uses the servers; the daemon stops when it can take it exclusively;
+- `daemon.lock`: held by the daemon while it runs.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from typing import Any
 from workers.embedded.processes import wait_until
 
 LOGINS = ("postgres", "postgres_admin", "valkey")
-"""Whose passwords `credentials.json` holds: PostgreSQL's working login, its administrator, and Valkey's only one."""
+"""The logins in `credentials.json`: PostgreSQL's working login and its administrator, and Valkey's only login."""
 
 
 class DataDirNotAccessible(PermissionError):
-    """The data directory cannot be used by this user; the message says what would help."""
+    """This user cannot use the data directory; the message names a fix."""
 
 
 class FileLock:
-    """One open lock file. Not inherited by programs we start, so that they cannot keep it alive."""
+    """One open lock file. Programs started by this process do not inherit it, so they cannot keep it locked."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _give_to_owner_of(path.parent, self.descriptor)
 
     def acquire(self, *, shared: bool = False, seconds: float = 0.0) -> bool:
-        """Try for so long; False when others kept it."""
+        """Try for up to `seconds` to take the lock; return False if another process still holds it."""
         how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
 
         def attempt() -> bool:
@@ -52,14 +52,14 @@ class FileLock:
         return wait_until(attempt, seconds)
 
     def close(self) -> None:
-        """Give it back."""
+        """Release the lock and close its file; further calls do nothing."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
 
 
 def ensure_servers_dir(data_dir: Path) -> Path:
-    """`<data_dir>/servers`, made if need be. Raises DataDirNotAccessible."""
+    """Return `<data_dir>/servers`, created if needed. Raises DataDirNotAccessible."""
     folder = data_dir.resolve() / "servers"
     try:
         fresh = not data_dir.exists()
@@ -80,7 +80,7 @@ def ensure_servers_dir(data_dir: Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file of ours; {} when there is none or a kill left it half written."""
+    """Return the object in a JSON file; {} if the file is missing, incomplete or holds anything else."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -89,7 +89,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace a file of ours in one step, readable by its owner only."""
+    """Replace a JSON file atomically, readable by its owner only."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -99,7 +99,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def passwords(folder: Path) -> dict[str, str]:
-    """The passwords of the servers' logins, made once per folder. Only letters that need no quoting in a URL."""
+    """Return the passwords of the logins, created once per folder. They need no quoting in a URL."""
     path = folder / "credentials.json"
     known = read_json(path)
     if not set(LOGINS) <= known.keys():
@@ -109,7 +109,7 @@ def passwords(folder: Path) -> dict[str, str]:
 
 
 def free_port(preferred: int = 0, *, exclude: int = 0) -> int:
-    """The preferred port if nobody listens there, else one the system chooses."""
+    """Return the preferred port if it is free, else one that the system chooses; never `exclude`."""
     for wish in (preferred, 0) if preferred else (0,):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

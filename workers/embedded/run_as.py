@@ -1,13 +1,13 @@
-"""As whom does PostgreSQL run, since it refuses uid 0?
+"""The account that PostgreSQL runs as, which must not be uid 0.
 
-- An ordinary user: as that user; where that uid has no name (`docker run --user 12345`), which initdb refuses, as
-  65534 inside a user namespace of its own.
-- root, and the data already belongs to somebody: as the owner.
-- root where user namespaces are allowed: as 65534 inside one. Outside it is still root's file access without root's
-  powers, so that binaries and data may lie below /root (mode 700).
-- root where they are refused (a plain container), or where a folder above the data is closed to root without its powers
-  (somebody else's home): as 65534 for real, keeping the one capability that lets it reach data below folders it does not
-  own. Programs that this account cannot reach are copied (`program_copy`).
+- Started by an ordinary user: that user. If the uid has no name (`docker run --user 12345`), initdb refuses it, and
+  PostgreSQL runs as 65534 in a user namespace.
+- Started by root, and the data belongs to another user: that user.
+- Started by root where user namespaces are allowed: 65534 in a namespace. Outside the namespace the process still has
+  uid 0, without capabilities, so programs and data may lie below /root (mode 700).
+- Started by root where namespaces are refused (a plain container), or where the data's folder is closed to root without
+  capabilities (another user's home): the real 65534, with CAP_DAC_OVERRIDE so that it can reach data below folders
+  that it does not own. Programs that this account cannot reach are copied (`program_copy`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 @dataclass(frozen=True)
 class RunAs:
-    """Who a server process becomes between fork and exec. `uid` None: stays who it is."""
+    """The account that a server process switches to between fork and exec; `uid` None keeps the current one."""
 
     uid: int | None = None
     gid: int | None = None
@@ -40,12 +40,12 @@ class RunAs:
 
     @property
     def owner(self) -> int:
-        """The uid that the server's files must belong to, seen from outside."""
+        """The uid that must own the server's files, as seen outside the namespace."""
         return os.getuid() if self.uid is None or self.namespace else self.uid
 
     def becoming(self, parent: int, death_signal: signal.Signals) -> Callable[[], None]:
-        """What to call between fork and exec; `death_signal` arrives when `parent` dies."""
-        leash = parent_death_hook(parent, death_signal)  # made before the fork: loading libc is not for the child
+        """Return a function to call between fork and exec; the child gets `death_signal` when `parent` dies."""
+        leash = parent_death_hook(parent, death_signal)  # made before the fork: the child must not load libc
         libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
 
         def between_fork_and_exec() -> None:
@@ -55,7 +55,7 @@ class RunAs:
         return between_fork_and_exec
 
     def become(self, libc: ctypes.CDLL | None) -> None:
-        """Change this process, for good."""
+        """Switch this process to the account; this cannot be undone."""
         if self.namespace and libc is not None:
             _enter_namespace(libc)
         elif self.uid is not None:
@@ -63,7 +63,7 @@ class RunAs:
 
 
 def choose_run_as(data: Path) -> RunAs:
-    """Who may run PostgreSQL on `data` (which may not exist yet)."""
+    """Return the account to run PostgreSQL as, with its data in `data` (which may not exist yet)."""
     if os.getuid() != 0:
         return RunAs() if _has_a_name() or not _namespaces_allowed() else RunAs(NOBODY, NOBODY, namespace=True)
     if data.exists() and data.stat().st_uid != 0:
@@ -75,13 +75,13 @@ def choose_run_as(data: Path) -> RunAs:
 
 
 def can_read(identity: RunAs, files: Iterable[Path]) -> bool:
-    """Whether `identity` may read these files, and run those that are programs: tried, as PostgreSQL's programs ask."""
+    """Return whether `identity` may read all files and run those that are programs, tried with `access` in a child."""
     wanted = [(path, os.R_OK | (os.X_OK if path.stat().st_mode & 0o100 else 0)) for path in files]
     return _asked_as(identity, lambda: all(os.access(path, mode) for path, mode in wanted))
 
 
 def chown_tree(tree: Path, identity: RunAs) -> None:
-    """Make `tree` belong to `identity`, for data made while another way of leaving uid 0 was open."""
+    """Make `identity` the owner of `tree`, as an earlier start by root may have used another account."""
     if os.getuid() != 0 or not tree.exists() or tree.stat().st_uid == identity.owner:
         return
     group = identity.gid if identity.gid is not None and not identity.namespace else 0
@@ -90,12 +90,12 @@ def chown_tree(tree: Path, identity: RunAs) -> None:
 
 
 def _namespaces_allowed() -> bool:
-    """Policies differ too much between kernels and containers to be read off."""
+    """Try to enter a namespace, as the rules of kernels and containers differ too much to be read from settings."""
     return LINUX and _asked_as(RunAs(NOBODY, NOBODY, namespace=True), lambda: os.geteuid() == NOBODY)
 
 
 def _asked_as(identity: RunAs, question: Callable[[], bool]) -> bool:
-    """What a child that became `identity` answers; no when it cannot become that."""
+    """Return the answer of a child process that became `identity`; False if it cannot."""
     libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
     child = os.fork()
     if child == 0:
@@ -116,7 +116,7 @@ def _has_a_name() -> bool:
 
 
 def _enter_namespace(libc: ctypes.CDLL) -> None:
-    uid, gid = os.geteuid(), os.getegid()  # inside, before the map is written, everybody is nobody
+    uid, gid = os.geteuid(), os.getegid()  # read first: in the namespace all ids are 65534 until the maps are written
     if libc.unshare(CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "a user namespace was refused")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {uid} 1"), ("gid_map", f"{NOBODY} {gid} 1")):
@@ -134,7 +134,7 @@ def _drop(libc: ctypes.CDLL | None, uid: int, gid: int) -> None:
 
 
 def _keep_file_access(libc: ctypes.CDLL) -> None:
-    """Carry CAP_DAC_OVERRIDE, and nothing else, through exec. Where it was not ours to keep, do without."""
+    """Keep only CAP_DAC_OVERRIDE across exec; do nothing if this process may not keep it."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     wanted = 1 << CAP_DAC_OVERRIDE
     sets = (ctypes.c_uint32 * 6)(wanted, wanted, wanted, 0, 0, 0)  # effective, permitted, inheritable; low then high

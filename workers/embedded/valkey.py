@@ -1,4 +1,4 @@
-"""How is the embedded Valkey started and ended?"""
+"""The embedded Valkey: its settings, and how it is started and stopped."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from workers.embedded.processes import parent_death_hook
 SETTINGS = {
     "bind": "127.0.0.1",
     "protected-mode": "yes",
-    "databases": "64",  # two for a product run; parallel test processes take a pair each
-    "maxmemory-policy": "noeviction",  # a queue is not a cache
+    "databases": "64",  # the product uses two; each parallel test process uses a pair
+    "maxmemory-policy": "noeviction",  # it holds queues, so no key may be evicted
     "tcp-keepalive": "60",
-    "save": '""',  # the append-only file is the copy; a second one costs a fork
+    "save": '""',  # the append-only file suffices; a snapshot would cost a fork
     "daemonize": "no",
 }
-DURABLE_SETTINGS = {"appendonly": "yes", "appendfsync": "everysec"}  # `always` costs two thirds of the push rate
+DURABLE_SETTINGS = {"appendonly": "yes", "appendfsync": "everysec"}  # `always` would cost two thirds of the push rate
 THROWAWAY_SETTINGS = {"appendonly": "no"}
 
 
 class Valkey:
-    """One server in one folder, one process at a time, owned by the process that calls `start`."""
+    """One server in one folder, run by one process at a time, which ends with the process that calls `start`."""
 
     def __init__(self, folder: Path, password: str, *, durable: bool, settings: Mapping[str, str]) -> None:
         self.data = folder / "valkey"
@@ -39,7 +39,7 @@ class Valkey:
         self.port = 0
 
     def start(self, port: int) -> None:
-        """Start the server; its settings go through standard input, for a command line shows passwords to everybody."""
+        """Start the server on `port`. Settings go to standard input, as a command line would reveal the password."""
         self.data.mkdir(mode=0o700, exist_ok=True)
         self.port = port
         settings = {**self.settings, "port": str(port), "requirepass": self.password, "dir": f'"{self.data}"'}
@@ -51,14 +51,18 @@ class Valkey:
                 stderr=log,
                 cwd=self.data,
                 env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
-                preexec_fn=parent_death_hook(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - the daemon starts no thread before
+                # Safe: the daemon has no other threads.
+                preexec_fn=parent_death_hook(os.getpid(), signal.SIGTERM),  # noqa: PLW1509
             )
         if self.process.stdin is not None:
             self.process.stdin.write(os.fsencode("".join(f"{name} {value}\n" for name, value in settings.items())))
             self.process.stdin.close()
 
     def ready(self) -> bool:
-        """Whether it answers a ping; not while it still reads its append-only file."""
+        """Return whether the server answers a ping, which it does only after loading its append-only file.
+
+        Raises ServerStartError if the process has ended.
+        """
         if self.process is None or self.process.poll() is not None:
             raise ServerStartError(f"Valkey ended while starting:\n{log_tail(self.log)}")
         try:
@@ -75,7 +79,7 @@ class Valkey:
         return answer.startswith(b"+OK") and b"+PONG" in answer
 
     def stop(self) -> None:
-        """TERM writes what is left of the append-only file; KILL after 10 s."""
+        """Stop the server with SIGTERM, so that it flushes its append-only file; after 10 s use SIGKILL."""
         if self.process is not None:
             for number, grace in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
                 if self.process.poll() is None:

@@ -1,7 +1,8 @@
-"""How is a history played without broker and sleep?  The same task bodies, the same transactions, a clock one sets.
+"""A simulation that runs the product's tasks in this process, with a clock that can be set and no broker.
 
-Replay and tests stand on a `Simulation`: commands are carried out in this process, what a commit promised is kept before the
-next command, and time moves from deadline to deadline: each sweep runs exactly when something it covers becomes due.
+Replay and tests use a `Simulation`. It runs the same task bodies in the same transactions as the workers. Outbox tasks
+run before the next command. Time moves from deadline to deadline: each sweep runs exactly when something that it covers
+becomes due.
 """
 
 from __future__ import annotations
@@ -29,30 +30,30 @@ DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
     (reminders.next_reminder_at, ("reminders.scan",)),
     (bills.next_issue_at, ("bills.issue",)),
 )
-"""When is something due, and which sweeps cover it?  In the order in which they run at equal instants."""
+"""Functions that return the next deadline, each with the sweeps that cover it, in the order used at equal instants."""
 
 
 def _nobody_listens(_instant: datetime, _sweep: str, _effects: dict[str, Any]) -> None:
-    """Nobody wants to know."""
+    """Ignore a sweep; the default of `Simulation.on_sweep`."""
 
 
 class SweepStuck(Exception):
-    """A sweep ran and what it covers is still due: going on would never end."""
+    """A sweep left its work due, so that advancing the clock would loop without end."""
 
 
 class Simulation:
-    """One database with a simulated clock, bound to this process while the simulation stands."""
+    """One database with a simulated clock; as a context manager it becomes the database of this process."""
 
     def __init__(
         self, database_url: str, *, at: datetime = datetime(2026, 3, 1, tzinfo=UTC), allow_short: bool = False
     ) -> None:
-        """`at` is where the clock stands.  `allow_short`: terms of seconds may be applied, for rehearsals."""
+        """Connect with the clock at `at`; `allow_short` permits terms of seconds, for rehearsals."""
         self.clock = db.SimulatedClock(at)
         self.database = db.connect(database_url, clock=self.clock)
         self.database.allow_short_terms = allow_short
         self._numbers = itertools.count(1)
         self.on_sweep: Callable[[datetime, str, dict[str, Any]], None] = _nobody_listens
-        """Called after each sweep with its instant, its name and its effects."""
+        """Callback after each sweep, with its instant, its name and its effects."""
 
     def __enter__(self) -> Self:
         db.set_database(self.database)
@@ -65,15 +66,15 @@ class Simulation:
         self.database.dispose()
 
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
-        """Carry out one task by its wire name at the clock's instant; gives its answer."""
+        """Run one task by its wire name at the clock's instant and return its answer."""
         return self.execute(task, arguments, f"simulation-{next(self._numbers)}")
 
     def execute(self, task: str, arguments: dict[str, Any], message_id: str) -> dict[str, Any]:
-        """The same with the id of the message that would have brought it: it stands in for a missing `request_id`."""
+        """Run one task and return its answer; `message_id` replaces a missing `request_id`."""
         return execute(app.tasks[task], arguments, message_id)
 
     def process_outbox(self) -> int:
-        """Keep everything that was promised and is due, until nothing is left; gives how many promises were kept."""
+        """Run the outbox tasks that are due until none is left; return the number of rounds."""
         count = 0
         while True:
             with self.database.transaction() as conn:
@@ -85,9 +86,10 @@ class Simulation:
             count += 1
 
     def advance(self, to: datetime) -> int:
-        """Let time pass until `to`, inclusive: every sweep at every instant at which something becomes due.
+        """Advance the clock to `to`, inclusive, and run each sweep at every instant at which something becomes due.
 
-        Promises are kept as they are made.  Gives how many instants there were.  Raises ValueError when `to` is past.
+        Outbox tasks run as they are created. Return the number of instants at which sweeps ran.
+        Raises ValueError if `to` is before the clock's instant, and SweepStuck.
         """
         if to < self.clock.instant:
             raise ValueError("time does not run backwards")
@@ -100,7 +102,7 @@ class Simulation:
                 self.clock.instant = to
                 return instants
             instant, sweeps = found
-            # What became due before the simulation stood here, or while its commands ran, is late and found now.
+            # Work that became due before the simulation's start or during its commands is late: it runs now.
             self.clock.instant = max(instant, self.clock.instant)
             if last == (instant, sweeps):
                 raise SweepStuck(f"{' and '.join(sweeps)} left behind what was due at {instant}")
@@ -110,7 +112,6 @@ class Simulation:
             instants += 1
 
     def _next_due(self) -> tuple[datetime, tuple[str, ...]] | None:
-        """The earliest deadline and the sweeps that cover it."""
         with self.database.transaction() as conn:
             due = [(instant, sweeps) for find, sweeps in DEADLINES if (instant := find(conn)) is not None]
         return min(due, key=lambda one: one[0], default=None)

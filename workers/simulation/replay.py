@@ -1,7 +1,7 @@
-"""How does a written history become a marketplace?  Line by line on a simulation, with time passing in between.
+"""The replay of history files: parsing, playing them on a simulation, and the databases that simulations use.
 
-A file is read and checked whole before anything runs.  Then each line happens at its instant: first every sweep that is
-due by then, then the line, then everything its commit promised.
+A file is read and checked completely before anything runs. Each line then runs at its instant: first every sweep that
+is due by then, then the line, then the outbox tasks that its commit created.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from workers.simulation.engine import Simulation
 from workers.task import command_model
 
 MIN_YEAR, MAX_YEAR = 1970, 9000
-"""Deadlines are added to instants: a history may not begin or end where the calendar does."""
+"""The limits of a history's instants, so that adding deadlines to them never leaves the calendar."""
 
 
 class InvalidHistory(Exception):
-    """A file cannot be played; the message names file and line."""
+    """A history cannot be played; the message names the file and, where possible, the line."""
 
 
 class DatabaseNotEmpty(Exception):
-    """A history may only be played into a database that has nothing in it."""
+    """The database for a history is not empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryLine:
-    """One line of a history: a task with its arguments, or something to show.  `number` counts from 1."""
+    """One line of a history: a task with its arguments, or a query to show. `number` counts from 1."""
 
     number: int
     at: datetime
@@ -51,20 +51,20 @@ class HistoryLine:
 
 @dataclass(frozen=True, slots=True)
 class PlayedLine:
-    """What came of a line: the answer of its task, or what was to be seen."""
+    """The result of a line: the answer of its task, or the result of its query."""
 
     line: HistoryLine
     result: Any
 
     def as_json(self) -> dict[str, Any]:
-        """`{"at", "task", "answer"}` or `{"at", "show", "result"}`."""
+        """Return `{"at", "task", "answer"}` or `{"at", "show", "result"}`."""
         if self.line.show is not None:
             return {"at": format_timestamp(self.line.at), "show": list(self.line.show), "result": self.result}
         return {"at": format_timestamp(self.line.at), "task": self.line.task, "answer": self.result}
 
 
 def read_history(path: Path) -> list[HistoryLine]:
-    """Read and check a whole file.  Raises InvalidHistory naming the first line that does not fit."""
+    """Read and check a whole file. Raises InvalidHistory, which names the first invalid line."""
     try:
         written = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -75,7 +75,7 @@ def read_history(path: Path) -> list[HistoryLine]:
 
 
 def parse_lines(written: Iterable[str], name: str = "history") -> list[HistoryLine]:
-    """The same for lines at hand; blank ones are left out.  Raises InvalidHistory."""
+    """Parse and check the lines of a history, skipping blank ones. Raises InvalidHistory."""
     lines: list[HistoryLine] = []
     for number, one in enumerate(written, start=1):
         if not one.strip():
@@ -93,15 +93,15 @@ def parse_lines(written: Iterable[str], name: str = "history") -> list[HistoryLi
 def play(
     lines: Iterable[HistoryLine], simulation: Simulation, *, until: datetime | None = None
 ) -> Iterator[PlayedLine]:
-    """Play lines on a simulation that stands at or before the first of them, and let time pass up to `until`.
+    """Play lines on a simulation whose clock is at or before the first line, then advance it to `until`.
 
-    Lines after `until` are not played.  Message ids are `replay:1`, `replay:2` …, by line, so that a history played
-    twice gives the same answers.
+    Lines after `until` are not played. Message ids are `replay:1`, `replay:2` …, by line number, so that a history
+    returns the same answers each time it is played.
     """
     for line in lines:
         if until is not None and line.at > until:
             break
-        simulation.advance(line.at)  # keeps what the line before promised, first of all
+        simulation.advance(line.at)  # runs the outbox tasks of the previous line first
         yield PlayedLine(line, _perform(line, simulation))
     simulation.process_outbox()
     if until is not None and until > simulation.clock.instant:
@@ -110,7 +110,7 @@ def play(
 
 @contextlib.contextmanager
 def simulation_pool() -> Iterator[SimulationPool]:
-    """Throw-away databases on servers of their own, gone with the block.  About one second."""
+    """Provide temporary databases on their own servers, deleted after the block. The start takes about one second."""
     from workers.embedded import embedded_servers
 
     with (
@@ -121,7 +121,7 @@ def simulation_pool() -> Iterator[SimulationPool]:
 
 
 class SimulationPool:
-    """Makes a fresh, migrated database for each history, by copying one that was migrated once."""
+    """A source of new databases for histories, each a copy of one that was migrated once."""
 
     def __init__(self, database_url: str) -> None:
         self._server, _, _ = database_url.rpartition("/")
@@ -131,7 +131,7 @@ class SimulationPool:
         upgrade(f"{self._server}/unwind_first")
 
     def new(self, at: datetime, *, allow_short: bool = False) -> Simulation:
-        """A simulation in a database of its own; `at` is where its clock stands."""
+        """Return a simulation in a new database, with its clock at `at`."""
         self._count += 1
         name = f"unwind_history_{self._count}"
         self._run(f"CREATE DATABASE {name} TEMPLATE unwind_first STRATEGY FILE_COPY")
@@ -139,7 +139,7 @@ class SimulationPool:
 
     @contextlib.contextmanager
     def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Simulation]:
-        """The same, standing for as long as the block runs, and then gone with its database."""
+        """Provide a simulation in a new database, which is dropped after the block."""
         simulation = self.new(at, allow_short=allow_short)
         name = simulation.database.engine.url.database
         with simulation:
@@ -153,7 +153,7 @@ class SimulationPool:
 
 
 def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short: bool = False) -> Simulation:
-    """A simulation in somebody's empty database, migrated first.  Raises NotEmpty when there is anything in it."""
+    """Migrate an empty database and return a simulation in it. Raises DatabaseNotEmpty if it has any contents."""
     engine = make_engine(database_url)
     try:
         with engine.connect() as conn:
@@ -176,7 +176,7 @@ _ANYTHING = """
 
 
 def start_time(lines: list[HistoryLine], until: datetime | None) -> datetime:
-    """Where the clock stands before the first line."""
+    """Return the instant of the first line; for an empty history `until`, or else the start of 2026."""
     return lines[0].at if lines else until or datetime(2026, 1, 1, tzinfo=UTC)
 
 

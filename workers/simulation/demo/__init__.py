@@ -1,1 +1,1 @@
-"""What does a newcomer see first?  A sample marketplace with a past, and its alerts falling due while one watches."""
+"""The demo: a sample marketplace with a past, whose alerts unlock while the user watches."""

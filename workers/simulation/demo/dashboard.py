@@ -1,6 +1,6 @@
-"""What does a newcomer look at while the story is told?  One plain screen: a row an order, counting down to the second it unlocks.
+"""The demo's screen: one row per order, with a countdown in seconds to its unlock.
 
-Where standard output is no terminal the same news are told line by line (`workers/cli/demo.py`).
+If standard output is no terminal, `workers/cli/demo.py` prints the same events line by line.
 """
 
 from __future__ import annotations
@@ -30,13 +30,11 @@ EVENT_STYLES = {
     "members.buying_revoked": ("buying revoked", "red", "a third order cancelled unpaid"),
     "members.selling_revoked": ("selling suspended", "red", "a third order that the seller failed"),
 }
-"""Each kind of news: its word, its colour, and what it means."""
+"""For each type of event: the word on the screen, its style, and an explanation."""
 
 
 @dataclass
 class _Row:
-    """One order on the screen."""
-
     case: str
     word: str
     colour: str = "dim"
@@ -46,7 +44,7 @@ class _Row:
 
 @dataclass
 class Dashboard:
-    """The screen.  `hear` what the timeline says; it draws itself, counting down by the clock it is given."""
+    """A Rich renderable of the demo. Pass each event to `apply`; `now` is the clock for the countdown."""
 
     sample: SampleMarket
     unlocks: dict[int, datetime]
@@ -66,7 +64,7 @@ class Dashboard:
         self._rows = {order_id: _Row(case, "waiting") for order_id, case in cases.items()}
 
     def apply(self, news: TimelineEvent) -> None:
-        """Something happened."""
+        """Update the screen with one event of the timeline."""
         word, colour, means = EVENT_STYLES.get(news.type, (news.type, "white", news.note))
         row = self._rows.get(news.order_id) if news.order_id is not None else None
         if row is None:
@@ -101,7 +99,7 @@ class Dashboard:
         return Panel(Group(header, Text(), table, Text(), footer), title="Unwind, live", border_style="blue")
 
     def _has_ended(self, order_id: int, row: _Row) -> bool:
-        """An order whose seller goes on waiting has come to its end by being unlocked."""
+        """Return whether the order has reached its last state; one that is left alone does so by unlocking."""
         return row.word not in ("waiting", "unlocked") or (
             order_id in self.sample.left_alone and row.word == "unlocked"
         )
@@ -114,7 +112,7 @@ class Dashboard:
 
 
 def _what_came_back(changes: dict[str, Any]) -> str:
-    """The stock and the money of a cancellation, as its event says them."""
+    """Return a summary of the stock and the fee that a cancellation returned."""
     units = sum(line["returned"] for line in changes.get("returned", ()))
     fee = changes.get("fee", {})
     amount = str(fee.get("amount", "0.00")).removeprefix("-")

@@ -1,6 +1,7 @@
-"""What happens while one watches?  Every change is read from the timeline as it is committed, and people act upon it.
+"""The run of the demo: it reads each change from the timeline and sends the commands of buyers and sellers.
 
-The people of the demo are an upstream system: a plain Celery client without a line of ours, as docs/integrate.md shows it.
+It sends them as an upstream system does, through a plain Celery client without code of this repository, as
+docs/integrate.md shows.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ _SUMMARY = """
 
 
 class DemoFailed(Exception):
-    """Something that should have happened did not; the message names it."""
+    """An expected change is missing or a command was refused; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineEvent:
-    """One change, as the timeline has it."""
+    """One row of the timeline (`unwind.events`)."""
 
     at: datetime
     type: str
@@ -62,7 +63,7 @@ class TimelineEvent:
 
 @dataclass
 class DemoRun:
-    """The demo's people: who does what upon which news, and what must have come true at the end."""
+    """The reactions of the demo's buyers and sellers to events, and the changes expected by the end."""
 
     sample: SampleMarket
     database: Database
@@ -79,7 +80,7 @@ class DemoRun:
 
     @classmethod
     def from_now(cls, sample: SampleMarket, database: Database, client: Celery) -> DemoRun:
-        """A story that begins after everything that has happened so far."""
+        """Return a run that begins after every event recorded so far."""
         with database.transaction() as conn:
             seen = conn.execute(text("SELECT coalesce(max(event_id), 0) FROM unwind.events")).scalar_one()
             forecast = conn.execute(text("SELECT order_id, unlocks_at FROM unwind.v_unlock_forecast"))
@@ -87,11 +88,11 @@ class DemoRun:
             return cls(sample, database, client, database.clock.now(conn), unlocks, seen=seen)
 
     def now(self) -> datetime:
-        """What time it is for the database, without asking it: it was asked when the story began."""
+        """Return the database's time, computed from its time when the run began, without a query."""
         return self.began + timedelta(seconds=time.monotonic() - self._clock)
 
     def open(self) -> None:
-        """What people do by themselves, without waiting for news."""
+        """Send the commands that do not react to an event."""
         for order_id in sorted(self.sample.penalty_accepted):
             self._ask("npb.accept_penalty", order_id, self._buyer(order_id))
         for order_id in sorted(self.sample.asked_and_agreed | self.sample.asked_and_declined):
@@ -99,7 +100,7 @@ class DemoRun:
             self._ask("ocr.file", order_id, self._buyer(order_id), **said)
 
     def follow(self) -> Iterator[TimelineEvent]:
-        """Give the news as they come and let people act, until all has come true.  Raises DemoFailed."""
+        """Yield new events and react to them, until every expected change has happened. Raises DemoFailed."""
         end = time.monotonic() + TIMEOUT_SECONDS
         while not self._told():
             news = self._news()
@@ -113,7 +114,7 @@ class DemoRun:
                 time.sleep(POLL_INTERVAL)
 
     def summary(self) -> dict[str, Any]:
-        """What was done since it began, counted in the tables."""
+        """Return counts and sums, from the tables, of what happened since the run began."""
         with self.database.transaction() as conn:
             return dict(conn.execute(text(_SUMMARY), {"since": self.began}).one()._mapping)
 
@@ -151,12 +152,11 @@ class DemoRun:
             self._ask("npb.remove", order_id, self._seller(order_id), comment="The money came today.")
 
     def _ask(self, task: str, order_id: int, member_id: str, **arguments: Any) -> None:
-        """One command through the broker, as any upstream system sends it."""
         arguments |= {"order_id": order_id, "member_id": member_id, "request_id": f"demo:{task}:{order_id}"}
         self.asked.append((task, order_id, self.client.send_task(task, kwargs=arguments, queue="commands")))
 
     def _check_answers(self) -> None:
-        """Every answer must be `done`."""
+        """Drop the commands that were answered. Raises DemoFailed if an answer is not `done`."""
         still = []
         for task, order_id, result in self.asked:
             if not result.ready():

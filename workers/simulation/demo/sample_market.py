@@ -1,7 +1,7 @@
-"""Which marketplace does the demo play?  Three stores with catalogue items, eight buyers, and ten weeks of orders.
+"""The demo's marketplace: three stores with catalogue items, eight buyers and ten weeks of orders.
 
-The past is a history like any other, whose last instant is the present; what is about to happen is told by
-`Sample`, so that the demo can act for the people and check that all of it came true.
+Its past is an ordinary history that ends now. `SampleMarket` lists what will happen next, so that the demo can act for
+buyers and sellers and check the outcome.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SELLERS = {
     "s-attic": ("Minifig Attic", "Asia/Tokyo"),
 }
 BUYERS = ("castle_fan", "moc_maker", "train_yard", "space_base", "tiny_town", "gear_head", "tile_floor", "old_sets")
-# item number, type, colour, condition, unit price, and whether the lot is kept when it is sold out
+# Item number, type, colour, condition, unit price, and whether the lot is kept when it is sold out.
 CATALOGUE = (
     ("3001", "PART", 5, "N", "0.1850", False),
     ("3003", "PART", 7, "N", "0.0920", False),
@@ -38,12 +38,12 @@ CATALOGUE = (
 CALM_ORDERS = 22
 UNPAID_ORDERS = 10
 FIRST_DUE, BETWEEN_DUES = timedelta(seconds=16), timedelta(seconds=1)
-"""The first alert falls due this long after the past was written, by when the workers are up; then one after the other."""
+"""The first alert falls due when the workers are up, `FIRST_DUE` after the end of the past; the others follow."""
 
 
 @dataclass
 class SampleMarket:
-    """What the demo knows beforehand: who will do what, once the workers run."""
+    """The history to play, and the orders that each kind of action will affect once the workers run."""
 
     lines: list[dict[str, Any]] = field(default_factory=list)
     sellers_cancel: set[int] = field(default_factory=set)
@@ -57,17 +57,17 @@ class SampleMarket:
 
     @property
     def unlocking(self) -> set[int]:
-        """The orders whose alerts fall due while one watches."""
+        """The orders whose alerts unlock during the demo."""
         return self.sellers_cancel | self.sellers_remove | self.left_alone | self.buyers_cancel
 
     @property
     def ending_cancelled(self) -> set[int]:
-        """The orders that will be cancelled while one watches."""
+        """The orders that are cancelled during the demo."""
         return self.sellers_cancel | self.buyers_cancel | self.penalty_accepted | self.asked_and_agreed
 
 
 def build_sample_market(now: datetime) -> SampleMarket:
-    """The sample marketplace as seen at `now`, to the second."""
+    """Return the sample marketplace with a past that ends at `now`, rounded down to the second."""
     return _Playwright(now.replace(microsecond=0)).written()
 
 
@@ -119,7 +119,7 @@ class _Playwright:
                 self._say(at, "inventory.record_lot", lot=lot)
 
     def _order(self, at: datetime) -> int:
-        """A purchase of parts, a figure and now and then a set."""
+        """Add an order of three lots of parts and one minifigure or set; return its id."""
         order_id = next(self._orders)
         seller_id = list(SELLERS)[order_id % 3]
         buyer_id = f"b-{BUYERS[(order_id // 3) % len(BUYERS)]}"
@@ -139,7 +139,7 @@ class _Playwright:
         self._say(at, task, order_id=order_id, member_id=self.sample.parties[order_id][1], **kwargs)
 
     def _calm_orders(self) -> None:
-        """What most orders are: bought, paid, sent, done."""
+        """Add orders that were paid, shipped and completed without a case."""
         for number in range(CALM_ORDERS):
             at = self.now - (70 - 2.7 * number) * DAY
             order_id = self._order(at)
@@ -149,7 +149,7 @@ class _Playwright:
             self._by_buyer(at + 6 * DAY, "orders.set_status", order_id, status="COMPLETED")
 
     def _closed_cases(self) -> None:
-        """Cases of the past months, so that there are bills with credits to look at."""
+        """Add cancelled orders of past months, so that the bills show credits."""
         for days_ago in (66, 58):
             order_id = self._order(self.now - days_ago * DAY)
             self._by_seller(self.now - (days_ago - 8) * DAY, "npb.file", order_id)
@@ -161,7 +161,7 @@ class _Playwright:
         self._by_seller(self.now - 43 * DAY, "orders.cancel", order_id)
 
     def _cases_about_to_unlock(self) -> None:
-        """Alerts that fall due one after the other while one watches; each order was bought in an earlier month."""
+        """Add alerts that fall due one after the other during the demo, most on orders of an earlier month."""
         dues = (self.now + FIRST_DUE + number * BETWEEN_DUES for number in count())
         for number in range(UNPAID_ORDERS):
             answered = number % 4 == 3
@@ -183,7 +183,7 @@ class _Playwright:
         self.sample.buyers_cancel.add(order_id)
 
     def _cases_of_today(self) -> None:
-        """An alert whose buyer will accept the penalty, orders about which buyers will ask, and orders of this morning."""
+        """Add an alert whose penalty the buyer will accept, orders whose buyers will ask to cancel, and new orders."""
         order_id = self._order(self.now - 12 * DAY)
         self._by_seller(self.now - 3 * DAY, "npb.file", order_id)
         self.sample.penalty_accepted.add(order_id)
