@@ -13,6 +13,8 @@ from typing import Any
 import psycopg
 from celery import Celery, signals
 
+import benchmarks.ready_file  # noqa: F401 - connects itself to a signal
+
 app = Celery("bare", broker=os.environ.get("BARE_BROKER"), backend=os.environ.get("BARE_BACKEND"))
 app.conf.update(
     task_default_queue="bare",

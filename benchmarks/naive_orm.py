@@ -16,6 +16,7 @@ from celery import Celery, signals
 from sqlalchemy import create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Session
 
+import benchmarks.ready_file  # noqa: F401 - connects itself to a signal
 from models import alerts, events, lots, members, orders, outbox, requests
 from models.db.schema import metadata as product_metadata
 from models.db.schema import table_of
