@@ -271,4 +271,4 @@ def test_a_history_that_ends_in_the_future_is_played_with_a_warning(tmp_path: Pa
     )
     done = run("--answers", "--database-url", empty_database_url, str(story), cwd=tmp_path)
     assert done.returncode == 0
-    assert "still to come" in done.stderr
+    assert "ends in the future" in done.stderr
