@@ -117,7 +117,7 @@ def test_a_broken_backup_restores_nothing(
     broken.write_bytes(b"PGDMP and then nothing of use")
     said = typed(monkeypatch, empty_database_url, "restore", str(broken))
     assert said.exit_code == 1
-    assert "pg_restore did not succeed" in said.output
+    assert "pg_restore failed" in said.output
     engine = create_engine(empty_database_url)
     with engine.connect() as conn:
         assert conn.execute(text("SELECT to_regclass('unwind.orders')")).scalar() is None
@@ -207,7 +207,7 @@ def test_tools_that_reach_another_server_write_nothing(
     for name in ("psql", "pg_dump", "pg_restore"):
         (folder / name).write_text(f"#!/bin/sh\nshift\nexec {real / name} '{away}' \"$@\"\n")
         (folder / name).chmod(0o755)
-    monkeypatch.setattr(backup, "_programs", lambda *_: folder)
+    monkeypatch.setattr(backup, "_find_clients", lambda *_: folder)
     if not permitted:
         monkeypatch.setattr(backup, "_MAY_IDENTIFY", "SELECT false")
     file = tmp_path / "unwind.dump"

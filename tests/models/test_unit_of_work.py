@@ -81,7 +81,7 @@ def test_two_that_deadlock_both_come_through(simulation: Simulation, database_ur
 
     def lock(first: str, second: str) -> None:
         database = db.connect(database_url)
-        query = text("SELECT FROM unwind.broker_epochs WHERE memory = :name FOR UPDATE")
+        query = text("SELECT FROM unwind.broker_epochs WHERE epoch = :name FOR UPDATE")
 
         def body() -> None:
             with database.transaction() as conn:

@@ -122,7 +122,7 @@ def test_large_file_is_imported_in_constant_memory(
         written.writelines(item.format(n=n, text=hashlib.sha256(b"%d" % n).hexdigest() * 10) for n in range(IMPORTED))
         written.write("<ITEM></ITEM></INVENTORY>\n")
     ran = command("import-lots", str(file), "--seller", "seller")
-    assert (ran.code, f"1 of {IMPORTED + 1} items are no lots" in ran.errors) == (1, True)
+    assert (ran.code, f"1 of {IMPORTED + 1} items is not a valid lot" in ran.errors) == (1, True)
     assert market.row("SELECT count(*) AS n FROM unwind.lots").n == 0
     file.write_text(file.read_text().replace("<ITEM></ITEM>", ""))
     ran = command("import-lots", str(file), "--seller", "seller")

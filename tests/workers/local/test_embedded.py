@@ -50,9 +50,9 @@ USER = """
 import os, signal, sys
 from pathlib import Path
 from workers.embedded import embedded_servers
-from workers.embedded.run_as import Identity
+from workers.embedded.run_as import RunAs
 if sys.argv[3] != "0":  # keeping root's reach into folders, for this interpreter may lie below /root
-    Identity(int(sys.argv[3]), int(sys.argv[3])).becoming(os.getppid(), signal.SIGTERM)()
+    RunAs(int(sys.argv[3]), int(sys.argv[3])).becoming(os.getppid(), signal.SIGTERM)()
 with embedded_servers(Path(sys.argv[1]), durable=sys.argv[2] == "durable") as urls:
     print(urls.database_url, urls.broker_url, flush=True)
     sys.stdin.readline()
