@@ -5,24 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
-from tools.guarantees_page import GUARANTEES_PAGE, guarantees, guarantees_page, showing_tests
 from workers.settings import CHECKOUT
-
-
-def test_there_are_nine_guarantees() -> None:
-    assert list(guarantees()) == [f"P{number}" for number in range(1, 10)]
-    assert all(says.startswith("**") and says.endswith(".") for says in guarantees().values())
-
-
-@pytest.mark.parametrize("guarantee", [f"P{number}" for number in range(1, 10)])
-def test_every_guarantee_is_shown_by_a_test(guarantee: str) -> None:
-    assert showing_tests().get(guarantee)
-
-
-def test_page_lists_the_marked_tests() -> None:
-    assert GUARANTEES_PAGE.read_text("utf-8") == guarantees_page(), "docs/guarantees.md is stale: run ./run docs"
 
 
 def test_run_with_marker_prints_each_guarantee_with_its_tests() -> None:

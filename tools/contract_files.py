@@ -1,7 +1,7 @@
 """Generator of `contract/`: JSON Schemas and example messages, from the argument models.
 
 One schema for the arguments of each public task, one for the answer, examples of both, and one for a row of each view.
-They are committed, a test compares them with the code, and `./run docs` refuses to write a breaking change.
+They are committed, `./run check` compares them with the code, and `./run docs` refuses to write a breaking change.
 """
 
 from __future__ import annotations

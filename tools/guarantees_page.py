@@ -8,10 +8,11 @@ or on its file.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 
-from tools.rules_page import TESTS, TestReference, link_tests
+from tools.rules_page import TESTS, TestReference, link_tests, parse_test_file
 from tools.stress_page import with_figures
 from workers.settings import CHECKOUT
 
@@ -34,6 +35,7 @@ def guarantees_page() -> str:
     return with_figures(_LIST.sub(lambda found: found.group(1) + _list(shown.get(found.group(2), [])), _page()))
 
 
+@functools.cache
 def showing_tests() -> dict[str, list[TestReference]]:
     """For each promise the tests that show it, in the order of their files and names."""
     found: dict[str, set[TestReference]] = {}
@@ -52,7 +54,7 @@ def _list(tests: list[TestReference]) -> str:
 
 def _markers() -> Iterator[tuple[str, TestReference]]:
     for path in sorted(TESTS.rglob("test_*.py")):
-        file, module = str(path.relative_to(CHECKOUT)), ast.parse(path.read_text(encoding="utf-8"))
+        file, module = str(path.relative_to(CHECKOUT)), parse_test_file(path)
         of_file = [
             promise
             for node in module.body

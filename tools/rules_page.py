@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import tomllib
@@ -62,6 +63,7 @@ def rule_book() -> list[Section]:
     return [Section(part.pop("title"), part) for part in book.values()]
 
 
+@functools.cache
 def stating_tests() -> dict[str, list[TestReference]]:
     """For each id the tests that state it, in the order of their files and names."""
     found: dict[str, set[TestReference]] = {}
@@ -83,9 +85,14 @@ def rule_ids(text: str, *, whole_chapters: bool = False) -> set[str]:
     return ids
 
 
+@functools.cache
+def parse_test_file(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def _test_functions() -> Iterator[tuple[str, TestReference]]:
     for path in sorted(TESTS.rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parse_test_file(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
                 stated = TestReference(str(path.relative_to(CHECKOUT)), node.name)
                 says = ast.get_docstring(node) or ""
@@ -124,5 +131,5 @@ _HEAD = """# The rule book
 One sentence for each rule, and the tests that state it: test functions by name, and written histories
 (`tests/histories`, which `./run replay` plays). Code and tests cite rules by these ids.
 
-`./run docs` generates this page from `docs/rulebook.toml` and the tests, and a test compares it. R are rules,
+`./run docs` generates this page from `docs/rulebook.toml` and the tests, and `./run check` compares it. R are rules,
 T transitions, N notices, A decisions where BrickLink's documentation is silent, E worked examples."""

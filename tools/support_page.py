@@ -22,9 +22,8 @@ GROUPS: tuple[tuple[str, tuple[Status, ...]], ...] = (
 PAGE = """\
 # What support needs to know
 
-This page is made by `./run docs` from `policies/transitions.py`, `policies/glossary.py` and `models/ddl/views.py`; a
-test compares
-it. Do not edit it by hand.
+This page is made by `./run docs` from `policies/transitions.py`, `policies/glossary.py` and `models/ddl/views.py`;
+`./run check` compares it. Do not edit it by hand.
 
 Ask about one order: `./run explain order ID` says what its seller and its buyer can do now, and for everything else why
 not, from when, and what would change it. `./run show order ID` tells its story, `--at T` as of any instant.

@@ -9,8 +9,6 @@ import pytest
 
 from benchmarks import charts, report
 from benchmarks.harness import SCALES, Bar, alternate, result
-from tools import speed_page
-from tools.docs import SPEED_PAGE
 
 
 def test_a_ratio_is_the_median_of_the_pairs_not_of_the_sides() -> None:
@@ -48,7 +46,3 @@ def test_results_are_charted_stored_and_merged(tmp_path: Path) -> None:
     drawn = charts.draw(again, tmp_path)
     assert [path.name for path in drawn] == ["speed-relay.svg", "speed-bars.svg"]
     assert all("http://www.w3.org" in path.read_text() and "<script" not in path.read_text() for path in drawn)
-
-
-def test_the_page_shows_the_stored_run() -> None:
-    assert SPEED_PAGE.read_text("utf-8") == speed_page.speed_page(), "docs/speed.md is stale: ./run docs writes it anew"

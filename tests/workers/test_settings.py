@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tools.settings_page import settings_page
 from workers.embedded import ServerUrls
 from workers.settings import (
     CHECKOUT,
@@ -35,27 +34,6 @@ NOT_SETTINGS = {  # read by ./run and by docker compose
 def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-
-
-def test_env_example_lists_exactly_the_settings() -> None:
-    """A complete .env.example."""
-    named = set(re.findall(r"^#?([A-Z][A-Z_]+)=", EXAMPLE, re.MULTILINE))
-    assert named - NOT_SETTINGS == set(VARIABLES) | {"UNWIND_FLOWER_LOGIN_FILE"}
-
-
-def test_settings_page_is_up_to_date() -> None:
-    """docs/settings.md names every variable; `./run docs` writes it anew."""
-    page = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert page == settings_page()
-    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(VARIABLES)
-
-
-@pytest.mark.parametrize("variable", sorted(VARIABLES))
-def test_every_variable_has_a_comment(variable: str) -> None:
-    """A name alone explains nothing."""
-    before = EXAMPLE[: EXAMPLE.index(f"\n#{variable}=")].splitlines()[-1]
-    assert re.match(r"# \w+", before)
-    assert Settings.model_fields[VARIABLES[variable]].description
 
 
 def test_env_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:

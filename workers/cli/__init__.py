@@ -43,7 +43,7 @@ DEVELOPMENT_COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("tools.develop", "Run the test suite; --all includes the long tests."),
     "bench": ("tools.develop", "Measure speed against the references; every bar is a ratio."),
     "torture": ("tools.develop", "Inject faults into an installation of its own and check every guarantee."),
-    "check": ("tools.develop", "Check format, lint, types and import contracts."),
+    "check": ("tools.check", "Check format, lint, types, import contracts and the house rules."),
 }
 """Available in a checkout only: the wheel and the image do not contain `tools`."""
 

@@ -1,0 +1,40 @@
+"""Check the layout of the repository: packages, module names, and the links of the docs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from workers.settings import CHECKOUT
+
+LAYERS = {"workers", "schedules", "tasks", "models", "policies"}
+NOT_PRODUCT = {"tests", "docs", "contract", "benchmarks", "deploy", "stress", "tools"}
+MEANINGLESS_NAMES = {"utils", "helpers", "common", "core", "services", "manager"}
+
+
+def layout_problems(root: Path = CHECKOUT) -> list[str]:
+    return sorted([*_unknown_packages(root), *_meaningless_names(root), *_broken_links(root)])
+
+
+def _unknown_packages(root: Path) -> list[str]:
+    """A package that the import contracts don't name would escape them."""
+    with_code = {path.relative_to(root).parts[0] for path in root.glob("[!.]*/**/*.py")}
+    return [f"{name}/ is neither a layer nor development code" for name in with_code - LAYERS - NOT_PRODUCT]
+
+
+def _meaningless_names(root: Path) -> list[str]:
+    return [
+        f"{path.relative_to(root)}: the name says nothing"
+        for layer in LAYERS
+        for path in (root / layer).rglob("*.py")
+        if path.stem in MEANINGLESS_NAMES
+    ]
+
+
+def _broken_links(root: Path) -> list[str]:
+    return [
+        f"{page.relative_to(root)} links to {target}, which does not exist"
+        for page in (*root.glob("*.md"), *(root / "docs").rglob("*.md"))
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if "://" not in target and not (page.parent / target).exists()
+    ]

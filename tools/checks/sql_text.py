@@ -1,0 +1,134 @@
+"""Check that values reach SQL only as bound parameters: statements are built from constants alone."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from workers.settings import CHECKOUT
+
+LAYERS = ("workers", "schedules", "tasks", "models")
+TAKES_SQL = {"text", "execute", "exec_driver_sql", "executemany", "run", "send"}
+CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
+BEGINS_SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|ALTER|CREATE|DROP|GRANT)\b")
+
+REVIEWED = {
+    "models/alerts.py:_unlock": "called twice at import, with words of that module",
+    "models/alerts.py:_any_due": "one of two conditions of that module",
+    "models/alerts.py:_next": "one of two conditions of that module",
+    "models/feed.py:advance_feed_base": "converted to an integer in that line; ALTER SEQUENCE takes no parameters",
+    "models/integrity/invariants/invariant.py:broken": "a constant of the package with conditions that are constants too",
+    "models/inventory.py:load_stock_view": "a lock clause or none",
+    "models/integrity/invariants/alert_lifecycle.py:held": "called at import by the invariants, with a column's name",
+    "models/integrity/invariants/alert_lifecycle.py:first_answer": "called at import by the invariants, with column names",
+    "models/integrity/invariants/timelines.py:_folded": "called at import, with words of that module",
+    "models/integrity/invariants/timelines.py:_numbered": "called at import, with words of that module",
+    "models/monitoring/metrics.py:_age": "called at import, with words of that module",
+    "models/submissions.py:_first_due": "called twice at import, with words of that module",
+    "models/db/bulk.py:_insert": "names of a mapped table, and a RETURNING clause that its callers write as a constant",
+    "models/db/bulk.py:_update": "names of a mapped table",
+    "models/db/locks.py:lock_items": "a query that its callers write as a constant",
+    "models/members.py:send_facts": "one of three lock clauses that are constants of that module",
+    "workers/local/backup.py:_count": "the name of a mapped table; an identifier can't be a parameter",
+}
+"""Functions (`file:function`) whose statements contain more than constants, each with the reason why no value can
+get in."""
+
+
+def sql_text_problems(root: Path = CHECKOUT) -> list[str]:
+    """Statements with inserted values outside REVIEWED, outdated entries of REVIEWED, and S608 without a reason."""
+    insertions: dict[str, list[str]] = {}
+    problems: list[str] = []
+    for path in _product_files(root):
+        name, source = str(path.relative_to(root)), path.read_text(encoding="utf-8")
+        for function, values in inserted_values(ast.parse(source)).items():
+            insertions[f"{name}:{function}"] = values
+        problems += [
+            f"{name}:{number}: `noqa: S608` without a reason"
+            for number, line in enumerate(source.splitlines(), start=1)
+            if "noqa: S608" in line and " - " not in line.partition("noqa: S608")[2]
+        ]
+    problems += [
+        f"{place} puts {', '.join(values)} into the text of a statement: bind it, or add the function to REVIEWED"
+        for place, values in insertions.items()
+        if place not in REVIEWED
+    ]
+    if root == CHECKOUT:
+        problems += [f"{place} is in REVIEWED and builds no statement" for place in REVIEWED.keys() - insertions.keys()]
+    return sorted(problems)
+
+
+def _product_files(root: Path) -> Iterator[Path]:
+    for layer in LAYERS:
+        yield from (path for path in sorted((root / layer).rglob("*.py")) if "versions" not in path.parts)
+
+
+def inserted_values(module: ast.Module) -> dict[str, list[str]]:
+    """By function: the expressions in statements that are no constants of a module."""
+    insertions: dict[str, list[str]] = {}
+    for function, expressions in built_statements(module):
+        values = [text for text in expressions if not CONSTANT.fullmatch(text.rpartition(".")[2])]
+        if values:
+            insertions.setdefault(function, []).extend(values)
+    return insertions
+
+
+def built_statements(module: ast.Module) -> Iterator[tuple[str, list[str]]]:
+    """(function, inserted expressions) of each built text that is passed to something that takes SQL, directly or by a
+    name, and of each that is returned and begins like a statement."""
+    functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for scope in (*functions, module):
+        name = "" if isinstance(scope, ast.Module) else scope.name
+        nodes = [node for part in scope.body for node in _own_nodes(part)]
+        assigned = {
+            target.id: node.value
+            for node in nodes
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for call in (node for node in nodes if isinstance(node, ast.Call)):
+            function = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            for argument in call.args[:2] if function in TAKES_SQL else ():
+                text = assigned.get(argument.id, argument) if isinstance(argument, ast.Name) else argument
+                if (expressions := _insertions(text)) is not None:
+                    yield name, expressions
+        for value in [node.value for node in nodes if isinstance(node, ast.Return) and node.value is not None]:
+            text = assigned.get(value.id, value) if isinstance(value, ast.Name) else value
+            if (expressions := _insertions(text)) is not None and BEGINS_SQL.match(_leading_constant(text)):
+                yield name, expressions
+
+
+def _insertions(node: ast.expr) -> list[str] | None:
+    """The expressions that an f-string, a concatenation, `%` or `format` inserts; None for any other expression."""
+    if isinstance(node, ast.JoinedStr):
+        return [ast.unparse(part.value) for part in node.values if isinstance(part, ast.FormattedValue)]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mod):
+        sides = [side for side in (node.left, node.right) if not isinstance(side, ast.Constant)]
+        return [text for side in sides for text in (_insertions(side) or [ast.unparse(side)])]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
+        arguments = (*node.args, *(keyword.value for keyword in node.keywords))
+        return [ast.unparse(argument) for argument in arguments if not isinstance(argument, ast.Constant)]
+    return None
+
+
+def _leading_constant(text: ast.expr) -> str:
+    match text:
+        case ast.Constant(value=str(constant)):
+            return constant
+        case ast.BinOp(left=ast.expr() as inner) | ast.JoinedStr(values=[ast.expr() as inner, *_]):
+            return _leading_constant(inner)
+        case ast.Call(func=ast.Attribute(value=ast.expr() as inner)):
+            return _leading_constant(inner)
+    return ""
+
+
+def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and its descendants, without the bodies of nested functions."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _own_nodes(child)
