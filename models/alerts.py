@@ -34,8 +34,6 @@ WAITING_CONDITION = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stan
 
 
 class AlertRow(Base):
-    """An NPB, NRS or NSS alert."""
-
     __tablename__ = "alerts"
 
     alert_id: Mapped[BigIntKey]
@@ -145,7 +143,6 @@ def alert_from_row(row: Any, terms_history: TermsHistory) -> Alert:
 
 
 def update_changed(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_history: TermsHistory) -> None:
-    """Insert or update alerts, given as (order_id, alert)."""
     insert_rows(
         conn,
         AlertRow,
@@ -165,7 +162,7 @@ def update_changed(conn: Connection, changed: Sequence[tuple[int, Alert]], terms
 
 
 def _store_reminders(conn: Connection, changed: Sequence[Alert]) -> None:
-    """Restart the reminders of alerts whose actionable instant changed (N17)."""
+    # Restart the reminders of alerts whose actionable instant changed (N17).
     since = [reminders.actionable_since(alert) for alert in changed]
     if changed:
         firsts = [
@@ -251,11 +248,9 @@ class UnlockSweep:
         return int(counts.due), int(counts.unlocked)
 
     def committed(self) -> None:
-        """Continue after the last unlocked alert."""
         self._after = max(self._after, self._handled_up_to)
 
     def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        """Skip the next alert because it cannot be unlocked; return its id."""
         first = execute(work.conn, self._next, self._where(work)).fetchone()
         if first is None:
             return None

@@ -37,7 +37,6 @@ from policies.statuses import Role
 
 
 def month_to_close(conn: Connection, now: datetime) -> date | None:
-    """Return the earliest open month whose bills can be issued now."""
     terms_history = terms.load_terms(conn)
     closed = last_closed_month(conn)
     if closed is not None:
@@ -87,17 +86,15 @@ class BillingSweep:
         self._after = self._handled_up_to = ""
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        """Issue the bills of at most `limit` sellers; return (sellers, bills)."""
         sellers = self._next(work, limit)
         self._handled_up_to = sellers[-1] if sellers else self._after
         return len(sellers), issue_bills(work, self.month, sellers) if sellers else 0
 
     def committed(self) -> None:
-        """Continue after these sellers: those without a bill would be selected again."""
+        # Continues after these sellers: those without a bill would be selected again.
         self._after = self._handled_up_to
 
     def skip_next(self, work: UnitOfWork[Any]) -> str | None:
-        """Skip the next seller because the bill cannot be issued; return a description."""
         for seller_id in self._next(work, 1):
             self._after = seller_id
             self.skipped_sellers.append(seller_id)
@@ -137,7 +134,6 @@ class HeldBillingSweep(BillingSweep):
 
 
 def issue_bills(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
-    """Issue the bills of these sellers for one month and notify them; return the number of bills."""
     conn = work.conn
     # Lock order: outbox before ledger. The lock waits for a running credit task.
     messages = outbox.lock_by_payload(conn, TASK, "seller_id", seller_ids)

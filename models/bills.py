@@ -40,8 +40,6 @@ from policies.timestamps import format_timestamp
 
 
 class BillRow(Base):
-    """An issued bill; it never changes."""
-
     __tablename__ = "bills"
 
     bill_id: Mapped[BigIntKey]
@@ -113,7 +111,6 @@ class Bill:
         return self.state != policy.OPEN
 
     def as_json(self) -> dict[str, Any]:
-        """Return the bill as `show bill` prints it: amounts as text with two decimals, ISO months and days."""
         return {
             "seller_id": self.seller_id,
             "billing_month": format_month(self.month),
@@ -143,7 +140,6 @@ class Bill:
 
 
 def load_bill_json(conn: Connection, seller_id: str, month: date, now: datetime) -> dict[str, Any] | None:
-    """Return the bill as JSON; None for an unknown member or a month that has not begun."""
     bill = load_bill(conn, seller_id, month, now)
     return bill.as_json() if bill else None
 
@@ -195,7 +191,6 @@ def terms_for_month(terms_history: TermsHistory, month: date) -> Terms:
 
 
 def next_issue_at(conn: Connection) -> datetime | None:
-    """Return the earliest instant at which a bill can be issued; None if nothing is to be billed."""
     month = first_unbilled_month(conn)
     return None if month is None else bill_issues_at(month, terms_for_month(terms.load_terms(conn), month))
 
@@ -237,7 +232,6 @@ _FIRST_PENDING = """
 
 
 def list_held_bills(conn: Connection) -> list[tuple[str, date]]:
-    """Return (seller, month) of every bill that could not be issued when its month was closed, oldest first."""
     return [
         (row.seller_id, row.billing_month)
         for row in conn.execute(select(HeldBillRow).order_by(HeldBillRow.billing_month, HeldBillRow.seller_id))
@@ -262,7 +256,7 @@ def list_past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Deci
 
 
 def _opening(conn: Connection, terms_history: TermsHistory, seller_id: str, month: date) -> Decimal:
-    """Return the opening credit of an open bill, carried through the months that are not issued yet."""
+    # The opening credit of an open bill, carried through the months that are not issued yet.
     last = conn.execute(
         select(BillRow.billing_month, BillRow.carried_forward)
         .where(BillRow.seller_id == seller_id, BillRow.billing_month < month)

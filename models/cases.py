@@ -28,8 +28,6 @@ def _no_further_statements() -> None:
 
 
 class CaseSet:
-    """The orders of a batch with their parties, as this transaction sees them."""
-
     def __init__(
         self,
         conn: Connection,
@@ -72,7 +70,6 @@ class CaseSet:
         self._granted: list[tuple[Case, Granted, datetime, Actor | None, str | None]] = []
 
     def get(self, order_id: int, now: datetime) -> Case | None:
-        """Return the order with the terms in force at `now`; None if it does not exist."""
         order = self._orders.get(order_id)
         if order is None:
             return None
@@ -161,7 +158,6 @@ def _standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> di
 def _event_rows(
     before: Case, granted: Granted, at: datetime, actor: Actor | None, request_id: str | None
 ) -> list[dict[str, Any]]:
-    """Return the events of a verdict; the first one carries the changes."""
     after = granted.case
     changed = history.diff_cases(before if before.order.version else None, after)
     role = before.role_of(actor) if actor is not None else None

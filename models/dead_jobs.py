@@ -43,8 +43,6 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
 
 class DeadJobRow(Base):
-    """A job that was given up, with its arguments, until it is replayed or discarded."""
-
     __tablename__ = "dead_jobs"
     __table_args__ = (
         check_in("reason", REASONS),
@@ -122,7 +120,6 @@ def park(
 
 
 def request_id_of(arguments: Mapping[str, Any]) -> str | None:
-    """Return the request id in the arguments, if it is valid."""
     named = arguments.get("request_id")
     return named if isinstance(named, str) and _REQUEST_ID.fullmatch(named) else None
 
@@ -189,17 +186,15 @@ def _text(value: Any) -> str:
 
 
 def _ascii(value: str) -> str:
-    """Return text that a database of any encoding can store."""
+    # Text that a database of any encoding can store.
     return value.replace("\x00", "\\x00").encode("ascii", "backslashreplace").decode()
 
 
 def list_waiting(conn: Connection) -> list[Row[Any]]:
-    """Return the jobs that are neither replayed nor discarded, oldest first."""
     return list(conn.execute(select(DeadJobRow).where(*_WAITS).order_by(DeadJobRow.dead_job_id)))
 
 
 def list_discarded(conn: Connection) -> list[Row[Any]]:
-    """Return the discarded jobs, oldest first."""
     found = select(DeadJobRow).where(DeadJobRow.discarded_at.is_not(None))
     return list(conn.execute(found.order_by(DeadJobRow.dead_job_id)))
 
@@ -209,7 +204,6 @@ def get(conn: Connection, dead_job_id: int) -> Row[Any] | None:
 
 
 def mark_replayed(conn: Connection, dead_job_id: int, now: datetime) -> bool:
-    """Mark a job as replayed; return whether it was still waiting."""
     waits = (DeadJobRow.dead_job_id == dead_job_id, *_WAITS)
     return conn.execute(update(DeadJobRow).where(*waits).values(replayed_at=now)).rowcount > 0
 

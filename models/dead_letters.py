@@ -42,8 +42,6 @@ REASONS = {
 
 
 class DeadLetterRow(Base):
-    """A message that no task could take."""
-
     __tablename__ = "dead_letters"
     __table_args__ = (check_in("reason", tuple(REASONS)),)
 
@@ -105,13 +103,12 @@ def get(conn: Connection, dead_letter_id: int) -> Row[Any] | None:
 
 
 def mark_requeued(conn: Connection, dead_letter_id: int, now: datetime) -> bool:
-    """Mark a message as requeued; return whether it was not yet."""
     waits = (DeadLetterRow.dead_letter_id == dead_letter_id, DeadLetterRow.requeued_at.is_(None))
     return conn.execute(update(DeadLetterRow).where(*waits).values(requeued_at=now)).rowcount > 0
 
 
 def _plain(text: str | None) -> str | None:
-    """Return text that PostgreSQL can store and a terminal can show."""
+    # Text that PostgreSQL can store and a terminal can show.
     if text is None:
         return None
     return "".join(c if c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF else "?" for c in text[:MAX_NAME_LENGTH])

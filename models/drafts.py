@@ -23,8 +23,6 @@ from policies.drafts import Draft, DraftState
 
 
 class DraftRow(Base):
-    """What a seller prepared before cancelling an order."""
-
     __tablename__ = "drafts"
 
     draft_id: Mapped[str] = mapped_column(primary_key=True)
@@ -49,8 +47,6 @@ class DraftRow(Base):
 
 
 class DraftLineRow(Base):
-    """A seller's edits of one returned line."""
-
     __tablename__ = "draft_lines"
 
     draft_id: Mapped[str] = mapped_column(ForeignKey("unwind.drafts.draft_id"), primary_key=True)
@@ -131,7 +127,6 @@ def update_changed(conn: Connection, changed: Sequence[Draft]) -> None:
 
 
 def mark_used(conn: Connection, draft_ids: Sequence[str], now: datetime) -> None:
-    """Mark drafts as used by the cancellation of their orders."""
     update_rows(conn, DraftRow, ["draft_id"], [{"draft_id": i, "state": "used", "used_at": now} for i in draft_ids])
 
 

@@ -21,8 +21,6 @@ from models.db.schema import Base, BigInt, BigIntKey, WrittenIn
 
 
 class EventRow(Base):
-    """One change: who, what, from, to, when, why, by which request (R100)."""
-
     __tablename__ = "events"
     __table_args__ = (
         UniqueConstraint("order_id", "seq"),

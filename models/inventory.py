@@ -31,8 +31,6 @@ from policies.lots import Lot, LotKey, LotSnapshot
 
 @dataclass(frozen=True, slots=True)
 class SoldUnits:
-    """The units that one new order line takes out of a lot."""
-
     order_id: int
     line_no: int
     lot: Lot
@@ -251,7 +249,6 @@ _LOCK_KEYS = text(
 
 
 def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
-    """Lock items for this transaction, in sorted order to avoid deadlocks."""
     conn.execute(_LOCK_KEYS, _key_arrays(list(keys)))
 
 
@@ -270,7 +267,6 @@ _LOTS_OF = text("SELECT * FROM unwind.lots WHERE seller_id = :seller ORDER BY lo
 
 
 def count_returned_units(conn: Connection, seller_id: str) -> dict[int, int]:
-    """Return the number of units ever returned to each lot of a seller."""
     statement = text(
         "SELECT lot_id, sum(delta) AS units FROM unwind.stock_moves "
         "WHERE seller_id = :seller AND kind = 'returned' GROUP BY lot_id ORDER BY lot_id"
@@ -279,7 +275,7 @@ def count_returned_units(conn: Connection, seller_id: str) -> dict[int, int]:
 
 
 def _change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
-    """Add signed differences, so that no concurrent sale is overwritten (R78)."""
+    # Add signed differences, so that no concurrent sale is overwritten (R78).
     deltas = {lot_id: delta for lot_id, delta in deltas.items() if delta}
     if not deltas:
         return
@@ -300,7 +296,6 @@ class LotMissing(Exception):
 
 
 def _new_lots(plans: Iterable[ReturnPlan]) -> list[int]:
-    """Return the provisional ids of new lots in the order of creation."""
     return sorted({lot_id for plan in plans for lot_id in plan.lots if lot_id < 0}, reverse=True)
 
 

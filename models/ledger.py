@@ -40,8 +40,6 @@ KINDS = ("charge", "reset", "credit", "reversal", "payment", "manual_credit")
 
 
 class LedgerLineRow(Base):
-    """One line of the append-only ledger, on the bill of one seller and month."""
-
     __tablename__ = "ledger_lines"
 
     line_id: Mapped[BigIntKey]
@@ -92,8 +90,6 @@ class LedgerLineRow(Base):
 
 
 class BillingMonthRow(Base):
-    """A month whose bills are all issued."""
-
     __tablename__ = "billing_months"
 
     billing_month: Mapped[date] = mapped_column(primary_key=True)
@@ -238,7 +234,6 @@ def lock_for_issue(conn: Connection, seller_ids: Iterable[str]) -> None:
 
 
 def lock_all_months(conn: Connection) -> None:
-    """Prevent all postings while a month is closed."""
     lock_ledger(conn)
 
 

@@ -107,8 +107,6 @@ own_lot_ids = Sequence("own_lot_ids", start=FIRST_UNWIND_LOT_ID, minvalue=FIRST_
 
 
 class StockMoveRow(Base):
-    """One movement of units in the append-only journal."""
-
     __tablename__ = "stock_moves"
 
     move_id: Mapped[BigIntKey]

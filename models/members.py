@@ -18,8 +18,6 @@ from policies.statuses import Role
 
 
 class MemberRow(Base):
-    """A member of the marketplace."""
-
     __tablename__ = "members"
 
     member_id: Mapped[str] = mapped_column(primary_key=True)
@@ -34,8 +32,6 @@ class MemberRow(Base):
 
 
 class StrikeRow(Base):
-    """A strike against a member, from one cancelled order."""
-
     __tablename__ = "strikes"
 
     order_id: Mapped[BigInt] = mapped_column(primary_key=True)
@@ -98,8 +94,6 @@ def fetch_facts(rows: Cursor) -> dict[str, Member]:
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """How to write to a member."""
-
     member_id: str
     handle: str
     email: str

@@ -23,8 +23,6 @@ STATES = ("pending", "sent", "parked")
 
 
 class NoticeRow(Base):
-    """A notice of one event to one member, with its email."""
-
     __tablename__ = "notices"
 
     notice_id: Mapped[BigIntKey]
@@ -56,8 +54,6 @@ class NoticeRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class Parties:
-    """The handles of an order's parties."""
-
     buyer: str
     seller: str
 
@@ -105,7 +101,6 @@ def load_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Partie
 
 
 def insert_pending(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:
-    """Insert pending notices, skipping existing ones; return the number of new ones."""
     pending = {"state": "pending", "created_at": now, "next_try_at": now}
     return len(insert_rows(conn, NoticeRow, [row | pending for row in rows], skip_existing=True, returning="notice_id"))
 
@@ -190,7 +185,6 @@ def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: 
 
 
 def requeue(conn: Connection, notice_id: int, now: datetime) -> bool:
-    """Make a parked notice pending again from its first attempt; return whether it was parked."""
     result = conn.execute(
         text(
             "UPDATE unwind.notices SET state = 'pending', attempts = 0, next_try_at = :now, first_error = NULL "
@@ -237,11 +231,9 @@ def count_by_state(conn: Connection) -> dict[str, int]:
 
 
 def count_parked(conn: Connection) -> int:
-    """Return the number of parked notices; reads a partial index only."""
     count: int = conn.execute(text("SELECT count(*) FROM unwind.notices WHERE state = 'parked'")).scalar_one()
     return count
 
 
 def next_try_at(conn: Connection) -> datetime | None:
-    """Return the earliest instant at which a pending notice is due."""
     return conn.execute(text("SELECT min(next_try_at) FROM unwind.notices WHERE state = 'pending'")).scalar()

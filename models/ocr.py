@@ -26,8 +26,6 @@ from policies.statuses import Role, Status
 
 
 class OcrRow(Base):
-    """A request to cancel an order (OCR)."""
-
     __tablename__ = "ocrs"
 
     ocr_id: Mapped[BigIntKey]
@@ -62,7 +60,6 @@ _LATEST = """
 
 
 def load_latest(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Ocr]:
-    """Return the latest cancel request of each order, in any state. The order's row lock guards it."""
     return fetch_latest(send_latest(conn, order_ids), terms_history)
 
 
@@ -89,7 +86,6 @@ def ocr_from_row(row: Any, terms_history: TermsHistory) -> Ocr:
 
 
 def update_changed(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_history: TermsHistory) -> None:
-    """Insert or update cancel requests, given as (order_id, ocr)."""
     insert_rows(
         conn,
         OcrRow,

@@ -35,8 +35,6 @@ from policies.statuses import Basis, PaymentStatus, Status
 
 
 class OrderRow(Base):
-    """An order."""
-
     __tablename__ = "orders"
 
     order_id: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
@@ -77,8 +75,6 @@ class OrderRow(Base):
 
 
 class OrderLineRow(Base):
-    """A line of an order, with the snapshot of its lot."""
-
     __tablename__ = "order_lines"
 
     order_id: Mapped[BigInt] = mapped_column(ForeignKey("unwind.orders.order_id"), primary_key=True)
@@ -183,7 +179,6 @@ def insert(conn: Connection, submitted: Sequence[Order]) -> None:
 
 
 def update_changed(conn: Connection, changed: Sequence[tuple[Order, int, datetime]]) -> None:
-    """Write changed orders, given as (order, version, instant of the last event)."""
     update_rows(
         conn,
         OrderRow,
@@ -224,17 +219,14 @@ def load_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row
 
 
 def insert_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert lines: order_id, line_no, batch_no, lot_id, quantity, unit_price, snapshot."""
     insert_rows(conn, OrderLineRow, rows)
 
 
 def update_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Update lines by order_id and line_no."""
     update_rows(conn, OrderLineRow, ["order_id", "line_no"], rows)
 
 
 def buyer_has_npb(conn: Connection, buyer_id: str, seller_id: str) -> bool:
-    """Return whether any order of this buyer in this store is NPB (R25)."""
     statement = text(
         "SELECT EXISTS (SELECT FROM unwind.orders WHERE buyer_id = :buyer AND seller_id = :seller AND status = 'NPB')"
     )

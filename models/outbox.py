@@ -35,8 +35,6 @@ MAX_ATTEMPTS = 12
 
 
 class OutboxRow(Base):
-    """A task that must follow a commit, written by that commit; done once its effect is committed."""
-
     __tablename__ = "outbox"
     __table_args__ = (
         check_in("state", ("due", "done", "dead")),
@@ -81,8 +79,6 @@ MAX_REQUEUED = 50_000
 
 @dataclass(frozen=True, slots=True)
 class DueMessage:
-    """An outbox message that is due and locked by this transaction."""
-
     outbox_id: int
     key: str
     task: str
@@ -149,7 +145,6 @@ def lock_by_payload(conn: Connection, task: str, field: str, values: Sequence[st
 
 
 def mark_done(conn: Connection, due: Sequence[DueMessage], now: datetime) -> None:
-    """Mark messages as done in the transaction of their effect."""
     if due:
         conn.execute(
             update(OutboxRow)
@@ -248,7 +243,6 @@ def mark_dead(conn: Connection, rows: Sequence[int], error: str) -> None:
 
 
 def requeue(conn: Connection, rows: Sequence[int], now: datetime) -> None:
-    """Make dead rows due again, with no attempts counted."""
     conn.execute(
         update(OutboxRow)
         .where(OutboxRow.outbox_id.in_(rows), OutboxRow.state == "dead")
@@ -257,12 +251,10 @@ def requeue(conn: Connection, rows: Sequence[int], now: datetime) -> None:
 
 
 def oldest_due(conn: Connection) -> datetime | None:
-    """Return when the oldest due row was created."""
     return conn.execute(select(func.min(OutboxRow.created_at)).where(OutboxRow.state == "due")).scalar()
 
 
 def tasks_due(conn: Connection, now: datetime) -> list[str]:
-    """Return the tasks that have due rows, in the order of their oldest row."""
     rows = conn.execute(
         select(OutboxRow.task)
         .where(OutboxRow.state == "due", OutboxRow.due_at <= now)

@@ -41,8 +41,6 @@ class PauseRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class PausedNames:
-    """The names of paused queues and tasks."""
-
     queues: frozenset[str] = frozenset()
     tasks: frozenset[str] = frozenset()
 
@@ -69,7 +67,6 @@ def pause(
 
 
 def resume(conn: Connection, kind: str, name: str, now: datetime) -> bool:
-    """End a pause; returns whether it was in effect."""
     ended = conn.execute(
         text(
             "UPDATE unwind.pauses SET resumed_at = GREATEST(:now, paused_at) "
@@ -83,7 +80,6 @@ def resume(conn: Connection, kind: str, name: str, now: datetime) -> bool:
 
 
 def list_in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
-    """Return the pauses in effect, oldest first."""
     found = text(
         "SELECT kind, name, reason, paused_at, until FROM unwind.pauses "
         "WHERE resumed_at IS NULL AND (until IS NULL OR until > :now) ORDER BY pause_id"

@@ -40,7 +40,7 @@ def _punctuation(raw: bytes) -> int:
 
 
 def parse_payload(payload: str) -> dict[str, Any]:
-    """The arguments that a text says.  Raises `Unreadable`, with a sentence that repeats nothing of it."""
+    """Parse the arguments in a text.  Raises `InvalidPayload`, whose message repeats nothing of the text."""
     try:
         document = json.loads(payload)
     except RecursionError:

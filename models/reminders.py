@@ -67,7 +67,6 @@ class ReminderSweep:
         self._after_alert: tuple[datetime, int] = (NEVER, 0)
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        """Enqueue due reminders and schedule the next one of each row; return (due, reminded)."""
         ocrs = self._ocrs(work, limit)
         alerts = self._alerts(work, limit - len(ocrs))
         if not ocrs and not alerts:
@@ -79,10 +78,10 @@ class ReminderSweep:
         return reminded, reminded
 
     def committed(self) -> None:
-        """Do nothing: a reminded row is not due again."""
+        # A reminded row is not due again.
+        ...
 
     def skip_next(self, work: UnitOfWork[Any]) -> str | None:
-        """Skip the next request or alert because its reminder fails; return a description."""
         for row in self._ocrs(work, 1):
             self._after_ocr = (row.remind_at, row.ocr_id)
             return f"ocr {row.ocr_id}"

@@ -24,8 +24,6 @@ from policies.statuses import Role
 
 
 class RemovalRow(Base):
-    """A request to remove items from an order."""
-
     __tablename__ = "removals"
 
     removal_id: Mapped[BigIntKey]
@@ -47,7 +45,6 @@ class RemovalRow(Base):
 
 
 def load_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Removal]]:
-    """Return the removal requests of each order, oldest first. The order's row lock guards them."""
     statement = select(RemovalRow).where(RemovalRow.order_id.in_(list(order_ids))).order_by(RemovalRow.removal_id)
     by_order: dict[int, list[Removal]] = {}
     for row in conn.execute(statement):
@@ -56,7 +53,6 @@ def load_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[
 
 
 def send_pending(conn: Connection, order_ids: Iterable[int]) -> Cursor:
-    """Select the number of pending requests of each order."""
     return execute(conn, _PENDING, {"ids": int_array(sorted(order_ids))})
 
 
@@ -90,7 +86,6 @@ def removal_from_row(row: Any) -> Removal:
 
 
 def insert(conn: Connection, requested: Sequence[Removal]) -> list[int]:
-    """Insert requests; return their ids in the same order."""
     return insert_rows(
         conn,
         RemovalRow,
@@ -110,7 +105,6 @@ def insert(conn: Connection, requested: Sequence[Removal]) -> list[int]:
 
 
 def update_changed(conn: Connection, decided: Sequence[Removal]) -> None:
-    """Write decided requests."""
     update_rows(
         conn,
         RemovalRow,

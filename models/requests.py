@@ -22,8 +22,6 @@ from policies.verdicts import Code, Invalid, Refused, Verdict
 
 
 class RequestRow(Base):
-    """The stored answer of one command, by its request id."""
-
     __tablename__ = "requests"
     __table_args__ = (
         check_in("outcome", ("done", "refused")),
@@ -44,30 +42,20 @@ class RequestRaced(Exception):
 
 
 class IdempotentCommand(Protocol):
-    """A command with an idempotency key."""
-
     task: ClassVar[str]
 
     @property
-    def request_id(self) -> str:
-        """The idempotency key."""
-        ...
+    def request_id(self) -> str: ...
 
     @property
-    def fingerprint(self) -> bytes:
-        """A hash of the task and its normalised arguments."""
-        ...
+    def fingerprint(self) -> bytes: ...
 
     @property
-    def subject(self) -> int | None:
-        """The id of its order, if any."""
-        ...
+    def subject(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What every public task returns."""
-
     outcome: str
     request_id: str
     message: str = ""
@@ -110,7 +98,6 @@ def answer_from_verdict(command: IdempotentCommand, verdict: Verdict, order_id: 
 
 
 def done(command: IdempotentCommand, effects: dict[str, Any]) -> Answer:
-    """Return the answer of a command that was executed."""
     return Answer("done", command.request_id, "Done.", order_id=command.subject, effects=effects)
 
 
@@ -126,7 +113,6 @@ def invalid(request_id: str, problems: Iterable[tuple[str, str]], *, order_id: i
 
 
 def conflict(command: IdempotentCommand) -> Answer:
-    """Return the answer for a request id that was used with other arguments."""
     return Answer(
         "conflict",
         command.request_id,
@@ -147,7 +133,6 @@ def earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> 
 
 
 def send_earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> Cursor:
-    """Send the query for stored answers; read it with `fetch_earlier_answers`."""
     return execute(conn, _EARLIER, {"ids": text_array([c.request_id for c in commands])})
 
 
@@ -162,7 +147,6 @@ def fetch_earlier_answers(rows: Cursor, commands: Sequence[IdempotentCommand]) -
 
 
 def is_answered(conn: Connection, request_id: str) -> bool:
-    """Return whether a command with this id has a stored answer."""
     return bool(execute(conn, "SELECT 1 FROM unwind.requests WHERE request_id = %(id)s", {"id": request_id}).fetchall())
 
 
@@ -195,5 +179,4 @@ def insert_answers(
 
 
 def answer_from_row(answer: dict[str, Any]) -> Answer:
-    """Return the answer stored in a row."""
     return Answer(**answer)

@@ -61,7 +61,6 @@ def return_items(
 
 
 def _same(alias: str, other: str) -> str:
-    """Return SQL that is true when both aliases have the same item key."""
     return " AND ".join(
         f"{alias}.{name} {'IS NOT DISTINCT FROM' if name == 'completeness' else '='} {other}.{name}"
         for name in KEY_COLUMNS

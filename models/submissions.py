@@ -71,8 +71,6 @@ _IN_BATCHES = f"(attempts = 0 AND octet_length(payload) <= {MAX_BATCHED_BYTES})"
 
 
 class SubmissionRow(Base):
-    """A command submitted by SQL, with its answer."""
-
     __tablename__ = "submissions"
     __table_args__ = (
         check_in("state", ("waiting", "answered", "dead")),
@@ -111,8 +109,6 @@ class SubmissionRow(Base):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A command as it was submitted."""
-
     submission_id: int
     request_id: str
     task: str
@@ -252,7 +248,6 @@ def requeue(conn: Connection, task: str, arguments: Mapping[str, Any], request_i
 
 
 def oldest_waiting(conn: Connection) -> datetime | None:
-    """Return when the oldest waiting command was submitted."""
     return conn.execute(text("SELECT min(submitted_at) FROM unwind.submissions WHERE state = 'waiting'")).scalar()
 
 

@@ -23,8 +23,6 @@ Checks of `ran_at` must allow this much more; the doctor allows a minute."""
 
 
 class SweepRow(Base):
-    """The last recorded run of each sweep."""
-
     __tablename__ = "sweeps"
 
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -76,5 +74,4 @@ def record_run(conn: Connection, name: str, found: int, now: datetime) -> None:
 
 
 def last_runs(conn: Connection) -> dict[str, datetime]:
-    """Return when each sweep last ended, by name."""
     return {r.name: r.ran_at for r in conn.execute(select(SweepRow.name, SweepRow.ran_at))}

@@ -20,8 +20,6 @@ from policies.terms import DEFAULT_TERMS, Terms, read_terms
 
 
 class TermsRow(Base):
-    """Terms and the instant from which they apply."""
-
     __tablename__ = "terms"
 
     terms_id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -43,15 +41,12 @@ class DatedTerms:
 
 
 class TermsHistory:
-    """All terms, by the instant from which they apply and by the id under which a case was filed."""
-
     def __init__(self, dated: Sequence[DatedTerms]) -> None:
         self._dated = sorted(dated, key=lambda d: (d.valid_from, d.terms_id))
         self._by_id = {d.terms_id: d.terms for d in dated} | {BRICKLINK_TERMS_ID: DEFAULT_TERMS}
         self._ids = {terms: terms_id for terms_id, terms in self._by_id.items()}
 
     def at(self, instant: datetime) -> Terms:
-        """Return the terms in force at that instant."""
         current = DEFAULT_TERMS
         for dated in self._dated:
             if dated.valid_from <= instant:
@@ -59,7 +54,6 @@ class TermsHistory:
         return current
 
     def by_id(self, terms_id: int) -> Terms:
-        """Return the terms of a row."""
         return self._by_id[terms_id]
 
     def id_of(self, terms: Terms) -> int:
@@ -67,7 +61,6 @@ class TermsHistory:
         return self._ids[terms]
 
     def by_ids(self) -> dict[int, Terms]:
-        """Return all terms by id."""
         return dict(self._by_id)
 
     def __iter__(self) -> Any:
@@ -97,12 +90,10 @@ def _parse(settings: str) -> Terms:
 
 
 def lock(conn: Connection) -> None:
-    """Prevent others from applying terms until the transaction ends."""
     lock_named(conn, "terms")
 
 
 def insert(conn: Connection, settings: dict[str, Any], valid_from: datetime, applied_by: str, now: datetime) -> int:
-    """Insert dated terms; return their id."""
     row = sa_insert(TermsRow).values(settings=settings, valid_from=valid_from, applied_by=applied_by, applied_at=now)
     terms_id: int = conn.execute(row.returning(TermsRow.terms_id)).scalar_one()
     return terms_id

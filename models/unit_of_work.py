@@ -81,13 +81,11 @@ class UnitOfWork(Generic[C]):
         self._stored.append((command, answer))
 
     def enqueue(self, messages: Sequence[OutboxMessage]) -> None:
-        """Insert outbox messages, to be published after the commit."""
         outbox.enqueue(self.conn, messages, self.now)
         self.has_messages = self.has_messages or bool(messages)
 
     @property
     def answers(self) -> list[Answer]:
-        """The answers in the order of the commands."""
         return [self._answers[c.request_id] for c in self.commands]
 
     def send_answers(self) -> None:
@@ -97,7 +95,6 @@ class UnitOfWork(Generic[C]):
             self._checks.append(requests.insert_answers(self.conn, answers, self.now))
 
     def raise_if_raced(self) -> None:
-        """Raise `RequestRaced` if another transaction inserted one of the request rows first."""
         for check in self._checks:
             check()
 

@@ -24,7 +24,6 @@ UNLOCK_EVENTS = ("npb.unlocked", "nrs.unlocked", "nss.unlocked")
 
 
 def filer_role(kind: AlertKind) -> Role:
-    """The role that files this kind: sellers NPB, buyers NRS and NSS."""
     return Role.SELLER if kind is AlertKind.NPB else Role.BUYER
 
 

@@ -13,7 +13,6 @@ from policies.terms import Terms
 
 
 def month_of(instant: datetime, terms: Terms) -> date:
-    """The billing month of a time: 2026-04-01T03:30Z is still March in New York."""
     return instant.astimezone(terms.zone).date().replace(day=1)
 
 
@@ -26,17 +25,14 @@ def previous_month(month: date) -> date:
 
 
 def issued_on(month: date, terms: Terms) -> date:
-    """The day on which a month's bill is issued, by default the 5th of the next month."""
     return next_month(month).replace(day=terms.bill_day)
 
 
 def bill_issues_at(month: date, terms: Terms) -> datetime:
-    """The start of `issued_on` in the billing zone, in UTC."""
     return start_of_day(issued_on(month, terms), terms)
 
 
 def due_on(month: date, terms: Terms) -> date:
-    """The day on which a month's bill is due, by default the 5th of the month after its issue."""
     return next_month(next_month(month)).replace(day=terms.bill_due_day)
 
 

@@ -35,8 +35,6 @@ class BillLine:
 
 @dataclass(frozen=True, slots=True)
 class BillTotals:
-    """The totals of a bill: `lines_sum + opening_credit = total + carried_forward`."""
-
     opening_credit: Decimal
     lines_sum: Decimal
     total: Decimal
@@ -48,7 +46,6 @@ class BillTotals:
 
 
 def calculate_totals(lines_sum: Decimal, opening_credit: Decimal, terms: Terms) -> BillTotals:
-    """Close a month: the total is at least 0.00; credits and amounts below the minimum are carried forward (R91)."""
     balance = lines_sum + opening_credit
     billed = balance > 0 and balance >= terms.minimum_bill
     return BillTotals(opening_credit, lines_sum, balance if billed else ZERO, ZERO if billed else balance)
@@ -72,7 +69,6 @@ def visible_lines(lines: Sequence[BillLine], month: date) -> list[BillLine]:
 
 
 def _reversed_charge(lines: Sequence[BillLine], index: int, hidden: set[int]) -> int | None:
-    """The index of the charge that this line reverses: the last one before it of the same order and amount."""
     line = lines[index]
     for earlier in range(index - 1, -1, -1):
         other = lines[earlier]
@@ -86,7 +82,6 @@ def _reversed_charge(lines: Sequence[BillLine], index: int, hidden: set[int]) ->
 
 
 def bill_state(total: Decimal, paid: Decimal, past_due_at: datetime, now: datetime) -> str:
-    """The state of an issued bill: 0.00 is paid at issue, an unpaid bill is past due after its due day (R92)."""
     if paid >= total:
         return PAID
     return PAST_DUE if now >= past_due_at else ISSUED
@@ -104,7 +99,6 @@ def open_month(now: datetime, terms: Terms) -> date:
 
 
 def is_known_month(month: date, now: datetime, terms: Terms) -> bool:
-    """Whether a seller can have a bill for that month: any month up to now."""
     return MIN_MONTH <= month <= month_of(now, terms)
 
 

@@ -46,7 +46,6 @@ def basis_for(case: Case, actor: Actor, now: datetime) -> Basis | Refused:
 
 
 def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, now: datetime) -> Granted | Refused:
-    """T4, T5, T13, T17 to T19: cancel the order.  Stock, strike and fee are decided by their own policies."""
     basis = basis_for(case, actor, now)
     if isinstance(basis, Refused):
         return basis
@@ -84,12 +83,10 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
 
 
 def returns_items(basis: Basis, *, seller_terminated: bool) -> bool:
-    """Whether remaining units return to the seller's inventory (R63 to R65, A19)."""
     return basis not in (Basis.NRS, Basis.NSS) and not seller_terminated
 
 
 def strike_recipient(basis: Basis) -> Role | None:
-    """The party that gets a strike: the buyer through NPB and NPX, the seller through NRS and NSS (R17, R95, R96)."""
     if basis in (Basis.NPB, Basis.NPX):
         return Role.BUYER
     if basis in (Basis.NRS, Basis.NSS):

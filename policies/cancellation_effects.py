@@ -31,7 +31,6 @@ def apply_strike(case: Case, granted: Granted) -> Granted:
 def add_cancellation_effects(
     case: Case, granted: Granted, back: ReturnTotals, *, by: Role | None, at: datetime, pending_removals: int
 ) -> Granted:
-    """Add fee, event, answer and outbox messages to a granted cancellation."""
     after, basis = granted.case, granted.case.order.basis
     assert basis is not None
     decision = decide_fee(after.order, basis, at, case.terms)

@@ -117,7 +117,6 @@ class Alert:
 
     @property
     def penalty_stands(self) -> bool:
-        """Whether the penalty is accepted and not taken back, i.e. the order is NPX."""
         return self.penalty_accepted_at is not None and self.penalty_withdrawn_at is None
 
 
@@ -169,7 +168,6 @@ class Case:
 
     @property
     def label(self) -> str:
-        """The order in sentences: `order 1003`."""
         return f"order {self.order.order_id}"
 
 

@@ -61,7 +61,6 @@ ONE_STEP = Choices()
 
 
 def merge(lot: Lot, item: Lot, units: int, values: Mapping[str, Choice]) -> Lot:
-    """Add `units` of `item` to the lot, with each field group as chosen."""
     if not values:
         return lot.with_quantity(lot.quantity + units)
     changed: dict[str, Any] = {"quantity": lot.quantity + units}
@@ -76,7 +75,6 @@ def merge(lot: Lot, item: Lot, units: int, values: Mapping[str, Choice]) -> Lot:
 
 
 def concatenate(old: str, new: str) -> str:
-    """Join as `old | new`; an empty or equal text adds nothing."""
     if not old or not new or old == new:
         return old or new
     return f"{old}{TEXT_SEPARATOR}{new}"

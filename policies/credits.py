@@ -47,7 +47,6 @@ def decide_fee(order: Order, basis: Basis, cancelled_at: datetime, terms: Terms)
 
 
 def fee_message(decision: FeeDecision, order: Order, cancelled_at: datetime) -> OutboxMessage | None:
-    """Build the message that posts the decision, once per order; None when the fee stays."""
     if decision.kind == NONE:
         return None
     return OutboxMessage(
@@ -66,7 +65,6 @@ def fee_message(decision: FeeDecision, order: Order, cancelled_at: datetime) -> 
 
 
 def fee_effects(decision: FeeDecision) -> dict[str, Any]:
-    """The `fee` part of a cancellation's answer; `bill` is the month whose bill shows it, or null."""
     return {
         "kind": decision.kind,
         "amount": str(decision.amount),

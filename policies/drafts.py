@@ -85,7 +85,6 @@ def draft_unknown(order_id: int | None = None) -> Refused:
 
 
 def check_owner(draft: Draft | None, actor: Actor) -> Refused | None:
-    """Steps 2 and 3: check that the draft exists and belongs to the actor."""
     if draft is None:
         return draft_unknown()
     if actor.staff is None and actor.member_id != draft.seller_id:
@@ -100,7 +99,6 @@ def check_usable(draft: Draft, case: Case, actor: Actor, now: datetime) -> Refus
 
 
 def check_ready_to_cancel(draft: Draft, case: Case, basis: Basis, now: datetime) -> Refused | None:
-    """Step 4: check that the order can be cancelled with this draft.  Follows the check of eligibility (R74)."""
     if not returns_items(basis, seller_terminated=case.seller.terminated):
         return _return_not_allowed(case)
     if refused := check_not_cancelled(case) or _check_current(draft, case, now):
@@ -150,14 +148,12 @@ def apply_edits(draft: Draft, edits: Sequence[Edit], remaining: Mapping[int, int
 
 
 def mark_verified(draft: Draft, plan: ReturnPlan, now: datetime) -> Draft:
-    """Step 3: mark the draft verified if its plan has no problems, otherwise open."""
     if plan.problems:
         return replace(draft, state=DraftState.OPEN, verified_at=None)
     return replace(draft, state=DraftState.VERIFIED, verified_at=now)
 
 
 def draft_json(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
-    """The answer of step 3: each line with its lot and the lot's values afterwards, and the problems."""
     return {
         "draft_id": draft.draft_id,
         "state": draft.state,

@@ -16,14 +16,12 @@ _EXACT = Context(prec=60)
 
 
 def calculate_fee(total_usd: Decimal, terms: Terms, seller_id: str) -> Decimal:
-    """Calculate the fee in USD, rounded to cents, for goods of `total_usd`; 0.00 for exempt sellers."""
     if seller_id in terms.fee_exempt_sellers:
         return ZERO
     return round_to_cents(calculate_exact_fee(total_usd, terms))
 
 
 def calculate_exact_fee(total_usd: Decimal, terms: Terms) -> Decimal:
-    """Calculate the unrounded fee: each slice of the total at its own rate."""
     total, slice_start = Decimal(0), Decimal(0)
     for fee_slice in terms.fee_slices:
         top = total_usd if fee_slice.up_to is None else min(total_usd, fee_slice.up_to)
@@ -39,5 +37,4 @@ def round_to_cents(amount: Decimal) -> Decimal:
 
 
 def to_usd(total: Decimal, usd_rate: Decimal) -> Decimal:
-    """Convert a goods total to USD, unrounded, at the rate stored with the order (R94)."""
     return _EXACT.multiply(total, usd_rate)

@@ -66,7 +66,6 @@ def ocr_state(ocr: Ocr) -> dict[str, Any]:
 
 
 def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
-    """The fields that differ between two states of a case, by part; a new part has all its fields."""
     changes: dict[str, Any] = {}
     if order := _changed_fields(before.order if before else None, after.order, _ORDER):
         changes["order"] = order

@@ -92,8 +92,6 @@ class ReturnTotals:
 
 
 class StockView:
-    """The lots that the orders of a set can return to, as changed by the plans made so far."""
-
     def __init__(self, lots: Iterable[Lot] = ()) -> None:
         self.lots: dict[int, Lot] = {}
         self._by_key: dict[LotKey, list[int]] = {}
@@ -109,7 +107,6 @@ class StockView:
         self._last_new_id = min([self._last_new_id, *plan.lots])
 
     def provisional_id(self, new_lots: int) -> int:
-        """A negative id for a new lot of a plan that already has `new_lots` of them."""
         return self._last_new_id - new_lots - 1
 
     def candidate_ids(self, key: LotKey) -> Iterable[int]:
@@ -162,7 +159,6 @@ def plan_return(
 
 
 def plan_nothing(order_id: int, line_numbers: Iterable[int]) -> ReturnPlan:
-    """The plan of a cancellation that returns nothing: NRS, NSS, terminated seller (R64, R65)."""
     return ReturnPlan(order_id, tuple(ReturnedLine(number, 0) for number in sorted(line_numbers)))
 
 
@@ -216,7 +212,6 @@ class _Planner:
         return after, Note.RETURNED_TO_STOCKROOM if after.is_stock_room else None  # R77
 
     def _new_lot(self, item: Lot, units: int, edit: LineEdit) -> tuple[Lot, Note | None]:
-        """A lot with the line's own values (R67), without its superlot and reservation, which ended with the sale."""
         lot_id = self._stock.provisional_id(self._new_lots)
         self._new_lots += 1
         if needs_own_lot(item):

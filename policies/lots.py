@@ -72,7 +72,6 @@ class Lot:
 
     @property
     def in_catalogue(self) -> bool:
-        """Whether the item has a catalogue number; a custom item without one is never consolidated."""
         return bool(self.item_no.strip())
 
     @property
@@ -80,13 +79,12 @@ class Lot:
         return self
 
     def with_quantity(self, quantity: int) -> Lot:
-        """Copy the lot with another quantity; much faster than `replace`, for sets of hundreds."""
+        # Much faster than `replace`, which matters for sets of hundreds.
         values = list(_VALUES(self))
         values[_QUANTITY] = quantity
         return Lot(*values)
 
     def snapshot(self) -> dict[str, Any]:
-        """The lot as JSON with amounts as text, as order lines store it."""
         return {
             "lot_id": self.lot_id,
             "seller_id": self.seller_id,
@@ -215,7 +213,6 @@ def find_tier_gaps(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def format_price(amount: Decimal | None) -> str | None:
-    """Format with four decimals, as the marketplace's API does for prices, costs and weights."""
     return None if amount is None else f"{amount:.4f}"
 
 
@@ -243,7 +240,6 @@ def check_recorded_lot(
 
 
 def find_lot_problems(lot: Lot) -> list[tuple[str, str]]:
-    """Find the values that a lot must not have, as (field, message)."""
     return [*_number_problems(lot), *_tier_problems(lot), *_stockroom_problems(lot), *_text_problems(lot)]
 
 

@@ -11,7 +11,6 @@ from policies.verdicts import Code, Refused
 
 
 def check_may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_store: bool) -> Refused | None:
-    """Check whether the buyer may order from the seller, a new order or a batch (R25, R55)."""
     for member in (buyer, seller):
         if member.terminated:
             return Refused(
@@ -48,7 +47,6 @@ def add_strike(member: Member, role: Role, order_id: int, terms: Terms) -> Membe
 
 
 def remove_strike(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
-    """Withdraw the strike of an order and re-evaluate the privilege."""
     remaining = tuple(strike for strike in member.strikes(role) if strike != order_id)
     return update_privileges(_with_strikes(member, role, remaining), role, terms)
 
@@ -59,7 +57,6 @@ def reinstate(member: Member) -> Member:
 
 
 def update_privileges(member: Member, role: Role, terms: Terms) -> Member:
-    """Set the privilege in that role by the number of strikes."""
     allowed = len(member.strikes(role)) < terms.strike_limit
     if allowed == (member.can_buy if role is Role.BUYER else member.can_sell):
         return member

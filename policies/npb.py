@@ -18,7 +18,6 @@ from policies.verdicts import Code, Event, Granted, Refused
 
 
 def fileable_at(case: Case) -> datetime:
-    """The earliest time for the seller to file: order date + 7 days, inclusive (R19, R20)."""
     return case.order.order_date + case.terms.npb_file_after
 
 
@@ -39,7 +38,6 @@ def unlocks_at(alert: Alert) -> datetime:
 
 
 def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
-    """T7: file an alert that the buyer has not paid."""
     if refused := check_may_file(case, AlertKind.NPB, actor, fileable_at(case), now):
         return refused
     order = case.order
@@ -113,7 +111,6 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
 
 
 def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
-    """T9: accept the penalty, so that the seller can cancel at once (R32, R33)."""
     if refused := check_role(case, actor, Role.BUYER, act="accept the penalty"):
         return refused
     alert = require_open_alert(case, AlertKind.NPB)
@@ -157,7 +154,7 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
 
 
 def _with_answer(alert: Alert, now: datetime, comment: str | None) -> Alert:
-    """Record the first answer and the deadline it leads to; under `relock` it also undoes an unlock (R29)."""
+    # Record the first answer and the deadline it leads to; under `relock` it also undoes an unlock (R29).
     answered = replace(alert, responded_at=now, response=comment)
     due = unlocks_at(answered)
     return replace(answered, unlocks_at=due, unlocked_at=None if due > now else answered.unlocked_at)

@@ -14,7 +14,6 @@ from policies.verdicts import Code, Event, Granted, Refused
 
 
 def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> Granted | Refused:
-    """T1, T2: file a cancel request.  A seller who files one can then cancel at once."""
     if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="file a cancel request"):
         return refused
     order = case.order
@@ -78,7 +77,6 @@ def decline(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
 
 
 def withdraw(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
-    """T6: withdraw one's own request."""
     if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="withdraw a cancel request"):
         return refused
     request = case.open_ocr

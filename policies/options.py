@@ -25,8 +25,6 @@ EXAMPLE_GROUNDS = "NOT_SHIPPED"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The case, the units left by line, and the pending removal requests."""
-
     case: Case
     remaining: Mapping[int, int] = field(default_factory=dict)
     pending_removals: Sequence[Removal] = ()
@@ -91,7 +89,6 @@ ACTIONS: dict[str, PolicyCheck] = {
 
 
 def list_options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
-    """List every action for one party or staff at that time."""
     result = [_option(action, ask(order, actor, now), order, actor, now) for action, ask in ACTIONS.items()]
     result.append(_status_option(order.case, actor))
     for removal in order.pending_removals:
@@ -131,7 +128,6 @@ def first_unit(remaining: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
 
 
 def describe_cancellability(order: Subject, now: datetime) -> str:
-    """Say in sentences who can cancel the order now, and otherwise what would unblock it."""
     case = order.case
     if case.order.status is Status.CANCELLED:
         basis = cancellation.LABELS[case.order.basis] if case.order.basis else "an unknown ground"
@@ -173,7 +169,6 @@ def _why_possible(action: str, case: Case, actor: Actor, now: datetime) -> str:
 
 
 def _status_option(case: Case, actor: Actor) -> Option:
-    """Possible if any status can be set, otherwise the answer to the last one tried."""
     statuses = orders.BY_SELLER if case.role_of(actor) is Role.SELLER else tuple(orders.BY_BUYER)
     answers = {status: orders.set_status(case, actor, status) for status in statuses}
     settable = tuple(str(status) for status, answer in answers.items() if isinstance(answer, Granted))

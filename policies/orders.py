@@ -21,7 +21,6 @@ BY_BUYER = {Status.RECEIVED: (Status.SHIPPED,), Status.COMPLETED: (Status.SHIPPE
 
 
 def set_status(case: Case, actor: Actor, status: Status) -> Granted | Refused:
-    """Set the status by hand; not possible while a request or an alert is open (R46)."""
     if refused := check_party(case, actor) or check_not_cancelled(case):
         return refused
     role, order = case.role_of(actor), case.order
@@ -80,7 +79,6 @@ def record_payment(case: Case, payment: PaymentStatus) -> Granted | Refused:
 
 
 def check_may_add_batch(case: Case) -> Refused | None:
-    """Check that items can be added (T21); `policies.members` checks who may buy."""
     if refused := check_not_cancelled(case):
         return refused
     status = case.order.status
@@ -111,7 +109,6 @@ def restart_order(case: Case, *, total: Decimal, event: Event, now: datetime) ->
 
 
 def charge_order(order: Order, terms: Terms) -> Order:
-    """Charge the fee on the goods in the month of the order date (R82, R88, R94)."""
     return replace(
         order,
         fee=calculate_fee(to_usd(order.total, order.usd_rate), terms, order.seller_id),

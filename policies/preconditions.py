@@ -9,14 +9,12 @@ from policies.verdicts import Code, Refused
 
 
 def check_party(case: Case, actor: Actor) -> Refused | None:
-    """Refuse actors that are neither party nor staff (R18)."""
     if case.role_of(actor) is None:
         return Refused(Code.NOT_A_PARTY, f"This member is neither the buyer nor the seller of {case.label}.")
     return None
 
 
 def check_not_cancelled(case: Case) -> Refused | None:
-    """Refuse cancelled orders: cancelled is final (R56, T22)."""
     if case.order.status is Status.CANCELLED:
         return Refused(
             Code.ALREADY_CANCELLED,

@@ -58,7 +58,6 @@ def line_price(lot: Lot, quantity: int) -> Decimal:
 
 
 def sum_goods(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
-    """Sum (units, unit price) lines, unrounded."""
     return sum((units * price for units, price in lines), Decimal(0))
 
 

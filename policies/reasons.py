@@ -65,7 +65,6 @@ def describe_reason(reason: str) -> str:
 
 
 def check_reason(reason: str, comment: str | None, role: Role) -> Refused | None:
-    """Check whether the party may give this reason; `role` is BUYER or SELLER."""
     party = Role.SELLER if role is Role.BUYER else Role.BUYER
     if reason in VALID_REASONS[party] or reason in INVALID_REASONS[party]:
         return Refused(

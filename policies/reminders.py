@@ -20,15 +20,12 @@ from policies.verdicts import OutboxMessage
 
 @dataclass(frozen=True, slots=True)
 class ReminderStep:
-    """The latest due reminder (numbered from 1) and the time of the next one, if any."""
-
     number: int
     after: timedelta
     next_at: datetime | None
 
 
 def first_reminder_at(since: datetime | None, steps: Sequence[timedelta]) -> datetime | None:
-    """The time of the first reminder, or None without a start or without steps."""
     return since + steps[0] if since is not None and steps else None
 
 
@@ -50,7 +47,6 @@ def actionable_since(alert: Alert) -> datetime | None:
 def ocr_reminder(
     order_id: int, ocr_id: int, seller_id: str, filed_at: datetime, reason: str, step: ReminderStep
 ) -> OutboxMessage:
-    """N16: remind the seller of an unanswered request."""
     return notify_member(
         Role.SELLER,
         "ocr_reminder",
@@ -67,7 +63,6 @@ def ocr_reminder(
 def unlock_reminder(
     order_id: int, alert_id: int, filer_id: str, kind: AlertKind, *, npx: bool, since: datetime, step: ReminderStep
 ) -> OutboxMessage:
-    """N17: remind the filer that the order can be cancelled."""
     return notify_member(
         filer_role(kind),
         "unlock_reminder",

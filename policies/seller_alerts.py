@@ -24,14 +24,12 @@ GROUNDS = {
 
 
 def fileable_at(case: Case) -> datetime:
-    """The earliest time for the buyer to file: order date + 7 days, inclusive (R45)."""
     return case.order.order_date + case.terms.seller_alert_file_after
 
 
 def file(
     case: Case, kind: AlertKind, actor: Actor, grounds: str | None, comment: str, now: datetime
 ) -> Granted | Refused:
-    """T14, T15: file NRS for an unpaid order or NSS for a paid one."""
     if refused := check_may_file(case, kind, actor, fileable_at(case), now):
         return refused
     order = case.order
@@ -80,7 +78,6 @@ def file(
 
 
 def respond(case: Case, kind: AlertKind, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
-    """Record the seller's answer and notify the buyer; it changes no date (R48)."""
     if refused := check_role(case, actor, Role.SELLER, act=f"answer a {LABELS[kind]}"):
         return refused
     alert = require_open_alert(case, kind)

@@ -26,8 +26,6 @@ class Status(StrEnum):
 
 
 class PaymentStatus(StrEnum):
-    """The state of the payment.  Only Received and Completed count as paid."""
-
     NONE = "None"
     SENT = "Sent"
     RECEIVED = "Received"
@@ -47,8 +45,6 @@ class Role(StrEnum):
 
 
 class Basis(StrEnum):
-    """The ground on which an order was cancelled (R61)."""
-
     OCR_SELLER = "OCR_SELLER"
     OCR_BUYER = "OCR_BUYER"
     NPB = "NPB"

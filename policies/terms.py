@@ -44,8 +44,6 @@ BRICKLINK_FEE_SLICES = (
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Everything an operator can set about deadlines, bills and fees."""
-
     npb_file_after: timedelta = timedelta(days=7)
     npb_unlock_no_response: timedelta = timedelta(days=7)
     npb_unlock_response: timedelta = timedelta(days=14)
@@ -106,7 +104,6 @@ def terms_from_mapping(
 
 
 def terms_to_mapping(terms: Terms) -> dict[str, Any]:
-    """Write terms as JSON values that `terms_from_mapping` reads."""
     return {f.name.upper(): _to_json(getattr(terms, f.name)) for f in fields(Terms)}
 
 

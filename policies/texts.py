@@ -18,14 +18,12 @@ JOINERS = "\u200c\u200d"
 
 
 def is_visible(text: str) -> bool:
-    """Whether any character is visible."""
     if text.isascii():
         return any(33 <= ord(c) < 127 for c in text)
     return any(unicodedata.category(c) not in INVISIBLE and c not in BLANK_LETTERS for c in text)
 
 
 def is_one_line(text: str) -> bool:
-    """Whether the text is one visible line."""
     return is_visible(text) and not any(unicodedata.category(c) in LINE_BREAKING for c in text)
 
 

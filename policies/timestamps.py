@@ -9,7 +9,6 @@ _INSTANT = re.compile(r"[1-8]\d{3}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|
 
 
 def format_timestamp(instant: datetime) -> str:
-    """Format an aware datetime as `2026-03-28T10:00:00Z`."""
     utc = instant.astimezone(UTC)
     text = utc.replace(tzinfo=None).isoformat(timespec="microseconds" if utc.microsecond else "seconds")
     return (text.rstrip("0") if utc.microsecond else text) + "Z"

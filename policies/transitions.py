@@ -257,7 +257,6 @@ TABLE: tuple[Transition, ...] = (
 
 
 def find_transition(event: str, source: Status | None, target: Status, role: Role) -> Transition | None:
-    """Find the first row that allows the event, or None if it must not happen."""
     return next((row for row in TABLE if row.covers(event, source, target, role)), None)
 
 
@@ -271,7 +270,6 @@ def edges() -> Iterator[tuple[Status, Status]]:
 
 
 def reachable(start: Status) -> set[Status]:
-    """The statuses that an order can still reach from there."""
     statuses: set[Status] = set()
     steps = set(edges())
     queue = [start]

@@ -39,5 +39,4 @@ def is_internal_task(task: str) -> bool:
 
 
 def outbox_consumers() -> tuple[str, ...]:
-    """Return the tasks that consume outbox messages."""
     return tuple(task for task, queue in _INTERNAL_QUEUES.items() if queue in ("consequences", "notices"))

@@ -15,8 +15,6 @@ from schedules.routes import HEARTBEAT_QUEUES, queue_of
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One periodic task."""
-
     title: str
     task: str
     every: timedelta

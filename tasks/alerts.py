@@ -16,8 +16,6 @@ from tasks.command import Comment, OrderCommand
 
 
 class RemoveAlert(OrderCommand):
-    """Arguments of `npb.remove`, `nrs.remove` and `nss.remove`."""
-
     comment: Comment | None = None
 
 

@@ -30,8 +30,6 @@ def _month(value: str) -> str:
 
 
 class RecordPayment(Command):
-    """Arguments of `bills.record_payment`."""
-
     task: ClassVar[str] = "bills.record_payment"
     seller_id: MemberId
     billing_month: Annotated[Text, StringConstraints(max_length=7), AfterValidator(_month)]
@@ -75,7 +73,6 @@ def _month_to_close() -> date | None:
 
 
 def _issue_month(month: date) -> int:
-    """Issue the bills of a month and close it. Return how many were issued."""
     work: UnitOfWork[Any]
     issued = 0
     while True:

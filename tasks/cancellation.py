@@ -51,8 +51,6 @@ MAX_ORDERS = 1000
 
 
 class CancelOrder(OrderCommand):
-    """Arguments of `orders.cancel`, and of each item of `orders.cancel_many`."""
-
     task: ClassVar[str] = "orders.cancel"
     reason: CodeText | None = None
     comment: Comment | None = None
@@ -144,7 +142,6 @@ class BulkCancellation:
         self._indexes: list[int] = []
 
     def cancel_batch(self, batch: Sequence[tuple[int, CancelOrder]]) -> None:
-        """Cancel one batch, unless the command was answered before."""
         self._indexes = [index for index, _ in batch]
         _cancel_orders([item for _, item in batch], self)
 
@@ -163,7 +160,7 @@ class BulkCancellation:
 
 
 def _report_progress(answered: int, total: int) -> None:
-    """Update the task's progress if a caller waits for its result; errors are ignored."""
+    # Update the task's progress if a caller waits for its result; errors are ignored.
     if not current_task or current_task.name != CancelMany.task or current_task.request.ignore_result:
         return
     with suppress(Exception):
@@ -171,16 +168,14 @@ def _report_progress(answered: int, total: int) -> None:
 
 
 def _item_id(request_id: str, index: int) -> str:
-    """Return `<request_id>:<index>`, or its hash if that is longer than a request id may be."""
+    # `<request_id>:<index>`, or its hash if that is longer than a request id may be.
     item_id = f"{request_id}:{index}"
     return item_id if len(item_id) <= MAX_REQUEST_ID_LENGTH else hashlib.sha256(item_id.encode()).hexdigest()
 
 
 def _split(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, CancelOrder]]]:
-    """Split into batches of at most `BATCH_SIZE`; duplicate orders and request ids go to different batches.
-
-    There is at least one batch, even if it is empty: its commit stores the answer of a command without valid items.
-    """
+    # Duplicate orders and request ids go to different batches. There is at least one batch, even an empty one: its
+    # commit stores the answer of a command without valid items.
     batches: list[list[tuple[int, CancelOrder]]] = [[]]
     seen: list[set[int | str]] = [set()]
     first_open = 0
@@ -200,8 +195,6 @@ def _split(items: Sequence[tuple[int, CancelOrder]]) -> list[list[tuple[int, Can
 
 @dataclass
 class PendingCancellation:
-    """One order of a batch that will be cancelled, with the decisions about it."""
-
     command: CancelOrder
     case: Case
     granted: Granted
@@ -221,12 +214,11 @@ class PendingCancellation:
 
     @property
     def returns(self) -> bool:
-        """Whether the remaining items go back to the seller's inventory."""
         return policy.returns_items(self.basis, seller_terminated=self.case.seller.terminated)
 
 
 def _cancel_orders(commands: Sequence[CancelOrder], bulk: BulkCancellation | None = None) -> list[Answer]:
-    """Return the items with one statement for all orders; if that can't, start over with a computed plan per order."""
+    # The items with one statement for all orders; if that can't, start over with a computed plan per order.
     if not any(c.draft_id is not None or c.dry_run for c in commands):
         with suppress(NeedsPlan):
             return _cancel_batch(commands, bulk, planned=False)
@@ -254,10 +246,8 @@ def _cancel_batch(commands: Sequence[CancelOrder], bulk: BulkCancellation | None
 
 
 class _CancellationBatch:
-    """Decides a batch of cancellations in order, each seeing the effects of the ones before it, and then writes all."""
-
     def __init__(self, work: UnitOfWork[CancelOrder]) -> None:
-        """Take every lock that the batch may need; only then is the clock read."""
+        # Every lock that the batch may need is taken first; only then is the clock read.
         self._work = work
         self._cases = lock_cases(work, lock_members=members.FOR_UPDATE_IF_ACCUSED, then=self._lock_stock)
         self._pending: list[PendingCancellation] = []
@@ -269,7 +259,6 @@ class _CancellationBatch:
         self._work.send_clock_query()  # all locks are requested by now
 
     def decide(self, command: CancelOrder) -> Verdict:
-        """Apply the policies; a granted cancellation joins the batch with the strike that it causes."""
         case = known_case(self._cases, command.order_id, command.member_id, self._work.now)
         if not isinstance(case, Case):
             return case
@@ -292,7 +281,6 @@ class _CancellationBatch:
         return verdict
 
     def execute(self) -> None:
-        """Return the items, decide fees and follow-up work, and answer."""
         self._return_items()
         pending_removals = removals.fetch_pending(self._removals)
         for cancellation in self._decided:
@@ -360,14 +348,13 @@ class _CancellationBatch:
 
 
 class _PlannedCancellationBatch(_CancellationBatch):
-    """Plans each return in Python: for drafts, dry runs, full lots and lots that leave their stockroom."""
+    # Plans each return in Python: for drafts, dry runs, full lots and lots that leave their stockroom.
 
     def _lock_stock(self) -> None:
         # The lots are locked in `__init__`, when the cases are known.
         self._removals = removals.send_pending(self._work.conn, [c.order_id for c in self._work.pending])
 
     def __init__(self, work: UnitOfWork[CancelOrder]) -> None:
-        """Load the lines, lots and drafts too."""
         super().__init__(work)
         self._drafts = drafts.load_drafts(work.conn, [c.draft_id for c in work.pending if c.draft_id is not None])
         self._lines = orders.load_lines(work.conn, self._cases.orders)
@@ -429,7 +416,7 @@ class _PlannedCancellationBatch(_CancellationBatch):
         )
 
     def _park(self, command: CancelOrder, overflow: QuantityOverflow) -> Invalid:
-        """Park the cancellation among the dead jobs for staff, write nothing of it, and continue with the rest."""
+        # Park the cancellation among the dead jobs for staff, write nothing of it, and continue with the rest.
         if not command.dry_run:
             dead_jobs.park_once(
                 self._work.conn,

@@ -95,7 +95,7 @@ def _decimal_schema(places: int) -> WithJsonSchema:
 
 
 def _normalize(value: Any) -> str:
-    """Return one text for equal values: `"20.0"` and `"20.00"`, `10:00Z` and `11:00+01:00`."""
+    # Equal values get one text: `"20.0"` and `"20.00"`, `10:00Z` and `11:00+01:00`.
     if isinstance(value, Decimal):
         return format(value.normalize(), "f")
     if isinstance(value, datetime):
@@ -109,7 +109,7 @@ def parse_id(value: Any) -> Any:
 
 
 def _id_schema(minimum: int) -> WithJsonSchema:
-    """Return the JSON schema of an id: a number, or its digits as a string, because JavaScript rounds above 2^53."""
+    # An id is a number or its digits as a string, because JavaScript rounds above 2^53.
     return WithJsonSchema(
         {"type": ["integer", "string"], "minimum": minimum, "maximum": MAX_INT64, "pattern": ID_PATTERN}
     )
@@ -142,8 +142,6 @@ UsdRate = Annotated[Decimal, _decimal(8), _decimal_schema(8)]
 
 
 class StrictModel(BaseModel):
-    """Base of all argument models: frozen, and unknown fields are errors."""
-
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
@@ -162,7 +160,6 @@ class Command(StrictModel):
     accepted_at: ClassVar[datetime | None] = None
 
     def accept(self, at: datetime) -> None:
-        """Record when an interface accepted the command."""
         object.__setattr__(self, "accepted_at", at)
 
     @property
@@ -174,7 +171,6 @@ class Command(StrictModel):
 
     @property
     def subject(self) -> int | None:
-        """The id of the order that the command names, if any."""
         order_id: int | None = getattr(self, "order_id", None)
         return order_id
 
@@ -194,13 +190,10 @@ class ActorCommand(Command):
 
     @property
     def actor(self) -> Actor:
-        """The party or the member of staff who sent the command."""
         return Actor(self.member_id, self.staff)
 
 
 class OrderCommand(ActorCommand):
-    """A command about one order."""
-
     order_id: OrderId
 
 
@@ -240,7 +233,7 @@ def parse_command(
 
 
 def _is_deep(value: Any) -> bool:
-    """Return whether `value` is nested too deeply. Iterative, so that deep input can't overflow the stack."""
+    # Iterative, so that deep input can't overflow the stack.
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [
@@ -264,7 +257,7 @@ TYPED_VALUE_KEYS = ("__type__", "__value__")
 
 
 def _path_and_message(error: Any) -> tuple[str, str]:
-    """Convert one pydantic error. All errors of a value that kombu wrote with its type become the same one."""
+    # Convert one pydantic error. All errors of a value that kombu wrote with its type become the same one.
     location: tuple[int | str, ...] = error["loc"]
     if len(location) > 1 and location[-1] in TYPED_VALUE_KEYS:
         return _path(location[:-1]), NOT_PLAIN_JSON
@@ -279,10 +272,8 @@ NOT_PLAIN_JSON = "must be plain JSON: write ids, amounts and instants as text"
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """Return a path such as `lines.0.quantity`; errors of the model as a whole concern the actor: `member_id`.
-
-    The name of an unknown argument is the caller's text: it is cut to 64 characters, unprintable ones replaced by `?`.
-    """
+    # Errors of the model as a whole concern the actor. The name of an unknown argument is the caller's text, so it is
+    # cut and made printable.
     parts = ("".join(c if c.isprintable() else "?" for c in str(part)[:64]) or "?" for part in location)
     return ".".join(parts) or "member_id"
 

@@ -22,8 +22,6 @@ from tasks.command import Amount, Command, Comment, MemberId, OrderId, StaffName
 
 
 class PostManual(Command):
-    """Arguments of `credits.post_manual`."""
-
     task: ClassVar[str] = "credits.post_manual"
     seller_id: MemberId
     amount: Amount

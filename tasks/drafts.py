@@ -86,14 +86,11 @@ class EditedFields(StrictModel):
 
     @model_serializer
     def explicit_fields(self) -> dict[str, Any]:
-        """Return the fields that were set, as JSON values."""
         values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
         return {name: format_price(value) if isinstance(value, Decimal) else value for name, value in values.items()}
 
 
 class EditedLine(StrictModel):
-    """Step 2 for one line."""
-
     line_no: LineNo
     delete: StrictBool | None = None
     quantity: Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)] | None = None
@@ -104,29 +101,21 @@ class EditedLine(StrictModel):
 
 
 class OpenDraft(OrderCommand):
-    """Arguments of `drafts.open`."""
-
     task: ClassVar[str] = "drafts.open"
     consolidate: StrictBool
     values: ValueChoices
 
 
 class DraftCommand(ActorCommand):
-    """A command about one draft."""
-
     draft_id: DraftId
 
 
 class EditDraft(DraftCommand):
-    """Arguments of `drafts.edit`."""
-
     task: ClassVar[str] = "drafts.edit"
     lines: Annotated[tuple[EditedLine, ...], Field(min_length=1, max_length=MAX_LINES)]
 
 
 class VerifyDraft(DraftCommand):
-    """Arguments of `drafts.verify`."""
-
     task: ClassVar[str] = "drafts.verify"
 
 
@@ -206,8 +195,6 @@ def _open(work: UnitOfWork[OpenDraft], cases: CaseSet, command: OpenDraft, numbe
 
 @dataclass(frozen=True, slots=True)
 class _DraftContext:
-    """A draft with its order and lines."""
-
     draft: Draft
     case: Case
     effective_at: datetime
@@ -218,7 +205,7 @@ class _DraftContext:
         return {line.line_no: line.quantity - line.removed - line.returned for line in self.lines}
 
     def plan(self, conn: Any) -> Any:
-        """Return the plan that a cancellation would execute now, without locks or writes."""
+        # Without locks or writes.
         lines = inventory.lines_to_return(self.lines)
         plan = plan_return(
             self.case.order.order_id,
@@ -231,8 +218,6 @@ class _DraftContext:
 
 
 class _DraftBatch:
-    """The drafts of one batch of commands; each command sees the changes of the ones before it."""
-
     def __init__(self, work: UnitOfWork[Any], commands: Sequence[DraftCommand]) -> None:
         self._work = work
         order_ids = drafts.load_order_ids(work.conn, [c.draft_id for c in commands])

@@ -40,8 +40,6 @@ class Item(StrictModel):
 
 
 class LotFacts(StrictModel):
-    """A lot as the marketplace describes it."""
-
     lot_id: LotId
     seller_id: MemberId
     item: Item
@@ -74,13 +72,10 @@ class LotFacts(StrictModel):
         return Lot(**fields, item_type=self.item.type, item_no=self.item.no, tiers=parse_tiers(values))
 
     def contradictions(self) -> list[tuple[str, str]]:
-        """Return the fields that contradict one another, each with a message."""
         return sorted([*find_lot_problems(self.to_lot()), *find_tier_gaps(self.model_dump())])
 
 
 class RecordLot(Command):
-    """Arguments of `inventory.record_lot`."""
-
     task: ClassVar[str] = "inventory.record_lot"
     lot: LotFacts
 
@@ -128,8 +123,6 @@ def check_imported_lots(lots: Sequence[Lot]) -> list[Refused | Invalid]:
 
 
 class _Recorder:
-    """Records the lots of a batch; each sees the ones recorded before it."""
-
     def __init__(self, work: UnitOfWork[Any], lots: Sequence[Lot]) -> None:
         self._work = work
         self._sellers = members.load_facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)

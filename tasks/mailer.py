@@ -48,9 +48,7 @@ class Mailer(Protocol):
         """Send one email; when this returns, the mail server has accepted it."""
         ...
 
-    def close(self) -> None:
-        """Release connections after the last email of a batch."""
-        ...
+    def close(self) -> None: ...
 
 
 class _NullMailer:

@@ -30,8 +30,6 @@ def _address(value: str) -> str:
 
 
 class RecordMember(Command):
-    """Arguments of `members.record`."""
-
     task: ClassVar[str] = "members.record"
     member_id: MemberId
     handle: Handle
@@ -40,8 +38,6 @@ class RecordMember(Command):
 
 
 class TerminateMember(Command):
-    """Arguments of `members.terminate`."""
-
     task: ClassVar[str] = "members.terminate"
     member_id: MemberId
     staff: StaffName
@@ -49,8 +45,6 @@ class TerminateMember(Command):
 
 
 class ReinstateMember(Command):
-    """Arguments of `members.reinstate`."""
-
     task: ClassVar[str] = "members.reinstate"
     member_id: MemberId
     staff: StaffName

@@ -37,13 +37,11 @@ MAX_BATCHES = 100
 
 @shared_task(name="notices.tell_seller")
 def tell_seller(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
-    """Record the notices to sellers that the outbox rows ask for."""
     return _record("notices.tell_seller", rows, order_id)
 
 
 @shared_task(name="notices.tell_buyer")
 def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
-    """Record the notices to buyers that the outbox rows ask for."""
     return _record("notices.tell_buyer", rows, order_id)
 
 
@@ -78,7 +76,6 @@ def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_i
 
 
 def _mark(outcomes: Sequence[DeliveryOutcome]) -> list[DeliveryOutcome]:
-    """Write the outcomes of a batch. Return those that were written."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
         written = notices.record_outcomes(work.conn, [_schedule_retry(o, work) for o in outcomes], work.now)
@@ -89,7 +86,7 @@ def _mark(outcomes: Sequence[DeliveryOutcome]) -> list[DeliveryOutcome]:
 
 
 def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResult:
-    """Compose and record a notice per outbox row. A row that fails is retried, then parked; others continue."""
+    # Compose and record a notice per outbox row. A row that fails is retried, then parked; others continue.
     work: UnitOfWork[Any]
     with unit_of_work() as work:
         due = outbox.claim(work.conn, task, rows=rows, order_id=order_id)
@@ -159,7 +156,7 @@ def _record_failure(work: UnitOfWork[Any], message: DueMessage, error: Exception
 
 
 def _send(claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact]) -> list[DeliveryOutcome]:
-    """Send each notice, outside any transaction. If the server stops responding, postpone the rest."""
+    # Send each notice, outside any transaction. If the server stops responding, postpone the rest.
     outcomes: list[DeliveryOutcome] = []
     current_mailer = mailer.current_mailer()
     server_unreachable = False
@@ -208,7 +205,6 @@ def _send_one(current_mailer: mailer.Mailer, notice: ClaimedNotice, address: mem
 
 
 def _schedule_retry(outcome: DeliveryOutcome, work: UnitOfWork[Any]) -> DeliveryOutcome:
-    """Add the time of the next attempt to a pending outcome, or park it after the last one."""
     if outcome.state != "pending":
         return outcome
     retry_at = policy.next_retry_at(outcome.notice.attempts if outcome.counts_as_attempt else 1, work.now)
@@ -216,7 +212,6 @@ def _schedule_retry(outcome: DeliveryOutcome, work: UnitOfWork[Any]) -> Delivery
 
 
 def _park_failed(work: UnitOfWork[Any], outcome: DeliveryOutcome) -> None:
-    """Add a parked notice to the dead jobs, from where it can be requeued."""
     if outcome.state != "parked":
         return
     log.warning("notice_parked", notice_id=outcome.notice.notice_id, notice_event=outcome.notice.event)

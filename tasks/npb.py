@@ -17,34 +17,24 @@ from tasks.sweeps import TaskResult, sweep
 
 
 class FileNpb(OrderCommand):
-    """Arguments of `npb.file`."""
-
     task: ClassVar[str] = "npb.file"
     comment: Comment | None = None
 
 
 class RespondNpb(OrderCommand):
-    """Arguments of `npb.respond`."""
-
     task: ClassVar[str] = "npb.respond"
     comment: Comment
 
 
 class AcceptPenalty(OrderCommand):
-    """Arguments of `npb.accept_penalty`."""
-
     task: ClassVar[str] = "npb.accept_penalty"
 
 
 class TakeBack(OrderCommand):
-    """Arguments of `npb.take_back`."""
-
     task: ClassVar[str] = "npb.take_back"
 
 
 class RemoveNpb(RemoveAlert):
-    """Arguments of `npb.remove`."""
-
     task: ClassVar[str] = "npb.remove"
 
 

@@ -13,22 +13,16 @@ from tasks.command import CodeText, Comment, OrderCommand
 
 
 class FileOcr(OrderCommand):
-    """Arguments of `ocr.file`."""
-
     task: ClassVar[str] = "ocr.file"
     reason: CodeText
     comment: Comment
 
 
 class DeclineOcr(OrderCommand):
-    """Arguments of `ocr.decline`."""
-
     task: ClassVar[str] = "ocr.decline"
 
 
 class WithdrawOcr(OrderCommand):
-    """Arguments of `ocr.withdraw`."""
-
     task: ClassVar[str] = "ocr.withdraw"
 
 

@@ -20,8 +20,6 @@ from tasks.command import OrderCommand
 
 
 class GetOptions(OrderCommand):
-    """Arguments of `orders.options`."""
-
     task: ClassVar[str] = "orders.options"
 
 

@@ -38,8 +38,6 @@ def _above_zero(rate: Decimal) -> Decimal:
 
 
 class PurchaseLine(StrictModel):
-    """Units of one lot."""
-
     lot_id: LotId
     quantity: Quantity
 
@@ -65,22 +63,16 @@ class SubmitOrder(OrderFact):
 
 
 class AddBatch(OrderFact):
-    """Arguments of `orders.add_batch`."""
-
     task: ClassVar[str] = "orders.add_batch"
     lines: Lines
 
 
 class SetStatus(OrderCommand):
-    """Arguments of `orders.set_status`."""
-
     task: ClassVar[str] = "orders.set_status"
     status: Literal[tuple(str(s) for s in Status)]  # type: ignore[valid-type]
 
 
 class RecordPayment(OrderFact):
-    """Arguments of `orders.record_payment`."""
-
     task: ClassVar[str] = "orders.record_payment"
     payment_status: Literal[tuple(str(s) for s in PaymentStatus)]  # type: ignore[valid-type]
 
@@ -129,8 +121,6 @@ def record_payment(commands: list[RecordPayment]) -> list[Answer]:
 
 
 class _StockSale:
-    """The lots that a batch of purchases takes from; each purchase sees the stock that the ones before it left."""
-
     def __init__(self, conn: Any, lot_ids: Sequence[int]) -> None:
         self.conn = conn
         self.lots = inventory.lock_lots(conn, lot_ids)

@@ -33,8 +33,6 @@ MAX_LINES = 1000
 
 
 class RemovalLine(StrictModel):
-    """Units to remove from one line."""
-
     line_no: LineNo
     quantity: Quantity
 
@@ -46,8 +44,6 @@ def _each_line_once(lines: list[RemovalLine]) -> list[RemovalLine]:
 
 
 class RequestRemoval(OrderCommand):
-    """Arguments of `removals.request`."""
-
     task: ClassVar[str] = "removals.request"
     lines: Annotated[list[RemovalLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_each_line_once)]
     return_items: StrictBool | None = None
@@ -60,21 +56,15 @@ class RemovalCommand(ActorCommand):
 
 
 class ApproveRemoval(RemovalCommand):
-    """Arguments of `removals.approve`."""
-
     task: ClassVar[str] = "removals.approve"
     return_items: StrictBool | None = None
 
 
 class DenyRemoval(RemovalCommand):
-    """Arguments of `removals.deny`."""
-
     task: ClassVar[str] = "removals.deny"
 
 
 class WithdrawRemoval(RemovalCommand):
-    """Arguments of `removals.withdraw`."""
-
     task: ClassVar[str] = "removals.withdraw"
 
 
@@ -179,8 +169,6 @@ RemovalCommandT = TypeVar("RemovalCommandT", bound=RemovalCommand)
 
 
 class _RemovalBatch(Generic[RemovalCommandT]):
-    """The removal requests of a batch of commands, with their orders locked."""
-
     def __init__(self, work: UnitOfWork[RemovalCommandT]) -> None:
         self.work = work
         known = removals.load_by_id(work.conn, [c.removal_id for c in work.pending])
@@ -194,7 +182,6 @@ class _RemovalBatch(Generic[RemovalCommandT]):
         self._decided: list[Removal] = []
 
     def decide_all(self, decide: Callable[[RemovalCommandT, Case, datetime], Verdict]) -> None:
-        """Decide and answer each command."""
         for command in self.work.pending:
             removal = self.removals.get(command.removal_id)
             if removal is None:
@@ -204,7 +191,6 @@ class _RemovalBatch(Generic[RemovalCommandT]):
             self.work.answer(command, verdict, order_id=removal.order_id)
 
     def record_decision(self, removal: Removal, granted: Granted) -> Granted:
-        """Record a decision; return the verdict with the answer's effects and the timeline's changes added."""
         self._decided.append(removal)
         (event,) = granted.events
         changed_event = replace(event, changes={**event.changes, "removals": {str(removal.removal_id): removal.state}})
@@ -239,7 +225,6 @@ def _close(
 def _remove_items(
     work: UnitOfWork[Any], batch: _RemovalBatch[Any], approved: Sequence[tuple[Removal, Case, Case]]
 ) -> None:
-    """Remove the units from their lines, return them to stock where allowed, and charge the fee of what remains."""
     returning = {
         removal.order_id: inventory.lines_to_return(batch.lines[removal.order_id], dict(removal.lines))
         for removal, case, _ in approved

@@ -17,43 +17,31 @@ from tasks.sweeps import TaskResult, sweep
 
 
 class FileNrs(OrderCommand):
-    """Arguments of `nrs.file`."""
-
     task: ClassVar[str] = "nrs.file"
     comment: Comment
 
 
 class FileNss(OrderCommand):
-    """Arguments of `nss.file`."""
-
     task: ClassVar[str] = "nss.file"
     grounds: Literal["NOT_SHIPPED", "INCOMPLETE", "NOT_AS_DESCRIBED"]
     comment: Comment
 
 
 class RespondNrs(OrderCommand):
-    """Arguments of `nrs.respond`."""
-
     task: ClassVar[str] = "nrs.respond"
     comment: Comment
 
 
 class RespondNss(OrderCommand):
-    """Arguments of `nss.respond`."""
-
     task: ClassVar[str] = "nss.respond"
     comment: Comment
 
 
 class RemoveNrs(RemoveAlert):
-    """Arguments of `nrs.remove`."""
-
     task: ClassVar[str] = "nrs.remove"
 
 
 class RemoveNss(RemoveAlert):
-    """Arguments of `nss.remove`."""
-
     task: ClassVar[str] = "nss.remove"
 
 

@@ -25,15 +25,11 @@ SPLIT_FACTOR = 8
 
 
 class BatchProcessor(Protocol):
-    """Goes through all due rows once, a batch at a time."""
-
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         """Handle at most `limit` rows. Return how many were read, and how many of them were changed."""
         ...
 
-    def committed(self) -> None:
-        """Continue after the last batch, which is now committed."""
-        ...
+    def committed(self) -> None: ...
 
     def skip_next(self, work: UnitOfWork[Any]) -> int | str | None:
         """Skip the next row and return its id; None if there is none."""

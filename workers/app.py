@@ -57,8 +57,6 @@ VISIBILITY_TIMEOUT = 180
 
 
 class Unwind(Celery):
-    """A Celery application that looks its servers up when they are first needed."""
-
     servers_found = False
 
     def _connection(self, url: str | None, **options: Any) -> Any:
@@ -75,7 +73,6 @@ class Unwind(Celery):
 
 
 def _find_servers(celery: Unwind) -> None:
-    """Set the URLs of broker and result backend, once."""
     if celery.servers_found:
         return
     settings = lifecycle.process_settings()

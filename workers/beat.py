@@ -35,7 +35,6 @@ class MonotonicScheduler(Scheduler):
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
-        """Load the configured entries.  Raises TypeError for a schedule that is not an interval."""
         self.merge_inplace(self.app.conf.beat_schedule)
         for entry in self.schedule.values():
             _interval_seconds(entry)
@@ -68,7 +67,7 @@ def _interval_seconds(entry: ScheduleEntry) -> float:
 
 
 def _queue_length(producer: Any, queue: str | None) -> int:
-    """Return how many messages a queue holds, or 0 when the broker is away: sending has its own retries."""
+    # 0 when the broker does not answer: sending has its own retries.
     if producer is None or queue is None:
         return 0
     with contextlib.suppress(*producer.connection.recoverable_connection_errors):

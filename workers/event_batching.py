@@ -17,8 +17,6 @@ FLUSH_INTERVAL = 0.1
 
 
 class Consumer(consumer.Consumer):
-    """Celery's consumer with batched events."""
-
     _next_flush_at = float("-inf")
 
     def on_send_event_buffered(self) -> None:

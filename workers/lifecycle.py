@@ -67,8 +67,6 @@ def process_settings() -> Settings:
 
 
 class BrokerPublisher:
-    """Publishes outbox messages through the broker: the ids of the rows, to the queue of their consumer."""
-
     def __init__(self, app: Celery, broker_url: str | None = None) -> None:
         self._app = app
         self._client: Any = None
@@ -114,14 +112,12 @@ class RelayWaker:
         self._thread: threading.Thread | None = None
 
     def __call__(self) -> None:
-        """Request a wake-up."""
         self._requested.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="relay waker", daemon=True)
             self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
-        """Publish what is still requested and stop the thread."""
         self._closed.set()
         self._requested.set()
         if self._thread is not None:
@@ -159,7 +155,6 @@ _listener: Listener | None = None
 
 
 def connect_process(app: Celery) -> None:
-    """Connect this process: database, mailer, publisher, relay waker."""
     global _relay_waker  # noqa: PLW0603 - one per process is the point
     settings = process_settings()
     database = open_database(settings)
@@ -173,7 +168,6 @@ def connect_process(app: Celery) -> None:
 
 
 def disconnect_process() -> None:
-    """Close what `connect_process` opened."""
     global _relay_waker  # noqa: PLW0603
     if _relay_waker is not None:
         _relay_waker.close()
@@ -197,14 +191,14 @@ def connected_process(app: Celery) -> Iterator[None]:
 
 @signals.worker_init.connect
 def _freeze_garbage_collector(**_: Any) -> None:
-    """Exempt objects created before the fork from collection; scanning them took a quarter of Python's time for a
-    batch."""
+    # Objects created before the fork are exempt from collection: scanning them took a quarter of Python's time for a
+    # batch.
     gc.freeze()
 
 
 @signals.worker_init.connect
 def _refuse_to_start(sender: Any = None, **_: Any) -> None:
-    """End a worker that could process nothing before it takes a message."""
+    # A worker that could process nothing must end before it takes a message.
     pool = pool_name(getattr(sender, "pool_cls", SUPPORTED_POOLS[0]))
     if pool not in SUPPORTED_POOLS:
         raise SystemExit(
@@ -233,8 +227,7 @@ def check_configuration() -> None:
 
 @signals.worker_process_init.connect
 def _connect_child(**_: Any) -> None:
-    """Connect a new process.  One that fails never reports that it is up, gets no message, and is replaced by the
-    pool."""
+    # Connect a new process. One that fails never reports that it is up, gets no message, and is replaced by the pool.
     end = monotonic() + CONNECT_TIMEOUT
     while True:
         try:
@@ -251,7 +244,7 @@ def _connect_child(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _start_listener(**_: Any) -> None:
-    """Listen for submissions by SQL in the worker group that reads their queue (one thread per group)."""
+    # Listen for submissions by SQL in the worker group that reads their queue (one thread per group).
     global _listener  # noqa: PLW0603 - one per process
     settings = process_settings()
     url = settings.app_database_url or settings.database_url
@@ -274,6 +267,6 @@ def _disconnect_child(**_: Any) -> None:
 
 @signals.setup_logging.connect
 def _set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
-    """Configure logging; a receiver of this signal keeps Celery from configuring it."""
+    # A receiver of this signal keeps Celery from configuring logging.
     settings = load_settings()
     logs.configure(settings.log_format, loglevel if loglevel is not None else settings.log_level)

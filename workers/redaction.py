@@ -90,12 +90,10 @@ _AS_TASK_SIGNATURE = inspect.signature(AMQP.as_task_v2)
 
 
 class RedactedAMQP(AMQP):
-    """Writes messages whose representation shows ids and codes only, and connects through our own transport."""
-
     Connection = Connection
 
     def as_task_v2(self, *args: Any, **kwargs: Any) -> Any:
-        """Build Celery's message with our representation; Celery passes the arguments by position."""
+        # Celery passes the arguments by position.
         bound = _AS_TASK_SIGNATURE.bind(self, *args, **kwargs)
         bound.arguments["argsrepr"] = "()"
         bound.arguments["kwargsrepr"] = redact_arguments_for_search(bound.arguments.get("kwargs"))
@@ -105,8 +103,6 @@ class RedactedAMQP(AMQP):
 
 
 class RedactedRequest(SettledRequest):
-    """A received message whose representation is rewritten from its arguments."""
-
     def __init__(self, message: Any, **options: Any) -> None:
         """Raise InvalidTaskError for a body of another shape, which the consumer drops without dying."""
         try:

@@ -22,7 +22,6 @@ REMOVED_INSPECTIONS = frozenset({"objgraph", "memsample", "memdump"})
 
 @signals.celeryd_init.connect
 def remove_control_commands(**_: Any) -> None:
-    """Unregister all other commands and those inspections before this worker accepts messages."""
     for name, entry in list(Panel.meta.items()):
         if (entry.type == "control" and name not in ALLOWED_COMMANDS) or name in REMOVED_INSPECTIONS:
             for registered in (name, entry.alias):

@@ -30,7 +30,6 @@ class CannotRequeue(Exception):
 
 
 def requeue_dead_job(database: Database, number: int) -> str:
-    """Requeue a dead job and return its task.  Raises CannotRequeue."""
     with database.transaction() as conn:
         job = dead_jobs.get(conn, number)
         if job is None:
@@ -60,7 +59,6 @@ def requeue_dead_job(database: Database, number: int) -> str:
 
 
 def discard_dead_job(database: Database, number: int, reason: str) -> str:
-    """Record that a dead job will not be done and return its task.  Raises CannotRequeue."""
     with database.transaction() as conn:
         job = dead_jobs.get(conn, number)
         if job is None:
@@ -91,7 +89,7 @@ def requeue_dead_letter(database: Database, number: int) -> str:
 
 
 def _extract_command(letter: Any) -> tuple[str, str, dict[str, Any]]:
-    """Return task, message id and arguments, from a complete message or from a body alone (all that Celery reveals)."""
+    # Task, message id and arguments, from a complete message or from a body alone (all that Celery reveals).
     number = letter.dead_letter_id
     if letter.body_bytes > dead_letters.MAX_BODY_BYTES:
         raise CannotRequeue(f"Dead letter {number} was too long to be stored in full. Its sender must send it again.")
@@ -116,7 +114,6 @@ def _extract_command(letter: Any) -> tuple[str, str, dict[str, Any]]:
 
 
 def is_public_command(raw: bytes) -> bool:
-    """Return whether a stray message is a public command that a worker would accept."""
     try:
         now = datetime.now(UTC)  # noqa: TID251 - as the transport compares
         headers = validate(raw, queue_of("orders.cancel"), app.tasks, "requeued", now)["headers"]

@@ -31,7 +31,6 @@ class SettingsError(ValueError):
 
 
 def normalize_postgres_url(url: str) -> str:
-    """Return the URL in SQLAlchemy's form for psycopg.  Raises ValueError."""
     PostgresAddress.parse(url)
     return f"postgresql+psycopg://{url.strip().partition('://')[2]}"
 
@@ -68,8 +67,7 @@ def _validate_login(text: str) -> str:
 
 
 def _secret(check: Callable[[str], str]) -> BeforeValidator:
-    """Validate a secret with `check`; None stays None, and our own defaults are validated too."""
-
+    # Validate a secret with `check`; None stays None, and our own defaults are validated too.
     def validate(value: str | SecretStr | None) -> str | None:
         if value is None:
             return None
@@ -79,7 +77,6 @@ def _secret(check: Callable[[str], str]) -> BeforeValidator:
 
 
 def _next_database(validated: dict[str, Any]) -> SecretStr | None:
-    """Return the URL of the broker's next database."""
     broker = validated.get("broker_url")
     if not broker:
         return None
@@ -196,17 +193,14 @@ class Settings(BaseSettings):
 
     @property
     def mail_dir(self) -> Path:
-        """Directory of `.eml` files when no mail server is set."""
         return self.data_dir / "mail"
 
     @property
     def flower_dir(self) -> Path:
-        """Directory of Flower's database."""
         return self.data_dir / "flower"
 
     @property
     def log_dir(self) -> Path:
-        """Directory of the logs of the processes that `up` starts."""
         return self.data_dir / "logs"
 
     def with_servers(self, urls: ServerUrls) -> Settings:
@@ -237,7 +231,6 @@ class Settings(BaseSettings):
 
     @property
     def has_servers(self) -> bool:
-        """Whether the environment names both servers, so that no embedded ones are needed."""
         return self.database_url is not None and self.broker_url is not None
 
 
@@ -275,15 +268,14 @@ def settings_with_permanent_servers(settings: Settings | None = None) -> Setting
 
 
 def _secret_variables() -> list[str]:
-    """Return the variables that may hold a secret, and so may be read from a file."""
     return [
         str(field.validation_alias) for field in Settings.model_fields.values() if "SecretStr" in str(field.annotation)
     ]
 
 
 def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
-    """Read secrets from the files named by `NAME_FILE`, as containers and systemd pass them; NAME itself takes
-    precedence."""
+    # Read secrets from the files named by `NAME_FILE`, as containers and systemd pass them; NAME itself takes
+    # precedence.
     secrets = {}
     for name in _secret_variables():
         path = environ.get(f"{name}_FILE")
@@ -298,7 +290,6 @@ def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Return variables with our prefix that are no settings: most likely typos."""
     known = {str(field.validation_alias) for field in Settings.model_fields.values()} | {
         "UNWIND_VENV",
         "UNWIND_SUPERVISED",
@@ -314,7 +305,7 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
 
 
 def _explain(error: ValidationError) -> str:
-    """Describe each invalid variable in one line, without its value, which may be a secret."""
+    # Describe each invalid variable in one line, without its value, which may be a secret.
     descriptions = {str(field.validation_alias): field.description for field in Settings.model_fields.values()}
     lines = []
     for problem in error.errors(include_input=False, include_url=False):

@@ -45,8 +45,6 @@ broker."""
 
 
 class BaseTask(Task):
-    """Base class of all tasks, public and internal."""
-
     abstract = True
     Request = "workers.redaction:RedactedRequest"
     typing = False  # a missing argument is the caller's mistake and is answered `invalid` instead of a TypeError
@@ -55,7 +53,6 @@ class BaseTask(Task):
     resultrepr_maxsize = 512  # long enough for `workers.redaction` to find the counts; it is never shown unredacted
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Run the task with the arguments of a message, and bind its ids to every log line."""
         message_id = self.request.id or "local"
         context = {
             "task": self.name,
@@ -84,11 +81,9 @@ class BaseTask(Task):
             raise sanitized(error)
 
     def _handle_failure(self, kwargs: dict[str, Any], error: Exception) -> None:
-        """Raise Celery's Retry, or return when the task is parked or will be sent again.
-
-        `workers.transport.acknowledgement` takes a TaskFailed of a command for parked, so a command must leave in no
-        other way.
-        """
+        # Raise Celery's Retry, or return when the task is parked or will be sent again.
+        # `workers.transport.acknowledgement` takes a TaskFailed of a command for parked, so a command must leave in no
+        # other way.
         if command_model(self) is None and ("rows" in kwargs or not kwargs):
             self._handle_internal_failure(kwargs.get("rows") or [], error)
         elif is_database_unavailable(error):
@@ -99,7 +94,6 @@ class BaseTask(Task):
             self._retry_later(error, UNLIMITED_RETRIES)
 
     def _handle_internal_failure(self, rows: Sequence[int], error: Exception) -> None:
-        """Handle a failed tick or outbox consumer, which the timetable or the relay sends again in any case."""
         if not rows:
             log.error("tick_failed", error=summarize(error), path=traceback_path(error))
         elif is_database_unavailable(error):
@@ -113,7 +107,7 @@ class BaseTask(Task):
                 log.warning("outbox_rows_postponed", error=summarize(later_error), path=traceback_path(later_error))
 
     def _park(self, kwargs: dict[str, Any], error: Exception) -> bool:
-        """Return whether the job is parked; if not, nothing is lost, since its message is still in the broker."""
+        # Whether the job is parked; if not, nothing is lost, since its message is still in the broker.
         try:
             park(
                 self.name,
@@ -139,7 +133,7 @@ class BaseTask(Task):
         raise self.retry(exc=TaskFailed(summarize(error)), countdown=wait, max_retries=max_retries, headers=headers)
 
     def _first_error(self) -> str | None:
-        """Return the first attempt's error from the message's header, which any producer can set, hence the checks."""
+        # The first attempt's error from the message's header, which any producer can set, hence the checks.
         text = (self.request.headers or {}).get(FIRST_ERROR_HEADER)
         if not isinstance(text, str) or not text.isprintable():
             return None
@@ -203,7 +197,6 @@ def park(
     attempts: int,
     message_id: str | None,
 ) -> None:
-    """Insert a dead job in its own transaction."""
     database = db.current_database()
     with database.transaction() as conn:
         dead_jobs.park(
@@ -229,7 +222,6 @@ def command_model(task: Any) -> type[Command] | None:
 
 
 def _find_invalid_arguments(task: Any, arguments: Mapping[str, Any], positional: int) -> list[tuple[str, str]]:
-    """Return (name, problem) for each argument that an internal task does not accept."""
     parameters = {name for name in typing.get_type_hints(task.run) if name != "return"}
     problems = [("args", "only keyword arguments are taken")] if positional else []
     for name, value in arguments.items():
@@ -249,7 +241,6 @@ def _is_id(value: Any) -> bool:
 
 
 def _loggable(value: Any) -> Any:
-    """Return the value if it is surely an id, else None."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return value if isinstance(value, str) and len(value) <= 128 and value.isprintable() else None

@@ -62,7 +62,6 @@ def send_insert(
 def update_rows(
     conn: Connection, target: type[Base] | Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> int:
-    """Update rows that have the same keys, matched by `keys`; return how many were updated."""
     if not rows:
         return 0
     table = _table(target)
@@ -93,7 +92,7 @@ def _update(table: Table, keys: tuple[str, ...], names: tuple[str, ...]) -> str:
 
 
 def _rows(table: Table, names: tuple[str, ...], *, numbered: bool = False) -> str:
-    """Return SQL for the rows as `v`: an array per column; a JSON column is one document, so nothing is quoted by row."""
+    # SQL for the rows as `v`: an array per column; a JSON column is one document, so nothing is quoted by row.
     plain = tuple(n for n in names if not _is_json(table, n))
     documents = tuple(n for n in names if _is_json(table, n))
     arrays = ", ".join(f"CAST(%({n})s AS {table.c[n].type.compile(dialect=_POSTGRESQL)}[])" for n in plain)

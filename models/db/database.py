@@ -83,22 +83,16 @@ _REQUIRED = {
 
 
 class Clock(Protocol):
-    """The source of the current instant for a transaction."""
-
     def send_now(self, conn: Connection) -> Callable[[], datetime]:
         """Send the query for the instant; the returned function reads it (aware, UTC), after the pipeline."""
         ...
 
-    def now(self, conn: Connection) -> datetime:
-        """Return the current instant."""
-        ...
+    def now(self, conn: Connection) -> datetime: ...
 
 
 class DatabaseClock:
-    """The clock of the database server."""
-
     def send_now(self, conn: Connection) -> Callable[[], datetime]:
-        """Read the server's wall clock when it executes this statement, not at the transaction's start."""
+        # Read when the server executes this statement, not at the transaction's start.
         cursor = execute(conn, "SELECT clock_timestamp() AS instant", {})
 
         def read() -> datetime:
@@ -184,8 +178,7 @@ def _refusal(wrong: dict[str, str]) -> SessionRefused:
     )
 
 
-def _do_nothing() -> None:
-    """Serve as the default of `on_outbox_insert`."""
+def _do_nothing() -> None: ...
 
 
 @dataclass
@@ -295,13 +288,11 @@ _bound: Database | None = None
 
 
 def set_database(database: Database | None) -> None:
-    """Set the database of this process."""
     global _bound  # noqa: PLW0603 - one per process is the point
     _bound = database
 
 
 def current_database() -> Database:
-    """Return the database of this process."""
     if _bound is None:
         raise RuntimeError(
             "no database is bound: call models.db.database.set_database(connect(url)) when the process starts"

@@ -23,16 +23,12 @@ class ItemLockRow(Base):
 
 
 class LedgerLockRow(Base):
-    """The lock of a seller's ledger."""
-
     __tablename__ = "ledger_locks"
 
     seller_id: Mapped[str] = mapped_column(primary_key=True)
 
 
 class NamedLockRow(Base):
-    """A lock by name."""
-
     __tablename__ = "named_locks"
 
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -66,7 +62,6 @@ def lock_ledger(conn: Connection) -> None:
 
 
 def lock_named(conn: Connection, name: str) -> None:
-    """Wait for the lock of this name."""
     execute(
         conn,
         "INSERT INTO unwind.named_locks AS held (name) VALUES (%(name)s) "
@@ -76,7 +71,6 @@ def lock_named(conn: Connection, name: str) -> None:
 
 
 def try_lock_named(conn: Connection, name: str) -> bool:
-    """Take the lock of this name if it is free; return false at once otherwise."""
     with pipeline(conn):
         execute(conn, "INSERT INTO unwind.named_locks (name) VALUES (%(name)s) ON CONFLICT DO NOTHING", {"name": name})
         rows = execute(

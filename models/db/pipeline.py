@@ -72,7 +72,6 @@ def _driver_of(conn: Connection) -> psycopg.Connection[Any]:
 
 
 def _wrap(error: psycopg.Error, driver: psycopg.Connection[Any]) -> BaseException:
-    """Return the error that SQLAlchemy would raise."""
     return DBAPIError.instance(
         None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
     )

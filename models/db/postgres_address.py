@@ -59,8 +59,6 @@ CLIENT_VERSIONS = {
 
 @dataclass(frozen=True, slots=True)
 class PostgresAddress:
-    """The address of a database and its login.  The password is not in the repr."""
-
     hosts: tuple[tuple[str, int], ...]
     """Names, addresses or socket folders, each with its port."""
     database: str
@@ -101,7 +99,6 @@ class PostgresAddress:
         return cls(hosts, database, user_name or None, secret or None, single)
 
     def connection_parameters(self, application_name: str) -> dict[str, str]:
-        """Return all connection parameters by libpq's names."""
         parameters = {
             **_DEFAULTS,
             "application_name": application_name,
@@ -136,12 +133,10 @@ class PostgresAddress:
         return max((CLIENT_VERSIONS.get(name, 0) for name in self.parameters), default=0)
 
     def without_password(self, text: str) -> str:
-        """Return a message of a server or driver with the password masked."""
         return text.replace(self.password, "***") if self.password else text
 
 
 def libpq_variables() -> list[str]:
-    """Return the environment variables that libpq would read."""
     return sorted(name for name in os.environ if _is_of_libpq(name))
 
 
@@ -179,7 +174,6 @@ def _decoded(text: str) -> str:
 
 
 def _parameters(query: str) -> dict[str, list[str]]:
-    """Return the values of each parameter; only `host` may repeat, as in SQLAlchemy's spelling."""
     parameters: dict[str, list[str]] = {}
     for pair in query.split("&") if query else ():
         name, separator, value = pair.partition("=")
@@ -205,7 +199,7 @@ def _hosts(names: list[str], ports: list[str] | None) -> tuple[tuple[str, int], 
 
 
 def _host(text: str) -> tuple[str, str]:
-    """Return host and port of `host:port`, `[::1]:port`, `::1` or a socket directory."""
+    # Host and port of `host:port`, `[::1]:port`, `::1` or a socket directory.
     if text.startswith(("/", "@")):
         folder, colon, port = text.rpartition(":")
         return (folder, port) if colon and port.isdigit() else (text, "")

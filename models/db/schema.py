@@ -48,7 +48,6 @@ BigIntKey = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=Tru
 
 
 def table_of(row_class: type[Base]) -> Table:
-    """Return the table that a class describes."""
     return cast("Table", row_class.__table__)
 
 
@@ -72,7 +71,6 @@ def written_in() -> Column[int]:
 
 
 def check_in(column: str, values: Any, name: str | None = None) -> CheckConstraint:
-    """Return a constraint that allows only these texts."""
     words = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({words})", name=name or f"{column}_known")
 
@@ -83,5 +81,4 @@ def check_finite(column: str) -> CheckConstraint:
 
 
 def code_column(name: str, *, nullable: bool = False) -> Column[str]:
-    """Return a text column for a code of a closed list."""
     return Column(name, Text, nullable=nullable)

@@ -50,11 +50,9 @@ PRIVATE_TO_READERS = (
 
 
 def _create_role(name: str) -> str:
-    """Return SQL that creates a role and grants it to this login; a failure is only a notice.
-
-    Roles belong to the whole server, so two migrations at once may both try.  Since PostgreSQL 16 membership alone does not
-    allow SET ROLE; older versions have no such privilege.
-    """
+    # SQL that creates a role and grants it to this login; a failure is only a notice. Roles belong to the whole server,
+    # so two migrations at once may both try. Since PostgreSQL 16 membership alone does not allow SET ROLE; older
+    # versions have no such privilege.
     return f"""
     DO $$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN
@@ -71,7 +69,7 @@ def _create_role(name: str) -> str:
 
 
 def _table_grants(role: str, without: str, append_only: str, deletable: str) -> str:
-    """Return SQL that grants a role its rights on all tables but `without`; the last three arguments are quoted names."""
+    # `without`, `append_only` and `deletable` are quoted names.
     return f"""
     DO $$ DECLARE found record;
     BEGIN
@@ -133,10 +131,8 @@ REVOKE_TEMPORARY_OBJECTS = """
 
 
 def _transfer_ownership(role: str, function: str, grants: tuple[str, ...]) -> str:
-    """Return SQL that makes a role the owner of a function; for that moment the role needs CREATE on the schema.
-
-    If the role is missing or this login may not use it, the owner of the tables keeps the function, and the doctor reports it.
-    """
+    # SQL that makes a role the owner of a function; for that moment the role needs CREATE on the schema. If the role is
+    # missing or this login may not use it, the owner of the tables keeps the function, and the doctor reports it.
     granted = "".join(f"GRANT {grant} TO {role};\n            " for grant in grants)
     return f"""
     DO $$ BEGIN

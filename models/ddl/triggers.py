@@ -18,7 +18,6 @@ from models.orders import OrderRow
 
 
 def _changed_except(table: Table, *may_change: str) -> str:
-    """Return an SQL condition: a column other than these changes."""
     return " OR ".join(f'OLD."{c.name}" IS DISTINCT FROM NEW."{c.name}"' for c in table.c if c.name not in may_change)
 
 

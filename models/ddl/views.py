@@ -27,7 +27,6 @@ class View:
     """Whether it shows a part of tables that its readers may not read."""
 
     def statements(self) -> tuple[str, str]:
-        """Return SQL that creates or replaces the view and comments it."""
         said = f"Version {self.version}. {self.about}".replace("'", "''")
         return (
             f"CREATE OR REPLACE VIEW unwind.{self.name} WITH ({AS_OWNER if self.private else AS_READER}) AS {self.query}",

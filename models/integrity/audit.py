@@ -42,7 +42,7 @@ MAX_STATEMENT_TIMEOUT = "55s"
 
 
 class ViolationRow(Base):
-    """A sentence that is not true of one order, alert, bill or row; open while `cleared_at` is empty."""
+    """An invariant that one order, alert, bill or row violates; open while `cleared_at` is null."""
 
     __tablename__ = "violations"
     __table_args__ = (
@@ -58,8 +58,6 @@ class ViolationRow(Base):
 
 
 class AuditMarkRow(Base):
-    """How far the questions have come."""
-
     __tablename__ = "audit_marks"
 
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -68,7 +66,6 @@ class AuditMarkRow(Base):
 
 
 def open_violations(conn: Connection) -> list[Violation]:
-    """What is known to be broken, oldest first: a sentence and its ids."""
     rows = conn.execute(
         select(ViolationRow.sentence, ViolationRow.subject)
         .where(ViolationRow.cleared_at.is_(None))
@@ -81,7 +78,10 @@ def open_violations(conn: Connection) -> list[Violation]:
 
 
 def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
-    """Ask of what changed since the last run and of the next slice, and note it; None when somebody is at it already."""
+    """Check what changed since the last run and the next slice, and record violations.
+
+    Returns None if another run is in progress.
+    """
     if not _alone(conn):
         return None
     scope, marks = recent_scope(conn, now)
@@ -93,7 +93,10 @@ def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
 
 
 def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
-    """Ask the next question of this night of everything; None when all were asked, or somebody is at it already."""
+    """Check the next invariant of this night's check of everything.
+
+    Returns None when all have been checked, or if another run is in progress.
+    """
     night = (now.astimezone(UTC) - FULL_AUDIT_TIME_OF_DAY).toordinal()
     if not _alone(conn):
         return None
@@ -120,7 +123,8 @@ def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
 
 
 def _month_in_turn(conn: Connection, now: datetime) -> list[date]:
-    """One closed month an hour: the newest and the older ones by turns, so that a month just closed is proven at once."""
+    # One closed month an hour, alternating between the newest and the older ones, so that a month just closed is
+    # checked at once.
     last = sweeps.last_runs(conn).get(MONTHS_SWEEP)
     if last is not None and abs(now - last) < MONTH_INTERVAL:  # one further ahead is of a clock that was set right
         return []
@@ -133,7 +137,7 @@ def _month_in_turn(conn: Connection, now: datetime) -> list[date]:
 
 
 def check_month(conn: Connection, now: datetime, month: date) -> list[Violation]:
-    """Prove the books of one closed month again, and note what differs."""
+    """Recompute the books of one closed month and record the differences."""
     unproven = month_audit.months_with_differences(conn, [month])
     found = [Violation(MONTHS_PROVEN, unproven)] if unproven else []
     record_findings(conn, found, now)
@@ -143,7 +147,7 @@ def check_month(conn: Connection, now: datetime, month: date) -> list[Violation]
 def record_findings(
     conn: Connection, found: Sequence[Violation], now: datetime, *, checked_everywhere: Iterable[str] = ()
 ) -> None:
-    """Keep what was found, and let go of what is no more of the questions that were asked of everything."""
+    """Record new violations, and clear those no longer found by the invariants in `checked_everywhere`."""
     written = [(one.sentence, subject) for one in found for subject in one.ids]
     fresh: dict[str, list[str]] = {}
     if written:
@@ -162,12 +166,12 @@ def record_findings(
 
 
 def set_statement_timeout(conn: Connection, patience: str = "0") -> None:
-    """Let the questions of this transaction take longer than a command may; `0`: as long as they do."""
+    """Set the statement timeout of this transaction; `0` means none."""
     conn.execute(text("SELECT set_config('statement_timeout', :patience, true)"), {"patience": patience})
 
 
 def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tuple[int, str]]]:
-    """What changed since the marks, and the next slice; with the marks as they are to be after asking."""
+    """Return what changed since the marks plus the next slice, and the marks to store after the check."""
     marks = _marks(conn)
     # First the bound, then the rows: whatever is below it was finished before and is seen by every later statement.
     settled = int(conn.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")).scalar_one())
@@ -249,7 +253,7 @@ def _set_marks(conn: Connection, marks: dict[str, tuple[int, str]]) -> None:
 
 
 def _newest_begin(conn: Connection) -> int:
-    """Where the first run begins: what is older is for the slices and the night."""
+    # What is older than the first run's start is left to the slices and the nightly check.
     return int(conn.execute(_NEWEST, {"most": MAX_RECENT}).scalar() or 0)
 
 

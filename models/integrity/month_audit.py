@@ -31,8 +31,6 @@ CHARGING = ("orders.submitted", "orders.batch_added", "removals.approved")
 
 
 class ExpectedLine(NamedTuple):
-    """A line that must be in the ledger."""
-
     seller_id: str
     month: date
     kind: str
@@ -59,11 +57,9 @@ class Certificate:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing differs."""
         return not self.differences
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
         return {
             "month": self.month,
             "closed": self.closed,
@@ -82,7 +78,7 @@ class Certificate:
 
 
 def audit_month(conn: Connection, month: date) -> Certificate:
-    """Compute the month again and compare.  `month` is its first day; the certificate of an open month is of now."""
+    """Recompute the month and compare.  `month` is its first day; an open month is compared as it is now."""
     book = terms.load_terms(conn)
     actual = conn.execute(text(_LINES), {"month": month}).all()
     bills = {row.seller_id: row for row in conn.execute(text(_BILLS), {"month": month})}
@@ -106,18 +102,17 @@ def audit_month(conn: Connection, month: date) -> Certificate:
 
 
 def closed_months(conn: Connection) -> list[date]:
-    """Every month whose bills are all issued, in order."""
     return list(conn.execute(text("SELECT billing_month FROM unwind.billing_months ORDER BY billing_month")).scalars())
 
 
 def months_with_differences(conn: Connection, months: Iterable[date]) -> list[str]:
-    """Those of these months, as `2026-03`, of which some row differs; empty is how it must be."""
+    """Return those of these months, as `2026-03`, in which some row differs."""
     found = (audit_month(conn, month) for month in months)
     return [one.month for one in found if not one.holds]
 
 
 def _of_orders(conn: Connection, book: TermsHistory, month: date, also: Iterable[int]) -> list[ExpectedLine]:
-    """Every line that the histories of the month's orders demand, whichever month it is in."""
+    # Every line that the histories of the month's orders require, in whichever month it is.
     begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - UTC_MARGIN
     end = (begin + UTC_MARGIN + timedelta(days=31)).replace(day=1) + UTC_MARGIN
     rows = conn.execute(text(_EVENTS), {"begin": begin, "end": end, "also": sorted(set(also))})
@@ -131,7 +126,7 @@ def _of_orders(conn: Connection, book: TermsHistory, month: date, also: Iterable
 
 
 def _of_order(events: list[Any], book: TermsHistory) -> list[ExpectedLine]:
-    """Charged when submitted, taken back and charged anew when its items change, reset or credited when cancelled."""
+    # Charged when submitted, reversed and charged again when its items change, reset or credited when cancelled.
     demanded: list[ExpectedLine] = []
     total, fee, charged = Decimal(0), ZERO, None
     order_id, seller = events[0].order_id, events[0].seller_id
@@ -166,7 +161,7 @@ def _with_late_ones(
     wanted: Counter[ExpectedLine],
     there: Counter[ExpectedLine],
 ) -> Counter[ExpectedLine]:
-    """Allow for what came after its bill was made and so went on a following one, and for nothing else."""
+    """Allow for lines written after their bill was issued, which go on a later bill, and for nothing else."""
     astray = {one.order_id for one in ((wanted - there) + (there - wanted)) if one.kind in ("reset", "credit")}
     if not astray:
         return wanted
@@ -236,7 +231,6 @@ def _compare_payments(conn: Connection, found: Certificate, month: date) -> None
 
 
 def _hashes(conn: Connection, month: date) -> dict[str, str]:
-    """The fingerprint of each seller's lines as they are now."""
     written: dict[str, list[str]] = defaultdict(list)
     for row in conn.execute(text(_LINES), {"month": month}):
         parts = (row.line_id, row.kind, row.amount, row.order_id, row.charged_month, row.credited_month, row.note)
@@ -253,7 +247,7 @@ def _count(found: Certificate, wanted: Counter[ExpectedLine]) -> None:
 
 
 def _fee(dollars: Decimal, held: Terms, seller: str) -> Decimal:
-    """Exact fractions, then whole cents: floor(x + 1/2)."""
+    # Exact fractions, then rounded to cents: floor(x + 1/2).
     if seller in held.fee_exempt_sellers:
         return ZERO
     owed, from_ = Fraction(0), Fraction(0)

@@ -52,7 +52,7 @@ def _upgrade(engine: Engine, revision: str) -> None:
 
 
 def schema_differences(conn: Connection) -> list[object]:
-    """What the tables of the database lack against those of the code, as Alembic's differences; empty is right."""
+    """Return the differences between the tables of the database and those of the code, as Alembic reports them."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -71,12 +71,11 @@ def schema_differences(conn: Connection) -> list[object]:
 
 
 def include_name(name: str | None, kind: str, _parents: object) -> bool:
-    """Look at our schema only, whatever else lives in the database."""
     return kind != "schema" or name == "unwind"
 
 
 def alembic_config(conn: Connection | None = None) -> Any:
-    """Alembic's configuration, working on `conn`, made here so that no file with an address lies about."""
+    # Made here, because a file would contain a database address.
     from alembic.config import Config
 
     made = Config()

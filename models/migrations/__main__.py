@@ -44,7 +44,6 @@ def downgrade() -> None:
 
 
 def first_revision() -> str:
-    """The text of the first revision for the tables there are now."""
     from alembic.autogenerate import render_python_code
     from alembic.operations import ops
 

@@ -18,7 +18,7 @@ _NEVER = {
 
 
 def find_problems(source: str) -> list[str]:
-    """Why this revision would stop or break a running installation, as sentences; empty when it would not."""
+    """Return, as sentences, why this revision would stop or break a running installation."""
     tree = ast.parse(source)
     phase = _phase(tree)
     if phase not in (EXPAND, CONTRACT):
@@ -38,7 +38,6 @@ def _phase(tree: ast.Module) -> str | None:
 
 
 def _operations(tree: ast.Module) -> Iterator[ast.Call]:
-    """The calls `op.NAME(...)` of upgrade(), in their order."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "upgrade":
             for call in ast.walk(node):

@@ -12,8 +12,6 @@ from models.db.database import APP_ROLE
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """How many clients the server takes besides superusers, and how many it has now."""
-
     allowed: int
     used: int
 
@@ -32,7 +30,6 @@ def schema_revision(conn: Connection) -> str | None:
 
 
 def head_revision() -> str | None:
-    """Return the revision that this code needs."""
     from alembic.script import ScriptDirectory
 
     from models.migrations import alembic_config
@@ -41,18 +38,16 @@ def head_revision() -> str | None:
 
 
 def role_exists(conn: Connection) -> bool:
-    """Whether the server has the role in which the application is to act."""
     found = conn.execute(text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)"), {"role": APP_ROLE})
     return bool(found.scalar())
 
 
 def can_change_append_only_tables(conn: Connection) -> bool:
-    """Whether whoever acts on this connection has a right to change or delete what only grows."""
     return bool(conn.execute(text("SELECT has_table_privilege('unwind.events', 'UPDATE, DELETE')")).scalar())
 
 
 def functions_running_as_owner(conn: Connection) -> list[str]:
-    """Functions that act as the owner of the tables for whoever calls them; a role with few rights should own each."""
+    """Return the functions that run with the rights of the tables' owner; a role with few rights should own each."""
     found = conn.execute(
         text(
             "SELECT p.proname FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace "
@@ -63,15 +58,12 @@ def functions_running_as_owner(conn: Connection) -> list[str]:
 
 
 def public_can_create_temporary_objects(conn: Connection) -> bool:
-    """Whether every login may make temporary objects in this database."""
     found = conn.execute(text("SELECT has_database_privilege('public', current_database(), 'TEMPORARY')"))
     return bool(found.scalar())
 
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """A session that has held locks in our schema, or advisory ones, for long."""
-
     pid: int
     login: str
     application: str
@@ -79,7 +71,10 @@ class LockHolder:
 
 
 def long_lock_holders(conn: Connection, longer_than: timedelta) -> list[LockHolder]:
-    """Sessions in whose way others may be.  As the login, not the role: it sees its own sessions, with `pg_read_all_stats` all."""
+    """Return sessions that hold locks in our schema, or advisory locks, for longer than that.
+
+    Call it as the login, which sees its own sessions, and with `pg_read_all_stats` all.
+    """
     conn.execute(text("SET LOCAL ROLE NONE"))
     rows = conn.execute(
         text(
@@ -96,7 +91,7 @@ def long_lock_holders(conn: Connection, longer_than: timedelta) -> list[LockHold
 
 
 def connections(conn: Connection) -> Connections:
-    """Of all databases of the server together; those kept for superusers (and, since 16, for a role) are not ours."""
+    """Count the connections of the whole server, without those reserved for superusers and (since 16) a role."""
     row = conn.execute(
         text(
             "SELECT CAST(current_setting('max_connections') AS integer)"
@@ -109,24 +104,22 @@ def connections(conn: Connection) -> Connections:
 
 
 def backend_pid(conn: Connection) -> int:
-    """The process of the server that serves this transaction."""
     return int(conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
 def is_behind_pooler(conn: Connection) -> bool:
-    """Whether somebody else answered the login: the process it named is not the one that serves."""
+    # Behind a pooler the process that answered the login is not the one that serves this transaction.
     driver = conn.connection.driver_connection
     assert driver is not None
     return bool(driver.info.backend_pid != backend_pid(conn))
 
 
 def is_standby(conn: Connection) -> bool:
-    """Whether the server only follows another."""
     return bool(conn.execute(text("SELECT pg_is_in_recovery()")).scalar())
 
 
 def unsafe_durability_settings(conn: Connection) -> list[str]:
-    """The settings by which a commit may be lost; those of a command line are of servers made to be thrown away."""
+    """Return the settings under which a commit may be lost, except those set on the command line, as tests do."""
     rows = conn.execute(
         text(
             "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')"

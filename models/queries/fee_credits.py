@@ -23,7 +23,6 @@ _OF_ORDER = text(
 
 
 def of_seller(conn: Connection, seller_id: str) -> list[dict[str, Any]]:
-    """Return all credits of one seller, oldest cancellation first, each with a sentence that says where it is."""
     return [_shown(row) for row in conn.execute(_OF_SELLER, {"seller": seller_id})]
 
 

@@ -28,8 +28,6 @@ from policies.timestamps import format_optional_timestamp, format_timestamp, par
 
 @dataclass(frozen=True, slots=True)
 class OrderSnapshot:
-    """One order at one instant: the case, its lines, removal requests and events."""
-
     case: Case
     lines: Sequence[dict[str, Any]]
     removals: Sequence[Removal]
@@ -37,12 +35,11 @@ class OrderSnapshot:
 
     @property
     def remaining(self) -> dict[int, int]:
-        """The remaining quantity by line number."""
         return {line["line_no"]: line["remaining"] for line in self.lines}
 
 
 def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
-    """`show order`: the JSON of contract 4; None when there is, or at that instant was, no such order."""
+    """Return the order as `show order` prints it; None if it does not exist, or did not exist at that instant."""
     seen = load_snapshot(conn, order_id, at=at, now=now)
     if seen is None:
         return None
@@ -76,7 +73,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
 
 
 def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
-    """`explain order`: what either party can do at that instant and what not; an instant to come is allowed."""
+    """Return what each party can and cannot do at that instant, which may be in the future."""
     instant = at or now
     seen = load_snapshot(conn, order_id, at=at if instant < now else None, now=now)
     if seen is None:
@@ -98,13 +95,12 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
 
 
 def subject_of(seen: OrderSnapshot) -> policy.Subject:
-    """The order as its options are asked about."""
     waiting = [one for one in seen.removals if one.state is RemovalState.PENDING]
     return policy.Subject(seen.case, seen.remaining, waiting)
 
 
 def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
-    """The order as it is (`at` None) or was after everything that happened up to `at`."""
+    """Return the order as it is now (`at` is None), or as it was after everything that happened up to `at`."""
     row = orders.load_facts(conn, [order_id], lock=False).get(order_id)
     if row is None:
         return None
@@ -198,7 +194,7 @@ def _ocr_then(conn: Connection, order_id: int, state: dict[str, Any] | None, boo
 
 
 def _member_then(conn: Connection, member_id: str, at: datetime) -> Member:
-    """Whether the account was open then: of a member's standing only that decides about existing orders (R53, R55)."""
+    # Of a member's standing, only an open account decides about existing orders (R53, R55).
     last = conn.execute(
         text(
             "SELECT type FROM unwind.events WHERE member_id = :member AND at <= :at "
@@ -264,7 +260,7 @@ def _removal(one: Removal) -> dict[str, Any]:
 
 
 def _fee(conn: Connection, held: Order, at: datetime | None) -> dict[str, Any]:
-    """What was charged, and what became of it in the ledger; `net` is what the order still costs its seller."""
+    # `net` is what the order still costs its seller.
     rows = conn.execute(
         text(
             "SELECT kind, amount, billing_month FROM unwind.ledger_lines WHERE order_id = :order AND kind <> 'payment' "
@@ -300,7 +296,6 @@ _STOCK = text(
 
 
 def _stock(conn: Connection, order_id: int, at: datetime | None) -> list[dict[str, Any]]:
-    """What left and came back to which lot for this order, in the journal's words; `delta` in units."""
     rows = conn.execute(_STOCK, {"order": order_id, "at": at})
     return [
         {"at": format_timestamp(r.at), "kind": r.kind, "lot_id": r.lot_id, "line_no": r.line_no, "delta": r.delta}
@@ -309,12 +304,10 @@ def _stock(conn: Connection, order_id: int, at: datetime | None) -> list[dict[st
 
 
 def format_month(first_day: date | None) -> str | None:
-    """A billing month as `2026-03`."""
     return None if first_day is None else f"{first_day:%Y-%m}"
 
 
 def _happened(row: Any, book: terms.TermsHistory) -> dict[str, Any]:
-    """Who, what, from, to, when, why, on which ground, under which terms (R100); terms 0 are BrickLink's own."""
     return {
         "at": format_timestamp(row.at),
         "event": row.type,

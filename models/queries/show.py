@@ -53,9 +53,9 @@ def use_snapshot_isolation(conn: Connection) -> None:
 
 
 def run_query(conn: Connection, words: Sequence[Any], *, now: datetime, at: datetime | None = None) -> Any:
-    """The JSON that these words ask for, such as `["order", 1003]` or `["explain", "order", "1003", "--at", T]`.
+    """Return the JSON for a query such as `["order", 1003]` or `["explain", "order", "1003", "--at", T]`.
 
-    `at` stands in for `--at`.  Raises InvalidQuery for words that ask for nothing; an unknown thing gives None.
+    `at` stands in for `--at`.  Raises InvalidQuery for an invalid query; returns None for an unknown thing.
     """
     wanted = parse_query(words)
     if at is not None and wanted.at is None and KINDS[wanted.noun].at:
@@ -64,7 +64,6 @@ def run_query(conn: Connection, words: Sequence[Any], *, now: datetime, at: date
 
 
 def parse_query(words: Sequence[Any]) -> Query:
-    """Parse the words of a query.  Raises InvalidQuery."""
     if not all(isinstance(word, str) or (isinstance(word, int) and not isinstance(word, bool)) for word in words):
         raise InvalidQuery("a look is made of words and numbers")
     rest = [str(word) for word in words]
@@ -104,14 +103,12 @@ def _read(noun: str, kind: QueryKind, rest: list[str]) -> Query:
 
 
 def order_number(word: str) -> int:
-    """An order's id: digits that fit what an id can be."""
     if not (word.isascii() and word.isdigit() and len(word) <= 19 and int(word) < 2**63):
         raise ValueError("an order's id is a whole number")
     return int(word)
 
 
 def billing_month(word: str) -> date:
-    """A month such as `2026-03`, as its first day."""
     try:
         return parse_month(word)
     except ValueError:
@@ -198,7 +195,6 @@ def _alerts(conn: Connection, wanted: Query, _now: datetime) -> Any:
 
 
 def _request(conn: Connection, wanted: Query, _now: datetime) -> Any:
-    """Return the state of a command: answered, waiting or given up."""
     row = conn.execute(
         text(
             "SELECT v.*, coalesce(r.answer, s.answer) AS answer FROM unwind.v_request_status AS v "

@@ -13,8 +13,6 @@ from policies.statuses import Role
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """How one kind of event is emailed: its row in the rule book, who receives it, and the function that writes it."""
-
     rule: str
     recipients: tuple[Role, ...]
     compose: Callable[[EmailContext], Email]

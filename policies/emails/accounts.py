@@ -9,7 +9,6 @@ from policies.emails.email import Email
 
 
 def credit_posted(context: EmailContext) -> Email:
-    """N13, to the seller: the amount and the bill it is on."""
     amount, bill, charged = context.text("amount"), context.text("bill"), context.text("charged_month")
     credit = f"a credit of {format_amount(amount)}" if amount else "a credit"
     return Email(
@@ -29,7 +28,6 @@ def credit_posted(context: EmailContext) -> Email:
 
 
 def bill_issued(context: EmailContext) -> Email:
-    """N14, to the seller: the total and the due date."""
     month, total, due = context.text("month"), context.text("total"), context.text("due_on")
     due_day = format_day(date.fromisoformat(due)) if due else ""
     bill = f"bill for {format_month(month)}" if month else "bill"
@@ -43,7 +41,6 @@ def bill_issued(context: EmailContext) -> Email:
 
 
 def privilege_revoked(context: EmailContext) -> Email:
-    """N15, to the member who lost the privilege: why, and what to send to staff."""
     buying = context.text("privilege") != "selling"
     strikes = context.facts.get("strikes")
     orders = ", ".join(str(order) for order in strikes) if isinstance(strikes, list | tuple) else ""

@@ -28,7 +28,6 @@ STRIKE_RECIPIENTS = {"NPB": "buyer", "NPX": "buyer", "NRS": "seller", "NSS": "se
 
 
 def cancelled(context: EmailContext) -> Email:
-    """N11, to either party; only the seller reads about items and fee."""
     to_seller = context.role == "seller"
     return Email(
         context.subject("cancelled"),
@@ -44,7 +43,6 @@ def cancelled(context: EmailContext) -> Email:
 
 
 def removal_cancelled(context: EmailContext) -> Email:
-    """N12, to both sides of the removal requests: there is nothing left to decide."""
     ids = context.facts.get("removal_ids")
     count = len(ids) if isinstance(ids, list | tuple) else 1
     requests, verb = (f"{count} open requests", "were") if count > 1 else ("The open request", "was")

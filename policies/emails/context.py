@@ -59,11 +59,9 @@ class EmailContext:
         return f"the seller ({self.seller})" if self.seller else "the seller"
 
     def subject(self, news: str) -> str:
-        """`Order 1003: news`; without an order id the news alone."""
         return f"Order {self.order_id}: {news}" if self.order_id is not None else capital(news)
 
     def text(self, name: str) -> str:
-        """A fact as text, empty when it is missing."""
         value = self.facts.get(name)
         return "" if value is None else str(value)
 

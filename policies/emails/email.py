@@ -66,7 +66,6 @@ def email_from_json(stored: dict[str, Any]) -> Email:
 
 
 def render_plain(email: Email) -> str:
-    """Render the body as wrapped plain text, without greeting and links."""
     blocks = [_wrapped(paragraph) for paragraph in email.happened]
     if email.quote is not None:
         blocks.append(f"{email.quote.who} wrote:")
@@ -86,7 +85,6 @@ def sanitize_line(text: str, max_length: int = MAX_NAME_LENGTH) -> str:
 
 
 def sanitize_lines(text: str, *, width: int | None = None) -> list[str]:
-    """Make a member's text safe as lines, each with its text direction isolated; wrapped when `width` is given."""
     lines = [line.rstrip() for line in _without_controls(text).strip("\n").split("\n")]
     if width is not None:
         lines = [
@@ -109,7 +107,7 @@ def _without_controls(text: str) -> str:
 
 
 def _isolate(line: str) -> str:
-    """Keep right-to-left text and direction controls, but end their effect with the line."""
+    # Keep right-to-left text and direction controls, but end their effect with the line.
     if all(c.isascii() for c in line) or not _changes_direction(line):
         return line
     characters: list[str] = []

@@ -16,7 +16,6 @@ PAID_INSTEAD = (
 
 
 def filed(context: EmailContext) -> Email:
-    """N4, to the buyer: pay or answer, and what happens otherwise."""
     unlocks, extended = context.timestamp("unlocks_at"), context.timestamp("unlocks_at_if_answered")
     return Email(
         context.subject("please pay, the seller reports it as unpaid"),
@@ -44,7 +43,6 @@ def filed(context: EmailContext) -> Email:
 
 
 def responded(context: EmailContext) -> Email:
-    """N5, to the seller: the buyer's words, and from when cancelling is possible now."""
     unlocks = context.timestamp("unlocks_at")
     return Email(
         context.subject("the buyer answered your alert"),
@@ -64,7 +62,6 @@ def responded(context: EmailContext) -> Email:
 
 
 def penalty_accepted(context: EmailContext) -> Email:
-    """N6, to the seller: cancelling is possible at once."""
     return Email(
         context.subject("you can cancel now, the buyer accepts the penalty"),
         (f"{capital(context.the_buyer)} will not pay {context.order} and accepts the penalty.",),
@@ -78,7 +75,6 @@ def penalty_accepted(context: EmailContext) -> Email:
 
 
 def penalty_taken_back(context: EmailContext) -> Email:
-    """N6, to the seller: the waiting period applies again."""
     unlocks = context.timestamp("unlocks_at")
     return Email(
         context.subject("the buyer wants to pay after all"),
@@ -94,7 +90,6 @@ def penalty_taken_back(context: EmailContext) -> Email:
 
 
 def unlocked(context: EmailContext) -> Email:
-    """N7, to the seller: the waiting period is over."""
     since = context.timestamp("unlocks_at")
     return Email(
         context.subject("you can cancel now"),
@@ -109,7 +104,6 @@ def unlocked(context: EmailContext) -> Email:
 
 
 def payment_recorded(context: EmailContext) -> Email:
-    """N18, to the seller: check the payment before cancelling."""
     payment = f" ({context.text('payment_status')})" if context.text("payment_status") else ""
     return Email(
         context.subject("the buyer seems to have paid"),

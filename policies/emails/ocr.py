@@ -20,7 +20,6 @@ REFUND = (
 
 
 def filed_by_buyer(context: EmailContext) -> Email:
-    """N1, to the seller: what the buyer wants, and how to answer."""
     return Email(
         context.subject("the buyer asks to cancel"),
         (join_sentences(f"{capital(context.the_buyer)} asks you to cancel {context.order}.", _reason(context)),),
@@ -34,7 +33,6 @@ def filed_by_buyer(context: EmailContext) -> Email:
 
 
 def filed_by_seller(context: EmailContext) -> Email:
-    """N2, to the buyer: the seller may cancel from now on."""
     return Email(
         context.subject("the seller wants to cancel"),
         (
@@ -56,7 +54,6 @@ def filed_by_seller(context: EmailContext) -> Email:
 
 
 def declined(context: EmailContext) -> Email:
-    """N3, to the buyer: the order continues."""
     status = context.text("status")
     return Email(
         context.subject("the seller declined your cancel request"),
@@ -76,7 +73,6 @@ def declined(context: EmailContext) -> Email:
 
 
 def reminder(context: EmailContext) -> Email:
-    """N16, to the seller: a request is still unanswered."""
     days, since = context.text("days"), context.timestamp("filed_at")
     waiting = f"for {pluralize(int(days), 'day', 'days')}" if days.isdecimal() and days != "0" else "for some time"
     return Email(

@@ -24,7 +24,6 @@ BUYER_CANCELS = (
 
 
 def filed(context: EmailContext) -> Email:
-    """N8, to the seller: answer or ship, and what happens otherwise."""
     shipping, unlocks = context.text("kind") == "NSS", context.timestamp("unlocks_at")
     grounds = GROUNDS.get(context.text("grounds"), "")
     complaint = (
@@ -52,7 +51,6 @@ def filed(context: EmailContext) -> Email:
 
 
 def responded(context: EmailContext) -> Email:
-    """To the buyer: the seller's words; no date changes (R48)."""
     unlocks = context.timestamp("unlocks_at")
     return Email(
         context.subject("the seller answered your alert"),
@@ -64,7 +62,6 @@ def responded(context: EmailContext) -> Email:
 
 
 def unlocked(context: EmailContext) -> Email:
-    """N9, to the buyer: the waiting period is over."""
     since = context.timestamp("unlocks_at")
     return Email(
         context.subject("you can cancel now"),
@@ -79,7 +76,6 @@ def unlocked(context: EmailContext) -> Email:
 
 
 def removed(context: EmailContext) -> Email:
-    """N10, to the party the alert was against: it is over."""
     by = context.text("by")
     remover = {"seller": context.the_seller, "buyer": context.the_buyer, "staff": "our staff"}.get(by, "")
     against_buyer = context.text("kind") == "NPB"
@@ -117,7 +113,6 @@ def removed(context: EmailContext) -> Email:
 
 
 def reminder(context: EmailContext) -> Email:
-    """N17, to the filer of the alert: cancelling is possible and not done."""
     kind, days = context.text("kind"), context.text("days")
     accepted = context.flag("penalty_accepted")
     since = context.timestamp("since")

@@ -136,7 +136,6 @@ class RedisUrl:
         )
 
     def with_database(self, number: int) -> RedisUrl:
-        """Return the URL of another database on the same server."""
         return replace(self, database=number)
 
     def __str__(self) -> str:
@@ -149,7 +148,6 @@ class RedisUrl:
         return self._text({})
 
     def masked(self, mask: str = "**") -> str:
-        """Return the URL for display, without password and options."""
         login = f"{quote(self.username or '', safe='')}:{mask}@" if self.password else self._login()
         return self._text({}, login).partition("?")[0]
 
@@ -240,7 +238,7 @@ def _tls_options(given: Mapping[str, str], scheme: str) -> dict[str, Any]:
 
 
 def _split(url: str) -> tuple[str, str, str]:
-    """Return Celery's scheme, the part before the query, and the query."""
+    # Celery's scheme, the part before the query, and the query.
     written, separator, rest = url.partition("://")
     if written in _SEVERAL_SERVERS:
         raise ValueError("must name one server: neither Sentinel nor Redis Cluster is supported")

@@ -10,8 +10,6 @@ from workers.broker.redis_url import RedisUrl
 
 
 class ResultBackend(RedisBackend):
-    """Stores results at `CELERY_RESULT_BACKEND`."""
-
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
         """celery.backends.redis.RedisBackend._params_from_url: options of the URL override ours."""
         # Celery strips the `redis+` of a socket's URL.

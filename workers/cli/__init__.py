@@ -144,7 +144,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _describe_unreachable(error: Exception) -> str:
-    """A sentence for a server that does not answer, else "". Compares names: importing the drivers is slow."""
+    # A sentence for a server that does not answer, else "". Compares names: importing the drivers is slow.
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     if names & {"sqlalchemy.OperationalError", "psycopg.OperationalError"}:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())

@@ -75,7 +75,6 @@ def _status_sentence(bill: Mapping[str, Any]) -> str:
 
 
 def _sums(bill: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(name, amount, remark) of the rows below the lines.  Empty rows are left out, the total never."""
     total, paid, carried = Decimal(bill["total"]), Decimal(bill["paid"]), Decimal(bill["carried_forward"])
     opening = Decimal(bill["opening_credit"])
     rows = []

@@ -101,7 +101,6 @@ def read_lots(file: BinaryIO, seller_id: str) -> Iterator[Lot | BadItem]:
 
 
 def write_lots(lots: Iterable[Lot]) -> Iterator[str]:
-    """Yield the lots as BrickLink's XML, line by line."""
     yield '<?xml version="1.0" encoding="UTF-8"?>\n<INVENTORY>\n'
     for lot in lots:
         elements = "".join(
@@ -116,8 +115,6 @@ class _InvalidItem(Exception):
 
 
 class _ItemCollector:
-    """A parser target that collects the texts of one item at a time."""
-
     def __init__(self) -> None:
         self.done: list[dict[str, str]] = []
         self._path: list[str] = []
@@ -156,7 +153,8 @@ class _ItemCollector:
         self._path.pop()
 
     def close(self) -> None:
-        """Required of a parser target."""
+        # Required of a parser target.
+        ...
 
     def _begin(self, tag: str) -> None:
         if tag == "INVENTORY":
@@ -170,7 +168,7 @@ class _ItemCollector:
 
 
 class _Parser(DefusedXMLParser):
-    """Allows the one document type that BrickStore writes: a bare `<!DOCTYPE BrickStoreXML>`."""
+    # Allows the one document type that BrickStore writes: a bare `<!DOCTYPE BrickStoreXML>`.
 
     def defused_start_doctype_decl(
         self, name: str, sysid: str | None, pubid: str | None, has_internal_subset: int
@@ -307,7 +305,7 @@ def _fields(lot: Lot) -> list[tuple[str, str]]:
 
 
 def _replace_invalid_characters(text: str) -> str:
-    """Replace characters that XML cannot contain, which would make the file unreadable."""
+    # Replace characters that XML cannot contain, which would make the file unreadable.
     return _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

@@ -106,7 +106,6 @@ def _print_suggestions(console: Console, settings: Settings, sample: SampleMarke
 
 @contextlib.contextmanager
 def _connect(settings: Settings) -> Iterator[tuple[db.Database, Celery]]:
-    """The database, and a Celery client such as an upstream system has."""
     assert settings.database_url is not None
     assert settings.broker_url is not None
     assert settings.result_backend is not None
@@ -124,7 +123,6 @@ def _connect(settings: Settings) -> Iterator[tuple[db.Database, Celery]]:
 
 
 def _write_history(console: Console, settings: Settings) -> SampleMarket:
-    """Write ten weeks of history, up to the present, into an empty database."""
     assert settings.database_url is not None
     sample = build_sample_market(datetime.now(UTC))  # noqa: TID251 - the history ends at the present
     lines = parse_lines(json.dumps(line) for line in sample.lines)
@@ -151,7 +149,6 @@ def _play_story(console: Console, settings: Settings, story: DemoRun, flower_add
 
 
 def _show_news(console: Console, story: DemoRun, dashboard: Dashboard) -> None:
-    """Show the news until the story ends: as a live dashboard on a terminal, else line by line."""
     if not console.is_terminal:
         for news in story.follow():
             console.print(_format_news(news), no_wrap=True, overflow="ellipsis")
@@ -168,7 +165,6 @@ def _format_news(news: TimelineEvent) -> str:
 
 
 def _show_email(console: Console, settings: Settings) -> None:
-    """Print one of the emails that sellers received."""
     addresses = {f"{seller_id}@sellers.example" for seller_id in SELLERS}
     paths = sorted(settings.mail_dir.glob("**/*.eml"))
     for path in paths:
@@ -201,7 +197,6 @@ def _summary_table(counts: dict[str, Any]) -> Table:
 
 
 def _bills_table(database: db.Database, sample: SampleMarket, now: datetime) -> Table:
-    """The latest bills of the store with most cancellations: only the open one has the credits."""
     sellers = [sample.parties[order_id][0] for order_id in sorted(sample.ending_cancelled)]
     seller_id = max(sellers, key=sellers.count)
     table = Table(title=f"Bills of {SELLERS[seller_id][0]}", title_style="bold", min_width=60)
@@ -228,7 +223,6 @@ def _bills_table(database: db.Database, sample: SampleMarket, now: datetime) -> 
 
 @contextlib.contextmanager
 def _demo_dir(settings: Settings) -> Iterator[Path]:
-    """A data directory for one demo, apart from `up` and other demos; removed at the end."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(prefix="demo-", dir=settings.data_dir))
     try:

@@ -16,7 +16,6 @@ MAX_BAR_WIDTH = 20
 
 
 def print_forecast(console: Console, forecast: dict[str, Any]) -> None:
-    """Print a forecast (`models.queries.forecast`): overdue alerts, the hours of each day (UTC), later ones."""
     overdue, total, later = forecast["overdue"], forecast["total"], forecast["later"]
     if overdue:
         what = "1 alert is" if overdue == 1 else f"{overdue} alerts are"
@@ -64,5 +63,5 @@ def _max_per_hour(forecast: dict[str, Any]) -> int:
 
 
 def _shade(count: int, max_count: int) -> str:
-    """Blank for zero only: one unlock stays visible beside a million."""
+    # Blank for zero only: one unlock stays visible beside a million.
     return SHADES[0] if count == 0 else SHADES[max(1, -(-count * (len(SHADES) - 1) // max_count))]

@@ -82,7 +82,8 @@ def _count_units(count: int) -> str:
 
 @contextmanager
 def _private_copy(file: Path) -> Iterator[BinaryIO]:
-    """A copy that nobody changes between the passes over it; of a file that is too large, enough to detect that."""
+    # Nobody else can change a copy between the passes over it. Of a file that is too large, it holds enough to detect
+    # that.
     with file.open("rb") as source, tempfile.TemporaryFile() as copy:
         left = MAX_FILE_BYTES + 1
         while left > 0 and (piece := source.read(min(left, 1024 * 1024))):
@@ -119,7 +120,7 @@ def _check_import(copy: BinaryIO, seller_id: str) -> None:
 
 
 def _import(copy: BinaryIO, seller_id: str) -> tuple[int, int, int]:
-    """Import the lots; returns how many were new, how many were known, and how many units they have."""
+    # Import the lots; returns how many were new, how many were known, and how many units they have.
     new = known = units = 0
     for lots in _batches(_lots_in(copy, seller_id), BATCH_SIZE):
         for result in retry_on_conflict(partial(record_imported_lots, lots)):
@@ -154,7 +155,6 @@ def print_lots_as_xml(seller_id: str, *, returned: bool) -> None:
 
 
 def print_lots_as_json(seller_id: str) -> None:
-    """Write a seller's lots to standard output as a JSON list; `null` when there is no such seller."""
     with _lots_of(seller_id) as opened:
         if opened is None:
             click.echo("null")
@@ -168,7 +168,6 @@ def print_lots_as_json(seller_id: str) -> None:
 
 
 def print_lots(seller_id: str) -> None:
-    """Write a seller's lots to standard output as a table."""
     with _lots_of(seller_id) as opened:
         if opened is None:
             raise click.ClickException(f"There is no member {seller_id}.")
@@ -194,7 +193,7 @@ def _format_columns(
 
 @contextmanager
 def _lots_of(seller_id: str) -> Iterator[tuple[Connection, Iterator[Lot]] | None]:
-    """A connection and a seller's lots in one snapshot; None when there is no such seller."""
+    # A connection and a seller's lots in one snapshot; None when there is no such seller.
     with open_database() as database, database.transaction() as conn:
         use_snapshot_isolation(conn)
         conn.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_PAUSE}'"))

@@ -78,7 +78,7 @@ def _list_pauses(as_json: bool) -> None:
 
 
 def _kind_of(name: str) -> str:
-    """`queue` or `task`. Raises for unknown names and for queue heartbeats, which the watchdog needs."""
+    # `queue` or `task`. Raises for unknown names and for queue heartbeats, which the watchdog needs.
     if name in QUEUES:
         return "queue"
     if name in app.tasks and not name.startswith("celery.") and name not in HEARTBEAT_QUEUES:

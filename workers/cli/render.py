@@ -19,7 +19,6 @@ from workers.simulation.replay import PlayedLine
 
 
 def print_played(played: PlayedLine) -> None:
-    """Print one line of a replayed history: its time, the command, and the answer."""
     console = _console()
     line, result = played.line, escape_control_characters(played.result)
     console.print(Text.assemble((format_timestamp(line.at), "dim"), "  ", _command_text(played)))
@@ -46,14 +45,13 @@ def escape_control_characters(value: Any) -> Any:
 
 
 def _escape_lines(text: Any) -> Any:
-    """Keep the line breaks of an email: its comments were reduced to one line when it was rendered."""
+    # Keep the line breaks of an email: its comments were reduced to one line when it was rendered.
     if not isinstance(text, str):
         return escape_control_characters(text)
     return "\n".join(escape_control_characters(line) for line in text.split("\n"))
 
 
 def print_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
-    """Print what a sweep did between two lines of a history, if anything."""
     counts = {name: count for name, count in effects.items() if count}
     if counts:
         text = ", ".join(f"{name}: {_shorten(count)}" for name, count in counts.items())
@@ -61,7 +59,6 @@ def print_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
 
 
 def print_result(noun: str, result: Any) -> None:
-    """Print the result of a query (`order`, `bill` …) as text."""
     PRINTERS[noun](_console(), escape_control_characters(result))
 
 
@@ -94,7 +91,6 @@ def _shorten(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """JSON without quotes, braces and nulls."""
     if isinstance(value, dict):
         return "(" + ", ".join(f"{name} {_plain(item)}" for name, item in value.items() if item is not None) + ")"
     if isinstance(value, list):

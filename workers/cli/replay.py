@@ -21,8 +21,6 @@ from workers.simulation.engine import Simulation
 
 
 class InvalidHistory(click.ClickException):
-    """A file or an option is invalid, so nothing was played; exit code 2."""
-
     exit_code = 2
 
 

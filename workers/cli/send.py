@@ -100,7 +100,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
 
 
 def _broker_answers() -> bool:
-    """Whether the broker is reachable, so that it was the result backend that was not."""
+    # Whether the broker is reachable, so that it was the result backend that was not.
     url = lifecycle.process_settings().broker_url
     if url is None:
         return False
@@ -114,7 +114,7 @@ def _broker_answers() -> bool:
 def _wait_for_answer(
     pending: Any, task: str, arguments: dict[str, Any], timeout: float, on_message: Callable[..., None]
 ) -> Any:
-    """The answer from the result backend, else from the database: a broker may lose it, the request row stays."""
+    # The answer from the result backend, else from the database: a broker may lose it, the request row stays.
     end = time.monotonic() + timeout
     while True:
         left = end - time.monotonic()
@@ -128,7 +128,6 @@ def _wait_for_answer(
 
 
 def _stored_answer(task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """The stored answer of exactly this command, if there is one and the database is reachable."""
     model = command_model(app.tasks[task])
     command = None if model is None else parse_command(model, arguments, str(arguments.get("request_id", "")))
     if command is None or isinstance(command, Answer):
@@ -148,7 +147,6 @@ def _suggest_task(task: str, registered: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A progress bar on standard error for commands that report progress; lines where it is no terminal."""
     console = Console(stderr=True)
     bar = Progress(
         "answered", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True

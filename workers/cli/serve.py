@@ -113,7 +113,6 @@ def env() -> None:
 
 
 def migrate_database(settings: Settings) -> None:
-    """Upgrade the schema to the newest revision, as its owner."""
     if settings.database_url is None:
         raise click.ClickException("There is no database to migrate: set DATABASE_URL.")
     try:
@@ -206,7 +205,7 @@ def _make_log_dir(settings: Settings) -> Path:
 
 
 def _interrupt(*_: object) -> None:
-    """Ignore further signals: a second one must not disturb the shutdown."""
+    # A second signal must not disturb the shutdown.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

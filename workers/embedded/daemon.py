@@ -34,8 +34,6 @@ GIVE_UP_AFTER = 8  # consecutive deaths, each within 10 s of its start: another 
 
 
 class Daemon:
-    """The two servers of one folder and the record of their processes."""
-
     def __init__(self, folder: Path, wishes: dict[str, Any], in_use: FileLock) -> None:
         self.folder = folder
         self.in_use = in_use
@@ -84,7 +82,6 @@ class Daemon:
                 self._write_record()
 
     def stop(self) -> None:
-        """Stop both servers and delete the record."""
         self.record.unlink(missing_ok=True)
         self.valkey.stop()
         self.postgres.stop()
@@ -114,10 +111,8 @@ class Daemon:
         write_json(self.record, running)
 
     def _end_orphan(self) -> None:
-        """Wait up to 10 s for a Valkey whose daemon was killed to end, then kill it.
-
-        Two servers would corrupt the append-only file.
-        """
+        # Wait up to 10 s for a Valkey whose daemon was killed to end, then kill it. Two servers would corrupt the
+        # append-only file.
         old = read_json(self.record).get("valkey")
         if isinstance(old, dict):
             mark = ProcessIdentity(int(old.get("pid", 0)), int(old.get("started", 0)))
@@ -134,7 +129,6 @@ def _as_json(mark: ProcessIdentity) -> dict[str, int]:
 
 
 def main(folder: Path) -> int:
-    """Run the servers of `folder` until they are no longer used; return the exit status, 0 if nothing failed."""
     wishes = json.loads(sys.stdin.readline() or "{}")
     if os.fork():  # the client waits only for the first process and is not the daemon's parent
         os._exit(0)

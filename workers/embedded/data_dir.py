@@ -52,14 +52,12 @@ class FileLock:
         return wait_until(attempt, seconds)
 
     def close(self) -> None:
-        """Release the lock and close its file; further calls do nothing."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
 
 
 def ensure_servers_dir(data_dir: Path) -> Path:
-    """Return `<data_dir>/servers`, created if needed. Raises DataDirNotAccessible."""
     folder = data_dir.resolve() / "servers"
     try:
         fresh = not data_dir.exists()

@@ -85,7 +85,6 @@ class Postgres:
             self._renew_logins()
 
     def start(self, port: int) -> None:
-        """Start the server on `port`; `ready` tells when it accepts connections."""
         options = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self.process = self._run([self.programs / "postgres", "-D", self.data, "-p", str(port), *options], log, log)
@@ -113,7 +112,7 @@ class Postgres:
             self.process = None
 
     def _create(self) -> None:
-        """Create the cluster and its database in a temporary folder, then rename it, so that it is never incomplete."""
+        # Create the cluster and its database in a temporary folder, then rename it, so that it is never incomplete.
         self.logins.unlink(missing_ok=True)
         fresh = self.data.with_name(f"postgres.new-{os.getpid()}")
         secret = self.data.with_name(f"postgres.new-{os.getpid()}.password")
@@ -149,7 +148,7 @@ class Postgres:
             secret.unlink()
 
     def _renew_logins(self) -> None:
-        """Update the logins of a cluster that older code created and make the working login the owner of its tables."""
+        # Update the logins of a cluster that older code created and make the working login the owner of its tables.
         ours = [f"ALTER DATABASE {DATABASE} OWNER TO {OWNER}", _GIVE_TABLES]
         for database, statements in (("template1", self._login_statements()), (DATABASE, ours)):
             if self._run_alone(self.data, database, statements) != 0:
@@ -157,7 +156,7 @@ class Postgres:
         write_json(self.logins, _LOGINS)
 
     def _login_statements(self) -> list[str]:
-        """Return statements that create the logins and roles. Each can be repeated, as a kill may interrupt them."""
+        # Statements that create the logins and roles. Each can be repeated, as a kill may interrupt them.
         return [
             _RENAME_BOOTSTRAP_LOGIN,
             f"SET SESSION AUTHORIZATION {ADMIN}",
@@ -169,7 +168,7 @@ class Postgres:
         ]
 
     def _run_alone(self, data: Path, database: str, statements: Sequence[str]) -> int:
-        """Run statements as superuser in single-user mode, while no server runs; return the exit status."""
+        # Run statements as superuser in single-user mode, while no server runs; return the exit status.
         options = ["-c", "exit_on_error=on", "-c", "log_checkpoints=off", "-c", "log_min_error_statement=panic"]
         words = "".join(f"{' '.join(statement.split())}\n" for statement in statements).encode()
         with self.log.open("ab") as log:
@@ -177,11 +176,9 @@ class Postgres:
             return self._run([*single, *([] if self.durable else ["-F"]), database], log, log, words).wait()
 
     def _clear_stale_pid_file(self) -> None:
-        """Remove the pid file of a postmaster that has ended; stop one that outlived its daemon.
-
-        PostgreSQL refuses to start while any process has the id in the file, even an unrelated one that got the id
-        after a container's restart.
-        """
+        # Remove the pid file of a postmaster that has ended; stop one that outlived its daemon. PostgreSQL refuses to
+        # start while any process has the id in the file, even an unrelated one that got the id after a container's
+        # restart.
         pid_file = self.data / "postmaster.pid"
         lines = _lines(pid_file)
         if not lines:

@@ -30,7 +30,6 @@ class ProcessIdentity:
 
 
 def identify_process(pid: int) -> ProcessIdentity:
-    """Return the identity of a running process; `started` is 0 if it cannot be read."""
     fields = _stat(pid)
     return ProcessIdentity(pid, int(fields[19]) if fields else 0)
 
@@ -52,7 +51,6 @@ def is_alive(mark: ProcessIdentity) -> bool:
 
 
 def command_line(pid: int) -> str:
-    """Return the command line of a process, or "" if it cannot be read."""
     if _PROC.joinpath("self").exists():
         try:
             return _PROC.joinpath(str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -110,7 +108,7 @@ def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat from the state on (the name before it may hold blanks), or None."""
+    # The fields of /proc/PID/stat from the state on (the name before it may hold blanks), or None.
     try:
         text = _PROC.joinpath(str(pid), "stat").read_text(errors="replace")
     except OSError:

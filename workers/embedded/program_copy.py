@@ -49,12 +49,11 @@ def programs_for(identity: RunAs) -> Path:
 
 
 def _places() -> Iterable[Path]:
-    """Return the folders for copies. Any user may write there, so `_is_whole` checks the owner."""
+    # The folders for copies. Any user may write there, so `_is_whole` checks the owner.
     return dict.fromkeys(map(Path, (tempfile.gettempdir(), "/var/tmp", "/tmp", "/dev/shm", "/run")))  # noqa: S108
 
 
 def _files(root: Path, installed: Path) -> dict[Path, tuple[int, int]]:
-    """Return the files that PostgreSQL needs, relative to `root`, each with its size and the mode of its copy."""
     found = [path for pattern in NEEDED for path in installed.glob(pattern)] + [*(root / LIBRARIES).glob("*")]
     return {path.relative_to(root): _size_and_mode(path) for path in sorted(found) if path.is_file()}
 
@@ -65,7 +64,7 @@ def _size_and_mode(path: Path) -> tuple[int, int]:
 
 
 def _copied(root: Path, files: Mapping[Path, tuple[int, int]], place: Path) -> Path:
-    """Return the copy in `place`, created if needed. Raises OSError, also if another user's folder has its name."""
+    # The copy in `place`, created if needed. Raises OSError, also if another user's folder has its name.
     listed = "\n".join(f"{path} {size}" for path, (size, _) in files.items())
     copy = place / f"unwind-postgres-{os.geteuid()}-{hashlib.sha256(os.fsencode(listed)).hexdigest()[:12]}"
     if _is_whole(copy, files):
@@ -90,7 +89,7 @@ def _copied(root: Path, files: Mapping[Path, tuple[int, int]], place: Path) -> P
 
 
 def _is_whole(copy: Path, files: Mapping[Path, tuple[int, int]]) -> bool:
-    """Return whether the copy is complete and only this user can write to it, as anyone may create folders in /tmp."""
+    # Whether the copy is complete and only this user can write to it, as anyone may create folders in /tmp.
     try:
         top = copy.lstat()
         ours = stat.S_ISDIR(top.st_mode) and top.st_uid == os.geteuid() and not top.st_mode & 0o022
@@ -100,5 +99,5 @@ def _is_whole(copy: Path, files: Mapping[Path, tuple[int, int]]) -> bool:
 
 
 def _keep_from_cleaners(copy: Path) -> None:
-    """Lock the copy until this process ends; systemd-tmpfiles does not clean a locked folder."""
+    # Lock the copy until this process ends; systemd-tmpfiles does not clean a locked folder.
     fcntl.flock(os.open(copy, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)

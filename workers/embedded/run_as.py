@@ -55,7 +55,6 @@ class RunAs:
         return between_fork_and_exec
 
     def become(self, libc: ctypes.CDLL | None) -> None:
-        """Switch this process to the account; this cannot be undone."""
         if self.namespace and libc is not None:
             _enter_namespace(libc)
         elif self.uid is not None:
@@ -90,12 +89,12 @@ def chown_tree(tree: Path, identity: RunAs) -> None:
 
 
 def _namespaces_allowed() -> bool:
-    """Try to enter a namespace, as the rules of kernels and containers differ too much to be read from settings."""
+    # Try to enter a namespace, as the rules of kernels and containers differ too much to be read from settings.
     return LINUX and _asked_as(RunAs(NOBODY, NOBODY, namespace=True), lambda: os.geteuid() == NOBODY)
 
 
 def _asked_as(identity: RunAs, question: Callable[[], bool]) -> bool:
-    """Return the answer of a child process that became `identity`; False if it cannot."""
+    # The answer of a child process that became `identity`; False if it cannot.
     libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
     child = os.fork()
     if child == 0:
@@ -134,7 +133,7 @@ def _drop(libc: ctypes.CDLL | None, uid: int, gid: int) -> None:
 
 
 def _keep_file_access(libc: ctypes.CDLL) -> None:
-    """Keep only CAP_DAC_OVERRIDE across exec; do nothing if this process may not keep it."""
+    # Keep only CAP_DAC_OVERRIDE across exec; do nothing if this process may not keep it.
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     wanted = 1 << CAP_DAC_OVERRIDE
     sets = (ctypes.c_uint32 * 6)(wanted, wanted, wanted, 0, 0, 0)  # effective, permitted, inheritable; low then high

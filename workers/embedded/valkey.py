@@ -39,7 +39,7 @@ class Valkey:
         self.port = 0
 
     def start(self, port: int) -> None:
-        """Start the server on `port`. Settings go to standard input, as a command line would reveal the password."""
+        # Start the server on `port`. Settings go to standard input, as a command line would reveal the password.
         self.data.mkdir(mode=0o700, exist_ok=True)
         self.port = port
         settings = {**self.settings, "port": str(port), "requirepass": self.password, "dir": f'"{self.data}"'}

@@ -83,13 +83,11 @@ def _count(conn: Connection, table: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """PostgreSQL's client programs in one folder, and the address that they connect to."""
-
     folder: Path
     address: PostgresAddress
 
     def run(self, program: str, *args: str) -> str:
-        """Run a program and return its output.  The password is passed in the environment, since command lines are public."""
+        # The password is passed in the environment, since command lines are public.
         result = subprocess.run(
             [self.folder / program, f"--dbname={self.address.client_conninfo(f'unwind {program}')}", *args],
             env=self.address.client_environment(),
@@ -116,7 +114,6 @@ _SERVER_START = """
 
 
 def _checked_clients(database_url: str) -> Clients:
-    """Return the client programs after checking that they reach the program's database.  Raises BackupError."""
     address = PostgresAddress.parse(database_url)
     engine = make_engine(database_url, application_name="unwind backup")
     try:
@@ -144,7 +141,7 @@ def _describe(problem: BaseException | None, address: PostgresAddress) -> str:
 
 
 def _find_clients(server: int, address: PostgresAddress) -> Path:
-    """Return the folder of the client programs of the server's version or the next newer one; older ones refuse."""
+    # The folder of the client programs of the server's version or the next newer one; older ones refuse.
     folders = {version[0]: folder for folder in _client_folders() if (version := program_version(folder / "pg_dump"))}
     oldest = max(server, address.oldest_client)
     fitting = [version for version in sorted(folders) if version >= oldest]
@@ -158,7 +155,7 @@ def _find_clients(server: int, address: PostgresAddress) -> Path:
 
 
 def _client_folders() -> Iterator[Path]:
-    """Yield the folders that may hold client programs; of two of one version the later is used."""
+    # Yield the folders that may hold client programs; of two of one version the later is used.
     with contextlib.suppress(ServerBinaryNotFound):
         yield find_postgres_bin()
     yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"))

@@ -18,7 +18,6 @@ TOKEN_ENV = "UNWIND_SUPERVISED"  # noqa: S105 - a variable by which a supervisor
 
 
 def run_program(args: Sequence[str]) -> None:
-    """Run `celery ARGS`, or the Unwind command ARGS, in this process.  Raises SystemExit at its end."""
     if UNWIND_COMMANDS.intersection(args[:1]):
         sys.argv = ["unwind", *args]
         runpy.run_module("workers", run_name="__main__")
@@ -31,7 +30,6 @@ def run_program(args: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Ask for the signal, then run the program."""
     parent_death_hook(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))()
 
     run_program(sys.argv[3:])

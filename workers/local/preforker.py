@@ -61,7 +61,6 @@ class ForkedProcess:
 
     @property
     def returncode(self) -> int | None:
-        """The exit status (negative for a signal), or None while it runs."""
         return self.poll()
 
     def poll(self) -> int | None:
@@ -72,7 +71,6 @@ class ForkedProcess:
         return status
 
     def wait(self, timeout: float) -> int:
-        """Return the exit status. Raises subprocess.TimeoutExpired."""
         if not wait_until(lambda: self.poll() is not None, timeout):
             raise subprocess.TimeoutExpired(["celery"], timeout)
         return self.poll() or 0
@@ -84,8 +82,6 @@ class ForkedProcess:
 
 
 class Preforker:
-    """The supervisor's side of the preforking process."""
-
     def __init__(self, log: Path) -> None:
         # /proc shows a fork the environment that this process began with, so the supervisor's token is set here.
         self.token = secrets.token_hex(8)
@@ -108,15 +104,12 @@ class Preforker:
 
     @property
     def pid(self) -> int:
-        """The id of the preforking process."""
         return self._process.pid
 
     def is_alive(self) -> bool:
-        """Whether the preforking process runs."""
         return self._process.poll() is None
 
     def status_of(self, pid: int) -> int | None:
-        """Return the exit status of a program that has ended, else None."""
         with self._changed:
             return self._ended.get(pid)
 
@@ -135,7 +128,6 @@ class Preforker:
                 return ForkedProcess(self, self._forked.pop(0))
 
     def close(self) -> None:
-        """End the preforking process; the kernel sends TERM to the programs that still run."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
@@ -171,7 +163,6 @@ def _stream(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 def main() -> None:
-    """Load what all programs need, then fork on request until the supervisor closes the pipe."""
     parent_death_hook(int(sys.argv[1]), signal.SIGTERM)()
     for name in LIBRARIES:
         importlib.import_module(name)

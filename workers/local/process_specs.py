@@ -20,7 +20,7 @@ WORKER_GROUPS = {"commands": ("commands", "submissions", "consequences"), "sweep
 
 
 def worker_program(settings: Settings, supervisor: Supervisor, group: str) -> Program:
-    """Return the program of a worker group. Gossip and mingle stay off: fewer connections, and a faster start."""
+    # The program of a worker group. Gossip and mingle stay off: fewer connections, and a faster start.
     args = ["-A", "workers.app", "worker", "-Q", ",".join(WORKER_GROUPS[group]), "-n", f"{group}@%h"]
     args += ["-c", str(settings.concurrency), "-l", settings.log_level, "--without-gossip", "--without-mingle"]
     ready = supervisor.ready_file(group).exists
@@ -28,7 +28,7 @@ def worker_program(settings: Settings, supervisor: Supervisor, group: str) -> Pr
 
 
 def beat_program(settings: Settings, supervisor: Supervisor) -> Program:
-    """Return the beat program. A second beat would only send more ticks."""
+    # The beat program. A second beat would only send more ticks.
     args = ["-A", "workers.app", "beat", "-l", settings.log_level]
     ready = supervisor.ready_file("beat").exists
     return Program("beat", with_parent_death(args), settings.environment(), ready, celery_args=args)
@@ -47,7 +47,6 @@ def flower_program(settings: Settings) -> tuple[Program, str]:
 
 
 def metrics_program(settings: Settings) -> tuple[Program, str]:
-    """Return the metrics program and its URL: a process of its own, which answers even when workers do not."""
     port = settings.metrics_port or free_port()
     args = ["metrics"]
     environment = settings.environment() | {"UNWIND_METRICS_PORT": str(port)}
@@ -70,14 +69,12 @@ def _accepts_connections(host: str, port: int) -> Callable[[], bool]:
 
 
 def describe_mail_target(settings: Settings) -> str:
-    """Return where emails go, for the terminal."""
     if settings.smtp_url is None:
         return f"files in {display_path(settings.mail_dir)}"
     return "the mail server of UNWIND_SMTP_URL"
 
 
 def display_path(path: Path) -> str:
-    """Return the path relative to the working directory, if it is below it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

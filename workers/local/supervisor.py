@@ -131,7 +131,6 @@ class Supervisor:
             return self._children[name].process.poll() is None
 
     def is_ready(self, name: str) -> bool:
-        """Whether the program runs and is ready."""
         ready = self._children[name].program.ready
         return self.is_alive(name) and (ready is None or ready())
 
@@ -142,14 +141,12 @@ class Supervisor:
 
     @property
     def names(self) -> list[str]:
-        """The programs in the order of their start."""
         return list(self._children)
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
 
     def tail(self, name: str, lines: int = 12) -> str:
-        """Return the end of a program's log, indented for a message."""
         try:
             text = self.log(name).read_text(errors="replace").splitlines()[-lines:]
         except OSError:
@@ -306,7 +303,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 
 def _members(group: int, token: str) -> list[ProcessIdentity]:
-    """Return the running processes of a group, if one of them has the token."""
+    # The running processes of a group, if one of them has the token.
     if not Path("/proc/self").exists():
         return [ProcessIdentity(group)] if is_alive(ProcessIdentity(group)) else []
     members, has_token = [], False

@@ -49,7 +49,6 @@ class SmtpMailer:
         self._server: smtplib.SMTP | None = None
 
     def send(self, envelope: OutgoingEmail) -> None:
-        """Send one email.  Raises `Undeliverable`, `TemporaryFailure` or `ServerUnavailable`."""
         message = build_mail(envelope, self._branding)
         recipient = encode_address(envelope.email)
         if time.monotonic() < self._paused_until:
@@ -119,7 +118,6 @@ class FolderMailer:
         self._branding = branding
 
     def send(self, envelope: OutgoingEmail) -> None:
-        """Write the file atomically.  Raises `Undeliverable`, or `ServerUnavailable` if it cannot be written."""
         message = build_mail(envelope, self._branding)
         event = re.sub(r"[^a-z_]", "", envelope.event)
         name = f"{envelope.written_at:%Y%m%dT%H%M%SZ}-{event}-{envelope.message_id[:12]}.eml"
@@ -137,8 +135,7 @@ class FolderMailer:
         except OSError as error:
             raise ServerUnavailable(f"the mail directory cannot be written: {_summarize(error)}") from error
 
-    def close(self) -> None:
-        """Do nothing: no connection is open."""
+    def close(self) -> None: ...
 
 
 def mailer_from_settings(settings: Settings) -> Mailer:
@@ -149,7 +146,7 @@ def mailer_from_settings(settings: Settings) -> Mailer:
 
 
 def _summarize(error: Exception) -> str:
-    """Describe the error without the server's text, which may echo a password."""
+    # Describe the error without the server's text, which may echo a password.
     if isinstance(error, smtplib.SMTPResponseException):
         return f"{type(error).__name__} {error.smtp_code}"
     return f"{type(error).__name__}{f' {error.strerror}' if isinstance(error, OSError) and error.strerror else ''}"

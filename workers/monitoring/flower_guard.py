@@ -43,7 +43,7 @@ def choose_config() -> None:
 
 @signals.import_modules.connect
 def _patch_flower(**_: Any) -> None:
-    """Patch Flower while its application is created, before it listens."""
+    # Patch Flower while its application is created, before it listens.
     if "flower.app" not in sys.modules:
         return
     from flower.app import Flower
@@ -55,7 +55,7 @@ def _patch_flower(**_: Any) -> None:
 
 
 def _start_http_server(flower: Any) -> Any:
-    """Replace `flower.app.Flower.start_http_server`: apply the restrictions first."""
+    # Replace `flower.app.Flower.start_http_server`: apply the restrictions first.
     from workers.settings import load_settings  # keeps pydantic out of the import of workers.app
 
     settings = load_settings()
@@ -86,7 +86,6 @@ def restrict_options(flower: Any, settings: Settings) -> None:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach this address or name."""
     try:
         addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)}
     except OSError:
@@ -129,7 +128,7 @@ def _closed_handler() -> type:
     from tornado.web import HTTPError
 
     class Closed(BaseApiHandler):
-        """Refuse the API, which would show results; programs read `/metrics` and the database instead."""
+        # The API would show results; programs read `/metrics` and the database instead.
 
         def prepare(self) -> None:
             super().prepare()  # answers 401 first when there is no login
@@ -139,18 +138,15 @@ def _closed_handler() -> type:
 
 
 def _queue_lengths(handler: Any) -> QueueLengths:
-    """Replace `flower.views.BaseHandler.get_broker`, which supports fewer kinds of URLs than our client."""
+    # Replace `flower.views.BaseHandler.get_broker`, which supports fewer kinds of URLs than our client.
     return QueueLengths(str(handler.capp.conf.broker_url))
 
 
 class QueueLengths:
-    """The queue lengths on Flower's broker page."""
-
     def __init__(self, url: str) -> None:
         self._url = url
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """Return name and length of each queue and of the messages of each paused task."""
         return await asyncio.get_running_loop().run_in_executor(None, self._lengths, list(names))
 
     def _lengths(self, names: list[str]) -> list[dict[str, Any]]:

@@ -82,8 +82,6 @@ class ComponentQuery:
 
 
 class MetricsCollector:
-    """Collects all metrics at each scrape."""
-
     def __init__(self, settings: Settings, *, timeout: float = TIMEOUT) -> None:
         self._settings = settings
         self._lock = threading.Lock()
@@ -95,7 +93,6 @@ class MetricsCollector:
         ]
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all metrics; called by prometheus_client."""
         with self._lock:
             began = time.monotonic()
             results = {component.name: component.run() for component in self.components}
@@ -110,7 +107,6 @@ class MetricsCollector:
         yield InfoMetricFamily("unwind_build", "The running release.", value=build)
 
     def ready(self) -> dict[str, bool]:
-        """Return whether each component answers."""
         with self._lock:
             return {component.name: component.run() is not None for component in self.components}
 
@@ -192,7 +188,6 @@ def _gauge(name: str, about: str, value: float) -> Family:
 
 
 def release_version() -> str:
-    """Return the installed version, or `checkout`."""
     try:
         return version("unwind")
     except PackageNotFoundError:
@@ -203,7 +198,8 @@ class _RequestHandler(WSGIRequestHandler):
     timeout = REQUEST_TIMEOUT_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-        """Log no line per scrape."""
+        # No line per scrape.
+        ...
 
 
 def make_metrics_server(collector: MetricsCollector, address: str, port: int) -> WSGIServer:

@@ -25,7 +25,6 @@ MAX_AGE_SECONDS = 60.0
 
 
 def report_ready() -> None:
-    """Record that the program takes work from now on."""
     _touch(READY_FILE_ENV)
     report_alive()
     _notify_systemd("READY=1")
@@ -38,7 +37,6 @@ def report_alive() -> None:
 
 
 def report_stopping() -> None:
-    """Record that the program takes no more work."""
     if path := os.environ.get(READY_FILE_ENV):
         Path(path).unlink(missing_ok=True)
     _notify_systemd("STOPPING=1")
@@ -75,7 +73,6 @@ def _notify_systemd(state: str) -> None:
 
 
 def main(args: Sequence[str]) -> int:
-    """Return 0 when the probe succeeds, 1 when it fails, 2 for wrong arguments."""
     if list(args) not in (["alive"], ["ready"]):
         sys.stderr.write("Usage: python -m workers.monitoring.probes alive|ready\n")
         return 2

@@ -71,7 +71,6 @@ class Watchdog:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop polling: a program that shuts down takes nothing either."""
         self._closed.set()
 
     def poll(self) -> None:
@@ -94,11 +93,9 @@ class Watchdog:
             self._on_stall(waiting)
 
     def _query(self) -> int | None:
-        """Return how much work waits; None when the broker does not answer.
-
-        A failing broker ends no program: each poll without an answer takes back one silent poll, the time that a
-        consumer needs to reconnect.  Any other error is a bug of the watchdog, which then no longer reports the program
-        as alive unless it sees progress."""
+        # How much work waits; None when the broker does not answer. A failing broker ends no program: each poll without
+        # an answer takes back one silent poll, the time that a consumer needs to reconnect. Any other error is a bug of
+        # the watchdog, which then no longer reports the program as alive unless it sees progress.
         had_failed, self._failed = self._failed, False
         try:
             return self._count_waiting()
@@ -202,7 +199,7 @@ def _broker_url() -> str | None:
 
 
 def _exit(children: Iterable[int]) -> None:
-    """Kill the children and exit without shutting down, which may hang.  Messages that were not acknowledged return."""
+    # Kill the children and exit without shutting down, which may hang. Messages that were not acknowledged return.
     for pid in children:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)

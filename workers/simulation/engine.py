@@ -33,8 +33,7 @@ DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
 """Functions that return the next deadline, each with the sweeps that cover it, in the order used at equal instants."""
 
 
-def _nobody_listens(_instant: datetime, _sweep: str, _effects: dict[str, Any]) -> None:
-    """Ignore a sweep; the default of `Simulation.on_sweep`."""
+def _nobody_listens(_instant: datetime, _sweep: str, _effects: dict[str, Any]) -> None: ...
 
 
 class SweepStuck(Exception):
@@ -74,7 +73,6 @@ class Simulation:
         return execute(app.tasks[task], arguments, message_id)
 
     def process_outbox(self) -> int:
-        """Run the outbox tasks that are due until none is left; return the number of rounds."""
         count = 0
         while True:
             with self.database.transaction() as conn:

@@ -51,13 +51,10 @@ class HistoryLine:
 
 @dataclass(frozen=True, slots=True)
 class PlayedLine:
-    """The result of a line: the answer of its task, or the result of its query."""
-
     line: HistoryLine
     result: Any
 
     def as_json(self) -> dict[str, Any]:
-        """Return `{"at", "task", "answer"}` or `{"at", "show", "result"}`."""
         if self.line.show is not None:
             return {"at": format_timestamp(self.line.at), "show": list(self.line.show), "result": self.result}
         return {"at": format_timestamp(self.line.at), "task": self.line.task, "answer": self.result}
@@ -75,7 +72,6 @@ def read_history(path: Path) -> list[HistoryLine]:
 
 
 def parse_lines(written: Iterable[str], name: str = "history") -> list[HistoryLine]:
-    """Parse and check the lines of a history, skipping blank ones. Raises InvalidHistory."""
     lines: list[HistoryLine] = []
     for number, one in enumerate(written, start=1):
         if not one.strip():
@@ -121,8 +117,6 @@ def simulation_pool() -> Iterator[SimulationPool]:
 
 
 class SimulationPool:
-    """A source of new databases for histories, each a copy of one that was migrated once."""
-
     def __init__(self, database_url: str) -> None:
         self._server, _, _ = database_url.rpartition("/")
         self._admin = make_engine(database_url, timeouts=False, isolation_level="AUTOCOMMIT")
@@ -131,7 +125,6 @@ class SimulationPool:
         upgrade(f"{self._server}/unwind_first")
 
     def new(self, at: datetime, *, allow_short: bool = False) -> Simulation:
-        """Return a simulation in a new database, with its clock at `at`."""
         self._count += 1
         name = f"unwind_history_{self._count}"
         self._run(f"CREATE DATABASE {name} TEMPLATE unwind_first STRATEGY FILE_COPY")

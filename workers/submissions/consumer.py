@@ -65,11 +65,8 @@ def drain() -> dict[str, Any]:
 
 
 def _claim_next(answers: Answers) -> tuple[list[Submission], Submission | None]:
-    """Store the answers of the previous batch and lease the next one in one commit; return the batch and a command to
-    run alone.
-
-    Dying before this commit loses no answer: the commands become due again and find their request rows.
-    """
+    # Store the answers of the previous batch and lease the next one in one commit; return the batch and a command to
+    # run alone. Dying before this commit loses no answer: the commands become due again and find their request rows.
     database = db.current_database()
     with database.transaction() as conn:
         now = database.clock.now(conn)
@@ -86,10 +83,8 @@ def _claim_next(answers: Answers) -> tuple[list[Submission], Submission | None]:
 
 
 def _park_exhausted(conn: Any, submission: Submission, now: datetime) -> None:
-    """Park a command whose worker died at every attempt.
-
-    Its payload may be what kills the worker: it stays unread in its row, from which a requeue takes it.
-    """
+    # Park a command whose worker died at every attempt. Its payload may be what kills the worker: it stays unread in
+    # its row, from which a requeue takes it.
     error = dead_jobs.REASONS["WORKER_DIED"]
     submissions.mark_dead(conn, submission, error)
     dead_jobs.park(
@@ -107,10 +102,8 @@ def _park_exhausted(conn: Any, submission: Submission, now: datetime) -> None:
 
 @contextlib.contextmanager
 def _renewed_leases() -> Iterator[set[int]]:
-    """Extend the leases of the submission ids in the returned set for as long as this process lives.
-
-    A thread does it on its own connection, since the task's is in use.  Most batches are done before it opens one.
-    """
+    # Extend the leases of the submission ids in the returned set for as long as this process lives. A thread does it on
+    # its own connection, since the task's is in use. Most batches are done before it opens one.
     leased_ids: set[int] = set()
     ended = threading.Event()
     thread = threading.Thread(
@@ -140,7 +133,7 @@ def _renew_leases(task_database: db.Database, leased_ids: set[int], ended: threa
 
 
 def _execute_batch(task: str, batch: Sequence[Submission]) -> Answers:
-    """Execute commands of one kind about different orders; return their answers, without those that will be retried."""
+    # Execute commands of one kind about different orders; return their answers, without those that will be retried.
     try:
         return _execute(task, batch)
     except Exception as error:
@@ -172,7 +165,6 @@ def _execute(task: str, batch: Sequence[Submission]) -> Answers:
 
 
 def _parse_commands(model: type[Command], batch: Iterable[Submission]) -> Iterator[tuple[Submission, Command | Answer]]:
-    """Yield each command, or the `invalid` answer to it, with one payload in memory at a time."""
     for submission in batch:
         try:
             arguments = parse_payload(submission.payload)
@@ -192,7 +184,6 @@ def _store_answers(answers: Answers) -> None:
 
 
 def _record_failure(submission: Submission, error: Exception) -> None:
-    """Count the failed attempt, and park the command after its last one."""
     log.error("submission_failed", request=submission.request_id, error=summarize(error), attempt=submission.attempts)
     database = db.current_database()
     with database.transaction() as conn:

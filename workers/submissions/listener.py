@@ -50,11 +50,9 @@ class Listener:
         self._listening_since = float("inf")
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop within about a second."""
         self._closed.set()
         self._thread.join(5)
 
@@ -90,7 +88,7 @@ class Listener:
 
 
 def _was_notified(conn: psycopg.Connection) -> bool:
-    """Wait a moment for a notification, and ask the server whether it accepts writes.  Raises ListenerDisconnected."""
+    # Wait a moment for a notification, and ask the server whether it accepts writes. Raises ListenerDisconnected.
     pgconn = conn.pgconn
     if _wait_readable(conn, POLL_INTERVAL):
         pgconn.consume_input()

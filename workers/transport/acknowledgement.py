@@ -73,8 +73,7 @@ class SettledRequest(Request):
         self._report(lambda: super(SettledRequest, self).on_timeout(soft, timeout), is_final=not soft)
 
     def _report(self, report: Any, *, is_final: bool = True) -> Any:
-        """Call Celery's handler, and acknowledge even if the result backend is away: the message must not occupy a
-        slot."""
+        # Call Celery's handler, and acknowledge even if the result backend is away: the message must not occupy a slot.
         try:
             return report()
         except Exception as error:

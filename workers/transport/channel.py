@@ -96,8 +96,6 @@ _consuming_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
 class QoS(stock.QoS):
-    """The messages that this worker has received and not yet acknowledged."""
-
     def is_processing(self, tag: str) -> bool:
         return tag in self._delivered and tag not in self._dirty
 
@@ -158,11 +156,9 @@ class QoS(stock.QoS):
             self._release(delivery_tag)
 
     def _return_later(self, delivery_tag: str, message: Any) -> None:
-        """Requeue a message after a delay, so that a task that cannot succeed now is not repeated continuously.
-
-        Its slot stays occupied: a worker that can commit nothing takes no more messages.  If the worker ends meanwhile,
-        kombu or another worker restores the recorded message.
-        """
+        # Requeue a message after a delay, so that a task that cannot succeed now is not repeated continuously. Its slot
+        # stays occupied: a worker that can commit nothing takes no more messages. If the worker ends meanwhile, kombu
+        # or another worker restores the recorded message.
         message_id = message.headers.get("id")
         wait = min(MAX_RETURN_DELAY, INITIAL_RETURN_DELAY * 2 ** _return_counts.get(message_id, 0))
         while len(_return_counts) >= MAX_REMEMBERED_RETURNS:
@@ -192,7 +188,7 @@ _return_counts: dict[str, int] = {}
 
 
 def _is_unsettled_command(message: Any) -> bool:
-    """Return whether it is a command without a durable outcome.  Internal tasks do not count: they are sent again."""
+    # Whether it is a command without a durable outcome. Internal tasks do not count: they are sent again.
     task = message.headers.get("task") if isinstance(message.headers, dict) else None
     return isinstance(task, str) and not is_internal_task(task) and not is_settled(message)
 
@@ -228,7 +224,6 @@ class Poller(stock.MultiChannelPoller):
                 channel.maintain_readers()
 
     def forget_reader(self, channel: Channel, reader: QueueReader) -> None:
-        """Stop polling a reader."""
         self._chan_to_sock.pop((channel, reader.client, reader), None)
         for fd in [fd for fd, watched in self._fd_to_chan.items() if watched == (channel, reader)]:
             del self._fd_to_chan[fd]
@@ -365,7 +360,6 @@ class Channel(stock.Channel):
         return False
 
     def _process(self, reader: QueueReader, item: bytes) -> None:
-        """Validate a message, record it and deliver it to Celery."""
         self.readers[reader.queue] = self.readers.pop(reader.queue)
         self.receiving = reader, item
         tag = ConsumerId.current().new_tag()
@@ -418,7 +412,7 @@ class Channel(stock.Channel):
         dead_letters.write_soon()
 
     def _delay(self, reader: QueueReader, item: bytes, delayed: Delayed) -> None:
-        """Move a message from the processing list to the queue's sorted set in one MULTI: a crash loses nothing."""
+        # Move a message from the processing list to the queue's sorted set in one MULTI: a crash loses nothing.
         with self.conn_or_acquire() as client:
             seconds, microseconds = client.time()
             due = seconds + microseconds / 1e6 + delayed.seconds
@@ -427,7 +421,7 @@ class Channel(stock.Channel):
             ).execute()
 
     def _park(self, reader: QueueReader, item: bytes, message: dict[str, Any]) -> None:
-        """Move a paused task's message to its list in one MULTI; drop a tick, since the next one does its work."""
+        # Move a paused task's message to its list in one MULTI; drop a tick, since the next one does its work.
         task = message["headers"]["task"]
         with self.conn_or_acquire() as client:
             pipe = client.pipeline().lrem(reader.processing_list, 1, item)
@@ -436,7 +430,6 @@ class Channel(stock.Channel):
             pipe.execute()
 
     def requeue_due_and_resumed(self) -> None:
-        """Requeue delayed messages that are due and messages of tasks that are no longer paused."""
         queues = list(self.readers)
         with self.conn_or_acquire() as client:
             pipe = client.pipeline(transaction=False).time().smembers(PARKED_TASKS_KEY)
@@ -484,7 +477,7 @@ class Channel(stock.Channel):
                 self.heartbeat_and_reclaim()
 
     def _requeue(self, reader: QueueReader) -> None:
-        """Move a received message back so that it is the next one out of the queue."""
+        # Move a received message back so that it is the next one out of the queue.
         with self.conn_or_acquire() as client:
             client.lmove(reader.processing_list, reader.queue, "LEFT", "RIGHT")
 
@@ -527,8 +520,6 @@ class Channel(stock.Channel):
 
 
 class Transport(stock.Transport):
-    """kombu's Redis transport, with our channel."""
-
     Channel = Channel
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -85,7 +85,6 @@ class DeadLetter:
 
 
 def push(pipe: Any, letter: DeadLetter) -> None:
-    """Add the dead letter to a Redis pipeline."""
     log.error("dead_letter", reason=letter.reason, detail=letter.detail, named=letter.named, message=letter.message_id)
     pipe.lpush(PENDING_KEY, json.dumps(asdict(letter))).ltrim(PENDING_KEY, 0, MAX_PENDING - 1)
 
@@ -100,7 +99,6 @@ class DeadLetterWriter:
         self._closed = threading.Event()
 
     def write_soon(self) -> None:
-        """Start writing what is pending in the broker."""
         with self._lock:
             self._requested = True
             if self._thread is None:
@@ -206,8 +204,7 @@ def _text(value: Any) -> str | None:
 
 
 class _WithoutBodies(logging.Filter):
-    """Drops Celery's log lines about such messages: they contain the body, which may be private."""
-
+    # Drops Celery's log lines about such messages: they contain the body, which may be private.
     _PREFIXES = ("Received unregistered task", "Received and deleted unknown message", "Received invalid task message")
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -284,7 +281,6 @@ def requeue_strays(
 
 
 def _task_and_id(raw: Any) -> tuple[str, str]:
-    """Return task and id from a message's headers, or question marks for anything else."""
     try:
         headers = json.loads(raw)["headers"]
         return _short(headers["task"]), _short(headers["id"])

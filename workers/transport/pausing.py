@@ -47,7 +47,6 @@ def pauses_as_json() -> str | None:
 
 
 def set_pauses(queues: frozenset[str], tasks: frozenset[str]) -> None:
-    """Pause exactly these queues and tasks."""
     global _paused  # noqa: PLW0603 - one per process is the point
     if _paused != (queues, tasks):
         log.warning("pauses_changed", queues=sorted(queues), tasks=sorted(tasks))
@@ -55,26 +54,21 @@ def set_pauses(queues: frozenset[str], tasks: frozenset[str]) -> None:
 
 
 class PauseReader:
-    """Reads the pauses through its own connection."""
-
     def __init__(self) -> None:
         self._database: Any = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pauses", daemon=True)
 
     def start(self) -> None:
-        """Read every second from now on."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop within a few seconds."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(5)
         self._dispose()
 
     def read(self) -> None:
-        """Read once.  Raises what the database raises."""
         if self._database is None:
             self._database = lifecycle.open_database(lifecycle.process_settings())
         try:

@@ -17,5 +17,4 @@ loads: Any = partial(json.loads, object_hook=None)
 
 
 def use_plain_json() -> None:
-    """Register the reader for this process; writing stays kombu's."""
     register("json", json.dumps, loads, "application/json", "utf-8")  # type: ignore[no-untyped-call]

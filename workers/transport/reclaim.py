@@ -46,17 +46,14 @@ class ConsumerId:
 
     @classmethod
     def current(cls) -> ConsumerId:
-        """Return the identity of this process."""
         if cls._current is None or cls._current.pid != os.getpid():
             cls._current = cls()
         return cls._current
 
     def new_list(self) -> str:
-        """Return an unused name for a processing list."""
         return f"{PROCESSING_LISTS_KEY}.{self.name}.{next(self._list_numbers)}"
 
     def new_tag(self) -> str:
-        """Return a delivery tag that names its consumer."""
         return f"{self.name}/{secrets.token_hex(8)}"
 
     def heartbeat_and_reclaim(
@@ -103,8 +100,7 @@ class ConsumerId:
         }
 
     def _has_exited(self, owner: str) -> bool:
-        """Return whether the consumer ran on this machine and has ended: no need to wait until its heartbeat
-        expires."""
+        # Whether the consumer ran on this machine and has ended: no need to wait until its heartbeat expires.
         host, _, rest = owner.partition("/")
         pid = rest.partition("/")[0]
         return host == self.host and pid.isdigit() and int(pid) != self.pid and not _is_running(int(pid))

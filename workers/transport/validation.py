@@ -222,14 +222,13 @@ def _check_body(body: Any, encoding: Any) -> None:
 
 
 def has_no_arguments(message: dict[str, Any]) -> bool:
-    """Return whether a validated message has no arguments, like a tick."""
     body = message["body"]
     args, kwargs, _ = json.loads(base64.b64decode(body) if message["properties"]["body_encoding"] else body)
     return not args and not kwargs
 
 
 def _headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """Return the known headers in Celery's form, with other headers that mean nothing to it (tracing, say)."""
+    # The known headers in Celery's form, with other headers that mean nothing to it (tracing, say).
     retries = headers.get("retries") or 0
     if not _is_count(retries, MAX_RETRIES):
         _reject_forbidden("headers.retries must be a small number")
@@ -275,7 +274,7 @@ def _headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
 
 
 def _check_group(headers: dict[str, Any]) -> None:
-    """Check the group, which without a chord is only its producer's list of ids."""
+    # Check the group, which without a chord is only its producer's list of ids.
     if not isinstance(headers.get("group"), str | None):
         _reject_shape("headers.group must be a text")
     if headers.get("group_index") is not None and not _is_count(headers["group_index"], MAX_GROUP_INDEX):
@@ -283,7 +282,7 @@ def _check_group(headers: dict[str, Any]) -> None:
 
 
 def _eta(text: Any, retries: int, now: datetime) -> str | None:
-    """Return the time of a retry, at most MAX_RETRY_DELAY from now.  Only our own retries wait in a worker."""
+    # The time of a retry, at most MAX_RETRY_DELAY from now. Only our own retries wait in a worker.
     if text is None or not retries:
         return None
     at = _parse_time(text, "eta")
@@ -293,7 +292,7 @@ def _eta(text: Any, retries: int, now: datetime) -> str | None:
 
 
 def _delay(headers: dict[str, Any], now: datetime) -> timedelta:
-    """Return how long the producer wants the message delayed; it waits in the broker and occupies no worker's slot."""
+    # How long the producer wants the message delayed; it waits in the broker and occupies no worker's slot.
     if headers.get("eta") is None or headers.get("retries"):
         return timedelta(0)
     delay = _parse_time(headers["eta"], "eta") - now
@@ -303,10 +302,8 @@ def _delay(headers: dict[str, Any], now: datetime) -> timedelta:
 
 
 def _without_eta(raw: bytes, tag: str) -> bytes:
-    """Return the message without its `eta`, so that it is processed after one wait, whatever a worker's clock says.
-
-    `tag` makes it differ from another message with the same bytes.
-    """
+    # The message without its `eta`, so that it is processed after one wait, whatever a worker's clock says. `tag` makes
+    # it differ from another message with the same bytes.
     envelope = json.loads(raw)
     envelope["headers"]["eta"] = None
     envelope["properties"]["delivery_tag"] = tag
@@ -314,8 +311,7 @@ def _without_eta(raw: bytes, tag: str) -> bytes:
 
 
 def _expires(text: Any, now: datetime, *, is_internal: bool) -> str | None:
-    """Return the expiry of an internal task, which Celery drops when late; reject a late command, so that it is
-    recorded."""
+    # The expiry of an internal task, which Celery drops when late; reject a late command, so that it is recorded.
     if text is None:
         return None
     expires_at = _parse_time(text, "expires")
@@ -341,7 +337,7 @@ def _is_count(value: Any, maximum: int) -> bool:
 
 
 def _is_harmless_limit(value: Any) -> bool:
-    """Return whether a time limit is none or within ours; Celery clients that have the task send its limits."""
+    # Whether a time limit is none or within ours; Celery clients that have the task send its limits.
     if value is None:
         return True
     if not isinstance(value, list) or len(value) != 2:
@@ -353,7 +349,7 @@ def _is_harmless_limit(value: Any) -> bool:
 
 
 def _holds_typed(value: Any) -> bool:
-    """Return whether kombu would revive something in a value of at most MAX_DEPTH levels."""
+    # Whether kombu would revive something in a value of at most MAX_DEPTH levels.
     if isinstance(value, dict):
         return "__type__" in value or any(map(_holds_typed, value.values()))
     return isinstance(value, list) and any(map(_holds_typed, value))

@@ -42,10 +42,10 @@ def check(
     months: Iterable[date] = (),
     scope: Scope | None = None,
 ) -> list[Violation]:
-    """Ask all; empty is how it must be.  Without `in_time` only what must hold at every instant is asked.
+    """Check all invariants; without `in_time`, only those that must hold at every instant.
 
-    `months`: the closed months (first days) whose books are computed again, each at the cost of reading its orders' events.
-    `scope`: ask of these orders, sellers and so on alone, which takes no longer however many there are besides.
+    `months`: closed months (first days) whose books are recomputed, each at the cost of reading its orders' events.
+    `scope`: check only these orders, sellers and so on; the cost does not depend on the size of the tables.
     """
     found = [
         Violation(one.sentence, broken)

@@ -19,7 +19,7 @@ def _duration(name: str, otherwise: str) -> str:
 
 
 def held(terms_id: str) -> str:
-    """What the terms of that id say; those of id 0 are BrickLink's own and have no row."""
+    """Return SQL for the terms with that id; id 0, BrickLink's own, has no row."""
     return f"""
         SELECT {_duration("NPB_UNLOCK_NO_RESPONSE", "168h")} AS unanswered,
             {_duration("NPB_UNLOCK_RESPONSE", "336h")} AS answered,
@@ -30,7 +30,7 @@ def held(terms_id: str) -> str:
 
 
 def first_answer(life: str, before: str) -> str:
-    """The first answer of the buyer to an alert, before the event of that number."""
+    """Return SQL for the buyer's first answer to an alert before the event numbered `before`."""
     return f"""
         SELECT e.at FROM unwind.events e WHERE e.order_id = {life}.order_id AND e.seq > {life}.seq AND e.seq < {before}
         AND e.type IN {ANSWERS} ORDER BY e.seq LIMIT 1

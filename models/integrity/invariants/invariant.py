@@ -19,7 +19,7 @@ MAX_IDS = 100
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an invariant is asked of: some orders, sellers, items as (seller, number), promises, answers since an instant."""
+    """What to check: orders, sellers, items as (seller, number), outbox messages, and answers since an instant."""
 
     orders: tuple[int, ...] = ()
     sellers: tuple[str, ...] = ()
@@ -28,7 +28,6 @@ class Scope:
     answers: datetime | None = None
 
     def values(self) -> dict[str, Any]:
-        """The parameters of a narrowed query."""
         return {
             "orders": list(self.orders),
             "sellers": list(self.sellers),
@@ -41,7 +40,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """`group` numbers related invariants.  A query may use `:now`; one without a place to narrow is always asked whole."""
+    """`group` numbers related invariants.  A query may use `:now`; without a scope marker it checks everything."""
 
     group: int
     sentence: str
@@ -49,11 +48,10 @@ class Invariant:
 
     @property
     def narrows(self) -> bool:
-        """Whether it can be asked of a scope."""
         return _PLACE.search(self.query) is not None
 
     def broken(self, conn: Connection, now: datetime, scope: Scope | None = None) -> list[str]:
-        """The ids, at most `MAX_IDS`, for which the sentence is not true; in `scope`, or anywhere."""
+        """Return the ids that violate it, at most `MAX_IDS`: in `scope`, or anywhere."""
         values = {"now": now} | (scope.values() if scope is not None else {})
         query = _PLACE.sub("true" if scope is None else _narrowed, self.query)
         asked = text(f"SELECT * FROM ({query}) AS broken(id) LIMIT {MAX_IDS}")  # noqa: S608 - our own texts

@@ -10,7 +10,7 @@ from models.integrity.invariants.invariant import Invariant
 
 
 def _folded(part: str, since: str, until: str) -> str:
-    """What the events of one order, from one number on and before another, say of a part of it."""
+    # Folded from the events numbered from `since` on and before `until`.
     return f"""
         SELECT jsonb_object_agg(moved.key, moved.value ORDER BY e.seq) AS said
         FROM unwind.events e CROSS JOIN LATERAL jsonb_each(e.changes -> '{part}') moved
@@ -20,7 +20,7 @@ def _folded(part: str, since: str, until: str) -> str:
 
 
 def _numbered(table: str, key: str, filings: str) -> str:
-    """Each alert or cancel request with the number of its filing and of the next one's."""
+    # Each alert or cancel request with the numbers of its filing and of the next one.
     return f"""
         SELECT r.*, f.seq, f.until FROM (
             SELECT x.*, row_number() OVER (PARTITION BY x.order_id ORDER BY x.{key}) AS nth

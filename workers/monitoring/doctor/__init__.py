@@ -86,7 +86,6 @@ def examine() -> list[Finding]:
 
 
 def run_checks(context: Context) -> list[Finding]:
-    """Run every check whose server is reachable."""
     findings = [finding for check in ENVIRONMENT_CHECKS for finding in _run(check, context)]
     if context.database is not None:
         schema = _run_in_transaction(database.check_schema, context)
@@ -218,7 +217,6 @@ def _without_password(reason: str, url: str) -> str:
 
 
 def _redact_password(reason: str, url: str) -> str:
-    """Return an error text without the password of the URL, in case it repeats it."""
     password = urlsplit(url).password
     for secret in {password, unquote(password)} if password else ():
         reason = reason.replace(secret, "***")

@@ -34,7 +34,6 @@ def fetch_consumed_queues(url: str) -> dict[str, list[str]]:
 
 
 def fetch_pools(url: str) -> dict[str, Pool]:
-    """Broadcast once and return the pool of each worker that answers, by the worker's name."""
     pools: dict[str, Pool] = {}
     for name, stats in _broadcast(url, "stats"):
         pool = _section(stats, "pool")
@@ -59,7 +58,6 @@ def _section(stats: Any, name: str) -> dict[str, Any]:
 
 
 def check_workers(context: Context) -> list[Finding]:
-    """Find workers that cannot execute what they take."""
     findings = []
     for name, pool in context.pools.items():
         if pool.name not in SUPPORTED_POOLS:
@@ -73,7 +71,7 @@ def check_workers(context: Context) -> list[Finding]:
 
 
 def check_version(context: Context) -> list[Finding]:
-    """Require BLMOVE.  Valkey reports the version of Redis with which it is compatible."""
+    # BLMOVE is required. Valkey reports the version of Redis with which it is compatible.
     version = str(context.broker_info.get("redis_version", "0"))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers >= MIN_VERSION:
@@ -122,7 +120,7 @@ def check_persistence(context: Context) -> list[Finding]:
 
 
 def _saves_snapshots(client: Any) -> bool:
-    """Whether the broker saves snapshots; a hosted one that refuses the question is assumed to."""
+    # A hosted broker that refuses the question is assumed to save snapshots.
     try:
         return any(client.config_get("save").values())
     except redis.ResponseError:
@@ -130,7 +128,6 @@ def _saves_snapshots(client: Any) -> bool:
 
 
 def check_result_backend(context: Context) -> list[Finding]:
-    """Check the result backend: often the broker's next database, which may not exist there."""
     url = context.settings.result_backend
     if url is None:
         return []
@@ -206,5 +203,4 @@ def check_strays(context: Context) -> list[Finding]:
 
 
 def _reason(problem: Exception) -> str:
-    """Return the server's error text, unless it may contain a password."""
     return type(problem).__name__ if "AUTH" in str(problem).upper() else " ".join(str(problem).split())[:200]

@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 
 
 def wall_clock() -> float:
-    """Return this machine's clock, which is only compared with those of the servers."""
+    # This clock is only compared with those of the servers.
     return time.time()  # noqa: TID251 - the clock itself is what is examined here; nothing is decided by it
 
 
 def free_disk_bytes(folder: Path) -> int:
-    """Return the free bytes of the disk that holds the folder, or will once it exists."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
@@ -83,12 +82,10 @@ class Context:
 
     @property
     def conn(self) -> Connection:
-        """The connection of the running check."""
         assert self._conn is not None
         return self._conn
 
     def now(self) -> datetime:
-        """Return the time by the database's clock."""
         assert self.database is not None
         return self.database.clock.now(self.conn)
 

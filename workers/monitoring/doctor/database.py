@@ -23,7 +23,6 @@ OTHER_CONNECTIONS = 4
 
 
 def check_schema(context: Context) -> list[Finding]:
-    """Require the newest revision, and tables as that revision made them."""
     revision, head = server_info.schema_revision(context.conn), server_info.head_revision()
     if revision is None:
         return [error("SCHEMA_MISSING", "The database has no Unwind tables.", "run ./run migrate.")]
@@ -67,7 +66,7 @@ def check_rights(context: Context) -> list[Finding]:
 
 
 def check_definers(context: Context) -> list[Finding]:
-    """SECURITY DEFINER functions run with their owner's rights, so that owner should have few."""
+    # SECURITY DEFINER functions run with their owner's rights, so that owner should have few.
     if not context.has_schema:
         return []
     findings = []
@@ -84,7 +83,6 @@ def check_definers(context: Context) -> list[Finding]:
 
 
 def check_locks(context: Context) -> list[Finding]:
-    """Find sessions that hold locks for longer than a minute and so delay commands."""
     holders = server_info.long_lock_holders(context.conn, LOCKS_HELD_AFTER)
     if not holders:
         return []
@@ -129,7 +127,6 @@ def check_standby(context: Context) -> list[Finding]:
 
 
 def check_durability(context: Context) -> list[Finding]:
-    """Find settings by which PostgreSQL reports a commit before it is on disk."""
     names = server_info.unsafe_durability_settings(context.conn)
     if not names:
         return []
@@ -138,7 +135,6 @@ def check_durability(context: Context) -> list[Finding]:
 
 
 def check_clock(context: Context) -> list[Finding]:
-    """Compare this machine's clock with the database's."""
     before = context.clock()
     database_time = server_info.wall_clock(context.conn).timestamp()
     return compare_clocks("This machine's clock", context.clock(), database_time, context.clock() - before)
@@ -154,7 +150,6 @@ def compare_clocks(name: str, time: float, database_time: float, elapsed: float)
 
 
 def check_connections(context: Context) -> list[Finding]:
-    """Compare the connections that all processes need with what the server allows."""
     usage = server_info.connections(context.conn)
     needed = len(WORKER_GROUPS) * (context.settings.concurrency + EXTRA_WORKER_CONNECTIONS) + OTHER_CONNECTIONS
     fix = "raise max_connections of PostgreSQL or lower UNWIND_CONCURRENCY."

@@ -23,7 +23,6 @@ LOW_DISK_BYTES, FULL_DISK_BYTES = 2 * 10**9, 200 * 10**6
 
 
 def report_invalid_settings(problem: SettingsError) -> list[Finding]:
-    """Return one finding for each invalid setting."""
     findings = []
     for line in str(problem).splitlines():
         variable = line.partition(":")[0]
@@ -34,7 +33,6 @@ def report_invalid_settings(problem: SettingsError) -> list[Finding]:
 
 
 def check_unknown_variables(environ: Mapping[str, str] | None = None) -> list[Finding]:
-    """Find misspelt UNWIND_ variables, which have no effect."""
     return [
         warning(
             "SETTING_UNREAD", f"{name} is set, but is not a setting of Unwind.", f"correct its name or unset {name}."
@@ -59,7 +57,6 @@ def check_libpq_variables() -> list[Finding]:
 
 
 def check_failed_start(data_dir: Path) -> list[Finding]:
-    """Report why the embedded servers last failed to start."""
     folder = data_dir.resolve() / "servers"
     problem = str(read_json(folder / "failed.json").get("error", ""))
     if not problem:

@@ -23,7 +23,6 @@ class Finding:
     fix: str
 
     def as_json(self) -> dict[str, str]:
-        """Return `{code, severity, message, fix}`."""
         return {"code": self.code, "severity": self.severity.value, "message": self.message, "fix": self.fix}
 
     def as_line(self) -> str:
@@ -43,13 +42,11 @@ def error(code: str, message: str, fix: str) -> Finding:
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
-    """Return 0 for no findings or only notes, 1 for warnings, 2 for errors."""
     severities = {finding.severity for finding in findings}
     return 2 if Severity.ERROR in severities else 1 if Severity.WARNING in severities else 0
 
 
 def abbreviate(names: Iterable[object], limit: int = 5) -> str:
-    """Join the first `limit` names and say how many more there are."""
     shown = [str(name) for name in names]
     more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
     return ", ".join(shown[:limit]) + more

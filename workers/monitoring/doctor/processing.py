@@ -80,7 +80,6 @@ def check_sweeps(context: Context) -> list[Finding]:
 
 
 def _late_after(entry: Entry) -> timedelta:
-    """Return how long after its last run, or after the installation started, a sweep is late."""
     if entry.full_pass_interval is not None:
         return 2 * entry.full_pass_interval
     return max(SWEEPS_LATE_AFTER * entry.every, LATE_AFTER)
@@ -155,7 +154,6 @@ def check_unlocks(context: Context) -> list[Finding]:
 
 
 def check_dead_jobs(context: Context) -> list[Finding]:
-    """List dead jobs; `check_parked_emails` reports emails."""
     waiting = [
         f"{job.dead_job_id} {job.task}" for job in dead_jobs.list_waiting(context.conn) if job.task != "notices.deliver"
     ]
@@ -166,7 +164,6 @@ def check_dead_jobs(context: Context) -> list[Finding]:
 
 
 def check_parked_emails(context: Context) -> list[Finding]:
-    """Count emails that are not retried any more (R102)."""
     parked = notices.count_parked(context.conn)
     if not parked:
         return []

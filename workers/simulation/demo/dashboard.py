@@ -64,7 +64,6 @@ class Dashboard:
         self._rows = {order_id: _Row(case, "waiting") for order_id, case in cases.items()}
 
     def apply(self, news: TimelineEvent) -> None:
-        """Update the screen with one event of the timeline."""
         word, colour, means = EVENT_STYLES.get(news.type, (news.type, "white", news.note))
         row = self._rows.get(news.order_id) if news.order_id is not None else None
         if row is None:
@@ -99,7 +98,7 @@ class Dashboard:
         return Panel(Group(header, Text(), table, Text(), footer), title="Unwind, live", border_style="blue")
 
     def _has_ended(self, order_id: int, row: _Row) -> bool:
-        """Return whether the order has reached its last state; one that is left alone does so by unlocking."""
+        # Whether the order has reached its last state; one that is left alone does so by unlocking.
         return row.word not in ("waiting", "unlocked") or (
             order_id in self.sample.left_alone and row.word == "unlocked"
         )
@@ -112,7 +111,6 @@ class Dashboard:
 
 
 def _what_came_back(changes: dict[str, Any]) -> str:
-    """Return a summary of the stock and the fee that a cancellation returned."""
     units = sum(line["returned"] for line in changes.get("returned", ()))
     fee = changes.get("fee", {})
     amount = str(fee.get("amount", "0.00")).removeprefix("-")

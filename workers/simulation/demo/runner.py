@@ -51,8 +51,6 @@ class DemoFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TimelineEvent:
-    """One row of the timeline (`unwind.events`)."""
-
     at: datetime
     type: str
     order_id: int | None
@@ -63,8 +61,6 @@ class TimelineEvent:
 
 @dataclass
 class DemoRun:
-    """The reactions of the demo's buyers and sellers to events, and the changes expected by the end."""
-
     sample: SampleMarket
     database: Database
     client: Celery
@@ -92,7 +88,6 @@ class DemoRun:
         return self.began + timedelta(seconds=time.monotonic() - self._clock)
 
     def open(self) -> None:
-        """Send the commands that do not react to an event."""
         for order_id in sorted(self.sample.penalty_accepted):
             self._ask("npb.accept_penalty", order_id, self._buyer(order_id))
         for order_id in sorted(self.sample.asked_and_agreed | self.sample.asked_and_declined):
@@ -114,7 +109,6 @@ class DemoRun:
                 time.sleep(POLL_INTERVAL)
 
     def summary(self) -> dict[str, Any]:
-        """Return counts and sums, from the tables, of what happened since the run began."""
         with self.database.transaction() as conn:
             return dict(conn.execute(text(_SUMMARY), {"since": self.began}).one()._mapping)
 
@@ -156,7 +150,6 @@ class DemoRun:
         self.asked.append((task, order_id, self.client.send_task(task, kwargs=arguments, queue="commands")))
 
     def _check_answers(self) -> None:
-        """Drop the commands that were answered. Raises DemoFailed if an answer is not `done`."""
         still = []
         for task, order_id, result in self.asked:
             if not result.ready():

@@ -43,8 +43,6 @@ FIRST_DUE, BETWEEN_DUES = timedelta(seconds=16), timedelta(seconds=1)
 
 @dataclass
 class SampleMarket:
-    """The history to play, and the orders that each kind of action will affect once the workers run."""
-
     lines: list[dict[str, Any]] = field(default_factory=list)
     sellers_cancel: set[int] = field(default_factory=set)
     sellers_remove: set[int] = field(default_factory=set)
@@ -57,12 +55,10 @@ class SampleMarket:
 
     @property
     def unlocking(self) -> set[int]:
-        """The orders whose alerts unlock during the demo."""
         return self.sellers_cancel | self.sellers_remove | self.left_alone | self.buyers_cancel
 
     @property
     def ending_cancelled(self) -> set[int]:
-        """The orders that are cancelled during the demo."""
         return self.sellers_cancel | self.buyers_cancel | self.penalty_accepted | self.asked_and_agreed
 
 
@@ -119,7 +115,7 @@ class _Playwright:
                 self._say(at, "inventory.record_lot", lot=lot)
 
     def _order(self, at: datetime) -> int:
-        """Add an order of three lots of parts and one minifigure or set; return its id."""
+        # Three lots of parts and one minifigure or set.
         order_id = next(self._orders)
         seller_id = list(SELLERS)[order_id % 3]
         buyer_id = f"b-{BUYERS[(order_id // 3) % len(BUYERS)]}"
@@ -139,7 +135,6 @@ class _Playwright:
         self._say(at, task, order_id=order_id, member_id=self.sample.parties[order_id][1], **kwargs)
 
     def _calm_orders(self) -> None:
-        """Add orders that were paid, shipped and completed without a case."""
         for number in range(CALM_ORDERS):
             at = self.now - (70 - 2.7 * number) * DAY
             order_id = self._order(at)
@@ -149,7 +144,7 @@ class _Playwright:
             self._by_buyer(at + 6 * DAY, "orders.set_status", order_id, status="COMPLETED")
 
     def _closed_cases(self) -> None:
-        """Add cancelled orders of past months, so that the bills show credits."""
+        # Add cancelled orders of past months, so that the bills show credits.
         for days_ago in (66, 58):
             order_id = self._order(self.now - days_ago * DAY)
             self._by_seller(self.now - (days_ago - 8) * DAY, "npb.file", order_id)
@@ -161,7 +156,7 @@ class _Playwright:
         self._by_seller(self.now - 43 * DAY, "orders.cancel", order_id)
 
     def _cases_about_to_unlock(self) -> None:
-        """Add alerts that fall due one after the other during the demo, most on orders of an earlier month."""
+        # Add alerts that fall due one after the other during the demo, most on orders of an earlier month.
         dues = (self.now + FIRST_DUE + number * BETWEEN_DUES for number in count())
         for number in range(UNPAID_ORDERS):
             answered = number % 4 == 3
@@ -183,7 +178,6 @@ class _Playwright:
         self.sample.buyers_cancel.add(order_id)
 
     def _cases_of_today(self) -> None:
-        """Add an alert whose penalty the buyer will accept, orders whose buyers will ask to cancel, and new orders."""
         order_id = self._order(self.now - 12 * DAY)
         self._by_seller(self.now - 3 * DAY, "npb.file", order_id)
         self.sample.penalty_accepted.add(order_id)
