@@ -262,7 +262,6 @@ class UnlockSweep:
 
 
 def next_unlock_at(conn: Connection) -> datetime | None:
-    """Return the earliest instant at which a waiting alert can be unlocked."""
     return conn.execute(
         text(
             "SELECT least("  # noqa: S608 - constants; one subquery for each partial index

@@ -72,8 +72,6 @@ class BillRow(Base):
 
 
 class HeldBillRow(Base):
-    """A bill that could not be issued when its month was closed; it is issued as soon as possible."""
-
     __tablename__ = "held_bills"
 
     seller_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"), primary_key=True)
@@ -145,7 +143,6 @@ def load_bill_json(conn: Connection, seller_id: str, month: date, now: datetime)
 
 
 def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> Bill | None:
-    """Return the bill; None for an unknown member or a month that has not begun."""
     terms_history = terms.load_terms(conn)
     known = conn.execute(text("SELECT FROM unwind.members WHERE member_id = :id"), {"id": seller_id}).first()
     if known is None or not policy.is_known_month(month, now, terms_history.at(now)):

@@ -34,7 +34,7 @@ class _Settlement:
 
 
 class _Unpostable(Exception):
-    """The message cannot succeed on a retry; an operator must look."""
+    pass
 
 
 def post_due(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:

@@ -154,7 +154,6 @@ def park_once(
 
 
 def payload_hash(arguments: Mapping[str, Any]) -> bytes:
-    """Return a hash of the arguments, which shows whether a replay has the parked arguments."""
     written = json.dumps(to_json(dict(arguments)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(written.encode()).digest()
 

@@ -93,7 +93,6 @@ def record(
 
 
 def list_newest(conn: Connection, *, limit: int) -> list[Row[Any]]:
-    """Return the newest messages, newest first, without their bodies."""
     shown = [column for column in table_of(DeadLetterRow).c if column.name != "body"]
     return list(conn.execute(select(*shown).order_by(DeadLetterRow.dead_letter_id.desc()).limit(limit)))
 

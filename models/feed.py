@@ -145,7 +145,6 @@ _AHEAD = text(f"SELECT GREATEST({_NEWEST}) - (pg_current_xact_id()::text)::bigin
 
 
 def transaction_id_gap(conn: Connection) -> int:
-    """Return by how many transactions the newest row is ahead of this server; more than 0 only after a restore."""
     return max(0, conn.execute(_AHEAD).scalar() or 0)
 
 
@@ -162,7 +161,6 @@ def advance_feed_base(conn: Connection) -> int:
 
 
 def events_after(conn: Connection, cursor: str | None, limit: int) -> list[tuple[str, dict[str, Any]]]:
-    """Return the next events after a cursor (None: from the beginning), each with its own cursor."""
     rows = conn.execute(
         text("SELECT cursor, event FROM unwind.events_after(:cursor, :limit)"), {"cursor": cursor, "limit": limit}
     )

@@ -49,7 +49,6 @@ _CANDIDATES = f"""
 
 
 def lock_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
-    """Lock lots for update in order of id and return them; unknown ids are absent."""
     rows = conn.execute(
         text("SELECT * FROM unwind.lots WHERE lot_id = ANY(:ids) ORDER BY lot_id FOR UPDATE"),
         {"ids": sorted(set(lot_ids))},
@@ -138,7 +137,6 @@ def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
 
 
 def lines_to_return(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
-    """Return what comes back of order lines: the rest of each line (R80), or `units` by line of a removal."""
     return [
         ReturningLine(
             line.line_no,
@@ -234,7 +232,6 @@ def preview_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[Retur
 
 
 def item_lock_sql(of: str) -> str:
-    """Return SQL for the id of an item's lock row, from the key columns of the alias `of`."""
     parts = ", ".join(
         f"COALESCE({of}.{name}, '')" if name == "completeness" else f"{of}.{name}" for name in KEY_COLUMNS
     )

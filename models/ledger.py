@@ -218,7 +218,6 @@ def post_payment(conn: Connection, line: LedgerLine) -> None:
 
 
 def has_payment(conn: Connection, payment_id: str) -> bool:
-    """Return whether the payment is recorded, for any seller."""
     statement = text("SELECT EXISTS (SELECT FROM unwind.ledger_lines WHERE payment_id = :id)")
     return bool(conn.execute(statement, {"id": payment_id}).scalar())
 

@@ -34,8 +34,6 @@ KEY_COLUMNS = ("seller_id", "item_type", "item_no", "color_id", "new_or_used", "
 
 
 class LotRow(Base):
-    """A lot: units of one item at one price in a store."""
-
     __tablename__ = "lots"
 
     lot_id: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)

@@ -147,7 +147,6 @@ def update_standing(
 
 
 def mark_reinstated(conn: Connection, member_id: str, now: datetime) -> None:
-    """Record a reinstatement: strikes up to now no longer count."""
     update_rows(conn, MemberRow, ["member_id"], [{"member_id": member_id, "reinstated_at": now}])
 
 

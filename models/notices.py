@@ -147,7 +147,6 @@ _CLAIM = text(
 
 
 def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: datetime) -> list[DeliveryOutcome]:
-    """Write the outcomes; return those written. Expired claims are skipped."""
     if not outcomes:
         return []
     claims = conn.execute(

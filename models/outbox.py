@@ -90,7 +90,6 @@ class DueMessage:
 
 
 def enqueue(conn: Connection, messages: Sequence[OutboxMessage], now: datetime) -> None:
-    """Insert outbox messages; a message whose key exists is skipped."""
     insert_rows(
         conn,
         OutboxRow,
@@ -208,7 +207,6 @@ def requeue_after_broker_reset(conn: Connection, epoch: str, now: datetime) -> i
 
 
 def first_relay_at(conn: Connection) -> datetime | None:
-    """Return when a relay of this installation first reached a broker, or None."""
     return conn.execute(select(func.min(BrokerEpochRow.first_seen_at))).scalar()
 
 

@@ -48,7 +48,6 @@ class PausedNames:
 def pause(
     conn: Connection, kind: str, name: str, now: datetime, *, until: datetime | None = None, reason: str = ""
 ) -> None:
-    """Pause a queue or task, or change the end and reason of a pause that is in effect."""
     values = {"kind": kind, "name": name, "now": now, "until": until, "reason": reason[:MAX_REASON_LENGTH]}
     end_expired = text(
         "UPDATE unwind.pauses SET resumed_at = until "

@@ -138,7 +138,6 @@ def _of_alerts(
 
 
 def next_reminder_at(conn: Connection) -> datetime | None:
-    """Return the earliest instant at which a reminder is due."""
     return conn.execute(
         text(
             "SELECT least((SELECT min(remind_at) FROM unwind.ocrs WHERE state = 'open' AND remind_at IS NOT NULL), "
@@ -148,7 +147,6 @@ def next_reminder_at(conn: Connection) -> datetime | None:
 
 
 def list_unanswered_orders(conn: Connection) -> list[int]:
-    """Return orders with a request still open after the last reminder, for operators (A13)."""
     rows = conn.execute(
         text(
             "SELECT order_id FROM unwind.ocrs WHERE state = 'open' AND filed_by = 'buyer' AND reminders > 0 "

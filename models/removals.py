@@ -57,7 +57,6 @@ def send_pending(conn: Connection, order_ids: Iterable[int]) -> Cursor:
 
 
 def fetch_pending(rows: Cursor) -> dict[int, int]:
-    """Return the pending requests by order; orders without any are absent."""
     return {row.order_id: row.pending for row in rows}
 
 
@@ -122,7 +121,6 @@ def update_changed(conn: Connection, decided: Sequence[Removal]) -> None:
 
 
 def cancel_pending(conn: Connection, order_ids: Sequence[int], now: datetime) -> dict[int, list[Removal]]:
-    """Cancel the pending requests of cancelled orders; return them by order (R59)."""
     rows = conn.execute(
         text(
             "UPDATE unwind.removals SET state = 'cancelled', decided_at = :now "

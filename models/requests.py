@@ -102,7 +102,6 @@ def done(command: IdempotentCommand, effects: dict[str, Any]) -> Answer:
 
 
 def invalid(request_id: str, problems: Iterable[tuple[str, str]], *, order_id: int | None = None) -> Answer:
-    """Return the answer for invalid arguments: paths and messages, never values."""
     return Answer(
         "invalid",
         request_id,

@@ -168,7 +168,6 @@ _CLAIM = text(
 
 
 def extend_lease(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
-    """Extend the lease of commands that are still being executed."""
     conn.execute(_EXTEND_LEASE, {"ids": list(submission_ids), "again": now + LEASE_DURATION})
 
 
@@ -220,7 +219,6 @@ def record_failure(conn: Connection, submission: Submission, error: str, now: da
 
 
 def mark_dead(conn: Connection, submission: Submission, error: str) -> None:
-    """Mark a command as dead whose last attempt did not end."""
     conn.execute(
         update(SubmissionRow)
         .where(SubmissionRow.submission_id == submission.submission_id, SubmissionRow.state == "waiting")

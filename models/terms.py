@@ -57,7 +57,6 @@ class TermsHistory:
         return self._by_id[terms_id]
 
     def id_of(self, terms: Terms) -> int:
-        """Return the row id of these terms; 0 is BrickLink's own."""
         return self._ids[terms]
 
     def by_ids(self) -> dict[int, Terms]:

@@ -65,7 +65,6 @@ class UnitOfWork(Generic[C]):
         return self._now
 
     def send_clock_query(self) -> None:
-        """Send the query for the clock, so that it shares a round trip with the last locks."""
         if self._fetch_now is None:
             self._fetch_now = self._clock.send_now(self.conn)
 
@@ -77,7 +76,6 @@ class UnitOfWork(Generic[C]):
             self._stored.append((command, answer))
 
     def store_answer(self, command: IdempotentCommand, answer: Answer) -> None:
-        """Store the answer of a parent command whose last part is in this unit of work."""
         self._stored.append((command, answer))
 
     def enqueue(self, messages: Sequence[OutboxMessage]) -> None:

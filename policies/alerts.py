@@ -28,7 +28,6 @@ def filer_role(kind: AlertKind) -> Role:
 
 
 def check_may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now: datetime) -> Refused | None:
-    """Check the role, that no other alert is open, and the time (R19, R21, R24, R45, R50)."""
     if refused := check_role(case, actor, filer_role(kind), act=f"file a {LABELS[kind]}"):
         return refused
     order = case.order
@@ -50,7 +49,6 @@ def check_may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime
 
 
 def add_alert(case: Case, alert: Alert) -> Case:
-    """Add a new alert, which supersedes an open cancel request (R22, A9)."""
     superseded = case.open_ocr
     return replace(
         case,

@@ -37,7 +37,6 @@ def due_on(month: date, terms: Terms) -> date:
 
 
 def past_due_from(due: date, terms: Terms) -> datetime:
-    """The time from which an unpaid bill is past due: the end of its due day."""
     return start_of_day(due + timedelta(days=1), terms)
 
 

@@ -95,7 +95,6 @@ def strike_recipient(basis: Basis) -> Role | None:
 
 
 def may_cause_strike(case: Case) -> bool:
-    """Whether a cancellation may cause a strike, so that the parties' rows must be locked for update."""
     return case.open_alert is not None
 
 

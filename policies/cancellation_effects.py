@@ -16,7 +16,6 @@ from policies.verdicts import Granted, OutboxMessage
 
 
 def apply_strike(case: Case, granted: Granted) -> Granted:
-    """Add the strike to a granted cancellation, and the notice of a privilege that is lost by it."""
     after = granted.case
     role = strike_recipient(after.order.basis) if after.order.basis is not None else None
     if role is None:

@@ -41,8 +41,6 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class LineEdit:
-    """The edit of one line in step 2: deleted, fewer units, or other values in the shape of `Lot.snapshot`."""
-
     delete: bool = False
     quantity: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)

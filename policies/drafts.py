@@ -70,7 +70,6 @@ class Edit:
 
 
 def check_may_open(case: Case, actor: Actor, now: datetime) -> Refused | None:
-    """Step 1: check that the actor could cancel now with a return, as `orders.cancel` would."""
     if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
     if case.order.status in (Status.NRS, Status.NSS) or case.seller.terminated:

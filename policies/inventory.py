@@ -36,8 +36,6 @@ class QuantityOverflow(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ReturningLine:
-    """Units of one order line to return; `item` is the lot as it was at the sale."""
-
     line_no: int
     units: int
     item: Lot | LotSnapshot
@@ -84,8 +82,6 @@ class ReturnPlan:
 
 @dataclass(frozen=True, slots=True)
 class ReturnTotals:
-    """The returned lines of one order as `effects.lines`, with the number of lines and units returned."""
-
     lines: list[dict[str, Any]] = field(default_factory=list)
     lines_returned: int = 0
     units_returned: int = 0
@@ -110,7 +106,6 @@ class StockView:
         return self._last_new_id - new_lots - 1
 
     def candidate_ids(self, key: LotKey) -> Iterable[int]:
-        """The lots of this item, without new lots that need a review."""
         return (lot_id for lot_id in self._by_key.get(key, ()) if lot_id not in self._apart)
 
     def _add(self, lot: Lot) -> None:
@@ -231,5 +226,4 @@ class _Planner:
 
 
 def needs_own_lot(item: Lot | LotSnapshot) -> bool:
-    """Whether the item needs a lot of its own and a review: superlot parts and custom items."""
     return item.bind_id != 0 or not item.in_catalogue

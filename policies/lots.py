@@ -155,7 +155,6 @@ class LotSnapshot:
 
 
 def lot_from_snapshot(snapshot: Mapping[str, Any]) -> Lot:
-    """Read `Lot.snapshot` back; fields that an old snapshot lacks take their defaults."""
     return Lot(
         lot_id=snapshot["lot_id"],
         seller_id=snapshot["seller_id"],

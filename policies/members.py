@@ -52,7 +52,6 @@ def remove_strike(member: Member, role: Role, order_id: int, terms: Terms) -> Me
 
 
 def reinstate(member: Member) -> Member:
-    """Reopen the account: privileges are restored and earlier strikes no longer count."""
     return replace(member, terminated=False, can_buy=True, can_sell=True, strikes_as_buyer=(), strikes_as_seller=())
 
 

@@ -79,7 +79,6 @@ def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Grante
 
 
 def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
-    """T8: record the buyer's answer.  Only the first one can move the deadline (R30)."""
     if refused := check_role(case, actor, Role.BUYER, act="answer a non-paying buyer alert"):
         return refused
     alert = require_open_alert(case, AlertKind.NPB)

@@ -55,7 +55,6 @@ def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> 
 
 
 def decline(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
-    """T3: decline the buyer's request; the order returns to exactly the status it had (R12)."""
     if refused := check_role(case, actor, Role.SELLER, act="decline a cancel request"):
         return refused
     request = case.open_ocr

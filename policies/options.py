@@ -105,7 +105,6 @@ def list_options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
 
 
 def example_arguments(action: str, case: Case, actor: Actor, remaining: Mapping[int, int]) -> dict[str, Any]:
-    """The arguments, beside order and actor, with which the command answers as the option says."""
     if action == "ocr.file":
         return {"reason": example_reason(case.role_of(actor)), "comment": EXAMPLE_COMMENT}
     if action == "nss.file":

@@ -98,7 +98,6 @@ def check_may_add_batch(case: Case) -> Refused | None:
 
 
 def restart_order(case: Case, *, total: Decimal, event: Event, now: datetime) -> Granted:
-    """T20, T21: after items changed, restart order date, payment and fee (A21)."""
     order = charge_order(
         replace(case.order, status=Status.UPDATED, order_date=now, payment_status=PaymentStatus.NONE, total=total),
         case.terms,

@@ -34,7 +34,6 @@ def check_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused | 
 
 
 def check_comment(comment: str | None) -> Refused | None:
-    """Refuse a blank comment; None is allowed (R5)."""
     if comment is not None and not is_visible(comment):
         return Refused(Code.COMMENT_REQUIRED, "Please add a comment: it must say something.", unblocked_by="a comment")
     return None

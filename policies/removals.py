@@ -67,7 +67,6 @@ def approve(
     remaining: Mapping[int, int],
     now: datetime,
 ) -> Removal | Refused | Invalid:
-    """Approve the other party's request, after checking it again in full (A11, R60)."""
     if refused := _check_decidable(case, removal, actor, counterparty(removal.requested_by), "approve"):
         return refused
     if refused := _check_no_problem(case):

@@ -78,8 +78,6 @@ class OutboxMessage:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The command is allowed: the case afterwards, its events, its outbox messages, and the effects for the answer."""
-
     case: Case
     events: tuple[Event, ...] = ()
     messages: tuple[OutboxMessage, ...] = ()

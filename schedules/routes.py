@@ -29,7 +29,6 @@ _INTERNAL_QUEUES = {
 
 
 def queue_of(task: str) -> str:
-    """Return the queue of a task by its wire name; any task that is not internal is a command."""
     return _INTERNAL_QUEUES.get(task) or HEARTBEAT_QUEUES.get(task, "commands")
 
 

@@ -37,7 +37,6 @@ def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT
 
 
 def prefetch_parties(commands: Sequence[OrderCommandT]) -> partial[Cursor]:
-    """Return the unlocked read of the orders' parties, to be sent in the first round trip of a unit of work."""
     return partial(orders.send_parties, order_ids=[c.order_id for c in commands])
 
 
@@ -74,7 +73,6 @@ def decide_case(
 
 
 def known_case(cases: CaseSet, order_id: int, member_id: str | None, now: datetime) -> Case | Refused:
-    """Return the order, or the refusal if the order or the member is unknown."""
     case = cases.get(order_id, now)
     if case is None:
         return order_unknown()

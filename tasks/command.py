@@ -164,7 +164,6 @@ class Command(StrictModel):
 
     @property
     def fingerprint(self) -> bytes:
-        """Hash of the task and its normalized arguments; two requests are the same if it is equal."""
         arguments = self.model_dump(exclude={"request_id"}, exclude_defaults=True)
         text = json.dumps([self.task, arguments], sort_keys=True, separators=(",", ":"), default=_normalize)
         return hashlib.sha256(text.encode()).digest()
@@ -198,8 +197,6 @@ class OrderCommand(ActorCommand):
 
 
 class OrderFact(Command):
-    """A fact about one order that the marketplace reports; it has no actor."""
-
     order_id: OrderId
     member_id: ClassVar[None] = None
     actor: ClassVar[None] = None

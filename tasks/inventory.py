@@ -114,7 +114,6 @@ def record_imported_lots(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused |
 
 
 def check_imported_lots(lots: Sequence[Lot]) -> list[Refused | Invalid]:
-    """Return the refusals that an import would get, such as another seller's lots. Nothing is written."""
     work: UnitOfWork[RecordLot]
     with unit_of_work() as work:
         recorder = _Recorder(work, lots)

@@ -44,9 +44,7 @@ class ServerUnavailable(TemporaryFailure):
 class Mailer(Protocol):
     """Sends emails. Raises `Undeliverable`, `TemporaryFailure` or `ServerUnavailable`; other errors are retried too."""
 
-    def send(self, email: OutgoingEmail, /) -> None:
-        """Send one email; when this returns, the mail server has accepted it."""
-        ...
+    def send(self, email: OutgoingEmail, /) -> None: ...
 
     def close(self) -> None: ...
 
@@ -63,7 +61,6 @@ _mailer: Mailer = _NullMailer()
 
 
 def set_mailer(new_mailer: Mailer | None) -> None:
-    """Set the mailer of this process; None discards its emails."""
     global _mailer  # noqa: PLW0603 - there is one per process
     _mailer = new_mailer if new_mailer is not None else _NullMailer()
 

@@ -10,8 +10,6 @@ from typing import Protocol
 
 
 class Publisher(Protocol):
-    """Sends outbox row ids to the task that consumes them. Raises if the broker can't be reached."""
-
     def publish(self, task: str, rows: Sequence[int]) -> None: ...
 
     def broker_epoch(self) -> str | None:
@@ -33,7 +31,6 @@ _publisher: Publisher = _NullPublisher()
 
 
 def set_publisher(new_publisher: Publisher | None) -> None:
-    """Set the publisher of this process; None publishes nothing."""
     global _publisher  # noqa: PLW0603 - there is one per process
     _publisher = new_publisher if new_publisher is not None else _NullPublisher()
 

@@ -50,8 +50,6 @@ class RequestRemoval(OrderCommand):
 
 
 class RemovalCommand(ActorCommand):
-    """A command about one removal request, which determines the order."""
-
     removal_id: RemovalId
 
 

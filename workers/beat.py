@@ -24,8 +24,6 @@ clock is far behind.  Workers process this many idle ticks within a minute.
 
 
 class MonotonicScheduler(Scheduler):
-    """Sends entries at their intervals; supports `timedelta` schedules only."""
-
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -53,7 +51,6 @@ class MonotonicScheduler(Scheduler):
         return min(max(wait, 0.0), float(self.max_interval))
 
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:
-        """Send one tick unless its queue is full.  Raises SchedulingError."""
         if _queue_length(producer, entry.options.get("queue")) < MAX_QUEUED_TICKS:
             super().apply_async(entry, producer=producer, advance=advance, **kwargs)
         self.tick_count += 1

@@ -17,7 +17,7 @@ _UNAVAILABLE_STATES = ("08", "53", "57P", "58", "25006")
 
 
 class TaskFailed(Exception):
-    """A task raised an unexpected error; the text says what and where, without values."""
+    pass
 
 
 def is_database_unavailable(error: BaseException) -> bool:
@@ -51,7 +51,6 @@ def summarize(error: BaseException) -> str:
 
 
 def sanitized(error: BaseException) -> TaskFailed:
-    """Return a TaskFailed to raise in the error's place, with the path through our code as notes."""
     failure = TaskFailed(summarize(error))
     for step in traceback_path(error):
         failure.add_note(f"  by {step}")
@@ -59,7 +58,6 @@ def sanitized(error: BaseException) -> TaskFailed:
 
 
 def traceback_path(error: BaseException) -> list[str]:
-    """Return the frames of our own code that led to the error, outermost first."""
     return [
         f"{Path(frame.filename).relative_to(_PROJECT_ROOT)}:{frame.lineno} in {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)

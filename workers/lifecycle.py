@@ -181,7 +181,6 @@ def disconnect_process() -> None:
 
 @contextlib.contextmanager
 def connected_process(app: Celery) -> Iterator[None]:
-    """Connect a process that is no worker for the duration of the block."""
     connect_process(app)
     try:
         yield

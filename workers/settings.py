@@ -204,7 +204,6 @@ class Settings(BaseSettings):
         return self.data_dir / "logs"
 
     def with_servers(self, urls: ServerUrls) -> Settings:
-        """Return these settings with the server URLs that the environment leaves unset."""
         update = {
             "database_url": SecretStr(urls.database_url),
             "broker_url": SecretStr(urls.broker_url),
@@ -219,7 +218,6 @@ class Settings(BaseSettings):
         return self.model_copy(update=update)
 
     def environment(self) -> dict[str, str]:
-        """Return these settings as environment variables for a child process, without unset ones."""
         variables = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
@@ -252,7 +250,6 @@ def load_settings(**overrides: Any) -> Settings:
 
 @contextlib.contextmanager
 def settings_with_servers(settings: Settings | None = None) -> Iterator[Settings]:
-    """Yield settings whose servers run for the duration of the block: the configured ones, else embedded ones."""
     settings = settings or load_settings()
     if settings.has_servers:
         yield settings
@@ -262,7 +259,6 @@ def settings_with_servers(settings: Settings | None = None) -> Iterator[Settings
 
 
 def settings_with_permanent_servers(settings: Settings | None = None) -> Settings:
-    """Return settings whose servers run until this process ends, for plain `celery -A workers.app ...` commands."""
     settings = settings or load_settings()
     return settings if settings.has_servers else settings.with_servers(embedded_servers_until_exit(settings.data_dir))
 

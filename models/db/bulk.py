@@ -53,7 +53,6 @@ def send_insert(
     skip_existing: bool = False,
     returning: str = "",
 ) -> Cursor:
-    """Send the insert of at least one row and return its cursor, to be read after the pipeline."""
     table = _table(target)
     names = tuple(rows[0])
     return execute(conn, _insert(table, names, skip_existing, returning), _columns(table, names, rows))

@@ -107,8 +107,6 @@ class DatabaseClock:
 
 @dataclass
 class SimulatedClock:
-    """The clock of a simulation, which stands at `instant` until it is set."""
-
     instant: datetime
 
     def send_now(self, conn: Connection) -> Callable[[], datetime]:  # noqa: ARG002 - the protocol of Clock
@@ -183,8 +181,6 @@ def _do_nothing() -> None: ...
 
 @dataclass
 class Database:
-    """A database with its engine and clock.  `on_outbox_insert` is called after a commit with outbox messages."""
-
     engine: Engine
     clock: Clock = field(default_factory=DatabaseClock)
     on_outbox_insert: Callable[[], None] = _do_nothing
@@ -222,7 +218,6 @@ def make_engine(
     application_name: str = "unwind",
     **options: Any,
 ) -> Engine:
-    """Return an engine whose sessions all have the session settings; libpq's environment variables are ignored."""
     address = PostgresAddress.parse(database_url)
     engine = create_engine(
         URL.create(
@@ -245,7 +240,6 @@ def make_engine(
 
 
 def open_connection(address: PostgresAddress, *, application_name: str, autocommit: bool) -> psycopg.Connection[Any]:
-    """Open a connection outside any engine, in the application's role, with the same session settings."""
     clear_libpq_environment()
     driver = psycopg.connect(**address.connection_parameters(application_name), autocommit=autocommit)  # type: ignore[arg-type]
     prepare_session(driver, as_app=True)
@@ -280,7 +274,6 @@ def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1
 
 
 def open_second_connection(database: Database) -> Database:
-    """Connect to the same database again, for a thread beside the task that uses the first connection."""
     return connect(database.address, clock=database.clock)
 
 

@@ -117,7 +117,6 @@ class PostgresAddress:
         return parameters
 
     def client_conninfo(self, application_name: str) -> str:
-        """Return the conninfo for a command line of pg_dump, pg_restore or psql, without the password."""
         parameters = self.connection_parameters(application_name)
         parameters.pop("password", None)
         return " ".join(f"{name}={_quoted(value)}" for name, value in parameters.items())

@@ -66,7 +66,6 @@ WrittenIn = Annotated[int, mapped_column(BigInteger, server_default=_WRITTEN_IN)
 
 
 def written_in() -> Column[int]:
-    """Return a `WrittenIn` column for a table that is not declared as a class."""
     return Column("written_in", BigInteger, nullable=False, server_default=_WRITTEN_IN)
 
 
@@ -76,7 +75,6 @@ def check_in(column: str, values: Any, name: str | None = None) -> CheckConstrai
 
 
 def check_finite(column: str) -> CheckConstraint:
-    """Return a constraint against NaN, which PostgreSQL's `numeric` allows."""
     return CheckConstraint(f"{column} <> 'NaN'", name=f"{column}_is_a_number")
 
 

@@ -133,7 +133,6 @@ TRIGGERS: tuple[str, ...] = (
 
 
 def ddl_statements() -> tuple[str, ...]:
-    """Return the `DDL` of all modules by module name, then the triggers."""
     statements: list[str] = []
     for module in sorted(m.name for m in pkgutil.walk_packages(models.__path__, "models.")):
         if module != __name__ and not module.startswith("models.migrations"):

@@ -16,8 +16,6 @@ AS_READER = "security_invoker = true"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view with its columns; each has a name, its JSON types and a description."""
-
     name: str
     version: int
     about: str

@@ -137,7 +137,6 @@ def _month_in_turn(conn: Connection, now: datetime) -> list[date]:
 
 
 def check_month(conn: Connection, now: datetime, month: date) -> list[Violation]:
-    """Recompute the books of one closed month and record the differences."""
     unproven = month_audit.months_with_differences(conn, [month])
     found = [Violation(MONTHS_PROVEN, unproven)] if unproven else []
     record_findings(conn, found, now)
@@ -166,7 +165,6 @@ def record_findings(
 
 
 def set_statement_timeout(conn: Connection, patience: str = "0") -> None:
-    """Set the statement timeout of this transaction; `0` means none."""
     conn.execute(text("SELECT set_config('statement_timeout', :patience, true)"), {"patience": patience})
 
 

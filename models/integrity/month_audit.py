@@ -40,8 +40,6 @@ class ExpectedLine(NamedTuple):
 
 @dataclass
 class Certificate:
-    """The result of a month's audit; without `differences` (sentences) the month is proven."""
-
     month: str
     closed: bool
     sellers: int = 0

@@ -52,7 +52,6 @@ def _upgrade(engine: Engine, revision: str) -> None:
 
 
 def schema_differences(conn: Connection) -> list[object]:
-    """Return the differences between the tables of the database and those of the code, as Alembic reports them."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 

@@ -140,7 +140,6 @@ METRICS = (
 
 
 def collect(conn: Connection) -> Iterator[tuple[Metric, list[tuple[tuple[str, ...], float]] | None]]:
-    """Yield each metric with its values by labels, or None if its query failed."""
     conn.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"))
     for metric in METRICS:
         try:

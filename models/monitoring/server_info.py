@@ -17,13 +17,11 @@ class Connections:
 
 
 def wall_clock(conn: Connection) -> datetime:
-    """Return the server's wall clock, whatever clock the application uses."""
     instant: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
     return instant
 
 
 def schema_revision(conn: Connection) -> str | None:
-    """Return the revision of the schema, or None if no migration ever ran."""
     if not conn.execute(text("SELECT to_regclass('unwind.alembic_version') IS NOT NULL")).scalar():
         return None
     return conn.execute(text("SELECT max(version_num) FROM unwind.alembic_version")).scalar()

@@ -39,7 +39,6 @@ class OrderSnapshot:
 
 
 def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
-    """Return the order as `show order` prints it; None if it does not exist, or did not exist at that instant."""
     seen = load_snapshot(conn, order_id, at=at, now=now)
     if seen is None:
         return None

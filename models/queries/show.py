@@ -25,8 +25,6 @@ MAX_DAYS = 366
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed query: the kind of thing, its arguments, and the instant (None: now)."""
-
     noun: str
     which: tuple[Any, ...] = ()
     at: datetime | None = None

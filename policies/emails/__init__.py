@@ -46,5 +46,4 @@ NOTICES: dict[str, Notice] = {
 
 
 def compose_email(context: EmailContext) -> Email:
-    """Write the email about one event to one member.  Raises KeyError for an event that is not in `NOTICES`."""
     return NOTICES[context.event].compose(context)

@@ -106,7 +106,6 @@ def format_month(month: str) -> str:
 
 
 def format_amount(amount: str) -> str:
-    """An amount of US dollars as text, without its sign: `USD 20.00`."""
     return f"USD {amount.lstrip('-')}"
 
 

@@ -144,7 +144,6 @@ class RedisUrl:
 
     @property
     def kombu_url(self) -> str:
-        """The URL without options, which kombu takes separately."""
         return self._text({})
 
     def masked(self, mask: str = "**") -> str:
@@ -152,7 +151,6 @@ class RedisUrl:
         return self._text({}, login).partition("?")[0]
 
     def connection_options(self) -> dict[str, Any]:
-        """Return the keyword arguments of redis-py's connection pools, `connection_class` included."""
         import redis  # here: the CLI reads settings without loading it
 
         options: dict[str, Any] = {"db": self.database, "username": self.username, "password": self.password}

@@ -17,7 +17,7 @@ from workers.cli.database import open_database
 
 
 class AuditFailed(click.ClickException):
-    """An invariant is violated or a row differs; exit code 1."""
+    pass
 
 
 def _parse_month(_context: click.Context, _parameter: click.Parameter, value: str) -> date:

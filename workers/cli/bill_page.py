@@ -29,7 +29,6 @@ _environment = Environment(
 
 
 def render_html(bill: Mapping[str, Any]) -> str:
-    """Render a self-contained page without scripts or external resources; all content is escaped."""
     return _environment.get_template("bill.html.j2").render(_facts(bill))
 
 

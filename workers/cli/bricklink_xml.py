@@ -70,13 +70,11 @@ _NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 
 class NotAnInventory(Exception):
-    """The file as a whole cannot be read, for the reason in the message."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class BadItem:
-    """An item that is not a valid lot: its position in the file, from 1, and the reason."""
-
     number: int
     reason: str
 

@@ -143,7 +143,6 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def print_lots_as_xml(seller_id: str, *, returned: bool) -> None:
-    """Write a seller's lots to standard output as BrickLink's XML; `returned`: only the units that came back."""
     with _lots_of(seller_id) as opened:
         if opened is None:
             raise click.ClickException(f"There is no seller {seller_id}.")

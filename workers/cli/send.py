@@ -166,7 +166,6 @@ def _progress_bar() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def parse_arguments(words: tuple[str, ...], json_text: str | None) -> dict[str, Any]:
-    """The arguments as JSON values; KEY=VALUE words override `--json`."""
     arguments: dict[str, Any] = {}
     if json_text is not None:
         try:

@@ -21,7 +21,7 @@ QUERY_ARGUMENTS = {"ignore_unknown_options": True}
 
 
 class NotFound(click.ClickException):
-    """The thing that was asked for does not exist; exit code 1."""
+    pass
 
 
 class InvalidArguments(click.ClickException):

@@ -18,7 +18,7 @@ MIN_REDIS_VERSION = (6, 2)  # the transport moves messages with BLMOVE instead o
 
 
 class ServerBinaryNotFound(RuntimeError):
-    """This machine has no usable server program; the message names a fix."""
+    pass
 
 
 def find_postgres_bin() -> Path:

@@ -28,7 +28,7 @@ LOGINS = ("postgres", "postgres_admin", "valkey")
 
 
 class DataDirNotAccessible(PermissionError):
-    """This user cannot use the data directory; the message names a fix."""
+    pass
 
 
 class FileLock:

@@ -54,7 +54,7 @@ THROWAWAY_SETTINGS = {
 
 
 class ServerStartError(RuntimeError):
-    """A server did not start or stay up; the message gives the reason, where possible the end of a log."""
+    pass
 
 
 class Postgres:
@@ -252,7 +252,6 @@ Sequences of columns are left out, as they follow their tables.
 
 
 def log_tail(log: Path, count: int = 8) -> str:
-    """Return the last lines of a log file, indented, for an error message."""
     return "\n".join(f"    {line}" for line in _lines(log)[-count:]) or "    (its log is empty)"
 
 

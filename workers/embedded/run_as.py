@@ -40,7 +40,6 @@ class RunAs:
 
     @property
     def owner(self) -> int:
-        """The uid that must own the server's files, as seen outside the namespace."""
         return os.getuid() if self.uid is None or self.namespace else self.uid
 
     def becoming(self, parent: int, death_signal: signal.Signals) -> Callable[[], None]:

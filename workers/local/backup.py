@@ -25,13 +25,11 @@ from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, p
 
 
 class BackupError(RuntimeError):
-    """A backup or restore is not possible; the message says why and how to fix it."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """Restored rows by table, and the number of transactions that the feed skips."""
-
     orders: int
     events: int
     feed_transactions_skipped: int

@@ -41,7 +41,7 @@ STOP_SIGNALS = ((signal.SIGTERM, 20.0), (signal.SIGQUIT, 25.0), (signal.SIGKILL,
 
 
 class ProgramFailed(RuntimeError):
-    """A program did not become ready; the message ends with the last lines of its log."""
+    pass
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,6 @@ class Supervisor:
         return self.is_alive(name) and (ready is None or ready())
 
     def pid(self, name: str) -> int:
-        """Return the id of the program's process and process group."""
         with self._lock:
             return self._children[name].identity.pid
 

@@ -94,7 +94,6 @@ def is_loopback(address: str) -> bool:
 
 
 def find_running_flower(settings: Settings) -> dict[str, Any]:
-    """Return the address and mode of the Flower of this data directory; empty when none runs."""
     record = read_json(_record_path(settings))
     process = ProcessIdentity(int(record.get("pid", 0)), int(record.get("started", 0)))
     return record if record and is_alive(process) else {}

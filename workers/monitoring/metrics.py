@@ -203,7 +203,6 @@ class _RequestHandler(WSGIRequestHandler):
 
 
 def make_metrics_server(collector: MetricsCollector, address: str, port: int) -> WSGIServer:
-    """Return a server that is bound and does not serve yet; `server_port` is its port."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     metrics = make_wsgi_app(registry)

@@ -113,8 +113,6 @@ class Watchdog:
 
 
 class BrokerProbe:
-    """The watchdog's own connection to the broker; redis-py reconnects after errors."""
-
     def __init__(self, url: str) -> None:
         self._client = connect(url, timeout=RESPONSE_TIMEOUT)
 

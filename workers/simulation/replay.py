@@ -31,11 +31,11 @@ MIN_YEAR, MAX_YEAR = 1970, 9000
 
 
 class InvalidHistory(Exception):
-    """A history cannot be played; the message names the file and, where possible, the line."""
+    pass
 
 
 class DatabaseNotEmpty(Exception):
-    """The database for a history is not empty."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,6 @@ class PlayedLine:
 
 
 def read_history(path: Path) -> list[HistoryLine]:
-    """Read and check a whole file. Raises InvalidHistory, which names the first invalid line."""
     try:
         written = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -132,7 +131,6 @@ class SimulationPool:
 
     @contextlib.contextmanager
     def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Simulation]:
-        """Provide a simulation in a new database, which is dropped after the block."""
         simulation = self.new(at, allow_short=allow_short)
         name = simulation.database.engine.url.database
         with simulation:
@@ -146,7 +144,6 @@ class SimulationPool:
 
 
 def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short: bool = False) -> Simulation:
-    """Migrate an empty database and return a simulation in it. Raises DatabaseNotEmpty if it has any contents."""
     engine = make_engine(database_url)
     try:
         with engine.connect() as conn:

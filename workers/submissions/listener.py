@@ -39,8 +39,6 @@ class ListenerDisconnected(psycopg.OperationalError):
 
 
 class Listener:
-    """Calls `wake` soon after every commit that submitted a command, until it is closed."""
-
     def __init__(self, database_url: str, wake: Callable[[], None]) -> None:
         self._address = PostgresAddress.parse(database_url)
         self._wake = wake

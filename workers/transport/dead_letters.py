@@ -90,8 +90,6 @@ def push(pipe: Any, letter: DeadLetter) -> None:
 
 
 class DeadLetterWriter:
-    """Writes dead letters to the database, one thread per worker group; several can run at once."""
-
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -189,7 +187,6 @@ def _stop_writer(**_: Any) -> None:
 
 
 def describe_untaken(message: Any, registered: Container[str]) -> DeadLetter:
-    """Build the dead letter of a message that passed validation and that Celery rejected."""
     headers = message.headers if isinstance(message.headers, dict) else {}
     delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
     name, raw = _text(headers.get("task")), message.body

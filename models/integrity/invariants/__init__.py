@@ -28,8 +28,6 @@ MONTHS_PROVEN = "Of every closed month the bills say what orders and events say;
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """An invariant that does not hold, with the ids that violate it (as text, at most `MAX_IDS`)."""
-
     sentence: str
     ids: list[str]
 

@@ -57,7 +57,6 @@ def render_html(envelope: OutgoingEmail, branding: Branding) -> str:
 
 
 def build_mail(envelope: OutgoingEmail, branding: Branding) -> EmailMessage:
-    """Build the MIME message.  Raises `Undeliverable` for an address that mail cannot be sent to."""
     message = EmailMessage(policy=SMTP)
     message["From"] = branding.sender
     message["To"] = Address(sanitize_header(envelope.handle), addr_spec=encode_address(envelope.email))

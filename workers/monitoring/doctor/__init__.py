@@ -75,7 +75,6 @@ BROKER_CHECKS: tuple[Check, ...] = (
 
 
 def examine() -> list[Finding]:
-    """Examine the installation that this environment names.  Starts nothing."""
     findings = environment.check_unknown_variables() + environment.check_libpq_variables()
     try:
         settings = load_settings()

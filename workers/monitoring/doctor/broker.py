@@ -25,7 +25,6 @@ WORKER_RESPONSE_TIMEOUT = 1.0
 
 
 def fetch_consumed_queues(url: str) -> dict[str, list[str]]:
-    """Broadcast once and return the queues of each worker that answers, by the worker's name."""
     queues_by_worker: dict[str, list[str]] = {}
     for name, queues in _broadcast(url, "active_queues"):
         if isinstance(queues, list):
@@ -148,7 +147,6 @@ def check_result_backend(context: Context) -> list[Finding]:
 
 
 def check_clock(context: Context) -> list[Finding]:
-    """Compare the broker's clock, by which lost workers are detected, with the database's."""
     if context.database is None:
         return []
     before = context.clock()

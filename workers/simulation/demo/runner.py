@@ -46,7 +46,7 @@ _SUMMARY = """
 
 
 class DemoFailed(Exception):
-    """An expected change is missing or a command was refused; the message names it."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,6 @@ class DemoRun:
             return cls(sample, database, client, database.clock.now(conn), unlocks, seen=seen)
 
     def now(self) -> datetime:
-        """Return the database's time, computed from its time when the run began, without a query."""
         return self.began + timedelta(seconds=time.monotonic() - self._clock)
 
     def open(self) -> None:
