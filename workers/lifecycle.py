@@ -28,7 +28,6 @@ from tasks import mailer, publisher
 from workers import logs
 from workers.broker.redis_url import connect
 from workers.errors import summarize, traceback_path
-from workers.mail.senders import mailer_from_settings
 from workers.settings import Settings, load_settings, settings_with_permanent_servers
 from workers.submissions.listener import Listener
 
@@ -150,6 +149,12 @@ def open_database(settings: Settings, *, pool_size: int = 1) -> Database:
     return db.connect(url.get_secret_value(), pool_size=pool_size)
 
 
+def _open_mailer(settings: Settings) -> mailer.Mailer:
+    from workers.mail.senders import mailer_from_settings  # keeps jinja2 and smtplib out of the import of workers.app
+
+    return mailer_from_settings(settings)
+
+
 _relay_waker: RelayWaker | None = None
 _listener: Listener | None = None
 
@@ -161,7 +166,7 @@ def connect_process(app: Celery) -> None:
     _relay_waker = RelayWaker(lambda: _send_wakeup(app, "outbox.relay"))
     database.on_outbox_insert = _relay_waker
     db.set_database(database)
-    mailer.set_mailer(mailer_from_settings(settings))
+    mailer.set_mailer(_open_mailer(settings))
     publisher.set_publisher(
         BrokerPublisher(app, settings.broker_url.get_secret_value() if settings.broker_url is not None else None)
     )
@@ -221,7 +226,7 @@ def check_configuration() -> None:
     """Raise what would keep a process from connecting.  Contacts no server: servers may be away."""
     settings = process_settings()
     open_database(settings).dispose()
-    mailer_from_settings(settings)
+    _open_mailer(settings)
 
 
 @signals.worker_process_init.connect

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from models.db.postgres_address import PostgresAddress
 from workers.broker.redis_url import RedisUrl
@@ -84,10 +83,10 @@ def _next_database(validated: dict[str, Any]) -> SecretStr | None:
     return SecretStr(str(address.with_database(address.database + 1)))
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings of one installation.  Immutable; secrets print as stars.  Use `load_settings` to load them."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", case_sensitive=True)
+    model_config = ConfigDict(frozen=True, validate_default=True)
 
     database_url: Annotated[SecretStr | None, _secret(normalize_postgres_url)] = Field(
         None,
@@ -234,8 +233,10 @@ class Settings(BaseSettings):
 
 def load_settings(**overrides: Any) -> Settings:
     """Load the settings from the environment.  `overrides` go by field name.  Raises SettingsError."""
-    values: dict[str, Any] = {**_from_files(os.environ)}
-    values |= {str(Settings.model_fields[name].validation_alias): value for name, value in overrides.items()}
+    variables = {name: str(field.validation_alias) for name, field in Settings.model_fields.items()}
+    values: dict[str, Any] = {name: os.environ[name] for name in variables.values() if os.environ.get(name)}
+    values |= _from_files(os.environ)
+    values |= {variables[name]: value for name, value in overrides.items()}
     try:
         settings = Settings(**values)
     except ValidationError as error:

@@ -34,6 +34,25 @@ def test_importing_the_app_needs_no_environment_and_opens_no_connection() -> Non
     assert done.returncode == 0, done.stderr
 
 
+def test_importing_the_app_loads_no_library_that_only_some_processes_need() -> None:
+    """The import time of `workers.app` (B15) counts in every start; these libraries alone are a sixth of it."""
+    unneeded = [
+        "alembic",
+        "dotenv",
+        "flower",
+        "jinja2",
+        "prometheus_client",
+        "pydantic_settings",
+        "smtplib",
+        "tornado.web",
+    ]
+    script = f"import workers.app, sys; sys.exit(' '.join(sys.modules.keys() & {unneeded}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=CHECKOUT, env={}, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == ""
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [

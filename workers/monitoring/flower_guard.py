@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from celery import signals
@@ -23,9 +23,8 @@ from workers.broker.redis_url import connect
 from workers.embedded.data_dir import read_json, write_json
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive
 from workers.local import FLOWER_CONFIG
-
-if TYPE_CHECKING:
-    from workers.settings import Settings
+from workers.settings import Settings, load_settings
+from workers.transport.channel import PARKED_PREFIX, PAUSES_KEY
 
 log = structlog.get_logger(__name__)
 
@@ -56,8 +55,6 @@ def _patch_flower(**_: Any) -> None:
 
 def _start_http_server(flower: Any) -> Any:
     # Replace `flower.app.Flower.start_http_server`: apply the restrictions first.
-    from workers.settings import load_settings  # keeps pydantic out of the import of workers.app
-
     settings = load_settings()
     restrict_options(flower, settings)
     port = flower.unguarded_start()
@@ -149,11 +146,6 @@ class QueueLengths:
         return await asyncio.get_running_loop().run_in_executor(None, self._lengths, list(names))
 
     def _lengths(self, names: list[str]) -> list[dict[str, Any]]:
-        from workers.transport.channel import (  # keeps kombu's Redis transport out of the import
-            PARKED_PREFIX,
-            PAUSES_KEY,
-        )
-
         with contextlib.closing(connect(self._url, timeout=QUEUE_LENGTHS_TIMEOUT)) as client:
             paused = json.loads(client.get(PAUSES_KEY) or "{}")  # workers write it there, since Flower has no database
             queues = paused.get("queues", [])
