@@ -13,13 +13,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from models import alerts, events, members, ocr, orders, terms
+from models import alerts, events, late_payments, members, ocr, orders, terms
 from models.db.pipeline import Cursor, pipeline
 from models.unit_of_work import UnitOfWork
 from policies import history
 from policies.alerts import drop_later_unlock_mark
-from policies.cases import Actor, Alert, Case, Member, Ocr, Order
-from policies.statuses import Role
+from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
+from policies.statuses import Role, Status
 from policies.verdicts import Granted, OutboxMessage
 
 
@@ -66,6 +66,8 @@ class CaseSet:
         self.terms_history = terms.fetch_terms(term_rows)
         self._alerts = alerts.fetch_latest(alert_rows, self.terms_history)
         self._ocrs = ocr.fetch_latest(ocr_rows, self.terms_history)
+        cancelled = [order_id for order_id, order in self._orders.items() if order.status is Status.CANCELLED]
+        self._late_payments = late_payments.load_latest(conn, cancelled)
         self._members_before = dict(self.members)
         self._granted: list[tuple[Case, Granted, datetime, Actor | None, str | None]] = []
 
@@ -80,6 +82,7 @@ class CaseSet:
             terms=self.terms_history.at(now),
             ocr=self._ocrs.get(order_id),
             alert=self._alerts.get(order_id),
+            late_payment=self._late_payments.get(order_id),
         )
 
     @property
@@ -106,6 +109,8 @@ class CaseSet:
             self._alerts[after.order.order_id] = after.alert
         if after.ocr is not None:
             self._ocrs[after.order.order_id] = after.ocr
+        if after.late_payment is not None:
+            self._late_payments[after.order.order_id] = after.late_payment
 
     def set_member(self, member: Member) -> None:
         self.members[member.member_id] = member
@@ -117,6 +122,7 @@ class CaseSet:
         changed_orders: list[tuple[Order, int, datetime]] = []
         changed_alerts: list[tuple[int, Alert]] = []
         changed_ocrs: list[tuple[int, Ocr]] = []
+        changed_late_payments: list[tuple[int, LatePayment]] = []
         messages: list[OutboxMessage] = []
         for before, granted, at, actor, request_id in self._granted:
             after = granted.case
@@ -132,12 +138,15 @@ class CaseSet:
                 changed_alerts.append((after.order.order_id, after.alert))
             if after.ocr is not None and after.ocr != before.ocr:
                 changed_ocrs.append((after.order.order_id, after.ocr))
+            if after.late_payment is not None and after.late_payment != before.late_payment:
+                changed_late_payments.append((after.order.order_id, after.late_payment))
         now = work.now
         with pipeline(self.conn):
             orders.insert(self.conn, new)
             orders.update_changed(self.conn, changed_orders)
             alerts.update_changed(self.conn, changed_alerts, self.terms_history)
             ocr.update_changed(self.conn, changed_ocrs, self.terms_history)
+            late_payments.update_changed(self.conn, changed_late_payments)
             changes = members.update_standing(self.conn, self._members_before, self.members.values(), now)
             events.append(self.conn, [*rows, *(_standing_row(*change, now) for change in changes)])
             work.enqueue(messages)

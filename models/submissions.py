@@ -58,6 +58,7 @@ PUBLIC_TASKS = (
     "orders.options",
     "orders.record_payment",
     "orders.set_status",
+    "orders.settle_late_payment",
     "orders.submit",
     "removals.approve",
     "removals.deny",

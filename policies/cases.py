@@ -136,8 +136,20 @@ class Ocr:
 
 
 @dataclass(frozen=True, slots=True)
+class LatePayment:
+    """A payment that was recorded after the cancellation, open until it is settled (R107)."""
+
+    payment_status: PaymentStatus
+    recorded_at: datetime
+    late_payment_id: int | None = None
+    settled_at: datetime | None = None
+    settled_by: str | None = None
+    comment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
-    """An order and its facts.  `ocr` and `alert` are the latest, in any state; `terms` apply to new ones."""
+    """An order and its facts.  `ocr`, `alert` and `late_payment` are the latest, in any state; `terms` apply to new ones."""
 
     order: Order
     buyer: Member
@@ -145,6 +157,7 @@ class Case:
     terms: Terms
     ocr: Ocr | None = None
     alert: Alert | None = None
+    late_payment: LatePayment | None = None
 
     @property
     def open_ocr(self) -> Ocr | None:
@@ -153,6 +166,10 @@ class Case:
     @property
     def open_alert(self) -> Alert | None:
         return self.alert if self.alert is not None and self.alert.state is AlertState.OPEN else None
+
+    @property
+    def open_late_payment(self) -> LatePayment | None:
+        return self.late_payment if self.late_payment is not None and self.late_payment.settled_at is None else None
 
     def role_of(self, actor: Actor) -> Role | None:
         if actor.staff is not None:

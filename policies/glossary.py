@@ -47,6 +47,7 @@ CODES: dict[Code, str] = {
     Code.WRONG_ROLE: "the other party, or staff, may do this",
     Code.NO_OPEN_REQUEST: "it needs an open cancel request and none is open",
     Code.NO_OPEN_ALERT: "it needs an open alert of that kind and none is open",
+    Code.NO_LATE_PAYMENT: "no payment came in after the cancellation, or it is settled already",
     Code.ORDER_HAS_PROBLEM: "an open request or alert is in the way",
     Code.WRONG_STATUS: "not in this status",
     Code.TOO_EARLY: "time alone makes it possible: see possible_from",

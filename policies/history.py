@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from typing import Any
 
-from policies.cases import Alert, Case, Ocr, Order
+from policies.cases import Alert, Case, LatePayment, Ocr, Order
 from policies.timestamps import format_optional_timestamp
 
 
@@ -50,6 +50,12 @@ _OCR: _Fields = {
     "filed_at": format_optional_timestamp,
     "closed_at": format_optional_timestamp,
 }
+_LATE_PAYMENT: _Fields = {
+    "payment_status": _unchanged,
+    "recorded_at": format_optional_timestamp,
+    "settled_at": format_optional_timestamp,
+    "settled_by": _unchanged,
+}
 """The recorded fields of each part, and how they are written as JSON."""
 
 
@@ -63,6 +69,10 @@ def alert_state(alert: Alert) -> dict[str, Any]:
 
 def ocr_state(ocr: Ocr) -> dict[str, Any]:
     return _state(ocr, _OCR)
+
+
+def late_payment_state(late: LatePayment) -> dict[str, Any]:
+    return _state(late, _LATE_PAYMENT)
 
 
 def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
@@ -80,24 +90,31 @@ def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
         old_ocr = before.ocr if before and before.ocr and _identity(before.ocr) == _identity(after.ocr) else None
         if ocr := _changed_fields(old_ocr, after.ocr, _OCR):
             changes["ocr"] = ocr
+    if after.late_payment is not None:
+        known = before.late_payment if before else None
+        same = known is not None and _identity(known) == _identity(after.late_payment)
+        if late := _changed_fields(known if same else None, after.late_payment, _LATE_PAYMENT):
+            changes["late_payment"] = late
     return changes
 
 
 def fold_changes(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Fold event changes, oldest first, into `{"order": …, "alert": …, "ocr": …}`, without parts that never occur."""
+    """Fold event changes, oldest first, into `{"order": …, "alert": …}` by part, without parts that never occur."""
     state: dict[str, dict[str, Any]] = {}
     for change in changes_in_order:
-        for part in ("order", "alert", "ocr"):
+        for part in ("order", "alert", "ocr", "late_payment"):
             if part in change:
                 state.setdefault(part, {}).update(change[part])
     return state
 
 
-def _identity(part: Alert | Ocr) -> tuple[int | None, datetime]:
+def _identity(part: Alert | Ocr | LatePayment) -> tuple[int | None, datetime]:
+    if isinstance(part, LatePayment):
+        return part.late_payment_id, part.recorded_at
     return (part.alert_id if isinstance(part, Alert) else part.ocr_id), part.filed_at
 
 
-def _state(part: Order | Alert | Ocr, fields: _Fields) -> dict[str, Any]:
+def _state(part: Order | Alert | Ocr | LatePayment, fields: _Fields) -> dict[str, Any]:
     return {name: write(getattr(part, name)) for name, write in fields.items()}
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from policies import alerts, cancellation, drafts, npb, ocr, orders, removals, seller_alerts
+from policies import alerts, cancellation, drafts, late_payments, npb, ocr, orders, removals, seller_alerts
 from policies.cases import Actor, AlertKind, Case
 from policies.removals import Removal
 from policies.statuses import Role, Status
-from policies.timestamps import format_optional_timestamp
+from policies.timestamps import describe_timestamp, format_optional_timestamp
 from policies.verdicts import Code, Granted, Invalid, Refused
 
 EXAMPLE_COMMENT = "Said on the Problem Order page."
@@ -85,6 +85,7 @@ ACTIONS: dict[str, PolicyCheck] = {
     "removals.request": lambda o, by, now: removals.request(
         o.case, by, first_unit(o.remaining), None, o.remaining, now
     ),
+    "orders.settle_late_payment": lambda o, by, now: late_payments.settle(o.case, by, EXAMPLE_COMMENT, now),
 }
 
 
@@ -130,7 +131,14 @@ def describe_cancellability(order: Subject, now: datetime) -> str:
     case = order.case
     if case.order.status is Status.CANCELLED:
         basis = cancellation.LABELS[case.order.basis] if case.order.basis else "an unknown ground"
-        return f"{case.label.capitalize()} is cancelled, on the ground of {basis}. That is final."
+        late = case.open_late_payment
+        paid = (
+            f" A payment is {late.payment_status} since {describe_timestamp(late.recorded_at)}, after the cancellation; "
+            "the seller has to send the money back."
+            if late
+            else ""
+        )
+        return f"{case.label.capitalize()} is cancelled, on the ground of {basis}. That is final.{paid}"
     sentences = []
     for role in (Role.SELLER, Role.BUYER):
         answer = cancellation.basis_for(case, Actor(case.member(role).member_id), now)

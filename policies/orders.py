@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
+from policies import late_payments
 from policies.billing_months import month_of
 from policies.cases import Actor, AlertKind, Case, Order
 from policies.fees import calculate_fee, to_usd
@@ -52,11 +53,11 @@ def set_status(case: Case, actor: Actor, status: Status) -> Granted | Refused:
     )
 
 
-def record_payment(case: Case, payment: PaymentStatus) -> Granted | Refused:
+def record_payment(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refused:
     """Record a payment.  A voided payment returns a PAID order to READY (T23); no other status changes."""
-    if refused := check_not_cancelled(case):
-        return refused
     order = case.order
+    if order.status is Status.CANCELLED:
+        return late_payments.record(case, payment, now)
     if payment is order.payment_status:
         return Granted(case, effects={"status": order.status, "payment_status": payment})
     voided = order.status is Status.PAID and order.payment_status.is_paid and not payment.is_paid

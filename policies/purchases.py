@@ -25,19 +25,24 @@ class PurchasedLine:
 def price_purchase(
     lines: Sequence[tuple[int, int]], lots: Mapping[int, Lot], buyer: Member, seller_id: str
 ) -> tuple[PurchasedLine, ...] | Refused | Invalid:
-    """Price the (lot_id, quantity) lines.  Lots of other stores and lots the buyer cannot see are unknown."""
+    """Price the (lot_id, quantity) lines.  Lots of other stores and lots the buyer cannot see are unknown.
+
+    A lot is sold in multiples of its `bulk`, or down to its last unit (R105).
+    """
     for lot_id, _ in lines:
         if not _for_sale(lots.get(lot_id), buyer, seller_id):
             return Refused(Code.LOT_UNKNOWN, f"Lot {lot_id} is not for sale to this buyer in this store.")
+    left = {lot_id: lots[lot_id].quantity for lot_id, _ in lines}
     for index, (lot_id, quantity) in enumerate(lines):
-        if quantity % lots[lot_id].bulk:
+        bulk = lots[lot_id].bulk
+        if quantity % bulk and quantity != left[lot_id]:
             return Invalid(
-                f"lines.{index}.quantity", f"must be a multiple of {lots[lot_id].bulk}, as the lot is sold in bulk"
+                f"lines.{index}.quantity",
+                f"must be a multiple of {bulk}, as the lot is sold in bulk, or all that is left of it",
             )
-    quantities: dict[int, int] = {}
-    for lot_id, quantity in lines:
-        quantities[lot_id] = quantities.get(lot_id, 0) + quantity
-        if quantities[lot_id] > lots[lot_id].quantity:
+        left[lot_id] -= quantity
+    for lot_id, units in left.items():
+        if units < 0:
             return Refused(
                 Code.NOT_ENOUGH_STOCK,
                 f"Lot {lot_id} has {lots[lot_id].quantity} units, which is fewer than were asked for.",

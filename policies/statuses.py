@@ -27,13 +27,14 @@ class Status(StrEnum):
 
 class PaymentStatus(StrEnum):
     NONE = "None"
+    PENDING = "Pending"
     SENT = "Sent"
     RECEIVED = "Received"
     COMPLETED = "Completed"
 
     @property
     def is_paid(self) -> bool:
-        """Whether the order is paid.  Sent is only the buyer's claim and never blocks the seller."""
+        """Whether the order is paid.  Sent is the buyer's claim, Pending a payment under way: neither blocks the seller (R108)."""
         return self in (PaymentStatus.RECEIVED, PaymentStatus.COMPLETED)
 
 

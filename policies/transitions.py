@@ -1,6 +1,6 @@
 """The transition table of an order's status as data.
 
-T1 to T23 are numbered as in the rule book; S1 to S6 are ordinary moves and events that change no status, so that every
+T1 to T23 are numbered as in the rule book; S1 to S7 are ordinary moves and events that change no status, so that every
 event is covered.  The policies decide; they are tested against this table, and docs/support.md is generated from it.
 """
 
@@ -252,6 +252,15 @@ TABLE: tuple[Transition, ...] = (
         UNCHANGED,
         "the order is not touched",
         ("removals.cancelled", "npb.removed", "nrs.removed", "nss.removed"),
+    ),
+    Transition(
+        "S7",
+        (S.CANCELLED,),
+        "a payment is recorded after the cancellation, or settled by the seller or staff",
+        (SELLER, STAFF, SYSTEM),
+        UNCHANGED,
+        "the order is not touched; both parties are notified of the payment",
+        ("orders.paid_after_cancellation", "orders.late_payment_settled"),
     ),
 )
 

@@ -29,6 +29,9 @@ ORDERS = """
       (SELECT array_agg(to_char(l.billing_month, 'YYYY-MM') || ' ' || l.kind || ' ' || l.amount
                         ORDER BY l.billing_month, l.kind, l.amount)
        FROM unwind.ledger_lines l WHERE l.order_id = o.order_id AND l.amount <> 0) AS ledger,
+      (SELECT array_agg(p.payment_status || CASE WHEN p.settled_at IS NULL THEN ' open' ELSE ' settled' END
+                        ORDER BY p.late_payment_id)
+       FROM unwind.late_payments p WHERE p.order_id = o.order_id) AS late_payments,
       (SELECT array_agg(s.member_id || ' ' || s.role) FROM unwind.strikes s WHERE s.order_id = o.order_id) AS strikes
     FROM unwind.orders o WHERE o.order_id = ANY(%s)
 """
@@ -79,6 +82,7 @@ def compare_with_reference(conn: psycopg.Connection[Any], oracle: Oracle, order_
             "ocr": f"{order.ocr.by} {order.ocr.state}" if order.ocr else None,
             "removals": removals[order_id] or None,
             "ledger": [f"{month} {kind} {amount}" for month, kind, amount in lines] or None,
+            "late_payments": [str(late) for late in order.late] or None,
             "strikes": _strikes(order),
         }
         for name, value in expected.items():

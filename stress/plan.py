@@ -111,6 +111,7 @@ PAID: tuple[Move, ...] = (
     ("nobody", "orders.record_payment", {"payment_status": "Received"}, 0),
     ("seller", "orders.set_status", {"status": "PAID"}, 0),
 )
+CLAIMED: Move = ("nobody", "orders.record_payment", {"payment_status": "Sent"}, 0)
 NOT_SHIPPED: Move = ("buyer", "nss.file", {"grounds": "INCOMPLETE", **COMMENT}, 0)
 TERMINATE: Move = ("staff", "members.terminate", COMMENT, 0)
 """Of the buyer, who has no other order."""
@@ -137,6 +138,8 @@ STORIES: tuple[tuple[Move, ...], ...] = (
     (TAKE, ("buyer", "removals.withdraw", {}, 0), FILE, (*CANCEL[:3], SOON)),
     (TAKE, TAKE, ASK, CANCEL),
     (("nobody", "orders.add_batch", {}, 0), ASK, CANCEL),
+    (ASK, CANCEL, PAID[0], ("seller", "orders.settle_late_payment", COMMENT, 0)),
+    (FILE, (*CANCEL[:3], SOON), CLAIMED, PAID[0], ("staff", "orders.settle_late_payment", COMMENT, 0.2)),
 )
 NOISE: tuple[Move, ...] = (
     ("stranger", "orders.cancel", {}, 0),
@@ -149,7 +152,8 @@ NOISE: tuple[Move, ...] = (
     ("seller", "orders.set_status", {"status": "READY"}, 0),
     ("buyer", "ocr.file", {"reason": "S_MUTUAL", **COMMENT}, 0),
     ("buyer", "ocr.file", {"reason": "B_MUTUAL", "comment": " "}, 0),
-    ("nobody", "orders.record_payment", {"payment_status": "Sent"}, 0),
+    ("buyer", "orders.settle_late_payment", COMMENT, 0),
+    CLAIMED,
 )
 
 

@@ -15,6 +15,7 @@ from models import inventory, ledger, members, orders
 from models.cases import CaseSet
 from models.requests import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
+from policies import late_payments
 from policies import members as member_policy
 from policies import orders as policy
 from policies.cases import Case, Order
@@ -24,7 +25,7 @@ from policies.purchases import PurchasedLine, format_total, price_purchase, sum_
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
 from tasks.cases import decide_cases, member_unknown, order_unknown
-from tasks.command import LotId, MemberId, OrderCommand, OrderFact, Quantity, StrictModel, Text, UsdRate
+from tasks.command import Comment, LotId, MemberId, OrderCommand, OrderFact, Quantity, StrictModel, Text, UsdRate
 
 MAX_LINES = 1000
 MAX_TOTAL = Decimal(10) ** 12
@@ -77,6 +78,13 @@ class RecordPayment(OrderFact):
     payment_status: Literal[tuple(str(s) for s in PaymentStatus)]  # type: ignore[valid-type]
 
 
+class SettleLatePayment(OrderCommand):
+    """Arguments of `orders.settle_late_payment`."""
+
+    task: ClassVar[str] = "orders.settle_late_payment"
+    comment: Comment
+
+
 @shared_task(name=SubmitOrder.task)
 def submit(commands: list[SubmitOrder]) -> list[Answer]:
     """Create an order: take its stock, store a snapshot of each lot in its line, charge the fee."""
@@ -116,8 +124,16 @@ def set_status(commands: list[SetStatus]) -> list[Answer]:
 
 @shared_task(name=RecordPayment.task)
 def record_payment(commands: list[RecordPayment]) -> list[Answer]:
-    """Set the payment status that the payment service reports."""
-    return decide_cases(commands, lambda c, case, _now: policy.record_payment(case, PaymentStatus(c.payment_status)))
+    """Set the payment status that the payment service reports; for a cancelled order record a late payment."""
+    return decide_cases(
+        commands, lambda c, case, now: policy.record_payment(case, PaymentStatus(c.payment_status), now)
+    )
+
+
+@shared_task(name=SettleLatePayment.task)
+def settle_late_payment(commands: list[SettleLatePayment]) -> list[Answer]:
+    """Say, as the seller or staff, that the money of a late payment was sent back."""
+    return decide_cases(commands, lambda c, case, now: late_payments.settle(case, c.actor, c.comment, now))
 
 
 class _StockSale:

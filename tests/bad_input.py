@@ -80,6 +80,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "orders.cancel_many": {"orders": [PARTY]},
     "orders.options": PARTY,
     "orders.record_payment": {"order_id": 1003, "payment_status": "Sent"},
+    "orders.settle_late_payment": PARTY | {"comment": "sent back"},
     "orders.set_status": PARTY | {"status": "READY"},
     "orders.submit": {
         "order_id": 2,

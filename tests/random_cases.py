@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from random import Random
 
-from policies import alerts, cancellation, npb, ocr, orders, seller_alerts
+from policies import alerts, cancellation, late_payments, npb, ocr, orders, seller_alerts
 from policies.cases import Actor, AlertKind, Case
 from policies.statuses import PaymentStatus, Role, Status
 from policies.verdicts import Event, Granted, Invalid, Refused, Verdict
@@ -62,7 +62,8 @@ MOVES: dict[str, Move] = {
     ),
     "orders.cancel": lambda c, a, _, now: cancellation.cancel(c, a, None, None, now),
     "orders.set_status": lambda c, a, r, _now: orders.set_status(c, a, r.choice(list(Status))),
-    "orders.record_payment": lambda c, _, r, _now: orders.record_payment(c, r.choice(list(PaymentStatus))),
+    "orders.record_payment": lambda c, _, r, now: orders.record_payment(c, r.choice(list(PaymentStatus)), now),
+    "orders.settle_late_payment": lambda c, a, _, now: late_payments.settle(c, a, "sent back", now),
     "orders.add_batch": _batch,
     "unlock": lambda c, _, __, now: alerts.unlock(c, now),
     "members": _terminated,

@@ -81,6 +81,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "orders.options": _WHO,
     "orders.record_payment": {"order_id": 1003, "payment_status": "Received"},
+    "orders.settle_late_payment": _WHO | {"comment": "sent back through the payment service"},
     "orders.set_status": _WHO | {"status": "SHIPPED"},
     "orders.submit": {
         "order_id": 1003,

@@ -1,4 +1,4 @@
-"""The public views: five views with stable columns, which answer with SQL what the command line answers.
+"""The public views: six views with stable columns, which answer with SQL what the command line answers.
 
 A view may gain a column at its end and never loses or redefines one; `contract/views/` records them.  No view reads the clock:
 readers compare with their own `now`, so that a simulation shows what a live system would.
@@ -196,6 +196,29 @@ SWEEP_HISTORY = View(
     """,
 )
 
-VIEWS = (ORDER_TIMELINE, UNLOCK_FORECAST, FEE_CREDIT, REQUEST_STATUS, SWEEP_HISTORY)
+LATE_PAYMENT = View(
+    "v_late_payment",
+    1,
+    "A row is one payment that was recorded after its order was cancelled.",
+    (
+        ("order_id", _INTEGER, "the cancelled order"),
+        ("seller_id", _TEXT, "who has to send the money back"),
+        ("buyer_id", _TEXT, "who paid"),
+        ("payment_status", _TEXT, "what the payment service reported last"),
+        ("recorded_at", _INSTANT, "when the payment was recorded first"),
+        (
+            "settled_at",
+            _MAYBE_TEXT,
+            "when the seller or staff said that the money was sent back; null while it is open",
+        ),
+        ("settled_by", _MAYBE_TEXT, "who said so"),
+    ),
+    """
+    SELECT p.order_id, o.seller_id, o.buyer_id, p.payment_status, p.recorded_at, p.settled_at, p.settled_by
+    FROM unwind.late_payments AS p JOIN unwind.orders AS o USING (order_id)
+    """,
+)
+
+VIEWS = (ORDER_TIMELINE, UNLOCK_FORECAST, FEE_CREDIT, REQUEST_STATUS, SWEEP_HISTORY, LATE_PAYMENT)
 
 DDL: tuple[str, ...] = tuple(statement for view in VIEWS for statement in view.statements())

@@ -14,12 +14,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from models import alerts, events, members, notices, ocr, orders, removals, terms
+from models import alerts, events, late_payments, members, notices, ocr, orders, removals, terms
 from models.queries import fee_credits
 from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
-from policies.cases import Actor, Alert, AlertKind, AlertState, Case, Member, Ocr, OcrState, Order
-from policies.history import alert_state, fold_changes, ocr_state, order_state
+from policies.cases import Actor, Alert, AlertKind, AlertState, Case, LatePayment, Member, Ocr, OcrState, Order
+from policies.history import alert_state, fold_changes, late_payment_state, ocr_state, order_state
 from policies.purchases import format_total
 from policies.removals import Removal, RemovalState
 from policies.statuses import Basis, PaymentStatus, Role, Status
@@ -61,6 +61,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "lines": seen.lines,
         "ocr": {**ocr_state(case.ocr), "terms_id": book.id_of(case.ocr.terms)} if case.ocr else None,
         "alert": {**alert_state(case.alert), "terms_id": book.id_of(case.alert.terms)} if case.alert else None,
+        "late_payment": late_payment_state(case.late_payment) if case.late_payment else None,
         "removals": [_removal(one) for one in seen.removals],
         "fee": _fee(conn, case.order, at),
         "verdict": policy.describe_cancellability(subject_of(seen), at or now),
@@ -125,6 +126,7 @@ def _present(conn: Connection, row: Order, now: datetime) -> Case:
         terms=book.at(now),
         ocr=ocr.load_latest(conn, [row.order_id], book).get(row.order_id),
         alert=alerts.load_latest(conn, [row.order_id], book).get(row.order_id),
+        late_payment=late_payments.load_latest(conn, [row.order_id]).get(row.order_id),
     )
 
 
@@ -138,6 +140,7 @@ def _past(conn: Connection, row: Order, happened: Sequence[Any], at: datetime) -
         terms=book.at(at),
         ocr=_ocr_then(conn, row.order_id, state.get("ocr"), book),
         alert=_alert_then(conn, row.order_id, state.get("alert"), book),
+        late_payment=_late_payment_then(state.get("late_payment")),
     )
 
 
@@ -179,6 +182,17 @@ def _alert_then(
         penalty_withdrawn_at=_instant(state["penalty_withdrawn_at"]),
         unlocked_at=_instant(state["unlocked_at"]),
         closed_at=_instant(state["closed_at"]),
+    )
+
+
+def _late_payment_then(state: dict[str, Any] | None) -> LatePayment | None:
+    if state is None:
+        return None
+    return LatePayment(
+        PaymentStatus(state["payment_status"]),
+        parse_timestamp(state["recorded_at"]),
+        settled_at=_instant(state["settled_at"]),
+        settled_by=state["settled_by"],
     )
 
 

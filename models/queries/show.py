@@ -246,6 +246,22 @@ def _sweeps(conn: Connection, _wanted: Query, _now: datetime) -> Any:
     ]
 
 
+def _late_payments(conn: Connection, _wanted: Query, _now: datetime) -> Any:
+    rows = conn.execute(
+        text("SELECT * FROM unwind.v_late_payment WHERE settled_at IS NULL ORDER BY recorded_at, order_id")
+    )
+    return [
+        {
+            "order_id": row.order_id,
+            "seller_id": row.seller_id,
+            "buyer_id": row.buyer_id,
+            "payment_status": row.payment_status,
+            "recorded_at": format_timestamp(row.recorded_at),
+        }
+        for row in rows
+    ]
+
+
 KINDS: dict[str, QueryKind] = {
     "order": QueryKind("order ID [--at T]", _order, (order_number,), at=True),
     "explain": QueryKind("explain order ID [--at T]", _explain, (order_number,), at=True),
@@ -258,4 +274,5 @@ KINDS: dict[str, QueryKind] = {
     "credits": QueryKind("credits SELLER", _credits, (_identity,)),
     "forecast": QueryKind("forecast --days N", _forecast, needs={"--days": _days}),
     "sweeps": QueryKind("sweeps", _sweeps),
+    "late-payments": QueryKind("late-payments", _late_payments),
 }

@@ -41,6 +41,7 @@ NOTICES: dict[str, Notice] = {
     "ocr_reminder": Notice("N16", _SELLER, ocr.reminder),
     "unlock_reminder": Notice("N17", _EITHER, seller_alerts.reminder),
     "payment_during_alert": Notice("N18", _SELLER, npb.payment_recorded),
+    "payment_after_cancellation": Notice("N19", _EITHER, cancellations.paid_late),
 }
 """Every event that is emailed, by its public name."""
 

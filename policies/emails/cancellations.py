@@ -1,4 +1,4 @@
-"""Emails about a cancelled order: its items, its fee, its strike and its removal requests (N11, N12)."""
+"""Emails about a cancelled order: items, fee, strike, removal requests and late payments (N11, N12, N19)."""
 
 from __future__ import annotations
 
@@ -38,6 +38,30 @@ def cancelled(context: EmailContext) -> Email:
             "If the buyer has paid, please send the money back. Cancelling an order does not refund the payment."
             if to_seller
             else REFUND,
+        ),
+    )
+
+
+def paid_late(context: EmailContext) -> Email:
+    """N19, to both: the order stays cancelled; the seller sends the money back, the buyer reads that the seller knows."""
+    payment = f" ({context.text('payment_status')})" if context.text("payment_status") else ""
+    to_seller = context.role == "seller"
+    return Email(
+        context.subject("a payment came in after the cancellation"),
+        (f"A payment for {context.order} was recorded{payment} after the order had been cancelled.",),
+        None,
+        ("The order stays cancelled: a cancelled order cannot be reinstated.",),
+        (
+            (
+                "Check whether you have received the money. If you have, send it back through the payment service.",
+                "Then say on the order's page that the payment is settled. Until then we keep it on a list.",
+            )
+            if to_seller
+            else (
+                "We told the seller to send the money back. Payments are never refunded by us.",
+                "If it does not arrive, write to the seller, and then to our staff.",
+                "If you still want the items, please place a new order.",
+            )
         ),
     )
 

@@ -121,6 +121,17 @@ class Removal:
 
 
 @dataclass
+class LatePayment:
+    """A payment that came after the cancellation (R107)."""
+
+    payment: str
+    settled: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.payment} {'settled' if self.settled else 'open'}"
+
+
+@dataclass
 class Order:
     order_id: int
     buyer: str
@@ -135,6 +146,11 @@ class Order:
     alert: Alert | None = None
     ocr: CancelRequest | None = None
     basis: str | None = None
+    late: list[LatePayment] = field(default_factory=list)
+
+    @property
+    def open_late(self) -> LatePayment | None:
+        return self.late[-1] if self.late and not self.late[-1].settled else None
 
     @property
     def paid(self) -> bool:

@@ -12,10 +12,12 @@ from stress.reference_model.market import (
     INVALID,
     SELLER_SETS,
     Answer,
+    LatePayment,
     Line,
     Order,
     Removal,
     accept,
+    is_blank,
     refuse,
 )
 from stress.reference_model.problem_orders import ProblemOrders
@@ -85,12 +87,12 @@ class Reference(ProblemOrders):
         return None
 
     def _stock(self, wanted: Wanted) -> Answer | None:
-        if any(units % self.stock.lots[lot_id].bulk for lot_id, units in wanted):
-            return INVALID
-        for lot_id in {lot_id for lot_id, _ in wanted}:
-            if sum(units for other, units in wanted if other == lot_id) > self.stock.lots[lot_id].quantity:
-                return refuse("NOT_ENOUGH_STOCK")
-        return None
+        left = {lot_id: self.stock.lots[lot_id].quantity for lot_id, _ in wanted}
+        for lot_id, units in wanted:
+            if units % self.stock.lots[lot_id].bulk and units != left[lot_id]:
+                return INVALID  # R105
+            left[lot_id] -= units
+        return refuse("NOT_ENOUGH_STOCK") if min(left.values()) < 0 else None
 
     def _take(self, order: Order, wanted: Wanted) -> None:
         prices = [self.stock.lots[lot_id].price_of_one(units) for lot_id, units in wanted]
@@ -127,18 +129,47 @@ class Reference(ProblemOrders):
         return accept(do)
 
     def orders_record_payment(self, order_id: int, at: datetime, payment_status: str) -> Answer:
-        """2, T23."""
+        """2, T23, R107."""
         order = self.orders.get(order_id)
         if order is None:
             return refuse("ORDER_UNKNOWN")
-        if order.status == "CANCELLED":
+        if order.status == "CANCELLED" and payment_status == "None":
             return refuse("ALREADY_CANCELLED")
 
         def do() -> None:
+            if order.status == "CANCELLED":
+                if order.open_late is not None:
+                    order.open_late.payment = payment_status
+                elif payment_status != order.payment:
+                    order.late.append(LatePayment(payment_status))
+                return
             was = order.paid
             order.payment = payment_status
             if was and not order.paid and order.status == "PAID":
                 order.status = "READY"
+
+        return accept(do)
+
+    def orders_settle_late_payment(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
+        """R107."""
+        order = self.orders.get(order_id)
+        if order is None:
+            return refuse("ORDER_UNKNOWN")
+        if who is not None and who not in self.people:
+            return refuse("MEMBER_UNKNOWN")
+        role = self.role(order, who)
+        if role is None:
+            return refuse("NOT_A_PARTY")
+        if role == "buyer":
+            return refuse("WRONG_ROLE")
+        late = order.open_late
+        if late is None:
+            return refuse("NO_LATE_PAYMENT")
+        if is_blank(comment):
+            return refuse("COMMENT_REQUIRED")
+
+        def do() -> None:
+            late.settled = True
 
         return accept(do)
 

@@ -64,15 +64,17 @@ SELLERS, BUYERS = ("anna", "ben"), ("cleo", "dan")
 EVERYBODY = (*SELLERS, *BUYERS)
 ITEMS = (("3001", 5, "N"), ("3001", 5, "U"), ("", 0, "N"))
 STATUSES = (*FLOW, "OCR", *ALERT_STATUSES, "CANCELLED")
-PAYMENTS = ("None", "Sent", "Received", "Completed")
+PAYMENTS = ("None", "Pending", "Sent", "Received", "Completed")
 COMMENTS = ("We spoke about it.", "It is this and nothing else.", " ", "\t\n")
 PARTY_TASKS = (
     "ocr.file", "ocr.decline", "ocr.withdraw", "npb.file", "npb.respond", "npb.accept_penalty", "npb.take_back",
     "npb.remove", "nrs.file", "nrs.respond", "nrs.remove", "nss.file", "nss.respond", "nss.remove", "orders.cancel",
-    "orders.set_status",
+    "orders.set_status", "orders.settle_late_payment",
 )  # fmt: skip
 OPTIONAL_COMMENT = ("npb.file", "npb.remove", "nrs.remove", "nss.remove", "orders.cancel")
-NEEDS_COMMENT = ("ocr.file", "npb.respond", "nrs.file", "nrs.respond", "nss.file", "nss.respond")
+NEEDS_COMMENT = (
+    "ocr.file", "npb.respond", "nrs.file", "nrs.respond", "nss.file", "nss.respond", "orders.settle_late_payment",
+)  # fmt: skip
 CLOSED = ("removals.approve", "removals.deny", "removals.withdraw")
 
 
@@ -320,7 +322,7 @@ class Histories(RuleBasedStateMachine):
             lot_id,
             seller,
             dice.of(ITEMS),
-            dice.number(1, 12) * 2,
+            dice.number(1, 24),
             dice.of((Decimal("0.0833"), Decimal("12.5000"), Decimal("99.9900"), Decimal("0.0100"))),
             bulk=dice.of((1, 1, 2)),
             sale=dice.of((0, 0, 33)),
@@ -362,7 +364,7 @@ class Histories(RuleBasedStateMachine):
         for _ in range(dice.number(1, 2)):
             lot_id = dice.of(ids)
             most = lots[lot_id].quantity if lot_id in lots else 1
-            chosen.append((lot_id, dice.of(sorted({1, 2, 4, max(1, most), most + 2}))))
+            chosen.append((lot_id, dice.of(sorted({1, 2, 4, max(1, most - 2), max(1, most), most + 2}))))
         return chosen
 
     def add(self, dice: Dice) -> None:
@@ -566,6 +568,12 @@ class Histories(RuleBasedStateMachine):
             for number, line in o.lines.items()
         }
         assert lines == meant, self.story(lines, meant)
+        late = [
+            (r.order_id, f"{r.payment_status} {'settled' if r.settled_at else 'open'}")
+            for r in self.rows("SELECT * FROM unwind.late_payments ORDER BY order_id, late_payment_id")
+        ]
+        owed = [(o.order_id, str(one)) for _, o in sorted(self.book.orders.items()) for one in o.late]
+        assert late == owed, self.story(late, owed)
 
     def alerts_stand(self) -> None:
         found = {

@@ -101,6 +101,11 @@ PLANTINGS = (
     ),
     Planting("A cancelled order has no pending removal", PENDING, "9"),
     Planting("After its cancellation", EVENT.format("orders.status_set", "seller", "seller", 1), "1"),
+    Planting(
+        "A late payment belongs to a cancelled order",
+        "UPDATE unwind.late_payments SET payment_status = 'Sent' WHERE order_id = 5",
+        "5",
+    ),
     Planting("An order cancelled through an alert is a strike", NO_TRACE.format("strikes", "order_id = 8"), "8"),
     Planting("There is at most one strike", SECOND_STRIKE, "1"),
     Planting(

@@ -19,7 +19,7 @@ LATER = datetime(2026, 6, 10, tzinfo=UTC)
 
 
 def play_history(market: Market) -> None:
-    """One order for each outcome, two months of bills, an overpayment, and an open alert."""
+    """One order for each outcome, two months of bills, an overpayment, a late payment, and an open alert."""
     for n in range(1, 10):
         market.done("members.record", member_id=f"b{n}", handle=f"B{n}", email=f"b{n}@example.org")
         lot = market.lot(500 + n, item={"no": f"n{n}", "type": "PART"}, unit_price="75", quantity=20)
@@ -45,6 +45,7 @@ def play_history(market: Market) -> None:
     market.done("bills.record_payment", seller_id="seller", billing_month="2026-03", amount="900.00", payment_id="p-1")
     market.simulation.advance(UNLOCKED + timedelta(days=8))
     market.done("orders.cancel", order_id=8, member_id="b8", request_id="cancel-8")
+    market.done("orders.record_payment", order_id=5, payment_status="Received")
     market.simulation.advance(LATER)
     market.do("audit.check_invariants")
 

@@ -198,14 +198,14 @@ def test_statuses_in_which_a_batch_can_be_added(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", CASES)
-@pytest.mark.parametrize("payment", [PaymentStatus.NONE, PaymentStatus.SENT])
+@pytest.mark.parametrize("payment", [PaymentStatus.NONE, PaymentStatus.PENDING, PaymentStatus.SENT])
 def test_voided_payment_changes_only_a_paid_order(status: str, payment: PaymentStatus) -> None:
-    """T23: PAID becomes READY; in every other status only the payment status changes."""
+    """T23, R108: PAID becomes READY; in every other status only the payment status changes."""
     case = CASES[status]
     before = replace(case, order=replace(case.order, payment_status=PaymentStatus.RECEIVED))
-    verdict = orders.record_payment(before, payment)
-    if status == "CANCELLED":
-        assert code(verdict) == "ALREADY_CANCELLED"
+    verdict = orders.record_payment(before, payment, SOON)
+    if status == "CANCELLED":  # a claim after the cancellation is a late payment (R107)
+        assert code(verdict) == ("ALREADY_CANCELLED" if payment is PaymentStatus.NONE else None)
         return
     after = granted(verdict).order
     assert after.payment_status is payment

@@ -88,7 +88,10 @@ def test_nothing_is_possible_on_a_cancelled_order() -> None:
     filed = granted(ocr.file(a_case(), SELLER, "S_MUTUAL", "agreed by mail", ORDERED))
     done = granted(cancellation.cancel(filed, SELLER, None, None, ORDERED))
     for actor in PARTIES:
-        assert {option.code for option in asked(done, actor, ORDERED).values()} == {Code.ALREADY_CANCELLED}
+        options = asked(done, actor, ORDERED)
+        settle = options.pop("orders.settle_late_payment")
+        assert settle.code is (Code.WRONG_ROLE if actor is BUYER else Code.NO_LATE_PAYMENT)
+        assert {option.code for option in options.values()} == {Code.ALREADY_CANCELLED}
 
 
 def test_staff_can_remove_a_completed_alert() -> None:

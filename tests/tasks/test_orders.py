@@ -110,6 +110,31 @@ def test_arguments_that_do_not_fit_are_named(market: Market, change: dict[str, A
     assert market.do("orders.submit", request_id="r-1", **arguments)["outcome"] == "done"
 
 
+@pytest.mark.parametrize(
+    ("lines", "outcome"),
+    [
+        ([9], "invalid"),
+        ([10], "done"),
+        ([38], "invalid"),
+        ([39], "done"),
+        ([40], "refused"),
+        ([41], "invalid"),
+        ([10, 29], "done"),
+        ([10, 28], "invalid"),
+        ([29, 10], "invalid"),
+        ([30, 10], "refused"),
+    ],
+)
+def test_a_bulk_lot_is_sold_in_multiples_or_down_to_its_last_unit(
+    market: Market, lines: list[int], outcome: str
+) -> None:
+    """R105: the rest of a lot sold in tens may be nine; each line sees what the ones before it left."""
+    lot = market.lot(501, quantity=39, bulk=10)
+    wanted = [{"lot_id": lot, "quantity": quantity} for quantity in lines]
+    answer = market.do("orders.submit", order_id=1, buyer_id="buyer", seller_id="seller", lines=wanted)
+    assert answer["outcome"] == outcome, answer
+
+
 def test_lots_reserved_for_the_buyer_can_be_bought(market: Market) -> None:
     lot = market.lot(reserved_for="Buyer")
     market.order(1, [(lot, 1)])

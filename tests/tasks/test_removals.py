@@ -51,6 +51,19 @@ def test_an_approved_removal_restarts_date_payment_and_fee(bought: Market) -> No
     assert bought.at(later + 7 * DAY).code("npb.file", order_id=1003, member_id="seller") is None
 
 
+def test_what_remains_keeps_the_price_of_its_purchase(market: Market) -> None:
+    """R106: a tier is not chosen again, whatever the lot costs by now."""
+    lot = market.lot(501, unit_price="2.0000", tier_quantity1=50, tier_price1="1.5000")
+    market.order(1003, [(lot, 60)])
+    removal = ask(market, (1, 40))["effects"]["removal_id"]
+    market.lot(501, quantity=40, unit_price="9.0000")
+    market.done("removals.approve", removal_id=removal, member_id="seller")
+    row = market.row(
+        "SELECT o.total, o.fee, l.unit_price FROM unwind.orders o JOIN unwind.order_lines l USING (order_id)"
+    )
+    assert tuple(row) == (Decimal(30), Decimal("0.90"), Decimal("1.5000"))
+
+
 @pytest.mark.parametrize("by", ["buyer", "seller"])
 def test_units_removed_without_return_never_come_back(bought: Market, by: str) -> None:
     """R80: the Return box is the seller's, when asking or when approving."""

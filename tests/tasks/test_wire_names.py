@@ -21,6 +21,7 @@ PUBLIC = [
     "orders.add_batch",
     "orders.set_status",
     "orders.record_payment",
+    "orders.settle_late_payment",
     "removals.request",
     "removals.approve",
     "removals.deny",

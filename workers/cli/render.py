@@ -120,6 +120,9 @@ def _print_order(console: Console, result: dict[str, Any]) -> None:
         console.print(f"Cancel request of the {ocr['filed_by']}: {ocr['state']}, filed {ocr['filed_at']}.")
     if alert := result["alert"]:
         console.print(f"Alert {alert['kind']}: {alert['state']}, filed {alert['filed_at']}; {_describe_unlock(alert)}.")
+    if late := result["late_payment"]:
+        state = f"settled {late['settled_at']} by {late['settled_by']}" if late["settled_at"] else "not settled"
+        console.print(f"Payment after the cancellation: {late['payment_status']}, {late['recorded_at']}; {state}.")
     for removal in result["removals"]:
         console.print(f"Removal request {removal['removal_id']} of the {removal['requested_by']}: {removal['state']}.")
     console.print(_describe_fee(result["fee"]))
@@ -180,7 +183,7 @@ def _print_explain(console: Console, result: dict[str, Any]) -> None:
         for option in result[role]:
             if option["possible"]:
                 console.print(Text(f"  can {_describe_action(option)}. {option['why']}", style="green"))
-            elif option["code"] != "WRONG_ROLE":  # an action that is never this party's explains nothing
+            elif option["code"] not in ("WRONG_ROLE", "NO_LATE_PAYMENT"):  # these explain nothing about the order
                 refused.setdefault(f"{option['why']}{_describe_unblock(option)}", []).append(_describe_action(option))
         for reason, actions in refused.items():
             console.print(
@@ -209,6 +212,7 @@ ACTION_LABELS = {
     "orders.cancel": "cancel the order",
     "orders.set_status": "set the status by hand",
     "drafts.open": "prepare the return of items",
+    "orders.settle_late_payment": "say that a late payment was sent back",
     "removals.request": "ask for items to be removed",
     "removals.approve": "approve the removal request",
     "removals.deny": "deny the removal request",
@@ -319,6 +323,16 @@ def _print_sweeps(console: Console, result: list[dict[str, Any]]) -> None:
         console.print("No sweep has run yet.")
 
 
+def _print_late_payments(console: Console, result: list[dict[str, Any]]) -> None:
+    for late in result:
+        console.print(
+            f"  {late['recorded_at']:<22} order {late['order_id']}: {late['payment_status']}, "
+            f"{late['buyer_id']} paid {late['seller_id']}"
+        )
+    if not result:
+        console.print("No payment for a cancelled order is open.")
+
+
 def _console() -> Console:
     return Console(highlight=False, soft_wrap=True, markup=False)
 
@@ -335,4 +349,5 @@ PRINTERS: dict[str, Callable[[Console, Any], None]] = {
     "credits": _print_credits,
     "forecast": print_forecast,
     "sweeps": _print_sweeps,
+    "late-payments": _print_late_payments,
 }

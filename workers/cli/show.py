@@ -44,6 +44,7 @@ def show(as_json: bool, as_xml: bool, returned: bool, as_html: bool, words: tupl
       show notices --order ID           show alerts --due-before T
       show request REQUEST_ID           show sweeps
       show credits SELLER               show forecast --days N
+      show late-payments
     """
     if as_html and (words[0] != "bill" or as_json or as_xml):
         raise InvalidArguments("--html is for bills: show bill SELLER 2026-03 --html.")

@@ -102,11 +102,37 @@ WHOLE: tuple[Invariant, ...] = (
     ),
     Invariant(
         3,
-        "After its cancellation nothing happens to an order but that staff removes its alert and a follower its removals",
+        "After its cancellation only its alert and its removals are removed from an order, and late payments recorded and settled",
         f"""
         SELECT DISTINCT CAST(e.order_id AS text) FROM {_CANCELLED}
         JOIN unwind.events e ON e.order_id = o.order_id AND e.seq > c.seq
-        WHERE [o.order_id IN orders] AND e.type NOT IN {REMOVALS} AND e.type <> 'removals.cancelled'
+        WHERE [o.order_id IN orders] AND e.type NOT IN {REMOVALS} AND e.type NOT IN (
+            'removals.cancelled', 'orders.paid_after_cancellation', 'orders.late_payment_settled')
+        """,  # noqa: S608 - constants of this package
+    ),
+)
+
+LATE_PAYMENTS: tuple[Invariant, ...] = (
+    Invariant(
+        3,
+        "A late payment belongs to a cancelled order, came after its cancellation, and is what its events say",
+        f"""
+        SELECT CAST(p.order_id AS text) FROM unwind.late_payments p
+        WHERE [p.order_id IN orders] AND NOT EXISTS (
+            SELECT FROM {_CANCELLED} WHERE o.order_id = p.order_id AND c.at <= p.recorded_at)
+        UNION
+        SELECT CAST(COALESCE(p.order_id, said.order_id) AS text) FROM (
+            SELECT DISTINCT ON (order_id) * FROM unwind.late_payments WHERE [order_id IN orders]
+            ORDER BY order_id, late_payment_id DESC
+        ) p FULL JOIN (
+            SELECT e.order_id, jsonb_object_agg(moved.key, moved.value ORDER BY e.seq) AS state
+            FROM unwind.events e CROSS JOIN LATERAL jsonb_each(e.changes -> 'late_payment') moved
+            WHERE [e.order_id IN orders] AND e.type IN ('orders.paid_after_cancellation', 'orders.late_payment_settled')
+            GROUP BY e.order_id
+        ) said USING (order_id)
+        WHERE (said.state ->> 'payment_status', said.state ->> 'settled_by') IS DISTINCT FROM (p.payment_status, p.settled_by)
+            OR CAST(said.state ->> 'recorded_at' AS timestamptz) IS DISTINCT FROM p.recorded_at
+            OR CAST(said.state ->> 'settled_at' AS timestamptz) IS DISTINCT FROM p.settled_at
         """,  # noqa: S608 - constants of this package
     ),
 )
@@ -137,4 +163,4 @@ STRIKES: tuple[Invariant, ...] = (
     ),
 )
 
-CANCELLATIONS = (*GROUNDS, *WHOLE, *STRIKES)
+CANCELLATIONS = (*GROUNDS, *WHOLE, *LATE_PAYMENTS, *STRIKES)

@@ -626,7 +626,8 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("fee <> 'NaN'", name=op.f("ck_orders_fee_is_a_number")),
         sa.CheckConstraint(
-            "payment_status IN ('None', 'Sent', 'Received', 'Completed')", name=op.f("ck_orders_payment_status_known")
+            "payment_status IN ('None', 'Pending', 'Sent', 'Received', 'Completed')",
+            name=op.f("ck_orders_payment_status_known"),
         ),
         sa.CheckConstraint(
             "status IN ('PENDING', 'UPDATED', 'PROCESSING', 'READY', 'PAID', 'PACKED', 'SHIPPED', 'RECEIVED', 'COMPLETED', 'OCR', 'NPB', 'NPX', 'NRS', 'NSS', 'CANCELLED')",
@@ -758,6 +759,37 @@ def upgrade() -> None:
         unique=True,
         schema="unwind",
         postgresql_where=sa.text("state = 'used'"),
+    )
+    op.create_table(
+        "late_payments",
+        sa.Column("late_payment_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=False),
+        sa.Column("payment_status", sa.Text(), nullable=False),
+        sa.Column("recorded_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("settled_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("settled_by", sa.Text(), nullable=True),
+        sa.Column("comment", sa.Text(), nullable=True),
+        sa.CheckConstraint(
+            "payment_status IN ('Pending', 'Sent', 'Received', 'Completed')",
+            name=op.f("ck_late_payments_payment_status_known"),
+        ),
+        sa.CheckConstraint(
+            "(settled_at IS NULL) = (settled_by IS NULL)", name=op.f("ck_late_payments_settled_by_somebody")
+        ),
+        sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_late_payments_order_id")),
+        sa.PrimaryKeyConstraint("late_payment_id", name=op.f("pk_late_payments")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_late_payments_order_id", "late_payments", ["order_id", "late_payment_id"], unique=False, schema="unwind"
+    )
+    op.create_index(
+        "uq_late_payments_one_open_per_order",
+        "late_payments",
+        ["order_id"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("settled_at IS NULL"),
     )
     op.create_table(
         "ledger_lines",

@@ -23,6 +23,7 @@ VIEWS = {
     "v_fee_credit",
     "v_order_timeline",
     "v_request_status",
+    "v_late_payment",
     "v_sweep_history",
     "v_unlock_forecast",
 }
@@ -178,6 +179,7 @@ def test_a_view_over_what_readers_may_not_read_hides_its_rows_from_their_functio
         "v_fee_credit": as_owner,
         "v_request_status": as_owner,
         "v_order_timeline": as_reader,
+        "v_late_payment": as_reader,
         "v_sweep_history": as_reader,
         "v_unlock_forecast": as_reader,
     }

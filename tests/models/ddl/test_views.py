@@ -25,11 +25,12 @@ MONTH_AFTER = FILED + timedelta(days=31)
 
 @pytest.fixture
 def lived(market: Market) -> Market:
-    """One order cancelled in its month, one in the next, one through NRS, two alerts that wait, and a credit by hand."""
+    """One order cancelled in its month and paid late, one in the next, one through NRS, two alerts, and a credit by hand."""
     for order_id in range(1001, 1007):
         market.order(order_id)
     market.done("ocr.file", order_id=1001, member_id="seller", reason="S_MUTUAL", comment="agreed")
     market.done("orders.cancel", order_id=1001, member_id="seller", request_id="same-month")
+    market.done("orders.record_payment", order_id=1001, payment_status="Received")
     market.at(FILED)
     for order_id in (1002, 1004):
         market.done("npb.file", order_id=order_id, member_id="seller", request_id=f"npb-{order_id}")
@@ -200,6 +201,16 @@ def test_a_request_is_found_whatever_became_of_it(lived: Market) -> None:
         assert (row["state"], row["outcome"], row["door"]) == wanted
         assert {name: shown[name] for name in row} == row
     assert see(lived, "request", "never") is None
+
+
+def test_late_payments_are_those_of_the_command(lived: Market) -> None:
+    """R107: open ones are listed; the view keeps the settled ones, too."""
+    (row,) = read(lived, "v_late_payment")
+    assert see(lived, "late-payments") == [{k: v for k, v in row.items() if not k.startswith("settled")}]
+    lived.done("orders.settle_late_payment", order_id=1001, staff="kim", comment="sent back")
+    (row,) = read(lived, "v_late_payment")
+    assert (row["settled_at"], row["settled_by"]) == (format_timestamp(lived.simulation.clock.instant), "staff:kim")
+    assert see(lived, "late-payments") == []
 
 
 def test_the_history_of_sweeps_is_that_of_the_command(lived: Market) -> None:

@@ -164,6 +164,12 @@ FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"kind": "NSS", "penalty_accepted": False, "since": LATER, "days": 3, "last": False},
     ),
     "N18-payment_during_alert": ("payment_during_alert", "seller", {"payment_status": "Received"}),
+    "N19-payment_after_cancellation-seller": (
+        "payment_after_cancellation",
+        "seller",
+        {"payment_status": "Received"},
+    ),
+    "N19-payment_after_cancellation-buyer": ("payment_after_cancellation", "buyer", {"payment_status": "Sent"}),
 }
 WITHOUT_ORDER = ("bill_issued",)
 
@@ -193,7 +199,7 @@ def render_sides(name: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", FACTS)
 def test_email_matches_its_snapshot(name: str) -> None:
-    """N1 to N18: plain text and HTML, for its reader."""
+    """N1 to N19: plain text and HTML, for its reader."""
     for file, content in render_sides(name):
         assert (SNAPSHOTS / file).read_text(encoding="utf-8") == content, (
             "see the module's first lines for how to regenerate"
@@ -205,13 +211,13 @@ def test_every_snapshot_has_an_example() -> None:
 
 
 def test_every_row_of_the_rules_and_every_event_has_an_example() -> None:
-    """N1 to N18."""
+    """N1 to N19."""
     assert {event for event, _, _ in FACTS.values()} == set(NOTICES)
     assert {f"N{n}" for n in range(1, 19)} <= {notice.rule for notice in NOTICES.values()}
 
 
 def test_every_notified_event_has_an_email() -> None:
-    """N1 to N18: a name that is told and not worded would be parked instead of sent."""
+    """N1 to N19: a name that is told and not worded would be parked instead of sent."""
     root = Path(__file__).parents[3]
     names = set()
     for package in ("policies", "models", "tasks"):
@@ -227,7 +233,7 @@ def test_every_notified_event_has_an_email() -> None:
 
 @pytest.mark.parametrize("event", NOTICES)
 def test_emails_accept_missing_and_unknown_facts(event: str) -> None:
-    """N1 to N18: facts come and go with versions; a letter is never lost for it."""
+    """N1 to N19: facts come and go with versions; a letter is never lost for it."""
     for role in NOTICES[event].recipients:
         for facts in ({}, {"unheard_of": [1], "comment": None, "strike": None}):
             for order_id in (1003, None):

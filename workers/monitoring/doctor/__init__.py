@@ -58,6 +58,7 @@ TABLE_CHECKS: tuple[Check, ...] = (
     processing.check_invariants,
     marketplace.check_many_alerts,
     marketplace.check_unanswered_requests,
+    marketplace.check_late_payments,
     marketplace.check_bills_held,
     marketplace.check_bills_past_due,
 )

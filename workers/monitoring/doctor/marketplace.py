@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models import alerts, bills, reminders
+from models import alerts, bills, late_payments, reminders
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, note, warning
 
@@ -40,6 +40,22 @@ def check_unanswered_requests(context: Context) -> list[Finding]:
             "REQUESTS_UNANSWERED",
             message,
             "look at ./run explain order ID and ask the seller; time alone never cancels an order.",
+        )
+    ]
+
+
+def check_late_payments(context: Context) -> list[Finding]:
+    """List payments for cancelled orders that nobody has settled for days (R107)."""
+    orders = [str(order_id) for order_id in late_payments.list_overdue_orders(context.conn, context.now())]
+    if not orders:
+        return []
+    message = f"Payments for these cancelled orders were not settled for three days or longer: {abbreviate(orders)}."
+    return [
+        warning(
+            "LATE_PAYMENTS",
+            message,
+            "look at ./run show late-payments and ask the seller to send the money back; "
+            "orders.settle_late_payment settles it.",
         )
     ]
 

@@ -173,6 +173,19 @@ def test_a_bill_that_could_not_be_made_is_a_warning(
     assert "seller 2026-03" in found[0].message
 
 
+def test_a_late_payment_that_nobody_settles_is_a_warning(market: Market, context: Context) -> None:
+    """R107: until the seller or staff says that the money was sent back."""
+    market.order(1)
+    market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="agreed")
+    market.done("orders.cancel", order_id=1, member_id="seller")
+    market.done("orders.record_payment", order_id=1, payment_status="Received")
+    found = run_checks(context)
+    assert (codes(found), severity(found)) == (["LATE_PAYMENTS"], "warning")
+    assert "days or longer: 1." in found[0].message
+    market.done("orders.settle_late_payment", order_id=1, member_id="seller", comment="sent back")
+    assert run_checks(context) == []
+
+
 def test_a_request_that_nobody_answers_is_a_note(market: Market, context: Context) -> None:
     """R16, A13: past the last reminder; and a bill that nobody pays is one, too."""
     market.order(1)

@@ -1,0 +1,99 @@
+"""Payments that were recorded after their order was cancelled (R107), guarded by the order's row lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.db.bulk import insert_rows, update_rows
+from models.db.pipeline import execute, int_array
+from models.db.schema import Base, BigInt, BigIntKey, check_in
+from policies.cases import LatePayment
+from policies.late_payments import OVERDUE_AFTER
+from policies.statuses import PaymentStatus
+
+
+class LatePaymentRow(Base):
+    """A payment for a cancelled order, open until it is settled."""
+
+    __tablename__ = "late_payments"
+
+    late_payment_id: Mapped[BigIntKey]
+    order_id: Mapped[BigInt] = mapped_column(ForeignKey("unwind.orders.order_id"))
+    payment_status: Mapped[str]
+    recorded_at: Mapped[datetime]
+    settled_at: Mapped[datetime | None]
+    settled_by: Mapped[str | None]
+    comment: Mapped[str | None]
+
+    __table_args__ = (
+        check_in("payment_status", [status for status in PaymentStatus if status is not PaymentStatus.NONE]),
+        CheckConstraint("(settled_at IS NULL) = (settled_by IS NULL)", name="settled_by_somebody"),
+        Index(
+            "uq_late_payments_one_open_per_order", "order_id", unique=True, postgresql_where=text("settled_at IS NULL")
+        ),
+        Index("ix_late_payments_order_id", "order_id", "late_payment_id"),
+    )
+
+
+_LATEST = """
+    SELECT DISTINCT ON (order_id) * FROM unwind.late_payments WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))
+    ORDER BY order_id, late_payment_id DESC
+"""
+
+
+def load_latest(conn: Connection, order_ids: Iterable[int]) -> dict[int, LatePayment]:
+    """Return the latest late payment of each order, open or settled.  Only cancelled orders have any."""
+    ids = sorted(order_ids)
+    rows = execute(conn, _LATEST, {"ids": int_array(ids)}) if ids else ()
+    return {row.order_id: _late_payment_from_row(row) for row in rows}
+
+
+def update_changed(conn: Connection, changed: Sequence[tuple[int, LatePayment]]) -> None:
+    """Insert new late payments and write changed ones, given with their orders."""
+    insert_rows(conn, LatePaymentRow, [_row(order_id, late) for order_id, late in changed if not late.late_payment_id])
+    update_rows(
+        conn,
+        LatePaymentRow,
+        ["late_payment_id"],
+        [
+            _row(order_id, late) | {"late_payment_id": late.late_payment_id}
+            for order_id, late in changed
+            if late.late_payment_id
+        ],
+    )
+
+
+def list_overdue_orders(conn: Connection, now: datetime) -> list[int]:
+    """Return the orders whose late payments are unsettled for `OVERDUE_AFTER` or longer, oldest first."""
+    statement = text(
+        "SELECT order_id FROM unwind.late_payments WHERE settled_at IS NULL AND recorded_at <= :before "
+        "ORDER BY recorded_at, order_id"
+    )
+    return list(conn.execute(statement, {"before": now - OVERDUE_AFTER}).scalars())
+
+
+def _late_payment_from_row(row: Any) -> LatePayment:
+    return LatePayment(
+        payment_status=PaymentStatus(row.payment_status),
+        recorded_at=row.recorded_at,
+        late_payment_id=row.late_payment_id,
+        settled_at=row.settled_at,
+        settled_by=row.settled_by,
+        comment=row.comment,
+    )
+
+
+def _row(order_id: int, late: LatePayment) -> dict[str, Any]:
+    return {
+        "order_id": order_id,
+        "payment_status": late.payment_status,
+        "recorded_at": late.recorded_at,
+        "settled_at": late.settled_at,
+        "settled_by": late.settled_by,
+        "comment": late.comment,
+    }

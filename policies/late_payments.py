@@ -1,0 +1,80 @@
+"""Payments that are reported after their order was cancelled, until the seller or staff settles them (R107)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from policies.cases import Actor, Case, LatePayment
+from policies.notices import notify_party
+from policies.preconditions import check_comment, check_not_cancelled, check_party
+from policies.statuses import PaymentStatus, Role
+from policies.timestamps import describe_timestamp, format_timestamp
+from policies.verdicts import Code, Event, Granted, Refused
+
+OVERDUE_AFTER = timedelta(days=3)
+"""From then on an unsettled late payment is reported to operators."""
+
+
+def record(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refused:
+    """Record a payment for a cancelled order; the order stays as it is.
+
+    Both parties are notified of a new late payment, and again when a claimed one is received.
+    """
+    if payment is PaymentStatus.NONE:
+        refused = check_not_cancelled(case)
+        assert refused is not None
+        return refused
+    known = case.open_late_payment
+    effects = {"status": case.order.status, "late_payment": payment}
+    if payment is (known.payment_status if known else case.order.payment_status):
+        return Granted(case, effects=effects)
+    late = replace(known, payment_status=payment) if known else LatePayment(payment, now)
+    after = replace(case, late_payment=late)
+    notify = known is None or (payment.is_paid and not known.payment_status.is_paid)
+    return Granted(
+        after,
+        events=(
+            Event(
+                "orders.paid_after_cancellation",
+                f"A payment is {payment}, although the order is cancelled. The seller has to send the money back.",
+            ),
+        ),
+        messages=tuple(
+            notify_party(after, role, "payment_after_cancellation", payment_status=payment)
+            for role in (Role.SELLER, Role.BUYER)
+            if notify
+        ),
+        effects=effects,
+    )
+
+
+def settle(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
+    """Say that the money of a late payment was sent back."""
+    if refused := check_party(case, actor):
+        return refused
+    role = case.role_of(actor)
+    if role is Role.BUYER:
+        return Refused(
+            Code.WRONG_ROLE,
+            "Only the seller or staff can say that a late payment was sent back.",
+            unblocked_by="the seller or staff doing it",
+        )
+    late = case.open_late_payment
+    if late is None:
+        settled = case.late_payment.settled_at if case.late_payment else None
+        return Refused(
+            Code.NO_LATE_PAYMENT,
+            f"The late payment for {case.label} was settled on {describe_timestamp(settled)}."
+            if settled
+            else f"No payment for {case.label} was recorded after a cancellation.",
+            unblocked_by="a payment being recorded after the cancellation",
+        )
+    if refused := check_comment(comment):
+        return refused
+    after = replace(case, late_payment=replace(late, settled_at=now, settled_by=str(actor), comment=comment))
+    return Granted(
+        after,
+        events=(Event("orders.late_payment_settled", f"The {role} says that the money was sent back: {comment}"),),
+        effects={"settled_at": format_timestamp(now)},
+    )
