@@ -30,6 +30,7 @@ class MonotonicScheduler(Scheduler):
         self.tick_count = 0
         """Ticks sent, or skipped because their queue was full; the watchdog checks that it grows."""
         self._due_at: dict[str, float] = {}
+        self._is_ticking = self._is_closed = False
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -38,8 +39,22 @@ class MonotonicScheduler(Scheduler):
             _interval_seconds(entry)
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Send what is due, each entry once however overdue it is; return the seconds until the next one."""
+        """Send what is due, each entry once however overdue it is; return the seconds until the next one.
+
+        Raises SystemExit once the scheduler has been closed.
+        """
+        self._is_ticking = True
+        try:
+            self._send_due_entries()
+        finally:
+            self._is_ticking = False
+        wait = min(self._due_at.values(), default=float("inf")) - self.clock()
+        return min(max(wait, 0.0), float(self.max_interval))
+
+    def _send_due_entries(self) -> None:
         for entry in list(self.schedule.values()):
+            if self._is_closed:
+                raise SystemExit
             now = self.clock()
             due_at = self._due_at.get(entry.name, now)
             if due_at > now:
@@ -47,8 +62,16 @@ class MonotonicScheduler(Scheduler):
             next_due_at = due_at + _interval_seconds(entry)
             self._due_at[entry.name] = next_due_at if next_due_at > now else now + _interval_seconds(entry)
             self.apply_entry(entry, producer=self.producer)
-        wait = min(self._due_at.values(), default=float("inf")) - self.clock()
-        return min(max(wait, 0.0), float(self.max_interval))
+
+    def close(self) -> None:
+        """celery.beat.Scheduler.close: leave the connection open while a tick uses it.
+
+        The handler of TERM calls this in the middle of anything and then raises SystemExit. Reading from the closed
+        connection would turn that into an ordinary error, which Celery logs before it goes on.
+        """
+        self._is_closed = True
+        if not self._is_ticking:
+            super().close()
 
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:
         if _queue_length(producer, entry.options.get("queue")) < MAX_QUEUED_TICKS:
@@ -68,5 +91,6 @@ def _queue_length(producer: Any, queue: str | None) -> int:
     if producer is None or queue is None:
         return 0
     with contextlib.suppress(*producer.connection.recoverable_connection_errors):
-        return int(producer.channel._size(queue))
+        # Not the producer's own channel: one that a failed publish closed would stay closed.
+        return int(producer.connection.default_channel._size(queue))
     return 0

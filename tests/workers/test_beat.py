@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -15,6 +17,7 @@ from celery.schedules import crontab
 from schedules.routes import QUEUES
 from schedules.timetable import TIMETABLE
 from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
+from tests.plugins.proxy import Proxy
 from workers.app import Unwind
 from workers.beat import MAX_QUEUED_TICKS, MonotonicScheduler
 
@@ -102,6 +105,14 @@ def scheduler(broker_url: str, result_backend: str) -> Iterator[MonotonicSchedul
         scheduler.close()
 
 
+@pytest.fixture
+def restored_handler() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGALRM)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, handler)
+
+
 def counts(broker: redis.Redis) -> tuple[int, int]:
     return int(broker.llen("sweeps")), int(broker.llen("notices"))
 
@@ -152,3 +163,25 @@ def test_only_interval_schedules_are_accepted(scheduler: MonotonicScheduler) -> 
     scheduler.app.conf.beat_schedule = {"nightly": {"task": "bills.issue", "schedule": crontab(hour="3")}}
     with pytest.raises(TypeError, match="nightly"):
         MonotonicScheduler(scheduler.app)
+
+
+@pytest.mark.timeout(30)
+def test_a_stop_signal_during_a_tick_ends_beat(
+    scheduler: MonotonicScheduler, broker_url: str, restored_handler: None
+) -> None:
+    """Celery's handler closes the scheduler before it raises; the reading in which it does so must not fail instead."""
+
+    def stop(*_: object) -> None:
+        scheduler.close()
+        raise SystemExit
+
+    signal.signal(signal.SIGALRM, stop)
+    with Proxy(urlsplit(broker_url).port or 0) as proxy:
+        scheduler.app.conf.broker_url = proxy.url(broker_url)
+        scheduler.producer.channel.client.ping()
+        proxy.silent = True
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(SystemExit):
+            scheduler.tick()
+    with pytest.raises(SystemExit):
+        scheduler.tick()

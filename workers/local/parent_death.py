@@ -1,20 +1,45 @@
 """A launcher that ends a program when the process that started it dies.
 
 `python -m workers.local.parent_death PARENT SIGNAL [ARGS ...]` asks the kernel for SIGNAL when process PARENT dies,
-then runs Celery's command line, or one of Unwind's (`metrics`), in the same process. It is a program, since a function
-between fork and exec is unsafe in a process that has threads."""
+then runs Celery's command line, or one of Unwind's (`metrics`), in the same process. A program that cannot end by
+itself is killed later, with its process group: a worker may wait for a broker that died with the same parent. It is a
+program, since a function between fork and exec is unsafe in a process that has threads.
+"""
 
 from __future__ import annotations
 
+import os
 import runpy
 import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 
-from workers.embedded.processes import parent_death_hook
+from workers.embedded.processes import LINUX, parent_death_hook
 
 UNWIND_COMMANDS = frozenset({"metrics"})
 TOKEN_ENV = "UNWIND_SUPERVISED"  # noqa: S105 - a variable by which a supervisor recognises its own processes
+POLL_INTERVAL = 1.0
+GRACE_SECONDS = 20.0
+"""Seconds between the parent's death and the kill; a supervisor that lives waits as long before its second signal."""
+
+
+def end_with_parent(parent: int, death_signal: signal.Signals) -> None:
+    """Make this process end after its parent: by `death_signal`, or else killed after `GRACE_SECONDS`."""
+    parent_death_hook(parent, death_signal)()
+    threading.Thread(target=_kill_after_parent, args=(parent, death_signal), name="parent watch", daemon=True).start()
+
+
+def _kill_after_parent(parent: int, death_signal: signal.Signals) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_INTERVAL)
+    if not LINUX:
+        os.kill(os.getpid(), death_signal)
+    time.sleep(GRACE_SECONDS)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run_program(args: Sequence[str]) -> None:
@@ -22,7 +47,6 @@ def run_program(args: Sequence[str]) -> None:
         sys.argv = ["unwind", *args]
         runpy.run_module("workers", run_name="__main__")
         return
-
     from celery.__main__ import main as celery
 
     sys.argv = ["celery", *args]
@@ -30,8 +54,7 @@ def run_program(args: Sequence[str]) -> None:
 
 
 def main() -> None:
-    parent_death_hook(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))()
-
+    end_with_parent(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))
     run_program(sys.argv[3:])
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from workers.embedded.processes import LINUX, identify_process, is_alive, parent_death_hook, wait_until
-from workers.local.parent_death import TOKEN_ENV, run_program
+from workers.local.parent_death import TOKEN_ENV, end_with_parent, run_program
 
 # What every program needs. None of it reads the environment while it is imported, since that comes with the request.
 LIBRARIES = (
@@ -194,7 +194,7 @@ def _fork(request: Mapping[str, Any]) -> int:
 
 def _run_child(request: Mapping[str, Any], parent: int) -> NoReturn:
     os.setpgid(0, 0)
-    parent_death_hook(parent, signal.SIGTERM)()
+    end_with_parent(parent, signal.SIGTERM)
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_NAME, f"unwind-{request['name']}".encode()[:15], 0, 0, 0)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

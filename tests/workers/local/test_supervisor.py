@@ -203,6 +203,38 @@ def test_a_leash_ends_a_program_with_the_process_that_started_it(tmp_path: Path)
     assert wait_until(lambda: not is_alive(child), 10)
 
 
+def test_a_program_that_ignores_the_death_signal_is_killed_with_its_group(tmp_path: Path) -> None:
+    """A worker may wait endlessly for a broker that died with the supervisor."""
+    deaf = """
+        import os, signal, subprocess, sys, time
+        from workers.local import parent_death
+        parent_death.GRACE_SECONDS = 0.2
+        parent_death.end_with_parent(int(sys.argv[1]), signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+        print(os.getpid(), child.pid, flush=True)
+        while True:
+            time.sleep(60)
+    """
+    parent = """
+        import os, signal, subprocess, sys
+        subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], process_group=0)
+        signal.pause()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(parent), textwrap.dedent(deaf)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    with process:
+        assert process.stdout is not None
+        programs = [identify_process(int(pid)) for pid in process.stdout.readline().split()]
+        process.kill()
+    assert len(programs) == 2
+    assert wait_until(lambda: not any(is_alive(program) for program in programs), 15)
+
+
 def test_the_command_line_of_a_leash_names_parent_and_signal() -> None:
     """The launcher is told whose end to watch; a parent that is gone already is noticed."""
     words = with_parent_death(["-A", "workers.app", "worker"])
