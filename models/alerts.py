@@ -217,7 +217,8 @@ class UnlockSweep:
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         """Unlock at most `limit` alerts with their events and outbox messages; return (due, unlocked).
 
-        A cheap query first checks that an alert is due, because an idle run of the statement costs five times as much (B8).
+        A cheap query first checks that an alert is due, because an idle run of the statement costs five times as much
+        (B8).
         """
         where = self._where(work)
         with pipeline(work.conn):
@@ -272,10 +273,10 @@ def next_unlock_at(conn: Connection) -> datetime | None:
 
 
 def _unlock(which: str, filer: str, task: str, notice: str) -> str:
-    # The order's lock guards the alert, so only orders are locked. The UPDATE checks the alert again because a command may
-    # have closed it before the lock. An order with a later event waits for the next sweep, so that its events stay in
-    # order. `last_event_at` does not change: an unlock is never later than a command.
-    # The ids go through arrays so that the planner does not read whole tables.
+    # The order's lock guards the alert, so only orders are locked. The UPDATE checks the alert again because a command
+    # may have closed it before the lock. An order with a later event waits for the next sweep, so that its events stay
+    # in order. `last_event_at` does not change: an unlock is never later than a command. The ids go through arrays so
+    # that the planner does not read whole tables.
     return f"""
         WITH due AS MATERIALIZED (
             SELECT a.alert_id, a.order_id, a.unlocks_at, o.status, o.{filer} AS filer, o.version + 1 AS seq
@@ -296,7 +297,8 @@ def _unlock(which: str, filer: str, task: str, notice: str) -> str:
             WHERE order_id = ANY (ARRAY(SELECT order_id FROM unlocked))
         ), new_events AS (
             INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
-            SELECT u.order_id, u.seq, %(now)s, lower(u.kind) || '.unlocked', 'system', 'system', u.status, u.status, %(note)s,
+            SELECT u.order_id, u.seq, %(now)s, lower(u.kind) || '.unlocked', 'system', 'system', u.status, u.status,
+            %(note)s,
                    CAST(%(changes)s AS jsonb)
             FROM unlocked u
         ), new_messages AS (
@@ -306,7 +308,8 @@ def _unlock(which: str, filer: str, task: str, notice: str) -> str:
                        'facts', jsonb_build_object('kind', u.kind, 'unlocks_at', {_UNLOCKS_AT})), %(now)s, %(now)s
             FROM unlocked u
         )
-        SELECT count(*) AS due, (SELECT count(*) FROM unlocked) AS unlocked, max(unlocks_at) AS last_at, max(alert_id) FILTER (
+        SELECT count(*) AS due, (SELECT count(*) FROM unlocked) AS unlocked, max(unlocks_at) AS last_at,
+            max(alert_id) FILTER (
             WHERE unlocks_at = (SELECT max(unlocks_at) FROM due)) AS last_id FROM due
         """  # noqa: S608 - every part is a constant of this module
 

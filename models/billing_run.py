@@ -1,7 +1,7 @@
 """The billing run: issue the bills of a month in batches of sellers, then close the month.
 
-A bill that cannot be issued is held and does not block the month. Each seller's due resets and credits are posted first,
-so a late credit task changes nothing.
+A bill that cannot be issued is held and does not block the month. Each seller's due resets and credits are posted
+first, so a late credit task changes nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def month_to_close(conn: Connection, now: datetime) -> date | None:
 
 
 def sellers_to_bill(conn: Connection, month: date, *, after: str = "", limit: int = 500) -> list[str]:
-    """Return the sellers with lines, an opening credit or a due posting in the month and no bill, not even a held one."""
+    """Return the sellers with lines, an opening credit or a due posting in the month, and no bill or held bill."""
     return list(
         conn.execute(
             text(
@@ -226,7 +226,10 @@ def _notify(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
                 actor="system",
                 role="system",
                 member_id=row["seller_id"],
-                note=f"The bill of {month_name(row['billing_month'])} is made: {row['total']} USD, due on {row['due_on']}.",
+                note=(
+                    f"The bill of {month_name(row['billing_month'])} is made: "
+                    f"{row['total']} USD, due on {row['due_on']}."
+                ),
                 changes={"bill": {"month": format_month(row["billing_month"]), "total": str(row["total"])}},
             )
             for row in rows

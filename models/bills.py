@@ -1,6 +1,7 @@
 """Bills: issued once per seller and month and never changed; open bills are computed (R86).
 
-A month in which a seller has neither lines nor an opening credit has no row: its bill is 0.00 and carries nothing forward.
+A month in which a seller has neither lines nor an opening credit has no row: its bill is 0.00 and carries nothing
+forward.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Load the orders of a command batch with their parties, alerts and requests, lock them, and write them back.
 
-One statement per table, however many orders. Locks are taken in one order everywhere: members, orders (which guard their
-alerts, requests, lines and removals), items by key, lots by id, and the sellers' ledgers.
+One statement per table, however many orders. Locks are taken in one order everywhere: members, orders (which guard
+their alerts, requests, lines and removals), items by key, lots by id, and the sellers' ledgers.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class CaseSet:
         """Load the orders and, with `lock`, lock them.
 
         `member_ids`: further members to load, for example the acting ones. `parties`: the cursor of an earlier
-        `orders.send_parties` that covers these orders. `then`: sends further statements or locks in the same round trip, after
-        the orders in lock order.
+        `orders.send_parties` that covers these orders. `then`: sends further statements or locks in the same round
+        trip, after the orders in lock order.
         """
         self.conn = conn
         ids = set(order_ids)

@@ -1,10 +1,10 @@
 """The change feed: CloudEvents over all append-only tables, read by cursor.
 
-Transactions commit in another order than their rows are numbered.  So the feed is ordered by the transaction that wrote a row,
-and returns only rows below the oldest transaction still running: a reader meets no gap and no repeat.
+Transactions commit in another order than their rows are numbered.  So the feed is ordered by the transaction that wrote
+a row, and returns only rows below the oldest transaction still running: a reader meets no gap and no repeat.
 
-Transaction ids belong to a server.  After a restore on another server, `advance_feed_base` lets them continue from the newest
-row; every migration and every restore calls it.
+Transaction ids belong to a server.  After a restore on another server, `advance_feed_base` lets them continue from the
+newest row; every migration and every restore calls it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from models.db.schema import FEED_BASE
 
 _INSTANT = "regexp_replace(to_char({at} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '\\.?0*$', '') || 'Z'"
 
-# One branch per table: (number in the cursor, table, its id, SQL of type, subject, sequence and data).  Texts that people
-# wrote stay out (docs/guarantees.md).
+# One branch per table: (number in the cursor, table, its id, SQL of type, subject, sequence and data).  Texts that
+# people wrote stay out (docs/guarantees.md).
 _SOURCES = (
     (
         1,
@@ -58,7 +58,8 @@ _SOURCES = (
         "'bill/' || e.seller_id || '/' || to_char(e.billing_month, 'YYYY-MM')",
         "NULL::integer",
         (
-            "jsonb_build_object('seller_id', e.seller_id, 'billing_month', to_char(e.billing_month, 'YYYY-MM'), 'kind', e.kind, "
+            "jsonb_build_object('seller_id', e.seller_id, 'kind', e.kind, "
+            "'billing_month', to_char(e.billing_month, 'YYYY-MM'), "
             "'amount', e.amount::text, 'order_id', e.order_id, 'payment_id', e.payment_id)"
         ),
     ),
@@ -72,7 +73,8 @@ _SOURCES = (
         "NULL::integer",
         (
             "jsonb_build_object('seller_id', e.seller_id, 'billing_month', to_char(e.billing_month, 'YYYY-MM'), "
-            "'total', e.total::text, 'opening_credit', e.opening_credit::text, 'carried_forward', e.carried_forward::text, "
+            "'total', e.total::text, 'opening_credit', e.opening_credit::text, "
+            "'carried_forward', e.carried_forward::text, "
             "'due_on', e.due_on)"
         ),
     ),
@@ -100,7 +102,8 @@ FEED_DEFINER_GRANTS = (
 
 EVENTS_AFTER = f"""
 CREATE OR REPLACE FUNCTION unwind.events_after(after_cursor text DEFAULT NULL, max_events integer DEFAULT 100)
-RETURNS TABLE (cursor text, event jsonb) LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+RETURNS TABLE (cursor text, event jsonb)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     after_tx bigint := 0;
     after_source integer := 0;
@@ -109,12 +112,13 @@ DECLARE
     running bigint;
     settled bigint;
 BEGIN
-    -- Everything below the oldest transaction that still runs is finished. Numbers are given out for the whole server, so
-    -- those that surely belong to another database are left out: whatever runs there must not hold this feed back.
+    -- Everything below the oldest running transaction is finished. Numbers are assigned for the whole server, so those
+    -- that surely belong to another database are left out: a transaction there must not hold this feed back.
     SELECT min(x::text::bigint) INTO running FROM pg_snapshot_xip(pg_current_snapshot()) AS x
     WHERE x::text::bigint % 4294967296 NOT IN (
         SELECT l.transactionid::text::bigint FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
-        WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted AND a.datname <> current_database());
+        WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
+            AND a.datname <> current_database());
     settled := coalesce(running, pg_snapshot_xmax(pg_current_snapshot())::text::bigint) + unwind.feed_base();
     IF after_cursor IS NOT NULL THEN
         IF after_cursor !~ '^[0-9]{{1,18}}\\.[0-9]\\.[0-9]{{1,18}}$' THEN

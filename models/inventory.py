@@ -1,6 +1,7 @@
 """Take units out of lots, return them and record lots: many orders in a constant number of statements, under locks.
 
-Lock order: a row of `item_locks` per item key, sorted (a lot that does not exist yet has no row to lock), then lots by id.
+Lock order: a row of `item_locks` per item key, sorted (a lot that does not exist yet has no row to lock), then lots by
+id.
 """
 
 from __future__ import annotations

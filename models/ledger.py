@@ -1,7 +1,7 @@
 """The append-only ledger: what each seller owes, line by line (R86).
 
-A line is on the bill of one seller and one month. Lines are posted under a lock that prevents that seller's bills from being
-issued meanwhile; a line for an issued bill goes on the next open one.
+A line is on the bill of one seller and one month. Lines are posted under a lock that prevents that seller's bills from
+being issued meanwhile; a line for an issued bill goes on the next open one.
 """
 
 from __future__ import annotations

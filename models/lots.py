@@ -92,7 +92,8 @@ class LotRow(Base):
         *(
             CheckConstraint(
                 f"tier_quantity{n} IS NULL OR (tier_quantity{n - 1} IS NOT NULL "
-                f"AND tier_quantity{n} > tier_quantity{n - 1} AND tier_price{n} > 0 AND tier_price{n} < tier_price{n - 1})",
+                f"AND tier_quantity{n} > tier_quantity{n - 1} "
+                f"AND tier_price{n} > 0 AND tier_price{n} < tier_price{n - 1})",
                 name=f"tier{n}_more_units_lower_price",
             )
             for n in (2, 3)

@@ -1,7 +1,7 @@
 """Notices: one row per event and recipient, with the email that is sent for it.
 
-A notice is recorded by the commit that completes its outbox message. The email is sent later, is claimed with a lease, and
-is retried at `next_try_at`; nothing waits for it (R102).
+A notice is recorded by the commit that completes its outbox message. The email is sent later, is claimed with a lease,
+and is retried at `next_try_at`; nothing waits for it (R102).
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class ClaimedNotice:
 class DeliveryOutcome:
     """The result of one attempt. `next_try_at` is None unless the notice is still pending.
 
-    `server_unreachable`: the mail server did not answer. `counts_as_attempt` is False when the email itself was not tried.
+    `server_unreachable`: the mail server did not answer. `counts_as_attempt` is False when the email itself was not
+    tried.
     """
 
     notice: ClaimedNotice

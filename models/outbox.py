@@ -27,8 +27,8 @@ from models.db.schema import Base, BigInt, BigIntKey, check_in
 from policies.verdicts import OutboxMessage
 
 REPUBLISH_INTERVAL = timedelta(seconds=10)
-"""A single lost message is republished after 10 s, 30 s and 70 s.  `requeue_after_broker_reset` handles a broker that lost
-them all."""
+"""A single lost message is republished after 10 s, 30 s and 70 s.  `requeue_after_broker_reset` handles a broker that
+lost them all."""
 MAX_REPUBLISH_INTERVAL = timedelta(minutes=15)
 MAX_ATTEMPTS = 12
 """A message whose consumer failed this often is parked in `dead_jobs`, after about an hour of backoff."""
@@ -185,8 +185,8 @@ def claim_for_publish(conn: Connection, now: datetime, *, limit: int = 1000) -> 
 def requeue_after_broker_reset(conn: Connection, epoch: str, now: datetime) -> int:
     """Make the rows published to a broker that lost its state due now, and return how many there were.
 
-    `epoch` identifies the broker's present state; an epoch that was seen before changes nothing.  `publish_count` is kept,
-    so a broker that loses its state every minute does not cause more than one publication a minute.
+    `epoch` identifies the broker's present state; an epoch that was seen before changes nothing.  `publish_count` is
+    kept, so a broker that loses its state every minute does not cause more than one publication a minute.
     """
     insert_epoch = text(
         "INSERT INTO unwind.broker_epochs (epoch, first_seen_at) VALUES (:epoch, :now) "

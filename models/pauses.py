@@ -57,7 +57,8 @@ def pause(
     conn.execute(
         text(
             """
-            INSERT INTO unwind.pauses (kind, name, reason, paused_at, until) VALUES (:kind, :name, :reason, :now, :until)
+            INSERT INTO unwind.pauses (kind, name, reason, paused_at, until)
+            VALUES (:kind, :name, :reason, :now, :until)
             ON CONFLICT (kind, name) WHERE resumed_at IS NULL DO UPDATE SET until = :until, reason = :reason
             """
         ),

@@ -1,7 +1,7 @@
 """Limits on the size of a command's arguments at every interface, and how the arguments are parsed.
 
-Parsed JSON needs many times its length in memory (64 bytes for `[]`), so the parts of a text are counted before it is parsed.
-PostgreSQL does the same for the SQL interface (`models.submissions`).
+Parsed JSON needs many times its length in memory (64 bytes for `[]`), so the parts of a text are counted before it is
+parsed. PostgreSQL does the same for the SQL interface (`models.submissions`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 MAX_BYTES = 16 * 2**20
 """A thousand items with two thousand escaped characters each need about this much."""
 MAX_PARTS = 50_000
-"""Brackets, braces and commas outside strings: the largest command, a thousand lines with all fields, has half of that."""
+"""Brackets, braces and commas outside strings.  The largest command, a thousand full lines, has half of that."""
 MAX_DEPTH = 20
 """Levels of lists and objects.  Valid arguments have at most six; deeper ones are answered `invalid`."""
 
@@ -24,8 +24,8 @@ class InvalidPayload(ValueError):
 def has_too_many_parts(raw: bytes) -> bool:
     """Return whether parsing this JSON would make more than `MAX_PARTS` values, using memory of its own length.
 
-    Counting decides most texts.  Otherwise strings are removed first: without escaped backslashes and quotes, every second
-    piece between two quotes is outside a string.
+    Counting decides most texts.  Otherwise strings are removed first: without escaped backslashes and quotes, every
+    second piece between two quotes is outside a string.
     """
     if _punctuation(raw) <= MAX_PARTS:
         return False

@@ -1,7 +1,7 @@
 """Pruning of old answers, submissions, outbox rows and dead letters.
 
-Answers are kept for at least thirty days.  Only the owner of the tables may prune, by `unwind.prune_requests`, which works in
-small batches; the application's role cannot delete from append-only tables.
+Answers are kept for at least thirty days.  Only the owner of the tables may prune, by `unwind.prune_requests`, which
+works in small batches; the application's role cannot delete from append-only tables.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ DECLARE
     total integer := 0;
 BEGIN
     IF older_than IS NULL OR older_than > clock_timestamp() - interval '{MIN_RETENTION_DAYS} days' THEN
-        RAISE EXCEPTION 'answers are kept for at least {MIN_RETENTION_DAYS} days' USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'answers are kept for at least {MIN_RETENTION_DAYS} days'
+            USING ERRCODE = 'invalid_parameter_value';
     END IF;
     DELETE FROM unwind.requests AS r WHERE r.request_id = ANY (ARRAY(
         SELECT o.request_id FROM unwind.requests AS o WHERE o.answered_at < older_than
@@ -60,7 +61,8 @@ DDL: tuple[str, ...] = (
 def prune(conn: Connection, older_than: datetime, batch: int = BATCH_SIZE) -> int:
     """Delete one batch of each kind and return how many rows were deleted.
 
-    Raises the database's InvalidParameterValue for less than thirty days, InsufficientPrivilege for any role but the owner.
+    Raises the database's InvalidParameterValue for less than thirty days, InsufficientPrivilege for any role but the
+    owner.
     """
     deleted: int = conn.execute(
         text("SELECT unwind.prune_requests(:older_than, :batch)"), {"older_than": older_than, "batch": batch}

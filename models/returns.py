@@ -27,7 +27,7 @@ class NeedsPlan(Exception):
 
 
 def lock_stock(conn: Connection, order_ids: Sequence[int]) -> None:
-    """Lock everything that these orders' lines could return to: items sorted, then lots by id. Lock the orders first."""
+    """Lock everything that these orders' lines could return to: items, then lots by id. Lock the orders first."""
     ids = int_array(order_ids)
     execute(conn, _LOCK_ITEMS, {"ids": ids})
     execute(conn, _LOCK_LOTS, {"ids": ids})
@@ -38,7 +38,8 @@ def return_items(
 ) -> dict[int, ReturnTotals]:
     """Return what remains of each (order_id, whether items return), in this order; hold `lock_stock`.
 
-    Writes lots, journal and lines. `release` is the term RELEASE_AUTO_STOCKROOM. On `NeedsPlan` the caller must roll back.
+    Writes lots, journal and lines. `release` is the term RELEASE_AUTO_STOCKROOM. On `NeedsPlan` the caller must roll
+    back.
     """
     if not orders:
         return {}
@@ -77,7 +78,8 @@ _KEYS_OF_ORDERS = (
 
 _LOCK_ITEMS = lock_items(f"SELECT DISTINCT {item_lock_sql('k')} FROM ({_KEYS_OF_ORDERS}) AS k ORDER BY 1")  # noqa: S608 - constants
 _LOCK_LOTS = f"""
-    SELECT c.lot_id FROM unwind.lots AS c JOIN ({_KEYS_OF_ORDERS}) AS k ON {_same("c", "k")} ORDER BY c.lot_id FOR UPDATE OF c
+    SELECT c.lot_id FROM unwind.lots AS c JOIN ({_KEYS_OF_ORDERS}) AS k ON {_same("c", "k")} ORDER BY c.lot_id
+        FOR UPDATE OF c
 """  # noqa: S608 - constants
 
 _DEFAULTS = '{"description": "", "remarks": "", "bulk": 1, "is_retain": false, "is_stock_room": false, "sale_rate": 0}'
@@ -88,8 +90,10 @@ _RETURN_ITEMS = " ".join(
 WITH line AS MATERIALIZED (
     SELECT w.place, l.order_id, l.line_no, l.lot_id AS source, l.snapshot, {_KEY_OF_LINE},
         CASE WHEN w.returns THEN GREATEST(l.quantity - l.removed - l.returned, 0) ELSE 0 END AS units,
-        COALESCE(CAST(l.snapshot ->> 'bind_id' AS bigint), 0) <> 0 OR l.snapshot #>> '{{item,no}}' !~ '\\S' AS needs_own_lot
-    FROM unnest(CAST(%(orders)s AS bigint[]), CAST(%(returns)s AS boolean[])) WITH ORDINALITY AS w (order_id, returns, place)
+        COALESCE(CAST(l.snapshot ->> 'bind_id' AS bigint), 0) <> 0
+            OR l.snapshot #>> '{{item,no}}' !~ '\\S' AS needs_own_lot
+    FROM unnest(CAST(%(orders)s AS bigint[]), CAST(%(returns)s AS boolean[])) WITH ORDINALITY
+        AS w (order_id, returns, place)
     JOIN unwind.order_lines AS l ON l.order_id = w.order_id
 ), placed AS MATERIALIZED (
     SELECT line.*, COALESCE(f.lot_id, t.lot_id) AS target, COALESCE(f.is_stock_room, t.is_stock_room) AS inside,
@@ -106,11 +110,13 @@ WITH line AS MATERIALIZED (
         ORDER BY place, line_no) AS nth
     FROM placed WHERE units > 0 AND target IS NULL AND NOT EXISTS (SELECT FROM placed WHERE released)
 ), made AS MATERIALIZED (
-    SELECT nextval('unwind.own_lot_ids') AS lot_id, h.* FROM (SELECT * FROM unplaced WHERE nth = 1 ORDER BY place, line_no) AS h
+    SELECT nextval('unwind.own_lot_ids') AS lot_id, h.*
+    FROM (SELECT * FROM unplaced WHERE nth = 1 ORDER BY place, line_no) AS h
 ), settled AS MATERIALIZED (
     SELECT p.*, COALESCE(p.target, c.lot_id) AS lot_id, CASE
         WHEN p.target IS NOT NULL AND p.inside THEN '{Note.RETURNED_TO_STOCKROOM}'
-        WHEN c.place = p.place AND c.line_no = p.line_no AND (p.needs_own_lot OR p.snapshot ->> 'reserved_for' IS NOT NULL)
+        WHEN c.place = p.place AND c.line_no = p.line_no
+            AND (p.needs_own_lot OR p.snapshot ->> 'reserved_for' IS NOT NULL)
             THEN '{Note.NEEDS_REVIEW}'
         WHEN CAST(c.snapshot ->> 'is_stock_room' AS boolean) THEN '{Note.RETURNED_TO_STOCKROOM}' END AS note
     FROM placed AS p LEFT JOIN made AS c ON p.units > 0 AND p.target IS NULL AND {_same("c", "p")}
@@ -133,11 +139,13 @@ WITH line AS MATERIALIZED (
     WHERE l.order_id = s.order_id AND l.line_no = s.line_no AND s.lot_id > 0
 )
 SELECT order_id, CAST(json_agg(json_build_object('line_no', line_no, 'returned', units, 'lot_id', lot_id, 'note', note)
-    ORDER BY line_no) AS text) AS lines, count(*) FILTER (WHERE units > 0) AS number, CAST(sum(units) AS bigint) AS units,
+    ORDER BY line_no) AS text) AS lines, count(*) FILTER (WHERE units > 0) AS number,
+    CAST(sum(units) AS bigint) AS units,
     bool_or(released) AS released
 FROM settled GROUP BY order_id
 """.split()  # noqa: S608 - constants
 )
 """If a lot would be released, no lot id is allocated: a sequence does not roll back, and a dry run shows the next id.
 
-Whitespace is collapsed because psycopg caches parsed queries only up to 4,096 characters; parsing costs a millisecond."""
+Whitespace is collapsed because psycopg caches parsed queries only up to 4,096 characters; parsing costs a millisecond.
+"""

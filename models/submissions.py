@@ -1,7 +1,8 @@
 """The SQL interface: commands submitted by `unwind.submit_command`, beside the message interface of the broker.
 
-`SELECT unwind.submit_command(name, payload, request_id)` inserts a row in the caller's transaction, so it works while Redis is
-down.  Workers execute submissions in batches; commands about one order are executed in the order of submission.
+`SELECT unwind.submit_command(name, payload, request_id)` inserts a row in the caller's transaction, so it works while
+Redis is down.  Workers execute submissions in batches; commands about one order are executed in the order of
+submission.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from models.requests import Answer
 CHANNEL = "unwind_submissions"
 """The NOTIFY channel that wakes the consumer after a commit with a submission."""
 LEASE_DURATION = timedelta(seconds=5)
-"""How long a consumer that died holds its batch: work must resume within 30 s after a fault, even after two in a row.  A live
-consumer extends its lease (`workers.submissions.consumer`)."""
+"""How long a consumer that died holds its batch: work must resume within 30 s after a fault, even after two in a row.
+A live consumer extends its lease (`workers.submissions.consumer`)."""
 MAX_RETRY_DELAY = timedelta(minutes=15)
 MAX_ATTEMPTS = 10
 MAX_BATCHED_BYTES = 64 * 2**10
@@ -122,9 +123,9 @@ class Submission:
 def claim(conn: Connection, now: datetime, *, limit: int) -> tuple[list[Submission], Submission | None]:
     """Lease due commands: a batch of small ones that were never tried, and one that is executed alone.
 
-    Long commands and those whose last attempt failed or did not end are executed alone, so that a command that kills its
-    worker affects no other.  Only the first waiting command of each order is claimed.  The lease counts the attempt.  Paused
-    commands stay, and later commands about the same order wait behind them.
+    Long commands and those whose last attempt failed or did not end are executed alone, so that a command that kills
+    its worker affects no other.  Only the first waiting command of each order is claimed.  The lease counts the
+    attempt.  Paused commands stay, and later commands about the same order wait behind them.
     """
     rows = conn.execute(_CLAIM, {"now": now, "again": now + LEASE_DURATION, "limit": limit})
     claimed = sorted(
@@ -145,12 +146,13 @@ def _first_due(condition: str, limit: str) -> str:
         SELECT s.submission_id FROM unwind.submissions AS s
         WHERE s.state = 'waiting' AND {condition} AND s.due_at <= :now AND NOT EXISTS (
             SELECT FROM unwind.submissions AS earlier
-            WHERE earlier.order_id = s.order_id AND earlier.state = 'waiting' AND earlier.submission_id < s.submission_id)
+            WHERE earlier.order_id = s.order_id AND earlier.state = 'waiting'
+              AND earlier.submission_id < s.submission_id)
           AND NOT EXISTS (
             SELECT FROM unwind.pauses AS p
             WHERE p.resumed_at IS NULL AND (p.until IS NULL OR p.until > :now)
-              AND ((p.kind = 'task' AND p.name = s.task) OR (p.kind = 'queue' AND p.name IN ('commands', 'submissions'))))
-        ORDER BY s.submission_id LIMIT {limit} FOR UPDATE OF s SKIP LOCKED"""  # noqa: S608 - built from constants of this module
+              AND (p.kind = 'task' AND p.name = s.task OR p.kind = 'queue' AND p.name IN ('commands', 'submissions')))
+        ORDER BY s.submission_id LIMIT {limit} FOR UPDATE OF s SKIP LOCKED"""  # noqa: S608 - constants of this module
 
 
 _SMALL_DUE = _first_due(_IN_BATCHES, ":limit")
@@ -162,8 +164,8 @@ _CLAIM = text(
     )
     UPDATE unwind.submissions AS s SET attempts = attempts + 1, due_at = :again
     WHERE s.submission_id = ANY (ARRAY(SELECT submission_id FROM small UNION ALL SELECT submission_id FROM alone))
-    RETURNING s.submission_id IN (SELECT submission_id FROM alone) AS alone, s.submission_id, s.request_id, s.task, s.payload,
-        s.submitted_at, s.attempts, s.first_error
+    RETURNING s.submission_id IN (SELECT submission_id FROM alone) AS alone, s.submission_id, s.request_id, s.task,
+        s.payload, s.submitted_at, s.attempts, s.first_error
     """  # noqa: S608 - built from constants of this module
 )
 
@@ -282,7 +284,7 @@ DECLARE
     held unwind.submissions%ROWTYPE;
     inserted bigint;
 BEGIN
-    -- Nothing is parsed before its length and the number of its parts are known (models/payloads.py counts the same way).
+    -- Nothing is parsed before its length and the number of its parts are known (as in models/payloads.py).
     IF octet_length(submit_command.payload) > {MAX_BYTES} THEN
         fault := 'PAYLOAD_TOO_LARGE';
     ELSIF octet_length(submit_command.payload) > {MAX_PARTS}
@@ -329,7 +331,8 @@ BEGIN
     IF document ->> 'order_id' ~ '^[0-9]{{1,18}}$' THEN
         of_order := (document ->> 'order_id')::bigint;
     ELSIF document ->> 'removal_id' ~ '^[0-9]{{1,18}}$' THEN
-        SELECT r.order_id INTO of_order FROM unwind.removals AS r WHERE r.removal_id = (document ->> 'removal_id')::bigint;
+        SELECT r.order_id INTO of_order FROM unwind.removals AS r
+        WHERE r.removal_id = (document ->> 'removal_id')::bigint;
     ELSIF document ? 'draft_id' THEN
         SELECT d.order_id INTO of_order FROM unwind.drafts AS d WHERE d.draft_id = document ->> 'draft_id';
     END IF;
@@ -359,16 +362,22 @@ _LONG_NUMBER = 'strict $.** ? (@.type() == "number") ? (@ >= 1e40 || @ <= -1e40 
 SUBMIT_JSONB = f"""
 CREATE OR REPLACE FUNCTION unwind.submit_command(name text, payload jsonb, request_id text DEFAULT NULL)
 RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    fault text;
 BEGIN
     -- 1e131071 takes twelve bytes here and 128 KB as text.
     IF pg_column_size(submit_command.payload) > {MAX_BYTES} THEN
-        RETURN jsonb_build_object('request_id', submit_command.request_id, 'accepted', false, 'code', 'PAYLOAD_TOO_LARGE');
+        fault := 'PAYLOAD_TOO_LARGE';
     ELSIF jsonb_path_exists(submit_command.payload, '{_LONG_NUMBER}') THEN
-        RETURN jsonb_build_object('request_id', submit_command.request_id, 'accepted', false, 'code', 'PAYLOAD_INVALID');
+        fault := 'PAYLOAD_INVALID';
+    ELSE
+        RETURN unwind.submit_command(submit_command.name, submit_command.payload::text, submit_command.request_id);
     END IF;
-    RETURN unwind.submit_command(submit_command.name, submit_command.payload::text, submit_command.request_id);
+    RETURN jsonb_build_object('request_id', submit_command.request_id, 'accepted', false, 'code', fault);
 EXCEPTION WHEN statement_too_complex THEN
-    RETURN jsonb_build_object('request_id', submit_command.request_id, 'accepted', false, 'code', 'PAYLOAD_TOO_DEEP');
+    RETURN jsonb_build_object(
+        'request_id', submit_command.request_id, 'accepted', false, 'code', 'PAYLOAD_TOO_DEEP'
+    );
 END
 $body$
 """
@@ -376,8 +385,8 @@ $body$
 
 COMMAND_ANSWERS = """
 CREATE OR REPLACE VIEW unwind.command_answers WITH (security_barrier = true) AS
-SELECT s.request_id, s.task, s.order_id, s.state, s.answer ->> 'outcome' AS outcome, s.answer ->> 'code' AS code, s.answer,
-       s.submitted_at, s.answered_at
+SELECT s.request_id, s.task, s.order_id, s.state, s.answer ->> 'outcome' AS outcome, s.answer ->> 'code' AS code,
+       s.answer, s.submitted_at, s.answered_at
 FROM unwind.submissions AS s
 UNION ALL
 SELECT r.request_id, r.task, r.order_id, 'answered', r.outcome, r.answer ->> 'code', r.answer, NULL, r.answered_at

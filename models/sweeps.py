@@ -18,8 +18,8 @@ It exceeds the longest interval of the timetable's sweeps, a minute, plus `RECOR
 """
 
 RECORD_INTERVAL = timedelta(seconds=15)
-"""How often a sweep that finds nothing records its run; otherwise an idle installation would flush its log five times a second.
-Checks of `ran_at` must allow this much more; the doctor allows a minute."""
+"""How often a sweep that finds nothing records its run; otherwise an idle installation would flush its log five times a
+second. Checks of `ran_at` must allow this much more; the doctor allows a minute."""
 
 
 class SweepRow(Base):

@@ -122,8 +122,8 @@ def unit_of_work(
 
 MAX_CONFLICT_RETRIES = 6
 CONFLICT_SQLSTATES = ("40001", "40P01", "55P03", "23505")
-"""Serialization failure, deadlock, lock timeout and unique violation: nothing was written, and the whole unit of work may run
-again and then sees what the other transaction did."""
+"""Serialization failure, deadlock, lock timeout and unique violation: nothing was written, and the whole unit of work
+may run again and then sees what the other transaction did."""
 
 
 def retry_on_conflict(body: Callable[[], T]) -> T:

@@ -25,16 +25,16 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 """Enforced by the server, not by signals: an exception inside COMMIT would leave its outcome unknown."""
 
 PLANNER_SETTINGS = {"random_page_cost": "1.1", "jit": "off", "plan_cache_mode": "auto", "enable_seqscan": "on"}
-"""The default page cost of 4 makes the planner scan whole tables for batches of five hundred rows.  JIT compilation takes longer
-than any statement here."""
+"""The default page cost of 4 makes the planner scan whole tables for batches of five hundred rows.  JIT compilation
+takes longer than any statement here."""
 
 TRANSACTION_TIMEOUT_MS = 45_000
-"""From PostgreSQL 17 on, and below a job's hard limit: a client suspended inside a pipeline is not idle to the server and would
-keep its locks."""
+"""From PostgreSQL 17 on, and below a job's hard limit: a client suspended inside a pipeline is not idle to the server
+and would keep its locks."""
 
 PING_AFTER_IDLE_SECONDS = 1.0
-"""A connection that was idle for longer is pinged before use.  A busy one fails at its next statement, and the command is
-retried."""
+"""A connection that was idle for longer is pinged before use.  A busy one fails at its next statement, and the command
+is retried."""
 
 _BY_KEYS, _IDLE_SINCE = "by keys", "idle since"
 
@@ -73,8 +73,8 @@ SESSION_SETTINGS = {
     "idle_session_timeout": "0",  # a pool's connections and the listener's are idle by design
     **PLANNER_SETTINGS,
 }
-"""The settings of every session, whatever the defaults of the role, the database or the server are: the driver reads dates,
-intervals and texts only in these forms, and the statements rely on this time zone and isolation level."""
+"""The settings of every session, whatever the defaults of the role, the database or the server are: the driver reads
+dates, intervals and texts only in these forms, and the statements rely on this time zone and isolation level."""
 
 _REQUIRED = {
     "server_encoding": "UTF8",

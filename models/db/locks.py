@@ -84,8 +84,10 @@ _MAKE_SELLERS = """
     SELECT s FROM unnest(CAST(%(sellers)s AS text[])) AS s ORDER BY s ON CONFLICT DO NOTHING
 """
 _LOCK_SELLERS = """
-    SELECT seller_id FROM unwind.ledger_locks WHERE seller_id = ANY(CAST(%(sellers)s AS text[])) ORDER BY seller_id FOR UPDATE
+    SELECT seller_id FROM unwind.ledger_locks WHERE seller_id = ANY(CAST(%(sellers)s AS text[])) ORDER BY seller_id
+        FOR UPDATE
 """
 _SHARE_SELLERS = """
-    SELECT seller_id FROM unwind.ledger_locks WHERE seller_id = ANY(CAST(%(sellers)s AS text[])) ORDER BY seller_id FOR SHARE
+    SELECT seller_id FROM unwind.ledger_locks WHERE seller_id = ANY(CAST(%(sellers)s AS text[])) ORDER BY seller_id
+        FOR SHARE
 """

@@ -1,7 +1,7 @@
 """Direct use of psycopg on hot paths: prepared SQL, and pipelines of several statements in one round trip.
 
-SQLAlchemy keeps the connection and its transaction; statements that run thousands of times a minute bypass its compiler and
-result rows (docs/decisions/0011).  Placeholders are psycopg's: `%(name)s`.
+SQLAlchemy keeps the connection and its transaction; statements that run thousands of times a minute bypass its compiler
+and result rows (docs/decisions/0011).  Placeholders are psycopg's: `%(name)s`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Cursor = psycopg.Cursor[Any]
 
 
 def execute(conn: Connection, statement: str, values: Mapping[str, Any]) -> Cursor:
-    """Run one statement in the transaction of `conn`; rows are named tuples.  In a `pipeline`, read the cursor after it."""
+    """Run one statement in the transaction of `conn`; rows are named tuples.  Read it after the end of a `pipeline`."""
     driver = _driver_of(conn)
     try:
         return driver.cursor(row_factory=namedtuple_row).execute(statement, values, prepare=True)
@@ -35,8 +35,8 @@ def execute(conn: Connection, statement: str, values: Mapping[str, Any]) -> Curs
 def pipeline(conn: Connection) -> Iterator[None]:
     """Send the statements executed in the block in one round trip.
 
-    Each statement keeps its own snapshot.  Reading a cursor inside the block waits for everything sent so far.  A nested
-    block joins the outer one.
+    Each statement keeps its own snapshot.  Reading a cursor inside the block waits for everything sent so far.  A
+    nested block joins the outer one.
     """
     driver = _driver_of(conn)
     if driver.pgconn.pipeline_status != PipelineStatus.OFF:
@@ -52,9 +52,9 @@ def pipeline(conn: Connection) -> Iterator[None]:
 def use_generic_plans(conn: Connection, by_keys: bool) -> None:
     """Make this connection use generic plans and index scans, or reset it.
 
-    By default the server replans eight statements of each cancellation, which costs more than running them, and a plan made
-    while a table was small scans it until the table is analysed (docs/decisions/0011).  Use it for commands, which find rows
-    by keys; the plans of sweeps should depend on their limits and instants.
+    By default the server replans eight statements of each cancellation, which costs more than running them, and a plan
+    made while a table was small scans it until the table is analysed (docs/decisions/0011).  Use it for commands, which
+    find rows by keys; the plans of sweeps should depend on their limits and instants.
     """
     execute(
         conn, _SET_PLANNER, {"plans": "force_generic_plan" if by_keys else "auto", "scans": "off" if by_keys else "on"}
@@ -62,7 +62,8 @@ def use_generic_plans(conn: Connection, by_keys: bool) -> None:
 
 
 _SET_PLANNER = """
-    SELECT set_config('plan_cache_mode', %(plans)s, false) AS plans, set_config('enable_seqscan', %(scans)s, false) AS scans
+    SELECT set_config('plan_cache_mode', %(plans)s, false) AS plans,
+        set_config('enable_seqscan', %(scans)s, false) AS scans
 """
 
 
@@ -78,7 +79,7 @@ def _wrap(error: psycopg.Error, driver: psycopg.Connection[Any]) -> BaseExceptio
 
 
 def int_array(values: Sequence[Any]) -> str:
-    """Return a PostgreSQL array literal of integers or amounts, ten times as fast as psycopg's adaptation of each element."""
+    """Return an array literal of integers or amounts, ten times as fast as psycopg's adaptation of each element."""
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
@@ -93,7 +94,7 @@ def timestamp_array(values: Sequence[datetime | date | None]) -> str:
 
 
 def text_array(values: Sequence[str | None]) -> str:
-    """Return an array literal of texts.  They are escaped together, separated by NUL, which no text in PostgreSQL can contain."""
+    """Return an array literal of texts, which are escaped together and separated by NUL, as no text contains it."""
     if None in values:
         return "{" + ",".join(["NULL" if value is None else text_array([value])[1:-1] for value in values]) + "}"
     if not values:

@@ -1,7 +1,8 @@
-"""Parsing of DATABASE_URL, for every program that connects: the engine, the listener, pg_dump, pg_restore, psql and the doctor.
+"""Parsing of DATABASE_URL for every program that connects: the engine, the listener, pg_dump, psql and the doctor.
 
-SQLAlchemy's and libpq's spellings are accepted: several hosts, IPv6, a Unix socket in the query, TLS parameters, `options=`.
-libpq's environment variables (`PGHOST`, `PGSSLMODE`, ...) are ignored, so one address always leads to the same server.
+SQLAlchemy's and libpq's spellings are accepted: several hosts, IPv6, a Unix socket in the query, TLS parameters,
+`options=`. libpq's environment variables (`PGHOST`, `PGSSLMODE`, ...) are ignored, so one address always leads to the
+same server.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ _NUMBERS = (
     "sslcompression", "sslsni", "gssdelegation",
 )  # fmt: skip
 _TEXTS = (
-    "application_name", "options", "hostaddr", "passfile", "requirepeer", "require_auth", "sslcert", "sslkey", "sslrootcert",
-    "sslcrl", "sslcrldir", "krbsrvname", "gsslib", "ssl_min_protocol_version", "ssl_max_protocol_version",
-    "min_protocol_version", "max_protocol_version",
+    "application_name", "options", "hostaddr", "passfile", "requirepeer", "require_auth", "sslcert", "sslkey",
+    "sslrootcert", "sslcrl", "sslcrldir", "krbsrvname", "gsslib", "ssl_min_protocol_version",
+    "ssl_max_protocol_version", "min_protocol_version", "max_protocol_version",
 )  # fmt: skip
 _CHOICES = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
@@ -102,7 +103,7 @@ class PostgresAddress:
         parameters = {
             **_DEFAULTS,
             "application_name": application_name,
-            # Not `read-write`, which a setting of the database (default_transaction_read_only) makes untrue of a primary.
+            # Not `read-write`: default_transaction_read_only makes it untrue of a primary.
             **({"target_session_attrs": "primary"} if len(self.hosts) > 1 else {}),
             **self.parameters,
             "client_encoding": "UTF8",

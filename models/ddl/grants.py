@@ -1,7 +1,7 @@
 """The database roles and what each may do.
 
-The application acts as `unwind_app`, which cannot change append-only tables.  Where a login may not create roles, the triggers
-(models/ddl/triggers.py) protect the data alone.
+The application acts as `unwind_app`, which cannot change append-only tables.  Where a login may not create roles, the
+triggers (models/ddl/triggers.py) protect the data alone.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def _create_role(name: str) -> str:
             CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END) THEN
             EXECUTE format('GRANT {name} TO %I', current_user);
         END IF;
-    EXCEPTION WHEN duplicate_object OR unique_violation OR insufficient_privilege OR undefined_object OR internal_error THEN
+    EXCEPTION
+        WHEN duplicate_object OR unique_violation OR insufficient_privilege OR undefined_object OR internal_error THEN
         RAISE NOTICE 'role {name} was not created by this migration: %', SQLERRM;
     END $$
     """
@@ -77,7 +78,8 @@ def _table_grants(role: str, without: str, append_only: str, deletable: str) -> 
             RETURN;
         END IF;
         GRANT USAGE ON SCHEMA unwind TO {role};
-        FOR found IN SELECT tablename AS name FROM pg_tables WHERE schemaname = 'unwind' AND tablename NOT IN ({without})
+        FOR found IN SELECT tablename AS name FROM pg_tables WHERE schemaname = 'unwind'
+            AND tablename NOT IN ({without})
         LOOP
             EXECUTE format('REVOKE ALL ON unwind.%I FROM {role}', found.name);
             EXECUTE format('GRANT SELECT ON unwind.%I TO {role}', found.name);

@@ -1,7 +1,7 @@
 """Storage parameters of the tables: room in pages for updates in place, and early vacuum.
 
-By default PostgreSQL vacuums a table when a fifth of it has changed.  Of two million orders that is 400,000 dead rows in the
-indexes that every sweep reads first, so such tables are vacuumed by count (docs/decisions/0012-table-growth.md).
+By default PostgreSQL vacuums a table when a fifth of it has changed.  Of two million orders that is 400,000 dead rows
+in the indexes that every sweep reads first, so such tables are vacuumed by count (docs/decisions/0012-table-growth.md).
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ _GROWING = {
     "autovacuum_vacuum_insert_scale_factor": "0.05",
     "autovacuum_analyze_scale_factor": "0.02",
 }
-"""For append-only tables: frozen in small steps while their pages are cached, not by one long anti-wraparound vacuum."""
+"""For append-only tables: frozen in small steps while their pages are cached, not by one long vacuum."""
 
 TABLE_OPTIONS: dict[str, dict[str, str]] = {
-    # Every event of an order counts up its version, and no index knows that column: with room in the page it is a HOT update,
-    # one row written instead of one and three index entries.
+    # Every event of an order counts up its version, and no index knows that column: with room in the page it is a HOT
+    # update, one row written instead of one and three index entries.
     "orders": {"fillfactor": "85", **_MOVING},
-    # A lot's quantity moves with every sale and return, and no index knows it.  What was recorded together is sold and comes back
-    # together: at 80 % three of four returned lots found their page full, at 50 % none, for 80 bytes more a lot.
+    # A lot's quantity moves with every sale and return, and no index knows it.  What was recorded together is sold and
+    # comes back together: at 80 % three of four returned lots found their page full, at 50 % none, for 80 bytes more a
+    # lot.
     "lots": {"fillfactor": "50", **_MOVING},
     # Every update of these rows moves them out of a partial index, so it is never a HOT update and room would not help.
     "alerts": _MOVING,

@@ -94,8 +94,8 @@ TRIGGERS: tuple[str, ...] = (
             """,
         )
     ),
-    # One check per statement.  The cancelling transaction may write lines and order in any order, so only a cancellation by
-    # another transaction makes them final.
+    # One check per statement.  The cancelling transaction may write lines and order in any order, so only a
+    # cancellation by another transaction makes them final.
     """
     CREATE OR REPLACE FUNCTION unwind.parts_of_cancelled_are_final() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

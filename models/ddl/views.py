@@ -1,7 +1,7 @@
 """The public views: six views with stable columns, which answer with SQL what the command line answers.
 
-A view may gain a column at its end and never loses or redefines one; `contract/views/` records them.  No view reads the clock:
-readers compare with their own `now`, so that a simulation shows what a live system would.
+A view may gain a column at its end and never loses or redefines one; `contract/views/` records them.  No view reads the
+clock: readers compare with their own `now`, so that a simulation shows what a live system would.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ class View:
     def statements(self) -> tuple[str, str]:
         said = f"Version {self.version}. {self.about}".replace("'", "''")
         return (
-            f"CREATE OR REPLACE VIEW unwind.{self.name} WITH ({AS_OWNER if self.private else AS_READER}) AS {self.query}",
+            (
+                f"CREATE OR REPLACE VIEW unwind.{self.name} "
+                f"WITH ({AS_OWNER if self.private else AS_READER}) AS {self.query}"
+            ),
             f"COMMENT ON VIEW unwind.{self.name} IS '{said}'",
         )
 
@@ -76,7 +79,8 @@ UNLOCK_FORECAST = View(
         ("unlocks_hour", _INSTANT, "the same, down to the hour in UTC"),
     ),
     """
-    SELECT a.alert_id, a.order_id, a.kind, o.status AS order_status, o.seller_id, o.buyer_id, a.filed_at, a.responded_at,
+    SELECT a.alert_id, a.order_id, a.kind, o.status AS order_status, o.seller_id, o.buyer_id, a.filed_at,
+    a.responded_at,
            a.unlocks_at, date_trunc('hour', a.unlocks_at, 'UTC') AS unlocks_hour
     FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
     WHERE a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
@@ -104,7 +108,8 @@ FEE_CREDIT = View(
         ("posted_at", _MAYBE_TEXT, "when the line was written"),
         ("note", _MAYBE_TEXT, "why, as the bill says it"),
     ),
-    # The event of the cancellation says what was decided, the ledger what was done: a promise's row may be pruned by then.
+    # The event of the cancellation says what was decided, the ledger what was done: a promise's row may be pruned by
+    # then.
     """
     SELECT o.seller_id, o.order_id, o.basis, o.cancelled_at, f.kind,
            CASE WHEN l.line_id IS NOT NULL THEN 'posted' WHEN f.kind = 'none' THEN 'stays'
@@ -116,7 +121,8 @@ FEE_CREDIT = View(
            coalesce(l.at, p.done_at) AS posted_at, l.note
     FROM unwind.orders AS o
     JOIN unwind.events AS e ON e.order_id = o.order_id AND e.type = 'orders.cancelled'
-    CROSS JOIN LATERAL (SELECT e.changes #>> '{fee,kind}' AS kind, CAST(e.changes #>> '{fee,amount}' AS numeric(12, 2)) AS amount,
+    CROSS JOIN LATERAL (SELECT e.changes #>> '{fee,kind}' AS kind, CAST(e.changes #>> '{fee,amount}' AS numeric(12, 2))
+        AS amount,
                                e.changes #>> '{fee,bill}' AS bill) AS f
     LEFT JOIN unwind.ledger_lines AS l ON l.order_id = o.order_id AND l.kind IN ('reset', 'credit')
     LEFT JOIN unwind.outbox AS p ON p.key = 'fee:' || o.order_id
@@ -154,7 +160,8 @@ REQUEST_STATUS = View(
            s.answer ->> 'code' AS code, s.answer ->> 'message' AS message, s.submitted_at, s.answered_at
     FROM unwind.submissions AS s
     UNION ALL
-    SELECT r.request_id, r.task, r.order_id, 'message', 'answered', r.outcome, r.answer ->> 'code', r.answer ->> 'message',
+    SELECT r.request_id, r.task, r.order_id, 'message', 'answered', r.outcome, r.answer ->> 'code',
+    r.answer ->> 'message',
            NULL, r.answered_at
     FROM unwind.requests AS r
     WHERE NOT EXISTS (SELECT FROM unwind.submissions AS s WHERE s.request_id = r.request_id)
@@ -175,7 +182,8 @@ REQUEST_STATUS = View(
 SWEEP_HISTORY = View(
     "v_sweep_history",
     1,
-    "A row is one hour in which a sweep found something or came late; a sweep that never did has one row without an hour.",
+    "A row is one hour in which a sweep found something or came late; a sweep that never did has one row without an "
+    "hour.",
     (
         ("sweep", _TEXT, "the sweep by its task's name"),
         ("last_ran_at", _INSTANT, "when it last came to its end"),

@@ -1,11 +1,11 @@
 """The continuous audit: checks the invariants and records violations.
 
-Every minute it checks what changed lately and a slice of the rest; every night everything, one invariant at a time.  A finding
-stays an open row of `violations` until a check of everything no longer finds it.  Finding and clearing are events, so mirrors
-of the feed learn of them too.
+Every minute it checks what changed lately and a slice of the rest; every night everything, one invariant at a time.  A
+finding stays an open row of `violations` until a check of everything no longer finds it.  Finding and clearing are
+events, so mirrors of the feed learn of them too.
 
-Measured with 100,000 orders of five lines on two cores under eightfold load: two seconds a minute for a slice and recent rows,
-sixteen with 5,000 recent rows, and everything in 57 seconds, the slowest query in 7.5.
+Measured with 100,000 orders of five lines on two cores under eightfold load: two seconds a minute for a slice and
+recent rows, sixteen with 5,000 recent rows, and everything in 57 seconds, the slowest query in 7.5.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MONTHS_SWEEP = "audit.months"
 MONTH_INTERVAL = timedelta(hours=1)
 """How often the books of one closed month are computed again: it reads every event of the month's orders."""
 MAX_RECENT = 5000
-"""Rows of one table looked at in one run: at a peak the rest is left to the next ones, for the mark moves no further."""
+"""Rows of one table that one run checks; at a peak the rest is left to the next runs."""
 SLICE_SIZE = 500
 """Orders and lots beside what is fresh, round and round: a hundred thousand in a little over three hours."""
 SELLER_SLICE_SIZE = 20

@@ -1,7 +1,7 @@
 """The audit of a month's bills: recomputed from orders and events, independently of the billing code.
 
-It shares nothing with posting or issuing: months come from the calendar of the time zone, fees from exact fractions, and the
-content of each bill from the orders' events alone.  The result is a certificate with the differences.
+It shares nothing with posting or issuing: months come from the calendar of the time zone, fees from exact fractions,
+and the content of each bill from the orders' events alone.  The result is a certificate with the differences.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from models.db.database import make_engine
 
 _LOCK = "COMMENT ON SCHEMA unwind IS 'Unwind: orders, stock, bills, and who was told'"
-"""Whoever describes a schema holds it until the transaction ends, and only its owner may: migrations wait for each other."""
+"""Locks the schema until the transaction ends, as only its owner may: migrations wait for each other."""
 LOCK_TIMEOUT = "5s"
 """A migration that waits for a table makes everybody queue behind it; rather it gives up and is started again."""
 STATEMENT_TIMEOUT = "10min"

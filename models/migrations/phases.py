@@ -1,7 +1,8 @@
 """Checks that a revision can be applied while workers of the previous version run.
 
-A schema change comes as two revisions: one that only adds (`phase = "expand"`), with which old and new workers both run, and one
-in a later release that removes what is unused (`phase = "contract"`).  The checks read the source of the revision.
+A schema change comes as two revisions: one that only adds (`phase = "expand"`), with which old and new workers both
+run, and one in a later release that removes what is unused (`phase = "contract"`).  The checks read the source of the
+revision.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ EXPAND, CONTRACT = "expand", "contract"
 
 _TAKES_AWAY = {"drop_column", "drop_table", "drop_index", "drop_constraint"}
 _NEVER = {
-    "rename_table": "the version before knows the old name only: add another, copy, and drop the old one a release later",
+    "rename_table": "the version before knows only the old name: add a table, copy, drop the old one a release later",
 }
 
 
@@ -22,9 +23,7 @@ def find_problems(source: str) -> list[str]:
     tree = ast.parse(source)
     phase = _phase(tree)
     if phase not in (EXPAND, CONTRACT):
-        return [
-            f'it says no phase: write phase = "{EXPAND}" (only adds) or phase = "{CONTRACT}" (takes away what is unused)'
-        ]
+        return [f'it declares no phase: write phase = "{EXPAND}" (only adds) or phase = "{CONTRACT}" (only removes)']
     return [sentence for call in _operations(tree) for sentence in _said_of(call, phase)]
 
 
@@ -60,9 +59,9 @@ def _said_of(call: ast.Call, phase: str) -> Iterator[str]:
     if name == "alter_column" and "new_column_name" in given:
         yield f"{where}: the version before knows the old name only: add a column, copy, and drop the old one later"
     if name == "alter_column" and "type_" in given:
-        yield f"{where}: another type rewrites the table under a lock: add a column of that type, copy, drop the old one later"
+        yield f"{where}: another type rewrites the table under a lock: add a column, copy, and drop the old one later"
     if name == "alter_column" and _is(given.get("nullable"), value=False) and phase == EXPAND:
-        yield f"{where}: the version before may still write nothing there; demand a value in a contract of a later release"
+        yield f"{where}: the version before may still write NULL; require a value in a contract a release later"
     if name == "add_column" and _demands_a_value(call):
         yield f"{where}: the version before does not write it: allow NULL, or give it a server_default"
     if name == "create_index" and not _is(given.get("if_not_exists"), value=True):
@@ -71,7 +70,7 @@ def _said_of(call: ast.Call, phase: str) -> Iterator[str]:
             "beforehand with CREATE INDEX CONCURRENTLY"
         )
     if name == "create_check_constraint" and not _is(given.get("postgresql_not_valid"), value=True):
-        yield f"{where}: it reads the whole table under a lock: write postgresql_not_valid=True and validate it afterwards"
+        yield f"{where}: it reads the whole table under a lock: write postgresql_not_valid=True and validate it later"
 
 
 def _demands_a_value(call: ast.Call) -> bool:

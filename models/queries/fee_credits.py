@@ -16,8 +16,8 @@ _COLUMNS = (
 )
 _OF_SELLER = text(_COLUMNS + "WHERE seller_id = :seller ORDER BY coalesce(cancelled_at, posted_at), order_id")
 _OF_ORDER = text(
-    _COLUMNS
-    + "WHERE order_id = :order AND (CAST(:until AS timestamptz) IS NULL OR coalesce(cancelled_at, posted_at) <= :until) "
+    _COLUMNS + "WHERE order_id = :order "
+    "AND (CAST(:until AS timestamptz) IS NULL OR coalesce(cancelled_at, posted_at) <= :until) "
     "ORDER BY coalesce(cancelled_at, posted_at)"
 )
 

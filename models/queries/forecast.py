@@ -25,10 +25,11 @@ _LATER = text("SELECT count(*) FROM unwind.v_unlock_forecast WHERE unlocks_at > 
 
 
 def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, Any]:
-    """Return `{at, until, overdue, overdue_orders (the oldest few), total, hours: [{hour, npb, nrs, nss, total}], later}`.
+    """Return `{at, until, overdue, overdue_orders (the oldest few), total, hours: [{hour, npb, nrs, nss, total}],
+    later}`.
 
-    Hours are UTC; those without an unlock are left out.  `overdue` counts alerts that are due and not unlocked yet, which
-    takes seconds while sweeps run.
+    Hours are UTC; those without an unlock are left out.  `overdue` counts alerts that are due and not unlocked yet,
+    which takes seconds while sweeps run.
     """
     until = now + timedelta(days=days)
     overdue = conn.execute(_OVERDUE, {"now": now, "most": MAX_OVERDUE}).all()

@@ -1,7 +1,7 @@
 """One order, now or at an earlier instant: its state, lines, requests, money and timeline.
 
-The present is read from the rows.  An earlier instant is folded from the events up to it (`policies.history`), with the lines,
-removal requests and ledger lines that existed then; a test checks that both agree about the present.
+The present is read from the rows.  An earlier instant is folded from the events up to it (`policies.history`), with the
+lines, removal requests and ledger lines that existed then; a test checks that both agree about the present.
 """
 
 from __future__ import annotations
@@ -301,7 +301,8 @@ _STOCK = text(
         UNION ALL
         SELECT * FROM unwind.stock_moves WHERE order_id = :order AND kind = 'returned' AND removal_id IS NULL
         UNION ALL
-        SELECT * FROM unwind.stock_moves WHERE removal_id IN (SELECT removal_id FROM unwind.removals WHERE order_id = :order)
+        SELECT * FROM unwind.stock_moves
+        WHERE removal_id IN (SELECT removal_id FROM unwind.removals WHERE order_id = :order)
     ) AS m
     WHERE CAST(:at AS timestamptz) IS NULL OR at <= :at ORDER BY move_id
     """

@@ -1,7 +1,7 @@
 """The queries of `show` and `explain`: each returns JSON for the words of the command line.
 
-The command line and the `show` lines of a simulation both use them.  They take no locks and change nothing.  An unknown thing
-is None.
+The command line and the `show` lines of a simulation both use them.  They take no locks and change nothing.  An unknown
+thing is None.
 """
 
 from __future__ import annotations

@@ -67,6 +67,6 @@ def test_what_old_and_new_workers_can_live_with_is_allowed(phase: str, operation
 @pytest.mark.parametrize("phase", ["", "both", "Expand"])
 def test_a_revision_says_which_it_is(phase: str) -> None:
     """Whoever writes one has to think about it; the template begins with expand."""
-    assert "it says no phase" in phases.find_problems(revision(phase, "drop_table('x')"))[0]
+    assert "it declares no phase" in phases.find_problems(revision(phase, "drop_table('x')"))[0]
     template = (VERSIONS.parent / "script.py.mako").read_text(encoding="utf-8")
     assert f'phase = "{phases.EXPAND}"' in template

@@ -1,7 +1,7 @@
 """All invariants: for each a sentence and a query that returns the ids that violate it.
 
-The queries share nothing with the code that writes; an import contract enforces it.  Those of `IN_TIME` check that everything
-due was done; without a running worker they find violations, so tests with a simulated clock skip them.
+The queries share nothing with the code that writes; an import contract enforces it.  Those of `IN_TIME` check that
+everything due was done; without a running worker they find violations, so tests with a simulated clock skip them.
 """
 
 from __future__ import annotations

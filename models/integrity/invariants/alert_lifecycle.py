@@ -39,7 +39,8 @@ def first_answer(life: str, before: str) -> str:
 
 MATURITY = """
     CASE WHEN life.kind <> 'NPB' THEN life.began + life.sellers
-    WHEN answer.at < life.began + life.unanswered OR answer.at IS NOT NULL AND life.relocks THEN life.began + life.answered
+    WHEN answer.at < life.began + life.unanswered OR answer.at IS NOT NULL AND life.relocks
+        THEN life.began + life.answered
     ELSE life.began + life.unanswered END
 """
 """The instant from which one may cancel through the alert `life` with the first `answer`, the penalty left aside."""

@@ -37,7 +37,8 @@ GROUNDS: tuple[Invariant, ...] = (
     ),
     Invariant(
         2,
-        "No order is cancelled through a cancel request that was not open at that instant, or that the other party filed",
+        "No order is cancelled through a cancel request that was not open at that instant, or that the other party "
+        "filed",
         f"""
         SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
         WHERE [o.order_id IN orders] AND o.basis IN ('OCR_SELLER', 'OCR_BUYER') AND COALESCE((
@@ -85,7 +86,8 @@ WHOLE: tuple[Invariant, ...] = (
         3,
         "A cancelled order has no open alert and no open cancel request",
         """
-        SELECT CAST(o.order_id AS text) FROM unwind.orders o WHERE [o.order_id IN orders] AND o.status = 'CANCELLED' AND (
+        SELECT CAST(o.order_id AS text) FROM unwind.orders o WHERE [o.order_id IN orders]
+        AND o.status = 'CANCELLED' AND (
             EXISTS (SELECT FROM unwind.alerts a WHERE a.order_id = o.order_id AND a.state = 'open')
             OR EXISTS (SELECT FROM unwind.ocrs r WHERE r.order_id = o.order_id AND r.state = 'open'))
         """,
@@ -102,7 +104,8 @@ WHOLE: tuple[Invariant, ...] = (
     ),
     Invariant(
         3,
-        "After its cancellation only its alert and its removals are removed from an order, and late payments recorded and settled",
+        "After its cancellation only its alert and its removals are removed from an order, "
+        "and late payments recorded and settled",
         f"""
         SELECT DISTINCT CAST(e.order_id AS text) FROM {_CANCELLED}
         JOIN unwind.events e ON e.order_id = o.order_id AND e.seq > c.seq
@@ -140,7 +143,8 @@ LATE_PAYMENTS: tuple[Invariant, ...] = (
 STRIKES: tuple[Invariant, ...] = (
     Invariant(
         6,
-        "An order cancelled through an alert is a strike of the party complained of, withdrawn with the alert; no other is",
+        "An order cancelled through an alert is a strike of the party complained of, withdrawn with the alert; no "
+        "other is",
         f"""
         SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
         LEFT JOIN unwind.strikes s ON s.order_id = o.order_id

@@ -1,7 +1,7 @@
 """The invariant: a sentence, and a query that returns the ids for which it is not true.
 
-A query checks everything, or only a scope.  It marks where it can be narrowed: `[o.order_id IN orders]` is true when everything
-is checked, and otherwise a condition on the orders of a `Scope`.
+A query checks everything, or only a scope.  It marks where it can be narrowed: `[o.order_id IN orders]` is true when
+everything is checked, and otherwise a condition on the orders of a `Scope`.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ LEDGER: tuple[Invariant, ...] = (
         SELECT b.seller_id || ' ' || to_char(b.billing_month, 'YYYY-MM') FROM unwind.bills b
         WHERE [b.seller_id IN sellers] AND b.opening_credit <> COALESCE((
             SELECT p.carried_forward FROM unwind.bills p
-            WHERE p.seller_id = b.seller_id AND p.billing_month < b.billing_month ORDER BY p.billing_month DESC LIMIT 1), 0)
+            WHERE p.seller_id = b.seller_id AND p.billing_month < b.billing_month
+            ORDER BY p.billing_month DESC LIMIT 1), 0)
         - COALESCE((
             SELECT sum(l.excess) FROM unwind.ledger_lines l
             WHERE l.seller_id = b.seller_id AND l.excess_credit_month = b.billing_month), 0)
@@ -84,8 +85,10 @@ LEDGER: tuple[Invariant, ...] = (
         SELECT l.seller_id || ' ' || to_char(l.billing_month, 'YYYY-MM') FROM unwind.ledger_lines l
         WHERE [l.seller_id IN sellers] AND l.kind <> 'payment'
         AND l.billing_month <= (SELECT max(m.billing_month) FROM unwind.billing_months m)
-        AND NOT EXISTS (SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)
-        AND NOT EXISTS (SELECT FROM unwind.held_bills h WHERE h.seller_id = l.seller_id AND h.billing_month = l.billing_month)
+        AND NOT EXISTS (
+            SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)
+        AND NOT EXISTS (
+            SELECT FROM unwind.held_bills h WHERE h.seller_id = l.seller_id AND h.billing_month = l.billing_month)
         GROUP BY l.seller_id, l.billing_month
         """,
     ),
@@ -126,14 +129,16 @@ LEDGER: tuple[Invariant, ...] = (
         """
         SELECT l.seller_id FROM unwind.ledger_lines l WHERE [l.seller_id IN sellers] AND l.kind <> 'payment'
         GROUP BY l.seller_id
-        HAVING sum(l.amount) <> COALESCE((SELECT sum(b.lines_sum) FROM unwind.bills b WHERE b.seller_id = l.seller_id), 0)
+        HAVING sum(l.amount)
+            <> COALESCE((SELECT sum(b.lines_sum) FROM unwind.bills b WHERE b.seller_id = l.seller_id), 0)
         + COALESCE(sum(l.amount) FILTER (WHERE NOT EXISTS (
             SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)), 0)
         """,
     ),
     Invariant(
         5,
-        "A reset or credit is on the bill of the month in which its order was cancelled, or on a later one if that was made",
+        "A reset or credit is on the bill of the month in which its order was cancelled, or on a later one if that "
+        "was made",
         """
         SELECT CAST(l.order_id AS text) FROM unwind.ledger_lines l JOIN unwind.orders o USING (order_id)
         CROSS JOIN LATERAL (
@@ -141,7 +146,8 @@ LEDGER: tuple[Invariant, ...] = (
                 WHERE t.valid_from <= o.cancelled_at ORDER BY t.valid_from DESC, t.terms_id DESC LIMIT 1),
                 'America/New_York') AS zone
         ) t CROSS JOIN LATERAL (
-            SELECT GREATEST(CAST(date_trunc('month', o.cancelled_at AT TIME ZONE t.zone) AS date), l.charged_month) AS due
+            SELECT GREATEST(CAST(date_trunc('month', o.cancelled_at AT TIME ZONE t.zone) AS date), l.charged_month)
+                AS due
         ) m
         WHERE [l.order_id IN orders] AND l.kind IN ('reset', 'credit') AND l.billing_month <> m.due AND NOT (
             l.billing_month > m.due AND (

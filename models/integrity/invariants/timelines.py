@@ -41,7 +41,8 @@ TIMELINES: tuple[Invariant, ...] = (
         SELECT CAST(o.order_id AS text) FROM unwind.orders o LEFT JOIN (
             SELECT order_id, count(*) AS n, min(seq) AS first, max(seq) AS last FROM unwind.events
             WHERE order_id IS NOT NULL AND [order_id IN orders] GROUP BY order_id) e USING (order_id)
-        WHERE [o.order_id IN orders] AND (e.n, e.first, e.last) IS DISTINCT FROM (CAST(o.version AS bigint), 1, o.version)
+        WHERE [o.order_id IN orders] AND (e.n, e.first, e.last)
+            IS DISTINCT FROM (CAST(o.version AS bigint), 1, o.version)
         """,
     ),
     Invariant(
@@ -58,7 +59,8 @@ TIMELINES: tuple[Invariant, ...] = (
     ),
     Invariant(
         8,
-        "The instants of an order's events never go back, but for marks that a command overtook, and the last is the order's",
+        "The instants of an order's events never go back, but for marks that a command overtook, and the last is the "
+        "order's",
         f"""
         SELECT DISTINCT CAST(order_id AS text) FROM (
             SELECT e.order_id, e.at, o.last_event_at, max(e.at) FILTER (WHERE e.type NOT IN {MARKS}) OVER (
@@ -77,7 +79,8 @@ TIMELINES: tuple[Invariant, ...] = (
         WHERE [life.order_id IN orders] AND (life.status, life.previous_status, life.payment_status, life.order_date,
             life.total, life.fee, life.fee_month, life.cancelled_at, life.basis, life.cancelled_by) IS DISTINCT FROM (
             said ->> 'status', said ->> 'previous_status', said ->> 'payment_status',
-            CAST(said ->> 'order_date' AS timestamptz), CAST(said ->> 'total' AS numeric), CAST(said ->> 'fee' AS numeric),
+            CAST(said ->> 'order_date' AS timestamptz), CAST(said ->> 'total' AS numeric),
+            CAST(said ->> 'fee' AS numeric),
             to_date(said ->> 'fee_month', 'YYYY-MM'), CAST(said ->> 'cancelled_at' AS timestamptz), said ->> 'basis',
             said ->> 'cancelled_by')
         """,  # noqa: S608 - constants of this module
