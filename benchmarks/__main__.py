@@ -58,7 +58,8 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
     console = Console(stderr=True, highlight=False)
     minutes = sum(known[name].seconds.get(size.name, known[name].seconds["normal"]) for name in chosen) / 60
     console.print(
-        f"Measuring {', '.join(chosen)}: about {max(minutes, 0.1):.1f} minutes on two idle cores. Ctrl-C leaves nothing."
+        f"Measuring {', '.join(chosen)}: about {max(minutes, 0.1):.1f} minutes on two idle cores. Ctrl-C leaves "
+        "nothing."
     )
     began = time.monotonic()
     try:

@@ -66,7 +66,8 @@ def show(conn: psycopg.Connection, spent: float, waves: int) -> None:
     click.echo(f"after {spent / 60:.1f} min, {waves * WAVE:,} alerts unlocked")
     for table, kilobytes, of_indexes, dead, vacuums, hot in conn.execute(_SIZES, [list(TABLES)]).fetchall():
         click.echo(
-            f"  {table:<8} {kilobytes:>9,} KB {of_indexes:>9,} KB of indexes {dead:>8,} dead {vacuums:>4} vacuums {hot:>4} % HOT"
+            f"  {table:<8} {kilobytes:>9,} KB {of_indexes:>9,} KB of indexes {dead:>8,} dead {vacuums:>4} vacuums "
+            f"{hot:>4} % HOT"
         )
 
 

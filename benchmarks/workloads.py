@@ -1,4 +1,4 @@
-"""Cancellation workloads shared by several benchmarks; each cancels a range of orders and checks the rows afterwards."""
+"""Cancellation workloads of several benchmarks; each cancels a range of orders and checks the rows afterwards."""
 
 from __future__ import annotations
 

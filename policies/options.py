@@ -133,8 +133,8 @@ def describe_cancellability(order: Subject, now: datetime) -> str:
         basis = cancellation.LABELS[case.order.basis] if case.order.basis else "an unknown ground"
         late = case.open_late_payment
         paid = (
-            f" A payment is {late.payment_status} since {describe_timestamp(late.recorded_at)}, after the cancellation; "
-            "the seller has to send the money back."
+            f" A payment is {late.payment_status} since {describe_timestamp(late.recorded_at)}, "
+            "after the cancellation; the seller has to send the money back."
             if late
             else ""
         )

@@ -34,7 +34,7 @@ class PaymentStatus(StrEnum):
 
     @property
     def is_paid(self) -> bool:
-        """Whether the order is paid.  Sent is the buyer's claim, Pending a payment under way: neither blocks the seller (R108)."""
+        """Whether the order is paid.  Sent, the buyer's claim, and Pending do not block the seller (R108)."""
         return self in (PaymentStatus.RECEIVED, PaymentStatus.COMPLETED)
 
 

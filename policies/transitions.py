@@ -18,7 +18,10 @@ UNCHANGED = "no change"
 NON_FINAL = tuple(status for status in Status if status is not Status.CANCELLED)
 NPB_FILEABLE = (*OPEN_FLOW, Status.OCR)
 NO_RETURN = "no inventory return"
-FULL = "stock back, alert or request closed, fee reset or credited, pending removal requests cancelled, both parties notified"
+FULL = (
+    "stock back, alert or request closed, fee reset or credited, pending removal requests cancelled, both parties "
+    "notified"
+)
 
 
 @dataclass(frozen=True, slots=True)

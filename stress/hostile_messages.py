@@ -17,9 +17,9 @@ def hostile_message(number: int) -> tuple[str, bytes]:
 def _envelope(task: str, body: Any, **changed: Any) -> bytes:
     tag = str(uuid.uuid4())
     headers: dict[str, Any] = {
-        "lang": "py", "task": task, "id": tag, "root_id": tag, "parent_id": None, "group": None, "retries": 0, "eta": None,
-        "expires": None, "timelimit": [None, None], "argsrepr": "()", "kwargsrepr": "{}", "origin": "somebody",
-        "ignore_result": False,
+        "lang": "py", "task": task, "id": tag, "root_id": tag, "parent_id": None, "group": None, "retries": 0,
+        "eta": None, "expires": None, "timelimit": [None, None], "argsrepr": "()", "kwargsrepr": "{}",
+        "origin": "somebody", "ignore_result": False,
     }  # fmt: skip
     message = {
         "body": base64.b64encode(json.dumps(body).encode()).decode(),

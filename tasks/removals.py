@@ -154,7 +154,10 @@ def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -
                 notify_party(case, role, "removal_cancelled", removal_ids=[r.removal_id for r in requests])
                 for role in (Role.SELLER, Role.BUYER)
             )
-            note = f"{pluralize(len(requests), 'pending removal request', 'pending removal requests')} cancelled with the order."
+            note = (
+                f"{pluralize(len(requests), 'pending removal request', 'pending removal requests')} cancelled "
+                "with the order."
+            )
             effective_at = max(work.now, case.order.last_event_at or work.now)
             event = Event("removals.cancelled", note, {"removals": {str(r.removal_id): r.state for r in requests}})
             cases.grant(case, Granted(case, events=(event,), messages=messages), effective_at)

@@ -127,12 +127,12 @@ NO_NUMBER: tuple[Any, ...] = (
     True, "1", "", " ", MARK, "NaN", "1e9", [], -1, 2**63, "'; DROP TABLE orders; --" + MARK, f"{{{{7*7}}}}{MARK}",
 )  # fmt: skip
 NO_ID: tuple[Any, ...] = (
-    *(bad for bad in NO_NUMBER if bad != "1" or bad is True), "01", "-1", "+1", "1.0", "1_0", "٣", "0x10", " 1", "1\n", str(2**63),
-    "1" * 40,
+    *(bad for bad in NO_NUMBER if bad != "1" or bad is True), "01", "-1", "+1", "1.0", "1_0", "٣", "0x10", " 1",
+    "1\n", str(2**63), "1" * 40,
 )  # fmt: skip
 NO_AMOUNT: tuple[Any, ...] = (
-    True, 1, 0, -1, "", " ", "NaN", "Infinity", "1e9", "-0", "1,00", "0x10", " 1", "+1", "1.", ".5", "1_0", "٣", "1" * 40,
-    "1.123456789", MARK, [],
+    True, 1, 0, -1, "", " ", "NaN", "Infinity", "1e9", "-0", "1,00", "0x10", " 1", "+1", "1.", ".5", "1_0", "٣",
+    "1" * 40, "1.123456789", MARK, [],
 )  # fmt: skip
 NO_SWITCH: tuple[Any, ...] = (0, 1, "true", "", MARK, [])
 NO_WORD: tuple[Any, ...] = (
@@ -165,8 +165,8 @@ KINDS: dict[str, tuple[Any, ...]] = {
     "request": (0, True, "", "with space", "line\nbreak", "../x/" + MARK, "x" * 129, "😀", []),
 }
 NAMES = ("member_id", "seller_id", "buyer_id", "staff", "draft_id", "handle", "payment_id", "reserved_for")
-WORDS = ("status", "payment_status", "grounds", "new_or_used", "completeness", "stock_room_id", "currency", "price", "email",
-         "time_zone")  # fmt: skip
+WORDS = ("status", "payment_status", "grounds", "new_or_used", "completeness", "stock_room_id", "currency",
+         "price", "email", "time_zone")  # fmt: skip
 TEXTS = ("comment", "description", "remarks")
 
 

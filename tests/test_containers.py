@@ -188,7 +188,6 @@ def test_secrets_are_files_and_each_program_gets_its_own_alone() -> None:
 
 
 def test_the_secrets_are_made_once_and_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """deploy/make-secrets: each file that compose and the units name, in a folder for its owner, accepted by the program."""
     folder = tmp_path / "secrets"
     made = [CHECKOUT / "deploy" / "make-secrets", folder]
     subprocess.run(made, check=True, capture_output=True)

@@ -217,7 +217,6 @@ def page(url: str) -> str:
 
 
 def test_the_file_of_users_gives_the_rights_of_the_page() -> None:
-    """deploy/redis/users.acl.example is what containers load: the same users, nobody else but ops, and none by default."""
     file = (CHECKOUT / "deploy" / "redis" / "users.acl.example").read_text()
     said = [line.removeprefix("ACL SETUSER ") for text in RIGHTS if "ACL" in text for line in text.splitlines()]
     users = {line.split()[0]: line.partition(" reset on ")[2] for line in said}

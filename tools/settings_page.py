@@ -16,9 +16,9 @@ PAGE = """\
 # Settings
 
 `./run docs` generates this page from `workers/settings.py`, and `./run check` compares it. All settings are optional
-environment variables; [`.env.example`](../.env.example) lists them to be filled in. They configure addresses and capacity;
-deadlines, fees and limits are dated terms in the database: `./run terms show`. An invalid value is reported when a command starts,
-without the value itself, and `./run doctor` reports unknown variables that begin like a setting.
+environment variables; [`.env.example`](../.env.example) lists them to be filled in. They configure addresses and
+capacity; deadlines, fees and limits are dated terms in the database: `./run terms show`. An invalid value is reported
+when a command starts, without the value itself, and `./run doctor` reports unknown variables that begin like a setting.
 
 | variable | meaning | default |
 | --- | --- | --- |

@@ -310,7 +310,8 @@ def test_a_failed_job_shows_where_it_broke_and_nothing_private(
             f"$$ BEGIN RAISE EXCEPTION '{PRIVATE}'; END $$"
         )
         owner.execute(
-            "CREATE TRIGGER broken BEFORE INSERT OR UPDATE ON unwind.sweeps FOR EACH ROW EXECUTE FUNCTION unwind.broken()"
+            "CREATE TRIGGER broken BEFORE INSERT OR UPDATE ON unwind.sweeps "
+            "FOR EACH ROW EXECUTE FUNCTION unwind.broken()"
         )
         try:
             with shop.client() as client:

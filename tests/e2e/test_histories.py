@@ -28,7 +28,7 @@ FILES = sorted(path for path in HISTORIES.glob("*.jsonl") if path.name[0].isdigi
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 def test_a_history_ends_as_the_rules_say(path: Path, database_url: str) -> None:
-    """R104: time is handed in, nothing sleeps.  The expectations were written from the rules, not from what came out."""
+    """R104: time is an argument, nothing sleeps.  The expectations were written from the rules."""
     lines = replay.read_history(path)
     expected = _expected(path)
     assert [one["line"] for one in expected["lines"]] == [line.number for line in lines], (

@@ -179,7 +179,10 @@ def test_rejected_messages_are_answered_and_listed(shop: Installation) -> None:
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a callback": ({"link": [{"task": "npb.file", "args": [], "kwargs": {}, "options": {}, "subtask_type": None,
                               "immutable": False}]}, "NOT_ALLOWED: callbacks, chains and chords are not taken"),
-    "an hour ahead": ({"countdown": 3600}, "NOT_ALLOWED: headers.eta is more than a minute away: send it when it is wanted"),
+    "an hour ahead": (
+        {"countdown": 3600},
+        "NOT_ALLOWED: headers.eta is more than a minute away: send it when it is wanted",
+    ),
     "too late": ({"expires": -1}, "EXPIRED: its producer wanted it done by an instant that has passed"),
     "an hour's work": ({"time_limit": 3600}, "NOT_ALLOWED: headers.timelimit must not go beyond our own"),
 }  # fmt: skip

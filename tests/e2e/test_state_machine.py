@@ -579,7 +579,8 @@ class Histories(RuleBasedStateMachine):
         found = {
             r.order_id: (r.kind, r.state, r.filed_at, r.responded_at, r.unlocks_at if r.open else None, r.unlocked_at)
             for r in self.rows(
-                "SELECT DISTINCT ON (order_id) *, state = 'open' AS open FROM unwind.alerts ORDER BY order_id, alert_id DESC"
+                "SELECT DISTINCT ON (order_id) *, state = 'open' AS open FROM unwind.alerts "
+                "ORDER BY order_id, alert_id DESC"
             )
         }
         expected = {

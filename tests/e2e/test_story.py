@@ -47,7 +47,10 @@ def test_the_main_story_runs_with_real_processes(
     )
     assert fetch_one(books, "SELECT count(*) FROM unwind.dead_jobs") == 0
 
-    told = "SELECT count(*) FROM unwind.notices n JOIN unwind.members m ON m.member_id = n.recipient WHERE n.state = 'sent'"
+    told = (
+        "SELECT count(*) FROM unwind.notices n JOIN unwind.members m ON m.member_id = n.recipient "
+        "WHERE n.state = 'sent'"
+    )
     unlockings = " AND n.event = 'npb_unlocked' AND n.recipient = 'seller'"
     assert fetch_one(books, told + unlockings) == 2
     letters = [

@@ -1,4 +1,4 @@
-"""What must never be, planted: for each invariant a statement that makes it untrue, and the row it is then untrue of."""
+"""Corruptions: for each invariant a statement that makes it untrue, and the row that the audit then reports."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ SECOND_NOTICE = """
     WHERE key = 'order_cancelled:1:4:seller'
 """
 SECOND_ANSWER = """
-    INSERT INTO unwind.submissions (request_id, task, payload, submitted_by, submitted_at, state, due_at, answer, answered_at)
-    SELECT request_id, task, '{}', 'x', answered_at, 'answered', answered_at, answer || '{"message": "another"}', answered_at
+    INSERT INTO unwind.submissions (request_id, task, payload, submitted_by, submitted_at, state, due_at, answer,
+        answered_at)
+    SELECT request_id, task, '{}', 'x', answered_at, 'answered', answered_at, answer || '{"message": "another"}',
+        answered_at
     FROM unwind.requests WHERE request_id = 'cancel-1'
 """
 DEAD_SUBMISSION = """
@@ -142,7 +144,8 @@ PLANTINGS = (
     ),
     Planting(
         "All that was billed",
-        "UPDATE unwind.bills SET lines_sum = lines_sum + 1, opening_credit = opening_credit - 1 WHERE billing_month = '2026-03-01'",
+        "UPDATE unwind.bills SET lines_sum = lines_sum + 1, opening_credit = opening_credit - 1 "
+        "WHERE billing_month = '2026-03-01'",
         "seller",
     ),
     Planting(

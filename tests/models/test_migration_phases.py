@@ -34,7 +34,7 @@ def revision(phase: str, *operations: str) -> str:
         ("contract", "rename_table('orders', 'sales')", "old name"),
         ("expand", "alter_column('orders', 'fee', new_column_name='charge')", "old name"),
         ("contract", "alter_column('orders', 'fee', type_=sa.Text())", "rewrites the table"),
-        ("expand", "alter_column('orders', 'fee', nullable=False)", "write nothing there"),
+        ("expand", "alter_column('orders', 'fee', nullable=False)", "may still write NULL"),
         ("expand", "add_column('orders', sa.Column('x', sa.Text(), nullable=False))", "allow NULL"),
         ("expand", "create_index('ix', 'orders', ['fee'])", "CONCURRENTLY"),
         ("expand", "create_check_constraint('ck', 'orders', 'fee >= 0')", "whole table"),

@@ -79,7 +79,8 @@ def test_every_constraint_has_a_name(database_url: str) -> None:
         names = conn.execute(
             text(
                 "SELECT conname FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace "
-                "WHERE n.nspname = 'unwind' AND contype IN ('c', 'u', 'f', 'p') AND conrelid::regclass::text !~ 'alembic'"
+                "WHERE n.nspname = 'unwind' AND contype IN ('c', 'u', 'f', 'p') "
+                "AND conrelid::regclass::text !~ 'alembic'"
             )
         ).scalars()
         unnamed = [name for name in names if not name.startswith(("ck_", "uq_", "fk_", "pk_"))]

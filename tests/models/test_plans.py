@@ -41,31 +41,41 @@ _MIXED = """
     UPDATE unwind.alerts SET filed_at = filed_at - interval '4 days', unlocks_at = unlocks_at - interval '4 days'
     WHERE order_id % 1000 IN (20, 40) OR order_id % 1000 BETWEEN 300 AND 600;
     UPDATE unwind.alerts SET unlocked_at = unlocks_at, remind_from = unlocks_at,
-        remind_at = now() + (order_id % 90) * interval '1 hour' WHERE order_id % 1000 BETWEEN 300 AND 600 AND state = 'open';
+        remind_at = now() + (order_id % 90) * interval '1 hour'
+        WHERE order_id % 1000 BETWEEN 300 AND 600 AND state = 'open';
     UPDATE unwind.alerts SET remind_at = now() - interval '1 hour' WHERE order_id % 1000 = 340;
-    INSERT INTO unwind.ocrs (order_id, filed_by, state, terms_id, filed_at, remind_at, closed_at, previous_status, reason,
+    INSERT INTO unwind.ocrs (order_id, filed_by, state, terms_id, filed_at, remind_at, closed_at, previous_status,
+        reason,
         comment) SELECT order_id, 'buyer', CASE WHEN order_id % 20 = 1 THEN 'open' ELSE 'declined' END, 0, order_date,
         CASE WHEN order_id % 20 = 1 THEN now() + (order_id % 77) * interval '1 hour' END,
-        CASE WHEN order_id % 20 <> 1 THEN now() END, 'PENDING', 'B_OTHER', 'Please.' FROM unwind.orders WHERE order_id % 4 = 1;
-    INSERT INTO unwind.outbox (key, task, order_id, payload, state, created_at, due_at, publish_count, attempts, done_at)
-    SELECT 'filed:' || order_id, CASE WHEN order_id % 9 = 0 THEN 'credits.post_to_next_invoice' ELSE 'notices.tell_buyer' END,
+        CASE WHEN order_id % 20 <> 1 THEN now() END, 'PENDING', 'B_OTHER', 'Please.'
+        FROM unwind.orders WHERE order_id % 4 = 1;
+    INSERT INTO unwind.outbox (key, task, order_id, payload, state, created_at, due_at, publish_count, attempts,
+        done_at)
+    SELECT 'filed:' || order_id,
+        CASE WHEN order_id % 9 = 0 THEN 'credits.post_to_next_invoice' ELSE 'notices.tell_buyer' END,
         order_id, jsonb_build_object('event', 'npb_filed', 'recipient', buyer_id, 'role', 'buyer'),
-        CASE WHEN order_id % 1000 = 7 THEN 'due' ELSE 'done' END, now() - interval '20 days' + order_id * interval '15 s',
+        CASE WHEN order_id % 1000 = 7 THEN 'due' ELSE 'done' END,
+        now() - interval '20 days' + order_id * interval '15 s',
         now() - interval '1 minute', 1, 1, CASE WHEN order_id % 1000 <> 7 THEN now() - interval '20 days' + order_id
         * interval '15 s' END FROM unwind.orders;
     INSERT INTO unwind.requests (request_id, task, fingerprint, order_id, outcome, answer, answered_at)
     SELECT 'r-' || order_id, 'orders.submit', '\\x00', order_id, 'done', '{"outcome": "done", "request_id": "x"}',
         now() - interval '40 days' + order_id * interval '30 s' FROM unwind.orders;
-    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, email, message_id, created_at, next_try_at,
+    INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, email, message_id, created_at,
+        next_try_at,
         attempts, sent_at) SELECT key, 'npb_filed', order_id, payload ->> 'recipient', 'buyer',
         CASE WHEN order_id % 100 = 7 THEN 'pending' ELSE 'sent' END,
-        '{"subject": "A letter", "happened": ["It says something."], "means": [], "next": []}', key || '@example.org', created_at,
+        '{"subject": "A letter", "happened": ["It says something."], "means": [], "next": []}', key || '@example.org',
+        created_at,
         CASE WHEN order_id % 100 = 7 THEN now() + (order_id % 7 - 3) * interval '1 minute' END, order_id % 3,
         CASE WHEN order_id % 100 <> 7 THEN created_at END FROM unwind.outbox WHERE state = 'done' OR order_id % 100 = 7;
-    INSERT INTO unwind.submissions (request_id, task, payload, order_id, submitted_by, submitted_at, state, due_at, attempts,
-        answer, answered_at) SELECT 's-' || order_id, 'npb.file', jsonb_build_object('order_id', order_id), order_id, 'shop',
-        order_date, CASE WHEN order_id % 500 = 1 THEN 'waiting' ELSE 'answered' END, order_date, 1, '{"outcome": "done"}',
-        CASE WHEN order_id % 500 <> 1 THEN now() - interval '40 days' + order_id * interval '30 s' END FROM unwind.orders;
+    INSERT INTO unwind.submissions (request_id, task, payload, order_id, submitted_by, submitted_at, state, due_at,
+        attempts, answer, answered_at)
+    SELECT 's-' || order_id, 'npb.file', jsonb_build_object('order_id', order_id), order_id, 'shop', order_date,
+        CASE WHEN order_id % 500 = 1 THEN 'waiting' ELSE 'answered' END, order_date, 1, '{"outcome": "done"}',
+        CASE WHEN order_id % 500 <> 1 THEN now() - interval '40 days' + order_id * interval '30 s' END
+    FROM unwind.orders;
     SET session_replication_role = DEFAULT;
 """
 

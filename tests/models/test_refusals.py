@@ -44,7 +44,9 @@ ADDITIONS = {
     "VALUES (1, 'NPB', 'open', 0, false, '2026-06-01Z', '2026-06-08Z')",
     "ocrs": "(order_id, filed_by, state, terms_id, filed_at, previous_status, reason, comment) "
     "VALUES (1, 'seller', 'open', 0, '2026-06-01Z', 'PENDING', 'S_MUTUAL', 'x')",
-    "removals": "(order_id, requested_by, state, lines, requested_at) VALUES (1, 'buyer', 'pending', '[]', '2026-06-01Z')",
+    "removals": (
+        "(order_id, requested_by, state, lines, requested_at) VALUES (1, 'buyer', 'pending', '[]', '2026-06-01Z')"
+    ),
 }
 KEPT = sorted(set(CHANGES) - {"submissions", "requests", "terms"})
 """Of these not even the owner deletes.  Answers are pruned by the owner when they are old; terms are empty here."""
@@ -161,7 +163,6 @@ def _rights(conn: Connection, role: str, table: str) -> str:
 @pytest.mark.guarantee("P9")
 @pytest.mark.parametrize("table", TABLES)
 def test_each_role_has_its_rights_and_no_other(owner: Connection, table: str) -> None:
-    """Least privilege: the application reads and adds, changes what lives; readers read what is not private; submitters nothing."""
     changes = "" if table in grants.APPEND_ONLY else "u"
     deletes = "d" if table in grants.DELETABLE else ""
     assert _rights(owner, db.APP_ROLE, table) == f"si{changes}{deletes}"

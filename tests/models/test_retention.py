@@ -92,14 +92,16 @@ def test_submissions_and_odd_messages_go_with_their_answers(market_of_old: Marke
         ):
             conn.execute(
                 text(
-                    "INSERT INTO unwind.submissions (request_id, task, payload, submitted_by, submitted_at, state, due_at, "
+                    "INSERT INTO unwind.submissions (request_id, task, payload, submitted_by, submitted_at, "
+                    "state, due_at, "
                     "answered_at) VALUES (:id, 'npb.file', '{}', 'x', :at, :state, :at, :answered)"
                 ),
                 {"id": f"s{n}", "at": ORDERED, "state": state, "answered": answered or LATER + timedelta(days=1)},
             )
         conn.execute(
             text(
-                "INSERT INTO unwind.dead_letters (reason, body_bytes, body, received_at) VALUES ('TASK_UNKNOWN', 0, '', :at)"
+                "INSERT INTO unwind.dead_letters (reason, body_bytes, body, received_at) "
+                "VALUES ('TASK_UNKNOWN', 0, '', :at)"
             ),
             {"at": ORDERED},
         )

@@ -27,7 +27,6 @@ Stock = tuple[list[Lot], list[Lot]]
 
 
 def shapes(numbers: some.SearchStrategy[int]) -> some.SearchStrategy[Lot]:
-    """Lots of few items, so that they meet; some bound, reserved, in a stockroom, out of the catalogue or nearly full."""
     places = some.sampled_from(
         [
             {},
@@ -196,7 +195,8 @@ def left_behind(conn: Connection, told: dict[int, tuple[ReturnedLine, ...]]) -> 
     )
     lines = conn.execute(
         text(
-            "SELECT order_id, line_no, returned, returned_to_lot, note FROM unwind.order_lines ORDER BY order_id, line_no"
+            "SELECT order_id, line_no, returned, returned_to_lot, note FROM unwind.order_lines "
+            "ORDER BY order_id, line_no"
         )
     )
     return {

@@ -157,7 +157,7 @@ def test_every_action_in_every_status(button: str, role: str) -> None:
 
 @pytest.mark.parametrize("status", CASES)
 def test_actions_that_become_possible_with_time(status: str) -> None:
-    """T13, T17: fourteen days after the filing NPB opens for the seller, NRS and NSS for the buyer, and nothing else does."""
+    """T13, T17: fourteen days after the filing NPB opens for the seller and NRS and NSS for the buyer, nothing else."""
     for role, opened in (("seller", ("NPB",)), ("buyer", AGAINST_SELLER), ("staff", ()), ("stranger", ())):
         expected = None if status in opened else _expected("orders.cancel", role, status)
         assert code(BUTTONS["orders.cancel"](CASES[status], ROLES[role], LATE)) == expected

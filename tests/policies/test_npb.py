@@ -268,7 +268,7 @@ def test_unlock_is_monotone_and_elapsed_hours(
 
 
 def test_timeline_of_the_worked_example_to_the_hour() -> None:
-    """E2: ordered 28 Mar 10:00Z, fileable 4 Apr 10:00Z, unlock 11 Apr 10:00Z, with an answer at 09:59Z 18 Apr 10:00Z."""
+    """E2: ordered 28 Mar 10:00Z, fileable 4 Apr 10:00Z, unlock 11 Apr 10:00Z, or 18 Apr if answered at 09:59Z."""
     assert format_timestamp(npb.fileable_at(a_case())) == "2026-04-04T10:00:00Z"
     case = filed()
     assert case.alert is not None

@@ -140,7 +140,6 @@ def test_overdue_entries_are_sent_once(scheduler: MonotonicScheduler, broker: re
 
 
 def test_full_queue_gets_no_more_ticks(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
-    """A worker that was stopped for days finds so many and no more; the other queues go on, and beat counts as working."""
     broker.rpush("sweeps", *["{}"] * (MAX_QUEUED_TICKS - 1))
     for second in range(4):
         scheduler.clock = lambda now=1000.0 + second * 60: now  # type: ignore[misc]

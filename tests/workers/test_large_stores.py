@@ -35,9 +35,10 @@ finally:
     peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
     pathlib.Path(sys.argv[1]).write_text(peak[0])
 """
-"""The command line, which writes down its own peak: what a parent is told of a child includes what the parent had itself."""
+"""The command line, which prints its own peak: what a parent learns of a child includes the parent's own memory."""
 STOCK = """
-    INSERT INTO unwind.lots (lot_id, seller_id, item_type, item_no, color_id, new_or_used, quantity, unit_price, bind_id,
+    INSERT INTO unwind.lots (lot_id, seller_id, item_type, item_no, color_id, new_or_used, quantity, unit_price,
+        bind_id,
         description, remarks, bulk, is_retain, is_stock_room, auto_stockroom, sale_rate)
     SELECT n, 'seller', 'PART', n::text, 5, 'N', 10, 1.0, 0, repeat('d', 100), 'Box ' || n, 1, false, false, false, 0
     FROM generate_series(1, %s) n
@@ -111,7 +112,6 @@ def test_lots_in_json_have_the_format_of_every_show_command(market: Market, comm
 def test_large_file_is_imported_in_constant_memory(
     market: Market, command: Any, tmp_path: Path, database_url: str
 ) -> None:
-    """The process stays small, says how far it is, and imports every lot; and nothing of a file whose last item is none."""
     file = tmp_path / "store.xml"
     item = (
         "<ITEM><ITEMTYPE>P</ITEMTYPE><ITEMID>{n}</ITEMID><COLOR>5</COLOR><QTY>10</QTY><PRICE>1.0</PRICE>"

@@ -48,7 +48,6 @@ def real_now(simulation: Simulation) -> datetime:
 
 @contextlib.contextmanager
 def poisoned(database_url: str, table: str, when: str) -> Iterator[None]:
-    """For as long as the block runs the database refuses one order's rows, as a row of another version might be refused."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
         owner.execute(
             f"CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS "
@@ -67,7 +66,8 @@ def test_failing_command_stops_no_other_of_its_batch_and_can_be_requeued_in_bulk
 ) -> None:
     """P8: retried ever later, then among the dead jobs; when what was wrong is mended, one word sets it going."""
     shop.rows(
-        "SELECT unwind.submit_command('npb.file', jsonb_build_object('order_id', n, 'member_id', 'seller'), 'file-' || n) "
+        "SELECT unwind.submit_command('npb.file', jsonb_build_object('order_id', n, 'member_id', 'seller'),"
+        "'file-' || n) "
         "FROM generate_series(1, 7) AS n"
     )
     filed = "SELECT order_id FROM unwind.alerts ORDER BY 1"

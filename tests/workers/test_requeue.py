@@ -135,7 +135,8 @@ def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
     promise = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
     letter_id = shop.row("SELECT min(notice_id) AS id FROM unwind.notices").id
     shop.rows(
-        "UPDATE unwind.notices SET state = 'parked', next_try_at = NULL, sent_at = NULL WHERE notice_id = :id RETURNING 1",
+        "UPDATE unwind.notices SET state = 'parked', next_try_at = NULL, sent_at = NULL "
+        "WHERE notice_id = :id RETURNING 1",
         id=letter_id,
     )
     letter = parked(shop, 1, task="notices.deliver", arguments={"notice_id": letter_id}, reason="UNDELIVERABLE")
@@ -172,7 +173,7 @@ def test_every_dead_job_has_a_reason(shop: Market) -> None:
 def test_first_error_is_kept_through_all_retries(
     environment: Simulation, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promises P1: over messages, as each try is one; a header that a stranger wrote is not believed when it cannot be shown."""
+    """P1: attempts count over messages, as each attempt is one; a header that cannot be shown is not trusted."""
     errors = iter(["first", "second"])
     task = app.tasks["npb.file"]
 
@@ -218,7 +219,6 @@ def run(*words: object) -> Result:
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_dead_letter_is_requeued_once_as_its_command(shop: Market, whole: bool) -> None:
-    """As it lay in its queue, or its body alone, which is what Celery shows of a task that an old worker did not know."""
     raw = message([[], {"order_id": 1, "member_id": "seller"}, {}], headers={"id": "lost-1", "timelimit": "soon"})
     body = json.dumps(raw).encode() if whole else base64.b64decode(raw["body"])
     facts = {"task_name": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.simulation.clock.instant}

@@ -190,7 +190,6 @@ def test_misspelt_variables_are_reported() -> None:
 
 
 def test_secret_can_be_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Containers and systemd hand secrets over as files; a trailing newline is not part of one, and what is no secret has none."""
     secret = tmp_path / "database_url"
     secret.write_text("postgresql://me:hunter2@host/unwind\n")
     monkeypatch.setenv("DATABASE_URL_FILE", str(secret))

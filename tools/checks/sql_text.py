@@ -19,10 +19,14 @@ REVIEWED = {
     "models/alerts.py:_any_due": "one of two conditions of that module",
     "models/alerts.py:_next": "one of two conditions of that module",
     "models/feed.py:advance_feed_base": "converted to an integer in that line; ALTER SEQUENCE takes no parameters",
-    "models/integrity/invariants/invariant.py:broken": "a constant of the package with conditions that are constants too",
+    "models/integrity/invariants/invariant.py:broken": (
+        "a constant of the package with conditions that are constants too"
+    ),
     "models/inventory.py:load_stock_view": "a lock clause or none",
     "models/integrity/invariants/alert_lifecycle.py:held": "called at import by the invariants, with a column's name",
-    "models/integrity/invariants/alert_lifecycle.py:first_answer": "called at import by the invariants, with column names",
+    "models/integrity/invariants/alert_lifecycle.py:first_answer": (
+        "called at import by the invariants, with column names"
+    ),
     "models/integrity/invariants/timelines.py:_folded": "called at import, with words of that module",
     "models/integrity/invariants/timelines.py:_numbered": "called at import, with words of that module",
     "models/monitoring/metrics.py:_age": "called at import, with words of that module",

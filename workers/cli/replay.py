@@ -93,7 +93,7 @@ def _warn_if_in_future(simulation: Simulation) -> None:
         present = db.DatabaseClock().now(conn)
     if simulation.clock.instant > present:
         click.echo(
-            f"The history ends in the future, at {format_timestamp(simulation.clock.instant)}: until then, live work on "
-            "its orders is dated from that time.",
+            f"The history ends in the future, at {format_timestamp(simulation.clock.instant)}: "
+            "until then, live work on its orders is dated from that time.",
             err=True,
         )

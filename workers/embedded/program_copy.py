@@ -42,9 +42,9 @@ def programs_for(identity: RunAs) -> Path:
                 _keep_from_cleaners(copy)
                 return copy / programs.relative_to(root)
     raise ServerBinaryNotFound(
-        f"PostgreSQL has to run as uid {identity.owner} here. This process cannot become that account, or the account may "
-        f"not read {programs} and no folder for temporary files takes a copy that it may run. Run it as an ordinary user, "
-        "open the folders above to that account, or set DATABASE_URL to a server."
+        f"PostgreSQL has to run as uid {identity.owner} here. This process cannot become that account, or the "
+        f"account may not read {programs} and no folder for temporary files takes a copy that it may run. Run it "
+        "as an ordinary user, open the folders above to that account, or set DATABASE_URL to a server."
     )
 
 

@@ -245,7 +245,7 @@ class Supervisor:
 
 
 def with_parent_death(args: Sequence[str], *, death_signal: signal.Signals = signal.SIGTERM) -> list[str]:
-    """Return a command line that runs `celery ARGS` (or an Unwind command) and ends when this process ends in any way."""
+    """Return a command line that runs `celery ARGS` (or an Unwind command) and ends with this process."""
     return [sys.executable, "-m", "workers.local.parent_death", str(os.getpid()), str(int(death_signal)), *args]
 
 

@@ -133,7 +133,8 @@ LATE_PAYMENTS: tuple[Invariant, ...] = (
             WHERE [e.order_id IN orders] AND e.type IN ('orders.paid_after_cancellation', 'orders.late_payment_settled')
             GROUP BY e.order_id
         ) said USING (order_id)
-        WHERE (said.state ->> 'payment_status', said.state ->> 'settled_by') IS DISTINCT FROM (p.payment_status, p.settled_by)
+        WHERE (said.state ->> 'payment_status', said.state ->> 'settled_by')
+           IS DISTINCT FROM (p.payment_status, p.settled_by)
             OR CAST(said.state ->> 'recorded_at' AS timestamptz) IS DISTINCT FROM p.recorded_at
             OR CAST(said.state ->> 'settled_at' AS timestamptz) IS DISTINCT FROM p.settled_at
         """,  # noqa: S608 - constants of this package

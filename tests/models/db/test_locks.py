@@ -36,7 +36,6 @@ def test_the_application_takes_no_advisory_lock() -> None:
 
 
 def test_advisory_locks_of_somebody_else_stop_no_order(market: Market, database_url: str) -> None:
-    """The attack: whoever may call one function holds the numbers that the application once used, and all others it sees."""
     order = market.order()
     market.at(FILED).done("npb.file", order_id=order, member_id="seller")
     with psycopg.connect(libpq_url(database_url), autocommit=True) as attacker:

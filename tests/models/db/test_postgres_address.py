@@ -63,9 +63,13 @@ REFUSED = {
     "postgresql://u:hunter2@db:0/x": "a port between 1 and 65535",
     "postgresql://u:hunter2@db:65536/x": "a port between 1 and 65535",
     "postgresql://u:hunter2@/x?host=h1,h2&port=1,2,3": "one port, or one for each host",
-    "postgresql://u@db/x?sslmode=hunter2": "must give sslmode as disable, allow, prefer, require, verify-ca or verify-full",
+    "postgresql://u@db/x?sslmode=hunter2": (
+        "must give sslmode as disable, allow, prefer, require, verify-ca or verify-full"
+    ),
     "postgresql://u@db/x?sslmode=require&sslmode=hunter2": "must give each parameter once",
-    "postgresql://u@h1,h2/x?target_session_attrs=standby": "must give target_session_attrs as primary, read-write or any",
+    "postgresql://u@h1,h2/x?target_session_attrs=standby": (
+        "must give target_session_attrs as primary, read-write or any"
+    ),
     "postgresql://u@db/x?client_encoding=hunter2": "must give client_encoding as utf8",
     "postgresql://u@db/x?connect_timeout=hunter2": "must give connect_timeout as a whole number",
     "postgresql://u@db/x?connect_timeout=0": "0 would wait forever",

@@ -1,4 +1,4 @@
-"""What a session has is set by us: neither the role's, the database's nor the environment's settings change how work is done."""
+"""Sessions have our settings, whatever those of the role, the database and the environment are."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def perverse_url(request: pytest.FixtureRequest, other_server: PostgresServer) -
         with other_server.connect(name) as owner:
             owner.execute("CREATE SCHEMA evil")
             owner.execute(
-                "CREATE FUNCTION evil.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT 'shadowed' $$"
+                "CREATE FUNCTION evil.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS "
+                "$$ SELECT 'shadowed' $$"
             )
         for setting, value in PERVERSE.items():
             if setting == "role" and whom.startswith("DATABASE"):

@@ -14,7 +14,9 @@ from tests.plugins.servers import in_database, libpq_url
 from workers.embedded import ServerUrls
 
 CALLS = {
-    grants.SUBMIT_ROLE: "SELECT unwind.submit_command('orders.options', '{\"order_id\": 1, \"member_id\": \"s\"}', 'one')",
+    grants.SUBMIT_ROLE: (
+        "SELECT unwind.submit_command('orders.options', '{\"order_id\": 1, \"member_id\": \"s\"}', 'one')"
+    ),
     grants.READER_ROLE: "SELECT * FROM unwind.events_after(NULL, 10)",
 }
 TYPES = (
@@ -116,7 +118,6 @@ def test_a_callers_temporary_tables_stand_in_for_none_of_ours(
 
 
 def test_who_owns_a_definer_could_do_nothing_else_with_it(admin: psycopg.Connection, owner: psycopg.Connection) -> None:
-    """Should one be made to run its caller's code: no login, no superuser, no member of anything, no address to read."""
     for role, (function, _) in grants.DEFINERS.items():
         assert owner.execute(
             "SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE oid = %s::regprocedure", [function]
@@ -134,7 +135,6 @@ def test_who_owns_a_definer_could_do_nothing_else_with_it(admin: psycopg.Connect
 
 
 def test_every_definer_is_listed_and_looks_up_names_where_only_the_server_writes(owner: psycopg.Connection) -> None:
-    """A new function with its owner's rights has to be entered in `guards.DEFINERS`, and takes names from `pg_catalog` first."""
     found = owner.execute(
         "SELECT p.oid::regprocedure::text, pg_get_userbyid(p.proowner), p.proconfig FROM pg_proc AS p "
         "WHERE p.prosecdef AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
@@ -148,7 +148,8 @@ def test_every_definer_is_listed_and_looks_up_names_where_only_the_server_writes
 def test_no_function_of_ours_takes_a_name_from_its_callers_search_path(owner: psycopg.Connection) -> None:
     """Triggers run as whoever changes the row, the owner's restores and prunings included."""
     found = owner.execute(
-        "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'unwind'::regnamespace AND prosqlbody IS NULL "
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'unwind'::regnamespace AND "
+        "prosqlbody IS NULL "
         "AND proconfig IS DISTINCT FROM ARRAY['search_path=pg_catalog, pg_temp']"
     ).fetchall()
     assert found == []

@@ -88,7 +88,8 @@ def test_each_role_reaches_the_columns_of_the_list(catalogue: psycopg.Connection
     """A right to a column opens what the right to its table does not."""
     rows = catalogue.execute(
         "SELECT c.relname || '.' || a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid "  # noqa: S608
-        f"WHERE c.relnamespace {BEYOND_THE_CATALOGUE} AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f') "
+        f"WHERE c.relnamespace {BEYOND_THE_CATALOGUE} AND NOT a.attisdropped "
+        "AND c.relkind IN ('r', 'p', 'v', 'm', 'f') "
         "AND EXISTS (SELECT FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) AS r "
         "WHERE has_column_privilege(%(role)s, c.oid, a.attnum, r) AND NOT has_table_privilege(%(role)s, c.oid, r))",
         {"role": role},
@@ -100,7 +101,8 @@ def test_each_role_reaches_the_columns_of_the_list(catalogue: psycopg.Connection
 def test_each_role_may_call_the_functions_of_the_list(catalogue: psycopg.Connection, role: str) -> None:
     """Trigger functions included: nobody but the server calls them."""
     rows = catalogue.execute(
-        f"SELECT proname FROM pg_proc WHERE pronamespace {BEYOND_THE_CATALOGUE} AND has_function_privilege(%s, oid, 'EXECUTE')",  # noqa: S608
+        f"SELECT proname FROM pg_proc WHERE pronamespace {BEYOND_THE_CATALOGUE} "  # noqa: S608
+        "AND has_function_privilege(%s, oid, 'EXECUTE')",
         [role],
     )
     assert {name for (name,) in rows} == FUNCTIONS[role]
@@ -141,7 +143,8 @@ def test_no_role_creates_anything_anywhere(catalogue: psycopg.Connection, role: 
 def test_no_role_writes_to_the_servers_own_catalogue(catalogue: psycopg.Connection, role: str) -> None:
     """`pg_settings` is how a session sets its own settings."""
     rows = catalogue.execute(
-        "SELECT DISTINCT c.relname FROM pg_class AS c CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS r "
+        "SELECT DISTINCT c.relname FROM pg_class AS c "
+        "CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS r "
         "WHERE c.relnamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) "
         "AND c.relkind IN ('r', 'v') AND has_table_privilege(%s, c.oid, r)",
         [role],
@@ -168,7 +171,6 @@ def test_no_role_is_anything_but_itself(catalogue: psycopg.Connection) -> None:
 def test_a_view_over_what_readers_may_not_read_hides_its_rows_from_their_functions(
     catalogue: psycopg.Connection,
 ) -> None:
-    """Such a view reads as its owner, behind a barrier; one over what its readers may read themselves reads as they do."""
     rows = catalogue.execute(
         "SELECT c.relname, coalesce(c.reloptions, '{}') FROM pg_class AS c "
         "WHERE c.relnamespace = 'unwind'::regnamespace AND c.relkind = 'v'"

@@ -10,7 +10,8 @@ from tests.plugins.market import Market
 def test_each_table_is_stored_as_written(market: Market) -> None:
     """Room in pages and the vacuum's turn come with the migration, not by hand."""
     rows = market.rows(
-        "SELECT c.relname AS name, c.reloptions AS options FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "SELECT c.relname AS name, c.reloptions AS options FROM pg_class c "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE n.nspname = 'unwind' AND c.relkind = 'r' AND c.reloptions IS NOT NULL"
     )
     found = {row.name: dict(option.split("=") for option in row.options) for row in rows}

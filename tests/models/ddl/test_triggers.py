@@ -18,7 +18,8 @@ from workers.embedded import ServerUrls
 ORDER = """
     INSERT INTO unwind.members (member_id, handle, email, time_zone, recorded_at)
     VALUES ('b', 'B', 'b@x.invalid', 'UTC', '2026-03-01Z'), ('s', 'S', 's@x.invalid', 'UTC', '2026-03-01Z');
-    INSERT INTO unwind.orders (order_id, buyer_id, seller_id, status, payment_status, submitted_at, order_date, currency,
+    INSERT INTO unwind.orders (order_id, buyer_id, seller_id, status, payment_status, submitted_at, order_date,
+        currency,
         usd_rate, total, fee, version, last_event_at, cancelled_at, basis, cancelled_by)
     VALUES (1, 'b', 's', 'CANCELLED', 'None', '2026-03-01Z', '2026-03-01Z', 'USD', 1, 0, 0, 1, '2026-03-01Z',
             '2026-03-01Z', 'NPB', 's');
@@ -114,7 +115,8 @@ def test_no_guard_and_no_default_reads_the_clock(database_url: str) -> None:
     with engine.connect() as conn:
         defaults = conn.execute(
             text(
-                "SELECT column_default FROM information_schema.columns WHERE table_schema = 'unwind' AND column_default <> ''"
+                "SELECT column_default FROM information_schema.columns WHERE table_schema = 'unwind' "
+                "AND column_default <> ''"
             )
         ).scalars()
         checks = conn.execute(
@@ -139,7 +141,8 @@ def test_a_login_that_may_not_create_roles_can_migrate(empty_database_url: str, 
     with engine.begin() as conn:
         conn.execute(
             text(
-                "DO $$ BEGIN CREATE ROLE plain_owner LOGIN PASSWORD 'plain'; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+                "DO $$ BEGIN CREATE ROLE plain_owner LOGIN PASSWORD 'plain'; "
+                "EXCEPTION WHEN duplicate_object THEN NULL; END $$"
             )
         )
         conn.execute(text(f'GRANT ALL ON DATABASE "{name}" TO plain_owner'))

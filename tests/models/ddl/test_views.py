@@ -25,7 +25,6 @@ MONTH_AFTER = FILED + timedelta(days=31)
 
 @pytest.fixture
 def lived(market: Market) -> Market:
-    """One order cancelled in its month and paid late, one in the next, one through NRS, two alerts, and a credit by hand."""
     for order_id in range(1001, 1007):
         market.order(order_id)
     market.done("ocr.file", order_id=1001, member_id="seller", reason="S_MUTUAL", comment="agreed")
@@ -73,7 +72,6 @@ def read(market: Market, view: str, where: str = "true", **values: Any) -> list[
 
 @pytest.mark.parametrize("view", VIEWS, ids=[view.name for view in VIEWS])
 def test_a_view_has_the_columns_that_were_promised(view: View, lived: Market) -> None:
-    """A dashboard relies on names, order and types: they are declared once, frozen in contract/, and true of every row."""
     columns = lived.rows(
         "SELECT column_name FROM information_schema.columns WHERE table_schema = 'unwind' AND table_name = :view "
         "ORDER BY ordinal_position",
@@ -223,7 +221,6 @@ def test_the_history_of_sweeps_is_that_of_the_command(lived: Market) -> None:
 
 
 def test_an_idle_sweep_leaves_no_history(market: Market) -> None:
-    """A row for each idle second would be 86,400 a day that say nothing; three minutes and a second of silence say something."""
     for seconds in (0, 180, 361):
         market.at(ORDERED + timedelta(seconds=seconds))
         market.simulation.do("npb.scan_open_alerts")

@@ -243,7 +243,6 @@ def queue_lengths(broker: str) -> Any:
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's own call
 def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
-    """Transport, result backend, watchdog, publisher, metrics, Flower, doctor: each by its own door, at a real server."""
     broker, answers = _urls(settings)
     with Connection(broker, transport_options=app.conf.broker_transport_options) as connection:
         arguments = {"order_id": 1, "member_id": "s-1", "comment": "x" * 20_000}  # more than one record of TLS

@@ -63,8 +63,9 @@ BRICKSTORE = """<?xml version="1.0" encoding="UTF-8"?>
  <Inventory Currency="EUR">
   <Item>
    <ItemID>3001</ItemID><ItemTypeID>P</ItemTypeID><ColorID>5</ColorID><ItemName>Brick 2 x 4</ItemName>
-   <Status>I</Status><Qty>4</Qty><Price>0.0399999991</Price><Condition>N</Condition><Comments>Used &lt;twice&gt;</Comments>
-   <Retain/><Stockroom>A</Stockroom><LotID>77</LotID><TotalWeight>9.28</TotalWeight><Cost>0.01</Cost>
+   <Status>I</Status><Qty>4</Qty><Price>0.0399999991</Price><Condition>N</Condition>
+   <Comments>Used &lt;twice&gt;</Comments><Retain/>
+   <Stockroom>A</Stockroom><LotID>77</LotID><TotalWeight>9.28</TotalWeight><Cost>0.01</Cost>
    <DifferenceBaseValues Qty="3" Price="0.05"/>
   </Item>
   <Item><ItemID>sw0001</ItemID><ItemTypeID>M</ItemTypeID><ColorID>0</ColorID><Status>X</Status></Item>
@@ -73,7 +74,9 @@ BRICKSTORE = """<?xml version="1.0" encoding="UTF-8"?>
    <Condition>N</Condition><SubCondition>M</SubCondition><Reserved>ann</Reserved>
   </Item>
  </Inventory>
- <GuiState Application="BrickStore" Version="2"><ColumnLayout><Column><Width>7</Width></Column></ColumnLayout></GuiState>
+ <GuiState Application="BrickStore" Version="2">
+  <ColumnLayout><Column><Width>7</Width></Column></ColumnLayout>
+ </GuiState>
 </BrickStoreXML>
 """
 

@@ -182,7 +182,8 @@ def test_a_leash_ends_a_program_with_the_process_that_started_it(tmp_path: Path)
         words = with_parent_death(["--version"])
         words[-1:] = []
         code = "import runpy, signal, sys; import celery.__main__ as c; c.main = signal.pause; "
-        code += "print('up', flush=True); runpy.run_module('workers.local.parent_death', run_name='__main__', alter_sys=True)"
+        code += "print('up', flush=True); "
+        code += "runpy.run_module('workers.local.parent_death', run_name='__main__', alter_sys=True)"
         child = subprocess.Popen([sys.executable, "-c", code, *words[3:]])
         print(child.pid, flush=True)
         signal.pause()

@@ -168,7 +168,7 @@ def test_what_waits_is_counted_and_its_age_told(
 
 
 def test_no_label_is_an_id(market: Market, settings: Settings, database_url: str) -> None:
-    """P9: whatever happens, labels come from closed lists, so that the number of series is bounded and nothing is told."""
+    """P9: labels come from closed lists, so the number of series is bounded and nothing private is shown."""
     market.order(1003)
     market.at(FILED)
     market.done("npb.file", order_id=1003, member_id="seller")
@@ -213,7 +213,6 @@ def test_while_one_server_is_away_the_other_is_told_of(settings: Settings, tmp_p
 
 
 def test_a_frozen_server_keeps_nobody_waiting(settings: Settings) -> None:
-    """One that takes connections and says nothing: given up after a while, and at once when it was still being asked."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/unwind"
         frozen = Settings.model_validate(settings.environment() | {"DATABASE_URL": url})

@@ -41,7 +41,6 @@ class Screen:
 
 
 def test_every_order_of_the_story_has_a_row_that_counts_down() -> None:
-    """One looks at what is about to happen: the seconds to each unlock, then that it is due, never less than nothing."""
     screen = Screen()
     first = min(screen.sample.sellers_cancel)
     assert "Flower http://127.0.0.1:5555/" in screen.text()

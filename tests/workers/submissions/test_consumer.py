@@ -322,7 +322,8 @@ def test_large_deep_or_malformed_payload_is_refused_at_submission(
 def test_jsonb_that_expands_a_thousandfold_is_refused(caller: Any, number: str) -> None:
     """Twelve bytes of jsonb can be 128 KB of text."""
     said = caller.execute(
-        "SELECT unwind.submit_command('orders.cancel_many', jsonb_build_object('orders', jsonb_agg(CAST(%s AS jsonb))), 'r') "
+        "SELECT unwind.submit_command('orders.cancel_many', jsonb_build_object('orders', "
+        "jsonb_agg(CAST(%s AS jsonb))), 'r') "
         "FROM generate_series(1, 90000)",
         [number],
     ).fetchone()
@@ -356,7 +357,6 @@ def test_payload_with_commas_and_brackets_in_text_is_accepted(market: Market, ca
 
 
 def test_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
-    """A set of small payloads and one long one at most, whatever waits; the small ones do not wait for all the long ones."""
     for n in range(8):
         submit(caller, "npb.file", {"order_id": n, "comment": "x" * MAX_BATCHED_BYTES}, f"long{n}")
     for n in range(5):

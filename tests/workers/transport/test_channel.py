@@ -55,7 +55,7 @@ REPLACED = {
     "kombu.transport.redis.Transport.register_with_event_loop": "4b835642e4a9",
     "kombu.connection.Connection.get_transport_cls": "6c439e6b9759",
 }
-"""What we replace, by the beginning of its source's SHA-256.  When this fails: read what kombu changed, then write it here."""
+"""The methods we override, by the first digits of their source's SHA-256.  When this fails, read what kombu changed."""
 
 RELIED_ON = {
     "kombu.transport.redis.QoS.restore_by_tag": "58e161d81b6f",
@@ -242,7 +242,7 @@ def test_message_held_too_long_is_requeued(broker: Any, broker_url: str) -> None
 
 
 def test_acknowledgement_delivers_the_held_message(broker: Any, broker_url: str) -> None:
-    """In a tick the pool may have had its turn, and in the loop's next round an event must have come: 0.1 to 1 s late (B12)."""
+    """B12: the pool runs in a tick, and the loop's next round must see an event; else a message is up to 1 s late."""
     with _consumer(broker_url, "commands", "consequences") as (connection, came):
         _drain(connection, 0.2)
         broker.lpush("commands", _canary("commands"))

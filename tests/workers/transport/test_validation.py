@@ -108,7 +108,6 @@ def test_retry_waits_at_most_half_a_minute(ahead: timedelta) -> None:
 
 @pytest.mark.parametrize(("ahead", "waits"), [(1, 1), (60, 60), (64, 60), (66, None), (3600, None)])
 def test_command_can_be_delayed_by_a_minute_and_waits_once(ahead: int, waits: int | None) -> None:
-    """`countdown` and `eta`: what has waited is taken whatever a worker's clock says, and twice the same bytes are two."""
     raw = _sent("npb.file", "commands", eta=NOW + timedelta(seconds=ahead))
     if waits is None:
         assert refused(raw).detail == "headers.eta is more than a minute away: send it when it is wanted"

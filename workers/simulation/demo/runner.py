@@ -22,7 +22,8 @@ TIMEOUT_SECONDS = 45.0
 POLL_INTERVAL = 0.15
 
 _NEWS = """
-    SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events WHERE event_id > :seen ORDER BY event_id
+    SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events WHERE event_id > :seen
+    ORDER BY event_id
 """
 _UNKEPT = """
     SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')
@@ -39,8 +40,10 @@ _SUMMARY = """
       (SELECT count(*) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'reset') AS resets,
       (SELECT coalesce(-sum(amount), 0) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'reset') AS reset,
       (SELECT count(*) FROM unwind.removals WHERE decided_at >= :since AND state = 'cancelled') AS removals,
-      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'seller' AND state = 'sent') AS sellers_told,
-      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'buyer' AND state = 'sent') AS buyers_told,
+      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'seller' AND state = 'sent')
+          AS sellers_told,
+      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'buyer' AND state = 'sent')
+          AS buyers_told,
       (SELECT count(*) FROM unwind.strikes WHERE at >= :since) AS strikes
 """
 

@@ -1,4 +1,4 @@
-"""The faults of a PostgreSQL that somebody else runs are named: on a real server, behind a real pooler where there is one."""
+"""Tests of the findings about an external PostgreSQL, on a real server and behind a real pooler where there is one."""
 
 from __future__ import annotations
 

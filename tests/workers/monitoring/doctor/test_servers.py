@@ -132,8 +132,6 @@ def test_functions_that_act_as_the_owner_are_warned_of(context: Context, owner: 
 def test_a_session_that_holds_locks_for_long_is_named(
     context: Context, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A forgotten transaction in somebody's terminal stops what needs the same rows; one that only reads is in nobody's way."""
-
     def asked() -> list[Finding]:
         with context.transaction():
             return database.check_locks(context)

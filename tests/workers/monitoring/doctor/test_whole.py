@@ -22,7 +22,6 @@ CHECKOUT = Path(__file__).resolve().parents[4]
 
 
 def test_where_nothing_is_wrong_nothing_is_found(with_broker: Context) -> None:
-    """Tables, rights, clocks, queues: a fresh installation is without findings, but for a broker that tests keep in memory."""
     found = run_checks(with_broker)
     assert (codes(found), severity(found)) == (["BROKER_FORGETS"], "note")
     assert exit_status(found) == 0
