@@ -149,7 +149,7 @@ class LatePayment:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An order and its facts: the latest `ocr`, `alert` and `late_payment` in any state, and the `terms` of new ones."""
+    """An order and its facts: the latest `ocr`, `alert` and `late_payment` in any state, and `terms` for new ones."""
 
     order: Order
     buyer: Member

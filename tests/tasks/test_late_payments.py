@@ -78,6 +78,7 @@ def test_a_settled_late_payment_leaves_the_list_and_stays_in_the_order(cancelled
 
 
 def test_a_claimed_payment_that_arrives_is_one_late_payment(cancelled: Market) -> None:
+    """R107, R108, N19: claimed, pending, received, repeated: one row; the parties hear of the claim and the money."""
     for status in ("Sent", "Pending", "Received", "Received", "Completed"):
         pay(cancelled, status)
     (row,) = cancelled.rows("SELECT payment_status FROM unwind.late_payments")
