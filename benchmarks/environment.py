@@ -18,12 +18,12 @@ import psycopg
 import redis
 
 from benchmarks.market import Market, build
-from models.migrations import upgrade
 from workers.embedded import ServerUrls, embedded_servers
 from workers.embedded.postgres import OWNER
 from workers.local.preforker import Preforker
 from workers.local.process_specs import worker_program
 from workers.local.supervisor import Program, Supervisor, with_parent_death
+from workers.migrate import migrate
 from workers.settings import CHECKOUT, Settings, load_settings
 
 START_TIMEOUT_SECONDS = 180.0
@@ -60,7 +60,7 @@ class Environment:
         if EMPTY not in self.templates:
             with self.connect() as conn:
                 conn.execute(f"CREATE DATABASE {EMPTY} TEMPLATE template0")
-            upgrade(self.url(EMPTY))
+            migrate(self.url(EMPTY))
             self.templates[EMPTY] = None
         self.copy(EMPTY, database)
 

@@ -8,12 +8,13 @@ submission.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Index, func, text, update
+from sqlalchemy import Connection, Index, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.schema import Base, BigInt, BigIntKey, check_in
@@ -29,47 +30,15 @@ MAX_RETRY_DELAY = timedelta(minutes=15)
 MAX_ATTEMPTS = 10
 MAX_BATCHED_BYTES = 64 * 2**10
 """Payloads up to this size are claimed in batches; a longer one is claimed alone, which bounds the bytes of a claim."""
-PUBLIC_TASKS = (
-    "bills.record_payment",
-    "credits.post_manual",
-    "drafts.edit",
-    "drafts.open",
-    "drafts.verify",
-    "inventory.record_lot",
-    "members.record",
-    "members.reinstate",
-    "members.terminate",
-    "npb.accept_penalty",
-    "npb.file",
-    "npb.remove",
-    "npb.respond",
-    "npb.take_back",
-    "nrs.file",
-    "nrs.remove",
-    "nrs.respond",
-    "nss.file",
-    "nss.remove",
-    "nss.respond",
-    "ocr.decline",
-    "ocr.file",
-    "ocr.withdraw",
-    "orders.add_batch",
-    "orders.cancel",
-    "orders.cancel_many",
-    "orders.options",
-    "orders.record_payment",
-    "orders.set_status",
-    "orders.settle_late_payment",
-    "orders.submit",
-    "removals.approve",
-    "removals.deny",
-    "removals.request",
-    "removals.withdraw",
-    "terms.apply",
-)
-"""The tasks that may be submitted; a test compares them with the registered tasks."""
-
 _IN_BATCHES = f"(attempts = 0 AND octet_length(payload) <= {MAX_BATCHED_BYTES})"
+
+
+class CommandRow(Base):
+    """A command that the SQL interface takes. Migrations add rows; a name that was taken once is taken for good."""
+
+    __tablename__ = "commands"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
 
 
 class SubmissionRow(Base):
@@ -107,6 +76,17 @@ class SubmissionRow(Base):
     answered_at: Mapped[datetime | None]
     first_error: Mapped[str | None]
     last_error: Mapped[str | None]
+
+
+def add_commands(conn: Connection, names: Iterable[str]) -> None:
+    """Make the SQL interface take the commands."""
+    for name in sorted(names):
+        conn.execute(insert(CommandRow).values(name=name).on_conflict_do_nothing())
+
+
+def missing_commands(conn: Connection, names: Iterable[str]) -> list[str]:
+    """Return those of the names that the SQL interface does not take."""
+    return sorted(set(names) - set(conn.execute(select(CommandRow.name)).scalars()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +237,11 @@ SUBMIT_JSONB_SIGNATURE = "unwind.submit_command(text, jsonb, text)"
 SUBMIT_DEFINER = "unwind_submit_definer"
 """Owns `submit_command` and has only the rights that the function needs."""
 SUBMIT_DEFINER_GRANTS = (
+    "SELECT ON unwind.commands",
     "SELECT, INSERT ON unwind.submissions",
     "SELECT (removal_id, order_id) ON unwind.removals",
     "SELECT (draft_id, order_id) ON unwind.drafts",
 )
-
-_KNOWN = ", ".join(f"'{name}'" for name in PUBLIC_TASKS)
 
 _BARE = r"""replace(replace(submit_command.payload, E'\\\\', ''), E'\\"', '')"""
 _PUNCTUATION = "octet_length({0}) - octet_length(translate({0}, '[]{{}},', ''))"
@@ -316,7 +295,8 @@ BEGIN
         document := NULL;
     END IF;
     chosen := coalesce(submit_command.request_id, document ->> 'request_id', gen_random_uuid()::text);
-    IF submit_command.name IS NULL OR submit_command.name NOT IN ({_KNOWN}) THEN
+    IF submit_command.name IS NULL
+       OR NOT EXISTS (SELECT FROM unwind.commands AS c WHERE c.name = submit_command.name) THEN
         fault := 'TASK_UNKNOWN';
     ELSIF fault IS NULL AND coalesce(document ->> 'request_id', chosen) <> chosen THEN
         fault := 'PAYLOAD_INVALID';

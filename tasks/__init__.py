@@ -1,0 +1,33 @@
+"""What runs, one noun per module: the commands, and the tasks that beat and the outbox start."""
+
+from __future__ import annotations
+
+import importlib
+
+MODULES = (
+    "members",
+    "inventory",
+    "orders",
+    "cancellation",
+    "options",
+    "drafts",
+    "removals",
+    "ocr",
+    "npb",
+    "seller_alerts",
+    "credits",
+    "bills",
+    "notices",
+    "reminders",
+    "terms",
+    "outbox",
+    "audit",
+    "queue_heartbeat",
+)
+"""The modules with tasks, listed one by one, so that a new file beside them defines no wire names by accident."""
+
+
+def import_all() -> None:
+    """Import every module with tasks, which registers the tasks and declares the commands."""
+    for module in MODULES:
+        importlib.import_module(f"tasks.{module}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from models import members
 from models.requests import Answer
@@ -13,10 +14,15 @@ from policies.cases import AlertKind, counterparty
 from policies.verdicts import Granted
 from tasks.cases import decide_case, lock_cases, prefetch_parties
 from tasks.command import Comment, OrderCommand
+from tasks.declarations import OptionEntry
 
 
 class RemoveAlert(OrderCommand):
     comment: Comment | None = None
+
+
+def remove_option(kind: AlertKind, label: str) -> OptionEntry[Any]:
+    return OptionEntry(label, lambda c, subject, now: policy.remove(subject.case, kind, c.actor, c.comment, now))
 
 
 def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answer]:

@@ -18,6 +18,7 @@ from policies.cases import Member
 from policies.verdicts import Invalid, Refused
 from tasks.cases import member_unknown
 from tasks.command import Amount, Command, MemberId, Text
+from tasks.declarations import command_task
 from tasks.sweeps import TaskResult, sweep
 
 BATCH_SIZE = 500
@@ -84,7 +85,15 @@ def _issue_month(month: date) -> int:
         # Another transaction posted lines meanwhile: go through the sellers again.
 
 
-@shared_task(name=RecordPayment.task)
+@command_task(
+    RecordPayment,
+    example={
+        "seller_id": "s-881",
+        "billing_month": "2026-03",
+        "amount": "12.40",
+        "payment_id": "pay-20260407-1",
+    },
+)
 def record_payment(commands: list[RecordPayment]) -> list[Answer]:
     """Record a payment. Part payments add up; an excess becomes the opening balance of the next open bill."""
     with unit_of_work(commands) as work:

@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
-from celery import current_task, shared_task
+from celery import current_task
 from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from models import dead_jobs, drafts, inventory, members, orders, removals, returns
@@ -30,6 +30,7 @@ from policies.cases import Case
 from policies.consolidation import ONE_STEP
 from policies.drafts import Draft
 from policies.inventory import QuantityOverflow, ReturnPlan, ReturnTotals, plan_nothing, plan_return
+from policies.options import cancel_option
 from policies.statuses import Basis, Role
 from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.cases import effective_time, known_case, lock_cases, prefetch_parties
@@ -44,6 +45,7 @@ from tasks.command import (
     StrictModel,
     parse_command,
 )
+from tasks.declarations import SELLER, OptionEntry, command_task
 
 BATCH_SIZE = 100
 """Orders of one transaction; larger batches are not faster (docs/speed.md)."""
@@ -95,13 +97,17 @@ def _parse_item(item: Any, index: int, request_id: str) -> CancelOrder | Invalid
     return command
 
 
-@shared_task(name=CancelOrder.task)
+@command_task(
+    CancelOrder,
+    example=SELLER,
+    option=OptionEntry("cancel the order", lambda c, subject, now: cancel_option(c.task, subject.case, c.actor, now)),
+)
 def cancel(commands: list[CancelOrder]) -> list[Answer]:
     """Cancel an order: agree to a buyer's request, or use any ground that is open."""
     return _cancel_orders(commands)
 
 
-@shared_task(name=CancelMany.task)
+@command_task(CancelMany, example={"orders": [dict(SELLER), {"order_id": 1004, "member_id": "s-881", "dry_run": True}]})
 def cancel_many(commands: list[CancelMany]) -> list[Answer]:
     """Cancel many orders. Each gets one answer, in the order of the items."""
     return [_cancel_many(command) for command in commands]

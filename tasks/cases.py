@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
-from typing import TypeVar
+from functools import partial, update_wrapper
+from typing import Any, TypeVar
 
 from models import members, orders
 from models.cases import CaseSet
@@ -17,6 +17,7 @@ from policies.cases import Case
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
 from tasks.command import ActorCommand, OrderCommand, OrderFact
+from tasks.declarations import Arguments, OptionEntry, command_task
 
 MAX_OCCURRENCE_AGE = timedelta(hours=24)
 """Oldest `occurred_at` that is accepted: a message may have waited that long in a queue."""
@@ -34,6 +35,36 @@ def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT
             work.answer(command, decide_case(work, cases, command, decide, order_id=command.order_id))
         cases.write(work)
     return work.answers
+
+
+def case_command(
+    model: type[OrderCommandT],
+    *,
+    example: Mapping[str, Any],
+    option: str | None = None,
+    option_arguments: Arguments | None = None,
+) -> Callable[[Decide[OrderCommandT]], Any]:
+    """Declare a command that only its order decides; the decorated function is that decision.
+
+    `option` is the label with which `orders.options` lists it; its entry asks the same function, with the arguments of
+    the example and those that `option_arguments` returns.
+    """
+
+    def declare(decide: Decide[OrderCommandT]) -> Any:
+        entry: OptionEntry[OrderCommandT] | None = None
+        if option is not None:
+            entry = OptionEntry(option, lambda command, subject, now: decide(command, subject.case, now))
+            if option_arguments is not None:
+                entry = replace(entry, arguments=option_arguments)
+
+        def run(commands: list[OrderCommandT]) -> list[Answer]:
+            return decide_cases(commands, decide)
+
+        update_wrapper(run, decide, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
+        del run.__wrapped__  # type: ignore[attr-defined]  # its signature is not the task's
+        return command_task(model, example=example, option=entry)(run)
+
+    return declare
 
 
 def prefetch_parties(commands: Sequence[OrderCommandT]) -> partial[Cursor]:

@@ -19,6 +19,7 @@ from policies.preconditions import check_comment
 from policies.verdicts import Code, Invalid, Refused
 from tasks.cases import member_unknown, order_unknown
 from tasks.command import Amount, Command, Comment, MemberId, OrderId, StaffName
+from tasks.declarations import command_task
 
 
 class PostManual(Command):
@@ -40,7 +41,16 @@ def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = N
     return {"posted": posted}
 
 
-@shared_task(name=PostManual.task)
+@command_task(
+    PostManual,
+    example={
+        "seller_id": "s-881",
+        "amount": "3.00",
+        "order_id": 1003,
+        "staff": "Kim, support",
+        "comment": "fee of an order that was cancelled by telephone",
+    },
+)
 def post_manual(commands: list[PostManual]) -> list[Answer]:
     """Post a manual credit by staff to the seller's open bill."""
     with unit_of_work(commands) as work:

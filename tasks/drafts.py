@@ -8,7 +8,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
-from celery import shared_task
 from pydantic import Field, StringConstraints, model_serializer
 
 from models import drafts, inventory, orders
@@ -22,7 +21,7 @@ from policies.drafts import Draft, DraftState, Edit
 from policies.inventory import plan_return
 from policies.lots import format_price
 from policies.timestamps import format_timestamp
-from policies.verdicts import Invalid, Refused
+from policies.verdicts import Granted, Invalid, Refused
 from tasks.cases import effective_time, known_case, lock_cases, member_unknown, prefetch_parties
 from tasks.command import (
     MAX_INT32,
@@ -36,6 +35,7 @@ from tasks.command import (
     Text,
     UnitPrice,
 )
+from tasks.declarations import SELLER, OptionEntry, command_task
 
 OldOrNew = Literal["old", "new"]
 TextChoice = Literal["old", "new", "concatenate"]
@@ -119,7 +119,13 @@ class VerifyDraft(DraftCommand):
     task: ClassVar[str] = "drafts.verify"
 
 
-@shared_task(name=OpenDraft.task)
+@command_task(
+    OpenDraft,
+    example=SELLER | {"consolidate": True, "values": {"price": "old", "remarks": "concatenate", "cost": "average"}},
+    option=OptionEntry(
+        "prepare the return of items", lambda c, o, now: policy.check_may_open(o.case, c.actor, now) or Granted(o.case)
+    ),
+)
 def open_draft(commands: list[OpenDraft]) -> list[Answer]:
     """Open a draft (step 1): choose how returning items are merged into existing lots."""
     with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
@@ -138,7 +144,14 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
     return work.answers
 
 
-@shared_task(name=EditDraft.task)
+@command_task(
+    EditDraft,
+    example={
+        "draft_id": "d-1",
+        "member_id": "s-881",
+        "lines": [{"line_no": 1, "quantity": 8}, {"line_no": 2, "delete": True}],
+    },
+)
 def edit(commands: list[EditDraft]) -> list[Answer]:
     """Edit the lines of a draft (step 2): leave lines out, return fewer units, set other values."""
     with unit_of_work(commands) as work:
@@ -156,7 +169,7 @@ def edit(commands: list[EditDraft]) -> list[Answer]:
     return work.answers
 
 
-@shared_task(name=VerifyDraft.task)
+@command_task(VerifyDraft, example={"draft_id": "d-1", "member_id": "s-881"})
 def verify(commands: list[VerifyDraft]) -> list[Answer]:
     """Verify a draft (step 3): return the lot that each line goes to and its new values, or the problems."""
     with unit_of_work(commands) as work:

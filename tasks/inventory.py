@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from celery import shared_task
 from pydantic import Field, StringConstraints
 
 from models import inventory, members
@@ -26,6 +25,7 @@ from tasks.command import (
     Text,
     UnitPrice,
 )
+from tasks.declarations import command_task
 
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)]
 LotText = Annotated[Text, StringConstraints(max_length=MAX_TEXT_LENGTH)]
@@ -80,7 +80,20 @@ class RecordLot(Command):
     lot: LotFacts
 
 
-@shared_task(name=RecordLot.task)
+@command_task(
+    RecordLot,
+    example={
+        "lot": {
+            "lot_id": 501,
+            "seller_id": "s-881",
+            "item": {"no": "3001", "type": "PART"},
+            "color_id": 5,
+            "quantity": 100,
+            "new_or_used": "N",
+            "unit_price": "0.1000",
+        }
+    },
+)
 def record_lot(commands: list[RecordLot]) -> list[Answer]:
     """Insert a lot, or replace a known one; a difference in its quantity is posted as an adjustment."""
     with unit_of_work(commands) as work:

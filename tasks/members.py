@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
-from celery import shared_task
 from pydantic import AfterValidator, StringConstraints
 
 from models import events, members
@@ -19,6 +18,7 @@ from policies.texts import is_identifier
 from policies.zones import validate_zone
 from tasks.cases import member_unknown
 from tasks.command import Command, Comment, Handle, MemberId, StaffName, Text
+from tasks.declarations import command_task
 
 _ADDRESS = re.compile(r"[^@\s<>\"(),:;\[\]\\]{1,64}@[^@\s<>\"(),:;\[\]\\]{1,189}")
 
@@ -51,7 +51,15 @@ class ReinstateMember(Command):
     comment: Comment
 
 
-@shared_task(name=RecordMember.task)
+@command_task(
+    RecordMember,
+    example={
+        "member_id": "s-881",
+        "handle": "BrickBarn",
+        "email": "barn@example.org",
+        "time_zone": "America/New_York",
+    },
+)
 def record(commands: list[RecordMember]) -> list[Answer]:
     """Insert a member, or replace the handle, email address and time zone of a known one."""
     with unit_of_work(commands) as work:
@@ -65,7 +73,10 @@ def record(commands: list[RecordMember]) -> list[Answer]:
     return work.answers
 
 
-@shared_task(name=TerminateMember.task)
+@command_task(
+    TerminateMember,
+    example={"member_id": "s-881", "staff": "Kim, support", "comment": "closed at the member's own wish"},
+)
 def terminate(commands: list[TerminateMember]) -> list[Answer]:
     """Close an account. The other party of each of its orders may then cancel at once (R53, R54)."""
     with unit_of_work(commands) as work:
@@ -83,7 +94,7 @@ def terminate(commands: list[TerminateMember]) -> list[Answer]:
     return work.answers
 
 
-@shared_task(name=ReinstateMember.task)
+@command_task(ReinstateMember, example={"member_id": "s-881", "staff": "Kim, support", "comment": "identity confirmed"})
 def reinstate(commands: list[ReinstateMember]) -> list[Answer]:
     """Reopen an account. Its privileges return, and strikes before now no longer count."""
     with unit_of_work(commands) as work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 from celery import shared_task
@@ -9,10 +10,12 @@ from celery import shared_task
 from models import alerts
 from models.requests import Answer
 from policies import npb as policy
-from policies.cases import AlertKind
-from tasks.alerts import RemoveAlert, remove_alerts
-from tasks.cases import decide_cases
+from policies.cases import AlertKind, Case
+from policies.verdicts import Verdict
+from tasks.alerts import RemoveAlert, remove_alerts, remove_option
+from tasks.cases import case_command
 from tasks.command import Comment, OrderCommand
+from tasks.declarations import BUYER, SELLER, command_task
 from tasks.sweeps import TaskResult, sweep
 
 
@@ -38,31 +41,33 @@ class RemoveNpb(RemoveAlert):
     task: ClassVar[str] = "npb.remove"
 
 
-@shared_task(name=FileNpb.task)
-def file(commands: list[FileNpb]) -> list[Answer]:
+@case_command(
+    FileNpb, example=SELLER | {"comment": "no payment and no word for ten days"}, option="file a non-paying buyer alert"
+)
+def file(command: FileNpb, case: Case, now: datetime) -> Verdict:
     """File an alert by the seller: the buyer has not paid (T7)."""
-    return decide_cases(commands, lambda c, case, now: policy.file(case, c.actor, c.comment, now))
+    return policy.file(case, command.actor, command.comment, now)
 
 
-@shared_task(name=RespondNpb.task)
-def respond(commands: list[RespondNpb]) -> list[Answer]:
+@case_command(RespondNpb, example=BUYER | {"comment": "I pay on Friday"}, option="answer the non-paying buyer alert")
+def respond(command: RespondNpb, case: Case, now: datetime) -> Verdict:
     """Record the buyer's answer (T8)."""
-    return decide_cases(commands, lambda c, case, now: policy.respond(case, c.actor, c.comment, now))
+    return policy.respond(case, command.actor, command.comment, now)
 
 
-@shared_task(name=AcceptPenalty.task)
-def accept_penalty(commands: list[AcceptPenalty]) -> list[Answer]:
+@case_command(AcceptPenalty, example=BUYER, option="accept the penalty")
+def accept_penalty(command: AcceptPenalty, case: Case, now: datetime) -> Verdict:
     """Accept the strike as the buyer, so that the seller may cancel at once (T9)."""
-    return decide_cases(commands, lambda c, case, now: policy.accept_penalty(case, c.actor, now))
+    return policy.accept_penalty(case, command.actor, now)
 
 
-@shared_task(name=TakeBack.task)
-def take_back(commands: list[TakeBack]) -> list[Answer]:
+@case_command(TakeBack, example=BUYER, option="take the accepted penalty back")
+def take_back(command: TakeBack, case: Case, now: datetime) -> Verdict:
     """Take back an accepted penalty: the buyer will pay after all (T10)."""
-    return decide_cases(commands, lambda c, case, now: policy.take_back(case, c.actor, now))
+    return policy.take_back(case, command.actor, now)
 
 
-@shared_task(name=RemoveNpb.task)
+@command_task(RemoveNpb, example=SELLER, option=remove_option(AlertKind.NPB, "remove the non-paying buyer alert"))
 def remove(commands: list[RemoveNpb]) -> list[Answer]:
     """Remove the alert as its seller or staff; the order becomes PENDING (T11)."""
     return remove_alerts(commands, AlertKind.NPB)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
-from celery import shared_task
-
-from models.requests import Answer
 from policies import ocr as policy
-from tasks.cases import decide_cases
+from policies.cases import Case
+from policies.options import example_reason
+from policies.verdicts import Verdict
+from tasks.cases import case_command
 from tasks.command import CodeText, Comment, OrderCommand
+from tasks.declarations import BUYER, SELLER
 
 
 class FileOcr(OrderCommand):
@@ -26,19 +28,24 @@ class WithdrawOcr(OrderCommand):
     task: ClassVar[str] = "ocr.withdraw"
 
 
-@shared_task(name=FileOcr.task)
-def file(commands: list[FileOcr]) -> list[Answer]:
+@case_command(
+    FileOcr,
+    example=BUYER | {"reason": "B_MUTUAL", "comment": "ordered the wrong colour"},
+    option="file a cancel request",
+    option_arguments=lambda subject, actor: {"reason": example_reason(subject.case.role_of(actor))},
+)
+def file(command: FileOcr, case: Case, now: datetime) -> Verdict:
     """File a request by either party and notify the other once (T1, T2)."""
-    return decide_cases(commands, lambda c, case, now: policy.file(case, c.actor, c.reason, c.comment, now))
+    return policy.file(case, command.actor, command.reason, command.comment, now)
 
 
-@shared_task(name=DeclineOcr.task)
-def decline(commands: list[DeclineOcr]) -> list[Answer]:
+@case_command(DeclineOcr, example=SELLER, option="decline the cancel request")
+def decline(command: DeclineOcr, case: Case, now: datetime) -> Verdict:
     """Decline a request as the seller; the order returns to its earlier status (T3)."""
-    return decide_cases(commands, lambda c, case, now: policy.decline(case, c.actor, now))
+    return policy.decline(case, command.actor, now)
 
 
-@shared_task(name=WithdrawOcr.task)
-def withdraw(commands: list[WithdrawOcr]) -> list[Answer]:
+@case_command(WithdrawOcr, example=BUYER, option="withdraw the cancel request")
+def withdraw(command: WithdrawOcr, case: Case, now: datetime) -> Verdict:
     """Withdraw a request as its filer (T6)."""
-    return decide_cases(commands, lambda c, case, now: policy.withdraw(case, c.actor, now))
+    return policy.withdraw(case, command.actor, now)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from celery import shared_task
-
 from models import members, orders
 from models.queries import order
 from models.requests import Answer, done
@@ -17,13 +15,14 @@ from policies.timestamps import format_timestamp
 from policies.verdicts import Invalid
 from tasks.cases import effective_time, member_unknown, order_unknown
 from tasks.command import OrderCommand
+from tasks.declarations import SELLER, command_task
 
 
 class GetOptions(OrderCommand):
     task: ClassVar[str] = "orders.options"
 
 
-@shared_task(name=GetOptions.task)
+@command_task(GetOptions, example=SELLER)
 def options(commands: list[GetOptions]) -> list[Answer]:
     """Return every command with whether it is possible, otherwise why not, from when, and what would unblock it."""
     with unit_of_work(commands) as work:

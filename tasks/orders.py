@@ -8,7 +8,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
-from celery import shared_task
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from models import inventory, ledger, members, orders
@@ -21,11 +20,13 @@ from policies import orders as policy
 from policies.cases import Case, Order
 from policies.emails.context import pluralize
 from policies.fees import to_usd
+from policies.options import status_option
 from policies.purchases import PurchasedLine, format_total, price_purchase, sum_goods
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
-from tasks.cases import decide_cases, member_unknown, order_unknown
+from tasks.cases import case_command, decide_cases, member_unknown, order_unknown
 from tasks.command import Comment, LotId, MemberId, OrderCommand, OrderFact, Quantity, StrictModel, Text, UsdRate
+from tasks.declarations import SELLER, OptionEntry, command_task
 
 MAX_LINES = 1000
 MAX_TOTAL = Decimal(10) ** 12
@@ -85,7 +86,17 @@ class SettleLatePayment(OrderCommand):
     comment: Comment
 
 
-@shared_task(name=SubmitOrder.task)
+@command_task(
+    SubmitOrder,
+    example={
+        "order_id": 1003,
+        "buyer_id": "b-77",
+        "seller_id": "s-881",
+        "currency": "EUR",
+        "usd_rate": "1.0842",
+        "lines": [{"lot_id": 501, "quantity": 10}],
+    },
+)
 def submit(commands: list[SubmitOrder]) -> list[Answer]:
     """Create an order: take its stock, store a snapshot of each lot in its line, charge the fee."""
     with unit_of_work(commands) as work:
@@ -103,7 +114,7 @@ def submit(commands: list[SubmitOrder]) -> list[Answer]:
     return work.answers
 
 
-@shared_task(name=AddBatch.task)
+@command_task(AddBatch, example={"order_id": 1003, "lines": [{"lot_id": 501, "quantity": 4}]})
 def add_batch(commands: list[AddBatch]) -> list[Answer]:
     """Add the buyer's next purchase to the order; order date, payment and fee start again (T21)."""
     with unit_of_work(commands) as work:
@@ -116,24 +127,30 @@ def add_batch(commands: list[AddBatch]) -> list[Answer]:
     return work.answers
 
 
-@shared_task(name=SetStatus.task)
+@command_task(
+    SetStatus,
+    example=SELLER | {"status": "SHIPPED"},
+    option=OptionEntry("set the status by hand", lambda c, subject, _now: status_option(c.task, subject.case, c.actor)),
+)
 def set_status(commands: list[SetStatus]) -> list[Answer]:
     """Set the status of an order as one of its parties."""
     return decide_cases(commands, lambda c, case, _now: policy.set_status(case, c.actor, Status(c.status)))
 
 
-@shared_task(name=RecordPayment.task)
-def record_payment(commands: list[RecordPayment]) -> list[Answer]:
+@case_command(RecordPayment, example={"order_id": 1003, "payment_status": "Received"})
+def record_payment(command: RecordPayment, case: Case, now: datetime) -> Verdict:
     """Set the payment status that the payment service reports; for a cancelled order record a late payment."""
-    return decide_cases(
-        commands, lambda c, case, now: policy.record_payment(case, PaymentStatus(c.payment_status), now)
-    )
+    return policy.record_payment(case, PaymentStatus(command.payment_status), now)
 
 
-@shared_task(name=SettleLatePayment.task)
-def settle_late_payment(commands: list[SettleLatePayment]) -> list[Answer]:
+@case_command(
+    SettleLatePayment,
+    example=SELLER | {"comment": "sent back through the payment service"},
+    option="say that a late payment was sent back",
+)
+def settle_late_payment(command: SettleLatePayment, case: Case, now: datetime) -> Verdict:
     """Say, as the seller or staff, that the money of a late payment was sent back."""
-    return decide_cases(commands, lambda c, case, now: late_payments.settle(case, c.actor, c.comment, now))
+    return late_payments.settle(case, command.actor, command.comment, now)
 
 
 class _StockSale:

@@ -20,12 +20,14 @@ from policies.cases import Actor, Case
 from policies.emails.context import pluralize
 from policies.inventory import plan_return
 from policies.notices import notify_party
+from policies.options import Subject
 from policies.purchases import sum_goods
 from policies.removals import Removal
 from policies.statuses import Role
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused, Verdict
 from tasks.cases import decide_case, lock_cases, prefetch_parties
 from tasks.command import ActorCommand, LineNo, OrderCommand, Quantity, RemovalId, StrictBool, StrictModel
+from tasks.declarations import SELLER, OptionEntry, command_task
 from tasks.sweeps import TaskResult
 
 CANCEL_PENDING = "removals.cancel_pending"
@@ -66,7 +68,26 @@ class WithdrawRemoval(RemovalCommand):
     task: ClassVar[str] = "removals.withdraw"
 
 
-@shared_task(name=RequestRemoval.task)
+def _first_unit(subject: Subject) -> list[dict[str, int]]:
+    return [{"line_no": n, "quantity": 1} for n in sorted(subject.remaining) if subject.remaining[n] > 0][:1]
+
+
+@command_task(
+    RequestRemoval,
+    example=SELLER | {"lines": [{"line_no": 1, "quantity": 2}], "return_items": True},
+    option=OptionEntry(
+        "ask for items to be removed",
+        lambda c, subject, now: policy.request(
+            subject.case,
+            c.actor,
+            tuple((line["line_no"], line["quantity"]) for line in _first_unit(subject)),
+            None,
+            subject.remaining,
+            now,
+        ),
+        lambda subject, _actor: {"lines": _first_unit(subject), "return_items": None},
+    ),
+)
 def request(commands: list[RequestRemoval]) -> list[Answer]:
     """Request, as either party, that units are removed from lines."""
     with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
@@ -97,7 +118,14 @@ def request(commands: list[RequestRemoval]) -> list[Answer]:
     return work.answers
 
 
-@shared_task(name=ApproveRemoval.task)
+@command_task(
+    ApproveRemoval,
+    example={"removal_id": 12, "member_id": "b-77"},
+    option=OptionEntry(
+        "approve the removal request",
+        lambda c, o, now: policy.approve(o.case, o.asked_removal, c.actor, None, o.remaining, now),
+    ),
+)
 def approve(commands: list[ApproveRemoval]) -> list[Answer]:
     """Approve a request as the other party: remove the units; order date, payment and fee start again (T20)."""
     with unit_of_work(commands) as work:
@@ -127,13 +155,25 @@ def approve(commands: list[ApproveRemoval]) -> list[Answer]:
     return work.answers
 
 
-@shared_task(name=DenyRemoval.task)
+@command_task(
+    DenyRemoval,
+    example={"removal_id": 12, "member_id": "b-77"},
+    option=OptionEntry(
+        "deny the removal request", lambda c, o, now: policy.deny(o.case, o.asked_removal, c.actor, now)
+    ),
+)
 def deny(commands: list[DenyRemoval]) -> list[Answer]:
     """Deny a request as the other party; nothing else changes."""
     return _close(commands, policy.deny, "removals.denied", "The removal request is denied; nothing changes.")
 
 
-@shared_task(name=WithdrawRemoval.task)
+@command_task(
+    WithdrawRemoval,
+    example={"removal_id": 12, "member_id": "s-881"},
+    option=OptionEntry(
+        "withdraw the removal request", lambda c, o, now: policy.withdraw(o.case, o.asked_removal, c.actor, now)
+    ),
+)
 def withdraw(commands: list[WithdrawRemoval]) -> list[Answer]:
     """Withdraw a request as the party who made it."""
     return _close(commands, policy.withdraw, "removals.withdrawn", "The removal request is taken back.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar, Literal
 
 from celery import shared_task
@@ -9,10 +10,12 @@ from celery import shared_task
 from models import alerts
 from models.requests import Answer
 from policies import seller_alerts as policy
-from policies.cases import AlertKind
-from tasks.alerts import RemoveAlert, remove_alerts
-from tasks.cases import decide_cases
+from policies.cases import AlertKind, Case
+from policies.verdicts import Verdict
+from tasks.alerts import RemoveAlert, remove_alerts, remove_option
+from tasks.cases import case_command
 from tasks.command import Comment, OrderCommand
+from tasks.declarations import BUYER, SELLER, command_task
 from tasks.sweeps import TaskResult, sweep
 
 
@@ -45,39 +48,49 @@ class RemoveNss(RemoveAlert):
     task: ClassVar[str] = "nss.remove"
 
 
-@shared_task(name=FileNrs.task)
-def file_nrs(commands: list[FileNrs]) -> list[Answer]:
+@case_command(
+    FileNrs, example=BUYER | {"comment": "no invoice, no answer"}, option="file a non-responding seller alert"
+)
+def file_nrs(command: FileNrs, case: Case, now: datetime) -> Verdict:
     """File a non-responding seller alert: the order is unpaid and the seller doesn't answer (T14)."""
-    return decide_cases(commands, lambda c, case, now: policy.file(case, AlertKind.NRS, c.actor, None, c.comment, now))
+    return policy.file(case, AlertKind.NRS, command.actor, None, command.comment, now)
 
 
-@shared_task(name=FileNss.task)
-def file_nss(commands: list[FileNss]) -> list[Answer]:
-    """File a non-shipping seller alert: paid, but not shipped, incomplete or not as described (T15)."""
-    return decide_cases(
-        commands, lambda c, case, now: policy.file(case, AlertKind.NSS, c.actor, c.grounds, c.comment, now)
-    )
-
-
-@shared_task(name=RespondNrs.task)
-def respond_nrs(commands: list[RespondNrs]) -> list[Answer]:
+@case_command(
+    RespondNrs,
+    example=SELLER | {"comment": "I was away, the invoice is out"},
+    option="answer the non-responding seller alert",
+)
+def respond_nrs(command: RespondNrs, case: Case, now: datetime) -> Verdict:
     """Record the seller's answer and notify the buyer; no date changes (R48)."""
-    return decide_cases(commands, lambda c, case, now: policy.respond(case, AlertKind.NRS, c.actor, c.comment, now))
+    return policy.respond(case, AlertKind.NRS, command.actor, command.comment, now)
 
 
-@shared_task(name=RespondNss.task)
-def respond_nss(commands: list[RespondNss]) -> list[Answer]:
-    """Record the seller's answer and notify the buyer; no date changes (R48)."""
-    return decide_cases(commands, lambda c, case, now: policy.respond(case, AlertKind.NSS, c.actor, c.comment, now))
-
-
-@shared_task(name=RemoveNrs.task)
+@command_task(RemoveNrs, example=BUYER, option=remove_option(AlertKind.NRS, "remove the non-responding seller alert"))
 def remove_nrs(commands: list[RemoveNrs]) -> list[Answer]:
     """Remove the alert as its buyer or staff; the order becomes PENDING (T16)."""
     return remove_alerts(commands, AlertKind.NRS)
 
 
-@shared_task(name=RemoveNss.task)
+@case_command(
+    FileNss,
+    example=BUYER | {"grounds": "NOT_SHIPPED", "comment": "paid two weeks ago, nothing came"},
+    option="file a non-shipping seller alert",
+)
+def file_nss(command: FileNss, case: Case, now: datetime) -> Verdict:
+    """File a non-shipping seller alert: paid, but not shipped, incomplete or not as described (T15)."""
+    return policy.file(case, AlertKind.NSS, command.actor, command.grounds, command.comment, now)
+
+
+@case_command(
+    RespondNss, example=SELLER | {"comment": "it went out this morning"}, option="answer the non-shipping seller alert"
+)
+def respond_nss(command: RespondNss, case: Case, now: datetime) -> Verdict:
+    """Record the seller's answer and notify the buyer; no date changes (R48)."""
+    return policy.respond(case, AlertKind.NSS, command.actor, command.comment, now)
+
+
+@command_task(RemoveNss, example=BUYER, option=remove_option(AlertKind.NSS, "remove the non-shipping seller alert"))
 def remove_nss(commands: list[RemoveNss]) -> list[Answer]:
     """Remove the alert as its buyer or staff; the order becomes PENDING (T16)."""
     return remove_alerts(commands, AlertKind.NSS)

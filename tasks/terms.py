@@ -6,7 +6,6 @@ import json
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
-from celery import shared_task
 from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
 
 from models import events, terms
@@ -16,6 +15,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.terms import TermsProblem, terms_from_mapping, terms_to_mapping
 from policies.timestamps import format_timestamp
 from tasks.command import CodeText, Command, StaffName, TimestampText
+from tasks.declarations import command_task
 
 Plain = Annotated[JsonValue, WithJsonSchema({})]
 MAX_SETTINGS = 100
@@ -42,7 +42,14 @@ class ApplyTerms(Command):
     staff: StaffName
 
 
-@shared_task(name=ApplyTerms.task)
+@command_task(
+    ApplyTerms,
+    example={
+        "terms": {"NPB_UNLOCK_NO_RESPONSE": "7d"},
+        "from": "2027-01-01T00:00:00Z",
+        "staff": "Kim, support",
+    },
+)
 def apply(commands: list[ApplyTerms]) -> list[Answer]:
     """Apply these terms to cases filed from then on. A setting that is not named keeps the value it has by then."""
     with unit_of_work(commands) as work:

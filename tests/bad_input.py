@@ -1,4 +1,4 @@
-"""Good arguments of every public task, and the bad values for each kind of argument."""
+"""Good arguments of every command, from its declaration, and the bad values for each kind of argument."""
 
 from __future__ import annotations
 
@@ -7,98 +7,59 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from workers.app import app
-from workers.task import command_model
+from tasks.declarations import all_commands
 
+COMMANDS = all_commands()
 MARK = "ZZQ7"
 """Stands in every text that is sent, so that an answer which repeats one is found out."""
 
 NUMBERS = itertools.count(1)
 
-LOT: dict[str, Any] = {
-    "lot_id": 501,
-    "seller_id": "seller",
-    "item": {"no": "3001", "type": "PART"},
-    "color_id": 5,
-    "quantity": 100,
-    "new_or_used": "N",
-    "unit_price": "1.0000",
-    "completeness": None,
-    "bind_id": 0,
-    "description": "",
-    "remarks": "",
-    "bulk": 1,
-    "is_retain": False,
-    "is_stock_room": False,
-    "stock_room_id": None,
-    "my_cost": None,
-    "my_weight": None,
-    "sale_rate": 0,
-    "tier_quantity1": None,
-    "tier_quantity2": None,
-    "tier_quantity3": None,
-    "tier_price1": None,
-    "tier_price2": None,
-    "tier_price3": None,
-    "reserved_for": None,
-}
-PARTY = {"order_id": 1003, "member_id": "seller"}
 LINES = [{"line_no": 1, "quantity": 1}]
-WANTED = [{"lot_id": 501, "quantity": 1}]
-STAFF = {"staff": "kim", "comment": "looked into it"}
-GOOD: dict[str, dict[str, Any]] = {
-    "bills.record_payment": {"seller_id": "seller", "billing_month": "2026-03", "amount": "1.00", "payment_id": "p-1"},
-    "credits.post_manual": {"seller_id": "seller", "amount": "1.00", "order_id": 1003, **STAFF},
-    "drafts.edit": {"draft_id": "d-1", "member_id": "seller", "lines": [{"line_no": 1, "delete": True}]},
-    "drafts.open": {**PARTY, "consolidate": True, "values": {"price": "old"}},
-    "drafts.verify": {"draft_id": "d-1", "member_id": "seller"},
-    "inventory.record_lot": {"lot": LOT},
-    "members.record": {
-        "member_id": "seller",
-        "handle": "Sam",
-        "email": "sam@example.org",
-        "time_zone": "Europe/Berlin",
-    },
-    "members.reinstate": {"member_id": "seller", **STAFF},
-    "members.terminate": {"member_id": "seller", **STAFF},
-    "npb.accept_penalty": PARTY,
-    "npb.file": PARTY | {"comment": "not paid"},
-    "npb.remove": PARTY | {"comment": "paid"},
-    "npb.respond": PARTY | {"comment": "will pay"},
-    "npb.take_back": PARTY,
-    "nrs.file": PARTY | {"comment": "silent"},
-    "nrs.remove": PARTY | {"comment": "answered"},
-    "nrs.respond": PARTY | {"comment": "here"},
-    "nss.file": PARTY | {"grounds": "INCOMPLETE", "comment": "half"},
-    "nss.remove": PARTY | {"comment": "came"},
-    "nss.respond": PARTY | {"comment": "sent"},
-    "ocr.decline": PARTY,
-    "ocr.file": PARTY | {"reason": "S_MUTUAL", "comment": "agreed"},
-    "ocr.withdraw": PARTY,
-    "orders.add_batch": {"order_id": 1003, "lines": WANTED},
-    "orders.cancel": PARTY | {"reason": "S_MUTUAL", "comment": "agreed", "draft_id": "d-1", "dry_run": False},
-    "orders.cancel_many": {"orders": [PARTY]},
-    "orders.options": PARTY,
-    "orders.record_payment": {"order_id": 1003, "payment_status": "Sent"},
-    "orders.settle_late_payment": PARTY | {"comment": "sent back"},
-    "orders.set_status": PARTY | {"status": "READY"},
-    "orders.submit": {
-        "order_id": 2,
-        "buyer_id": "buyer",
-        "seller_id": "seller",
-        "currency": "EUR",
-        "usd_rate": "1.1",
-        "lines": WANTED,
-    },
-    "removals.approve": {"removal_id": 1, "member_id": "seller", "return_items": True},
-    "removals.deny": {"removal_id": 1, "member_id": "seller"},
-    "removals.request": PARTY | {"lines": LINES, "return_items": True},
-    "removals.withdraw": {"removal_id": 1, "member_id": "seller"},
-    "terms.apply": {"terms": {"STRIKE_LIMIT": 3}, "from": "2027-01-01T00:00:00Z", "staff": "kim"},
+MARKET = {"member_id": "seller", "seller_id": "seller", "buyer_id": "buyer", "removal_id": 1}
+"""Values of the tests' market by argument name, in place of those of the examples."""
+FIRST_OF_ITS_KIND: dict[str, dict[str, Any]] = {
+    "orders.submit": {"order_id": 2},
+    "terms.apply": {"terms": {"STRIKE_LIMIT": 3}},
+    "orders.cancel_many": {"orders": [{"order_id": 1003, "member_id": "seller"}]},
 }
-"""Arguments of each public task that fit its model; one of them at a time is replaced by nonsense."""
+"""Arguments that change something there, where those of the example would not."""
+NOT_GIVEN = ("request_id", "occurred_at", "staff")
 
-PUBLIC = sorted(name for name, task in app.tasks.items() if not name.startswith("celery.") and command_model(task))
+
+def good_arguments(task: str) -> dict[str, Any]:
+    """Return the arguments of the command's example, in the tests' market, with a value for each that it leaves out."""
+    schema = COMMANDS[task].model.model_json_schema()
+    good: dict[str, Any] = _completed(COMMANDS[task].example, schema, schema.get("$defs", {}))
+    return good | FIRST_OF_ITS_KIND.get(task, {})
+
+
+def _completed(value: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    if isinstance(value, list):
+        return [_completed(item, schema.get("items", {}), definitions) for item in value]
+    if not isinstance(value, dict):
+        return value
+    properties = schema.get("properties", {})
+    given = {
+        name: MARKET.get(name) or _completed(inner, properties.get(name, {}), definitions)
+        for name, inner in value.items()
+    }
+    return given | {
+        name: True if _is_switch(kind) else kind.get("default")
+        for name, kind in properties.items()
+        if name not in (*given, *NOT_GIVEN)
+    }
+
+
+def _is_switch(schema: dict[str, Any]) -> bool:
+    return schema.get("default") is None and {"type": "boolean"} in schema.get("anyOf", [])
+
+
+GOOD: dict[str, dict[str, Any]] = {task: good_arguments(task) for task in sorted(COMMANDS)}
+"""Arguments of each command that fit its model; one of them at a time is replaced by nonsense."""
+PUBLIC = sorted(COMMANDS)
 
 NEVER: tuple[Any, ...] = (
     float("nan"),
@@ -222,7 +183,7 @@ def bad_arguments(arguments: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], 
         kind = kind_of(str(path[-1]), good)
         bad: Any
         for bad in (*NEVER, *KINDS.get(kind, ())):
-            no_choice_is_one = bad == {} and path == ("values",)
+            no_choice_is_one = bad == {} and path[-1] in ("values", "fields")
             any_item_is_answered = isinstance(bad, list) and bad and path == ("orders",)
             if not no_choice_is_one and not any_item_is_answered:
                 yield path, bad

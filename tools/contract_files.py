@@ -16,11 +16,11 @@ from typing import Any
 from models.ddl.views import VIEWS, View
 from policies.verdicts import Code
 from tasks.command import ActorCommand
+from tasks.declarations import COMMANDS
 from tools.contract_changes import breaks_readers, breaks_senders
 from tools.contract_messages import ANSWERS, example
 from workers.app import app
 from workers.settings import CHECKOUT
-from workers.task import command_model
 
 CONTRACT = CHECKOUT / "contract"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -34,9 +34,7 @@ _TEXT_OR_NULL = {"type": ["string", "null"]}
 
 def public_tasks() -> list[str]:
     """The wire names of the tasks that upstream systems may send."""
-    return sorted(
-        name for name, task in app.tasks.items() if not name.startswith("celery.") and command_model(task) is not None
-    )
+    return sorted(COMMANDS)
 
 
 def files() -> dict[str, str]:
@@ -51,8 +49,7 @@ def files() -> dict[str, str]:
 
 def argument_schema(task: str) -> dict[str, Any]:
     """The JSON Schema of a public task's keyword arguments. The task itself validates more strictly."""
-    model = command_model(app.tasks[task])
-    assert model is not None, f"{task} takes no commands"
+    model = COMMANDS[task].model
     schema: dict[str, Any] = _plain(model.model_json_schema(by_alias=True))
     # The message id is used where the request id is missing.
     schema["required"] = [name for name in schema["required"] if name != "request_id"]

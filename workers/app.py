@@ -13,6 +13,7 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Queue
 
+import tasks
 import workers.monitoring.watchdog
 import workers.remote_control
 import workers.transport.dead_letters
@@ -27,29 +28,6 @@ from workers.redaction import TICKS
 from workers.transport.plain_json import use_plain_json
 from workers.transport.reclaim import UNACKED_KEY
 from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
-
-TASK_MODULES = (
-    "tasks.members",
-    "tasks.inventory",
-    "tasks.orders",
-    "tasks.cancellation",
-    "tasks.options",
-    "tasks.drafts",
-    "tasks.removals",
-    "tasks.ocr",
-    "tasks.npb",
-    "tasks.seller_alerts",
-    "tasks.credits",
-    "tasks.bills",
-    "tasks.notices",
-    "tasks.reminders",
-    "tasks.terms",
-    "tasks.outbox",
-    "tasks.audit",
-    "tasks.queue_heartbeat",
-    "workers.submissions.consumer",
-)
-"""Listed one by one, so that a new file beside them defines no wire names by accident."""
 
 SOFT_SHUTDOWN_SECONDS = 20
 VISIBILITY_TIMEOUT = 180
@@ -179,8 +157,8 @@ app.conf.update(
 
 gc.disable()  # imported objects stay: scanning them repeatedly takes a tenth of the import time (B15)
 try:
-    for _module in TASK_MODULES:
-        importlib.import_module(_module)
+    tasks.import_all()
+    importlib.import_module("workers.submissions.consumer")
 finally:
     gc.enable()
 app.finalize()

@@ -20,6 +20,15 @@ class TaskFailed(Exception):
     pass
 
 
+class CommandUnknown(Exception):
+    """The database took a command that this worker does not know: the worker is older than the schema."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(
+            f"this worker is older than the command {task}; replace it with one of the release that ran ./run migrate"
+        )
+
+
 def is_database_unavailable(error: BaseException) -> bool:
     """Whether the database or the connection failed rather than the task, so nothing was committed and a retry is safe.
 
@@ -35,6 +44,8 @@ def is_database_unavailable(error: BaseException) -> bool:
 
 def summarize(error: BaseException) -> str:
     """Describe an error in one line: `IntegrityError 23505 uq_alerts_one_open_per_order at tasks/npb.py:55 in file`."""
+    if isinstance(error, CommandUnknown):
+        return str(error)
     words = [type(error).__name__]
     if isinstance(error, DBAPIError):
         diagnosis = getattr(error.orig, "diag", None)

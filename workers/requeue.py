@@ -17,8 +17,8 @@ from kombu.exceptions import OperationalError
 from models import dead_jobs, dead_letters, notices, outbox, submissions
 from policies.verdicts import OutboxMessage
 from schedules.routes import queue_of
+from tasks.declarations import COMMANDS
 from workers.app import app
-from workers.task import command_model
 from workers.transport.validation import Delayed, Rejected, validate
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def requeue_dead_job(database: Database, number: int) -> str:
         elif job.task == "notices.deliver":
             notices.requeue(conn, arguments.get("notice_id", 0), now)
             outbox.enqueue(conn, [OutboxMessage("notices.deliver", f"deliver-again:{number}", None)], now)
-        elif job.task not in app.tasks or command_model(app.tasks[job.task]) is None:
+        elif job.task not in COMMANDS:
             raise CannotRequeue(f"Dead job {number} needs the task {job.task}, which this version does not know.")
         else:
             request_id = str(arguments.get("request_id") or job.message_id or f"dead-{number}")
@@ -103,12 +103,7 @@ def _extract_command(letter: Any) -> tuple[str, str, dict[str, Any]]:
         args, arguments, _ = body
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CannotRequeue(f"Dead letter {number} is no command.") from None
-    if (
-        task not in submissions.PUBLIC_TASKS
-        or args
-        or not isinstance(arguments, dict)
-        or not isinstance(message_id, str)
-    ):
+    if task not in COMMANDS or args or not isinstance(arguments, dict) or not isinstance(message_id, str):
         raise CannotRequeue(f"Dead letter {number} is no command.")
     return task, message_id, arguments
 
@@ -121,7 +116,7 @@ def is_public_command(raw: bytes) -> bool:
         headers = json.loads(delayed.raw)["headers"]
     except Rejected:
         return False
-    return headers["task"] in submissions.PUBLIC_TASKS
+    return headers["task"] in COMMANDS
 
 
 def wake_relay() -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import random
 import typing
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -46,6 +45,8 @@ broker."""
 
 class BaseTask(Task):
     abstract = True
+    command_model: type[Command] | None = None
+    """The argument model of a public task (`tasks.declarations`); an internal task has none."""
     Request = "workers.redaction:RedactedRequest"
     typing = False  # a missing argument is the caller's mistake and is answered `invalid` instead of a TypeError
     max_retries = 3  # of a task whose worker process dies; then `workers.worker_lost` parks it
@@ -69,9 +70,7 @@ class BaseTask(Task):
             except Exception as caught:  # noqa: BLE001 - whatever it is, the job must not be lost
                 error = caught
             else:
-                write = (
-                    log.info if command_model(self) is not None else log.debug
-                )  # a line a tick would hide the others
+                write = log.info if self.command_model is not None else log.debug  # a line a tick would hide the others
                 write("answered", outcome=answer["outcome"], code=answer["code"])
                 return answer
             # Outside the handler, so that the new exception has no chain: Celery passes a whole chain to logs, events
@@ -84,7 +83,7 @@ class BaseTask(Task):
         # Raise Celery's Retry, or return when the task is parked or will be sent again.
         # `workers.transport.acknowledgement` takes a TaskFailed of a command for parked, so a command must leave in no
         # other way.
-        if command_model(self) is None and ("rows" in kwargs or not kwargs):
+        if self.command_model is None and ("rows" in kwargs or not kwargs):
             self._handle_internal_failure(kwargs.get("rows") or [], error)
         elif is_database_unavailable(error):
             self._retry_later(error, UNLIMITED_RETRIES)
@@ -146,7 +145,7 @@ def execute(task: Any, arguments: Mapping[str, Any], message_id: str, *, positio
 
     `task` is a registered task object; `positional` is the number of positional arguments in the message.
     """
-    model = command_model(task)
+    model: type[Command] | None = task.command_model
     if model is None:
         problems = _find_invalid_arguments(task, arguments, positional)
         if problems:
@@ -209,16 +208,6 @@ def park(
             attempts=attempts,
             now=database.clock.now(conn),
         )
-
-
-@lru_cache(maxsize=256)
-def command_model(task: Any) -> type[Command] | None:
-    """Return the argument model of a public task, from its signature, or None for an internal task."""
-    hints = typing.get_type_hints(task.run)
-    if "commands" not in hints:
-        return None
-    model: type[Command] = typing.get_args(hints["commands"])[0]
-    return model
 
 
 def _find_invalid_arguments(task: Any, arguments: Mapping[str, Any], positional: int) -> list[tuple[str, str]]:

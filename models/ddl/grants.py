@@ -17,6 +17,8 @@ READER_ROLE = "unwind_reader"
 
 APPEND_ONLY = ("events", "ledger_lines", "stock_moves", "bills", "billing_months", "requests", "terms")
 """Tables in which the application may only insert."""
+READ_ONLY = ("alembic_version", "commands")
+"""Tables that only migrations write."""
 DELETABLE = ("lots", "dead_letters", "held_bills")
 """Tables from which the application may delete."""
 DEFINERS = {
@@ -83,7 +85,7 @@ def _table_grants(role: str, without: str, append_only: str, deletable: str) -> 
         LOOP
             EXECUTE format('REVOKE ALL ON unwind.%I FROM {role}', found.name);
             EXECUTE format('GRANT SELECT ON unwind.%I TO {role}', found.name);
-            CONTINUE WHEN '{role}' <> '{APP_ROLE}' OR found.name = 'alembic_version';
+            CONTINUE WHEN '{role}' <> '{APP_ROLE}' OR found.name IN ({_quoted(READ_ONLY)});
             EXECUTE format('GRANT INSERT ON unwind.%I TO {role}', found.name);
             IF found.name NOT IN ({append_only}) THEN
                 EXECUTE format('GRANT UPDATE ON unwind.%I TO {role}', found.name);

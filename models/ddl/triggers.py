@@ -62,6 +62,7 @@ TRIGGERS: tuple[str, ...] = (
             ("stock_moves", "UPDATE OR DELETE OR TRUNCATE"),
             ("requests", "UPDATE OR TRUNCATE"),  # the owner may delete old rows (models/retention.py)
             ("terms", "UPDATE OR DELETE OR TRUNCATE"),
+            ("commands", "UPDATE OR DELETE OR TRUNCATE"),
             *(
                 (table, "DELETE OR TRUNCATE")
                 for table in ("orders", "order_lines", "alerts", "ocrs", "removals", "strikes")

@@ -7,6 +7,7 @@ Nothing is released yet, so the schema is a single revision that is regenerated 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +23,37 @@ LOCK_TIMEOUT = "5s"
 STATEMENT_TIMEOUT = "10min"
 
 
-def upgrade(database_url: str, revision: str = "head") -> None:
-    """Bring the database to the newest schema; all or nothing.  `database_url` logs in as the owner of the tables."""
+def upgrade(database_url: str, *, commands: Iterable[str] = ()) -> None:
+    """Bring the database to the newest schema; all or nothing.
+
+    `database_url` logs in as the owner of the tables. `commands` are names that the SQL interface takes.
+    """
     engine = make_engine(database_url, timeouts=False, application_name="unwind migrate")
     try:
         try:
-            _upgrade(engine, revision)
+            _upgrade(engine, commands)
         except IntegrityError:  # another one made the schema in this very moment: now it is there
-            _upgrade(engine, revision)
+            _upgrade(engine, commands)
     finally:
         engine.dispose()
 
 
-def _upgrade(engine: Engine, revision: str) -> None:
+def _upgrade(engine: Engine, commands: Iterable[str]) -> None:
     from alembic import command
 
     from models.ddl.grants import grant_statements
     from models.feed import advance_feed_base
+    from models.submissions import add_commands
 
     with engine.begin() as conn:
         conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
         conn.execute(text(_LOCK))
         conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         conn.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
-        command.upgrade(alembic_config(conn), revision)
+        command.upgrade(alembic_config(conn), "head")
         for statement in grant_statements():
             conn.exec_driver_sql(statement.replace("%", "%%"))
+        add_commands(conn, commands)
         advance_feed_base(conn)
 
 

@@ -18,12 +18,11 @@ from psycopg.types.json import Jsonb
 from models.requests import Answer
 from tasks.cancellation import CancelOrder
 from tasks.command import NOT_PLAIN_JSON, parse_command
+from tasks.declarations import COMMANDS
 from tests.bad_input import GOOD, MARK, PUBLIC, bad_arguments, replace_argument
 from tests.plugins.market import Market
 from tests.plugins.upstream import ANSWER_TIMEOUT_SECONDS, Installation, installation, submit_orders
-from workers.app import app
 from workers.embedded import ServerUrls
-from workers.task import command_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
@@ -58,8 +57,7 @@ def bearable(arguments: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
 def tried() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
     found = []
     for task in PUBLIC:
-        model = command_model(app.tasks[task])
-        assert model is not None
+        model = COMMANDS[task].model
         cases = bearable(GOOD[task])
         for number, (path, bad) in enumerate(STEPS.sample(cases, min(TRIED_A_TASK, len(cases)))):
             request_id = f"nonsense:{task}:{number}"

@@ -15,12 +15,12 @@ import psycopg
 import pytest
 from celery import Celery
 
-from models.migrations import upgrade
 from tests.e2e.conftest import Run
 from tests.e2e.ledger_checks import fetch_one, outbox_is_empty
 from tests.e2e.nodes import wait_until
 from tests.plugins.servers import FULL_DISK_BYTES, limit_file_size
 from workers.embedded import embedded_servers, running_servers
+from workers.migrate import migrate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def database_url(folder: Path) -> Iterator[str]:
     with embedded_servers(folder, durable=False) as urls:
-        upgrade(urls.database_url)
+        migrate(urls.database_url)
         yield urls.database_url
 
 

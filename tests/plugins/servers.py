@@ -61,14 +61,14 @@ def admin(servers: ServerUrls) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture(scope="session")
 def template_database(servers: ServerUrls, admin: psycopg.Connection) -> str:
-    from models.migrations import upgrade
+    from workers.migrate import migrate
 
     with _one_at_a_time(admin):
         if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [TEMPLATE]).fetchone():
             unfinished = f"{TEMPLATE}_unfinished"
             admin.execute(f"DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)")
             admin.execute(f"CREATE DATABASE {unfinished} OWNER {OWNER} TEMPLATE template0")
-            upgrade(in_database(servers.database_url, unfinished))
+            migrate(in_database(servers.database_url, unfinished))
             admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
                 [unfinished],

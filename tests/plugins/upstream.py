@@ -141,10 +141,9 @@ def database_now(database_url: str) -> datetime:
 def submit_orders(market: Market, order_ids: range, **fields: Any) -> None:
     from tasks.command import parse_command
     from workers.app import app
-    from workers.task import command_model
 
     task = app.tasks["orders.submit"]
-    model = command_model(task)
+    model = task.command_model
     assert model is not None
     lot = market.lot(700_000 + order_ids.start, quantity=len(order_ids) + 1)
     arguments = {"buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": lot, "quantity": 1}]} | fields

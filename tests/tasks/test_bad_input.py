@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.command import ActorCommand, Command, parse_command
+from tasks.declarations import COMMANDS
 from tests.bad_input import (
     DEEP,
     GOOD,
@@ -30,10 +31,8 @@ from tests.bad_input import (
 )
 from tests.plugins.market import ORDERED, Market
 from tests.plugins.servers import fresh_database
-from workers.app import app
 from workers.embedded import ServerUrls
 from workers.simulation.engine import Simulation
-from workers.task import command_model
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +74,7 @@ def test_every_public_task_has_valid_arguments() -> None:
 
 @pytest.mark.parametrize("task", PUBLIC)
 def test_the_valid_arguments_are_valid(task: str) -> None:
-    model = command_model(app.tasks[task])
-    assert model is not None
+    model = COMMANDS[task].model
     assert isinstance(parse_command(model, copy.deepcopy(GOOD[task]), "m-1"), model)
 
 
@@ -84,7 +82,7 @@ def test_the_valid_arguments_are_valid(task: str) -> None:
 def test_a_bad_argument_is_named_and_changes_nothing(shared_market: Market, task: str) -> None:
     before = fingerprint(shared_market)
     arguments = GOOD[task] | {"request_id": f"r-{next(NUMBERS)}"}
-    if command_model(app.tasks[task]).model_fields.get("occurred_at"):  # type: ignore[union-attr]
+    if COMMANDS[task].model.model_fields.get("occurred_at"):
         arguments["occurred_at"] = "2026-03-28T10:00:00Z"
     for path, bad in bad_arguments(arguments):
         what = (task, path, repr(bad)[:60])
@@ -116,8 +114,7 @@ def test_a_bad_argument_is_named_and_changes_nothing(shared_market: Market, task
 @pytest.mark.parametrize("task", PUBLIC)
 def test_missing_and_unknown_arguments_are_named(shared_market: Market, task: str) -> None:
     before = fingerprint(shared_market)
-    model = command_model(app.tasks[task])
-    assert model is not None
+    model = COMMANDS[task].model
     needed = {f.alias or name for name, f in model.model_fields.items() if f.is_required() and name != "request_id"}
     for name in needed:
         answer = ask(shared_market, task, {k: v for k, v in GOOD[task].items() if k != name})
@@ -131,9 +128,7 @@ def test_missing_and_unknown_arguments_are_named(shared_market: Market, task: st
     assert fingerprint(shared_market) == before
 
 
-@pytest.mark.parametrize(
-    "task", [t for t in PUBLIC if issubclass(command_model(app.tasks[t]) or Command, ActorCommand)]
-)
+@pytest.mark.parametrize("task", [t for t in PUBLIC if issubclass(COMMANDS[t].model, ActorCommand)])
 def test_an_actor_is_one_party_or_staff(shared_market: Market, task: str) -> None:
     before = fingerprint(shared_market)
     without = {name: value for name, value in GOOD[task].items() if name not in ("member_id", "staff")}
@@ -199,8 +194,7 @@ def anything(model: type[Command]) -> st.SearchStrategy[dict[str, Any]]:
 
 @pytest.mark.parametrize("task", PUBLIC)
 def test_any_arguments_get_an_answer(shared_market: Market, task: str) -> None:
-    model = command_model(app.tasks[task])
-    assert model is not None
+    model = COMMANDS[task].model
     shape = {"outcome", "code", "message", "request_id", "order_id", "possible_from", "errors", "effects", "replayed"}
 
     @settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -233,8 +227,7 @@ def _as_texts(value: Any) -> Any:
 
 @pytest.mark.parametrize("task", [task for task in PUBLIC if _as_texts(GOOD[task]) != GOOD[task]])
 def test_an_id_written_as_text_is_the_same_command(task: str) -> None:
-    model = command_model(app.tasks[task])
-    assert model is not None
+    model = COMMANDS[task].model
     number, written = (parse_command(model, arguments, "m-1") for arguments in (GOOD[task], _as_texts(GOOD[task])))
     assert isinstance(number, model)
     assert isinstance(written, model)

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from models.db import database as db
-from models.migrations import upgrade
+from workers.migrate import migrate
 from workers.settings import load_settings, settings_with_servers
 
 
@@ -36,5 +36,5 @@ def open_database(*, as_app: bool = True) -> Iterator[db.Database]:
         if not migrated:
             if configured is not None:
                 raise click.ClickException("The database has no tables yet. Create them with `./run migrate`.")
-            upgrade(url)
+            migrate(url)
         yield database

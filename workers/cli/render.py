@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from policies.options import ACTIONS
 from policies.timestamps import format_timestamp
 from workers.cli.bill_page import render_text
 from workers.cli.forecast_chart import print_forecast
@@ -194,35 +195,10 @@ def _print_explain(console: Console, result: dict[str, Any]) -> None:
 MAX_ACTIONS = 3
 """Actions that are listed before one reason; more are summed up."""
 
-ACTION_LABELS = {
-    "ocr.file": "file a cancel request",
-    "ocr.decline": "decline the cancel request",
-    "ocr.withdraw": "withdraw the cancel request",
-    "npb.file": "file a non-paying buyer alert",
-    "npb.respond": "answer the non-paying buyer alert",
-    "npb.accept_penalty": "accept the penalty",
-    "npb.take_back": "take the accepted penalty back",
-    "npb.remove": "remove the non-paying buyer alert",
-    "nrs.file": "file a non-responding seller alert",
-    "nrs.respond": "answer the non-responding seller alert",
-    "nrs.remove": "remove the non-responding seller alert",
-    "nss.file": "file a non-shipping seller alert",
-    "nss.respond": "answer the non-shipping seller alert",
-    "nss.remove": "remove the non-shipping seller alert",
-    "orders.cancel": "cancel the order",
-    "orders.set_status": "set the status by hand",
-    "drafts.open": "prepare the return of items",
-    "orders.settle_late_payment": "say that a late payment was sent back",
-    "removals.request": "ask for items to be removed",
-    "removals.approve": "approve the removal request",
-    "removals.deny": "deny the removal request",
-    "removals.withdraw": "withdraw the removal request",
-}
-
 
 def _describe_action(option: dict[str, Any]) -> str:
     removal = f" {option['removal_id']}" if option.get("removal_id") else ""
-    return f"{ACTION_LABELS[option['action']]}{removal} ({option['action']})"
+    return f"{ACTIONS[option['action']].label}{removal} ({option['action']})"
 
 
 def _describe_unblock(option: dict[str, Any]) -> str:

@@ -28,12 +28,12 @@ from models import requests
 from models.requests import Answer
 from schedules.routes import queue_of
 from tasks.command import parse_command
+from tasks.declarations import COMMANDS
 from workers import lifecycle
 from workers.app import app
 from workers.broker.redis_url import connect
 from workers.cli import data_option
 from workers.cli.database import open_database
-from workers.task import command_model
 
 ANSWER_TIMEOUT = 30.0
 POLL_INTERVAL = 3.0
@@ -66,7 +66,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
         raise click.ClickException(f"There is no task {task}. {_suggest_task(task, app.tasks)}")
     message_id = str(uuid.uuid4())
     # Internal tasks take no request id. For commands the caller must know it, to ask for the answer again.
-    if command_model(app.tasks[task]) is not None:
+    if task in COMMANDS:
         arguments.setdefault("request_id", message_id)
     try:
         pending = app.send_task(task, kwargs=arguments, queue=queue_of(task), task_id=message_id, ignore_result=no_wait)
@@ -128,9 +128,10 @@ def _wait_for_answer(
 
 
 def _stored_answer(task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
-    model = command_model(app.tasks[task])
-    command = None if model is None else parse_command(model, arguments, str(arguments.get("request_id", "")))
-    if command is None or isinstance(command, Answer):
+    if task not in COMMANDS:
+        return None
+    command = parse_command(COMMANDS[task].model, arguments, str(arguments.get("request_id", "")))
+    if isinstance(command, Answer):
         return None
     try:
         with open_database() as database, database.transaction() as conn:

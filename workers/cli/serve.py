@@ -16,7 +16,6 @@ import click
 from sqlalchemy.exc import OperationalError
 
 from models.db.database import SessionRefused
-from models.migrations import upgrade
 from workers.cli import data_option
 from workers.embedded import running_servers
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, write_json
@@ -113,10 +112,12 @@ def env() -> None:
 
 
 def migrate_database(settings: Settings) -> None:
+    from workers.migrate import migrate as migrate_schema  # imports all tasks: 0.4 s that `down` and `env` don't need
+
     if settings.database_url is None:
         raise click.ClickException("There is no database to migrate: set DATABASE_URL.")
     try:
-        upgrade(settings.database_url.get_secret_value())
+        migrate_schema(settings.database_url.get_secret_value())
     except OperationalError as problem:
         if not isinstance(problem.orig, SessionRefused):
             raise

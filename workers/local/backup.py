@@ -17,11 +17,12 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from models import feed, migrations
+from models import feed
 from models.db.database import SessionRefused, make_engine
 from models.db.postgres_address import PostgresAddress
 from models.ddl import grants
 from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
+from workers.migrate import migrate
 
 
 class BackupError(RuntimeError):
@@ -67,7 +68,7 @@ def restore(database_url: str, file: Path) -> RestoreResult:
         clients.run("pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", str(file))
         with engine.begin() as conn:
             skipped = feed.advance_feed_base(conn)
-        migrations.upgrade(database_url)
+        migrate(database_url)
         with engine.begin() as conn:
             return RestoreResult(_count(conn, "orders"), _count(conn, "events"), skipped)
     finally:

@@ -19,12 +19,12 @@ from typing import Any
 from sqlalchemy import text
 
 from models.db.database import make_engine
-from models.migrations import upgrade
 from models.queries import show as looks
 from policies.timestamps import format_timestamp, parse_timestamp
+from tasks.declarations import COMMANDS
 from workers.app import app
+from workers.migrate import migrate
 from workers.simulation.engine import Simulation
-from workers.task import command_model
 
 MIN_YEAR, MAX_YEAR = 1970, 9000
 """The limits of a history's instants, so that adding deadlines to them never leaves the calendar."""
@@ -121,7 +121,7 @@ class SimulationPool:
         self._admin = make_engine(database_url, timeouts=False, isolation_level="AUTOCOMMIT")
         self._count = 0
         self._run("CREATE DATABASE unwind_first TEMPLATE template0")
-        upgrade(f"{self._server}/unwind_first")
+        migrate(f"{self._server}/unwind_first")
 
     def new(self, at: datetime, *, allow_short: bool = False) -> Simulation:
         self._count += 1
@@ -152,7 +152,7 @@ def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short
         engine.dispose()
     if anything:
         raise DatabaseNotEmpty("The database is not empty. A history is only played into one that has no tables yet.")
-    upgrade(database_url)
+    migrate(database_url)
     return Simulation(database_url, at=at, allow_short=allow_short)
 
 
@@ -198,7 +198,7 @@ def _line(number: int, written: str) -> HistoryLine:
         raise ValueError("`task` must be the name of a task such as orders.submit, or `show` must say what to look at")
     if not isinstance(arguments, dict):
         raise ValueError("`kwargs` must be an object")
-    if command_model(app.tasks[task]) is None:
+    if task not in COMMANDS:
         try:
             inspect.signature(app.tasks[task].run).bind(**arguments)
         except TypeError as error:

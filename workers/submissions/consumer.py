@@ -26,8 +26,8 @@ from models.requests import Answer, invalid
 from models.submissions import MAX_ATTEMPTS, Submission
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
-from workers.errors import is_database_unavailable, summarize
-from workers.task import command_model
+from tasks.declarations import COMMANDS
+from workers.errors import CommandUnknown, is_database_unavailable, summarize
 
 log = structlog.get_logger(__name__)
 
@@ -146,11 +146,11 @@ def _execute_batch(task: str, batch: Sequence[Submission]) -> Answers:
 
 
 def _execute(task: str, batch: Sequence[Submission]) -> Answers:
-    model = command_model(current_app.tasks[task])
-    assert model is not None
+    if task not in COMMANDS:
+        raise CommandUnknown(task)
     answers: Answers = []
     commands: list[tuple[Submission, Command]] = []
-    for submission, command in _parse_commands(model, batch):
+    for submission, command in _parse_commands(COMMANDS[task].model, batch):
         if isinstance(command, Answer):
             answers.append((submission, command))
         else:

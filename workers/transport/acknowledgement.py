@@ -19,7 +19,6 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from workers.errors import TaskFailed, summarize
-from workers.task import command_model
 from workers.worker_lost import park_lost_job
 
 log = structlog.get_logger(__name__)
@@ -109,6 +108,6 @@ class SettledRequest(Request):
         super().reject(requeue=True)
 
     def _park_if_lost(self) -> bool:
-        if self._lost_reason is None or state.should_terminate or command_model(self.task) is None:
+        if self._lost_reason is None or state.should_terminate or self.task.command_model is None:
             return False
         return park_lost_job(self.task.name, self.id, self.kwargs, self._lost_reason, self._context.retries + 1)

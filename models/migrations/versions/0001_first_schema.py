@@ -44,6 +44,12 @@ def upgrade() -> None:
         schema="unwind",
     )
     op.create_table(
+        "commands",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_commands")),
+        schema="unwind",
+    )
+    op.create_table(
         "dead_jobs",
         sa.Column("dead_job_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),

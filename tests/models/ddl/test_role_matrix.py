@@ -46,9 +46,9 @@ RELATIONS: dict[str, dict[str, set[str]]] = {
             | ({"DELETE"} if name in grants.DELETABLE else set())
             for name in TABLES
         },
-        **{name: {"SELECT"} for name in (*VIEWS, "alembic_version")},
+        **{name: {"SELECT"} for name in (*VIEWS, *grants.READ_ONLY)},
     },
-    "unwind_submit_definer": {"submissions": {"SELECT", "INSERT"}},
+    "unwind_submit_definer": {"commands": {"SELECT"}, "submissions": {"SELECT", "INSERT"}},
     "unwind_feed_definer": {name: {"SELECT"} for name in ("events", "stock_moves", "ledger_lines", "bills")},
 }
 COLUMNS: dict[str, set[str]] = {

@@ -14,8 +14,9 @@ from models.queries import order, show
 from models.queries.show import InvalidQuery, parse_query
 from policies.cases import Actor
 from policies.history import order_state
-from policies.options import example_arguments as arguments_of
+from policies.options import Subject
 from policies.timestamps import format_timestamp
+from tasks.declarations import COMMANDS
 from tests.builders import a_case
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
@@ -245,7 +246,7 @@ def test_random_histories_fold_to_the_row_and_options_tell_the_answers(market: M
         for action, option in announced.items():
             if option["possible"] or action == "orders.set_status":
                 continue
-            extra = arguments_of(action, a_case(), Actor(member), {1: 10})
+            extra = COMMANDS[action].option_arguments(Subject(a_case(), {1: 10}), Actor(member))
             answer = market.do(action, order_id=1003, member_id=member, **extra)
             assert (answer["outcome"], answer["code"], answer["possible_from"], answer["message"]) == (
                 "refused",

@@ -19,12 +19,13 @@ from models.db import database as db
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
 from models.submissions import LEASE_DURATION, MAX_ATTEMPTS, MAX_BATCHED_BYTES, Submission
 from schedules.timetable import TIMETABLE
+from tasks.declarations import COMMANDS
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.upstream import wait_until
 from workers.app import app
+from workers.requeue import CannotRequeue, requeue_dead_job
 from workers.submissions import consumer
 from workers.submissions.listener import Listener
-from workers.task import command_model
 
 
 @pytest.fixture
@@ -64,12 +65,12 @@ def claimed(found: tuple[list[Submission], Submission | None]) -> tuple[list[str
     return [one.request_id for one in small], None if alone is None else alone.request_id
 
 
-def test_sql_interface_accepts_exactly_the_public_commands() -> None:
-    """The frozen names of the door are the tasks that have an argument model."""
-    public = {
-        name for name, task in app.tasks.items() if not name.startswith("celery.") and command_model(task) is not None
-    }
-    assert set(submissions.PUBLIC_TASKS) == public
+def test_sql_interface_accepts_exactly_the_declared_commands(market: Market, caller: Any) -> None:
+    names = caller.execute("SELECT array_agg(name ORDER BY name) FROM unwind.commands").fetchone()[0]
+    assert names == sorted(COMMANDS)
+    for name in (*names, *(task for task in app.tasks if task not in COMMANDS), None):
+        receipt = submit(caller, name, {"order_id": 1, "member_id": "seller"}, f"asked-{name}".replace(" ", "-"))
+        assert receipt["code"] == (None if name in COMMANDS else "TASK_UNKNOWN"), name
 
 
 def test_request_id_as_text_is_the_same_submission(market: Market, caller: Any) -> None:
@@ -366,6 +367,33 @@ def test_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
         assert claimed(submissions.claim(conn, FILED, limit=4)) == ([f"small{n}" for n in range(4)], "long0")
         assert claimed(submissions.claim(conn, FILED, limit=4)) == (["small4"], "long1")
     assert market.at(FILED + LEASE_DURATION).done("submissions.drain") == {"taken": 13}
+
+
+def test_command_of_a_newer_release_waits_for_its_worker_and_is_parked_with_the_reason(
+    market: Market, caller: Any
+) -> None:
+    """During a rolling upgrade the schema is newer than some workers."""
+    caller.execute("INSERT INTO unwind.commands VALUES ('npb.escalate')")
+    submit(caller, "npb.escalate", {"order_id": 1, "member_id": "seller"}, "newer")
+    submit(caller, "members.record", {"member_id": "m", "handle": "M", "email": "m@example.org"}, "known")
+    caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
+    caller.commit()
+    market.at(FILED).done("submissions.drain")
+    assert answer_of(caller, "known") == ("answered", "done", None)
+    row = "SELECT state, attempts, first_error FROM unwind.submissions WHERE request_id = 'newer'"
+    reason = (
+        "this worker is older than the command npb.escalate; replace it with one of the release that ran ./run migrate"
+    )
+    assert caller.execute(row).fetchone() == ("waiting", 1, reason)
+    caller.execute(
+        "UPDATE unwind.submissions SET attempts = %s, due_at = %s WHERE state = 'waiting'", [MAX_ATTEMPTS - 1, FILED]
+    )
+    caller.commit()
+    market.done("submissions.drain")
+    assert caller.execute(row).fetchone() == ("dead", MAX_ATTEMPTS, reason)
+    assert market.row("SELECT error FROM unwind.dead_jobs").error == reason
+    with pytest.raises(CannotRequeue, match=r"needs the task npb\.escalate, which this version does not know"):
+        requeue_dead_job(market.simulation.database, market.row("SELECT dead_job_id FROM unwind.dead_jobs").dead_job_id)
 
 
 @pytest.mark.guarantee("P8")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from models import migrations
+from models import migrations, submissions
 from models.db import database as db
 from models.db.database import APP_ROLE
 from models.ddl.grants import DEFINERS
 from models.monitoring import server_info
+from tasks.declarations import all_commands
 from workers.local.process_specs import WORKER_GROUPS
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
@@ -39,6 +40,9 @@ def check_schema(context: Context) -> list[Finding]:
                 "undo the changes, or create an empty database, ./run migrate it and restore a backup.",
             )
         ]
+    if names := submissions.missing_commands(context.conn, all_commands()):
+        message = f"The SQL interface refuses commands of this version: {abbreviate(names)}."
+        return [error("COMMANDS_MISSING", message, "run ./run migrate.")]
     return []
 
 

@@ -10,10 +10,9 @@ from models import pauses as pause_queries
 from models import submissions as submission_queries
 from models.integrity import audit, month_audit
 from models.integrity import invariants as invariant_queries
-from models.submissions import PUBLIC_TASKS
 from models.sweeps import last_runs
 from policies.timestamps import format_timestamp
-from schedules.routes import HEARTBEAT_QUEUES, outbox_consumers, queue_of
+from schedules.routes import HEARTBEAT_QUEUES, is_internal_task, outbox_consumers, queue_of
 from schedules.timetable import TIMETABLE, Entry
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
@@ -46,8 +45,12 @@ def check_pauses(context: Context) -> list[Finding]:
 def _paused_tasks(context: Context) -> set[str]:
     paused = pause_queries.paused_names(context.conn, context.now())
     internal_tasks = {entry.task for entry in TIMETABLE} | set(outbox_consumers())
-    tasks = set(paused.tasks) | {task for task in internal_tasks if queue_of(task) in paused.queues}
-    return tasks | (set(PUBLIC_TASKS) if "commands" in paused.queues else set())
+    return set(paused.tasks) | {task for task in internal_tasks if queue_of(task) in paused.queues}
+
+
+def _are_commands_paused(context: Context) -> bool:
+    paused = pause_queries.paused_names(context.conn, context.now())
+    return not {"commands", "submissions"}.isdisjoint(paused.queues) or not all(map(is_internal_task, paused.tasks))
 
 
 def check_sweeps(context: Context) -> list[Finding]:
@@ -127,7 +130,7 @@ def check_outbox(context: Context) -> list[Finding]:
 
 
 def check_submissions(context: Context) -> list[Finding]:
-    if _paused_tasks(context) & {*PUBLIC_TASKS, "submissions.drain"}:
+    if _are_commands_paused(context) or "submissions.drain" in _paused_tasks(context):
         return []
     message = "A command submitted by SQL has waited for {ago}."
     return _late_work(

@@ -14,6 +14,7 @@ from policies.verdicts import OutboxMessage
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, Market
 from tests.workers.monitoring.doctor.findings import LONG_AGO, codes, real_now, severity
+from workers.migrate import migrate
 from workers.monitoring.doctor import Context, exit_status, run_checks
 
 
@@ -24,6 +25,16 @@ def test_a_schema_that_is_not_the_programs_is_an_error(context: Context, owner: 
     owner.execute("UPDATE unwind.alembic_version SET version_num = '0000'")
     owner.execute("DROP TABLE unwind.dead_jobs CASCADE")
     assert codes(run_checks(context)) == ["SCHEMA_NOT_AT_HEAD"]
+
+
+def test_commands_that_the_sql_interface_refuses_are_an_error(context: Context, owner: psycopg.Connection) -> None:
+    owner.execute("ALTER TABLE unwind.commands DISABLE TRIGGER USER")
+    owner.execute("DELETE FROM unwind.commands WHERE name = 'npb.respond'")
+    (finding,) = run_checks(context)
+    assert (finding.code, str(finding.severity)) == ("COMMANDS_MISSING", "error")
+    assert "npb.respond" in finding.message
+    migrate(context.settings.database_url.get_secret_value())  # type: ignore[union-attr]
+    assert run_checks(context) == []
 
 
 def test_a_check_that_breaks_is_a_finding_and_stops_no_other(context: Context, owner: psycopg.Connection) -> None:

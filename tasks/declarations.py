@@ -1,0 +1,92 @@
+"""Declarations of commands: one per public task, from which all interfaces derive what they need.
+
+`command_task` registers the task with Celery and in `COMMANDS`. The argument model has the name on the wire. The queue,
+the validation of messages, the commands that the SQL interface accepts (`workers.migrate`), the options of an order,
+`contract/` and the tests of bad input follow from the declaration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from celery import shared_task
+
+import tasks
+from models.requests import Answer
+from policies import options
+from policies.cases import Actor
+from policies.options import EXAMPLE_COMMENT, Option, PolicyAnswer, Subject
+from tasks.command import Command
+
+CommandT = TypeVar("CommandT", bound=Command)
+Arguments = Callable[[Subject, Actor], Mapping[str, Any]]
+
+SELLER: dict[str, Any] = {"order_id": 1003, "member_id": "s-881"}
+BUYER: dict[str, Any] = {"order_id": 1003, "member_id": "b-77"}
+"""The order and the actor of examples."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptionEntry(Generic[CommandT]):
+    """How `orders.options` lists a command.
+
+    `label` completes "can …" and "cannot …". `decide` puts a command with unobjectionable arguments to its policy:
+    those of the example, unless `arguments` returns others.
+    """
+
+    label: str
+    decide: Callable[[CommandT, Subject, datetime], PolicyAnswer | Option]
+    arguments: Arguments = lambda _subject, _actor: {}
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A declared command. `example` are arguments as a client sends them, without the request id."""
+
+    model: type[Command]
+    example: Mapping[str, Any]
+    option: OptionEntry[Any] | None = None
+
+    def option_arguments(self, subject: Subject, actor: Actor) -> dict[str, Any]:
+        """Return the arguments, beside order and actor, with which the command answers as its option says."""
+        assert self.option is not None
+        arguments = {k: v for k, v in self.example.items() if k not in ("order_id", "removal_id", "member_id", "staff")}
+        if "comment" in self.model.model_fields:
+            arguments["comment"] = EXAMPLE_COMMENT
+        return arguments | dict(self.option.arguments(subject, actor))
+
+    def ask(self, subject: Subject, actor: Actor, now: datetime) -> PolicyAnswer | Option:
+        """Return what the policy of the command says to unobjectionable arguments."""
+        assert self.option is not None
+        named = {"order_id": subject.case.order.order_id, "member_id": actor.member_id, "staff": actor.staff}
+        arguments = {"request_id": "option"} | named | self.option_arguments(subject, actor)
+        # Without validation, which would take longer than the policy.
+        return self.option.decide(self.model.model_construct(**arguments), subject, now)
+
+
+COMMANDS: dict[str, Declaration] = {}
+"""The declared commands by their names on the wire: all of them once `tasks.import_all` has run."""
+
+
+def all_commands() -> dict[str, Declaration]:
+    """Import every task and return all commands."""
+    tasks.import_all()
+    return COMMANDS
+
+
+def command_task(
+    model: type[CommandT], *, example: Mapping[str, Any], option: OptionEntry[CommandT] | None = None
+) -> Callable[[Callable[[list[CommandT]], list[Answer]]], Any]:
+    """Declare the public task that answers a batch of commands; the decorated function becomes the Celery task."""
+
+    def declare(run: Callable[[list[CommandT]], list[Answer]]) -> Any:
+        declaration = COMMANDS[model.task] = Declaration(model, example, option)
+        if option is not None:
+            per_removal = "removal_id" in model.model_fields
+            options.declare(model.task, option.label, declaration.ask, per_removal=per_removal)
+        return shared_task(name=model.task, command_model=model)(run)
+
+    return declare
