@@ -15,6 +15,10 @@ import dramatiq
 import psycopg
 from dramatiq.brokers.redis import RedisBroker
 
+from models.db import database as db
+from workers.app import app
+from workers.task import execute
+
 QUEUE = "peer"
 THREADS = 8
 _mine = threading.local()
@@ -22,11 +26,7 @@ _mine = threading.local()
 
 class Ready(dramatiq.Middleware):
     def after_process_boot(self, broker: Any) -> None:  # noqa: ARG002 - dramatiq gives it
-        from models.db import database as db
-
         db.set_database(db.connect(os.environ["PEER_PRODUCT"], pool_size=THREADS))
-        import workers.app  # noqa: F401 - so that the first job does not pay for it
-
         Path(os.environ["UNWIND_READY_FILE"]).touch()
 
 
@@ -50,9 +50,6 @@ if "PEER_BROKER" in os.environ:
 
     @dramatiq.actor(queue_name=QUEUE, actor_name="product")
     def product(order_id: int, member_id: str, request_id: str) -> None:
-        from workers.app import app
-        from workers.task import execute
-
         task = app.tasks["orders.cancel"]
         execute(task, {"order_id": order_id, "member_id": member_id, "request_id": request_id}, request_id)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from benchmarks import pgbench, queue_load, reference_writes
+from benchmarks import dramatiq_peer, pgbench, queue_load, reference_writes
 from benchmarks.environment import Environment
 from benchmarks.market import BLOCK, Market, build
 from benchmarks.queue_load import OrderRanges
@@ -69,8 +69,6 @@ class Workloads:
         return self._rate(first, last, spent)
 
     def peer(self, actor: str, count: int) -> float:
-        from benchmarks import dramatiq_peer
-
         first, last = self.slices.take(count)
         run = self._run("peer")
         jobs: list[dict[str, object]] = [{"order_id": order_id} for order_id in shuffled_order_ids(first, last)]

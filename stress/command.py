@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from stress.mutant_table import run_mutants
 from stress.report import keep_failure, report
 from stress.run import Outcome, RunOptions, prepare_run
 
@@ -66,8 +67,6 @@ def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | N
         signal.signal(number, _interrupt)
     console = Console(highlight=False)
     if mutants:
-        from stress.mutant_table import run_mutants
-
         sys.exit(0 if run_mutants(console) else 1)
     seed = secrets.randbelow(10**9) if seed is None else seed
     options = RunOptions(seed, minutes * 60, fierce=fierce, wave=LARGE_WAVE)

@@ -18,7 +18,12 @@ from datetime import timedelta
 from types import FunctionType
 from typing import Any
 
+from models import outbox
+from models.db import database as db
+from models.unit_of_work import UnitOfWork
 from stress.db_checks import open_connection
+from workers import lifecycle
+from workers.app import app
 
 LetIn = Callable[[str], AbstractContextManager[None]]
 """Takes the database's URL; the mistake is in the code as long as the block runs."""
@@ -87,8 +92,6 @@ def override_settings(**settings: Any) -> LetIn:
 
     @contextlib.contextmanager
     def let_in(_database_url: str = "") -> Iterator[None]:
-        from workers.app import app
-
         app.conf.update(settings)
         for task in app.tasks.values():  # they have read it already
             for name, value in settings.items():
@@ -132,8 +135,6 @@ def replace_function(path: str, other: str) -> LetIn:
 @contextlib.contextmanager
 def _one_engine_for_all(_database_url: str = "") -> Iterator[None]:
     """Open the database in the main process of a worker and let its children share the connection."""
-    from workers import lifecycle
-
     shared = lifecycle.open_database(lifecycle.process_settings())
     with shared.transaction() as conn:
         shared.clock.now(conn)
@@ -144,10 +145,6 @@ def _one_engine_for_all(_database_url: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def _insert_outbox_early(database_url: str) -> Iterator[None]:
-    from models import outbox
-    from models.db import database as db
-    from models.unit_of_work import UnitOfWork
-
     elsewhere = db.connect(database_url)
     before = UnitOfWork.enqueue
 

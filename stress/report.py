@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Iterable
 from datetime import timedelta
@@ -81,6 +82,4 @@ def keep_failure(outcome: Outcome, past: list[dict[str, Any]], folder: Path) -> 
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,6 +13,8 @@ from typing import Any
 
 from celery import signals
 
+from workers.app import app
+
 SETTINGS = "TORTURE_INSIDE"
 """The variable that holds {effects: file, visibility: seconds, mutant: name} as JSON."""
 
@@ -20,8 +22,6 @@ _told: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
 
 
 def set_up() -> None:
-    from workers.app import app
-
     if _told.get("visibility"):
         app.conf.broker_transport_options |= {
             "visibility_timeout": _told["visibility"],

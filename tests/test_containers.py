@@ -144,7 +144,7 @@ def test_every_command_exists_with_these_words(name: str) -> None:
 
 def test_flower_asks_who_is_there_and_remembers() -> None:
     """What it may is in flowerconfig.py, which it is given; its login is a secret, its memory a volume."""
-    from flower import options
+    from flower import options  # noqa: PLC0415 - it defines options of the whole process
 
     said = words("flower")
     known = set(options.default_options.as_dict())

@@ -150,7 +150,7 @@ def open_database(settings: Settings, *, pool_size: int = 1) -> Database:
 
 
 def _open_mailer(settings: Settings) -> mailer.Mailer:
-    from workers.mail.senders import mailer_from_settings  # keeps jinja2 and smtplib out of the import of workers.app
+    from workers.mail.senders import mailer_from_settings  # noqa: PLC0415 - workers.app starts without jinja2
 
     return mailer_from_settings(settings)
 

@@ -11,10 +11,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from models.db.database import make_engine
+from models.ddl.grants import grant_statements
+from models.ddl.tables import metadata
+from models.feed import advance_feed_base
+from models.submissions import add_commands
 
 _LOCK = "COMMENT ON SCHEMA unwind IS 'Unwind: orders, stock, bills, and who was told'"
 """Locks the schema until the transaction ends, as only its owner may: migrations wait for each other."""
@@ -39,12 +48,6 @@ def upgrade(database_url: str, *, commands: Iterable[str] = ()) -> None:
 
 
 def _upgrade(engine: Engine, commands: Iterable[str]) -> None:
-    from alembic import command
-
-    from models.ddl.grants import grant_statements
-    from models.feed import advance_feed_base
-    from models.submissions import add_commands
-
     with engine.begin() as conn:
         conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
         conn.execute(text(_LOCK))
@@ -58,11 +61,6 @@ def _upgrade(engine: Engine, commands: Iterable[str]) -> None:
 
 
 def schema_differences(conn: Connection) -> list[object]:
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
-    from models.ddl.tables import metadata
-
     context = MigrationContext.configure(
         conn,
         opts={
@@ -75,14 +73,16 @@ def schema_differences(conn: Connection) -> list[object]:
     return list(compare_metadata(context, metadata))
 
 
+def head_revision() -> str | None:
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
 def include_name(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "schema" or name == "unwind"
 
 
 def alembic_config(conn: Connection | None = None) -> Any:
     # Made here, because a file would contain a database address.
-    from alembic.config import Config
-
     made = Config()
     made.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     made.set_main_option("path_separator", "os")

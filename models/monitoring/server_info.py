@@ -27,14 +27,6 @@ def schema_revision(conn: Connection) -> str | None:
     return conn.execute(text("SELECT max(version_num) FROM unwind.alembic_version")).scalar()
 
 
-def head_revision() -> str | None:
-    from alembic.script import ScriptDirectory
-
-    from models.migrations import alembic_config
-
-    return ScriptDirectory.from_config(alembic_config()).get_current_head()
-
-
 def role_exists(conn: Connection) -> bool:
     found = conn.execute(text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)"), {"role": APP_ROLE})
     return bool(found.scalar())

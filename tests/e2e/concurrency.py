@@ -15,16 +15,16 @@ from threading import Barrier
 from types import TracebackType
 from typing import Any, Self
 
+from models.db import database as db
+from workers.app import app
+from workers.task import execute
+
 Command = tuple[str, dict[str, Any]]
 TIMEOUT = 60.0
 """Seconds after which a racer that does not answer has failed: far above the lock timeout and its retries."""
 
 
 def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
-    from models.db import database as db
-    from workers.app import app
-    from workers.task import execute
-
     database: db.Database | None = None
     while (told := pipe.recv()) is not None:
         if isinstance(told, str):

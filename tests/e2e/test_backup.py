@@ -27,6 +27,7 @@ from workers.cli import group
 from workers.embedded import ServerUrls
 from workers.local import backup
 from workers.local.process_specs import worker_program
+from workers.simulation.engine import Simulation
 
 pytestmark = pytest.mark.e2e
 
@@ -89,8 +90,6 @@ def test_a_restored_installation_finishes_its_outbox(
 
 
 def _cancel_without_followers(old: Installation) -> dict[str, Any]:
-    from workers.simulation.engine import Simulation
-
     with Simulation(old.database_url, at=database_now(old.database_url)) as simulation:
         filed = {"reason": "S_MUTUAL", "comment": "agreed by mail", "request_id": "asked-before"}
         simulation.do("ocr.file", order_id=2001, member_id="seller", **filed)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from benchmarks.market import Market, build
-from models import alerts, billing_run, notices, outbox, retention, submissions
+from models import alerts, billing_run, feed, notices, outbox, retention, submissions
 from models.db import database as db
 from models.queries import show
 from policies.billing_months import month_of
@@ -255,14 +255,12 @@ def test_the_bill_of_a_month_is_made_by_seller(town: Town) -> None:
 def test_the_feed_and_the_pruning_read_only_what_they_give(town: Town, servers: ServerUrls) -> None:
     """What functions inside the database do: no big table is read from end to end, with or without a cursor."""
 
-    def feed(conn: Any) -> None:
-        from models import feed
-
+    def read_feed(conn: Any) -> None:
         first = feed.events_after(conn, None, 100)
         assert len(first) == 100
         assert len(feed.events_after(conn, first[-1][0], 100)) == 100
 
-    assert town.plans(town.ask(feed)).read_whole(town.big) == []
+    assert town.plans(town.ask(read_feed)).read_whole(town.big) == []
     owner = db.connect(town.url, as_app=False)
     with record_plans(owner) as plans, owner.transaction() as conn:
         assert retention.prune(conn, town.now - timedelta(days=31), batch=50) == 100

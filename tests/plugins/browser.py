@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
     program = chromium_program()
     if program is None:
         pytest.skip("not run: there is no Chromium on this machine (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only tests with a browser need it
 
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=program, args=list(ALONE))

@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from models.db import database as db
+from models.integrity import invariants, month_audit
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "breaks_invariants(reason): the test plants what must never be")
@@ -19,8 +22,6 @@ def _invariants_hold(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     url = request.getfixturevalue("database_url")
     yield
-    from models.db import database as db
-    from models.integrity import invariants, month_audit
 
     database = db.connect(url)
     try:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from workers.simulation.engine import Simulation
 
@@ -77,8 +78,6 @@ class Market:
         return rows[0] if rows else None
 
     def rows(self, sql: str, **values: Any) -> list[Any]:
-        from sqlalchemy import text
-
         with self.simulation.database.transaction() as conn:
             return list(conn.execute(text(sql), values))
 

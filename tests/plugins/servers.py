@@ -22,6 +22,7 @@ import redis
 
 from workers.embedded import ServerUrls, embedded_servers
 from workers.embedded.postgres import OWNER
+from workers.migrate import migrate
 
 TEMPLATE = "unwind_template"
 _numbers = itertools.count(1)
@@ -61,8 +62,6 @@ def admin(servers: ServerUrls) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture(scope="session")
 def template_database(servers: ServerUrls, admin: psycopg.Connection) -> str:
-    from workers.migrate import migrate
-
     with _one_at_a_time(admin):
         if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [TEMPLATE]).fetchone():
             unfinished = f"{TEMPLATE}_unfinished"

@@ -20,8 +20,10 @@ import psycopg
 import redis
 from celery import Celery
 
+from tasks.command import parse_command
 from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database, in_valkey_database, libpq_url
+from workers.app import app
 from workers.embedded import ServerUrls
 from workers.local.process_specs import worker_program
 from workers.local.supervisor import Supervisor
@@ -139,9 +141,6 @@ def database_now(database_url: str) -> datetime:
 
 
 def submit_orders(market: Market, order_ids: range, **fields: Any) -> None:
-    from tasks.command import parse_command
-    from workers.app import app
-
     task = app.tasks["orders.submit"]
     model = task.command_model
     assert model is not None

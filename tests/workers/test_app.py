@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.app.defaults import NAMESPACES, flatten
 from celery.utils.saferepr import saferepr
 
 from models.requests import Answer
@@ -83,8 +84,6 @@ def test_settings_have_their_documented_values(setting: str, value: Any) -> None
 
 def test_celery_knows_every_setting() -> None:
     """A setting with a typing error would be ignored in silence."""
-    from celery.app.defaults import NAMESPACES, flatten
-
     # The Redis backend reads that one although the table of settings lacks it.
     known = {name for name, _ in flatten(NAMESPACES)} | {"redis_backend_health_check_interval", "deprecated_settings"}
     assert set(app.conf.maps[0]) <= known

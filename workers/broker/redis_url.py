@@ -151,7 +151,7 @@ class RedisUrl:
         return self._text({}, login).partition("?")[0]
 
     def connection_options(self) -> dict[str, Any]:
-        import redis  # here: the CLI reads settings without loading it
+        import redis  # noqa: PLC0415 - the CLI reads settings without it
 
         options: dict[str, Any] = {"db": self.database, "username": self.username, "password": self.password}
         options |= self.client_options
@@ -187,7 +187,7 @@ def connect(url: str, *, timeout: float, **options: Any) -> Redis:
 
     Options of the URL apply, except for longer timeouts.  `options` are redis-py's.
     """
-    import redis  # here: the CLI reads settings without loading it
+    import redis  # noqa: PLC0415 - the CLI reads settings without it
 
     given = RedisUrl.parse(url).connection_options()
     for name in ("socket_timeout", "socket_connect_timeout"):

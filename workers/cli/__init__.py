@@ -110,11 +110,11 @@ def data_option(command: Any) -> Any:
 
 def main(args: list[str] | None = None) -> None:
     """Run a command and exit: 0 success, 1 failure, 2 wrong arguments or settings, 130 interrupted."""
-    from workers.embedded import (
+    from workers.embedded import (  # noqa: PLC0415 - `./run --help` starts without sockets and processes
         DataDirNotAccessible,
         ServerBinaryNotFound,
         ServerStartError,
-    )  # lazy: `./run --help` stays fast
+    )
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # a code page without a character prints its number instead
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -133,7 +133,7 @@ def main(args: list[str] | None = None) -> None:
         click.echo(str(error), err=True)
         status = 1
     except Exception as error:
-        from workers.settings import SettingsError  # lazy: pydantic is slow to import
+        from workers.settings import SettingsError  # noqa: PLC0415 - `./run --help` starts without pydantic
 
         message = str(error) if isinstance(error, SettingsError) else _describe_unreachable(error)
         if not message:

