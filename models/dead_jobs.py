@@ -92,23 +92,26 @@ def park(
     message_id: str | None = None,
     outbox_id: int | None = None,
 ) -> int:
-    """Keep a job that failed for good; returns its id.  `first_error` where it is another than the last one, `error`.
+    """Insert a dead job and return its id.  `first_error` is needed only if it differs from the last one, `error`.
 
-    Whatever the arguments hold can be stored (`storable`).  A message that waits here already is not stored twice.
+    Any arguments can be stored (`to_json`).  A message that is a waiting dead job already is not inserted again.
     """
-    kept = to_json(dict(arguments))
-    if message_id is not None and (waits := _waiting_id(conn, task, message_id, payload_hash(kept))) is not None:
-        return waits
-    error = _ascii(error)[:MAX_ERROR_LENGTH] or "said nothing"
-    order_id = kept.get("order_id")
+    storable_arguments = to_json(dict(arguments))
+    if (
+        message_id is not None
+        and (waiting_id := _waiting_id(conn, task, message_id, payload_hash(storable_arguments))) is not None
+    ):
+        return waiting_id
+    error = _ascii(error)[:MAX_ERROR_LENGTH] or "no message"
+    order_id = storable_arguments.get("order_id")
     row = insert(DeadJobRow).values(
         task=_ascii(task),
         message_id=message_id and _ascii(message_id),
         outbox_id=outbox_id,
-        request_id=request_id_of(kept),
+        request_id=request_id_of(storable_arguments),
         order_id=order_id if type(order_id) is int and 0 < order_id < 2**63 else None,
-        arguments=kept,
-        payload_hash=payload_hash(kept),
+        arguments=storable_arguments,
+        payload_hash=payload_hash(storable_arguments),
         reason=reason,
         first_error=_ascii(first_error or "")[:MAX_ERROR_LENGTH] or error,
         error=error,
@@ -120,27 +123,27 @@ def park(
 
 
 def request_id_of(arguments: Mapping[str, Any]) -> str | None:
-    named = arguments.get("request_id")
-    return named if isinstance(named, str) and _REQUEST_ID.fullmatch(named) else None
+    request_id = arguments.get("request_id")
+    return request_id if isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id) else None
 
 
 def _waiting_id(conn: Connection, task: str, message_id: str, payload: bytes) -> int | None:
-    same = (
+    same_job = (
         DeadJobRow.task == _ascii(task),
         DeadJobRow.message_id == _ascii(message_id),
         DeadJobRow.payload_hash == payload,
         DeadJobRow.replayed_at.is_(None),
     )
-    found: int | None = conn.execute(select(DeadJobRow.dead_job_id).where(*same).limit(1)).scalar()
-    return found
+    dead_job_id: int | None = conn.execute(select(DeadJobRow.dead_job_id).where(*same_job).limit(1)).scalar()
+    return dead_job_id
 
 
 def park_once(
     conn: Connection, *, task: str, message_id: str, arguments: Mapping[str, Any], error: str, now: datetime
 ) -> None:
-    """Store a command that only staff can help, unless the same one waits already."""
-    same = (DeadJobRow.task == task, DeadJobRow.message_id == message_id, *_WAITS)
-    if not conn.execute(select(select(DeadJobRow).where(*same).exists())).scalar():
+    """Insert a command that only staff can resolve, unless it is a waiting dead job already."""
+    same_job = (DeadJobRow.task == task, DeadJobRow.message_id == message_id, *_WAITS)
+    if not conn.execute(select(select(DeadJobRow).where(*same_job).exists())).scalar():
         park(
             conn,
             task=task,
@@ -194,8 +197,8 @@ def list_waiting(conn: Connection) -> list[Row[Any]]:
 
 
 def list_discarded(conn: Connection) -> list[Row[Any]]:
-    found = select(DeadJobRow).where(DeadJobRow.discarded_at.is_not(None))
-    return list(conn.execute(found.order_by(DeadJobRow.dead_job_id)))
+    query = select(DeadJobRow).where(DeadJobRow.discarded_at.is_not(None))
+    return list(conn.execute(query.order_by(DeadJobRow.dead_job_id)))
 
 
 def get(conn: Connection, dead_job_id: int) -> Row[Any] | None:

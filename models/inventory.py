@@ -109,24 +109,30 @@ def upsert_lots(conn: Connection, reported: Sequence[tuple[Lot | None, Lot]], no
     A difference in quantity is journaled as a manual adjustment; a lot that became another item moves its units.
     """
     before: dict[int, Lot | None] = {}
-    for was, lot in reported:
-        before.setdefault(lot.lot_id, was)
+    for before_lot, lot in reported:
+        before.setdefault(lot.lot_id, before_lot)
     after = {lot.lot_id: lot for _, lot in reported}
     insert_rows(conn, LotRow, [lot_to_row(lot) for i, lot in after.items() if before[i] is None])
-    existing = {i: (was, after[i]) for i, was in before.items() if was is not None}
-    rows = [lot_to_row(lot) for was, lot in existing.values() if replace(lot, quantity=was.quantity) != was]
+    existing = {i: (before_lot, after[i]) for i, before_lot in before.items() if before_lot is not None}
+    rows = [
+        lot_to_row(lot)
+        for before_lot, lot in existing.values()
+        if replace(lot, quantity=before_lot.quantity) != before_lot
+    ]
     update_rows(conn, LotRow, ["lot_id"], [{k: v for k, v in row.items() if k != "quantity"} for row in rows])
-    _change_quantities(conn, {i: lot.quantity - was.quantity for i, (was, lot) in existing.items()})
-    insert_rows(conn, StockMoveRow, [move for was, lot in reported for move in _moves_of(was, lot, now)])
+    _change_quantities(conn, {i: lot.quantity - before_lot.quantity for i, (before_lot, lot) in existing.items()})
+    insert_rows(
+        conn, StockMoveRow, [move for before_lot, lot in reported for move in _stock_moves(before_lot, lot, now)]
+    )
 
 
-def _moves_of(was: Lot | None, lot: Lot, now: datetime) -> list[dict[str, Any]]:
-    if was is None:
+def _stock_moves(before: Lot | None, lot: Lot, now: datetime) -> list[dict[str, Any]]:
+    if before is None:
         return [stock_move_row(lot.key, lot.lot_id, lot.quantity, "recorded", now)]
-    if was.key == lot.key:
-        units = [(lot.key, lot.quantity - was.quantity)]
+    if before.key == lot.key:
+        units = [(lot.key, lot.quantity - before.quantity)]
     else:
-        units = [(was.key, -was.quantity), (lot.key, lot.quantity)]
+        units = [(before.key, -before.quantity), (lot.key, lot.quantity)]
     return [stock_move_row(key, lot.lot_id, delta, "adjusted", now) for key, delta in units if delta]
 
 
@@ -169,21 +175,21 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
 
     Writes lots, the journal and, for cancellations (not removals), what each order line returned.
     """
-    new = _new_lots(plans)
-    numbers = dict(zip(new, allocate_lot_ids(conn, len(new)), strict=True))
-    settled = [_numbered(plan, numbers) for plan in plans]
+    provisional_ids = _provisional_ids(plans)
+    numbers = dict(zip(provisional_ids, allocate_lot_ids(conn, len(provisional_ids)), strict=True))
+    numbered_plans = [_numbered(plan, numbers) for plan in plans]
     before: dict[int, Lot] = {}
     after: dict[int, Lot] = {}
-    for plan in settled:
+    for plan in numbered_plans:
         for lot_id, lot in plan.before.items():
             before.setdefault(lot_id, lot)
         after |= plan.lots
-    made = set(numbers.values())
-    insert_rows(conn, LotRow, [lot_to_row(lot) for lot_id, lot in after.items() if lot_id in made])
-    grown = {lot_id: lot for lot_id, lot in after.items() if lot_id not in made}
-    _change_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in grown.items()})
-    changed = [lot for i, lot in grown.items() if replace(lot, quantity=before[i].quantity) != before[i]]
-    update_rows(conn, LotRow, ["lot_id"], [editable_columns(lot) for lot in changed])
+    new_ids = set(numbers.values())
+    insert_rows(conn, LotRow, [lot_to_row(lot) for lot_id, lot in after.items() if lot_id in new_ids])
+    changed_lots = {lot_id: lot for lot_id, lot in after.items() if lot_id not in new_ids}
+    _change_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in changed_lots.items()})
+    edited_lots = [lot for i, lot in changed_lots.items() if replace(lot, quantity=before[i].quantity) != before[i]]
+    update_rows(conn, LotRow, ["lot_id"], [editable_columns(lot) for lot in edited_lots])
     insert_rows(
         conn,
         StockMoveRow,
@@ -198,7 +204,7 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
                 line_no=line.line_no,
                 removal_id=plan.removal_id,
             )
-            for plan in settled
+            for plan in numbered_plans
             for line in plan.lines
             if line.returned and line.lot_id is not None
         ],
@@ -213,28 +219,28 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
                 "returned_to_lot": line.lot_id,
                 "note": line.note,
             }
-            for plan in settled
+            for plan in numbered_plans
             if plan.removal_id is None
             for line in plan.lines
         ],
     )
-    return settled
+    return numbered_plans
 
 
 def preview_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
     """Return the plans with the ids that new lots would get now, for a dry run; writes nothing."""
-    new = _new_lots(plans)
-    if not new:
+    provisional_ids = _provisional_ids(plans)
+    if not provisional_ids:
         return list(plans)
     row = conn.execute(text("SELECT last_value, is_called FROM unwind.own_lot_ids")).one()
     first = row.last_value + (1 if row.is_called else 0)
-    numbers = {lot_id: first + index for index, lot_id in enumerate(new)}
+    numbers = {lot_id: first + index for index, lot_id in enumerate(provisional_ids)}
     return [_numbered(plan, numbers) for plan in plans]
 
 
-def item_lock_sql(of: str) -> str:
+def item_lock_sql(alias: str) -> str:
     parts = ", ".join(
-        f"COALESCE({of}.{name}, '')" if name == "completeness" else f"{of}.{name}" for name in KEY_COLUMNS
+        f"COALESCE({alias}.{name}, '')" if name == "completeness" else f"{alias}.{name}" for name in KEY_COLUMNS
     )
     return f"hashtextextended(concat_ws(chr(31), {parts}), 0)"
 
@@ -293,7 +299,7 @@ class LotMissing(Exception):
     """A lot to change does not exist: it was not locked, which is a bug."""
 
 
-def _new_lots(plans: Iterable[ReturnPlan]) -> list[int]:
+def _provisional_ids(plans: Iterable[ReturnPlan]) -> list[int]:
     return sorted({lot_id for plan in plans for lot_id in plan.lots if lot_id < 0}, reverse=True)
 
 
@@ -304,14 +310,14 @@ def _numbered(plan: ReturnPlan, numbers: Mapping[int, int]) -> ReturnPlan:
     def number(lot_id: int) -> int:
         return numbers.get(lot_id, lot_id)
 
-    def named(held: Mapping[int, Lot]) -> dict[int, Lot]:
-        return {number(i): replace(lot, lot_id=number(i)) for i, lot in held.items()}
+    def renumber(lots_by_id: Mapping[int, Lot]) -> dict[int, Lot]:
+        return {number(i): replace(lot, lot_id=number(i)) for i, lot in lots_by_id.items()}
 
     return replace(
         plan,
         lines=tuple(replace(x, lot_id=None if x.lot_id is None else number(x.lot_id)) for x in plan.lines),
-        lots=named(plan.lots),
-        before=named(plan.before),
+        lots=renumber(plan.lots),
+        before=renumber(plan.before),
         apart=frozenset(number(i) for i in plan.apart),
     )
 

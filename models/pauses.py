@@ -75,16 +75,16 @@ def resume(conn: Connection, kind: str, name: str, now: datetime) -> bool:
         ),
         {"kind": kind, "name": name, "now": now},
     )
-    conn.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))  # commands by SQL that waited are taken at once
+    conn.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))  # so that waiting submissions are taken at once
     return ended.rowcount > 0
 
 
 def list_in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
-    found = text(
+    statement = text(
         "SELECT kind, name, reason, paused_at, until FROM unwind.pauses "
         "WHERE resumed_at IS NULL AND (until IS NULL OR until > :now) ORDER BY pause_id"
     )
-    return list(conn.execute(found, {"now": now}))
+    return list(conn.execute(statement, {"now": now}))
 
 
 def paused_names(conn: Connection, now: datetime) -> PausedNames:

@@ -118,7 +118,9 @@ def claim(conn: Connection, now: datetime, *, limit: int) -> tuple[list[Submissi
         ),
         key=lambda row: row[1].submission_id,
     )
-    return [s for alone, s in claimed if not alone], next((s for alone, s in claimed if alone), None)
+    return [s for runs_alone, s in claimed if not runs_alone], next(
+        (s for runs_alone, s in claimed if runs_alone), None
+    )
 
 
 def _first_due(condition: str, limit: str) -> str:
@@ -221,11 +223,11 @@ def requeue(conn: Connection, task: str, arguments: Mapping[str, Any], request_i
     )
     if requeued.rowcount:
         return True
-    receipt = conn.execute(
+    answer = conn.execute(
         text("SELECT unwind.submit_command(:task, CAST(:payload AS text), :request_id)"),
         {"task": task, "payload": json.dumps(dict(arguments) | {"request_id": request_id}), "request_id": request_id},
     ).scalar_one()
-    return bool(receipt["accepted"])
+    return bool(answer["accepted"])
 
 
 def oldest_waiting(conn: Connection) -> datetime | None:

@@ -107,7 +107,7 @@ def view_schema(view: View) -> dict[str, Any]:
         "$schema": DIALECT,
         "$id": f"{VIEW_FOLDER}{view.name}.schema.json",
         "title": view.name,
-        "description": f"Version {view.version}. {view.about}",
+        "description": f"Version {view.version}. {view.description}",
         "type": "object",
         "properties": {
             name: {"type": kinds[0] if len(kinds) == 1 else list(kinds), "description": said}

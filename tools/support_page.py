@@ -185,7 +185,7 @@ def support_page() -> str:
 
 def _views() -> str:
     return "\n\n".join(
-        f"**`unwind.{view.name}`** (version {view.version}): {view.about}\n\n"
+        f"**`unwind.{view.name}`** (version {view.version}): {view.description}\n\n"
         + "\n".join(f"- `{name}`: {said}" for name, _, said in view.columns)
         for view in VIEWS
     )

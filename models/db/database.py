@@ -146,24 +146,24 @@ def prepare_session(driver: psycopg.Connection[Any], *, as_app: bool, timeouts: 
         expected = dict(driver.execute(_SET, values, prepare=False).fetchall()) | _REQUIRED
         expected |= driver.execute(_SET_ROLE, {"as_app": as_app, "role": APP_ROLE}, prepare=False).fetchall()
         in_force = dict(driver.execute(_IN_FORCE, {"names": list(expected)}, prepare=False).fetchall())
-        wrong = {name: in_force[name] for name in expected if in_force[name] != expected[name]}
-        if wrong:
-            raise _refusal(wrong)
+        differing = {name: in_force[name] for name in expected if in_force[name] != expected[name]}
+        if differing:
+            raise _refusal(differing)
         driver.autocommit = before
     except BaseException:
         driver.close()
         raise
 
 
-def _refusal(wrong: dict[str, str]) -> SessionRefused:
-    if encoding := wrong.get("server_encoding"):
+def _refusal(differing: dict[str, str]) -> SessionRefused:
+    if encoding := differing.get("server_encoding"):
         return SessionRefused(
             "DATABASE_ENCODING",
             f"The encoding of the database is {encoding}, which cannot hold every name and comment",
             "CREATE DATABASE unwind TEMPLATE template0 ENCODING 'UTF8', and let DATABASE_URL name it (pg_dump and "
             "pg_restore bring over what is in the old one).",
         )
-    if "session_replication_role" in wrong:
+    if "session_replication_role" in differing:
         return SessionRefused(
             "TRIGGERS_OFF",
             "Triggers are switched off for this login (session_replication_role), and they guard what is final",
@@ -171,7 +171,7 @@ def _refusal(wrong: dict[str, str]) -> SessionRefused:
         )
     return SessionRefused(
         "SESSION_SETTINGS",
-        f"The server does not keep what a session sets ({', '.join(sorted(wrong))})",
+        f"The server does not keep what a session sets ({', '.join(sorted(differing))})",
         "let DATABASE_URL name PostgreSQL itself, or a pooler with pool_mode = session.",
     )
 

@@ -70,8 +70,8 @@ def written_in() -> Column[int]:
 
 
 def check_in(column: str, values: Any, name: str | None = None) -> CheckConstraint:
-    words = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({words})", name=name or f"{column}_known")
+    literals = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({literals})", name=name or f"{column}_known")
 
 
 def check_finite(column: str) -> CheckConstraint:

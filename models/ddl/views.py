@@ -18,20 +18,20 @@ AS_READER = "security_invoker = true"
 class View:
     name: str
     version: int
-    about: str
+    description: str
     columns: tuple[tuple[str, tuple[str, ...], str], ...]
     query: str
     private: bool = False
     """Whether it shows a part of tables that its readers may not read."""
 
     def statements(self) -> tuple[str, str]:
-        said = f"Version {self.version}. {self.about}".replace("'", "''")
+        comment = f"Version {self.version}. {self.description}".replace("'", "''")
         return (
             (
                 f"CREATE OR REPLACE VIEW unwind.{self.name} "
                 f"WITH ({AS_OWNER if self.private else AS_READER}) AS {self.query}"
             ),
-            f"COMMENT ON VIEW unwind.{self.name} IS '{said}'",
+            f"COMMENT ON VIEW unwind.{self.name} IS '{comment}'",
         )
 
 

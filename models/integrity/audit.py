@@ -1,8 +1,8 @@
 """The continuous audit: checks the invariants and records violations.
 
-Every minute it checks what changed lately and a slice of the rest; every night everything, one invariant at a time.  A
-finding stays an open row of `violations` until a check of everything no longer finds it.  Finding and clearing are
-events, so mirrors of the feed learn of them too.
+Every minute it checks recent changes and a slice of the rest; every night everything, one invariant at a time.  A
+violation stays an open row of `violations` until a check of everything no longer finds it.  Recording and clearing one
+are events, so that mirrors of the feed have them too.
 
 Measured with 100,000 orders of five lines on two cores under eightfold load: two seconds a minute for a slice and
 recent rows, sixteen with 5,000 recent rows, and everything in 57 seconds, the slowest query in 7.5.
@@ -28,16 +28,16 @@ RECENT_SWEEP = "audit.check_invariants"
 FULL_SWEEP = "audit.check_everything"
 MONTHS_SWEEP = "audit.months"
 MONTH_INTERVAL = timedelta(hours=1)
-"""How often the books of one closed month are computed again: it reads every event of the month's orders."""
+"""How often the books of one closed month are recomputed, which reads every event of the month's orders."""
 MAX_RECENT = 5000
 """Rows of one table that one run checks; at a peak the rest is left to the next runs."""
 SLICE_SIZE = 500
-"""Orders and lots beside what is fresh, round and round: a hundred thousand in a little over three hours."""
+"""Orders and lots checked in turn besides the recent ones: a hundred thousand in a little over three hours."""
 SELLER_SLICE_SIZE = 20
 ANSWER_LAG = timedelta(minutes=5)
-"""Answers are found by their instant, which is read before the commit."""
+"""Answers are selected by their instant, which is read before the commit."""
 FULL_AUDIT_TIME_OF_DAY = timedelta(hours=3)
-"""UTC.  From then on the question of everything is due once more."""
+"""UTC.  From then on the check of everything is due again."""
 MAX_STATEMENT_TIMEOUT = "55s"
 
 
@@ -57,12 +57,12 @@ class ViolationRow(Base):
     cleared_at: Mapped[datetime | None]
 
 
-class AuditMarkRow(Base):
-    __tablename__ = "audit_marks"
+class AuditPositionRow(Base):
+    __tablename__ = "audit_positions"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[BigInt]
-    word: Mapped[str]
+    text: Mapped[str]
 
 
 def open_violations(conn: Connection) -> list[Violation]:
@@ -71,10 +71,10 @@ def open_violations(conn: Connection) -> list[Violation]:
         .where(ViolationRow.cleared_at.is_(None))
         .order_by(ViolationRow.violation_id)
     )
-    found: dict[str, list[str]] = {}
+    ids_by_sentence: dict[str, list[str]] = {}
     for sentence, subject in rows:
-        found.setdefault(sentence, []).append(subject)
-    return [Violation(sentence, ids) for sentence, ids in found.items()]
+        ids_by_sentence.setdefault(sentence, []).append(subject)
+    return [Violation(sentence, ids) for sentence, ids in ids_by_sentence.items()]
 
 
 def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
@@ -82,14 +82,16 @@ def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
 
     Returns None if another run is in progress.
     """
-    if not _alone(conn):
+    if not _lock_audit(conn):
         return None
-    scope, marks = recent_scope(conn, now)
-    found = invariants.check(conn, now, scope=scope, months=_month_in_turn(conn, now))
-    record_findings(conn, found, now, checked_everywhere=[one.sentence for one in _always_whole()])
-    _set_marks(conn, marks)
-    sweeps.record_run(conn, RECENT_SWEEP, len(found), now)
-    return found
+    scope, positions = recent_scope(conn, now)
+    violations = invariants.check(conn, now, scope=scope, months=_month_to_check(conn, now))
+    record_findings(
+        conn, violations, now, checked_everywhere=[invariant.sentence for invariant in _unscoped_invariants()]
+    )
+    _store_positions(conn, positions)
+    sweeps.record_run(conn, RECENT_SWEEP, len(violations), now)
+    return violations
 
 
 def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
@@ -98,35 +100,35 @@ def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
     Returns None when all have been checked, or if another run is in progress.
     """
     night = (now.astimezone(UTC) - FULL_AUDIT_TIME_OF_DAY).toordinal()
-    if not _alone(conn):
+    if not _lock_audit(conn):
         return None
-    marks = _marks(conn)
-    if marks.get("night", (0, ""))[0] == night:  # not a later one: the clock may have been ahead, and was set right
+    positions = _load_positions(conn)
+    if positions.get("night", (0, ""))[0] == night:  # not a later one: the clock may have been ahead
         return None
-    at = marks.get("question", (0, ""))[0]
+    index = positions.get("next_check", (0, ""))[0]
     months = month_audit.closed_months(conn)
-    questions = len(invariants.ALWAYS) + len(months)
-    if at >= questions:
-        _set_marks(conn, {"night": (night, ""), "question": (0, "")})
+    checks = len(invariants.ALWAYS) + len(months)
+    if index >= checks:
+        _store_positions(conn, {"night": (night, ""), "next_check": (0, "")})
         sweeps.record_run(conn, FULL_SWEEP, len(open_violations(conn)), now)
         return None
     set_statement_timeout(conn, MAX_STATEMENT_TIMEOUT)
-    if at < len(invariants.ALWAYS):
-        one = invariants.ALWAYS[at]
-        broken = one.broken(conn, now)
-        found = [Violation(one.sentence, broken)] if broken else []
-        record_findings(conn, found, now, checked_everywhere=[one.sentence])
+    if index < len(invariants.ALWAYS):
+        invariant = invariants.ALWAYS[index]
+        ids = invariant.find_violations(conn, now)
+        violations = [Violation(invariant.sentence, ids)] if ids else []
+        record_findings(conn, violations, now, checked_everywhere=[invariant.sentence])
     else:
-        found = check_month(conn, now, months[at - len(invariants.ALWAYS)])
-    _set_marks(conn, {"question": (at + 1, "")})
-    return found
+        violations = check_month(conn, now, months[index - len(invariants.ALWAYS)])
+    _store_positions(conn, {"next_check": (index + 1, "")})
+    return violations
 
 
-def _month_in_turn(conn: Connection, now: datetime) -> list[date]:
+def _month_to_check(conn: Connection, now: datetime) -> list[date]:
     # One closed month an hour, alternating between the newest and the older ones, so that a month just closed is
     # checked at once.
     last = sweeps.last_runs(conn).get(MONTHS_SWEEP)
-    if last is not None and abs(now - last) < MONTH_INTERVAL:  # one further ahead is of a clock that was set right
+    if last is not None and abs(now - last) < MONTH_INTERVAL:  # more than that ahead: the clock was wrong then
         return []
     closed = month_audit.closed_months(conn)
     if not closed:
@@ -137,87 +139,94 @@ def _month_in_turn(conn: Connection, now: datetime) -> list[date]:
 
 
 def check_month(conn: Connection, now: datetime, month: date) -> list[Violation]:
-    unproven = month_audit.months_with_differences(conn, [month])
-    found = [Violation(MONTHS_PROVEN, unproven)] if unproven else []
-    record_findings(conn, found, now)
-    return found
+    differing = month_audit.months_with_differences(conn, [month])
+    violations = [Violation(MONTHS_PROVEN, differing)] if differing else []
+    record_findings(conn, violations, now)
+    return violations
 
 
 def record_findings(
-    conn: Connection, found: Sequence[Violation], now: datetime, *, checked_everywhere: Iterable[str] = ()
+    conn: Connection, violations: Sequence[Violation], now: datetime, *, checked_everywhere: Iterable[str] = ()
 ) -> None:
     """Record new violations, and clear those no longer found by the invariants in `checked_everywhere`."""
-    written = [(one.sentence, subject) for one in found for subject in one.ids]
-    fresh: dict[str, list[str]] = {}
-    if written:
-        columns = {"sentences": [s for s, _ in written], "subjects": [i for _, i in written], "now": now}
-        for row in conn.execute(_FOUND, columns):
+    pairs = [(violation.sentence, subject) for violation in violations for subject in violation.ids]
+    new: dict[str, list[str]] = {}
+    if pairs:
+        columns = {"sentences": [s for s, _ in pairs], "subjects": [i for _, i in pairs], "now": now}
+        for row in conn.execute(_RECORD_VIOLATIONS, columns):
             if row.is_new:
-                fresh.setdefault(row.sentence, []).append(row.subject)
-    capped = {one.sentence for one in found if len(one.ids) >= MAX_IDS}
-    settled: dict[str, list[str]] = {}
-    wholly = sorted(set(checked_everywhere) - capped)
-    if wholly:
-        still = {"still": [sentence for sentence, _ in written], "broken": [subject for _, subject in written]}
-        for row in conn.execute(_SETTLED, {"sentences": wholly, "now": now} | still):
-            settled.setdefault(row.sentence, []).append(row.subject)
-    events.append(conn, [*_told("audit.violated", fresh, now), *_told("audit.settled", settled, now)])
+                new.setdefault(row.sentence, []).append(row.subject)
+    capped = {violation.sentence for violation in violations if len(violation.ids) >= MAX_IDS}
+    cleared: dict[str, list[str]] = {}
+    fully_checked = sorted(set(checked_everywhere) - capped)
+    if fully_checked:
+        parameters = {
+            "sentences_found": [sentence for sentence, _ in pairs],
+            "subjects_found": [subject for _, subject in pairs],
+        }
+        for row in conn.execute(_CLEAR_VIOLATIONS, {"sentences": fully_checked, "now": now} | parameters):
+            cleared.setdefault(row.sentence, []).append(row.subject)
+    events.append(
+        conn, [*_violation_events("audit.violated", new, now), *_violation_events("audit.settled", cleared, now)]
+    )
 
 
-def set_statement_timeout(conn: Connection, patience: str = "0") -> None:
-    conn.execute(text("SELECT set_config('statement_timeout', :patience, true)"), {"patience": patience})
+def set_statement_timeout(conn: Connection, timeout: str = "0") -> None:
+    conn.execute(text("SELECT set_config('statement_timeout', :timeout, true)"), {"timeout": timeout})
 
 
 def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tuple[int, str]]]:
-    """Return what changed since the marks plus the next slice, and the marks to store after the check."""
-    marks = _marks(conn)
-    # First the bound, then the rows: whatever is below it was finished before and is seen by every later statement.
-    settled = int(conn.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")).scalar_one())
-    since = marks["written_in"][0] if "written_in" in marks else _newest_begin(conn)
+    """Return what changed since the stored positions plus the next slice, and the positions to store afterwards."""
+    positions = _load_positions(conn)
+    # The bound is read before the rows: transactions below it have ended, so every later statement sees their rows.
+    end = int(conn.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")).scalar_one())
+    since = positions["written_in"][0] if "written_in" in positions else _first_position(conn)
     order_ids: set[int] = set()
     sellers: set[str] = set()
     items: set[tuple[str, str]] = set()
-    for statement in _FRESH:
-        rows = conn.execute(statement, {"since": since, "most": MAX_RECENT}).all()
+    for statement in _RECENT_ROWS:
+        rows = conn.execute(statement, {"since": since, "limit": MAX_RECENT}).all()
         if len(rows) == MAX_RECENT:
-            settled = min(settled, max(rows[-1].written_in, since + 1))
+            end = min(end, max(rows[-1].written_in, since + 1))
         order_ids |= {row.order_id for row in rows if row.order_id is not None}
         sellers |= {row.seller_id for row in rows if row.seller_id is not None}
         items |= {(row.seller_id, row.item_no) for row in rows if row.item_no is not None}
-    after = {"written_in": (max(since, settled), ""), "answers": (int(now.timestamp()), "")}
+    new_positions = {"written_in": (max(since, end), ""), "answers": (int(now.timestamp()), "")}
 
-    order_slice = list(conn.execute(_ORDERS, {"after": marks.get("order", (0, ""))[0], "most": SLICE_SIZE}).scalars())
-    after["order"] = (order_slice[-1] if len(order_slice) == SLICE_SIZE else 0, "")
-    seller_slice = list(
-        conn.execute(_SELLERS, {"after": marks.get("seller", (0, ""))[1], "most": SELLER_SLICE_SIZE}).scalars()
+    order_slice = list(
+        conn.execute(_ORDERS, {"after": positions.get("order", (0, ""))[0], "limit": SLICE_SIZE}).scalars()
     )
-    after["seller"] = (0, seller_slice[-1] if len(seller_slice) == SELLER_SLICE_SIZE else "")
-    lot_slice = conn.execute(_LOTS, {"after": marks.get("lot", (0, ""))[0], "most": SLICE_SIZE}).all()
-    after["lot"] = (lot_slice[-1].lot_id if len(lot_slice) == SLICE_SIZE else 0, "")
+    new_positions["order"] = (order_slice[-1] if len(order_slice) == SLICE_SIZE else 0, "")
+    seller_slice = list(
+        conn.execute(_SELLERS, {"after": positions.get("seller", (0, ""))[1], "limit": SELLER_SLICE_SIZE}).scalars()
+    )
+    new_positions["seller"] = (0, seller_slice[-1] if len(seller_slice) == SELLER_SLICE_SIZE else "")
+    lot_slice = conn.execute(_LOTS, {"after": positions.get("lot", (0, ""))[0], "limit": SLICE_SIZE}).all()
+    new_positions["lot"] = (lot_slice[-1].lot_id if len(lot_slice) == SLICE_SIZE else 0, "")
 
-    low = marks.get("outbox", (0, ""))[0]
-    fresh_promises = conn.execute(_PROMISES, {"low": low, "most": MAX_RECENT}).all()
-    after["outbox"] = (min((row.outbox_id for row in fresh_promises if row.state == "due"), default=low), "")
-    if all(row.state != "due" for row in fresh_promises) and fresh_promises:
-        after["outbox"] = (fresh_promises[-1].outbox_id, "")
-    order_ids |= {*order_slice, *(row.order_id for row in fresh_promises if row.order_id is not None)}
-    of_orders = conn.execute(_PROMISES_OF, {"orders": sorted(order_ids)}).scalars()
-    answered = datetime.fromtimestamp(marks["answers"][0], UTC) if "answers" in marks else now
+    first_due = positions.get("outbox", (0, ""))[0]
+    messages = conn.execute(_OUTBOX, {"first_due": first_due, "limit": MAX_RECENT}).all()
+    new_positions["outbox"] = (min((row.outbox_id for row in messages if row.state == "due"), default=first_due), "")
+    if all(row.state != "due" for row in messages) and messages:
+        new_positions["outbox"] = (messages[-1].outbox_id, "")
+    order_ids |= {*order_slice, *(row.order_id for row in messages if row.order_id is not None)}
+    message_ids = conn.execute(_OUTBOX_OF_ORDERS, {"orders": sorted(order_ids)}).scalars()
+    answered = datetime.fromtimestamp(positions["answers"][0], UTC) if "answers" in positions else now
     scope = Scope(
         orders=tuple(sorted(order_ids)),
         sellers=tuple(sorted({*sellers, *seller_slice})),
         items=tuple(sorted({*items, *((row.seller_id, row.item_no) for row in lot_slice)})),
-        promises=tuple(sorted({*of_orders, *(row.outbox_id for row in fresh_promises)})),
+        messages=tuple(sorted({*message_ids, *(row.outbox_id for row in messages)})),
         answers=min(answered, now) - ANSWER_LAG,
     )
-    return scope, after
+    return scope, new_positions
 
 
-def _always_whole() -> list[Invariant]:
-    return [one for one in (*invariants.ALWAYS, *invariants.IN_TIME) if not one.narrows]
+def _unscoped_invariants() -> list[Invariant]:
+    return [invariant for invariant in (*invariants.ALWAYS, *invariants.IN_TIME) if not invariant.has_scope_marker]
 
 
-def _told(type_: str, found: dict[str, list[str]], now: datetime) -> list[dict[str, Any]]:
+def _violation_events(type_: str, ids_by_sentence: dict[str, list[str]], now: datetime) -> list[dict[str, Any]]:
     return [
         events.event_row(
             type_,
@@ -227,61 +236,61 @@ def _told(type_: str, found: dict[str, list[str]], now: datetime) -> list[dict[s
             note=sentence,
             changes={"audit": {"sentence": sentence, "ids": ids}},
         )
-        for sentence, ids in sorted(found.items())
+        for sentence, ids in sorted(ids_by_sentence.items())
     ]
 
 
-def _alone(conn: Connection) -> bool:
+def _lock_audit(conn: Connection) -> bool:
     return try_lock_named(conn, RECENT_SWEEP)
 
 
-def _marks(conn: Connection) -> dict[str, tuple[int, str]]:
-    return {row.name: (row.number, row.word) for row in conn.execute(select(AuditMarkRow))}
+def _load_positions(conn: Connection) -> dict[str, tuple[int, str]]:
+    return {row.name: (row.number, row.text) for row in conn.execute(select(AuditPositionRow))}
 
 
-def _set_marks(conn: Connection, marks: dict[str, tuple[int, str]]) -> None:
+def _store_positions(conn: Connection, positions: dict[str, tuple[int, str]]) -> None:
     conn.execute(
-        _MARK,
+        _STORE_POSITIONS,
         {
-            "names": list(marks),
-            "numbers": [number for number, _ in marks.values()],
-            "words": [word for _, word in marks.values()],
+            "names": list(positions),
+            "numbers": [number for number, _ in positions.values()],
+            "texts": [value for _, value in positions.values()],
         },
     )
 
 
-def _newest_begin(conn: Connection) -> int:
+def _first_position(conn: Connection) -> int:
     # What is older than the first run's start is left to the slices and the nightly check.
-    return int(conn.execute(_NEWEST, {"most": MAX_RECENT}).scalar() or 0)
+    return int(conn.execute(_NEWEST, {"limit": MAX_RECENT}).scalar() or 0)
 
 
-_NEWEST = text("SELECT written_in FROM unwind.events ORDER BY written_in DESC, event_id DESC OFFSET :most LIMIT 1")
-_FRESH = (
+_NEWEST = text("SELECT written_in FROM unwind.events ORDER BY written_in DESC, event_id DESC OFFSET :limit LIMIT 1")
+_RECENT_ROWS = (
     text(
         "SELECT written_in, order_id, NULL AS seller_id, NULL AS item_no FROM unwind.events "
-        "WHERE written_in >= :since ORDER BY written_in, event_id LIMIT :most"
+        "WHERE written_in >= :since ORDER BY written_in, event_id LIMIT :limit"
     ),
     text(
         "SELECT written_in, order_id, seller_id, NULL AS item_no FROM unwind.ledger_lines "
-        "WHERE written_in >= :since ORDER BY written_in, line_id LIMIT :most"
+        "WHERE written_in >= :since ORDER BY written_in, line_id LIMIT :limit"
     ),
     text(
         "SELECT written_in, NULL AS order_id, seller_id, NULL AS item_no FROM unwind.bills "
-        "WHERE written_in >= :since ORDER BY written_in, bill_id LIMIT :most"
+        "WHERE written_in >= :since ORDER BY written_in, bill_id LIMIT :limit"
     ),
     text(
         "SELECT written_in, order_id, seller_id, item_no FROM unwind.stock_moves "
-        "WHERE written_in >= :since ORDER BY written_in, move_id LIMIT :most"
+        "WHERE written_in >= :since ORDER BY written_in, move_id LIMIT :limit"
     ),
 )
-_ORDERS = text("SELECT order_id FROM unwind.orders WHERE order_id > :after ORDER BY order_id LIMIT :most")
-_SELLERS = text("SELECT member_id FROM unwind.members WHERE member_id > :after ORDER BY member_id LIMIT :most")
-_LOTS = text("SELECT lot_id, seller_id, item_no FROM unwind.lots WHERE lot_id > :after ORDER BY lot_id LIMIT :most")
-_PROMISES = text(
-    "SELECT outbox_id, order_id, state FROM unwind.outbox WHERE outbox_id >= :low ORDER BY outbox_id LIMIT :most"
+_ORDERS = text("SELECT order_id FROM unwind.orders WHERE order_id > :after ORDER BY order_id LIMIT :limit")
+_SELLERS = text("SELECT member_id FROM unwind.members WHERE member_id > :after ORDER BY member_id LIMIT :limit")
+_LOTS = text("SELECT lot_id, seller_id, item_no FROM unwind.lots WHERE lot_id > :after ORDER BY lot_id LIMIT :limit")
+_OUTBOX = text(
+    "SELECT outbox_id, order_id, state FROM unwind.outbox WHERE outbox_id >= :first_due ORDER BY outbox_id LIMIT :limit"
 )
-_PROMISES_OF = text("SELECT outbox_id FROM unwind.outbox WHERE order_id = ANY(CAST(:orders AS bigint[]))")
-_FOUND = text(
+_OUTBOX_OF_ORDERS = text("SELECT outbox_id FROM unwind.outbox WHERE order_id = ANY(CAST(:orders AS bigint[]))")
+_RECORD_VIOLATIONS = text(
     """
     INSERT INTO unwind.violations AS v (sentence, subject, found_at, seen_at)
     SELECT DISTINCT sentence, subject, CAST(:now AS timestamptz), CAST(:now AS timestamptz)
@@ -290,18 +299,18 @@ _FOUND = text(
     RETURNING v.sentence, v.subject, v.xmax = 0 AS is_new
     """
 )
-_SETTLED = text(
+_CLEAR_VIOLATIONS = text(
     """
     UPDATE unwind.violations SET cleared_at = :now
     WHERE cleared_at IS NULL AND sentence = ANY(CAST(:sentences AS text[])) AND (sentence, subject) NOT IN (
-        SELECT * FROM unnest(CAST(:still AS text[]), CAST(:broken AS text[])))
+        SELECT * FROM unnest(CAST(:sentences_found AS text[]), CAST(:subjects_found AS text[])))
     RETURNING sentence, subject
     """
 )
-_MARK = text(
+_STORE_POSITIONS = text(
     """
-    INSERT INTO unwind.audit_marks (name, number, word)
-    SELECT * FROM unnest(CAST(:names AS text[]), CAST(:numbers AS bigint[]), CAST(:words AS text[]))
-    ON CONFLICT (name) DO UPDATE SET number = EXCLUDED.number, word = EXCLUDED.word
+    INSERT INTO unwind.audit_positions (name, number, text)
+    SELECT * FROM unnest(CAST(:names AS text[]), CAST(:numbers AS bigint[]), CAST(:texts AS text[]))
+    ON CONFLICT (name) DO UPDATE SET number = EXCLUDED.number, text = EXCLUDED.text
     """
 )

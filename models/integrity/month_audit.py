@@ -77,26 +77,28 @@ class Certificate:
 
 def audit_month(conn: Connection, month: date) -> Certificate:
     """Recompute the month and compare.  `month` is its first day; an open month is compared as it is now."""
-    book = terms.load_terms(conn)
+    terms_history = terms.load_terms(conn)
     actual = conn.execute(text(_LINES), {"month": month}).all()
     bills = {row.seller_id: row for row in conn.execute(text(_BILLS), {"month": month})}
     closed = bool(conn.execute(text(_CLOSED), {"month": month}).scalar())
-    found = Certificate(month.isoformat()[:7], closed)
+    certificate = Certificate(month.isoformat()[:7], closed)
 
-    everything = _of_orders(conn, book, month, [row.order_id for row in actual if row.order_id is not None])
-    everything += _by_hand(conn)
-    wanted = Counter(one for one in everything if one.month == month)
-    there = Counter(ExpectedLine(row.seller_id, month, row.kind, row.order_id, row.amount) for row in actual)
-    wanted = _with_late_ones(conn, found, everything, wanted, there)
-    for one in sorted((wanted - there).elements(), key=str):
-        found.differences.append(f"{_named(one)} is missing")
-    for one in sorted((there - wanted).elements(), key=str):
-        found.differences.append(f"{_named(one)} is there and should not be")
+    all_lines = _expected_lines(
+        conn, terms_history, month, [row.order_id for row in actual if row.order_id is not None]
+    )
+    all_lines += _manual_credits(conn)
+    expected = Counter(line for line in all_lines if line.month == month)
+    actual_lines = Counter(ExpectedLine(row.seller_id, month, row.kind, row.order_id, row.amount) for row in actual)
+    expected = _move_late_lines(conn, certificate, all_lines, expected, actual_lines)
+    for line in sorted((expected - actual_lines).elements(), key=str):
+        certificate.differences.append(f"{_describe(line)} is missing")
+    for line in sorted((actual_lines - expected).elements(), key=str):
+        certificate.differences.append(f"{_describe(line)} is not expected")
 
-    _compare_bills(conn, found, wanted, bills, book, month)
-    _compare_payments(conn, found, month)
-    _count(found, wanted)
-    return found
+    _compare_bills(conn, certificate, expected, bills, terms_history, month)
+    _compare_payments(conn, certificate, month)
+    _count(certificate, expected)
+    return certificate
 
 
 def closed_months(conn: Connection) -> list[date]:
@@ -105,127 +107,137 @@ def closed_months(conn: Connection) -> list[date]:
 
 def months_with_differences(conn: Connection, months: Iterable[date]) -> list[str]:
     """Return those of these months, as `2026-03`, in which some row differs."""
-    found = (audit_month(conn, month) for month in months)
-    return [one.month for one in found if not one.holds]
+    certificates = (audit_month(conn, month) for month in months)
+    return [certificate.month for certificate in certificates if not certificate.holds]
 
 
-def _of_orders(conn: Connection, book: TermsHistory, month: date, also: Iterable[int]) -> list[ExpectedLine]:
+def _expected_lines(
+    conn: Connection, terms_history: TermsHistory, month: date, order_ids: Iterable[int]
+) -> list[ExpectedLine]:
     # Every line that the histories of the month's orders require, in whichever month it is.
     begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - UTC_MARGIN
     end = (begin + UTC_MARGIN + timedelta(days=31)).replace(day=1) + UTC_MARGIN
-    rows = conn.execute(text(_EVENTS), {"begin": begin, "end": end, "also": sorted(set(also))})
-    demanded: list[ExpectedLine] = []
+    rows = conn.execute(text(_EVENTS), {"begin": begin, "end": end, "also": sorted(set(order_ids))})
+    lines: list[ExpectedLine] = []
     histories: dict[int, list[Any]] = defaultdict(list)
     for row in rows:
         histories[row.order_id].append(row)
     for events in histories.values():
-        demanded += _of_order(events, book)
-    return demanded
+        lines += _expected_lines_of_order(events, terms_history)
+    return lines
 
 
-def _of_order(events: list[Any], book: TermsHistory) -> list[ExpectedLine]:
+def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> list[ExpectedLine]:
     # Charged when submitted, reversed and charged again when its items change, reset or credited when cancelled.
-    demanded: list[ExpectedLine] = []
+    lines: list[ExpectedLine] = []
     total, fee, charged = Decimal(0), ZERO, None
     order_id, seller = events[0].order_id, events[0].seller_id
     for event in events:
-        moved = event.moved
-        total = Decimal(moved.get("total", total))
-        held = book.at(event.at)
-        month = _month(event.at, held)
+        changes = event.changes
+        total = Decimal(changes.get("total", total))
+        terms_then = terms_history.at(event.at)
+        month = _month(event.at, terms_then)
         if event.type in CHARGING:
             if fee:
-                demanded.append(ExpectedLine(seller, month, "reversal", order_id, -fee))
-            fee, charged = _fee(total * event.usd_rate, held, seller), month
+                lines.append(ExpectedLine(seller, month, "reversal", order_id, -fee))
+            fee, charged = _fee(total * event.usd_rate, terms_then, seller), month
             if fee:
-                demanded.append(ExpectedLine(seller, month, "charge", order_id, fee))
-        if moved.get("status") == "CANCELLED" and moved.get("basis") not in ("NRS", "NSS") and fee:
-            on = max(month, charged or month)  # a charge is never after its cancellation
-            demanded.append(ExpectedLine(seller, on, "reset" if on == charged else "credit", order_id, -fee))
-    return demanded
+                lines.append(ExpectedLine(seller, month, "charge", order_id, fee))
+        if changes.get("status") == "CANCELLED" and changes.get("basis") not in ("NRS", "NSS") and fee:
+            billing_month = max(month, charged or month)  # a cancellation is never before its charge
+            lines.append(
+                ExpectedLine(seller, billing_month, "reset" if billing_month == charged else "credit", order_id, -fee)
+            )
+    return lines
 
 
-def _by_hand(conn: Connection) -> list[ExpectedLine]:
+def _manual_credits(conn: Connection) -> list[ExpectedLine]:
     return [
         ExpectedLine(row.seller_id, _day(row.month), "manual_credit", row.order_id, Decimal(row.amount))
-        for row in conn.execute(text(_HAND))
+        for row in conn.execute(text(_MANUAL_CREDITS))
     ]
 
 
-def _with_late_ones(
+def _move_late_lines(
     conn: Connection,
-    found: Certificate,
-    everything: list[ExpectedLine],
-    wanted: Counter[ExpectedLine],
-    there: Counter[ExpectedLine],
+    certificate: Certificate,
+    all_lines: list[ExpectedLine],
+    expected: Counter[ExpectedLine],
+    actual: Counter[ExpectedLine],
 ) -> Counter[ExpectedLine]:
     """Allow for lines written after their bill was issued, which go on a later bill, and for nothing else."""
-    astray = {one.order_id for one in ((wanted - there) + (there - wanted)) if one.kind in ("reset", "credit")}
-    if not astray:
-        return wanted
-    moved = conn.execute(text(_LATE), {"orders": sorted(one for one in astray if one is not None)}).all()
-    late = {(row.order_id, row.amount): row for row in moved}
-    result = Counter(wanted)
-    for one in everything:
-        row = late.get((one.order_id, one.amount))
-        if one.kind not in ("reset", "credit") or row is None or row.promised_month != one.month:
+    order_ids = {
+        line.order_id for line in ((expected - actual) + (actual - expected)) if line.kind in ("reset", "credit")
+    }
+    if not order_ids:
+        return expected
+    rows = conn.execute(text(_LATE), {"orders": sorted(id_ for id_ in order_ids if id_ is not None)}).all()
+    late = {(row.order_id, row.amount): row for row in rows}
+    result = Counter(expected)
+    for line in all_lines:
+        row = late.get((line.order_id, line.amount))
+        if line.kind not in ("reset", "credit") or row is None or row.intended_month != line.month:
             continue
-        if result[one] > 0 and there[one] == 0:
-            result[one] -= 1
-            found.moved_on += 1
-        came = one._replace(month=row.billing_month, kind="credit")
-        if there[came] > result[came]:
-            result[came] += 1
+        if result[line] > 0 and actual[line] == 0:
+            result[line] -= 1
+            certificate.moved_on += 1
+        moved_line = line._replace(month=row.billing_month, kind="credit")
+        if actual[moved_line] > result[moved_line]:
+            result[moved_line] += 1
     return +result
 
 
 def _compare_bills(
     conn: Connection,
-    found: Certificate,
-    wanted: Counter[ExpectedLine],
+    certificate: Certificate,
+    expected: Counter[ExpectedLine],
     bills: dict[str, Any],
-    book: TermsHistory,
+    terms_history: TermsHistory,
     month: date,
 ) -> None:
     sums: dict[str, Decimal] = defaultdict(lambda: ZERO)
-    for one in wanted.elements():
-        sums[one.seller_id] += one.amount
+    for line in expected.elements():
+        sums[line.seller_id] += line.amount
     opening = {row.seller_id: row.opening for row in conn.execute(text(_OPENING), {"month": month})}
-    minimum = book.at(
+    terms_then = terms_history.at(
         (datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) + timedelta(days=31)).replace(day=1)
     )
     hashes = _hashes(conn, month)
-    said, billed, carried = [], ZERO, ZERO
+    summaries, billed, carried = [], ZERO, ZERO
     for seller in sorted({*sums, *opening, *bills}):
-        left = sums[seller] + opening.get(seller, ZERO)
-        total = left if left > 0 and left >= minimum.minimum_bill else ZERO
-        said.append(f"{seller}|{opening.get(seller, ZERO)}|{sums[seller]}|{total}|{left - total}")
-        billed, carried = billed + total, carried + left - total
+        amount = sums[seller] + opening.get(seller, ZERO)
+        total = amount if amount > 0 and amount >= terms_then.minimum_bill else ZERO
+        summaries.append(f"{seller}|{opening.get(seller, ZERO)}|{sums[seller]}|{total}|{amount - total}")
+        billed, carried = billed + total, carried + amount - total
         bill = bills.get(seller)
         if bill is None:
-            if found.closed:
-                found.differences.append(f"the bill of {seller} is missing: it must come to {total}")
+            if certificate.closed:
+                certificate.differences.append(f"the bill of {seller} is missing: it must come to {total}")
             continue
         for name, value in (
             ("opening_credit", opening.get(seller, ZERO)),
             ("lines_sum", sums[seller]),
             ("total", total),
-            ("carried_forward", left - total),
+            ("carried_forward", amount - total),
             ("lines_hash", hashes.get(seller, hashlib.sha256(b"").hexdigest())),
         ):
             if getattr(bill, name) != value:
-                found.differences.append(f"the bill of {seller} has {name} {getattr(bill, name)} instead of {value}")
-    found.sellers, found.bills = len(said), len(bills)
-    found.billed, found.carried_forward = str(billed), str(carried)
-    found.hash = hashlib.sha256("\n".join([found.month, *said]).encode()).hexdigest()
+                certificate.differences.append(
+                    f"the bill of {seller} has {name} {getattr(bill, name)} instead of {value}"
+                )
+    certificate.sellers, certificate.bills = len(summaries), len(bills)
+    certificate.billed, certificate.carried_forward = str(billed), str(carried)
+    certificate.hash = hashlib.sha256("\n".join([certificate.month, *summaries]).encode()).hexdigest()
 
 
-def _compare_payments(conn: Connection, found: Certificate, month: date) -> None:
-    wanted = Counter((row.seller_id, Decimal(row.amount)) for row in conn.execute(text(_PAID), {"month": found.month}))
-    there = Counter((row.seller_id, -row.amount) for row in conn.execute(text(_PAYMENTS), {"month": month}))
-    for seller, amount in sorted(((wanted - there) + (there - wanted)).elements()):
-        found.differences.append(f"a payment of {amount} by {seller} is not both in the events and in the ledger")
-    found.paid = str(sum((amount for _, amount in wanted.elements()), ZERO))
+def _compare_payments(conn: Connection, certificate: Certificate, month: date) -> None:
+    expected = Counter(
+        (row.seller_id, Decimal(row.amount)) for row in conn.execute(text(_PAID), {"month": certificate.month})
+    )
+    actual = Counter((row.seller_id, -row.amount) for row in conn.execute(text(_PAYMENTS), {"month": month}))
+    for seller, amount in sorted(((expected - actual) + (actual - expected)).elements()):
+        certificate.differences.append(f"a payment of {amount} by {seller} is not both in the events and in the ledger")
+    certificate.paid = str(sum((amount for _, amount in expected.elements()), ZERO))
 
 
 def _hashes(conn: Connection, month: date) -> dict[str, str]:
@@ -236,29 +248,29 @@ def _hashes(conn: Connection, month: date) -> dict[str, str]:
     return {seller: hashlib.sha256("\n".join(lines).encode()).hexdigest() for seller, lines in written.items()}
 
 
-def _count(found: Certificate, wanted: Counter[ExpectedLine]) -> None:
+def _count(certificate: Certificate, expected: Counter[ExpectedLine]) -> None:
     by_kind: dict[str, Decimal] = defaultdict(lambda: ZERO)
-    for one in wanted.elements():
-        by_kind[one.kind] += one.amount
-    found.lines = wanted.total()
-    found.sums = {kind: str(amount) for kind, amount in sorted(by_kind.items())}
+    for line in expected.elements():
+        by_kind[line.kind] += line.amount
+    certificate.lines = expected.total()
+    certificate.sums = {kind: str(amount) for kind, amount in sorted(by_kind.items())}
 
 
-def _fee(dollars: Decimal, held: Terms, seller: str) -> Decimal:
+def _fee(dollars: Decimal, terms_then: Terms, seller: str) -> Decimal:
     # Exact fractions, then rounded to cents: floor(x + 1/2).
-    if seller in held.fee_exempt_sellers:
+    if seller in terms_then.fee_exempt_sellers:
         return ZERO
-    owed, from_ = Fraction(0), Fraction(0)
-    for piece in held.fee_slices:
-        top = Fraction(dollars) if piece.up_to is None else min(Fraction(dollars), Fraction(piece.up_to))
-        owed += max(Fraction(0), top - from_) * Fraction(piece.rate)
-        from_ = max(from_, top)
-    whole = (owed * 200 + 1) // 2
-    return Decimal(whole).scaleb(-2)
+    owed, bottom = Fraction(0), Fraction(0)
+    for slice_ in terms_then.fee_slices:
+        top = Fraction(dollars) if slice_.up_to is None else min(Fraction(dollars), Fraction(slice_.up_to))
+        owed += max(Fraction(0), top - bottom) * Fraction(slice_.rate)
+        bottom = max(bottom, top)
+    cents = (owed * 200 + 1) // 2
+    return Decimal(cents).scaleb(-2)
 
 
-def _month(instant: datetime, held: Terms) -> date:
-    local = instant.astimezone(ZoneInfo(held.billing_time_zone))
+def _month(instant: datetime, terms_then: Terms) -> date:
+    local = instant.astimezone(ZoneInfo(terms_then.billing_time_zone))
     return date(local.year, local.month, 1)
 
 
@@ -266,9 +278,9 @@ def _day(month: str) -> date:
     return date.fromisoformat(f"{month}-01")
 
 
-def _named(one: ExpectedLine) -> str:
-    about = f" for order {one.order_id}" if one.order_id is not None else ""
-    return f"the {one.kind} of {one.amount}{about} on the bill of {one.seller_id}"
+def _describe(line: ExpectedLine) -> str:
+    about = f" for order {line.order_id}" if line.order_id is not None else ""
+    return f"the {line.kind} of {line.amount}{about} on the bill of {line.seller_id}"
 
 
 _LINES = "SELECT * FROM unwind.ledger_lines WHERE billing_month = :month AND kind <> 'payment' ORDER BY line_id"
@@ -276,14 +288,14 @@ _PAYMENTS = "SELECT seller_id, amount FROM unwind.ledger_lines WHERE billing_mon
 _BILLS = "SELECT * FROM unwind.bills WHERE billing_month = :month"
 _CLOSED = "SELECT EXISTS (SELECT FROM unwind.billing_months WHERE billing_month >= :month)"
 _EVENTS = """
-    SELECT e.order_id, e.at, e.type, COALESCE(e.changes -> 'order', '{}') AS moved, o.seller_id, o.usd_rate
+    SELECT e.order_id, e.at, e.type, COALESCE(e.changes -> 'order', '{}') AS changes, o.seller_id, o.usd_rate
     FROM unwind.events e JOIN unwind.orders o USING (order_id)
     WHERE e.order_id IN (
         SELECT order_id FROM unwind.events WHERE at >= :begin AND at < :end AND order_id IS NOT NULL
         UNION SELECT unnest(CAST(:also AS bigint[])))
     ORDER BY e.order_id, e.seq
 """
-_HAND = """
+_MANUAL_CREDITS = """
     SELECT e.member_id AS seller_id, e.changes -> 'credit' ->> 'month' AS month,
         e.changes -> 'credit' ->> 'amount' AS amount, CAST(e.changes -> 'credit' ->> 'order_id' AS bigint) AS order_id
     FROM unwind.events e WHERE e.type = 'credits.posted_by_hand'
@@ -303,7 +315,7 @@ _OPENING = """
     ) carried GROUP BY seller_id HAVING sum(amount) <> 0
 """
 _LATE = """
-    SELECT l.order_id, l.amount, l.billing_month, to_date(o.payload ->> 'month', 'YYYY-MM') AS promised_month
+    SELECT l.order_id, l.amount, l.billing_month, to_date(o.payload ->> 'month', 'YYYY-MM') AS intended_month
     FROM unwind.ledger_lines l
     JOIN unwind.outbox o ON o.key = l.key
     LEFT JOIN unwind.bills b

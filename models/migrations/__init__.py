@@ -83,8 +83,8 @@ def include_name(name: str | None, kind: str, _parents: object) -> bool:
 
 def alembic_config(conn: Connection | None = None) -> Any:
     # Made here, because a file would contain a database address.
-    made = Config()
-    made.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    made.set_main_option("path_separator", "os")
-    made.attributes["connection"] = conn
-    return made
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = conn
+    return config

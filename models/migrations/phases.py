@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 EXPAND, CONTRACT = "expand", "contract"
 
-_TAKES_AWAY = {"drop_column", "drop_table", "drop_index", "drop_constraint"}
-_NEVER = {
-    "rename_table": "the version before knows only the old name: add a table, copy, drop the old one a release later",
+_DROPS = {"drop_column", "drop_table", "drop_index", "drop_constraint"}
+_UNSAFE = {
+    "rename_table": "the previous version knows only the old name: add a table, copy, drop the old one later",
 }
 
 
@@ -24,7 +24,7 @@ def find_problems(source: str) -> list[str]:
     phase = _phase(tree)
     if phase not in (EXPAND, CONTRACT):
         return [f'it declares no phase: write phase = "{EXPAND}" (only adds) or phase = "{CONTRACT}" (only removes)']
-    return [sentence for call in _operations(tree) for sentence in _said_of(call, phase)]
+    return [sentence for call in _operations(tree) for sentence in _problems_of(call, phase)]
 
 
 def _phase(tree: ast.Module) -> str | None:
@@ -48,35 +48,35 @@ def _is_op(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id == "op"
 
 
-def _said_of(call: ast.Call, phase: str) -> Iterator[str]:
+def _problems_of(call: ast.Call, phase: str) -> Iterator[str]:
     assert isinstance(call.func, ast.Attribute)
-    name, given = call.func.attr, {word.arg: word.value for word in call.keywords if word.arg}
-    where = f"line {call.lineno}, {name}"
-    if name in _NEVER:
-        yield f"{where}: {_NEVER[name]}"
-    if name in _TAKES_AWAY and phase == EXPAND:
-        yield f"{where}: workers of the version before may still use it; it belongs into a contract of a later release"
-    if name == "alter_column" and "new_column_name" in given:
-        yield f"{where}: the version before knows the old name only: add a column, copy, and drop the old one later"
-    if name == "alter_column" and "type_" in given:
-        yield f"{where}: another type rewrites the table under a lock: add a column, copy, and drop the old one later"
-    if name == "alter_column" and _is(given.get("nullable"), value=False) and phase == EXPAND:
-        yield f"{where}: the version before may still write NULL; require a value in a contract a release later"
-    if name == "add_column" and _demands_a_value(call):
-        yield f"{where}: the version before does not write it: allow NULL, or give it a server_default"
-    if name == "create_index" and not _is(given.get("if_not_exists"), value=True):
+    name, arguments = call.func.attr, {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    location = f"line {call.lineno}, {name}"
+    if name in _UNSAFE:
+        yield f"{location}: {_UNSAFE[name]}"
+    if name in _DROPS and phase == EXPAND:
+        yield f"{location}: the previous version may still use it; drop it in the contract phase of a later release"
+    if name == "alter_column" and "new_column_name" in arguments:
+        yield f"{location}: the previous version knows only the old name: add a column, copy, drop the old one later"
+    if name == "alter_column" and "type_" in arguments:
+        yield f"{location}: another type rewrites the table under a lock: add a column, copy, drop the old one later"
+    if name == "alter_column" and _is(arguments.get("nullable"), value=False) and phase == EXPAND:
+        yield f"{location}: the previous version may still write NULL; require a value in a contract a release later"
+    if name == "add_column" and _requires_value(call):
+        yield f"{location}: the previous version does not write it: allow NULL, or add a server_default"
+    if name == "create_index" and not _is(arguments.get("if_not_exists"), value=True):
         yield (
-            f"{where}: on a large table it holds writers up: write if_not_exists=True, so that operators can make it "
-            "beforehand with CREATE INDEX CONCURRENTLY"
+            f"{location}: on a large table it blocks writers: write if_not_exists=True, so that operators can create "
+            "it beforehand with CREATE INDEX CONCURRENTLY"
         )
-    if name == "create_check_constraint" and not _is(given.get("postgresql_not_valid"), value=True):
-        yield f"{where}: it reads the whole table under a lock: write postgresql_not_valid=True and validate it later"
+    if name == "create_check_constraint" and not _is(arguments.get("postgresql_not_valid"), value=True):
+        yield f"{location}: it reads the whole table under a lock: write postgresql_not_valid=True, validate later"
 
 
-def _demands_a_value(call: ast.Call) -> bool:
+def _requires_value(call: ast.Call) -> bool:
     columns = [arg for arg in call.args if isinstance(arg, ast.Call)]
-    given = {word.arg: word.value for column in columns for word in column.keywords if word.arg}
-    return _is(given.get("nullable"), value=False) and "server_default" not in given
+    arguments = {keyword.arg: keyword.value for column in columns for keyword in column.keywords if keyword.arg}
+    return _is(arguments.get("nullable"), value=False) and "server_default" not in arguments
 
 
 def _is(node: ast.expr | None, *, value: bool) -> bool:

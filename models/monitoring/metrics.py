@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from models.alerts import WAITING_CONDITION
 
 STATEMENT_TIMEOUT_MS = 2_000
-"""The limit of one query, which may run every few seconds."""
+"""The limit of one query; scrapes may come every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Metric:
     """A metric.  `sql` returns a column for each label and then the value, in base units (seconds, bytes)."""
 
     name: str
-    about: str
+    description: str
     sql: str
     labels: tuple[str, ...] = ()
 
@@ -34,75 +34,75 @@ _OVERDUE = (
 """Two halves, each with its own index.  `statement_timestamp` is stable, so an index can be used."""
 
 
-def _age(oldest: str, where: str) -> str:
-    return f"SELECT coalesce(greatest(extract(epoch FROM statement_timestamp() - min({oldest})), 0), 0) FROM {where}"  # noqa: S608 - our own texts
+def _age(oldest: str, source: str) -> str:
+    return f"SELECT coalesce(greatest(extract(epoch FROM statement_timestamp() - min({oldest})), 0), 0) FROM {source}"  # noqa: S608 - constants
 
 
 METRICS = (
     Metric(
         "unwind_unlock_lag_seconds",
-        "How long ago the instant of the oldest alert came that is not unlocked yet; 0 when none is overdue.",
+        "Time since the deadline of the oldest alert that is overdue and not unlocked; 0 when there is none.",
         _age("oldest", f"(SELECT min(unlocks_at) AS oldest {_OVERDUE.format('SELECT min(unlocks_at)')}) AS found"),
     ),
     Metric(
         "unwind_unlock_overdue_alerts",
-        "Alerts whose instant has come and that are not unlocked yet.",
-        f"SELECT sum(n) FROM (SELECT count(*) AS n {_OVERDUE.format('SELECT count(*)')}) AS found",  # noqa: S608 - our own texts
+        "Alerts past their deadline that are not unlocked yet.",
+        f"SELECT sum(n) FROM (SELECT count(*) AS n {_OVERDUE.format('SELECT count(*)')}) AS found",  # noqa: S608 - constants
     ),
     Metric(
         "unwind_outbox_due",
-        "Promises of commits that are not kept yet, by the task that keeps them.",
+        "Outbox messages that are not done yet, by task.",
         "SELECT task, count(*) FROM unwind.outbox WHERE state = 'due' GROUP BY task",
         ("task",),
     ),
     Metric(
         "unwind_outbox_oldest_seconds",
-        "Age of the oldest promise that is not kept yet.",
+        "Age of the oldest outbox message that is not done yet.",
         _age("created_at", "unwind.outbox WHERE state = 'due'"),
     ),
     Metric(
         "unwind_credits_pending",
-        "Fee credits that a cancellation promised and that are on no bill yet.",
+        "Fee credits and resets of cancelled orders that are not posted yet.",
         "SELECT count(*) FROM unwind.outbox WHERE state = 'due' AND task = 'credits.post_to_next_invoice'",
     ),
     Metric(
         "unwind_submissions_waiting",
-        "Commands that came in by SQL and are not answered yet.",
+        "Commands submitted by SQL that are not answered yet.",
         "SELECT count(*) FROM unwind.submissions WHERE state = 'waiting'",
     ),
     Metric(
         "unwind_submissions_oldest_seconds",
-        "Age of the oldest command that came in by SQL and is not answered yet.",
+        "Age of the oldest command submitted by SQL that is not answered yet.",
         _age("submitted_at", "unwind.submissions WHERE state = 'waiting'"),
     ),
     Metric(
         "unwind_requests_last_minute",
-        "Commands answered in the last minute, by outcome and by the code of a refusal.",
+        "Commands answered in the last minute, by outcome and refusal code.",
         "SELECT outcome, CASE WHEN outcome = 'refused' THEN coalesce(answer ->> 'code', '') ELSE '' END, count(*) "
         "FROM unwind.requests WHERE answered_at > statement_timestamp() - interval '1 minute' GROUP BY 1, 2",
         ("outcome", "code"),
     ),
     Metric(
         "unwind_dead_jobs",
-        "Jobs that were given up and wait for somebody, by task.",
+        "Dead jobs that are neither replayed nor discarded, by task.",
         "SELECT task, count(*) FROM unwind.dead_jobs WHERE replayed_at IS NULL AND discarded_at IS NULL GROUP BY task",
         ("task",),
     ),
     Metric(
         "unwind_letters",
-        "Letters that wait for their next try (pending) or for somebody (parked).",
+        "Emails that wait for their next attempt (pending) or for an operator (parked).",
         "SELECT 'pending', count(*) FROM unwind.notices WHERE state = 'pending' "
         "UNION ALL SELECT 'parked', count(*) FROM unwind.notices WHERE state = 'parked'",
         ("state",),
     ),
     Metric(
         "unwind_letters_oldest_seconds",
-        "Age of the oldest letter that waits for its next try.",
+        "Age of the oldest email that waits for its next attempt.",
         _age("created_at", "unwind.notices WHERE state = 'pending'"),
     ),
     Metric(
         "unwind_odd_messages_last_day",
-        "Messages that workers took and could not use, by reason.",
+        "Messages of the last day that no task could process, by reason.",
         "SELECT reason, count(*) FROM unwind.dead_letters "
         "WHERE received_at > statement_timestamp() - interval '1 day' GROUP BY reason",
         ("reason",),
@@ -116,23 +116,23 @@ METRICS = (
     ),
     Metric(
         "unwind_invariant_violations",
-        "What must always hold and does not: sentences that are not true of an order, a bill or a row.",
+        "Open violations of invariants, one for each order, bill or other row that violates one.",
         "SELECT count(*) FROM unwind.violations WHERE cleared_at IS NULL",
     ),
     Metric(
         "unwind_sweep_age_seconds",
-        "How long ago each sweep last came to its end.",
+        "Time since each sweep last ended.",
         "SELECT name, extract(epoch FROM statement_timestamp() - ran_at) FROM unwind.sweeps",
         ("sweep",),
     ),
     Metric(
         "unwind_database_connections",
-        "Clients that the database has now, of all databases of the server together.",
+        "Client connections of the PostgreSQL server, in all its databases.",
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'",
     ),
     Metric(
         "unwind_database_connections_allowed",
-        "Clients that the database takes besides superusers.",
+        "Client connections that the PostgreSQL server allows, without those reserved for superusers.",
         "SELECT CAST(current_setting('max_connections') AS integer)"
         " - CAST(current_setting('superuser_reserved_connections') AS integer)",
     ),

@@ -28,8 +28,8 @@ def schema_revision(conn: Connection) -> str | None:
 
 
 def role_exists(conn: Connection) -> bool:
-    found = conn.execute(text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)"), {"role": APP_ROLE})
-    return bool(found.scalar())
+    rows = conn.execute(text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)"), {"role": APP_ROLE})
+    return bool(rows.scalar())
 
 
 def can_change_append_only_tables(conn: Connection) -> bool:
@@ -38,18 +38,18 @@ def can_change_append_only_tables(conn: Connection) -> bool:
 
 def functions_running_as_owner(conn: Connection) -> list[str]:
     """Return the functions that run with the rights of the tables' owner; a role with few rights should own each."""
-    found = conn.execute(
+    rows = conn.execute(
         text(
             "SELECT p.proname FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace "
             "WHERE n.nspname = 'unwind' AND p.prosecdef AND p.proowner = n.nspowner ORDER BY 1"
         )
     )
-    return list(found.scalars())
+    return list(rows.scalars())
 
 
 def public_can_create_temporary_objects(conn: Connection) -> bool:
-    found = conn.execute(text("SELECT has_database_privilege('public', current_database(), 'TEMPORARY')"))
-    return bool(found.scalar())
+    rows = conn.execute(text("SELECT has_database_privilege('public', current_database(), 'TEMPORARY')"))
+    return bool(rows.scalar())
 
 
 @dataclass(frozen=True, slots=True)

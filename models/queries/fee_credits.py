@@ -23,7 +23,7 @@ _OF_ORDER = text(
 
 
 def of_seller(conn: Connection, seller_id: str) -> list[dict[str, Any]]:
-    return [_shown(row) for row in conn.execute(_OF_SELLER, {"seller": seller_id})]
+    return [_credit_json(row) for row in conn.execute(_OF_SELLER, {"seller": seller_id})]
 
 
 def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
@@ -31,28 +31,28 @@ def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) 
 
     With `until`, as they were at that instant: a line written later was still pending, and its bill not issued.
     """
-    return [_shown(row, until) for row in conn.execute(_OF_ORDER, {"order": order_id, "until": until})]
+    return [_credit_json(row, until) for row in conn.execute(_OF_ORDER, {"order": order_id, "until": until})]
 
 
-def _shown(row: Any, until: datetime | None = None) -> dict[str, Any]:
-    still_promised = until is not None and row.posted_at is not None and row.posted_at > until
+def _credit_json(row: Any, until: datetime | None = None) -> dict[str, Any]:
+    was_pending = until is not None and row.posted_at is not None and row.posted_at > until
     issued_later = until is not None and row.bill_issued_at is not None and row.bill_issued_at > until
-    found = {
+    credit = {
         "order_id": row.order_id,
         "basis": row.basis,
         "cancelled_at": format_optional_timestamp(row.cancelled_at),
         "kind": row.kind,
-        "state": "promised" if still_promised else row.state,
+        "state": "promised" if was_pending else row.state,
         "charged": row.charged,
         "charged_month": row.charged_month,
         "amount": row.amount,
         "bill_month": row.bill_month,
         "bill_issued_on": _day(row.bill_issued_on, issued_later),
         "bill_due_on": _day(row.bill_due_on, issued_later),
-        "posted_at": None if still_promised else format_optional_timestamp(row.posted_at),
-        "note": None if still_promised else row.note,
+        "posted_at": None if was_pending else format_optional_timestamp(row.posted_at),
+        "note": None if was_pending else row.note,
     }
-    return found | {"where": describe_fee_credit(found)}
+    return credit | {"where": describe_fee_credit(credit)}
 
 
 def _day(day: date | None, not_yet: bool) -> str | None:

@@ -39,48 +39,48 @@ class OrderSnapshot:
 
 
 def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
-    seen = load_snapshot(conn, order_id, at=at, now=now)
-    if seen is None:
+    snapshot = load_snapshot(conn, order_id, at=at, now=now)
+    if snapshot is None:
         return None
-    case = seen.case
-    stated = order_state(case.order)
-    book = terms.load_terms(conn)
+    case = snapshot.case
+    state = order_state(case.order)
+    terms_history = terms.load_terms(conn)
     return {
         "order_id": order_id,
-        "status": stated["status"],
-        "previous_status": stated["previous_status"],
-        "payment_status": stated["payment_status"],
-        "order_date": stated["order_date"],
+        "status": state["status"],
+        "previous_status": state["previous_status"],
+        "payment_status": state["payment_status"],
+        "order_date": state["order_date"],
         "seller_id": case.order.seller_id,
         "buyer_id": case.order.buyer_id,
         "currency": case.order.currency,
         "total": format_total(case.order.total),
-        "cancelled_at": stated["cancelled_at"],
-        "basis": stated["basis"],
-        "cancelled_by": stated["cancelled_by"],
-        "lines": seen.lines,
-        "ocr": {**ocr_state(case.ocr), "terms_id": book.id_of(case.ocr.terms)} if case.ocr else None,
-        "alert": {**alert_state(case.alert), "terms_id": book.id_of(case.alert.terms)} if case.alert else None,
+        "cancelled_at": state["cancelled_at"],
+        "basis": state["basis"],
+        "cancelled_by": state["cancelled_by"],
+        "lines": snapshot.lines,
+        "ocr": {**ocr_state(case.ocr), "terms_id": terms_history.id_of(case.ocr.terms)} if case.ocr else None,
+        "alert": {**alert_state(case.alert), "terms_id": terms_history.id_of(case.alert.terms)} if case.alert else None,
         "late_payment": late_payment_state(case.late_payment) if case.late_payment else None,
-        "removals": [_removal(one) for one in seen.removals],
+        "removals": [_removal_json(removal) for removal in snapshot.removals],
         "fee": _fee(conn, case.order, at),
-        "verdict": policy.describe_cancellability(subject_of(seen), at or now),
+        "verdict": policy.describe_cancellability(subject_of(snapshot), at or now),
         "credits": fee_credits.of_order(conn, order_id, until=at),
         "stock": _stock(conn, order_id, at),
         "notices": notices.list_for_order(conn, order_id, until=at),
-        "timeline": [_happened(row, book) for row in seen.events],
+        "timeline": [_timeline_entry(row, terms_history) for row in snapshot.events],
     }
 
 
 def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
     """Return what each party can and cannot do at that instant, which may be in the future."""
     instant = at or now
-    seen = load_snapshot(conn, order_id, at=at if instant < now else None, now=now)
-    if seen is None:
+    snapshot = load_snapshot(conn, order_id, at=at if instant < now else None, now=now)
+    if snapshot is None:
         return None
-    case = replace(seen.case, terms=terms.load_terms(conn).at(instant))
-    subject = subject_of(replace(seen, case=case))
-    asked = {
+    case = replace(snapshot.case, terms=terms.load_terms(conn).at(instant))
+    subject = subject_of(replace(snapshot, case=case))
+    options_by_role = {
         role: [o.as_json() for o in policy.list_options(subject, Actor(case.member(role).member_id), instant)]
         for role in (Role.SELLER, Role.BUYER)
     }
@@ -89,14 +89,14 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
         "status": case.order.status,
         "at": format_timestamp(instant),
         "verdict": policy.describe_cancellability(subject, instant),
-        "seller": asked[Role.SELLER],
-        "buyer": asked[Role.BUYER],
+        "seller": options_by_role[Role.SELLER],
+        "buyer": options_by_role[Role.BUYER],
     }
 
 
-def subject_of(seen: OrderSnapshot) -> policy.Subject:
-    waiting = [one for one in seen.removals if one.state is RemovalState.PENDING]
-    return policy.Subject(seen.case, seen.remaining, waiting)
+def subject_of(snapshot: OrderSnapshot) -> policy.Subject:
+    pending = [removal for removal in snapshot.removals if removal.state is RemovalState.PENDING]
+    return policy.Subject(snapshot.case, snapshot.remaining, pending)
 
 
 def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
@@ -104,47 +104,47 @@ def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: 
     row = orders.load_facts(conn, [order_id], lock=False).get(order_id)
     if row is None:
         return None
-    happened = events.of_order(conn, order_id, until=at)
-    if not happened:
+    past_events = events.of_order(conn, order_id, until=at)
+    if not past_events:
         return None
-    lines = _lines(conn, order_id, happened, at)
-    asked = [_at_that_time(one, at) for one in removals.load_by_order(conn, [order_id]).get(order_id, ())]
-    known = [one for one in asked if one is not None]
-    case = _present(conn, row, now) if at is None else _past(conn, row, happened, at)
+    lines = _lines(conn, order_id, past_events, at)
+    removals_then = [_removal_at(removal, at) for removal in removals.load_by_order(conn, [order_id]).get(order_id, ())]
+    removals_known = [removal for removal in removals_then if removal is not None]
+    case = _case_now(conn, row, now) if at is None else _case_at(conn, row, past_events, at)
     if at is not None:
-        lines = [_line_then(line, case.order, known) for line in lines]
-    return OrderSnapshot(case, lines, known, happened)
+        lines = [_line_at(line, case.order, removals_known) for line in lines]
+    return OrderSnapshot(case, lines, removals_known, past_events)
 
 
-def _present(conn: Connection, row: Order, now: datetime) -> Case:
-    book = terms.load_terms(conn)
+def _case_now(conn: Connection, row: Order, now: datetime) -> Case:
+    terms_history = terms.load_terms(conn)
     parties = members.load_facts(conn, [row.buyer_id, row.seller_id])
     return Case(
         order=row,
         buyer=parties[row.buyer_id],
         seller=parties[row.seller_id],
-        terms=book.at(now),
-        ocr=ocr.load_latest(conn, [row.order_id], book).get(row.order_id),
-        alert=alerts.load_latest(conn, [row.order_id], book).get(row.order_id),
+        terms=terms_history.at(now),
+        ocr=ocr.load_latest(conn, [row.order_id], terms_history).get(row.order_id),
+        alert=alerts.load_latest(conn, [row.order_id], terms_history).get(row.order_id),
         late_payment=late_payments.load_latest(conn, [row.order_id]).get(row.order_id),
     )
 
 
-def _past(conn: Connection, row: Order, happened: Sequence[Any], at: datetime) -> Case:
-    state = fold_changes(event.changes for event in happened)
-    book = terms.load_terms(conn)
+def _case_at(conn: Connection, row: Order, past_events: Sequence[Any], at: datetime) -> Case:
+    state = fold_changes(event.changes for event in past_events)
+    terms_history = terms.load_terms(conn)
     return Case(
-        order=_order_then(row, state["order"], happened),
-        buyer=_member_then(conn, row.buyer_id, at),
-        seller=_member_then(conn, row.seller_id, at),
-        terms=book.at(at),
-        ocr=_ocr_then(conn, row.order_id, state.get("ocr"), book),
-        alert=_alert_then(conn, row.order_id, state.get("alert"), book),
+        order=_order_at(row, state["order"], past_events),
+        buyer=_member_at(conn, row.buyer_id, at),
+        seller=_member_at(conn, row.seller_id, at),
+        terms=terms_history.at(at),
+        ocr=_ocr_at(conn, row.order_id, state.get("ocr"), terms_history),
+        alert=_alert_at(conn, row.order_id, state.get("alert"), terms_history),
         late_payment=_late_payment_then(state.get("late_payment")),
     )
 
 
-def _order_then(row: Order, state: dict[str, Any], happened: Sequence[Any]) -> Order:
+def _order_at(row: Order, state: dict[str, Any], past_events: Sequence[Any]) -> Order:
     return replace(
         row,
         status=Status(state["status"]),
@@ -157,13 +157,13 @@ def _order_then(row: Order, state: dict[str, Any], happened: Sequence[Any]) -> O
         cancelled_at=_instant(state["cancelled_at"]),
         basis=Basis(state["basis"]) if state["basis"] else None,
         cancelled_by=state["cancelled_by"],
-        version=happened[-1].seq,
-        last_event_at=max(event.at for event in happened if event.type not in UNLOCK_EVENTS),
+        version=past_events[-1].seq,
+        last_event_at=max(event.at for event in past_events if event.type not in UNLOCK_EVENTS),
     )
 
 
-def _alert_then(
-    conn: Connection, order_id: int, state: dict[str, Any] | None, book: terms.TermsHistory
+def _alert_at(
+    conn: Connection, order_id: int, state: dict[str, Any] | None, terms_history: terms.TermsHistory
 ) -> Alert | None:
     if state is None:
         return None
@@ -173,7 +173,7 @@ def _alert_then(
         {"order": order_id, "filed": filed_at},
     ).one()
     return replace(
-        alerts.alert_from_row(row, book),
+        alerts.alert_from_row(row, terms_history),
         kind=AlertKind(state["kind"]),
         state=AlertState(state["state"]),
         unlocks_at=parse_timestamp(state["unlocks_at"]),
@@ -196,17 +196,21 @@ def _late_payment_then(state: dict[str, Any] | None) -> LatePayment | None:
     )
 
 
-def _ocr_then(conn: Connection, order_id: int, state: dict[str, Any] | None, book: terms.TermsHistory) -> Ocr | None:
+def _ocr_at(
+    conn: Connection, order_id: int, state: dict[str, Any] | None, terms_history: terms.TermsHistory
+) -> Ocr | None:
     if state is None:
         return None
     row = conn.execute(
         text("SELECT * FROM unwind.ocrs WHERE order_id = :order AND filed_at = :filed ORDER BY ocr_id LIMIT 1"),
         {"order": order_id, "filed": parse_timestamp(state["filed_at"])},
     ).one()
-    return replace(ocr.ocr_from_row(row, book), state=OcrState(state["state"]), closed_at=_instant(state["closed_at"]))
+    return replace(
+        ocr.ocr_from_row(row, terms_history), state=OcrState(state["state"]), closed_at=_instant(state["closed_at"])
+    )
 
 
-def _member_then(conn: Connection, member_id: str, at: datetime) -> Member:
+def _member_at(conn: Connection, member_id: str, at: datetime) -> Member:
     # Of a member's standing, only an open account decides about existing orders (R53, R55).
     last = conn.execute(
         text(
@@ -218,8 +222,8 @@ def _member_then(conn: Connection, member_id: str, at: datetime) -> Member:
     return replace(members.load_facts(conn, [member_id])[member_id], terminated=last == "members.terminated")
 
 
-def _lines(conn: Connection, order_id: int, happened: Sequence[Any], at: datetime | None) -> list[dict[str, Any]]:
-    batches = sum(event.type in ("orders.submitted", "orders.batch_added") for event in happened)
+def _lines(conn: Connection, order_id: int, past_events: Sequence[Any], at: datetime | None) -> list[dict[str, Any]]:
+    batches = sum(event.type in ("orders.submitted", "orders.batch_added") for event in past_events)
     return [
         {
             "line_no": row.line_no,
@@ -238,54 +242,54 @@ def _lines(conn: Connection, order_id: int, happened: Sequence[Any], at: datetim
     ]
 
 
-def _line_then(line: dict[str, Any], held: Order, known: Sequence[Removal]) -> dict[str, Any]:
+def _line_at(line: dict[str, Any], order: Order, removals_known: Sequence[Removal]) -> dict[str, Any]:
     removed = sum(
         quantity
-        for one in known
-        if one.state is RemovalState.APPROVED
-        for line_no, quantity in one.lines
+        for removal in removals_known
+        if removal.state is RemovalState.APPROVED
+        for line_no, quantity in removal.lines
         if line_no == line["line_no"]
     )
-    then = {**line, "removed": removed, "remaining": line["quantity"] - removed}
-    if held.status is not Status.CANCELLED:
-        then |= {"returned": 0, "returned_to_lot": None, "note": None}
-    return then
+    line_then = {**line, "removed": removed, "remaining": line["quantity"] - removed}
+    if order.status is not Status.CANCELLED:
+        line_then |= {"returned": 0, "returned_to_lot": None, "note": None}
+    return line_then
 
 
-def _at_that_time(one: Removal, at: datetime | None) -> Removal | None:
+def _removal_at(removal: Removal, at: datetime | None) -> Removal | None:
     if at is None:
-        return one
-    if one.requested_at > at:
+        return removal
+    if removal.requested_at > at:
         return None
-    undecided = one.decided_at is not None and one.decided_at > at
-    return replace(one, state=RemovalState.PENDING, decided_at=None) if undecided else one
+    undecided = removal.decided_at is not None and removal.decided_at > at
+    return replace(removal, state=RemovalState.PENDING, decided_at=None) if undecided else removal
 
 
-def _removal(one: Removal) -> dict[str, Any]:
+def _removal_json(removal: Removal) -> dict[str, Any]:
     return {
-        "removal_id": one.removal_id,
-        "state": one.state,
-        "requested_by": one.requested_by,
-        "requested_at": format_timestamp(one.requested_at),
-        "decided_at": format_optional_timestamp(one.decided_at),
-        "lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in one.lines],
+        "removal_id": removal.removal_id,
+        "state": removal.state,
+        "requested_by": removal.requested_by,
+        "requested_at": format_timestamp(removal.requested_at),
+        "decided_at": format_optional_timestamp(removal.decided_at),
+        "lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in removal.lines],
     }
 
 
-def _fee(conn: Connection, held: Order, at: datetime | None) -> dict[str, Any]:
+def _fee(conn: Connection, order: Order, at: datetime | None) -> dict[str, Any]:
     # `net` is what the order still costs its seller.
     rows = conn.execute(
         text(
             "SELECT kind, amount, billing_month FROM unwind.ledger_lines WHERE order_id = :order AND kind <> 'payment' "
             "AND (CAST(:at AS timestamptz) IS NULL OR at <= :at) ORDER BY line_id"
         ),
-        {"order": held.order_id, "at": at},
+        {"order": order.order_id, "at": at},
     ).all()
-    back = {row.kind: row for row in rows if row.kind in ("reset", "credit")}
-    reset, credit = back.get("reset"), back.get("credit")
+    fee_lines = {row.kind: row for row in rows if row.kind in ("reset", "credit")}
+    reset, credit = fee_lines.get("reset"), fee_lines.get("credit")
     return {
-        "charged": format_total(held.fee),
-        "charged_month": format_month(held.fee_month),
+        "charged": format_total(order.fee),
+        "charged_month": format_month(order.fee_month),
         "net": format_total(sum((row.amount for row in rows), Decimal(0))),
         "reset": format_total(reset.amount) if reset else None,
         "credit": format_total(credit.amount) if credit else None,
@@ -321,7 +325,7 @@ def format_month(first_day: date | None) -> str | None:
     return None if first_day is None else f"{first_day:%Y-%m}"
 
 
-def _happened(row: Any, book: terms.TermsHistory) -> dict[str, Any]:
+def _timeline_entry(row: Any, terms_history: terms.TermsHistory) -> dict[str, Any]:
     return {
         "at": format_timestamp(row.at),
         "event": row.type,
@@ -331,7 +335,7 @@ def _happened(row: Any, book: terms.TermsHistory) -> dict[str, Any]:
         "to": row.to_status,
         "note": row.note,
         "basis": row.changes.get("order", {}).get("basis"),
-        "terms_id": book.id_of(book.at(row.at)),
+        "terms_id": terms_history.id_of(terms_history.at(row.at)),
         "request_id": row.request_id,
     }
 

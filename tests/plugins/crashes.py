@@ -154,7 +154,7 @@ def without_random_values(thing: Any) -> str:
 class Shelf:
     """A snapshot of a database that can be restored repeatedly, faster than creating a new one."""
 
-    UNTOLD = ("sweeps", "sweep_hours", "audit_marks", "violations")
+    UNTOLD = ("sweeps", "sweep_hours", "audit_positions", "violations")
     """When somebody last looked is not what came of it."""
     TRIES = (
         "written_in",

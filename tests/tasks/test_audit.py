@@ -93,11 +93,11 @@ def test_rows_of_a_transaction_that_commits_late_are_checked(market: Market, dat
         late.commit()
     engine.dispose()
     with market.simulation.database.transaction() as conn:
-        conn.execute(text("UPDATE unwind.audit_marks SET number = 2000000000 WHERE name = 'order'"))
+        conn.execute(text("UPDATE unwind.audit_positions SET number = 2000000000 WHERE name = 'order'"))
         scope, _ = audit.recent_scope(conn, market.simulation.clock.instant)
         assert 1003 in scope.orders  # and whatever else was written while anybody on this server was at work
         found = invariants.check(conn, market.simulation.clock.instant, in_time=False, scope=scope)
-    assert "The events of an order are numbered from 1 without a gap, and their number is its version" in [
+    assert "An order's events are numbered from 1 without a gap, and the last number is its version" in [
         one.sentence for one in found
     ]
 

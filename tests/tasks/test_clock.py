@@ -81,7 +81,7 @@ def test_retries_keep_their_delay_when_the_clock_is_set_back(market: Market, own
 
 def test_the_nightly_check_runs_after_the_clock_was_years_ahead(market: Market) -> None:
     now = market.simulation.clock.instant
-    nights = "SELECT number FROM unwind.audit_marks WHERE name = 'night'"
+    nights = "SELECT number FROM unwind.audit_positions WHERE name = 'night'"
     for at in (now + 4000 * DAY, now):
         market.at(at)
         for _ in range(40):

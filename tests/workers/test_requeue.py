@@ -167,7 +167,7 @@ def test_every_dead_job_has_a_reason(shop: Market) -> None:
     parked(shop, 2, error="")
     with pytest.raises(IntegrityError):
         parked(shop, 3, reason="BECAUSE")
-    assert shop.rows("SELECT 1 FROM unwind.dead_jobs WHERE error = 'said nothing'")
+    assert shop.rows("SELECT 1 FROM unwind.dead_jobs WHERE error = 'no message'")
 
 
 def test_first_error_is_kept_through_all_retries(

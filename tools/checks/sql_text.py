@@ -19,16 +19,18 @@ REVIEWED = {
     "models/alerts.py:_any_due": "one of two conditions of that module",
     "models/alerts.py:_next": "one of two conditions of that module",
     "models/feed.py:advance_feed_base": "converted to an integer in that line; ALTER SEQUENCE takes no parameters",
-    "models/integrity/invariants/invariant.py:broken": (
+    "models/integrity/invariants/invariant.py:find_violations": (
         "a constant of the package with conditions that are constants too"
     ),
     "models/inventory.py:load_stock_view": "a lock clause or none",
-    "models/integrity/invariants/alert_lifecycle.py:held": "called at import by the invariants, with a column's name",
+    "models/integrity/invariants/alert_lifecycle.py:terms_sql": (
+        "called at import by the invariants, with a column's name"
+    ),
     "models/integrity/invariants/alert_lifecycle.py:first_answer": (
         "called at import by the invariants, with column names"
     ),
-    "models/integrity/invariants/timelines.py:_folded": "called at import, with words of that module",
-    "models/integrity/invariants/timelines.py:_numbered": "called at import, with words of that module",
+    "models/integrity/invariants/timelines.py:_fold_changes": "called at import, with words of that module",
+    "models/integrity/invariants/timelines.py:_with_event_range": ("called at import, with words of that module"),
     "models/monitoring/metrics.py:_age": "called at import, with words of that module",
     "models/submissions.py:_first_due": "called twice at import, with words of that module",
     "models/db/bulk.py:_insert": "names of a mapped table, and a RETURNING clause that its callers write as a constant",

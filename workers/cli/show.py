@@ -95,7 +95,7 @@ def _run_query(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) 
     except queries.InvalidQuery as problem:
         raise InvalidArguments(f"{str(problem)[:1].upper()}{str(problem)[1:]}.") from None
     if query.noun == "lots" and not as_html:
-        (print_lots_as_json if as_json else print_lots)(query.which[0])
+        (print_lots_as_json if as_json else print_lots)(query.arguments[0])
         return
     with open_database() as database, database.transaction() as conn:
         queries.use_snapshot_isolation(conn)
@@ -119,12 +119,12 @@ def _run_query(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) 
 
 
 def _describe_missing(query: queries.Query) -> str:
-    name = query.which[0]
+    name = query.arguments[0]
     if query.noun in ("order", "explain", "notices"):
         when = f" at {format_timestamp(query.at)}" if query.at else ""
         return f"There {'was' if query.at else 'is'} no order {name}{when}."
     if query.noun == "bill":
-        month = f"{query.which[1]:%Y-%m}"
+        month = f"{query.arguments[1]:%Y-%m}"
         return f"There is no bill of {name} for {month}: the seller is unknown or the month has not begun."
     if query.noun == "request":
         return (

@@ -129,7 +129,7 @@ class MetricsCollector:
                 if values is None:
                     failed.append(metric.name)
                     continue
-                family = Family(metric.name, metric.about, labels=metric.labels)
+                family = Family(metric.name, metric.description, labels=metric.labels)
                 for labels, value in (dict.fromkeys(ZERO_LABELS.get(metric.name, ()), 0.0) | dict(values)).items():
                     family.add_metric(labels, value)
                 families.append(family)

@@ -23,7 +23,7 @@ from models.integrity.invariants.timelines import TIMELINES
 ALWAYS: tuple[Invariant, ...] = (*alerts.ALERTS, *CANCELLATIONS, *STOCK, *LEDGER, *TIMELINES, *outbox.OUTBOX)
 IN_TIME: tuple[Invariant, ...] = (*alerts.IN_TIME, *outbox.IN_TIME)
 
-MONTHS_PROVEN = "Of every closed month the bills say what orders and events say; audit month names what differs"
+MONTHS_PROVEN = "The bills of every closed month agree with orders and events; `audit month` lists the differences"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,11 @@ def check(
     `months`: closed months (first days) whose books are recomputed, each at the cost of reading its orders' events.
     `scope`: check only these orders, sellers and so on; the cost does not depend on the size of the tables.
     """
-    found = [
-        Violation(one.sentence, broken)
-        for one in (*ALWAYS, *(IN_TIME if in_time else ()))
-        if (broken := one.broken(conn, now, scope))
+    violations = [
+        Violation(invariant.sentence, ids)
+        for invariant in (*ALWAYS, *(IN_TIME if in_time else ()))
+        if (ids := invariant.find_violations(conn, now, scope))
     ]
-    if unproven := month_audit.months_with_differences(conn, months):
-        found.append(Violation(MONTHS_PROVEN, unproven))
-    return found
+    if differing := month_audit.months_with_differences(conn, months):
+        violations.append(Violation(MONTHS_PROVEN, differing))
+    return violations

@@ -1,14 +1,14 @@
-"""The life of an alert and when it matures, read from events and dated terms alone, for invariants to compare.
+"""SQL for the lifecycle of an alert and when it matures, from events and dated terms alone.
 
-Elapsed durations: seconds are added, so no session's time zone can make a day of 23 hours out of one.
+Durations are added in seconds, so that no session's time zone can make a day of 23 hours.
 """
 
 from __future__ import annotations
 
 FILINGS = "('npb.filed', 'nrs.filed', 'nss.filed')"
 REMOVALS = "('npb.removed', 'nrs.removed', 'nss.removed')"
-MARKS = "('npb.unlocked', 'nrs.unlocked', 'nss.unlocked')"
-"""What time decided: such an event may be overtaken by a command that happened before it."""
+UNLOCKS = "('npb.unlocked', 'nrs.unlocked', 'nss.unlocked')"
+"""Sweeps write these events; a command that took effect earlier may follow them."""
 ANSWERS = "('npb.responded', 'npb.taken_back')"
 
 
@@ -18,14 +18,14 @@ def _duration(name: str, otherwise: str) -> str:
     )
 
 
-def held(terms_id: str) -> str:
+def terms_sql(terms_id: str) -> str:
     """Return SQL for the terms with that id; id 0, BrickLink's own, has no row."""
     return f"""
         SELECT {_duration("NPB_UNLOCK_NO_RESPONSE", "168h")} AS unanswered,
             {_duration("NPB_UNLOCK_RESPONSE", "336h")} AS answered,
             {_duration("SELLER_ALERT_UNLOCK", "336h")} AS sellers,
             COALESCE(t.settings ->> 'NPB_LATE_RESPONSE', 'sticky') = 'relock' AS relocks
-        FROM (VALUES (1)) AS one LEFT JOIN unwind.terms t ON t.terms_id = {terms_id}
+        FROM (VALUES (1)) AS always LEFT JOIN unwind.terms t ON t.terms_id = {terms_id}
     """  # noqa: S608 - names of columns
 
 
@@ -43,7 +43,7 @@ MATURITY = """
         THEN life.began + life.answered
     ELSE life.began + life.unanswered END
 """
-"""The instant from which one may cancel through the alert `life` with the first `answer`, the penalty left aside."""
+"""SQL for the instant from which the alert `life` with its first `answer` allows cancelling, without a penalty."""
 
 LIFECYCLES = f"""
     SELECT a.*, f.seq, f.at AS began, f.until, h.* FROM (
@@ -54,6 +54,6 @@ LIFECYCLES = f"""
         FROM unwind.events e WHERE e.type IN {FILINGS} AND [e.order_id IN orders]
         WINDOW w AS (PARTITION BY e.order_id ORDER BY e.seq)
     ) AS f ON f.order_id = a.order_id AND f.nth = a.nth
-    CROSS JOIN LATERAL ({held("a.terms_id")}) AS h
+    CROSS JOIN LATERAL ({terms_sql("a.terms_id")}) AS h
 """  # noqa: S608 - constants of this module
 """Each alert with its filing among the events, the next one's number, and the terms it was filed under."""

@@ -1,4 +1,4 @@
-"""Invariants of alerts: unlocked never early and never forgotten."""
+"""Invariants of alerts: unlocked never early and always in time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from models.integrity.invariants.invariant import Invariant
 ALERTS: tuple[Invariant, ...] = (
     Invariant(
         1,
-        "Every alert was filed by an event of its order, at its instant",
+        "Every alert has a filing event of its order at the same instant",
         f"""
         SELECT COALESCE(CAST(a.alert_id AS text), 'order ' || e.order_id) FROM (
             SELECT x.*, row_number() OVER (PARTITION BY x.order_id ORDER BY x.alert_id) AS nth
@@ -22,7 +22,7 @@ ALERTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         1,
-        "Every alert is kept under terms that were in force when it was filed, or began before its filing was known",
+        "Every alert has the terms that were in force when it was filed, or that began before its filing was recorded",
         """
         SELECT CAST(a.alert_id AS text) FROM unwind.alerts a LEFT JOIN unwind.terms t USING (terms_id)
         WHERE [a.order_id IN orders] AND (a.terms_id <> 0 AND t.terms_id IS NULL
@@ -33,7 +33,7 @@ ALERTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         1,
-        "No alert was unlocked before its instant, reckoned from when it was filed and first answered",
+        "No alert was unlocked before its deadline, computed from when it was filed and first answered",
         f"""
         SELECT DISTINCT CAST(life.alert_id AS text) FROM ({LIFECYCLES}) life
         JOIN unwind.events u ON u.order_id = life.order_id AND u.seq > life.seq AND u.seq < life.until
@@ -44,7 +44,7 @@ ALERTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         1,
-        "The instant stored with an alert is the one that its events and terms give",
+        "The deadline stored with an alert equals the one computed from its events and terms",
         f"""
         SELECT CAST(life.alert_id AS text) FROM ({LIFECYCLES}) life
         LEFT JOIN LATERAL ({first_answer("life", "life.until")}) answer ON true
@@ -58,7 +58,7 @@ ALERTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         1,
-        "No alert stands as unlocked that was answered, accepted or closed in time before its mark",
+        "No alert that was answered, accepted or closed in time is marked as unlocked",
         f"""
         SELECT DISTINCT CAST(life.alert_id AS text) FROM ({LIFECYCLES}) life
         LEFT JOIN LATERAL ({first_answer("life", "life.until")}) answer ON true
@@ -72,7 +72,7 @@ ALERTS: tuple[Invariant, ...] = (
     ),
     Invariant(
         1,
-        "An alert has one event for being unlocked each time it was",
+        "Every unlocked alert has exactly one unlock event at that instant",
         """
         SELECT CAST(a.alert_id AS text) FROM unwind.alerts a
         WHERE [a.order_id IN orders] AND a.unlocked_at IS NOT NULL AND 1 <> (
@@ -85,7 +85,7 @@ ALERTS: tuple[Invariant, ...] = (
 IN_TIME: tuple[Invariant, ...] = (
     Invariant(
         1,
-        "No alert stays locked for more than a minute after its instant",
+        "No alert stays locked for more than a minute after its deadline",
         """
         SELECT CAST(alert_id AS text) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL
         AND NOT penalty_stands AND unlocks_at < CAST(:now AS timestamptz) - interval '1 minute'

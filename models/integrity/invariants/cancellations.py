@@ -1,6 +1,6 @@
 """Invariants of cancelled orders.
 
-Grounds are judged again from events and dated terms: nothing here knows how a command decides.
+Grounds are derived again from events and dated terms, independently of how commands decide.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _CANCELLED = "unwind.orders o JOIN unwind.events c ON c.order_id = o.order_id AN
 GROUNDS: tuple[Invariant, ...] = (
     Invariant(
         2,
-        "No order is cancelled through an alert that was not open and mature at that instant",
+        "No order was cancelled through an alert that was not open and mature at that instant",
         f"""
         SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
         LEFT JOIN ({LIFECYCLES}) life ON life.order_id = o.order_id AND life.seq < c.seq AND life.until > c.seq
@@ -26,7 +26,7 @@ GROUNDS: tuple[Invariant, ...] = (
     ),
     Invariant(
         2,
-        "No order is cancelled through a penalty that the buyer had not accepted",
+        "No order was cancelled through a penalty that the buyer had not accepted",
         f"""
         SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
         WHERE [o.order_id IN orders] AND o.basis = 'NPX' AND COALESCE((
@@ -37,7 +37,7 @@ GROUNDS: tuple[Invariant, ...] = (
     ),
     Invariant(
         2,
-        "No order is cancelled through a cancel request that was not open at that instant, or that the other party "
+        "No order was cancelled through a cancel request that was not open at that instant or that the wrong party "
         "filed",
         f"""
         SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
@@ -50,7 +50,7 @@ GROUNDS: tuple[Invariant, ...] = (
     ),
     Invariant(
         2,
-        "No order is cancelled for a closed account that was not closed at that instant",
+        "No order was cancelled for a closed account that was not closed at that instant",
         f"""
         SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
         WHERE [o.order_id IN orders] AND o.basis IN ('BUYER_TERMINATED', 'SELLER_TERMINATED') AND COALESCE((
@@ -62,7 +62,7 @@ GROUNDS: tuple[Invariant, ...] = (
     ),
     Invariant(
         2,
-        "Only the party to whom the ground belongs has cancelled",
+        "Every order was cancelled by the party that its ground allows",
         f"""
         SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
         WHERE [o.order_id IN orders] AND (c.role, c.actor, o.cancelled_by) IS DISTINCT FROM (
@@ -72,7 +72,7 @@ GROUNDS: tuple[Invariant, ...] = (
     ),
 )
 
-WHOLE: tuple[Invariant, ...] = (
+CONSEQUENCES: tuple[Invariant, ...] = (
     Invariant(
         3,
         "A cancelled order has exactly one cancellation, and only a cancelled order has one",
@@ -94,7 +94,7 @@ WHOLE: tuple[Invariant, ...] = (
     ),
     Invariant(
         3,
-        "A cancelled order has no pending removal request unless the promise to cancel it still waits",
+        "A cancelled order has no pending removal request, unless the outbox message that cancels it is not done",
         """
         SELECT CAST(o.order_id AS text) FROM unwind.orders o
         WHERE [o.order_id IN orders] AND o.status = 'CANCELLED'
@@ -104,8 +104,7 @@ WHOLE: tuple[Invariant, ...] = (
     ),
     Invariant(
         3,
-        "After its cancellation only its alert and its removals are removed from an order, "
-        "and late payments recorded and settled",
+        "After a cancellation, only events of its alert's removal, its removal requests and late payments follow",
         f"""
         SELECT DISTINCT CAST(e.order_id AS text) FROM {_CANCELLED}
         JOIN unwind.events e ON e.order_id = o.order_id AND e.seq > c.seq
@@ -118,25 +117,25 @@ WHOLE: tuple[Invariant, ...] = (
 LATE_PAYMENTS: tuple[Invariant, ...] = (
     Invariant(
         3,
-        "A late payment belongs to a cancelled order, came after its cancellation, and is what its events say",
+        "A late payment belongs to a cancelled order, came after its cancellation, and equals its folded events",
         f"""
         SELECT CAST(p.order_id AS text) FROM unwind.late_payments p
         WHERE [p.order_id IN orders] AND NOT EXISTS (
             SELECT FROM {_CANCELLED} WHERE o.order_id = p.order_id AND c.at <= p.recorded_at)
         UNION
-        SELECT CAST(COALESCE(p.order_id, said.order_id) AS text) FROM (
+        SELECT CAST(COALESCE(p.order_id, folded.order_id) AS text) FROM (
             SELECT DISTINCT ON (order_id) * FROM unwind.late_payments WHERE [order_id IN orders]
             ORDER BY order_id, late_payment_id DESC
         ) p FULL JOIN (
-            SELECT e.order_id, jsonb_object_agg(moved.key, moved.value ORDER BY e.seq) AS state
-            FROM unwind.events e CROSS JOIN LATERAL jsonb_each(e.changes -> 'late_payment') moved
+            SELECT e.order_id, jsonb_object_agg(change.key, change.value ORDER BY e.seq) AS state
+            FROM unwind.events e CROSS JOIN LATERAL jsonb_each(e.changes -> 'late_payment') change
             WHERE [e.order_id IN orders] AND e.type IN ('orders.paid_after_cancellation', 'orders.late_payment_settled')
             GROUP BY e.order_id
-        ) said USING (order_id)
-        WHERE (said.state ->> 'payment_status', said.state ->> 'settled_by')
+        ) folded USING (order_id)
+        WHERE (folded.state ->> 'payment_status', folded.state ->> 'settled_by')
            IS DISTINCT FROM (p.payment_status, p.settled_by)
-            OR CAST(said.state ->> 'recorded_at' AS timestamptz) IS DISTINCT FROM p.recorded_at
-            OR CAST(said.state ->> 'settled_at' AS timestamptz) IS DISTINCT FROM p.settled_at
+            OR CAST(folded.state ->> 'recorded_at' AS timestamptz) IS DISTINCT FROM p.recorded_at
+            OR CAST(folded.state ->> 'settled_at' AS timestamptz) IS DISTINCT FROM p.settled_at
         """,  # noqa: S608 - constants of this package
     ),
 )
@@ -144,8 +143,7 @@ LATE_PAYMENTS: tuple[Invariant, ...] = (
 STRIKES: tuple[Invariant, ...] = (
     Invariant(
         6,
-        "An order cancelled through an alert is a strike of the party complained of, withdrawn with the alert; no "
-        "other is",
+        "A cancellation through an alert gives the accused party a strike, withdrawn with the alert; no other does",
         f"""
         SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
         LEFT JOIN unwind.strikes s ON s.order_id = o.order_id
@@ -159,7 +157,7 @@ STRIKES: tuple[Invariant, ...] = (
     ),
     Invariant(
         6,
-        "There is at most one strike for an order, and only for one that was cancelled",
+        "An order has at most one strike, and only a cancelled order has one",
         """
         SELECT CAST(s.order_id AS text) FROM unwind.strikes s WHERE [s.order_id IN orders]
         GROUP BY s.order_id HAVING count(*) > 1 OR NOT EXISTS (
@@ -168,4 +166,4 @@ STRIKES: tuple[Invariant, ...] = (
     ),
 )
 
-CANCELLATIONS = (*GROUNDS, *WHOLE, *LATE_PAYMENTS, *STRIKES)
+CANCELLATIONS = (*GROUNDS, *CONSEQUENCES, *LATE_PAYMENTS, *STRIKES)

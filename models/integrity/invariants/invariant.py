@@ -1,7 +1,7 @@
-"""The invariant: a sentence, and a query that returns the ids for which it is not true.
+"""The invariant: a sentence, and a query that returns the ids that violate it.
 
-A query checks everything, or only a scope.  It marks where it can be narrowed: `[o.order_id IN orders]` is true when
-everything is checked, and otherwise a condition on the orders of a `Scope`.
+A query checks everything, or only a scope.  Its scope markers, such as `[o.order_id IN orders]`, are true when
+everything is checked, and otherwise conditions on the ids of a `Scope`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 MAX_IDS = 100
-"""The maximum number of ids reported for one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Scope:
     orders: tuple[int, ...] = ()
     sellers: tuple[str, ...] = ()
     items: tuple[tuple[str, str], ...] = ()
-    promises: tuple[int, ...] = ()
+    messages: tuple[int, ...] = ()
     answers: datetime | None = None
 
     def values(self) -> dict[str, Any]:
@@ -33,7 +32,7 @@ class Scope:
             "sellers": list(self.sellers),
             "item_sellers": [seller for seller, _ in self.items],
             "item_nos": [number for _, number in self.items],
-            "promises": list(self.promises),
+            "messages": list(self.messages),
             "answers": self.answers,
         }
 
@@ -47,28 +46,28 @@ class Invariant:
     query: str
 
     @property
-    def narrows(self) -> bool:
-        return _PLACE.search(self.query) is not None
+    def has_scope_marker(self) -> bool:
+        return _SCOPE_MARKER.search(self.query) is not None
 
-    def broken(self, conn: Connection, now: datetime, scope: Scope | None = None) -> list[str]:
+    def find_violations(self, conn: Connection, now: datetime, scope: Scope | None = None) -> list[str]:
         """Return the ids that violate it, at most `MAX_IDS`: in `scope`, or anywhere."""
         values = {"now": now} | (scope.values() if scope is not None else {})
-        query = _PLACE.sub("true" if scope is None else _narrowed, self.query)
-        asked = text(f"SELECT * FROM ({query}) AS broken(id) LIMIT {MAX_IDS}")  # noqa: S608 - our own texts
-        wanted = {name: value for name, value in values.items() if re.search(rf"(?<!:):{name}\b", query)}
-        return [str(one) for one in conn.execute(asked, wanted).scalars()]
+        query = _SCOPE_MARKER.sub("true" if scope is None else _scope_condition, self.query)
+        statement = text(f"SELECT * FROM ({query}) AS violation(id) LIMIT {MAX_IDS}")  # noqa: S608 - constants
+        parameters = {name: value for name, value in values.items() if re.search(rf"(?<!:):{name}\b", query)}
+        return [str(violating_id) for violating_id in conn.execute(statement, parameters).scalars()]
 
 
-_PLACE = re.compile(r"\[(\w[\w., ]*) IN (orders|sellers|items|promises|answers)\]")
+_SCOPE_MARKER = re.compile(r"\[(\w[\w., ]*) IN (orders|sellers|items|messages|answers)\]")
 _CONDITIONS = {
     "orders": "{0} = ANY(CAST(:orders AS bigint[]))",
     "sellers": "{0} = ANY(CAST(:sellers AS text[]))",
     "items": "({0}) IN (SELECT * FROM unnest(CAST(:item_sellers AS text[]), CAST(:item_nos AS text[])))",
-    "promises": "{0} = ANY(CAST(:promises AS bigint[]))",
+    "messages": "{0} = ANY(CAST(:messages AS bigint[]))",
     "answers": "{0} >= CAST(:answers AS timestamptz)",
 }
 
 
-def _narrowed(place: re.Match[str]) -> str:
-    columns, kind = place.groups()
+def _scope_condition(marker: re.Match[str]) -> str:
+    columns, kind = marker.groups()
     return _CONDITIONS[kind].format(columns)

@@ -1,6 +1,6 @@
 """Invariants of the ledger and the bills: no cent appears or disappears.
 
-Recomputed from lines, orders and dated terms: nothing here knows how money is charged, posted or billed.
+Recomputed from lines, orders and dated terms, independently of the code that charges, posts and bills.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEDGER: tuple[Invariant, ...] = (
     ),
     Invariant(
         5,
-        "Of every issued bill the lines and the opening credit are its total and what it carries forward",
+        "On every issued bill, lines and opening credit add up to the total and the amount carried forward",
         """
         SELECT b.seller_id || ' ' || to_char(b.billing_month, 'YYYY-MM') FROM unwind.bills b
         CROSS JOIN LATERAL (
@@ -53,7 +53,7 @@ LEDGER: tuple[Invariant, ...] = (
     ),
     Invariant(
         5,
-        "Every bill opens with what the bill before carried forward, less what was paid too much",
+        "Every bill opens with the amount that the previous bill carried forward, less overpayments",
         """
         SELECT b.seller_id || ' ' || to_char(b.billing_month, 'YYYY-MM') FROM unwind.bills b
         WHERE [b.seller_id IN sellers] AND b.opening_credit <> COALESCE((
@@ -67,7 +67,7 @@ LEDGER: tuple[Invariant, ...] = (
     ),
     Invariant(
         5,
-        "No bill is left out: what one carries forward is taken up by the next as soon as there is one",
+        "No month is skipped: a bill that carries an amount forward is followed by the next month's bill",
         """
         SELECT b.seller_id || ' ' || to_char(b.billing_month, 'YYYY-MM') FROM unwind.bills b
         WHERE [b.seller_id IN sellers] AND b.carried_forward <> 0
@@ -80,7 +80,7 @@ LEDGER: tuple[Invariant, ...] = (
     ),
     Invariant(
         5,
-        "Every line of a closed month is on an issued bill, or on one that is held until it can be made",
+        "Every line of a closed month is on an issued bill or on a held one",
         """
         SELECT l.seller_id || ' ' || to_char(l.billing_month, 'YYYY-MM') FROM unwind.ledger_lines l
         WHERE [l.seller_id IN sellers] AND l.kind <> 'payment'
@@ -94,7 +94,7 @@ LEDGER: tuple[Invariant, ...] = (
     ),
     Invariant(
         5,
-        "The lines of an issued bill are those it was issued with",
+        "The lines of an issued bill have not changed since it was issued",
         f"""
         SELECT b.seller_id || ' ' || to_char(b.billing_month, 'YYYY-MM') FROM unwind.bills b
         CROSS JOIN LATERAL (
@@ -102,11 +102,11 @@ LEDGER: tuple[Invariant, ...] = (
             WHERE l.seller_id = b.seller_id AND l.billing_month = b.billing_month AND l.kind <> 'payment'
         ) s
         WHERE [b.seller_id IN sellers] AND s.hash <> b.lines_hash
-        """,  # noqa: S608 - the hash is an expression of ours
+        """,  # noqa: S608 - the hash is a constant
     ),
     Invariant(
         5,
-        "No charge is on a bill of another month than the one in which it was charged",
+        "No charge is on an earlier month's bill, and every reset is on the bill of the month of its charge",
         """
         SELECT CAST(l.order_id AS text) FROM unwind.ledger_lines l
         WHERE [l.order_id IN orders] AND (l.kind IN ('charge', 'reset') AND l.billing_month < l.charged_month
@@ -115,7 +115,7 @@ LEDGER: tuple[Invariant, ...] = (
     ),
     Invariant(
         5,
-        "A payment is only of an issued bill, and what it pays too much is no more than itself",
+        "A payment's excess is at most its amount and is credited in a later month than that of the bill",
         """
         SELECT l.payment_id FROM unwind.ledger_lines l
         WHERE [l.seller_id IN sellers] AND l.kind = 'payment' AND (
@@ -125,7 +125,7 @@ LEDGER: tuple[Invariant, ...] = (
     ),
     Invariant(
         5,
-        "All that was billed and all that is still open come to what the ledger says, payments apart",
+        "A seller's billed and unbilled lines add up to the ledger, without payments",
         """
         SELECT l.seller_id FROM unwind.ledger_lines l WHERE [l.seller_id IN sellers] AND l.kind <> 'payment'
         GROUP BY l.seller_id
@@ -137,8 +137,8 @@ LEDGER: tuple[Invariant, ...] = (
     ),
     Invariant(
         5,
-        "A reset or credit is on the bill of the month in which its order was cancelled, or on a later one if that "
-        "was made",
+        "A reset or credit is on the bill of the month of its cancellation, or on a later one if that was issued "
+        "before",
         """
         SELECT CAST(l.order_id AS text) FROM unwind.ledger_lines l JOIN unwind.orders o USING (order_id)
         CROSS JOIN LATERAL (

@@ -7,7 +7,7 @@ from models.integrity.invariants.invariant import Invariant
 OUTBOX: tuple[Invariant, ...] = (
     Invariant(
         6,
-        "Nobody is told twice of one event",
+        "No member is notified twice of one event",
         """
         SELECT min(n.key) FROM unwind.notices n WHERE [n.order_id IN orders]
         GROUP BY n.key HAVING count(*) > 1
@@ -18,7 +18,7 @@ OUTBOX: tuple[Invariant, ...] = (
     ),
     Invariant(
         6,
-        "One request has one answer, through whichever door it came",
+        "Every request has one answer, the same at every interface",
         """
         SELECT r.request_id FROM unwind.requests r WHERE [r.answered_at IN answers]
         GROUP BY r.request_id HAVING count(*) > 1
@@ -30,7 +30,7 @@ OUTBOX: tuple[Invariant, ...] = (
     ),
     Invariant(
         6,
-        "A cancellation that was answered as done stands in the order's events under its request",
+        "Every cancellation that was answered as done has an event with its request id",
         """
         SELECT r.request_id FROM unwind.requests r
         WHERE [r.answered_at IN answers] AND r.task = 'orders.cancel' AND r.outcome = 'done' AND NOT EXISTS (
@@ -40,26 +40,26 @@ OUTBOX: tuple[Invariant, ...] = (
     ),
     Invariant(
         7,
-        "A promise to tell somebody that is kept has its notice",
+        "Every completed outbox message to notify a member has its notice",
         """
         SELECT CAST(p.outbox_id AS text) FROM unwind.outbox p
-        WHERE [p.outbox_id IN promises] AND p.task IN ('notices.tell_seller', 'notices.tell_buyer')
+        WHERE [p.outbox_id IN messages] AND p.task IN ('notices.tell_seller', 'notices.tell_buyer')
         AND p.state = 'done' AND NOT EXISTS (SELECT FROM unwind.notices n WHERE n.key = p.key)
         """,
     ),
     Invariant(
         7,
-        "A promise to reset or credit a fee that is kept has its line, unless there was nothing to give back",
+        "Every completed outbox message to reset or credit a fee has its ledger line, unless its amount is 0.00",
         """
         SELECT CAST(p.outbox_id AS text) FROM unwind.outbox p
-        WHERE [p.outbox_id IN promises] AND p.task = 'credits.post_to_next_invoice' AND p.state = 'done'
+        WHERE [p.outbox_id IN messages] AND p.task = 'credits.post_to_next_invoice' AND p.state = 'done'
         AND CAST(p.payload ->> 'amount' AS numeric) <> 0
         AND NOT EXISTS (SELECT FROM unwind.ledger_lines l WHERE l.key = p.key)
         """,
     ),
     Invariant(
         7,
-        "Of every cancellation both parties are told, or will be by a promise that waits",
+        "Both parties of a cancelled order have a notice of it, or an outbox message that is not done",
         """
         SELECT CAST(o.order_id AS text) FROM unwind.orders o
         JOIN unwind.events c ON c.order_id = o.order_id AND c.type = 'orders.cancelled'
@@ -72,7 +72,7 @@ OUTBOX: tuple[Invariant, ...] = (
     ),
     Invariant(
         7,
-        "Whoever filed an alert is told when it unlocks, or will be by a promise that waits",
+        "The filer of an unlocked alert has a notice of it, or an outbox message that is not done",
         """
         SELECT CAST(o.order_id AS text) FROM unwind.orders o
         JOIN unwind.events e ON e.order_id = o.order_id AND e.type IN ('npb.unlocked', 'nrs.unlocked', 'nss.unlocked')
@@ -85,7 +85,7 @@ OUTBOX: tuple[Invariant, ...] = (
     ),
     Invariant(
         9,
-        "A promise that was given up is seen among the dead jobs, and only such a promise is",
+        "Every dead outbox message is among the dead jobs, and every outbox message among them is dead",
         """
         SELECT CAST(p.outbox_id AS text) FROM unwind.outbox p WHERE p.state = 'dead' AND NOT EXISTS (
             SELECT FROM unwind.dead_jobs d WHERE d.outbox_id = p.outbox_id AND d.replayed_at IS NULL)
@@ -96,7 +96,7 @@ OUTBOX: tuple[Invariant, ...] = (
     ),
     Invariant(
         9,
-        "A submitted command that was given up is seen among the dead jobs",
+        "Every dead submission is among the dead jobs",
         """
         SELECT s.request_id FROM unwind.submissions s WHERE s.state = 'dead' AND NOT EXISTS (
             SELECT FROM unwind.dead_jobs d WHERE d.request_id = s.request_id)
@@ -104,7 +104,7 @@ OUTBOX: tuple[Invariant, ...] = (
     ),
     Invariant(
         9,
-        "Every dead job says what it was, why it died and after how many tries",
+        "Every dead job has its task, its first and last error and its number of attempts",
         """
         SELECT CAST(d.dead_job_id AS text) FROM unwind.dead_jobs d
         WHERE d.task = '' OR d.first_error = '' OR d.error = '' OR d.attempts < 1
@@ -115,7 +115,7 @@ OUTBOX: tuple[Invariant, ...] = (
 IN_TIME: tuple[Invariant, ...] = (
     Invariant(
         7,
-        "No promise waits longer than a minute to be rung for",
+        "No outbox message is overdue by more than a minute",
         """
         SELECT CAST(outbox_id AS text) FROM unwind.outbox WHERE state = 'due'
         AND due_at < CAST(:now AS timestamptz) - interval '1 minute'
@@ -123,7 +123,7 @@ IN_TIME: tuple[Invariant, ...] = (
     ),
     Invariant(
         7,
-        "No promise that waits is put off by more than a quarter of an hour, or after its last try",
+        "No outbox message is postponed by more than 16 minutes, or after its last attempt",
         """
         SELECT CAST(outbox_id AS text) FROM unwind.outbox WHERE state = 'due'
         AND (due_at > CAST(:now AS timestamptz) + interval '16 minutes' OR attempts >= 12)

@@ -1,6 +1,6 @@
 """Invariants of stock: no unit appears or disappears.
 
-Recomputed from the journal, the order lines and the removal requests: nothing here knows how items are put back.
+Recomputed from the journal, the order lines and the removal requests, independently of the code that returns items.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _KEY = "seller_id, item_type, item_no, color_id, new_or_used, completeness"
 STOCK: tuple[Invariant, ...] = (
     Invariant(
         4,
-        "Per seller and item key the journal adds up to what is on hand, and nothing less than nothing is",
+        "Per seller and item key the journal adds up to the units on hand, and no quantity is negative",
         f"""
         SELECT seller_id || ' ' || item_no FROM (
             SELECT {_KEY}, quantity AS on_hand, quantity AS units FROM unwind.lots l
@@ -24,7 +24,7 @@ STOCK: tuple[Invariant, ...] = (
     ),
     Invariant(
         4,
-        "What an order line bought left the stock once",
+        "The units of an order line left the stock exactly once",
         """
         SELECT l.order_id || '/' || l.line_no FROM unwind.order_lines l WHERE [l.order_id IN orders] AND l.quantity <> (
             SELECT COALESCE(-sum(m.delta), 0) FROM unwind.stock_moves m
@@ -33,7 +33,7 @@ STOCK: tuple[Invariant, ...] = (
     ),
     Invariant(
         4,
-        "What a line returned stands in the journal once, and no line gives more than it had",
+        "The units that a line returned are in the journal once, and no line returns more than it had",
         """
         SELECT l.order_id || '/' || l.line_no FROM unwind.order_lines l CROSS JOIN LATERAL (
             SELECT COALESCE(sum(m.delta), 0) AS units, count(*) AS times FROM unwind.stock_moves m
@@ -44,7 +44,7 @@ STOCK: tuple[Invariant, ...] = (
     ),
     Invariant(
         4,
-        "What was taken out of a line is what its approved removal requests say, and no more came back by them",
+        "The units removed from a line match its approved removal requests, and no more were returned by them",
         """
         SELECT l.order_id || '/' || l.line_no FROM unwind.order_lines l CROSS JOIN LATERAL (
             SELECT COALESCE(sum(CAST(x ->> 'quantity' AS integer)), 0) AS units,
@@ -59,7 +59,7 @@ STOCK: tuple[Invariant, ...] = (
     ),
     Invariant(
         4,
-        "A cancelled order's items came back whole where they may, and not at all where they may not",
+        "A cancelled order's items were returned completely where they may be, and not at all where they may not",
         """
         SELECT l.order_id || '/' || l.line_no FROM unwind.order_lines l JOIN unwind.orders o USING (order_id)
         LEFT JOIN unwind.events c ON c.order_id = o.order_id AND c.type = 'orders.cancelled'
@@ -75,7 +75,7 @@ STOCK: tuple[Invariant, ...] = (
     ),
     Invariant(
         4,
-        "What a cancellation says came back is what each line returned",
+        "The units that a cancellation reports as returned are those that each line returned",
         """
         SELECT l.order_id || '/' || l.line_no FROM unwind.order_lines l
         JOIN unwind.events c ON c.order_id = l.order_id AND c.type = 'orders.cancelled'

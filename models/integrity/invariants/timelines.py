@@ -1,25 +1,25 @@
 """Invariants of timelines: the events of an order fold back into its rows.
 
-The folding is PostgreSQL's own: of equal keys of an object the last one counts.
+PostgreSQL folds them: of equal keys of an object the last one counts.
 """
 
 from __future__ import annotations
 
-from models.integrity.invariants.alert_lifecycle import FILINGS, MARKS
+from models.integrity.invariants.alert_lifecycle import FILINGS, UNLOCKS
 from models.integrity.invariants.invariant import Invariant
 
 
-def _folded(part: str, since: str, until: str) -> str:
+def _fold_changes(part: str, since: str, until: str) -> str:
     # Folded from the events numbered from `since` on and before `until`.
     return f"""
-        SELECT jsonb_object_agg(moved.key, moved.value ORDER BY e.seq) AS said
-        FROM unwind.events e CROSS JOIN LATERAL jsonb_each(e.changes -> '{part}') moved
-        WHERE e.order_id = life.order_id AND e.seq >= {since} AND e.seq < {until}
+        SELECT jsonb_object_agg(change.key, change.value ORDER BY e.seq) AS folded
+        FROM unwind.events e CROSS JOIN LATERAL jsonb_each(e.changes -> '{part}') change
+        WHERE e.order_id = stored.order_id AND e.seq >= {since} AND e.seq < {until}
         AND jsonb_typeof(e.changes -> '{part}') = 'object'
     """  # noqa: S608 - constants of this module
 
 
-def _numbered(table: str, key: str, filings: str) -> str:
+def _with_event_range(table: str, key: str, filings: str) -> str:
     # Each alert or cancel request with the numbers of its filing and of the next one.
     return f"""
         SELECT r.*, f.seq, f.until FROM (
@@ -36,7 +36,7 @@ def _numbered(table: str, key: str, filings: str) -> str:
 TIMELINES: tuple[Invariant, ...] = (
     Invariant(
         8,
-        "The events of an order are numbered from 1 without a gap, and their number is its version",
+        "An order's events are numbered from 1 without a gap, and the last number is its version",
         """
         SELECT CAST(o.order_id AS text) FROM unwind.orders o LEFT JOIN (
             SELECT order_id, count(*) AS n, min(seq) AS first, max(seq) AS last FROM unwind.events
@@ -47,7 +47,7 @@ TIMELINES: tuple[Invariant, ...] = (
     ),
     Invariant(
         8,
-        "Every change of status has its event: each begins where the one before ended, and the last is the order's",
+        "Every event starts from the status that the previous one led to, and the last one leads to the order's status",
         """
         SELECT DISTINCT CAST(order_id AS text) FROM (
             SELECT e.order_id, e.to_status, e.from_status, o.status,
@@ -59,13 +59,12 @@ TIMELINES: tuple[Invariant, ...] = (
     ),
     Invariant(
         8,
-        "The instants of an order's events never go back, but for marks that a command overtook, and the last is the "
-        "order's",
+        "The events of an order are in order of time, except overtaken unlocks, and the last one is its last_event_at",
         f"""
         SELECT DISTINCT CAST(order_id AS text) FROM (
-            SELECT e.order_id, e.at, o.last_event_at, max(e.at) FILTER (WHERE e.type NOT IN {MARKS}) OVER (
+            SELECT e.order_id, e.at, o.last_event_at, max(e.at) FILTER (WHERE e.type NOT IN {UNLOCKS}) OVER (
                 PARTITION BY e.order_id ORDER BY e.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before,
-                max(e.at) FILTER (WHERE e.type NOT IN {MARKS}) OVER (PARTITION BY e.order_id) AS last
+                max(e.at) FILTER (WHERE e.type NOT IN {UNLOCKS}) OVER (PARTITION BY e.order_id) AS last
             FROM unwind.events e JOIN unwind.orders o USING (order_id) WHERE [e.order_id IN orders]
         ) e WHERE at < before OR last <> last_event_at
         """,  # noqa: S608 - constants of this package
@@ -74,45 +73,47 @@ TIMELINES: tuple[Invariant, ...] = (
         8,
         "Replaying an order's events gives its row",
         f"""
-        SELECT CAST(life.order_id AS text) FROM unwind.orders life
-        CROSS JOIN LATERAL ({_folded("order", "1", "2147483647")}) f
-        WHERE [life.order_id IN orders] AND (life.status, life.previous_status, life.payment_status, life.order_date,
-            life.total, life.fee, life.fee_month, life.cancelled_at, life.basis, life.cancelled_by) IS DISTINCT FROM (
-            said ->> 'status', said ->> 'previous_status', said ->> 'payment_status',
-            CAST(said ->> 'order_date' AS timestamptz), CAST(said ->> 'total' AS numeric),
-            CAST(said ->> 'fee' AS numeric),
-            to_date(said ->> 'fee_month', 'YYYY-MM'), CAST(said ->> 'cancelled_at' AS timestamptz), said ->> 'basis',
-            said ->> 'cancelled_by')
+        SELECT CAST(stored.order_id AS text) FROM unwind.orders stored
+        CROSS JOIN LATERAL ({_fold_changes("order", "1", "2147483647")}) f
+        WHERE [stored.order_id IN orders] AND (stored.status, stored.previous_status, stored.payment_status,
+            stored.order_date, stored.total, stored.fee, stored.fee_month, stored.cancelled_at, stored.basis,
+            stored.cancelled_by) IS DISTINCT FROM (
+            folded ->> 'status', folded ->> 'previous_status', folded ->> 'payment_status',
+            CAST(folded ->> 'order_date' AS timestamptz), CAST(folded ->> 'total' AS numeric),
+            CAST(folded ->> 'fee' AS numeric),
+            to_date(folded ->> 'fee_month', 'YYYY-MM'), CAST(folded ->> 'cancelled_at' AS timestamptz),
+            folded ->> 'basis', folded ->> 'cancelled_by')
         """,  # noqa: S608 - constants of this module
     ),
     Invariant(
         8,
         "Replaying an alert's events gives its row",
         f"""
-        SELECT CAST(life.alert_id AS text) FROM ({_numbered("alerts", "alert_id", FILINGS)}) life
-        CROSS JOIN LATERAL ({_folded("alert", "life.seq", "life.until")}) f
-        WHERE (life.kind, life.state, life.filed_at, life.grounds, life.responded_at, life.penalty_accepted_at,
-            life.penalty_withdrawn_at, life.unlocks_at, life.unlocked_at, life.closed_at) IS DISTINCT FROM (
-            said ->> 'kind', said ->> 'state', CAST(said ->> 'filed_at' AS timestamptz), said ->> 'grounds',
-            CAST(said ->> 'responded_at' AS timestamptz), CAST(said ->> 'penalty_accepted_at' AS timestamptz),
-            CAST(said ->> 'penalty_withdrawn_at' AS timestamptz), CAST(said ->> 'unlocks_at' AS timestamptz),
-            CAST(said ->> 'unlocked_at' AS timestamptz), CAST(said ->> 'closed_at' AS timestamptz))
+        SELECT CAST(stored.alert_id AS text) FROM ({_with_event_range("alerts", "alert_id", FILINGS)}) stored
+        CROSS JOIN LATERAL ({_fold_changes("alert", "stored.seq", "stored.until")}) f
+        WHERE (stored.kind, stored.state, stored.filed_at, stored.grounds, stored.responded_at,
+            stored.penalty_accepted_at, stored.penalty_withdrawn_at, stored.unlocks_at, stored.unlocked_at,
+            stored.closed_at) IS DISTINCT FROM (
+            folded ->> 'kind', folded ->> 'state', CAST(folded ->> 'filed_at' AS timestamptz), folded ->> 'grounds',
+            CAST(folded ->> 'responded_at' AS timestamptz), CAST(folded ->> 'penalty_accepted_at' AS timestamptz),
+            CAST(folded ->> 'penalty_withdrawn_at' AS timestamptz), CAST(folded ->> 'unlocks_at' AS timestamptz),
+            CAST(folded ->> 'unlocked_at' AS timestamptz), CAST(folded ->> 'closed_at' AS timestamptz))
         """,  # noqa: S608 - constants of this module
     ),
     Invariant(
         8,
         "Replaying a cancel request's events gives its row",
         f"""
-        SELECT CAST(life.ocr_id AS text) FROM ({_numbered("ocrs", "ocr_id", "('ocr.filed')")}) life
-        CROSS JOIN LATERAL ({_folded("ocr", "life.seq", "life.until")}) f
-        WHERE (life.filed_by, life.reason, life.state, life.filed_at, life.closed_at) IS DISTINCT FROM (
-            said ->> 'filed_by', said ->> 'reason', said ->> 'state', CAST(said ->> 'filed_at' AS timestamptz),
-            CAST(said ->> 'closed_at' AS timestamptz))
+        SELECT CAST(stored.ocr_id AS text) FROM ({_with_event_range("ocrs", "ocr_id", "('ocr.filed')")}) stored
+        CROSS JOIN LATERAL ({_fold_changes("ocr", "stored.seq", "stored.until")}) f
+        WHERE (stored.filed_by, stored.reason, stored.state, stored.filed_at, stored.closed_at) IS DISTINCT FROM (
+            folded ->> 'filed_by', folded ->> 'reason', folded ->> 'state', CAST(folded ->> 'filed_at' AS timestamptz),
+            CAST(folded ->> 'closed_at' AS timestamptz))
         """,  # noqa: S608 - constants of this module
     ),
     Invariant(
         8,
-        "Every removal request that was decided was decided so by an event",
+        "Every decided removal request has an event with that decision",
         """
         SELECT CAST(r.removal_id AS text) FROM unwind.removals r WHERE [r.order_id IN orders] AND r.state <> 'pending'
         AND NOT EXISTS (
@@ -122,7 +123,7 @@ TIMELINES: tuple[Invariant, ...] = (
     ),
     Invariant(
         8,
-        "Whoever acted on an order was a party to it in the role that its event says, or staff, or nobody's hand",
+        "Every event of an order names a party in that party's role, a member of staff, or the system",
         """
         SELECT DISTINCT CAST(e.order_id AS text) FROM unwind.events e JOIN unwind.orders o USING (order_id)
         WHERE [e.order_id IN orders] AND CASE e.role

@@ -21,11 +21,11 @@ def upgrade() -> None:
     op.execute(sa.text(FEED_BASE.format(base=0)))
     op.execute(sa.text("CREATE SEQUENCE unwind.own_lot_ids AS bigint MINVALUE 9000000000000 START 9000000000000"))
     op.create_table(
-        "audit_marks",
+        "audit_positions",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
-        sa.Column("word", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_audit_marks")),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_audit_positions")),
         schema="unwind",
     )
     op.create_table(

@@ -84,7 +84,7 @@ def test_a_view_has_the_columns_that_were_promised(view: View, lived: Market) ->
     for row in rows:
         jsonschema.validate(row.row, schema)
     (said,) = lived.rows("SELECT obj_description(CAST(:view AS regclass)) AS said", view=f"unwind.{view.name}")
-    assert said.said == f"Version {view.version}. {view.about}"
+    assert said.said == f"Version {view.version}. {view.description}"
 
 
 def test_the_timeline_is_that_of_show_order(lived: Market) -> None:

@@ -21,7 +21,7 @@ def planted(past: Engine) -> Iterator[Connection]:
     """The owner, whom no trigger stops, in a transaction that is rolled back."""
     with past.connect() as conn:
         conn.execute(text("SET LOCAL session_replication_role = replica"))
-        conn.execute(text("UPDATE unwind.audit_marks SET number = 0"))  # all of it came since somebody last asked
+        conn.execute(text("UPDATE unwind.audit_positions SET number = 0"))  # all of it came since somebody last asked
         yield conn
         conn.rollback()
 
@@ -40,9 +40,9 @@ def test_what_must_never_be_is_found_by_its_name(planted: Connection, planting: 
         assert planted.exec_driver_sql(statement.replace("%", "%%")).rowcount != 0
     named = the_name(planted, planting.named)
     now = LATER + timedelta(minutes=10)
-    assert named in asked.broken(planted, now)
+    assert named in asked.find_violations(planted, now)
     scope, _ = audit.recent_scope(planted, now)
-    assert named in asked.broken(planted, now, scope)
+    assert named in asked.find_violations(planted, now, scope)
 
 
 def test_nothing_else_is_named(planted: Connection) -> None:
@@ -73,7 +73,7 @@ def test_every_sentence_is_said_once() -> None:
 
 def test_a_question_that_cannot_be_narrowed_reads_little() -> None:
     """What is asked whole every minute stands on few rows: dead ones, and those that an index of open ones holds."""
-    whole = [one.sentence.split()[:5] for one in ASKED if not one.narrows]
+    whole = [one.sentence.split()[:5] for one in ASKED if not one.has_scope_marker]
     assert len(whole) == 6, whole
 
 

@@ -24,7 +24,7 @@ SELLERS = ("seller", "other_seller")
 def broken(market: Market) -> dict[str, list[str]]:
     """What is not as it must be: sentence and ids."""
     with market.simulation.database.transaction() as conn:
-        found = {one.sentence: one.broken(conn, market.simulation.clock.instant) for one in LEDGER}
+        found = {one.sentence: one.find_violations(conn, market.simulation.clock.instant) for one in LEDGER}
     return {sentence: ids for sentence, ids in found.items() if ids}
 
 
@@ -137,20 +137,20 @@ _SUMS = """
 CHARGE = "UPDATE unwind.ledger_lines SET {} WHERE order_id = 1 AND kind = 'charge'"
 PLANTED = [
     (CHARGE.format("amount = 19.99"), "Per order", "1"),
-    (CHARGE.format("amount = 19.99"), "Of every issued bill", "seller 2026-03"),
-    (CHARGE.format("note = 'x'"), "The lines of an issued", "seller 2026-03"),
-    (CHARGE.format("charged_month = '2026-04-01'"), "No charge is on", "1"),
+    (CHARGE.format("amount = 19.99"), "On every issued bill, lines and", "seller 2026-03"),
+    (CHARGE.format("note = 'x'"), "The lines of an issued bill", "seller 2026-03"),
+    (CHARGE.format("charged_month = '2026-04-01'"), "No charge is on an earlier", "1"),
     ("UPDATE unwind.orders SET basis = 'NSS' WHERE order_id = 1", "A cancellation through NRS", "1"),
     (
         "UPDATE unwind.bills SET opening_credit = -1, carried_forward = -1 WHERE billing_month = '2026-05-01'",
-        "Every bill opens",
+        "Every bill opens with the amount",
         "seller 2026-05",
     ),
-    ("DELETE FROM unwind.bills WHERE billing_month = '2026-05-01'", "No bill is left out", "seller 2026-04"),
-    ("DELETE FROM unwind.bills WHERE billing_month = '2026-03-01'", "Every line of a closed", "seller 2026-03"),
+    ("DELETE FROM unwind.bills WHERE billing_month = '2026-05-01'", "No month is skipped: a bill", "seller 2026-04"),
+    ("DELETE FROM unwind.bills WHERE billing_month = '2026-03-01'", "Every line of a closed month", "seller 2026-03"),
     (
         "UPDATE unwind.ledger_lines SET excess_credit_month = '2026-03-01' WHERE payment_id = 'p-1'",
-        "A payment is only",
+        "A payment's excess is at most",
         "p-1",
     ),
 ]

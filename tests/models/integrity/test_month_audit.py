@@ -83,7 +83,7 @@ TAMPERED = [
     ("DELETE FROM unwind.ledger_lines WHERE kind = 'manual_credit'", APRIL, "manual_credit of -2.00 for order 3"),
     ("DELETE FROM unwind.ledger_lines WHERE payment_id = 'p-1'", MARCH, "a payment of 10.00"),
     ("UPDATE unwind.ledger_lines SET billing_month = '2026-05-01' WHERE kind = 'credit'", APRIL, "is missing"),
-    ("UPDATE unwind.ledger_lines SET billing_month = '2026-05-01' WHERE kind = 'credit'", MAY, "should not be"),
+    ("UPDATE unwind.ledger_lines SET billing_month = '2026-05-01' WHERE kind = 'credit'", MAY, "is not expected"),
     ("UPDATE unwind.ledger_lines SET note = 'x' WHERE order_id = 20", MARCH, "lines_hash"),
     ("UPDATE unwind.bills SET total = 1, lines_sum = 1 WHERE seller_id = 'other_seller'", MARCH, "has total 1.00"),
     ("DELETE FROM unwind.bills WHERE billing_month = '2026-04-01'", APRIL, "the bill of seller is missing"),

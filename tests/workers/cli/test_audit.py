@@ -57,7 +57,7 @@ def test_a_month_that_is_wrong_names_the_rows(books: Market, database_url: str) 
     asked = run()
     assert asked.exit_code == 1
     assert "Per order the lines add up" in asked.output
-    assert "Of every closed month the bills say what orders and events say" in asked.output
+    assert "The bills of every closed month" in asked.output
     assert books.done("audit.check_invariants")["violations"][MONTHS_PROVEN] == ["2026-03"]
     assert MONTHS_PROVEN not in books.done("audit.check_invariants")["violations"]  # a month's turn comes once an hour
 
