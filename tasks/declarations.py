@@ -7,6 +7,8 @@ the validation of messages, the commands that the SQL interface accepts (`worker
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +25,8 @@ from tasks.command import Command
 
 CommandT = TypeVar("CommandT", bound=Command)
 Arguments = Callable[[Subject, Actor], Mapping[str, Any]]
+
+_RULE_ID = re.compile(r" \(\[?[A-Z]+[0-9]+\]?\)")
 
 SELLER: dict[str, Any] = {"order_id": 1003, "member_id": "s-881"}
 BUYER: dict[str, Any] = {"order_id": 1003, "member_id": "b-77"}
@@ -44,10 +48,15 @@ class OptionEntry(Generic[CommandT]):
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A declared command. `example` are arguments as a client sends them, without the request id."""
+    """A declared command.
+
+    `example` are arguments as a client sends them, without the request id; `about` is the first line of the function's
+    docstring, without rule ids.
+    """
 
     model: type[Command]
     example: Mapping[str, Any]
+    about: str
     option: OptionEntry[Any] | None = None
 
     def option_arguments(self, subject: Subject, actor: Actor) -> dict[str, Any]:
@@ -83,7 +92,8 @@ def command_task(
     """Declare the public task that answers a batch of commands; the decorated function becomes the Celery task."""
 
     def declare(run: Callable[[list[CommandT]], list[Answer]]) -> Any:
-        declaration = COMMANDS[model.task] = Declaration(model, example, option)
+        about = _RULE_ID.sub("", (inspect.getdoc(run) or "").partition("\n")[0])
+        declaration = COMMANDS[model.task] = Declaration(model, example, about, option)
         if option is not None:
             per_removal = "removal_id" in model.model_fields
             options.declare(model.task, option.label, declaration.ask, per_removal=per_removal)

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.declarations import all_commands
+from tasks.declarations import Declaration, all_commands
 
 COMMANDS = all_commands()
 MARK = "ZZQ7"
@@ -27,11 +27,11 @@ FIRST_OF_ITS_KIND: dict[str, dict[str, Any]] = {
 NOT_GIVEN = ("request_id", "occurred_at", "staff")
 
 
-def good_arguments(task: str) -> dict[str, Any]:
+def good_arguments(declaration: Declaration) -> dict[str, Any]:
     """Return the arguments of the command's example, in the tests' market, with a value for each that it leaves out."""
-    schema = COMMANDS[task].model.model_json_schema()
-    good: dict[str, Any] = _completed(COMMANDS[task].example, schema, schema.get("$defs", {}))
-    return good | FIRST_OF_ITS_KIND.get(task, {})
+    schema = declaration.model.model_json_schema()
+    good: dict[str, Any] = _completed(declaration.example, schema, schema.get("$defs", {}))
+    return good | FIRST_OF_ITS_KIND.get(declaration.model.task, {})
 
 
 def _completed(value: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
@@ -57,7 +57,7 @@ def _is_switch(schema: dict[str, Any]) -> bool:
     return schema.get("default") is None and {"type": "boolean"} in schema.get("anyOf", [])
 
 
-GOOD: dict[str, dict[str, Any]] = {task: good_arguments(task) for task in sorted(COMMANDS)}
+GOOD: dict[str, dict[str, Any]] = {task: good_arguments(COMMANDS[task]) for task in sorted(COMMANDS)}
 """Arguments of each command that fit its model; one of them at a time is replaced by nonsense."""
 PUBLIC = sorted(COMMANDS)
 

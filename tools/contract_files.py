@@ -6,9 +6,7 @@ They are committed, `./run check` compares them with the code, and `./run docs` 
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,9 @@ from typing import Any
 from models.ddl.views import VIEWS, View
 from policies.verdicts import Code
 from tasks.command import ActorCommand
-from tasks.declarations import COMMANDS
+from tasks.declarations import COMMANDS, all_commands
 from tools.contract_changes import breaks_readers, breaks_senders
 from tools.contract_messages import ANSWERS, example
-from workers.app import app
 from workers.settings import CHECKOUT
 
 CONTRACT = CHECKOUT / "contract"
@@ -27,14 +24,12 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ANSWER_FILE = "answer.schema.json"
 VIEW_FOLDER = "views/"
 
-_RULE_ID = re.compile(r" \(\[?[A-Z]+[0-9]+\]?\)")
-"""Rule ids, which are left out of descriptions."""
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 
 
 def public_tasks() -> list[str]:
     """The wire names of the tasks that upstream systems may send."""
-    return sorted(COMMANDS)
+    return sorted(all_commands())
 
 
 def files() -> dict[str, str]:
@@ -59,8 +54,8 @@ def argument_schema(task: str) -> dict[str, Any]:
         schema["oneOf"] = [_requires("member_id", "staff"), _requires("staff", "member_id")]
     if task == "orders.cancel_many":
         schema["properties"]["orders"]["items"] = {"$ref": "orders.cancel.schema.json"}
-    about = _RULE_ID.sub("", (inspect.getdoc(app.tasks[task].run) or "").partition("\n")[0])
-    return {"$schema": DIALECT, "$id": f"{task}.schema.json", "title": task, "description": about} | schema
+    about = {"title": task, "description": COMMANDS[task].about}
+    return {"$schema": DIALECT, "$id": f"{task}.schema.json"} | about | schema
 
 
 def answer_schema() -> dict[str, Any]:

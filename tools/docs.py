@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tools import contract_files
+from tools.commands_page import COMMANDS_PAGE, commands_page
 from tools.guarantees_page import GUARANTEES_PAGE, guarantees_page
 from tools.rules_page import RULES_PAGE, rules_page
 from tools.settings_page import settings_page
@@ -20,6 +21,7 @@ SETTINGS_PAGE = CHECKOUT / "docs" / "settings.md"
 SPEED_PAGE = CHECKOUT / "docs" / "speed.md"
 PAGES: dict[Path, Callable[[], str]] = {
     SUPPORT_PAGE: support_page,
+    COMMANDS_PAGE: commands_page,
     SETTINGS_PAGE: settings_page,
     RULES_PAGE: rules_page,
     GUARANTEES_PAGE: guarantees_page,
