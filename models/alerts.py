@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models import terms
+from models import outbox, terms
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Cursor, execute, int_array, pipeline, timestamp_array
 from models.db.schema import Base, BigInt, BigIntKey, check_in
@@ -245,7 +245,8 @@ class UnlockSweep:
         ).fetchall()[0]
         if counts.last_at is not None:
             self._handled_up_to = (counts.last_at, counts.last_id)
-        work.has_messages = work.has_messages or counts.unlocked > 0
+        if counts.unlocked:
+            work.tasks_to_wake.add(outbox.RELAY)
         return int(counts.due), int(counts.unlocked)
 
     def committed(self) -> None:

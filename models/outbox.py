@@ -26,6 +26,8 @@ from models.db.bulk import insert_rows
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from policies.verdicts import OutboxMessage
 
+RELAY = "outbox.relay"
+"""The task that publishes due rows."""
 REPUBLISH_INTERVAL = timedelta(seconds=10)
 """A single lost message is republished after 10 s, 30 s and 70 s.  `requeue_after_broker_reset` handles a broker that
 lost them all."""

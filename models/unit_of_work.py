@@ -52,7 +52,8 @@ class UnitOfWork(Generic[C]):
         """The stored answer of `parent`, if any."""
         self._stored: list[tuple[IdempotentCommand, Answer]] = []
         self._checks: list[Callable[[], None]] = []
-        self.has_messages = False
+        self.tasks_to_wake: set[str] = set()
+        """Sweeps that this commit gives work, which run soon after it."""
         self.pending: list[C] = [c for c in commands if c.request_id not in self._answers]
 
     @property
@@ -80,7 +81,8 @@ class UnitOfWork(Generic[C]):
 
     def enqueue(self, messages: Sequence[OutboxMessage]) -> None:
         outbox.enqueue(self.conn, messages, self.now)
-        self.has_messages = self.has_messages or bool(messages)
+        if messages:
+            self.tasks_to_wake.add(outbox.RELAY)
 
     @property
     def answers(self) -> list[Answer]:
@@ -104,7 +106,7 @@ def unit_of_work(
     parent: IdempotentCommand | None = None,
     prefetch: Callable[[Connection], Cursor] | None = None,
 ) -> Iterator[UnitOfWork[C]]:
-    """Open a transaction; at its end write the request rows, commit, and wake the relay if there are outbox messages.
+    """Open a transaction; at its end write the request rows, commit, and wake the tasks that it gives work.
 
     `parent` is the command that these commands are part of; its stored answer is read in the first round trip.
     `prefetch` sends another query in that round trip, without locks; its cursor is `UnitOfWork.prefetched`.
@@ -116,8 +118,8 @@ def unit_of_work(
         yield work
         work.send_answers()
         work.raise_if_raced()
-    if work.has_messages:
-        database.on_outbox_insert()
+    for task in work.tasks_to_wake:
+        database.wake(task)
 
 
 MAX_CONFLICT_RETRIES = 6

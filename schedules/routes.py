@@ -38,4 +38,9 @@ def is_internal_task(task: str) -> bool:
 
 
 def outbox_consumers() -> tuple[str, ...]:
-    return tuple(task for task, queue in _INTERNAL_QUEUES.items() if queue in ("consequences", "notices"))
+    return (
+        "removals.cancel_pending",
+        "credits.post_to_next_invoice",
+        "notices.tell_seller",
+        "notices.tell_buyer",
+    )

@@ -35,8 +35,8 @@ TIMETABLE: tuple[Entry, ...] = (
     # R41: the interval is the longest that a seller waits after an alert is due.
     Entry("unlock due NPB alerts", "npb.scan_open_alerts", timedelta(seconds=1)),
     Entry("unlock due NRS and NSS alerts", "alerts.scan_seller_alerts", timedelta(seconds=1)),
-    # The first attempt follows the commit that records a notice; this is for retries (R102).
-    Entry("retry emails", "notices.deliver", timedelta(seconds=15)),
+    # A commit that records a notice wakes the task at once; this is for retries and lost wake-ups (R102).
+    Entry("send due emails", "notices.deliver", timedelta(seconds=5)),
     # N16 and N17 count days.
     Entry("send reminders of open cases", "reminders.scan", timedelta(minutes=1)),
     # R86: bills are due on the 5th at 00:00 of the billing zone.

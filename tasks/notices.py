@@ -1,7 +1,7 @@
 """Notices to members: recorded, sent and marked in separate transactions, so that no transaction waits for email.
 
 `notices.tell_seller` and `notices.tell_buyer` consume outbox messages and record notices. `notices.deliver` sends the
-due ones: it runs after each recording, and by the timetable for retries (R102).
+due ones: each commit that records notices wakes it, and the timetable runs it for retries and lost wake-ups (R102).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from policies import notices as policy
 from policies.emails import compose_email
 from policies.emails.context import EmailContext
 from policies.emails.email import Email, sanitize_line
-from policies.verdicts import OutboxMessage
 from tasks import mailer
 from tasks.mailer import OutgoingEmail, ServerUnavailable, TemporaryFailure, Undeliverable
 from tasks.sweeps import TaskResult
@@ -46,15 +45,12 @@ def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> Ta
 
 
 @shared_task(name="notices.deliver")
-def deliver(rows: list[int] | None = None, order_id: int | None = None, notice_id: int | None = None) -> TaskResult:
+def deliver(order_id: int | None = None, notice_id: int | None = None) -> TaskResult:
     """Send every due notice. `notice_id` requeues a parked one first."""
     totals = {"sent": 0, "parked": 0, "later": 0}
     for _ in range(MAX_BATCHES):
         work: UnitOfWork[Any]
         with unit_of_work() as work:
-            outbox.mark_done(
-                work.conn, outbox.claim(work.conn, "notices.deliver", rows=rows, order_id=order_id), work.now
-            )
             if notice_id is not None:
                 notices.requeue(work.conn, notice_id, work.now)
                 notice_id = None
@@ -108,7 +104,7 @@ def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResu
         recorded = notices.insert_pending(work.conn, notice_rows, work.now)
         outbox.mark_done(work.conn, composed, work.now)
         if recorded:
-            work.enqueue([OutboxMessage("notices.deliver", f"deliver:{composed[0].outbox_id}", None)])
+            work.tasks_to_wake.add("notices.deliver")
     return {"recorded": recorded}
 
 

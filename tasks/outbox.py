@@ -19,7 +19,6 @@ from tasks.sweeps import TaskResult
 
 log = structlog.get_logger(__name__)
 
-TASK = "outbox.relay"
 BATCH_SIZE = 1000
 MAX_BATCHES = 10
 """A batch is one short transaction. Rows left after ten wait for the next tick; the queues are full by then."""
@@ -27,16 +26,16 @@ MAX_ROWS_PER_MESSAGE = 500
 """The consumer handles the rows of a message in one transaction."""
 
 
-@shared_task(name=TASK)
+@shared_task(name=outbox.RELAY)
 def relay() -> TaskResult:
     """Publish every due outbox row. Return how many rows were published."""
     published, epoch = 0, publisher.current_publisher().broker_epoch()
     for batch in range(MAX_BATCHES):
         work: UnitOfWork[Any]
         with unit_of_work() as work:
-            if batch == 0 and (step := clock_steps.shift_waits(work.conn, TASK, work.now)) is not None:
+            if batch == 0 and (step := clock_steps.shift_waits(work.conn, outbox.RELAY, work.now)) is not None:
                 log.warning("database_clock_set_back", seconds=round(step.total_seconds()))
-                sweeps.record_run(work.conn, TASK, 0, work.now)
+                sweeps.record_run(work.conn, outbox.RELAY, 0, work.now)
             if epoch is not None:
                 requeued, epoch = outbox.requeue_after_broker_reset(work.conn, epoch, work.now), None
                 if requeued:
@@ -45,7 +44,7 @@ def relay() -> TaskResult:
             claimed = sum(len(rows) for rows in rows_by_task.values())
             published += claimed
             if claimed < BATCH_SIZE:
-                sweeps.record_run(work.conn, TASK, published, work.now)
+                sweeps.record_run(work.conn, outbox.RELAY, published, work.now)
         for task, rows in rows_by_task.items():
             for start in range(0, len(rows), MAX_ROWS_PER_MESSAGE):
                 publisher.current_publisher().publish(task, rows[start : start + MAX_ROWS_PER_MESSAGE])

@@ -1,4 +1,4 @@
-"""What a process connects when it starts and closes when it ends: settings, database, mailer, publisher, relay waker.
+"""What a process connects when it starts and closes when it ends: settings, database, mailer, publisher, task waker.
 
 Every process that runs tasks gets its own database engine after the fork: children that share an engine mix up each
 other's answers silently.  Beat and Flower get none.
@@ -41,7 +41,7 @@ SUPPORTED_POOLS = ("celery.concurrency.prefork:TaskPool", "celery.concurrency.so
 CONNECT_TIMEOUT = 5.0
 """Seconds for which a new process tries to connect; shorter than `worker_proc_alive_timeout`, which ends it."""
 MIN_PAUSE, MAX_PAUSE = 0.01, 0.05
-"""Seconds between two wake-ups of the relay by one process; a relay that starts later finds all rows inserted by then.
+"""Seconds between two wake-ups of a task by one process; a run that starts later finds all rows inserted by then.
 The pause doubles while commits keep coming: a lone cancellation's consumers start at once, and a busy worker does not
 spend its time on wake-ups (B4)."""
 BROKER_EPOCH_KEY = "unwind:memory"
@@ -97,23 +97,25 @@ class BrokerPublisher:
         return f"{epoch} {run_id}"
 
 
-class RelayWaker:
-    """Wakes the relay soon after a commit that inserted outbox messages, without delaying the commit.
+class TaskWaker:
+    """Wakes tasks soon after a commit that gives them work, without delaying the commit.
 
     It publishes from its own thread, so that a broker that hangs does not keep a worker from its next command.  A lost
     wake-up is made good by the next tick of the timetable.
     """
 
-    def __init__(self, publish: Callable[[], None]) -> None:
+    def __init__(self, publish: Callable[[str], None]) -> None:
         self._publish = publish
+        self._tasks: set[str] = set()
         self._requested = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def __call__(self) -> None:
+    def __call__(self, task: str) -> None:
+        self._tasks.add(task)
         self._requested.set()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="relay waker", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="task waker", daemon=True)
             self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
@@ -124,15 +126,19 @@ class RelayWaker:
 
     def _run(self) -> None:
         pause = MIN_PAUSE
-        while not self._closed.is_set():
+        while self._tasks or not self._closed.is_set():
             self._requested.wait()
             self._requested.clear()
-            try:
-                self._publish()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the timetable's tick does the same work
-                log.warning("relay_wake_failed", error=type(error).__name__)
+            for _ in range(len(self._tasks)):
+                self._wake(self._tasks.pop())
             self._closed.wait(pause)
             pause = min(2 * pause, MAX_PAUSE) if self._requested.is_set() else MIN_PAUSE
+
+    def _wake(self, task: str) -> None:
+        try:
+            self._publish(task)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the timetable's tick does the same work
+            log.warning("task_wake_failed", task=task, error=type(error).__name__)
 
 
 def _send_wakeup(app: Celery, task: str) -> None:
@@ -155,16 +161,15 @@ def _open_mailer(settings: Settings) -> mailer.Mailer:
     return mailer_from_settings(settings)
 
 
-_relay_waker: RelayWaker | None = None
+_task_waker: TaskWaker | None = None
 _listener: Listener | None = None
 
 
 def connect_process(app: Celery) -> None:
-    global _relay_waker  # noqa: PLW0603 - one per process is the point
+    global _task_waker  # noqa: PLW0603 - one per process is the point
     settings = process_settings()
     database = open_database(settings)
-    _relay_waker = RelayWaker(lambda: _send_wakeup(app, "outbox.relay"))
-    database.on_outbox_insert = _relay_waker
+    database.wake = _task_waker = TaskWaker(lambda task: _send_wakeup(app, task))
     db.set_database(database)
     mailer.set_mailer(_open_mailer(settings))
     publisher.set_publisher(
@@ -173,10 +178,10 @@ def connect_process(app: Celery) -> None:
 
 
 def disconnect_process() -> None:
-    global _relay_waker  # noqa: PLW0603
-    if _relay_waker is not None:
-        _relay_waker.close()
-        _relay_waker = None
+    global _task_waker  # noqa: PLW0603
+    if _task_waker is not None:
+        _task_waker.close()
+        _task_waker = None
     with contextlib.suppress(RuntimeError):
         db.current_database().dispose()
     db.set_database(None)

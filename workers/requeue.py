@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 
 from models import dead_jobs, dead_letters, notices, outbox, submissions
-from policies.verdicts import OutboxMessage
 from schedules.routes import queue_of
 from tasks.declarations import COMMANDS
 from workers.app import app
@@ -48,7 +47,6 @@ def requeue_dead_job(database: Database, number: int) -> str:
             outbox.requeue(conn, [job.outbox_id], now)
         elif job.task == "notices.deliver":
             notices.requeue(conn, arguments.get("notice_id", 0), now)
-            outbox.enqueue(conn, [OutboxMessage("notices.deliver", f"deliver-again:{number}", None)], now)
         elif job.task not in COMMANDS:
             raise CannotRequeue(f"Dead job {number} needs the task {job.task}, which this version does not know.")
         else:

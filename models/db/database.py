@@ -176,14 +176,15 @@ def _refusal(differing: dict[str, str]) -> SessionRefused:
     )
 
 
-def _do_nothing() -> None: ...
+def _wake_nothing(_task: str) -> None: ...
 
 
 @dataclass
 class Database:
     engine: Engine
     clock: Clock = field(default_factory=DatabaseClock)
-    on_outbox_insert: Callable[[], None] = _do_nothing
+    wake: Callable[[str], None] = _wake_nothing
+    """Called after a commit with the name of a task that now has work; the timetable runs the same task later."""
     allow_short_terms: bool = False
     """Whether terms with periods of seconds may be applied: only in simulations in a database of their own."""
     address: str = field(default="", repr=False)

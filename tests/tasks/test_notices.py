@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from models import dead_jobs, notices, outbox
 from models.db import database as db
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.verdicts import OutboxMessage
+from schedules.timetable import TIMETABLE
 from tasks import mailer
 from tasks.mailer import OutgoingEmail
 from tasks.notices import deliver, tell_seller
@@ -226,3 +228,27 @@ def test_a_crash_at_any_statement_neither_loses_nor_duplicates_a_notice(
         if finished:
             break
     assert number > 15
+
+
+def test_recording_wakes_the_delivery_without_an_outbox_row(market: Market, recording_mailer: RecordingMailer) -> None:
+    woken: list[str] = []
+    market.simulation.database.wake = woken.append
+    enqueue_notices(KEY, KEY + "2")
+    assert tell_seller()["effects"] == {"recorded": 2}
+    assert woken == ["outbox.relay", "notices.deliver"]
+    assert {row.task for row in market.rows("SELECT task FROM unwind.outbox")} == {"notices.tell_seller"}
+
+
+def test_an_email_whose_wakeup_was_lost_leaves_with_the_next_tick(
+    market: Market, recording_mailer: RecordingMailer
+) -> None:
+    """A worker killed between the commit and the wake-up, or a broker that is away."""
+    market.simulation.database.wake = lambda _task: None
+    enqueue_notices(KEY)
+    tell_seller()
+    assert counts()["pending"] == 1
+    (entry,) = [entry for entry in TIMETABLE if entry.task == "notices.deliver"]
+    assert entry.every <= timedelta(seconds=5)
+    deliver()
+    assert counts() == {"pending": 0, "sent": 1, "parked": 0}
+    assert len(recording_mailer.letters) == 1

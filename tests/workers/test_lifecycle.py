@@ -1,4 +1,4 @@
-"""Tests of the relay waker."""
+"""Tests of the task waker."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import threading
 from itertools import pairwise
 from time import monotonic
 
-from workers.lifecycle import MAX_PAUSE, MIN_PAUSE, RelayWaker
+from workers.lifecycle import MAX_PAUSE, MIN_PAUSE, TaskWaker
 
 
 def test_first_wakeup_is_immediate_and_later_ones_are_spaced() -> None:
     """P7: one nudge tells of all that is there; pauses double up to the longest while commits keep coming."""
     told, enough = [], threading.Event()
 
-    def publish() -> None:
+    def publish(_task: str) -> None:
         told.append(monotonic())
         if len(told) < 6:
-            nudge()  # the next commit is there before the pause is over
+            nudge("outbox.relay")  # the next commit is there before the pause is over
         else:
             enough.set()
 
-    nudge = RelayWaker(publish)
-    nudge()
+    nudge = TaskWaker(publish)
+    nudge("outbox.relay")
     assert enough.wait(20)
     nudge.close()
     pauses = [later - earlier for earlier, later in pairwise(told)]
@@ -34,13 +34,33 @@ def test_wakeups_continue_after_a_broker_failure() -> None:
     """P7: what could not be told is found by a tick of the timetable, and the next commit is told of again."""
     told = threading.Semaphore(0)
 
-    def publish() -> None:
+    def publish(_task: str) -> None:
         told.release()
         raise ConnectionError("the broker is away")
 
-    nudge = RelayWaker(publish)
-    nudge()
+    nudge = TaskWaker(publish)
+    nudge("outbox.relay")
     assert told.acquire(timeout=20)
-    nudge()
+    nudge("outbox.relay")
     assert told.acquire(timeout=20), "the thread lives on"
     nudge.close()
+
+
+def test_every_requested_task_is_woken_once_also_while_closing() -> None:
+    """Two requests for one task are one wake-up; a request just before the end is not forgotten."""
+    told: list[str] = []
+    first, go_on = threading.Event(), threading.Event()
+
+    def publish(task: str) -> None:
+        told.append(task)
+        first.set()
+        go_on.wait(20)
+
+    waker = TaskWaker(publish)
+    waker("outbox.relay")
+    assert first.wait(20)
+    for task in ("notices.deliver", "outbox.relay", "notices.deliver"):
+        waker(task)
+    go_on.set()
+    waker.close(20)
+    assert (told[0], sorted(told[1:])) == ("outbox.relay", ["notices.deliver", "outbox.relay"])

@@ -142,7 +142,7 @@ def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
     letter = parked(shop, 1, task="notices.deliver", arguments={"notice_id": letter_id}, reason="UNDELIVERABLE")
     assert replay(promise, letter).exit_code == 0
     assert shop.row("SELECT state FROM unwind.outbox WHERE key = 'k'").state == "due"
-    shop.at(real_now(shop.simulation)).simulation.process_outbox()
+    shop.simulation.advance(real_now(shop.simulation))
     assert shop.row("SELECT state FROM unwind.notices WHERE notice_id = :id", id=letter_id).state == "sent"
 
 

@@ -51,6 +51,8 @@ class Simulation:
         self.database = db.connect(database_url, clock=self.clock)
         self.database.allow_short_terms = allow_short
         self._numbers = itertools.count(1)
+        self._woken: set[str] = set()
+        self.database.wake = self._woken.add
         self.on_sweep: Callable[[datetime, str, dict[str, Any]], None] = _nobody_listens
         """Callback after each sweep, with its instant, its name and its effects."""
 
@@ -77,6 +79,8 @@ class Simulation:
         while True:
             with self.database.transaction() as conn:
                 due = outbox.tasks_due(conn, self.clock.now(conn))
+            due += sorted(self._woken - {outbox.RELAY})
+            self._woken.clear()
             if not due:
                 return count
             for task in due:
