@@ -274,6 +274,11 @@ def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1
     return Database(engine, clock or DatabaseClock(), address=database_url)
 
 
+def use_snapshot_isolation(conn: Connection) -> None:
+    """Make all statements of this transaction read one snapshot.  Must be its first statement."""
+    conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
 def open_second_connection(database: Database) -> Database:
     return connect(database.address, clock=database.clock)
 

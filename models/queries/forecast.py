@@ -11,6 +11,8 @@ from policies.timestamps import format_timestamp
 
 DEFAULT_DAYS = 14
 """The longest wait of any alert under BrickLink's terms (R26, R49)."""
+MAX_DAYS = 366
+"""No terms let an alert wait that long."""
 MAX_OVERDUE = 20
 
 _HOURS = text(

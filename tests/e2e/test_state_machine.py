@@ -27,7 +27,6 @@ from hypothesis.stateful import (
 )
 from psycopg.rows import namedtuple_row
 
-from models.queries import show
 from stress.reference_model.market import (
     ALERT_STATUSES,
     FLOW,
@@ -45,6 +44,7 @@ from stress.reference_model.money import billing_month, issued_at, next_month
 from stress.reference_model.orders import Reference
 from stress.reference_model.stock import StockLot
 from tests.plugins.servers import fresh_database, libpq_url
+from workers import queries
 from workers.embedded import ServerUrls
 from workers.simulation.engine import Simulation
 
@@ -671,7 +671,7 @@ class Histories(RuleBasedStateMachine):
             )
             while month <= billing_month(self.now):
                 with self.simulation.database.transaction() as conn:
-                    bill = show.run_query(conn, ["bill", seller, month], now=self.now)
+                    bill = queries.run_query(conn, ["bill", seller, month], now=self.now)
                 sums = {name: Decimal(bill[name]) for name in ("opening_credit", "total", "carried_forward")}
                 assert sums == self.book.ledger.bill(seller, month), self.story(bill)
                 shown = sorted((x["kind"], x["order_id"], Decimal(x["amount"])) for x in bill["lines"])

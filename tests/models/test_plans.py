@@ -13,12 +13,12 @@ from sqlalchemy import text
 from benchmarks.market import Market, build
 from models import alerts, billing_run, feed, notices, outbox, retention, submissions
 from models.db import database as db
-from models.queries import show
 from policies.billing_months import month_of
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import format_timestamp
 from tests.plugins.plans import Plans, record_plans
 from tests.plugins.servers import fresh_database, libpq_url
+from workers import queries
 from workers.app import app
 from workers.embedded import ServerUrls
 from workers.task import execute
@@ -151,7 +151,7 @@ def look(*words: Any) -> Callable[[Town], Callable[[], Any]]:
 
     def seen(town: Town) -> Callable[[], Any]:
         def body(conn: Any) -> None:
-            assert show.run_query(conn, words, now=town.now) is not None
+            assert queries.run_query(conn, words, now=town.now) is not None
 
         return town.ask(body)
 
@@ -243,7 +243,7 @@ def test_the_bill_of_a_month_is_made_by_seller(town: Town) -> None:
     sellers = [f"s-{n}" for n in range(3)]
 
     def body(conn: Any) -> None:
-        show.run_query(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=town.now)
+        queries.run_query(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=town.now)
         assert billing_run.sellers_to_bill(conn, month, limit=3)
         conn.execute(text(billing_run._SUMS), {"month": month, "sellers": sellers}).all()
 

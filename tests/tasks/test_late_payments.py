@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from models import late_payments
-from models.queries import show
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, WEEK, Market
+from workers import queries
 
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 PAID = FILED + WEEK + DAY
@@ -35,7 +35,7 @@ def settle(market: Market, **who: str) -> dict[str, Any]:
 
 def see(market: Market, *words: str | int) -> Any:
     with market.simulation.database.transaction() as conn:
-        return show.run_query(conn, words, now=market.simulation.clock.instant)
+        return queries.run_query(conn, words, now=market.simulation.clock.instant)
 
 
 def test_a_payment_for_a_cancelled_order_leaves_a_row_an_event_and_two_emails(cancelled: Market) -> None:

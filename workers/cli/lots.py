@@ -21,7 +21,6 @@ from sqlalchemy import Connection, text
 from models.db import database as db
 from models.inventory import count_returned_units, stream_lots
 from models.members import load_facts
-from models.queries.show import use_snapshot_isolation
 from models.unit_of_work import retry_on_conflict
 from policies.lots import Lot
 from tasks.inventory import check_imported_lots, record_imported_lots
@@ -194,6 +193,6 @@ def _format_columns(
 def _lots_of(seller_id: str) -> Iterator[tuple[Connection, Iterator[Lot]] | None]:
     # A connection and a seller's lots in one snapshot; None when there is no such seller.
     with open_database() as database, database.transaction() as conn:
-        use_snapshot_isolation(conn)
+        db.use_snapshot_isolation(conn)
         conn.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_PAUSE}'"))
         yield (conn, stream_lots(conn, seller_id)) if load_facts(conn, [seller_id]) else None

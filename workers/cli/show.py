@@ -3,109 +3,81 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from models.queries import show as queries
-from models.queries.forecast import DEFAULT_DAYS
+from models.db.database import use_snapshot_isolation
+from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS
 from policies.timestamps import format_timestamp
+from workers import queries
 from workers.cli import data_option
 from workers.cli.bill_page import render_html as render_bill_page
 from workers.cli.database import open_database
 from workers.cli.lots import print_lots, print_lots_as_json, print_lots_as_xml
 from workers.cli.render import print_result
 
-QUERY_ARGUMENTS = {"ignore_unknown_options": True}
-"""Options such as `--at` belong to the query and are parsed with it."""
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class NotFound(click.ClickException):
     pass
 
 
-class InvalidArguments(click.ClickException):
-    exit_code = 2
-
-
-@click.command(context_settings=QUERY_ARGUMENTS)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--xml", "as_xml", is_flag=True, help="Lots only: BrickLink's inventory XML.")
-@click.option("--returned", is_flag=True, help="With --xml: only the units that came back.")
-@click.option("--html", "as_html", is_flag=True, help="Bills only: a page that can be sent to the seller.")
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.group()
+@json_option
 @data_option
-def show(as_json: bool, as_xml: bool, returned: bool, as_html: bool, words: tuple[str, ...]) -> None:
-    """Show something as it is now; an order with --at T as it was at any time.
-
-    \b
-      show order ID [--at T]            show lots SELLER [--xml [--returned]]
-      show bill SELLER 2026-03 [--html] show member ID
-      show notices --order ID           show alerts --due-before T
-      show request REQUEST_ID           show sweeps
-      show credits SELLER               show forecast --days N
-      show late-payments
-    """
-    if as_html and (words[0] != "bill" or as_json or as_xml):
-        raise InvalidArguments("--html is for bills: show bill SELLER 2026-03 --html.")
-    if not as_xml and not returned:
-        _run_query(words, as_json, as_html=as_html)
-        return
-    if len(words) != 2 or words[0] != "lots" or not as_xml or as_json:
-        raise InvalidArguments("--xml is for lots: show lots SELLER --xml [--returned].")
-    print_lots_as_xml(words[1], returned=returned)
+def show(as_json: bool) -> None:
+    """Show something as it is now; an order with --at T as it was at any time."""
 
 
-@click.command(context_settings=QUERY_ARGUMENTS)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.group()
+@json_option
 @data_option
-def explain(as_json: bool, words: tuple[str, ...]) -> None:
-    """Explain `order ID [--at T]`: what its seller and its buyer can do, and why the rest is refused."""
-    _run_query(("explain", *words), as_json)
+def explain(as_json: bool) -> None:
+    """Explain what the parties of an order can do, and why the rest is refused."""
 
 
 @click.command()
-@click.option(
-    "--days",
-    default=DEFAULT_DAYS,
-    show_default=True,
-    type=click.IntRange(1, queries.MAX_DAYS),
-    help="Days to look ahead.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--days", default=DEFAULT_DAYS, show_default=True, type=click.IntRange(1, MAX_DAYS), help="Days ahead.")
+@json_option
 @data_option
 def forecast(days: int, as_json: bool) -> None:
     """Show when alerts will unlock, hour by hour, with the overdue ones on top."""
-    _run_query(("forecast", "--days", str(days)), as_json)
+    _print(queries.forecast_query(days), as_json)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.argument("seller")
+@json_option
+@click.argument("seller", type=queries.NAME)
 @data_option
 def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's name
     """Show the fee of each cancelled order of SELLER: reset or credited, and on which bill."""
-    _run_query(("credits", seller), as_json)
+    _print(queries.credits_query(seller), as_json)
 
 
-def _run_query(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) -> None:
-    try:
-        query = queries.parse_query(words)
-    except queries.InvalidQuery as problem:
-        raise InvalidArguments(f"{str(problem)[:1].upper()}{str(problem)[1:]}.") from None
-    if query.noun == "lots" and not as_html:
-        (print_lots_as_json if as_json else print_lots)(query.arguments[0])
-        return
+def _print_lots(_query: queries.Query, as_json: bool, *, seller: str, as_xml: bool, returned: bool) -> None:
+    if (returned and not as_xml) or (as_xml and as_json):
+        raise click.UsageError("It is: show lots SELLER [--json], or show lots SELLER --xml [--returned].")
+    if as_xml:
+        print_lots_as_xml(seller, returned=returned)
+    else:
+        (print_lots_as_json if as_json else print_lots)(seller)
+
+
+def _print(query: queries.Query, as_json: bool, *, as_html: bool = False, **_: Any) -> None:
+    if as_html and as_json:
+        raise click.UsageError("A bill is printed with --html or with --json.")
     with open_database() as database, database.transaction() as conn:
-        queries.use_snapshot_isolation(conn)
+        use_snapshot_isolation(conn)
         now = database.clock.now(conn)
-        result: Any = queries.run_query(conn, words, now=now)
+        result: Any = query.read(conn, now)
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return
     if result is None:
-        raise NotFound(_describe_missing(query))
+        raise NotFound(query.missing)
     if as_html:
         click.echo(render_bill_page(result), nl=False)
         return
@@ -118,17 +90,35 @@ def _run_query(words: tuple[str, ...], as_json: bool, *, as_html: bool = False) 
     print_result(query.noun, result)
 
 
-def _describe_missing(query: queries.Query) -> str:
-    name = query.arguments[0]
-    if query.noun in ("order", "explain", "notices"):
-        when = f" at {format_timestamp(query.at)}" if query.at else ""
-        return f"There {'was' if query.at else 'is'} no order {name}{when}."
-    if query.noun == "bill":
-        month = f"{query.arguments[1]:%Y-%m}"
-        return f"There is no bill of {name} for {month}: the seller is unknown or the month has not begun."
-    if query.noun == "request":
-        return (
-            f"There is no answer for request {name}: it has not been answered yet, it was invalid (such requests are "
-            "not stored), it was never made, or its answer was pruned."
-        )
-    return f"There is no member {name}."
+def _add_printing(group: click.Group, noun: click.Command, print_query: Callable[..., None], *options: Any) -> None:
+    """Add a command that parses the words of a query, with options of its own, and prints what the query returns."""
+    of_query = {param.name for param in noun.params}
+
+    def run(as_json: bool, **arguments: Any) -> None:
+        assert noun.callback is not None
+        query = noun.callback(**{name: arguments[name] for name in of_query})
+        parent = click.get_current_context().parent
+        as_json = as_json or (parent is not None and parent.params["as_json"])
+        print_query(query, as_json, **{name: value for name, value in arguments.items() if name in printed})
+
+    for option in (data_option, *reversed(options), json_option):
+        run = option(run)
+    command = click.command(noun.name, context_settings=noun.context_settings, help=noun.help)(run)
+    printed = {param.name for param in command.params} | ({"seller"} if noun.name == "lots" else set())
+    command.params = [*noun.params, *command.params]
+    group.add_command(command)
+
+
+LOTS_OPTIONS = (
+    click.option("--xml", "as_xml", is_flag=True, help="Print BrickLink's inventory XML."),
+    click.option("--returned", is_flag=True, help="With --xml: only the units that came back."),
+)
+BILL_OPTIONS = (click.option("--html", "as_html", is_flag=True, help="Print a page that can be sent to the seller."),)
+
+for _name, _noun in queries.nouns.commands.items():
+    if isinstance(_noun, click.Group):
+        _add_printing(explain, _noun.commands["order"], _print)
+    elif _name == "lots":
+        _add_printing(show, _noun, _print_lots, *LOTS_OPTIONS)
+    else:
+        _add_printing(show, _noun, _print, *(BILL_OPTIONS if _name == "bill" else ()))

@@ -19,12 +19,12 @@ from typing import Any
 from sqlalchemy import text
 
 from models.db.database import make_engine
-from models.queries import show as queries
 from policies.timestamps import format_timestamp, parse_timestamp
 from tasks.declarations import COMMANDS
 from workers.app import app
 from workers.embedded import embedded_servers
 from workers.migrate import migrate
+from workers.queries import parse_query, run_query
 from workers.simulation.engine import Simulation
 
 MIN_YEAR, MAX_YEAR = 1970, 9000
@@ -172,7 +172,7 @@ def start_time(lines: list[HistoryLine], until: datetime | None) -> datetime:
 def _perform(line: HistoryLine, simulation: Simulation) -> Any:
     if line.show is not None:
         with simulation.database.transaction() as conn:
-            return queries.run_query(conn, line.show, now=simulation.clock.instant)
+            return run_query(conn, line.show, now=simulation.clock.instant)
     return simulation.execute(line.task or "", line.arguments or {}, f"replay:{line.number}")
 
 
@@ -189,7 +189,7 @@ def _line(number: int, written: str) -> HistoryLine:
         words = said["show"]
         if not isinstance(words, list):
             raise ValueError('`show` must be a list of words such as ["order", 1003]')
-        queries.parse_query(words)
+        parse_query(words)
         return HistoryLine(number, at, show=tuple(words))
     _only(said, {"at", "task", "kwargs"})
     task, arguments = said.get("task"), said.get("kwargs", {})

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, create_engine, text
 from models import dead_jobs
 from models.ddl import grants
 from models.ddl.views import VIEWS, View
-from models.queries import show
 from policies.timestamps import format_timestamp, parse_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
+from workers import queries
 
 CONTRACT = Path(__file__).resolve().parents[3] / "contract"
 MONTH_AFTER = FILED + timedelta(days=31)
@@ -50,7 +50,7 @@ def lived(market: Market) -> Market:
 def see(market: Market, *words: str | int) -> Any:
     """One look at the clock's instant."""
     with market.simulation.database.transaction() as conn:
-        return show.run_query(conn, words, now=market.simulation.clock.instant)
+        return queries.run_query(conn, words, now=market.simulation.clock.instant)
 
 
 def read(market: Market, view: str, where: str = "true", **values: Any) -> list[dict[str, Any]]:
@@ -163,7 +163,7 @@ def test_a_credit_that_is_on_its_way_or_was_given_up_says_so(market: Market) -> 
     assert "on its way" in promised["where"]
     with market.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.outbox SET state = 'dead' WHERE key = 'fee:1001'"))
-        (given_up,) = show.run_query(conn, ["credits", "seller"], now=ORDERED)["credits"]
+        (given_up,) = queries.run_query(conn, ["credits", "seller"], now=ORDERED)["credits"]
         assert given_up["state"] == "given_up"
         assert "./run jobs dead" in given_up["where"]
         conn.execute(text("UPDATE unwind.outbox SET state = 'due' WHERE key = 'fee:1001'"))

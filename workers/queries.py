@@ -1,0 +1,219 @@
+"""The words of `show` and `explain`, parsed by click into queries.
+
+The command line prints what a query returns; a history that is replayed records it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import click
+from sqlalchemy import Connection
+
+from models import bills
+from models.queries import forecast, order, show
+from policies.billing_months import parse_month
+from policies.timestamps import format_timestamp, parse_timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query, and the sentence for a thing that there is not.  `at` is the instant that was asked for."""
+
+    noun: str
+    read: Callable[[Connection, datetime], Any]
+    missing: str = ""
+    at: datetime | None = None
+
+
+class InvalidQuery(ValueError):
+    """The words are no valid query; the message says why."""
+
+
+def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a parser whose ValueError click reports with its text."""
+
+    def convert(word: str) -> Any:
+        try:
+            return parse(word)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}.") from None
+
+    return convert
+
+
+def _order_id(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and len(word) <= 19 and int(word) < 2**63):
+        raise ValueError("an order's id is a whole number")
+    return int(word)
+
+
+def _month(word: str) -> date:
+    try:
+        return parse_month(word)
+    except ValueError:
+        raise ValueError("a billing month is written like 2026-03") from None
+
+
+def _text(word: str) -> str:
+    if "\x00" in word or any(0xD800 <= ord(c) <= 0xDFFF for c in word):
+        raise ValueError("an id is plain text")
+    return word
+
+
+ORDER, MONTH, TIME, NAME = (_argument(parse) for parse in (_order_id, _month, parse_timestamp, _text))
+at_option = click.option("--at", type=TIME, metavar="T", help="As of another time, such as 2026-03-30T09:00:00Z.")
+
+
+@click.group()
+def nouns() -> None:
+    """Parse the words after `show`."""
+
+
+def _noun(parent: click.Group, name: str, *params: Callable[[Any], Any]) -> Callable[[Callable[..., Query]], Any]:
+    """Register a function that returns a query under its noun.  An id may begin with a hyphen."""
+
+    def register(function: Callable[..., Query]) -> Callable[..., Query]:
+        decorated = function
+        for param in reversed(params):
+            decorated = param(decorated)
+        parent.command(name, context_settings={"ignore_unknown_options": True})(decorated)
+        return function
+
+    return register
+
+
+def _no_member(member_id: str) -> str:
+    return f"There is no member {member_id}."
+
+
+def _no_order(order_id: int, at: datetime | None = None) -> str:
+    return f"There was no order {order_id} at {format_timestamp(at)}." if at else f"There is no order {order_id}."
+
+
+@_noun(nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), at_option)
+def order_query(order_id: int, at: datetime | None) -> Query:
+    """An order with its timeline, now or at another time."""
+    return Query(
+        "order",
+        lambda conn, now: order.show_order(conn, order_id, at=at, now=now),
+        _no_order(order_id, at),
+        at,
+    )
+
+
+@nouns.group("explain")
+def explain_nouns() -> None:
+    """What the parties of an order can do, and why the rest is refused."""
+
+
+@_noun(explain_nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), at_option)
+def explain_query(order_id: int, at: datetime | None) -> Query:
+    """What each party can do, and why the rest is refused."""
+    return Query(
+        "explain",
+        lambda conn, now: order.explain_order(conn, order_id, at=at, now=now),
+        _no_order(order_id, at),
+        at,
+    )
+
+
+@_noun(nouns, "lots", click.argument("seller", type=NAME))
+def lots_query(seller: str) -> Query:
+    """The lots of a seller."""
+    return Query("lots", lambda conn, _: show.show_lots(conn, seller), _no_member(seller))
+
+
+@_noun(nouns, "bill", click.argument("seller", type=NAME), click.argument("month", metavar="2026-03", type=MONTH))
+def bill_query(seller: str, month: date) -> Query:
+    """The bill of a seller for a month, line by line."""
+    return Query(
+        "bill",
+        lambda conn, now: bills.load_bill_json(conn, seller, month, now),
+        f"There is no bill of {seller} for {month:%Y-%m}: the seller is unknown or the month has not begun.",
+    )
+
+
+@_noun(nouns, "member", click.argument("member_id", metavar="ID", type=NAME))
+def member_query(member_id: str) -> Query:
+    """A member: rights to buy and sell, and strikes."""
+    return Query("member", lambda conn, _: show.show_member(conn, member_id), _no_member(member_id))
+
+
+@_noun(
+    nouns, "notices", click.option("--order", "order_id", metavar="ID", type=ORDER, required=True, help="The order.")
+)
+def notices_query(order_id: int) -> Query:
+    """The emails about an order, and whether they were sent."""
+    return Query("notices", lambda conn, _: show.show_notices(conn, order_id), _no_order(order_id))
+
+
+@_noun(
+    nouns,
+    "alerts",
+    click.option("--due-before", metavar="T", type=TIME, required=True, help="The end of the time asked."),
+)
+def alerts_query(due_before: datetime) -> Query:
+    """The open alerts that unlock before a time."""
+    return Query("alerts", lambda conn, _: show.show_alerts(conn, due_before))
+
+
+@_noun(nouns, "request", click.argument("request_id", type=NAME))
+def request_query(request_id: str) -> Query:
+    """The answer of a command, by its request id."""
+    return Query(
+        "request",
+        lambda conn, _: show.show_request(conn, request_id),
+        f"There is no answer for request {request_id}: it has not been answered yet, it was invalid (such requests are "
+        "not stored), it was never made, or its answer was pruned.",
+    )
+
+
+@_noun(nouns, "credits", click.argument("seller", type=NAME))
+def credits_query(seller: str) -> Query:
+    """The fees of a seller's cancelled orders: reset or credited."""
+    return Query("credits", lambda conn, _: show.show_credits(conn, seller), _no_member(seller))
+
+
+@_noun(
+    nouns,
+    "forecast",
+    click.option("--days", type=click.IntRange(1, forecast.MAX_DAYS), required=True, help="Days to look ahead."),
+)
+def forecast_query(days: int) -> Query:
+    """When alerts will unlock, hour by hour."""
+    return Query("forecast", lambda conn, now: forecast.unlock_forecast(conn, days=days, now=now))
+
+
+@_noun(nouns, "sweeps")
+def sweeps_query() -> Query:
+    """When each sweep found something, and whether it was late."""
+    return Query("sweeps", lambda conn, _: show.show_sweeps(conn))
+
+
+@_noun(nouns, "late-payments")
+def late_payments_query() -> Query:
+    """The late payments that sellers have not sent back."""
+    return Query("late-payments", lambda conn, _: show.show_late_payments(conn))
+
+
+def parse_query(words: Sequence[Any]) -> Query:
+    """Return the query of words such as `["order", 1003]` or `["explain", "order", "1003", "--at", T]`."""
+    if not all(isinstance(word, str) or (isinstance(word, int) and not isinstance(word, bool)) for word in words):
+        raise InvalidQuery("a query is made of words and numbers")
+    if not words:
+        raise InvalidQuery(f"say what to show: {', '.join(nouns.commands)}")
+    try:
+        query = nouns.main([str(word) for word in words], "show", standalone_mode=False, help_option_names=[])
+    except click.ClickException as error:
+        raise InvalidQuery(error.format_message()) from None
+    assert isinstance(query, Query)
+    return query
+
+
+def run_query(conn: Connection, words: Sequence[Any], *, now: datetime) -> Any:
+    """Return the JSON for a query's words; None for an unknown thing.  Raises InvalidQuery."""
+    return parse_query(words).read(conn, now)
