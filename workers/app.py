@@ -10,6 +10,7 @@ import gc
 import importlib
 from typing import Any
 
+import click
 from celery import Celery
 from kombu.entity import Queue
 
@@ -23,8 +24,10 @@ from schedules.timetable import TIMETABLE
 from workers import lifecycle
 from workers.broker.redis_url import SCHEMES
 from workers.broker.result_backend import ResultBackend
+from workers.embedded import running_server_urls
 from workers.monitoring import flower_guard
 from workers.redaction import TICKS
+from workers.settings import load_settings
 from workers.transport.plain_json import use_plain_json
 from workers.transport.reclaim import UNACKED_KEY
 from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
@@ -50,10 +53,29 @@ class Unwind(Celery):
         return ResultBackend(app=self, url=url)
 
 
+OBSERVING_COMMANDS = frozenset({"control", "events", "inspect", "report", "status"})
+"""Celery's commands that describe what runs; they start no servers."""
+
+
 def _find_servers(celery: Unwind) -> None:
     if celery.servers_found:
         return
-    settings = lifecycle.process_settings()
+    context = click.get_current_context(silent=True)
+    command = context.info_name if context is not None else None
+    settings = load_settings()
+    if settings.broker_url is None and command in OBSERVING_COMMANDS:
+        urls = running_server_urls(settings.data_dir)
+        if urls is None and command == "report":  # it describes the connection and opens none
+            celery.conf.broker_url = "redis://"
+            return
+        if urls is None:
+            raise click.ClickException(
+                f"No servers run in {settings.data_dir}, so no workers do. Start them with ./run up, or set "
+                "CELERY_BROKER_URL."
+            )
+        settings = settings.with_servers(urls)
+    else:
+        settings = lifecycle.process_settings()
     celery.servers_found = True
     if celery.conf.broker_url is None or celery.conf.result_backend is None:
         if settings.broker_url is not None:

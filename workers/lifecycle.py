@@ -205,15 +205,20 @@ def _freeze_garbage_collector(**_: Any) -> None:
     gc.freeze()
 
 
-@signals.worker_init.connect
-def _refuse_to_start(sender: Any = None, **_: Any) -> None:
-    # A worker that could process nothing must end before it takes a message.
-    pool = pool_name(getattr(sender, "pool_cls", SUPPORTED_POOLS[0]))
+@signals.celeryd_init.connect
+def _refuse_pool(conf: Any, options: dict[str, Any], **_: Any) -> None:
+    # Sent before the worker looks for servers.
+    pool = pool_name(options.get("pool") or options.get("pool_cls") or conf.worker_pool)
     if pool not in SUPPORTED_POOLS:
         raise SystemExit(
             f"Unwind's workers do not run in the pool {pool}: only processes are connected to the database. "
             "Start this worker with --pool=prefork, or with --pool=solo for a single process."
         )
+
+
+@signals.worker_init.connect
+def _refuse_configuration(**_: Any) -> None:
+    # A worker that could process nothing must end before it takes a message.
     try:
         check_configuration()
     except Exception as error:  # noqa: BLE001 - whatever it is, this worker's processes would meet it too

@@ -1,4 +1,4 @@
-"""Removal of Celery's remote control commands: workers answer inspections and obey nothing.
+"""Refusal of Celery's remote control commands: workers answer inspections and obey nothing.
 
 Every client that can write to Redis can send remote control messages, and Celery obeys them: `shutdown`, `revoke`
 (which would drop a command without an answer), `cancel_consumer`, `time_limit` and more.  A supervisor starts and stops
@@ -8,6 +8,7 @@ workers here, so none of these is needed.  What remains are inspections (`celery
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from celery import signals
@@ -20,10 +21,22 @@ REMOVED_INSPECTIONS = frozenset({"objgraph", "memsample", "memdump"})
 """Inspections that write memory contents to files that the sender chooses."""
 
 
+class Handlers(dict[str, Callable[..., Any]]):
+    """Celery's handlers by name; every other name is answered as disabled."""
+
+    def __missing__(self, name: str) -> Callable[..., Any]:
+        return answer_disabled
+
+
+def answer_disabled(_state: Any, **_: Any) -> dict[str, str]:
+    return {"error": "disabled: Unwind's workers obey no remote control; stop and start them with their supervisor"}
+
+
 @signals.celeryd_init.connect
-def remove_control_commands(**_: Any) -> None:
+def disable_control_commands(**_: Any) -> None:
     for name, entry in list(Panel.meta.items()):
         if (entry.type == "control" and name not in ALLOWED_COMMANDS) or name in REMOVED_INSPECTIONS:
             for registered in (name, entry.alias):
                 Panel.data.pop(registered, None)
             Panel.meta.pop(name, None)
+    Panel.data = Handlers(Panel.data)

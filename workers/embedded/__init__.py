@@ -10,6 +10,7 @@ from workers.embedded.client import (
     ServerUrls,
     embedded_servers,
     embedded_servers_until_exit,
+    running_server_urls,
     running_servers,
 )
 from workers.embedded.data_dir import DataDirNotAccessible, free_port
@@ -24,5 +25,6 @@ __all__ = [
     "embedded_servers",
     "embedded_servers_until_exit",
     "free_port",
+    "running_server_urls",
     "running_servers",
 ]

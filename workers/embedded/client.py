@@ -107,6 +107,11 @@ def running_servers(data_dir: Path) -> RunningServers | None:
     return RunningServers(**marks, postgres_port=ports["postgres"], valkey_port=ports["valkey"])
 
 
+def running_server_urls(data_dir: Path) -> ServerUrls | None:
+    """Return the URLs of the servers that currently run, without keeping them from stopping."""
+    return None if running_servers(data_dir) is None else _urls(data_dir.resolve() / "servers")
+
+
 def _enter(folder: Path, wishes: Mapping[str, object]) -> FileLock:
     starting, in_use, daemon = (FileLock(folder / f"{name}.lock") for name in ("starting", "in-use", "daemon"))
     try:
