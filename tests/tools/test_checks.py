@@ -60,6 +60,17 @@ def test_unknown_packages_meaningless_names_and_broken_links_are_reported(tmp_pa
     ]
 
 
+def test_a_top_of_workers_that_grows_is_reported(tmp_path: Path) -> None:
+    for number in range(15):
+        write_module(tmp_path, f"workers/m{number}.py")
+    write_module(tmp_path, "workers/extras/__init__.py")
+    write_module(tmp_path, "workers/mail/__init__.py")
+    assert layout_problems(tmp_path) == [
+        "workers/ has 15 modules at its top; at most 14 belong there",
+        "workers/extras/ is not one of its packages",
+    ]
+
+
 def test_rules_that_are_missing_unknown_repeated_or_untested_are_reported() -> None:
     sections = [Section("x", {"R1": "Too short.", "R105": "A sentence of more than thirty characters."})]
     problems = problems_of_rules(

@@ -9,17 +9,39 @@ from workers.settings import CHECKOUT
 
 LAYERS = {"workers", "schedules", "tasks", "models", "policies"}
 NOT_PRODUCT = {"tests", "docs", "contract", "benchmarks", "deploy", "stress", "tools"}
+WORKERS_PACKAGES = {
+    "broker",
+    "cli",
+    "embedded",
+    "local",
+    "mail",
+    "monitoring",
+    "simulation",
+    "submissions",
+    "transport",
+}
+MAX_WORKERS_MODULES = 14
+"""Modules at the top of workers/: more would hide the Celery application among them."""
 MEANINGLESS_NAMES = {"utils", "helpers", "common", "core", "services", "manager"}
 
 
 def layout_problems(root: Path = CHECKOUT) -> list[str]:
-    return sorted([*_unknown_packages(root), *_meaningless_names(root), *_broken_links(root)])
+    return sorted([*_unknown_packages(root), *_workers(root), *_meaningless_names(root), *_broken_links(root)])
 
 
 def _unknown_packages(root: Path) -> list[str]:
     """A package that the import contracts don't name would escape them."""
     with_code = {path.relative_to(root).parts[0] for path in root.glob("[!.]*/**/*.py")}
     return [f"{name}/ is neither a layer nor development code" for name in with_code - LAYERS - NOT_PRODUCT]
+
+
+def _workers(root: Path) -> list[str]:
+    modules = [path.stem for path in (root / "workers").glob("[!_]*.py")]
+    packages = {path.parent.name for path in (root / "workers").glob("*/__init__.py")}
+    problems = [f"workers/{name}/ is not one of its packages" for name in packages - WORKERS_PACKAGES]
+    if len(modules) > MAX_WORKERS_MODULES:
+        problems.append(f"workers/ has {len(modules)} modules at its top; at most {MAX_WORKERS_MODULES} belong there")
+    return problems
 
 
 def _meaningless_names(root: Path) -> list[str]:
