@@ -26,14 +26,14 @@ def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
         compare(cells, jobs, cells.one_by_one, lambda count: cells.celery("bare", count))
         found = alternate(
             scale.pairs,
-            with_progress(step, "SQL door", lambda: through_the_door(cells, size)),
+            with_progress(step, "SQL interface", lambda: submit_by_sql(cells, size)),
             with_progress(step, "bare Celery", lambda: cells.celery("bare", jobs)),
         )
     notes = [f"the inserts: {pgbench.driver_name()}"]
-    return [result("B5", "SQL door, one worker / bare Celery task", "orders/s", Bar(3, 5), *found, notes=notes)]
+    return [result("B5", "SQL interface, one worker / bare Celery task", "orders/s", Bar(3, 5), *found, notes=notes)]
 
 
-def through_the_door(cells: Workloads, count: int) -> float:
+def submit_by_sql(cells: Workloads, count: int) -> float:
     """Orders per second, from the first insert to the last answer."""
     first, last = cells.slices.take(count)
     pgbench.per_second(cells.place, cells.database, SUBMIT.format(sellers=cells.market.sellers), first, count)
@@ -50,4 +50,6 @@ def through_the_door(cells: Workloads, count: int) -> float:
     return count / float(spent.total_seconds())
 
 
-BENCH = Bench("B5", "the SQL door against bare Celery", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 70}, run)
+BENCH = Bench(
+    "B5", "the SQL interface against bare Celery", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 70}, run
+)

@@ -73,7 +73,7 @@ GROUPS: dict[str, tuple[str, tuple[Row, ...]]] = {
         (
             _side("B1", "reference", "PostgreSQL's bound (pgbench, sets of 100)", THEIRS),
             _side("B1", "ours", "Unwind, sets of 100", OURS),
-            _side("B5", "ours", "Unwind, SQL door, one worker", OURS),
+            _side("B5", "ours", "Unwind, SQL interface, one worker", OURS),
             _peer("B2", "dramatiq + one SQL function, no rules"),
             _side("B4", "reference", "bare Celery + one SQL function, no rules", THEIRS),
             _side("B4", "ours", "Unwind, one order a message", OURS),

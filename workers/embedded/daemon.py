@@ -34,19 +34,19 @@ GIVE_UP_AFTER = 8  # consecutive deaths, each within 10 s of its start: another 
 
 
 class Daemon:
-    def __init__(self, folder: Path, wishes: dict[str, Any], in_use: FileLock) -> None:
+    def __init__(self, folder: Path, options: dict[str, Any], in_use: FileLock) -> None:
         self.folder = folder
         self.in_use = in_use
         self.record = folder / "running.json"
         (folder / FAILURE).unlink(missing_ok=True)
         secret = passwords(folder)
-        durable = bool(wishes.get("durable", True))
-        self.postgres = Postgres(folder, secret, durable=durable, settings=wishes.get("postgres", {}))
-        self.valkey = Valkey(folder, secret["valkey"], durable=durable, settings=wishes.get("valkey", {}))
+        durable = bool(options.get("durable", True))
+        self.postgres = Postgres(folder, secret, durable=durable, settings=options.get("postgres", {}))
+        self.valkey = Valkey(folder, secret["valkey"], durable=durable, settings=options.get("valkey", {}))
         self.ports: dict[str, int] = {
             name: int(port) for name, port in read_json(folder / "ports.json").items() if isinstance(port, int)
         }
-        self.enough = threading.Event()
+        self.stop_requested = threading.Event()
 
     def start(self) -> None:
         """Start both servers and wait until they answer. Valkey comes first, to load while the cluster is created."""
@@ -64,16 +64,16 @@ class Daemon:
         deaths = {"postgres": 0, "valkey": 0}
         since = dict.fromkeys(deaths, time.monotonic())
         # Poll ten times a second instead of waiting in a thread: forking servers from a threaded process is unsafe.
-        while not self.enough.wait(0.1) and not self.in_use.acquire():
+        while not self.stop_requested.wait(0.1) and not self.in_use.acquire():
             for name, server in (("postgres", self.postgres), ("valkey", self.valkey)):
                 if server.process is None or server.process.poll() is None:
                     continue
                 deaths[name] = deaths[name] + 1 if time.monotonic() - since[name] < 10 else 1
                 if deaths[name] > GIVE_UP_AFTER:
                     raise ServerStartError(f"{name} ended {GIVE_UP_AFTER} times in a row")
-                if self.enough.wait(min(0.05 * 2 ** deaths[name], 5.0)):
+                if self.stop_requested.wait(min(0.05 * 2 ** deaths[name], 5.0)):
                     return
-                self._say(f"{name} ended with {server.process.returncode}: starting it again")
+                self._log(f"{name} ended with {server.process.returncode}: restarting it")
                 if isinstance(server, Postgres):
                     server.prepare()
                 self._launch(server, name)
@@ -99,15 +99,15 @@ class Daemon:
                 raise ServerStartError(f"{name} did not answer within {START_SECONDS:.0f} s")
             except ServerStartError:
                 # Another program took the port, or the shared memory of a killed predecessor is not free yet.
-                if attempt == 9 or self.enough.wait(0.02 * 2**attempt):
+                if attempt == 9 or self.stop_requested.wait(0.02 * 2**attempt):
                     raise
                 self._launch(server, name)
 
     def _write_record(self) -> None:
-        running: dict[str, Any] = {"daemon": _as_json(identify_process(os.getpid()))}
+        running: dict[str, Any] = {"daemon": _identity_json(identify_process(os.getpid()))}
         for name, server in (("postgres", self.postgres), ("valkey", self.valkey)):
             if server.process is not None:
-                running[name] = {"port": self.ports[name], **_as_json(identify_process(server.process.pid))}
+                running[name] = {"port": self.ports[name], **_identity_json(identify_process(server.process.pid))}
         write_json(self.record, running)
 
     def _end_orphan(self) -> None:
@@ -115,35 +115,35 @@ class Daemon:
         # append-only file.
         old = read_json(self.record).get("valkey")
         if isinstance(old, dict):
-            mark = ProcessIdentity(int(old.get("pid", 0)), int(old.get("started", 0)))
-            if mark.started and is_alive(mark) and not wait_until(lambda: not is_alive(mark), 10):
-                terminate(mark, (signal.SIGKILL, 5.0))
+            identity = ProcessIdentity(int(old.get("pid", 0)), int(old.get("started", 0)))
+            if identity.started and is_alive(identity) and not wait_until(lambda: not is_alive(identity), 10):
+                terminate(identity, (signal.SIGKILL, 5.0))
 
     @staticmethod
-    def _say(sentence: str) -> None:
+    def _log(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
 
-def _as_json(mark: ProcessIdentity) -> dict[str, int]:
-    return {"pid": mark.pid, "started": mark.started}
+def _identity_json(identity: ProcessIdentity) -> dict[str, int]:
+    return {"pid": identity.pid, "started": identity.started}
 
 
 def main(folder: Path) -> int:
-    wishes = json.loads(sys.stdin.readline() or "{}")
+    options = json.loads(sys.stdin.readline() or "{}")
     if os.fork():  # the client waits only for the first process and is not the daemon's parent
         os._exit(0)
-    alone, in_use = FileLock(folder / "daemon.lock"), FileLock(folder / "in-use.lock")
+    daemon_lock, in_use = FileLock(folder / "daemon.lock"), FileLock(folder / "in-use.lock")
     answer: dict[str, Any] = {"ready": True}
     daemon: Daemon | None = None
     try:
-        if not alone.acquire(seconds=20):
+        if not daemon_lock.acquire(seconds=20):
             raise ServerStartError("another daemon holds this folder")
-        daemon = Daemon(folder, wishes, in_use)
-        enough = daemon.enough
+        daemon = Daemon(folder, options, in_use)
+        stop_requested = daemon.stop_requested
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: enough.set())
+            signal.signal(number, lambda *_: stop_requested.set())
         daemon.start()
-    except Exception as error:  # noqa: BLE001 - the waiting client must be told of any failure
+    except Exception as error:  # noqa: BLE001 - the waiting client needs the reason of any failure
         answer = {"error": str(error) or repr(error)}
         if daemon is not None:
             write_json(folder / FAILURE, answer)
@@ -157,7 +157,7 @@ def main(folder: Path) -> int:
         if status == 0:
             daemon.keep()
     except ServerStartError as error:
-        daemon._say(str(error))
+        daemon._log(str(error))
         write_json(folder / FAILURE, {"error": str(error)})
         status = 1
     finally:

@@ -108,11 +108,11 @@ def passwords(folder: Path) -> dict[str, str]:
 
 def free_port(preferred: int = 0, *, exclude: int = 0) -> int:
     """Return the preferred port if it is free, else one that the system chooses; never `exclude`."""
-    for wish in (preferred, 0) if preferred else (0,):
+    for candidate in (preferred, 0) if preferred else (0,):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", wish))
+                probe.bind(("127.0.0.1", candidate))
             except OSError:
                 continue
             port = int(probe.getsockname()[1])

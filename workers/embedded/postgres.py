@@ -75,8 +75,8 @@ class Postgres:
 
     def prepare(self) -> None:
         """Create the cluster if there is none and bring its logins up to date; delete what a killed attempt left."""
-        for left_over in self.data.parent.glob("postgres.new*"):
-            shutil.rmtree(left_over)
+        for leftover in self.data.parent.glob("postgres.new*"):
+            shutil.rmtree(leftover)
         if not (self.data / "PG_VERSION").exists():
             self._create()
         chown_tree(self.data, self.identity)
@@ -85,7 +85,7 @@ class Postgres:
             self._renew_logins()
 
     def start(self, port: int) -> None:
-        options = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
+        options = [argument for name, value in self.settings.items() for argument in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self.process = self._run([self.programs / "postgres", "-D", self.data, "-p", str(port), *options], log, log)
 
@@ -114,7 +114,7 @@ class Postgres:
     def _create(self) -> None:
         # Create the cluster and its database in a temporary folder, then rename it, so that it is never incomplete.
         self.logins.unlink(missing_ok=True)
-        fresh = self.data.with_name(f"postgres.new-{os.getpid()}")
+        new_data = self.data.with_name(f"postgres.new-{os.getpid()}")
         secret = self.data.with_name(f"postgres.new-{os.getpid()}.password")
         descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -122,7 +122,7 @@ class Postgres:
         chown_tree(secret, self.identity)
         initdb: list[str | Path] = [
             self.programs / "initdb",
-            f"--pgdata={fresh}",
+            f"--pgdata={new_data}",
             f"--username={ADMIN}",
             f"--pwfile={secret}",
             "--auth=scram-sha-256",
@@ -132,27 +132,27 @@ class Postgres:
         ]
         try:
             with self.log.open("ab") as log:
-                made = self._run([*initdb, "--locale=C.UTF-8"], log, log).wait()
-                if made != 0:  # no such locale here; C sorts alike, but upper() handles only ASCII
-                    shutil.rmtree(fresh, ignore_errors=True)
-                    made = self._run([*initdb, "--locale=C"], log, log).wait()
-                if made == 0:
-                    made = self._run_alone(
-                        fresh, "template1", [*self._login_statements(), f"CREATE DATABASE {DATABASE} OWNER {OWNER}"]
+                status = self._run([*initdb, "--locale=C.UTF-8"], log, log).wait()
+                if status != 0:  # no such locale here; C sorts alike, but upper() handles only ASCII
+                    shutil.rmtree(new_data, ignore_errors=True)
+                    status = self._run([*initdb, "--locale=C"], log, log).wait()
+                if status == 0:
+                    status = self._run_alone(
+                        new_data, "template1", [*self._login_statements(), f"CREATE DATABASE {DATABASE} OWNER {OWNER}"]
                     )
-            if made != 0:
-                raise ServerStartError(f"PostgreSQL could not make its data folder:\n{log_tail(self.log)}")
-            fresh.rename(self.data)
+            if status != 0:
+                raise ServerStartError(f"PostgreSQL could not create its data folder:\n{log_tail(self.log)}")
+            new_data.rename(self.data)
             write_json(self.logins, _LOGINS)
         finally:
             secret.unlink()
 
     def _renew_logins(self) -> None:
         # Update the logins of a cluster that older code created and make the working login the owner of its tables.
-        ours = [f"ALTER DATABASE {DATABASE} OWNER TO {OWNER}", _GIVE_TABLES]
-        for database, statements in (("template1", self._login_statements()), (DATABASE, ours)):
+        own_statements = [f"ALTER DATABASE {DATABASE} OWNER TO {OWNER}", _GIVE_TABLES]
+        for database, statements in (("template1", self._login_statements()), (DATABASE, own_statements)):
             if self._run_alone(self.data, database, statements) != 0:
-                raise ServerStartError(f"PostgreSQL's logins could not be made:\n{log_tail(self.log)}")
+                raise ServerStartError(f"PostgreSQL's logins could not be created:\n{log_tail(self.log)}")
         write_json(self.logins, _LOGINS)
 
     def _login_statements(self) -> list[str]:
@@ -170,10 +170,10 @@ class Postgres:
     def _run_alone(self, data: Path, database: str, statements: Sequence[str]) -> int:
         # Run statements as superuser in single-user mode, while no server runs; return the exit status.
         options = ["-c", "exit_on_error=on", "-c", "log_checkpoints=off", "-c", "log_min_error_statement=panic"]
-        words = "".join(f"{' '.join(statement.split())}\n" for statement in statements).encode()
+        standard_input = "".join(f"{' '.join(statement.split())}\n" for statement in statements).encode()
         with self.log.open("ab") as log:
-            single: list[str | Path] = [self.programs / "postgres", "--single", "-D", data, *options]
-            return self._run([*single, *([] if self.durable else ["-F"]), database], log, log, words).wait()
+            command: list[str | Path] = [self.programs / "postgres", "--single", "-D", data, *options]
+            return self._run([*command, *([] if self.durable else ["-F"]), database], log, log, standard_input).wait()
 
     def _clear_stale_pid_file(self) -> None:
         # Remove the pid file of a postmaster that has ended; stop one that outlived its daemon. PostgreSQL refuses to
@@ -184,28 +184,28 @@ class Postgres:
         if not lines:
             pid_file.unlink(missing_ok=True)
             return
-        old = identify_process(int(lines[0])) if lines[0].strip().isdigit() else ProcessIdentity(0)
-        ours = is_alive(old) and str(self.data) in command_line(old.pid)
+        postmaster = identify_process(int(lines[0])) if lines[0].strip().isdigit() else ProcessIdentity(0)
+        is_ours = is_alive(postmaster) and str(self.data) in command_line(postmaster.pid)
         # Its daemon was killed, so the kernel has already signalled it: give it time to end before killing it.
-        if ours and not wait_until(lambda: not is_alive(old), 10):
-            terminate(old, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+        if is_ours and not wait_until(lambda: not is_alive(postmaster), 10):
+            terminate(postmaster, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
         pid_file.unlink(missing_ok=True)
 
     def _run(
-        self, command: Sequence[str | Path], out: IO[bytes], err: IO[bytes], words: bytes | None = None
+        self, command: Sequence[str | Path], stdout: IO[bytes], stderr: IO[bytes], standard_input: bytes | None = None
     ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE if words is not None else subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
+            stdin=subprocess.PIPE if standard_input is not None else subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
             cwd="/",
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
             # Safe: the daemon has no other threads.
             preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509
         )
-        if words is not None and process.stdin is not None:
-            process.stdin.write(words)
+        if standard_input is not None and process.stdin is not None:
+            process.stdin.write(standard_input)
             process.stdin.close()
         return process
 

@@ -34,15 +34,15 @@ def identify_process(pid: int) -> ProcessIdentity:
     return ProcessIdentity(pid, int(fields[19]) if fields else 0)
 
 
-def is_alive(mark: ProcessIdentity) -> bool:
+def is_alive(identity: ProcessIdentity) -> bool:
     """Return whether that same process still runs. A zombie does not count: it holds no port and no file."""
-    if mark.pid <= 0:
+    if identity.pid <= 0:
         return False
     if _PROC.joinpath("self").exists():
-        fields = _stat(mark.pid)
-        return fields is not None and fields[0] not in "ZX" and mark.started in (0, int(fields[19]))
+        fields = _stat(identity.pid)
+        return fields is not None and fields[0] not in "ZX" and identity.started in (0, int(fields[19]))
     try:
-        os.kill(mark.pid, 0)
+        os.kill(identity.pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -74,18 +74,18 @@ def wait_until(condition: Callable[[], bool], seconds: float, *, step: float = 0
     return True
 
 
-def terminate(mark: ProcessIdentity, *signals_and_graces: tuple[signal.Signals, float]) -> bool:
+def terminate(identity: ProcessIdentity, *signals_and_graces: tuple[signal.Signals, float]) -> bool:
     """Send each signal in turn and wait up to its grace in seconds; return whether the process has ended."""
     for number, grace in signals_and_graces:
-        if not is_alive(mark):
+        if not is_alive(identity):
             return True
         try:
-            os.kill(mark.pid, number)
+            os.kill(identity.pid, number)
         except ProcessLookupError:
             return True
-        if wait_until(lambda: not is_alive(mark), grace):
+        if wait_until(lambda: not is_alive(identity), grace):
             return True
-    return not is_alive(mark)
+    return not is_alive(identity)
 
 
 def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]:

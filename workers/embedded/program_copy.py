@@ -35,9 +35,9 @@ def programs_for(identity: RunAs) -> Path:
     files = _files(root, programs.parent)
     if can_read(identity, (root / path for path in files)):
         return programs
-    for place in _places():
+    for folder in _candidate_folders():
         with contextlib.suppress(OSError):
-            copy = _copied(root, files, place)
+            copy = _ensure_copy(root, files, folder)
             if can_read(identity, (copy / path for path in files)):  # false on a file system mounted noexec
                 _keep_from_cleaners(copy)
                 return copy / programs.relative_to(root)
@@ -48,52 +48,52 @@ def programs_for(identity: RunAs) -> Path:
     )
 
 
-def _places() -> Iterable[Path]:
-    # The folders for copies. Any user may write there, so `_is_whole` checks the owner.
+def _candidate_folders() -> Iterable[Path]:
+    # The folders for copies. Any user may write there, so `_is_complete` checks the owner.
     return dict.fromkeys(map(Path, (tempfile.gettempdir(), "/var/tmp", "/tmp", "/dev/shm", "/run")))  # noqa: S108
 
 
 def _files(root: Path, installed: Path) -> dict[Path, tuple[int, int]]:
-    found = [path for pattern in NEEDED for path in installed.glob(pattern)] + [*(root / LIBRARIES).glob("*")]
-    return {path.relative_to(root): _size_and_mode(path) for path in sorted(found) if path.is_file()}
+    paths = [path for pattern in NEEDED for path in installed.glob(pattern)] + [*(root / LIBRARIES).glob("*")]
+    return {path.relative_to(root): _size_and_mode(path) for path in sorted(paths) if path.is_file()}
 
 
 def _size_and_mode(path: Path) -> tuple[int, int]:
-    said = path.stat()
-    return said.st_size, 0o755 if said.st_mode & 0o100 else 0o644
+    status = path.stat()
+    return status.st_size, 0o755 if status.st_mode & 0o100 else 0o644
 
 
-def _copied(root: Path, files: Mapping[Path, tuple[int, int]], place: Path) -> Path:
-    # The copy in `place`, created if needed. Raises OSError, also if another user's folder has its name.
-    listed = "\n".join(f"{path} {size}" for path, (size, _) in files.items())
-    copy = place / f"unwind-postgres-{os.geteuid()}-{hashlib.sha256(os.fsencode(listed)).hexdigest()[:12]}"
-    if _is_whole(copy, files):
+def _ensure_copy(root: Path, files: Mapping[Path, tuple[int, int]], parent: Path) -> Path:
+    # The copy in `parent`, created if needed. Raises OSError, also if another user's folder has its name.
+    listing = "\n".join(f"{path} {size}" for path, (size, _) in files.items())
+    copy = parent / f"unwind-postgres-{os.geteuid()}-{hashlib.sha256(os.fsencode(listing)).hexdigest()[:12]}"
+    if _is_complete(copy, files):
         return copy
-    fresh = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", dir=place))
+    new_copy = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", dir=parent))
     try:
         for path, (_, mode) in files.items():
-            (fresh / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / path, fresh / path)
-            (fresh / path).chmod(mode)
-        for folder in (fresh, *(path for path in fresh.rglob("*") if path.is_dir())):
+            (new_copy / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / path, new_copy / path)
+            (new_copy / path).chmod(mode)
+        for folder in (new_copy, *(path for path in new_copy.rglob("*") if path.is_dir())):
             folder.chmod(0o755)
         if copy.exists() and copy.lstat().st_uid == os.geteuid():
             shutil.rmtree(copy)  # our own copy, some of whose files a cleaner deleted
         with contextlib.suppress(OSError):  # another start was faster
-            fresh.rename(copy)
+            new_copy.rename(copy)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    if not _is_whole(copy, files):
+        shutil.rmtree(new_copy, ignore_errors=True)
+    if not _is_complete(copy, files):
         raise FileExistsError(copy)
     return copy
 
 
-def _is_whole(copy: Path, files: Mapping[Path, tuple[int, int]]) -> bool:
+def _is_complete(copy: Path, files: Mapping[Path, tuple[int, int]]) -> bool:
     # Whether the copy is complete and only this user can write to it, as anyone may create folders in /tmp.
     try:
         top = copy.lstat()
-        ours = stat.S_ISDIR(top.st_mode) and top.st_uid == os.geteuid() and not top.st_mode & 0o022
-        return ours and all(_size_and_mode(copy / path) == about for path, about in files.items())
+        is_private = stat.S_ISDIR(top.st_mode) and top.st_uid == os.geteuid() and not top.st_mode & 0o022
+        return is_private and all(_size_and_mode(copy / path) == size_and_mode for path, size_and_mode in files.items())
     except OSError:
         return False
 

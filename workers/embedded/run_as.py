@@ -44,12 +44,12 @@ class RunAs:
 
     def becoming(self, parent: int, death_signal: signal.Signals) -> Callable[[], None]:
         """Return a function to call between fork and exec; the child gets `death_signal` when `parent` dies."""
-        leash = parent_death_hook(parent, death_signal)  # made before the fork: the child must not load libc
+        end_with_parent = parent_death_hook(parent, death_signal)  # made before the fork: the child must not load libc
         libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
 
         def between_fork_and_exec() -> None:
             self.become(libc)
-            leash()
+            end_with_parent()
 
         return between_fork_and_exec
 
@@ -66,16 +66,16 @@ def choose_run_as(data: Path) -> RunAs:
         return RunAs() if _has_a_name() or not _namespaces_allowed() else RunAs(NOBODY, NOBODY, namespace=True)
     if data.exists() and data.stat().st_uid != 0:
         return RunAs(data.stat().st_uid, data.stat().st_gid)
-    inside = RunAs(NOBODY, NOBODY, namespace=True)
-    if _namespaces_allowed() and _asked_as(inside, lambda: os.access(data.parent, os.R_OK | os.W_OK | os.X_OK)):
-        return inside
+    in_namespace = RunAs(NOBODY, NOBODY, namespace=True)
+    if _namespaces_allowed() and _test_as(in_namespace, lambda: os.access(data.parent, os.R_OK | os.W_OK | os.X_OK)):
+        return in_namespace
     return RunAs(NOBODY, NOBODY)
 
 
 def can_read(identity: RunAs, files: Iterable[Path]) -> bool:
     """Return whether `identity` may read all files and run those that are programs, tried with `access` in a child."""
-    wanted = [(path, os.R_OK | (os.X_OK if path.stat().st_mode & 0o100 else 0)) for path in files]
-    return _asked_as(identity, lambda: all(os.access(path, mode) for path, mode in wanted))
+    paths_and_modes = [(path, os.R_OK | (os.X_OK if path.stat().st_mode & 0o100 else 0)) for path in files]
+    return _test_as(identity, lambda: all(os.access(path, mode) for path, mode in paths_and_modes))
 
 
 def chown_tree(tree: Path, identity: RunAs) -> None:
@@ -89,19 +89,19 @@ def chown_tree(tree: Path, identity: RunAs) -> None:
 
 def _namespaces_allowed() -> bool:
     # Try to enter a namespace, as the rules of kernels and containers differ too much to be read from settings.
-    return LINUX and _asked_as(RunAs(NOBODY, NOBODY, namespace=True), lambda: os.geteuid() == NOBODY)
+    return LINUX and _test_as(RunAs(NOBODY, NOBODY, namespace=True), lambda: os.geteuid() == NOBODY)
 
 
-def _asked_as(identity: RunAs, question: Callable[[], bool]) -> bool:
+def _test_as(identity: RunAs, test: Callable[[], bool]) -> bool:
     # The answer of a child process that became `identity`; False if it cannot.
     libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
     child = os.fork()
     if child == 0:
-        verdict = 1
+        status = 1
         with contextlib.suppress(BaseException):
             identity.become(libc)
-            verdict = 0 if question() else 1
-        os._exit(verdict)
+            status = 0 if test() else 1
+        os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
@@ -134,7 +134,9 @@ def _drop(libc: ctypes.CDLL | None, uid: int, gid: int) -> None:
 def _keep_file_access(libc: ctypes.CDLL) -> None:
     # Keep only CAP_DAC_OVERRIDE across exec; do nothing if this process may not keep it.
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    wanted = 1 << CAP_DAC_OVERRIDE
-    sets = (ctypes.c_uint32 * 6)(wanted, wanted, wanted, 0, 0, 0)  # effective, permitted, inheritable; low then high
+    capability = 1 << CAP_DAC_OVERRIDE
+    sets = (ctypes.c_uint32 * 6)(
+        capability, capability, capability, 0, 0, 0
+    )  # effective, permitted, inheritable; low then high
     if libc.capset(header, sets) == 0:
         libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0)

@@ -33,7 +33,7 @@ DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
 """Functions that return the next deadline, each with the sweeps that cover it, in the order used at equal instants."""
 
 
-def _nobody_listens(_instant: datetime, _sweep: str, _effects: dict[str, Any]) -> None: ...
+def _ignore_sweep(_instant: datetime, _sweep: str, _effects: dict[str, Any]) -> None: ...
 
 
 class SweepStuck(Exception):
@@ -53,7 +53,7 @@ class Simulation:
         self._numbers = itertools.count(1)
         self._woken: set[str] = set()
         self.database.wake = self._woken.add
-        self.on_sweep: Callable[[datetime, str, dict[str, Any]], None] = _nobody_listens
+        self.on_sweep: Callable[[datetime, str, dict[str, Any]], None] = _ignore_sweep
         """Callback after each sweep, with its instant, its name and its effects."""
 
     def __enter__(self) -> Self:
@@ -94,20 +94,20 @@ class Simulation:
         Raises ValueError if `to` is before the clock's instant, and SweepStuck.
         """
         if to < self.clock.instant:
-            raise ValueError("time does not run backwards")
+            raise ValueError("the clock cannot be set back")
         instants = 0
         last: tuple[datetime, tuple[str, ...]] | None = None
         while True:
             self.process_outbox()
-            found = self._next_due()
-            if found is None or found[0] > to:
+            next_due = self._next_due()
+            if next_due is None or next_due[0] > to:
                 self.clock.instant = to
                 return instants
-            instant, sweeps = found
+            instant, sweeps = next_due
             # Work that became due before the simulation's start or during its commands is late: it runs now.
             self.clock.instant = max(instant, self.clock.instant)
             if last == (instant, sweeps):
-                raise SweepStuck(f"{' and '.join(sweeps)} left behind what was due at {instant}")
+                raise SweepStuck(f"{' and '.join(sweeps)} did not process what was due at {instant}")
             last = (instant, sweeps)
             for sweep in sweeps:
                 self.on_sweep(self.clock.instant, sweep, retry_on_conflict(app.tasks[sweep].run))
@@ -116,4 +116,4 @@ class Simulation:
     def _next_due(self) -> tuple[datetime, tuple[str, ...]] | None:
         with self.database.transaction() as conn:
             due = [(instant, sweeps) for find, sweeps in DEADLINES if (instant := find(conn)) is not None]
-        return min(due, key=lambda one: one[0], default=None)
+        return min(due, key=lambda entry: entry[0], default=None)

@@ -73,11 +73,11 @@ def read_history(path: Path) -> list[HistoryLine]:
 
 def parse_lines(written: Iterable[str], name: str = "history") -> list[HistoryLine]:
     lines: list[HistoryLine] = []
-    for number, one in enumerate(written, start=1):
-        if not one.strip():
+    for number, text_line in enumerate(written, start=1):
+        if not text_line.strip():
             continue
         try:
-            line = _line(number, one)
+            line = _parse_line(number, text_line)
             if lines and line.at < lines[-1].at:
                 raise ValueError(f"is before the line above it, which is at {format_timestamp(lines[-1].at)}")
         except (ValueError, RecursionError) as error:
@@ -146,16 +146,16 @@ def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short
     engine = make_engine(database_url)
     try:
         with engine.connect() as conn:
-            anything = conn.execute(text(_ANYTHING)).scalar()
+            has_contents = conn.execute(text(_HAS_CONTENTS)).scalar()
     finally:
         engine.dispose()
-    if anything:
+    if has_contents:
         raise DatabaseNotEmpty("The database is not empty. A history is only played into one that has no tables yet.")
     migrate(database_url)
     return Simulation(database_url, at=at, allow_short=allow_short)
 
 
-_ANYTHING = """
+_HAS_CONTENTS = """
     SELECT EXISTS (
         SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
@@ -176,25 +176,25 @@ def _perform(line: HistoryLine, simulation: Simulation) -> Any:
     return simulation.execute(line.task or "", line.arguments or {}, f"replay:{line.number}")
 
 
-def _line(number: int, written: str) -> HistoryLine:
+def _parse_line(number: int, written: str) -> HistoryLine:
     try:
-        said = json.loads(written, object_pairs_hook=_no_doubles, parse_constant=_no_constants)
+        fields = json.loads(written, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constants)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error.msg} at character {error.colno}") from None
-    if not isinstance(said, dict):
+    if not isinstance(fields, dict):
         raise ValueError("must be a JSON object")
-    at = _instant(said)
-    if "show" in said:
-        _only(said, {"at", "show"})
-        words = said["show"]
+    at = _parse_instant(fields)
+    if "show" in fields:
+        _check_fields(fields, {"at", "show"})
+        words = fields["show"]
         if not isinstance(words, list):
-            raise ValueError('`show` must be a list of words such as ["order", 1003]')
+            raise ValueError('`show` must be a list such as ["order", 1003]')
         parse_query(words)
         return HistoryLine(number, at, show=tuple(words))
-    _only(said, {"at", "task", "kwargs"})
-    task, arguments = said.get("task"), said.get("kwargs", {})
+    _check_fields(fields, {"at", "task", "kwargs"})
+    task, arguments = fields.get("task"), fields.get("kwargs", {})
     if not isinstance(task, str) or task not in app.tasks or task.startswith("celery."):
-        raise ValueError("`task` must be the name of a task such as orders.submit, or `show` must say what to look at")
+        raise ValueError("`task` must be the name of a task such as orders.submit, or `show` must be a query")
     if not isinstance(arguments, dict):
         raise ValueError("`kwargs` must be an object")
     if task not in COMMANDS:
@@ -205,11 +205,11 @@ def _line(number: int, written: str) -> HistoryLine:
     return HistoryLine(number, at, task, arguments)
 
 
-def _instant(said: dict[str, Any]) -> datetime:
-    if not isinstance(said.get("at"), str):
+def _parse_instant(fields: dict[str, Any]) -> datetime:
+    if not isinstance(fields.get("at"), str):
         raise ValueError("`at` is missing: an instant such as 2026-03-28T10:00:00Z")
     try:
-        at = parse_timestamp(said["at"])
+        at = parse_timestamp(fields["at"])
     except ValueError as error:
         raise ValueError(f"`at` {error}") from None
     if not MIN_YEAR <= at.year <= MAX_YEAR:
@@ -217,17 +217,17 @@ def _instant(said: dict[str, Any]) -> datetime:
     return at
 
 
-def _only(said: dict[str, Any], known: set[str]) -> None:
-    if extra := sorted(set(said) - known):
-        raise ValueError(f"has what no line has: {', '.join(extra)}")
+def _check_fields(fields: dict[str, Any], known: set[str]) -> None:
+    if extra := sorted(set(fields) - known):
+        raise ValueError(f"has unknown fields: {', '.join(extra)}")
 
 
-def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("says one name twice in one object")
-    return found
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("has a name twice in one object")
+    return fields
 
 
-def _no_constants(name: str) -> Any:
+def _refuse_constants(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")

@@ -172,7 +172,7 @@ def test_a_credit_that_is_on_its_way_or_was_given_up_says_so(market: Market) -> 
 
 
 def test_a_request_is_found_whatever_became_of_it(lived: Market) -> None:
-    """Answered, refused, waiting at the SQL door, or given up: support sees which."""
+    """Answered, refused, waiting at the SQL interface, or given up: support sees which."""
     with lived.simulation.database.transaction() as conn:
         conn.execute(
             text("SELECT unwind.submit_command('npb.remove', CAST(:payload AS jsonb), 'by-sql')"),

@@ -176,7 +176,7 @@ def test_terms_that_cannot_be_kept_are_refused_with_their_reason(typed: Any, tmp
     file.write_text('NPB_UNLOCK_NO_RESPONSE = "5s"\n')
     done = typed("terms", "apply", str(file), "--from", "2100-07-01")
     assert done.exit_code == 1
-    assert "terms.NPB_UNLOCK_NO_RESPONSE: must be at least the scan interval" in done.output
+    assert "terms.NPB_UNLOCK_NO_RESPONSE: must be at least 60 seconds" in done.output
 
 
 def test_what_people_wrote_cannot_act_on_a_terminal() -> None:

@@ -61,19 +61,19 @@ def test_a_cancellation_says_what_came_back_and_where_the_money_is() -> None:
     screen.hear(
         "orders.cancelled", first, returned=returned, fee={"kind": "credit", "amount": "-3.20", "bill": "2026-11"}
     )
-    assert "12 units back, 3.20 USD credited" in screen.line(first)
+    assert "12 units returned, 3.20 USD credited" in screen.line(first)
     screen.hear("removals.cancelled", first)
-    assert "removal dropped" in screen.line(first)
+    assert "removal cancelled" in screen.line(first)
     other = min(screen.sample.buyers_cancel)
     screen.hear("orders.cancelled", other, returned=[], fee={"kind": "none", "amount": "0.00", "bill": None})
-    assert "nothing comes back, the fee stays" in screen.line(other)
+    assert "nothing is returned, the fee stays" in screen.line(other)
 
 
 def test_the_foot_counts_what_has_come_to_its_end() -> None:
     """A seller who goes on waiting after the unlock has come to the end of the story too; other news stand beside."""
     screen = Screen()
     assert "0 of 14 orders" in screen.text()
-    screen.hear("npb.unlocked", min(screen.sample.left_alone))
+    screen.hear("npb.unlocked", min(screen.sample.untouched))
     screen.hear("npb.unlocked", min(screen.sample.sellers_cancel))
     assert "1 of 14 orders" in screen.text()
     screen.hear("members.buying_revoked", None)

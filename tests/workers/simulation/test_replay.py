@@ -148,7 +148,7 @@ def test_house_tasks_may_be_lines_too(early: Simulation) -> None:
         ('{"at": "2026-03-28T10:00:00Z", "task": "celery.chord", "kwargs": {}}', "`task` must be the name of a task"),
         ('{"at": "2026-03-28T10:00:00Z", "task": "npb.file", "kwargs": []}', "`kwargs` must be an object"),
         ('{"at": "2026-03-28T10:00:00Z", "task": "npb.scan_open_alerts", "kwargs": {"x": 1}}', "npb.scan_open_alerts"),
-        ('{"at": "2026-03-28T10:00:00Z", "task": "npb.file", "args": []}', "has what no line has: args"),
+        ('{"at": "2026-03-28T10:00:00Z", "task": "npb.file", "args": []}', "has unknown fields: args"),
         ('{"at": "2026-03-28T10:00:00Z", "show": "order"}', "`show` must be a list"),
         ('{"at": "2026-03-28T10:00:00Z", "show": ["horse", 1]}', "No such command"),
         ('{"at": "2026-03-28T10:00:00Z", "task": "npb.file", "kwargs": {"x": 1, "x": 2}}', "twice"),

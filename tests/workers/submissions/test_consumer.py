@@ -147,7 +147,7 @@ def test_commands_about_one_order_run_in_submission_order(market: Market, caller
 
 
 def test_submission_counts_from_its_insert(market: Market, caller: Any) -> None:
-    """The SQL door uses the instant of its insert, however late it is drained."""
+    """The SQL interface uses the instant of its insert, however late it is drained."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     submit(caller, "orders.cancel", {"order_id": 1003, "member_id": "seller"}, "c")

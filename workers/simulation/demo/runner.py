@@ -21,11 +21,11 @@ from workers.simulation.demo.sample_market import SampleMarket
 TIMEOUT_SECONDS = 45.0
 POLL_INTERVAL = 0.15
 
-_NEWS = """
-    SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events WHERE event_id > :seen
+_NEW_EVENTS = """
+    SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events WHERE event_id > :last_event_id
     ORDER BY event_id
 """
-_UNKEPT = """
+_UNFINISHED = """
     SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')
          + (SELECT count(*) FROM unwind.notices WHERE state <> 'sent') AS waiting
 """
@@ -41,9 +41,9 @@ _SUMMARY = """
       (SELECT coalesce(-sum(amount), 0) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'reset') AS reset,
       (SELECT count(*) FROM unwind.removals WHERE decided_at >= :since AND state = 'cancelled') AS removals,
       (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'seller' AND state = 'sent')
-          AS sellers_told,
+          AS sellers_notified,
       (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'buyer' AND state = 'sent')
-          AS buyers_told,
+          AS buyers_notified,
       (SELECT count(*) FROM unwind.strikes WHERE at >= :since) AS strikes
 """
 
@@ -67,122 +67,122 @@ class DemoRun:
     sample: SampleMarket
     database: Database
     client: Celery
-    began: datetime
+    started_at: datetime
     unlocks: dict[int, datetime]
-    seen: int = 0
+    last_event_id: int = 0
     _clock: float = field(default_factory=time.monotonic)
     unlocked: set[int] = field(default_factory=set)
     cancelled: set[int] = field(default_factory=set)
     declined: set[int] = field(default_factory=set)
     removed: set[int] = field(default_factory=set)
-    asked: list[tuple[str, int, Any]] = field(default_factory=list)
+    commands: list[tuple[str, int, Any]] = field(default_factory=list)
 
     @classmethod
     def from_now(cls, sample: SampleMarket, database: Database, client: Celery) -> DemoRun:
         """Return a run that begins after every event recorded so far."""
         with database.transaction() as conn:
-            seen = conn.execute(text("SELECT coalesce(max(event_id), 0) FROM unwind.events")).scalar_one()
+            last_event_id = conn.execute(text("SELECT coalesce(max(event_id), 0) FROM unwind.events")).scalar_one()
             forecast = conn.execute(text("SELECT order_id, unlocks_at FROM unwind.v_unlock_forecast"))
             unlocks = {row.order_id: row.unlocks_at for row in forecast}
-            return cls(sample, database, client, database.clock.now(conn), unlocks, seen=seen)
+            return cls(sample, database, client, database.clock.now(conn), unlocks, last_event_id=last_event_id)
 
     def now(self) -> datetime:
-        return self.began + timedelta(seconds=time.monotonic() - self._clock)
+        return self.started_at + timedelta(seconds=time.monotonic() - self._clock)
 
     def open(self) -> None:
         for order_id in sorted(self.sample.penalty_accepted):
-            self._ask("npb.accept_penalty", order_id, self._buyer(order_id))
-        for order_id in sorted(self.sample.asked_and_agreed | self.sample.asked_and_declined):
-            said = {"reason": "B_MUTUAL", "comment": "We talked about it: I ordered the wrong colour."}
-            self._ask("ocr.file", order_id, self._buyer(order_id), **said)
+            self._send("npb.accept_penalty", order_id, self._buyer(order_id))
+        for order_id in sorted(self.sample.agreed_requests | self.sample.declined_requests):
+            reason = {"reason": "B_MUTUAL", "comment": "We talked about it: I ordered the wrong colour."}
+            self._send("ocr.file", order_id, self._buyer(order_id), **reason)
 
     def follow(self) -> Iterator[TimelineEvent]:
         """Yield new events and react to them, until every expected change has happened. Raises DemoFailed."""
         end = time.monotonic() + TIMEOUT_SECONDS
-        while not self._told():
-            news = self._news()
-            for one in news:
-                self._react(one)
-                yield one
+        while not self._is_complete():
+            events = self._fetch_events()
+            for event in events:
+                self._react(event)
+                yield event
             self._check_answers()
             if time.monotonic() > end:
                 raise DemoFailed(self._missing())
-            if not news:
+            if not events:
                 time.sleep(POLL_INTERVAL)
 
     def summary(self) -> dict[str, Any]:
         with self.database.transaction() as conn:
-            return dict(conn.execute(text(_SUMMARY), {"since": self.began}).one()._mapping)
+            return dict(conn.execute(text(_SUMMARY), {"since": self.started_at}).one()._mapping)
 
-    def _news(self) -> list[TimelineEvent]:
+    def _fetch_events(self) -> list[TimelineEvent]:
         with self.database.transaction() as conn:
-            rows = conn.execute(text(_NEWS), {"seen": self.seen}).all()
-        self.seen = max((r.event_id for r in rows), default=self.seen)
+            rows = conn.execute(text(_NEW_EVENTS), {"last_event_id": self.last_event_id}).all()
+        self.last_event_id = max((r.event_id for r in rows), default=self.last_event_id)
         return [TimelineEvent(r.at, r.type, r.order_id, r.note, r.member_id, r.changes) for r in rows]
 
-    def _react(self, news: TimelineEvent) -> None:
-        order_id = news.order_id
+    def _react(self, event: TimelineEvent) -> None:
+        order_id = event.order_id
         if order_id is None:
             return
-        if news.type.endswith(".unlocked"):
+        if event.type.endswith(".unlocked"):
             self._react_to_unlock(order_id)
-        elif news.type == "npb.penalty_accepted":
-            self._ask("orders.cancel", order_id, self._seller(order_id))
-        elif news.type == "ocr.filed":
-            task = "orders.cancel" if order_id in self.sample.asked_and_agreed else "ocr.decline"
-            self._ask(task, order_id, self._seller(order_id))
-        elif news.type == "orders.cancelled":
+        elif event.type == "npb.penalty_accepted":
+            self._send("orders.cancel", order_id, self._seller(order_id))
+        elif event.type == "ocr.filed":
+            task = "orders.cancel" if order_id in self.sample.agreed_requests else "ocr.decline"
+            self._send(task, order_id, self._seller(order_id))
+        elif event.type == "orders.cancelled":
             self.cancelled.add(order_id)
-        elif news.type == "ocr.declined":
+        elif event.type == "ocr.declined":
             self.declined.add(order_id)
-        elif news.type == "npb.removed":
+        elif event.type == "npb.removed":
             self.removed.add(order_id)
 
     def _react_to_unlock(self, order_id: int) -> None:
         self.unlocked.add(order_id)
         if order_id in self.sample.sellers_cancel:
-            self._ask("orders.cancel", order_id, self._seller(order_id))
+            self._send("orders.cancel", order_id, self._seller(order_id))
         elif order_id in self.sample.buyers_cancel:
-            self._ask("orders.cancel", order_id, self._buyer(order_id))
+            self._send("orders.cancel", order_id, self._buyer(order_id))
         elif order_id in self.sample.sellers_remove:
-            self._ask("npb.remove", order_id, self._seller(order_id), comment="The money came today.")
+            self._send("npb.remove", order_id, self._seller(order_id), comment="The money came today.")
 
-    def _ask(self, task: str, order_id: int, member_id: str, **arguments: Any) -> None:
+    def _send(self, task: str, order_id: int, member_id: str, **arguments: Any) -> None:
         arguments |= {"order_id": order_id, "member_id": member_id, "request_id": f"demo:{task}:{order_id}"}
-        self.asked.append((task, order_id, self.client.send_task(task, kwargs=arguments, queue="commands")))
+        self.commands.append((task, order_id, self.client.send_task(task, kwargs=arguments, queue="commands")))
 
     def _check_answers(self) -> None:
-        still = []
-        for task, order_id, result in self.asked:
+        unanswered = []
+        for task, order_id, result in self.commands:
             if not result.ready():
-                still.append((task, order_id, result))
+                unanswered.append((task, order_id, result))
             elif result.failed() or result.result["outcome"] != "done":
                 raise DemoFailed(f"{task} for order {order_id} was answered with {result.result}.")
-        self.asked = still
+        self.commands = unanswered
 
-    def _told(self) -> bool:
-        if self.asked or any(getattr(self, name) < wanted for name, wanted in self._expected()):
+    def _is_complete(self) -> bool:
+        if self.commands or any(getattr(self, name) < expected for name, expected in self._expected()):
             return False
         with self.database.transaction() as conn:
-            return bool(conn.execute(text(_UNKEPT)).scalar_one() == 0)
+            return bool(conn.execute(text(_UNFINISHED)).scalar_one() == 0)
 
     def _expected(self) -> list[tuple[str, set[int]]]:
         return [
             ("unlocked", self.sample.unlocking),
             ("cancelled", self.sample.ending_cancelled),
-            ("declined", self.sample.asked_and_declined),
+            ("declined", self.sample.declined_requests),
             ("removed", self.sample.sellers_remove),
         ]
 
     def _missing(self) -> str:
         parts = [
-            f"not {name}: {', '.join(map(str, sorted(wanted - getattr(self, name))))}"
-            for name, wanted in self._expected()
-            if wanted - getattr(self, name)
+            f"not {name}: {', '.join(map(str, sorted(expected - getattr(self, name))))}"
+            for name, expected in self._expected()
+            if expected - getattr(self, name)
         ]
-        parts += [f"unanswered: {task} for order {order_id}" for task, order_id, _ in self.asked]
-        parts = parts or ["some notices or followers are still waiting"]
-        return f"After {TIMEOUT_SECONDS:.0f} s the story has not come to its end; {'; '.join(parts)}."
+        parts += [f"unanswered: {task} for order {order_id}" for task, order_id, _ in self.commands]
+        parts = parts or ["some outbox messages or notices are not done"]
+        return f"After {TIMEOUT_SECONDS:.0f} s the demo is not complete; {'; '.join(parts)}."
 
     def _seller(self, order_id: int) -> str:
         return self.sample.parties[order_id][0]

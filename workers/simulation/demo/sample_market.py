@@ -35,7 +35,7 @@ CATALOGUE = (
     ("6080-1", "SET", 0, "U", "189.0000", True),
     ("375-2", "SET", 0, "U", "640.0000", False),
 )
-CALM_ORDERS = 22
+COMPLETED_ORDERS = 22
 UNPAID_ORDERS = 10
 FIRST_DUE, BETWEEN_DUES = timedelta(seconds=16), timedelta(seconds=1)
 """The first alert falls due when the workers are up, `FIRST_DUE` after the end of the past; the others follow."""
@@ -46,28 +46,28 @@ class SampleMarket:
     lines: list[dict[str, Any]] = field(default_factory=list)
     sellers_cancel: set[int] = field(default_factory=set)
     sellers_remove: set[int] = field(default_factory=set)
-    left_alone: set[int] = field(default_factory=set)
+    untouched: set[int] = field(default_factory=set)
     buyers_cancel: set[int] = field(default_factory=set)
     penalty_accepted: set[int] = field(default_factory=set)
-    asked_and_agreed: set[int] = field(default_factory=set)
-    asked_and_declined: set[int] = field(default_factory=set)
+    agreed_requests: set[int] = field(default_factory=set)
+    declined_requests: set[int] = field(default_factory=set)
     parties: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def unlocking(self) -> set[int]:
-        return self.sellers_cancel | self.sellers_remove | self.left_alone | self.buyers_cancel
+        return self.sellers_cancel | self.sellers_remove | self.untouched | self.buyers_cancel
 
     @property
     def ending_cancelled(self) -> set[int]:
-        return self.sellers_cancel | self.buyers_cancel | self.penalty_accepted | self.asked_and_agreed
+        return self.sellers_cancel | self.buyers_cancel | self.penalty_accepted | self.agreed_requests
 
 
 def build_sample_market(now: datetime) -> SampleMarket:
     """Return the sample marketplace with a past that ends at `now`, rounded down to the second."""
-    return _Playwright(now.replace(microsecond=0)).written()
+    return _MarketBuilder(now.replace(microsecond=0)).build()
 
 
-class _Playwright:
+class _MarketBuilder:
     def __init__(self, now: datetime) -> None:
         self.now = now
         self.sample = SampleMarket()
@@ -76,9 +76,9 @@ class _Playwright:
         self._orders = count(1001)
         self._lots: dict[str, list[int]] = {}
 
-    def written(self) -> SampleMarket:
+    def build(self) -> SampleMarket:
         self._members_and_lots(self.now - 75 * DAY)
-        self._calm_orders()
+        self._completed_orders()
         self._closed_cases()
         self._cases_about_to_unlock()
         self._cases_of_today()
@@ -86,24 +86,24 @@ class _Playwright:
         self.sample.lines = [line for _, _, line in self._events]
         return self.sample
 
-    def _say(self, at: datetime, task: str, **kwargs: Any) -> None:
+    def _add(self, at: datetime, task: str, **kwargs: Any) -> None:
         self._events.append((at, next(self._numbers), {"at": format_timestamp(at), "task": task, "kwargs": kwargs}))
 
     def _members_and_lots(self, at: datetime) -> None:
         for seller_id, (handle, zone) in SELLERS.items():
             email = f"{seller_id}@sellers.example"
-            self._say(at, "members.record", member_id=seller_id, handle=handle, email=email, time_zone=zone)
+            self._add(at, "members.record", member_id=seller_id, handle=handle, email=email, time_zone=zone)
         for handle in BUYERS:
-            self._say(at, "members.record", member_id=f"b-{handle}", handle=handle, email=f"{handle}@buyers.example")
+            self._add(at, "members.record", member_id=f"b-{handle}", handle=handle, email=f"{handle}@buyers.example")
         lot_ids = count(50_001)
         for seller_id in SELLERS:
-            for no, kind, color, condition, price, retained in CATALOGUE:
+            for item_no, kind, color, condition, price, retained in CATALOGUE:
                 lot_id = next(lot_ids)
                 self._lots.setdefault(seller_id, []).append(lot_id)
                 lot = {
                     "lot_id": lot_id,
                     "seller_id": seller_id,
-                    "item": {"no": no, "type": kind},
+                    "item": {"no": item_no, "type": kind},
                     "color_id": color,
                     "quantity": 5000 if kind == "PART" else 40,
                     "new_or_used": condition,
@@ -112,7 +112,7 @@ class _Playwright:
                     "is_retain": retained,
                     "remarks": f"shelf {lot_id % 40 + 1}",
                 }
-                self._say(at, "inventory.record_lot", lot=lot)
+                self._add(at, "inventory.record_lot", lot=lot)
 
     def _order(self, at: datetime) -> int:
         # Three lots of parts and one minifigure or set.
@@ -125,20 +125,20 @@ class _Playwright:
         ]
         lines.append({"lot_id": larger[order_id % 4], "quantity": 1})
         self.sample.parties[order_id] = (seller_id, buyer_id)
-        self._say(at, "orders.submit", order_id=order_id, buyer_id=buyer_id, seller_id=seller_id, lines=lines)
+        self._add(at, "orders.submit", order_id=order_id, buyer_id=buyer_id, seller_id=seller_id, lines=lines)
         return order_id
 
     def _by_seller(self, at: datetime, task: str, order_id: int, **kwargs: Any) -> None:
-        self._say(at, task, order_id=order_id, member_id=self.sample.parties[order_id][0], **kwargs)
+        self._add(at, task, order_id=order_id, member_id=self.sample.parties[order_id][0], **kwargs)
 
     def _by_buyer(self, at: datetime, task: str, order_id: int, **kwargs: Any) -> None:
-        self._say(at, task, order_id=order_id, member_id=self.sample.parties[order_id][1], **kwargs)
+        self._add(at, task, order_id=order_id, member_id=self.sample.parties[order_id][1], **kwargs)
 
-    def _calm_orders(self) -> None:
-        for number in range(CALM_ORDERS):
+    def _completed_orders(self) -> None:
+        for number in range(COMPLETED_ORDERS):
             at = self.now - (70 - 2.7 * number) * DAY
             order_id = self._order(at)
-            self._say(at + 5 * HOUR, "orders.record_payment", order_id=order_id, payment_status="Completed")
+            self._add(at + 5 * HOUR, "orders.record_payment", order_id=order_id, payment_status="Completed")
             self._by_seller(at + 6 * HOUR, "orders.set_status", order_id, status="PAID")
             self._by_seller(at + DAY, "orders.set_status", order_id, status="SHIPPED")
             self._by_buyer(at + 6 * DAY, "orders.set_status", order_id, status="COMPLETED")
@@ -168,12 +168,12 @@ class _Playwright:
             self._by_seller(filed, "npb.file", order_id, comment="No payment and no word.")
             if answered:
                 self._by_buyer(filed + 2 * DAY, "npb.respond", order_id, comment="I will pay at the end of the month.")
-            {8: self.sample.sellers_remove, 9: self.sample.left_alone}.get(number, self.sample.sellers_cancel).add(
+            {8: self.sample.sellers_remove, 9: self.sample.untouched}.get(number, self.sample.sellers_cancel).add(
                 order_id
             )
         filed = next(dues) - 14 * DAY
         order_id = self._order(filed - 12 * DAY)
-        self._say(filed - 11 * DAY, "orders.record_payment", order_id=order_id, payment_status="Completed")
+        self._add(filed - 11 * DAY, "orders.record_payment", order_id=order_id, payment_status="Completed")
         self._by_buyer(filed, "nss.file", order_id, grounds="NOT_SHIPPED", comment="Paid, and nothing was sent.")
         self.sample.buyers_cancel.add(order_id)
 
@@ -181,9 +181,9 @@ class _Playwright:
         order_id = self._order(self.now - 12 * DAY)
         self._by_seller(self.now - 3 * DAY, "npb.file", order_id)
         self.sample.penalty_accepted.add(order_id)
-        for number, asked in enumerate((self.sample.asked_and_agreed, self.sample.asked_and_declined)):
+        for number, order_ids in enumerate((self.sample.agreed_requests, self.sample.declined_requests)):
             order_id = self._order(self.now - (3 + number) * DAY)
             self._by_buyer(self.now - DAY, "removals.request", order_id, lines=[{"line_no": 2, "quantity": 1}])
-            asked.add(order_id)
+            order_ids.add(order_id)
         for hours in range(6):
             self._order(self.now - (7 - hours) * HOUR)
