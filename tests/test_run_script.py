@@ -269,11 +269,11 @@ def test_an_old_python_finds_a_newer_one_on_the_path(
 
 def test_without_venv_an_ordinary_user_is_told_the_line_to_type(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plain Debian has python3 and git but no pip and no venv."""
-    monkeypatch.setattr(script, "answers", without_modules("ensurepip", "pip"))
+    monkeypatch.setattr(script, "output_of", without_modules("ensurepip", "pip"))
     monkeypatch.setattr(script.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "apt-get" else None)
     monkeypatch.setattr(script.os, "getuid", lambda: 1000)
     with pytest.raises(script.CannotSetUp, match="sudo apt-get install -y python3-venv"):
-        script.make_venv("/nowhere", None)
+        script.create_venv("/nowhere", None)
 
 
 def test_without_venv_root_gets_it_installed_and_is_told(
@@ -287,12 +287,12 @@ def test_without_venv_root_gets_it_installed_and_is_told(
         called.append(command[1:])
         return next(results)
 
-    monkeypatch.setattr(script, "answers", without_modules("ensurepip", "pip"))
+    monkeypatch.setattr(script, "output_of", without_modules("ensurepip", "pip"))
     monkeypatch.setattr(script.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "apt-get" else None)
     monkeypatch.setattr(script.os, "getuid", lambda: 0)
     monkeypatch.setattr(script.subprocess, "call", call)
-    monkeypatch.setattr(script, "work", lambda command, _purpose: called.append(command[1:]))
-    script.make_venv("/nowhere", None)
+    monkeypatch.setattr(script, "run_quietly", lambda command, _purpose: called.append(command[1:]))
+    script.create_venv("/nowhere", None)
     install = ["install", "-y", "-qq", "python3-venv"]
     assert called == [install, ["update", "-qq"], install, ["-m", "venv", "/nowhere"]]
     assert "lacks the module venv: running apt-get install -y python3-venv" in capsys.readouterr().err
@@ -300,18 +300,18 @@ def test_without_venv_root_gets_it_installed_and_is_told(
 
 def test_without_venv_and_without_apt_the_ways_out_are_named(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other systems: no guess, but a sentence."""
-    monkeypatch.setattr(script, "answers", without_modules("ensurepip", "pip"))
+    monkeypatch.setattr(script, "output_of", without_modules("ensurepip", "pip"))
     monkeypatch.setattr(script.shutil, "which", lambda _name: None)
     with pytest.raises(script.CannotSetUp, match=r"Install your system's package .* or uv"):
-        script.make_venv("/nowhere", None)
+        script.create_venv("/nowhere", None)
 
 
 def test_pip_alone_is_enough(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some images have pip and venv but no ensurepip."""
     called: list[list[str]] = []
-    monkeypatch.setattr(script, "answers", without_modules("ensurepip"))
-    monkeypatch.setattr(script, "work", lambda command, _purpose: called.append(command[1:]))
-    script.make_venv("/nowhere", None)
+    monkeypatch.setattr(script, "output_of", without_modules("ensurepip"))
+    monkeypatch.setattr(script, "run_quietly", lambda command, _purpose: called.append(command[1:]))
+    script.create_venv("/nowhere", None)
     script.install("/nowhere", None, "product")
     assert called[0] == ["-m", "venv", "--without-pip", "/nowhere"]
     assert "--require-hashes" in called[1]

@@ -40,7 +40,7 @@ def test_a_deadline_at_the_very_end_is_met(market: Market) -> None:
 
 def test_time_does_not_run_backwards(market: Market) -> None:
     """A history is written in time order."""
-    with pytest.raises(ValueError, match="backwards"):
+    with pytest.raises(ValueError, match="set back"):
         market.simulation.advance(market.simulation.clock.instant - timedelta(seconds=1))
 
 
